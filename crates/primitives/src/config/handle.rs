@@ -1,0 +1,46 @@
+//! Configuration of the manager's queues and of its end.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::{ConfigError, check};
+
+/// The queues between the manager and its users, and how long it may take to stop.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct HandleConfig {
+    /// Client calls that wait for the manager. Default 256; a full queue makes callers wait.
+    pub command_queue: usize,
+    /// Events that wait to be read. Default 1024; what does not fit is dropped, counted, and
+    /// said in the next event that does.
+    pub event_queue: usize,
+    /// Time for the end of the work in hand at shutdown, in milliseconds. Default 3 s.
+    #[serde(rename = "shutdown_timeout_ms", with = "super::duration")]
+    pub shutdown_timeout: Duration,
+}
+
+impl Default for HandleConfig {
+    fn default() -> Self {
+        Self {
+            command_queue: 256,
+            event_queue: 1024,
+            shutdown_timeout: Duration::from_secs(3),
+        }
+    }
+}
+
+impl HandleConfig {
+    pub(super) fn validate(&self, prefix: &str) -> Result<(), ConfigError> {
+        let key = |name: &str| format!("{prefix}{name}");
+        check(self.command_queue > 0, || {
+            (key("command_queue"), "must be above 0")
+        })?;
+        check(self.event_queue > 0, || {
+            (key("event_queue"), "must be above 0")
+        })?;
+        check(!self.shutdown_timeout.is_zero(), || {
+            (key("shutdown_timeout_ms"), "must be above 0")
+        })
+    }
+}

@@ -1,0 +1,91 @@
+//! Configuration of the stream crate.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::{ConfigError, check};
+use crate::limits::{KIB, MAX_FRAME_PAYLOAD_BYTES};
+
+/// How many streams are opened and accepted, and how frames are read and written.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct StreamsConfig {
+    /// Inbound streams of one peer that are open or wait to be accepted. Default 512: the
+    /// requests of one busy peer; what is over it is refused one by one.
+    pub max_inbound_per_peer: usize,
+    /// Inbound streams of all peers that are open or wait to be accepted. Default 8192: at a
+    /// window of 256 KiB each, the 2 GiB that a large host may lend to its peers.
+    pub max_inbound: usize,
+    /// Inbound streams that wait to be accepted, of one protocol. Default 1024.
+    pub accept_queue: usize,
+    /// Outbound streams being negotiated at one time with one peer. Default 256, the number of
+    /// unacknowledged streams that Yamux allows; further ones wait in line.
+    pub max_negotiating_per_peer: usize,
+    /// Outbound requests that wait for a connection or in line, of one peer. Default 4096.
+    pub max_waiting_per_peer: usize,
+    /// Time for a stream to open, in milliseconds: dialling, if no connection stands, and
+    /// negotiation. Default 30 s, the deadline of a dial.
+    #[serde(rename = "open_timeout_ms", with = "super::duration")]
+    pub open_timeout: Duration,
+    /// Largest payload sent or accepted in one frame, in bytes. Default and most:
+    /// [`MAX_FRAME_PAYLOAD_BYTES`].
+    pub max_frame_bytes: usize,
+    /// Bytes of small frames gathered before they are written without being asked to, in bytes.
+    /// Default 64 KiB: four TLS records.
+    pub write_buffer_bytes: usize,
+    /// Bytes read from a stream at one time, in bytes. Default 64 KiB. A buffer grows beyond it
+    /// only with what has arrived of the frame it holds.
+    pub read_buffer_bytes: usize,
+}
+
+impl Default for StreamsConfig {
+    fn default() -> Self {
+        Self {
+            max_inbound_per_peer: 512,
+            max_inbound: 8192,
+            accept_queue: 1024,
+            max_negotiating_per_peer: 256,
+            max_waiting_per_peer: 4096,
+            open_timeout: Duration::from_secs(30),
+            max_frame_bytes: MAX_FRAME_PAYLOAD_BYTES,
+            write_buffer_bytes: 64 * KIB,
+            read_buffer_bytes: 64 * KIB,
+        }
+    }
+}
+
+impl StreamsConfig {
+    /// Refuses contradictions, naming the key below `prefix` (empty, or ending in a dot).
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError::Invalid`] with the first key that cannot hold.
+    pub fn validate(&self, prefix: &str) -> Result<(), ConfigError> {
+        let key = |name: &str| format!("{prefix}{name}");
+        for (name, value) in [
+            ("max_inbound_per_peer", self.max_inbound_per_peer),
+            ("max_inbound", self.max_inbound),
+            ("accept_queue", self.accept_queue),
+            ("max_negotiating_per_peer", self.max_negotiating_per_peer),
+            ("max_waiting_per_peer", self.max_waiting_per_peer),
+            ("max_frame_bytes", self.max_frame_bytes),
+            ("write_buffer_bytes", self.write_buffer_bytes),
+            ("read_buffer_bytes", self.read_buffer_bytes),
+        ] {
+            check(value > 0, || (key(name), "must be above 0"))?;
+        }
+        check(self.max_inbound_per_peer <= self.max_inbound, || {
+            (key("max_inbound_per_peer"), "must not exceed max_inbound")
+        })?;
+        check(self.max_frame_bytes <= MAX_FRAME_PAYLOAD_BYTES, || {
+            (
+                key("max_frame_bytes"),
+                "must be at most 8388608, the bound of the wire format",
+            )
+        })?;
+        check(!self.open_timeout.is_zero(), || {
+            (key("open_timeout_ms"), "must be above 0")
+        })
+    }
+}

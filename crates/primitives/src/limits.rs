@@ -1,0 +1,68 @@
+//! Every bound of the wire and its default, with its unit and its reason.
+//!
+//! A bound that both ends must agree on is a constant here and nowhere else. A bound that an
+//! operator may move is the default of a field in [`crate::config`], and that field names the
+//! constant.
+
+/// Bytes in one kibibyte.
+pub const KIB: usize = 1024;
+/// Bytes in one mebibyte.
+pub const MIB: usize = 1024 * KIB;
+
+/// Length of a context, group, namespace or blob id, in bytes: one SHA-256 digest.
+pub const ID_LEN_BYTES: usize = 32;
+
+/// Largest payload of one frame on the stream and blob protocols, in bytes: 8 MiB, inclusive.
+///
+/// Part of the wire format: a longer claim ends the stream.
+pub const MAX_FRAME_PAYLOAD_BYTES: usize = 8 * MIB;
+
+/// Length of the prefix of a frame, in bytes: one big-endian `u32`.
+pub const FRAME_PREFIX_BYTES: usize = 4;
+
+/// Largest invite message, in bytes: 1 MiB, inclusive. Part of the wire format.
+pub const MAX_INVITE_MESSAGE_BYTES: usize = MIB;
+
+/// Largest gossip message, in bytes: 1 MiB, the same in both directions.
+///
+/// Published 0.11.0-rc.4 nodes drop what is over 64 KiB.
+pub const MAX_GOSSIP_MESSAGE_BYTES: usize = MIB;
+
+/// Size of one blob chunk, in bytes: 1 MiB. Part of a blob's identity.
+pub const BLOB_CHUNK_BYTES: usize = MIB;
+
+/// Largest value of a blob provider record, in bytes.
+pub const MAX_PROVIDER_RECORD_BYTES: usize = 256;
+
+/// Longest rendezvous namespace, in bytes, by the rendezvous specification.
+pub const MAX_RENDEZVOUS_NAMESPACE_BYTES: usize = 255;
+
+/// Longest topic text accepted, in bytes: the longest that still has a rendezvous namespace
+/// under the `/calimero/ctx/` prefix (14 bytes).
+pub const MAX_TOPIC_BYTES: usize = MAX_RENDEZVOUS_NAMESPACE_BYTES - "/calimero/ctx/".len();
+
+/// Port of TCP and UDP listeners where none is given.
+pub const DEFAULT_PORT: u16 = 2428;
+
+/// Connections being set up at one time, each way.
+///
+/// A handshake holds a descriptor and about 50 KiB until it ends or its deadline passes, so a
+/// dial storm or a flood of half-open inbound connections stays near 10 MiB.
+pub const MAX_PENDING_CONNECTIONS: u32 = 128;
+
+/// Established connections with one peer.
+///
+/// Simultaneous dials, a relayed connection beside its direct successor and both transports at
+/// once need four; eight leaves room for a reconnect that overlaps.
+pub const MAX_CONNECTIONS_PER_PEER: u32 = 8;
+
+/// Established connections in all: what fits the usual soft limit of 1024 descriptors only
+/// with a raised limit, and a mesh of some hundred overlays without one.
+pub const MAX_CONNECTIONS: u32 = 1024;
+
+/// Receive window of a Yamux stream before it grows, in bytes, by the Yamux specification.
+pub const YAMUX_INITIAL_WINDOW_BYTES: usize = 256 * KIB;
+
+/// Largest Yamux data frame accepted, in bytes: a limit inside the `yamux` crate, which ends
+/// the connection above it.
+pub const YAMUX_MAX_FRAME_BYTES: usize = MIB;
