@@ -9,6 +9,8 @@ use libp2p_identity::PeerId;
 use multiaddr::Multiaddr;
 use multistream_select::{NegotiationError, ProtocolError};
 
+use crate::crypto::{CertificateError, CryptoError};
+
 /// Why no transport could be built.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -16,12 +18,9 @@ pub enum BuildError {
     /// The configuration contradicts itself.
     #[error("configuration: {0}")]
     Config(#[from] ConfigError),
-    /// No certificate could be made for the identity.
-    #[error("certificate: {0}")]
-    Certificate(#[from] libp2p_tls::certificate::GenError),
-    /// The TLS library refuses the set of ciphers or the key.
-    #[error("TLS: {0}")]
-    Tls(#[from] rustls::Error),
+    /// The certificate or the TLS configuration could not be made.
+    #[error(transparent)]
+    Crypto(#[from] CryptoError),
     /// No Noise key could be signed with the identity.
     #[error("noise: {0}")]
     Noise(#[from] libp2p_noise::Error),
@@ -43,8 +42,13 @@ pub enum AddressError {
     },
     /// Another peer answered. The connection is dropped; over TLS and QUIC it never came to
     /// be established on the other side.
-    #[error(transparent)]
-    WrongPeer(#[from] WrongPeer),
+    #[error("expected peer {expected}, found {found}")]
+    WrongPeer {
+        /// The peer the address names.
+        expected: PeerId,
+        /// The peer that proved its identity.
+        found: PeerId,
+    },
     /// Nobody listens there.
     #[error("connection refused")]
     Refused,
@@ -87,16 +91,6 @@ pub enum AddressError {
     /// Another failure of the operating system.
     #[error("input/output: {0}")]
     Io(io::ErrorKind),
-}
-
-/// Another peer than the expected one answered.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("expected peer {expected}, found {found}")]
-pub struct WrongPeer {
-    /// The peer the address names.
-    pub expected: PeerId,
-    /// The peer that proved its identity.
-    pub found: PeerId,
 }
 
 /// An error of a library below, shared so that [`AddressError`] can be cloned.
@@ -183,12 +177,12 @@ impl From<libp2p_noise::Error> for AddressError {
 
 impl From<rustls::Error> for AddressError {
     fn from(error: rustls::Error) -> Self {
-        if let rustls::Error::InvalidCertificate(rustls::CertificateError::Other(inner)) = &error
-            && let Some(wrong) = inner.0.downcast_ref::<WrongPeer>()
-        {
-            return Self::WrongPeer(*wrong);
+        match CertificateError::of(&error) {
+            Some(CertificateError::WrongPeer { expected, found }) => {
+                Self::WrongPeer { expected, found }
+            }
+            _ => Self::Security(Cause::new(error)),
         }
-        Self::Security(Cause::new(error))
     }
 }
 
