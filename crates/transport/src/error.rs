@@ -9,7 +9,10 @@ use libp2p_identity::PeerId;
 use multiaddr::Multiaddr;
 use multistream_select::{NegotiationError, ProtocolError};
 
-use crate::crypto::{CertificateError, CryptoError};
+use crate::{
+    crypto::{CertificateError, CryptoError},
+    tls::HandshakeError,
+};
 
 /// Why no transport could be built.
 #[derive(Debug, thiserror::Error)]
@@ -183,6 +186,21 @@ impl From<rustls::Error> for AddressError {
             }
             _ => Self::Security(Cause::new(error)),
         }
+    }
+}
+
+impl From<HandshakeError> for AddressError {
+    fn from(error: HandshakeError) -> Self {
+        match error {
+            HandshakeError::Io(error) => error.into(),
+            HandshakeError::Tls(error) => error.into(),
+        }
+    }
+}
+
+impl From<libp2p_core::transport::memory::MemoryTransportError> for AddressError {
+    fn from(_: libp2p_core::transport::memory::MemoryTransportError) -> Self {
+        Self::Refused
     }
 }
 

@@ -219,6 +219,7 @@ impl Meter {
             security,
             muxer,
             meter: self,
+            refused: AtomicU64::new(0),
         })
     }
 }
@@ -232,6 +233,7 @@ pub struct Link {
     security: SecurityKind,
     muxer: MuxerKind,
     meter: Meter,
+    refused: AtomicU64,
 }
 
 impl Link {
@@ -248,6 +250,15 @@ impl Link {
     /// What makes streams out of them.
     pub fn muxer(&self) -> MuxerKind {
         self.muxer
+    }
+
+    /// Inbound streams that were reset because as many as allowed were open.
+    pub fn refused_streams(&self) -> u64 {
+        self.refused.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn refuse_stream(&self) {
+        self.refused.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Bytes received on the connection so far.
