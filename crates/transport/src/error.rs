@@ -9,4 +9,7 @@ pub enum BuildError {
     /// The certificate or the TLS configuration could not be made.
     #[error(transparent)]
     Crypto(#[from] crypto::CryptoError),
+    /// QUIC could not be configured.
+    #[error(transparent)]
+    Quic(#[from] quinn::crypto::rustls::NoInitialCipherSuite),
 }
