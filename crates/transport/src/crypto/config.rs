@@ -123,7 +123,7 @@ impl Crypto {
 }
 
 /// Makes the library gather its entropy now, by one throwaway key exchange.
-fn warm_up(provider: &CryptoProvider) -> Result<(), CryptoError> {
+pub(super) fn warm_up(provider: &CryptoProvider) -> Result<(), CryptoError> {
     let mut bytes = [0; 32];
     provider
         .secure_random

@@ -16,3 +16,14 @@ mod verifier;
 
 pub use self::error::{CertificateError, CryptoError};
 pub(crate) use self::{config::Crypto, verifier::FoundPeer};
+
+/// Starts a thread that makes the cryptographic library gather its entropy.
+///
+/// The first key exchange of a process waits 66 to 118 ms for it (measured). A program that
+/// calls this first thing in `main` has that time pass beside its other preparations; one that
+/// does not has it pass in [`build`](crate::build), never in a connection.
+pub fn warm_up() {
+    let thread = std::thread::Builder::new().name("entropy".to_owned());
+    // Where no thread can be had, the first build gathers the entropy.
+    let _ = thread.spawn(|| config::warm_up(&provider::provider()));
+}

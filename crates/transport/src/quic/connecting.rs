@@ -15,7 +15,7 @@ use quinn::ConnectionError;
 use rustls::pki_types::CertificateDer;
 use tokio::time::Sleep;
 
-use super::{Connection, Error};
+use super::{Connection, Error, WrongPeer};
 use crate::crypto::{Crypto, FoundPeer};
 
 /// Completes the handshake, or says why not, before its deadline. Dropping it ends the attempt.
@@ -64,10 +64,10 @@ impl Connecting {
             && let Some(found) = found.get()
             && found != peer
         {
-            return Error::WrongPeer {
+            return Error::from(WrongPeer {
                 expected: *peer,
                 found: *found,
-            };
+            });
         }
         match Error::from(error) {
             Error::IdleTimeout => Error::Timeout {

@@ -16,13 +16,8 @@ pub enum Error {
         after: Duration,
     },
     /// Another peer answered than the one that was dialled; the connection is gone.
-    #[error("expected peer {expected}, found {found}")]
-    WrongPeer {
-        /// The peer that was dialled.
-        expected: PeerId,
-        /// The peer that answered.
-        found: PeerId,
-    },
+    #[error(transparent)]
+    WrongPeer(Box<WrongPeer>),
     /// The other side takes no connection now.
     #[error("connection refused")]
     Refused,
@@ -80,6 +75,22 @@ pub enum Error {
     /// Sockets are driven by a tokio runtime, and this thread is in none.
     #[error("not in a tokio runtime")]
     NoRuntime,
+}
+
+/// Another peer answered than the one that was dialled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("expected peer {expected}, found {found}")]
+pub struct WrongPeer {
+    /// The peer that was dialled.
+    pub expected: PeerId,
+    /// The peer that answered.
+    pub found: PeerId,
+}
+
+impl From<WrongPeer> for Error {
+    fn from(error: WrongPeer) -> Self {
+        Self::WrongPeer(Box::new(error))
+    }
 }
 
 impl From<ConnectionError> for Error {

@@ -14,7 +14,7 @@ use futures::{
 use libp2p_identity::PeerId;
 use rand::Rng;
 
-use super::{Connecting, Connection, Error, socket::Socket};
+use super::{Connecting, Connection, Error, WrongPeer, socket::Socket};
 
 /// Holes punched at one time, at most: as many as dials may be pending by default.
 const MAX_PUNCHES: usize = 128;
@@ -82,7 +82,7 @@ pub(super) async fn punch(
     };
     let (found, connection) = connecting.await?;
     if found != expected {
-        return Err(Error::WrongPeer { expected, found });
+        return Err(WrongPeer { expected, found }.into());
     }
     Ok((found, connection))
 }

@@ -19,6 +19,9 @@ mod tests;
 mod transport;
 
 pub use self::{
-    connecting::Connecting, connection::Connection, error::Error, stream::Stream,
+    connecting::Connecting,
+    connection::Connection,
+    error::{Error, WrongPeer},
+    stream::Stream,
     transport::Transport,
 };

@@ -31,8 +31,8 @@ async fn another_peer_answers() {
 
         let error = dialled.err().expect("the dial must fail");
         match ours(&error) {
-            Error::WrongPeer { expected, found } => {
-                assert_eq!((*expected, *found), (other, listener.peer));
+            Error::WrongPeer(wrong) => {
+                assert_eq!((wrong.expected, wrong.found), (other, listener.peer));
             }
             error => panic!("{error:?}"),
         }

@@ -93,7 +93,7 @@ async fn another_peer_comes_through_the_hole() {
     .await;
     let error = punched.err().expect("the wrong peer");
     assert!(
-        matches!(ours(&error), Error::WrongPeer { expected: e, found } if *e == expected && *found == dialer.peer),
+        matches!(ours(&error), Error::WrongPeer(wrong) if wrong.expected == expected && wrong.found == dialer.peer),
         "{error}"
     );
     // To the dialler it was the right one, until it was closed.
