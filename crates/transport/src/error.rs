@@ -24,6 +24,9 @@ pub enum BuildError {
     /// The certificate or the TLS configuration could not be made.
     #[error(transparent)]
     Crypto(#[from] CryptoError),
+    /// QUIC could not be configured.
+    #[error(transparent)]
+    Quic(#[from] quinn::crypto::rustls::NoInitialCipherSuite),
     /// No Noise key could be signed with the identity.
     #[error("noise: {0}")]
     Noise(#[from] libp2p_noise::Error),

@@ -5,6 +5,7 @@ mod crypto;
 mod error;
 mod link;
 mod metered;
+pub mod quic;
 mod read_ahead;
 mod tls;
 mod transport;
