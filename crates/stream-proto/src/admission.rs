@@ -1,6 +1,6 @@
 //! How many inbound streams may be open, and the book of those that were refused: no IO, no clock.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, fmt};
 
 use libp2p_identity::PeerId;
 use libp2p_swarm::StreamProtocol;
@@ -30,6 +30,17 @@ pub enum RefuseReason {
     },
     /// The protocol stopped being accepted while the stream was negotiated.
     NotAccepted,
+}
+
+impl fmt::Display for RefuseReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::PeerLimit { limit } => write!(f, "{limit} streams of the peer are open"),
+            Self::TotalLimit { limit } => write!(f, "{limit} streams are open in all"),
+            Self::QueueFull { limit } => write!(f, "{limit} streams wait to be accepted"),
+            Self::NotAccepted => f.write_str("the protocol is no longer accepted"),
+        }
+    }
 }
 
 /// Counts open inbound streams.

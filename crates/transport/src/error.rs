@@ -207,6 +207,24 @@ impl From<libp2p_core::transport::memory::MemoryTransportError> for AddressError
     }
 }
 
+impl From<crate::quic::Error> for AddressError {
+    fn from(error: crate::quic::Error) -> Self {
+        use crate::quic::Error as Quic;
+        match error {
+            Quic::Timeout { after } => Self::Timeout { after },
+            Quic::WrongPeer(wrong) => Self::WrongPeer {
+                expected: wrong.expected,
+                found: wrong.found,
+            },
+            Quic::Refused => Self::Refused,
+            Quic::Closed { .. } | Quic::Reset => Self::Closed,
+            Quic::Io(error) => error.into(),
+            Quic::Tls { .. } => Self::Security(Cause::new(error)),
+            other => Self::Quic(Cause::new(other)),
+        }
+    }
+}
+
 impl From<libp2p_relay::client::transport::Error> for AddressError {
     fn from(error: libp2p_relay::client::transport::Error) -> Self {
         Self::Relay(Cause::new(error))

@@ -12,6 +12,8 @@ use std::{
 use libp2p_core::{connection::ConnectedPoint, muxing::StreamMuxerBox};
 use libp2p_identity::PeerId;
 
+use crate::quic::Traffic;
+
 /// Connections whose [`Link`] nobody has claimed, at most.
 ///
 /// A Swarm reports a connection, and its user claims the link, right after the transport made
@@ -218,7 +220,7 @@ impl Meter {
         Arc::new(Link {
             security,
             muxer,
-            meter: self,
+            bytes: Source::Meter(self),
             refused: AtomicU64::new(0),
         })
     }
@@ -232,14 +234,33 @@ impl Meter {
 pub struct Link {
     security: SecurityKind,
     muxer: MuxerKind,
-    meter: Meter,
+    bytes: Source,
     refused: AtomicU64,
 }
 
+/// Who counts the bytes of a connection.
+#[derive(Debug)]
+enum Source {
+    Meter(Meter),
+    Quic(Arc<Traffic>),
+}
+
 impl Link {
+    pub(crate) fn quic(traffic: Arc<Traffic>, cipher: Cipher) -> Arc<Self> {
+        Arc::new(Self {
+            security: SecurityKind::QuicTls { cipher },
+            muxer: MuxerKind::Quic,
+            bytes: Source::Quic(traffic),
+            refused: AtomicU64::new(0),
+        })
+    }
+
     /// What carries the bytes.
     pub fn transport(&self) -> TransportKind {
-        self.meter.transport
+        match &self.bytes {
+            Source::Meter(meter) => meter.transport,
+            Source::Quic(_) => TransportKind::Quic,
+        }
     }
 
     /// What keeps them secret and authentic.
@@ -263,12 +284,18 @@ impl Link {
 
     /// Bytes received on the connection so far.
     pub fn bytes_in(&self) -> u64 {
-        self.meter.own.received.load(Ordering::Relaxed)
+        match &self.bytes {
+            Source::Meter(meter) => meter.own.received.load(Ordering::Relaxed),
+            Source::Quic(traffic) => traffic.received(),
+        }
     }
 
     /// Bytes sent on the connection so far.
     pub fn bytes_out(&self) -> u64 {
-        self.meter.own.sent.load(Ordering::Relaxed)
+        match &self.bytes {
+            Source::Meter(meter) => meter.own.sent.load(Ordering::Relaxed),
+            Source::Quic(traffic) => traffic.sent(),
+        }
     }
 }
 

@@ -21,7 +21,8 @@ use libp2p_identity::{Keypair, PeerId};
 use crate::{
     AddressError, BuildError, Links,
     crypto::Crypto,
-    link::{TransportKind, Upgraded},
+    link::{Cipher, Link, TransportKind, Upgraded},
+    quic,
     upgrade::Upgrade,
 };
 
@@ -67,6 +68,15 @@ pub fn build(keypair: &Keypair, config: &TransportConfig) -> Result<Transport, B
     } else {
         DummyTransport::<Upgraded>::new().boxed()
     };
+    let direct = if config.quic.enabled {
+        let quic = parts.quic(keypair, config)?;
+        quic.or_transport(direct)
+            .map(|either, _| either.into_inner())
+            .map_err(|either| AddressError::from(either.into_inner()))
+            .boxed()
+    } else {
+        direct
+    };
     let named = if config.dns {
         parts.names(direct)?
     } else {
@@ -89,6 +99,7 @@ pub fn build_memory(keypair: &Keypair, config: &TransportConfig) -> Result<Trans
 
 /// What the transports share.
 struct Parts {
+    crypto: Crypto,
     links: Links,
     upgrade: Arc<Upgrade>,
     handshake_timeout: Duration,
@@ -101,6 +112,7 @@ impl Parts {
         let links = Links::default();
         let upgrade = Upgrade::new(keypair, config, &crypto, links.clone())?;
         Ok(Self {
+            crypto,
             links,
             upgrade: Arc::new(upgrade),
             handshake_timeout: config.handshake_timeout,
@@ -113,6 +125,29 @@ impl Parts {
             .listen_backlog(config.tcp.backlog);
         let tcp = libp2p_tcp::tokio::Transport::new(sockets);
         self.secure(tcp, TransportKind::Tcp)
+    }
+
+    fn quic(
+        &self,
+        keypair: &Keypair,
+        config: &TransportConfig,
+    ) -> Result<Boxed<Upgraded>, BuildError> {
+        let quic = quic::Transport::with_crypto(
+            self.crypto.clone(),
+            keypair,
+            &config.quic,
+            config.handshake_timeout,
+        )?;
+        let upgraded = quic.map(|(peer, mut connection), _| {
+            let link = Link::quic(connection.traffic(), Cipher::Aes128Gcm);
+            connection.keep(link.clone());
+            Upgraded {
+                peer,
+                link,
+                muxer: StreamMuxerBox::new(connection),
+            }
+        });
+        Ok(upgraded.map_err(AddressError::from).boxed())
     }
 
     /// Upgrades what `transport` connects, within the deadline.

@@ -14,6 +14,7 @@ use libp2p_core::muxing::{StreamMuxer, StreamMuxerEvent};
 use quinn::{ConnectionError, RecvStream, SendStream, VarInt};
 
 use super::{Error, Stream};
+use crate::Link;
 
 /// What a peer is told on closing, by the libp2p convention: nothing went wrong.
 const NO_ERROR: VarInt = VarInt::from_u32(0);
@@ -26,6 +27,7 @@ type Opening = BoxFuture<'static, Result<(SendStream, RecvStream), ConnectionErr
 pub struct Connection {
     connection: quinn::Connection,
     traffic: Arc<Traffic>,
+    link: Option<Arc<Link>>,
     inbound: Option<Opening>,
     outbound: Option<Opening>,
     closed: Option<BoxFuture<'static, ConnectionError>>,
@@ -36,10 +38,15 @@ impl Connection {
         Self {
             traffic: Arc::new(Traffic::of(connection.clone())),
             connection,
+            link: None,
             inbound: None,
             outbound: None,
             closed: None,
         }
+    }
+
+    pub(crate) fn keep(&mut self, link: Arc<Link>) {
+        self.link = Some(link);
     }
 
     /// The bytes this connection carries, for whoever reports them.

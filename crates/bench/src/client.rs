@@ -1,0 +1,81 @@
+//! The client process: one piece of work, its figures as JSON.
+
+use std::time::Instant;
+
+use calimero_network::{Multiaddr, PeerId};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    Failure, SideArgs, block_on,
+    plan::Work,
+    process::{Mark, Usage},
+    stack::Node,
+    traffic,
+};
+
+/// What a client says at its end.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub(crate) struct Figures {
+    /// Seconds that the work took.
+    pub(crate) seconds: f64,
+    /// What it cost this process.
+    pub(crate) usage: Usage,
+}
+
+pub(crate) fn execute(side: SideArgs, address: Multiaddr, work: Work) -> Result<(), Failure> {
+    let figures = block_on(side.runtime, async move {
+        match work {
+            Work::Connect { count } => connect(side, &address, count).await,
+            _ => on_one_connection(side, &address, work).await,
+        }
+    })?;
+    println!("{}", serde_json::to_string(&figures)?);
+    Ok(())
+}
+
+async fn on_one_connection(
+    side: SideArgs,
+    address: &Multiaddr,
+    work: Work,
+) -> Result<Figures, Failure> {
+    let (node, _) = Node::start(side, &traffic::PROTOCOL).await?;
+    let peer = node.dial(address).await?;
+    // The first stream of a connection waits for its first round trips; it is not measured.
+    streams(&node, peer, Work::Streams { count: 1 }, 1).await?;
+    let mark = Mark::now()?;
+    let started = Instant::now();
+    let count = match work {
+        Work::Streams { count } => count,
+        _ => 1,
+    };
+    streams(&node, peer, work, count).await?;
+    Ok(Figures {
+        seconds: started.elapsed().as_secs_f64(),
+        usage: mark.usage()?,
+    })
+}
+
+async fn streams(node: &Node, peer: PeerId, work: Work, count: u32) -> Result<(), Failure> {
+    for _ in 0..count {
+        let stream = node.open(peer, &traffic::PROTOCOL).await?;
+        traffic::ask(stream, work).await?;
+    }
+    Ok(())
+}
+
+/// A new node each time: no connection and no ticket of an earlier one is of use.
+async fn connect(side: SideArgs, address: &Multiaddr, count: u32) -> Result<Figures, Failure> {
+    let mark = Mark::now()?;
+    let mut seconds = 0.0;
+    for _ in 0..count {
+        let (node, _) = Node::start(side, &traffic::PROTOCOL).await?;
+        let started = Instant::now();
+        let peer = node.dial(address).await?;
+        streams(&node, peer, Work::Streams { count: 1 }, 1).await?;
+        seconds += started.elapsed().as_secs_f64();
+    }
+    Ok(Figures {
+        seconds,
+        usage: mark.usage()?,
+    })
+}

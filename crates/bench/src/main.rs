@@ -1,0 +1,106 @@
+//! `netbench`: figures of the network layer between two processes on loopback, each beside the
+//! same measured with stock libp2p or with a raw stream, in turn, in one run.
+//!
+//! `netbench measure` starts a server and a client process for each figure, several rounds of all
+//! of them, and prints medians and ratios as Markdown. `serve` and `client` are those processes.
+
+mod client;
+mod measure;
+mod plan;
+mod process;
+mod serve;
+mod stack;
+mod traffic;
+
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::{
+    plan::{Runtime, Work},
+    stack::{Stack, Transport},
+};
+
+/// Whatever ends a measurement early. Nobody acts on it but by reading it.
+pub(crate) type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+#[derive(Debug, Parser)]
+#[command(name = "netbench")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Measure and print a table.
+    Measure(MeasureArgs),
+    /// Answer clients until standard input ends.
+    Serve(SideArgs),
+    /// Do one piece of work against a server and print its figures as JSON.
+    Client(ClientArgs),
+}
+
+#[derive(Debug, Args)]
+struct MeasureArgs {
+    /// Rounds; the median of them is printed.
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..=101))]
+    rounds: u16,
+    /// Parts to measure; all of them without it.
+    #[arg(long, value_enum, num_args = 1..)]
+    part: Vec<plan::Part>,
+    /// Bytes of each transfer, in MiB.
+    #[arg(long, default_value_t = 256, value_name = "MIB")]
+    transfer_mib: u64,
+}
+
+/// Which libp2p, on which runtime.
+#[derive(Clone, Copy, Debug, Args)]
+struct SideArgs {
+    #[arg(long, value_enum)]
+    stack: Stack,
+    #[arg(long, value_enum)]
+    transport: Transport,
+    #[arg(long, value_enum)]
+    runtime: Runtime,
+}
+
+#[derive(Debug, Args)]
+struct ClientArgs {
+    #[command(flatten)]
+    side: SideArgs,
+    /// Where the server listens, with its peer id.
+    #[arg(long)]
+    address: calimero_network::Multiaddr,
+    #[command(subcommand)]
+    work: Work,
+}
+
+fn main() -> ExitCode {
+    let result = match Cli::parse().command {
+        Command::Measure(args) => {
+            measure::execute(&args.part, args.rounds, args.transfer_mib << 20)
+        }
+        Command::Serve(side) => serve::execute(side),
+        Command::Client(args) => client::execute(args.side, args.address, args.work),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("netbench: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// The runtime a side asks for, for the program; the manager's own is set in its configuration.
+fn block_on<T>(
+    runtime: Runtime,
+    future: impl Future<Output = Result<T, Failure>>,
+) -> Result<T, Failure> {
+    let mut builder = match runtime {
+        Runtime::Current => tokio::runtime::Builder::new_current_thread(),
+        Runtime::Multi | Runtime::Dedicated => tokio::runtime::Builder::new_multi_thread(),
+    };
+    builder.enable_all().build()?.block_on(future)
+}

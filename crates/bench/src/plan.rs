@@ -1,0 +1,291 @@
+//! What is measured: pieces of work, and the table rows made of them.
+
+use clap::{Subcommand, ValueEnum};
+use serde::{Deserialize, Serialize};
+
+use crate::stack::{Stack, Transport};
+
+/// Where a side's network runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Runtime {
+    /// Everything on a tokio runtime of one thread.
+    Current,
+    /// Everything on a tokio runtime of a thread a core.
+    Multi,
+    /// The network on its own thread, the program on a runtime of a thread a core.
+    Dedicated,
+}
+
+/// One piece of work that a client does against a server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, Subcommand)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Work {
+    /// Bytes one way on one stream, in writes or frames of a size.
+    Transfer {
+        /// All of them.
+        #[arg(long)]
+        bytes: u64,
+        /// Of one write, or payload of one frame.
+        #[arg(long)]
+        size_bytes: usize,
+        /// Frames, else plain writes.
+        #[arg(long)]
+        framed: bool,
+        /// From the server to the client.
+        #[arg(long)]
+        down: bool,
+        /// Flush after each frame.
+        #[arg(long)]
+        flush_each: bool,
+    },
+    /// Frames of 64 bytes there and back on one open stream.
+    RoundTrips {
+        #[arg(long)]
+        count: u32,
+    },
+    /// Streams opened one after the other, each echoing a frame of 64 bytes, and closed.
+    Streams {
+        #[arg(long)]
+        count: u32,
+    },
+    /// From the dial to the first echoed frame, a new node and connection each time.
+    Connect {
+        #[arg(long)]
+        count: u32,
+    },
+    /// Nothing, for the memory of an idle pair.
+    Idle,
+}
+
+/// A group of figures.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Part {
+    /// Framed against raw and against stock.
+    Throughput,
+    /// Both directions, raw, against stock.
+    Directions,
+    /// Round trips, streams, connecting.
+    Latency,
+    /// Peak memory while 1 GiB passes in frames of 8 MiB.
+    Memory,
+    /// The same transfers on each runtime.
+    Runtimes,
+}
+
+impl Part {
+    pub(crate) const ALL: [Self; 5] = [
+        Self::Throughput,
+        Self::Directions,
+        Self::Latency,
+        Self::Memory,
+        Self::Runtimes,
+    ];
+}
+
+/// One row: a piece of work on a stack, and the row it is set against.
+#[derive(Clone, Debug)]
+pub(crate) struct Row {
+    pub(crate) name: String,
+    pub(crate) stack: Stack,
+    pub(crate) transport: Transport,
+    pub(crate) runtime: Runtime,
+    pub(crate) work: Work,
+    /// Indices of the rows whose figure this one's is divided by.
+    pub(crate) against: Vec<usize>,
+}
+
+/// The rows of a part.
+pub(crate) fn rows(part: Part, bytes: u64) -> Vec<Row> {
+    let mut rows = Rows::default();
+    for transport in [Transport::Tcp, Transport::Quic] {
+        match part {
+            Part::Throughput => throughput(&mut rows, transport, bytes),
+            Part::Directions => directions(&mut rows, transport, bytes),
+            Part::Latency => latency(&mut rows, transport),
+            Part::Memory => memory(&mut rows, transport),
+            Part::Runtimes => runtimes(&mut rows, transport, bytes),
+        }
+    }
+    rows.0
+}
+
+#[derive(Default)]
+struct Rows(Vec<Row>);
+
+impl Rows {
+    fn push(&mut self, row: Row) -> usize {
+        self.0.push(row);
+        self.0.len() - 1
+    }
+}
+
+fn row(stack: Stack, transport: Transport, runtime: Runtime, work: Work) -> Row {
+    Row {
+        name: format!("{transport} {stack}"),
+        stack,
+        transport,
+        runtime,
+        work,
+        against: Vec::new(),
+    }
+}
+
+fn transfer(bytes: u64, size_bytes: usize, framed: bool) -> Work {
+    Work::Transfer {
+        bytes,
+        size_bytes,
+        framed,
+        down: false,
+        flush_each: false,
+    }
+}
+
+fn throughput(rows: &mut Rows, transport: Transport, bytes: u64) {
+    const MIB: usize = 1 << 20;
+    let stock = rows.push(Row {
+        name: format!("{transport} stock libp2p, raw stream, 1 MiB writes"),
+        ..row(
+            Stack::Stock,
+            transport,
+            Runtime::Current,
+            transfer(bytes, MIB, false),
+        )
+    });
+    let raw = rows.push(Row {
+        name: format!("{transport} ours, raw stream, 1 MiB writes"),
+        against: vec![stock],
+        ..row(
+            Stack::Ours,
+            transport,
+            Runtime::Dedicated,
+            transfer(bytes, MIB, false),
+        )
+    });
+    for (size, name) in [
+        (1 << 10, "1 KiB"),
+        (64 << 10, "64 KiB"),
+        (MIB, "1 MiB"),
+        (8 * MIB, "8 MiB"),
+    ] {
+        rows.push(Row {
+            name: format!("{transport} ours, frames of {name}"),
+            against: vec![raw, stock],
+            ..row(
+                Stack::Ours,
+                transport,
+                Runtime::Dedicated,
+                transfer(bytes, size, true),
+            )
+        });
+    }
+    let flushed = Work::Transfer {
+        bytes: bytes / 4,
+        size_bytes: 1 << 10,
+        framed: true,
+        down: false,
+        flush_each: true,
+    };
+    rows.push(Row {
+        name: format!("{transport} ours, frames of 1 KiB, each flushed"),
+        against: vec![raw],
+        ..row(Stack::Ours, transport, Runtime::Dedicated, flushed)
+    });
+}
+
+fn directions(rows: &mut Rows, transport: Transport, bytes: u64) {
+    for down in [false, true] {
+        let work = Work::Transfer {
+            bytes,
+            size_bytes: 1 << 20,
+            framed: false,
+            down,
+            flush_each: false,
+        };
+        let way = if down { "down" } else { "up" };
+        let stock = rows.push(Row {
+            name: format!("{transport} stock libp2p, {way}"),
+            ..row(Stack::Stock, transport, Runtime::Current, work)
+        });
+        rows.push(Row {
+            name: format!("{transport} ours, {way}"),
+            against: vec![stock],
+            ..row(Stack::Ours, transport, Runtime::Dedicated, work)
+        });
+    }
+}
+
+fn latency(rows: &mut Rows, transport: Transport) {
+    for (what, work) in [
+        (
+            "round trips of 64 bytes",
+            Work::RoundTrips { count: 10_000 },
+        ),
+        (
+            "streams opened, echoed, closed",
+            Work::Streams { count: 2_000 },
+        ),
+        ("connect to first frame", Work::Connect { count: 20 }),
+    ] {
+        let stock = rows.push(Row {
+            name: format!("{transport} stock libp2p, {what}"),
+            ..row(Stack::Stock, transport, Runtime::Current, work)
+        });
+        for runtime in [Runtime::Dedicated, Runtime::Current] {
+            rows.push(Row {
+                name: format!("{transport} ours, {runtime:?} runtime, {what}"),
+                against: vec![stock],
+                ..row(Stack::Ours, transport, runtime, work)
+            });
+        }
+    }
+}
+
+fn memory(rows: &mut Rows, transport: Transport) {
+    let idle = rows.push(Row {
+        name: format!("{transport} ours, idle"),
+        ..row(Stack::Ours, transport, Runtime::Dedicated, Work::Idle)
+    });
+    rows.push(Row {
+        name: format!("{transport} ours, 1 GiB in frames of 8 MiB"),
+        against: vec![idle],
+        ..row(
+            Stack::Ours,
+            transport,
+            Runtime::Dedicated,
+            transfer(1 << 30, 8 << 20, true),
+        )
+    });
+}
+
+fn runtimes(rows: &mut Rows, transport: Transport, bytes: u64) {
+    let work = transfer(bytes, 1 << 20, false);
+    for stack in [Stack::Stock, Stack::Ours] {
+        let mut first = None;
+        for runtime in [Runtime::Multi, Runtime::Current, Runtime::Dedicated] {
+            if stack == Stack::Stock && runtime == Runtime::Dedicated {
+                continue;
+            }
+            let nth = rows.push(Row {
+                name: format!("{transport} {stack}, {runtime:?} runtime"),
+                against: first.into_iter().collect(),
+                ..row(stack, transport, runtime, work)
+            });
+            first.get_or_insert(nth);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_are_set_against_rows_before_them() {
+        for part in Part::ALL {
+            for (nth, row) in rows(part, 1 << 20).iter().enumerate() {
+                assert!(row.against.iter().all(|other| *other < nth), "{}", row.name);
+            }
+        }
+    }
+}

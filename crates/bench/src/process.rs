@@ -1,0 +1,58 @@
+//! What the operating system says of this process (Linux).
+
+use std::fs;
+
+use serde::{Deserialize, Serialize};
+
+use crate::Failure;
+
+/// Clock ticks a second in `/proc`, fixed by Linux' interface to user space.
+const TICKS_PER_SECOND: f64 = 100.0;
+
+/// Memory and time of a process.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Usage {
+    /// Seconds of CPU, user and system, since the last mark.
+    pub(crate) cpu_seconds: f64,
+    /// Peak of resident memory since the last mark, in KiB.
+    pub(crate) peak_kib: u64,
+}
+
+/// A moment from which usage is counted.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Mark {
+    cpu_seconds: f64,
+}
+
+impl Mark {
+    /// Now; forgets the memory peak so far.
+    pub(crate) fn now() -> Result<Self, Failure> {
+        fs::write("/proc/self/clear_refs", "5")?;
+        let cpu_seconds = cpu_seconds()?;
+        Ok(Self { cpu_seconds })
+    }
+
+    pub(crate) fn usage(self) -> Result<Usage, Failure> {
+        Ok(Usage {
+            cpu_seconds: cpu_seconds()? - self.cpu_seconds,
+            peak_kib: peak_kib()?,
+        })
+    }
+}
+
+fn cpu_seconds() -> Result<f64, Failure> {
+    let stat = fs::read_to_string("/proc/self/stat")?;
+    // The name of the program, in parentheses, may hold anything; the fields follow it.
+    let (_, fields) = stat.rsplit_once(')').ok_or("/proc/self/stat has no name")?;
+    let mut times = fields.split_whitespace().skip(11).map(str::parse::<f64>);
+    let user = times.next().ok_or("no user time")??;
+    let system = times.next().ok_or("no system time")??;
+    Ok((user + system) / TICKS_PER_SECOND)
+}
+
+fn peak_kib() -> Result<u64, Failure> {
+    let status = fs::read_to_string("/proc/self/status")?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let kib = line.and_then(|rest| rest.split_whitespace().next());
+    Ok(kib.ok_or("/proc/self/status has no VmHWM")?.parse()?)
+}

@@ -1,0 +1,172 @@
+//! One error type per operation, each carrying what its caller acts on.
+
+use std::{io, sync::Arc, time::Duration};
+
+use calimero_network_primitives::{ConfigError, Multiaddr, PeerId};
+use calimero_network_transport::{AddressError, BuildError};
+use libp2p::{
+    allow_block_list::{Blocked, NotAllowed},
+    connection_limits::Exceeded,
+    swarm::ConnectionDenied,
+};
+
+/// The manager has stopped: it was shut down, or its last client was dropped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the network manager has stopped")]
+pub struct Stopped;
+
+/// Why a manager did not start.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// The configuration contradicts itself.
+    #[error("configuration: {0}")]
+    Config(#[from] ConfigError),
+    /// A transport could not be set up.
+    #[error("transport: {0}")]
+    Transport(#[from] BuildError),
+    /// A configured address could not be listened on.
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+    /// The network thread or its runtime could not be started.
+    #[error("network thread: {0}")]
+    Thread(#[source] io::Error),
+}
+
+/// Why an address is not listened on.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ListenError {
+    /// The manager has stopped.
+    #[error(transparent)]
+    Stopped(#[from] Stopped),
+    /// No configured transport listens on such an address.
+    #[error("cannot listen on {address}: no configured transport supports it")]
+    Unsupported {
+        /// The address asked for.
+        address: Multiaddr,
+    },
+    /// The operating system refused, or the listener closed before it was ready.
+    #[error("cannot listen on {address}: {source}")]
+    Io {
+        /// The address asked for.
+        address: Multiaddr,
+        /// What the operating system said.
+        source: io::Error,
+    },
+    /// The listener did not report an address in time, as where no interface is up.
+    #[error("{address} reported no address to listen on within {after:?}")]
+    Deadline {
+        /// The address asked for.
+        address: Multiaddr,
+        /// The deadline that passed.
+        after: Duration,
+    },
+}
+
+/// One address of a dial and why it failed.
+#[derive(Clone, Debug)]
+pub struct AddressFailure {
+    /// The address dialled.
+    pub address: Multiaddr,
+    /// Why it failed.
+    pub cause: AddressError,
+}
+
+/// Why a dial ended without a connection. Every caller that waits for the same dial gets the
+/// same error.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum DialError {
+    /// The manager has stopped.
+    #[error(transparent)]
+    Stopped(#[from] Stopped),
+    /// The peer is this node.
+    #[error("{peer} is this node itself")]
+    LocalPeer {
+        /// This node's peer id.
+        peer: PeerId,
+    },
+    /// No address was given and none is known.
+    #[error("no address of {peer} is known")]
+    NoAddresses {
+        /// The peer to be dialled.
+        peer: PeerId,
+    },
+    /// Two peer ids are named for one dial.
+    #[error("{address} does not name {expected}")]
+    Contradiction {
+        /// The address, which ends in another peer id.
+        address: Multiaddr,
+        /// The peer to be dialled.
+        expected: PeerId,
+    },
+    /// A connection limit, the allow list or the block list refuses it.
+    #[error("the connection is denied: {0}")]
+    Denied(#[source] Denial),
+    /// Every address failed.
+    #[error("no address could be reached: {}", Listed(attempts))]
+    Failed {
+        /// Each address dialled and why it failed.
+        attempts: Vec<AddressFailure>,
+    },
+    /// The dial was given up because its peer was disconnected meanwhile.
+    #[error("the dial was aborted")]
+    Aborted,
+    /// The deadline passed.
+    #[error("{target} did not connect within {after:?}")]
+    Deadline {
+        /// What was dialled, an address or `/p2p/<peer>`.
+        target: Multiaddr,
+        /// The deadline that passed, `connections.dial_timeout_ms`.
+        after: Duration,
+    },
+}
+
+/// Which rule of this node refuses a connection.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Denial {
+    /// A limit of `connections` in the configuration is reached.
+    #[error(transparent)]
+    Limit(Exceeded),
+    /// The peer is on the block list.
+    #[error("the peer is on the block list")]
+    Blocked,
+    /// There is an allow list and the peer is not on it.
+    #[error("the peer is not on the allow list")]
+    NotAllowed,
+    /// Another protocol of the node refuses it.
+    #[error(transparent)]
+    Other(Arc<dyn std::error::Error + Send + Sync>),
+}
+
+impl From<ConnectionDenied> for Denial {
+    fn from(denied: ConnectionDenied) -> Self {
+        if let Some(exceeded) = denied.downcast_ref::<Exceeded>() {
+            return Self::Limit(*exceeded);
+        }
+        if denied.downcast_ref::<Blocked>().is_some() {
+            return Self::Blocked;
+        }
+        if denied.downcast_ref::<NotAllowed>().is_some() {
+            return Self::NotAllowed;
+        }
+        Self::Other(Arc::new(denied))
+    }
+}
+
+/// Prints every failed address with its cause.
+struct Listed<'a>(&'a [AddressFailure]);
+
+impl std::fmt::Display for Listed<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        for (nth, failure) in self.0.iter().enumerate() {
+            if nth > 0 {
+                f.write_str("; ")?;
+            }
+            write!(f, "{}: {}", failure.address, failure.cause)?;
+        }
+        Ok(())
+    }
+}

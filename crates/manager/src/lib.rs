@@ -1,0 +1,72 @@
+//! A peer-to-peer node in one piece: it owns a libp2p swarm and moves opaque bytes between peers.
+//!
+//! [`NetworkManager::start`] gives two ends. [`NetworkClient`] is the handle: cheap to clone,
+//! every call typed and bounded in time. [`Events`] is what happens by itself: connections,
+//! inbound streams, loss. The manager runs until [`NetworkClient::shutdown`], or until its last
+//! client is dropped; from then on every call returns `Stopped`.
+//!
+//! ```
+//! use calimero_network::{NetworkConfig, NetworkEvent, NetworkManager, identity::Keypair};
+//!
+//! # async fn run() -> Result<(), Box<dyn std::error::Error>> {
+//! let loopback = NetworkConfig {
+//!     listen: vec!["/ip4/127.0.0.1/tcp/0".parse()?],
+//!     ..NetworkConfig::default()
+//! };
+//! let (alice, _) = NetworkManager::start(Keypair::generate_ed25519(), loopback.clone()).await?;
+//! let (bob, mut bob_sees) = NetworkManager::start(Keypair::generate_ed25519(), loopback).await?;
+//!
+//! let address = bob.status().await?.listening.remove(0);
+//! alice.dial(address).await?;
+//! let mut stream = alice.open_stream(bob.peer_id()).await?;
+//! stream.send("hello".into()).await?;
+//!
+//! while let Some(event) = bob_sees.next().await {
+//!     if let NetworkEvent::StreamOpened { peer, mut stream, .. } = event {
+//!         assert_eq!(peer, alice.peer_id());
+//!         assert_eq!(stream.next().await.ok_or("closed")??, "hello");
+//!         break;
+//!     }
+//! }
+//! alice.shutdown().await?;
+//! bob.shutdown().await?;
+//! # Ok(())
+//! # }
+//! # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(run()).unwrap();
+//! ```
+
+mod actor;
+mod behaviour;
+mod client;
+mod command;
+mod dials;
+mod error;
+mod event;
+mod manager;
+mod runtime;
+mod status;
+
+pub use calimero_network_primitives::{
+    ConfigError, Keypair, Multiaddr, NetworkConfig, PeerId, ProtocolId, addr, config, identity,
+    multiaddr,
+};
+pub use calimero_network_stream::{
+    AcceptError, FrameConfig, FrameError, FrameReceiver, FrameSender, FrameStream, Inbound,
+    Incoming, OpenError, RefuseReason, Substream,
+};
+pub use calimero_network_transport::{
+    AddressError, BuildError, Cipher, Link, MuxerKind, SecurityKind, TransportKind,
+};
+pub use libp2p::{
+    StreamProtocol,
+    connection_limits::Exceeded,
+    swarm::{ConnectionId, derive_prelude::ListenerId},
+};
+
+pub use self::{
+    client::NetworkClient,
+    error::{AddressFailure, Denial, DialError, ListenError, StartError, Stopped},
+    event::{CloseReason, Events, NetworkEvent},
+    manager::NetworkManager,
+    status::{Connection, Direction, Path, PeerInfo, Status},
+};

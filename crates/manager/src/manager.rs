@@ -1,0 +1,162 @@
+//! Start: from a configuration to a running actor.
+
+use std::sync::Arc;
+
+use calimero_network_primitives::{Keypair, Multiaddr, NetworkConfig, ProtocolId};
+use calimero_network_stream::{self as stream, Control, Incoming};
+use calimero_network_transport::{self as transport, Links};
+use libp2p::{StreamProtocol, Swarm, swarm};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::{
+    actor::Actor,
+    behaviour::Behaviour,
+    client::NetworkClient,
+    error::{ListenError, StartError, Stopped},
+    event::{EventSender, Events},
+    runtime,
+    status::Shared,
+};
+
+/// The actor that owns the swarm. It has no methods but its start: everything else goes through
+/// [`NetworkClient`].
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct NetworkManager;
+
+impl NetworkManager {
+    /// Starts a node: checks the configuration, builds the transports, listens on every
+    /// configured address, and runs.
+    ///
+    /// An unspecified IPv6 address is passed over, with a warning, on a host without IPv6.
+    ///
+    /// # Errors
+    ///
+    /// [`StartError`]; nothing keeps running then.
+    pub async fn start(
+        identity: Keypair,
+        config: NetworkConfig,
+    ) -> Result<(NetworkClient, Events), StartError> {
+        Self::start_with(identity, config, transport::build).await
+    }
+
+    /// Starts a node whose only transport is libp2p's in-memory one, for tests of programs: same
+    /// handshakes and multiplexer, addresses `/memory/<number>`.
+    ///
+    /// # Errors
+    ///
+    /// [`StartError`].
+    pub async fn start_in_memory(
+        identity: Keypair,
+        config: NetworkConfig,
+    ) -> Result<(NetworkClient, Events), StartError> {
+        Self::start_with(identity, config, transport::build_memory).await
+    }
+
+    async fn start_with(
+        identity: Keypair,
+        config: NetworkConfig,
+        build: BuildTransport,
+    ) -> Result<(NetworkClient, Events), StartError> {
+        config.validate()?;
+        transport::warm_up();
+        let config = Arc::new(config);
+        let shared = Arc::new(Shared::default());
+        let (commands, receiver) = mpsc::channel(config.handle.command_queue);
+        let (events, stream) = EventSender::new(config.handle.event_queue, shared.clone());
+        let peer = identity.public().to_peer_id();
+        let (ready, started) = oneshot::channel();
+        let task = {
+            let (config, shared) = (config.clone(), shared.clone());
+            async move {
+                let built = build_swarm(&identity, &config, build);
+                let (swarm, links, control, inbound) = match built {
+                    Ok(built) => built,
+                    Err(error) => {
+                        let _ = ready.send(Err(error));
+                        return;
+                    }
+                };
+                let actor = Actor::new(swarm, links, inbound, receiver, events, shared, config);
+                if ready.send(Ok(control)).is_ok() {
+                    actor.run().await;
+                }
+            }
+        };
+        runtime::spawn(config.handle.runtime, StopOnDrop(shared.clone()), task)
+            .map_err(StartError::Thread)?;
+        let control = started
+            .await
+            .map_err(|_| StartError::Listen(Stopped.into()))??;
+        let client = NetworkClient::new(peer, commands, control, shared, config);
+        listen(&client).await?;
+        Ok((client, stream))
+    }
+}
+
+type BuildTransport = fn(
+    &Keypair,
+    &calimero_network_primitives::config::TransportConfig,
+) -> Result<transport::Transport, transport::BuildError>;
+
+/// Marks the manager as stopped when its task ends, however it ends.
+pub(crate) struct StopOnDrop(Arc<Shared>);
+
+impl Drop for StopOnDrop {
+    fn drop(&mut self) {
+        self.0.stop();
+    }
+}
+
+/// Builds what the actor owns. Runs inside the runtime that will drive it, because sockets
+/// belong to the runtime they are made in.
+fn build_swarm(
+    identity: &Keypair,
+    config: &NetworkConfig,
+    build: BuildTransport,
+) -> Result<(Swarm<Behaviour>, Links, Control, Incoming), StartError> {
+    let transport = build(identity, &config.transport)?;
+    let behaviour = Behaviour::new(identity, config, transport.relay_client);
+    let control = behaviour.streams.control();
+    let inbound = control
+        .accept(StreamProtocol::new(ProtocolId::Stream.as_str()))
+        .map_err(|_| StartError::Listen(Stopped.into()))?;
+    let swarm_config = swarm::Config::with_tokio_executor()
+        .with_smart_dial()
+        .with_idle_connection_timeout(config.connections.idle_timeout)
+        .with_max_negotiating_inbound_streams(stream::config::max_negotiating_inbound_streams(
+            &config.streams,
+        ));
+    let peer = identity.public().to_peer_id();
+    let swarm = Swarm::new(transport.boxed, behaviour, peer, swarm_config);
+    Ok((swarm, transport.links, control, inbound))
+}
+
+/// Listens on every configured address.
+async fn listen(client: &NetworkClient) -> Result<(), StartError> {
+    for address in client.config().listen.clone() {
+        match client.listen_on(address).await {
+            Ok(_) => {}
+            Err(ListenError::Io { address, source }) if is_missing_ipv6(&address, &source) => {
+                tracing::warn!(%address, error = %source, "this host has no IPv6");
+            }
+            Err(error) => {
+                let _ = client.shutdown().await;
+                return Err(error.into());
+            }
+        }
+    }
+    Ok(())
+}
+
+fn is_missing_ipv6(address: &Multiaddr, error: &std::io::Error) -> bool {
+    use calimero_network_primitives::multiaddr::Protocol;
+    /// Linux, macOS and Windows for `EAFNOSUPPORT`, whose `ErrorKind` is not stable.
+    const ADDRESS_FAMILY_NOT_SUPPORTED: [i32; 3] = [97, 47, 10047];
+    let unspecified =
+        matches!(address.iter().next(), Some(Protocol::Ip6(ip)) if ip.is_unspecified());
+    let family = error
+        .raw_os_error()
+        .is_some_and(|code| ADDRESS_FAMILY_NOT_SUPPORTED.contains(&code));
+    unspecified && (family || error.kind() == std::io::ErrorKind::AddrNotAvailable)
+}

@@ -1,0 +1,39 @@
+//! Where the swarm runs.
+//!
+//! A connection is a task, and so is whoever reads or writes one of its streams: each frame wakes
+//! one from the other. On a runtime of several threads the two land on different cores and every
+//! wake-up crosses between them. The default is therefore a thread of its own for the network,
+//! whose runtime has that one thread: the swarm and its connections wake each other for the price
+//! of a queue, and the caller's runtime stays free for the caller.
+
+use std::{future::Future, io};
+
+use calimero_network_primitives::config::RuntimeKind;
+
+/// Runs `task` to its end where `kind` says, and drops `guard` when it has ended, even by a panic.
+pub(crate) fn spawn(
+    kind: RuntimeKind,
+    guard: impl Send + 'static,
+    task: impl Future<Output = ()> + Send + 'static,
+) -> io::Result<()> {
+    let guarded = async move {
+        let _guard = guard;
+        task.await;
+    };
+    match kind {
+        RuntimeKind::Dedicated => {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()?;
+            std::thread::Builder::new()
+                .name("calimero-network".to_owned())
+                .spawn(move || runtime.block_on(guarded))?;
+        }
+        RuntimeKind::Shared => {
+            let runtime = tokio::runtime::Handle::try_current()
+                .map_err(|error| io::Error::new(io::ErrorKind::Unsupported, error))?;
+            runtime.spawn(guarded);
+        }
+    }
+    Ok(())
+}

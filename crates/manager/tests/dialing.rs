@@ -1,0 +1,311 @@
+//! Dials that fail, share an outcome, are given up or meet somebody else.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "in a test a surprise ends the test"
+)]
+
+mod common;
+
+use std::{io::Read as _, net, net::Ipv4Addr, time::Duration};
+
+use calimero_network::{
+    AddressError, DialError, Keypair, Multiaddr, NetworkEvent, PeerId, multiaddr::Protocol,
+};
+use common::{BOTH, Over, config, pair, start, within};
+
+fn stranger() -> PeerId {
+    Keypair::generate_ed25519().public().to_peer_id()
+}
+
+/// Sockets that take a connection and never say a word.
+struct Silent {
+    listener: net::TcpListener,
+    _udp: net::UdpSocket,
+    tcp: Multiaddr,
+    quic: Multiaddr,
+}
+
+fn silent() -> Silent {
+    let tcp = net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let udp = net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    let ip = Multiaddr::from(Ipv4Addr::LOCALHOST);
+    Silent {
+        tcp: ip
+            .clone()
+            .with(Protocol::Tcp(tcp.local_addr().unwrap().port())),
+        quic: ip
+            .with(Protocol::Udp(udp.local_addr().unwrap().port()))
+            .with(Protocol::QuicV1),
+        listener: tcp,
+        _udp: udp,
+    }
+}
+
+fn attempts(error: DialError) -> Vec<(Multiaddr, AddressError)> {
+    match error {
+        DialError::Failed { attempts } => {
+            attempts.into_iter().map(|a| (a.address, a.cause)).collect()
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn a_dial_to_a_dead_address_ends_by_its_deadline_twice() {
+    let dead = silent();
+    let mut config = config();
+    config.transport.handshake_timeout = Duration::from_millis(500);
+    let node = start(config).await;
+    for address in [dead.tcp.clone(), dead.quic.clone()] {
+        let known = address.clone().with(Protocol::P2p(stranger()));
+        for address in [address, known] {
+            for _ in 0..2 {
+                let error = within(node.client.dial(address.clone())).await.unwrap_err();
+                let failed = attempts(error);
+                assert_eq!(failed.len(), 1, "{failed:?}");
+                assert_eq!(failed[0].0, address);
+                assert!(
+                    matches!(failed[0].1, AddressError::Timeout { .. }),
+                    "{failed:?}"
+                );
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_dial_deadline_holds_where_the_transport_has_none() {
+    let dead = silent();
+    let mut config = config();
+    config.connections.dial_timeout = Duration::from_millis(300);
+    let node = start(config).await;
+    for address in [dead.tcp.clone(), dead.quic.with(Protocol::P2p(stranger()))] {
+        match within(node.client.dial(address.clone())).await.unwrap_err() {
+            DialError::Deadline { target, after } => {
+                assert_eq!((target, after), (address, Duration::from_millis(300)));
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_closed_port_is_refused_by_name() {
+    let node = start(config()).await;
+    let port = {
+        let closed = net::TcpListener::bind("127.0.0.1:0").unwrap();
+        closed.local_addr().unwrap().port()
+    };
+    let address = Multiaddr::from(Ipv4Addr::LOCALHOST).with(Protocol::Tcp(port));
+    let error = within(node.client.dial(address.clone())).await.unwrap_err();
+    let failed = attempts(error);
+    assert!(
+        matches!(&failed[..], [(at, AddressError::Refused)] if *at == address),
+        "{failed:?}"
+    );
+}
+
+#[tokio::test]
+async fn the_wrong_peer_is_an_error_and_leaves_no_connection() {
+    for over in BOTH {
+        let (dialler, mut listener) = (start(config()).await, start(config()).await);
+        let real = listener.listen(over).await;
+        let expected = stranger();
+        let address: Multiaddr = real
+            .iter()
+            .filter(|part| !matches!(part, Protocol::P2p(_)))
+            .chain([Protocol::P2p(expected)])
+            .collect();
+        for _ in 0..2 {
+            let error = within(dialler.client.dial(address.clone()))
+                .await
+                .unwrap_err();
+            let failed = attempts(error);
+            let [
+                (
+                    failed_at,
+                    AddressError::WrongPeer {
+                        expected: said,
+                        found,
+                    },
+                ),
+            ] = &failed[..]
+            else {
+                panic!("{failed:?}");
+            };
+            assert_eq!(
+                (failed_at, *said, *found),
+                (&address, expected, listener.peer())
+            );
+        }
+        assert_eq!(dialler.connections().await, 0);
+        // Whoever it was meets the right node next; had the stray connections been established
+        // there, their events would stand before this one.
+        within(dialler.client.dial(real)).await.unwrap();
+        let first = listener
+            .wait_for(|event| match event {
+                NetworkEvent::Connected(connection) => Some(connection.id),
+                _ => None,
+            })
+            .await;
+        let status = listener.client.status().await.unwrap();
+        let now: Vec<_> = status.connections.iter().map(|c| c.id).collect();
+        assert_eq!(now, [first], "{over:?}");
+    }
+}
+
+#[tokio::test]
+async fn concurrent_dials_share_one_connection() {
+    for over in BOTH {
+        let (a, b) = (start(config()).await, start(config()).await);
+        let named = b.listen(over).await;
+        let unnamed: Multiaddr = named
+            .iter()
+            .filter(|part| !matches!(part, Protocol::P2p(_)))
+            .collect();
+        for address in [named, unnamed] {
+            let dials = (0..20).map(|_| a.client.dial(address.clone()));
+            let connections = within(futures::future::try_join_all(dials)).await.unwrap();
+            assert!(
+                connections.iter().all(|c| c.id == connections[0].id),
+                "{over:?}"
+            );
+            assert_eq!(a.connections().await, 1, "{over:?}");
+            within(a.client.disconnect(b.peer())).await.unwrap();
+            while a.connections().await > 0 {
+                tokio::task::yield_now().await;
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn concurrent_dials_share_one_failure() {
+    let dead = silent();
+    let mut config = config();
+    config.transport.handshake_timeout = Duration::from_millis(300);
+    let node = start(config).await;
+    let address = dead.tcp.clone().with(Protocol::P2p(stranger()));
+    let dials = (0..20).map(|_| node.client.dial(address.clone()));
+    let errors: Vec<_> = within(futures::future::join_all(dials)).await;
+    let text = |error: &Result<_, DialError>| error.as_ref().unwrap_err().to_string();
+    assert!(
+        text(&errors[0]).contains(&address.to_string()),
+        "{}",
+        text(&errors[0])
+    );
+    assert!(errors.iter().all(|error| text(error) == text(&errors[0])));
+}
+
+#[tokio::test]
+async fn an_address_given_later_is_tried_before_the_dial_fails() {
+    let dead = silent();
+    let mut config = config();
+    config.transport.handshake_timeout = Duration::from_millis(500);
+    let (a, b) = (start(config).await, start(common::config()).await);
+    let alive = b.listen(Over::Tcp).await;
+    let dead = dead.tcp.clone().with(Protocol::P2p(b.peer()));
+    let (first, second) = within(futures::future::join(
+        a.client.dial(dead),
+        a.client.dial(alive),
+    ))
+    .await;
+    assert_eq!(first.unwrap().id, second.unwrap().id);
+}
+
+#[tokio::test]
+async fn a_connected_peer_is_not_dialled_again() {
+    let (a, b) = pair(Over::Tcp).await;
+    let quic = b.listen(Over::Quic).await;
+    let again = within(a.client.dial(quic)).await.unwrap();
+    let status = a.client.status().await.unwrap();
+    assert_eq!(status.connections.len(), 1);
+    assert_eq!(again.id, status.connections[0].id);
+}
+
+#[tokio::test]
+async fn a_dial_that_completes_as_listener_ends_well() {
+    let dead = silent();
+    let (a, b) = (start(config()).await, start(config()).await);
+    let a_listens = a.listen(Over::Tcp).await;
+    let hopeless = dead.tcp.clone().with(Protocol::P2p(b.peer()));
+    let waiting = a.client.dial(hopeless);
+    let connecting = b.client.dial(a_listens);
+    let (waited, connected) = within(futures::future::join(waiting, connecting)).await;
+    assert_eq!(waited.unwrap().peer, b.peer());
+    assert_eq!(connected.unwrap().peer, a.peer());
+}
+
+#[tokio::test]
+async fn a_dropped_dial_is_given_up() {
+    let dead = silent();
+    let node = start(config()).await;
+    let address = dead.tcp.clone().with(Protocol::P2p(stranger()));
+    let dial = tokio::spawn({
+        let client = node.client.clone();
+        async move { client.dial(address).await }
+    });
+    let accepting = tokio::task::spawn_blocking(move || dead.listener.accept());
+    let (mut socket, _) = within(accepting).await.unwrap().unwrap();
+    dial.abort();
+    // The socket is closed, or its deadline of ten seconds would be reached first.
+    socket
+        .set_read_timeout(Some(Duration::from_secs(5)))
+        .unwrap();
+    let end = tokio::task::spawn_blocking(move || socket.read_to_end(&mut Vec::new()));
+    within(end)
+        .await
+        .unwrap()
+        .expect("the connection is closed");
+    while node.client.status().await.unwrap().pending_outbound > 0 {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn oneself_and_contradictions_are_not_dialled() {
+    let node = start(config()).await;
+    let own = node.listen(Over::Tcp).await;
+    let error = within(node.client.dial(own.clone())).await.unwrap_err();
+    assert!(
+        matches!(error, DialError::LocalPeer { peer } if peer == node.peer()),
+        "{error:?}"
+    );
+    let expected = stranger();
+    let error = within(node.client.dial_peer(expected, [own.clone()]))
+        .await
+        .unwrap_err();
+    match error {
+        DialError::Contradiction {
+            address,
+            expected: said,
+        } => {
+            assert_eq!((address, said), (own, expected));
+        }
+        other => panic!("{other:?}"),
+    }
+    let error = within(node.client.dial_peer(expected, []))
+        .await
+        .unwrap_err();
+    assert!(
+        matches!(error, DialError::NoAddresses { peer } if peer == expected),
+        "{error:?}"
+    );
+}
+
+#[tokio::test]
+async fn an_address_of_no_transport_is_refused_by_name() {
+    let node = start(config()).await;
+    let address: Multiaddr = "/ip4/127.0.0.1/udp/9/webrtc-direct".parse().unwrap();
+    let error = within(node.client.dial(address.clone())).await.unwrap_err();
+    let failed = attempts(error);
+    assert!(
+        matches!(&failed[..], [(at, AddressError::Unsupported(_))] if *at == address),
+        "{failed:?}"
+    );
+    let error = within(node.client.listen_on(address)).await.unwrap_err();
+    assert!(error.to_string().contains("webrtc-direct"), "{error}");
+}

@@ -1,0 +1,58 @@
+//! What 500 streams that claim 8 MiB each may cost. Alone in its process, whose memory it
+//! measures.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "in a test a surprise ends the test"
+)]
+
+mod common;
+
+use common::{BOTH, GENERAL, assert_works, pair, resident_bytes, within};
+use futures::AsyncWriteExt as _;
+
+/// What the growth must stay below, in bytes, of both ends together: both are in this process.
+const ALLOWED_BYTES: usize = 16 << 20;
+
+#[tokio::test]
+async fn claims_cost_nothing() {
+    for over in BOTH {
+        let (liar, mut node) = pair(over).await;
+        assert_works(&liar, &mut node).await;
+        let before = resident_bytes();
+        let mut claims = Vec::new();
+        let mut waiting = Vec::new();
+        for _ in 0..500 {
+            let mut raw = within(liar.client.open_raw_stream(node.peer(), GENERAL))
+                .await
+                .unwrap();
+            raw.write_all(&(8u32 << 20).to_be_bytes()).await.unwrap();
+            raw.flush().await.unwrap();
+            claims.push(raw);
+            let mut stream = node.inbound().await;
+            let (read, begun) = tokio::sync::oneshot::channel();
+            waiting.push(tokio::spawn(async move {
+                let next = stream.next();
+                let mut next = std::pin::pin!(next);
+                assert!(futures::poll!(&mut next).is_pending());
+                let _ = read.send(());
+                next.await
+            }));
+            within(begun).await.unwrap();
+        }
+        let grown = resident_bytes().saturating_sub(before);
+        assert!(
+            grown < ALLOWED_BYTES,
+            "{over:?}: grew by {} KiB",
+            grown / 1024
+        );
+        drop(claims);
+        for reading in waiting {
+            let end = within(reading).await.unwrap();
+            assert!(matches!(end, Some(Err(_))), "{end:?}");
+        }
+        assert_works(&liar, &mut node).await;
+    }
+}

@@ -1,0 +1,115 @@
+//! Arguments.
+
+use std::{path::PathBuf, time::Duration};
+
+use calimero_network::Multiaddr;
+use clap::{Args, Parser, Subcommand};
+
+/// A node of the peer-to-peer network, its demonstration and its measuring tools.
+#[derive(Debug, Parser)]
+#[command(name = "calnet", version, arg_required_else_help = true)]
+pub(crate) struct Cli {
+    /// What is logged to standard error, as in `info` or `libp2p_swarm=debug,warn`.
+    #[arg(
+        long,
+        global = true,
+        env = "CALNET_LOG",
+        default_value = "warn",
+        value_name = "FILTER"
+    )]
+    pub(crate) log: String,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Start a boot node and three nodes on loopback, let them talk, and check what they did.
+    Demo(DemoArgs),
+    /// Run a node until ctrl-c.
+    Run(RunArgs),
+    /// Dial a node and print who it is and how it is reached.
+    Probe(ProbeArgs),
+    /// Measure throughput and round trips to a running node.
+    Perf(PerfArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DemoArgs {
+    /// Print JSON lines.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RunArgs {
+    /// Address to listen on, such as `/ip4/0.0.0.0/tcp/2428`; may be repeated. Without it, those
+    /// of the configuration.
+    #[arg(long, value_name = "ADDR", num_args = 1..)]
+    pub(crate) listen: Vec<Multiaddr>,
+    /// Address to dial and to dial again whenever the connection is lost; may be repeated.
+    #[arg(long, value_name = "ADDR", num_args = 1..)]
+    pub(crate) dial: Vec<Multiaddr>,
+    /// Configuration file (TOML). What it does not name has its default.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// Identity file, made if it does not exist. Without it, a new identity for this run.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) identity: Option<PathBuf>,
+    /// Do not answer `calnet perf` (`/perf/1.0.0`).
+    #[arg(long)]
+    pub(crate) no_perf: bool,
+    /// Print JSON lines.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ProbeArgs {
+    /// Address of the node. With `/p2p/<peer>` nobody else is accepted.
+    #[arg(value_name = "ADDR")]
+    pub(crate) address: Multiaddr,
+    /// Pings to send.
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub(crate) pings: u32,
+    /// Time for everything, in milliseconds.
+    #[arg(long, default_value = "15000", value_name = "MS", value_parser = millis)]
+    pub(crate) timeout_ms: Duration,
+    /// Print JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PerfArgs {
+    /// Address of the node, which runs `calnet run` or another implementation of `/perf/1.0.0`.
+    #[arg(value_name = "ADDR")]
+    pub(crate) address: Multiaddr,
+    /// Bytes sent in the upload test, all streams together.
+    #[arg(long, default_value_t = 256 << 20, value_name = "BYTES")]
+    pub(crate) upload_bytes: u64,
+    /// Bytes received in the download test, all streams together.
+    #[arg(long, default_value_t = 256 << 20, value_name = "BYTES")]
+    pub(crate) download_bytes: u64,
+    /// Streams of the parallel tests, besides one stream alone.
+    #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=64))]
+    pub(crate) streams: u16,
+    /// Round trips measured, of 32 bytes on one open stream.
+    #[arg(long, default_value_t = 2000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub(crate) round_trips: u32,
+    /// Time for each test, in milliseconds.
+    #[arg(long, default_value = "60000", value_name = "MS", value_parser = millis)]
+    pub(crate) timeout_ms: Duration,
+    /// Print JSON lines.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Whole milliseconds above zero.
+fn millis(text: &str) -> Result<Duration, String> {
+    match text.parse() {
+        Ok(0) => Err("must be above 0".to_owned()),
+        Ok(millis) => Ok(Duration::from_millis(millis)),
+        Err(error) => Err(format!("{error}")),
+    }
+}

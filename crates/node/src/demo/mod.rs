@@ -1,0 +1,249 @@
+//! `calnet demo`: a boot node and three nodes in one process on loopback, over real sockets. It
+//! shows what happens as it happens, checks what it did, and ends with a table.
+
+mod lines;
+mod node;
+mod traffic;
+
+use std::time::{Duration, Instant};
+
+use calimero_network::{
+    AddressError, Connection, DialError, Direction, Keypair, PeerId, SecurityKind, addr,
+    multiaddr::Protocol,
+};
+
+use self::{
+    lines::{Check, EdgeReport, Line, Summary},
+    node::{Node, Speaks},
+    traffic::Traffic,
+};
+use crate::{error::CommandError, output::Output};
+
+/// Time for each step. The whole takes a few seconds; a step that hangs ends with its name.
+const STEP_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// One connection of the demonstration: who dials whom over what.
+struct Edge {
+    from: usize,
+    to: usize,
+    over: Over,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Over {
+    Tcp,
+    Quic,
+}
+
+/// The boot node is number 0. Together the edges show both transports and both securities, each
+/// node dials and is dialled, and every node meets every other.
+const EDGES: [Edge; 6] = [
+    Edge {
+        from: 1,
+        to: 0,
+        over: Over::Tcp,
+    },
+    Edge {
+        from: 2,
+        to: 0,
+        over: Over::Quic,
+    },
+    Edge {
+        from: 3,
+        to: 0,
+        over: Over::Tcp,
+    },
+    Edge {
+        from: 1,
+        to: 2,
+        over: Over::Quic,
+    },
+    Edge {
+        from: 2,
+        to: 3,
+        over: Over::Tcp,
+    },
+    Edge {
+        from: 3,
+        to: 1,
+        over: Over::Quic,
+    },
+];
+
+pub(crate) async fn execute(output: Output) -> Result<(), CommandError> {
+    let started = Instant::now();
+    let mut demo = Demo {
+        output,
+        nodes: Vec::new(),
+        edges: Vec::new(),
+        checks: Vec::new(),
+    };
+    let ran = demo.run().await;
+    let stopped = demo.stop().await;
+    ran?;
+    stopped?;
+    demo.finish(started.elapsed())
+}
+
+/// The state of a demonstration under way.
+struct Demo {
+    output: Output,
+    nodes: Vec<Node>,
+    edges: Vec<EdgeReport>,
+    checks: Vec<Check>,
+}
+
+impl Demo {
+    async fn run(&mut self) -> Result<(), CommandError> {
+        for (name, speaks) in [
+            ("boot", Speaks::Everything),
+            ("alice", Speaks::Everything),
+            ("bob", Speaks::Everything),
+            ("carol", Speaks::NoiseOnTcp),
+        ] {
+            let node = step("starting a node", Node::start(name, speaks, &self.output)).await?;
+            self.nodes.push(node);
+        }
+        for edge in &EDGES {
+            self.connect(edge).await?;
+        }
+        for (nth, edge) in EDGES.iter().enumerate() {
+            let traffic = step("moving frames", self.talk(edge)).await?;
+            let (from, to) = (self.nodes[edge.from].name, self.nodes[edge.to].name);
+            self.output.print(&Line::moved(from, to, &traffic));
+            self.check_traffic(nth, traffic);
+        }
+        self.refuse_wrong_peer().await?;
+        self.count_peers().await
+    }
+
+    /// Dials along an edge and checks that both ends see the same connection.
+    async fn connect(&mut self, edge: &Edge) -> Result<(), CommandError> {
+        let (from, to) = (&self.nodes[edge.from], &self.nodes[edge.to]);
+        let address = to.address(edge.over == Over::Quic);
+        let dialled = step("dialling", async { Ok(from.client.dial(address).await?) }).await?;
+        let seen = step("accepting", accepted(to, from.client.peer_id())).await?;
+        let report = EdgeReport::new(from.name, to.name, &dialled);
+        let agreed = dialled.transport() == seen.transport()
+            && dialled.security() == seen.security()
+            && dialled.muxer() == seen.muxer();
+        let both_speak_tls = from.speaks == Speaks::Everything && to.speaks == Speaks::Everything;
+        let expected = match dialled.security() {
+            SecurityKind::QuicTls { .. } => edge.over == Over::Quic,
+            SecurityKind::Tls { .. } => edge.over == Over::Tcp && both_speak_tls,
+            SecurityKind::Noise => edge.over == Over::Tcp && !both_speak_tls,
+        };
+        let what = format!("{} and {} agree on {}", from.name, to.name, report.stack);
+        self.check(what, agreed && expected);
+        self.edges.push(report);
+        Ok(())
+    }
+
+    async fn talk(&self, edge: &Edge) -> Result<Traffic, CommandError> {
+        let to = self.nodes[edge.to].client.peer_id();
+        traffic::run(&self.nodes[edge.from].client, to).await
+    }
+
+    fn check_traffic(&mut self, edge: usize, traffic: Traffic) {
+        let report = &mut self.edges[edge];
+        let name = format!("{} to {}", report.from, report.to);
+        report.set_traffic(&traffic);
+        let counted = report.bytes_on_the_wire() >= traffic.bytes;
+        self.check(
+            format!("{name}: every echoed frame came back unchanged"),
+            traffic.echoes_equal,
+        );
+        self.check(
+            format!("{name}: the receiver counted every byte sent"),
+            traffic.all_counted,
+        );
+        self.check(format!("{name}: the link counted them too"), counted);
+    }
+
+    /// Dials a node under another's name: an error that says so, and no connection left.
+    async fn refuse_wrong_peer(&mut self) -> Result<(), CommandError> {
+        let stranger = Keypair::generate_ed25519().public().to_peer_id();
+        let boot = addr::without_peer(&self.nodes[0].address(false));
+        let address = boot.with(Protocol::P2p(stranger));
+        let client = &self.nodes[1].client;
+        let dial = async { Ok(client.dial(address).await) };
+        let refused = match step("dialling a stranger", dial).await? {
+            Err(DialError::Failed { attempts }) => attempts
+                .iter()
+                .any(|attempt| matches!(attempt.cause, AddressError::WrongPeer { .. })),
+            _ => false,
+        };
+        let status = client.status().await?;
+        let none_left = status.connections.iter().all(|c| c.peer != stranger);
+        self.check(
+            "a dial under the wrong peer id is refused".to_owned(),
+            refused && none_left,
+        );
+        Ok(())
+    }
+
+    async fn count_peers(&mut self) -> Result<(), CommandError> {
+        for nth in 0..self.nodes.len() {
+            let node = &self.nodes[nth];
+            let what = format!("{} is connected to the three others", node.name);
+            let holds = node.client.peer_count()? == self.nodes.len() - 1;
+            self.check(what, holds);
+        }
+        Ok(())
+    }
+
+    fn check(&mut self, what: String, passed: bool) {
+        let check = Check { what, passed };
+        self.output.print(&Line::Check(check.clone()));
+        self.checks.push(check);
+    }
+
+    async fn stop(&mut self) -> Result<(), CommandError> {
+        for node in &self.nodes {
+            let stop = async { Ok(node.client.shutdown().await?) };
+            step("stopping a node", stop).await?;
+        }
+        Ok(())
+    }
+
+    fn finish(self, time: Duration) -> Result<(), CommandError> {
+        let checks = self.checks.len();
+        let failed = self.checks.iter().filter(|check| !check.passed).count();
+        self.output.print(&Line::Summary(Summary {
+            edges: self.edges,
+            checks,
+            failed,
+            seconds: time.as_secs_f64(),
+        }));
+        if failed == 0 {
+            return Ok(());
+        }
+        Err(CommandError::Checks { failed, checks })
+    }
+}
+
+/// The inbound connection of `peer` at `node`, once it stands there too.
+async fn accepted(node: &Node, peer: PeerId) -> Result<Connection, CommandError> {
+    loop {
+        let changed = node.changed.notified();
+        let status = node.client.status().await?;
+        let found = status
+            .connections
+            .into_iter()
+            .find(|c| c.peer == peer && c.direction == Direction::Inbound);
+        if let Some(connection) = found {
+            return Ok(connection);
+        }
+        changed.await;
+    }
+}
+
+async fn step<T>(
+    what: &'static str,
+    work: impl Future<Output = Result<T, CommandError>>,
+) -> Result<T, CommandError> {
+    let after = STEP_TIMEOUT;
+    tokio::time::timeout(after, work)
+        .await
+        .map_err(|_| CommandError::Deadline { what, after })?
+}

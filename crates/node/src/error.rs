@@ -1,0 +1,51 @@
+//! Why a command failed, as its last line on standard error.
+
+use std::{io, path::PathBuf, time::Duration};
+
+use calimero_network::{
+    AcceptError, ConfigError, DialError, OpenError, PeerId, StartError, Stopped,
+};
+
+use crate::identity::IdentityError;
+
+/// Why a command failed.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum CommandError {
+    #[error("cannot start a runtime: {0}")]
+    Runtime(#[source] io::Error),
+    #[error("cannot read {}: {source}", path.display())]
+    ReadConfig { path: PathBuf, source: io::Error },
+    #[error("{}: {source}", path.display())]
+    Config { path: PathBuf, source: ConfigError },
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    #[error("cannot start: {0}")]
+    Start(#[from] StartError),
+    #[error(transparent)]
+    Stopped(#[from] Stopped),
+    #[error("cannot connect: {0}")]
+    Dial(#[from] DialError),
+    #[error("cannot open a stream: {0}")]
+    Open(#[from] OpenError),
+    #[error("cannot accept streams: {0}")]
+    Accept(#[from] AcceptError),
+    #[error("{what} did not end within {} ms", after.as_millis())]
+    Deadline { what: &'static str, after: Duration },
+    #[error("{peer} did not say who it is: its identify protocol gave no answer")]
+    Unidentified { peer: PeerId },
+    #[error("{what}: {source}")]
+    Io {
+        what: &'static str,
+        source: io::Error,
+    },
+    #[error("{peer} answered a ping with other bytes")]
+    WrongEcho { peer: PeerId },
+    #[error("{peer} sent {received} of {expected} bytes")]
+    Short {
+        peer: PeerId,
+        received: u64,
+        expected: u64,
+    },
+    #[error("{failed} of {checks} checks failed")]
+    Checks { failed: usize, checks: usize },
+}

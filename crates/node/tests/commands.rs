@@ -1,0 +1,192 @@
+//! The commands, as processes.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "in a test a surprise ends the test"
+)]
+
+mod support;
+
+use support::{Process, calnet, run};
+
+#[test]
+fn the_demo_checks_what_it_does() {
+    let mut command = calnet();
+    command.args(["demo", "--json"]);
+    let ended = run(command);
+    assert!(ended.success, "{}\n{}", ended.stdout, ended.stderr);
+    let lines = ended.json_lines();
+    let count = |event: &str| lines.iter().filter(|line| line["event"] == event).count();
+    assert_eq!(count("started"), 4);
+    assert_eq!(count("connected"), 12);
+    assert_eq!(count("moved"), 6);
+    let summary = lines.last().unwrap();
+    assert_eq!(summary["event"], "summary");
+    assert_eq!(summary["failed"], 0);
+    assert_eq!(summary["checks"], count("check"));
+    assert_eq!(summary["edges"].as_array().unwrap().len(), 6);
+}
+
+#[test]
+fn a_node_is_probed_over_every_transport() {
+    let node = Process::node(&[]);
+    for address in node.addresses(2) {
+        let mut command = calnet();
+        command.args(["probe", "--json", "--pings", "20", &address]);
+        let ended = run(command);
+        assert!(ended.success, "{}", ended.stderr);
+        let report = &ended.json_lines()[0];
+        assert!(address.ends_with(report["peer"].as_str().unwrap()));
+        assert_eq!(report["path"], "direct");
+        let transport = if address.contains("quic") {
+            "quic"
+        } else {
+            "tcp"
+        };
+        assert_eq!(report["transport"], transport);
+        let agent = report["agent_version"].as_str().unwrap();
+        assert!(agent.starts_with("calimero-network/"), "{agent}");
+        let protocols = report["protocols"].as_array().unwrap();
+        assert!(
+            protocols.iter().any(|p| p == "/calimero/stream/0.0.2"),
+            "{report}"
+        );
+        assert!(report["ping_median_ms"].as_f64().unwrap() > 0.0);
+    }
+}
+
+#[test]
+fn a_probe_that_cannot_connect_says_why() {
+    let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = closed.local_addr().unwrap().port();
+    drop(closed);
+    let address = format!("/ip4/127.0.0.1/tcp/{port}");
+    let mut command = calnet();
+    command.args(["probe", &address]);
+    let ended = run(command);
+    assert!(!ended.success);
+    assert!(ended.stderr.contains(&address), "{}", ended.stderr);
+    assert!(ended.stderr.contains("refused"), "{}", ended.stderr);
+}
+
+#[test]
+fn a_probe_of_the_wrong_peer_names_both() {
+    let node = Process::node(&[]);
+    let address = node.addresses(1).remove(0);
+    let (place, real) = address.rsplit_once('/').unwrap();
+    let other = Process::node(&[]);
+    let started = other.event("started");
+    let expected = started["peer"].as_str().unwrap();
+    let mut command = calnet();
+    command.args(["probe", &format!("{place}/{expected}")]);
+    let ended = run(command);
+    assert!(!ended.success);
+    for peer in [expected, real] {
+        assert!(ended.stderr.contains(peer), "{}", ended.stderr);
+    }
+}
+
+#[test]
+fn a_node_is_measured_by_the_perf_protocol() {
+    let node = Process::node(&[]);
+    for address in node.addresses(2) {
+        let mut command = calnet();
+        command.args(["perf", "--json", "--round-trips", "50", "--streams", "3"]);
+        command.args([
+            "--upload-bytes",
+            "3000001",
+            "--download-bytes",
+            "2000003",
+            &address,
+        ]);
+        let ended = run(command);
+        assert!(ended.success, "{}", ended.stderr);
+        let lines = ended.json_lines();
+        assert_eq!(lines[1]["event"], "round_trips");
+        let tests: Vec<_> = lines[2..]
+            .iter()
+            .map(|line| {
+                assert!(line["megabytes_per_second"].as_f64().unwrap() > 0.0);
+                let name = line["test"].as_str().unwrap().to_owned();
+                (
+                    name,
+                    line["streams"].as_u64().unwrap(),
+                    line["bytes"].as_u64().unwrap(),
+                )
+            })
+            .collect();
+        let expected = [
+            ("upload".to_owned(), 1, 3_000_001),
+            ("download".to_owned(), 1, 2_000_003),
+            ("upload".to_owned(), 3, 3_000_001),
+            ("download".to_owned(), 3, 2_000_003),
+        ];
+        assert_eq!(tests, expected);
+    }
+}
+
+#[test]
+fn a_node_that_does_not_answer_perf_is_named() {
+    let node = Process::node(&["--no-perf"]);
+    let address = node.addresses(1).remove(0);
+    let mut command = calnet();
+    command.args(["perf", "--round-trips", "1", &address]);
+    let ended = run(command);
+    assert!(!ended.success);
+    assert!(ended.stderr.contains("/perf/1.0.0"), "{}", ended.stderr);
+}
+
+#[cfg(unix)]
+#[test]
+fn a_node_stops_gracefully_and_its_peers_hear_of_it() {
+    for signal in ["-INT", "-TERM"] {
+        let mut node = Process::node(&[]);
+        let address = node.addresses(1).remove(0);
+        let mut peer = Process::node(&["--dial", &address]);
+        let connected = peer.event("connected");
+        assert!(address.ends_with(connected["peer"].as_str().unwrap()));
+        node.event("connected");
+        let status = node.end_by(signal);
+        assert!(status.success(), "{status}");
+        node.event("stopped");
+        peer.event("disconnected");
+        assert!(peer.end_by(signal).success());
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn a_lost_peer_is_dialled_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let identity = folder.path().join("identity");
+    let identity = identity.to_str().unwrap();
+    let mut node = Process::node(&["--identity", identity]);
+    let address = node.addresses(1).remove(0);
+    let peer = Process::node(&["--dial", &address]);
+    peer.event("connected");
+    assert!(node.end_by("-KILL").code().is_none());
+    peer.event("disconnected");
+    let (listen, _) = address.split_once("/p2p/").unwrap();
+    let mut command = calnet();
+    command.args(["run", "--json", "--listen", listen, "--identity", identity]);
+    let again = Process::start(command);
+    again.event("connected");
+    let connected = peer.event("connected");
+    assert!(address.ends_with(connected["peer"].as_str().unwrap()));
+}
+
+#[test]
+fn a_config_is_refused_by_file_and_key() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("node.toml");
+    std::fs::write(&path, "[streams]\nmax_frames = 1\n").unwrap();
+    let mut command = calnet();
+    command.args(["run", "--config", path.to_str().unwrap()]);
+    let ended = run(command);
+    assert!(!ended.success);
+    for part in ["node.toml", "streams.max_frames"] {
+        assert!(ended.stderr.contains(part), "{}", ended.stderr);
+    }
+}

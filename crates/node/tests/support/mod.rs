@@ -1,0 +1,163 @@
+//! Processes of `calnet`, and what they print.
+
+#![allow(
+    dead_code,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    missing_docs,
+    unreachable_pub,
+    reason = "test support: each test file uses a part of it, and a surprise ends the test"
+)]
+
+use std::{
+    io::{BufRead as _, BufReader, Read as _},
+    process::{Child, Command, ExitStatus, Stdio},
+    sync::mpsc,
+    time::{Duration, Instant},
+};
+
+use serde_json::Value;
+
+/// How long anything may take: long for the machine under load, short for a hang.
+pub const LIMIT: Duration = Duration::from_secs(60);
+
+pub fn calnet() -> Command {
+    Command::new(env!("CARGO_BIN_EXE_calnet"))
+}
+
+/// A running process whose output is read line by line as JSON. Killed when dropped.
+pub struct Process {
+    child: Child,
+    lines: mpsc::Receiver<Value>,
+}
+
+impl Process {
+    pub fn start(mut command: Command) -> Self {
+        let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
+        let stdout = BufReader::new(child.stdout.take().unwrap());
+        let (sender, lines) = mpsc::sync_channel(1024);
+        std::thread::spawn(move || {
+            for line in stdout.lines() {
+                let value = serde_json::from_str(&line.unwrap()).unwrap();
+                if sender.send(value).is_err() {
+                    return;
+                }
+            }
+        });
+        Self { child, lines }
+    }
+
+    /// `calnet run` on loopback, on ports that the system chooses.
+    pub fn node(arguments: &[&str]) -> Self {
+        let mut command = calnet();
+        command.args(["run", "--json", "--listen", "/ip4/127.0.0.1/tcp/0"]);
+        command.args(["--listen", "/ip4/127.0.0.1/udp/0/quic-v1"]);
+        command.args(arguments);
+        Self::start(command)
+    }
+
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// The next line of an event, within the limit.
+    pub fn event(&self, name: &str) -> Value {
+        self.event_within(name, LIMIT)
+    }
+
+    pub fn event_within(&self, name: &str, limit: Duration) -> Value {
+        let deadline = Instant::now() + limit;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            match self.lines.recv_timeout(left) {
+                Ok(line) if line["event"] == name => return line,
+                Ok(_) => {}
+                Err(error) => panic!("no {name}: {error}"),
+            }
+        }
+    }
+
+    /// The addresses of the first `count` listeners, with the peer id.
+    pub fn addresses(&self, count: usize) -> Vec<String> {
+        let started = self.event("started");
+        let peer = started["peer"].as_str().unwrap();
+        let listening = (0..count).map(|_| {
+            let line = self.event("listening");
+            format!("{}/p2p/{peer}", line["address"].as_str().unwrap())
+        });
+        listening.collect()
+    }
+
+    /// Sends a signal by name and waits for the end.
+    pub fn end_by(&mut self, signal: &str) -> ExitStatus {
+        let pid = self.id().to_string();
+        let status = Command::new("kill").args([signal, &pid]).status().unwrap();
+        assert!(status.success());
+        self.wait()
+    }
+
+    pub fn wait(&mut self) -> ExitStatus {
+        let deadline = Instant::now() + LIMIT;
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status;
+            }
+            assert!(Instant::now() < deadline, "the process did not end");
+            std::thread::park_timeout(Duration::from_millis(10));
+        }
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// What a command printed and how it ended.
+pub struct Ended {
+    pub success: bool,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+impl Ended {
+    pub fn json_lines(&self) -> Vec<Value> {
+        let lines = self.stdout.lines();
+        lines
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect()
+    }
+}
+
+/// Runs a command to its end, within the limit.
+pub fn run(mut command: Command) -> Ended {
+    let mut child = command
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut stdout = child.stdout.take().unwrap();
+    let mut stderr = child.stderr.take().unwrap();
+    let out = std::thread::spawn(move || {
+        let mut text = String::new();
+        stdout.read_to_string(&mut text).map(|_| text)
+    });
+    let err = std::thread::spawn(move || {
+        let mut text = String::new();
+        stderr.read_to_string(&mut text).map(|_| text)
+    });
+    let (_, never) = mpsc::sync_channel(1);
+    let mut process = Process {
+        child,
+        lines: never,
+    };
+    let success = process.wait().success();
+    Ended {
+        success,
+        stdout: out.join().unwrap().unwrap(),
+        stderr: err.join().unwrap().unwrap(),
+    }
+}
