@@ -60,6 +60,29 @@ pub enum Event {
 /// as many inbound streams at one time as one peer may open; see
 /// [`max_negotiating_inbound_streams`](crate::config::max_negotiating_inbound_streams).
 ///
+/// ```
+/// use calimero_network_stream::{Behaviour, FrameStream, StreamProtocol, config::StreamsConfig};
+/// use futures::StreamExt;
+///
+/// # async fn example(swarm_with: impl FnOnce(Behaviour), peer: libp2p_identity::PeerId)
+/// # -> Result<(), Box<dyn std::error::Error>> {
+/// let protocol = StreamProtocol::new("/calimero/stream/0.0.2");
+/// let behaviour = Behaviour::new(StreamsConfig::default());
+/// let control = behaviour.control();
+/// let mut incoming = control.accept(protocol.clone())?;
+/// swarm_with(behaviour);
+///
+/// let mut outbound = FrameStream::new(control.open(peer, protocol).await?);
+/// outbound.send("hello".into()).await?;
+/// while let Some(inbound) = incoming.next().await {
+///     println!("{} opened a stream", inbound.peer);
+///     let mut frames = FrameStream::new(inbound.stream);
+///     println!("{:?}", frames.next().await);
+/// }
+/// # Ok(())
+/// # }
+/// ```
+///
 /// Dropping it answers all who wait with [`OpenError::Stopped`](crate::OpenError::Stopped) and
 /// ends every [`Incoming`](crate::Incoming).
 #[derive(Debug)]

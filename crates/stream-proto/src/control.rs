@@ -79,7 +79,7 @@ impl Control {
                 late: false,
             };
             match select(answer, Delay::new(after)).await {
-                Either::Left((Ok(reply), _)) => reply.map(Substream::outbound),
+                Either::Left((Ok(reply), _)) => reply,
                 Either::Left((Err(_), _)) => Err(OpenError::Stopped),
                 Either::Right(((), _)) => {
                     place.late = true;

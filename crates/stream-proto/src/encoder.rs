@@ -54,8 +54,10 @@ impl FrameEncoder {
     /// Takes a frame. The caller sees to it that there is [room](Self::has_room).
     pub(crate) fn push(&mut self, mut payload: Bytes) -> Result<(), FrameError> {
         let prefix = self.codec.prefix(payload.len())?;
-        // Without room the order still holds, at the price of a copy.
-        self.gathered.put(std::mem::take(&mut self.direct));
+        if !self.direct.is_empty() {
+            // Without room the order still holds, at the price of a copy.
+            self.gathered.put(std::mem::take(&mut self.direct));
+        }
         let head = if payload.len() <= GATHER_BYTES {
             payload.len()
         } else {

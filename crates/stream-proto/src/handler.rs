@@ -67,7 +67,7 @@ impl ConnectionHandler for Handler {
     type OutboundOpenInfo = RequestId;
 
     fn listen_protocol(&self) -> SubstreamProtocol<Accepted> {
-        SubstreamProtocol::new(Accepted(self.protocols.clone()), ()).with_timeout(self.timeout)
+        SubstreamProtocol::new(Accepted(self.protocols.clone()), ())
     }
 
     /// A request that was just assigned keeps the connection; open streams do so by themselves.

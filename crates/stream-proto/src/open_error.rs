@@ -192,3 +192,59 @@ fn chain(error: &dyn std::error::Error) -> String {
     }
     words
 }
+
+#[cfg(test)]
+mod tests {
+    use libp2p_swarm::{ConnectionDenied, dial_opts::PeerCondition};
+
+    use super::*;
+
+    #[test]
+    fn every_dial_error_keeps_what_it_says() {
+        let address: Multiaddr = "/ip4/192.0.2.1/tcp/1".parse().unwrap();
+        let obtained = PeerId::random();
+        let refused = || io::Error::new(io::ErrorKind::ConnectionRefused, "nobody home");
+        let unsupported = TransportError::MultiaddrNotSupported(address.clone());
+        for (error, words) in [
+            (DialError::NoAddresses, "no address is known".to_owned()),
+            (DialError::Aborted, "aborted".to_owned()),
+            (
+                DialError::LocalPeerId {
+                    address: address.clone(),
+                },
+                format!("{address} leads to this node"),
+            ),
+            (
+                DialError::WrongPeerId {
+                    obtained,
+                    address: address.clone(),
+                },
+                format!("{address} answered as {obtained}"),
+            ),
+            (
+                DialError::Denied {
+                    cause: ConnectionDenied::new(refused()),
+                },
+                "nobody home".to_owned(),
+            ),
+            (
+                DialError::Transport(vec![
+                    (address.clone(), TransportError::Other(refused())),
+                    (address.clone(), unsupported),
+                ]),
+                format!("[{address}: nobody home] [{address}: no transport for this address]"),
+            ),
+        ] {
+            let cause = DialCause::of(&error).unwrap().to_string();
+            assert!(cause.contains(&words), "{cause}");
+        }
+        let elsewhere = DialError::DialPeerConditionFalse(PeerCondition::NotDialing);
+        assert!(DialCause::of(&elsewhere).is_none());
+    }
+
+    #[test]
+    fn kinds_of_address_errors_are_kept() {
+        let refused = TransportError::Other(io::ErrorKind::ConnectionRefused.into());
+        assert_eq!(copy(&refused).kind(), io::ErrorKind::ConnectionRefused);
+    }
+}

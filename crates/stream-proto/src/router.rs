@@ -55,6 +55,8 @@ pub(crate) enum Outcome {
 pub(crate) struct Bounds {
     /// Streams negotiated at one time on one connection.
     pub(crate) negotiating: usize,
+    /// Streams negotiated or open on one connection.
+    pub(crate) open: usize,
     /// Requests of one peer that wait.
     pub(crate) waiting: usize,
 }
@@ -82,6 +84,19 @@ struct Connection {
     /// The last thing tried on it failed.
     suspect: bool,
     negotiating: BTreeSet<RequestId>,
+    /// Streams that were opened on it and are not [released](Router::released).
+    open: usize,
+}
+
+impl Connection {
+    /// Streams that are, or are about to be.
+    fn streams(&self) -> usize {
+        self.negotiating.len() + self.open
+    }
+
+    fn has_slot(&self, bounds: Bounds) -> bool {
+        self.negotiating.len() < bounds.negotiating && self.streams() < bounds.open
+    }
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -142,18 +157,20 @@ impl Router {
 
     /// Forgets a request that nobody waits for any more. A negotiation under way keeps its slot
     /// until it is [`finished`](Self::finished).
-    pub(crate) fn cancel(&mut self, id: RequestId) {
+    pub(crate) fn cancel(&mut self, id: RequestId, effects: &mut Vec<Effect>) {
         let Some(request) = self.requests.remove(&id) else {
             return;
         };
         if let Some(peer) = self.peers.get_mut(&request.peer) {
             peer.waiting.remove(&id);
         }
+        // Those behind it may have waited for nothing else.
+        self.dispatch(request.peer, effects);
         self.tidy(request.peer);
     }
 
     /// Forgets a request whose deadline passed, and trusts the connection it hung on less.
-    pub(crate) fn expire(&mut self, id: RequestId) {
+    pub(crate) fn expire(&mut self, id: RequestId, effects: &mut Vec<Effect>) {
         let hung = self.requests.get(&id).and_then(|request| {
             let peer = self.peers.get_mut(&request.peer)?;
             peer.connections.get_mut(&request.on?)
@@ -161,7 +178,7 @@ impl Router {
         if let Some(connection) = hung {
             connection.suspect = true;
         }
-        self.cancel(id);
+        self.cancel(id, effects);
     }
 
     /// A connection stands, whoever made it.
@@ -180,6 +197,7 @@ impl Router {
                 relayed,
                 suspect: false,
                 negotiating: BTreeSet::new(),
+                open: 0,
             },
         );
         self.dispatch(peer, effects);
@@ -254,7 +272,8 @@ impl Router {
         self.tidy(peer);
     }
 
-    /// A negotiation ended.
+    /// A negotiation ended. A stream that was opened for a request which is still known counts
+    /// until it is [`released`](Self::released).
     pub(crate) fn finished(
         &mut self,
         peer: PeerId,
@@ -263,11 +282,7 @@ impl Router {
         outcome: Outcome,
         effects: &mut Vec<Effect>,
     ) {
-        if let Some(connection) = self
-            .peers
-            .get_mut(&peer)
-            .and_then(|entry| entry.connections.get_mut(&on))
-        {
+        if let Some(connection) = self.connection(peer, on) {
             connection.negotiating.remove(&id);
             match outcome {
                 Outcome::Opened | Outcome::Unsupported => connection.suspect = false,
@@ -280,11 +295,26 @@ impl Router {
             _ if !current => {}
             Outcome::Opened => {
                 self.requests.remove(&id);
+                if let Some(connection) = self.connection(peer, on) {
+                    connection.open += 1;
+                }
             }
             Outcome::Broken if self.retry(id, on) => {}
             _ => self.fail(id, Failure::Negotiation, effects),
         }
         self.dispatch(peer, effects);
+    }
+
+    /// A stream that was opened on a connection is gone.
+    pub(crate) fn released(&mut self, peer: PeerId, on: ConnectionId, effects: &mut Vec<Effect>) {
+        if let Some(connection) = self.connection(peer, on) {
+            connection.open = connection.open.saturating_sub(1);
+            self.dispatch(peer, effects);
+        }
+    }
+
+    fn connection(&mut self, peer: PeerId, id: ConnectionId) -> Option<&mut Connection> {
+        self.peers.get_mut(&peer)?.connections.get_mut(&id)
     }
 
     /// Puts a request back in line after `broken` failed it, if another connection may serve it.
@@ -324,7 +354,7 @@ impl Router {
                 effects.push(Effect::Fail(id, Failure::ConnectionClosed));
                 continue;
             };
-            if connection.negotiating.len() >= self.bounds.negotiating {
+            if !connection.has_slot(self.bounds) {
                 return;
             }
             entry.waiting.remove(&id);
@@ -363,7 +393,7 @@ impl Router {
 }
 
 /// The connection to use: one that worked before one that did not, direct before relayed, then
-/// the one with the fewest negotiations. A relayed connection does not take what a busy direct
+/// the one with the fewest streams. A relayed connection does not take what a busy direct
 /// one leaves: those wait in line.
 fn best<'a>(
     connections: &'a mut BTreeMap<ConnectionId, Connection>,
@@ -372,7 +402,7 @@ fn best<'a>(
     connections
         .iter_mut()
         .filter(|(id, _)| !tried.contains(id))
-        .min_by_key(|(_, one)| (one.suspect, one.relayed, one.negotiating.len()))
+        .min_by_key(|(_, one)| (one.suspect, one.relayed, one.streams()))
 }
 
 #[cfg(test)]

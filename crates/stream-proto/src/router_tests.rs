@@ -6,6 +6,7 @@ use super::*;
 
 const BOUNDS: Bounds = Bounds {
     negotiating: 2,
+    open: 4,
     waiting: 3,
 };
 
@@ -68,7 +69,7 @@ fn only_the_dial_waited_for_fails_those_who_wait() {
 fn a_dial_nobody_waits_for_is_not_begun() {
     let (mut router, peer) = (Router::new(BOUNDS), PeerId::random());
     let (a, _) = open(&mut router, peer);
-    router.cancel(a);
+    router.cancel(a, &mut Vec::new());
     assert!(!router.wants_dial(peer));
     assert!(router.peers.is_empty());
 }
@@ -97,7 +98,7 @@ fn direct_before_relayed_and_working_before_suspect() {
     let (c, still) = open(&mut router, peer);
     assert_eq!(still, [Effect::Negotiate(conn(1), c)]);
     // When the relayed one hangs as well, direct comes first again.
-    router.expire(c);
+    router.expire(c, &mut Vec::new());
     let (d, again) = open(&mut router, peer);
     assert_eq!(again, [Effect::Negotiate(conn(2), d)]);
 }
@@ -110,7 +111,7 @@ fn those_above_the_slots_wait_in_order_and_those_above_the_line_are_refused() {
     let ids: Vec<_> = (0..5).map(|_| open(&mut router, peer).0).collect();
     assert_eq!(router.open(peer, &mut Vec::new()), None);
     // A busy direct connection is waited for, the relayed one stays free.
-    router.cancel(ids[3]);
+    router.cancel(ids[3], &mut Vec::new());
     let next = effects(&mut router, |r, e| {
         r.finished(peer, conn(1), ids[1], Outcome::Opened, e)
     });
@@ -150,6 +151,22 @@ fn a_closed_connection_hands_its_requests_on_and_the_last_one_fails_them() {
     assert!(router.peers.is_empty() && router.requests.is_empty());
 }
 
+#[test]
+fn open_streams_keep_their_slot_until_they_are_released() {
+    let (mut router, peer) = (Router::new(BOUNDS), PeerId::random());
+    effects(&mut router, |r, e| r.established(peer, conn(1), false, e));
+    for _ in 0..4 {
+        let (id, _) = open(&mut router, peer);
+        effects(&mut router, |r, e| {
+            r.finished(peer, conn(1), id, Outcome::Opened, e)
+        });
+    }
+    let (fifth, nothing) = open(&mut router, peer);
+    assert_eq!(nothing, []);
+    let next = effects(&mut router, |r, e| r.released(peer, conn(1), e));
+    assert_eq!(next, [Effect::Negotiate(conn(1), fifth)]);
+}
+
 #[derive(Clone, Debug)]
 enum Step {
     Open,
@@ -158,6 +175,7 @@ enum Step {
     Establish(bool),
     Close(usize),
     Finish(usize, Outcome),
+    Release(usize),
     DialBegins,
     DialShared,
     DialFails,
@@ -177,6 +195,7 @@ fn step() -> impl Strategy<Value = Step> {
         2 => any::<bool>().prop_map(Step::Establish),
         1 => (0..8usize).prop_map(Step::Close),
         5 => (0..16usize, outcome).prop_map(|(which, outcome)| Step::Finish(which, outcome)),
+        3 => (0..16usize).prop_map(Step::Release),
         1 => Just(Step::DialBegins),
         1 => Just(Step::DialShared),
         1 => Just(Step::DialFails),
@@ -189,6 +208,7 @@ struct Model {
     connections: HashMap<ConnectionId, bool>,
     negotiating: Vec<(ConnectionId, RequestId)>,
     alive: HashSet<RequestId>,
+    open: Vec<ConnectionId>,
     dial: Option<ConnectionId>,
     next_connection: usize,
 }
@@ -226,8 +246,8 @@ impl Model {
                 if let Some(i) = pick(which, alive.len()) {
                     self.alive.remove(&alive[i]);
                     match step {
-                        Step::Cancel(_) => router.cancel(alive[i]),
-                        _ => router.expire(alive[i]),
+                        Step::Cancel(_) => router.cancel(alive[i], &mut effects),
+                        _ => router.expire(alive[i], &mut effects),
                     }
                 }
             }
@@ -243,16 +263,22 @@ impl Model {
                 if let Some(i) = pick(which, ids.len()) {
                     self.connections.remove(&ids[i]);
                     self.negotiating.retain(|(on, _)| *on != ids[i]);
+                    self.open.retain(|on| *on != ids[i]);
                     router.closed(peer, ids[i], &mut effects);
                 }
             }
             Step::Finish(which, outcome) => {
                 if let Some(i) = pick(which, self.negotiating.len()) {
                     let (on, id) = self.negotiating.remove(i);
-                    if outcome == Outcome::Opened {
-                        self.alive.remove(&id);
+                    if outcome == Outcome::Opened && self.alive.remove(&id) {
+                        self.open.push(on);
                     }
                     router.finished(peer, on, id, outcome, &mut effects);
+                }
+            }
+            Step::Release(which) => {
+                if let Some(i) = pick(which, self.open.len()) {
+                    router.released(peer, self.open.remove(i), &mut effects);
                 }
             }
             Step::DialBegins => {
@@ -278,6 +304,11 @@ impl Model {
     }
 
     fn check(&self, router: &Router, peer: PeerId) {
+        let open = |peer: &Peer| peer.connections.values().map(|one| one.open).sum::<usize>();
+        assert_eq!(
+            router.peers.values().map(open).sum::<usize>(),
+            self.open.len()
+        );
         let known: HashSet<_> = router.requests.keys().copied().collect();
         assert_eq!(
             known, self.alive,
@@ -290,12 +321,10 @@ impl Model {
         assert!(entry.waiting.len() <= BOUNDS.waiting);
         for connection in entry.connections.values() {
             assert!(connection.negotiating.len() <= BOUNDS.negotiating);
+            assert!(connection.streams() <= BOUNDS.open);
         }
         if !entry.waiting.is_empty() {
-            let full = entry
-                .connections
-                .values()
-                .any(|one| one.negotiating.len() == BOUNDS.negotiating);
+            let full = (entry.connections.values()).any(|one| !one.has_slot(BOUNDS));
             assert!(
                 full || entry.dial != Dial::None,
                 "somebody waits for nothing"

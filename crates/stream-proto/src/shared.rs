@@ -26,10 +26,10 @@ use crate::{
     admission::{Admission, Refusal, Refusals, RefuseReason},
     open_error::{AcceptError, DialCause, OpenError},
     router::{Bounds, Effect, Failure, Outcome, RequestId, Router},
-    substream::{Inbound, Permit, Substream},
+    substream::{Inbound, Permit, Slot, Substream},
 };
 
-pub(crate) type Reply = Result<Stream, OpenError>;
+pub(crate) type Reply = Result<Substream, OpenError>;
 
 /// How a negotiation ended, with what it yielded.
 #[derive(Debug)]
@@ -113,7 +113,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Shared {
     pub(crate) fn new(config: StreamsConfig) -> Self {
         let bounds = Bounds {
-            negotiating: config.max_negotiating_per_peer,
+            negotiating: config.max_negotiating_per_connection,
+            open: config.max_outbound_per_connection,
             waiting: config.max_waiting_per_peer,
         };
         let admission = Admission::new(config.max_inbound_per_peer, config.max_inbound);
@@ -177,12 +178,15 @@ impl Shared {
         let mut state = lock(&self.state);
         // Dropped after the lock: an answer may lie in it.
         let waiter = state.waiters.remove(&id);
+        let mut effects = Vec::new();
         if late {
-            state.router.expire(id);
+            state.router.expire(id, &mut effects);
         } else {
-            state.router.cancel(id);
+            state.router.cancel(id, &mut effects);
         }
+        let after = state.carry_out(effects, &mut |_, _| None);
         drop(state);
+        self.settle(after);
         drop(waiter);
     }
 
@@ -242,13 +246,13 @@ impl Shared {
 
     /// A negotiation ended.
     pub(crate) fn negotiated(
-        &self,
+        self: &Arc<Self>,
         peer: PeerId,
         on: ConnectionId,
         id: RequestId,
         result: Negotiated,
     ) {
-        let (outcome, mut stream, mut error) = match result {
+        let (outcome, stream, mut error) = match result {
             Negotiated::Opened(stream) => (Outcome::Opened, Some(stream), None),
             Negotiated::Unsupported => (Outcome::Unsupported, None, None),
             Negotiated::Broken(error) => (Outcome::Broken, None, Some(error)),
@@ -277,14 +281,19 @@ impl Shared {
                 _ => OpenError::UnsupportedProtocol { peer, protocol },
             })
         });
-        if stream.is_some()
-            && let Some(waiter) = state.waiters.remove(&id)
-            && let Some(stream) = stream.take()
-        {
+        let waiter = stream.as_ref().and_then(|_| state.waiters.remove(&id));
+        drop(state);
+        if let (Some(stream), Some(waiter)) = (stream, waiter) {
+            let slot = Slot::new(self.clone(), peer, on);
+            let stream = Substream::outbound(stream, slot);
             after.replies.push((waiter.reply, Ok(stream)));
         }
-        drop(state);
         self.settle(after);
+    }
+
+    /// A stream that was opened is gone.
+    pub(crate) fn released(&self, peer: PeerId, on: ConnectionId) {
+        self.update(|router, effects| router.released(peer, on, effects));
     }
 
     /// An inbound stream was negotiated: it waits to be accepted from now on, or is refused,

@@ -11,7 +11,10 @@ use futures::{AsyncRead, AsyncWrite};
 use libp2p_identity::PeerId;
 use libp2p_swarm::{ConnectionId, Stream, StreamProtocol};
 
-use crate::admission::{Admission, RefuseReason};
+use crate::{
+    admission::{Admission, RefuseReason},
+    shared::Shared,
+};
 
 /// A place among the open inbound streams of a peer, given back when dropped.
 #[derive(Debug)]
@@ -44,30 +47,64 @@ impl Drop for Permit {
     }
 }
 
+/// A slot among the streams opened on a connection, given back when dropped.
+#[derive(Debug)]
+pub(crate) struct Slot {
+    shared: Arc<Shared>,
+    peer: PeerId,
+    connection: ConnectionId,
+}
+
+impl Slot {
+    pub(crate) fn new(shared: Arc<Shared>, peer: PeerId, connection: ConnectionId) -> Self {
+        Self {
+            shared,
+            peer,
+            connection,
+        }
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        self.shared.released(self.peer, self.connection);
+    }
+}
+
 /// An open stream of a connection: [`AsyncRead`] and [`AsyncWrite`], to be wrapped in a
 /// [`FrameStream`](crate::FrameStream) or used as it is.
 ///
-/// Dropping it without closing it resets it. An inbound one counts against the limits until it
-/// is dropped.
+/// Dropping it without closing it resets it. It counts against the limits until it is dropped.
+///
+/// Yamux shows a reset to its reader as an end of the stream: a protocol that must tell the two
+/// apart marks its end itself.
 #[derive(Debug)]
 pub struct Substream {
     // Dropped first: the place is free when the stream is gone.
     stream: Stream,
-    _permit: Option<Permit>,
+    _place: Place,
+}
+
+/// What an open stream takes.
+#[derive(Debug)]
+#[expect(dead_code, reason = "held for its drop")]
+enum Place {
+    Outbound(Slot),
+    Inbound(Permit),
 }
 
 impl Substream {
-    pub(crate) fn outbound(stream: Stream) -> Self {
+    pub(crate) fn outbound(stream: Stream, slot: Slot) -> Self {
         Self {
             stream,
-            _permit: None,
+            _place: Place::Outbound(slot),
         }
     }
 
     pub(crate) fn inbound(stream: Stream, permit: Permit) -> Self {
         Self {
             stream,
-            _permit: Some(permit),
+            _place: Place::Inbound(permit),
         }
     }
 

@@ -258,7 +258,7 @@ async fn dropped_opens_give_up_their_place() {
 #[tokio::test]
 async fn a_connection_that_closes_wakes_those_who_wait_on_it() {
     let config = StreamsConfig {
-        max_negotiating_per_peer: 3,
+        max_negotiating_per_connection: 3,
         ..StreamsConfig::default()
     };
     let mut a = Node::memory(config);

@@ -15,8 +15,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use calimero_network_primitives::limits::KIB;
 use calimero_network_stream::{
-    Event, FrameError, FrameStream, OpenError, RefuseReason, StreamProtocol, Substream,
-    config::StreamsConfig,
+    Event, FrameError, FrameReceiver, FrameStream, OpenError, RefuseReason, StreamProtocol,
+    Substream, config::StreamsConfig,
 };
 use futures::{
     AsyncReadExt, AsyncWriteExt, FutureExt, StreamExt,
@@ -143,7 +143,10 @@ async fn two_hundred_at_once_are_all_served() {
 async fn two_thousand_at_once_are_served_to_the_limit_and_the_rest_refused() {
     const OPENED: usize = 2000;
     const LIMIT: usize = 512;
-    let a = Node::memory(StreamsConfig::default());
+    let a = Node::memory(StreamsConfig {
+        max_outbound_per_connection: OPENED,
+        ..StreamsConfig::default()
+    });
     let mut b = Node::listening_on(TCP, StreamsConfig::default()).await;
     let echo = b.echo(A);
     a.knows(&b).await;
@@ -204,6 +207,30 @@ async fn two_thousand_at_once_are_served_to_the_limit_and_the_rest_refused() {
     echo.abort();
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn streams_above_the_limit_of_a_connection_wait_in_line_and_are_served() {
+    let a = Node::memory(StreamsConfig {
+        max_outbound_per_connection: 10,
+        ..StreamsConfig::default()
+    });
+    let b = Node::listening_on(TCP, StreamsConfig::default()).await;
+    let echo = b.echo(A);
+    a.knows(&b).await;
+    soon(join_all((0..500_u32).map(|i| {
+        let open = a.control.open(b.peer, A);
+        async move {
+            let mut frames = FrameStream::new(open.await.unwrap());
+            let payload = Bytes::copy_from_slice(&i.to_be_bytes());
+            frames.send(payload.clone()).await.unwrap();
+            assert_eq!(frames.next().await.unwrap().unwrap(), payload);
+            frames.close().await.unwrap();
+            assert!(frames.next().await.is_none());
+        }
+    })))
+    .await;
+    echo.abort();
+}
+
 #[tokio::test]
 async fn a_dead_address_ends_with_its_cause_twice() {
     let a = Node::memory(StreamsConfig::default());
@@ -246,4 +273,39 @@ async fn a_dial_of_somebody_else_is_shared() {
     drop(silent);
     let error = soon(opening).await.unwrap_err();
     assert!(matches!(error, OpenError::Dial { .. }), "{error:?}");
+}
+
+/// Each claims the largest frame there is and sends nothing of it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn five_hundred_claims_cost_a_page_each() {
+    const STREAMS: usize = 500;
+    let a = Node::memory(StreamsConfig {
+        max_outbound_per_connection: STREAMS,
+        ..StreamsConfig::default()
+    });
+    let b = Node::listening_on(TCP, StreamsConfig::default()).await;
+    let mut incoming = b.control.accept(A).unwrap();
+    a.knows(&b).await;
+    let claims = soon(join_all((0..STREAMS).map(|_| {
+        let open = a.control.open(b.peer, A);
+        async move {
+            let mut stream = open.await.unwrap();
+            stream
+                .write_all(&0x80_0000_u32.to_be_bytes())
+                .await
+                .unwrap();
+            stream.flush().await.unwrap();
+            stream
+        }
+    })))
+    .await;
+    let mut memory = 0;
+    for _ in 0..STREAMS {
+        let mut frames = FrameReceiver::new(soon(incoming.next()).await.unwrap().stream);
+        let nothing = frames.next_within(Duration::from_millis(1)).await;
+        assert!(matches!(nothing, Some(Err(FrameError::Deadline { .. }))));
+        memory += frames.capacity();
+    }
+    assert!(memory <= STREAMS * 4 * KIB, "{memory}");
+    drop(claims);
 }
