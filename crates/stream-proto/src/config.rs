@@ -30,3 +30,14 @@ impl Default for FrameConfig {
         Self::from(&StreamsConfig::default())
     }
 }
+
+/// How many inbound streams a connection must be allowed to negotiate at one time
+/// (`libp2p_swarm::Config::with_max_negotiating_inbound_streams`, 128 by default): as many as one
+/// peer may have open, so that a peer which opens them all at once has every one served.
+///
+/// Above that number a connection leaves streams with its muxer, which keeps 256 of them
+/// (libp2p-yamux 0.48) and resets the rest without anybody being told.
+#[must_use]
+pub fn max_negotiating_inbound_streams(config: &StreamsConfig) -> usize {
+    config.max_inbound_per_peer
+}

@@ -93,7 +93,7 @@ impl AsyncRead for PipeEnd {
         for (to, from) in buf.iter_mut().zip(channel.bytes.drain(..n)) {
             *to = from;
         }
-        channel.writer.take().map(Waker::wake);
+        wake(&mut channel.writer);
         Poll::Ready(Ok(n))
     }
 }
@@ -118,7 +118,7 @@ impl AsyncWrite for PipeEnd {
         }
         let n = most.min(room).min(buf.len());
         channel.bytes.extend(&buf[..n]);
-        channel.reader.take().map(Waker::wake);
+        wake(&mut channel.reader);
         Poll::Ready(Ok(n))
     }
 
@@ -136,7 +136,7 @@ impl PipeEnd {
     fn close_write(&self) {
         let mut channel = self.write.lock().unwrap();
         channel.closed = true;
-        channel.reader.take().map(Waker::wake);
+        wake(&mut channel.reader);
     }
 }
 
@@ -145,7 +145,7 @@ impl Drop for PipeEnd {
         self.close_write();
         let mut channel = self.read.lock().unwrap();
         channel.closed = true;
-        channel.writer.take().map(Waker::wake);
+        wake(&mut channel.writer);
     }
 }
 
@@ -183,4 +183,10 @@ pub(crate) enum NaiveEnd {
     CutPayload(usize, usize),
     /// At a claim.
     TooLarge(usize),
+}
+
+fn wake(waker: &mut Option<Waker>) {
+    if let Some(waker) = waker.take() {
+        waker.wake();
+    }
 }
