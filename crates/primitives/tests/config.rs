@@ -6,15 +6,16 @@
     reason = "a test fails by panicking"
 )]
 
-use std::time::Duration;
+use std::{net::Ipv4Addr, time::Duration};
 
 use calimero_network_primitives::{
-    ConfigError, Keypair, NetworkConfig, PeerId,
+    ConfigError, Keypair, Multiaddr, NetworkConfig, PeerId,
     config::{
-        ConnectionsConfig, HandleConfig, PingConfig, QuicConfig, Security, StreamsConfig,
-        TcpConfig, TransportConfig, YamuxConfig,
+        ConnectionsConfig, HandleConfig, PingConfig, QuicConfig, RuntimeKind, Security,
+        StreamsConfig, TcpConfig, TransportConfig, YamuxConfig,
     },
-    limits::MAX_CONFIGURED_DURATION,
+    limits::{KIB, MAX_CONFIGURED_DURATION, MAX_CONFIGURED_QUEUE, MAX_FRAME_PAYLOAD_BYTES, MIB},
+    multiaddr::Protocol,
 };
 use proptest::prelude::*;
 
@@ -200,6 +201,7 @@ fn nothing_may_be_zero_that_bounds_or_times() {
                 "max_per_peer",
                 "max_established",
                 "dial_timeout_ms",
+                "listen_timeout_ms",
                 "idle_timeout_ms",
             ],
         ),
@@ -244,6 +246,7 @@ fn nothing_may_be_so_large_that_a_clock_or_an_allocator_fails() {
         "transport.handshake_timeout_ms",
         "transport.yamux.max_streams",
         "connections.dial_timeout_ms",
+        "connections.listen_timeout_ms",
         "connections.idle_timeout_ms",
         "connections.ping.interval_ms",
         "connections.ping.timeout_ms",
@@ -392,152 +395,165 @@ fn the_largest_numbers_survive_and_larger_ones_are_an_error() {
     ));
 }
 
+/// The default, changed: fields that a strategy does not name keep their default.
+fn changed<T: Default>(change: impl FnOnce(&mut T)) -> T {
+    let mut value = T::default();
+    change(&mut value);
+    value
+}
+
 fn duration() -> impl Strategy<Value = Duration> {
     let year = u64::try_from(MAX_CONFIGURED_DURATION.as_millis()).unwrap();
     (1..=year).prop_map(Duration::from_millis)
 }
 
+fn queue() -> impl Strategy<Value = usize> {
+    1..=MAX_CONFIGURED_QUEUE
+}
+
+fn tcp() -> impl Strategy<Value = TcpConfig> {
+    let security = prop_oneof![Just(Security::Tls), Just(Security::Noise)];
+    (any::<bool>(), security, 1_u32..=65_535).prop_map(|(tls, prefer, backlog)| {
+        changed(|config: &mut TcpConfig| {
+            config.tls = tls;
+            config.prefer = prefer;
+            config.backlog = backlog;
+        })
+    })
+}
+
+fn yamux() -> impl Strategy<Value = YamuxConfig> {
+    (1_usize..5000, KIB..=MIB, 0_usize..1 << 30).prop_map(|(max_streams, split, more)| {
+        changed(|config: &mut YamuxConfig| {
+            config.max_streams = max_streams;
+            config.split_send_bytes = split;
+            config.connection_window_bytes = max_streams * 256 * KIB + more;
+        })
+    })
+}
+
+fn quic() -> impl Strategy<Value = QuicConfig> {
+    let timers = [1_u64..1 << 31, 1_u64..1 << 31];
+    let windows = ((1_u32 << 16)..(1 << 30), 0_u32..1 << 30, (1_u32 << 16)..);
+    (any::<bool>(), timers, 1_u32.., windows).prop_map(
+        |(enabled, [keep_alive, more], max_streams, (stream, wider, send))| {
+            changed(|config: &mut QuicConfig| {
+                config.enabled = enabled;
+                config.keep_alive = Duration::from_millis(keep_alive);
+                config.idle_timeout = Duration::from_millis(keep_alive + more);
+                config.max_streams = max_streams;
+                config.stream_window_bytes = stream;
+                config.connection_window_bytes = stream + wider;
+                config.send_window_bytes = send;
+            })
+        },
+    )
+}
+
 fn transport() -> impl Strategy<Value = TransportConfig> {
-    let tcp =
-        (any::<[bool; 2]>(), 1_u32..=65_535).prop_map(|([tls, prefer_noise], backlog)| TcpConfig {
-            enabled: true,
-            tls,
-            noise: true,
-            prefer: if prefer_noise {
-                Security::Noise
-            } else {
-                Security::Tls
-            },
-            backlog,
-        });
-    let yamux = (1_usize..5000, 1024_usize..=1 << 20, 0_usize..1 << 30).prop_map(
-        |(max_streams, split_send_bytes, more)| YamuxConfig {
-            max_streams,
-            split_send_bytes,
-            connection_window_bytes: max_streams * (256 << 10) + more,
-        },
-    );
-    let quic = (
-        any::<bool>(),
-        1_u64..1 << 31,
-        1_u64..1 << 31,
-        1_u32..,
-        (1_u32 << 16)..(1 << 30),
-        0_u32..1 << 30,
-        (1_u32 << 16)..,
-    )
-        .prop_map(
-            |(enabled, keep_alive, more, max_streams, window, wider, send)| QuicConfig {
-                enabled,
-                idle_timeout: Duration::from_millis(keep_alive + more),
-                keep_alive: Duration::from_millis(keep_alive),
-                max_streams,
-                stream_window_bytes: window,
-                connection_window_bytes: window + wider,
-                send_window_bytes: send,
-            },
-        );
-    (tcp, yamux, quic, any::<[bool; 2]>(), duration()).prop_map(
-        |(tcp, yamux, quic, [dns, relay_client], handshake_timeout)| TransportConfig {
-            tcp,
-            yamux,
-            quic,
-            dns,
-            relay_client,
-            handshake_timeout,
+    (tcp(), yamux(), quic(), any::<[bool; 2]>(), duration()).prop_map(
+        |(tcp, yamux, quic, [dns, relay_client], handshake_timeout)| {
+            changed(|config: &mut TransportConfig| {
+                config.tcp = tcp;
+                config.yamux = yamux;
+                config.quic = quic;
+                config.dns = dns;
+                config.relay_client = relay_client;
+                config.handshake_timeout = handshake_timeout;
+            })
         },
     )
+}
+
+fn ping() -> impl Strategy<Value = PingConfig> {
+    (duration(), duration(), 1_u32..).prop_map(|(interval, timeout, max_failures)| {
+        changed(|config: &mut PingConfig| {
+            config.interval = interval;
+            config.timeout = timeout;
+            config.max_failures = max_failures;
+        })
+    })
 }
 
 fn connections() -> impl Strategy<Value = ConnectionsConfig> {
-    let ping = (duration(), duration(), 1_u32..).prop_map(|(interval, timeout, max_failures)| {
-        PingConfig {
-            interval,
-            timeout,
-            max_failures,
-        }
-    });
-    (
-        [1_u32.., 1_u32.., 1_u32..],
-        any::<u32>(),
-        [duration(), duration()],
-        ping,
-        0_u8..4,
+    let counts = [1_u32.., 1_u32.., 1_u32..];
+    let times = [duration(), duration(), duration()];
+    (counts, any::<u32>(), times, ping(), 0_u8..4).prop_map(
+        |([inbound, outbound, per_peer], more, [dial, listen, idle], ping, peers)| {
+            changed(|config: &mut ConnectionsConfig| {
+                config.max_pending_inbound = inbound;
+                config.max_pending_outbound = outbound;
+                config.max_per_peer = per_peer;
+                config.max_established = per_peer.saturating_add(more);
+                config.dial_timeout = dial;
+                config.listen_timeout = listen;
+                config.idle_timeout = idle;
+                config.ping = ping;
+                config.allow = (0..peers).map(|seed| peer(seed + 1)).collect();
+                config.block = (0..peers).map(|seed| peer(seed + 101)).collect();
+            })
+        },
     )
-        .prop_map(
-            |([inbound, outbound, per_peer], more, [dial, idle], ping, peers)| ConnectionsConfig {
-                max_pending_inbound: inbound,
-                max_pending_outbound: outbound,
-                max_per_peer: per_peer,
-                max_established: per_peer.saturating_add(more),
-                dial_timeout: dial,
-                idle_timeout: idle,
-                ping,
-                allow: (0..peers).map(|seed| peer(seed + 1)).collect(),
-                block: (0..peers).map(|seed| peer(seed + 101)).collect(),
-            },
-        )
 }
 
 fn streams() -> impl Strategy<Value = StreamsConfig> {
-    let queue = || 1_usize..=1 << 20;
-    let bytes = || 1_usize..=8 << 20;
-    (
-        [queue(), queue(), queue(), queue(), queue()],
-        duration(),
-        [bytes(), bytes(), bytes()],
+    let queues = [queue(), queue(), queue(), queue(), queue()];
+    let bytes = || 1..=MAX_FRAME_PAYLOAD_BYTES;
+    (queues, duration(), [bytes(), bytes(), bytes()]).prop_map(
+        |([one, other, accept, negotiating, waiting], open_timeout, [frame, write, read])| {
+            changed(|config: &mut StreamsConfig| {
+                config.max_inbound_per_peer = one.min(other);
+                config.max_inbound = one.max(other);
+                config.accept_queue = accept;
+                config.max_negotiating_per_peer = negotiating;
+                config.max_waiting_per_peer = waiting;
+                config.open_timeout = open_timeout;
+                config.max_frame_bytes = frame;
+                config.write_buffer_bytes = write;
+                config.read_buffer_bytes = read;
+            })
+        },
     )
-        .prop_map(
-            |(
-                [one, other, accept_queue, negotiating, waiting],
-                open_timeout,
-                [frame, write, read],
-            )| {
-                StreamsConfig {
-                    max_inbound_per_peer: one.min(other),
-                    max_inbound: one.max(other),
-                    accept_queue,
-                    max_negotiating_per_peer: negotiating,
-                    max_waiting_per_peer: waiting,
-                    open_timeout,
-                    max_frame_bytes: frame,
-                    write_buffer_bytes: write,
-                    read_buffer_bytes: read,
-                }
-            },
-        )
+}
+
+fn handle() -> impl Strategy<Value = HandleConfig> {
+    let runtime = prop_oneof![Just(RuntimeKind::Dedicated), Just(RuntimeKind::Shared)];
+    (queue(), queue(), runtime, duration()).prop_map(|(commands, events, runtime, shutdown)| {
+        changed(|config: &mut HandleConfig| {
+            config.command_queue = commands;
+            config.event_queue = events;
+            config.runtime = runtime;
+            config.shutdown_timeout = shutdown;
+        })
+    })
+}
+
+fn listen() -> impl Strategy<Value = Vec<Multiaddr>> {
+    let addr = (any::<u32>(), any::<u16>())
+        .prop_map(|(ip, port)| Multiaddr::from(Ipv4Addr::from(ip)).with(Protocol::Tcp(port)));
+    prop::collection::vec(addr, 0..4)
 }
 
 fn config() -> impl Strategy<Value = NetworkConfig> {
-    let handle = (1_usize..=1 << 20, 1_usize..=1 << 20, duration()).prop_map(
-        |(command_queue, event_queue, shutdown_timeout)| HandleConfig {
-            command_queue,
-            event_queue,
-            shutdown_timeout,
-        },
-    );
+    let agent = "[^\\x00]{0,60}";
     (
-        prop::collection::vec((any::<u32>(), any::<u16>()), 0..4),
-        "[^\\x00]{0,60}",
+        listen(),
+        agent,
         transport(),
         connections(),
         streams(),
-        handle,
+        handle(),
     )
         .prop_map(
             |(listen, agent_version, transport, connections, streams, handle)| {
-                let listen = listen.into_iter().map(|(ip, port)| {
-                    let ip = std::net::Ipv4Addr::from(ip);
-                    format!("/ip4/{ip}/tcp/{port}").parse().unwrap()
-                });
-                NetworkConfig {
-                    listen: listen.collect(),
-                    agent_version,
-                    transport,
-                    connections,
-                    streams,
-                    handle,
-                }
+                changed(|config: &mut NetworkConfig| {
+                    config.listen = listen;
+                    config.agent_version = agent_version;
+                    config.transport = transport;
+                    config.connections = connections;
+                    config.streams = streams;
+                    config.handle = handle;
+                })
             },
         )
 }
