@@ -11,6 +11,7 @@ use multistream_select::{NegotiationError, ProtocolError};
 
 use crate::{
     crypto::{CertificateError, CryptoError},
+    quic,
     tls::HandshakeError,
 };
 
@@ -207,9 +208,9 @@ impl From<libp2p_core::transport::memory::MemoryTransportError> for AddressError
     }
 }
 
-impl From<crate::quic::Error> for AddressError {
-    fn from(error: crate::quic::Error) -> Self {
-        use crate::quic::Error as Quic;
+impl From<quic::Error> for AddressError {
+    fn from(error: quic::Error) -> Self {
+        use quic::Error as Quic;
         match error {
             Quic::Timeout { after } => Self::Timeout { after },
             Quic::WrongPeer(wrong) => Self::WrongPeer {
@@ -217,9 +218,10 @@ impl From<crate::quic::Error> for AddressError {
                 found: wrong.found,
             },
             Quic::Refused => Self::Refused,
-            Quic::Closed { .. } | Quic::Reset => Self::Closed,
+            Quic::Version => Self::ProtocolNegotiation,
             Quic::Io(error) => error.into(),
-            Quic::Tls { .. } => Self::Security(Cause::new(error)),
+            Quic::Reset | Quic::Closed { .. } => Self::Closed,
+            error @ Quic::Tls { .. } => Self::Security(Cause::new(error)),
             other => Self::Quic(Cause::new(other)),
         }
     }

@@ -27,6 +27,7 @@ type Opening = BoxFuture<'static, Result<(SendStream, RecvStream), ConnectionErr
 pub struct Connection {
     connection: quinn::Connection,
     traffic: Arc<Traffic>,
+    /// Lives as long as the connection, so that whoever looks for it finds it.
     link: Option<Arc<Link>>,
     inbound: Option<Opening>,
     outbound: Option<Opening>,
@@ -45,6 +46,7 @@ impl Connection {
         }
     }
 
+    /// Keeps `link` for as long as the connection lives.
     pub(crate) fn keep(&mut self, link: Arc<Link>) {
         self.link = Some(link);
     }
@@ -146,6 +148,14 @@ impl Traffic {
     pub(crate) fn sent(&self) -> u64 {
         self.update(false);
         self.sent.load(Ordering::Relaxed)
+    }
+
+    /// Whether the connection is gone and the numbers stand still.
+    pub(crate) fn ended(&self) -> bool {
+        self.connection
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .is_none()
     }
 
     fn end(&self) {
