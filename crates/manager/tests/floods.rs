@@ -86,7 +86,9 @@ async fn two_thousand_streams_at_once_are_served_or_refused_and_the_rest_lives()
     for over in BOTH {
         let mut receiver = common::config();
         receiver.streams.max_inbound_per_peer = 300;
-        let (a, mut b) = pair_with(over, common::config(), receiver).await;
+        let mut sender = common::config();
+        sender.streams.max_outbound_per_connection = STREAMS as usize;
+        let (a, mut b) = pair_with(over, sender, receiver).await;
         // Opened and held: the peer's limit is met whatever the order of things.
         let opened = within(join_all(
             (0..STREAMS).map(|_| a.client.open_stream(b.peer())),

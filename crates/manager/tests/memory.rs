@@ -10,7 +10,7 @@
 
 mod common;
 
-use common::{BOTH, GENERAL, assert_works, pair, resident_bytes, within};
+use common::{BOTH, GENERAL, assert_works, config, pair_with, resident_bytes, within};
 use futures::AsyncWriteExt as _;
 
 /// What the growth must stay below, in bytes, of both ends together: both are in this process.
@@ -19,7 +19,9 @@ const ALLOWED_BYTES: usize = 16 << 20;
 #[tokio::test]
 async fn claims_cost_nothing() {
     for over in BOTH {
-        let (liar, mut node) = pair(over).await;
+        let mut eager = config();
+        eager.streams.max_outbound_per_connection = 1000;
+        let (liar, mut node) = pair_with(over, eager, config()).await;
         assert_works(&liar, &mut node).await;
         let before = resident_bytes();
         let mut claims = Vec::new();

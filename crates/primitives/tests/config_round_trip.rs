@@ -180,15 +180,16 @@ fn connections() -> impl Strategy<Value = ConnectionsConfig> {
 }
 
 fn streams() -> impl Strategy<Value = StreamsConfig> {
-    let queues = [queue(), queue(), queue(), queue(), queue()];
+    let queues = [queue(), queue(), queue(), queue(), queue(), queue()];
     let bytes = || 1..=MAX_FRAME_PAYLOAD_BYTES;
     (queues, duration(), [bytes(), bytes(), bytes()]).prop_map(
-        |([one, other, accept, negotiating, waiting], open_timeout, [frame, write, read])| {
+        |([one, other, accept, opening, more, waiting], open_timeout, [frame, write, read])| {
             changed(|config: &mut StreamsConfig| {
                 config.max_inbound_per_peer = one.min(other);
                 config.max_inbound = one.max(other);
                 config.accept_queue = accept;
-                config.max_negotiating_per_peer = negotiating;
+                config.max_negotiating_per_connection = opening.min(more);
+                config.max_outbound_per_connection = opening.max(more);
                 config.max_waiting_per_peer = waiting;
                 config.open_timeout = open_timeout;
                 config.max_frame_bytes = frame;

@@ -280,15 +280,6 @@ enum Count {
 }
 
 impl Link {
-    pub(crate) fn quic(traffic: Arc<Traffic>, cipher: Cipher) -> Arc<Self> {
-        Arc::new(Self {
-            security: SecurityKind::QuicTls { cipher },
-            muxer: MuxerKind::Quic,
-            bytes: Source::Quic(traffic),
-            refused: AtomicU64::new(0),
-        })
-    }
-
     /// What carries the bytes.
     pub fn transport(&self) -> TransportKind {
         self.transport

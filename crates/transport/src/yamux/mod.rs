@@ -1,5 +1,6 @@
 //! Yamux: streams over one secured connection, by the `yamux` crate.
 
+mod end;
 mod frames;
 mod io;
 mod muxer;

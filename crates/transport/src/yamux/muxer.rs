@@ -16,7 +16,10 @@ use calimero_network_primitives::{config::YamuxConfig, limits::YAMUX_INITIAL_WIN
 use futures::{AsyncRead, AsyncWrite, ready, task::AtomicWaker};
 use libp2p_core::muxing::{StreamMuxer, StreamMuxerEvent};
 
-use super::io::Io;
+use super::{
+    end::{End, Listener},
+    io::Io,
+};
 use crate::link::Link;
 
 /// Streams that the `yamux` crate may know of beyond the limit, because it has not yet been
@@ -57,6 +60,7 @@ pub(crate) struct Muxer<S> {
     inbound: VecDeque<Stream>,
     inbound_waker: Option<Waker>,
     slots: Arc<Slots>,
+    end: End,
     link: Arc<Link>,
 }
 
@@ -79,7 +83,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Muxer<S> {
             inbound: VecDeque::new(),
             inbound_waker: None,
             slots: Arc::new(Slots::new(config.max_streams)),
+            end: End::default(),
             link,
+        }
+    }
+
+    fn stream(&mut self, inner: yamux::Stream, slot: Slot) -> Stream {
+        Stream {
+            inner,
+            end: self.end.listen(),
+            _slot: slot,
         }
     }
 
@@ -91,7 +104,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Muxer<S> {
                 None => return Poll::Ready(Err(yamux::ConnectionError::Closed.into())),
             };
             match self.slots.take() {
-                Some(slot) => return Poll::Ready(Ok(Stream { inner, _slot: slot })),
+                Some(slot) => return Poll::Ready(Ok(self.stream(inner, slot))),
                 None => {
                     self.link.refuse_stream();
                     tracing::debug!(stream = %inner, "inbound stream refused: too many are open");
@@ -129,11 +142,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> StreamMuxer for Muxer<S> {
         let this = self.get_mut();
         let slot = ready!(this.slots.poll_take(cx));
         let inner = ready!(this.connection.poll_new_outbound(cx))?;
-        Poll::Ready(Ok(Stream { inner, _slot: slot }))
+        Poll::Ready(Ok(this.stream(inner, slot)))
     }
 
     fn poll_close(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
-        self.get_mut().connection.poll_close(cx).map_err(MuxerError)
+        let this = self.get_mut();
+        let closed = ready!(this.connection.poll_close(cx));
+        this.end.come();
+        Poll::Ready(closed.map_err(MuxerError))
     }
 
     fn poll(
@@ -203,6 +219,7 @@ impl Drop for Slot {
 #[derive(Debug)]
 pub(crate) struct Stream {
     inner: yamux::Stream,
+    end: Listener,
     _slot: Slot,
 }
 
@@ -212,7 +229,8 @@ impl AsyncRead for Stream {
         cx: &mut Context<'_>,
         out: &mut [u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.inner).poll_read(cx, out)
+        let read = Pin::new(&mut self.inner).poll_read(cx, out);
+        self.end.read(read, cx)
     }
 
     fn poll_read_vectored(
@@ -220,7 +238,8 @@ impl AsyncRead for Stream {
         cx: &mut Context<'_>,
         out: &mut [IoSliceMut<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.inner).poll_read_vectored(cx, out)
+        let read = Pin::new(&mut self.inner).poll_read_vectored(cx, out);
+        self.end.read(read, cx)
     }
 }
 
@@ -230,11 +249,12 @@ impl AsyncWrite for Stream {
         cx: &mut Context<'_>,
         data: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.inner).poll_write(cx, data)
+        let write = Pin::new(&mut self.inner).poll_write(cx, data);
+        self.end.write(write, cx)
     }
 
     fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
+        self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         data: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
@@ -243,7 +263,7 @@ impl AsyncWrite for Stream {
             return Poll::Ready(Ok(0));
         };
         if first.len() >= JOIN_BYTES {
-            return Pin::new(&mut self.inner).poll_write(cx, first);
+            return self.poll_write(cx, first);
         }
         let mut joined = [0; JOIN_BYTES];
         let mut length = 0;
@@ -255,14 +275,16 @@ impl AsyncWrite for Stream {
                 break;
             }
         }
-        Pin::new(&mut self.inner).poll_write(cx, &joined[..length])
+        self.poll_write(cx, &joined[..length])
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_flush(cx)
+        let flush = Pin::new(&mut self.inner).poll_flush(cx);
+        self.end.write(flush, cx)
     }
 
     fn poll_close(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_close(cx)
+        let close = Pin::new(&mut self.inner).poll_close(cx);
+        self.end.write(close, cx)
     }
 }
