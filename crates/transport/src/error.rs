@@ -11,6 +11,7 @@ use multistream_select::{NegotiationError, ProtocolError};
 
 use crate::{
     crypto::{CertificateError, CryptoError},
+    quic,
     tls::HandshakeError,
 };
 
@@ -204,6 +205,25 @@ impl From<HandshakeError> for AddressError {
 impl From<libp2p_core::transport::memory::MemoryTransportError> for AddressError {
     fn from(_: libp2p_core::transport::memory::MemoryTransportError) -> Self {
         Self::Refused
+    }
+}
+
+impl From<quic::Error> for AddressError {
+    fn from(error: quic::Error) -> Self {
+        use quic::Error as Quic;
+        match error {
+            Quic::Timeout { after } => Self::Timeout { after },
+            Quic::WrongPeer(wrong) => Self::WrongPeer {
+                expected: wrong.expected,
+                found: wrong.found,
+            },
+            Quic::Refused => Self::Refused,
+            Quic::Version => Self::ProtocolNegotiation,
+            Quic::Io(error) => error.into(),
+            Quic::Reset | Quic::Closed { .. } => Self::Closed,
+            error @ Quic::Tls { .. } => Self::Security(Cause::new(error)),
+            other => Self::Quic(Cause::new(other)),
+        }
     }
 }
 

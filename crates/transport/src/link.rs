@@ -4,13 +4,15 @@ use std::{
     collections::VecDeque,
     fmt,
     sync::{
-        Arc, Mutex, PoisonError, Weak,
+        Arc, Mutex, MutexGuard, PoisonError, Weak,
         atomic::{AtomicU64, Ordering},
     },
 };
 
 use libp2p_core::{connection::ConnectedPoint, muxing::StreamMuxerBox};
 use libp2p_identity::PeerId;
+
+use crate::quic::Traffic;
 
 /// Connections whose [`Link`] nobody has claimed, at most.
 ///
@@ -168,6 +170,8 @@ struct Shared {
     quic: Counter,
     memory: Counter,
     relay: Counter,
+    /// QUIC connections whose bytes are not in `quic` yet: the library counts them itself.
+    quic_open: Mutex<Vec<Arc<Traffic>>>,
     unclaimed: Mutex<VecDeque<Unclaimed>>,
 }
 
@@ -180,6 +184,34 @@ impl Shared {
             TransportKind::Relay => &self.relay,
         }
     }
+
+    /// Bytes of all QUIC connections. Those of closed ones move into `quic`.
+    fn quic(&self) -> Bytes {
+        let mut open = lock(&self.quic_open);
+        let mut live = Bytes::default();
+        open.retain(|traffic| {
+            let ended = traffic.ended();
+            let (received, sent) = (traffic.received(), traffic.sent());
+            if ended {
+                self.quic.received.fetch_add(received, Ordering::Relaxed);
+                self.quic.sent.fetch_add(sent, Ordering::Relaxed);
+            } else {
+                live.received += received;
+                live.sent += sent;
+            }
+            !ended
+        });
+        let closed = self.quic.read();
+        Bytes {
+            received: closed.received + live.received,
+            sent: closed.sent + live.sent,
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Nothing panics while one of the locks here is held, so a poisoned one is whole.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[derive(Debug)]
@@ -216,9 +248,10 @@ impl Meter {
     /// The link of the connection whose handshake is over.
     pub(crate) fn link(self, security: SecurityKind, muxer: MuxerKind) -> Arc<Link> {
         Arc::new(Link {
+            transport: self.transport,
             security,
             muxer,
-            meter: self,
+            count: Count::Metered(self.own),
             refused: AtomicU64::new(0),
         })
     }
@@ -230,16 +263,26 @@ impl Meter {
 /// stand still.
 #[derive(Debug)]
 pub struct Link {
+    transport: TransportKind,
     security: SecurityKind,
     muxer: MuxerKind,
-    meter: Meter,
+    count: Count,
     refused: AtomicU64,
+}
+
+/// Who counts the bytes of a connection.
+#[derive(Debug)]
+enum Count {
+    /// The socket.
+    Metered(Arc<Counter>),
+    /// The QUIC library.
+    Quic(Arc<Traffic>),
 }
 
 impl Link {
     /// What carries the bytes.
     pub fn transport(&self) -> TransportKind {
-        self.meter.transport
+        self.transport
     }
 
     /// What keeps them secret and authentic.
@@ -263,12 +306,18 @@ impl Link {
 
     /// Bytes received on the connection so far.
     pub fn bytes_in(&self) -> u64 {
-        self.meter.own.received.load(Ordering::Relaxed)
+        match &self.count {
+            Count::Metered(counter) => counter.received.load(Ordering::Relaxed),
+            Count::Quic(traffic) => traffic.received(),
+        }
     }
 
     /// Bytes sent on the connection so far.
     pub fn bytes_out(&self) -> u64 {
-        self.meter.own.sent.load(Ordering::Relaxed)
+        match &self.count {
+            Count::Metered(counter) => counter.sent.load(Ordering::Relaxed),
+            Count::Quic(traffic) => traffic.sent(),
+        }
     }
 }
 
@@ -285,7 +334,7 @@ impl Links {
     /// be unclaimed since. Of several connections with the same peer and endpoint the oldest
     /// is taken.
     pub fn claim(&self, peer: &PeerId, endpoint: &ConnectedPoint) -> Option<Arc<Link>> {
-        let mut unclaimed = self.unclaimed();
+        let mut unclaimed = lock(&self.0.unclaimed);
         unclaimed.retain(|entry| entry.link.strong_count() > 0);
         let position = unclaimed
             .iter()
@@ -297,7 +346,7 @@ impl Links {
     pub fn totals(&self) -> Totals {
         Totals {
             tcp: self.0.tcp.read(),
-            quic: self.0.quic.read(),
+            quic: self.0.quic(),
             memory: self.0.memory.read(),
             relay: self.0.relay.read(),
         }
@@ -312,9 +361,25 @@ impl Links {
         }
     }
 
+    /// The link of an established QUIC connection.
+    pub(crate) fn quic(&self, traffic: Arc<Traffic>) -> Arc<Link> {
+        // Sweeps what has closed, so that the book holds open connections and few others.
+        self.0.quic();
+        lock(&self.0.quic_open).push(Arc::clone(&traffic));
+        Arc::new(Link {
+            transport: TransportKind::Quic,
+            security: SecurityKind::QuicTls {
+                cipher: Cipher::Unknown,
+            },
+            muxer: MuxerKind::Quic,
+            count: Count::Quic(traffic),
+            refused: AtomicU64::new(0),
+        })
+    }
+
     /// Leaves the link of an established connection to be claimed.
     pub(crate) fn register(&self, peer: PeerId, endpoint: ConnectedPoint, link: &Arc<Link>) {
-        let mut unclaimed = self.unclaimed();
+        let mut unclaimed = lock(&self.0.unclaimed);
         if unclaimed.len() >= MAX_UNCLAIMED {
             unclaimed.retain(|entry| entry.link.strong_count() > 0);
         }
@@ -326,14 +391,6 @@ impl Links {
             endpoint,
             link: Arc::downgrade(link),
         });
-    }
-
-    fn unclaimed(&self) -> std::sync::MutexGuard<'_, VecDeque<Unclaimed>> {
-        // Nothing panics while the lock is held, so a poisoned one is whole.
-        self.0
-            .unclaimed
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
     }
 }
 

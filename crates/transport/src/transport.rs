@@ -10,7 +10,7 @@ use libp2p_core::{
     connection::ConnectedPoint,
     muxing::StreamMuxerBox,
     transport::{
-        Boxed, MemoryTransport, OptionalTransport,
+        Boxed, MemoryTransport,
         dummy::DummyTransport,
         timeout::{TransportTimeout, TransportTimeoutError},
     },
@@ -22,6 +22,7 @@ use crate::{
     AddressError, BuildError, Links,
     crypto::Crypto,
     link::{TransportKind, Upgraded},
+    quic,
     upgrade::Upgrade,
 };
 
@@ -62,11 +63,13 @@ impl fmt::Debug for Transport {
 /// system's resolver configuration is broken.
 pub fn build(keypair: &Keypair, config: &TransportConfig) -> Result<Transport, BuildError> {
     let parts = Parts::new(keypair, config)?;
-    let direct = if config.tcp.enabled {
-        parts.tcp(config)
+    let tcp = config.tcp.enabled.then(|| parts.tcp(config));
+    let quic = if config.quic.enabled {
+        Some(parts.quic(keypair, config)?)
     } else {
-        DummyTransport::<Upgraded>::new().boxed()
+        None
     };
+    let direct = either(tcp, quic);
     let named = if config.dns {
         parts.names(direct)?
     } else {
@@ -89,6 +92,7 @@ pub fn build_memory(keypair: &Keypair, config: &TransportConfig) -> Result<Trans
 
 /// What the transports share.
 struct Parts {
+    crypto: Crypto,
     links: Links,
     upgrade: Arc<Upgrade>,
     handshake_timeout: Duration,
@@ -101,6 +105,7 @@ impl Parts {
         let links = Links::default();
         let upgrade = Upgrade::new(keypair, config, &crypto, links.clone())?;
         Ok(Self {
+            crypto,
             links,
             upgrade: Arc::new(upgrade),
             handshake_timeout: config.handshake_timeout,
@@ -113,6 +118,26 @@ impl Parts {
             .listen_backlog(config.tcp.backlog);
         let tcp = libp2p_tcp::tokio::Transport::new(sockets);
         self.secure(tcp, TransportKind::Tcp)
+    }
+
+    fn quic(
+        &self,
+        keypair: &Keypair,
+        config: &TransportConfig,
+    ) -> Result<Boxed<Upgraded>, BuildError> {
+        let crypto = self.crypto.clone();
+        let timeout = self.handshake_timeout;
+        let quic = quic::Transport::with_crypto(crypto, keypair, &config.quic, timeout)?;
+        let links = self.links.clone();
+        Ok(quic
+            .map_err(AddressError::from)
+            .map(move |(peer, mut connection), _| {
+                let link = links.quic(connection.traffic());
+                connection.keep(Arc::clone(&link));
+                let muxer = StreamMuxerBox::new(connection);
+                Upgraded { peer, muxer, link }
+            })
+            .boxed())
     }
 
     /// Upgrades what `transport` connects, within the deadline.
@@ -160,24 +185,38 @@ impl Parts {
         let (relay, relay_client) = if config.relay_client {
             let peer = keypair.public().to_peer_id();
             let (relay, behaviour) = libp2p_relay::client::new(peer);
-            let relay = self.secure(relay, TransportKind::Relay);
-            (OptionalTransport::some(relay), Some(behaviour))
+            (
+                Some(self.secure(relay, TransportKind::Relay)),
+                Some(behaviour),
+            )
         } else {
-            (OptionalTransport::none(), None)
+            (None, None)
         };
         // Circuit addresses begin with the relay's own, which a direct transport would dial.
-        let all = relay
-            .or_transport(direct)
-            .map_err(|error| AddressError::from(error.into_inner()));
+        let all = either(relay, Some(direct));
         let links = self.links.clone();
         let boxed = all
-            .map(move |upgraded, endpoint| register(&links, upgraded.into_inner(), endpoint))
+            .map_err(AddressError::from)
+            .map(move |upgraded, endpoint| register(&links, upgraded, endpoint))
             .boxed();
         Transport {
             boxed,
             links: self.links,
             relay_client,
         }
+    }
+}
+
+/// The first transport for what it supports, the second for the rest.
+fn either(first: Option<Boxed<Upgraded>>, second: Option<Boxed<Upgraded>>) -> Boxed<Upgraded> {
+    match (first, second) {
+        (Some(first), Some(second)) => first
+            .or_transport(second)
+            .map(|upgraded, _| upgraded.into_inner())
+            .map_err(|error| AddressError::from(error.into_inner()))
+            .boxed(),
+        (Some(only), None) | (None, Some(only)) => only,
+        (None, None) => DummyTransport::<Upgraded>::new().boxed(),
     }
 }
 

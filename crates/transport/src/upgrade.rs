@@ -108,13 +108,17 @@ impl Upgrade {
         match (name, &self.crypto, &self.noise) {
             (NOISE, _, Some(noise)) => {
                 let (peer, stream) = noise_handshake(noise.clone(), socket, role).await?;
-                check_peer(expected, peer)?;
+                if let Some(wrong) = wrong_peer(expected, peer) {
+                    return Err(wrong);
+                }
                 self.multiplex(stream, role, peer, SecurityKind::Noise, meter)
                     .await
             }
             (_, Some(crypto), _) => {
                 let (peer, stream) = tls_handshake(crypto, socket, role, expected).await?;
-                check_peer(expected, peer)?;
+                if let Some(wrong) = wrong_peer(expected, peer) {
+                    return Err(wrong);
+                }
                 let cipher = stream.common().negotiated_cipher_suite().into();
                 self.multiplex(stream, role, peer, SecurityKind::Tls { cipher }, meter)
                     .await
@@ -214,9 +218,7 @@ fn expected_peer(endpoint: &ConnectedPoint) -> Option<PeerId> {
     }
 }
 
-fn check_peer(expected: Option<PeerId>, found: PeerId) -> Result<(), AddressError> {
-    match expected {
-        Some(expected) if expected != found => Err(AddressError::WrongPeer { expected, found }),
-        _ => Ok(()),
-    }
+fn wrong_peer(expected: Option<PeerId>, found: PeerId) -> Option<AddressError> {
+    let expected = expected.filter(|expected| *expected != found)?;
+    Some(AddressError::WrongPeer { expected, found })
 }

@@ -14,6 +14,7 @@ use libp2p_core::muxing::{StreamMuxer, StreamMuxerEvent};
 use quinn::{ConnectionError, RecvStream, SendStream, VarInt};
 
 use super::{Error, Stream};
+use crate::Link;
 
 /// What a peer is told on closing, by the libp2p convention: nothing went wrong.
 const NO_ERROR: VarInt = VarInt::from_u32(0);
@@ -26,6 +27,8 @@ type Opening = BoxFuture<'static, Result<(SendStream, RecvStream), ConnectionErr
 pub struct Connection {
     connection: quinn::Connection,
     traffic: Arc<Traffic>,
+    /// Lives as long as the connection, so that whoever looks for it finds it.
+    link: Option<Arc<Link>>,
     inbound: Option<Opening>,
     outbound: Option<Opening>,
     closed: Option<BoxFuture<'static, ConnectionError>>,
@@ -36,10 +39,16 @@ impl Connection {
         Self {
             traffic: Arc::new(Traffic::of(connection.clone())),
             connection,
+            link: None,
             inbound: None,
             outbound: None,
             closed: None,
         }
+    }
+
+    /// Keeps `link` for as long as the connection lives.
+    pub(crate) fn keep(&mut self, link: Arc<Link>) {
+        self.link = Some(link);
     }
 
     /// The bytes this connection carries, for whoever reports them.
@@ -139,6 +148,14 @@ impl Traffic {
     pub(crate) fn sent(&self) -> u64 {
         self.update(false);
         self.sent.load(Ordering::Relaxed)
+    }
+
+    /// Whether the connection is gone and the numbers stand still.
+    pub(crate) fn ended(&self) -> bool {
+        self.connection
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .is_none()
     }
 
     fn end(&self) {

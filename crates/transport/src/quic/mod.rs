@@ -18,6 +18,7 @@ mod stream;
 mod tests;
 mod transport;
 
+pub(crate) use self::connection::Traffic;
 pub use self::{
     connecting::Connecting,
     connection::Connection,

@@ -7,3 +7,6 @@ pub(crate) use self::stream::{HandshakeError, TlsStream};
 
 /// The protocol name that both sides agree on.
 pub(crate) const PROTOCOL: &str = "/tls/1.0.0";
+
+#[cfg(test)]
+mod tests;

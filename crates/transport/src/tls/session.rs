@@ -276,32 +276,28 @@ impl Session {
         Err(Error::General("no progress".into()))
     }
 
-    /// Lays the alert behind the ciphertext that the library wants sent after a failure.
+    /// Lays the alert that the library wants sent after a failure behind the ciphertext. It is
+    /// one record, and asked for once: the library would meet the same fault again behind it.
     fn collect_alert(&mut self) {
-        for _ in 0..MAX_ROUNDS {
-            let mut nowhere = Reader {
-                out: &mut [],
-                copied: 0,
-                rest: &mut Vec::new(),
-            };
-            let input = self.received.filled_mut();
-            let (discard, step) = match &mut self.side {
-                Side::Client(connection) => step(
-                    connection.process_tls_records(input),
-                    &mut self.to_send,
-                    &mut nowhere,
-                ),
-                Side::Server(connection) => step(
-                    connection.process_tls_records(input),
-                    &mut self.to_send,
-                    &mut nowhere,
-                ),
-            };
-            self.received.consume(discard);
-            if !matches!(step, Ok(Step::Again)) {
-                return;
-            }
-        }
+        let mut nowhere = Reader {
+            out: &mut [],
+            copied: 0,
+            rest: &mut Vec::new(),
+        };
+        let input = self.received.filled_mut();
+        let (discard, _) = match &mut self.side {
+            Side::Client(connection) => step(
+                connection.process_tls_records(input),
+                &mut self.to_send,
+                &mut nowhere,
+            ),
+            Side::Server(connection) => step(
+                connection.process_tls_records(input),
+                &mut self.to_send,
+                &mut nowhere,
+            ),
+        };
+        self.received.consume(discard);
     }
 
     /// Runs `write` in the state in which the library encrypts. Only the quiet part of what was

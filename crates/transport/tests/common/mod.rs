@@ -25,20 +25,20 @@ use libp2p_core::{
 use libp2p_identity::{Keypair, PeerId};
 use multiaddr::{Multiaddr, Protocol};
 
-pub type Output = (PeerId, StreamMuxerBox);
-pub type Net = Boxed<Output>;
+pub(crate) type Output = (PeerId, StreamMuxerBox);
+pub(crate) type Net = Boxed<Output>;
 
 /// Longer than anything here takes on a loaded machine.
-pub const DEADLINE: Duration = Duration::from_secs(60);
+pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
 
-pub async fn within<F: Future>(future: F) -> F::Output {
+pub(crate) async fn within<F: Future>(future: F) -> F::Output {
     tokio::time::timeout(DEADLINE, future)
         .await
         .expect("the test takes too long")
 }
 
 /// TLS and Noise, in the order given.
-pub fn offering(names: &[Security]) -> TransportConfig {
+pub(crate) fn offering(names: &[Security]) -> TransportConfig {
     let mut config = TransportConfig::default();
     config.tcp.tls = names.contains(&Security::Tls);
     config.tcp.noise = names.contains(&Security::Noise);
@@ -47,7 +47,7 @@ pub fn offering(names: &[Security]) -> TransportConfig {
 }
 
 /// Libp2p's own TCP, TLS, Noise and Yamux, as its builder puts them together.
-pub fn stock(keypair: &Keypair, names: &[Security]) -> Net {
+pub(crate) fn stock(keypair: &Keypair, names: &[Security]) -> Net {
     use libp2p_core::upgrade::Version::V1Lazy;
     let tcp = libp2p_tcp::tokio::Transport::new(libp2p_tcp::Config::default()).upgrade(V1Lazy);
     let tls = || libp2p_tls::Config::new(keypair).unwrap();
@@ -61,7 +61,7 @@ pub fn stock(keypair: &Keypair, names: &[Security]) -> Net {
 }
 
 /// Listens and says where.
-pub async fn listen(net: &mut Net, address: &str) -> Multiaddr {
+pub(crate) async fn listen(net: &mut Net, address: &str) -> Multiaddr {
     net.listen_on(ListenerId::next(), address.parse().unwrap())
         .unwrap();
     match net.next().await.unwrap() {
@@ -71,7 +71,7 @@ pub async fn listen(net: &mut Net, address: &str) -> Multiaddr {
 }
 
 /// Accepts one connection.
-pub async fn accept(net: &mut Net) -> io::Result<(Output, ConnectedPoint)> {
+pub(crate) async fn accept(net: &mut Net) -> io::Result<(Output, ConnectedPoint)> {
     loop {
         if let TransportEvent::Incoming {
             upgrade,
@@ -89,14 +89,14 @@ pub async fn accept(net: &mut Net) -> io::Result<(Output, ConnectedPoint)> {
     }
 }
 
-pub fn dial_opts() -> DialOpts {
+pub(crate) fn dial_opts() -> DialOpts {
     DialOpts {
         role: Endpoint::Dialer,
         port_use: PortUse::Reuse,
     }
 }
 
-pub fn dialled(address: Multiaddr) -> ConnectedPoint {
+pub(crate) fn dialled(address: Multiaddr) -> ConnectedPoint {
     ConnectedPoint::Dialer {
         address,
         role_override: Endpoint::Dialer,
@@ -104,7 +104,10 @@ pub fn dialled(address: Multiaddr) -> ConnectedPoint {
     }
 }
 
-pub async fn dial(net: &mut Net, address: Multiaddr) -> Result<Output, TransportError<io::Error>> {
+pub(crate) async fn dial(
+    net: &mut Net,
+    address: Multiaddr,
+) -> Result<Output, TransportError<io::Error>> {
     let dial = net.dial(address, dial_opts())?;
     tokio::pin!(dial);
     // A transport makes progress only while it is polled, as a Swarm does.
@@ -117,7 +120,7 @@ pub async fn dial(net: &mut Net, address: Multiaddr) -> Result<Output, Transport
 }
 
 /// Connects `dialler` to `listener`, and says what each has.
-pub async fn connect(
+pub(crate) async fn connect(
     dialler: &mut Net,
     listener: &mut Net,
     address: Multiaddr,
@@ -135,7 +138,7 @@ pub async fn connect(
 }
 
 /// Runs `future` while the muxers make progress.
-pub async fn drive<F: Future>(muxers: &mut [&mut StreamMuxerBox], future: F) -> F::Output {
+pub(crate) async fn drive<F: Future>(muxers: &mut [&mut StreamMuxerBox], future: F) -> F::Output {
     tokio::pin!(future);
     within(poll_fn(|cx| {
         for muxer in &mut *muxers {
@@ -147,7 +150,7 @@ pub async fn drive<F: Future>(muxers: &mut [&mut StreamMuxerBox], future: F) -> 
 }
 
 /// Opens one stream from `a` to `b`; both sides of it, once a byte has passed.
-pub async fn stream(
+pub(crate) async fn stream(
     a: &mut StreamMuxerBox,
     b: &mut StreamMuxerBox,
 ) -> (SubstreamBox, SubstreamBox) {
@@ -170,7 +173,7 @@ pub async fn stream(
 }
 
 /// Sends `length` patterned bytes from one end to the other and checks them there.
-pub async fn transfer(
+pub(crate) async fn transfer(
     muxers: &mut [&mut StreamMuxerBox],
     from: &mut SubstreamBox,
     to: &mut SubstreamBox,
@@ -191,12 +194,12 @@ pub async fn transfer(
 }
 
 /// Both directions of one stream of a connection.
-pub async fn exchange(a: &mut StreamMuxerBox, b: &mut StreamMuxerBox, length: usize) {
+pub(crate) async fn exchange(a: &mut StreamMuxerBox, b: &mut StreamMuxerBox, length: usize) {
     let (mut x, mut y) = stream(a, b).await;
     transfer(&mut [a, b], &mut x, &mut y, length).await;
     transfer(&mut [a, b], &mut y, &mut x, length).await;
 }
 
-pub fn with_peer(address: Multiaddr, peer: PeerId) -> Multiaddr {
+pub(crate) fn with_peer(address: Multiaddr, peer: PeerId) -> Multiaddr {
     address.with(Protocol::P2p(peer))
 }
