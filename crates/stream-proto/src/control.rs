@@ -18,6 +18,7 @@ use libp2p_identity::PeerId;
 use libp2p_swarm::StreamProtocol;
 
 use crate::{
+    halves::waitable,
     open_error::{AcceptError, OpenError},
     router::RequestId,
     shared::Shared,
@@ -78,7 +79,7 @@ impl Control {
                 id,
                 late: false,
             };
-            match select(answer, Delay::new(after)).await {
+            match select(answer, Delay::new(waitable(after))).await {
                 Either::Left((Ok(reply), _)) => reply,
                 Either::Left((Err(_), _)) => Err(OpenError::Stopped),
                 Either::Right(((), _)) => {

@@ -384,12 +384,21 @@ impl SendQueue {
     }
 }
 
+/// Longest time that is waited, whatever is asked for: one year. A timer far beyond it overflows
+/// the clock.
+const LONGEST_WAIT: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+
+/// `after`, as far as a timer can take it.
+pub(crate) fn waitable(after: Duration) -> Duration {
+    after.min(LONGEST_WAIT)
+}
+
 /// `work`'s result, or the deadline. A result that is there when the deadline passes wins.
 pub(crate) async fn within<T>(
     after: Duration,
     work: impl Future<Output = T>,
 ) -> Result<T, FrameError> {
-    match futures::future::select(pin!(work), Delay::new(after)).await {
+    match futures::future::select(pin!(work), Delay::new(waitable(after))).await {
         Either::Left((output, _)) => Ok(output),
         Either::Right(((), _)) => Err(FrameError::Deadline { after }),
     }

@@ -24,6 +24,7 @@ use libp2p_swarm::{ConnectionId, Stream, StreamProtocol};
 
 use crate::{
     admission::{Admission, Refusal, Refusals, RefuseReason},
+    halves::waitable,
     open_error::{AcceptError, DialCause, OpenError},
     router::{Bounds, Effect, Failure, Outcome, RequestId, Router},
     substream::{Inbound, Permit, Slot, Substream},
@@ -137,7 +138,7 @@ impl Shared {
     }
 
     pub(crate) fn open_timeout(&self) -> Duration {
-        self.config.open_timeout
+        waitable(self.config.open_timeout)
     }
 
     // What controls ask for.
@@ -259,7 +260,7 @@ impl Shared {
             Negotiated::TimedOut => (Outcome::TimedOut, None, None),
             Negotiated::Skipped => (Outcome::Skipped, None, None),
         };
-        let timeout = self.config.open_timeout;
+        let timeout = self.open_timeout();
         let mut effects = Vec::new();
         let mut state = lock(&self.state);
         state.router.finished(peer, on, id, outcome, &mut effects);

@@ -183,10 +183,8 @@ fn deadlines_leave_the_stream_usable() {
             Some(Err(FrameError::Deadline { after: SHORT }))
         ));
         raw.write_all(b"llo").await.unwrap();
-        assert_eq!(
-            stream.next_within(LONG).await.unwrap().unwrap(),
-            &b"hello"[..]
-        );
+        let hello = stream.next_within(Duration::MAX).await;
+        assert_eq!(hello.unwrap().unwrap(), &b"hello"[..]);
 
         let late = stream.send_within(payload(200, 1), SHORT).await;
         assert!(matches!(late, Err(FrameError::Deadline { after: SHORT })));
