@@ -5,6 +5,8 @@ mod crypto;
 mod error;
 mod link;
 mod metered;
+#[cfg(test)]
+mod pipe;
 pub mod quic;
 mod read_ahead;
 mod tls;

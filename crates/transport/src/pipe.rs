@@ -21,7 +21,7 @@ struct Lane {
 
 /// One end of a byte stream.
 #[derive(Debug)]
-pub(super) struct Pipe {
+pub(crate) struct Pipe {
     incoming: Arc<Mutex<Lane>>,
     outgoing: Arc<Mutex<Lane>>,
     capacity: usize,
@@ -31,7 +31,7 @@ pub(super) struct Pipe {
 
 /// Two ends. Each read and write moves at most the next of `steps`, which repeat, and
 /// `capacity` bytes lie between.
-pub(super) fn pipe(capacity: usize, steps: &[usize]) -> (Pipe, Pipe) {
+pub(crate) fn pipe(capacity: usize, steps: &[usize]) -> (Pipe, Pipe) {
     let (a, b) = (Arc::default(), Arc::default());
     let end = |incoming: &Arc<_>, outgoing: &Arc<_>| Pipe {
         incoming: Arc::clone(incoming),
