@@ -79,18 +79,24 @@ async fn a_cut_is_told_from_an_end() {
 }
 
 #[tokio::test]
-async fn a_reset_inside_a_frame_is_an_error() {
+async fn a_reset_is_an_error_wherever_it_comes() {
     for over in BOTH {
         let (peer, mut node) = pair(over).await;
-        let mut raw = within(peer.client.open_raw_stream(node.peer(), GENERAL))
-            .await
-            .unwrap();
-        raw.write_all(b"\0\0\0\x05hel").await.unwrap();
-        raw.flush().await.unwrap();
-        let mut stream = node.inbound().await;
-        drop(raw);
-        let end = within(stream.next()).await;
-        assert!(matches!(end, Some(Err(_))), "{over:?}: {end:?}");
+        // Inside a frame, and between two, where it is told from an end by the reset alone.
+        for wire in [&b"\0\0\0\x05hel"[..], b"\0\0\0\x02hi"] {
+            let mut raw = within(peer.client.open_raw_stream(node.peer(), GENERAL))
+                .await
+                .unwrap();
+            raw.write_all(wire).await.unwrap();
+            raw.flush().await.unwrap();
+            let mut stream = node.inbound().await;
+            if wire.ends_with(b"hi") {
+                assert_eq!(within(stream.next()).await.unwrap().unwrap(), "hi");
+            }
+            drop(raw);
+            let end = within(stream.next()).await;
+            assert!(matches!(end, Some(Err(_))), "{over:?} {wire:?}: {end:?}");
+        }
         assert_works(&peer, &mut node).await;
     }
 }

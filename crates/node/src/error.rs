@@ -1,12 +1,27 @@
 //! Why a command failed, as its last line on standard error.
 
-use std::{io, path::PathBuf, time::Duration};
+use std::{error::Error, fmt, io, path::PathBuf, time::Duration};
 
 use calimero_network::{
     AcceptError, ConfigError, DialError, OpenError, PeerId, StartError, Stopped,
 };
 
 use crate::identity::IdentityError;
+
+/// An error with everything it comes from.
+struct Chain<'a>(&'a (dyn Error + 'static));
+
+impl fmt::Display for Chain<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self.0, f)?;
+        let mut cause = self.0.source();
+        while let Some(error) = cause {
+            write!(f, ": {error}")?;
+            cause = error.source();
+        }
+        Ok(())
+    }
+}
 
 /// Why a command failed.
 #[derive(Debug, thiserror::Error)]
@@ -25,7 +40,7 @@ pub(crate) enum CommandError {
     Stopped(#[from] Stopped),
     #[error("cannot connect: {0}")]
     Dial(#[from] DialError),
-    #[error("cannot open a stream: {0}")]
+    #[error("cannot open a stream: {}", Chain(.0))]
     Open(#[from] OpenError),
     #[error("cannot accept streams: {0}")]
     Accept(#[from] AcceptError),

@@ -73,8 +73,6 @@ async fn round_trips(
     count: u32,
 ) -> Result<Line, CommandError> {
     let mut pinger = Pinger::open(client, peer).await?;
-    // The first one carries the negotiation of the stream with it.
-    pinger.ping().await?;
     let started = Instant::now();
     let mut times = Vec::new();
     for _ in 0..count {

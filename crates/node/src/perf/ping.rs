@@ -2,13 +2,17 @@
 
 use std::time::{Duration, Instant};
 
-use calimero_network::{NetworkClient, PeerId, StreamProtocol, Substream};
+use calimero_network::{NetworkClient, OpenError, PeerId, StreamProtocol, Substream};
 use futures::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use crate::error::CommandError;
 
 const PROTOCOL: StreamProtocol = StreamProtocol::new("/ipfs/ping/1.0.0");
 const PING_BYTES: usize = 32;
+
+/// Streams tried. A peer keeps the last ping stream it was sent and resets the one before, and
+/// this node's own liveness check opens one as soon as a connection stands.
+const ATTEMPTS: u32 = 3;
 
 /// One stream of pings.
 pub(crate) struct Pinger {
@@ -18,13 +22,27 @@ pub(crate) struct Pinger {
 }
 
 impl Pinger {
+    /// Opens a stream and asks once, so that its negotiation is behind it.
     pub(crate) async fn open(client: &NetworkClient, peer: PeerId) -> Result<Self, CommandError> {
-        let stream = client.open_raw_stream(peer, PROTOCOL).await?;
-        Ok(Self {
+        let mut left = ATTEMPTS;
+        loop {
+            left -= 1;
+            match Self::attempt(client, peer).await {
+                Err(CommandError::Io { .. } | CommandError::Open(OpenError::Io { .. }))
+                    if left > 0 => {}
+                other => return other,
+            }
+        }
+    }
+
+    async fn attempt(client: &NetworkClient, peer: PeerId) -> Result<Self, CommandError> {
+        let mut pinger = Self {
             peer,
-            stream,
+            stream: client.open_raw_stream(peer, PROTOCOL).await?,
             sent: 0,
-        })
+        };
+        pinger.ping().await?;
+        Ok(pinger)
     }
 
     /// Time from the request to its answer.

@@ -3,7 +3,7 @@
 use std::{
     collections::VecDeque,
     io,
-    io::{IoSlice, IoSliceMut},
+    io::IoSlice,
     pin::Pin,
     sync::{
         Arc,
@@ -92,6 +92,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Muxer<S> {
         Stream {
             inner,
             end: self.end.listen(),
+            closing: false,
             _slot: slot,
         }
     }
@@ -220,7 +221,21 @@ impl Drop for Slot {
 pub(crate) struct Stream {
     inner: yamux::Stream,
     end: Listener,
+    /// Whether this side has begun to close.
+    closing: bool,
     _slot: Slot,
+}
+
+impl Stream {
+    /// Whether an end of the stream is a reset by the peer, or the end of the connection, and
+    /// not the peer's close.
+    ///
+    /// The crate tells all of them as an end. But a close of the peer alone leaves this side
+    /// open; a stream that is closed both ways while this side has not begun to was cut. Once it
+    /// has, the two look alike.
+    fn is_reset(&self) -> bool {
+        !self.closing && self.inner.is_closed()
+    }
 }
 
 impl AsyncRead for Stream {
@@ -230,15 +245,9 @@ impl AsyncRead for Stream {
         out: &mut [u8],
     ) -> Poll<io::Result<usize>> {
         let read = Pin::new(&mut self.inner).poll_read(cx, out);
-        self.end.read(read, cx)
-    }
-
-    fn poll_read_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        out: &mut [IoSliceMut<'_>],
-    ) -> Poll<io::Result<usize>> {
-        let read = Pin::new(&mut self.inner).poll_read_vectored(cx, out);
+        if !out.is_empty() && matches!(read, Poll::Ready(Ok(0))) && self.is_reset() {
+            return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
+        }
         self.end.read(read, cx)
     }
 }
@@ -284,6 +293,7 @@ impl AsyncWrite for Stream {
     }
 
     fn poll_close(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.closing = true;
         let close = Pin::new(&mut self.inner).poll_close(cx);
         self.end.write(close, cx)
     }
