@@ -4,6 +4,7 @@
 //! refused with their path, and contradictions before anything is built.
 
 mod connections;
+mod discovery;
 mod duration;
 mod handle;
 mod peers;
@@ -17,6 +18,10 @@ use serde::{Deserialize, Serialize};
 
 pub use self::{
     connections::{ConnectionsConfig, PingConfig},
+    discovery::{
+        BookConfig, CacheConfig, DialsConfig, DiscoveryConfig, ReachabilityConfig, RedialConfig,
+        RelayConfig, RendezvousConfig,
+    },
     handle::HandleConfig,
     streams::StreamsConfig,
     transport::{QuicConfig, Security, TcpConfig, TransportConfig, YamuxConfig},
@@ -71,6 +76,8 @@ pub struct NetworkConfig {
     pub transport: TransportConfig,
     /// How many connections, how long, with whom.
     pub connections: ConnectionsConfig,
+    /// Finding peers and keeping them.
+    pub discovery: DiscoveryConfig,
     /// Streams and frames.
     pub streams: StreamsConfig,
     /// Queues between the manager and its users, and its end.
@@ -92,6 +99,7 @@ impl Default for NetworkConfig {
             agent_version: concat!("calimero-network/", env!("CARGO_PKG_VERSION")).to_owned(),
             transport: TransportConfig::default(),
             connections: ConnectionsConfig::default(),
+            discovery: DiscoveryConfig::default(),
             streams: StreamsConfig::default(),
             handle: HandleConfig::default(),
         }
@@ -142,6 +150,7 @@ impl NetworkConfig {
         })?;
         self.transport.validate("transport.")?;
         self.connections.validate("connections.")?;
+        self.discovery.validate_under("discovery.")?;
         self.streams.validate("streams.")?;
         self.handle.validate("handle.")
     }
