@@ -24,3 +24,4 @@
 //! `libp2p` (default): the behaviours. Without it the crate is the pure machines alone.
 
 pub mod liveness;
+pub mod machine;
