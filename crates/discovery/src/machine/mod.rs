@@ -182,10 +182,13 @@ impl Machine {
         if self.stopped {
             return;
         }
-        self.advance();
+        // First what happened, then what is due: an answer that is late but there counts.
         self.apply(input);
-        self.discoveries.ask(self.now, &mut self.out);
-        self.start_dials();
+        self.advance();
+        if !self.stopped {
+            self.discoveries.ask(self.now, &mut self.out);
+            self.start_dials();
+        }
     }
 
     /// The next thing to do, in the order in which it is to be done.

@@ -87,7 +87,6 @@ impl Machine {
         self.redials.hasten(self.now);
         self.prober.hasten(self.now);
         self.relays.hasten(self.now, &mut self.rng, &mut self.out);
-        self.advance();
     }
 
     pub(super) fn stop(&mut self) {
@@ -148,7 +147,6 @@ impl Machine {
         if is_boot || self.overlays.lacks(&peer) {
             let (now, rng) = (self.now, &mut self.rng);
             self.redials.lost(peer, addresses, is_boot, now, rng);
-            self.advance();
         }
     }
 
