@@ -157,21 +157,33 @@ fn of_servers() -> impl Strategy<Value = Input> {
     ]
 }
 
-/// An input and how far the clock has moved before it, in milliseconds.
-fn any_step() -> impl Strategy<Value = (Input, i64)> {
+/// What happens next: anything at all, or an end of something that is under way.
+#[derive(Clone, Debug)]
+enum Happening {
+    Anything(Input),
+    Ending { kind: u8, pick: usize, well: bool },
+}
+
+/// What happens and how far the clock has moved before it, in milliseconds.
+fn any_step() -> impl Strategy<Value = (Happening, i64)> {
     let input = prop_oneof![
         2 => Just(Input::Timeout),
         2 => of_the_operator(),
         5 => of_connections(),
-        5 => of_servers(),
+        3 => of_servers(),
+    ];
+    let ending = (0..6_u8, 0..100_usize, any::<bool>());
+    let happening = prop_oneof![
+        2 => input.prop_map(Happening::Anything),
+        3 => ending.prop_map(|(kind, pick, well)| Happening::Ending { kind, pick, well }),
     ];
     let time = prop_oneof![
-        4 => 0..2_000_i64,
+        8 => 0..2_000_i64,
         4 => 0..40_000_i64,
         1 => -100_000..0_i64,
         1 => 0..90_000_000_i64,
     ];
-    (input, time)
+    (happening, time)
 }
 
 /// What the driver knows to be under way.
@@ -180,10 +192,85 @@ struct UnderWay {
     registrations: BTreeMap<(PeerId, Namespace), Instant>,
     questions: BTreeMap<(PeerId, Namespace), Instant>,
     dials: BTreeMap<PeerId, Instant>,
+    listeners: BTreeSet<RelayListener>,
+    probes: BTreeSet<Multiaddr>,
     blocked: BTreeSet<PeerId>,
 }
 
+fn nth<T>(mut of: impl ExactSizeIterator<Item = T>, pick: usize) -> Option<T> {
+    let len = of.len().max(1);
+    of.nth(pick % len)
+}
+
 impl UnderWay {
+    /// The input by which something under way ends, well or not.
+    fn end(&self, kind: u8, pick: usize, well: bool) -> Option<Input> {
+        let why = RendezvousFailure::Unavailable;
+        let number = u32::try_from(pick).ok()?;
+        Some(match (kind, well) {
+            (0, _) => {
+                let (server, namespace) = nth(self.registrations.keys().cloned(), pick)?;
+                let ttl = Duration::from_secs(7200);
+                if well {
+                    Input::Registered {
+                        server,
+                        namespace,
+                        ttl,
+                    }
+                } else {
+                    Input::RegisterFailed {
+                        server,
+                        namespace,
+                        why,
+                    }
+                }
+            }
+            (1, _) => {
+                let (server, namespace) = nth(self.questions.keys().cloned(), pick)?;
+                let members = vec![(peer(number % PEERS), vec![address(number % PEERS)])];
+                let cookie = Some(cookie(1));
+                if well {
+                    Input::Discovered {
+                        server,
+                        namespace,
+                        members,
+                        cookie,
+                    }
+                } else {
+                    Input::DiscoverFailed {
+                        server,
+                        namespace,
+                        why,
+                    }
+                }
+            }
+            (2 | 3, true) => Input::ConnectionOpened {
+                peer: nth(self.dials.keys().copied(), pick)?,
+                path: Path::Direct,
+                dialled: Some(address(number % 20)),
+            },
+            (2 | 3, false) => Input::DialFailed {
+                peer: nth(self.dials.keys().copied(), pick)?,
+                tried: vec![address(number % 20)],
+            },
+            (4, true) => Input::ReservationAccepted {
+                listener: nth(self.listeners.iter().copied(), pick)?,
+            },
+            (4, false) => Input::RelayListenerClosed {
+                listener: nth(self.listeners.iter().copied(), pick)?,
+            },
+            _ => Input::Probed {
+                address: nth(self.probes.iter().cloned(), pick)?,
+                server: peer(BOOT),
+                outcome: if well {
+                    ProbeOutcome::Reached
+                } else {
+                    ProbeOutcome::NotReached
+                },
+            },
+        })
+    }
+
     /// What `input` ends, before the machine hears of it.
     fn before(&mut self, input: &Input, now: Instant) {
         let timeout = RendezvousConfig::default().timeout;
@@ -250,6 +337,15 @@ impl UnderWay {
             } => {
                 prop_assert!(!addresses.is_empty());
                 self.dials.insert(*peer, now);
+            }
+            Effect::Reserve { listener, .. } => {
+                prop_assert!(
+                    self.listeners.insert(*listener),
+                    "a listener's name used again"
+                );
+            }
+            Effect::Probe { address } => {
+                self.probes.insert(address.clone());
             }
             _ => {}
         }
@@ -323,21 +419,30 @@ fn nothing_is_given_up(machine: &Machine, now: Instant) -> Result<(), TestCaseEr
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 512, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 256, ..ProptestConfig::default() })]
 
     #[test]
     fn any_inputs_at_any_times_keep_every_promise(
         steps in prop::collection::vec(any_step(), 1..120),
         seed in any::<u64>(),
+        vouched in any::<bool>(),
     ) {
-        let mut driver = Driver::new(tight());
+        let external = vouched.then(|| address(LOCAL)).into_iter().collect();
+        let mut driver = Driver::new(DiscoveryConfig { external, ..tight() });
         driver.machine.rng = StdRng::seed_from_u64(seed);
         let mut under_way = UnderWay::default();
         for boot in driver.machine.boot.keys() {
             under_way.dials.insert(*boot, driver.now);
         }
         let (mut clock, mut latest) = (driver.now, driver.now);
-        for (input, moved) in steps {
+        for (happening, moved) in steps {
+            let input = match happening {
+                Happening::Anything(input) => input,
+                Happening::Ending { kind, pick, well } => {
+                    let end = under_way.end(kind, pick, well);
+                    end.unwrap_or(Input::Timeout)
+                }
+            };
             let by = Duration::from_millis(moved.unsigned_abs());
             clock = if moved < 0 { clock.checked_sub(by).unwrap_or(clock) } else { clock + by };
             latest = latest.max(clock);
@@ -393,7 +498,8 @@ proptest! {
         let mut one = Driver::new(tight());
         let mut other = Driver::new(tight());
         let offset = other.now - one.now;
-        for (input, moved) in steps {
+        for (happening, moved) in steps {
+            let Happening::Anything(input) = happening else { continue };
             one.now += Duration::from_millis(moved.unsigned_abs());
             other.now = one.now + offset;
             prop_assert_eq!(one.tell(input.clone()), other.tell(input));
@@ -404,7 +510,8 @@ proptest! {
     fn nothing_follows_the_end(steps in prop::collection::vec(any_step(), 1..30)) {
         let mut driver = Driver::registered(tight());
         driver.tell(Input::Stop);
-        for (input, moved) in steps {
+        for (happening, moved) in steps {
+            let Happening::Anything(input) = happening else { continue };
             driver.now += Duration::from_millis(moved.unsigned_abs());
             prop_assert_eq!(driver.tell(input), []);
             prop_assert_eq!(driver.machine.next_timeout(), None);
