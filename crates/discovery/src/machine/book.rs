@@ -9,6 +9,10 @@ use calimero_network_primitives::{Multiaddr, PeerId, config::BookConfig};
 
 use super::{address::is_circuit, schedule::Schedule};
 
+/// Words of a peer that come faster than this count as one: keeping them in order costs more than
+/// all the rest of hearing them.
+const EXPIRY_STEP: Duration = Duration::from_secs(1);
+
 #[derive(Clone, Debug)]
 struct Known {
     address: Multiaddr,
@@ -201,12 +205,17 @@ impl AddressBook {
             return;
         };
         let expires = entry.expires.map_or(expires, |before| before.max(expires));
-        entry.expires = Some(expires);
+        let moved = entry
+            .expires
+            .is_none_or(|before| expires - before >= EXPIRY_STEP);
         if entry.kept() {
             self.evictable.cancel(&peer);
-        } else {
+        } else if moved || !self.evictable.contains(&peer) {
             self.evictable.set(peer, expires);
+        } else {
+            return;
         }
+        entry.expires = Some(expires);
     }
 
     /// Whether `peer` has a place, or got that of another.

@@ -48,6 +48,7 @@ mod schedule;
 mod status;
 #[cfg(test)]
 mod tests;
+mod whereabouts;
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},

@@ -1,7 +1,8 @@
 //! Times at which something is due, and how waits are spread.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeSet, HashMap},
+    hash::Hash,
     time::{Duration, Instant},
 };
 
@@ -10,20 +11,20 @@ use rand::{Rng, rngs::StdRng};
 /// One time per key, the earliest first.
 #[derive(Clone, Debug)]
 pub(super) struct Schedule<K> {
-    due: BTreeMap<K, Instant>,
+    due: HashMap<K, Instant>,
     order: BTreeSet<(Instant, K)>,
 }
 
 impl<K> Default for Schedule<K> {
     fn default() -> Self {
         Self {
-            due: BTreeMap::new(),
+            due: HashMap::new(),
             order: BTreeSet::new(),
         }
     }
 }
 
-impl<K: Clone + Ord> Schedule<K> {
+impl<K: Clone + Hash + Ord> Schedule<K> {
     /// Makes `key` due at `at`, whatever it was due at before.
     pub(super) fn set(&mut self, key: K, at: Instant) {
         self.cancel(&key);
