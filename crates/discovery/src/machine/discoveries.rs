@@ -214,6 +214,12 @@ impl Discoveries {
         [due, self.deadlines.next()].into_iter().flatten().min()
     }
 
+    /// Whether there is a time at which `key` is asked, or its question taken as unanswered.
+    #[cfg(test)]
+    pub(super) fn has_time(&self, key: &Key) -> bool {
+        self.due.contains(key) || self.deadlines.contains(key)
+    }
+
     fn forget(&mut self, key: &Key) {
         self.questions.remove(key);
         self.due.cancel(key);

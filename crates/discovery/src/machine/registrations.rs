@@ -316,6 +316,12 @@ impl Registrations {
             .any(|(_, slot)| matches!(slot.state, Registration::Registered { .. }))
     }
 
+    /// Whether there is a time at which something is done about `key`.
+    #[cfg(test)]
+    pub(super) fn has_time(&self, key: &Key) -> bool {
+        self.due.contains(key)
+    }
+
     fn is_connected(&self, server: &PeerId) -> bool {
         self.servers.get(server).is_some_and(|s| s.connected)
     }

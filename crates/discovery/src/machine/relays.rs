@@ -224,6 +224,12 @@ impl Relays {
         self.relays.iter().map(|(peer, relay)| (peer, &relay.state))
     }
 
+    /// Whether there is a time at which something is done about `relay`.
+    #[cfg(test)]
+    pub(super) fn has_time(&self, relay: &PeerId) -> bool {
+        self.due.contains(relay)
+    }
+
     /// Asks for slots until there are enough: the relay that failed least first, and of several
     /// such a random one, so that nodes spread over them.
     fn fill(&mut self, now: Instant, rng: &mut StdRng, out: &mut VecDeque<Effect>) {

@@ -19,8 +19,8 @@ fn tight() -> DiscoveryConfig {
             ..BookConfig::default()
         },
         dials: DialsConfig {
-            max_in_flight: 3,
-            max_queued: 3,
+            max_in_flight: 2,
+            max_queued: 2,
             members_target: 2,
             max_per_answer: 2,
             ..DialsConfig::default()
@@ -406,6 +406,17 @@ fn nothing_is_given_up(machine: &Machine, now: Instant) -> Result<(), TestCaseEr
         _ => 0,
     };
     prop_assert!(active >= wanted || idle == 0, "{:?}", status.reservations);
+    for (relay, state) in &status.reservations {
+        let timed = machine.relays.has_time(relay);
+        prop_assert_eq!(timed, *state != Reservation::Idle, "{:?}", state);
+    }
+    for (server, namespace, state) in &status.registrations {
+        let key = (*server, namespace.clone());
+        let timed = machine.registrations.has_time(&key);
+        prop_assert_eq!(timed, *state != Registration::Pending, "{:?}", state);
+        let asks = machine.connections.is_connected(server);
+        prop_assert_eq!(machine.discoveries.has_time(&key), asks, "{}", namespace);
+    }
     // A registration that could be asked for waits only where a server is full, and then it has
     // its turn.
     let can_register = !status.external_addresses.is_empty();
