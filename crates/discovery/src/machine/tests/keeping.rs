@@ -391,3 +391,28 @@ fn a_blocked_peer_is_disconnected_and_left_alone() {
     let effects = [effects, driver.wait_s(1)].concat();
     assert!(dialled(&effects).contains(&peer(BOOT)));
 }
+
+#[test]
+fn a_lost_peer_driven_out_of_the_queue_has_another_turn() {
+    let mut config = config();
+    config.dials.max_in_flight = 1;
+    config.dials.max_queued = 1;
+    let mut driver = Driver::registered(config);
+    driver.follow(1);
+    for number in 10..15 {
+        driver.tell(Input::MemberSeen {
+            namespace: namespace(1),
+            peer: peer(number),
+        });
+        driver.connect(number);
+    }
+    for number in 10..15 {
+        driver.disconnect(number);
+    }
+    driver.wait_s(1);
+    assert_eq!(driver.machine.redials.len(), 5);
+    for lost in driver.machine.redials.peers() {
+        let pending = driver.machine.dials.is_pending(lost);
+        assert!(pending || driver.machine.redials.is_waiting(lost));
+    }
+}

@@ -464,3 +464,17 @@ fn an_overlay_too_many_is_refused_aloud() {
     assert_eq!(driver.follow(2), [refused]);
     assert_eq!(driver.follow(1), []);
 }
+
+#[test]
+fn a_question_under_way_is_not_asked_again() {
+    let mut driver = Driver::registered(config());
+    assert_eq!(questions(&driver.follow(1)).len(), 2);
+    driver.tell(Input::MemberSeen {
+        namespace: namespace(1),
+        peer: peer(9),
+    });
+    driver.connect(9);
+    assert_eq!(questions(&driver.disconnect(9)), []);
+    driver.answer(BOOT, 1, &[], 1);
+    assert_eq!(questions(&driver.wait_s(7)).len(), 1);
+}

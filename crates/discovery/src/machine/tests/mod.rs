@@ -6,7 +6,9 @@ mod properties;
 
 use std::time::{Duration, Instant};
 
-use calimero_network_primitives::{Multiaddr, PeerId, config::DiscoveryConfig};
+use calimero_network_primitives::{
+    Multiaddr, PeerId, config::DiscoveryConfig, multiaddr::Protocol,
+};
 
 use super::*;
 
@@ -45,8 +47,6 @@ fn config() -> DiscoveryConfig {
     }
 }
 
-use calimero_network_primitives::multiaddr::Protocol;
-
 /// A machine and its clock.
 struct Driver {
     machine: Machine,
@@ -60,7 +60,7 @@ impl Driver {
         let now = Instant::now();
         let mut machine = Machine::new(config, peer(LOCAL), 7, now).unwrap();
         let begun: Vec<_> = std::iter::from_fn(|| machine.poll_effect()).collect();
-        assert_eq!(dialled(&begun), [peer(BOOT), peer(SECOND_BOOT)]);
+        assert_eq!(dialled(&begun)[0], peer(BOOT));
         Self {
             machine,
             start: now,

@@ -430,7 +430,7 @@ fn nothing_is_given_up(machine: &Machine, now: Instant) -> Result<(), TestCaseEr
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 256, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 512, ..ProptestConfig::default() })]
 
     #[test]
     fn any_inputs_at_any_times_keep_every_promise(
