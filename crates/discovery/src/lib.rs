@@ -3,20 +3,35 @@
 //! Decisions are made by pure state machines, which know no socket, no clock and no runtime;
 //! behaviours feed them what the network says and carry out what they answer.
 //!
-//! [`liveness`] closes connections whose peer has fallen silent: a link that dies without a FIN
-//! looks open until somebody asks.
+//! - [`machine`] decides whom to dial, where to register, whom to ask, which relays to keep.
+//! - [`liveness`] closes connections whose peer has fallen silent: a link that dies without a
+//!   FIN looks open until somebody asks.
 //!
 //! ```
-//! use calimero_network_discovery::liveness::{Input, Verdict, Watchdog};
+//! use std::time::Instant;
 //!
-//! let mut watchdog = Watchdog::new(3, 0);
-//! watchdog.handle(Input::Opened("a connection"));
-//! for in_a_row in 1..3 {
-//!     let verdict = watchdog.handle(Input::Failed("a connection"));
-//!     assert_eq!(verdict, Some(Verdict::Failing { in_a_row }));
+//! use calimero_network_discovery::machine::{Effect, Input, Machine, Path, Phase};
+//! use calimero_network_primitives::{PeerId, config::DiscoveryConfig};
+//!
+//! let boot = PeerId::random();
+//! let config = DiscoveryConfig {
+//!     boot: vec![format!("/ip4/192.0.2.1/tcp/2428/p2p/{boot}").parse()?],
+//!     ..DiscoveryConfig::default()
+//! };
+//! let mut now = Instant::now();
+//! let mut machine = Machine::new(config, PeerId::random(), 42, now)?;
+//! while let Some(effect) = machine.poll_effect() {
+//!     if let Effect::Dial { peer, addresses, .. } = effect {
+//!         assert_eq!((peer, addresses.len()), (boot, 1));
+//!     }
 //! }
-//! let verdict = watchdog.handle(Input::Failed("a connection"));
-//! assert_eq!(verdict, Some(Verdict::GiveUp { failures: 3 }));
+//! let opened = Input::ConnectionOpened { peer: boot, path: Path::Direct, dialled: None };
+//! machine.handle(opened, now);
+//! assert!(std::iter::from_fn(|| machine.poll_effect()).any(|effect| {
+//!     matches!(effect, Effect::Discover { server, .. } if server == boot)
+//! }));
+//! assert_eq!(machine.phase(), Phase::Register);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
 //! # Features
@@ -24,3 +39,4 @@
 //! `libp2p` (default): the behaviours. Without it the crate is the pure machines alone.
 
 pub mod liveness;
+pub mod machine;

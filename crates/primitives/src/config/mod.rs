@@ -4,6 +4,7 @@
 //! refused with their path, and contradictions before anything is built.
 
 mod connections;
+mod discovery;
 mod duration;
 mod handle;
 mod peers;
@@ -21,6 +22,10 @@ use serde::{Deserialize, Serialize};
 
 pub use self::{
     connections::{ConnectionsConfig, PingConfig},
+    discovery::{
+        BookConfig, CacheConfig, DialsConfig, DiscoveryConfig, ReachabilityConfig, RedialConfig,
+        RelayConfig, RendezvousConfig,
+    },
     handle::{HandleConfig, RuntimeKind},
     streams::StreamsConfig,
     transport::{QuicConfig, Security, TcpConfig, TransportConfig, YamuxConfig},

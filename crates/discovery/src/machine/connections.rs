@@ -1,0 +1,101 @@
+//! Who is connected, and by which way. Its one writer is this file.
+
+use std::{
+    collections::HashMap,
+    time::{Duration, Instant},
+};
+
+use calimero_network_primitives::PeerId;
+
+use super::schedule::Schedule;
+
+/// Time a relayed connection stays beside the first direct one: what runs on it may end, what
+/// is new takes the direct one. A relay that follows circuit v2 ends it after 2 minutes anyway.
+pub(super) const RELAYED_GRACE: Duration = Duration::from_secs(10);
+
+/// The way a connection takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Path {
+    /// From us to the peer.
+    Direct,
+    /// Through a relay.
+    Relayed,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Count {
+    direct: u32,
+    relayed: u32,
+}
+
+/// The established connections of each peer.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Connections {
+    peers: HashMap<PeerId, Count>,
+    /// Relayed connections that have a direct one beside them.
+    superseded: Schedule<PeerId>,
+}
+
+impl Connections {
+    /// A connection is up. Returns whether it is the peer's first.
+    pub(super) fn opened(&mut self, peer: PeerId, path: Path, now: Instant) -> bool {
+        let count = self.peers.entry(peer).or_default();
+        let first = count.direct + count.relayed == 0;
+        match path {
+            Path::Direct => count.direct = count.direct.saturating_add(1),
+            Path::Relayed => count.relayed = count.relayed.saturating_add(1),
+        }
+        if count.direct > 0 && count.relayed > 0 && !self.superseded.contains(&peer) {
+            self.superseded.set(peer, now + RELAYED_GRACE);
+        }
+        first
+    }
+
+    /// A connection is gone. Returns whether it was the peer's last.
+    pub(super) fn closed(&mut self, peer: PeerId, path: Path) -> bool {
+        let Some(count) = self.peers.get_mut(&peer) else {
+            return false;
+        };
+        match path {
+            Path::Direct => count.direct = count.direct.saturating_sub(1),
+            Path::Relayed => count.relayed = count.relayed.saturating_sub(1),
+        }
+        if count.direct == 0 || count.relayed == 0 {
+            self.superseded.cancel(&peer);
+        }
+        let last = count.direct + count.relayed == 0;
+        if last {
+            self.peers.remove(&peer);
+        }
+        last
+    }
+
+    /// Forgets `peer`. Returns whether it was connected.
+    pub(super) fn remove(&mut self, peer: &PeerId) -> bool {
+        self.superseded.cancel(peer);
+        self.peers.remove(peer).is_some()
+    }
+
+    /// A peer whose relayed connections have served their time.
+    pub(super) fn pop_superseded(&mut self, now: Instant) -> Option<PeerId> {
+        self.superseded.pop_due(now)
+    }
+
+    pub(super) fn next(&self) -> Option<Instant> {
+        self.superseded.next()
+    }
+
+    pub(super) fn is_connected(&self, peer: &PeerId) -> bool {
+        self.peers.contains_key(peer)
+    }
+
+    /// The best way to `peer` there is.
+    pub(super) fn path(&self, peer: &PeerId) -> Option<Path> {
+        let direct = self.peers.get(peer)?.direct > 0;
+        Some(if direct { Path::Direct } else { Path::Relayed })
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.peers.len()
+    }
+}

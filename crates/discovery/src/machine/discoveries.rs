@@ -1,0 +1,228 @@
+//! Questions to rendezvous servers: when each is asked for which overlay, and from where on. Its
+//! one writer is this file.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    time::Instant,
+};
+
+use calimero_network_primitives::{PeerId, config::RendezvousConfig};
+use rand::rngs::StdRng;
+
+use super::{
+    effect::Effect,
+    input::RendezvousFailure,
+    namespace::{Cookie, Namespace},
+    schedule::{Schedule, backoff, jittered},
+};
+
+type Key = (PeerId, Namespace);
+
+#[derive(Clone, Debug, Default)]
+struct Question {
+    /// Where the last answer of this server about this namespace ended.
+    cookie: Option<Cookie>,
+    asked: bool,
+    failures: u32,
+}
+
+/// One question per server and namespace followed, asked again and again.
+///
+/// What is asked in one round of upkeep is bounded; those that wait longest come first, so each
+/// has its turn.
+#[derive(Clone, Debug)]
+pub(super) struct Discoveries {
+    config: RendezvousConfig,
+    servers: BTreeMap<PeerId, bool>,
+    followed: BTreeSet<Namespace>,
+    questions: BTreeMap<Key, Question>,
+    /// When a question to a connected server is asked.
+    due: Schedule<Key>,
+    /// When a question asked is taken as unanswered.
+    deadlines: Schedule<Key>,
+    /// Questions that may still be asked in this round.
+    budget: u32,
+}
+
+impl Discoveries {
+    pub(super) fn new(config: RendezvousConfig, servers: impl IntoIterator<Item = PeerId>) -> Self {
+        Self {
+            config,
+            servers: servers.into_iter().map(|peer| (peer, false)).collect(),
+            followed: BTreeSet::new(),
+            questions: BTreeMap::new(),
+            due: Schedule::default(),
+            deadlines: Schedule::default(),
+            budget: config.discoveries_per_tick,
+        }
+    }
+
+    /// Asks every connected server for `namespace` at once, as far as the round allows.
+    pub(super) fn follow(&mut self, namespace: &Namespace, now: Instant) {
+        self.followed.insert(namespace.clone());
+        self.hasten(namespace, now);
+    }
+
+    pub(super) fn unfollow(&mut self, namespace: &Namespace) {
+        self.followed.remove(namespace);
+        let servers: Vec<_> = self.servers.keys().copied().collect();
+        for server in servers {
+            self.forget(&(server, namespace.clone()));
+        }
+    }
+
+    pub(super) fn server_up(&mut self, server: PeerId, now: Instant) {
+        let Some(up) = self.servers.get_mut(&server) else {
+            return;
+        };
+        *up = true;
+        for namespace in &self.followed {
+            let key = (server, namespace.clone());
+            self.questions.entry(key.clone()).or_default().asked = false;
+            self.deadlines.cancel(&key);
+            self.due.set(key, now);
+        }
+    }
+
+    /// Cookies outlive the connection: a server that has restarted says so, or starts anew.
+    pub(super) fn server_down(&mut self, server: PeerId) {
+        let Some(up) = self.servers.get_mut(&server) else {
+            return;
+        };
+        *up = false;
+        for namespace in &self.followed {
+            let key = (server, namespace.clone());
+            self.due.cancel(&key);
+            self.deadlines.cancel(&key);
+            if let Some(question) = self.questions.get_mut(&key) {
+                question.asked = false;
+            }
+        }
+    }
+
+    /// `namespace` has nobody (any more): it is asked for now.
+    pub(super) fn hasten(&mut self, namespace: &Namespace, now: Instant) {
+        if !self.followed.contains(namespace) {
+            return;
+        }
+        for (server, up) in &self.servers {
+            let key = (*server, namespace.clone());
+            let asked = self.questions.entry(key.clone()).or_default().asked;
+            if *up && !asked {
+                self.due.set(key, now);
+            }
+        }
+    }
+
+    /// An answer has come, `members` strong. Returns whether it was asked for.
+    pub(super) fn answered(
+        &mut self,
+        key: &Key,
+        members: usize,
+        cookie: Option<Cookie>,
+        alone: bool,
+        now: Instant,
+        rng: &mut StdRng,
+    ) -> bool {
+        let Some(question) = self.questions.get_mut(key) else {
+            return false;
+        };
+        if !std::mem::take(&mut question.asked) {
+            return false;
+        }
+        self.deadlines.cancel(key);
+        question.failures = 0;
+        // A cookie asks for what is new. Who is alone at the end of the list has use for the
+        // whole of it again: those that were not reached before may be reached now.
+        let at_the_end = alone && members == 0;
+        question.cookie = cookie.filter(|_| !at_the_end);
+        let wait = if alone {
+            self.config.alone_interval
+        } else {
+            self.config.interval
+        };
+        self.due.set(key.clone(), now + jittered(rng, wait));
+        true
+    }
+
+    pub(super) fn failed(
+        &mut self,
+        key: &Key,
+        why: RendezvousFailure,
+        alone: bool,
+        now: Instant,
+        rng: &mut StdRng,
+    ) {
+        let Some(question) = self.questions.get_mut(key) else {
+            return;
+        };
+        if !std::mem::take(&mut question.asked) {
+            return;
+        }
+        self.deadlines.cancel(key);
+        question.failures = question.failures.saturating_add(1);
+        let had_cookie = question.cookie.is_some();
+        if why == RendezvousFailure::InvalidCookie {
+            question.cookie = None;
+            if had_cookie {
+                self.due.set(key.clone(), now);
+                return;
+            }
+        }
+        let (min, max) = (self.config.alone_interval, self.config.interval);
+        let max = if alone {
+            min.saturating_mul(4).min(max)
+        } else {
+            max
+        };
+        let wait = backoff(rng, min.min(max), max, question.failures);
+        self.due.set(key.clone(), now + wait);
+    }
+
+    /// A new round: the budget is full again.
+    pub(super) fn refill(&mut self) {
+        self.budget = self.config.discoveries_per_tick;
+    }
+
+    /// Questions that nobody answered in time.
+    pub(super) fn pop_overdue(&mut self, now: Instant) -> Option<Key> {
+        self.deadlines.pop_due(now)
+    }
+
+    /// Asks what is due, as far as the round allows.
+    pub(super) fn ask(&mut self, now: Instant, out: &mut VecDeque<Effect>) {
+        while self.budget > 0 {
+            let Some(key) = self.due.pop_due(now) else {
+                return;
+            };
+            self.budget -= 1;
+            let question = self.questions.entry(key.clone()).or_default();
+            question.asked = true;
+            out.push_back(Effect::Discover {
+                server: key.0,
+                namespace: key.1.clone(),
+                cookie: question.cookie.clone(),
+                limit: self.config.max_answer,
+            });
+            self.deadlines.set(key, now + self.config.timeout);
+        }
+    }
+
+    /// When something is to be done; what waits for the next round is not in it.
+    pub(super) fn next(&self) -> Option<Instant> {
+        let due = self.due.next().filter(|_| self.budget > 0);
+        [due, self.deadlines.next()].into_iter().flatten().min()
+    }
+
+    /// Whether there is a time at which `key` is asked, or its question taken as unanswered.
+    #[cfg(test)]
+    pub(super) fn has_time(&self, key: &Key) -> bool {
+        self.due.contains(key) || self.deadlines.contains(key)
+    }
+
+    fn forget(&mut self, key: &Key) {
+        self.questions.remove(key);
+        self.due.cancel(key);
+        self.deadlines.cancel(key);
+    }
+}

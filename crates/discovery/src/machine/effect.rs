@@ -1,0 +1,148 @@
+//! What the machine asks its driver to do.
+
+use std::time::Duration;
+
+use calimero_network_primitives::{Multiaddr, PeerId};
+
+use super::{
+    dials::DialReason,
+    namespace::{Cookie, Namespace},
+    relays::RelayListener,
+};
+
+/// What the driver has to do, in the order given. Nothing is asked of ourselves, and nothing but
+/// [`Effect::Disconnect`] of a blocked peer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// Dial `peer` at `addresses`, the best first, unless it is connected or being dialled.
+    /// Ends with [`Input::ConnectionOpened`](super::Input::ConnectionOpened) or
+    /// [`Input::DialFailed`](super::Input::DialFailed).
+    Dial {
+        /// Whom to dial.
+        peer: PeerId,
+        /// Where it may be; never empty. Circuits lack the `/p2p/<peer>` at their end.
+        addresses: Vec<Multiaddr>,
+        /// Why.
+        reason: DialReason,
+    },
+    /// Close the relayed connections with `peer`: a direct one has been up long enough.
+    CloseRelayed {
+        /// Whom with.
+        peer: PeerId,
+    },
+    /// Close every connection with `peer`, which is blocked now.
+    Disconnect {
+        /// Whom with.
+        peer: PeerId,
+    },
+    /// Tell the Kademlia routing table where `peer` is.
+    AddRoutingAddress {
+        /// Who.
+        peer: PeerId,
+        /// Where.
+        address: Multiaddr,
+    },
+    /// Tell the Kademlia routing table that `peer` is not there.
+    RemoveRoutingAddress {
+        /// Who.
+        peer: PeerId,
+        /// Where not.
+        address: Multiaddr,
+    },
+    /// Register our external addresses at `server`. Ends with
+    /// [`Input::Registered`](super::Input::Registered) or
+    /// [`Input::RegisterFailed`](super::Input::RegisterFailed).
+    Register {
+        /// Where.
+        server: PeerId,
+        /// As a member of which overlay.
+        namespace: Namespace,
+        /// Life of the registration asked for.
+        ttl: Duration,
+    },
+    /// Take our registration back.
+    Unregister {
+        /// Where.
+        server: PeerId,
+        /// Of which overlay.
+        namespace: Namespace,
+    },
+    /// Ask `server` for members of an overlay. Ends with
+    /// [`Input::Discovered`](super::Input::Discovered) or
+    /// [`Input::DiscoverFailed`](super::Input::DiscoverFailed).
+    Discover {
+        /// Whom to ask.
+        server: PeerId,
+        /// For which overlay.
+        namespace: Namespace,
+        /// Where the last answer ended; `None` asks for all.
+        cookie: Option<Cookie>,
+        /// Registrations wanted at most.
+        limit: u32,
+    },
+    /// Listen through a relay. Ends with
+    /// [`Input::ReservationAccepted`](super::Input::ReservationAccepted), and at any time with
+    /// [`Input::RelayListenerClosed`](super::Input::RelayListenerClosed).
+    Reserve {
+        /// Names this listener in all that follows; never used again.
+        listener: RelayListener,
+        /// The relay.
+        relay: PeerId,
+        /// The complete circuit address to listen on.
+        address: Multiaddr,
+    },
+    /// Stop listening through a relay.
+    StopListening {
+        /// Which listener.
+        listener: RelayListener,
+    },
+    /// Have `address` probed. Ends with [`Input::Probed`](super::Input::Probed).
+    Probe {
+        /// One of ours.
+        address: Multiaddr,
+    },
+    /// Tell others that we are at `address`.
+    AddExternalAddress {
+        /// One of ours.
+        address: Multiaddr,
+    },
+    /// Tell others no more that we are at `address`.
+    RemoveExternalAddress {
+        /// One that was ours.
+        address: Multiaddr,
+    },
+    /// Serve probes of others (`true`), or do not (`false`): who cannot be reached is no judge.
+    ServeProbes(bool),
+    /// Say that an overlay is not followed: there are as many as may be.
+    RefuseFollow {
+        /// Which.
+        namespace: Namespace,
+    },
+    /// Save [`Machine::cache`](super::Machine::cache).
+    SaveCache,
+}
+
+impl Effect {
+    /// The peer that the effect is about or asks something of.
+    #[must_use]
+    pub fn peer(&self) -> Option<PeerId> {
+        match self {
+            Self::Dial { peer, .. }
+            | Self::CloseRelayed { peer }
+            | Self::Disconnect { peer }
+            | Self::AddRoutingAddress { peer, .. }
+            | Self::RemoveRoutingAddress { peer, .. } => Some(*peer),
+            Self::Register { server, .. }
+            | Self::Unregister { server, .. }
+            | Self::Discover { server, .. } => Some(*server),
+            Self::Reserve { relay, .. } => Some(*relay),
+            Self::StopListening { .. }
+            | Self::Probe { .. }
+            | Self::AddExternalAddress { .. }
+            | Self::RemoveExternalAddress { .. }
+            | Self::ServeProbes(_)
+            | Self::RefuseFollow { .. }
+            | Self::SaveCache => None,
+        }
+    }
+}

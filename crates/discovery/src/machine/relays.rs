@@ -1,0 +1,305 @@
+//! Slots on relays. They are kept, not asked for once: whatever ends one leads to the next. The
+//! one writer of their status is this file.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    time::Instant,
+};
+
+use calimero_network_primitives::{Multiaddr, PeerId, config::RelayConfig};
+use rand::{Rng, rngs::StdRng};
+
+use super::{
+    address::circuit_address,
+    effect::Effect,
+    schedule::{Schedule, backoff},
+};
+
+/// Names one attempt to listen through a relay, and the listener it becomes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RelayListener(pub u64);
+
+/// How a slot on a relay stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reservation {
+    /// Not asked for.
+    Idle,
+    /// Asked for.
+    Requested {
+        /// On this listener.
+        listener: RelayListener,
+    },
+    /// Granted.
+    Held {
+        /// On this listener.
+        listener: RelayListener,
+        /// Until then, unless renewed.
+        expires: Instant,
+    },
+    /// Lost, refused or unanswered; free to be asked for again at a time.
+    Resting {
+        /// That time.
+        until: Instant,
+    },
+}
+
+#[derive(Clone, Debug)]
+struct Relay {
+    addresses: Vec<Multiaddr>,
+    state: Reservation,
+    /// Where the slot is, or would be.
+    circuit: Multiaddr,
+    /// Attempts in a row that came to nothing.
+    failures: u32,
+}
+
+/// What has become of our circuit addresses.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Change {
+    Gained(PeerId, Multiaddr),
+    Lost(PeerId, Multiaddr),
+}
+
+/// The relays there are, and our slots on them.
+#[derive(Clone, Debug)]
+pub(super) struct Relays {
+    config: RelayConfig,
+    relays: BTreeMap<PeerId, Relay>,
+    listeners: BTreeMap<RelayListener, PeerId>,
+    /// Deadline, expiry or end of rest, by the state.
+    due: Schedule<PeerId>,
+    last_listener: u64,
+    wanted: bool,
+}
+
+impl Relays {
+    pub(super) fn new(
+        config: RelayConfig,
+        relays: impl IntoIterator<Item = (PeerId, Vec<Multiaddr>)>,
+    ) -> Self {
+        let mut all = Self {
+            config,
+            relays: BTreeMap::new(),
+            listeners: BTreeMap::new(),
+            due: Schedule::default(),
+            last_listener: 0,
+            wanted: false,
+        };
+        for (peer, addresses) in relays {
+            all.insert(peer, addresses);
+        }
+        all
+    }
+
+    /// `peer` is a relay, found at `addresses`.
+    pub(super) fn insert(&mut self, peer: PeerId, addresses: Vec<Multiaddr>) {
+        let Some(first) = addresses.first() else {
+            return;
+        };
+        let relay = Relay {
+            circuit: circuit_address(first, peer),
+            addresses,
+            state: Reservation::Idle,
+            failures: 0,
+        };
+        self.relays.entry(peer).or_insert(relay);
+    }
+
+    /// Slots are wanted, or not any more: then those there are, are given up.
+    pub(super) fn set_wanted(
+        &mut self,
+        wanted: bool,
+        now: Instant,
+        rng: &mut StdRng,
+        out: &mut VecDeque<Effect>,
+    ) -> Vec<Change> {
+        let mut lost = Vec::new();
+        if self.wanted && !wanted {
+            let relays: Vec<_> = self.relays.keys().copied().collect();
+            for relay in relays {
+                lost.extend(self.give_up(relay, out));
+            }
+        }
+        self.wanted = wanted;
+        self.fill(now, rng, out);
+        lost
+    }
+
+    /// A slot is granted or renewed.
+    pub(super) fn accepted(&mut self, listener: RelayListener, now: Instant) -> Option<Change> {
+        let peer = *self.listeners.get(&listener)?;
+        let relay = self.relays.get_mut(&peer)?;
+        let expires = now + self.config.lifetime;
+        let renewed = matches!(relay.state, Reservation::Held { .. });
+        relay.state = Reservation::Held { listener, expires };
+        relay.failures = 0;
+        self.due.set(peer, expires);
+        (!renewed).then(|| Change::Gained(peer, relay.circuit.clone()))
+    }
+
+    /// A listener is closed, for whatever reason. The relay rests, the next one is asked.
+    pub(super) fn closed(
+        &mut self,
+        listener: RelayListener,
+        now: Instant,
+        rng: &mut StdRng,
+        out: &mut VecDeque<Effect>,
+    ) -> Option<Change> {
+        let peer = self.listeners.remove(&listener)?;
+        let lost = self.rest(peer, now, rng);
+        self.fill(now, rng, out);
+        lost
+    }
+
+    /// A relay is connected: whatever it rested for is worth another attempt.
+    pub(super) fn relay_up(
+        &mut self,
+        peer: PeerId,
+        now: Instant,
+        rng: &mut StdRng,
+        out: &mut VecDeque<Effect>,
+    ) {
+        if let Some(relay) = self.relays.get_mut(&peer)
+            && let Reservation::Resting { .. } = relay.state
+        {
+            relay.state = Reservation::Idle;
+            self.due.cancel(&peer);
+            self.fill(now, rng, out);
+        }
+    }
+
+    /// The network has changed: no relay rests any longer.
+    pub(super) fn hasten(&mut self, now: Instant, rng: &mut StdRng, out: &mut VecDeque<Effect>) {
+        let relays: Vec<_> = self.relays.keys().copied().collect();
+        for relay in relays {
+            self.relay_up(relay, now, rng, out);
+        }
+    }
+
+    /// `peer` is no relay, or not ours to use.
+    pub(super) fn forget(
+        &mut self,
+        peer: PeerId,
+        now: Instant,
+        rng: &mut StdRng,
+        out: &mut VecDeque<Effect>,
+    ) -> Option<Change> {
+        let lost = self.give_up(peer, out);
+        self.relays.remove(&peer);
+        self.fill(now, rng, out);
+        lost
+    }
+
+    /// Ends what is overdue, and asks again where the rest is over.
+    pub(super) fn advance(
+        &mut self,
+        now: Instant,
+        rng: &mut StdRng,
+        out: &mut VecDeque<Effect>,
+    ) -> Vec<Change> {
+        let mut changes = Vec::new();
+        while let Some(peer) = self.due.pop_due(now) {
+            let Some(relay) = self.relays.get_mut(&peer) else {
+                continue;
+            };
+            match relay.state {
+                Reservation::Resting { .. } => relay.state = Reservation::Idle,
+                Reservation::Requested { listener } | Reservation::Held { listener, .. } => {
+                    self.listeners.remove(&listener);
+                    out.push_back(Effect::StopListening { listener });
+                    changes.extend(self.rest(peer, now, rng));
+                }
+                Reservation::Idle => {}
+            }
+            self.fill(now, rng, out);
+        }
+        changes
+    }
+
+    pub(super) fn next(&self) -> Option<Instant> {
+        self.due.next()
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&PeerId, &Reservation)> {
+        self.relays.iter().map(|(peer, relay)| (peer, &relay.state))
+    }
+
+    /// Whether there is a time at which something is done about `relay`.
+    #[cfg(test)]
+    pub(super) fn has_time(&self, relay: &PeerId) -> bool {
+        self.due.contains(relay)
+    }
+
+    /// Asks for slots until there are enough: the relay that failed least first, and of several
+    /// such a random one, so that nodes spread over them.
+    fn fill(&mut self, now: Instant, rng: &mut StdRng, out: &mut VecDeque<Effect>) {
+        while self.wanted && self.active() < self.config.reservations as usize {
+            let idle = self
+                .relays
+                .iter()
+                .filter(|(_, relay)| relay.state == Reservation::Idle);
+            let best = idle
+                .map(|(peer, relay)| (relay.failures, rng.random::<u32>(), *peer))
+                .min();
+            let Some((.., peer)) = best else {
+                return;
+            };
+            self.request(peer, now, out);
+        }
+    }
+
+    fn request(&mut self, peer: PeerId, now: Instant, out: &mut VecDeque<Effect>) {
+        let Some(relay) = self.relays.get_mut(&peer) else {
+            return;
+        };
+        self.last_listener += 1;
+        let listener = RelayListener(self.last_listener);
+        self.listeners.insert(listener, peer);
+        // Each attempt takes the next address: one of them may be the one that works from here.
+        let turn = relay.failures as usize % relay.addresses.len().max(1);
+        if let Some(address) = relay.addresses.get(turn) {
+            relay.circuit = circuit_address(address, peer);
+        }
+        relay.state = Reservation::Requested { listener };
+        self.due.set(peer, now + self.config.timeout);
+        out.push_back(Effect::Reserve {
+            listener,
+            relay: peer,
+            address: relay.circuit.clone(),
+        });
+    }
+
+    fn active(&self) -> usize {
+        self.listeners.len()
+    }
+
+    /// The slot on `peer` is no more, or never was.
+    fn rest(&mut self, peer: PeerId, now: Instant, rng: &mut StdRng) -> Option<Change> {
+        let relay = self.relays.get_mut(&peer)?;
+        relay.failures = relay.failures.saturating_add(1);
+        let (min, max) = (self.config.min_backoff, self.config.max_backoff);
+        let until = now + backoff(rng, min, max, relay.failures);
+        let before = std::mem::replace(&mut relay.state, Reservation::Resting { until });
+        self.due.set(peer, until);
+        matches!(before, Reservation::Held { .. })
+            .then(|| Change::Lost(peer, relay.circuit.clone()))
+    }
+
+    fn give_up(&mut self, peer: PeerId, out: &mut VecDeque<Effect>) -> Option<Change> {
+        let relay = self.relays.get_mut(&peer)?;
+        self.due.cancel(&peer);
+        match std::mem::replace(&mut relay.state, Reservation::Idle) {
+            Reservation::Idle | Reservation::Resting { .. } => None,
+            Reservation::Requested { listener } => {
+                self.listeners.remove(&listener);
+                out.push_back(Effect::StopListening { listener });
+                None
+            }
+            Reservation::Held { listener, .. } => {
+                self.listeners.remove(&listener);
+                out.push_back(Effect::StopListening { listener });
+                Some(Change::Lost(peer, relay.circuit.clone()))
+            }
+        }
+    }
+}

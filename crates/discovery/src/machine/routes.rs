@@ -1,0 +1,326 @@
+//! What the machine does with each input: which part hears of it, and which parts hear of what
+//! that part has found.
+
+use std::time::Duration;
+
+use calimero_network_primitives::{Multiaddr, PeerId};
+use rand::seq::IteratorRandom;
+
+use super::{
+    CacheEntry, Cookie, DialReason, Effect, Machine, Namespace, Path, RendezvousFailure, address,
+    without_peer,
+};
+
+/// Addresses looked at in one list a peer tells: honest lists are shorter, and what comes after
+/// costs nothing.
+const MAX_ADDRESSES_LOOKED_AT: usize = 32;
+
+// Overlays and operators.
+impl Machine {
+    pub(super) fn follow(&mut self, namespace: Namespace) {
+        if self.overlays.is_followed(&namespace) {
+            return;
+        }
+        if !self.overlays.follow(&namespace) {
+            self.out.push_back(Effect::RefuseFollow { namespace });
+            return;
+        }
+        self.registrations
+            .follow(&namespace, self.now, &mut self.out);
+        self.discoveries.follow(&namespace, self.now);
+    }
+
+    pub(super) fn unfollow(&mut self, namespace: &Namespace) {
+        if self.overlays.unfollow(namespace) {
+            self.registrations
+                .unfollow(namespace, self.now, &mut self.out);
+            self.discoveries.unfollow(namespace);
+        }
+    }
+
+    pub(super) fn block(&mut self, peer: PeerId) {
+        if peer == self.local || !self.blocked.insert(peer) {
+            return;
+        }
+        self.dials.settle(&peer);
+        self.redials.settle(&peer);
+        self.book.remove(&peer);
+        self.registrations.server_down(peer);
+        self.discoveries.server_down(peer);
+        let lost = self
+            .relays
+            .forget(peer, self.now, &mut self.rng, &mut self.out);
+        self.relays_changed(lost);
+        for namespace in self.overlays.remove(peer) {
+            self.discoveries.hasten(&namespace, self.now);
+        }
+        if self.connections.remove(&peer) {
+            self.out.push_back(Effect::Disconnect { peer });
+        }
+    }
+
+    pub(super) fn unblock(&mut self, peer: PeerId) {
+        if !self.blocked.remove(&peer) {
+            return;
+        }
+        if let Some(addresses) = self.boot.get(&peer).cloned() {
+            self.relays.insert(peer, addresses);
+            self.relays.hasten(self.now, &mut self.rng, &mut self.out);
+            self.seek_boot_node(peer);
+        }
+    }
+
+    pub(super) fn load_cache(&mut self, mut entries: Vec<CacheEntry>) {
+        entries.sort_by_key(|entry| entry.age);
+        entries.truncate(self.config.cache.max_peers as usize);
+        let dialled = self.config.cache.dialled_at_start as usize;
+        for (place, entry) in entries.into_iter().enumerate() {
+            self.learn_aged(entry.peer, &entry.addresses, entry.age);
+            if place < dialled && entry.age < self.config.book.max_age {
+                self.want(entry.peer, DialReason::Cached);
+            }
+        }
+    }
+
+    pub(super) fn network_changed(&mut self) {
+        self.redials.hasten(self.now);
+        self.prober.hasten(self.now);
+        self.relays.hasten(self.now, &mut self.rng, &mut self.out);
+    }
+
+    pub(super) fn stop(&mut self) {
+        self.registrations.stop(&mut self.out);
+        let lost = self
+            .relays
+            .set_wanted(false, self.now, &mut self.rng, &mut self.out);
+        self.relays_changed(lost);
+        self.out.push_back(Effect::SaveCache);
+        self.stopped = true;
+    }
+}
+
+// Connections and dials.
+impl Machine {
+    pub(super) fn opened(&mut self, peer: PeerId, path: Path, dialled: Option<Multiaddr>) {
+        if peer == self.local {
+            return;
+        }
+        if self.blocked.contains(&peer) {
+            self.out.push_back(Effect::Disconnect { peer });
+            return;
+        }
+        let dialled = dialled
+            .map(|address| without_peer(&address))
+            .filter(|address| address.len() <= address::MAX_ADDRESS_BYTES);
+        self.book.connected(peer, dialled.as_ref(), self.now);
+        // Whoever dialled, the peer is there: that is the end of every dial of it.
+        self.dials.settle(&peer);
+        self.redials.settle(&peer);
+        if !self.connections.opened(peer, path, self.now) {
+            return;
+        }
+        self.overlays.connected(peer);
+        if self.boot.contains_key(&peer) {
+            let (now, rng) = (self.now, &mut self.rng);
+            self.registrations.server_up(peer, now, rng, &mut self.out);
+            self.discoveries.server_up(peer, now);
+            self.relays.relay_up(peer, now, rng, &mut self.out);
+        }
+    }
+
+    pub(super) fn closed(&mut self, peer: PeerId, path: Path) {
+        if !self.connections.closed(peer, path) {
+            return;
+        }
+        // Captured first: what follows may forget them.
+        let addresses = self.book.addresses(&peer);
+        self.book.disconnected(peer, self.now);
+        for namespace in self.overlays.disconnected(peer) {
+            self.discoveries.hasten(&namespace, self.now);
+        }
+        let is_boot = self.boot.contains_key(&peer);
+        if is_boot {
+            self.registrations.server_down(peer);
+            self.discoveries.server_down(peer);
+        }
+        if is_boot || self.overlays.lacks(&peer) {
+            let (now, rng) = (self.now, &mut self.rng);
+            self.redials.lost(peer, addresses, is_boot, now, rng);
+        }
+    }
+
+    pub(super) fn dial_failed(&mut self, peer: PeerId, tried: &[Multiaddr]) {
+        if self.is_stranger(&peer) {
+            return;
+        }
+        for address in tried.iter().take(MAX_ADDRESSES_LOOKED_AT) {
+            let address = without_peer(address);
+            if self.book.dial_failed(&peer, &address) {
+                self.out
+                    .push_back(Effect::RemoveRoutingAddress { peer, address });
+            }
+        }
+        if self.dials.is_in_flight(&peer) {
+            self.dial_came_to_nothing(peer);
+        }
+    }
+
+    pub(super) fn advance_connections(&mut self) {
+        while let Some(peer) = self.connections.pop_superseded(self.now) {
+            self.out.push_back(Effect::CloseRelayed { peer });
+        }
+        while let Some(peer) = self.dials.pop_overdue(self.now) {
+            self.dial_came_to_nothing(peer);
+        }
+        while let Some(peer) = self.redials.pop_due(self.now) {
+            let infrastructure = self.boot.contains_key(&peer);
+            let reason = if infrastructure {
+                DialReason::Boot
+            } else {
+                DialReason::Lost
+            };
+            if !infrastructure && !self.overlays.lacks(&peer) {
+                self.redials.settle(&peer);
+            } else if !self.want(peer, reason) {
+                self.redials.failed(peer, self.now, &mut self.rng);
+            }
+        }
+    }
+
+    /// Queues a dial of `peer` unless there is nothing to dial. Returns whether one is pending.
+    pub(super) fn want(&mut self, peer: PeerId, reason: DialReason) -> bool {
+        if self.is_stranger(&peer) || self.connections.is_connected(&peer) {
+            return false;
+        }
+        let (pending, dropped) = self.dials.want(peer, reason);
+        if let Some(dropped) = dropped {
+            self.redials.failed(dropped, self.now, &mut self.rng);
+        }
+        pending
+    }
+
+    /// Starts as many dials as are allowed.
+    pub(super) fn start_dials(&mut self) {
+        while let Some((peer, reason)) = self.dials.start(self.now) {
+            let mut addresses = self.book.addresses(&peer);
+            for captured in self.redials.addresses(&peer) {
+                if !addresses.contains(captured) {
+                    addresses.push(captured.clone());
+                }
+            }
+            if addresses.is_empty() {
+                self.dial_came_to_nothing(peer);
+                continue;
+            }
+            self.out.push_back(Effect::Dial {
+                peer,
+                addresses,
+                reason,
+            });
+        }
+    }
+
+    fn dial_came_to_nothing(&mut self, peer: PeerId) {
+        self.dials.failed(peer, self.now);
+        self.redials.failed(peer, self.now, &mut self.rng);
+    }
+}
+
+// Peers and members.
+impl Machine {
+    pub(super) fn learn(&mut self, peer: PeerId, addresses: &[Multiaddr]) {
+        self.learn_aged(peer, addresses, Duration::ZERO);
+    }
+
+    fn learn_aged(&mut self, peer: PeerId, addresses: &[Multiaddr], age: Duration) {
+        if self.is_stranger(&peer) {
+            return;
+        }
+        let filter = self.filter;
+        let kept = addresses
+            .iter()
+            .take(MAX_ADDRESSES_LOOKED_AT)
+            .filter_map(|address| filter.accept(&peer, address))
+            .take(self.config.book.max_addresses_per_peer as usize)
+            .collect();
+        for address in self.book.learn(peer, kept, age, self.now) {
+            self.out
+                .push_back(Effect::AddRoutingAddress { peer, address });
+        }
+    }
+
+    pub(super) fn met_locally(&mut self, peer: PeerId, addresses: &[Multiaddr]) {
+        self.learn(peer, addresses);
+        self.want(peer, DialReason::Local);
+    }
+
+    pub(super) fn member_seen(&mut self, namespace: &Namespace, peer: PeerId) {
+        if self.is_stranger(&peer) {
+            return;
+        }
+        let connected = self.connections.is_connected(&peer);
+        self.overlays.add(namespace, peer, connected, &mut self.rng);
+    }
+
+    pub(super) fn member_gone(&mut self, namespace: &Namespace, peer: &PeerId) {
+        if self.overlays.remove_member(namespace, peer) {
+            self.discoveries.hasten(namespace, self.now);
+        }
+    }
+}
+
+// Rendezvous servers.
+impl Machine {
+    pub(super) fn discovered(
+        &mut self,
+        key: (PeerId, Namespace),
+        members: Vec<(PeerId, Vec<Multiaddr>)>,
+        cookie: Option<Cookie>,
+    ) {
+        let (now, told) = (self.now, members.len());
+        let alone = self.overlays.is_alone(&key.1);
+        let answered = self
+            .discoveries
+            .answered(&key, told, cookie, alone, now, &mut self.rng);
+        if !answered {
+            return;
+        }
+        // A random choice of an answer longer than asked for: nobody decides whom we look at.
+        let max = self.config.rendezvous.max_answer as usize;
+        let members = members.into_iter().choose_multiple(&mut self.rng, max);
+        let mut strangers = Vec::new();
+        for (peer, addresses) in members {
+            self.learn(peer, &addresses);
+            self.member_seen(&key.1, peer);
+            if !self.is_stranger(&peer) && !self.connections.is_connected(&peer) {
+                strangers.push(peer);
+            }
+        }
+        let lacking = self.overlays.deficit(&key.1);
+        let dialled = lacking.min(self.config.dials.max_per_answer as usize);
+        let dialled = strangers
+            .into_iter()
+            .choose_multiple(&mut self.rng, dialled);
+        for peer in dialled {
+            self.want(peer, DialReason::Member);
+        }
+    }
+
+    pub(super) fn discovery_failed(&mut self, key: &(PeerId, Namespace), why: RendezvousFailure) {
+        let alone = self.overlays.is_alone(&key.1);
+        let (now, rng) = (self.now, &mut self.rng);
+        self.discoveries.failed(key, why, alone, now, rng);
+    }
+
+    pub(super) fn advance_servers(&mut self) {
+        let now = self.now;
+        self.prober.advance(now, &mut self.rng, &mut self.out);
+        self.registrations
+            .advance(now, &mut self.rng, &mut self.out);
+        while let Some(key) = self.discoveries.pop_overdue(now) {
+            self.discovery_failed(&key, RendezvousFailure::Unavailable);
+        }
+        let changes = self.relays.advance(now, &mut self.rng, &mut self.out);
+        self.relays_changed(changes);
+    }
+}

@@ -1,0 +1,118 @@
+//! Times at which something is due, and how waits are spread.
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    hash::Hash,
+    time::{Duration, Instant},
+};
+
+use rand::{Rng, rngs::StdRng};
+
+/// One time per key, the earliest first.
+#[derive(Clone, Debug)]
+pub(super) struct Schedule<K> {
+    due: HashMap<K, Instant>,
+    order: BTreeSet<(Instant, K)>,
+}
+
+impl<K> Default for Schedule<K> {
+    fn default() -> Self {
+        Self {
+            due: HashMap::new(),
+            order: BTreeSet::new(),
+        }
+    }
+}
+
+impl<K: Clone + Hash + Ord> Schedule<K> {
+    /// Makes `key` due at `at`, whatever it was due at before.
+    pub(super) fn set(&mut self, key: K, at: Instant) {
+        self.cancel(&key);
+        self.order.insert((at, key.clone()));
+        self.due.insert(key, at);
+    }
+
+    pub(super) fn cancel(&mut self, key: &K) -> Option<Instant> {
+        let (key, at) = self.due.remove_entry(key)?;
+        self.order.remove(&(at, key));
+        Some(at)
+    }
+
+    /// The earliest time at which anything is due.
+    pub(super) fn next(&self) -> Option<Instant> {
+        self.order.first().map(|(at, _)| *at)
+    }
+
+    /// The key due longest, once, if it is due.
+    pub(super) fn pop_due(&mut self, now: Instant) -> Option<K> {
+        if self.next()? > now {
+            return None;
+        }
+        let (_, key) = self.order.pop_first()?;
+        self.due.remove(&key);
+        Some(key)
+    }
+
+    /// The key that is due first, whenever that is.
+    pub(super) fn pop_first(&mut self) -> Option<K> {
+        let (_, key) = self.order.pop_first()?;
+        self.due.remove(&key);
+        Some(key)
+    }
+
+    pub(super) fn contains(&self, key: &K) -> bool {
+        self.due.contains_key(key)
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.due.len()
+    }
+}
+
+/// `wait`, a quarter longer or shorter, so that what was lost together is not asked for together.
+pub(super) fn jittered(rng: &mut StdRng, wait: Duration) -> Duration {
+    wait.mul_f64(rng.random_range(0.75..1.25))
+}
+
+/// The wait after `attempts` attempts that failed: `min`, doubled for each after the first, at
+/// most `max`, and jittered.
+pub(super) fn backoff(rng: &mut StdRng, min: Duration, max: Duration, attempts: u32) -> Duration {
+    let factor = 1_u32
+        .checked_shl(attempts.saturating_sub(1))
+        .unwrap_or(u32::MAX);
+    jittered(rng, min.saturating_mul(factor).min(max))
+}
+
+#[cfg(test)]
+mod tests {
+    use rand::SeedableRng;
+
+    use super::*;
+
+    #[test]
+    #[expect(clippy::disallowed_methods, reason = "a test has to start somewhere")]
+    fn one_time_per_key_and_the_earliest_first() {
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let mut schedule = Schedule::default();
+        schedule.set('a', at(1));
+        schedule.set('b', at(2));
+        schedule.set('a', at(3));
+        assert_eq!((schedule.len(), schedule.next()), (2, Some(at(2))));
+        assert_eq!(schedule.pop_due(at(1)), None);
+        assert_eq!(schedule.pop_due(at(3)), Some('b'));
+        assert_eq!(schedule.pop_due(at(3)), Some('a'));
+        assert_eq!(schedule.pop_due(at(3)), None);
+    }
+
+    #[test]
+    fn backoff_doubles_up_to_its_bound() {
+        let rng = &mut StdRng::seed_from_u64(1);
+        let (min, max) = (Duration::from_secs(2), Duration::from_secs(60));
+        for (attempts, seconds) in [(0, 2), (1, 2), (2, 4), (3, 8), (6, 60), (u32::MAX, 60)] {
+            let wait = backoff(rng, min, max, attempts);
+            let middle = Duration::from_secs(seconds);
+            assert!(wait >= middle.mul_f64(0.75) && wait <= middle.mul_f64(1.25));
+        }
+    }
+}

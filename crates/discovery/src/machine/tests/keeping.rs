@@ -1,0 +1,420 @@
+//! Keeping peers: redials, relays, reachability, paths, blocked peers.
+
+use super::*;
+
+fn seconds(wanted: &[(Duration, Effect)], of: PeerId) -> Vec<f64> {
+    let times = wanted.iter().filter_map(|(at, effect)| match effect {
+        Effect::Dial { peer, .. } if *peer == of => Some(at.as_secs_f64()),
+        _ => None,
+    });
+    times.collect()
+}
+
+/// Runs for a time, failing every dial at once.
+fn wait_failing(driver: &mut Driver, time: u64) -> Vec<(Duration, Effect)> {
+    let end = driver.now + Duration::from_secs(time);
+    let mut wanted = Vec::new();
+    while let Some(at) = driver.machine.next_timeout().filter(|at| *at <= end) {
+        driver.now = at;
+        let mut effects = driver.tell(Input::Timeout);
+        while !effects.is_empty() {
+            let since = driver.now - driver.start;
+            let mut next = Vec::new();
+            for effect in &effects {
+                if let Effect::Dial {
+                    peer, addresses, ..
+                } = effect
+                {
+                    let (peer, tried) = (*peer, addresses.clone());
+                    next.extend(driver.tell(Input::DialFailed { peer, tried }));
+                }
+            }
+            wanted.extend(effects.into_iter().map(|effect| (since, effect)));
+            effects = next;
+        }
+    }
+    driver.now = end;
+    wanted
+}
+
+#[test]
+fn boot_nodes_are_dialled_at_0_5_15_30_60_s_and_then_for_ever() {
+    let mut driver = Driver::new(config());
+    driver.fail_dial(BOOT);
+    let wanted = wait_failing(&mut driver, 600);
+    let times = [vec![0.0], seconds(&wanted, peer(BOOT))].concat();
+    for (at, expected) in times.iter().zip([0.0, 5.0, 15.0, 30.0, 60.0]) {
+        assert!((at - expected).abs() <= expected / 4.0, "{times:?}");
+    }
+    let waits = times.windows(2).skip(4).map(|pair| pair[1] - pair[0]);
+    for wait in waits {
+        assert!((11.0..19.0).contains(&wait), "{times:?}");
+    }
+    assert!(times.last().is_some_and(|last| *last > 580.0));
+}
+
+#[test]
+fn a_lost_member_is_redialled_with_the_addresses_it_had() {
+    let mut driver = Driver::registered(config());
+    driver.follow(1);
+    driver.tell(Input::MemberSeen {
+        namespace: namespace(1),
+        peer: peer(5),
+    });
+    driver.connect(5);
+    let start = driver.now - driver.start;
+    let mut wanted: Vec<_> = driver
+        .disconnect(5)
+        .into_iter()
+        .map(|effect| (start, effect))
+        .collect();
+    let tried = vec![address(5)];
+    driver.tell(Input::DialFailed {
+        peer: peer(5),
+        tried,
+    });
+    wanted.extend(wait_failing(&mut driver, 75));
+    let times = seconds(&wanted, peer(5));
+    assert!(times.len() >= 5, "{times:?}");
+    // The book has given the address up after three failures, the redials have not.
+    let last = wanted.iter().rev().find_map(|(_, effect)| match effect {
+        Effect::Dial {
+            peer: p, addresses, ..
+        } if *p == peer(5) => Some(addresses.clone()),
+        _ => None,
+    });
+    assert_eq!(last, Some(vec![address(5)]));
+    assert_eq!(driver.machine.book.addresses(&peer(5)), []);
+}
+
+#[test]
+fn closes_in_a_wave_are_all_redialled_within_the_bound_of_dials() {
+    let mut driver = Driver::registered(DiscoveryConfig {
+        dials: calimero_network_primitives::config::DialsConfig {
+            members_target: 300,
+            ..Default::default()
+        },
+        rendezvous: calimero_network_primitives::config::RendezvousConfig {
+            max_members: 400,
+            ..Default::default()
+        },
+        ..config()
+    });
+    driver.follow(1);
+    for number in 10..210 {
+        driver.tell(Input::MemberSeen {
+            namespace: namespace(1),
+            peer: peer(number),
+        });
+        driver.connect(number);
+    }
+    let mut seen = BTreeSet::new();
+    let mut open = BTreeSet::new();
+    let mut take = |driver: &mut Driver, effects: Vec<Effect>| {
+        open.extend(dialled(&effects));
+        assert!(open.len() <= 64);
+        seen.extend(dialled(&effects));
+        if let Some(peer) = open.pop_first() {
+            let tried = vec![];
+            return driver.tell(Input::DialFailed { peer, tried });
+        }
+        Vec::new()
+    };
+    for number in 10..210 {
+        let mut effects = driver.disconnect(number);
+        while !effects.is_empty() {
+            effects = take(&mut driver, effects);
+        }
+    }
+    for _ in 0..400 {
+        let mut effects = driver.tell(Input::Timeout);
+        driver.now += Duration::from_millis(20);
+        for _ in 0..4 {
+            effects = take(&mut driver, effects);
+        }
+    }
+    assert_eq!(seen.iter().filter(|p| **p != peer(BOOT)).count(), 200);
+}
+
+#[test]
+fn a_change_of_the_network_tries_whatever_waits_at_once() {
+    let mut driver = Driver::new(config());
+    driver.fail_dial(BOOT);
+    driver.fail_dial(SECOND_BOOT);
+    wait_failing(&mut driver, 300);
+    let effects = driver.tell(Input::NetworkChanged);
+    assert_eq!(dialled(&effects), [peer(BOOT), peer(SECOND_BOOT)]);
+}
+
+/// A machine that nobody reaches, and the slots it asks for.
+fn unreachable(config: DiscoveryConfig) -> (Driver, Vec<(RelayListener, PeerId, Multiaddr)>) {
+    let mut driver = Driver::new(config);
+    driver.connect(BOOT);
+    driver.connect(SECOND_BOOT);
+    driver.follow(1);
+    driver.tell(Input::AddressCandidate(address(LOCAL)));
+    let effects = driver.tell(Input::Probed {
+        address: address(LOCAL),
+        server: peer(BOOT),
+        outcome: ProbeOutcome::NotReached,
+    });
+    (driver, reservations(&effects))
+}
+
+fn close(driver: &mut Driver, listener: RelayListener) -> Vec<Effect> {
+    driver.tell(Input::RelayListenerClosed { listener })
+}
+
+#[test]
+fn slots_are_asked_for_with_complete_circuit_addresses_once_unreachable() {
+    let (driver, asked) = unreachable(config());
+    assert_eq!(asked.len(), 2);
+    for (_, relay, circuit) in asked {
+        let number = if relay == peer(BOOT) {
+            BOOT
+        } else {
+            SECOND_BOOT
+        };
+        assert_eq!(circuit, circuit_address(&address(number), relay));
+    }
+    assert_eq!(
+        driver.machine.status().reachability,
+        Reachability::Unreachable
+    );
+}
+
+#[test]
+fn a_slot_gained_is_an_address_and_registered_and_a_slot_lost_is_withdrawn() {
+    let (mut driver, asked) = unreachable(config());
+    let (listener, _, circuit) = asked[0].clone();
+    let effects = driver.tell(Input::ReservationAccepted { listener });
+    let address = circuit.clone();
+    assert_eq!(effects[0], Effect::AddExternalAddress { address });
+    assert_eq!(registers(&effects).len(), 2);
+    // The second slot of two, then the first is closed without a word about addresses.
+    driver.tell(Input::ReservationAccepted {
+        listener: asked[1].0,
+    });
+    let effects = close(&mut driver, listener);
+    let address = circuit;
+    assert!(effects.contains(&Effect::RemoveExternalAddress { address }));
+    let external = driver.machine.status().external_addresses;
+    assert_eq!(external.len(), 1);
+}
+
+#[test]
+fn a_slot_lost_denied_expired_or_unanswered_is_asked_for_again() {
+    // Denied.
+    let (mut driver, asked) = unreachable(config());
+    let (listener, relay, _) = asked[0].clone();
+    assert_eq!(reservations(&close(&mut driver, listener)), []);
+    let again = reservations(&driver.wait_s(3));
+    assert!(again.iter().any(|(l, r, _)| *r == relay && *l != listener));
+    // Events of the old listener mean nothing to the new one.
+    assert_eq!(close(&mut driver, listener), []);
+
+    // Unanswered, then lost after it was held.
+    let (mut driver, asked) = unreachable(config());
+    let (listener, relay, _) = asked[0].clone();
+    driver.tell(Input::ReservationAccepted {
+        listener: asked[1].0,
+    });
+    let effects = driver.wait_s(50);
+    assert!(effects.contains(&Effect::StopListening { listener }));
+    let again = reservations(&effects);
+    let (listener, ..) = again.iter().find(|(_, r, _)| *r == relay).unwrap().clone();
+    driver.tell(Input::ReservationAccepted { listener });
+    close(&mut driver, listener);
+    let again = reservations(&driver.wait_s(3));
+    assert_eq!(again.len(), 1);
+
+    // Expired: never renewed.
+    let listener = again[0].0;
+    driver.tell(Input::ReservationAccepted { listener });
+    let effects = driver.wait_s(66 * 60);
+    assert!(effects.contains(&Effect::StopListening { listener }));
+    assert!(reservations(&effects).iter().any(|(_, r, _)| *r == relay));
+}
+
+#[test]
+fn the_next_relay_is_asked_at_once_and_the_lost_one_backs_off() {
+    let mut config = config();
+    config.relay.reservations = 1;
+    let (mut driver, asked) = unreachable(config);
+    assert_eq!(asked.len(), 1);
+    let next = reservations(&close(&mut driver, asked[0].0));
+    assert_eq!(next.len(), 1);
+    assert_ne!(next[0].1, asked[0].1);
+    let mut requests = 0;
+    for _ in 0..600 {
+        for (listener, ..) in reservations(&driver.wait_s(1)) {
+            requests += 1;
+            close(&mut driver, listener);
+        }
+        for (listener, ..) in &next {
+            close(&mut driver, *listener);
+        }
+    }
+    // Doubling from 2 s to 60 s, two relays: some thirty in ten minutes, not six hundred.
+    assert!((16..60).contains(&requests), "{requests}");
+}
+
+#[test]
+fn a_relay_that_returns_is_asked_at_once() {
+    let (mut driver, asked) = unreachable(config());
+    let (listener, relay, _) = asked
+        .iter()
+        .find(|(_, r, _)| *r == peer(BOOT))
+        .unwrap()
+        .clone();
+    driver.tell(Input::ReservationAccepted { listener });
+    close(&mut driver, listener);
+    driver.disconnect(BOOT);
+    let effects = driver.connect(BOOT);
+    assert_eq!(reservations(&effects)[0].1, relay);
+}
+
+#[test]
+fn a_node_nobody_probes_takes_a_relay_after_a_while() {
+    let mut driver = Driver::new(config());
+    driver.connect(BOOT);
+    assert_eq!(reservations(&driver.wait_s(14)), []);
+    assert_eq!(reservations(&driver.wait_s(8)).len(), 2);
+}
+
+#[test]
+fn a_configured_address_is_reachable_at_once_and_takes_no_relay() {
+    let mut driver = Driver::registered(config());
+    let why = ReachableBecause::Configured;
+    let status = driver.machine.status();
+    assert_eq!(status.reachability, Reachability::Reachable { why });
+    driver.tell(Input::AddressCandidate(address(9)));
+    let effects = driver.wait_s(3600);
+    assert_eq!(reservations(&effects), []);
+    assert!(!effects.iter().any(|e| matches!(e, Effect::Probe { .. })));
+}
+
+#[test]
+fn becoming_reachable_gives_slots_up_and_serves_probes() {
+    let (mut driver, asked) = unreachable(config());
+    let (listener, _, circuit) = asked[0].clone();
+    driver.tell(Input::ReservationAccepted { listener });
+    let effects = driver.tell(Input::Probed {
+        address: address(LOCAL),
+        server: peer(BOOT),
+        outcome: ProbeOutcome::Reached,
+    });
+    assert!(effects.contains(&Effect::AddExternalAddress {
+        address: address(LOCAL)
+    }));
+    assert!(effects.contains(&Effect::StopListening { listener }));
+    assert!(effects.contains(&Effect::RemoveExternalAddress { address: circuit }));
+    assert!(effects.contains(&Effect::ServeProbes(true)));
+}
+
+#[test]
+fn addresses_are_retested_with_backoff_and_lost_after_two_failures() {
+    let mut driver = Driver::new(config());
+    driver.tell(Input::AddressCandidate(address(LOCAL)));
+    let probe = |driver: &mut Driver, outcome| {
+        driver.tell(Input::Probed {
+            address: address(LOCAL),
+            server: peer(BOOT),
+            outcome,
+        })
+    };
+    let mut waits = Vec::new();
+    for _ in 0..8 {
+        probe(&mut driver, ProbeOutcome::NotReached);
+        let asked = driver.now;
+        loop {
+            let effects = driver.wait_s(1);
+            if effects.iter().any(|e| matches!(e, Effect::Probe { .. })) {
+                break;
+            }
+        }
+        waits.push((driver.now - asked).as_secs());
+    }
+    assert!((22..=39).contains(&waits[0]), "{waits:?}");
+    assert!((45..=76).contains(&waits[1]), "{waits:?}");
+    assert!((674..=1126).contains(&waits[7]), "{waits:?}");
+
+    probe(&mut driver, ProbeOutcome::Reached);
+    probe(&mut driver, ProbeOutcome::NotReached);
+    let why = driver.machine.status().reachability;
+    assert!(matches!(why, Reachability::Reachable { .. }));
+    let effects = probe(&mut driver, ProbeOutcome::NotReached);
+    assert!(effects.contains(&Effect::RemoveExternalAddress {
+        address: address(LOCAL)
+    }));
+    assert_eq!(
+        driver.machine.status().reachability,
+        Reachability::Unreachable
+    );
+}
+
+#[test]
+fn a_relayed_connection_is_closed_once_a_direct_one_is_up() {
+    let mut driver = Driver::new(config());
+    let open = |path| Input::ConnectionOpened {
+        peer: peer(5),
+        path,
+        dialled: None,
+    };
+    driver.tell(open(Path::Relayed));
+    assert_eq!(driver.machine.path(&peer(5)), Some(Path::Relayed));
+    driver.tell(open(Path::Direct));
+    assert_eq!(driver.machine.path(&peer(5)), Some(Path::Direct));
+    let effects = driver.wait_s(11);
+    assert!(effects.contains(&Effect::CloseRelayed { peer: peer(5) }));
+}
+
+#[test]
+fn a_blocked_peer_is_disconnected_and_left_alone() {
+    let mut driver = Driver::registered(config());
+    driver.follow(1);
+    driver.tell(Input::MemberSeen {
+        namespace: namespace(1),
+        peer: peer(5),
+    });
+    driver.connect(5);
+    let effects = driver.tell(Input::Block(peer(5)));
+    assert!(effects.contains(&Effect::Disconnect { peer: peer(5) }));
+    driver.disconnect(5);
+    driver.tell(Input::Block(peer(BOOT)));
+    driver.answer(SECOND_BOOT, 1, &[5], 1);
+    for effect in driver.wait_s(600) {
+        let of = effect.peer();
+        assert!(of != Some(peer(5)) && of != Some(peer(BOOT)), "{effect:?}");
+    }
+    let effects = driver.tell(Input::Unblock(peer(BOOT)));
+    let effects = [effects, driver.wait_s(1)].concat();
+    assert!(dialled(&effects).contains(&peer(BOOT)));
+}
+
+#[test]
+fn a_lost_peer_driven_out_of_the_queue_has_another_turn() {
+    let mut config = config();
+    config.dials.max_in_flight = 1;
+    config.dials.max_queued = 1;
+    let mut driver = Driver::registered(config);
+    driver.follow(1);
+    for number in 10..15 {
+        driver.tell(Input::MemberSeen {
+            namespace: namespace(1),
+            peer: peer(number),
+        });
+        driver.connect(number);
+    }
+    for number in 10..15 {
+        driver.disconnect(number);
+    }
+    // More urgent than the member that waits, it takes its place.
+    driver.disconnect(BOOT);
+    driver.wait_s(1);
+    assert_eq!(driver.machine.redials.len(), 6);
+    for lost in driver.machine.redials.peers() {
+        let pending = driver.machine.dials.is_pending(lost);
+        assert!(pending || driver.machine.redials.is_waiting(lost));
+    }
+}

@@ -1,0 +1,109 @@
+//! What the machine does with what it hears of our own addresses and slots.
+
+use calimero_network_primitives::{Multiaddr, PeerId};
+
+use super::{
+    AddressSource, Effect, Machine, ProbeOutcome, Reachability, RelayListener, is_circuit,
+    reachability, relays, without_peer,
+};
+
+impl Machine {
+    pub(super) fn address_candidate(&mut self, address: &Multiaddr) {
+        // Who is vouched for is not probed, and a circuit says nothing about us.
+        if !self.config.external.is_empty() || is_circuit(address) {
+            return;
+        }
+        if let Some(address) = self.filter.accept(&self.local, address) {
+            self.prober.add(address, self.now);
+            self.prober.advance(self.now, &mut self.rng, &mut self.out);
+        }
+    }
+
+    pub(super) fn address_gone(&mut self, address: &Multiaddr) {
+        let address = without_peer(address);
+        if self.prober.remove(&address) {
+            self.probe_changed(&address, reachability::Change::Lost);
+        }
+    }
+
+    pub(super) fn probed(&mut self, address: &Multiaddr, server: PeerId, outcome: ProbeOutcome) {
+        // A blocked peer's word counts for nothing, nor does our own.
+        let outcome = if self.is_stranger(&server) {
+            ProbeOutcome::NotTried
+        } else {
+            outcome
+        };
+        let address = without_peer(address);
+        let (now, rng) = (self.now, &mut self.rng);
+        if let Some(change) = self.prober.probed(&address, server, outcome, now, rng) {
+            self.probe_changed(&address, change);
+        }
+        self.reconsider_reachability();
+    }
+
+    fn probe_changed(&mut self, address: &Multiaddr, change: reachability::Change) {
+        let (source, out) = (AddressSource::Probed, &mut self.out);
+        let changed = match change {
+            reachability::Change::Gained => self.externals.add(address, source, out),
+            reachability::Change::Lost => self.externals.remove(address, source, out),
+        };
+        if changed {
+            self.externals_changed();
+        }
+        self.reconsider_reachability();
+    }
+
+    /// Takes relays where nobody reaches us otherwise, and serves probes where somebody does.
+    pub(super) fn reconsider_reachability(&mut self) {
+        let (reachable, unreachable) = match self.prober.reachability() {
+            Reachability::Reachable { .. } => (true, false),
+            Reachability::Unreachable => (false, true),
+            Reachability::Unknown => (false, self.now >= self.patience_ends),
+        };
+        let (now, rng) = (self.now, &mut self.rng);
+        let changes = self.relays.set_wanted(unreachable, now, rng, &mut self.out);
+        self.relays_changed(changes);
+        if reachable != self.serves_probes {
+            self.serves_probes = reachable;
+            self.out.push_back(Effect::ServeProbes(reachable));
+        }
+    }
+
+    pub(super) fn reservation_accepted(&mut self, listener: RelayListener) {
+        let change = self.relays.accepted(listener, self.now);
+        self.relays_changed(change);
+    }
+
+    pub(super) fn relay_listener_closed(&mut self, listener: RelayListener) {
+        let (now, rng) = (self.now, &mut self.rng);
+        let change = self.relays.closed(listener, now, rng, &mut self.out);
+        self.relays_changed(change);
+    }
+
+    /// Addresses through a relay come and go with the slot on it.
+    pub(super) fn relays_changed(&mut self, changes: impl IntoIterator<Item = relays::Change>) {
+        let mut changed = false;
+        for change in changes {
+            let out = &mut self.out;
+            changed |= match change {
+                relays::Change::Gained(relay, circuit) => {
+                    self.externals
+                        .add(&circuit, AddressSource::Relay(relay), out)
+                }
+                relays::Change::Lost(relay, circuit) => {
+                    self.externals
+                        .remove(&circuit, AddressSource::Relay(relay), out)
+                }
+            };
+        }
+        if changed {
+            self.externals_changed();
+        }
+    }
+
+    pub(super) fn externals_changed(&mut self) {
+        let any = !self.externals.is_empty();
+        self.registrations
+            .addresses_changed(any, self.now, &mut self.out);
+    }
+}
