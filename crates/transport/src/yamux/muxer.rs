@@ -10,10 +10,12 @@ use std::{
         atomic::{AtomicUsize, Ordering},
     },
     task::{Context, Poll, Waker},
+    time::Duration,
 };
 
 use calimero_network_primitives::{config::YamuxConfig, limits::YAMUX_INITIAL_WINDOW_BYTES};
-use futures::{AsyncRead, AsyncWrite, ready, task::AtomicWaker};
+use futures::{AsyncRead, AsyncWrite, FutureExt as _, ready, task::AtomicWaker};
+use futures_timer::Delay;
 use libp2p_core::muxing::{StreamMuxer, StreamMuxerEvent};
 
 use super::{
@@ -36,6 +38,11 @@ const MAX_STREAMS_A_POLL: usize = 128;
 /// Slices shorter than this are written as one frame, in bytes. The copy costs less than
 /// another header, and is made on the stack.
 const JOIN_BYTES: usize = 4 * 1024;
+
+/// Time for a connection to be closed in good order: what was written and not sent goes out
+/// first. A peer that has vanished takes nothing, and the kernel would go on asking it for a
+/// quarter of an hour; a second is a round trip of any path, with two packets lost.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Why a Yamux connection ended.
 #[derive(Debug, thiserror::Error)]
@@ -61,6 +68,8 @@ pub(crate) struct Muxer<S> {
     inbound_waker: Option<Waker>,
     slots: Arc<Slots>,
     end: End,
+    /// Runs from the moment a close begins.
+    close_deadline: Option<Delay>,
     link: Arc<Link>,
 }
 
@@ -84,6 +93,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Muxer<S> {
             inbound_waker: None,
             slots: Arc::new(Slots::new(config.max_streams)),
             end: End::default(),
+            close_deadline: None,
             link,
         }
     }
@@ -148,7 +158,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> StreamMuxer for Muxer<S> {
 
     fn poll_close(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
         let this = self.get_mut();
-        let closed = ready!(this.connection.poll_close(cx));
+        let deadline = this
+            .close_deadline
+            .get_or_insert_with(|| Delay::new(CLOSE_TIMEOUT));
+        let closed = match this.connection.poll_close(cx) {
+            Poll::Ready(closed) => closed,
+            Poll::Pending => {
+                ready!(deadline.poll_unpin(cx));
+                Err(io::Error::from(io::ErrorKind::TimedOut).into())
+            }
+        };
         this.end.come();
         Poll::Ready(closed.map_err(MuxerError))
     }
