@@ -8,3 +8,6 @@ pub(crate) use self::muxer::Muxer;
 
 /// The protocol name that both sides agree on.
 pub(crate) const PROTOCOL: &str = "/yamux/1.0.0";
+
+#[cfg(test)]
+mod tests;

@@ -1,7 +1,6 @@
 //! The stream against the buffered interface of `rustls`, and against what may go wrong.
 
 mod hostile;
-mod pipe;
 
 use std::{io, net::Ipv4Addr, sync::Arc};
 
@@ -13,9 +12,11 @@ use libp2p_identity::Keypair;
 use proptest::prelude::*;
 use rustls::pki_types::{IpAddr, ServerName};
 
-use self::pipe::{Pipe, pipe};
 use super::{HandshakeError, TlsStream};
-use crate::crypto::Crypto;
+use crate::{
+    crypto::Crypto,
+    pipe::{Pipe, pipe},
+};
 
 trait Stream: AsyncRead + AsyncWrite + Unpin {}
 impl<S: AsyncRead + AsyncWrite + Unpin> Stream for S {}

@@ -21,7 +21,7 @@ struct Lane {
 
 /// One end of a byte stream.
 #[derive(Debug)]
-pub(super) struct Pipe {
+pub(crate) struct Pipe {
     incoming: Arc<Mutex<Lane>>,
     outgoing: Arc<Mutex<Lane>>,
     capacity: usize,
@@ -31,7 +31,7 @@ pub(super) struct Pipe {
 
 /// Two ends. Each read and write moves at most the next of `steps`, which repeat, and
 /// `capacity` bytes lie between.
-pub(super) fn pipe(capacity: usize, steps: &[usize]) -> (Pipe, Pipe) {
+pub(crate) fn pipe(capacity: usize, steps: &[usize]) -> (Pipe, Pipe) {
     let (a, b) = (Arc::default(), Arc::default());
     let end = |incoming: &Arc<_>, outgoing: &Arc<_>| Pipe {
         incoming: Arc::clone(incoming),
@@ -45,6 +45,12 @@ pub(super) fn pipe(capacity: usize, steps: &[usize]) -> (Pipe, Pipe) {
 
 fn lock(lane: &Mutex<Lane>) -> MutexGuard<'_, Lane> {
     lane.lock().unwrap()
+}
+
+fn wake(waker: &mut Option<Waker>) {
+    if let Some(waker) = waker.take() {
+        waker.wake();
+    }
 }
 
 impl Pipe {
@@ -70,7 +76,7 @@ impl AsyncRead for Pipe {
         for (to, from) in out.iter_mut().zip(lane.bytes.drain(..count)) {
             *to = from;
         }
-        lane.writer.take().map(Waker::wake);
+        wake(&mut lane.writer);
         Poll::Ready(Ok(count))
     }
 }
@@ -92,7 +98,7 @@ impl AsyncWrite for Pipe {
             return Poll::Pending;
         }
         lane.bytes.extend(&data[..count]);
-        lane.reader.take().map(Waker::wake);
+        wake(&mut lane.reader);
         Poll::Ready(Ok(count))
     }
 
@@ -103,7 +109,7 @@ impl AsyncWrite for Pipe {
     fn poll_close(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
         let mut lane = lock(&self.outgoing);
         lane.closed = true;
-        lane.reader.take().map(Waker::wake);
+        wake(&mut lane.reader);
         Poll::Ready(Ok(()))
     }
 }
@@ -113,8 +119,8 @@ impl Drop for Pipe {
         for lane in [&self.incoming, &self.outgoing] {
             let mut lane = lock(lane);
             lane.closed = true;
-            lane.reader.take().map(Waker::wake);
-            lane.writer.take().map(Waker::wake);
+            wake(&mut lane.reader);
+            wake(&mut lane.writer);
         }
     }
 }

@@ -1,0 +1,234 @@
+//! The muxer against a peer written by hand, frame by frame.
+
+use std::{future::Future, time::Duration};
+
+use calimero_network_primitives::config::YamuxConfig;
+use futures::{
+    AsyncRead, AsyncReadExt, AsyncWriteExt,
+    future::{join, poll_fn},
+};
+use libp2p_core::muxing::StreamMuxer;
+use std::pin::Pin;
+
+use super::{Muxer, muxer::Stream};
+use crate::{
+    link::{Links, MuxerKind, SecurityKind, TransportKind},
+    pipe::{Pipe, pipe},
+};
+
+const DATA: u8 = 0;
+const WINDOW_UPDATE: u8 = 1;
+const PING: u8 = 2;
+const GO_AWAY: u8 = 3;
+const SYN: u16 = 1;
+const ACK: u16 = 2;
+const FIN: u16 = 4;
+const RST: u16 = 8;
+const INITIAL_WINDOW: u32 = 256 * 1024;
+
+/// A received header.
+#[derive(Debug)]
+struct Header {
+    kind: u8,
+    flags: u16,
+    stream: u32,
+    length: u32,
+}
+
+/// The dialling side, made of bytes.
+struct Raw(Pipe);
+
+impl Raw {
+    async fn send(&mut self, kind: u8, flags: u16, stream: u32, length: u32, body: &[u8]) {
+        let mut header = vec![0, kind];
+        header.extend(flags.to_be_bytes());
+        header.extend(stream.to_be_bytes());
+        header.extend(length.to_be_bytes());
+        self.0.write_all(&header).await.unwrap();
+        self.0.write_all(body).await.unwrap();
+    }
+
+    async fn data(&mut self, flags: u16, stream: u32, body: &[u8]) {
+        let length = u32::try_from(body.len()).unwrap();
+        self.send(DATA, flags, stream, length, body).await;
+    }
+
+    /// The next header; bodies are skipped.
+    async fn header(&mut self) -> Header {
+        let mut bytes = [0; 12];
+        self.0.read_exact(&mut bytes).await.unwrap();
+        let word = |at: usize| u32::from_be_bytes(bytes[at..at + 4].try_into().unwrap());
+        let header = Header {
+            kind: bytes[1],
+            flags: u16::from_be_bytes([bytes[2], bytes[3]]),
+            stream: word(4),
+            length: word(8),
+        };
+        if header.kind == DATA {
+            let mut body = vec![0; header.length as usize];
+            self.0.read_exact(&mut body).await.unwrap();
+        }
+        header
+    }
+}
+
+fn muxer(config: &YamuxConfig) -> (Raw, Muxer<Pipe>) {
+    let (a, b) = pipe(64 * 1024 * 1024, &[usize::MAX]);
+    let meter = Links::default().meter(TransportKind::Memory);
+    let link = meter.link(SecurityKind::Noise, MuxerKind::Yamux);
+    (Raw(a), Muxer::new(b, config, ::yamux::Mode::Server, link))
+}
+
+async fn inbound(muxer: &mut Muxer<Pipe>) -> Stream {
+    poll_fn(|cx| Pin::new(&mut *muxer).poll_inbound(cx))
+        .await
+        .unwrap()
+}
+
+/// Runs `future` while the muxer makes progress and does not end.
+async fn drive<F: Future>(muxer: &mut Muxer<Pipe>, future: F) -> F::Output {
+    futures::pin_mut!(future);
+    let driven = poll_fn(|cx| {
+        if let std::task::Poll::Ready(end) = Pin::new(&mut *muxer).poll(cx) {
+            panic!("the connection ended: {end:?}");
+        }
+        future.as_mut().poll(cx)
+    });
+    tokio::time::timeout(Duration::from_secs(60), driven)
+        .await
+        .unwrap()
+}
+
+async fn read(stream: &mut (impl AsyncRead + Unpin), length: usize) {
+    let mut piece = vec![0; 100_000];
+    let mut left = length;
+    while left > 0 {
+        let most = left.min(piece.len());
+        let count = stream.read(&mut piece[..most]).await.unwrap();
+        assert!(count > 0);
+        left -= count;
+    }
+}
+
+#[tokio::test]
+async fn a_frame_of_the_whole_first_window_is_taken_unasked() {
+    let (mut raw, mut muxer) = muxer(&YamuxConfig::default());
+    let body = vec![1; INITIAL_WINDOW as usize];
+    raw.data(SYN | FIN, 1, &body).await;
+    let mut stream = inbound(&mut muxer).await;
+    let mut received = Vec::new();
+    drive(&mut muxer, stream.read_to_end(&mut received))
+        .await
+        .unwrap();
+    assert!(received == body);
+}
+
+#[tokio::test]
+async fn frames_of_the_whole_window_are_taken_as_it_grows_beyond_a_mebibyte() {
+    let (mut raw, mut muxer) = muxer(&YamuxConfig::default());
+    raw.data(SYN, 1, b"!").await;
+    let mut stream = inbound(&mut muxer).await;
+    let mut largest = 0;
+    let mut total = 1usize;
+    let (sent, received) = futures::channel::oneshot::channel::<usize>();
+    let peer = async {
+        let mut window = INITIAL_WINDOW - 1;
+        while largest < 2 * 1024 * 1024 {
+            if window > 0 {
+                raw.data(0, 1, &vec![2; window as usize]).await;
+                largest = largest.max(window);
+                total += window as usize;
+                window = 0;
+            }
+            let header = raw.header().await;
+            match header.kind {
+                WINDOW_UPDATE => window += header.length,
+                PING if header.flags & ACK == 0 => {
+                    // A long path: the muxer grows windows to what it takes to fill one.
+                    tokio::time::sleep(Duration::from_millis(300)).await;
+                    raw.send(PING, ACK, 0, header.length, &[]).await;
+                }
+                _ => panic!("{header:?}"),
+            }
+        }
+        raw.data(FIN, 1, &[]).await;
+        sent.send(total).unwrap();
+        raw
+    };
+    let reading = async {
+        let mut seen = 0;
+        let mut piece = vec![0; 100_000];
+        loop {
+            match stream.read(&mut piece).await.unwrap() {
+                0 => return seen,
+                count => seen += count,
+            }
+        }
+    };
+    let (_raw, seen) = drive(&mut muxer, join(peer, reading)).await;
+    assert_eq!(seen, received.await.unwrap());
+    assert!(largest > 1024 * 1024);
+}
+
+#[tokio::test]
+async fn a_frame_beyond_the_window_ends_the_connection() {
+    let (mut raw, mut muxer) = muxer(&YamuxConfig::default());
+    raw.data(SYN, 1, &vec![1; INITIAL_WINDOW as usize + 1])
+        .await;
+    let _stream = inbound(&mut muxer).await;
+    let told = async {
+        loop {
+            let header = raw.header().await;
+            if header.kind == GO_AWAY {
+                return header.length;
+            }
+        }
+    };
+    // Protocol error, by the specification.
+    assert_eq!(drive(&mut muxer, told).await, 1);
+}
+
+#[tokio::test]
+async fn a_claimed_length_costs_no_memory_and_a_cut_frame_is_an_error() {
+    let (mut raw, mut muxer) = muxer(&YamuxConfig::default());
+    raw.send(DATA, SYN, 1, u32::MAX, b"only this").await;
+    drop(raw);
+    let end = poll_fn(|cx| Pin::new(&mut muxer).poll(cx)).await;
+    assert!(end.is_err());
+}
+
+#[tokio::test]
+async fn streams_beyond_the_limit_are_reset_one_by_one() {
+    let config = YamuxConfig {
+        max_streams: 10,
+        ..YamuxConfig::default()
+    };
+    let (mut raw, mut muxer) = muxer(&config);
+    for stream in 0..15 {
+        raw.data(SYN, 2 * stream + 1, b"hello").await;
+    }
+    let mut kept = Vec::new();
+    for _ in 0..10 {
+        kept.push(inbound(&mut muxer).await);
+    }
+    let told = async {
+        let mut refused = Vec::new();
+        while refused.len() < 5 {
+            let header = raw.header().await;
+            if header.flags & RST != 0 {
+                refused.push(header.stream);
+            }
+        }
+        refused.sort_unstable();
+        refused
+    };
+    assert_eq!(drive(&mut muxer, told).await, [21, 23, 25, 27, 29]);
+    // Room again once one is dropped.
+    drop(kept.pop());
+    raw.data(SYN, 31, b"hello").await;
+    let mut stream = inbound(&mut muxer).await;
+    drive(&mut muxer, read(&mut stream, 5)).await;
+    for stream in &mut kept {
+        drive(&mut muxer, read(stream, 5)).await;
+    }
+}
