@@ -12,6 +12,7 @@
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
+    clippy::panic,
     clippy::print_stdout,
     reason = "a measuring program ends at the first surprise"
 )]
@@ -43,7 +44,7 @@ fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         ["listen", kind, runtime] => block_on(runtime, listen(kind)),
-        ["dial", kind, runtime, direction, mib, ref address] => {
+        ["dial", kind, runtime, direction, mib, address] => {
             let address = address.parse().expect("an address");
             let bytes = mib.parse::<usize>().expect("a number") * MIB;
             block_on(runtime, dial(kind, direction == "up", bytes, address));

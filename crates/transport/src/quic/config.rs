@@ -26,7 +26,12 @@ pub(super) const MAX_UDP_PAYLOAD_BYTES: u16 = 65_527;
 /// less 48 of IPv6 and UDP.
 const PATH_MTU_BYTES: u16 = 1_452;
 
-/// UDP payload used on loopback from the first packet on, in bytes.
+/// Largest UDP payload probed for on loopback, in bytes.
+///
+/// `quinn` hands the kernel up to ten datagrams at once, which together must fit the 65,507 bytes
+/// of one UDP datagram over IPv4: above a tenth of that the kernel refuses full batches and they
+/// count as lost. Measured: 1.0 to 1.5 CPU seconds a GiB instead of 2.2 to 3.4 with
+/// [`PATH_MTU_BYTES`], and 2.4 to 3.1 with 9000.
 const LOOPBACK_MTU_BYTES: u16 = 6_500;
 
 /// Connections that sent their first packet and are not accepted yet, at most: as many as TCP

@@ -17,7 +17,7 @@ fn port(address: &Multiaddr) -> u16 {
 
 async fn failure(dialer: &mut Node, address: &Multiaddr) -> io::Error {
     let dial = dialer.dial_out(address);
-    within(dial).await.err().expect("the dial must fail")
+    within(dial).await.expect_err("the dial must fail")
 }
 
 #[tokio::test]
@@ -29,7 +29,7 @@ async fn another_peer_answers() {
         let dial = dialer.dial_out(&with_peer(&address, other));
         let (dialled, (_, accepted)) = futures::join!(within(dial), listener.accept());
 
-        let error = dialled.err().expect("the dial must fail");
+        let error = dialled.expect_err("the dial must fail");
         match ours(&error) {
             Error::WrongPeer(wrong) => {
                 assert_eq!((wrong.expected, wrong.found), (other, listener.peer));
@@ -129,7 +129,7 @@ async fn a_client_without_application_protocol_is_refused() {
         .expect("begins");
     let (dialled, (_, accepted)) = futures::join!(within(connecting), listener.accept());
     assert!(dialled.is_err());
-    let error = accepted.err().expect("must be refused");
+    let error = accepted.expect_err("must be refused");
     assert!(
         matches!(ours(&error), Error::Tls { alert: 120, .. }),
         "{error}"

@@ -17,7 +17,7 @@ async fn closed_by_the_peer() {
                 .await
                 .expect("closes");
         }
-        let error = next_inbound(&mut dialled).await.err().expect("closed");
+        let error = next_inbound(&mut dialled).await.expect_err("closed");
         assert!(matches!(ours(&error), Error::Closed { code: 0 }), "{error}");
         let error = within(stream.read(&mut [0])).await.expect_err("closed");
         assert_eq!(error.kind(), ErrorKind::ConnectionAborted);
@@ -92,7 +92,7 @@ async fn the_peer_vanishes() {
     let mut stream = open(&mut muxer).await.expect("opens");
     stream.write_all(b"anybody there?").await.expect("writes");
     peer.vanish();
-    let error = next_inbound(&mut muxer).await.err().expect("ends");
+    let error = next_inbound(&mut muxer).await.expect_err("ends");
     assert!(matches!(ours(&error), Error::IdleTimeout), "{error}");
     let error = within(stream.read(&mut [0])).await.expect_err("ends");
     assert_eq!(error.kind(), ErrorKind::TimedOut);
@@ -127,7 +127,7 @@ async fn the_peer_comes_back_without_its_connections() {
     let (keypair, address) = peer.vanish();
     // The same identity on the same port knows that it does not know this connection.
     let peer = Elsewhere::start(keypair, &address.to_string());
-    let error = next_inbound(&mut muxer).await.err().expect("ends");
+    let error = next_inbound(&mut muxer).await.expect_err("ends");
     assert!(matches!(ours(&error), Error::Reset), "{error}");
     peer.vanish();
 }

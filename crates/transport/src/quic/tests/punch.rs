@@ -68,8 +68,7 @@ async fn packets_leave_from_the_listener_until_the_deadline() {
     let error = within(punching)
         .await
         .expect("no panic")
-        .err()
-        .expect("nobody came");
+        .expect_err("nobody came");
     assert!(
         matches!(ours(&error), Error::Timeout { after: found } if *found == after),
         "{error}"
@@ -91,14 +90,14 @@ async fn another_peer_comes_through_the_hole() {
         }
     })
     .await;
-    let error = punched.err().expect("the wrong peer");
+    let error = punched.expect_err("the wrong peer");
     assert!(
         matches!(ours(&error), Error::WrongPeer(wrong) if wrong.expected == expected && wrong.found == dialer.peer),
         "{error}"
     );
     // To the dialler it was the right one, until it was closed.
     let mut muxer = dialled.expect("the dialler meets whom it dialled").1;
-    let error = next_inbound(&mut muxer).await.err().expect("closed");
+    let error = next_inbound(&mut muxer).await.expect_err("closed");
     assert!(matches!(ours(&error), Error::Closed { code: 0 }), "{error}");
 }
 
