@@ -19,6 +19,10 @@ use crate::status::{Connection, PeerInfo, Shared};
 /// Something that happened in the network.
 #[derive(Debug)]
 #[non_exhaustive]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "an event is moved once, into the queue and out; a box would cost an allocation for each stream"
+)]
 pub enum NetworkEvent {
     /// An address is listened on from now on. For whoever publishes addresses.
     Listening {

@@ -190,7 +190,7 @@ async fn a_stream_of_an_unknown_protocol_is_refused_by_name() {
         let (a, mut b) = pair(over).await;
         let protocol = calimero_network::StreamProtocol::new("/nobody/speaks/this");
         let error = within(a.client.open_raw_stream(b.peer(), protocol)).await;
-        let error = error.err().expect("an error");
+        let error = error.expect_err("an error");
         assert!(
             matches!(
                 error,

@@ -120,12 +120,12 @@ pub async fn assert_works(from: &Node, to: &mut Node) {
     loop {
         // Streams that the test left behind may come first.
         let mut served = to.inbound().await;
-        if let Some(Ok(frame)) = within(served.next()).await {
-            if frame == payload {
-                within(served.send(frame)).await.unwrap();
-                within(served.close()).await.unwrap();
-                break;
-            }
+        if let Some(Ok(frame)) = within(served.next()).await
+            && frame == payload
+        {
+            within(served.send(frame)).await.unwrap();
+            within(served.close()).await.unwrap();
+            break;
         }
     }
     assert_eq!(within(opened.next()).await.unwrap().unwrap(), payload);

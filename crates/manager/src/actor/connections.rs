@@ -1,0 +1,211 @@
+//! Connections: what is kept of each, and what is told of them.
+
+use std::{
+    collections::HashSet,
+    sync::{Arc, atomic::Ordering},
+    time::{Duration, Instant},
+};
+
+use calimero_network_discovery::liveness;
+use calimero_network_primitives::{Multiaddr, PeerId};
+use calimero_network_transport::Link;
+use libp2p::{
+    core::ConnectedPoint,
+    identify,
+    swarm::{ConnectionError, ConnectionId},
+};
+
+use super::Actor;
+use crate::{
+    command::Reply,
+    error::DialError,
+    event::{CloseReason, NetworkEvent},
+    status::{Connection, Direction, Path, PeerInfo, Status},
+};
+
+/// What the actor keeps of a connection.
+pub(super) struct Established {
+    peer: PeerId,
+    since: Instant,
+    direction: Direction,
+    address: Multiaddr,
+    path: Path,
+    link: Arc<Link>,
+    rtt: Option<Duration>,
+    info: Option<Arc<PeerInfo>>,
+    unresponsive: bool,
+}
+
+impl Actor {
+    pub(super) fn on_established(
+        &mut self,
+        peer: PeerId,
+        id: ConnectionId,
+        endpoint: &ConnectedPoint,
+    ) {
+        let Some(link) = self.links.claim(&peer, endpoint) else {
+            // It has closed since, or more came at once than are kept on record.
+            self.swarm.close_connection(id);
+            for waiter in self.dials.connected(&peer, id) {
+                let _ = waiter.send(Err(DialError::Aborted));
+            }
+            return;
+        };
+        let established = Established {
+            peer,
+            since: Instant::now(),
+            direction: if endpoint.is_dialer() {
+                Direction::Outbound
+            } else {
+                Direction::Inbound
+            },
+            address: endpoint.get_remote_address().clone(),
+            path: Path::of(endpoint),
+            link,
+            rtt: None,
+            info: self.info_of(&peer),
+            unresponsive: false,
+        };
+        let connection = established.snapshot(id);
+        self.connections.insert(id, established);
+        self.count_peers();
+        for waiter in self.dials.connected(&peer, id) {
+            let _ = waiter.send(Ok(connection.clone()));
+        }
+        self.events.send(NetworkEvent::Connected(connection));
+    }
+
+    pub(super) fn on_closed(
+        &mut self,
+        peer: PeerId,
+        connection: ConnectionId,
+        remaining: u32,
+        cause: Option<ConnectionError>,
+    ) {
+        let Some(closed) = self.connections.remove(&connection) else {
+            return;
+        };
+        self.count_peers();
+        if remaining == 0 {
+            self.tell_info(&peer, None);
+        }
+        let reason = match cause {
+            _ if closed.unresponsive => CloseReason::Unresponsive,
+            None => CloseReason::Local,
+            Some(ConnectionError::KeepAliveTimeout) => CloseReason::Idle,
+            Some(ConnectionError::IO(error)) => CloseReason::Remote {
+                error: error.kind(),
+            },
+        };
+        self.events.send(NetworkEvent::Disconnected {
+            peer,
+            connection,
+            reason,
+            remaining,
+        });
+    }
+
+    pub(super) fn on_identified(&mut self, peer: PeerId, info: identify::Info) {
+        let info = Arc::new(PeerInfo {
+            protocol_version: info.protocol_version,
+            agent_version: info.agent_version,
+            listening: info.listen_addrs,
+            protocols: info.protocols,
+            observed: info.observed_addr,
+        });
+        let mut news = false;
+        for connection in self.connections.values_mut().filter(|c| c.peer == peer) {
+            if connection.info.as_ref() != Some(&info) {
+                connection.info = Some(info.clone());
+                news = true;
+            }
+        }
+        self.tell_info(&peer, Some(&info));
+        if news {
+            self.events.send(NetworkEvent::Identified { peer, info });
+        }
+    }
+
+    pub(super) fn wait_for_info(&mut self, peer: PeerId, reply: Reply<Option<Arc<PeerInfo>>>) {
+        let info = self.info_of(&peer);
+        if info.is_some() || !self.swarm.is_connected(&peer) {
+            let _ = reply.send(info);
+            return;
+        }
+        let waiters = self.identifying.entry(peer).or_default();
+        waiters.retain(|waiter| !waiter.is_closed());
+        waiters.push(reply);
+    }
+
+    pub(super) fn tell_info(&mut self, peer: &PeerId, info: Option<&Arc<PeerInfo>>) {
+        for waiter in self.identifying.remove(peer).into_iter().flatten() {
+            let _ = waiter.send(info.cloned());
+        }
+    }
+
+    pub(super) fn on_liveness(&mut self, event: liveness::Event) {
+        let Some(connection) = self.connections.get_mut(&event.connection) else {
+            return;
+        };
+        match event.outcome {
+            liveness::Outcome::Rtt(rtt) => connection.rtt = Some(rtt),
+            liveness::Outcome::GivenUp { .. } => connection.unresponsive = true,
+            _ => {}
+        }
+    }
+
+    pub(super) fn status(&self) -> Status {
+        let info = self.swarm.network_info();
+        let counters = info.connection_counters();
+        let mut connections: Vec<_> = self
+            .connections
+            .iter()
+            .map(|(id, connection)| connection.snapshot(*id))
+            .collect();
+        connections.sort_by_key(|connection| std::cmp::Reverse(connection.age));
+        Status {
+            peer: *self.swarm.local_peer_id(),
+            listening: self.swarm.listeners().cloned().collect(),
+            external: self.swarm.external_addresses().cloned().collect(),
+            connections,
+            pending_outbound: counters.num_pending_outgoing(),
+            pending_inbound: counters.num_pending_incoming(),
+            events_dropped: self.shared.events_dropped.load(Ordering::Relaxed),
+        }
+    }
+
+    pub(super) fn info_of(&self, peer: &PeerId) -> Option<Arc<PeerInfo>> {
+        let mut connections = self.connections.values();
+        connections.find_map(|c| (c.peer == *peer).then(|| c.info.clone()).flatten())
+    }
+
+    /// A direct connection with the peer rather than a relayed one.
+    pub(super) fn best_connection(&self, peer: &PeerId) -> Option<Connection> {
+        self.connections
+            .iter()
+            .filter(|(_, connection)| connection.peer == *peer)
+            .min_by_key(|(_, connection)| connection.path != Path::Direct)
+            .map(|(id, connection)| connection.snapshot(*id))
+    }
+
+    pub(super) fn count_peers(&self) {
+        let peers: HashSet<_> = self.connections.values().map(|c| c.peer).collect();
+        self.shared.peers.store(peers.len(), Ordering::Release);
+    }
+}
+
+impl Established {
+    fn snapshot(&self, id: ConnectionId) -> Connection {
+        Connection {
+            peer: self.peer,
+            id,
+            direction: self.direction,
+            address: self.address.clone(),
+            path: self.path,
+            age: self.since.elapsed(),
+            rtt: self.rtt,
+            info: self.info.clone(),
+            link: self.link.clone(),
+        }
+    }
+}

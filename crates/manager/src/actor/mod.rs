@@ -1,0 +1,271 @@
+//! The actor that owns the swarm: one task, one loop. It carries out commands and turns what the
+//! swarm says into events, status and answers.
+
+mod connections;
+mod dialling;
+mod listening;
+
+use std::{collections::HashMap, sync::Arc};
+
+use calimero_network_primitives::{Multiaddr, NetworkConfig, PeerId};
+use calimero_network_stream::{self as stream, FrameStream, Inbound, Incoming};
+use calimero_network_transport::Links;
+use futures::StreamExt as _;
+use libp2p::{
+    Swarm, identify,
+    swarm::{ConnectionId, SwarmEvent, derive_prelude::ListenerId},
+};
+use tokio::sync::mpsc;
+
+use self::connections::Established;
+use crate::{
+    behaviour::{Behaviour, BehaviourEvent},
+    command::{Command, Reply},
+    dials::Dials,
+    error::{DialError, ListenError, Stopped},
+    event::{EventSender, NetworkEvent},
+    status::{Connection, PeerInfo, Shared},
+};
+
+type DialReply = Reply<Result<Connection, DialError>>;
+type ListenReply = Reply<Result<(ListenerId, Multiaddr), ListenError>>;
+
+/// Everything the loop works on.
+pub(crate) struct Actor {
+    swarm: Swarm<Behaviour>,
+    links: Links,
+    inbound: Incoming,
+    commands: mpsc::Receiver<Command>,
+    events: EventSender,
+    shared: Arc<Shared>,
+    config: Arc<NetworkConfig>,
+    connections: HashMap<ConnectionId, Established>,
+    dials: Dials<DialReply>,
+    /// Who waits for what a peer says of itself.
+    identifying: HashMap<PeerId, Vec<Reply<Option<Arc<PeerInfo>>>>>,
+    /// Listeners that have not reported an address yet, and who waits for it.
+    listening: HashMap<ListenerId, (Multiaddr, ListenReply)>,
+}
+
+/// What the loop does next.
+enum Next {
+    Go,
+    Stop(Option<Reply<()>>),
+}
+
+impl Actor {
+    pub(crate) fn new(
+        swarm: Swarm<Behaviour>,
+        links: Links,
+        inbound: Incoming,
+        commands: mpsc::Receiver<Command>,
+        events: EventSender,
+        shared: Arc<Shared>,
+        config: Arc<NetworkConfig>,
+    ) -> Self {
+        Self {
+            swarm,
+            links,
+            inbound,
+            commands,
+            events,
+            shared,
+            config,
+            connections: HashMap::new(),
+            dials: Dials::default(),
+            identifying: HashMap::new(),
+            listening: HashMap::new(),
+        }
+    }
+
+    /// Runs until a client asks for the end or none is left.
+    pub(crate) async fn run(mut self) {
+        let reply = loop {
+            let next = tokio::select! {
+                event = self.swarm.select_next_some() => {
+                    self.on_swarm_event(event);
+                    Next::Go
+                }
+                command = self.commands.recv() => match command {
+                    Some(command) => self.on_command(command),
+                    None => Next::Stop(None),
+                },
+                Some(inbound) = self.inbound.next() => {
+                    self.on_inbound_stream(inbound);
+                    Next::Go
+                }
+                () = self.events.room() => {
+                    self.events.tell_missed();
+                    Next::Go
+                }
+            };
+            if let Next::Stop(reply) = next {
+                break reply;
+            }
+        };
+        self.stop().await;
+        if let Some(reply) = reply {
+            let _ = reply.send(());
+        }
+    }
+
+    fn on_command(&mut self, command: Command) -> Next {
+        match command {
+            Command::DialAddress { address, reply } => self.dial_address(address, reply),
+            Command::DialPeer {
+                peer,
+                addresses,
+                reply,
+            } => self.dial_peer(peer, addresses, reply),
+            Command::ForgetDials => self.forget_dials(),
+            Command::Disconnect { peer, reply } => {
+                let _ = reply.send(self.swarm.disconnect_peer_id(peer).is_ok());
+            }
+            Command::Listen { address, reply } => self.listen(address, reply),
+            Command::StopListening { id, reply } => {
+                let _ = reply.send(self.swarm.remove_listener(id));
+            }
+            Command::Block {
+                peer,
+                blocked,
+                reply,
+            } => {
+                let list = &mut self.swarm.behaviour_mut().blocked;
+                if blocked {
+                    list.block_peer(peer);
+                } else {
+                    list.unblock_peer(peer);
+                }
+                let _ = reply.send(());
+            }
+            Command::Identified { peer, reply } => self.wait_for_info(peer, reply),
+            Command::Status { reply } => {
+                let _ = reply.send(self.status());
+            }
+            Command::Shutdown { reply } => return Next::Stop(Some(reply)),
+        }
+        Next::Go
+    }
+
+    fn on_swarm_event(&mut self, event: SwarmEvent<BehaviourEvent>) {
+        match event {
+            SwarmEvent::Behaviour(event) => self.on_behaviour_event(event),
+            SwarmEvent::ConnectionEstablished {
+                peer_id,
+                connection_id,
+                endpoint,
+                ..
+            } => self.on_established(peer_id, connection_id, &endpoint),
+            SwarmEvent::ConnectionClosed {
+                peer_id,
+                connection_id,
+                num_established,
+                cause,
+                ..
+            } => self.on_closed(peer_id, connection_id, num_established, cause),
+            SwarmEvent::OutgoingConnectionError {
+                connection_id,
+                peer_id,
+                error,
+            } => self.on_dial_failed(connection_id, peer_id, error),
+            SwarmEvent::NewListenAddr {
+                listener_id,
+                address,
+            } => self.on_listening(listener_id, address),
+            SwarmEvent::ExpiredListenAddr {
+                listener_id,
+                address,
+            } => self.events.send(NetworkEvent::NotListening {
+                listener: listener_id,
+                addresses: vec![address],
+                error: None,
+            }),
+            SwarmEvent::ListenerClosed {
+                listener_id,
+                addresses,
+                reason,
+            } => self.on_listener_closed(listener_id, addresses, reason.err()),
+            SwarmEvent::ListenerError { listener_id, error } => {
+                tracing::debug!(?listener_id, %error, "a listener reported an error");
+            }
+            SwarmEvent::IncomingConnectionError {
+                send_back_addr,
+                error,
+                ..
+            } => tracing::debug!(from = %send_back_addr, %error, "an inbound connection failed"),
+            _ => {}
+        }
+    }
+
+    fn on_behaviour_event(&mut self, event: BehaviourEvent) {
+        match event {
+            BehaviourEvent::Identify(identify::Event::Received { peer_id, info, .. }) => {
+                self.on_identified(peer_id, info);
+            }
+            BehaviourEvent::Identify(identify::Event::Error { peer_id, .. }) => {
+                self.tell_info(&peer_id, None);
+            }
+            BehaviourEvent::Liveness(event) => self.on_liveness(event),
+            BehaviourEvent::Streams(event) => self.on_refused(event),
+            _ => {}
+        }
+    }
+
+    fn on_refused(&mut self, event: stream::Event) {
+        match event {
+            stream::Event::Refused {
+                peer,
+                protocol,
+                reason,
+                count,
+            } => self.events.send(NetworkEvent::StreamsRefused {
+                peer,
+                protocol,
+                reason,
+                count,
+            }),
+            stream::Event::OthersRefused { count } => {
+                self.events
+                    .send(NetworkEvent::OtherStreamsRefused { count });
+            }
+            _ => {}
+        }
+    }
+
+    fn on_inbound_stream(&mut self, inbound: Inbound) {
+        self.events.send(NetworkEvent::StreamOpened {
+            peer: inbound.peer,
+            connection: inbound.connection,
+            protocol: inbound.protocol,
+            stream: FrameStream::with_config(inbound.stream, (&self.config.streams).into()),
+        });
+    }
+
+    /// Answers everybody who waits, closes listeners and connections, and drives the swarm until
+    /// all are gone or the deadline passes.
+    async fn stop(&mut self) {
+        self.shared.stop();
+        self.commands.close();
+        for waiter in self.dials.drain() {
+            let _ = waiter.send(Err(Stopped.into()));
+        }
+        let pending = self.listening.drain();
+        for (_, (_, reply)) in pending {
+            let _ = reply.send(Err(Stopped.into()));
+        }
+        let deadline = tokio::time::sleep(self.config.handle.shutdown_timeout);
+        tokio::pin!(deadline);
+        for peer in self.swarm.connected_peers().copied().collect::<Vec<_>>() {
+            let _ = self.swarm.disconnect_peer_id(peer);
+        }
+        while !self.connections.is_empty() {
+            tokio::select! {
+                event = self.swarm.select_next_some() => self.on_swarm_event(event),
+                () = &mut deadline => {
+                    tracing::debug!(left = self.connections.len(), "connections cut at the deadline");
+                    break;
+                }
+            }
+        }
+    }
+}
