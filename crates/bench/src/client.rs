@@ -1,6 +1,6 @@
 //! The client process: one piece of work, its figures as JSON.
 
-use std::time::Instant;
+use std::{sync::Arc, time::Instant};
 
 use calimero_network::{Multiaddr, PeerId};
 use serde::{Deserialize, Serialize};
@@ -41,21 +41,23 @@ async fn on_one_connection(
     let (node, _) = Node::start(side, &traffic::PROTOCOL).await?;
     let peer = node.dial(address).await?;
     // The first stream of a connection waits for its first round trips; it is not measured.
-    streams(&node, peer, Work::Streams { count: 1 }, 1).await?;
+    let node = Arc::new(node);
+    streams(node.clone(), peer, Work::Streams { count: 1 }, 1).await?;
     let mark = Mark::now()?;
     let started = Instant::now();
     let count = match work {
         Work::Streams { count } => count,
         _ => 1,
     };
-    streams(&node, peer, work, count).await?;
+    node.run(side.runtime, streams(node.clone(), peer, work, count))
+        .await?;
     Ok(Figures {
         seconds: started.elapsed().as_secs_f64(),
         usage: mark.usage()?,
     })
 }
 
-async fn streams(node: &Node, peer: PeerId, work: Work, count: u32) -> Result<(), Failure> {
+async fn streams(node: Arc<Node>, peer: PeerId, work: Work, count: u32) -> Result<(), Failure> {
     for _ in 0..count {
         let stream = node.open(peer, &traffic::PROTOCOL).await?;
         traffic::ask(stream, work).await?;
@@ -71,7 +73,9 @@ async fn connect(side: SideArgs, address: &Multiaddr, count: u32) -> Result<Figu
         let (node, _) = Node::start(side, &traffic::PROTOCOL).await?;
         let started = Instant::now();
         let peer = node.dial(address).await?;
-        streams(&node, peer, Work::Streams { count: 1 }, 1).await?;
+        let node = Arc::new(node);
+        let first = streams(node.clone(), peer, Work::Streams { count: 1 }, 1);
+        node.run(side.runtime, first).await?;
         seconds += started.elapsed().as_secs_f64();
     }
     Ok(Figures {

@@ -100,7 +100,9 @@ fn block_on<T>(
 ) -> Result<T, Failure> {
     let mut builder = match runtime {
         Runtime::Current => tokio::runtime::Builder::new_current_thread(),
-        Runtime::Multi | Runtime::Dedicated => tokio::runtime::Builder::new_multi_thread(),
+        Runtime::Multi | Runtime::Dedicated | Runtime::Beside => {
+            tokio::runtime::Builder::new_multi_thread()
+        }
     };
     builder.enable_all().build()?.block_on(future)
 }

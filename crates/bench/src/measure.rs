@@ -59,6 +59,7 @@ fn netbench(side: &str, row: &Row) -> Command {
         Runtime::Current => "current",
         Runtime::Multi => "multi",
         Runtime::Dedicated => "dedicated",
+        Runtime::Beside => "beside",
     };
     let name = |value: Option<clap::builder::PossibleValue>| {
         value
@@ -172,7 +173,11 @@ fn print_part(part: Part, rows: &[Row], results: &[Vec<Measured>]) {
     for (row, measured) in rows.iter().zip(results) {
         let median_of = |of: &dyn Fn(&Measured) -> f64| median(measured.iter().map(of).collect());
         let figure = median_of(&|m| rate(row.work, m.client.seconds));
-        let ratios = row.against.iter().map(|&other| {
+        let rated = row
+            .against
+            .iter()
+            .filter(|&&other| rows[other].work != Work::Idle);
+        let ratios = rated.map(|&other| {
             let each = measured.iter().zip(&results[other]).map(|(mine, theirs)| {
                 ratio(
                     rate(row.work, mine.client.seconds),

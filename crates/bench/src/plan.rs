@@ -15,7 +15,16 @@ pub(crate) enum Runtime {
     Multi,
     /// The network on its own thread, the program on a runtime of a thread a core.
     Dedicated,
+    /// The network on its own thread, and what reads and writes streams there too.
+    Beside,
 }
+
+const ALL_RUNTIMES: [Runtime; 4] = [
+    Runtime::Multi,
+    Runtime::Current,
+    Runtime::Dedicated,
+    Runtime::Beside,
+];
 
 /// One piece of work that a client does against a server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, Subcommand)]
@@ -56,6 +65,17 @@ pub(crate) enum Work {
     },
     /// Nothing, for the memory of an idle pair.
     Idle,
+}
+
+impl Runtime {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Current => "runtime of one thread",
+            Self::Multi => "runtime of all cores",
+            Self::Dedicated => "own thread",
+            Self::Beside => "own thread, streams there too",
+        }
+    }
 }
 
 /// A group of figures.
@@ -231,9 +251,9 @@ fn latency(rows: &mut Rows, transport: Transport) {
             name: format!("{transport} stock libp2p, {what}"),
             ..row(Stack::Stock, transport, Runtime::Current, work)
         });
-        for runtime in [Runtime::Dedicated, Runtime::Current] {
+        for runtime in ALL_RUNTIMES {
             rows.push(Row {
-                name: format!("{transport} ours, {runtime:?} runtime, {what}"),
+                name: format!("{transport} ours, {}, {what}", runtime.name()),
                 against: vec![stock],
                 ..row(Stack::Ours, transport, runtime, work)
             });
@@ -262,12 +282,13 @@ fn runtimes(rows: &mut Rows, transport: Transport, bytes: u64) {
     let work = transfer(bytes, 1 << 20, false);
     for stack in [Stack::Stock, Stack::Ours] {
         let mut first = None;
-        for runtime in [Runtime::Multi, Runtime::Current, Runtime::Dedicated] {
-            if stack == Stack::Stock && runtime == Runtime::Dedicated {
+        for runtime in ALL_RUNTIMES {
+            let ours_only = matches!(runtime, Runtime::Dedicated | Runtime::Beside);
+            if stack == Stack::Stock && ours_only {
                 continue;
             }
             let nth = rows.push(Row {
-                name: format!("{transport} {stack}, {runtime:?} runtime"),
+                name: format!("{transport} {stack}, {}", runtime.name()),
                 against: first.into_iter().collect(),
                 ..row(stack, transport, runtime, work)
             });

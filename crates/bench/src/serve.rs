@@ -11,13 +11,17 @@ pub(crate) fn execute(side: SideArgs) -> Result<(), Failure> {
         let (node, mut streams) = Node::start(side, &traffic::PROTOCOL).await?;
         println!("{}", node.address().await?);
         tokio::spawn(async move {
-            while let Some(stream) = streams.next().await {
-                tokio::spawn(async move {
-                    if let Err(error) = traffic::answer(stream).await {
-                        eprintln!("netbench serve: {error}");
-                    }
-                });
-            }
+            let answering = async move {
+                while let Some(stream) = streams.next().await {
+                    tokio::spawn(async move {
+                        if let Err(error) = traffic::answer(stream).await {
+                            eprintln!("netbench serve: {error}");
+                        }
+                    });
+                }
+                Ok(())
+            };
+            node.run(side.runtime, answering).await
         });
         let mut mark = Mark::now()?;
         let mut lines = BufReader::new(tokio::io::stdin()).lines();

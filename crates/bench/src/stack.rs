@@ -88,6 +88,20 @@ impl Node {
         }
     }
 
+    /// Runs `work` where the side's runtime has streams read and written.
+    pub(crate) async fn run<T: Send + 'static>(
+        &self,
+        runtime: Runtime,
+        work: impl Future<Output = Result<T, Failure>> + Send + 'static,
+    ) -> Result<T, Failure> {
+        match self {
+            Self::Ours(client) if runtime == Runtime::Beside => {
+                client.runtime().spawn(work).await?
+            }
+            _ => work.await,
+        }
+    }
+
     /// The address to dial, with the peer id.
     pub(crate) async fn address(&self) -> Result<Multiaddr, Failure> {
         let (address, peer) = match self {
@@ -146,7 +160,7 @@ async fn start_ours(side: SideArgs, protocol: &StreamProtocol) -> Result<Started
         ..NetworkConfig::default()
     };
     config.handle.runtime = match side.runtime {
-        Runtime::Dedicated => RuntimeKind::Dedicated,
+        Runtime::Dedicated | Runtime::Beside => RuntimeKind::Dedicated,
         Runtime::Current | Runtime::Multi => RuntimeKind::Shared,
     };
     let (client, _) = NetworkManager::start(Keypair::generate_ed25519(), config).await?;

@@ -14,7 +14,10 @@ use calimero_network_stream::{AcceptError, Control, FrameStream, Incoming, OpenE
 use futures::future::{Either, select};
 use futures_timer::Delay;
 use libp2p::{StreamProtocol, swarm::derive_prelude::ListenerId};
-use tokio::sync::{mpsc, oneshot};
+use tokio::{
+    runtime::Handle,
+    sync::{mpsc, oneshot},
+};
 
 use crate::{
     command::{Command, Reply},
@@ -36,6 +39,7 @@ struct Inner {
     peer: PeerId,
     commands: mpsc::Sender<Command>,
     streams: Control,
+    runtime: Handle,
     shared: Arc<Shared>,
     config: Arc<NetworkConfig>,
 }
@@ -45,6 +49,7 @@ impl NetworkClient {
         peer: PeerId,
         commands: mpsc::Sender<Command>,
         streams: Control,
+        runtime: Handle,
         shared: Arc<Shared>,
         config: Arc<NetworkConfig>,
     ) -> Self {
@@ -53,6 +58,7 @@ impl NetworkClient {
                 peer,
                 commands,
                 streams,
+                runtime,
                 shared,
                 config,
             }),
@@ -69,6 +75,17 @@ impl NetworkClient {
     #[must_use]
     pub fn config(&self) -> &NetworkConfig {
         &self.inner.config
+    }
+
+    /// The runtime that carries the network.
+    ///
+    /// A task spawned here reads and writes streams without waking another thread for each
+    /// frame, which is what small messages cost most; `docs/performance.md` of the repository has
+    /// the figures. Where the network has a thread of its own (`handle.runtime`), such a task
+    /// must not keep it long between awaits, and it is dropped when the manager stops.
+    #[must_use]
+    pub fn runtime(&self) -> &Handle {
+        &self.inner.runtime
     }
 
     /// Connects to whoever answers at `address`; to nobody else than the peer it ends in, if it

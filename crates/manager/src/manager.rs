@@ -83,12 +83,13 @@ impl NetworkManager {
                 }
             }
         };
-        runtime::spawn(config.handle.runtime, StopOnDrop(shared.clone()), task)
-            .map_err(StartError::Thread)?;
+        let guard = StopOnDrop(shared.clone());
+        let runtime =
+            runtime::spawn(config.handle.runtime, guard, task).map_err(StartError::Thread)?;
         let control = started
             .await
             .map_err(|_| StartError::Listen(Stopped.into()))??;
-        let client = NetworkClient::new(peer, commands, control, shared, config);
+        let client = NetworkClient::new(peer, commands, control, runtime, shared, config);
         listen(&client).await?;
         Ok((client, stream))
     }

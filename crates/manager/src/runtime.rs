@@ -9,13 +9,15 @@
 use std::{future::Future, io};
 
 use calimero_network_primitives::config::RuntimeKind;
+use tokio::runtime::Handle;
 
 /// Runs `task` to its end where `kind` says, and drops `guard` when it has ended, even by a panic.
+/// Gives the runtime it runs on.
 pub(crate) fn spawn(
     kind: RuntimeKind,
     guard: impl Send + 'static,
     task: impl Future<Output = ()> + Send + 'static,
-) -> io::Result<()> {
+) -> io::Result<Handle> {
     let guarded = async move {
         let _guard = guard;
         task.await;
@@ -25,15 +27,17 @@ pub(crate) fn spawn(
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_all()
                 .build()?;
+            let handle = runtime.handle().clone();
             std::thread::Builder::new()
                 .name("calimero-network".to_owned())
                 .spawn(move || runtime.block_on(guarded))?;
+            Ok(handle)
         }
         RuntimeKind::Shared => {
-            let runtime = tokio::runtime::Handle::try_current()
+            let runtime = Handle::try_current()
                 .map_err(|error| io::Error::new(io::ErrorKind::Unsupported, error))?;
             runtime.spawn(guarded);
+            Ok(runtime)
         }
     }
-    Ok(())
 }

@@ -309,3 +309,41 @@ async fn an_address_of_no_transport_is_refused_by_name() {
     let error = within(node.client.listen_on(address)).await.unwrap_err();
     assert!(error.to_string().contains("webrtc-direct"), "{error}");
 }
+
+#[tokio::test]
+async fn names_are_resolved() {
+    let (a, b) = (start(config()).await, start(config()).await);
+    for over in BOTH {
+        let address: Multiaddr = b
+            .listen(over)
+            .await
+            .iter()
+            .map(|part| match part {
+                Protocol::Ip4(_) => Protocol::Dns4("localhost".into()),
+                other => other,
+            })
+            .collect();
+        let connection = within(a.client.dial(address)).await.unwrap();
+        assert_eq!(connection.peer, b.peer());
+        within(a.client.disconnect(b.peer())).await.unwrap();
+        while a.connections().await > 0 {
+            tokio::task::yield_now().await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_name_that_nobody_has_is_named() {
+    let node = start(config()).await;
+    // Reserved for never being there (RFC 6761, section 6.4).
+    let address: Multiaddr = "/dns4/nobody.invalid/tcp/2428".parse().unwrap();
+    let error = within(node.client.dial(address.clone())).await.unwrap_err();
+    let failed = attempts(error);
+    assert!(
+        matches!(
+            &failed[..],
+            [(at, AddressError::NoSuchName | AddressError::Resolve(_))] if *at == address
+        ),
+        "{failed:?}"
+    );
+}

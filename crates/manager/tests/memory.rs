@@ -1,5 +1,5 @@
-//! What 500 streams that claim 8 MiB each may cost. Alone in its process, whose memory it
-//! measures.
+//! What streams may cost in memory: 500 that claim 8 MiB each, 2,000 at once. Alone in their
+//! process, whose memory they measure, and one after the other.
 
 #![allow(
     clippy::unwrap_used,
@@ -17,6 +17,11 @@ use futures::AsyncWriteExt as _;
 const ALLOWED_BYTES: usize = 16 << 20;
 
 #[tokio::test]
+async fn streams_cost_what_they_carry() {
+    claims_cost_nothing().await;
+    a_flood_leaves_nothing_behind().await;
+}
+
 async fn claims_cost_nothing() {
     for over in BOTH {
         let mut eager = config();
@@ -56,5 +61,30 @@ async fn claims_cost_nothing() {
             assert!(matches!(end, Some(Err(_))), "{end:?}");
         }
         assert_works(&liar, &mut node).await;
+    }
+}
+
+/// What 2,000 streams at once may leave behind, in bytes, at both ends together.
+const LEFT_BYTES: usize = 32 << 20;
+
+async fn a_flood_leaves_nothing_behind() {
+    for over in BOTH {
+        let mut eager = config();
+        eager.streams.max_outbound_per_connection = 1500;
+        let (a, mut b) = pair_with(over, eager, config()).await;
+        assert_works(&a, &mut b).await;
+        let mut before = None;
+        // The first rounds fill the allocator's pools; from then on nothing may grow.
+        for round in 0..4 {
+            let all = (0..2000).map(|_| a.client.open_stream(b.peer()));
+            let opened = within(futures::future::join_all(all)).await;
+            drop(opened);
+            assert_works(&a, &mut b).await;
+            if round == 1 {
+                before = Some(resident_bytes());
+            }
+        }
+        let grown = resident_bytes().saturating_sub(before.unwrap());
+        assert!(grown < LEFT_BYTES, "{over:?}: grew by {} KiB", grown / 1024);
     }
 }

@@ -65,6 +65,12 @@ pub enum SecurityKind {
 impl fmt::Display for SecurityKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Tls {
+                cipher: Cipher::Unknown,
+            }
+            | Self::QuicTls {
+                cipher: Cipher::Unknown,
+            } => f.write_str("tls 1.3"),
             Self::Tls { cipher } | Self::QuicTls { cipher } => write!(f, "tls 1.3 {cipher}"),
             Self::Noise => f.write_str("noise xx chacha20-poly1305"),
         }

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use calimero_network::{Connection, Direction, Multiaddr, NetworkClient, PeerId};
-use comfy_table::{CellAlignment, Table, presets::UTF8_HORIZONTAL_ONLY};
+use comfy_table::{CellAlignment, Table, presets::UTF8_FULL_CONDENSED};
 use serde::Serialize;
 
 use super::traffic::Traffic;
@@ -186,7 +186,7 @@ impl fmt::Display for Line {
 impl fmt::Display for Summary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut table = Table::new();
-        table.load_preset(UTF8_HORIZONTAL_ONLY).set_header([
+        table.load_preset(UTF8_FULL_CONDENSED).set_header([
             "from",
             "to",
             "transport",
