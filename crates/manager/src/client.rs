@@ -250,6 +250,13 @@ impl NetworkClient {
         self.inner.streams.accept(protocol)
     }
 
+    /// How many streams that peers opened are open or wait to be accepted, of all protocols that
+    /// are accepted here.
+    #[must_use]
+    pub fn open_inbound_streams(&self) -> usize {
+        self.inner.streams.open_inbound()
+    }
+
     /// How many peers are connected. Reads a counter, asks nobody.
     ///
     /// # Errors
