@@ -7,6 +7,7 @@ mod connections;
 mod duration;
 mod handle;
 mod peers;
+mod specialized;
 mod streams;
 mod transport;
 
@@ -18,6 +19,7 @@ use serde::{Deserialize, Serialize};
 pub use self::{
     connections::{ConnectionsConfig, PingConfig},
     handle::{HandleConfig, RuntimeKind},
+    specialized::SpecializedConfig,
     streams::StreamsConfig,
     transport::{QuicConfig, Security, TcpConfig, TransportConfig, YamuxConfig},
 };
@@ -73,6 +75,8 @@ pub struct NetworkConfig {
     pub connections: ConnectionsConfig,
     /// Streams and frames.
     pub streams: StreamsConfig,
+    /// The specialized node invite protocol.
+    pub specialized: SpecializedConfig,
     /// Queues between the manager and its users, and its end.
     pub handle: HandleConfig,
 }
@@ -93,6 +97,7 @@ impl Default for NetworkConfig {
             transport: TransportConfig::default(),
             connections: ConnectionsConfig::default(),
             streams: StreamsConfig::default(),
+            specialized: SpecializedConfig::default(),
             handle: HandleConfig::default(),
         }
     }
@@ -143,6 +148,7 @@ impl NetworkConfig {
         self.transport.validate("transport.")?;
         self.connections.validate("connections.")?;
         self.streams.validate("streams.")?;
+        self.specialized.validate("specialized.")?;
         self.handle.validate("handle.")
     }
 }
