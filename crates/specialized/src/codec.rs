@@ -8,6 +8,8 @@ use std::io;
 use borsh::BorshSerialize;
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
+#[cfg(feature = "libp2p")]
+use crate::message::NONCE_BYTES;
 use crate::{
     error::{DecodeError, EncodeError, Part},
     message::{SpecializedNodeInviteRequest, SpecializedNodeInviteResponse},
@@ -150,6 +152,26 @@ impl Message for SpecializedNodeInviteResponse {
         };
         fields.end()?;
         Ok(response)
+    }
+}
+
+/// Bytes of a request's body up to the end of its nonce.
+#[cfg(feature = "libp2p")]
+pub(crate) const REQUEST_HEAD_BYTES: usize = 1 + NONCE_BYTES;
+
+/// A stream that ended before the first byte of a message.
+#[cfg(feature = "libp2p")]
+pub(crate) const EMPTY: DecodeError = DecodeError::Cut {
+    part: Part::Prefix,
+    missing: PREFIX_BYTES,
+};
+
+/// The nonce that the body of a request begins with, whatever follows it.
+#[cfg(feature = "libp2p")]
+pub(crate) fn request_nonce(body: &[u8]) -> Option<[u8; NONCE_BYTES]> {
+    match body.split_first()? {
+        (0, rest) => rest.first_chunk().copied(),
+        _ => None,
     }
 }
 

@@ -1,5 +1,7 @@
 //! The messages: what an attested node asks, and what it is told.
 
+use std::fmt;
+
 use borsh::BorshSerialize;
 use bytes::Bytes;
 
@@ -12,7 +14,7 @@ pub const PUBLIC_KEY_BYTES: usize = 32;
 /// A node of a special kind asks to be invited.
 ///
 /// Borsh: an enum, the variant number in one byte before its fields.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, BorshSerialize)]
+#[derive(Clone, PartialEq, Eq, Hash, BorshSerialize)]
 #[non_exhaustive]
 pub enum SpecializedNodeInviteRequest {
     /// Variant 0: a node that runs in a trusted execution environment shows its attestation.
@@ -38,11 +40,37 @@ impl SpecializedNodeInviteRequest {
     }
 }
 
+/// Opaque bytes as logs show them: by their number.
+struct Opaque<'a>(&'a Bytes);
+
+impl fmt::Debug for Opaque<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} bytes", self.0.len())
+    }
+}
+
+impl fmt::Debug for SpecializedNodeInviteRequest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::TeeAttestation {
+                nonce,
+                quote_bytes,
+                public_key,
+            } => f
+                .debug_struct("TeeAttestation")
+                .field("nonce", nonce)
+                .field("quote_bytes", &Opaque(quote_bytes))
+                .field("public_key", public_key)
+                .finish(),
+        }
+    }
+}
+
 /// The answer: an invitation, or why there is none.
 ///
 /// The format allows both and neither; what that means is for the application to say. So is
 /// whether [`nonce`](Self::nonce) must be that of the request.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, BorshSerialize)]
+#[derive(Clone, PartialEq, Eq, Hash, BorshSerialize)]
 pub struct SpecializedNodeInviteResponse {
     /// The nonce of the request.
     pub nonce: [u8; NONCE_BYTES],
@@ -50,6 +78,17 @@ pub struct SpecializedNodeInviteResponse {
     pub invitation_bytes: Option<Bytes>,
     /// Why there is no invitation. Text of the peer: not trusted, up to 1 MiB of it.
     pub error: Option<String>,
+}
+
+impl fmt::Debug for SpecializedNodeInviteResponse {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let invitation = self.invitation_bytes.as_ref().map(Opaque);
+        f.debug_struct("SpecializedNodeInviteResponse")
+            .field("nonce", &self.nonce)
+            .field("invitation_bytes", &invitation)
+            .field("error", &self.error)
+            .finish()
+    }
 }
 
 impl SpecializedNodeInviteResponse {
