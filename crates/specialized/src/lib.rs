@@ -1,4 +1,29 @@
-#![doc = include_str!("../README.md")]
+#![cfg_attr(feature = "libp2p", doc = include_str!("../README.md"))]
+//!
+//! # Messages and bytes
+//!
+//! [`Message::encode`] and [`Message::decode`] are the wire format, whole; [`codec::Receiver`]
+//! gathers a message that is still arriving. Both are there without the feature `libp2p`.
+//!
+//! ```
+//! use calimero_network_specialized::{
+//!     DecodeError, Message, SpecializedNodeInviteRequest as Request, codec::MAX_MESSAGE_BYTES,
+//! };
+//!
+//! let request = Request::TeeAttestation {
+//!     nonce: [7; 32],
+//!     quote_bytes: (&b"a quote"[..]).into(),
+//!     public_key: [9; 32],
+//! };
+//! let wire = request.encode(MAX_MESSAGE_BYTES)?;
+//! assert_eq!(Request::decode(wire.clone(), MAX_MESSAGE_BYTES), Ok(request));
+//!
+//! // A limit of one's own holds both ways.
+//! let (limit, claimed) = (64, wire.len() - 4);
+//! let refused = DecodeError::TooLarge { limit, claimed };
+//! assert_eq!(Request::decode(wire, limit), Err(refused));
+//! # Ok::<_, calimero_network_specialized::EncodeError>(())
+//! ```
 
 #[cfg(feature = "libp2p")]
 mod admission;
