@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{ConfigError, check};
+use super::{ConfigError, check, check_duration, check_queue};
 use crate::limits::MAX_INVITE_MESSAGE_BYTES;
 
 /// Least `max_message_bytes`: a response with neither invitation nor error takes 34 bytes, and
@@ -62,8 +62,7 @@ impl Default for SpecializedConfig {
 }
 
 impl SpecializedConfig {
-    /// Refuses contradictions. `prefix` stands before each key that an error names: empty, or
-    /// the path of this part in a larger configuration and a dot.
+    /// Refuses contradictions, naming the key below `prefix` (empty, or ending in a dot).
     ///
     /// # Errors
     ///
@@ -82,7 +81,7 @@ impl SpecializedConfig {
             ),
             ("max_outbound", self.max_outbound),
         ] {
-            check(value > 0, || (key(name), "must be above 0"))?;
+            check_queue(value, || key(name))?;
         }
         check(self.max_inbound_per_connection <= self.max_inbound, || {
             (
@@ -104,49 +103,8 @@ impl SpecializedConfig {
             ("receive_timeout_ms", self.receive_timeout),
             ("answer_timeout_ms", self.answer_timeout),
         ] {
-            check(!value.is_zero(), || (key(name), "must be above 0"))?;
+            check_duration(value, || key(name))?;
         }
         Ok(())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn refused(spoil: impl FnOnce(&mut SpecializedConfig)) -> String {
-        let mut config = SpecializedConfig::default();
-        spoil(&mut config);
-        match config.validate("specialized.") {
-            Err(ConfigError::Invalid { key, .. }) => key,
-            other => panic!("{other:?}"),
-        }
-    }
-
-    #[test]
-    fn defaults_hold() {
-        assert_eq!(SpecializedConfig::default().validate(""), Ok(()));
-    }
-
-    #[test]
-    fn contradictions_are_refused_by_key() {
-        assert_eq!(
-            refused(|config| config.max_inbound = 7),
-            "specialized.max_inbound_per_connection"
-        );
-        assert_eq!(
-            refused(|config| config.max_outbound = 0),
-            "specialized.max_outbound"
-        );
-        for bytes in [0, 127, MAX_INVITE_MESSAGE_BYTES + 1] {
-            assert_eq!(
-                refused(|config| config.max_message_bytes = bytes),
-                "specialized.max_message_bytes"
-            );
-        }
-        assert_eq!(
-            refused(|config| config.answer_timeout = Duration::ZERO),
-            "specialized.answer_timeout_ms"
-        );
     }
 }
