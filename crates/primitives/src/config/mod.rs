@@ -8,6 +8,7 @@ mod discovery;
 mod duration;
 mod handle;
 mod peers;
+mod specialized;
 mod streams;
 mod table;
 mod transport;
@@ -27,6 +28,7 @@ pub use self::{
         RelayConfig, RendezvousConfig,
     },
     handle::{HandleConfig, RuntimeKind},
+    specialized::SpecializedConfig,
     streams::StreamsConfig,
     transport::{QuicConfig, Security, TcpConfig, TransportConfig, YamuxConfig},
 };

@@ -1,0 +1,360 @@
+//! The wire format: against the published bytes, against Borsh's own derive, against any bytes.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test that cannot go on says so"
+)]
+
+use borsh::{BorshDeserialize, BorshSerialize};
+use bytes::Bytes;
+use calimero_network_specialized::{
+    DecodeError, EncodeError, Message, Part, Refusal, SpecializedNodeInviteRequest as Request,
+    SpecializedNodeInviteResponse as Response,
+    codec::{MAX_MESSAGE_BYTES, PREFIX_BYTES, Receiver},
+};
+use proptest::{collection::vec, option, prelude::*};
+use serde_json::Value;
+
+/// The messages as `wire.md` spells them, with Borsh's own reader and writer.
+#[derive(Debug, BorshSerialize, BorshDeserialize)]
+enum PlainRequest {
+    TeeAttestation {
+        nonce: [u8; 32],
+        quote_bytes: Vec<u8>,
+        public_key: [u8; 32],
+    },
+}
+
+#[derive(Debug, BorshSerialize, BorshDeserialize)]
+struct PlainResponse {
+    nonce: [u8; 32],
+    invitation_bytes: Option<Vec<u8>>,
+    error: Option<String>,
+}
+
+impl From<PlainRequest> for Request {
+    fn from(plain: PlainRequest) -> Self {
+        let PlainRequest::TeeAttestation {
+            nonce,
+            quote_bytes,
+            public_key,
+        } = plain;
+        Self::TeeAttestation {
+            nonce,
+            quote_bytes: quote_bytes.into(),
+            public_key,
+        }
+    }
+}
+
+impl From<PlainResponse> for Response {
+    fn from(plain: PlainResponse) -> Self {
+        Self {
+            nonce: plain.nonce,
+            invitation_bytes: plain.invitation_bytes.map(Bytes::from),
+            error: plain.error,
+        }
+    }
+}
+
+fn request(quote_len: usize) -> Request {
+    Request::TeeAttestation {
+        nonce: [7; 32],
+        quote_bytes: vec![1; quote_len].into(),
+        public_key: [9; 32],
+    }
+}
+
+/// What a request takes beside its quote, in bytes.
+const REQUEST_OVERHEAD: usize = 1 + 32 + 4 + 32;
+
+fn framed(body: &[u8]) -> Bytes {
+    let prefix = u32::try_from(body.len()).unwrap().to_be_bytes();
+    [&prefix[..], body].concat().into()
+}
+
+fn vectors() -> Value {
+    let text = include_str!("../../../testdata/vectors.json");
+    serde_json::from_str::<Value>(text).unwrap()["specialized_node_invite"].take()
+}
+
+fn hex_of(value: &Value) -> Vec<u8> {
+    hex::decode(value.as_str().unwrap()).unwrap()
+}
+
+#[track_caller]
+fn same_both_ways<M: Message + PartialEq + std::fmt::Debug>(message: &M, wire: &[u8]) {
+    let decoded = M::decode(Bytes::copy_from_slice(wire), MAX_MESSAGE_BYTES).unwrap();
+    assert_eq!(&decoded, message);
+    assert_eq!(message.encode(MAX_MESSAGE_BYTES).unwrap(), wire);
+}
+
+#[test]
+fn the_published_bytes() {
+    let vectors = vectors();
+    let of = &vectors["request"];
+    let message = Request::TeeAttestation {
+        nonce: hex_of(&of["nonce_hex"]).try_into().unwrap(),
+        quote_bytes: hex_of(&of["quote_hex"]).into(),
+        public_key: hex_of(&of["public_key_hex"]).try_into().unwrap(),
+    };
+    same_both_ways(&message, &hex_of(&of["framed_hex"]));
+
+    let of = &vectors["response_success"];
+    let invitation = of["invitation_bytes_utf8"].as_str().unwrap().to_owned();
+    let message = Response::invitation(*message.nonce(), invitation);
+    same_both_ways(&message, &hex_of(&of["framed_hex"]));
+
+    let of = &vectors["response_error"];
+    let message = Response::error(message.nonce, of["error"].as_str().unwrap());
+    same_both_ways(&message, &hex_of(&of["framed_hex"]));
+}
+
+#[test]
+fn one_mebibyte_passes_and_one_byte_more_does_not() {
+    let largest = request(MAX_MESSAGE_BYTES - REQUEST_OVERHEAD);
+    let wire = largest.encode(usize::MAX).unwrap();
+    assert_eq!(wire.len(), PREFIX_BYTES + MAX_MESSAGE_BYTES);
+    assert_eq!(Request::decode(wire, usize::MAX), Ok(largest));
+
+    let (limit, claimed) = (MAX_MESSAGE_BYTES, MAX_MESSAGE_BYTES + 1);
+    let over = request(claimed - REQUEST_OVERHEAD);
+    let refused = EncodeError::TooLarge { limit, claimed };
+    assert_eq!(over.encode(usize::MAX), Err(refused));
+    let refused = DecodeError::TooLarge { limit, claimed };
+    let claim = Bytes::from_static(&[0, 0x10, 0, 1]);
+    assert_eq!(Request::decode(claim, usize::MAX), Err(refused));
+}
+
+#[test]
+fn what_is_no_message_says_why() {
+    let decode_request = |body: &[u8]| Request::decode_body(Bytes::copy_from_slice(body));
+    let decode_response = |body: &[u8]| Response::decode_body(Bytes::copy_from_slice(body));
+
+    let variant = 1;
+    assert_eq!(
+        decode_request(&[variant]),
+        Err(DecodeError::UnknownVariant { variant })
+    );
+    let (part, missing) = (Part::Nonce, 31);
+    assert_eq!(
+        decode_request(&[0, 7]),
+        Err(DecodeError::Cut { part, missing })
+    );
+
+    let with = |tail: &[u8]| [&[7; 32][..], tail].concat();
+    let (part, tag) = (Part::InvitationBytes, 2);
+    assert_eq!(
+        decode_response(&with(&[tag])),
+        Err(DecodeError::BadOption { part, tag })
+    );
+    let (part, valid_up_to) = (Part::Error, 1);
+    assert_eq!(
+        decode_response(&with(b"\0\x01\x02\0\0\0a\xff")),
+        Err(DecodeError::NotUtf8 { part, valid_up_to })
+    );
+    assert_eq!(
+        decode_response(&with(&[0, 0, 0])),
+        Err(DecodeError::Trailing { bytes: 1 })
+    );
+
+    let (part, missing) = (Part::Prefix, 1);
+    assert_eq!(
+        Response::decode(Bytes::from_static(&[0; 3]), usize::MAX),
+        Err(DecodeError::Cut { part, missing })
+    );
+    let mut wire = Vec::from(request(1).encode(usize::MAX).unwrap());
+    wire.push(0);
+    assert_eq!(
+        Request::decode(wire.into(), usize::MAX),
+        Err(DecodeError::Trailing { bytes: 1 })
+    );
+}
+
+#[test]
+fn refusals_are_told_from_answers() {
+    for refusal in Refusal::ALL {
+        let response = Response::refusal([7; 32], refusal);
+        assert!(refusal.text().len() <= 64, "{refusal:?}");
+        let wire = response.encode(128).expect("fits the least limit");
+        let heard = Response::decode(wire, 128).unwrap();
+        assert_eq!(heard.as_refusal(), Some(refusal));
+    }
+    assert_eq!(Response::error([7; 32], "bad quote").as_refusal(), None);
+    let mut both = Response::refusal([7; 32], Refusal::Busy);
+    both.invitation_bytes = Some(Bytes::new());
+    assert_eq!(both.as_refusal(), None);
+}
+
+/// Hands `wire` to a receiver in pieces of at most `piece` bytes, checking its memory.
+fn receive(wire: &[u8], limit: usize, piece: usize) -> Result<Option<Bytes>, DecodeError> {
+    let mut receiver = Receiver::new(limit);
+    let mut rest = wire;
+    while !rest.is_empty() {
+        let space = receiver.space();
+        let n = space.len().min(piece).min(rest.len());
+        if n == 0 {
+            break;
+        }
+        space[..n].copy_from_slice(&rest[..n]);
+        rest = &rest[n..];
+        // Twice what arrived by the doubling here, and twice again by that of the allocator.
+        let arrived = wire.len() - rest.len();
+        assert!(receiver.capacity() <= 4 * arrived.max(4096));
+        if let Some(body) = receiver.arrived(n)? {
+            assert!(rest.len() == wire.len() - PREFIX_BYTES - body.len());
+            return Ok(Some(body));
+        }
+    }
+    receiver.cut().map_or(Ok(None), Err)
+}
+
+#[test]
+fn an_end_says_what_is_missing() {
+    assert_eq!(Receiver::new(64).cut(), None);
+    let (part, missing) = (Part::Prefix, 2);
+    assert_eq!(
+        receive(&[0, 0], 64, 1),
+        Err(DecodeError::Cut { part, missing })
+    );
+    let (part, missing) = (Part::Body, 5);
+    assert_eq!(
+        receive(&[0, 0, 0, 6, 1], 64, 9),
+        Err(DecodeError::Cut { part, missing })
+    );
+}
+
+#[test]
+fn a_refused_claim_asks_for_nothing_more() {
+    let mut receiver = Receiver::new(MAX_MESSAGE_BYTES);
+    receiver.space().copy_from_slice(&[0xff, 0xff, 0xff, 0xfe]);
+    let refused = Err(DecodeError::TooLarge {
+        limit: MAX_MESSAGE_BYTES,
+        claimed: 0xffff_fffe,
+    });
+    assert_eq!(receiver.arrived(4), refused);
+    assert!(receiver.space().is_empty());
+    assert!(receiver.capacity() <= 64);
+    assert_eq!(receiver.arrived(0), refused);
+}
+
+fn any_request() -> impl Strategy<Value = PlainRequest> {
+    (
+        any::<[u8; 32]>(),
+        vec(any::<u8>(), 0..6000),
+        any::<[u8; 32]>(),
+    )
+        .prop_map(
+            |(nonce, quote_bytes, public_key)| PlainRequest::TeeAttestation {
+                nonce,
+                quote_bytes,
+                public_key,
+            },
+        )
+}
+
+fn any_response() -> impl Strategy<Value = PlainResponse> {
+    (
+        any::<[u8; 32]>(),
+        option::of(vec(any::<u8>(), 0..6000)),
+        option::of(any::<String>()),
+    )
+        .prop_map(|(nonce, invitation_bytes, error)| PlainResponse {
+            nonce,
+            invitation_bytes,
+            error,
+        })
+}
+
+/// Whether `slice` lies within `buffer`: it was not copied, so nothing was allocated for it.
+fn lies_in(slice: &[u8], buffer: &[u8]) -> bool {
+    slice.is_empty() || buffer.as_ptr_range().contains(&slice.as_ptr())
+}
+
+proptest! {
+    #[test]
+    fn requests_are_borsh_and_come_back(plain in any_request()) {
+        let body = borsh::to_vec(&plain).unwrap();
+        let message = Request::from(plain);
+        let wire = message.encode(MAX_MESSAGE_BYTES).unwrap();
+        prop_assert_eq!(&wire, &framed(&body));
+        let decoded = Request::decode(wire.clone(), MAX_MESSAGE_BYTES).unwrap();
+        let Request::TeeAttestation { quote_bytes, .. } = &decoded else {
+            return Err(TestCaseError::fail("another variant"));
+        };
+        prop_assert!(lies_in(quote_bytes, &wire));
+        prop_assert_eq!(decoded, message);
+    }
+
+    #[test]
+    fn responses_are_borsh_and_come_back(plain in any_response()) {
+        let body = borsh::to_vec(&plain).unwrap();
+        let message = Response::from(plain);
+        let wire = message.encode(MAX_MESSAGE_BYTES).unwrap();
+        prop_assert_eq!(&wire, &framed(&body));
+        let decoded = Response::decode(wire.clone(), MAX_MESSAGE_BYTES).unwrap();
+        prop_assert!(decoded.invitation_bytes.iter().all(|bytes| lies_in(bytes, &wire)));
+        prop_assert_eq!(decoded, message);
+    }
+
+    /// Borsh's own reader and this one agree on every body, so also on what they refuse.
+    #[test]
+    fn any_bytes_are_read_as_borsh_reads_them(
+        kind in 0..3_u8,
+        mut body in vec(prop_oneof![0..3_u8, any::<u8>()], 0..120),
+    ) {
+        if kind == 0 && body.len() > 36 {
+            // A quote whose length fits now and then.
+            body[0] = 0;
+            body[33] %= 64;
+            body[34..37].fill(0);
+        }
+        let plain = PlainRequest::try_from_slice(&body).ok().map(Request::from);
+        prop_assert_eq!(Request::decode_body(body.clone().into()).ok(), plain);
+        let plain = PlainResponse::try_from_slice(&body).ok().map(Response::from);
+        prop_assert_eq!(Response::decode_body(body.clone().into()).ok(), plain);
+        let _ = Request::decode(body.clone().into(), MAX_MESSAGE_BYTES);
+        let _ = Response::decode(body.into(), MAX_MESSAGE_BYTES);
+    }
+
+    /// A length inside the message that exceeds what is there is refused by what is missing.
+    #[test]
+    fn claims_inside_a_message_are_checked(claimed in any::<u32>(), there in 0..64_usize) {
+        let tail = vec![b'a'; there];
+        let claim = claimed.to_le_bytes();
+        let missing = (claimed as usize).checked_sub(there).filter(|&missing| missing > 0);
+        let cut = |part| missing.map(|missing| DecodeError::Cut { part, missing });
+
+        let body = [&[0; 33], &claim[..], &tail].concat();
+        let refused = Request::decode_body(body.into()).unwrap_err();
+        if let Some(cut) = cut(Part::QuoteBytes) {
+            prop_assert_eq!(refused, cut);
+        }
+        for (part, head) in [(Part::InvitationBytes, &[1][..]), (Part::Error, &[0, 1])] {
+            let body = [&[0; 32], head, &claim, &tail].concat();
+            if let Some(cut) = cut(part) {
+                prop_assert_eq!(Response::decode_body(body.into()), Err(cut));
+            }
+        }
+    }
+
+    /// A claim before the message costs what has arrived, whatever it claims.
+    #[test]
+    fn claims_before_a_message_allocate_nothing(
+        claimed in prop_oneof![any::<u32>(), 0..=0x10_0000_u32],
+        there in 0..20_000_usize,
+        piece in 1..9000_usize,
+    ) {
+        let mut wire = claimed.to_be_bytes().to_vec();
+        wire.resize(PREFIX_BYTES + there, 7);
+        let claimed = claimed as usize;
+        let limit = MAX_MESSAGE_BYTES;
+        let expected = match claimed.checked_sub(there) {
+            _ if claimed > limit => Err(DecodeError::TooLarge { limit, claimed }),
+            Some(missing) if missing > 0 => Err(DecodeError::Cut { part: Part::Body, missing }),
+            _ => Ok(Some(Bytes::from(vec![7; claimed]))),
+        };
+        prop_assert_eq!(receive(&wire, limit, piece), expected);
+    }
+}

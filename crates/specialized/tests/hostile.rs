@@ -1,0 +1,391 @@
+//! Peers that open streams of the protocol and do as they please on them.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test that cannot go on says so"
+)]
+
+mod support;
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use calimero_network_specialized::{
+    Behaviour, DecodeError, Event, InboundFailure, Message, OutboundFailure, Part, Refusal, Scope,
+    SpecializedConfig, SpecializedNodeInviteResponse as Response,
+};
+use futures::{AsyncReadExt, AsyncWriteExt, StreamExt, future::BoxFuture};
+use libp2p_identity::PeerId;
+use libp2p_stream::{self as stream, Control};
+use libp2p_swarm::{Stream, StreamProtocol, Swarm};
+use libp2p_swarm_test::SwarmExt;
+use support::{PATIENCE, SHORT, event, failure_of, node, request};
+
+const INVITE: StreamProtocol = StreamProtocol::new("/calimero/specialized-node-invite/1.0.0");
+
+/// Between two bytes of a peer that is slow on purpose.
+const TRICKLE: Duration = Duration::from_millis(10);
+
+fn config() -> SpecializedConfig {
+    SpecializedConfig::default()
+}
+
+fn hasty() -> SpecializedConfig {
+    SpecializedConfig {
+        request_timeout: SHORT,
+        receive_timeout: SHORT,
+        answer_timeout: SHORT,
+        ..config()
+    }
+}
+
+/// A node, and the control of a connected peer that knows streams alone.
+async fn beside_raw(config: &SpecializedConfig) -> (Swarm<Behaviour>, Control, PeerId) {
+    let mut swarm = node(config);
+    let mut raw = Swarm::new_ephemeral_tokio(|_| stream::Behaviour::new());
+    support::connect(&mut swarm, &mut raw).await;
+    let (control, raw_id) = (raw.behaviour().new_control(), *raw.local_peer_id());
+    tokio::spawn(raw.loop_on_next());
+    (swarm, control, raw_id)
+}
+
+/// Opens a stream, writes `bytes`, closes it if told to, and reads to its end.
+async fn talk(mut control: Control, to: PeerId, bytes: Vec<u8>, close: bool) -> Vec<u8> {
+    let mut stream = control.open_stream(to, INVITE).await.unwrap();
+    // A node that has heard enough may end the stream while it is written to.
+    let _ = stream.write_all(&bytes).await;
+    let _ = stream.flush().await;
+    if close {
+        let _ = stream.close().await;
+    }
+    let mut heard = Vec::new();
+    let _ = stream.read_to_end(&mut heard).await;
+    heard
+}
+
+/// What a node makes of `bytes`, and what their sender hears.
+async fn told(config: &SpecializedConfig, bytes: &[u8], close: bool) -> (InboundFailure, Vec<u8>) {
+    let (mut swarm, control, _) = beside_raw(config).await;
+    let to = *swarm.local_peer_id();
+    let heard = tokio::spawn(talk(control, to, bytes.to_vec(), close));
+    let failure = match event(&mut swarm).await {
+        Event::InboundFailure { failure, .. } => failure,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(swarm.behaviour().inbound_requests(), 0);
+    let heard = async {
+        tokio::select! {
+            heard = heard => heard.unwrap(),
+            event = event(&mut swarm) => panic!("{event:?}"),
+        }
+    };
+    let heard = tokio::time::timeout(PATIENCE, heard).await.unwrap();
+    (failure, heard)
+}
+
+fn refusal_in(heard: Vec<u8>) -> Option<Refusal> {
+    Response::decode(Bytes::from(heard), usize::MAX)
+        .unwrap()
+        .as_refusal()
+}
+
+#[tokio::test]
+async fn a_claim_of_4_gib_is_refused() {
+    let claim = [0xff; 4];
+    let nonce = [&[0][..], &[7; 32]].concat();
+    let (failure, heard) = told(&config(), &[&claim[..], &nonce].concat(), false).await;
+    let limit = config().max_message_bytes;
+    let claimed = 0xffff_ffff;
+    match failure {
+        InboundFailure::Request(error) => {
+            assert_eq!(error, DecodeError::TooLarge { limit, claimed });
+        }
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(refusal_in(heard), Some(Refusal::TooLarge));
+}
+
+#[tokio::test]
+async fn a_claim_without_a_nonce_hears_the_end_of_the_stream() {
+    let (failure, heard) = told(&config(), &[0xff; 4], true).await;
+    assert!(
+        matches!(
+            failure,
+            InboundFailure::Request(DecodeError::TooLarge { .. })
+        ),
+        "{failure:?}"
+    );
+    assert!(heard.is_empty());
+}
+
+#[tokio::test]
+async fn a_request_that_ends_half_way_is_told_by_what_is_missing() {
+    let wire = request(7).encode(usize::MAX).unwrap();
+    let (failure, heard) = told(&config(), &wire[..1000], true).await;
+    let (part, missing) = (Part::Body, wire.len() - 1000);
+    match failure {
+        InboundFailure::Request(error) => assert_eq!(error, DecodeError::Cut { part, missing }),
+        other => panic!("{other:?}"),
+    }
+    assert!(heard.is_empty());
+}
+
+#[tokio::test]
+async fn a_malformed_request_is_refused_by_its_nonce() {
+    let body = [&[0][..], &[7; 32], &[0xff; 4], &[9; 32]].concat();
+    let prefix = u32::try_from(body.len()).unwrap().to_be_bytes();
+    let (failure, heard) = told(&config(), &[&prefix[..], &body].concat(), false).await;
+    let (part, missing) = (Part::QuoteBytes, 0xffff_ffff - 32);
+    match failure {
+        InboundFailure::Request(error) => assert_eq!(error, DecodeError::Cut { part, missing }),
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(refusal_in(heard), Some(Refusal::Malformed));
+}
+
+#[tokio::test]
+async fn a_request_of_another_kind_hears_the_end_of_the_stream() {
+    let (failure, heard) = told(&config(), &[0, 0, 0, 1, 9], false).await;
+    let variant = 9;
+    match failure {
+        InboundFailure::Request(error) => {
+            assert_eq!(error, DecodeError::UnknownVariant { variant })
+        }
+        other => panic!("{other:?}"),
+    }
+    assert!(heard.is_empty());
+}
+
+#[tokio::test]
+async fn a_request_in_drops_loses_its_turn() {
+    let (mut swarm, mut control, _) = beside_raw(&hasty()).await;
+    let to = *swarm.local_peer_id();
+    let slow = tokio::spawn(async move {
+        let mut stream = control.open_stream(to, INVITE).await.unwrap();
+        let wire = request(7).encode(usize::MAX).unwrap();
+        let mut written = 0;
+        for byte in wire.chunks(1) {
+            if stream.write_all(byte).await.is_err() || stream.flush().await.is_err() {
+                break;
+            }
+            written += 1;
+            tokio::time::sleep(TRICKLE).await;
+        }
+        written < wire.len()
+    });
+    let failure = match event(&mut swarm).await {
+        Event::InboundFailure { failure, .. } => failure,
+        other => panic!("{other:?}"),
+    };
+    assert!(
+        matches!(failure, InboundFailure::Slow { after: SHORT }),
+        "{failure:?}"
+    );
+    assert_eq!(swarm.behaviour().inbound_requests(), 0);
+    let stopped = async {
+        tokio::select! {
+            stopped = slow => stopped.unwrap(),
+            event = event(&mut swarm) => panic!("{event:?}"),
+        }
+    };
+    assert!(stopped.await, "the stream has ended under the writer");
+}
+
+#[tokio::test]
+async fn an_answer_that_nobody_takes_gives_its_place_back() {
+    let (mut swarm, mut control, _) = beside_raw(&hasty()).await;
+    let to = *swarm.local_peer_id();
+    let held = tokio::spawn(async move {
+        let mut stream = control.open_stream(to, INVITE).await.unwrap();
+        let wire = request(7).encode(usize::MAX).unwrap();
+        stream.write_all(&wire).await.unwrap();
+        stream.flush().await.unwrap();
+        stream
+    });
+    let channel = match event(&mut swarm).await {
+        Event::Request { channel, .. } => channel,
+        other => panic!("{other:?}"),
+    };
+    // Above the window of a stream, so that the rest waits for a reader.
+    let answer = Response::invitation([7; 32], vec![0; 1_000_000]);
+    channel.send(&answer).unwrap();
+    let failure = match event(&mut swarm).await {
+        Event::InboundFailure { failure, .. } => failure,
+        other => panic!("{other:?}"),
+    };
+    assert!(
+        matches!(failure, InboundFailure::NotTaken { after: SHORT }),
+        "{failure:?}"
+    );
+    assert_eq!(swarm.behaviour().inbound_requests(), 0);
+    drop(held.await.unwrap());
+}
+
+/// A peer that opens streams and says nothing takes the places of its own connection, no more,
+/// and others are served meanwhile.
+#[tokio::test]
+async fn silent_streams_take_eight_places_and_leave_the_others() {
+    const STREAMS: usize = 100;
+    let (mut swarm, control, _) = beside_raw(&config()).await;
+    let to = *swarm.local_peer_id();
+    let silent = tokio::spawn(async move {
+        let opened = (0..STREAMS).map(|_| {
+            let mut control = control.clone();
+            async move {
+                let mut stream = control.open_stream(to, INVITE).await.unwrap();
+                // What shows that the stream is meant: nothing is sent before the first byte.
+                let _ = stream.write_all(&[0]).await;
+                let _ = stream.flush().await;
+                stream
+            }
+        });
+        futures::future::join_all(opened).await
+    });
+    for _ in 0..STREAMS - 8 {
+        match event(&mut swarm).await {
+            Event::InboundFailure {
+                failure: InboundFailure::TooMany { limit: 8, scope },
+                ..
+            } => assert_eq!(scope, Scope::Connection),
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(swarm.behaviour().inbound_requests(), 8);
+
+    let mut honest = node(&config());
+    swarm.listen().with_memory_addr_external().await;
+    honest.connect(&mut swarm).await;
+    honest.behaviour_mut().send_request(to, &request(7));
+    let served = tokio::spawn(async move { event(&mut honest).await });
+    loop {
+        match event(&mut swarm).await {
+            Event::Request { channel, .. } => {
+                break channel.send(&Response::error([7; 32], "no")).unwrap();
+            }
+            Event::InboundFailure { .. } => {}
+            other => panic!("{other:?}"),
+        }
+    }
+    tokio::spawn(swarm.loop_on_next());
+    let served = served.await.unwrap();
+    assert!(matches!(served, Event::Response { .. }), "{served:?}");
+    drop(silent.await.unwrap());
+}
+
+/// What a request comes to at a peer that does `act` on its stream.
+async fn asked(
+    config: &SpecializedConfig,
+    act: fn(Stream) -> BoxFuture<'static, ()>,
+) -> OutboundFailure {
+    let (mut swarm, mut control, raw) = beside_raw(config).await;
+    let mut incoming = control.accept(INVITE).unwrap();
+    tokio::spawn(async move {
+        while let Some((_, stream)) = incoming.next().await {
+            act(stream).await;
+        }
+    });
+    let id = swarm.behaviour_mut().send_request(raw, &request(7));
+    failure_of(id, event(&mut swarm).await)
+}
+
+#[tokio::test]
+async fn an_answer_of_4_gib_is_refused() {
+    let failure = asked(&config(), |mut stream| {
+        Box::pin(async move {
+            let _ = stream.write_all(&[0xff; 64]).await;
+            let _ = stream.flush().await;
+            futures::future::pending().await
+        })
+    })
+    .await;
+    let (limit, claimed) = (config().max_message_bytes, 0xffff_ffff);
+    match failure {
+        OutboundFailure::Answer(error) => {
+            assert_eq!(error, DecodeError::TooLarge { limit, claimed });
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn an_answer_in_drops_meets_the_deadline() {
+    let failure = asked(&hasty(), |mut stream| {
+        Box::pin(async move {
+            let wire = Response::invitation([7; 32], vec![0; 5000]);
+            for byte in wire.encode(usize::MAX).unwrap().chunks(1) {
+                let _ = stream.write_all(byte).await;
+                let _ = stream.flush().await;
+                tokio::time::sleep(TRICKLE).await;
+            }
+        })
+    })
+    .await;
+    assert!(
+        matches!(failure, OutboundFailure::Deadline { after: SHORT }),
+        "{failure:?}"
+    );
+}
+
+#[tokio::test]
+async fn silence_meets_the_deadline() {
+    let failure = asked(&hasty(), |stream| {
+        Box::pin(async move {
+            let _kept = stream;
+            futures::future::pending().await
+        })
+    })
+    .await;
+    assert!(
+        matches!(failure, OutboundFailure::Deadline { after: SHORT }),
+        "{failure:?}"
+    );
+}
+
+#[tokio::test]
+async fn an_answer_that_ends_half_way_is_told_by_what_is_missing() {
+    let failure = asked(&config(), |mut stream| {
+        Box::pin(async move {
+            let _ = stream.write_all(&[0, 0, 1, 0, 7, 7]).await;
+            let _ = stream.close().await;
+        })
+    })
+    .await;
+    let (part, missing) = (Part::Body, 254);
+    match failure {
+        OutboundFailure::Answer(error) => assert_eq!(error, DecodeError::Cut { part, missing }),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn a_stream_that_ends_without_a_word_is_unanswered() {
+    let failure = asked(&config(), |mut stream| {
+        Box::pin(async move {
+            let _ = stream.read_to_end(&mut Vec::new()).await;
+            let _ = stream.close().await;
+        })
+    })
+    .await;
+    assert!(
+        matches!(failure, OutboundFailure::Unanswered),
+        "{failure:?}"
+    );
+}
+
+#[tokio::test]
+async fn an_answer_with_more_behind_it_is_refused() {
+    let failure = asked(&config(), |mut stream| {
+        Box::pin(async move {
+            let body = [&[7; 32][..], &[0, 0, 1]].concat();
+            let wire = [&[0, 0, 0, 35][..], &body].concat();
+            let _ = stream.write_all(&wire).await;
+            let _ = stream.close().await;
+        })
+    })
+    .await;
+    match failure {
+        OutboundFailure::Answer(error) => assert_eq!(error, DecodeError::Trailing { bytes: 1 }),
+        other => panic!("{other:?}"),
+    }
+}
