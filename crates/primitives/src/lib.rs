@@ -1,14 +1,56 @@
 //! What every room of the house shares: identifiers, protocol names, limits, topics, addresses
-//! and configuration. No IO, no clock, no libp2p umbrella crate.
+//! and configuration. No IO, no clock, no runtime, no libp2p umbrella crate.
+//!
+//! - [`ContextId`], [`BlobId`], [`GroupId`], [`NamespaceId`]: 32 bytes, one text form each;
+//! - [`Topic`]: gossip topics and the rendezvous namespaces that belong to them;
+//! - [`ProtocolId`]: the names that peers negotiate;
+//! - [`addr`]: where an address reaches, what carries it, whom it leads to, circuit addresses;
+//! - [`config`]: [`NetworkConfig`] and its parts, read from TOML and checked before use;
+//! - [`limits`]: every bound, with its unit and its reason.
+//!
+//! Everything here reads hostile input: parsers look at lengths before they decode, allocate
+//! nothing that the input's claims could grow, and say in a typed error what is wrong and where.
+//!
+//! ```
+//! use calimero_network_primitives::{
+//!     ContextId, NetworkConfig, Topic,
+//!     addr::{DialPolicy, is_dialable},
+//! };
+//!
+//! let id: ContextId = "29d2S7vB453rNYFdR5Ycwt7y9haRT5fwVwL9zTmBhfV2".parse()?;
+//! assert_eq!(
+//!     Topic::context(id).rendezvous_namespace().as_deref(),
+//!     Some("/calimero/ctx/29d2S7vB453rNYFdR5Ycwt7y9haRT5fwVwL9zTmBhfV2"),
+//! );
+//!
+//! assert!(is_dialable(&"/ip4/10.0.0.7/tcp/2428".parse()?, DialPolicy::Private));
+//! assert!(!is_dialable(&"/ip4/127.0.0.1/tcp/2428".parse()?, DialPolicy::Private));
+//!
+//! let config = NetworkConfig::from_toml("transport.tcp.prefer = 'noise'")?;
+//! assert!(config.transport.tcp.noise);
+//! let error = NetworkConfig::from_toml("transport.quic.windows = 1").unwrap_err();
+//! assert!(error.to_string().starts_with("transport.quic.windows: unknown field"));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
+pub mod addr;
 pub mod config;
+mod ids;
 pub mod limits;
 mod protocol;
+mod topic;
 
 pub use libp2p_identity::{self as identity, Keypair, PeerId};
 pub use multiaddr::{self, Multiaddr};
 
 pub use self::{
     config::{ConfigError, NetworkConfig},
+    ids::{BlobId, ContextId, GroupId, NamespaceId, ParseIdError, TextEncoding},
     protocol::{IDENTIFY_PROTOCOL_VERSION, ProtocolId},
+    topic::{FreeTopic, GLOBAL_RENDEZVOUS_NAMESPACE, ParseTopicError, Topic},
 };
+
+/// Runs the examples of the README.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct ReadmeDoctests;

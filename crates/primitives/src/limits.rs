@@ -4,6 +4,8 @@
 //! operator may move is the default of a field in [`crate::config`], and that field names the
 //! constant.
 
+use std::time::Duration;
+
 /// Bytes in one kibibyte.
 pub const KIB: usize = 1024;
 /// Bytes in one mebibyte.
@@ -37,12 +39,26 @@ pub const MAX_PROVIDER_RECORD_BYTES: usize = 256;
 /// Longest rendezvous namespace, in bytes, by the rendezvous specification.
 pub const MAX_RENDEZVOUS_NAMESPACE_BYTES: usize = 255;
 
-/// Longest topic text accepted, in bytes: the longest that still has a rendezvous namespace
-/// under the `/calimero/ctx/` prefix (14 bytes).
-pub const MAX_TOPIC_BYTES: usize = MAX_RENDEZVOUS_NAMESPACE_BYTES - "/calimero/ctx/".len();
+/// Longest topic text accepted, in bytes: 1 KiB.
+///
+/// Four times what has a rendezvous namespace (241 bytes under `/calimero/ctx/`), so that a topic
+/// of a published node is refused only where a table of a few thousand of them would pass some
+/// megabytes.
+pub const MAX_TOPIC_BYTES: usize = KIB;
 
 /// Port of TCP and UDP listeners where none is given.
 pub const DEFAULT_PORT: u16 = 2428;
+
+/// Longest duration a configuration may hold: a year.
+///
+/// Longer than any deadline, and far from where adding it to a clock overflows.
+pub const MAX_CONFIGURED_DURATION: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+
+/// Longest queue or table a configuration may ask for, in entries: 2^20.
+///
+/// At some hundred bytes an entry, a full one holds some hundred MiB: more than any queue is
+/// worth, and far from the lengths near the address space at which channels panic.
+pub const MAX_CONFIGURED_QUEUE: usize = 1 << 20;
 
 /// Connections being set up at one time, each way.
 ///

@@ -5,7 +5,7 @@ use std::time::Duration;
 use libp2p_identity::PeerId;
 use serde::{Deserialize, Serialize};
 
-use super::{ConfigError, check};
+use super::{ConfigError, check, check_duration};
 use crate::limits::{MAX_CONNECTIONS, MAX_CONNECTIONS_PER_PEER, MAX_PENDING_CONNECTIONS};
 
 /// How many connections are kept, how long a silent one is, and with whom.
@@ -34,6 +34,7 @@ pub struct ConnectionsConfig {
     #[serde(rename = "idle_timeout_ms", with = "super::duration")]
     pub idle_timeout: Duration,
     /// The liveness check.
+    #[serde(deserialize_with = "super::table::deserialize")]
     pub ping: PingConfig,
     /// Peers that may connect; every other is refused. Empty, the default, allows everybody.
     #[serde(with = "super::peers")]
@@ -81,7 +82,7 @@ impl ConnectionsConfig {
             ("ping.interval_ms", self.ping.interval),
             ("ping.timeout_ms", self.ping.timeout),
         ] {
-            check(!value.is_zero(), || (key(name), "must be above 0"))?;
+            check_duration(value, || key(name))?;
         }
         check(self.ping.max_failures > 0, || {
             (key("ping.max_failures"), "must be above 0")

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{ConfigError, check};
+use super::{ConfigError, check_duration, check_queue};
 
 /// Where the swarm and its connections run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -49,14 +49,8 @@ impl Default for HandleConfig {
 impl HandleConfig {
     pub(super) fn validate(&self, prefix: &str) -> Result<(), ConfigError> {
         let key = |name: &str| format!("{prefix}{name}");
-        check(self.command_queue > 0, || {
-            (key("command_queue"), "must be above 0")
-        })?;
-        check(self.event_queue > 0, || {
-            (key("event_queue"), "must be above 0")
-        })?;
-        check(!self.shutdown_timeout.is_zero(), || {
-            (key("shutdown_timeout_ms"), "must be above 0")
-        })
+        check_queue(self.command_queue, || key("command_queue"))?;
+        check_queue(self.event_queue, || key("event_queue"))?;
+        check_duration(self.shutdown_timeout, || key("shutdown_timeout_ms"))
     }
 }

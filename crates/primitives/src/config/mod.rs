@@ -8,9 +8,13 @@ mod duration;
 mod handle;
 mod peers;
 mod streams;
+mod table;
 mod transport;
 
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::{
+    net::{Ipv4Addr, Ipv6Addr},
+    time::Duration,
+};
 
 use multiaddr::{Multiaddr, Protocol};
 use serde::{Deserialize, Serialize};
@@ -21,16 +25,27 @@ pub use self::{
     streams::StreamsConfig,
     transport::{QuicConfig, Security, TcpConfig, TransportConfig, YamuxConfig},
 };
-use crate::limits::DEFAULT_PORT;
+use crate::{
+    addr::{TransportKind, is_dns, transport_of},
+    limits::{DEFAULT_PORT, MAX_CONFIGURED_DURATION, MAX_CONFIGURED_QUEUE},
+};
 
 /// Why a configuration was refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConfigError {
-    /// The text is not TOML, or a key is unknown, missing or of another type.
+    /// The text is not TOML.
+    #[error("line {line}: {reason}")]
+    Syntax {
+        /// The line, counted from 1.
+        line: usize,
+        /// What the parser says.
+        reason: String,
+    },
+    /// A key is unknown, or its value is of another type.
     #[error("{key}: {reason}")]
     Parse {
-        /// Path of the key, dots between its parts; empty where the text itself is broken.
+        /// Path of the key, dots between its parts.
         key: String,
         /// What the parser says.
         reason: String,
@@ -42,6 +57,12 @@ pub enum ConfigError {
         key: String,
         /// Which rule it breaks.
         reason: &'static str,
+    },
+    /// A value has no form in a file. No valid configuration holds such a value.
+    #[error("cannot be written as TOML: {reason}")]
+    Unwritable {
+        /// What the writer says.
+        reason: String,
     },
 }
 
@@ -57,23 +78,44 @@ fn check(
     Err(ConfigError::Invalid { key, reason })
 }
 
+/// Refuses a duration that would end before it starts, or so late that a clock cannot say when.
+fn check_duration(value: Duration, key: impl Fn() -> String) -> Result<(), ConfigError> {
+    check(!value.is_zero(), || (key(), "must be above 0"))?;
+    check(value <= MAX_CONFIGURED_DURATION, || {
+        (key(), "must be at most 31536000000, a year")
+    })
+}
+
+/// Refuses a queue or table that holds nothing, or that no host has the memory for.
+fn check_queue(value: usize, key: impl Fn() -> String) -> Result<(), ConfigError> {
+    check(value > 0, || (key(), "must be above 0"))?;
+    check(value <= MAX_CONFIGURED_QUEUE, || {
+        (key(), "must be at most 1048576")
+    })
+}
+
 /// Everything a node of the network is configured by, but its identity.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct NetworkConfig {
     /// Addresses to listen on. Default: port [`DEFAULT_PORT`] on every interface, TCP and QUIC,
-    /// IPv4 and IPv6. Empty: no inbound connections.
+    /// IPv4 and IPv6. Empty: no inbound connections. Each must be of a transport that is on, so
+    /// whoever turns TCP or QUIC off says here what is left.
     pub listen: Vec<Multiaddr>,
     /// Name and version of the program, told to peers by identify. Default
     /// `calimero-network/<version>`. At most 255 bytes.
     pub agent_version: String,
     /// What carries bytes.
+    #[serde(deserialize_with = "table::deserialize")]
     pub transport: TransportConfig,
     /// How many connections, how long, with whom.
+    #[serde(deserialize_with = "table::deserialize")]
     pub connections: ConnectionsConfig,
     /// Streams and frames.
+    #[serde(deserialize_with = "table::deserialize")]
     pub streams: StreamsConfig,
     /// Queues between the manager and its users, and its end.
+    #[serde(deserialize_with = "table::deserialize")]
     pub handle: HandleConfig,
 }
 
@@ -103,17 +145,20 @@ impl NetworkConfig {
     ///
     /// # Errors
     ///
-    /// [`ConfigError::Parse`] with the path of the key that is unknown or of another type,
-    /// [`ConfigError::Invalid`] with the key whose value cannot hold.
+    /// [`ConfigError::Syntax`] with the line that is not TOML, [`ConfigError::Parse`] with the
+    /// path of the key that is unknown or of another type, [`ConfigError::Invalid`] with the key
+    /// whose value cannot hold.
     pub fn from_toml(text: &str) -> Result<Self, ConfigError> {
-        let parse = |key: String, error: &toml::de::Error| ConfigError::Parse {
-            key,
-            reason: error.message().to_owned(),
-        };
         let document =
-            toml::de::Deserializer::parse(text).map_err(|error| parse(String::new(), &error))?;
-        let config: Self = serde_path_to_error::deserialize(document)
-            .map_err(|error| parse(error.path().to_string(), error.inner()))?;
+            toml::de::Deserializer::parse(text).map_err(|error| ConfigError::Syntax {
+                line: line_of(text, error.span().map_or(0, |span| span.start)),
+                reason: error.message().to_owned(),
+            })?;
+        let config: Self =
+            serde_path_to_error::deserialize(document).map_err(|error| ConfigError::Parse {
+                key: error.path().to_string(),
+                reason: error.inner().message().to_owned(),
+            })?;
         config.validate()?;
         Ok(config)
     }
@@ -122,11 +167,10 @@ impl NetworkConfig {
     ///
     /// # Errors
     ///
-    /// [`ConfigError::Parse`] where a value has no TOML form (a duration beyond 2^63
-    /// milliseconds).
+    /// [`ConfigError::Unwritable`] where a duration exceeds 2^64 - 1 milliseconds, which
+    /// [`validate`](Self::validate) refuses.
     pub fn to_toml(&self) -> Result<String, ConfigError> {
-        toml::to_string_pretty(self).map_err(|error| ConfigError::Parse {
-            key: String::new(),
+        toml::to_string_pretty(self).map_err(|error| ConfigError::Unwritable {
             reason: error.to_string(),
         })
     }
@@ -141,8 +185,44 @@ impl NetworkConfig {
             ("agent_version".to_owned(), "must be at most 255 bytes")
         })?;
         self.transport.validate("transport.")?;
+        for (index, addr) in self.listen.iter().enumerate() {
+            self.listen_refusal(addr).map_or(Ok(()), |reason| {
+                check(false, || (format!("listen[{index}]"), reason))
+            })?;
+        }
         self.connections.validate("connections.")?;
         self.streams.validate("streams.")?;
         self.handle.validate("handle.")
     }
+
+    /// Why `addr` cannot be listened on with these transports, if it cannot.
+    fn listen_refusal(&self, addr: &Multiaddr) -> Option<&'static str> {
+        let transport = &self.transport;
+        match transport_of(addr) {
+            Some(TransportKind::Circuit) if !transport.relay_client => {
+                Some("is relayed, which transport.relay_client turns off")
+            }
+            Some(TransportKind::Circuit) if is_dns(addr) && !transport.dns => {
+                Some("holds a name, which transport.dns turns off")
+            }
+            Some(TransportKind::Circuit) => None,
+            Some(_) if is_dns(addr) => Some("holds a name; only IP addresses can be listened on"),
+            Some(TransportKind::Tcp) if !transport.tcp.enabled => {
+                Some("is TCP, which transport.tcp.enabled turns off")
+            }
+            Some(TransportKind::Quic) if !transport.quic.enabled => {
+                Some("is QUIC, which transport.quic.enabled turns off")
+            }
+            Some(TransportKind::Tcp | TransportKind::Quic | TransportKind::Memory) => None,
+            Some(TransportKind::WebSocket | TransportKind::Dnsaddr) | None => {
+                Some("is not an address of TCP, QUIC, memory or a relay")
+            }
+        }
+    }
+}
+
+/// The line of the byte at `offset`, counted from 1.
+fn line_of(text: &str, offset: usize) -> usize {
+    let before = text.bytes().take(offset);
+    1 + before.filter(|&byte| byte == b'\n').count()
 }

@@ -16,12 +16,18 @@ pub(super) fn serialize<S: Serializer>(peers: &[PeerId], to: S) -> Result<S::Ok,
 
 /// Reads each peer id from its base58 form.
 pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<PeerId>, D::Error> {
-    let texts = Vec::<String>::deserialize(from)?;
-    texts
-        .iter()
-        .map(|text| {
-            PeerId::from_str(text)
-                .map_err(|error| D::Error::custom(format_args!("peer id {text:?}: {error}")))
-        })
-        .collect()
+    let peers = Vec::<Base58Peer>::deserialize(from)?;
+    Ok(peers.into_iter().map(|Base58Peer(peer)| peer).collect())
+}
+
+/// One peer id: an element of its own, so that an error names its index.
+struct Base58Peer(PeerId);
+
+impl<'de> Deserialize<'de> for Base58Peer {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(from)?;
+        PeerId::from_str(&text)
+            .map(Self)
+            .map_err(|error| D::Error::custom(format_args!("peer id {text:?}: {error}")))
+    }
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{ConfigError, check};
+use super::{ConfigError, check, check_duration, check_queue};
 use crate::limits::{KIB, MAX_FRAME_PAYLOAD_BYTES};
 
 /// How many streams are opened and accepted, and how frames are read and written.
@@ -32,10 +32,10 @@ pub struct StreamsConfig {
     /// [`MAX_FRAME_PAYLOAD_BYTES`].
     pub max_frame_bytes: usize,
     /// Bytes of small frames gathered before they are written without being asked to, in bytes.
-    /// Default 64 KiB: four TLS records.
+    /// Default 64 KiB: four TLS records. At most [`MAX_FRAME_PAYLOAD_BYTES`].
     pub write_buffer_bytes: usize,
     /// Bytes read from a stream at one time, in bytes. Default 64 KiB. A buffer grows beyond it
-    /// only with what has arrived of the frame it holds.
+    /// only with what has arrived of the frame it holds. At most [`MAX_FRAME_PAYLOAD_BYTES`].
     pub read_buffer_bytes: usize,
 }
 
@@ -69,23 +69,25 @@ impl StreamsConfig {
             ("accept_queue", self.accept_queue),
             ("max_negotiating_per_peer", self.max_negotiating_per_peer),
             ("max_waiting_per_peer", self.max_waiting_per_peer),
+        ] {
+            check_queue(value, || key(name))?;
+        }
+        for (name, value) in [
             ("max_frame_bytes", self.max_frame_bytes),
             ("write_buffer_bytes", self.write_buffer_bytes),
             ("read_buffer_bytes", self.read_buffer_bytes),
         ] {
             check(value > 0, || (key(name), "must be above 0"))?;
+            check(value <= MAX_FRAME_PAYLOAD_BYTES, || {
+                (
+                    key(name),
+                    "must be at most 8388608, the largest frame of the wire format",
+                )
+            })?;
         }
         check(self.max_inbound_per_peer <= self.max_inbound, || {
             (key("max_inbound_per_peer"), "must not exceed max_inbound")
         })?;
-        check(self.max_frame_bytes <= MAX_FRAME_PAYLOAD_BYTES, || {
-            (
-                key("max_frame_bytes"),
-                "must be at most 8388608, the bound of the wire format",
-            )
-        })?;
-        check(!self.open_timeout.is_zero(), || {
-            (key("open_timeout_ms"), "must be above 0")
-        })
+        check_duration(self.open_timeout, || key("open_timeout_ms"))
     }
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{ConfigError, check};
+use super::{ConfigError, check, check_duration};
 use crate::limits::{KIB, MIB, YAMUX_INITIAL_WINDOW_BYTES, YAMUX_MAX_FRAME_BYTES};
 
 /// What carries bytes between peers: TCP with TLS or Noise and Yamux, QUIC, DNS, relays.
@@ -12,10 +12,13 @@ use crate::limits::{KIB, MIB, YAMUX_INITIAL_WINDOW_BYTES, YAMUX_MAX_FRAME_BYTES}
 #[serde(deny_unknown_fields, default)]
 pub struct TransportConfig {
     /// TCP and its security protocols.
+    #[serde(deserialize_with = "super::table::deserialize")]
     pub tcp: TcpConfig,
     /// The multiplexer of TCP connections.
+    #[serde(deserialize_with = "super::table::deserialize")]
     pub yamux: YamuxConfig,
     /// QUIC.
+    #[serde(deserialize_with = "super::table::deserialize")]
     pub quic: QuicConfig,
     /// Whether `/dns`, `/dns4`, `/dns6` and `/dnsaddr` addresses are resolved, by the system's
     /// resolver configuration. On by default: boot addresses are often names.
@@ -63,9 +66,10 @@ impl TransportConfig {
                 "TLS and Noise are both off, so no TCP connection can be secured",
             )
         })?;
-        check(!self.handshake_timeout.is_zero(), || {
-            (key("handshake_timeout_ms"), "must be above 0")
+        check((1..=65_535).contains(&self.tcp.backlog), || {
+            (key("tcp.backlog"), "must be from 1 to 65535")
         })?;
+        check_duration(self.handshake_timeout, || key("handshake_timeout_ms"))?;
         self.yamux.validate(&key("yamux."))?;
         self.quic.validate(&key("quic."))
     }
@@ -92,10 +96,12 @@ pub struct TcpConfig {
     pub tls: bool,
     /// Whether Noise is offered and accepted. On by default.
     pub noise: bool,
-    /// Which of the two a dialler offers first. Default `tls`: with AES instructions it moves
-    /// more bytes a second than Noise, whose only cipher is ChaCha20-Poly1305.
+    /// Which of the two a dialler offers first, where both are on. Default `tls`: with AES
+    /// instructions it moves more bytes a second than Noise, whose only cipher is
+    /// ChaCha20-Poly1305.
     pub prefer: Security,
     /// Connections the kernel completes ahead of `accept`. Default 1024, the size of libp2p-tcp.
+    /// At most 65535, above which some kernels keep the low 16 bits alone.
     pub backlog: u32,
 }
 

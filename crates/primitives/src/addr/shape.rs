@@ -1,0 +1,174 @@
+//! The shapes of address that this network's transports understand.
+
+use std::{borrow::Cow, iter::Peekable, net::IpAddr};
+
+use libp2p_identity::PeerId;
+use multiaddr::{Multiaddr, Protocol};
+
+/// What carries bytes to an address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum TransportKind {
+    /// `/tcp/<port>`, secured and multiplexed by negotiation.
+    Tcp,
+    /// `/udp/<port>/quic-v1`.
+    Quic,
+    /// `/tcp/<port>/ws`, `/wss` or `/tls/ws`.
+    WebSocket,
+    /// `/memory/<number>`: inside this process.
+    Memory,
+    /// `/dnsaddr/<name>`: known only once the name is resolved.
+    Dnsaddr,
+    /// Through a relay, over whatever leads to it.
+    Circuit,
+}
+
+/// The first component of an address: where its packets go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Host<'a> {
+    Ip(IpAddr),
+    Name(Cow<'a, str>),
+    Memory,
+}
+
+/// An address of a known shape, taken apart.
+pub(super) struct Shape<'a> {
+    pub(super) host: Host<'a>,
+    pub(super) kind: TransportKind,
+    /// Whether it can be connected to as it stands: its port is not 0, and a circuit names whom
+    /// it leads to.
+    pub(super) complete: bool,
+}
+
+/// What carries bytes to `addr`, if it has a shape that this network's transports understand
+/// from its first component to its last.
+///
+/// ```
+/// use calimero_network_primitives::addr::{TransportKind, transport_of};
+///
+/// let addr = "/dns4/example.com/udp/2428/quic-v1".parse()?;
+/// assert_eq!(transport_of(&addr), Some(TransportKind::Quic));
+/// # Ok::<(), multiaddr::Error>(())
+/// ```
+#[must_use]
+pub fn transport_of(addr: &Multiaddr) -> Option<TransportKind> {
+    shape(addr).map(|shape| shape.kind)
+}
+
+/// The host of `addr`, unless a second one follows.
+///
+/// Transports read an address from either end, so in one with two hosts the one that is looked
+/// at here need not be the one that is dialled.
+pub(super) fn host(addr: &Multiaddr) -> Option<Host<'_>> {
+    let mut parts = addr.iter().peekable();
+    let host = next_host(&mut parts)?;
+    let second = parts.any(|part| {
+        matches!(
+            part,
+            Protocol::Ip4(_)
+                | Protocol::Ip6(_)
+                | Protocol::Ip6zone(_)
+                | Protocol::Dns(_)
+                | Protocol::Dns4(_)
+                | Protocol::Dns6(_)
+                | Protocol::Dnsaddr(_)
+                | Protocol::Memory(_)
+                | Protocol::Unix(_)
+                | Protocol::Onion(..)
+                | Protocol::Onion3(_)
+        )
+    });
+    (!second).then_some(host)
+}
+
+/// Takes `addr` apart; `None` if any component is not where a known shape has it.
+pub(super) fn shape(addr: &Multiaddr) -> Option<Shape<'_>> {
+    let mut parts = addr.iter().peekable();
+    let dnsaddr = matches!(parts.peek(), Some(Protocol::Dnsaddr(_)));
+    let host = next_host(&mut parts)?;
+    let (kind, ported) = match (&host, parts.peek()) {
+        (Host::Memory, _) => (TransportKind::Memory, true),
+        (_, None | Some(Protocol::P2p(_) | Protocol::P2pCircuit)) if dnsaddr => {
+            (TransportKind::Dnsaddr, true)
+        }
+        _ => next_transport(&mut parts)?,
+    };
+    let relay = take_peer(&mut parts);
+    match parts.next() {
+        None => Some(Shape {
+            host,
+            kind,
+            complete: ported,
+        }),
+        Some(Protocol::P2pCircuit) if relay.is_some() => {
+            let target = take_peer(&mut parts);
+            (parts.next().is_none() && target != relay).then_some(Shape {
+                host,
+                kind: TransportKind::Circuit,
+                complete: ported && target.is_some(),
+            })
+        }
+        Some(_) => None,
+    }
+}
+
+fn next_host<'a>(parts: &mut Peekable<impl Iterator<Item = Protocol<'a>>>) -> Option<Host<'a>> {
+    let zoned = parts
+        .next_if(|part| matches!(part, Protocol::Ip6zone(_)))
+        .is_some();
+    match parts.next()? {
+        Protocol::Ip6(ip) => Some(Host::Ip(IpAddr::V6(ip))),
+        _ if zoned => None,
+        Protocol::Ip4(ip) => Some(Host::Ip(IpAddr::V4(ip))),
+        Protocol::Dns(name)
+        | Protocol::Dns4(name)
+        | Protocol::Dns6(name)
+        | Protocol::Dnsaddr(name) => is_host_name(&name).then_some(Host::Name(name)),
+        Protocol::Memory(_) => Some(Host::Memory),
+        _ => None,
+    }
+}
+
+/// The transport over a host, and whether its port can be connected to.
+fn next_transport<'a>(
+    parts: &mut Peekable<impl Iterator<Item = Protocol<'a>>>,
+) -> Option<(TransportKind, bool)> {
+    match parts.next()? {
+        Protocol::Udp(port) => matches!(parts.next(), Some(Protocol::QuicV1))
+            .then_some((TransportKind::Quic, port != 0)),
+        Protocol::Tcp(port) => {
+            let tls = parts.next_if_eq(&Protocol::Tls).is_some();
+            if tls {
+                let _ = parts.next_if(|part| matches!(part, Protocol::Sni(_)));
+            }
+            let web = parts
+                .next_if(|part| {
+                    matches!(part, Protocol::Ws(_)) || (!tls && matches!(part, Protocol::Wss(_)))
+                })
+                .is_some();
+            match (tls, web) {
+                (_, true) => Some((TransportKind::WebSocket, port != 0)),
+                (false, false) => Some((TransportKind::Tcp, port != 0)),
+                (true, false) => None,
+            }
+        }
+        _ => None,
+    }
+}
+
+fn take_peer<'a>(parts: &mut Peekable<impl Iterator<Item = Protocol<'a>>>) -> Option<PeerId> {
+    match parts.next_if(|part| matches!(part, Protocol::P2p(_)))? {
+        Protocol::P2p(peer) => Some(peer),
+        _ => None,
+    }
+}
+
+/// Whether a name can be resolved and means what it says: 1 to 253 bytes (RFC 1035) of letters,
+/// digits, hyphens, dots and underscores, and not an IP address in disguise.
+fn is_host_name(name: &str) -> bool {
+    (1..=253).contains(&name.len())
+        && name
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_'))
+        && name.parse::<IpAddr>().is_err()
+}
