@@ -472,6 +472,7 @@ fn connections() -> impl Strategy<Value = ConnectionsConfig> {
                 max_established: per_peer.saturating_add(more),
                 dial_timeout: dial,
                 idle_timeout: idle,
+                listen_timeout: dial,
                 ping,
                 allow: (0..peers).map(|seed| peer(seed + 1)).collect(),
                 block: (0..peers).map(|seed| peer(seed + 101)).collect(),
@@ -514,6 +515,7 @@ fn config() -> impl Strategy<Value = NetworkConfig> {
             command_queue,
             event_queue,
             shutdown_timeout,
+            ..HandleConfig::default()
         },
     );
     (
@@ -537,6 +539,7 @@ fn config() -> impl Strategy<Value = NetworkConfig> {
                     connections,
                     streams,
                     handle,
+                    ..NetworkConfig::default()
                 }
             },
         )

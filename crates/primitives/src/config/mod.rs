@@ -7,6 +7,7 @@ mod connections;
 mod duration;
 mod handle;
 mod peers;
+mod pubsub;
 mod streams;
 mod table;
 mod transport;
@@ -22,6 +23,9 @@ use serde::{Deserialize, Serialize};
 pub use self::{
     connections::{ConnectionsConfig, PingConfig},
     handle::{HandleConfig, RuntimeKind},
+    pubsub::{
+        GossipMemoryConfig, GossipPeersConfig, KeepConfig, MeshConfig, PubsubConfig, RepairConfig,
+    },
     streams::StreamsConfig,
     transport::{QuicConfig, Security, TcpConfig, TransportConfig, YamuxConfig},
 };
@@ -114,6 +118,9 @@ pub struct NetworkConfig {
     /// Streams and frames.
     #[serde(deserialize_with = "table::deserialize")]
     pub streams: StreamsConfig,
+    /// Topics and their messages.
+    #[serde(deserialize_with = "table::deserialize")]
+    pub pubsub: PubsubConfig,
     /// Queues between the manager and its users, and its end.
     #[serde(deserialize_with = "table::deserialize")]
     pub handle: HandleConfig,
@@ -135,6 +142,7 @@ impl Default for NetworkConfig {
             transport: TransportConfig::default(),
             connections: ConnectionsConfig::default(),
             streams: StreamsConfig::default(),
+            pubsub: PubsubConfig::default(),
             handle: HandleConfig::default(),
         }
     }
@@ -192,6 +200,7 @@ impl NetworkConfig {
         }
         self.connections.validate("connections.")?;
         self.streams.validate("streams.")?;
+        self.pubsub.validate("pubsub.")?;
         self.handle.validate("handle.")
     }
 
