@@ -47,6 +47,16 @@ pub enum SubscribeError {
         /// Most topics allowed.
         limit: usize,
     },
+    /// The topics followed are so long that they would no longer fit the one message in which a
+    /// new peer is told of them; it would hear of none.
+    #[error("topics of {limit} bytes in all are followed already")]
+    TooLong {
+        /// Most bytes of all topics, [`ANNOUNCED_TOPIC_OVERHEAD_BYTES`] counted with each.
+        ///
+        /// [`ANNOUNCED_TOPIC_OVERHEAD_BYTES`]:
+        ///     calimero_network_primitives::limits::ANNOUNCED_TOPIC_OVERHEAD_BYTES
+        limit: usize,
+    },
 }
 
 /// Why a behaviour was not made.

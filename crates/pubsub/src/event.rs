@@ -57,13 +57,11 @@ pub enum Event {
         /// The peer.
         peer: PeerId,
     },
-    /// A peer has missed our announcements or we have missed its. Connections are being closed,
-    /// and the peer is dialled again where that is up to this end.
+    /// A peer has missed our announcements or we have missed its. All connections with it are
+    /// being closed, and it is dialled again.
     StaleMesh {
         /// The peer.
         peer: PeerId,
-        /// Whether this end dials again.
-        redial: bool,
     },
     /// The peer that was to be dialled again could not be reached. It is up to discovery now.
     RepairFailed {

@@ -131,6 +131,7 @@ impl Behaviour {
                     return;
                 };
                 self.counters.delivered += 1;
+                self.wake();
                 self.tell(Event::Message(Message {
                     topic,
                     source,

@@ -5,18 +5,21 @@ mod swarm;
 mod views;
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{HashMap, HashSet, VecDeque},
     hash::RandomState,
     time::{Duration, Instant},
 };
 
 use bytes::Bytes;
-use calimero_network_primitives::{Keypair, Multiaddr, PeerId, Topic};
+use calimero_network_primitives::{
+    Keypair, Multiaddr, PeerId, Topic,
+    limits::{ANNOUNCED_TOPIC_OVERHEAD_BYTES, MAX_GOSSIP_CONTROL_BYTES},
+};
 use futures_timer::Delay;
 use libp2p_gossipsub as gossipsub;
 use libp2p_gossipsub::TopicHash;
 use libp2p_swarm::{
-    CloseConnection, ConnectionId, THandlerInEvent, ToSwarm,
+    CloseConnection, ConnectionId, NotifyHandler, THandlerInEvent, ToSwarm,
     dial_opts::{DialOpts, PeerCondition},
 };
 
@@ -35,10 +38,15 @@ use crate::{
 };
 
 type Gossipsub = gossipsub::Behaviour<gate::SizeLimit, gossipsub::AllowAllSubscriptionFilter>;
-type ToTheSwarm = ToSwarm<Event, THandlerInEvent<Gossipsub>>;
+type ToHandler = THandlerInEvent<Gossipsub>;
+type ToTheSwarm = ToSwarm<Event, ToHandler>;
 
 /// How often faults of peers are looked at to let them fade.
 const FADE_INTERVAL: Duration = Duration::from_secs(10);
+
+/// Messages after which a connection is woken that has taken over. One suffices where it is for
+/// that peer; not every message is.
+const WAKE_MESSAGES: u8 = 32;
 
 /// Gossipsub with limits, repair and memory. See the [crate documentation](crate).
 ///
@@ -58,6 +66,8 @@ pub struct Behaviour {
     max_message_bytes: usize,
     max_topics: usize,
     topics: HashMap<TopicHash, Topic>,
+    /// Bytes of the message that tells a new peer of them.
+    announcement_bytes: usize,
     announcements: Announcements,
     replays: Replays<RandomState>,
     standing: Standing,
@@ -68,6 +78,9 @@ pub struct Behaviour {
     spoke_on: HashMap<PeerId, ConnectionId>,
     /// Addresses at which connected peers were dialled, and of those to be dialled again.
     dialled: HashMap<PeerId, Multiaddr>,
+    /// Peers whose first connection was closed before others, with the number of messages after
+    /// which they are woken still. See [`Behaviour::wake`].
+    promoted: HashMap<PeerId, u8>,
     counters: Counters,
     fade_at: Instant,
     timer: Timer,
@@ -99,6 +112,7 @@ impl Behaviour {
             max_message_bytes: config.max_message_bytes,
             max_topics: config.max_topics,
             topics: HashMap::new(),
+            announcement_bytes: 0,
             announcements: Announcements::new(ForeignLimits {
                 per_peer: config.peers.max_foreign_topics_per_peer,
                 total: config.peers.max_foreign_topics,
@@ -119,6 +133,7 @@ impl Behaviour {
             }),
             spoke_on: HashMap::new(),
             dialled: HashMap::new(),
+            promoted: HashMap::new(),
             counters: Counters::default(),
             fade_at: now() + FADE_INTERVAL,
             timer: Timer::default(),
@@ -144,7 +159,7 @@ impl Behaviour {
     ///
     /// # Errors
     ///
-    /// [`SubscribeError::TooMany`] where as many topics as allowed are followed.
+    /// [`SubscribeError`] where as many topics as allowed are followed, in number or bytes.
     pub fn subscribe(&mut self, topic: &Topic) -> Result<bool, SubscribeError> {
         let hash = topic_hash(topic);
         if self.topics.contains_key(&hash) {
@@ -154,6 +169,11 @@ impl Behaviour {
         if self.topics.len() >= limit {
             return Err(SubscribeError::TooMany { limit });
         }
+        let (limit, bytes) = (MAX_GOSSIP_CONTROL_BYTES, announced_bytes(&hash));
+        if self.announcement_bytes + bytes > limit {
+            return Err(SubscribeError::TooLong { limit });
+        }
+        self.announcement_bytes += bytes;
         // The filter inside allows everything, so the topic is followed now.
         let _ = self.gossipsub.subscribe(&ident(topic));
         self.announcements.follow(&hash);
@@ -167,6 +187,7 @@ impl Behaviour {
         if self.topics.remove(&hash).is_none() {
             return false;
         }
+        self.announcement_bytes -= announced_bytes(&hash);
         self.announcements.unfollow(&hash);
         self.gossipsub.unsubscribe(&ident(topic))
     }
@@ -239,6 +260,7 @@ impl Behaviour {
         match self.gossipsub.publish(topic, data) {
             Ok(id) => {
                 self.counters.published += 1;
+                self.wake();
                 Ok(id.into())
             }
             Err(gossipsub::PublishError::AllQueuesFull(peers)) => {
@@ -273,6 +295,34 @@ impl Behaviour {
         }
     }
 
+    /// Wakes the connections that do not know that something is queued for them.
+    ///
+    /// A peer's connections share one queue in gossipsub 0.50, but only one that has sent before
+    /// is woken when something is put in. When the connection that has sent is closed, as a
+    /// relayed one is once there is a direct one, nothing moves until the peer sends something.
+    fn wake(&mut self) {
+        if self.promoted.is_empty() {
+            return;
+        }
+        let in_mesh: HashSet<_> = self.gossipsub.all_mesh_peers().copied().collect();
+        let waiting = &mut self.waiting;
+        self.promoted.retain(|peer, left| {
+            // What the connection knows already. It is polled for having been told.
+            let event = if in_mesh.contains(peer) {
+                ToHandler::JoinedMesh
+            } else {
+                ToHandler::LeftMesh
+            };
+            waiting.push_back(ToSwarm::NotifyHandler {
+                peer_id: *peer,
+                handler: NotifyHandler::Any,
+                event,
+            });
+            *left -= 1;
+            *left > 0
+        });
+    }
+
     /// The topic of a hash, shared where this node follows it.
     fn topic(&self, hash: &TopicHash) -> Option<Topic> {
         match self.topics.get(hash) {
@@ -293,21 +343,11 @@ impl Behaviour {
     }
 
     /// Does what the repair asks for.
-    fn carry_out(&mut self, effect: Effect<ConnectionId>) {
+    fn carry_out(&mut self, effect: Effect) {
         match effect {
-            Effect::Close { peer, connections } => {
-                self.counters.stale_closed += 1;
-                self.tell(Event::StaleMesh {
-                    peer,
-                    redial: false,
-                });
-                for connection in connections {
-                    self.close(peer, CloseConnection::One(connection));
-                }
-            }
             Effect::CloseAll { peer } => {
                 self.counters.repairs += 1;
-                self.tell(Event::StaleMesh { peer, redial: true });
+                self.tell(Event::StaleMesh { peer });
                 self.close(peer, CloseConnection::All);
             }
             Effect::Dial { peer } => {
@@ -325,6 +365,11 @@ impl Behaviour {
             }
         }
     }
+}
+
+/// What a topic adds to an announcement.
+fn announced_bytes(topic: &TopicHash) -> usize {
+    topic.as_str().len() + ANNOUNCED_TOPIC_OVERHEAD_BYTES
 }
 
 /// Gossipsub's type of a topic whose hash is its text.

@@ -13,7 +13,7 @@ use libp2p_swarm::{
     THandler, THandlerInEvent, THandlerOutEvent, ToSwarm, behaviour::ConnectionEstablished,
 };
 
-use super::{Behaviour, FADE_INTERVAL, Gossipsub, Timer, now};
+use super::{Behaviour, FADE_INTERVAL, Gossipsub, Timer, WAKE_MESSAGES, now};
 use crate::{
     error::Banned,
     event::Event,
@@ -57,6 +57,7 @@ impl Behaviour {
         self.hear_repair(Input::Opened {
             peer,
             connection: event.connection_id,
+            dialled: event.endpoint.is_dialer(),
         });
     }
 
@@ -64,17 +65,20 @@ impl Behaviour {
         let peer = event.peer_id;
         let last = event.remaining_established == 0;
         if last {
+            self.promoted.remove(&peer);
             self.announcements.gone(peer);
             self.slow.gone(&peer);
             self.spoke_on.remove(&peer);
+        } else {
+            self.promoted.insert(peer, WAKE_MESSAGES);
+            self.wake();
         }
         self.hear_repair(Input::Closed {
             peer,
             connection: event.connection_id,
         });
-        // What the repair dials is queued by now.
-        if last {
-            self.act();
+        let redials = self.repair.as_ref().is_some_and(|r| r.redials(&peer));
+        if last && !redials {
             self.dialled.remove(&peer);
         }
     }

@@ -23,8 +23,6 @@ pub struct Counters {
     pub lost_to_slow: u64,
     /// Peers closed and dialled again because they had missed the announcements.
     pub repairs: u64,
-    /// Times that connections were closed because their other end was gone.
-    pub stale_closed: u64,
     /// Bans.
     pub banned: u64,
 }

@@ -1,6 +1,7 @@
 //! Nodes in memory: each swarm in a task of its own, asked through closures.
 #![allow(
     dead_code,
+    unreachable_pub,
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
@@ -204,10 +205,11 @@ async fn run(
                     None => return Poll::Ready(()),
                 }
             }
-            while !frozen {
-                let Poll::Ready(event) = swarm.poll_next_unpin(cx) else {
-                    break;
-                };
+            while let Poll::Ready(event) = if frozen {
+                Poll::Pending
+            } else {
+                swarm.poll_next_unpin(cx)
+            } {
                 moved = true;
                 if let Some(SwarmEvent::Behaviour(event)) = event {
                     events.try_send(event).expect("test reads its events");
