@@ -12,7 +12,14 @@ use std::{collections::HashSet, time::Duration};
 
 use bytes::Bytes;
 use calimero_network_primitives::{Keypair, Topic, limits::MAX_TOPIC_BYTES};
-use calimero_network_pubsub::{BuildError, Config, Event, PublishError, Published, SubscribeError};
+use calimero_network_pubsub::{
+    Behaviour, BuildError, Config, Event, PublishError, Published, SubscribeError,
+};
+
+use libp2p_swarm::{
+    Swarm,
+    dial_opts::{DialOpts, PeerCondition},
+};
 
 use crate::common::{Node, topic};
 
@@ -52,6 +59,44 @@ async fn a_message_crosses_a_line_of_nodes_and_names_its_author() {
     assert_eq!(stats.topics[0].subscribed_peers, 1);
     let mesh = nodes[0].call(|swarm| swarm.behaviour().mesh_peers(&topic(1)));
     assert_eq!(mesh.await, [peer]);
+}
+
+#[tokio::test]
+async fn a_connection_that_takes_over_carries_messages() {
+    let mut nodes = [Node::start(&Config::small()), Node::start(&Config::small())];
+    for node in &nodes {
+        node.subscribe(&topic(1)).await;
+    }
+    let mut ids = Vec::new();
+    for established in 1..3 {
+        let opts = DialOpts::peer_id(nodes[1].peer)
+            .addresses(vec![nodes[1].addr.clone()])
+            .condition(PeerCondition::Always)
+            .build();
+        ids.push(opts.connection_id());
+        nodes[0].call(|swarm| swarm.dial(opts).unwrap()).await;
+        for node in &nodes {
+            node.until_swarm(move |swarm| established_in(swarm) == established)
+                .await;
+            node.until(move |pubsub| pubsub.mesh_peer_count(&topic(1)) == 1)
+                .await;
+        }
+    }
+    let first = ids[0];
+    nodes[0]
+        .call(move |swarm| assert!(swarm.close_connection(first)))
+        .await;
+    for node in &nodes {
+        node.until_swarm(|swarm| established_in(swarm) == 1).await;
+    }
+    nodes[0].publish(&topic(1), "there").await.unwrap();
+    assert_eq!(nodes[1].next_message().await.data, "there");
+    nodes[1].publish(&topic(1), "and back").await.unwrap();
+    assert_eq!(nodes[0].next_message().await.data, "and back");
+}
+
+fn established_in(swarm: &Swarm<Behaviour>) -> u32 {
+    swarm.network_info().connection_counters().num_established()
 }
 
 #[tokio::test]

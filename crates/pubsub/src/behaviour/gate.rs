@@ -76,6 +76,8 @@ impl Behaviour {
             if !self.announcements.follows(&message.topic) {
                 return false;
             }
+            self.counters.copies += 1;
+            self.counters.copied_bytes += count(message.data.len());
             if !self.announcements.is_subscribed(&peer, &message.topic) {
                 let forwarded = message.source != Some(peer);
                 unannounced = Some(unannounced.unwrap_or(false) || forwarded);

@@ -13,6 +13,10 @@ pub struct Counters {
     pub published: u64,
     /// Messages of others told to the application.
     pub delivered: u64,
+    /// Messages of others that arrived with a valid signature, duplicates included.
+    pub copies: u64,
+    /// Bytes of their payloads.
+    pub copied_bytes: u64,
     /// Messages dropped because they were unsigned, wrongly signed or malformed.
     pub invalid_dropped: u64,
     /// Messages dropped because they were repeated long after.
