@@ -365,3 +365,56 @@ async fn peers_of_any_preference_stay_in_the_mesh_and_are_heard() {
     let count = nodes[1].call(|swarm| swarm.behaviour().mesh_peer_count(&topic(1)));
     assert_eq!(count.await, 2);
 }
+
+#[tokio::test]
+async fn preferred_peers_stay_in_a_mesh_that_is_too_full() {
+    let mut config = Config::small();
+    config.mesh.heartbeat = Duration::from_millis(100);
+    (config.mesh.low, config.mesh.target, config.mesh.high) = (1, 2, 3);
+    let mut hub = Node::start(&config);
+    let leaves: Vec<_> = (0..8).map(|_| Node::start(&Config::small())).collect();
+    hub.subscribe(&topic(1)).await;
+    let preferred = [leaves[0].peer, leaves[1].peer];
+    hub.call(move |swarm| {
+        let pubsub = swarm.behaviour_mut();
+        for peer in preferred {
+            pubsub.set_peer_score(peer, 1.0);
+        }
+    })
+    .await;
+    for (index, leaf) in leaves.iter().enumerate() {
+        leaf.subscribe(&topic(1)).await;
+        leaf.connect(&hub).await;
+        leaf.knows(&topic(1), hub.peer).await;
+        if index < preferred.len() {
+            hub.until(move |pubsub| pubsub.mesh_peer_count(&topic(1)) == index + 1)
+                .await;
+        }
+    }
+    // Some tens of heartbeats, at each of which those that were put out may come back.
+    let kept = hub.call(|swarm| {
+        let time = Duration::from_secs(3);
+        let pubsub = swarm.behaviour_mut();
+        pubsub.publish_or_keep(&topic(2), "an hourglass", time)
+    });
+    kept.await.unwrap();
+    hub.next(|event| matches!(event, Event::KeptLost { .. }).then_some(()))
+        .await;
+    let mesh = hub.call(|swarm| swarm.behaviour().mesh_peers(&topic(1)));
+    let mesh = mesh.await;
+    assert!(preferred.iter().all(|peer| mesh.contains(peer)));
+}
+
+#[cfg(feature = "metrics")]
+#[tokio::test]
+async fn metrics_of_gossipsub_are_recorded() {
+    let mut registry = prometheus_client::registry::Registry::default();
+    let mut pubsub = Behaviour::new(Keypair::generate_ed25519(), &Config::small())
+        .unwrap()
+        .with_metrics(&mut registry);
+    pubsub.subscribe(&topic(1)).unwrap();
+    let mut text = String::new();
+    prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
+    let line = format!("topic_subscription_status{{hash=\"{}\"}} 1", topic(1));
+    assert!(text.contains(&line), "{text}");
+}

@@ -50,6 +50,10 @@ const WAKE_MESSAGES: u8 = 32;
 
 /// Gossipsub with limits, repair and memory. See the [crate documentation](crate).
 ///
+/// In a behaviour that is derived from several, those that refuse connections belong before this
+/// one: gossipsub 0.50 takes a peer for connected as soon as it is asked for a handler, and never
+/// hears that a later one refused.
+///
 /// # Bounds
 ///
 /// | what | bound |
@@ -178,6 +182,7 @@ impl Behaviour {
         let _ = self.gossipsub.subscribe(&ident(topic));
         self.announcements.follow(&hash);
         self.topics.insert(hash, topic.clone());
+        self.wake();
         Ok(true)
     }
 
@@ -189,7 +194,9 @@ impl Behaviour {
         }
         self.announcement_bytes -= announced_bytes(&hash);
         self.announcements.unfollow(&hash);
-        self.gossipsub.unsubscribe(&ident(topic))
+        let left = self.gossipsub.unsubscribe(&ident(topic));
+        self.wake();
+        left
     }
 
     /// Sends `data` to those who follow `topic`, which this node need not follow itself.
@@ -295,7 +302,8 @@ impl Behaviour {
         }
     }
 
-    /// Wakes the connections that do not know that something is queued for them.
+    /// Wakes the connections that do not know that something is queued for them. To be called
+    /// after whatever queues something.
     ///
     /// A peer's connections share one queue in gossipsub 0.50, but only one that has sent before
     /// is woken when something is put in. When the connection that has sent is closed, as a
