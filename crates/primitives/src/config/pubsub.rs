@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::{ConfigError, check, check_duration, check_queue, table};
-use crate::limits::{KIB, MAX_GOSSIP_MESSAGE_BYTES, MAX_OWN_TOPICS, MIB};
+use crate::limits::{MAX_GOSSIP_MESSAGE_BYTES, MAX_OWN_TOPICS, MIB};
 
 /// How messages travel over topics, and what is remembered of them.
 ///
@@ -74,9 +74,11 @@ pub struct MeshConfig {
     /// seconds. Default 1 s, as `prune_backoff`; `large` 10 s, the value of the specification.
     #[serde(rename = "unsubscribe_backoff_ms", with = "super::duration")]
     pub unsubscribe_backoff: Duration,
-    /// Payloads from this size on, in bytes, are announced to the mesh on arrival, so that others
-    /// spare a second copy (IDONTWANT). Default 16 KiB, a guess: below it the announcement and
-    /// its wake-up cost about as much as the copy. At least 1 KiB.
+    /// Messages of more than this size, in bytes with author, topic and signature, are announced
+    /// to the mesh on arrival, so that others spare a second copy (IDONTWANT). Default 256: the
+    /// signature of every copy is checked, which costs 33 µs at any size and more than the
+    /// announcement. Measured with five nodes at full speed and 1 KiB, it leaves 1.1 copies of
+    /// 2.5. At least 64.
     pub announce_arrival_bytes: usize,
 }
 
@@ -244,7 +246,7 @@ impl MeshConfig {
             heartbeat: Duration::from_secs(1),
             prune_backoff: Duration::from_secs(1),
             unsubscribe_backoff: Duration::from_secs(1),
-            announce_arrival_bytes: 16 * KIB,
+            announce_arrival_bytes: 256,
         }
     }
 
@@ -292,8 +294,8 @@ impl MeshConfig {
                 (key(name), "must be at most 3600000, what peers obey")
             })?;
         }
-        check(self.announce_arrival_bytes >= KIB, || {
-            (key("announce_arrival_bytes"), "must be at least 1024")
+        check(self.announce_arrival_bytes >= 64, || {
+            (key("announce_arrival_bytes"), "must be at least 64")
         })
     }
 }
