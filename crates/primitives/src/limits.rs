@@ -30,6 +30,20 @@ pub const MAX_INVITE_MESSAGE_BYTES: usize = MIB;
 /// Published 0.11.0-rc.4 nodes drop what is over 64 KiB.
 pub const MAX_GOSSIP_MESSAGE_BYTES: usize = MIB;
 
+/// Topics that a node may follow at one time: 2,048.
+///
+/// A node tells a new peer all its topics in one message, which the peer accepts up to
+/// [`MAX_GOSSIP_CONTROL_BYTES`]: as many of 244 bytes each, or 506 of [`MAX_TOPIC_BYTES`].
+/// Published 0.11.0-rc.4 nodes take 64 KiB of it, about 1,150 contexts.
+pub const MAX_OWN_TOPICS: usize = 2_048;
+
+/// Bytes around one topic in an announcement, at most: tags, lengths and flags.
+pub const ANNOUNCED_TOPIC_OVERHEAD_BYTES: usize = 12;
+
+/// Largest control part of one gossip message, in bytes: 512 KiB of announcements, offers and
+/// requests.
+pub const MAX_GOSSIP_CONTROL_BYTES: usize = 512 * KIB;
+
 /// Size of one blob chunk, in bytes: 1 MiB. Part of a blob's identity.
 pub const BLOB_CHUNK_BYTES: usize = MIB;
 

@@ -8,6 +8,7 @@ mod discovery;
 mod duration;
 mod handle;
 mod peers;
+mod pubsub;
 mod specialized;
 mod streams;
 mod table;
@@ -28,6 +29,9 @@ pub use self::{
         RelayConfig, RendezvousConfig,
     },
     handle::{HandleConfig, RuntimeKind},
+    pubsub::{
+        GossipMemoryConfig, GossipPeersConfig, KeepConfig, MeshConfig, PubsubConfig, RepairConfig,
+    },
     specialized::SpecializedConfig,
     streams::StreamsConfig,
     transport::{QuicConfig, Security, TcpConfig, TransportConfig, YamuxConfig},

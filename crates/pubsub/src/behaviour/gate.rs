@@ -1,0 +1,201 @@
+//! What peers send passes here before gossipsub sees it.
+
+use std::io;
+
+use calimero_network_primitives::PeerId;
+use libp2p_gossipsub as gossipsub;
+use libp2p_gossipsub::TopicHash;
+use libp2p_swarm::{CloseConnection, ConnectionId, THandlerOutEvent};
+
+use super::{Behaviour, Gossipsub, now};
+use crate::{
+    announcements::Change,
+    event::{Event, Message},
+    repair::Input,
+    standing::{Fault, Verdict},
+};
+
+/// What gossipsub's connection handler tells its behaviour. Gossipsub itself does not say which
+/// peer sent what: not who sent an invalid message, nor a duplicate, nor on which connection an
+/// announcement came. All of that passes through here.
+type FromHandler = THandlerOutEvent<Gossipsub>;
+
+/// Refuses payloads that are larger than what this node publishes. Gossipsub's own limit is that
+/// of all bytes around it as well, so it must be wider.
+pub struct SizeLimit(pub(super) usize);
+
+impl gossipsub::DataTransform for SizeLimit {
+    fn inbound_transform(
+        &self,
+        message: gossipsub::RawMessage,
+    ) -> Result<gossipsub::Message, io::Error> {
+        if message.data.len() > self.0 {
+            return Err(io::ErrorKind::FileTooLarge.into());
+        }
+        Ok(gossipsub::Message {
+            source: message.source,
+            data: message.data,
+            sequence_number: message.sequence_number,
+            topic: message.topic,
+        })
+    }
+
+    fn outbound_transform(&self, _: &TopicHash, data: Vec<u8>) -> Result<Vec<u8>, io::Error> {
+        Ok(data)
+    }
+}
+
+impl Behaviour {
+    /// Takes out of `event` what gossipsub must not act upon, and takes in what it says about
+    /// the peer.
+    pub(super) fn sift(&mut self, peer: PeerId, connection: ConnectionId, event: &mut FromHandler) {
+        let FromHandler::Message {
+            rpc,
+            invalid_messages,
+        } = event
+        else {
+            return;
+        };
+        let at = now();
+        self.spoke_on.insert(peer, connection);
+
+        if !rpc.subscriptions.is_empty() {
+            let excess = self.announcements.sift(
+                peer,
+                &mut rpc.subscriptions,
+                |entry| &entry.topic_hash,
+                |one, other| one.action == other.action,
+                |topic| topic.as_str().parse::<crate::Topic>().is_ok(),
+            );
+            self.counters.announcements_refused += count(excess);
+            self.fault(peer, Fault::Excess(excess), excess);
+        }
+
+        let (mut unannounced, mut replayed) = (None, 0);
+        rpc.messages.retain(|message| {
+            if !self.announcements.follows(&message.topic) {
+                return false;
+            }
+            self.counters.copies += 1;
+            self.counters.copied_bytes += count(message.data.len());
+            if !self.announcements.is_subscribed(&peer, &message.topic) {
+                let forwarded = message.source != Some(peer);
+                unannounced = Some(unannounced.unwrap_or(false) || forwarded);
+            }
+            let number = message.sequence_number.unwrap_or_default();
+            let replay = message
+                .source
+                .is_some_and(|author| self.replays.is_replay(&author, number, at));
+            replayed += usize::from(replay);
+            !replay
+        });
+        self.counters.replays_dropped += count(replayed);
+        self.fault(peer, Fault::Replayed(replayed), replayed);
+        if let (Some(forwarded), Some(repair)) = (unannounced, &mut self.repair) {
+            repair.handle(Input::Unannounced { peer, forwarded }, at);
+        }
+
+        let control = rpc.control_msgs.len();
+        self.fault(peer, Fault::Control(control), control);
+
+        let invalid = invalid_messages.len();
+        self.counters.invalid_dropped += count(invalid);
+        self.fault(peer, Fault::Invalid(invalid), invalid);
+    }
+
+    /// Takes in a fault, if there is one.
+    fn fault(&mut self, peer: PeerId, fault: Fault, count: usize) {
+        if count == 0 {
+            return;
+        }
+        match self.standing.fault(peer, fault, now()) {
+            Verdict::Score(score) => {
+                self.gossipsub.set_application_score(&peer, score);
+            }
+            Verdict::Ban => {
+                self.counters.banned += 1;
+                self.tell(Event::Banned { peer });
+                self.close(peer, CloseConnection::All);
+            }
+        }
+    }
+
+    /// Takes in what gossipsub tells.
+    pub(super) fn hear(&mut self, event: gossipsub::Event) {
+        match event {
+            gossipsub::Event::Message {
+                propagation_source,
+                message_id,
+                message,
+            } => {
+                let (Some(topic), Some(source)) = (self.topic(&message.topic), message.source)
+                else {
+                    return;
+                };
+                self.counters.delivered += 1;
+                self.wake();
+                self.tell(Event::Message(Message {
+                    topic,
+                    source,
+                    propagated_by: propagation_source,
+                    id: message_id.into(),
+                    data: message.data.into(),
+                }));
+            }
+            gossipsub::Event::Subscribed { peer_id, topic } => self.joined(peer_id, &topic),
+            gossipsub::Event::Unsubscribed { peer_id, topic } => self.left(peer_id, &topic),
+            gossipsub::Event::GossipsubNotSupported { peer_id } => {
+                self.tell(Event::Unsupported { peer: peer_id });
+            }
+            gossipsub::Event::SlowPeer {
+                peer_id: peer,
+                failed_messages,
+            } => {
+                let lost = failed_messages.priority + failed_messages.non_priority;
+                self.counters.lost_to_slow += count(lost);
+                self.tell(Event::Slow { peer, lost });
+                if self.slow.reported(peer, now()) {
+                    self.tell(Event::ClosedSlow { peer });
+                    self.close(peer, CloseConnection::All);
+                }
+            }
+        }
+    }
+
+    fn joined(&mut self, peer: PeerId, hash: &TopicHash) {
+        let Some(change) = self.announcements.joined(peer, hash) else {
+            return;
+        };
+        if let (Some(repair), Some(connection)) = (&mut self.repair, self.spoke_on.get(&peer)) {
+            let input = Input::Announced {
+                peer,
+                connection: *connection,
+                repeated: change == Change::Repeated,
+            };
+            repair.handle(input, now());
+        }
+        if change == Change::Repeated {
+            return;
+        }
+        if let Some(topic) = self.topic(hash) {
+            self.tell(Event::Subscribed { peer, topic });
+        }
+        self.send_kept(hash);
+    }
+
+    fn left(&mut self, peer: PeerId, hash: &TopicHash) {
+        if !self.announcements.left(peer, hash) {
+            return;
+        }
+        if let Some(repair) = &mut self.repair {
+            repair.handle(Input::Left { peer }, now());
+        }
+        if let Some(topic) = self.topic(hash) {
+            self.tell(Event::Unsubscribed { peer, topic });
+        }
+    }
+}
+
+fn count(number: usize) -> u64 {
+    u64::try_from(number).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,86 @@
+//! Publish and subscribe on the topics of the calimero network.
+//!
+//! [`Behaviour`] speaks [gossipsub] (`/meshsub/1.3.0` and older) through libp2p-gossipsub, with
+//! signed messages of at most 1 MiB, and puts around it what long-lived nodes need:
+//!
+//! - a peer that has missed the announcements is recognised and brought back ([`repair`]);
+//! - a peer that announces, repeats, forges or controls too much is bounded, and banned in the
+//!   end ([`announcements`], [`replay`], [`standing`]);
+//! - preferences of the application order peers and never shut one out ([`standing`]);
+//! - a message for a topic that nobody follows yet is an error, or kept for a while ([`keep`]);
+//! - a peer that never reads is closed ([`slow`]);
+//! - a consumer that is slow is told what it missed ([`queue`]).
+//!
+//! Each of these is a pure part without clock, socket or runtime; the behaviour feeds them and
+//! carries out what they answer. It works in anybody's swarm.
+//!
+//! ```
+//! use calimero_network_primitives::{ContextId, Keypair, Topic};
+//! use calimero_network_pubsub::{Behaviour, Config, PublishError};
+//!
+//! let mut pubsub = Behaviour::new(Keypair::generate_ed25519(), &Config::small())?;
+//! let topic = Topic::context(ContextId::new([7; 32]));
+//! assert!(pubsub.subscribe(&topic)?);
+//! assert_eq!(pubsub.publish(&topic, "hello"), Err(PublishError::NoPeers));
+//! assert_eq!(pubsub.mesh_peer_count(&topic), 0);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # Where payloads are copied
+//!
+//! Payloads are [`Bytes`](bytes::Bytes) at this crate's edge, and what is received is handed on
+//! without a copy. Inside, libp2p-gossipsub 0.50 holds payloads as `Vec<u8>` and copies them:
+//!
+//! - *on receipt*: out of the read buffer when the protobuf message is decoded; three times to
+//!   check the signature (the message, its encoding, its encoding behind the prefix); once for the
+//!   transform; once for the message cache; once for each member it is forwarded to, and once
+//!   more into that member's write buffer;
+//! - *on publishing*: once where the `Bytes` are shared or a slice; once for the transform; twice
+//!   to sign; once for the cache; once for each receiver and once into its write buffer.
+//!
+//! Signatures are checked before duplicates are recognised, once for each copy that arrives.
+//!
+//! # Features
+//!
+//! `metrics`: gossipsub's Prometheus metrics (`Behaviour::with_metrics`).
+//!
+//! [gossipsub]: https://github.com/libp2p/specs/tree/master/pubsub/gossipsub
+
+#![cfg_attr(
+    test,
+    allow(
+        clippy::disallowed_methods,
+        reason = "tests start at an arbitrary time"
+    )
+)]
+
+pub mod announcements;
+mod behaviour;
+pub mod config;
+mod error;
+mod event;
+pub mod keep;
+pub mod queue;
+pub mod repair;
+pub mod replay;
+pub mod slow;
+pub mod standing;
+mod wire;
+
+pub use calimero_network_primitives::Topic;
+pub use libp2p_gossipsub::TopicHash;
+
+pub use self::{
+    behaviour::{Behaviour, Counters, MeshStats, TopicStats},
+    config::Config,
+    error::{Banned, BuildError, PublishError, SubscribeError},
+    event::{Event, Message, Published},
+    keep::KeepId,
+    queue::{EventQueue, Queued},
+    wire::{MessageId, topic_hash},
+};
+
+/// Runs the examples of the README.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct ReadmeDoctests;
