@@ -2,6 +2,7 @@
 
 pub mod error;
 mod id;
+pub mod store;
 pub mod wire;
 
 pub use self::id::{
