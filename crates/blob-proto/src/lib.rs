@@ -3,6 +3,7 @@
 pub mod error;
 mod id;
 pub mod store;
+pub mod v1;
 pub mod wire;
 
 pub use self::id::{
