@@ -2,6 +2,7 @@
 
 pub mod error;
 mod id;
+pub mod plan;
 pub mod store;
 pub mod v1;
 pub mod wire;
