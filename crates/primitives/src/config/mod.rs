@@ -192,6 +192,16 @@ impl NetworkConfig {
         }
         self.connections.validate("connections.")?;
         self.streams.validate("streams.")?;
+        let both_ways = (self.streams.max_outbound_per_connection)
+            .checked_add(self.streams.max_inbound_per_peer);
+        let fit = both_ways.is_some_and(|streams| streams <= self.transport.yamux.max_streams);
+        check(fit, || {
+            (
+                "streams.max_inbound_per_peer".to_owned(),
+                "must not exceed transport.yamux.max_streams together with \
+                 streams.max_outbound_per_connection: Yamux ends the connection there",
+            )
+        })?;
         self.handle.validate("handle.")
     }
 

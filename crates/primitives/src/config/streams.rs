@@ -19,9 +19,14 @@ pub struct StreamsConfig {
     pub max_inbound: usize,
     /// Inbound streams that wait to be accepted, of one protocol. Default 1024.
     pub accept_queue: usize,
-    /// Outbound streams being negotiated at one time with one peer. Default 256, the number of
-    /// unacknowledged streams that Yamux allows; further ones wait in line.
-    pub max_negotiating_per_peer: usize,
+    /// Outbound streams being negotiated at one time on one connection. Default 256, the number
+    /// of unacknowledged streams that Yamux allows; further ones wait in line.
+    pub max_negotiating_per_connection: usize,
+    /// Outbound streams open or being negotiated on one connection; further requests wait in
+    /// line. Default 384: a stock libp2p-yamux peer (0.48) ends the connection above 512 streams
+    /// of both sides, and 128 of them are left to it and to other protocols. Must stay below
+    /// `transport.yamux.max_streams`, for the same reason on this side.
+    pub max_outbound_per_connection: usize,
     /// Outbound requests that wait for a connection or in line, of one peer. Default 4096.
     pub max_waiting_per_peer: usize,
     /// Time for a stream to open, in milliseconds: dialling, if no connection stands, and
@@ -45,7 +50,8 @@ impl Default for StreamsConfig {
             max_inbound_per_peer: 512,
             max_inbound: 8192,
             accept_queue: 1024,
-            max_negotiating_per_peer: 256,
+            max_negotiating_per_connection: 256,
+            max_outbound_per_connection: 384,
             max_waiting_per_peer: 4096,
             open_timeout: Duration::from_secs(30),
             max_frame_bytes: MAX_FRAME_PAYLOAD_BYTES,
@@ -67,7 +73,14 @@ impl StreamsConfig {
             ("max_inbound_per_peer", self.max_inbound_per_peer),
             ("max_inbound", self.max_inbound),
             ("accept_queue", self.accept_queue),
-            ("max_negotiating_per_peer", self.max_negotiating_per_peer),
+            (
+                "max_negotiating_per_connection",
+                self.max_negotiating_per_connection,
+            ),
+            (
+                "max_outbound_per_connection",
+                self.max_outbound_per_connection,
+            ),
             ("max_waiting_per_peer", self.max_waiting_per_peer),
         ] {
             check_queue(value, || key(name))?;

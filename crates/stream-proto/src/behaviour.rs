@@ -1,0 +1,236 @@
+//! The behaviour: tells the shared state what the swarm does, and dials for those who wait.
+
+use std::{
+    collections::VecDeque,
+    convert::Infallible,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use calimero_network_primitives::config::StreamsConfig;
+use futures::FutureExt;
+use futures_timer::Delay;
+use libp2p_core::{Endpoint, Multiaddr, transport::PortUse};
+use libp2p_identity::PeerId;
+use libp2p_swarm::{
+    ConnectionClosed, ConnectionDenied, ConnectionId, DialFailure, FromSwarm, ListenFailure,
+    NetworkBehaviour, StreamProtocol, THandler, THandlerInEvent, THandlerOutEvent, ToSwarm,
+    behaviour::ConnectionEstablished,
+    dial_opts::{DialOpts, PeerCondition},
+};
+
+use crate::{
+    admission::RefuseReason, control::Control, handler::Handler, open_error::DialCause,
+    shared::Shared,
+};
+
+/// Shortest time between two reports of refused streams: a flood is reported as a number a
+/// second, whatever its size.
+const REFUSAL_REPORT_INTERVAL: Duration = Duration::from_secs(1);
+
+/// What the behaviour tells its swarm.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Event {
+    /// Inbound streams were refused, which reset them. The connection lives on.
+    ///
+    /// Refusals of the same kind within one second are reported as one.
+    Refused {
+        /// Who opened them.
+        peer: PeerId,
+        /// For which protocol.
+        protocol: StreamProtocol,
+        /// Why they were refused.
+        reason: RefuseReason,
+        /// How many.
+        count: u64,
+    },
+    /// Inbound streams were refused beside those reported: so many peers and protocols were
+    /// refused within one second that they are not told apart.
+    OthersRefused {
+        /// How many.
+        count: u64,
+    },
+}
+
+/// Opens and accepts streams, within bounds, for anybody who has a [`Control`] of it.
+///
+/// All bounds are those of [`StreamsConfig`]. A swarm that holds it must let connections negotiate
+/// as many inbound streams at one time as one peer may open; see
+/// [`max_negotiating_inbound_streams`](crate::config::max_negotiating_inbound_streams).
+///
+/// ```
+/// use calimero_network_stream::{Behaviour, FrameStream, StreamProtocol, config::StreamsConfig};
+/// use futures::StreamExt;
+///
+/// # async fn example(swarm_with: impl FnOnce(Behaviour), peer: libp2p_identity::PeerId)
+/// # -> Result<(), Box<dyn std::error::Error>> {
+/// let protocol = StreamProtocol::new("/calimero/stream/0.0.2");
+/// let behaviour = Behaviour::new(StreamsConfig::default());
+/// let control = behaviour.control();
+/// let mut incoming = control.accept(protocol.clone())?;
+/// swarm_with(behaviour);
+///
+/// let mut outbound = FrameStream::new(control.open(peer, protocol).await?);
+/// outbound.send("hello".into()).await?;
+/// while let Some(inbound) = incoming.next().await {
+///     println!("{} opened a stream", inbound.peer);
+///     let mut frames = FrameStream::new(inbound.stream);
+///     println!("{:?}", frames.next().await);
+/// }
+/// # Ok(())
+/// # }
+/// ```
+///
+/// Dropping it answers all who wait with [`OpenError::Stopped`](crate::OpenError::Stopped) and
+/// ends every [`Incoming`](crate::Incoming).
+#[derive(Debug)]
+pub struct Behaviour {
+    shared: Arc<Shared>,
+    events: VecDeque<Event>,
+    /// Runs after a report of refusals; the next one waits for it.
+    report_pause: Option<Delay>,
+}
+
+impl Behaviour {
+    /// A behaviour with the bounds of `config`, which is taken as
+    /// [validated](StreamsConfig::validate).
+    #[must_use]
+    pub fn new(config: StreamsConfig) -> Self {
+        Self {
+            shared: Arc::new(Shared::new(config)),
+            events: VecDeque::new(),
+            report_pause: None,
+        }
+    }
+
+    /// A handle to open and accept streams by.
+    #[must_use]
+    pub fn control(&self) -> Control {
+        Control::new(self.shared.clone())
+    }
+
+    /// Makes events of the refusals noted, unless that was done a moment ago.
+    fn report_refusals(&mut self, cx: &mut Context<'_>) {
+        if let Some(pause) = &mut self.report_pause {
+            if pause.poll_unpin(cx).is_pending() {
+                return;
+            }
+            self.report_pause = None;
+        }
+        if !self.shared.has_refusals() {
+            return;
+        }
+        let (refusals, others) = self.shared.take_refusals();
+        self.events.extend(refusals.into_iter().map(|refusal| {
+            tracing::debug!(?refusal, "refused inbound streams");
+            Event::Refused {
+                peer: refusal.peer,
+                protocol: refusal.protocol,
+                reason: refusal.reason,
+                count: refusal.count,
+            }
+        }));
+        if others > 0 {
+            self.events
+                .push_back(Event::OthersRefused { count: others });
+        }
+        let mut pause = Delay::new(REFUSAL_REPORT_INTERVAL);
+        if pause.poll_unpin(cx).is_pending() {
+            self.report_pause = Some(pause);
+        }
+    }
+}
+
+impl Drop for Behaviour {
+    fn drop(&mut self) {
+        self.shared.stop();
+    }
+}
+
+impl NetworkBehaviour for Behaviour {
+    type ConnectionHandler = Handler;
+    type ToSwarm = Event;
+
+    fn handle_established_inbound_connection(
+        &mut self,
+        connection: ConnectionId,
+        peer: PeerId,
+        _: &Multiaddr,
+        _: &Multiaddr,
+    ) -> Result<THandler<Self>, ConnectionDenied> {
+        Ok(Handler::new(peer, connection, self.shared.clone()))
+    }
+
+    fn handle_established_outbound_connection(
+        &mut self,
+        connection: ConnectionId,
+        peer: PeerId,
+        _: &Multiaddr,
+        _: Endpoint,
+        _: PortUse,
+    ) -> Result<THandler<Self>, ConnectionDenied> {
+        Ok(Handler::new(peer, connection, self.shared.clone()))
+    }
+
+    fn on_swarm_event(&mut self, event: FromSwarm<'_>) {
+        match event {
+            FromSwarm::ConnectionEstablished(ConnectionEstablished {
+                peer_id,
+                connection_id,
+                endpoint,
+                ..
+            }) => self
+                .shared
+                .established(peer_id, connection_id, endpoint.is_relayed()),
+            FromSwarm::ConnectionClosed(ConnectionClosed {
+                peer_id,
+                connection_id,
+                ..
+            }) => self.shared.closed(peer_id, connection_id),
+            FromSwarm::DialFailure(DialFailure {
+                peer_id,
+                error,
+                connection_id,
+            }) => {
+                self.shared.discard(connection_id);
+                if let Some(peer) = peer_id {
+                    self.shared
+                        .dial_failed(peer, connection_id, DialCause::of(error));
+                }
+            }
+            FromSwarm::ListenFailure(ListenFailure { connection_id, .. }) => {
+                self.shared.discard(connection_id);
+            }
+            _ => {}
+        }
+    }
+
+    fn on_connection_handler_event(
+        &mut self,
+        _: PeerId,
+        _: ConnectionId,
+        event: THandlerOutEvent<Self>,
+    ) {
+        match event {}
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<ToSwarm<Event, THandlerInEvent<Self>>> {
+        self.shared.behaviour.register(cx.waker());
+        let dial = self.shared.next_dial(|peer| {
+            let opts = DialOpts::peer_id(peer)
+                .condition(PeerCondition::DisconnectedAndNotDialing)
+                .build();
+            (opts.connection_id(), opts)
+        });
+        if let Some(opts) = dial {
+            return Poll::Ready(ToSwarm::<Event, Infallible>::Dial { opts });
+        }
+        self.report_refusals(cx);
+        match self.events.pop_front() {
+            Some(event) => Poll::Ready(ToSwarm::GenerateEvent(event)),
+            None => Poll::Pending,
+        }
+    }
+}

@@ -1,0 +1,43 @@
+//! Configuration of this crate: the shared type, and the part of it that frames need.
+
+pub use calimero_network_primitives::config::StreamsConfig;
+use calimero_network_primitives::limits::MAX_FRAME_PAYLOAD_BYTES;
+
+/// Sizes a [`FrameStream`](crate::FrameStream) works with, all in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FrameConfig {
+    /// Largest payload sent or accepted. At most [`MAX_FRAME_PAYLOAD_BYTES`]; what is above is
+    /// taken for it.
+    pub max_payload: usize,
+    /// Bytes asked of the stream in one read once a peer sends that much.
+    pub read_buffer: usize,
+    /// Bytes of small frames gathered before they are written without a flush.
+    pub write_buffer: usize,
+}
+
+impl From<&StreamsConfig> for FrameConfig {
+    fn from(config: &StreamsConfig) -> Self {
+        Self {
+            max_payload: config.max_frame_bytes.min(MAX_FRAME_PAYLOAD_BYTES),
+            read_buffer: config.read_buffer_bytes,
+            write_buffer: config.write_buffer_bytes,
+        }
+    }
+}
+
+impl Default for FrameConfig {
+    fn default() -> Self {
+        Self::from(&StreamsConfig::default())
+    }
+}
+
+/// How many inbound streams a connection must be allowed to negotiate at one time
+/// (`libp2p_swarm::Config::with_max_negotiating_inbound_streams`, 128 by default): as many as one
+/// peer may have open, so that a peer which opens them all at once has every one served.
+///
+/// Above that number a connection leaves streams with its muxer, which keeps 256 of them
+/// (libp2p-yamux 0.48) and resets the rest without anybody being told.
+#[must_use]
+pub fn max_negotiating_inbound_streams(config: &StreamsConfig) -> usize {
+    config.max_inbound_per_peer
+}

@@ -1,0 +1,45 @@
+#![doc = include_str!("../README.md")]
+
+mod codec;
+pub mod config;
+mod decoder;
+mod encoder;
+mod error;
+mod frame_stream;
+mod halves;
+
+#[cfg(feature = "libp2p")]
+mod admission;
+#[cfg(feature = "libp2p")]
+mod behaviour;
+#[cfg(feature = "libp2p")]
+mod control;
+#[cfg(feature = "libp2p")]
+mod handler;
+#[cfg(feature = "libp2p")]
+mod open_error;
+#[cfg(feature = "libp2p")]
+mod router;
+#[cfg(feature = "libp2p")]
+mod shared;
+#[cfg(feature = "libp2p")]
+mod substream;
+
+#[cfg(feature = "libp2p")]
+pub use self::{
+    admission::RefuseReason,
+    behaviour::{Behaviour, Event},
+    control::{Control, Incoming},
+    open_error::{AcceptError, AddressError, DialCause, OpenError},
+    substream::{Inbound, Substream},
+};
+pub use self::{
+    codec::FrameCodec,
+    config::FrameConfig,
+    decoder::FrameDecoder,
+    error::{FrameError, FramePart},
+    frame_stream::{FrameHalves, FrameParts, FrameStream},
+    halves::{FrameReceiver, FrameSender},
+};
+#[cfg(feature = "libp2p")]
+pub use libp2p_swarm::StreamProtocol;

@@ -1,0 +1,178 @@
+//! Streams as they are handed to users, with their place in the count of open ones.
+
+use std::{
+    io::{self, IoSlice, IoSliceMut},
+    pin::Pin,
+    sync::{Arc, Mutex, PoisonError},
+    task::{Context, Poll},
+};
+
+use futures::{AsyncRead, AsyncWrite};
+use libp2p_identity::PeerId;
+use libp2p_swarm::{ConnectionId, Stream, StreamProtocol};
+
+use crate::{
+    admission::{Admission, RefuseReason},
+    shared::Shared,
+};
+
+/// A place among the open inbound streams of a peer, given back when dropped.
+#[derive(Debug)]
+pub(crate) struct Permit {
+    admission: Arc<Mutex<Admission>>,
+    peer: PeerId,
+}
+
+impl Permit {
+    pub(crate) fn take(
+        admission: &Arc<Mutex<Admission>>,
+        peer: PeerId,
+    ) -> Result<Self, RefuseReason> {
+        let mut book = admission.lock().unwrap_or_else(PoisonError::into_inner);
+        book.admit(peer)?;
+        Ok(Self {
+            admission: admission.clone(),
+            peer,
+        })
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        let mut book = self
+            .admission
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        book.release(self.peer);
+    }
+}
+
+/// A slot among the streams opened on a connection, given back when dropped.
+#[derive(Debug)]
+pub(crate) struct Slot {
+    shared: Arc<Shared>,
+    peer: PeerId,
+    connection: ConnectionId,
+}
+
+impl Slot {
+    pub(crate) fn new(shared: Arc<Shared>, peer: PeerId, connection: ConnectionId) -> Self {
+        Self {
+            shared,
+            peer,
+            connection,
+        }
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        self.shared.released(self.peer, self.connection);
+    }
+}
+
+/// An open stream of a connection: [`AsyncRead`] and [`AsyncWrite`], to be wrapped in a
+/// [`FrameStream`](crate::FrameStream) or used as it is.
+///
+/// Dropping it without closing it resets it. It counts against the limits until it is dropped.
+///
+/// Yamux shows a reset to its reader as an end of the stream: a protocol that must tell the two
+/// apart marks its end itself.
+#[derive(Debug)]
+pub struct Substream {
+    // Dropped first: the place is free when the stream is gone.
+    stream: Stream,
+    _place: Place,
+}
+
+/// What an open stream takes.
+#[derive(Debug)]
+#[expect(dead_code, reason = "held for its drop")]
+enum Place {
+    Outbound(Slot),
+    Inbound(Permit),
+}
+
+impl Substream {
+    pub(crate) fn outbound(stream: Stream, slot: Slot) -> Self {
+        Self {
+            stream,
+            _place: Place::Outbound(slot),
+        }
+    }
+
+    pub(crate) fn inbound(stream: Stream, permit: Permit) -> Self {
+        Self {
+            stream,
+            _place: Place::Inbound(permit),
+        }
+    }
+
+    /// Lets the connection close although this stream is open, as
+    /// [`Stream::ignore_for_keep_alive`] does.
+    pub fn ignore_for_keep_alive(&mut self) {
+        self.stream.ignore_for_keep_alive();
+    }
+
+    fn stream(self: Pin<&mut Self>) -> Pin<&mut Stream> {
+        Pin::new(&mut self.get_mut().stream)
+    }
+}
+
+impl AsyncRead for Substream {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut [u8],
+    ) -> Poll<io::Result<usize>> {
+        self.stream().poll_read(cx, buf)
+    }
+
+    fn poll_read_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &mut [IoSliceMut<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.stream().poll_read_vectored(cx, bufs)
+    }
+}
+
+impl AsyncWrite for Substream {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.stream().poll_write(cx, buf)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.stream().poll_write_vectored(cx, bufs)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.stream().poll_flush(cx)
+    }
+
+    fn poll_close(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.stream().poll_close(cx)
+    }
+}
+
+/// A stream that a peer has opened.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Inbound {
+    /// Who opened it.
+    pub peer: PeerId,
+    /// On which connection.
+    pub connection: ConnectionId,
+    /// For which protocol.
+    pub protocol: StreamProtocol,
+    /// The stream.
+    pub stream: Substream,
+}

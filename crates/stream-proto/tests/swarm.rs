@@ -1,0 +1,302 @@
+//! The behaviour between swarms in memory.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    missing_docs,
+    reason = "tests"
+)]
+
+mod nodes;
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use calimero_network_stream::{
+    AcceptError, Behaviour, DialCause, Event, FrameStream, OpenError, RefuseReason, StreamProtocol,
+    config::StreamsConfig,
+};
+use futures::{AsyncReadExt, AsyncWriteExt, FutureExt, StreamExt, future::join_all};
+use libp2p_identity::PeerId;
+use libp2p_swarm::SwarmEvent;
+use nodes::{Node, soon};
+
+const A: StreamProtocol = StreamProtocol::new("/test/a");
+const B: StreamProtocol = StreamProtocol::new("/test/b");
+
+#[tokio::test]
+async fn streams_are_opened_by_dialling_and_carry_frames() {
+    let (a, b) = (
+        Node::memory(StreamsConfig::default()),
+        Node::listening().await,
+    );
+    let mut incoming_a = b.control.accept(A).unwrap();
+    let mut incoming_b = b.control.accept(B).unwrap();
+    a.knows(&b).await;
+    for (protocol, incoming) in [(A, &mut incoming_a), (B, &mut incoming_b)] {
+        let stream = soon(a.control.open(b.peer, protocol.clone()))
+            .await
+            .unwrap();
+        let mut sender = FrameStream::new(stream);
+        sender.send(Bytes::from_static(b"hello")).await.unwrap();
+        sender.close().await.unwrap();
+        let inbound = soon(incoming.next()).await.unwrap();
+        assert_eq!((inbound.peer, &inbound.protocol), (a.peer, &protocol));
+        let mut receiver = FrameStream::new(inbound.stream);
+        assert_eq!(soon(receiver.next()).await.unwrap().unwrap(), &b"hello"[..]);
+        assert!(soon(receiver.next()).await.is_none());
+    }
+    // And the other way, over the connection that stands.
+    let mut incoming = a.control.accept(A).unwrap();
+    let mut stream = soon(b.control.open(a.peer, A)).await.unwrap();
+    stream.write_all(b"x").await.unwrap();
+    stream.flush().await.unwrap();
+    assert_eq!(soon(incoming.next()).await.unwrap().peer, b.peer);
+}
+
+#[tokio::test]
+async fn a_protocol_not_spoken_is_said_to_be() {
+    let (a, b) = (
+        Node::memory(StreamsConfig::default()),
+        Node::listening().await,
+    );
+    let incoming = b.control.accept(A).unwrap();
+    assert_eq!(
+        b.control.accept(A).unwrap_err(),
+        AcceptError::AlreadyAccepted { protocol: A }
+    );
+    a.knows(&b).await;
+    let refused = soon(a.control.open(b.peer, B)).await.unwrap_err();
+    assert!(
+        matches!(&refused, OpenError::UnsupportedProtocol { peer, protocol } if *peer == b.peer && *protocol == B),
+        "{refused:?}"
+    );
+    let _stream = soon(a.control.open(b.peer, A)).await.unwrap();
+    drop(incoming);
+    let refused = soon(a.control.open(b.peer, A)).await.unwrap_err();
+    assert!(
+        matches!(refused, OpenError::UnsupportedProtocol { .. }),
+        "{refused:?}"
+    );
+    // It may be accepted again.
+    let mut incoming = b.control.accept(A).unwrap();
+    let _again = soon(a.control.open(b.peer, A)).await.unwrap();
+    assert!(soon(incoming.next()).await.is_some());
+}
+
+#[tokio::test]
+async fn every_dial_failure_wakes_all_who_wait() {
+    let a = Node::memory(StreamsConfig::default());
+    let nobody = PeerId::random();
+    let answers = soon(join_all((0..50).map(|_| a.control.open(nobody, A)))).await;
+    for answer in answers {
+        let error = answer.unwrap_err();
+        assert!(
+            matches!(error, OpenError::NotConnected { peer } if peer == nobody),
+            "{error:?}"
+        );
+    }
+    // An address where nobody listens.
+    let dead: libp2p_core::Multiaddr = "/memory/123456789".parse().unwrap();
+    a.add_address(nobody, dead.clone()).await;
+    let answers = soon(join_all((0..50).map(|_| a.control.open(nobody, A)))).await;
+    for answer in answers {
+        let error = answer.unwrap_err();
+        let OpenError::Dial { peer, cause } = &error else {
+            panic!("{error:?}")
+        };
+        assert_eq!(*peer, nobody);
+        let DialCause::Transport(errors) = &**cause else {
+            panic!("{cause:?}")
+        };
+        assert_eq!(errors[0].address.iter().next(), dead.iter().next());
+    }
+    // An address where somebody else listens.
+    let b = Node::listening().await;
+    a.add_address(nobody, b.address.clone().unwrap()).await;
+    let error = soon(a.control.open(nobody, A)).await.unwrap_err();
+    assert!(matches!(error, OpenError::Dial { .. }), "{error:?}");
+    // This node itself.
+    let error = soon(a.control.open(a.peer, A)).await.unwrap_err();
+    assert!(matches!(error, OpenError::NotConnected { .. }), "{error:?}");
+}
+
+#[tokio::test]
+async fn two_hundred_at_once_are_all_served() {
+    let (a, b) = (
+        Node::memory(StreamsConfig::default()),
+        Node::listening().await,
+    );
+    let echo = b.echo(A);
+    a.knows(&b).await;
+    let streams = soon(join_all((0..200).map(|i: u32| {
+        let open = a.control.open(b.peer, A);
+        async move {
+            let mut frames = FrameStream::new(open.await?);
+            frames
+                .send(Bytes::copy_from_slice(&i.to_be_bytes()))
+                .await
+                .unwrap();
+            let echo = frames.next().await.unwrap().unwrap();
+            assert_eq!(echo, &i.to_be_bytes()[..]);
+            Ok::<_, OpenError>(frames)
+        }
+    })))
+    .await;
+    assert!(streams.iter().all(Result::is_ok));
+    assert_eq!(b.control.open_inbound(), 200);
+    drop(streams);
+    echo.abort();
+}
+
+#[tokio::test]
+async fn inbound_limits_refuse_one_by_one_and_places_come_back() {
+    let config = StreamsConfig {
+        max_inbound_per_peer: 10,
+        max_inbound: 15,
+        accept_queue: 12,
+        ..StreamsConfig::default()
+    };
+    let mut b = Node::listening_with(config).await;
+    let mut incoming = b.control.accept(A).unwrap();
+    let a = Node::memory(StreamsConfig::default());
+    let c = Node::memory(StreamsConfig::default());
+    a.knows(&b).await;
+    c.knows(&b).await;
+
+    let first = soon(join_all((0..30).map(|_| a.control.open(b.peer, A)))).await;
+    let refusal = |event: Event| match event {
+        Event::Refused {
+            peer,
+            protocol,
+            reason,
+            count,
+        } => (peer, protocol, reason, count),
+        other => panic!("{other:?}"),
+    };
+    let mut refused = 0;
+    while refused < 20 {
+        let (peer, protocol, reason, count) = refusal(soon(b.event()).await);
+        assert_eq!((peer, protocol), (a.peer, A));
+        assert_eq!(reason, RefuseReason::PeerLimit { limit: 10 });
+        refused += count;
+    }
+    assert_eq!(refused, 20);
+    assert_eq!(b.control.open_inbound(), 10);
+
+    // Another peer has places left, until the queue is full.
+    let second = soon(join_all((0..3).map(|_| c.control.open(b.peer, A)))).await;
+    let (peer, _, reason, count) = refusal(soon(b.event()).await);
+    assert_eq!(
+        (peer, reason, count),
+        (c.peer, RefuseReason::QueueFull { limit: 12 }, 1)
+    );
+
+    // The refused ones are reset, the others live.
+    let mut served = Vec::new();
+    for _ in 0..12 {
+        served.push(soon(incoming.next()).await.unwrap());
+    }
+    assert!(incoming.next().now_or_never().is_none());
+    let ended = soon(join_all(first.into_iter().chain(second).map(
+        |stream| async {
+            let mut stream = stream.unwrap();
+            stream.write_all(b"x").now_or_never();
+            tokio::time::timeout(Duration::from_millis(300), stream.read(&mut [0]))
+                .await
+                .is_ok()
+        },
+    )))
+    .await;
+    assert_eq!(ended.iter().filter(|ended| **ended).count(), 21);
+
+    // Places come back with the drop.
+    drop(served);
+    assert_eq!(b.control.open_inbound(), 0);
+    let _stream = soon(a.control.open(b.peer, A)).await.unwrap();
+    assert_eq!(soon(incoming.next()).await.unwrap().peer, a.peer);
+}
+
+#[tokio::test]
+async fn dropped_opens_give_up_their_place() {
+    let config = StreamsConfig {
+        max_waiting_per_peer: 5,
+        ..StreamsConfig::default()
+    };
+    let a = Node::memory(config);
+    // A peer that takes the connection and never answers.
+    let silent = nodes::silent_address();
+    let nobody = PeerId::random();
+    a.add_address(nobody, silent.address.clone()).await;
+    let mut opens: Vec<_> = (0..5)
+        .map(|_| Box::pin(a.control.open(nobody, A)))
+        .collect();
+    for open in &mut opens {
+        assert!(open.now_or_never().is_none());
+    }
+    let refused = soon(a.control.open(nobody, A)).await.unwrap_err();
+    assert!(
+        matches!(refused, OpenError::TooManyWaiting { peer, limit: 5 } if peer == nobody),
+        "{refused:?}"
+    );
+    opens.pop();
+    let mut another = Box::pin(a.control.open(nobody, A));
+    assert!((&mut another).now_or_never().is_none(), "there is a place");
+    // A deadline ends it, and names what was given.
+    let short = Duration::from_millis(50);
+    drop(another);
+    let late = soon(a.control.open_within(nobody, A, short))
+        .await
+        .unwrap_err();
+    assert!(
+        matches!(late, OpenError::Deadline { after, .. } if after == short),
+        "{late:?}"
+    );
+}
+
+#[tokio::test]
+async fn a_connection_that_closes_wakes_those_who_wait_on_it() {
+    let config = StreamsConfig {
+        max_negotiating_per_connection: 3,
+        ..StreamsConfig::default()
+    };
+    let mut a = Node::memory(config);
+    let (peer, address, connected) = nodes::inert_peer().await;
+    a.add_address(peer, address).await;
+    let mut opens: Vec<_> = (0..10).map(|_| Box::pin(a.control.open(peer, A))).collect();
+    for open in &mut opens {
+        assert!(open.now_or_never().is_none());
+    }
+    let muxer = soon(connected).await.unwrap();
+    soon(a.wait(|event| match event {
+        SwarmEvent::ConnectionEstablished { peer_id, .. } => (peer_id == peer).then_some(()),
+        _ => None,
+    }))
+    .await;
+    drop(muxer);
+    for answer in soon(join_all(opens)).await {
+        let error = answer.unwrap_err();
+        assert!(
+            matches!(error, OpenError::ConnectionClosed { peer: who } if who == peer),
+            "{error:?}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn dropping_the_behaviour_stops_everybody() {
+    let behaviour = Behaviour::new(StreamsConfig::default());
+    let control = behaviour.control();
+    let mut incoming = control.accept(A).unwrap();
+    let mut open = Box::pin(control.open(PeerId::random(), A));
+    assert!((&mut open).now_or_never().is_none());
+    drop(behaviour);
+    assert!(matches!(soon(open).await, Err(OpenError::Stopped)));
+    assert!(soon(incoming.next()).await.is_none());
+    assert!(matches!(
+        soon(control.open(PeerId::random(), A)).await,
+        Err(OpenError::Stopped)
+    ));
+    assert_eq!(control.accept(B).unwrap_err(), AcceptError::Stopped);
+}
