@@ -24,6 +24,10 @@ pub struct ConnectionsConfig {
     /// staggered addresses, each with its handshake deadline of 10 s.
     #[serde(rename = "dial_timeout_ms", with = "super::duration")]
     pub dial_timeout: Duration,
+    /// Time for a listener to report its first address, in milliseconds. Default 5 s: binding is
+    /// local, so this is reached only where no interface is up.
+    #[serde(rename = "listen_timeout_ms", with = "super::duration")]
+    pub listen_timeout: Duration,
     /// Time without any stream after which a connection is closed, in milliseconds. Default 5
     /// minutes: finding and reaching a peer behind a NAT again costs seconds, keeping a silent
     /// connection costs one ping every `ping.interval_ms`.
@@ -48,6 +52,7 @@ impl Default for ConnectionsConfig {
             max_per_peer: MAX_CONNECTIONS_PER_PEER,
             max_established: MAX_CONNECTIONS,
             dial_timeout: Duration::from_secs(30),
+            listen_timeout: Duration::from_secs(5),
             idle_timeout: Duration::from_secs(300),
             ping: PingConfig::default(),
             allow: Vec::new(),
@@ -72,6 +77,7 @@ impl ConnectionsConfig {
         })?;
         for (name, value) in [
             ("dial_timeout_ms", self.dial_timeout),
+            ("listen_timeout_ms", self.listen_timeout),
             ("idle_timeout_ms", self.idle_timeout),
             ("ping.interval_ms", self.ping.interval),
             ("ping.timeout_ms", self.ping.timeout),

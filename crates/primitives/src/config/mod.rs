@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::{
     connections::{ConnectionsConfig, PingConfig},
-    handle::HandleConfig,
+    handle::{HandleConfig, RuntimeKind},
     streams::StreamsConfig,
     transport::{QuicConfig, Security, TcpConfig, TransportConfig, YamuxConfig},
 };

@@ -1,0 +1,224 @@
+//! The pure part: failures in a row, per connection.
+
+use std::{collections::HashMap, hash::Hash};
+
+/// What the watchdog hears of a connection `K`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Input<K> {
+    /// The connection is established. Only connections told of here are watched.
+    Opened(K),
+    /// A ping was answered.
+    Answered(K),
+    /// A ping was not answered, or not with what was sent.
+    Failed(K),
+    /// The connection is closed, by whomever. It is forgotten.
+    Closed(K),
+}
+
+/// What a ping says about its connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// The peer answers.
+    Alive,
+    /// The peer has not answered lately; the connection still has its chance.
+    Failing {
+        /// Pings that failed since the last answer, or since the connection was opened.
+        in_a_row: u32,
+    },
+    /// The connection must be closed. Said once per connection.
+    GiveUp {
+        /// Pings that failed since the last answer, or since the connection was opened.
+        failures: u32,
+    },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Watch {
+    /// Failures heard of since the last answer.
+    Counting(u32),
+    /// Given up; what still arrives from it changes nothing.
+    GivenUp,
+}
+
+/// Counts the pings that fail in a row on each connection and says when one must be closed.
+///
+/// Any answer starts the count anew. Memory: one small entry per connection between
+/// [`Input::Opened`] and [`Input::Closed`]; whatever is said of other connections is ignored.
+#[derive(Clone, Debug)]
+pub struct Watchdog<K> {
+    max_failures: u32,
+    concealed: u32,
+    connections: HashMap<K, Watch>,
+}
+
+impl<K: Copy + Eq + Hash> Watchdog<K> {
+    /// A watchdog that gives a connection up at `max_failures` failures in a row (0 counts as 1).
+    ///
+    /// `concealed` is how many failures at the start of each row the source of pings keeps to
+    /// itself: they did happen, so they are part of every count. 0 for a source that tells all.
+    /// What is concealed cannot be acted upon, so a connection is given up at
+    /// `max(max_failures, concealed + 1)`.
+    #[must_use]
+    pub fn new(max_failures: u32, concealed: u32) -> Self {
+        Self {
+            max_failures,
+            concealed,
+            connections: HashMap::new(),
+        }
+    }
+
+    /// Takes in what happened to a connection. `None`: nothing to say, which includes everything
+    /// about connections that are unknown or given up.
+    pub fn handle(&mut self, input: Input<K>) -> Option<Verdict> {
+        match input {
+            Input::Opened(connection) => {
+                self.connections
+                    .entry(connection)
+                    .or_insert(Watch::Counting(0));
+                None
+            }
+            Input::Closed(connection) => {
+                self.connections.remove(&connection);
+                None
+            }
+            Input::Answered(connection) => self.answered(connection),
+            Input::Failed(connection) => self.failed(connection),
+        }
+    }
+
+    /// Connections being watched, those given up and not yet closed included.
+    #[must_use]
+    pub fn watched(&self) -> usize {
+        self.connections.len()
+    }
+
+    fn answered(&mut self, connection: K) -> Option<Verdict> {
+        match self.connections.get_mut(&connection)? {
+            Watch::GivenUp => None,
+            Watch::Counting(heard) => {
+                *heard = 0;
+                Some(Verdict::Alive)
+            }
+        }
+    }
+
+    fn failed(&mut self, connection: K) -> Option<Verdict> {
+        let watch = self.connections.get_mut(&connection)?;
+        let Watch::Counting(heard) = watch else {
+            return None;
+        };
+        *heard = heard.saturating_add(1);
+        let in_a_row = heard.saturating_add(self.concealed);
+        if in_a_row < self.max_failures {
+            return Some(Verdict::Failing { in_a_row });
+        }
+        *watch = Watch::GivenUp;
+        Some(Verdict::GiveUp { failures: in_a_row })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn three_failures_in_a_row_give_a_connection_up_once() {
+        let mut watchdog = Watchdog::new(3, 0);
+        watchdog.handle(Input::Opened(1));
+        let verdicts: Vec<_> = (0..5).map(|_| watchdog.handle(Input::Failed(1))).collect();
+        assert_eq!(
+            verdicts,
+            [
+                Some(Verdict::Failing { in_a_row: 1 }),
+                Some(Verdict::Failing { in_a_row: 2 }),
+                Some(Verdict::GiveUp { failures: 3 }),
+                None,
+                None,
+            ]
+        );
+    }
+
+    #[test]
+    fn an_answer_starts_the_count_anew() {
+        let mut watchdog = Watchdog::new(2, 0);
+        watchdog.handle(Input::Opened(1));
+        for _ in 0..10 {
+            let failing = Some(Verdict::Failing { in_a_row: 1 });
+            assert_eq!(watchdog.handle(Input::Failed(1)), failing);
+            assert_eq!(watchdog.handle(Input::Answered(1)), Some(Verdict::Alive));
+        }
+    }
+
+    #[test]
+    fn concealed_failures_are_counted() {
+        let mut watchdog = Watchdog::new(3, 1);
+        watchdog.handle(Input::Opened(1));
+        let failing = Some(Verdict::Failing { in_a_row: 2 });
+        assert_eq!(watchdog.handle(Input::Failed(1)), failing);
+        let given_up = Some(Verdict::GiveUp { failures: 3 });
+        assert_eq!(watchdog.handle(Input::Failed(1)), given_up);
+    }
+
+    #[test]
+    fn a_connection_opened_again_under_the_same_key_is_watched_again() {
+        let mut watchdog = Watchdog::new(1, 0);
+        for _ in 0..2 {
+            watchdog.handle(Input::Opened(1));
+            let given_up = Some(Verdict::GiveUp { failures: 1 });
+            assert_eq!(watchdog.handle(Input::Failed(1)), given_up);
+            watchdog.handle(Input::Closed(1));
+        }
+    }
+
+    fn inputs() -> impl Strategy<Value = Vec<Input<u8>>> {
+        let connection = 0..4u8;
+        prop::collection::vec(
+            prop_oneof![
+                1 => connection.clone().prop_map(Input::Opened),
+                2 => connection.clone().prop_map(Input::Answered),
+                6 => connection.clone().prop_map(Input::Failed),
+                1 => connection.prop_map(Input::Closed),
+            ],
+            0..200,
+        )
+    }
+
+    proptest! {
+        /// Checked against the whole history of each open connection: it is given up exactly
+        /// when its last `max_failures` pings failed, once, and nothing is kept of closed ones.
+        #[test]
+        fn gives_up_exactly_at_the_row(inputs in inputs(), max_failures in 1..5u32) {
+            let mut watchdog = Watchdog::new(max_failures, 0);
+            let mut open: BTreeMap<u8, (Vec<bool>, bool)> = BTreeMap::new();
+            for input in inputs {
+                let verdict = watchdog.handle(input);
+                match input {
+                    Input::Opened(connection) => {
+                        open.entry(connection).or_default();
+                    }
+                    Input::Closed(connection) => {
+                        open.remove(&connection);
+                    }
+                    Input::Answered(connection) | Input::Failed(connection) => {
+                        let failed = matches!(input, Input::Failed(_));
+                        let Some((history, given_up)) = open.get_mut(&connection) else {
+                            prop_assert_eq!(verdict, None);
+                            continue;
+                        };
+                        history.push(failed);
+                        let row = history.iter().rev().take_while(|failed| **failed).count();
+                        let due = row >= max_failures as usize && !*given_up;
+                        prop_assert_eq!(matches!(verdict, Some(Verdict::GiveUp { .. })), due);
+                        prop_assert_eq!(verdict.is_none(), *given_up);
+                        *given_up |= due;
+                    }
+                }
+                prop_assert_eq!(watchdog.watched(), open.len());
+            }
+        }
+    }
+}

@@ -1,0 +1,330 @@
+//! Configuration that cannot hold is refused by its key, and text that is none by its line.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test fails by panicking"
+)]
+
+use calimero_network_primitives::{ConfigError, Keypair, NetworkConfig, PeerId};
+
+fn peer(seed: u8) -> PeerId {
+    let keypair = Keypair::ed25519_from_bytes([seed; 32]).unwrap();
+    PeerId::from_public_key(&keypair.public())
+}
+
+fn refused(toml: &str) -> ConfigError {
+    match NetworkConfig::from_toml(toml) {
+        Ok(_) => panic!("accepted: {toml}"),
+        Err(error) => error,
+    }
+}
+
+/// Asserts that the text is TOML of the right types, and that exactly this key is blamed.
+fn contradicts(toml: &str, blamed: &str) {
+    match refused(toml) {
+        ConfigError::Invalid { key, reason } => {
+            assert_eq!(key, blamed, "{toml}: {reason}");
+        }
+        other => panic!("{toml}: {other:?}"),
+    }
+}
+
+#[test]
+fn unknown_keys_are_refused_with_their_path() {
+    for (toml, path) in [
+        ("foo = 1", "foo"),
+        ("[foo]\nbar = 1", "foo"),
+        ("transport.foo = 1", "transport.foo"),
+        ("transport.quic.foo = 1", "transport.quic.foo"),
+        ("[transport.quic]\nfoo = 1", "transport.quic.foo"),
+        ("[transport]\nquic = { foo = 1 }", "transport.quic.foo"),
+        ("[transport.tcp]\nport = 1", "transport.tcp.port"),
+        ("[transport.yamux]\nwindow = 1", "transport.yamux.window"),
+        ("[connections]\nmax = 1", "connections.max"),
+        (
+            "[connections.ping]\ninterval = 1",
+            "connections.ping.interval",
+        ),
+        ("[streams]\nmax = 1", "streams.max"),
+        ("[handle]\n\"\" = 1", "handle."),
+    ] {
+        match refused(toml) {
+            ConfigError::Parse { key, reason } => {
+                assert_eq!(key, path, "{toml}: {reason}");
+                assert!(reason.starts_with("unknown field"), "{toml}: {reason}");
+            }
+            other => panic!("{toml}: {other:?}"),
+        }
+    }
+}
+
+#[test]
+fn wrong_types_are_refused_with_their_path() {
+    for (toml, path) in [
+        ("listen = 1", "listen"),
+        ("listen = ['/ip4/127.0.0.1/tcp/1', 5]", "listen[1]"),
+        ("listen = ['127.0.0.1:1']", "listen[0]"),
+        ("agent_version = 1", "agent_version"),
+        ("transport = 1", "transport"),
+        ("transport.tcp.enabled = 'yes'", "transport.tcp.enabled"),
+        ("transport.tcp.prefer = 'plaintext'", "transport.tcp.prefer"),
+        (
+            "transport.yamux.max_streams = -1",
+            "transport.yamux.max_streams",
+        ),
+        (
+            "transport.quic.max_streams = 4294967296",
+            "transport.quic.max_streams",
+        ),
+        (
+            "connections.dial_timeout_ms = 1.5",
+            "connections.dial_timeout_ms",
+        ),
+        (
+            "connections.dial_timeout_ms = inf",
+            "connections.dial_timeout_ms",
+        ),
+        (
+            "connections.dial_timeout_ms = '30s'",
+            "connections.dial_timeout_ms",
+        ),
+        ("connections.allow = ['peer']", "connections.allow[0]"),
+        ("connections.block = [7]", "connections.block[0]"),
+        ("connections.ping = []", "connections.ping"),
+        ("connections.ping = [15000, 20000, 3]", "connections.ping"),
+        ("[[transport.tcp]]\nenabled = true", "transport.tcp"),
+        ("streams = [1, 2, 3]", "streams"),
+        ("handle = [1, 2, 3]", "handle"),
+    ] {
+        match refused(toml) {
+            ConfigError::Parse { key, reason } => assert_eq!(key, path, "{toml}: {reason}"),
+            other => panic!("{toml}: {other:?}"),
+        }
+    }
+}
+
+#[test]
+fn broken_text_is_refused_with_its_line() {
+    for (toml, expected) in [
+        ("listen = ", 1),
+        ("\n\nlisten = [\n", 3),
+        ("agent_version = 'a'\nagent_version = 'b'", 2),
+        ("[streams]\n[streams]", 2),
+        ("\u{0}", 1),
+    ] {
+        match refused(toml) {
+            ConfigError::Syntax { line, reason } => {
+                assert_eq!(line, expected, "{toml:?}: {reason}");
+                assert!(!reason.is_empty());
+            }
+            other => panic!("{toml:?}: {other:?}"),
+        }
+    }
+}
+
+#[test]
+fn nothing_may_be_zero_that_bounds_or_times() {
+    for (table, keys) in [
+        ("transport", &["handshake_timeout_ms"][..]),
+        ("transport.tcp", &["backlog"]),
+        (
+            "transport.yamux",
+            &["max_streams", "split_send_bytes", "connection_window_bytes"],
+        ),
+        (
+            "transport.quic",
+            &[
+                "keep_alive_ms",
+                "max_streams",
+                "stream_window_bytes",
+                "connection_window_bytes",
+                "send_window_bytes",
+            ],
+        ),
+        (
+            "connections",
+            &[
+                "max_pending_inbound",
+                "max_pending_outbound",
+                "max_per_peer",
+                "max_established",
+                "dial_timeout_ms",
+                "listen_timeout_ms",
+                "idle_timeout_ms",
+            ],
+        ),
+        (
+            "connections.ping",
+            &["interval_ms", "timeout_ms", "max_failures"],
+        ),
+        (
+            "streams",
+            &[
+                "max_inbound_per_peer",
+                "max_inbound",
+                "accept_queue",
+                "max_negotiating_per_peer",
+                "max_waiting_per_peer",
+                "open_timeout_ms",
+                "max_frame_bytes",
+                "write_buffer_bytes",
+                "read_buffer_bytes",
+            ],
+        ),
+        (
+            "handle",
+            &["command_queue", "event_queue", "shutdown_timeout_ms"],
+        ),
+    ] {
+        for key in keys {
+            contradicts(&format!("[{table}]\n{key} = 0"), &format!("{table}.{key}"));
+        }
+    }
+    // An idle timeout of zero is blamed on the keep-alive that cannot be shorter.
+    contradicts(
+        "transport.quic.idle_timeout_ms = 0",
+        "transport.quic.keep_alive_ms",
+    );
+}
+
+#[test]
+fn nothing_may_be_so_large_that_a_clock_or_an_allocator_fails() {
+    let most = i64::MAX;
+    for key in [
+        "transport.handshake_timeout_ms",
+        "transport.yamux.max_streams",
+        "connections.dial_timeout_ms",
+        "connections.listen_timeout_ms",
+        "connections.idle_timeout_ms",
+        "connections.ping.interval_ms",
+        "connections.ping.timeout_ms",
+        "streams.accept_queue",
+        "streams.max_inbound",
+        "streams.max_negotiating_per_peer",
+        "streams.max_waiting_per_peer",
+        "streams.open_timeout_ms",
+        "streams.max_frame_bytes",
+        "streams.read_buffer_bytes",
+        "streams.write_buffer_bytes",
+        "handle.command_queue",
+        "handle.event_queue",
+        "handle.shutdown_timeout_ms",
+    ] {
+        let blamed = match key {
+            "transport.yamux.max_streams" => "transport.yamux.connection_window_bytes",
+            other => other,
+        };
+        contradicts(&format!("{key} = {most}"), blamed);
+    }
+    contradicts(
+        &format!("transport.quic.idle_timeout_ms = {most}"),
+        "transport.quic.idle_timeout_ms",
+    );
+    contradicts("transport.tcp.backlog = 65536", "transport.tcp.backlog");
+}
+
+#[test]
+fn contradictions_are_refused_by_key() {
+    for (toml, key) in [
+        (
+            "transport.tcp.enabled = false\ntransport.quic.enabled = false",
+            "transport.tcp.enabled",
+        ),
+        (
+            "transport.tcp.tls = false\ntransport.tcp.noise = false",
+            "transport.tcp.tls",
+        ),
+        (
+            "transport.yamux.split_send_bytes = 1023",
+            "transport.yamux.split_send_bytes",
+        ),
+        (
+            "transport.yamux.split_send_bytes = 1048577",
+            "transport.yamux.split_send_bytes",
+        ),
+        (
+            "transport.yamux.connection_window_bytes = 536870911",
+            "transport.yamux.connection_window_bytes",
+        ),
+        (
+            "transport.yamux.max_streams = 4096",
+            "transport.yamux.connection_window_bytes",
+        ),
+        (
+            "transport.quic.keep_alive_ms = 30000",
+            "transport.quic.keep_alive_ms",
+        ),
+        (
+            "transport.quic.stream_window_bytes = 16777217",
+            "transport.quic.connection_window_bytes",
+        ),
+        (
+            "transport.quic.stream_window_bytes = 65535",
+            "transport.quic.stream_window_bytes",
+        ),
+        (
+            "transport.quic.send_window_bytes = 65535",
+            "transport.quic.send_window_bytes",
+        ),
+        (
+            "connections.max_per_peer = 1025",
+            "connections.max_per_peer",
+        ),
+        (
+            "streams.max_inbound_per_peer = 8193",
+            "streams.max_inbound_per_peer",
+        ),
+        (
+            "streams.max_frame_bytes = 8388609",
+            "streams.max_frame_bytes",
+        ),
+        ("transport.quic.enabled = false", "listen[1]"),
+        ("transport.tcp.enabled = false", "listen[0]"),
+        ("listen = ['/dns4/example.com/tcp/1']", "listen[0]"),
+        ("listen = ['/memory/1', '/ip4/0.0.0.0']", "listen[1]"),
+        ("listen = ['/ip4/0.0.0.0/tcp/1/ws']", "listen[0]"),
+        ("listen = ['/ip4/0.0.0.0/udp/1/quic']", "listen[0]"),
+        ("listen = ['/ip4/8.8.8.8/tcp/1/p2p-circuit']", "listen[0]"),
+    ] {
+        contradicts(toml, key);
+    }
+    let relayed = format!("/dns4/relay.example/tcp/1/p2p/{}/p2p-circuit", peer(1));
+    NetworkConfig::from_toml(&format!("listen = ['{relayed}']")).unwrap();
+    for switch in ["transport.relay_client", "transport.dns"] {
+        contradicts(
+            &format!("listen = ['{relayed}']\n{switch} = false"),
+            "listen[0]",
+        );
+    }
+    let peer = peer(1);
+    contradicts(
+        &format!("[connections]\nallow = ['{peer}']\nblock = ['{peer}']"),
+        "connections.block",
+    );
+    contradicts(
+        &format!("agent_version = '{}'", "a".repeat(256)),
+        "agent_version",
+    );
+}
+
+#[test]
+fn one_transport_alone_is_enough() {
+    for toml in [
+        "listen = ['/ip4/0.0.0.0/tcp/0']\ntransport.quic.enabled = false",
+        "listen = ['/ip4/0.0.0.0/udp/0/quic-v1']\ntransport.tcp.enabled = false",
+        "listen = []\ntransport.tcp.enabled = false\ntransport.tcp.tls = false\ntransport.tcp.noise = false",
+        "transport.tcp.tls = false",
+        "transport.tcp.noise = false\ntransport.tcp.prefer = 'noise'",
+    ] {
+        NetworkConfig::from_toml(toml).unwrap();
+    }
+}
+
+#[test]
+fn the_message_begins_with_the_key() {
+    let message = refused("handle.event_queue = 0").to_string();
+    assert_eq!(message, "handle.event_queue: must be above 0");
+    let message = refused("a").to_string();
+    assert!(message.starts_with("line 1: "), "{message}");
+}

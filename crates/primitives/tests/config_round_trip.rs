@@ -1,0 +1,266 @@
+//! Configuration that is valid survives TOML.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test fails by panicking"
+)]
+
+use std::{net::Ipv4Addr, time::Duration};
+
+use calimero_network_primitives::{
+    ConfigError, Keypair, Multiaddr, NetworkConfig, PeerId,
+    config::{
+        ConnectionsConfig, HandleConfig, PingConfig, QuicConfig, RuntimeKind, Security,
+        StreamsConfig, TcpConfig, TransportConfig, YamuxConfig,
+    },
+    limits::{KIB, MAX_CONFIGURED_DURATION, MAX_CONFIGURED_QUEUE, MAX_FRAME_PAYLOAD_BYTES, MIB},
+    multiaddr::Protocol,
+};
+use proptest::prelude::*;
+
+fn peer(seed: u8) -> PeerId {
+    let keypair = Keypair::ed25519_from_bytes([seed; 32]).unwrap();
+    PeerId::from_public_key(&keypair.public())
+}
+
+#[test]
+fn the_default_is_valid_and_survives() {
+    let config = NetworkConfig::default();
+    config.validate().unwrap();
+    let toml = config.to_toml().unwrap();
+    assert_eq!(NetworkConfig::from_toml(&toml).unwrap(), config);
+    assert_eq!(NetworkConfig::from_toml("").unwrap(), config);
+}
+
+#[test]
+fn every_key_is_written() {
+    let toml = NetworkConfig::default().to_toml().unwrap();
+    for key in [
+        "listen",
+        "agent_version",
+        "handshake_timeout_ms",
+        "prefer",
+        "split_send_bytes",
+        "keep_alive_ms",
+        "allow",
+        "block",
+        "max_failures",
+        "open_timeout_ms",
+        "shutdown_timeout_ms",
+    ] {
+        assert!(
+            toml.contains(&format!("\n{key} = ")) || toml.starts_with(key),
+            "{key}"
+        );
+    }
+}
+
+#[test]
+fn one_key_changes_one_field() {
+    let toml = "[transport.quic]\nkeep_alive_ms = 7000";
+    let mut expected = NetworkConfig::default();
+    expected.transport.quic.keep_alive = Duration::from_secs(7);
+    assert_eq!(NetworkConfig::from_toml(toml).unwrap(), expected);
+}
+
+#[test]
+fn the_largest_numbers_survive_and_larger_ones_are_an_error() {
+    let mut config = NetworkConfig::default();
+    config.transport.yamux.connection_window_bytes = usize::MAX;
+    let toml = config.to_toml().unwrap();
+    assert_eq!(NetworkConfig::from_toml(&toml), Ok(config.clone()));
+
+    config.connections.dial_timeout = Duration::MAX;
+    assert!(config.validate().is_err());
+    assert!(matches!(
+        config.to_toml(),
+        Err(ConfigError::Unwritable { .. })
+    ));
+}
+
+/// The default, changed: fields that a strategy does not name keep their default.
+fn changed<T: Default>(change: impl FnOnce(&mut T)) -> T {
+    let mut value = T::default();
+    change(&mut value);
+    value
+}
+
+fn duration() -> impl Strategy<Value = Duration> {
+    let year = u64::try_from(MAX_CONFIGURED_DURATION.as_millis()).unwrap();
+    (1..=year).prop_map(Duration::from_millis)
+}
+
+fn queue() -> impl Strategy<Value = usize> {
+    1..=MAX_CONFIGURED_QUEUE
+}
+
+fn tcp() -> impl Strategy<Value = TcpConfig> {
+    let security = prop_oneof![Just(Security::Tls), Just(Security::Noise)];
+    (any::<bool>(), security, 1_u32..=65_535).prop_map(|(tls, prefer, backlog)| {
+        changed(|config: &mut TcpConfig| {
+            config.tls = tls;
+            config.prefer = prefer;
+            config.backlog = backlog;
+        })
+    })
+}
+
+fn yamux() -> impl Strategy<Value = YamuxConfig> {
+    (1_usize..5000, KIB..=MIB, 0_usize..1 << 30).prop_map(|(max_streams, split, more)| {
+        changed(|config: &mut YamuxConfig| {
+            config.max_streams = max_streams;
+            config.split_send_bytes = split;
+            config.connection_window_bytes = max_streams * 256 * KIB + more;
+        })
+    })
+}
+
+fn quic() -> impl Strategy<Value = QuicConfig> {
+    let timers = [1_u64..1 << 31, 1_u64..1 << 31];
+    let windows = ((1_u32 << 16)..(1 << 30), 0_u32..1 << 30, (1_u32 << 16)..);
+    (any::<bool>(), timers, 1_u32.., windows).prop_map(
+        |(enabled, [keep_alive, more], max_streams, (stream, wider, send))| {
+            changed(|config: &mut QuicConfig| {
+                config.enabled = enabled;
+                config.keep_alive = Duration::from_millis(keep_alive);
+                config.idle_timeout = Duration::from_millis(keep_alive + more);
+                config.max_streams = max_streams;
+                config.stream_window_bytes = stream;
+                config.connection_window_bytes = stream + wider;
+                config.send_window_bytes = send;
+            })
+        },
+    )
+}
+
+fn transport() -> impl Strategy<Value = TransportConfig> {
+    (tcp(), yamux(), quic(), any::<[bool; 2]>(), duration()).prop_map(
+        |(tcp, yamux, quic, [dns, relay_client], handshake_timeout)| {
+            changed(|config: &mut TransportConfig| {
+                config.tcp = tcp;
+                config.yamux = yamux;
+                config.quic = quic;
+                config.dns = dns;
+                config.relay_client = relay_client;
+                config.handshake_timeout = handshake_timeout;
+            })
+        },
+    )
+}
+
+fn ping() -> impl Strategy<Value = PingConfig> {
+    (duration(), duration(), 1_u32..).prop_map(|(interval, timeout, max_failures)| {
+        changed(|config: &mut PingConfig| {
+            config.interval = interval;
+            config.timeout = timeout;
+            config.max_failures = max_failures;
+        })
+    })
+}
+
+fn connections() -> impl Strategy<Value = ConnectionsConfig> {
+    let counts = [1_u32.., 1_u32.., 1_u32..];
+    let times = [duration(), duration(), duration()];
+    (counts, any::<u32>(), times, ping(), 0_u8..4).prop_map(
+        |([inbound, outbound, per_peer], more, [dial, listen, idle], ping, peers)| {
+            changed(|config: &mut ConnectionsConfig| {
+                config.max_pending_inbound = inbound;
+                config.max_pending_outbound = outbound;
+                config.max_per_peer = per_peer;
+                config.max_established = per_peer.saturating_add(more);
+                config.dial_timeout = dial;
+                config.listen_timeout = listen;
+                config.idle_timeout = idle;
+                config.ping = ping;
+                config.allow = (0..peers).map(|seed| peer(seed + 1)).collect();
+                config.block = (0..peers).map(|seed| peer(seed + 101)).collect();
+            })
+        },
+    )
+}
+
+fn streams() -> impl Strategy<Value = StreamsConfig> {
+    let queues = [queue(), queue(), queue(), queue(), queue()];
+    let bytes = || 1..=MAX_FRAME_PAYLOAD_BYTES;
+    (queues, duration(), [bytes(), bytes(), bytes()]).prop_map(
+        |([one, other, accept, negotiating, waiting], open_timeout, [frame, write, read])| {
+            changed(|config: &mut StreamsConfig| {
+                config.max_inbound_per_peer = one.min(other);
+                config.max_inbound = one.max(other);
+                config.accept_queue = accept;
+                config.max_negotiating_per_peer = negotiating;
+                config.max_waiting_per_peer = waiting;
+                config.open_timeout = open_timeout;
+                config.max_frame_bytes = frame;
+                config.write_buffer_bytes = write;
+                config.read_buffer_bytes = read;
+            })
+        },
+    )
+}
+
+fn handle() -> impl Strategy<Value = HandleConfig> {
+    let runtime = prop_oneof![Just(RuntimeKind::Dedicated), Just(RuntimeKind::Shared)];
+    (queue(), queue(), runtime, duration()).prop_map(|(commands, events, runtime, shutdown)| {
+        changed(|config: &mut HandleConfig| {
+            config.command_queue = commands;
+            config.event_queue = events;
+            config.runtime = runtime;
+            config.shutdown_timeout = shutdown;
+        })
+    })
+}
+
+fn listen() -> impl Strategy<Value = Vec<Multiaddr>> {
+    let addr = (any::<u32>(), any::<u16>())
+        .prop_map(|(ip, port)| Multiaddr::from(Ipv4Addr::from(ip)).with(Protocol::Tcp(port)));
+    prop::collection::vec(addr, 0..4)
+}
+
+fn config() -> impl Strategy<Value = NetworkConfig> {
+    let agent = "[^\\x00]{0,60}";
+    (
+        listen(),
+        agent,
+        transport(),
+        connections(),
+        streams(),
+        handle(),
+    )
+        .prop_map(
+            |(listen, agent_version, transport, connections, streams, handle)| {
+                changed(|config: &mut NetworkConfig| {
+                    config.listen = listen;
+                    config.agent_version = agent_version;
+                    config.transport = transport;
+                    config.connections = connections;
+                    config.streams = streams;
+                    config.handle = handle;
+                })
+            },
+        )
+}
+
+proptest! {
+    #[test]
+    fn every_valid_configuration_survives(config in config()) {
+        prop_assert_eq!(config.validate(), Ok(()));
+        let toml = config.to_toml().unwrap();
+        prop_assert_eq!(NetworkConfig::from_toml(&toml), Ok(config));
+    }
+
+    #[test]
+    fn no_text_panics(toml in any::<String>()) {
+        let _ = NetworkConfig::from_toml(&toml);
+    }
+
+    /// Texts that look like configurations: what is accepted is valid and survives.
+    #[test]
+    fn what_is_accepted_is_valid(toml in "((listen|transport|streams|connections|handle|\\[transport\\.quic\\]|\\[streams\\]|max_streams|keep_alive_ms|dial_timeout_ms|x|\\.|=|=|\n|\n|0|7|true|\"|\\[|\\]){1,2} ?){0,9}") {
+        if let Ok(config) = NetworkConfig::from_toml(&toml) {
+            prop_assert_eq!(config.validate(), Ok(()));
+            let again = config.to_toml().unwrap();
+            prop_assert_eq!(NetworkConfig::from_toml(&again), Ok(config));
+        }
+    }
+}

@@ -1,0 +1,167 @@
+//! One growing and shrinking byte buffer with a hard limit.
+
+use std::ops::Range;
+
+/// Smallest allocation, in bytes: one TLS record of full size with its header and tag.
+pub(crate) const MIN_BYTES: usize = 17 * 1024;
+
+/// Uses in a row that need less than an eighth of the buffer before it is halved. Enough that
+/// bulk transfers with small pauses keep theirs, few enough that an idle connection, which
+/// still pings, gives its memory back within minutes.
+const SMALL_USES: u8 = 32;
+
+/// Bytes between two points that move forward, in one allocation that is never larger than its
+/// limit and is zeroed only as it grows.
+#[derive(Debug)]
+pub(crate) struct Buffer {
+    bytes: Vec<u8>,
+    filled: Range<usize>,
+    limit: usize,
+    small_uses: u8,
+}
+
+impl Buffer {
+    /// An empty buffer that allocates at first use and never holds more than `limit` bytes.
+    pub(crate) fn new(limit: usize) -> Self {
+        Self {
+            bytes: Vec::new(),
+            filled: 0..0,
+            limit,
+            small_uses: 0,
+        }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.filled.len()
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.filled.is_empty()
+    }
+
+    /// Bytes that still fit below the limit.
+    pub(crate) fn room(&self) -> usize {
+        self.limit.saturating_sub(self.len())
+    }
+
+    pub(crate) fn filled(&self) -> &[u8] {
+        &self.bytes[self.filled.clone()]
+    }
+
+    pub(crate) fn filled_mut(&mut self) -> &mut [u8] {
+        &mut self.bytes[self.filled.clone()]
+    }
+
+    /// Free space behind the filled bytes: at least `least`, if so much fits below the limit.
+    pub(crate) fn spare(&mut self, least: usize) -> &mut [u8] {
+        if self.bytes.len() - self.filled.end < least {
+            self.compact();
+        }
+        let needed = (self.filled.end + least).max(MIN_BYTES).min(self.limit);
+        if needed > self.bytes.len() {
+            self.bytes.resize(needed, 0);
+        }
+        &mut self.bytes[self.filled.end..]
+    }
+
+    /// Takes the first `count` bytes of the spare space as filled.
+    pub(crate) fn fill(&mut self, count: usize) {
+        self.filled.end = (self.filled.end + count).min(self.bytes.len());
+    }
+
+    /// Drops the first `count` filled bytes.
+    pub(crate) fn consume(&mut self, count: usize) {
+        self.filled.start = (self.filled.start + count).min(self.filled.end);
+        if self.filled.is_empty() {
+            self.filled = 0..0;
+        }
+    }
+
+    /// Doubles the allocation, up to the limit: whoever filled it would have filled more.
+    pub(crate) fn grow(&mut self) {
+        let target = (self.bytes.len() * 2).clamp(MIN_BYTES.min(self.limit), self.limit);
+        if target > self.bytes.len() {
+            self.bytes.resize(target, 0);
+        }
+        self.small_uses = 0;
+    }
+
+    /// Tells how many bytes one use of the whole buffer moved, so that it shrinks once it is
+    /// larger than what passes through it.
+    pub(crate) fn used(&mut self, count: usize) {
+        if count >= self.bytes.len() / 8 {
+            self.small_uses = 0;
+            return;
+        }
+        self.small_uses = self.small_uses.saturating_add(1);
+        if self.small_uses >= SMALL_USES && self.is_empty() && self.bytes.len() > MIN_BYTES {
+            let target = (self.bytes.len() / 2).max(MIN_BYTES);
+            self.bytes = vec![0; target];
+            self.small_uses = 0;
+        }
+    }
+
+    /// Moves the filled bytes to the front, so that all spare space is behind them.
+    pub(crate) fn compact(&mut self) {
+        if self.filled.start > 0 {
+            self.bytes.copy_within(self.filled.clone(), 0);
+            self.filled = 0..self.filled.len();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn shrinks_after_many_small_uses_and_not_after_a_large_one() {
+        let mut buffer = Buffer::new(16 * MIN_BYTES);
+        buffer.spare(1);
+        for _ in 0..4 {
+            buffer.grow();
+        }
+        assert_eq!(buffer.bytes.len(), 16 * MIN_BYTES);
+        for _ in 0..u16::from(SMALL_USES) - 1 {
+            buffer.used(100);
+        }
+        buffer.used(16 * MIN_BYTES);
+        assert_eq!(buffer.bytes.len(), 16 * MIN_BYTES);
+        for _ in 0..u16::from(SMALL_USES) * 10 {
+            buffer.used(100);
+        }
+        assert_eq!(buffer.bytes.len(), MIN_BYTES);
+    }
+
+    proptest! {
+        /// Whatever is filled and consumed in whatever steps, bytes come out as they went in,
+        /// and the allocation stays within the limit.
+        #[test]
+        fn keeps_order_and_limit(steps in proptest::collection::vec((0usize..9000, 0usize..9000), 1..60)) {
+            let limit = 2 * MIN_BYTES;
+            let mut buffer = Buffer::new(limit);
+            let (mut written, mut read) = (0u64, 0u64);
+            for (fill, consume) in steps {
+                let fill = fill.min(buffer.room());
+                let spare = buffer.spare(fill);
+                prop_assert!(spare.len() >= fill);
+                for byte in &mut spare[..fill] {
+                    *byte = (written % 251) as u8;
+                    written += 1;
+                }
+                buffer.fill(fill);
+                let consume = consume.min(buffer.len());
+                for byte in &buffer.filled()[..consume] {
+                    prop_assert_eq!(*byte, (read % 251) as u8);
+                    read += 1;
+                }
+                buffer.consume(consume);
+                buffer.used(consume);
+                prop_assert!(buffer.bytes.len() <= limit);
+                prop_assert_eq!(buffer.len() as u64, written - read);
+            }
+        }
+    }
+}

@@ -1,0 +1,269 @@
+//! What can fail: building a transport, and dialling or accepting at one address.
+
+use std::{error::Error, fmt, io, sync::Arc, time::Duration};
+
+use calimero_network_primitives::config::ConfigError;
+use libp2p_core::transport::TransportError;
+use libp2p_dns::ResolveError;
+use libp2p_identity::PeerId;
+use multiaddr::Multiaddr;
+use multistream_select::{NegotiationError, ProtocolError};
+
+use crate::{
+    crypto::{CertificateError, CryptoError},
+    tls::HandshakeError,
+};
+
+/// Why no transport could be built.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum BuildError {
+    /// The configuration contradicts itself.
+    #[error("configuration: {0}")]
+    Config(#[from] ConfigError),
+    /// The certificate or the TLS configuration could not be made.
+    #[error(transparent)]
+    Crypto(#[from] CryptoError),
+    /// QUIC could not be configured.
+    #[error(transparent)]
+    Quic(#[from] quinn::crypto::rustls::NoInitialCipherSuite),
+    /// No Noise key could be signed with the identity.
+    #[error("noise: {0}")]
+    Noise(#[from] libp2p_noise::Error),
+    /// The system's resolver configuration exists and cannot be used. Where it does not exist,
+    /// a name server on the loopback address is asked, as the C library does.
+    #[error("DNS configuration of the system: {0}")]
+    Dns(#[source] io::Error),
+}
+
+/// Why one address could not be dialled, or why one inbound connection came to nothing.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum AddressError {
+    /// The connection was not authenticated and multiplexed in time.
+    #[error("no connection within {after:?}")]
+    Timeout {
+        /// The deadline.
+        after: Duration,
+    },
+    /// Another peer answered. The connection is dropped; over TLS and QUIC it never came to
+    /// be established on the other side.
+    #[error("expected peer {expected}, found {found}")]
+    WrongPeer {
+        /// The peer the address names.
+        expected: PeerId,
+        /// The peer that proved its identity.
+        found: PeerId,
+    },
+    /// Nobody listens there.
+    #[error("connection refused")]
+    Refused,
+    /// There is no route to the host or its network.
+    #[error("host unreachable")]
+    Unreachable,
+    /// The name does not exist, or has no address of the kind asked for.
+    #[error("no such name")]
+    NoSuchName,
+    /// The name servers gave no answer.
+    #[error("name resolution: {0}")]
+    Resolve(Cause),
+    /// Both sides speak libp2p and have no security protocol or muxer in common.
+    #[error("no protocol in common")]
+    ProtocolNegotiation,
+    /// What answers does not speak libp2p.
+    #[error("the other side does not speak libp2p")]
+    NotLibp2p,
+    /// The security handshake failed: wrong keys, signature or certificate, or garbage.
+    #[error("security handshake: {0}")]
+    Security(Cause),
+    /// The relay refused, or cannot reach the peer.
+    #[error("relay: {0}")]
+    Relay(Cause),
+    /// The QUIC handshake or the endpoint failed.
+    #[error("QUIC: {0}")]
+    Quic(Cause),
+    /// No transport of this configuration serves the address.
+    #[error("unsupported address {0}")]
+    Unsupported(Multiaddr),
+    /// The other side closed the connection before it was set up.
+    #[error("closed by the other side during the handshake")]
+    Closed,
+    /// Every address that a name resolved to failed.
+    #[error("all {} addresses of the name failed, the last with: {last}", .errors.len(), last = Last(.errors))]
+    Resolved {
+        /// One error an attempt, in order.
+        errors: Vec<AddressError>,
+    },
+    /// Another failure of the operating system.
+    #[error("input/output: {0}")]
+    Io(io::ErrorKind),
+}
+
+/// An error of a library below, shared so that [`AddressError`] can be cloned.
+#[derive(Clone, Debug)]
+pub struct Cause(Arc<dyn Error + Send + Sync>);
+
+impl Cause {
+    pub(crate) fn new(error: impl Error + Send + Sync + 'static) -> Self {
+        Self(Arc::new(error))
+    }
+
+    /// The error itself, to be downcast.
+    pub fn get(&self) -> &(dyn Error + Send + Sync + 'static) {
+        &*self.0
+    }
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)?;
+        let mut source = self.0.source();
+        while let Some(error) = source {
+            write!(f, ": {error}")?;
+            source = error.source();
+        }
+        Ok(())
+    }
+}
+
+/// Shows the last of several errors.
+struct Last<'a>(&'a [AddressError]);
+
+impl fmt::Display for Last<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0.last() {
+            Some(error) => error.fmt(f),
+            None => f.write_str("none"),
+        }
+    }
+}
+
+impl From<io::Error> for AddressError {
+    fn from(error: io::Error) -> Self {
+        if let Some(inner) = error.get_ref() {
+            if let Some(found) = inner.downcast_ref::<Self>() {
+                return found.clone();
+            }
+            if inner.is::<NegotiationError>() {
+                return Self::ProtocolNegotiation;
+            }
+        }
+        match error.kind() {
+            io::ErrorKind::ConnectionRefused => Self::Refused,
+            io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => Self::Unreachable,
+            io::ErrorKind::UnexpectedEof
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::BrokenPipe => Self::Closed,
+            kind => Self::Io(kind),
+        }
+    }
+}
+
+impl From<NegotiationError> for AddressError {
+    fn from(error: NegotiationError) -> Self {
+        match error {
+            NegotiationError::Failed => Self::ProtocolNegotiation,
+            NegotiationError::ProtocolError(ProtocolError::IoError(error)) => error.into(),
+            NegotiationError::ProtocolError(_) => Self::NotLibp2p,
+        }
+    }
+}
+
+impl From<libp2p_noise::Error> for AddressError {
+    fn from(error: libp2p_noise::Error) -> Self {
+        match error {
+            libp2p_noise::Error::Io(error) if error.kind() != io::ErrorKind::InvalidData => {
+                error.into()
+            }
+            other => Self::Security(Cause::new(other)),
+        }
+    }
+}
+
+impl From<rustls::Error> for AddressError {
+    fn from(error: rustls::Error) -> Self {
+        match CertificateError::of(&error) {
+            Some(CertificateError::WrongPeer { expected, found }) => {
+                Self::WrongPeer { expected, found }
+            }
+            _ => Self::Security(Cause::new(error)),
+        }
+    }
+}
+
+impl From<HandshakeError> for AddressError {
+    fn from(error: HandshakeError) -> Self {
+        match error {
+            HandshakeError::Io(error) => error.into(),
+            HandshakeError::Tls(error) => error.into(),
+        }
+    }
+}
+
+impl From<libp2p_core::transport::memory::MemoryTransportError> for AddressError {
+    fn from(_: libp2p_core::transport::memory::MemoryTransportError) -> Self {
+        Self::Refused
+    }
+}
+
+impl From<libp2p_relay::client::transport::Error> for AddressError {
+    fn from(error: libp2p_relay::client::transport::Error) -> Self {
+        Self::Relay(Cause::new(error))
+    }
+}
+
+impl From<ResolveError> for AddressError {
+    fn from(error: ResolveError) -> Self {
+        if error.is_nx_domain() || error.is_no_records_found() {
+            return Self::NoSuchName;
+        }
+        Self::Resolve(Cause::new(error))
+    }
+}
+
+impl From<libp2p_dns::Error<AddressError>> for AddressError {
+    fn from(error: libp2p_dns::Error<AddressError>) -> Self {
+        use libp2p_dns::Error as Dns;
+        match error {
+            Dns::Transport(error) => error,
+            Dns::ResolveError(error) => error.into(),
+            Dns::MultiaddrNotSupported(address) => Self::Unsupported(address),
+            Dns::TooManyLookups => Self::NoSuchName,
+            Dns::Dial(errors) => {
+                let mut errors: Vec<Self> = errors.into_iter().map(Self::from).collect();
+                match errors.pop() {
+                    Some(only) if errors.is_empty() => only,
+                    Some(last) => {
+                        errors.push(last);
+                        Self::Resolved { errors }
+                    }
+                    None => Self::NoSuchName,
+                }
+            }
+        }
+    }
+}
+
+/// What an error of the transport means for the address it was met at.
+///
+/// `error` is what a Swarm hands out for each address of a failed dial. Errors of other
+/// transports are told by their [`io::ErrorKind`].
+pub fn classify(error: &TransportError<io::Error>) -> AddressError {
+    match error {
+        TransportError::MultiaddrNotSupported(address) => {
+            AddressError::Unsupported(address.clone())
+        }
+        TransportError::Other(error) => {
+            let mut cause: Option<&(dyn Error + 'static)> =
+                error.get_ref().map(|inner| inner as &(dyn Error + 'static));
+            while let Some(inner) = cause {
+                if let Some(found) = inner.downcast_ref::<AddressError>() {
+                    return found.clone();
+                }
+                cause = inner.source();
+            }
+            AddressError::from(io::Error::from(error.kind()))
+        }
+    }
+}

@@ -1,0 +1,104 @@
+//! One stream of a connection.
+
+use std::{
+    io,
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+use futures::{AsyncRead, AsyncWrite};
+use quinn::{ReadError, RecvStream, SendStream, VarInt, WriteError};
+use tokio::io::ReadBuf;
+
+use super::Error;
+
+/// What the other side is told about a stream that is dropped in the middle. libp2p gives these
+/// codes no meaning.
+const ABANDONED: VarInt = VarInt::from_u32(0);
+
+/// A stream in both directions.
+///
+/// [`AsyncWrite::poll_close`] ends the sending direction: the other side reads to the end, and
+/// may go on sending. Dropped without it, the stream is reset: the other side sees
+/// [`io::ErrorKind::ConnectionReset`], so it cannot take a part for the whole.
+#[derive(Debug)]
+pub struct Stream {
+    send: SendStream,
+    receive: RecvStream,
+    closed: bool,
+}
+
+impl Stream {
+    pub(super) fn new((send, receive): (SendStream, RecvStream)) -> Self {
+        Self {
+            send,
+            receive,
+            closed: false,
+        }
+    }
+}
+
+impl AsyncRead for Stream {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut [u8],
+    ) -> Poll<io::Result<usize>> {
+        let mut buffer = ReadBuf::new(buffer);
+        match ready!(self.receive.poll_read_buf(cx, &mut buffer)) {
+            Ok(()) => Poll::Ready(Ok(buffer.filled().len())),
+            Err(error) => Poll::Ready(Err(read_error(error))),
+        }
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.send)
+            .poll_write(cx, bytes)
+            .map_err(write_error)
+    }
+
+    /// Ready at once: what is written is on its way already.
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_close(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if !self.closed {
+            self.closed = true;
+            // Fails only on a stream that is finished or reset, which nothing else does.
+            let _ = self.send.finish();
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        if !self.closed {
+            // Fails where the connection is gone or the peer stopped reading: nobody to tell.
+            let _ = self.send.reset(ABANDONED);
+        }
+    }
+}
+
+fn read_error(error: ReadError) -> io::Error {
+    match error {
+        ReadError::ConnectionLost(error) => Error::from(error).into(),
+        ReadError::Reset(_) => io::Error::new(io::ErrorKind::ConnectionReset, error),
+        other => io::Error::new(io::ErrorKind::NotConnected, other),
+    }
+}
+
+fn write_error(error: WriteError) -> io::Error {
+    match error {
+        WriteError::ConnectionLost(error) => Error::from(error).into(),
+        WriteError::Stopped(_) => io::Error::new(io::ErrorKind::ConnectionReset, error),
+        other => io::Error::new(io::ErrorKind::BrokenPipe, other),
+    }
+}

@@ -1,0 +1,9 @@
+//! TLS over TCP: the upgrade `/tls/1.0.0` and its encrypted stream.
+
+mod session;
+mod stream;
+
+pub(crate) use self::stream::{HandshakeError, TlsStream};
+
+/// The protocol name that both sides agree on.
+pub(crate) const PROTOCOL: &str = "/tls/1.0.0";

@@ -1,0 +1,236 @@
+//! The TLS session over a byte stream.
+
+use std::{
+    fmt, io,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use futures::{AsyncRead, AsyncWrite, future::poll_fn, ready};
+use rustls::{ClientConfig, CommonState, ServerConfig, pki_types::ServerName};
+
+use super::session::{Session, Status};
+
+/// Why a handshake ended without a session.
+#[derive(Debug)]
+pub(crate) enum HandshakeError {
+    /// The byte stream failed or ended.
+    Io(io::Error),
+    /// One side refused; the other was told by an alert.
+    Tls(rustls::Error),
+}
+
+impl From<io::Error> for HandshakeError {
+    fn from(error: io::Error) -> Self {
+        Self::Io(error)
+    }
+}
+
+impl From<rustls::Error> for HandshakeError {
+    fn from(error: rustls::Error) -> Self {
+        Self::Tls(error)
+    }
+}
+
+/// A byte stream encrypted with TLS.
+///
+/// Written bytes are collected as records and go out when asked to by `poll_flush`, or when
+/// enough of them wait that a write pays. An end of the stream that the peer has not announced
+/// is [`io::ErrorKind::UnexpectedEof`]: somebody may have cut it.
+pub(crate) struct TlsStream<S> {
+    io: S,
+    session: Session,
+    /// The first failure. What was received before it is still handed out.
+    failed: Option<(io::ErrorKind, rustls::Error)>,
+}
+
+impl<S> fmt::Debug for TlsStream<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TlsStream")
+            .field("status", &self.session.status())
+            .finish_non_exhaustive()
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> TlsStream<S> {
+    /// Dials: speaks first, and is done once the peer's certificate is verified and the own one
+    /// is with the byte stream.
+    pub(crate) async fn client(
+        io: S,
+        config: Arc<ClientConfig>,
+        name: ServerName<'static>,
+    ) -> Result<Self, HandshakeError> {
+        Self::handshake(io, Session::client(config, name)?).await
+    }
+
+    /// Accepts: is done once the peer's certificate is verified.
+    pub(crate) async fn server(io: S, config: Arc<ServerConfig>) -> Result<Self, HandshakeError> {
+        Self::handshake(io, Session::server(config)?).await
+    }
+
+    /// What the handshake agreed on.
+    pub(crate) fn common(&self) -> &CommonState {
+        self.session.common()
+    }
+
+    async fn handshake(io: S, session: Session) -> Result<Self, HandshakeError> {
+        let mut stream = Self {
+            io,
+            session,
+            failed: None,
+        };
+        poll_fn(|cx| stream.poll_handshake(cx)).await?;
+        Ok(stream)
+    }
+
+    fn poll_handshake(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), HandshakeError>> {
+        if let Some((_, error)) = &self.failed {
+            // The alert is a courtesy: the refusal counts whether or not it goes out.
+            let error = error.clone();
+            let _ = ready!(self.poll_send(cx));
+            return Poll::Ready(Err(error.into()));
+        }
+        loop {
+            if let Err(error) = self.session.advance() {
+                self.failed = Some((io::ErrorKind::InvalidData, error.clone()));
+                let _ = ready!(self.poll_send(cx));
+                return Poll::Ready(Err(error.into()));
+            }
+            if !self.session.common().is_handshaking() {
+                ready!(self.poll_send(cx))?;
+                ready!(Pin::new(&mut self.io).poll_flush(cx))?;
+                return Poll::Ready(Ok(()));
+            }
+            // A stream that cannot be written to may still say why: read on.
+            let sent = self.poll_send(cx)?;
+            if sent.is_ready() {
+                // Nothing waits below either, or the peer would never answer.
+                let _ = Pin::new(&mut self.io).poll_flush(cx)?;
+            }
+            if ready!(self.poll_receive(cx))? == 0 {
+                return Poll::Ready(Err(io::Error::from(io::ErrorKind::UnexpectedEof).into()));
+            }
+        }
+    }
+
+    /// Reads once into the session; 0 at the end of the byte stream.
+    fn poll_receive(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let space = self.session.receive_space();
+        let offered = space.len();
+        if offered == 0 {
+            let message = "a handshake message of too many records";
+            return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, message)));
+        }
+        let count = ready!(Pin::new(&mut self.io).poll_read(cx, space))?;
+        self.session.received(count, offered);
+        Poll::Ready(Ok(count))
+    }
+
+    /// Writes all that waits.
+    fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !self.session.to_send().is_empty() {
+            let count = ready!(Pin::new(&mut self.io).poll_write(cx, self.session.to_send()))?;
+            if count == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            self.session.sent(count);
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn failure(&self) -> Option<io::Error> {
+        let (kind, error) = self.failed.as_ref()?;
+        Some(io::Error::new(*kind, error.clone()))
+    }
+
+    fn fail(&mut self, kind: io::ErrorKind, error: rustls::Error) -> io::Error {
+        let (kind, error) = self.failed.get_or_insert((kind, error));
+        io::Error::new(*kind, error.clone())
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for TlsStream<S> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        out: &mut [u8],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        if out.is_empty() {
+            return Poll::Ready(Ok(0));
+        }
+        loop {
+            if let Some(error) = this.failure() {
+                return Poll::Ready(Err(error));
+            }
+            match this.session.read(out) {
+                Ok(0) => {}
+                Ok(count) => return Poll::Ready(Ok(count)),
+                Err(error) => {
+                    let error = this.fail(io::ErrorKind::InvalidData, error);
+                    // As far as the byte stream takes the alert now, the peer learns why.
+                    let _ = this.poll_send(cx);
+                    return Poll::Ready(Err(error));
+                }
+            }
+            if this.session.status() == Status::PeerClosed {
+                return Poll::Ready(Ok(0));
+            }
+            if ready!(this.poll_receive(cx))? == 0 {
+                return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
+            }
+        }
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for TlsStream<S> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        data: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        if data.is_empty() {
+            return Poll::Ready(Ok(0));
+        }
+        let mut accepted = 0;
+        while accepted < data.len() {
+            if let Some(error) = this.failure() {
+                return Poll::Ready(Err(error));
+            }
+            match this.session.write(&data[accepted..]) {
+                Ok(count) => accepted += count,
+                Err(error) => {
+                    return Poll::Ready(Err(this.fail(io::ErrorKind::Other, error)));
+                }
+            }
+            if accepted < data.len() || this.session.wants_send() {
+                match this.poll_send(cx) {
+                    Poll::Ready(Ok(())) => {}
+                    Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                    Poll::Pending if accepted > 0 => break,
+                    Poll::Pending => return Poll::Pending,
+                }
+            }
+        }
+        Poll::Ready(Ok(accepted))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        ready!(this.poll_send(cx))?;
+        Pin::new(&mut this.io).poll_flush(cx)
+    }
+
+    fn poll_close(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        if this.failed.is_none()
+            && let Err(error) = this.session.close()
+        {
+            return Poll::Ready(Err(this.fail(io::ErrorKind::Other, error)));
+        }
+        ready!(this.poll_send(cx))?;
+        Pin::new(&mut this.io).poll_close(cx)
+    }
+}

@@ -1,0 +1,222 @@
+//! From a byte stream to an authenticated connection with streams: agree on a security protocol,
+//! run its handshake, check who is there, agree on Yamux.
+
+use std::{
+    net::{IpAddr, Ipv4Addr},
+    sync::Arc,
+};
+
+use calimero_network_primitives::config::{Security, TransportConfig, YamuxConfig};
+use futures::{AsyncRead, AsyncWrite};
+use libp2p_core::{
+    connection::ConnectedPoint,
+    muxing::StreamMuxerBox,
+    upgrade::{InboundConnectionUpgrade, OutboundConnectionUpgrade},
+};
+use libp2p_identity::{Keypair, PeerId};
+use multiaddr::Protocol;
+use multistream_select::{Negotiated, Version, dialer_select_proto, listener_select_proto};
+use rustls::pki_types::ServerName;
+
+use crate::{
+    AddressError, BuildError,
+    crypto::Crypto,
+    link::{Links, Meter, MuxerKind, SecurityKind, TransportKind, Upgraded},
+    metered::Metered,
+    read_ahead::ReadAhead,
+    tls::{self, TlsStream},
+    yamux::{self, Muxer},
+};
+
+/// The protocol name of Noise XX.
+const NOISE: &str = "/noise";
+
+/// Everything a byte stream is upgraded with.
+pub(crate) struct Upgrade {
+    crypto: Option<Crypto>,
+    noise: Option<libp2p_noise::Config>,
+    /// Names of the security protocols, the preferred one first.
+    names: Vec<&'static str>,
+    yamux: YamuxConfig,
+    links: Links,
+}
+
+/// Which side of a handshake is played.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Role {
+    Dialer,
+    Listener,
+}
+
+impl Role {
+    fn of(endpoint: &ConnectedPoint) -> Self {
+        match endpoint {
+            ConnectedPoint::Dialer { role_override, .. } if role_override.is_dialer() => {
+                Self::Dialer
+            }
+            // Both sides of a hole punch dial; one of them plays the listener.
+            _ => Self::Listener,
+        }
+    }
+}
+
+impl Upgrade {
+    pub(crate) fn new(
+        keypair: &Keypair,
+        config: &TransportConfig,
+        crypto: &Crypto,
+        links: Links,
+    ) -> Result<Self, BuildError> {
+        let tcp = &config.tcp;
+        let mut names = match tcp.prefer {
+            Security::Tls => vec![tls::PROTOCOL, NOISE],
+            Security::Noise => vec![NOISE, tls::PROTOCOL],
+        };
+        names.retain(|name| match *name {
+            NOISE => tcp.noise,
+            _ => tcp.tls,
+        });
+        let noise = if tcp.noise {
+            Some(libp2p_noise::Config::new(keypair)?)
+        } else {
+            None
+        };
+        Ok(Self {
+            crypto: tcp.tls.then(|| crypto.clone()),
+            noise,
+            names,
+            yamux: config.yamux.clone(),
+            links,
+        })
+    }
+
+    /// Upgrades `socket`, which came to be as `endpoint` says.
+    pub(crate) async fn apply<S>(
+        self: Arc<Self>,
+        socket: S,
+        endpoint: ConnectedPoint,
+        transport: TransportKind,
+    ) -> Result<Upgraded, AddressError>
+    where
+        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
+        let meter = self.links.meter(transport);
+        let socket = Metered::new(socket, meter.clone());
+        let role = Role::of(&endpoint);
+        let expected = expected_peer(&endpoint);
+        let (name, socket) = select(socket, self.names.clone(), role).await?;
+        match (name, &self.crypto, &self.noise) {
+            (NOISE, _, Some(noise)) => {
+                let (peer, stream) = noise_handshake(noise.clone(), socket, role).await?;
+                check_peer(expected, peer)?;
+                self.multiplex(stream, role, peer, SecurityKind::Noise, meter)
+                    .await
+            }
+            (_, Some(crypto), _) => {
+                let (peer, stream) = tls_handshake(crypto, socket, role, expected).await?;
+                check_peer(expected, peer)?;
+                let cipher = stream.common().negotiated_cipher_suite().into();
+                self.multiplex(stream, role, peer, SecurityKind::Tls { cipher }, meter)
+                    .await
+            }
+            // Only names of what is there are offered.
+            _ => Err(AddressError::ProtocolNegotiation),
+        }
+    }
+
+    async fn multiplex<S>(
+        &self,
+        stream: S,
+        role: Role,
+        peer: PeerId,
+        security: SecurityKind,
+        meter: Meter,
+    ) -> Result<Upgraded, AddressError>
+    where
+        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
+        let (_, stream) = select(stream, vec![yamux::PROTOCOL], role).await?;
+        let mode = match role {
+            Role::Dialer => ::yamux::Mode::Client,
+            Role::Listener => ::yamux::Mode::Server,
+        };
+        let link = meter.link(security, MuxerKind::Yamux);
+        let muxer = Muxer::new(stream, &self.yamux, mode, Arc::clone(&link));
+        Ok(Upgraded {
+            peer,
+            muxer: StreamMuxerBox::new(muxer),
+            link,
+        })
+    }
+}
+
+/// Agrees on one of `names`. A dialler with one name does not wait for the answer: it comes with
+/// the first bytes read.
+async fn select<S>(
+    io: S,
+    names: Vec<&'static str>,
+    role: Role,
+) -> Result<(&'static str, Negotiated<S>), AddressError>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    Ok(match role {
+        Role::Dialer => dialer_select_proto(io, names, Version::V1Lazy).await?,
+        Role::Listener => listener_select_proto(io, names).await?,
+    })
+}
+
+async fn tls_handshake<S>(
+    crypto: &Crypto,
+    io: S,
+    role: Role,
+    expected: Option<PeerId>,
+) -> Result<(PeerId, TlsStream<S>), AddressError>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let stream = match role {
+        Role::Dialer => {
+            // The specification forbids a server name; an address is never sent as one.
+            let name = ServerName::from(IpAddr::from(Ipv4Addr::UNSPECIFIED));
+            TlsStream::client(io, crypto.client(expected), name).await?
+        }
+        Role::Listener => TlsStream::server(io, crypto.server()).await?,
+    };
+    let certificates = stream.common().peer_certificates().unwrap_or_default();
+    let peer = Crypto::peer_id(certificates)?;
+    Ok((peer, stream))
+}
+
+async fn noise_handshake<S>(
+    noise: libp2p_noise::Config,
+    io: S,
+    role: Role,
+) -> Result<(PeerId, libp2p_noise::Output<ReadAhead<S>>), AddressError>
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    let io = ReadAhead::new(io);
+    Ok(match role {
+        Role::Dialer => noise.upgrade_outbound(io, NOISE).await?,
+        Role::Listener => noise.upgrade_inbound(io, NOISE).await?,
+    })
+}
+
+/// The peer that a dialled address names at its end.
+fn expected_peer(endpoint: &ConnectedPoint) -> Option<PeerId> {
+    match endpoint {
+        ConnectedPoint::Dialer { address, .. } => match address.iter().last() {
+            Some(Protocol::P2p(peer)) => Some(peer),
+            _ => None,
+        },
+        ConnectedPoint::Listener { .. } => None,
+    }
+}
+
+fn check_peer(expected: Option<PeerId>, found: PeerId) -> Result<(), AddressError> {
+    match expected {
+        Some(expected) if expected != found => Err(AddressError::WrongPeer { expected, found }),
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,363 @@
+//! Follows received Yamux frames and cuts long ones into shorter ones. Pure: bytes in and out.
+//!
+//! The specification sets no limit on a data frame but the receiver's window, and js-libp2p
+//! sends frames as large as that. The `yamux` crate ends the connection at a frame above 1 MiB,
+//! and allocates a body when its header claims it. So each long frame is shown to the crate as
+//! several short ones, which the receiver cannot tell apart: data is a byte stream, and the
+//! window counts bytes. Memory then grows with what arrives, and windows may grow at will.
+
+/// Length of a frame header, by the specification.
+const HEADER_BYTES: usize = 12;
+
+/// Type of a data frame, the only one with a body.
+const TYPE_DATA: u8 = 0;
+
+/// Flags that belong to the first of several frames: a stream opens (1) or is acknowledged (2)
+/// before its data.
+const FIRST_FLAGS: u16 = 0x1 | 0x2;
+
+/// Flags that belong to the last of several frames: a stream ends (4) or is reset (8) after
+/// its data.
+const LAST_FLAGS: u16 = 0x4 | 0x8;
+
+/// Where the reader of a stream of frames stands.
+#[derive(Debug)]
+pub(super) struct Frames {
+    /// Longest body shown, in bytes.
+    limit: u32,
+    state: State,
+}
+
+#[derive(Debug)]
+enum State {
+    /// A header is being read.
+    Reading {
+        header: [u8; HEADER_BYTES],
+        read: usize,
+    },
+    /// A header, as received or made up, is being shown; a body follows if `body` is not 0.
+    Showing {
+        header: [u8; HEADER_BYTES],
+        shown: usize,
+        rest: Rest,
+    },
+    /// A body passes.
+    Passing {
+        header: [u8; HEADER_BYTES],
+        left: u32,
+        rest: Rest,
+    },
+}
+
+/// What follows a shown header of the frame it was cut from.
+#[derive(Clone, Copy, Debug)]
+struct Rest {
+    /// Bytes of body behind those of the shown header.
+    bytes: u32,
+    /// Flags that the last header is to carry.
+    flags: u16,
+}
+
+/// What is to be done next.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Next<'a> {
+    /// Bytes of a header are to be read into this space.
+    Read(&'a mut [u8]),
+    /// These bytes are to be shown.
+    Show(&'a [u8]),
+    /// At most so many bytes of body are to be handed on as they come.
+    Pass(usize),
+}
+
+impl Frames {
+    /// Follows frames from their beginning, showing bodies of at most `limit` bytes.
+    pub(super) fn new(limit: u32) -> Self {
+        Self {
+            limit: limit.max(1),
+            state: State::start(),
+        }
+    }
+
+    /// What is to be done next.
+    pub(super) fn next(&mut self) -> Next<'_> {
+        match &mut self.state {
+            State::Reading { header, read } => Next::Read(&mut header[*read..]),
+            State::Showing { header, shown, .. } => Next::Show(&header[*shown..]),
+            State::Passing { left, .. } => Next::Pass(*left as usize),
+        }
+    }
+
+    /// Whether the byte stream may end here without anything being cut.
+    pub(super) fn at_boundary(&self) -> bool {
+        matches!(self.state, State::Reading { read: 0, .. })
+    }
+
+    /// Tells that `count` bytes of what [`Frames::next`] asked for were read, shown or passed.
+    pub(super) fn done(&mut self, count: usize) {
+        let limit = self.limit;
+        match &mut self.state {
+            State::Reading { header, read } => {
+                *read += count;
+                if *read == HEADER_BYTES {
+                    let header = *header;
+                    self.state = State::received(header, limit);
+                }
+            }
+            State::Showing {
+                header,
+                shown,
+                rest,
+            } => {
+                *shown += count;
+                if *shown == HEADER_BYTES {
+                    let (header, rest) = (*header, *rest);
+                    self.state = State::shown(header, rest);
+                }
+            }
+            State::Passing { header, left, rest } => {
+                *left = left.saturating_sub(u32::try_from(count).unwrap_or(u32::MAX));
+                if *left == 0 {
+                    let (header, rest) = (*header, *rest);
+                    self.state = State::passed(header, rest, limit);
+                }
+            }
+        }
+    }
+}
+
+impl State {
+    fn start() -> Self {
+        Self::Reading {
+            header: [0; HEADER_BYTES],
+            read: 0,
+        }
+    }
+
+    fn received(mut header: [u8; HEADER_BYTES], limit: u32) -> Self {
+        let length = length(&header);
+        let mut rest = Rest { bytes: 0, flags: 0 };
+        if header[1] == TYPE_DATA && length > limit {
+            let flags = flags(&header);
+            rest = Rest {
+                bytes: length - limit,
+                flags: flags & LAST_FLAGS,
+            };
+            set_flags(&mut header, flags & !LAST_FLAGS);
+            set_length(&mut header, limit);
+        }
+        Self::Showing {
+            header,
+            shown: 0,
+            rest,
+        }
+    }
+
+    fn shown(header: [u8; HEADER_BYTES], rest: Rest) -> Self {
+        match length(&header) {
+            left if header[1] == TYPE_DATA && left > 0 => Self::Passing { header, left, rest },
+            _ => Self::start(),
+        }
+    }
+
+    fn passed(mut header: [u8; HEADER_BYTES], rest: Rest, limit: u32) -> Self {
+        if rest.bytes == 0 {
+            return Self::start();
+        }
+        let length = rest.bytes.min(limit);
+        let bytes = rest.bytes - length;
+        let mut flags = flags(&header) & !FIRST_FLAGS;
+        if bytes == 0 {
+            flags |= rest.flags;
+        }
+        set_flags(&mut header, flags);
+        set_length(&mut header, length);
+        Self::Showing {
+            header,
+            shown: 0,
+            rest: Rest { bytes, ..rest },
+        }
+    }
+}
+
+fn flags(header: &[u8; HEADER_BYTES]) -> u16 {
+    u16::from_be_bytes([header[2], header[3]])
+}
+
+fn set_flags(header: &mut [u8; HEADER_BYTES], flags: u16) {
+    header[2..4].copy_from_slice(&flags.to_be_bytes());
+}
+
+fn length(header: &[u8; HEADER_BYTES]) -> u32 {
+    u32::from_be_bytes([header[8], header[9], header[10], header[11]])
+}
+
+fn set_length(header: &mut [u8; HEADER_BYTES], length: u32) {
+    header[8..].copy_from_slice(&length.to_be_bytes());
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn frame(kind: u8, flags: u16, stream: u32, length: u32, body: &[u8]) -> Vec<u8> {
+        let mut bytes = vec![0, kind];
+        bytes.extend(flags.to_be_bytes());
+        bytes.extend(stream.to_be_bytes());
+        bytes.extend(length.to_be_bytes());
+        bytes.extend(body);
+        bytes
+    }
+
+    /// What `frames` shows of `wire`, in steps of the given sizes, repeated.
+    fn show(limit: u32, wire: &[u8], steps: &[usize]) -> Vec<u8> {
+        let mut frames = Frames::new(limit);
+        let (mut wire, mut seen) = (wire, Vec::new());
+        let mut steps = steps.iter().cycle().copied();
+        loop {
+            let step = steps.next().unwrap_or(1).max(1);
+            let count = match frames.next() {
+                Next::Read(space) => {
+                    let count = step.min(space.len()).min(wire.len());
+                    space[..count].copy_from_slice(&wire[..count]);
+                    wire = &wire[count..];
+                    count
+                }
+                Next::Show(bytes) => {
+                    let count = step.min(bytes.len());
+                    seen.extend(&bytes[..count]);
+                    count
+                }
+                Next::Pass(left) => {
+                    let count = step.min(left).min(wire.len());
+                    seen.extend(&wire[..count]);
+                    wire = &wire[count..];
+                    count
+                }
+            };
+            if count == 0 {
+                return seen;
+            }
+            frames.done(count);
+        }
+    }
+
+    #[test]
+    fn cuts_a_long_frame_and_moves_its_flags() {
+        let body: Vec<u8> = (0..10).collect();
+        let wire = frame(TYPE_DATA, 0x1 | 0x4, 3, 10, &body);
+        let expected = [
+            frame(TYPE_DATA, 0x1, 3, 4, &body[..4]),
+            frame(TYPE_DATA, 0, 3, 4, &body[4..8]),
+            frame(TYPE_DATA, 0x4, 3, 2, &body[8..]),
+        ]
+        .concat();
+        assert_eq!(show(4, &wire, &[usize::MAX]), expected);
+    }
+
+    #[test]
+    fn leaves_frames_without_body_alone() {
+        let wire = [
+            frame(1, 0x1, 3, u32::MAX, &[]),
+            frame(2, 0x2, 0, 0xdead_beef, &[]),
+            frame(TYPE_DATA, 0x4, 3, 0, &[]),
+            frame(3, 0, 0, 1, &[]),
+        ]
+        .concat();
+        assert_eq!(show(4, &wire, &[usize::MAX]), wire);
+    }
+
+    #[derive(Debug, Clone)]
+    struct Sent {
+        kind: u8,
+        flags: u16,
+        stream: u32,
+        body: Vec<u8>,
+        value: u32,
+    }
+
+    fn sent() -> impl Strategy<Value = Sent> {
+        (
+            0u8..4,
+            0u16..16,
+            0u32..4,
+            proptest::collection::vec(any::<u8>(), 0..100),
+            any::<u32>(),
+        )
+            .prop_map(|(kind, flags, stream, body, value)| Sent {
+                kind,
+                flags,
+                stream,
+                body,
+                value,
+            })
+    }
+
+    /// Parses frames naively.
+    fn parse(mut bytes: &[u8]) -> Vec<Sent> {
+        let mut frames = Vec::new();
+        while bytes.len() >= HEADER_BYTES {
+            let mut header = [0; HEADER_BYTES];
+            header.copy_from_slice(&bytes[..HEADER_BYTES]);
+            bytes = &bytes[HEADER_BYTES..];
+            let take = if header[1] == TYPE_DATA {
+                length(&header) as usize
+            } else {
+                0
+            };
+            frames.push(Sent {
+                kind: header[1],
+                flags: flags(&header),
+                stream: u32::from_be_bytes([header[4], header[5], header[6], header[7]]),
+                body: bytes[..take].to_vec(),
+                value: length(&header),
+            });
+            bytes = &bytes[take..];
+        }
+        assert!(bytes.is_empty());
+        frames
+    }
+
+    proptest! {
+        /// Joining the shown frames gives the frames that were sent, none is longer than the
+        /// limit, and what is short enough is shown unchanged, whatever the steps.
+        #[test]
+        fn shows_what_was_sent(
+            frames in proptest::collection::vec(sent(), 0..12),
+            limit in 1u32..64,
+            steps in proptest::collection::vec(1usize..40, 1..6),
+        ) {
+            let mut wire = Vec::new();
+            for sent in &frames {
+                wire.extend(if sent.kind == TYPE_DATA {
+                    frame(sent.kind, sent.flags, sent.stream, sent.body.len() as u32, &sent.body)
+                } else {
+                    frame(sent.kind, sent.flags, sent.stream, sent.value, &[])
+                });
+            }
+            let mut shown = parse(&show(limit, &wire, &steps)).into_iter();
+            for sent in frames {
+                let first = shown.next().unwrap();
+                prop_assert_eq!((first.kind, first.stream), (sent.kind, sent.stream));
+                if sent.kind != TYPE_DATA {
+                    prop_assert_eq!((first.flags, first.value), (sent.flags, sent.value));
+                    continue;
+                }
+                let (mut flags, mut body) = (first.flags, first.body);
+                while body.len() < sent.body.len() {
+                    prop_assert_eq!(flags & LAST_FLAGS, 0);
+                    let next = shown.next().unwrap();
+                    prop_assert_eq!((next.kind, next.stream), (sent.kind, sent.stream));
+                    prop_assert_eq!(next.flags & FIRST_FLAGS, 0);
+                    prop_assert!(next.body.len() <= limit as usize);
+                    flags |= next.flags;
+                    body.extend(next.body);
+                }
+                prop_assert_eq!(flags, sent.flags);
+                prop_assert_eq!(body, sent.body);
+            }
+            prop_assert!(shown.next().is_none());
+        }
+    }
+}

@@ -1,0 +1,10 @@
+//! Yamux: streams over one secured connection, by the `yamux` crate.
+
+mod frames;
+mod io;
+mod muxer;
+
+pub(crate) use self::muxer::Muxer;
+
+/// The protocol name that both sides agree on.
+pub(crate) const PROTOCOL: &str = "/yamux/1.0.0";

@@ -1,0 +1,86 @@
+//! TCP on real sockets: every preference against every other, and against libp2p's own.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    missing_docs,
+    reason = "tests fail by panicking"
+)]
+
+mod common;
+
+use calimero_network_primitives::config::Security::{self, Noise, Tls};
+use calimero_network_transport::{MuxerKind, SecurityKind, TransportKind, build};
+use libp2p_identity::Keypair;
+
+use self::common::{connect, dialled, exchange, listen, offering, stock, with_peer, within};
+
+const LOOPBACK: &str = "/ip4/127.0.0.1/tcp/0";
+const OFFERS: [&[Security]; 4] = [&[Tls, Noise], &[Noise, Tls], &[Tls], &[Noise]];
+
+#[tokio::test]
+async fn every_preference_meets_every_other() {
+    for ours in OFFERS {
+        for theirs in OFFERS {
+            let Some(expected) = ours.iter().find(|name| theirs.contains(name)) else {
+                continue;
+            };
+            let (a, b) = (Keypair::generate_ed25519(), Keypair::generate_ed25519());
+            let mut dialler = build(&a, &offering(ours)).unwrap();
+            let mut listener = build(&b, &offering(theirs)).unwrap();
+            let address = listen(&mut listener.boxed, LOOPBACK).await;
+            let address = with_peer(address, b.public().to_peer_id());
+
+            let ((peer, mut out), ((other, mut inn), endpoint)) = within(connect(
+                &mut dialler.boxed,
+                &mut listener.boxed,
+                address.clone(),
+            ))
+            .await;
+            assert_eq!(peer, b.public().to_peer_id());
+            assert_eq!(other, a.public().to_peer_id());
+            exchange(&mut out, &mut inn, 700_000).await;
+
+            let near = dialler.links.claim(&peer, &dialled(address)).unwrap();
+            let far = listener.links.claim(&other, &endpoint).unwrap();
+            for link in [&near, &far] {
+                assert_eq!(link.transport(), TransportKind::Tcp);
+                assert_eq!(link.muxer(), MuxerKind::Yamux);
+                assert!(link.bytes_in() > 700_000 && link.bytes_out() > 700_000);
+                match link.security() {
+                    SecurityKind::Tls { .. } => assert_eq!(*expected, Tls),
+                    SecurityKind::Noise => assert_eq!(*expected, Noise),
+                    other => panic!("{other:?}"),
+                }
+            }
+            assert_eq!(near.bytes_out(), dialler.links.totals().tcp.sent);
+        }
+    }
+}
+
+#[tokio::test]
+async fn libp2p_of_its_own_dials_and_is_dialled() {
+    for ours in OFFERS {
+        for theirs in [&[Tls][..], &[Noise]] {
+            if !ours.contains(&theirs[0]) {
+                continue;
+            }
+            let (a, b) = (Keypair::generate_ed25519(), Keypair::generate_ed25519());
+            for dials in [true, false] {
+                let mut own = build(&a, &offering(ours)).unwrap().boxed;
+                let mut other = stock(&b, theirs);
+                let (dialler, listener, peer) = if dials {
+                    (&mut own, &mut other, b.public().to_peer_id())
+                } else {
+                    (&mut other, &mut own, a.public().to_peer_id())
+                };
+                let address = with_peer(listen(listener, LOOPBACK).await, peer);
+                let ((found, mut out), ((_, mut inn), _)) =
+                    within(connect(dialler, listener, address)).await;
+                assert_eq!(found, peer);
+                exchange(&mut out, &mut inn, 3_000_000).await;
+            }
+        }
+    }
+}
