@@ -452,6 +452,16 @@ fn one_process_at_a_time() {
 }
 
 #[test]
+fn a_folder_with_something_else_is_refused_and_left_alone() {
+    let dir = TempDir::new().unwrap();
+    fs::write(dir.path().join("1.tmp"), b"somebody's").unwrap();
+    fs::write(dir.path().join("letter.txt"), b"somebody's").unwrap();
+    let refused = FsBlobStore::open(dir.path(), &FsConfig::default());
+    assert!(matches!(refused, Err(StoreError::Format { .. })));
+    assert_eq!(files(dir.path()), ["1.tmp", "letter.txt"]);
+}
+
+#[test]
 fn foreign_files_are_left_alone_and_torn_ones_go() {
     let dir = TempDir::new().unwrap();
     drop(open(&dir));

@@ -12,8 +12,15 @@ use std::{
 
 use crate::store::error::{StoreError, io_error};
 
-/// Ending of files that are not whole yet. Whatever has it is deleted when the store is opened.
-const TEMPORARY: &str = "tmp";
+/// Ending of files that are not whole yet, after a number.
+const TEMPORARY: &str = ".tmp";
+
+/// Whether a file is one that a process did not finish. Such are deleted when the store is
+/// opened.
+pub(super) fn is_temporary(name: &str) -> bool {
+    name.strip_suffix(TEMPORARY)
+        .is_some_and(|number| number.parse::<u64>().is_ok())
+}
 
 /// A folder of the store.
 #[derive(Clone, Debug)]
@@ -54,10 +61,7 @@ impl Dir {
             let Ok(name) = entry.file_name().into_string() else {
                 continue;
             };
-            if Path::new(&name)
-                .extension()
-                .is_some_and(|end| end == TEMPORARY)
-            {
+            if is_temporary(&name) {
                 self.remove(&name)?;
             } else if entry.file_type().map_err(failed())?.is_file() {
                 names.push(name);
@@ -69,7 +73,7 @@ impl Dir {
     /// A new file that nobody sees until it is published.
     pub(super) fn temporary(&self) -> Result<Temporary, StoreError> {
         let number = self.temporaries.fetch_add(1, Ordering::Relaxed);
-        let path = self.path.join(format!("{number}.{TEMPORARY}"));
+        let path = self.path.join(format!("{number}{TEMPORARY}"));
         let file = OpenOptions::new()
             .read(true)
             .write(true)

@@ -133,7 +133,8 @@ impl FsBlobStore {
     /// # Errors
     ///
     /// [`StoreError::Locked`] while another process has it open, [`StoreError::Format`] where
-    /// the folder holds another version, and what the system refuses.
+    /// the folder holds a store of another version or something else, and what the system
+    /// refuses.
     pub fn open(path: impl AsRef<Path>, config: &FsConfig) -> Result<Self, StoreError> {
         let shared = Arc::new(open::open(path.as_ref(), config)?);
         Ok(Self { shared })

@@ -12,7 +12,7 @@ use rustix::fs::{FlockOperation, flock};
 
 use super::{
     FsConfig, Shared, dead_name,
-    dir::Dir,
+    dir::{Dir, is_temporary},
     hashes_name,
     index::{Entry, Index, MAX_PARTIALS, PartialInfo, Place},
     pack::{Dead, PackIndex},
@@ -31,6 +31,7 @@ const FORMAT: &[u8] = b"calimero blob store 1\n";
 
 pub(super) fn open(path: &Path, config: &FsConfig) -> Result<Shared, StoreError> {
     let root = Dir::open(path.to_owned())?;
+    refuse_foreign(&root)?;
     let lock = lock(&root)?;
     check_format(&root)?;
     let mut index = Index::new(config.max_bytes);
@@ -49,6 +50,27 @@ pub(super) fn open(path: &Path, config: &FsConfig) -> Result<Shared, StoreError>
         limit_bytes: config.max_bytes,
         _lock: lock,
     })
+}
+
+/// Refuses a folder that holds something, but no store: nothing of it is ours to sweep.
+fn refuse_foreign(root: &Dir) -> Result<(), StoreError> {
+    let path = root.path();
+    if root.join("format").exists() {
+        return Ok(());
+    }
+    for entry in fs::read_dir(path).map_err(io_error("listing", path))? {
+        let name = entry.map_err(io_error("listing", path))?.file_name();
+        // What a store leaves that was killed while it was created.
+        if !name
+            .to_str()
+            .is_some_and(|name| name == "lock" || is_temporary(name))
+        {
+            return Err(StoreError::Format {
+                path: path.to_owned(),
+            });
+        }
+    }
+    Ok(())
 }
 
 /// Locks the store for this process. The system unlocks it however the process ends.
