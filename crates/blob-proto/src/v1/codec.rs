@@ -4,10 +4,11 @@ use std::io;
 
 use asynchronous_codec::{Decoder, Encoder};
 use bytes::{Buf, Bytes, BytesMut};
-use unsigned_varint::{decode, encode};
+use unsigned_varint::encode;
 
 use super::{
     FRAME_PREFIX_MAX_BYTES, MAX_REQUEST_BYTES, MAX_RESPONSE_BYTES, MessageError, Request, Response,
+    message::read_number,
 };
 
 /// Why a stream of messages ends.
@@ -85,10 +86,12 @@ fn put_frame(to: &mut BytesMut, head: &[u8], payload: &[u8]) {
 
 /// The next frame, if all of it is there. Reserves nothing for what is not.
 fn take_frame(from: &mut BytesMut, max_bytes: usize) -> Result<Option<Bytes>, MessageError> {
-    let (len_bytes, prefix_bytes) = match decode::u64(from) {
-        Ok((len_bytes, rest)) => (len_bytes, from.len() - rest.len()),
-        Err(decode::Error::Insufficient) if from.len() < FRAME_PREFIX_MAX_BYTES => return Ok(None),
-        Err(_) => return Err(MessageError::Number),
+    let Some((len_bytes, prefix_bytes)) = read_number(from)? else {
+        // A prefix that goes on beyond the longest that is valid need not be waited for.
+        return match from.len() {
+            FRAME_PREFIX_MAX_BYTES.. => Err(MessageError::Number),
+            _ => Ok(None),
+        };
     };
     let Some(len) = usize::try_from(len_bytes)
         .ok()

@@ -422,10 +422,22 @@ fn take_array<const N: usize>(from: &mut &[u8]) -> Result<[u8; N], MessageError>
 }
 
 fn take_number(from: &mut &[u8]) -> Result<u64, MessageError> {
-    let (number, rest) = decode::u64(from).map_err(|error| match error {
-        decode::Error::Insufficient => MessageError::Truncated,
-        _ => MessageError::Number,
-    })?;
-    *from = rest;
+    let (number, len) = read_number(from)?.ok_or(MessageError::Truncated)?;
+    *from = &from[len..];
     Ok(number)
+}
+
+/// A leading number and its length, or `None` where it is not all there.
+pub(super) fn read_number(from: &[u8]) -> Result<Option<(u64, usize)>, MessageError> {
+    let (number, rest) = match decode::u64(from) {
+        Ok(read) => read,
+        Err(decode::Error::Insufficient) => return Ok(None),
+        Err(_) => return Err(MessageError::Number),
+    };
+    let len = from.len() - rest.len();
+    // The decoder drops bits beyond the 64th.
+    if encode::u64(number, &mut encode::u64_buffer()).len() != len {
+        return Err(MessageError::Number);
+    }
+    Ok(Some((number, len)))
 }
