@@ -1,0 +1,138 @@
+//! What the planner knows of one provider.
+
+use std::{collections::VecDeque, time::Duration};
+
+use super::{CHUNK_BYTES, PlannerConfig};
+
+/// Weight of the newest measurement in the rate, one in this many.
+const RATE_SMOOTHING: u64 = 4;
+
+/// Shortest span over which a rate is measured.
+const RATE_SPAN: Duration = Duration::from_millis(200);
+
+/// Chunks asked of a provider whose rate is not known yet: one being sent and one behind it.
+const FIRST_CHUNKS: usize = 2;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Status {
+    Ready,
+    /// Not asked until then.
+    Resting {
+        until: Duration,
+    },
+    /// Never asked again.
+    Out,
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct Provider {
+    pub(super) status: Status,
+    /// Chunks asked for, in the order they will be answered.
+    pub(super) in_flight: VecDeque<u64>,
+    pub(super) failures: u32,
+    /// When the last byte came, or the first request after a pause was sent.
+    last_byte: Duration,
+    /// Begin of the span over which the floor is checked, and what came since.
+    floor_since: Duration,
+    floor_bytes: u64,
+    /// The same for the rate.
+    rate_since: Duration,
+    rate_bytes: u64,
+    /// Bytes a second, smoothed.
+    rate: Option<u64>,
+}
+
+impl Provider {
+    pub(super) fn new(now: Duration) -> Self {
+        Self {
+            status: Status::Ready,
+            in_flight: VecDeque::new(),
+            failures: 0,
+            last_byte: now,
+            floor_since: now,
+            floor_bytes: 0,
+            rate_since: now,
+            rate_bytes: 0,
+            rate: None,
+        }
+    }
+
+    pub(super) fn rate(&self) -> Option<u64> {
+        self.rate
+    }
+
+    /// Notes that chunks are asked for.
+    pub(super) fn ask(&mut self, chunks: impl Iterator<Item = u64>, now: Duration) {
+        if self.in_flight.is_empty() {
+            // Time without requests counts for nothing.
+            (self.last_byte, self.floor_since, self.rate_since) = (now, now, now);
+            (self.floor_bytes, self.rate_bytes) = (0, 0);
+        }
+        self.in_flight.extend(chunks);
+    }
+
+    pub(super) fn receive(&mut self, bytes: u64, now: Duration) {
+        self.last_byte = now;
+        self.floor_bytes = self.floor_bytes.saturating_add(bytes);
+        self.rate_bytes = self.rate_bytes.saturating_add(bytes);
+        let span = now.saturating_sub(self.rate_since);
+        if span >= RATE_SPAN {
+            let micros = span.as_micros().max(1);
+            let rate = u128::from(self.rate_bytes) * 1_000_000 / micros;
+            let rate = u64::try_from(rate).unwrap_or(u64::MAX).max(1);
+            self.rate = Some(match self.rate {
+                None => rate,
+                Some(old) => old - old / RATE_SMOOTHING + rate / RATE_SMOOTHING,
+            });
+            (self.rate_since, self.rate_bytes) = (now, 0);
+        }
+    }
+
+    /// Chunks that may be in flight: what it sends in a second, within bounds.
+    pub(super) fn window(&self, config: &PlannerConfig) -> usize {
+        let chunks = self.rate.map_or(FIRST_CHUNKS, |rate| {
+            usize::try_from(rate / CHUNK_BYTES).unwrap_or(usize::MAX)
+        });
+        chunks.clamp(
+            FIRST_CHUNKS.min(config.provider_window_chunks),
+            config.provider_window_chunks,
+        )
+    }
+
+    /// Time until it has sent `chunks`, by its rate or, unknown, by another.
+    pub(super) fn expected(&self, chunks: usize, otherwise: u64) -> Duration {
+        let rate = self.rate.unwrap_or(otherwise).max(1);
+        let micros = (chunks as u64 * CHUNK_BYTES).saturating_mul(1_000_000) / rate;
+        Duration::from_micros(micros)
+    }
+
+    /// Time since it last sent something, or was asked after a pause.
+    pub(super) fn silence(&self, now: Duration) -> Duration {
+        now.saturating_sub(self.last_byte)
+    }
+
+    /// When it has to have sent something, or enough.
+    pub(super) fn deadline(&self, config: &PlannerConfig) -> Option<Duration> {
+        if self.in_flight.is_empty() {
+            return None;
+        }
+        let stall = self.last_byte + config.stall_timeout;
+        Some(stall.min(self.floor_since + config.floor_span))
+    }
+
+    pub(super) fn is_stalled(&self, config: &PlannerConfig, now: Duration) -> bool {
+        !self.in_flight.is_empty() && now >= self.last_byte + config.stall_timeout
+    }
+
+    /// Whether the span is over and too little came in it. Begins the next span.
+    pub(super) fn is_too_slow(&mut self, config: &PlannerConfig, now: Duration) -> bool {
+        let span = now.saturating_sub(self.floor_since);
+        if self.in_flight.is_empty() || span < config.floor_span {
+            return false;
+        }
+        let least = u128::from(config.floor_bytes_per_s) * span.as_millis() / 1000;
+        let too_slow = u128::from(self.floor_bytes) < least;
+        (self.floor_since, self.floor_bytes) = (now, 0);
+        too_slow
+    }
+}

@@ -1,0 +1,130 @@
+//! What goes into the planner and what comes out.
+
+use std::{ops::Range, time::Duration};
+
+use calimero_network_primitives::PeerId;
+
+/// How transfers are spread over providers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PlannerConfig {
+    /// Chunks in flight in all. Default 16: what a requester may have to hold in memory, at
+    /// 1 MiB each.
+    pub window_chunks: usize,
+    /// Chunks in flight at one provider. Default 8: 80 ms of a 100 MiB/s link, above the round
+    /// trip of most.
+    pub provider_window_chunks: usize,
+    /// Time without a byte after which a provider rests. Default 10 s.
+    pub stall_timeout: Duration,
+    /// Least rate of a provider, in bytes a second. Default 16 KiB: a chunk a minute. A guess.
+    pub floor_bytes_per_s: u64,
+    /// Span over which the least rate is measured. Default 20 s.
+    pub floor_span: Duration,
+    /// Rest after the first failure in a row, doubled with each. Default 1 s.
+    pub rest_initial: Duration,
+    /// Longest rest. Default 60 s.
+    pub rest_max: Duration,
+    /// Failures in a row after which a provider is not asked again. Default 5.
+    pub max_failures: u32,
+    /// Varies rests, so that many requesters do not return together. Take a random number.
+    pub seed: u64,
+}
+
+impl Default for PlannerConfig {
+    fn default() -> Self {
+        Self {
+            window_chunks: 16,
+            provider_window_chunks: 8,
+            stall_timeout: Duration::from_secs(10),
+            floor_bytes_per_s: 16 * 1024,
+            floor_span: Duration::from_secs(20),
+            rest_initial: Duration::from_secs(1),
+            rest_max: Duration::from_secs(60),
+            max_failures: 5,
+            seed: 1,
+        }
+    }
+}
+
+/// What happened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Input {
+    /// A provider was found. Said again of one that is known, it changes nothing.
+    Found(PeerId),
+    /// Bytes of chunks came from a provider, verified or not yet.
+    Received {
+        /// The provider.
+        peer: PeerId,
+        /// How many.
+        bytes: u64,
+    },
+    /// A chunk of a provider is verified and kept, or was there already.
+    Verified {
+        /// The provider.
+        peer: PeerId,
+        /// The chunk.
+        index: u64,
+    },
+    /// A provider does not answer what it was asked for.
+    Failed {
+        /// The provider.
+        peer: PeerId,
+        /// Why.
+        failure: Failure,
+    },
+    /// Time has passed.
+    Tick,
+}
+
+/// Why a provider does not answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Failure {
+    /// It sent what does not verify. It is not asked again.
+    Lied,
+    /// It does not have the blob, or does not give it. It is not asked again.
+    Refused,
+    /// It has too much to do, and says for how long.
+    Busy {
+        /// Time to wait.
+        retry_after: Duration,
+    },
+    /// The stream to it could not be opened, or broke.
+    Broken,
+}
+
+/// What the driver has to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// Ask a provider for chunks, of one run.
+    Read {
+        /// The provider.
+        peer: PeerId,
+        /// The chunks.
+        chunks: Range<u64>,
+    },
+    /// Close the stream to a provider; nothing it still sends counts.
+    Leave {
+        /// The provider.
+        peer: PeerId,
+        /// Why.
+        cause: Cause,
+    },
+    /// All chunks are there.
+    Done,
+    /// Chunks are missing, and no provider is left that will be asked again. Said once; finding
+    /// another one goes on.
+    NoProviders {
+        /// Chunks that are missing.
+        missing: u64,
+    },
+}
+
+/// Why a provider is left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cause {
+    /// The driver said that it failed.
+    Failed(Failure),
+    /// Nothing came for too long.
+    Stalled,
+    /// Too little came.
+    TooSlow,
+}

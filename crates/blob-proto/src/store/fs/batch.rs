@@ -1,0 +1,272 @@
+//! Many blobs that become durable together.
+
+use std::{collections::HashSet, io::Write, sync::Arc};
+
+use super::{
+    FsBlobStore, Holds, Reservation, Shared, content_name, dead_name,
+    dir::Temporary,
+    index::{Entry, Place},
+    pack::{PACK_MAX_BLOB_BYTES, PackIndex},
+    pack_name,
+};
+use crate::{
+    BlobHasher, BlobId, ChunkList, blob_id,
+    store::{
+        StoredBatch,
+        error::{StoreError, io_error},
+    },
+};
+
+/// Small blobs gathered before they are written, in bytes: 1 MiB. The content that a batch holds
+/// in memory.
+const BUFFER_BYTES: usize = 1024 * 1024;
+
+/// Larger blobs of one batch: 256, since each holds a descriptor until the batch is committed.
+const MAX_FILES: usize = 256;
+
+/// Many blobs, made durable with one flush for all small ones. Dropping it leaves nothing behind.
+///
+/// Blobs up to [`PACK_MAX_BLOB_BYTES`] share files, larger ones have their own.
+#[derive(Debug)]
+pub struct FsBatch {
+    shared: Arc<Shared>,
+    packs: Vec<PackWriter>,
+    files: Vec<Whole>,
+    /// What this batch writes, to write it once.
+    writes: HashSet<BlobId>,
+    /// All blobs in the order they were added; each is held once for each time.
+    held: Holds,
+    reservation: Reservation,
+    broken: bool,
+}
+
+/// A blob in a file of its own.
+#[derive(Debug)]
+struct Whole {
+    temporary: Temporary,
+    list: ChunkList,
+    size_bytes: u64,
+}
+
+/// A pack being written.
+#[derive(Debug)]
+pub(super) struct PackWriter {
+    temporary: Temporary,
+    index: PackIndex,
+    buffer: Vec<u8>,
+}
+
+impl PackWriter {
+    pub(super) fn new(temporary: Temporary) -> Self {
+        Self {
+            temporary,
+            index: PackIndex::default(),
+            buffer: Vec::new(),
+        }
+    }
+
+    pub(super) fn push(&mut self, id: BlobId, content: &[u8]) -> Result<(), StoreError> {
+        if self.buffer.len() + content.len() > BUFFER_BYTES {
+            self.spill()?;
+        }
+        // At most PACK_MAX_BLOB_BYTES.
+        self.index.push(id, content.len() as u32);
+        self.buffer.extend_from_slice(content);
+        Ok(())
+    }
+
+    /// Ends the pack and makes its content durable.
+    pub(super) fn end(mut self) -> Result<(Temporary, PackIndex), StoreError> {
+        self.spill()?;
+        self.buffer = self.index.encode();
+        self.spill()?;
+        self.temporary.flush()?;
+        Ok((self.temporary, self.index))
+    }
+
+    fn spill(&mut self) -> Result<(), StoreError> {
+        let written = self.temporary.file.write_all(&self.buffer);
+        written.map_err(io_error("writing", &self.temporary.path))?;
+        self.buffer.clear();
+        Ok(())
+    }
+}
+
+impl FsBlobStore {
+    /// Begins a batch of blobs.
+    #[must_use]
+    pub fn batch(&self) -> FsBatch {
+        let shared = &self.shared;
+        FsBatch {
+            shared: Arc::clone(shared),
+            packs: Vec::new(),
+            files: Vec::new(),
+            writes: HashSet::new(),
+            held: Holds::of(shared, Vec::new()),
+            reservation: Reservation::none(shared),
+            broken: false,
+        }
+    }
+}
+
+impl FsBatch {
+    /// Verifies and writes a blob. It is durable and visible once the batch is committed.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Mismatch`] where the content is not the blob that is `expected`; the batch
+    /// goes on without it then. [`StoreError::TooMany`] beyond 256 blobs above
+    /// [`PACK_MAX_BLOB_BYTES`], [`StoreError::Quota`], [`StoreError::DiskFull`] and what else the
+    /// system refuses; [`StoreError::Broken`] after any of these.
+    pub fn add(&mut self, expected: Option<BlobId>, content: &[u8]) -> Result<BlobId, StoreError> {
+        if self.broken {
+            return Err(StoreError::Broken);
+        }
+        let small = content.len() <= PACK_MAX_BLOB_BYTES;
+        let (id, list) = if small {
+            (blob_id(content), None)
+        } else {
+            let mut hasher = BlobHasher::new();
+            hasher.update(content)?;
+            let list = hasher.finish().list;
+            (list.id(), Some(list))
+        };
+        if let Some(expected) = expected.filter(|expected| *expected != id) {
+            let actual = id;
+            return Err(StoreError::Mismatch { expected, actual });
+        }
+        if self.hold(id) {
+            let result = match list {
+                None => self.write_small(id, content),
+                Some(list) => self.write_whole(list, content),
+            };
+            self.broken = result.is_err();
+            result?;
+        }
+        Ok(id)
+    }
+
+    /// Makes all blobs durable and visible.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Broken`] where a write failed before, and what the system refuses. Each blob
+    /// is then either whole and visible or not there.
+    pub fn commit(mut self) -> Result<StoredBatch, StoreError> {
+        if self.broken {
+            return Err(StoreError::Broken);
+        }
+        let packs: Result<Vec<_>, _> = self.packs.drain(..).map(PackWriter::end).collect();
+        let packs = packs?;
+        self.files
+            .iter()
+            .try_for_each(|file| file.temporary.flush())?;
+
+        let shared = Arc::clone(&self.shared);
+        let _publishing = shared.publishing();
+        let numbers = self.publish_packs(packs)?;
+        let files = self.publish_files()?;
+
+        let mut index = shared.index();
+        self.reservation.settle(&mut index);
+        for (id, size_bytes) in files {
+            let place = Place::File;
+            index.insert(id, Entry { size_bytes, place });
+        }
+        let mut duplicates = Vec::new();
+        for (number, pack) in numbers {
+            if index.insert_pack(number, &pack, None) {
+                duplicates.extend(
+                    index
+                        .packs
+                        .get(&number)
+                        .map(|info| (number, info.dead.encode())),
+                );
+            }
+        }
+        drop(index);
+        for (number, dead) in duplicates {
+            shared.packs.write(&dead_name(number), &dead)?;
+        }
+        Ok(StoredBatch {
+            ids: self.held.ids.clone(),
+            hold: self.held.into_hold(),
+        })
+    }
+
+    /// Holds a blob, and says whether it has to be written.
+    fn hold(&mut self, id: BlobId) -> bool {
+        let mut index = self.shared.index();
+        index.hold(id);
+        self.held.ids.push(id);
+        !index.entries.contains_key(&id) && self.writes.insert(id)
+    }
+
+    fn write_small(&mut self, id: BlobId, content: &[u8]) -> Result<(), StoreError> {
+        self.reservation.grow(content.len() as u64)?;
+        match self.packs.last_mut().filter(|pack| !pack.index.is_full()) {
+            Some(pack) => pack.push(id, content),
+            None => {
+                let mut pack = PackWriter::new(self.shared.packs.temporary()?);
+                pack.push(id, content)?;
+                self.packs.push(pack);
+                Ok(())
+            }
+        }
+    }
+
+    fn write_whole(&mut self, list: ChunkList, content: &[u8]) -> Result<(), StoreError> {
+        if self.files.len() >= MAX_FILES {
+            return Err(StoreError::TooMany {
+                what: "larger blobs of one batch",
+                max: MAX_FILES,
+            });
+        }
+        let size_bytes = content.len() as u64;
+        self.reservation.grow(size_bytes)?;
+        let mut temporary = self.shared.blobs.temporary()?;
+        let written = temporary.file.write_all(content);
+        written.map_err(io_error("writing", &temporary.path))?;
+        self.files.push(Whole {
+            temporary,
+            list,
+            size_bytes,
+        });
+        Ok(())
+    }
+
+    fn publish_packs(
+        &mut self,
+        packs: Vec<(Temporary, PackIndex)>,
+    ) -> Result<Vec<(u64, PackIndex)>, StoreError> {
+        if packs.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut numbers = Vec::with_capacity(packs.len());
+        for (temporary, pack) in packs {
+            let number = self.shared.index().next_pack();
+            temporary.publish(&self.shared.packs, &pack_name(number))?;
+            numbers.push((number, pack));
+        }
+        self.shared.packs.flush()?;
+        Ok(numbers)
+    }
+
+    fn publish_files(&mut self) -> Result<Vec<(BlobId, u64)>, StoreError> {
+        if self.files.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut shown = Vec::with_capacity(self.files.len());
+        for file in self.files.drain(..) {
+            let id = file.list.id();
+            if !self.shared.index().entries.contains_key(&id) {
+                self.shared.write_hashes(&file.list)?;
+                file.temporary
+                    .publish(&self.shared.blobs, &content_name(&id))?;
+            }
+            shown.push((id, file.size_bytes));
+        }
+        self.shared.blobs.flush()?;
+        Ok(shown)
+    }
+}

@@ -1,0 +1,452 @@
+//! The planner against simulated providers, in virtual time.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test says what broke by panicking"
+)]
+
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    time::Duration,
+};
+
+use calimero_network_blob::plan::{Cause, Effect, Failure, Input, Planner, PlannerConfig};
+use calimero_network_primitives::{Keypair, PeerId};
+use proptest::prelude::*;
+
+const CHUNK: u64 = 1 << 20;
+const MIB: u64 = 1 << 20;
+
+/// Longest simulated time. What takes longer never ends.
+const END: Duration = Duration::from_secs(24 * 3600);
+
+fn peer(seed: u8) -> PeerId {
+    Keypair::ed25519_from_bytes([seed; 32])
+        .unwrap()
+        .public()
+        .to_peer_id()
+}
+
+/// How a simulated provider behaves.
+#[derive(Clone, Debug)]
+struct Behaviour {
+    bytes_per_s: u64,
+    latency: Duration,
+    /// What it does in place of sending its chunk of this number.
+    ends: Option<(u64, End)>,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum End {
+    Silence,
+    Lie,
+    Refuse,
+    Break,
+    Busy,
+}
+
+fn steady(bytes_per_s: u64) -> Behaviour {
+    let latency = Duration::from_millis(20);
+    Behaviour {
+        bytes_per_s,
+        latency,
+        ends: None,
+    }
+}
+
+fn ending(after: u64, end: End) -> Behaviour {
+    Behaviour {
+        ends: Some((after, end)),
+        ..steady(10 * MIB)
+    }
+}
+
+struct Simulated {
+    behaviour: Behaviour,
+    queue: VecDeque<u64>,
+    /// When the chunk at the front is sent in whole.
+    next: Option<Duration>,
+    sent: u64,
+}
+
+impl Simulated {
+    fn chunk_time(&self) -> Duration {
+        Duration::from_micros(CHUNK * 1_000_000 / self.behaviour.bytes_per_s.max(1))
+    }
+
+    fn ask(&mut self, chunks: impl Iterator<Item = u64>, now: Duration) {
+        if self.queue.is_empty() {
+            self.next = Some(now + self.behaviour.latency + self.chunk_time());
+        }
+        self.queue.extend(chunks);
+    }
+
+    fn is_silent(&self) -> bool {
+        matches!(self.behaviour.ends, Some((after, End::Silence)) if self.sent >= after)
+    }
+}
+
+/// What came of a simulated transfer.
+#[derive(Debug, Default)]
+struct Outcome {
+    took: Duration,
+    done: bool,
+    missing: Option<u64>,
+    verified: BTreeSet<u64>,
+    /// Chunks that were sent, by provider.
+    sent: BTreeMap<PeerId, u64>,
+    left: Vec<(PeerId, Cause)>,
+}
+
+struct Simulation {
+    planner: Planner,
+    config: PlannerConfig,
+    providers: BTreeMap<PeerId, Simulated>,
+    now: Duration,
+    outcome: Outcome,
+}
+
+fn simulate(config: &PlannerConfig, chunks: u64, behaviours: &[Behaviour]) -> Outcome {
+    let mut simulation = Simulation {
+        planner: Planner::new(config.clone(), 0..chunks),
+        config: config.clone(),
+        providers: BTreeMap::new(),
+        now: Duration::ZERO,
+        outcome: Outcome::default(),
+    };
+    for (seed, behaviour) in (1..).zip(behaviours) {
+        let (queue, next, sent) = (VecDeque::new(), None, 0);
+        let simulated = Simulated {
+            behaviour: behaviour.clone(),
+            queue,
+            next,
+            sent,
+        };
+        simulation.providers.insert(peer(seed), simulated);
+        simulation.tell(Input::Found(peer(seed)));
+    }
+    simulation.run();
+    simulation.outcome
+}
+
+impl Simulation {
+    fn tell(&mut self, input: Input) {
+        for effect in self.planner.handle(input, self.now) {
+            match effect {
+                Effect::Read { peer, chunks } => {
+                    assert!(chunks.start < chunks.end);
+                    assert!(!self.outcome.done, "nothing is asked for after the end");
+                    let lied = (peer, Cause::Failed(Failure::Lied));
+                    assert!(!self.outcome.left.contains(&lied), "a liar is asked again");
+                    let provider = self.providers.get_mut(&peer).unwrap();
+                    provider.ask(chunks, self.now);
+                    assert!(provider.queue.len() <= self.config.provider_window_chunks);
+                }
+                Effect::Leave { peer, cause } => {
+                    let provider = self.providers.get_mut(&peer).unwrap();
+                    provider.queue.clear();
+                    provider.next = None;
+                    self.outcome.left.push((peer, cause));
+                }
+                Effect::Done => {
+                    assert!(
+                        !std::mem::replace(&mut self.outcome.done, true),
+                        "said once"
+                    );
+                }
+                Effect::NoProviders { missing } => self.outcome.missing = Some(missing),
+            }
+        }
+        assert!(self.planner.in_flight() <= self.config.window_chunks);
+        self.outcome.took = self.now;
+    }
+
+    fn run(&mut self) {
+        while !self.outcome.done && self.outcome.missing.is_none() {
+            let sending = self
+                .providers
+                .iter()
+                .filter(|(_, provider)| !provider.is_silent());
+            let sent = sending
+                .filter_map(|(peer, provider)| Some((provider.next?, *peer)))
+                .min();
+            let due = self.planner.next_timeout();
+            let (at, from) = match (sent, due) {
+                (Some((at, peer)), due) if due.is_none_or(|due| at <= due) => (at, Some(peer)),
+                (_, Some(due)) => (due, None),
+                (_, None) => panic!("nothing will ever happen: {:?}", self.planner),
+            };
+            assert!(
+                at >= self.now && at < END,
+                "the transfer never ends: {:?}",
+                self.planner
+            );
+            self.now = at;
+            match from {
+                Some(peer) => self.deliver(peer),
+                None => self.tell(Input::Tick),
+            }
+        }
+    }
+
+    fn deliver(&mut self, peer: PeerId) {
+        let provider = self.providers.get_mut(&peer).unwrap();
+        let failure = match provider.behaviour.ends {
+            Some((after, end)) if provider.sent >= after => Some(match end {
+                End::Silence => unreachable!("it is not asked to deliver"),
+                End::Lie => Failure::Lied,
+                End::Refuse => Failure::Refused,
+                End::Break => Failure::Broken,
+                End::Busy => Failure::Busy {
+                    retry_after: Duration::from_secs(3),
+                },
+            }),
+            _ => None,
+        };
+        if let Some(failure) = failure {
+            return self.tell(Input::Failed { peer, failure });
+        }
+        let index = provider.queue.pop_front().unwrap();
+        provider.sent += 1;
+        let time = provider.chunk_time();
+        provider.next = (!provider.queue.is_empty()).then_some(self.now + time);
+        *self.outcome.sent.entry(peer).or_default() += 1;
+        self.outcome.verified.insert(index);
+        self.tell(Input::Received { peer, bytes: CHUNK });
+        if !self.outcome.done {
+            self.tell(Input::Verified { peer, index });
+        }
+    }
+}
+
+fn default_config() -> PlannerConfig {
+    PlannerConfig::default()
+}
+
+fn whole(chunks: u64) -> BTreeSet<u64> {
+    (0..chunks).collect()
+}
+
+#[test]
+fn nothing_missing_is_done_at_once() {
+    let mut planner = Planner::new(default_config(), []);
+    assert_eq!(planner.handle(Input::Tick, Duration::ZERO), [Effect::Done]);
+    assert_eq!(planner.handle(Input::Found(peer(1)), Duration::ZERO), []);
+    assert_eq!(planner.next_timeout(), None);
+}
+
+#[test]
+fn two_providers_are_nearly_twice_as_fast() {
+    let one = simulate(&default_config(), 256, &[steady(12 * MIB)]);
+    let two = simulate(
+        &default_config(),
+        256,
+        &[steady(12 * MIB), steady(12 * MIB)],
+    );
+    assert_eq!((one.verified.len(), two.verified.len()), (256, 256));
+    assert!(
+        two.took * 18 < one.took * 10,
+        "{:?} and {:?}",
+        two.took,
+        one.took
+    );
+}
+
+#[test]
+fn unequal_providers_end_together() {
+    let outcome = simulate(&default_config(), 330, &[steady(30 * MIB), steady(3 * MIB)]);
+    // 33 MiB/s for 330 MiB.
+    assert!(outcome.took < Duration::from_secs(11), "{:?}", outcome.took);
+    let sent: u64 = outcome.sent.values().sum();
+    assert!(sent <= 332, "{sent} chunks for 330");
+}
+
+#[test]
+fn the_tail_of_a_slow_provider_is_taken_over() {
+    let slow = Behaviour {
+        bytes_per_s: 64 << 10,
+        ..steady(0)
+    };
+    let outcome = simulate(&default_config(), 40, &[slow, steady(20 * MIB)]);
+    assert!(outcome.took < Duration::from_secs(4), "{:?}", outcome.took);
+}
+
+#[test]
+fn a_silent_provider_rests_and_the_other_finishes() {
+    let outcome = simulate(
+        &default_config(),
+        500,
+        &[ending(3, End::Silence), steady(10 * MIB)],
+    );
+    assert_eq!(outcome.verified, whole(500));
+    assert_eq!(outcome.left.first(), Some(&(peer(1), Cause::Stalled)));
+}
+
+#[test]
+fn a_provider_below_the_floor_is_left() {
+    // Bytes come often enough, and far too few.
+    let mut planner = Planner::new(default_config(), 0..4);
+    let read = planner.handle(Input::Found(peer(1)), Duration::ZERO);
+    assert_eq!(
+        read,
+        [Effect::Read {
+            peer: peer(1),
+            chunks: 0..2
+        }]
+    );
+    let mut left = Vec::new();
+    for second in 1..=20 {
+        let received = Input::Received {
+            peer: peer(1),
+            bytes: 1000,
+        };
+        left = planner.handle(received, Duration::from_secs(second));
+        assert_eq!(left.is_empty(), second < 20);
+    }
+    assert_eq!(
+        left,
+        [Effect::Leave {
+            peer: peer(1),
+            cause: Cause::TooSlow
+        }]
+    );
+    assert_eq!((planner.missing(), planner.in_flight()), (4, 0));
+    let rested = planner.next_timeout().unwrap();
+    let again = planner.handle(Input::Tick, rested);
+    assert!(matches!(again[..], [Effect::Read { .. }]));
+}
+
+#[test]
+fn rests_grow_and_end() {
+    let config = default_config();
+    let mut planner = Planner::new(config.clone(), 0..4);
+    let mut now = Duration::ZERO;
+    planner.handle(Input::Found(peer(1)), now);
+    let mut rests = Vec::new();
+    let broken = Input::Failed {
+        peer: peer(1),
+        failure: Failure::Broken,
+    };
+    loop {
+        let effects = planner.handle(broken.clone(), now);
+        if effects.contains(&Effect::NoProviders { missing: 4 }) {
+            break;
+        }
+        // The stream that was left ends as well, which is no second failure.
+        assert_eq!(planner.handle(broken.clone(), now), []);
+        let until = planner.next_timeout().unwrap();
+        rests.push(until - now);
+        now = until;
+        assert!(!planner.handle(Input::Tick, now).is_empty());
+    }
+    assert_eq!(rests.len() as u32, config.max_failures - 1);
+    for (doublings, rest) in rests.iter().enumerate() {
+        let full = config.rest_initial * 2_u32.pow(doublings as u32);
+        assert!(
+            *rest > full / 2 - Duration::from_millis(1) && *rest <= full,
+            "{rest:?}"
+        );
+    }
+    // Another one carries on.
+    let found = planner.handle(Input::Found(peer(2)), now);
+    assert_eq!(
+        found,
+        [Effect::Read {
+            peer: peer(2),
+            chunks: 0..2
+        }]
+    );
+}
+
+#[test]
+fn liars_and_refusers_are_out_and_the_rest_finishes() {
+    for end in [End::Lie, End::Refuse, End::Break, End::Busy] {
+        let outcome = simulate(&default_config(), 60, &[ending(5, end), steady(MIB)]);
+        assert_eq!(outcome.verified, whole(60), "{end:?}");
+        assert!(
+            outcome.left.iter().any(|(left, _)| *left == peer(1)),
+            "{end:?}"
+        );
+    }
+    let outcome = simulate(
+        &default_config(),
+        60,
+        &[ending(5, End::Lie), ending(7, End::Refuse)],
+    );
+    assert_eq!(outcome.missing, Some(60 - outcome.verified.len() as u64));
+}
+
+fn behaviour() -> impl Strategy<Value = Behaviour> {
+    let end = prop_oneof![
+        Just(End::Silence),
+        Just(End::Lie),
+        Just(End::Refuse),
+        Just(End::Break),
+        Just(End::Busy),
+    ];
+    let ends = prop::option::of((0_u64..30, end));
+    (100_000_u64..200 * MIB, 0_u64..500, ends).prop_map(|(bytes_per_s, latency_ms, ends)| {
+        Behaviour {
+            bytes_per_s,
+            latency: Duration::from_millis(latency_ms),
+            ends,
+        }
+    })
+}
+
+proptest! {
+    #[test]
+    fn it_ends_and_one_honest_provider_is_enough(
+        behaviours in prop::collection::vec(behaviour(), 1..6), chunks in 0_u64..200,
+        window in 1_usize..20, provider_window in 1_usize..9, seed in any::<u64>(),
+    ) {
+        let config = PlannerConfig {
+            window_chunks: window,
+            provider_window_chunks: provider_window,
+            seed,
+            ..default_config()
+        };
+        // A chunk takes longer than the stall deadline below 105 kB/s, as the simulation
+        // delivers it in one piece.
+        let honest = behaviours.iter().any(|b| b.ends.is_none() && b.bytes_per_s > 120_000);
+        let outcome = simulate(&config, chunks, &behaviours);
+        if outcome.done {
+            prop_assert_eq!(&outcome.verified, &whole(chunks));
+        } else {
+            prop_assert!(!honest, "{:?}", outcome);
+            prop_assert_eq!(outcome.missing, Some(chunks - outcome.verified.len() as u64));
+        }
+        let sent: u64 = outcome.sent.values().sum();
+        prop_assert!(sent <= 2 * chunks, "no chunk is asked of more than two at a time");
+    }
+
+    #[test]
+    fn arbitrary_inputs_never_panic(
+        steps in prop::collection::vec((0_u8..6, 1_u8..4, any::<u64>(), 0_u64..30_000), 0..60),
+    ) {
+        let mut planner = Planner::new(default_config(), (0..50).chain(90..95));
+        let mut now = Duration::ZERO;
+        for (kind, seed, number, millis) in steps {
+            now += Duration::from_millis(millis);
+            let peer = peer(seed);
+            let failed = |failure| Input::Failed { peer, failure };
+            let input = match kind {
+                0 => Input::Found(peer),
+                1 => Input::Received { peer, bytes: number },
+                2 => Input::Verified { peer, index: number % 120 },
+                3 => failed(Failure::Broken),
+                4 => failed(Failure::Busy { retry_after: Duration::from_millis(number) }),
+                _ => Input::Tick,
+            };
+            let before = planner.missing();
+            planner.handle(input, now);
+            prop_assert!(planner.missing() <= before);
+            prop_assert!(planner.in_flight() <= 16);
+            if let Some(due) = planner.next_timeout() {
+                prop_assert!(due > now, "what is due is done");
+            }
+        }
+    }
+}
