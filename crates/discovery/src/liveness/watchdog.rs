@@ -34,7 +34,7 @@ pub enum Verdict {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Watch {
-    /// Failures heard of since the last answer.
+    /// Failures since the last answer.
     Counting(u32),
     /// Given up; what still arrives from it changes nothing.
     GivenUp,
@@ -47,22 +47,15 @@ enum Watch {
 #[derive(Clone, Debug)]
 pub struct Watchdog<K> {
     max_failures: u32,
-    concealed: u32,
     connections: HashMap<K, Watch>,
 }
 
 impl<K: Copy + Eq + Hash> Watchdog<K> {
     /// A watchdog that gives a connection up at `max_failures` failures in a row (0 counts as 1).
-    ///
-    /// `concealed` is how many failures at the start of each row the source of pings keeps to
-    /// itself: they did happen, so they are part of every count. 0 for a source that tells all.
-    /// What is concealed cannot be acted upon, so a connection is given up at
-    /// `max(max_failures, concealed + 1)`.
     #[must_use]
-    pub fn new(max_failures: u32, concealed: u32) -> Self {
+    pub fn new(max_failures: u32) -> Self {
         Self {
             max_failures,
-            concealed,
             connections: HashMap::new(),
         }
     }
@@ -95,8 +88,8 @@ impl<K: Copy + Eq + Hash> Watchdog<K> {
     fn answered(&mut self, connection: K) -> Option<Verdict> {
         match self.connections.get_mut(&connection)? {
             Watch::GivenUp => None,
-            Watch::Counting(heard) => {
-                *heard = 0;
+            Watch::Counting(failures) => {
+                *failures = 0;
                 Some(Verdict::Alive)
             }
         }
@@ -104,16 +97,16 @@ impl<K: Copy + Eq + Hash> Watchdog<K> {
 
     fn failed(&mut self, connection: K) -> Option<Verdict> {
         let watch = self.connections.get_mut(&connection)?;
-        let Watch::Counting(heard) = watch else {
+        let Watch::Counting(failures) = watch else {
             return None;
         };
-        *heard = heard.saturating_add(1);
-        let in_a_row = heard.saturating_add(self.concealed);
-        if in_a_row < self.max_failures {
-            return Some(Verdict::Failing { in_a_row });
+        *failures = failures.saturating_add(1);
+        let failures = *failures;
+        if failures < self.max_failures {
+            return Some(Verdict::Failing { in_a_row: failures });
         }
         *watch = Watch::GivenUp;
-        Some(Verdict::GiveUp { failures: in_a_row })
+        Some(Verdict::GiveUp { failures })
     }
 }
 
@@ -127,7 +120,7 @@ mod tests {
 
     #[test]
     fn three_failures_in_a_row_give_a_connection_up_once() {
-        let mut watchdog = Watchdog::new(3, 0);
+        let mut watchdog = Watchdog::new(3);
         watchdog.handle(Input::Opened(1));
         let verdicts: Vec<_> = (0..5).map(|_| watchdog.handle(Input::Failed(1))).collect();
         assert_eq!(
@@ -144,7 +137,7 @@ mod tests {
 
     #[test]
     fn an_answer_starts_the_count_anew() {
-        let mut watchdog = Watchdog::new(2, 0);
+        let mut watchdog = Watchdog::new(2);
         watchdog.handle(Input::Opened(1));
         for _ in 0..10 {
             let failing = Some(Verdict::Failing { in_a_row: 1 });
@@ -154,18 +147,8 @@ mod tests {
     }
 
     #[test]
-    fn concealed_failures_are_counted() {
-        let mut watchdog = Watchdog::new(3, 1);
-        watchdog.handle(Input::Opened(1));
-        let failing = Some(Verdict::Failing { in_a_row: 2 });
-        assert_eq!(watchdog.handle(Input::Failed(1)), failing);
-        let given_up = Some(Verdict::GiveUp { failures: 3 });
-        assert_eq!(watchdog.handle(Input::Failed(1)), given_up);
-    }
-
-    #[test]
     fn a_connection_opened_again_under_the_same_key_is_watched_again() {
-        let mut watchdog = Watchdog::new(1, 0);
+        let mut watchdog = Watchdog::new(1);
         for _ in 0..2 {
             watchdog.handle(Input::Opened(1));
             let given_up = Some(Verdict::GiveUp { failures: 1 });
@@ -192,7 +175,7 @@ mod tests {
         /// when its last `max_failures` pings failed, once, and nothing is kept of closed ones.
         #[test]
         fn gives_up_exactly_at_the_row(inputs in inputs(), max_failures in 1..5u32) {
-            let mut watchdog = Watchdog::new(max_failures, 0);
+            let mut watchdog = Watchdog::new(max_failures);
             let mut open: BTreeMap<u8, (Vec<bool>, bool)> = BTreeMap::new();
             for input in inputs {
                 let verdict = watchdog.handle(input);

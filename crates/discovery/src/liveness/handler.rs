@@ -1,0 +1,238 @@
+//! One connection: a stream to ask on, and those on which the peer asks.
+
+use std::{
+    collections::VecDeque,
+    convert::Infallible,
+    io,
+    pin::Pin,
+    task::{Context, Poll, ready},
+    time::{Duration, Instant},
+};
+
+use calimero_network_primitives::config::PingConfig;
+use futures::{AsyncRead as _, FutureExt as _, future::BoxFuture};
+use futures_timer::Delay;
+use libp2p_core::upgrade::ReadyUpgrade;
+use libp2p_swarm::{
+    ConnectionHandler, ConnectionHandlerEvent, Stream, StreamProtocol, SubstreamProtocol,
+    handler::{ConnectionEvent, DialUpgradeError, FullyNegotiatedInbound, FullyNegotiatedOutbound},
+};
+
+use super::{
+    protocol,
+    upgrade::{self, Ask},
+};
+
+/// Streams of one connection on which a peer's pings are answered. One more ends the oldest.
+///
+/// The specification asks for two at least, since one may be opened before the end of the former
+/// has arrived; a probe beside the peer's own liveness check needs as many again.
+pub const MAX_INBOUND_STREAMS: usize = 4;
+
+/// In which way a ping failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum FailureKind {
+    /// Silence: no answer, or no stream to ask on, within the deadline.
+    Timeout,
+    /// The peer said that it does not speak ping. It is not pinged again on this connection, and
+    /// not given up: it is alive.
+    Unsupported,
+    /// The stream was reset, or carried something else than the answer.
+    Stream,
+}
+
+/// What a ping came to.
+type PingResult = Result<Duration, FailureKind>;
+
+type Event = ConnectionHandlerEvent<Ask, (), PingResult>;
+
+/// Where the connection is with its pings.
+enum Outbound {
+    /// Until the timer fires, when a ping is due. The stream is the one of the last answer.
+    Resting(Option<Stream>),
+    /// A stream was asked for when the timer was set. The swarm ends this state, at the latest
+    /// when the timer would.
+    Opening,
+    /// A ping is under way until the timer fires.
+    Pinging {
+        ping: BoxFuture<'static, io::Result<Stream>>,
+        started: Instant,
+    },
+    /// The peer does not want to be pinged.
+    Unwanted,
+}
+
+/// Pings the peer of one connection and answers its pings.
+pub struct Handler {
+    interval: Duration,
+    timeout: Duration,
+    timer: Delay,
+    outbound: Outbound,
+    /// A failure to open that is not told yet.
+    failed: Option<FailureKind>,
+    /// Oldest first. Each keeps its own waker, so all are polled until none has anything to do.
+    inbound: VecDeque<BoxFuture<'static, io::Result<()>>>,
+}
+
+impl Handler {
+    pub(super) fn new(config: &PingConfig) -> Self {
+        Self {
+            interval: config.interval,
+            timeout: config.timeout,
+            timer: Delay::new(Duration::ZERO),
+            outbound: Outbound::Resting(None),
+            failed: None,
+            inbound: VecDeque::with_capacity(MAX_INBOUND_STREAMS),
+        }
+    }
+
+    fn answer_on(&mut self, stream: Stream) {
+        if self.inbound.len() == MAX_INBOUND_STREAMS {
+            self.inbound.pop_front();
+        }
+        self.inbound.push_back(protocol::answer(stream).boxed());
+    }
+
+    fn ping_on(&mut self, mut stream: Stream) {
+        let payload = rand::random();
+        let ping = async move {
+            protocol::ping(&mut stream, payload).await?;
+            Ok(stream)
+        };
+        self.outbound = Outbound::Pinging {
+            ping: ping.boxed(),
+            started: now(),
+        };
+    }
+
+    /// Prepares what follows a failure of this kind; the stream is gone in any case.
+    fn fail(&mut self, kind: FailureKind) -> Event {
+        self.outbound = match rest_after(kind, self.interval) {
+            None => Outbound::Unwanted,
+            Some(rest) => {
+                self.timer.reset(rest);
+                Outbound::Resting(None)
+            }
+        };
+        ConnectionHandlerEvent::NotifyBehaviour(Err(kind))
+    }
+
+    fn poll_outbound(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
+        if let Some(kind) = self.failed.take() {
+            return Poll::Ready(self.fail(kind));
+        }
+        loop {
+            match &mut self.outbound {
+                Outbound::Opening | Outbound::Unwanted => return Poll::Pending,
+                Outbound::Resting(stream) => {
+                    if stream.as_mut().is_some_and(|stream| speaks(stream, cx)) {
+                        *stream = None;
+                    }
+                    ready!(self.timer.poll_unpin(cx));
+                    let stream = stream.take();
+                    self.timer.reset(self.timeout);
+                    match stream {
+                        Some(stream) => self.ping_on(stream),
+                        None => return Poll::Ready(self.open()),
+                    }
+                }
+                Outbound::Pinging { ping, started } => match ping.poll_unpin(cx) {
+                    Poll::Ready(Ok(stream)) => {
+                        let rtt = now().saturating_duration_since(*started);
+                        self.timer.reset(self.interval);
+                        self.outbound = Outbound::Resting(Some(stream));
+                        return Poll::Ready(ConnectionHandlerEvent::NotifyBehaviour(Ok(rtt)));
+                    }
+                    Poll::Ready(Err(_)) => return Poll::Ready(self.fail(FailureKind::Stream)),
+                    Poll::Pending => {
+                        ready!(self.timer.poll_unpin(cx));
+                        return Poll::Ready(self.fail(FailureKind::Timeout));
+                    }
+                },
+            }
+        }
+    }
+
+    fn open(&mut self) -> Event {
+        self.outbound = Outbound::Opening;
+        ConnectionHandlerEvent::OutboundSubstreamRequest {
+            protocol: SubstreamProtocol::new(Ask, ()).with_timeout(self.timeout),
+        }
+    }
+}
+
+impl ConnectionHandler for Handler {
+    type FromBehaviour = Infallible;
+    type ToBehaviour = PingResult;
+    type InboundProtocol = ReadyUpgrade<StreamProtocol>;
+    type OutboundProtocol = Ask;
+    type InboundOpenInfo = ();
+    type OutboundOpenInfo = ();
+
+    fn listen_protocol(&self) -> SubstreamProtocol<Self::InboundProtocol> {
+        SubstreamProtocol::new(ReadyUpgrade::new(upgrade::PROTOCOL), ())
+    }
+
+    fn on_behaviour_event(&mut self, never: Infallible) {
+        match never {}
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
+        self.inbound
+            .retain_mut(|answering| answering.poll_unpin(cx).is_pending());
+        self.poll_outbound(cx)
+    }
+
+    fn on_connection_event(
+        &mut self,
+        event: ConnectionEvent<'_, Self::InboundProtocol, Self::OutboundProtocol>,
+    ) {
+        match event {
+            ConnectionEvent::FullyNegotiatedInbound(FullyNegotiatedInbound {
+                protocol: mut stream,
+                ..
+            }) => {
+                stream.ignore_for_keep_alive();
+                self.answer_on(stream);
+            }
+            ConnectionEvent::FullyNegotiatedOutbound(FullyNegotiatedOutbound {
+                protocol: mut stream,
+                ..
+            }) => {
+                stream.ignore_for_keep_alive();
+                self.ping_on(stream);
+            }
+            ConnectionEvent::DialUpgradeError(DialUpgradeError { error, .. }) => {
+                self.failed = Some(upgrade::failure(error));
+            }
+            _ => {}
+        }
+    }
+}
+
+/// How long to wait before asking again on a new stream; `None`: for ever.
+///
+/// A silent peer has been waited for already. One that spoke is alive, and asking it without a
+/// pause would make a loop of its refusals.
+const fn rest_after(kind: FailureKind, interval: Duration) -> Option<Duration> {
+    match kind {
+        FailureKind::Timeout => Some(Duration::ZERO),
+        FailureKind::Stream => Some(interval),
+        FailureKind::Unsupported => None,
+    }
+}
+
+/// Whether anything comes on a stream on which nothing was asked: its end, which is the peer's
+/// right and no failure of a ping, or bytes that would be taken for the next answer.
+fn speaks(stream: &mut Stream, cx: &mut Context<'_>) -> bool {
+    Pin::new(stream).poll_read(cx, &mut [0]).is_ready()
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a round trip is measured where it is made; nothing is decided by it"
+)]
+fn now() -> Instant {
+    Instant::now()
+}
