@@ -200,9 +200,10 @@ async fn listen(kind: &str) {
         stream.read_exact(&mut [0]).await.expect("an answer");
     }
     println!("{}", cpu_seconds() - before);
-    // The dialler closes the connection once it has its answer.
-    let end = tokio::time::timeout(TIMEOUT, poll_fn(|cx| Pin::new(&mut muxer).poll_inbound(cx)));
-    let _ = end.await;
+    stream.close().await.expect("closes");
+    // The dialler closes the connection once it has seen this end.
+    let end = poll_fn(|cx| Pin::new(&mut muxer).poll_inbound(cx));
+    let _ = tokio::time::timeout(TIMEOUT, end).await;
 }
 
 async fn dial(kind: &str, up: bool, bytes: usize, address: Multiaddr) {
@@ -237,6 +238,8 @@ async fn dial(kind: &str, up: bool, bytes: usize, address: Multiaddr) {
     poll_fn(|cx| Pin::new(&mut muxer).poll_close(cx))
         .await
         .expect("closes");
+    // The packet that says so leaves from another task, which ends with this process.
+    tokio::time::sleep(Duration::from_millis(50)).await;
 }
 
 async fn send(stream: &mut SubstreamBox, bytes: usize) {
