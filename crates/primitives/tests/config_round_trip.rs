@@ -106,7 +106,7 @@ fn tcp() -> impl Strategy<Value = TcpConfig> {
 }
 
 fn yamux() -> impl Strategy<Value = YamuxConfig> {
-    (1_usize..5000, KIB..=MIB, 0_usize..1 << 30).prop_map(|(max_streams, split, more)| {
+    (2_usize..5000, KIB..=MIB, 0_usize..1 << 30).prop_map(|(max_streams, split, more)| {
         changed(|config: &mut YamuxConfig| {
             config.max_streams = max_streams;
             config.split_send_bytes = split;
@@ -229,7 +229,11 @@ fn config() -> impl Strategy<Value = NetworkConfig> {
         handle(),
     )
         .prop_map(
-            |(listen, agent_version, transport, connections, streams, handle)| {
+            |(listen, agent_version, transport, connections, mut streams, handle)| {
+                // Both ways together fit into what Yamux allows.
+                let most = (transport.yamux.max_streams / 2).max(1);
+                streams.max_inbound_per_peer = streams.max_inbound_per_peer.min(most);
+                streams.max_outbound_per_connection = streams.max_outbound_per_connection.min(most);
                 changed(|config: &mut NetworkConfig| {
                     config.listen = listen;
                     config.agent_version = agent_version;
