@@ -44,6 +44,10 @@ const INCOMING_BUFFER_BYTES: u64 = 16 << 10;
 /// Bytes kept of all such connections, at most.
 const INCOMING_BUFFERS_BYTES: u64 = 4 << 20;
 
+/// Inbound handshakes under way from which on a peer has to prove that it receives at the address
+/// it sends from, which costs it a round trip: half of the handshakes allowed by default.
+const VALIDATE_ABOVE: usize = 64;
+
 /// Domain of the key that stateless resets are authenticated with; the same keeps them valid
 /// when a node that ran `libp2p-quic` is started again with this transport.
 const RESET_KEY_DOMAIN: &[u8] = b"libp2p quic stateless reset key";
@@ -64,6 +68,8 @@ pub(super) struct Settings {
     loopback: PathSettings,
     /// Time for a handshake to end.
     pub(super) handshake_timeout: Duration,
+    /// Inbound handshakes under way from which on addresses are validated.
+    pub(super) validate_above: usize,
 }
 
 /// What depends on whether packets leave the machine.
@@ -92,6 +98,7 @@ impl Settings {
             path: path(transport(config)),
             loopback: path(loopback(transport(config))),
             handshake_timeout,
+            validate_above: VALIDATE_ABOVE,
         })
     }
 

@@ -24,10 +24,6 @@ use super::{
     socket::Socket,
 };
 
-/// Inbound handshakes under way above which a peer has to prove that it receives at the address
-/// it sends from, which costs it a round trip: half of the handshakes allowed by default.
-const VALIDATE_ABOVE: usize = 64;
-
 /// An endpoint and the socket under it.
 #[derive(Clone, Debug)]
 pub(super) struct Bound {
@@ -185,7 +181,7 @@ impl Listener {
 
     /// Starts the handshake of a connection, unless its address has to be proven first.
     fn incoming(&self, incoming: quinn::Incoming) -> Option<Event> {
-        let busy = self.handshakes.load(Ordering::Relaxed) >= VALIDATE_ABOVE;
+        let busy = self.handshakes.load(Ordering::Relaxed) >= self.settings.validate_above;
         if busy && !incoming.remote_address_validated() && incoming.may_retry() {
             // Cannot fail after `may_retry`; if it does, dropping the connection refuses it.
             let _ = incoming.retry();

@@ -77,6 +77,13 @@ impl Transport {
         })
     }
 
+    /// Validates addresses from another number of handshakes on.
+    #[cfg(test)]
+    pub(super) fn validating_above(mut self, handshakes: usize) -> Self {
+        Arc::make_mut(&mut self.settings).validate_above = handshakes;
+        self
+    }
+
     fn listener_towards(&self, remote: IpAddr) -> Option<&Bound> {
         self.listeners
             .iter()

@@ -54,6 +54,10 @@ impl Node {
 
     fn configured(keypair: &Keypair, config: &QuicConfig, handshake_timeout: Duration) -> Self {
         let transport = Transport::new(keypair, config, handshake_timeout).expect("builds");
+        Self::of(keypair, transport)
+    }
+
+    fn of(keypair: &Keypair, transport: Transport) -> Self {
         Self {
             peer: keypair.public().to_peer_id(),
             transport: transport
