@@ -4,9 +4,10 @@ use std::{
     pin::Pin,
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     task::{Context, Poll, ready},
+    time::Duration,
 };
 
 use futures::future::BoxFuture;
@@ -18,6 +19,17 @@ use crate::Link;
 
 /// What a peer is told on closing, by the libp2p convention: nothing went wrong.
 const NO_ERROR: VarInt = VarInt::from_u32(0);
+
+/// Time for the packet that tells the peer of a close to be handed to the socket: a turn of one
+/// task, however loaded the host.
+const LAST_PACKET_TIMEOUT: Duration = Duration::from_millis(100);
+
+/// Time for what streams have taken to go out before a close, as long as Yamux has for it.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Shortest time without stream data that counts as their end. On loopback two round trips are
+/// shorter than a turn of the scheduler.
+const SHORTEST_LULL: Duration = Duration::from_millis(5);
 
 type Opening = BoxFuture<'static, Result<(SendStream, RecvStream), ConnectionError>>;
 
@@ -31,6 +43,8 @@ pub struct Connection {
     link: Option<Arc<Link>>,
     inbound: Option<Opening>,
     outbound: Option<Opening>,
+    /// Tells the streams that the connection is being closed.
+    closing: Arc<AtomicBool>,
     closed: Option<BoxFuture<'static, ConnectionError>>,
 }
 
@@ -42,6 +56,7 @@ impl Connection {
             link: None,
             inbound: None,
             outbound: None,
+            closing: Arc::default(),
             closed: None,
         }
     }
@@ -82,7 +97,9 @@ impl StreamMuxer for Connection {
         });
         let result = ready!(opening.as_mut().poll(cx));
         this.inbound = None;
-        Poll::Ready(result.map(Stream::new).map_err(Error::from))
+        let closing = &this.closing;
+        let stream = result.map(|halves| Stream::new(halves, Arc::clone(closing)));
+        Poll::Ready(stream.map_err(Error::from))
     }
 
     fn poll_outbound(
@@ -96,7 +113,9 @@ impl StreamMuxer for Connection {
         });
         let result = ready!(opening.as_mut().poll(cx));
         this.outbound = None;
-        Poll::Ready(result.map(Stream::new).map_err(Error::from))
+        let closing = &this.closing;
+        let stream = result.map(|halves| Stream::new(halves, Arc::clone(closing)));
+        Poll::Ready(stream.map_err(Error::from))
     }
 
     /// Nothing to do and nothing to report: `quinn` drives the connection in a task of its own,
@@ -107,14 +126,50 @@ impl StreamMuxer for Connection {
 
     fn poll_close(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
         let this = &mut *self;
-        let closed = this.closed.get_or_insert_with(|| {
-            this.connection.close(NO_ERROR, &[]);
-            let connection = this.connection.clone();
-            Box::pin(async move { connection.closed().await })
-        });
+        let closed = this
+            .closed
+            .get_or_insert_with(|| Box::pin(close(this.connection.clone())));
+        this.closing.store(true, Ordering::Release);
         match ready!(closed.as_mut().poll(cx)) {
             ConnectionError::LocallyClosed => Poll::Ready(Ok(())),
             other => Poll::Ready(Err(other.into())),
+        }
+    }
+}
+
+/// Closes a connection in good order: what its streams took goes out first, then the packet that
+/// tells the peer.
+///
+/// Both are waited for because `quinn` waits for neither. In the middle of a transfer the
+/// congestion window holds that packet back (quinn-proto 0.11), and no acknowledgement is heeded
+/// any more that would make room for it. And `quinn` calls a connection closed before that packet is on its way: a task of its own sends it
+/// at its next turn. A process that ends with the connection would never give it one, and the
+/// peer would learn of the end by its idle timeout.
+async fn close(connection: quinn::Connection) -> ConnectionError {
+    if connection.close_reason().is_none() {
+        // A peer that acknowledges nothing is not waited for longer.
+        let _ = tokio::time::timeout(DRAIN_TIMEOUT, drained(&connection)).await;
+        let sent = connection.stats().udp_tx.datagrams;
+        connection.close(NO_ERROR, &[]);
+        let leaves = async {
+            while connection.stats().udp_tx.datagrams == sent {
+                tokio::task::yield_now().await;
+            }
+        };
+        // A socket that takes nothing is not waited for.
+        let _ = tokio::time::timeout(LAST_PACKET_TIMEOUT, leaves).await;
+    }
+    connection.closed().await
+}
+
+/// Waits until no stream has sent anything for two round trips: all is out, or the peer's windows
+/// are full and what is left would go nowhere.
+async fn drained(connection: &quinn::Connection) {
+    loop {
+        let before = connection.stats().frame_tx.stream;
+        tokio::time::sleep((2 * connection.rtt()).max(SHORTEST_LULL)).await;
+        if connection.stats().frame_tx.stream == before || connection.close_reason().is_some() {
+            return;
         }
     }
 }

@@ -3,6 +3,10 @@
 use std::{
     io,
     pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     task::{Context, Poll, ready},
 };
 
@@ -26,14 +30,17 @@ pub struct Stream {
     send: SendStream,
     receive: RecvStream,
     closed: bool,
+    /// Set once the connection is being closed: nothing more is taken then.
+    closing: Arc<AtomicBool>,
 }
 
 impl Stream {
-    pub(super) fn new((send, receive): (SendStream, RecvStream)) -> Self {
+    pub(super) fn new((send, receive): (SendStream, RecvStream), closing: Arc<AtomicBool>) -> Self {
         Self {
             send,
             receive,
             closed: false,
+            closing,
         }
     }
 }
@@ -58,6 +65,9 @@ impl AsyncWrite for Stream {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
+        if self.closing.load(Ordering::Acquire) {
+            return Poll::Ready(Err(Error::ClosedHere.into()));
+        }
         Pin::new(&mut self.send)
             .poll_write(cx, bytes)
             .map_err(write_error)
