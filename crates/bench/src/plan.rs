@@ -178,7 +178,7 @@ fn throughput(rows: &mut Rows, transport: Transport, bytes: u64) {
         ..row(
             Stack::Ours,
             transport,
-            Runtime::Dedicated,
+            Runtime::Beside,
             transfer(bytes, MIB, false),
         )
     });
@@ -194,7 +194,7 @@ fn throughput(rows: &mut Rows, transport: Transport, bytes: u64) {
             ..row(
                 Stack::Ours,
                 transport,
-                Runtime::Dedicated,
+                Runtime::Beside,
                 transfer(bytes, size, true),
             )
         });
@@ -209,7 +209,7 @@ fn throughput(rows: &mut Rows, transport: Transport, bytes: u64) {
     rows.push(Row {
         name: format!("{transport} ours, frames of 1 KiB, each flushed"),
         against: vec![raw],
-        ..row(Stack::Ours, transport, Runtime::Dedicated, flushed)
+        ..row(Stack::Ours, transport, Runtime::Beside, flushed)
     });
 }
 
@@ -230,7 +230,7 @@ fn directions(rows: &mut Rows, transport: Transport, bytes: u64) {
         rows.push(Row {
             name: format!("{transport} ours, {way}"),
             against: vec![stock],
-            ..row(Stack::Ours, transport, Runtime::Dedicated, work)
+            ..row(Stack::Ours, transport, Runtime::Beside, work)
         });
     }
 }
@@ -264,7 +264,7 @@ fn latency(rows: &mut Rows, transport: Transport) {
 fn memory(rows: &mut Rows, transport: Transport) {
     let idle = rows.push(Row {
         name: format!("{transport} ours, idle"),
-        ..row(Stack::Ours, transport, Runtime::Dedicated, Work::Idle)
+        ..row(Stack::Ours, transport, Runtime::Beside, Work::Idle)
     });
     rows.push(Row {
         name: format!("{transport} ours, 1 GiB in frames of 8 MiB"),
@@ -272,7 +272,7 @@ fn memory(rows: &mut Rows, transport: Transport) {
         ..row(
             Stack::Ours,
             transport,
-            Runtime::Dedicated,
+            Runtime::Beside,
             transfer(1 << 30, 8 << 20, true),
         )
     });

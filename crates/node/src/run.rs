@@ -38,7 +38,7 @@ pub(crate) async fn execute(args: RunArgs) -> Result<(), CommandError> {
     let mut tasks = JoinSet::new();
     if !args.no_perf {
         let requests = client.accept(perf::PROTOCOL)?;
-        tasks.spawn(perf::serve(requests));
+        tasks.spawn_on(perf::serve(requests), client.runtime());
     }
     for address in args.dial {
         tasks.spawn(keep_connected(client.clone(), address, output.clone()));

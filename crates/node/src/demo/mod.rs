@@ -141,7 +141,13 @@ impl Demo {
 
     async fn talk(&self, edge: &Edge) -> Result<Traffic, CommandError> {
         let to = self.nodes[edge.to].client.peer_id();
-        traffic::run(&self.nodes[edge.from].client, to).await
+        let client = self.nodes[edge.from].client.clone();
+        let talking = traffic::run(client.clone(), to);
+        client
+            .runtime()
+            .spawn(talking)
+            .await
+            .map_err(CommandError::Task)?
     }
 
     fn check_traffic(&mut self, edge: usize, traffic: Traffic) {

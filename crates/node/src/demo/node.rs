@@ -58,7 +58,9 @@ impl Node {
         };
         output.print(&Line::started(name, &node.client, [&node.tcp, &node.quic]));
         let changed = node.changed.clone();
-        tokio::spawn(serve(name, events, changed, output.clone()));
+        node.client
+            .runtime()
+            .spawn(serve(name, events, changed, output.clone()));
         Ok(node)
     }
 

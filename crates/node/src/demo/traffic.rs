@@ -32,7 +32,7 @@ pub(super) struct Traffic {
 }
 
 /// The client's side: one stream of echoes, one of bulk.
-pub(super) async fn run(client: &NetworkClient, to: PeerId) -> Result<Traffic, CommandError> {
+pub(super) async fn run(client: NetworkClient, to: PeerId) -> Result<Traffic, CommandError> {
     let (echoed, echoes_equal) = echo(client.open_stream(to).await?).await.map_err(frames)?;
     let bulk_bytes = BULK_FRAMES * BULK_FRAME_BYTES as u64;
     let stream = client.open_stream(to).await?;

@@ -19,11 +19,14 @@ use crate::{
 };
 
 pub(crate) async fn execute(args: PerfArgs) -> Result<(), CommandError> {
-    let output = Output::new(args.json);
     let client = connectable().await?;
-    let measured = measure(&client, &args, &output).await;
+    let measuring = {
+        let (client, output) = (client.clone(), Output::new(args.json));
+        async move { measure(&client, &args, &output).await }
+    };
+    let measured = client.runtime().spawn(measuring).await;
     client.shutdown().await?;
-    measured
+    measured.map_err(CommandError::Task)?
 }
 
 async fn measure(
