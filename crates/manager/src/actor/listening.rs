@@ -10,6 +10,7 @@ impl Actor {
     pub(super) fn listen(&mut self, address: Multiaddr, reply: ListenReply) {
         match self.swarm.listen_on(address.clone()) {
             Ok(id) => {
+                self.listeners.insert(id);
                 self.listening.insert(id, (address, reply));
             }
             Err(error) => {
@@ -32,6 +33,7 @@ impl Actor {
         addresses: Vec<Multiaddr>,
         error: Option<std::io::Error>,
     ) {
+        self.listeners.remove(&listener);
         if let Some((address, reply)) = self.listening.remove(&listener) {
             let kind = error
                 .as_ref()

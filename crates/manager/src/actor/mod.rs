@@ -5,7 +5,10 @@ mod connections;
 mod dialling;
 mod listening;
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
 
 use calimero_network_primitives::{Multiaddr, NetworkConfig, PeerId};
 use calimero_network_stream::{self as stream, FrameStream, Inbound, Incoming};
@@ -43,6 +46,7 @@ pub(crate) struct Actor {
     dials: Dials<DialReply>,
     /// Who waits for what a peer says of itself.
     identifying: HashMap<PeerId, Vec<Reply<Option<Arc<PeerInfo>>>>>,
+    listeners: HashSet<ListenerId>,
     /// Listeners that have not reported an address yet, and who waits for it.
     listening: HashMap<ListenerId, (Multiaddr, ListenReply)>,
 }
@@ -74,6 +78,7 @@ impl Actor {
             connections: HashMap::new(),
             dials: Dials::default(),
             identifying: HashMap::new(),
+            listeners: HashSet::new(),
             listening: HashMap::new(),
         }
     }
@@ -253,14 +258,23 @@ impl Actor {
         for (_, (_, reply)) in pending {
             let _ = reply.send(Err(Stopped.into()));
         }
-        let deadline = tokio::time::sleep(self.config.handle.shutdown_timeout);
-        tokio::pin!(deadline);
+        for listener in self.listeners.drain() {
+            self.swarm.remove_listener(listener);
+        }
         for peer in self.swarm.connected_peers().copied().collect::<Vec<_>>() {
             let _ = self.swarm.disconnect_peer_id(peer);
         }
+        let deadline = tokio::time::sleep(self.config.handle.shutdown_timeout);
+        tokio::pin!(deadline);
         while !self.connections.is_empty() {
             tokio::select! {
-                event = self.swarm.select_next_some() => self.on_swarm_event(event),
+                event = self.swarm.select_next_some() => {
+                    // A handshake that was under way ends here too.
+                    if let SwarmEvent::ConnectionEstablished { connection_id, .. } = &event {
+                        self.swarm.close_connection(*connection_id);
+                    }
+                    self.on_swarm_event(event);
+                }
                 () = &mut deadline => {
                     tracing::debug!(left = self.connections.len(), "connections cut at the deadline");
                     break;
