@@ -47,7 +47,7 @@ fn unknown_keys_are_refused_with_their_path() {
             "connections.ping.interval",
         ),
         ("[streams]\nmax = 1", "streams.max"),
-        ("[handle]\n\"\" = 1", "handle."),
+        ("[handle]\n\"\" = 1", "handle.\"\""),
     ] {
         match refused(toml) {
             ConfigError::Parse { key, reason } => {
@@ -329,4 +329,18 @@ fn the_message_begins_with_the_key() {
     assert_eq!(message, "handle.event_queue: must be above 0");
     let message = refused("a").to_string();
     assert!(message.starts_with("line 1: "), "{message}");
+}
+
+#[test]
+fn keys_that_are_not_bare_are_quoted() {
+    for (toml, key) in [
+        ("'' = 9", "\"\""),
+        ("'a.b' = 1", "\"a.b\""),
+        ("[transport]\n'no such' = 1", "transport.\"no such\""),
+    ] {
+        match NetworkConfig::from_toml(toml) {
+            Err(ConfigError::Parse { key: said, .. }) => assert_eq!(said, key, "{toml}"),
+            other => panic!("{toml}: {other:?}"),
+        }
+    }
 }

@@ -21,6 +21,7 @@ use std::{
 
 use multiaddr::{Multiaddr, Protocol};
 use serde::{Deserialize, Serialize};
+use serde_path_to_error::{Path, Segment};
 
 pub use self::{
     connections::{ConnectionsConfig, PingConfig},
@@ -167,7 +168,7 @@ impl NetworkConfig {
             })?;
         let config: Self =
             serde_path_to_error::deserialize(document).map_err(|error| ConfigError::Parse {
-                key: error.path().to_string(),
+                key: key_of(error.path()),
                 reason: error.inner().message().to_owned(),
             })?;
         config.validate()?;
@@ -240,6 +241,35 @@ impl NetworkConfig {
             }
         }
     }
+}
+
+/// A path as TOML would write it: keys that are not bare are quoted, so that an empty one, or one
+/// with a dot in it, shows as what it is.
+fn key_of(path: &Path) -> String {
+    let bare = |key: &str| {
+        let is_bare = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
+        !key.is_empty() && key.chars().all(is_bare)
+    };
+    let mut text = String::new();
+    for segment in path {
+        let key = match segment {
+            Segment::Seq { index } => {
+                text.push_str(&format!("[{index}]"));
+                continue;
+            }
+            Segment::Map { key } | Segment::Enum { variant: key } => key.as_str(),
+            Segment::Unknown => "?",
+        };
+        if !text.is_empty() {
+            text.push('.');
+        }
+        if bare(key) {
+            text.push_str(key);
+        } else {
+            text.push_str(&format!("{key:?}"));
+        }
+    }
+    text
 }
 
 /// The line of the byte at `offset`, counted from 1.
