@@ -128,7 +128,12 @@ impl Actor {
             }
             Command::Listen { address, reply } => self.listen(address, reply),
             Command::StopListening { id, reply } => {
-                let _ = reply.send(self.swarm.remove_listener(id));
+                // The transport knows a listener until its end is reported.
+                let stood = self.listeners.remove(&id);
+                if stood {
+                    self.swarm.remove_listener(id);
+                }
+                let _ = reply.send(stood);
             }
             Command::Block {
                 peer,
