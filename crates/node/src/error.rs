@@ -63,6 +63,8 @@ pub(crate) enum CommandError {
         received: u64,
         expected: u64,
     },
+    #[error("interrupted again before the peers were told")]
+    Interrupted,
     #[error("{failed} of {checks} checks failed")]
     Checks { failed: usize, checks: usize },
 }

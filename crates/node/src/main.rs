@@ -8,6 +8,7 @@ mod output;
 mod perf;
 mod probe;
 mod run;
+mod signals;
 mod text;
 
 use std::process::ExitCode;

@@ -156,6 +156,21 @@ fn a_node_stops_gracefully_and_its_peers_hear_of_it() {
     }
 }
 
+/// As early as a signal can be sent by somebody who reads what the node prints.
+#[cfg(unix)]
+#[test]
+fn no_signal_falls_between() {
+    for signal in ["-INT", "-TERM"] {
+        for line in ["started", "listening"] {
+            let mut node = Process::node(&[]);
+            node.event(line);
+            let status = node.end_by(signal);
+            assert!(status.success(), "{signal} at {line}: {status}");
+            node.event("stopped");
+        }
+    }
+}
+
 #[cfg(unix)]
 #[test]
 fn a_lost_peer_is_dialled_again() {

@@ -10,7 +10,7 @@ use calimero_network::{
 use tokio::{sync::Notify, task::JoinSet};
 
 use self::lines::Line;
-use crate::{cli::RunArgs, error::CommandError, identity, output::Output, perf};
+use crate::{cli::RunArgs, error::CommandError, identity, output::Output, perf, signals::Signals};
 
 /// Pauses before a lost address is dialled again; the last one repeats.
 const REDIAL_PAUSES: [Duration; 5] = [
@@ -32,7 +32,7 @@ pub(crate) async fn execute(args: RunArgs) -> Result<(), CommandError> {
         config.listen = args.listen;
     }
     // Asked for before anything runs, so that no signal falls between.
-    let mut terminate = terminate_signal().map_err(CommandError::Runtime)?;
+    let mut signals = Signals::listen().map_err(CommandError::Runtime)?;
     let (client, mut events) = NetworkManager::start(identity, config).await?;
     output.print(&Line::Started {
         peer: client.peer_id().to_base58(),
@@ -60,12 +60,15 @@ pub(crate) async fn execute(args: RunArgs) -> Result<(), CommandError> {
                 }
                 None => break,
             },
-            _ = tokio::signal::ctrl_c() => break,
-            () = terminate.recv() => break,
+            () = signals.next() => break,
         }
     }
     tasks.shutdown().await;
-    client.shutdown().await?;
+    // Whoever asks twice does not want to wait for the peers.
+    tokio::select! {
+        stopped = client.shutdown() => stopped?,
+        () = signals.next() => return Err(CommandError::Interrupted),
+    }
     output.print(&Line::Stopped {});
     Ok(())
 }
@@ -133,39 +136,6 @@ async fn until_lost(client: &NetworkClient, peer: PeerId, lost: &Notify) {
         }
         next.await;
     }
-}
-
-#[cfg(unix)]
-struct Terminate(tokio::signal::unix::Signal);
-
-#[cfg(unix)]
-impl Terminate {
-    async fn recv(&mut self) {
-        if self.0.recv().await.is_none() {
-            std::future::pending().await
-        }
-    }
-}
-
-#[cfg(unix)]
-fn terminate_signal() -> std::io::Result<Terminate> {
-    use tokio::signal::unix::{SignalKind, signal};
-    signal(SignalKind::terminate()).map(Terminate)
-}
-
-#[cfg(not(unix))]
-struct Terminate;
-
-#[cfg(not(unix))]
-impl Terminate {
-    async fn recv(&mut self) {
-        std::future::pending().await
-    }
-}
-
-#[cfg(not(unix))]
-fn terminate_signal() -> std::io::Result<Terminate> {
-    Ok(Terminate)
 }
 
 #[cfg(test)]
