@@ -40,5 +40,10 @@
 //! `libp2p` (default): the behaviours. Without it the crate is the pure machines alone.
 
 pub mod cache;
+#[cfg(feature = "libp2p")]
+pub mod behaviour;
 pub mod liveness;
 pub mod machine;
+
+#[cfg(feature = "libp2p")]
+pub use self::behaviour::{Behaviour, Event, Status};
