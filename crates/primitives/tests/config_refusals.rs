@@ -49,6 +49,12 @@ fn unknown_keys_are_refused_with_their_path() {
         ("[streams]\nmax = 1", "streams.max"),
         ("[discovery]\nboots = []", "discovery.boots"),
         ("[discovery.relay]\nslots = 1", "discovery.relay.slots"),
+        ("[server]\nboot = true", "server.boot"),
+        ("[server.relay]\nslots = 1", "server.relay.slots"),
+        (
+            "[server.relay]\ncircuit_rate_per_ip = { burst = 1, interval_ms = 1, x = 1 }",
+            "server.relay.circuit_rate_per_ip.x",
+        ),
         ("[handle]\n\"\" = 1", "handle.\"\""),
     ] {
         match refused(toml) {
@@ -103,6 +109,12 @@ fn wrong_types_are_refused_with_their_path() {
         (
             "discovery.redial.steps_ms = [0, 1]",
             "discovery.redial.steps_ms",
+        ),
+        ("server.rendezvous = [true]", "server.rendezvous"),
+        ("server.relay.enabled = 1", "server.relay.enabled"),
+        (
+            "server.relay.circuit_rate_per_peer = [1, 2]",
+            "server.relay.circuit_rate_per_peer",
         ),
         ("handle = [1, 2, 3]", "handle"),
     ] {
@@ -388,5 +400,93 @@ fn keys_that_are_not_bare_are_quoted() {
             Err(ConfigError::Parse { key: said, .. }) => assert_eq!(said, key, "{toml}"),
             other => panic!("{toml}: {other:?}"),
         }
+    }
+}
+
+#[test]
+fn a_server_that_cannot_hold_is_refused() {
+    for (toml, key) in [
+        (
+            "rendezvous.max_registrations = 0",
+            "rendezvous.max_registrations",
+        ),
+        (
+            "rendezvous.max_registrations = 1048577",
+            "rendezvous.max_registrations",
+        ),
+        (
+            "rendezvous.max_registrations = 63",
+            "rendezvous.max_registrations_per_peer",
+        ),
+        (
+            "rendezvous.max_registrations_per_namespace = 0",
+            "rendezvous.max_registrations_per_namespace",
+        ),
+        ("rendezvous.max_bytes = 5119", "rendezvous.max_bytes"),
+        (
+            "rendezvous.max_record_bytes = 255",
+            "rendezvous.max_record_bytes",
+        ),
+        (
+            "rendezvous.max_record_bytes = 65537",
+            "rendezvous.max_record_bytes",
+        ),
+        ("rendezvous.max_answer = 0", "rendezvous.max_answer"),
+        (
+            "rendezvous.max_answer_bytes = 5119",
+            "rendezvous.max_answer_bytes",
+        ),
+        (
+            "rendezvous.max_answer_bytes = 1048576",
+            "rendezvous.max_answer_bytes",
+        ),
+        ("rendezvous.min_ttl_ms = 999", "rendezvous.min_ttl_ms"),
+        ("rendezvous.max_ttl_ms = 7199999", "rendezvous.min_ttl_ms"),
+        (
+            "rendezvous.max_requests_per_connection = 0",
+            "rendezvous.max_requests_per_connection",
+        ),
+        (
+            "rendezvous.max_requests = 99",
+            "rendezvous.max_requests_per_connection",
+        ),
+        ("rendezvous.request_burst = 0", "rendezvous.request_burst"),
+        (
+            "rendezvous.requests_per_second = 1000001",
+            "rendezvous.requests_per_second",
+        ),
+        (
+            "rendezvous.request_timeout_ms = 0",
+            "rendezvous.request_timeout_ms",
+        ),
+        ("relay.max_reservations = 0", "relay.max_reservations"),
+        (
+            "relay.max_reservations_per_peer = 0",
+            "relay.max_reservations_per_peer",
+        ),
+        (
+            "relay.reservation_duration_ms = 999",
+            "relay.reservation_duration_ms",
+        ),
+        ("relay.max_circuits = 0", "relay.max_circuits"),
+        (
+            "relay.max_circuits_per_peer = 0",
+            "relay.max_circuits_per_peer",
+        ),
+        (
+            "relay.max_circuit_duration_ms = 31536000001",
+            "relay.max_circuit_duration_ms",
+        ),
+        ("relay.max_circuit_bytes = 0", "relay.max_circuit_bytes"),
+        (
+            "relay.reservation_rate_per_peer = { burst = 0, interval_ms = 1 }",
+            "relay.reservation_rate_per_peer.burst",
+        ),
+        (
+            "relay.circuit_rate_per_ip = { burst = 1, interval_ms = 0 }",
+            "relay.circuit_rate_per_ip.interval_ms",
+        ),
+    ] {
+        contradicts(&format!("[server]\n{toml}"), &format!("server.{key}"));
     }
 }

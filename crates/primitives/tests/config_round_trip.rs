@@ -10,8 +10,9 @@ use std::{net::Ipv4Addr, time::Duration};
 use calimero_network_primitives::{
     ConfigError, Keypair, Multiaddr, NetworkConfig, PeerId,
     config::{
-        ConnectionsConfig, DiscoveryConfig, HandleConfig, PingConfig, QuicConfig, RuntimeKind,
-        Security, StreamsConfig, TcpConfig, TransportConfig, YamuxConfig,
+        ConnectionsConfig, DiscoveryConfig, HandleConfig, PingConfig, QuicConfig, RateConfig,
+        RelayServerConfig, RendezvousServerConfig, RuntimeKind, Security, ServerConfig,
+        StreamsConfig, TcpConfig, TransportConfig, YamuxConfig,
     },
     limits::{KIB, MAX_CONFIGURED_DURATION, MAX_CONFIGURED_QUEUE, MAX_FRAME_PAYLOAD_BYTES, MIB},
     multiaddr::Protocol,
@@ -50,6 +51,9 @@ fn every_key_is_written() {
         "boot",
         "steps_ms",
         "reservations",
+        "max_registrations_per_namespace",
+        "max_circuit_bytes",
+        "burst",
     ] {
         assert!(
             toml.contains(&format!("\n{key} = ")) || toml.starts_with(key),
@@ -235,6 +239,69 @@ fn discovery() -> impl Strategy<Value = DiscoveryConfig> {
     )
 }
 
+fn rendezvous_server() -> impl Strategy<Value = RendezvousServerConfig> {
+    let counts = [queue(), queue(), queue(), queue(), queue(), queue()];
+    let bytes = (256_usize..=64 * KIB, 0_usize..KIB, 0_usize..1 << 30);
+    let rates = [1_u32..1_000_000, 1_u32..1_000_000];
+    // Whole seconds, the shorter life first.
+    let lives = [1_u64..1 << 20, 0_u64..1 << 20];
+    (any::<bool>(), counts, bytes, rates, lives, duration()).prop_map(
+        |(enabled, [one, other, per_namespace, answer, three, four], bytes, rates, lives, wait)| {
+            let (record, more, all) = bytes;
+            changed(|config: &mut RendezvousServerConfig| {
+                config.enabled = enabled;
+                config.max_registrations = one.max(other);
+                config.max_registrations_per_peer = one.min(other);
+                config.max_registrations_per_namespace = per_namespace;
+                config.max_bytes = record + KIB + all;
+                config.max_record_bytes = record;
+                config.max_answer = answer;
+                config.max_answer_bytes = record + KIB + more;
+                config.min_ttl = Duration::from_secs(lives[0]);
+                config.max_ttl = Duration::from_secs(lives[0] + lives[1]);
+                config.max_requests_per_connection = three.min(four);
+                config.max_requests = three.max(four);
+                config.request_burst = rates[0];
+                config.requests_per_second = rates[1];
+                config.request_timeout = wait;
+            })
+        },
+    )
+}
+
+fn rate() -> impl Strategy<Value = RateConfig> {
+    (1_u32.., duration()).prop_map(|(burst, interval)| RateConfig { burst, interval })
+}
+
+fn relay_server() -> impl Strategy<Value = RelayServerConfig> {
+    let counts = [queue(), queue(), queue(), queue()];
+    let lives = [1_u64..1 << 24, 1_u64..1 << 24];
+    let rates = [rate(), rate(), rate(), rate()];
+    (any::<bool>(), counts, lives, 1_u64..1 << 62, rates).prop_map(
+        |(enabled, counts, lives, bytes, rates)| {
+            changed(|config: &mut RelayServerConfig| {
+                config.enabled = enabled;
+                config.max_reservations = counts[0];
+                config.max_reservations_per_peer = counts[1];
+                config.reservation_duration = Duration::from_secs(lives[0]);
+                config.max_circuits = counts[2];
+                config.max_circuits_per_peer = counts[3];
+                config.max_circuit_duration = Duration::from_secs(lives[1]);
+                config.max_circuit_bytes = bytes;
+                config.reservation_rate_per_peer = rates[0];
+                config.reservation_rate_per_ip = rates[1];
+                config.circuit_rate_per_peer = rates[2];
+                config.circuit_rate_per_ip = rates[3];
+            })
+        },
+    )
+}
+
+fn server() -> impl Strategy<Value = ServerConfig> {
+    (rendezvous_server(), relay_server())
+        .prop_map(|(rendezvous, relay)| ServerConfig { rendezvous, relay })
+}
+
 fn handle() -> impl Strategy<Value = HandleConfig> {
     let runtime = prop_oneof![Just(RuntimeKind::Dedicated), Just(RuntimeKind::Shared)];
     (queue(), queue(), runtime, duration()).prop_map(|(commands, events, runtime, shutdown)| {
@@ -262,10 +329,20 @@ fn config() -> impl Strategy<Value = NetworkConfig> {
         connections(),
         streams(),
         discovery(),
+        server(),
         handle(),
     )
         .prop_map(
-            |(listen, agent, transport, connections, mut streams, mut discovery, handle)| {
+            |(
+                listen,
+                agent,
+                transport,
+                connections,
+                mut streams,
+                mut discovery,
+                server,
+                handle,
+            )| {
                 discovery.book.max_peers = connections.max_established + 1;
                 // Both ways together fit into what Yamux allows.
                 let most = (transport.yamux.max_streams / 2).max(1);
@@ -278,6 +355,7 @@ fn config() -> impl Strategy<Value = NetworkConfig> {
                     config.connections = connections;
                     config.streams = streams;
                     config.discovery = discovery;
+                    config.server = server;
                     config.handle = handle;
                 })
             },

@@ -9,6 +9,7 @@ mod duration;
 mod handle;
 mod peers;
 mod pubsub;
+mod server;
 mod specialized;
 mod streams;
 mod table;
@@ -33,6 +34,7 @@ pub use self::{
     pubsub::{
         GossipMemoryConfig, GossipPeersConfig, KeepConfig, MeshConfig, PubsubConfig, RepairConfig,
     },
+    server::{RateConfig, RelayServerConfig, RendezvousServerConfig, ServerConfig},
     specialized::SpecializedConfig,
     streams::StreamsConfig,
     transport::{QuicConfig, Security, TcpConfig, TransportConfig, YamuxConfig},
@@ -129,6 +131,9 @@ pub struct NetworkConfig {
     /// Finding peers and keeping them.
     #[serde(deserialize_with = "table::deserialize")]
     pub discovery: DiscoveryConfig,
+    /// What is served to others: meeting points and relayed circuits.
+    #[serde(deserialize_with = "table::deserialize")]
+    pub server: ServerConfig,
     /// Queues between the manager and its users, and its end.
     #[serde(deserialize_with = "table::deserialize")]
     pub handle: HandleConfig,
@@ -151,6 +156,7 @@ impl Default for NetworkConfig {
             connections: ConnectionsConfig::default(),
             streams: StreamsConfig::default(),
             discovery: DiscoveryConfig::default(),
+            server: ServerConfig::default(),
             handle: HandleConfig::default(),
         }
     }
@@ -226,6 +232,7 @@ impl NetworkConfig {
                 "must exceed connections.max_established: connected peers are never forgotten",
             )
         })?;
+        self.server.validate("server.")?;
         self.handle.validate("handle.")
     }
 
