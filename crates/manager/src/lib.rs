@@ -67,6 +67,6 @@ pub use self::{
     client::NetworkClient,
     error::{AddressFailure, Denial, DialError, ListenError, StartError, Stopped},
     event::{CloseReason, Events, NetworkEvent},
-    manager::NetworkManager,
+    manager::{Builder, NetworkManager},
     status::{Connection, Direction, Path, PeerInfo, Status},
 };

@@ -37,7 +37,7 @@ impl NetworkManager {
         identity: Keypair,
         config: NetworkConfig,
     ) -> Result<(NetworkClient, Events), StartError> {
-        Self::start_with(identity, config, transport::build).await
+        Self::builder(identity, config).start().await
     }
 
     /// Starts a node whose only transport is libp2p's in-memory one, for tests of programs: same
@@ -50,14 +50,59 @@ impl NetworkManager {
         identity: Keypair,
         config: NetworkConfig,
     ) -> Result<(NetworkClient, Events), StartError> {
-        Self::start_with(identity, config, transport::build_memory).await
+        Self::builder(identity, config).in_memory().start().await
     }
 
-    async fn start_with(
-        identity: Keypair,
-        config: NetworkConfig,
-        build: BuildTransport,
-    ) -> Result<(NetworkClient, Events), StartError> {
+    /// A start with more than an identity and a configuration: where peers are remembered over a
+    /// restart, another transport.
+    #[must_use]
+    pub fn builder(identity: Keypair, config: NetworkConfig) -> Builder {
+        Builder::new(identity, config)
+    }
+}
+
+/// What a manager is started with beside its identity and configuration.
+#[derive(Debug)]
+pub struct Builder {
+    identity: Keypair,
+    config: NetworkConfig,
+    in_memory: bool,
+}
+
+impl Builder {
+    fn new(identity: Keypair, config: NetworkConfig) -> Self {
+        Self {
+            identity,
+            config,
+            in_memory: false,
+        }
+    }
+
+    /// Uses libp2p's in-memory transport alone, for tests of programs: same handshakes and
+    /// multiplexer, addresses `/memory/<number>`.
+    #[must_use]
+    pub fn in_memory(mut self) -> Self {
+        self.in_memory = true;
+        self
+    }
+
+    /// Checks the configuration, builds the transports, listens on every configured address, and
+    /// runs.
+    ///
+    /// # Errors
+    ///
+    /// [`StartError`]; nothing keeps running then.
+    pub async fn start(self) -> Result<(NetworkClient, Events), StartError> {
+        let Self {
+            identity,
+            config,
+            in_memory,
+        } = self;
+        let build = if in_memory {
+            transport::build_memory
+        } else {
+            transport::build
+        };
         config.validate()?;
         transport::warm_up();
         let config = Arc::new(config);

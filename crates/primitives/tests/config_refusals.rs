@@ -47,6 +47,8 @@ fn unknown_keys_are_refused_with_their_path() {
             "connections.ping.interval",
         ),
         ("[streams]\nmax = 1", "streams.max"),
+        ("[discovery]\nboots = []", "discovery.boots"),
+        ("[discovery.relay]\nslots = 1", "discovery.relay.slots"),
         ("[handle]\n\"\" = 1", "handle.\"\""),
     ] {
         match refused(toml) {
@@ -95,6 +97,13 @@ fn wrong_types_are_refused_with_their_path() {
         ("connections.ping = [15000, 20000, 3]", "connections.ping"),
         ("[[transport.tcp]]\nenabled = true", "transport.tcp"),
         ("streams = [1, 2, 3]", "streams"),
+        ("discovery = []", "discovery"),
+        ("discovery.boot = ['boot.example']", "discovery.boot[0]"),
+        ("discovery.book = [4, 4096]", "discovery.book"),
+        (
+            "discovery.redial.steps_ms = [0, 1]",
+            "discovery.redial.steps_ms",
+        ),
         ("handle = [1, 2, 3]", "handle"),
     ] {
         match refused(toml) {
@@ -173,6 +182,29 @@ fn nothing_may_be_zero_that_bounds_or_times() {
                 "read_buffer_bytes",
             ],
         ),
+        ("discovery", &["tick_ms"]),
+        (
+            "discovery.book",
+            &[
+                "max_addresses_per_peer",
+                "max_peers",
+                "max_age_ms",
+                "max_dial_failures",
+            ],
+        ),
+        (
+            "discovery.dials",
+            &[
+                "max_in_flight",
+                "max_queued",
+                "timeout_ms",
+                "members_target",
+            ],
+        ),
+        (
+            "discovery.rendezvous",
+            &["ttl_ms", "interval_ms", "max_overlays"],
+        ),
         (
             "handle",
             &["command_queue", "event_queue", "shutdown_timeout_ms"],
@@ -209,6 +241,8 @@ fn nothing_may_be_so_large_that_a_clock_or_an_allocator_fails() {
         "streams.max_frame_bytes",
         "streams.read_buffer_bytes",
         "streams.write_buffer_bytes",
+        "discovery.tick_ms",
+        "discovery.relay.timeout_ms",
         "handle.command_queue",
         "handle.event_queue",
         "handle.shutdown_timeout_ms",
@@ -280,6 +314,18 @@ fn contradictions_are_refused_by_key() {
         (
             "streams.max_frame_bytes = 8388609",
             "streams.max_frame_bytes",
+        ),
+        (
+            "discovery.boot = ['/ip4/192.0.2.1/tcp/2428']",
+            "discovery.boot",
+        ),
+        (
+            "discovery.redial.steps_ms = [0, 5, 4, 6, 7]",
+            "discovery.redial.steps_ms",
+        ),
+        (
+            "connections.max_established = 4096",
+            "discovery.book.max_peers",
         ),
         ("transport.quic.enabled = false", "listen[1]"),
         ("transport.tcp.enabled = false", "listen[0]"),

@@ -10,8 +10,8 @@ use std::{net::Ipv4Addr, time::Duration};
 use calimero_network_primitives::{
     ConfigError, Keypair, Multiaddr, NetworkConfig, PeerId,
     config::{
-        ConnectionsConfig, HandleConfig, PingConfig, QuicConfig, RuntimeKind, Security,
-        StreamsConfig, TcpConfig, TransportConfig, YamuxConfig,
+        ConnectionsConfig, DiscoveryConfig, HandleConfig, PingConfig, QuicConfig, RuntimeKind,
+        Security, StreamsConfig, TcpConfig, TransportConfig, YamuxConfig,
     },
     limits::{KIB, MAX_CONFIGURED_DURATION, MAX_CONFIGURED_QUEUE, MAX_FRAME_PAYLOAD_BYTES, MIB},
     multiaddr::Protocol,
@@ -47,6 +47,9 @@ fn every_key_is_written() {
         "max_failures",
         "open_timeout_ms",
         "shutdown_timeout_ms",
+        "boot",
+        "steps_ms",
+        "reservations",
     ] {
         assert!(
             toml.contains(&format!("\n{key} = ")) || toml.starts_with(key),
@@ -159,7 +162,8 @@ fn ping() -> impl Strategy<Value = PingConfig> {
 }
 
 fn connections() -> impl Strategy<Value = ConnectionsConfig> {
-    let counts = [1_u32.., 1_u32.., 1_u32..];
+    // Whoever keeps more connections remembers more peers, and there are only so many numbers.
+    let counts = [1_u32..u32::MAX, 1_u32..u32::MAX, 1_u32..u32::MAX];
     let times = [duration(), duration(), duration()];
     (counts, any::<u32>(), times, ping(), 0_u8..4).prop_map(
         |([inbound, outbound, per_peer], more, [dial, listen, idle], ping, peers)| {
@@ -167,7 +171,7 @@ fn connections() -> impl Strategy<Value = ConnectionsConfig> {
                 config.max_pending_inbound = inbound;
                 config.max_pending_outbound = outbound;
                 config.max_per_peer = per_peer;
-                config.max_established = per_peer.saturating_add(more);
+                config.max_established = per_peer.saturating_add(more).min(u32::MAX - 1);
                 config.dial_timeout = dial;
                 config.listen_timeout = listen;
                 config.idle_timeout = idle;
@@ -200,6 +204,37 @@ fn streams() -> impl Strategy<Value = StreamsConfig> {
     )
 }
 
+fn discovery() -> impl Strategy<Value = DiscoveryConfig> {
+    let boot = prop::collection::vec((any::<u32>(), any::<u16>(), any::<u8>()), 0..4);
+    let steps = prop::array::uniform5(0_u64..1 << 31).prop_map(|mut steps| {
+        steps.sort_unstable();
+        steps.map(Duration::from_millis)
+    });
+    let switches = any::<[bool; 2]>();
+    let waits = [1_u64..1 << 31, 1_u64..1 << 31];
+    let counts = [0_u32..1 << 20, 1_u32..1 << 20];
+    (boot, switches, "[a-z/]{0,255}", waits, steps, counts).prop_map(
+        |(boot, [local, mdns], namespace, [tick, ttl], steps, [reservations, per_peer])| {
+            let boot = boot.into_iter().map(|(ip, port, seed)| {
+                Multiaddr::from(Ipv4Addr::from(ip))
+                    .with(Protocol::Tcp(port))
+                    .with(Protocol::P2p(peer(seed)))
+            });
+            changed(|config: &mut DiscoveryConfig| {
+                config.boot = boot.collect();
+                config.local_network = local;
+                config.mdns = mdns;
+                config.global_namespace = namespace;
+                config.tick = Duration::from_millis(tick);
+                config.rendezvous.ttl = Duration::from_millis(ttl);
+                config.redial.steps = steps;
+                config.relay.reservations = reservations;
+                config.book.max_addresses_per_peer = per_peer;
+            })
+        },
+    )
+}
+
 fn handle() -> impl Strategy<Value = HandleConfig> {
     let runtime = prop_oneof![Just(RuntimeKind::Dedicated), Just(RuntimeKind::Shared)];
     (queue(), queue(), runtime, duration()).prop_map(|(commands, events, runtime, shutdown)| {
@@ -226,20 +261,23 @@ fn config() -> impl Strategy<Value = NetworkConfig> {
         transport(),
         connections(),
         streams(),
+        discovery(),
         handle(),
     )
         .prop_map(
-            |(listen, agent_version, transport, connections, mut streams, handle)| {
+            |(listen, agent, transport, connections, mut streams, mut discovery, handle)| {
+                discovery.book.max_peers = connections.max_established + 1;
                 // Both ways together fit into what Yamux allows.
                 let most = (transport.yamux.max_streams / 2).max(1);
                 streams.max_inbound_per_peer = streams.max_inbound_per_peer.min(most);
                 streams.max_outbound_per_connection = streams.max_outbound_per_connection.min(most);
                 changed(|config: &mut NetworkConfig| {
                     config.listen = listen;
-                    config.agent_version = agent_version;
+                    config.agent_version = agent;
                     config.transport = transport;
                     config.connections = connections;
                     config.streams = streams;
+                    config.discovery = discovery;
                     config.handle = handle;
                 })
             },

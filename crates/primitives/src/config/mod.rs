@@ -126,6 +126,9 @@ pub struct NetworkConfig {
     /// Streams and frames.
     #[serde(deserialize_with = "table::deserialize")]
     pub streams: StreamsConfig,
+    /// Finding peers and keeping them.
+    #[serde(deserialize_with = "table::deserialize")]
+    pub discovery: DiscoveryConfig,
     /// Queues between the manager and its users, and its end.
     #[serde(deserialize_with = "table::deserialize")]
     pub handle: HandleConfig,
@@ -147,6 +150,7 @@ impl Default for NetworkConfig {
             transport: TransportConfig::default(),
             connections: ConnectionsConfig::default(),
             streams: StreamsConfig::default(),
+            discovery: DiscoveryConfig::default(),
             handle: HandleConfig::default(),
         }
     }
@@ -212,6 +216,14 @@ impl NetworkConfig {
                 "streams.max_inbound_per_peer".to_owned(),
                 "must not exceed transport.yamux.max_streams together with \
                  streams.max_outbound_per_connection: Yamux ends the connection there",
+            )
+        })?;
+        self.discovery.validate_under("discovery.")?;
+        let room = self.discovery.book.max_peers > self.connections.max_established;
+        check(room, || {
+            (
+                "discovery.book.max_peers".to_owned(),
+                "must exceed connections.max_established: connected peers are never forgotten",
             )
         })?;
         self.handle.validate("handle.")
