@@ -10,8 +10,9 @@ use std::{net::Ipv4Addr, time::Duration};
 use calimero_network_primitives::{
     ConfigError, Keypair, Multiaddr, NetworkConfig, PeerId,
     config::{
-        ConnectionsConfig, HandleConfig, PingConfig, QuicConfig, RuntimeKind, Security,
-        StreamsConfig, TcpConfig, TransportConfig, YamuxConfig,
+        ConnectionsConfig, HandleConfig, MeshConfig, PingConfig, PubsubConfig, QuicConfig,
+        RuntimeKind, Security, SpecializedConfig, StreamsConfig, TcpConfig, TransportConfig,
+        YamuxConfig,
     },
     limits::{KIB, MAX_CONFIGURED_DURATION, MAX_CONFIGURED_QUEUE, MAX_FRAME_PAYLOAD_BYTES, MIB},
     multiaddr::Protocol,
@@ -46,6 +47,10 @@ fn every_key_is_written() {
         "block",
         "max_failures",
         "open_timeout_ms",
+        "heartbeat_ms",
+        "replayed_ids",
+        "answer_timeout_ms",
+        "event_queue_bytes",
         "shutdown_timeout_ms",
     ] {
         assert!(
@@ -212,6 +217,39 @@ fn handle() -> impl Strategy<Value = HandleConfig> {
     })
 }
 
+fn pubsub() -> impl Strategy<Value = PubsubConfig> {
+    let mesh = prop_oneof![Just(MeshConfig::small()), Just(MeshConfig::large())];
+    let heartbeat = (1..=5_000_u64).prop_map(Duration::from_millis);
+    (mesh, heartbeat, 1..=MIB, 1..=2048_usize, duration()).prop_map(
+        |(mesh, heartbeat, message, topics, ids)| {
+            changed(|config: &mut PubsubConfig| {
+                config.mesh = MeshConfig { heartbeat, ..mesh };
+                config.max_message_bytes = message;
+                config.max_topics = topics;
+                config.memory.ids = ids;
+            })
+        },
+    )
+}
+
+fn specialized() -> impl Strategy<Value = SpecializedConfig> {
+    let queues = [queue(), queue(), queue(), queue()];
+    (queues, 128..=MIB, [duration(), duration(), duration()]).prop_map(
+        |([one, other, connection, all], message, [request, receive, answer])| {
+            changed(|config: &mut SpecializedConfig| {
+                config.max_inbound_per_connection = one.min(other);
+                config.max_inbound = one.max(other);
+                config.max_outbound_per_connection = connection;
+                config.max_outbound = all;
+                config.max_message_bytes = message;
+                config.request_timeout = request;
+                config.receive_timeout = receive;
+                config.answer_timeout = answer;
+            })
+        },
+    )
+}
+
 fn listen() -> impl Strategy<Value = Vec<Multiaddr>> {
     let addr = (any::<u32>(), any::<u16>())
         .prop_map(|(ip, port)| Multiaddr::from(Ipv4Addr::from(ip)).with(Protocol::Tcp(port)));
@@ -226,10 +264,11 @@ fn config() -> impl Strategy<Value = NetworkConfig> {
         transport(),
         connections(),
         streams(),
+        (pubsub(), specialized()),
         handle(),
     )
         .prop_map(
-            |(listen, agent_version, transport, connections, mut streams, handle)| {
+            |(listen, agent_version, transport, connections, mut streams, gossip, handle)| {
                 // Both ways together fit into what Yamux allows.
                 let most = (transport.yamux.max_streams / 2).max(1);
                 streams.max_inbound_per_peer = streams.max_inbound_per_peer.min(most);
@@ -240,6 +279,7 @@ fn config() -> impl Strategy<Value = NetworkConfig> {
                     config.transport = transport;
                     config.connections = connections;
                     config.streams = streams;
+                    (config.pubsub, config.specialized) = gossip;
                     config.handle = handle;
                 })
             },
@@ -261,7 +301,7 @@ proptest! {
 
     /// Texts that look like configurations: what is accepted is valid and survives.
     #[test]
-    fn what_is_accepted_is_valid(toml in "((listen|transport|streams|connections|handle|\\[transport\\.quic\\]|\\[streams\\]|max_streams|keep_alive_ms|dial_timeout_ms|x|\\.|=|=|\n|\n|0|7|true|\"|\\[|\\]){1,2} ?){0,9}") {
+    fn what_is_accepted_is_valid(toml in "((listen|transport|streams|pubsub|specialized|connections|handle|\\[transport\\.quic\\]|\\[streams\\]|max_streams|keep_alive_ms|dial_timeout_ms|x|\\.|=|=|\n|\n|0|7|true|\"|\\[|\\]){1,2} ?){0,9}") {
         if let Ok(config) = NetworkConfig::from_toml(&toml) {
             prop_assert_eq!(config.validate(), Ok(()));
             let again = config.to_toml().unwrap();

@@ -126,6 +126,12 @@ pub struct NetworkConfig {
     /// Streams and frames.
     #[serde(deserialize_with = "table::deserialize")]
     pub streams: StreamsConfig,
+    /// Topics: meshes, memory, what peers may do.
+    #[serde(deserialize_with = "table::deserialize")]
+    pub pubsub: PubsubConfig,
+    /// Specialized node invites.
+    #[serde(deserialize_with = "table::deserialize")]
+    pub specialized: SpecializedConfig,
     /// Queues between the manager and its users, and its end.
     #[serde(deserialize_with = "table::deserialize")]
     pub handle: HandleConfig,
@@ -147,6 +153,8 @@ impl Default for NetworkConfig {
             transport: TransportConfig::default(),
             connections: ConnectionsConfig::default(),
             streams: StreamsConfig::default(),
+            pubsub: PubsubConfig::default(),
+            specialized: SpecializedConfig::default(),
             handle: HandleConfig::default(),
         }
     }
@@ -214,7 +222,16 @@ impl NetworkConfig {
                  streams.max_outbound_per_connection: Yamux ends the connection there",
             )
         })?;
-        self.handle.validate("handle.")
+        self.pubsub.validate("pubsub.")?;
+        self.specialized.validate("specialized.")?;
+        self.handle.validate("handle.")?;
+        let holds_one = self.handle.event_queue_bytes >= self.pubsub.max_message_bytes;
+        check(holds_one, || {
+            (
+                "handle.event_queue_bytes".to_owned(),
+                "must be at least pubsub.max_message_bytes",
+            )
+        })
     }
 
     /// Why `addr` cannot be listened on with these transports, if it cannot.
