@@ -134,6 +134,12 @@ pub struct NetworkConfig {
     /// What is served to others: meeting points and relayed circuits.
     #[serde(deserialize_with = "table::deserialize")]
     pub server: ServerConfig,
+    /// Topics: meshes, memory, what peers may do.
+    #[serde(deserialize_with = "table::deserialize")]
+    pub pubsub: PubsubConfig,
+    /// Specialized node invites.
+    #[serde(deserialize_with = "table::deserialize")]
+    pub specialized: SpecializedConfig,
     /// Queues between the manager and its users, and its end.
     #[serde(deserialize_with = "table::deserialize")]
     pub handle: HandleConfig,
@@ -157,6 +163,8 @@ impl Default for NetworkConfig {
             streams: StreamsConfig::default(),
             discovery: DiscoveryConfig::default(),
             server: ServerConfig::default(),
+            pubsub: PubsubConfig::default(),
+            specialized: SpecializedConfig::default(),
             handle: HandleConfig::default(),
         }
     }
@@ -233,7 +241,16 @@ impl NetworkConfig {
             )
         })?;
         self.server.validate("server.")?;
-        self.handle.validate("handle.")
+        self.pubsub.validate("pubsub.")?;
+        self.specialized.validate("specialized.")?;
+        self.handle.validate("handle.")?;
+        let holds_one = self.handle.event_queue_bytes >= self.pubsub.max_message_bytes;
+        check(holds_one, || {
+            (
+                "handle.event_queue_bytes".to_owned(),
+                "must be at least pubsub.max_message_bytes",
+            )
+        })
     }
 
     /// Why `addr` cannot be listened on with these transports, if it cannot.
