@@ -10,8 +10,8 @@ use std::{net::Ipv4Addr, time::Duration};
 use calimero_network_primitives::{
     ConfigError, Keypair, Multiaddr, NetworkConfig, PeerId,
     config::{
-        ConnectionsConfig, DiscoveryConfig, HandleConfig, PingConfig, QuicConfig, RuntimeKind,
-        Security, StreamsConfig, TcpConfig, TransportConfig, YamuxConfig,
+        BlobConfig, ConnectionsConfig, DiscoveryConfig, HandleConfig, PingConfig, QuicConfig,
+        RuntimeKind, Security, StreamsConfig, TcpConfig, TransportConfig, YamuxConfig,
     },
     limits::{KIB, MAX_CONFIGURED_DURATION, MAX_CONFIGURED_QUEUE, MAX_FRAME_PAYLOAD_BYTES, MIB},
     multiaddr::Protocol,
@@ -50,6 +50,11 @@ fn every_key_is_written() {
         "boot",
         "steps_ms",
         "reservations",
+        "unsigned_records",
+        "record_ttl_ms",
+        "window_chunks",
+        "max_transfers_per_peer",
+        "max_bytes",
     ] {
         assert!(
             toml.contains(&format!("\n{key} = ")) || toml.starts_with(key),
@@ -235,6 +240,42 @@ fn discovery() -> impl Strategy<Value = DiscoveryConfig> {
     )
 }
 
+fn blob() -> impl Strategy<Value = BlobConfig> {
+    let switches = any::<[bool; 3]>();
+    let chunks = prop::array::uniform5(2_usize..=1024).prop_map(|mut chunks| {
+        chunks.sort_unstable();
+        chunks
+    });
+    let waits = prop::array::uniform3(duration()).prop_map(|mut waits| {
+        waits.sort_unstable();
+        waits
+    });
+    (switches, chunks, waits, queue(), 1..=i64::MAX as u64).prop_map(
+        |([unsigned, relays, public], [least, less, some, more, most], waits, queue, bytes)| {
+            changed(|config: &mut BlobConfig| {
+                config.unsigned_records = unsigned;
+                config.republish_interval = waits[0];
+                config.record_ttl = waits[2] + Duration::from_millis(1);
+                config.record_ttl = config.record_ttl.min(MAX_CONFIGURED_DURATION);
+                config.republish_interval =
+                    (config.republish_interval).min(config.record_ttl - Duration::from_millis(1));
+                config.republish_interval = config.republish_interval.max(Duration::from_millis(1));
+                config.max_announced = queue;
+                config.fetch.verify_chunks = least;
+                config.fetch.provider_window_chunks = less;
+                config.fetch.window_chunks = some;
+                config.fetch.rest_initial = waits[0];
+                config.fetch.rest_max = waits[1];
+                config.fetch.through_relays = relays;
+                config.serve.max_chunks_per_peer = more;
+                config.serve.max_chunks = most;
+                config.store.max_bytes = bytes;
+                config.store.public = public;
+            })
+        },
+    )
+}
+
 fn handle() -> impl Strategy<Value = HandleConfig> {
     let runtime = prop_oneof![Just(RuntimeKind::Dedicated), Just(RuntimeKind::Shared)];
     (queue(), queue(), runtime, duration()).prop_map(|(commands, events, runtime, shutdown)| {
@@ -262,10 +303,11 @@ fn config() -> impl Strategy<Value = NetworkConfig> {
         connections(),
         streams(),
         discovery(),
+        blob(),
         handle(),
     )
         .prop_map(
-            |(listen, agent, transport, connections, mut streams, mut discovery, handle)| {
+            |(listen, agent, transport, connections, mut streams, mut discovery, blob, handle)| {
                 discovery.book.max_peers = connections.max_established + 1;
                 // Both ways together fit into what Yamux allows.
                 let most = (transport.yamux.max_streams / 2).max(1);
@@ -278,6 +320,7 @@ fn config() -> impl Strategy<Value = NetworkConfig> {
                     config.connections = connections;
                     config.streams = streams;
                     config.discovery = discovery;
+                    config.blob = blob;
                     config.handle = handle;
                 })
             },

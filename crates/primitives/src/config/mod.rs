@@ -3,6 +3,7 @@
 //! In files, durations and sizes carry their unit in the key (`_ms`, `_bytes`). Unknown keys are
 //! refused with their path, and contradictions before anything is built.
 
+mod blob;
 mod connections;
 mod discovery;
 mod duration;
@@ -24,6 +25,7 @@ use serde::{Deserialize, Serialize};
 use serde_path_to_error::{Path, Segment};
 
 pub use self::{
+    blob::{BlobConfig, BlobFetchConfig, BlobServeConfig, BlobStoreConfig},
     connections::{ConnectionsConfig, PingConfig},
     discovery::{
         BookConfig, CacheConfig, DialsConfig, DiscoveryConfig, ReachabilityConfig, RedialConfig,
@@ -129,6 +131,9 @@ pub struct NetworkConfig {
     /// Finding peers and keeping them.
     #[serde(deserialize_with = "table::deserialize")]
     pub discovery: DiscoveryConfig,
+    /// Blobs: how they are found, fetched, served and kept.
+    #[serde(deserialize_with = "table::deserialize")]
+    pub blob: BlobConfig,
     /// Queues between the manager and its users, and its end.
     #[serde(deserialize_with = "table::deserialize")]
     pub handle: HandleConfig,
@@ -151,6 +156,7 @@ impl Default for NetworkConfig {
             connections: ConnectionsConfig::default(),
             streams: StreamsConfig::default(),
             discovery: DiscoveryConfig::default(),
+            blob: BlobConfig::default(),
             handle: HandleConfig::default(),
         }
     }
@@ -226,6 +232,7 @@ impl NetworkConfig {
                 "must exceed connections.max_established: connected peers are never forgotten",
             )
         })?;
+        self.blob.validate("blob.")?;
         self.handle.validate("handle.")
     }
 
