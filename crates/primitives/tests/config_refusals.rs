@@ -58,6 +58,8 @@ fn unknown_keys_are_refused_with_their_path() {
         ("[pubsub]\nmesh_n = 1", "pubsub.mesh_n"),
         ("[pubsub.mesh]\nsize = 1", "pubsub.mesh.size"),
         ("[specialized]\nmax = 1", "specialized.max"),
+        ("[blob]\nunsigned = true", "blob.unsigned"),
+        ("[blob.fetch]\nwindow = 1", "blob.fetch.window"),
         ("[handle]\n\"\" = 1", "handle.\"\""),
     ] {
         match refused(toml) {
@@ -224,6 +226,41 @@ fn nothing_may_be_zero_that_bounds_or_times() {
             &["ttl_ms", "interval_ms", "max_overlays"],
         ),
         (
+            "blob",
+            &["record_ttl_ms", "republish_interval_ms", "max_announced"],
+        ),
+        (
+            "blob.fetch",
+            &[
+                "window_chunks",
+                "provider_window_chunks",
+                "verify_chunks",
+                "max_providers",
+                "open_timeout_ms",
+                "stall_timeout_ms",
+                "floor_span_ms",
+                "rest_initial_ms",
+                "rest_max_ms",
+                "max_failures",
+                "direct_timeout_ms",
+                "search_timeout_ms",
+            ],
+        ),
+        (
+            "blob.serve",
+            &[
+                "max_transfers_per_peer",
+                "max_transfers",
+                "max_chunks_per_peer",
+                "max_chunks",
+                "request_timeout_ms",
+                "idle_timeout_ms",
+                "stall_timeout_ms",
+                "max_remembered_auths",
+            ],
+        ),
+        ("blob.store", &["max_bytes"]),
+        (
             "handle",
             &[
                 "command_queue",
@@ -291,6 +328,16 @@ fn nothing_may_be_so_large_that_a_clock_or_an_allocator_fails() {
         "streams.write_buffer_bytes",
         "discovery.tick_ms",
         "discovery.relay.timeout_ms",
+        "blob.record_ttl_ms",
+        "blob.republish_interval_ms",
+        "blob.max_announced",
+        "blob.fetch.window_chunks",
+        "blob.fetch.max_providers",
+        "blob.fetch.floor_bytes_per_s",
+        "blob.fetch.search_timeout_ms",
+        "blob.serve.max_transfers",
+        "blob.serve.max_chunks",
+        "blob.serve.idle_timeout_ms",
         "handle.command_queue",
         "handle.event_queue",
         "handle.shutdown_timeout_ms",
@@ -345,6 +392,28 @@ fn contradictions_are_refused_by_key() {
         (
             "transport.yamux.max_streams = 4096",
             "transport.yamux.connection_window_bytes",
+        ),
+        (
+            "blob.republish_interval_ms = 43200000",
+            "blob.republish_interval_ms",
+        ),
+        (
+            "blob.fetch.window_chunks = 7",
+            "blob.fetch.provider_window_chunks",
+        ),
+        ("blob.fetch.verify_chunks = 17", "blob.fetch.verify_chunks"),
+        ("blob.fetch.rest_max_ms = 999", "blob.fetch.rest_initial_ms"),
+        (
+            "blob.serve.max_transfers = 15",
+            "blob.serve.max_transfers_per_peer",
+        ),
+        (
+            "blob.serve.max_chunks_per_peer = 1",
+            "blob.serve.max_chunks_per_peer",
+        ),
+        (
+            "blob.serve.max_chunks = 3",
+            "blob.serve.max_chunks_per_peer",
         ),
         (
             "transport.quic.keep_alive_ms = 30000",

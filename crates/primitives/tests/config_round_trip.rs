@@ -10,9 +10,10 @@ use std::{net::Ipv4Addr, time::Duration};
 use calimero_network_primitives::{
     ConfigError, Keypair, Multiaddr, NetworkConfig, PeerId,
     config::{
-        ConnectionsConfig, DiscoveryConfig, HandleConfig, MeshConfig, PingConfig, PubsubConfig,
-        QuicConfig, RateConfig, RelayServerConfig, RendezvousServerConfig, RuntimeKind, Security,
-        ServerConfig, SpecializedConfig, StreamsConfig, TcpConfig, TransportConfig, YamuxConfig,
+        BlobConfig, ConnectionsConfig, DiscoveryConfig, HandleConfig, MeshConfig, PingConfig,
+        PubsubConfig, QuicConfig, RateConfig, RelayServerConfig, RendezvousServerConfig,
+        RuntimeKind, Security, ServerConfig, SpecializedConfig, StreamsConfig, TcpConfig,
+        TransportConfig, YamuxConfig,
     },
     limits::{KIB, MAX_CONFIGURED_DURATION, MAX_CONFIGURED_QUEUE, MAX_FRAME_PAYLOAD_BYTES, MIB},
     multiaddr::Protocol,
@@ -58,6 +59,9 @@ fn every_key_is_written() {
         "max_registrations_per_namespace",
         "max_circuit_bytes",
         "burst",
+        "unsigned_records",
+        "window_chunks",
+        "max_transfers_per_peer",
     ] {
         assert!(
             toml.contains(&format!("\n{key} = ")) || toml.starts_with(key),
@@ -306,6 +310,42 @@ fn server() -> impl Strategy<Value = ServerConfig> {
         .prop_map(|(rendezvous, relay)| ServerConfig { rendezvous, relay })
 }
 
+fn blob() -> impl Strategy<Value = BlobConfig> {
+    let switches = any::<[bool; 3]>();
+    let chunks = prop::array::uniform5(2_usize..=1024).prop_map(|mut chunks| {
+        chunks.sort_unstable();
+        chunks
+    });
+    let waits = prop::array::uniform3(duration()).prop_map(|mut waits| {
+        waits.sort_unstable();
+        waits
+    });
+    (switches, chunks, waits, queue(), 1..=i64::MAX as u64).prop_map(
+        |([unsigned, relays, public], [least, less, some, more, most], waits, queue, bytes)| {
+            changed(|config: &mut BlobConfig| {
+                config.unsigned_records = unsigned;
+                config.republish_interval = waits[0];
+                config.record_ttl = waits[2] + Duration::from_millis(1);
+                config.record_ttl = config.record_ttl.min(MAX_CONFIGURED_DURATION);
+                config.republish_interval =
+                    (config.republish_interval).min(config.record_ttl - Duration::from_millis(1));
+                config.republish_interval = config.republish_interval.max(Duration::from_millis(1));
+                config.max_announced = queue;
+                config.fetch.verify_chunks = least;
+                config.fetch.provider_window_chunks = less;
+                config.fetch.window_chunks = some;
+                config.fetch.rest_initial = waits[0];
+                config.fetch.rest_max = waits[1];
+                config.fetch.through_relays = relays;
+                config.serve.max_chunks_per_peer = more;
+                config.serve.max_chunks = most;
+                config.store.max_bytes = bytes;
+                config.store.public = public;
+            })
+        },
+    )
+}
+
 fn handle() -> impl Strategy<Value = HandleConfig> {
     let runtime = prop_oneof![Just(RuntimeKind::Dedicated), Just(RuntimeKind::Shared)];
     (queue(), queue(), runtime, duration()).prop_map(|(commands, events, runtime, shutdown)| {
@@ -360,7 +400,14 @@ fn listen() -> impl Strategy<Value = Vec<Multiaddr>> {
 fn config() -> impl Strategy<Value = NetworkConfig> {
     let agent = "[^\\x00]{0,60}";
     let node = (listen(), agent, transport(), connections());
-    let protocols = (streams(), discovery(), server(), pubsub(), specialized());
+    let protocols = (
+        streams(),
+        discovery(),
+        server(),
+        pubsub(),
+        specialized(),
+        blob(),
+    );
     (node, protocols, handle()).prop_map(|(node, protocols, handle)| {
         changed(|config: &mut NetworkConfig| {
             (
@@ -375,6 +422,7 @@ fn config() -> impl Strategy<Value = NetworkConfig> {
                 config.server,
                 config.pubsub,
                 config.specialized,
+                config.blob,
             ) = protocols;
             config.handle = handle;
             // Both ways together fit into what Yamux allows.

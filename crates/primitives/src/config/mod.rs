@@ -3,6 +3,7 @@
 //! In files, durations and sizes carry their unit in the key (`_ms`, `_bytes`). Unknown keys are
 //! refused with their path, and contradictions before anything is built.
 
+mod blob;
 mod connections;
 mod discovery;
 mod duration;
@@ -25,6 +26,7 @@ use serde::{Deserialize, Serialize};
 use serde_path_to_error::{Path, Segment};
 
 pub use self::{
+    blob::{BlobConfig, BlobFetchConfig, BlobServeConfig, BlobStoreConfig},
     connections::{ConnectionsConfig, PingConfig},
     discovery::{
         BookConfig, CacheConfig, DialsConfig, DiscoveryConfig, ReachabilityConfig, RedialConfig,
@@ -140,6 +142,9 @@ pub struct NetworkConfig {
     /// Specialized node invites.
     #[serde(deserialize_with = "table::deserialize")]
     pub specialized: SpecializedConfig,
+    /// Blobs: how they are found, fetched, served and kept.
+    #[serde(deserialize_with = "table::deserialize")]
+    pub blob: BlobConfig,
     /// Queues between the manager and its users, and its end.
     #[serde(deserialize_with = "table::deserialize")]
     pub handle: HandleConfig,
@@ -165,6 +170,7 @@ impl Default for NetworkConfig {
             server: ServerConfig::default(),
             pubsub: PubsubConfig::default(),
             specialized: SpecializedConfig::default(),
+            blob: BlobConfig::default(),
             handle: HandleConfig::default(),
         }
     }
@@ -243,6 +249,7 @@ impl NetworkConfig {
         self.server.validate("server.")?;
         self.pubsub.validate("pubsub.")?;
         self.specialized.validate("specialized.")?;
+        self.blob.validate("blob.")?;
         self.handle.validate("handle.")?;
         let holds_one = self.handle.event_queue_bytes >= self.pubsub.max_message_bytes;
         check(holds_one, || {
