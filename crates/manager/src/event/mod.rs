@@ -1,20 +1,24 @@
 //! What happens without being asked for.
 
-use std::{
-    pin::Pin,
-    sync::{Arc, atomic::Ordering},
-    task::{Context, Poll},
-};
+mod queue;
 
-use calimero_network_primitives::{Multiaddr, PeerId};
+use std::sync::Arc;
+
+use calimero_network_primitives::{Multiaddr, PeerId, Topic};
+use calimero_network_pubsub::Message;
+use calimero_network_specialized::{
+    InboundFailure, InboundRequestId, OutboundFailure, OutboundRequestId, ResponseChannel,
+    SpecializedNodeInviteRequest, SpecializedNodeInviteResponse,
+};
 use calimero_network_stream::{FrameStream, RefuseReason, Substream};
 use libp2p::{
     StreamProtocol,
     swarm::{ConnectionId, derive_prelude::ListenerId},
 };
-use tokio::sync::mpsc;
 
-use crate::status::{Connection, PeerInfo, Shared};
+pub(crate) use self::queue::EventSender;
+pub use self::queue::Events;
+use crate::status::{Connection, PeerInfo};
 
 /// Something that happened in the network.
 #[derive(Debug)]
@@ -89,10 +93,102 @@ pub enum NetworkEvent {
         /// How many.
         count: u64,
     },
-    /// Events were dropped because nobody read them in time. What they said can be had from
-    /// [`status`](crate::NetworkClient::status); streams among them are reset.
+    /// A peer follows a topic from now on, which this node need not follow. For whoever looks for
+    /// others to talk to.
+    ///
+    /// A connection that ends takes all subscriptions of its peer with it, without an event for
+    /// each.
+    Subscribed {
+        /// The peer.
+        peer: PeerId,
+        /// The topic.
+        topic: Topic,
+    },
+    /// A peer follows a topic no longer.
+    Unsubscribed {
+        /// The peer.
+        peer: PeerId,
+        /// The topic.
+        topic: Topic,
+    },
+    /// A message of a topic that this node follows, its signature checked. Told once for each
+    /// message. For the application.
+    Message(Message),
+    /// A peer asks to be invited. Whoever may invite answers by
+    /// [`send_specialized_node_invitation_response`]; dropping the channel tells the peer that
+    /// there is no answer. Ends in `InviteResponseSent` or `InviteResponseFailed`.
+    ///
+    /// [`send_specialized_node_invitation_response`]:
+    ///     crate::NetworkClient::send_specialized_node_invitation_response
+    InviteRequest {
+        /// Who asks.
+        peer: PeerId,
+        /// Names the request in later events.
+        request_id: InboundRequestId,
+        /// What is asked. Nothing of it has been verified.
+        request: SpecializedNodeInviteRequest,
+        /// Takes the answer.
+        channel: ResponseChannel,
+    },
+    /// The answer to an invite request of this node. For whoever asked.
+    InviteResponse {
+        /// Who answers.
+        peer: PeerId,
+        /// What [`send_specialized_node_verification_request`] gave.
+        ///
+        /// [`send_specialized_node_verification_request`]:
+        ///     crate::NetworkClient::send_specialized_node_verification_request
+        request_id: OutboundRequestId,
+        /// The answer of the peer's application. Nothing of it has been verified.
+        response: SpecializedNodeInviteResponse,
+    },
+    /// An invite request of this node has no answer. For whoever asked.
+    InviteFailed {
+        /// Who was asked.
+        peer: PeerId,
+        /// What [`send_specialized_node_verification_request`] gave.
+        ///
+        /// [`send_specialized_node_verification_request`]:
+        ///     crate::NetworkClient::send_specialized_node_verification_request
+        request_id: OutboundRequestId,
+        /// Why.
+        failure: OutboundFailure,
+    },
+    /// An answer of this node was handed to the connection, all of it. For whoever invites.
+    InviteResponseSent {
+        /// Who asked.
+        peer: PeerId,
+        /// Which request.
+        request_id: InboundRequestId,
+    },
+    /// A peer's invite request was not answered. For whoever invites.
+    InviteResponseFailed {
+        /// Who asked.
+        peer: PeerId,
+        /// Which request.
+        request_id: InboundRequestId,
+        /// Why.
+        failure: InboundFailure,
+    },
+    /// Invite requests of a peer were refused before anybody saw them. For operators.
+    InvitesRefused {
+        /// The peer.
+        peer: PeerId,
+        /// Why the first of them was.
+        failure: InboundFailure,
+        /// How many since the last such event.
+        count: u64,
+    },
+    /// Invite requests were refused beside those reported: of so many peers that they are not
+    /// told apart. For operators.
+    OtherInvitesRefused {
+        /// How many.
+        count: u64,
+    },
+    /// Messages of topics were dropped at this place of the sequence because nobody read them in
+    /// time. For whoever must fetch what is missing. Other events are never dropped.
     Lagged {
-        /// How many were dropped at this place of the sequence.
+        /// How many.
         missed: u64,
     },
 }
@@ -112,85 +208,4 @@ pub enum CloseReason {
         /// What the transport said.
         error: std::io::ErrorKind,
     },
-}
-
-/// The stream of events. Dropping it is fine: events are then not kept for anybody.
-#[derive(Debug)]
-pub struct Events {
-    receiver: mpsc::Receiver<NetworkEvent>,
-}
-
-impl Events {
-    /// The next event, or `None` once the manager has stopped and all were read.
-    ///
-    /// Cancel safe: no event is lost when the future is dropped.
-    pub async fn next(&mut self) -> Option<NetworkEvent> {
-        self.receiver.recv().await
-    }
-}
-
-impl futures::Stream for Events {
-    type Item = NetworkEvent;
-
-    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        self.receiver.poll_recv(cx)
-    }
-}
-
-/// The actor's end: never waits, counts what does not fit, says so as soon as there is room.
-pub(crate) struct EventSender {
-    sender: mpsc::Sender<NetworkEvent>,
-    missed: u64,
-    shared: Arc<Shared>,
-}
-
-impl EventSender {
-    pub(crate) fn new(capacity: usize, shared: Arc<Shared>) -> (Self, Events) {
-        let (sender, receiver) = mpsc::channel(capacity);
-        let sender = Self {
-            sender,
-            missed: 0,
-            shared,
-        };
-        (sender, Events { receiver })
-    }
-
-    pub(crate) fn send(&mut self, event: NetworkEvent) {
-        self.tell_missed();
-        if self.missed > 0 {
-            return self.miss();
-        }
-        if let Err(mpsc::error::TrySendError::Full(_)) = self.sender.try_send(event) {
-            self.miss();
-        }
-    }
-
-    /// Waits until the reader has made room, if anything is left to be told.
-    pub(crate) async fn room(&self) {
-        if self.missed == 0 {
-            return std::future::pending().await;
-        }
-        if self.sender.reserve().await.is_err() {
-            std::future::pending().await
-        }
-    }
-
-    pub(crate) fn tell_missed(&mut self) {
-        if self.missed == 0 {
-            return;
-        }
-        let missed = self.missed;
-        if self
-            .sender
-            .try_send(NetworkEvent::Lagged { missed })
-            .is_ok()
-        {
-            self.missed = 0;
-        }
-    }
-
-    fn miss(&mut self) {
-        self.missed += 1;
-        self.shared.events_dropped.fetch_add(1, Ordering::Relaxed);
-    }
 }
