@@ -2,6 +2,8 @@
 
 use calimero_network_discovery::liveness;
 use calimero_network_primitives::{IDENTIFY_PROTOCOL_VERSION, Keypair, NetworkConfig};
+use calimero_network_pubsub as pubsub;
+use calimero_network_specialized as specialized;
 use calimero_network_stream as stream;
 use libp2p::{
     allow_block_list::{self, AllowedPeers, BlockedPeers},
@@ -10,8 +12,11 @@ use libp2p::{
     swarm::{NetworkBehaviour, behaviour::toggle::Toggle},
 };
 
+use crate::error::StartError;
+
 /// Every protocol of the node. Limits and lists stand first, so that a connection they refuse
-/// reaches no other.
+/// reaches no other. Gossip stands last: it takes a peer for connected as soon as it is asked, and
+/// does not hear that another refused.
 #[derive(NetworkBehaviour)]
 pub(crate) struct Behaviour {
     limits: connection_limits::Behaviour,
@@ -20,7 +25,9 @@ pub(crate) struct Behaviour {
     identify: identify::Behaviour,
     liveness: liveness::Behaviour,
     pub(crate) streams: stream::Behaviour,
+    pub(crate) invites: specialized::Behaviour,
     relay_client: Toggle<relay::client::Behaviour>,
+    pub(crate) pubsub: pubsub::Behaviour,
 }
 
 impl Behaviour {
@@ -28,7 +35,7 @@ impl Behaviour {
         identity: &Keypair,
         config: &NetworkConfig,
         relay_client: Option<relay::client::Behaviour>,
-    ) -> Self {
+    ) -> Result<Self, StartError> {
         let connections = &config.connections;
         let limits = ConnectionLimits::default()
             .with_max_pending_incoming(Some(connections.max_pending_inbound))
@@ -50,14 +57,16 @@ impl Behaviour {
             identify::Config::new(IDENTIFY_PROTOCOL_VERSION.to_owned(), identity.public())
                 .with_agent_version(config.agent_version.clone())
                 .with_push_listen_addr_updates(true);
-        Self {
+        Ok(Self {
             limits: connection_limits::Behaviour::new(limits),
             blocked,
             allowed: allowed.into(),
             identify: identify::Behaviour::new(identify),
             liveness: liveness::Behaviour::new(&connections.ping),
             streams: stream::Behaviour::new(config.streams.clone()),
+            invites: specialized::Behaviour::new(&config.specialized)?,
             relay_client: relay_client.into(),
-        }
+            pubsub: pubsub::Behaviour::new(identity.clone(), &config.pubsub)?,
+        })
     }
 }

@@ -108,7 +108,7 @@ impl Builder {
         let config = Arc::new(config);
         let shared = Arc::new(Shared::default());
         let (commands, receiver) = mpsc::channel(config.handle.command_queue);
-        let (events, stream) = EventSender::new(config.handle.event_queue, shared.clone());
+        let (events, stream) = EventSender::new(&config.handle, shared.clone());
         let peer = identity.public().to_peer_id();
         let (ready, started) = oneshot::channel();
         let task = {
@@ -162,7 +162,7 @@ fn build_swarm(
     build: BuildTransport,
 ) -> Result<(Swarm<Behaviour>, Links, Control, Incoming), StartError> {
     let transport = build(identity, &config.transport)?;
-    let behaviour = Behaviour::new(identity, config, transport.relay_client);
+    let behaviour = Behaviour::new(identity, config, transport.relay_client)?;
     let control = behaviour.streams.control();
     let inbound = control
         .accept(StreamProtocol::new(ProtocolId::Stream.as_str()))

@@ -26,7 +26,7 @@ pub struct Status {
     pub pending_outbound: u32,
     /// Connections being set up, inbound.
     pub pending_inbound: u32,
-    /// Events that nobody read in time and that were dropped, since the start.
+    /// Messages of topics that nobody read in time and that were dropped, since the start.
     pub events_dropped: u64,
 }
 

@@ -88,6 +88,7 @@ impl Actor {
         self.count_peers();
         if remaining == 0 {
             self.tell_info(&peer, None);
+            self.on_members_gone(&peer);
         }
         let reason = match cause {
             _ if closed.unresponsive => CloseReason::Unresponsive,

@@ -3,6 +3,8 @@
 
 mod connections;
 mod dialling;
+mod gossip;
+mod invites;
 mod listening;
 
 use std::{
@@ -11,6 +13,7 @@ use std::{
 };
 
 use calimero_network_primitives::{Multiaddr, NetworkConfig, PeerId};
+use calimero_network_specialized::InboundRequestId;
 use calimero_network_stream::{self as stream, FrameStream, Inbound, Incoming};
 use calimero_network_transport::Links;
 use futures::StreamExt as _;
@@ -20,7 +23,7 @@ use libp2p::{
 };
 use tokio::sync::mpsc;
 
-use self::connections::Established;
+use self::{connections::Established, gossip::Publishes};
 use crate::{
     behaviour::{Behaviour, BehaviourEvent},
     command::{Command, Reply},
@@ -44,6 +47,10 @@ pub(crate) struct Actor {
     config: Arc<NetworkConfig>,
     connections: HashMap<ConnectionId, Established>,
     dials: Dials<DialReply>,
+    /// Messages that wait to be sent, and who waits for it.
+    publishes: Publishes,
+    /// Invite requests that were told and have not ended.
+    asked: HashSet<InboundRequestId>,
     /// Who waits for what a peer says of itself.
     identifying: HashMap<PeerId, Vec<Reply<Option<Arc<PeerInfo>>>>>,
     listeners: HashSet<ListenerId>,
@@ -77,6 +84,8 @@ impl Actor {
             config,
             connections: HashMap::new(),
             dials: Dials::default(),
+            publishes: Publishes::default(),
+            asked: HashSet::new(),
             identifying: HashMap::new(),
             listeners: HashSet::new(),
             listening: HashMap::new(),
@@ -95,12 +104,12 @@ impl Actor {
                     Some(command) => self.on_command(command),
                     None => Next::Stop(None),
                 },
-                Some(inbound) = self.inbound.next() => {
+                Some(inbound) = next_inbound(&mut self.inbound, &self.events) => {
                     self.on_inbound_stream(inbound);
                     Next::Go
                 }
-                () = self.events.room() => {
-                    self.events.tell_missed();
+                () = self.publishes.retry() => {
+                    self.publish_waiting();
                     Next::Go
                 }
             };
@@ -122,7 +131,10 @@ impl Actor {
                 addresses,
                 reply,
             } => self.dial_peer(peer, addresses, reply),
-            Command::ForgetDials => self.forget_dials(),
+            Command::Forget => {
+                self.forget_dials();
+                self.forget_publishes();
+            }
             Command::Disconnect { peer, reply } => {
                 let _ = reply.send(self.swarm.disconnect_peer_id(peer).is_ok());
             }
@@ -149,6 +161,14 @@ impl Actor {
                 let _ = reply.send(());
             }
             Command::Identified { peer, reply } => self.wait_for_info(peer, reply),
+            Command::Gossip(command) => self.on_gossip_command(command),
+            Command::Invite {
+                peer,
+                request,
+                reply,
+            } => {
+                let _ = reply.send(self.send_invite(peer, &request));
+            }
             Command::Status { reply } => {
                 let _ = reply.send(self.status());
             }
@@ -217,6 +237,8 @@ impl Actor {
             }
             BehaviourEvent::Liveness(event) => self.on_liveness(event),
             BehaviourEvent::Streams(event) => self.on_refused(event),
+            BehaviourEvent::Pubsub(event) => self.on_gossip(event),
+            BehaviourEvent::Invites(event) => self.on_invite(event),
             _ => {}
         }
     }
@@ -259,6 +281,7 @@ impl Actor {
         for waiter in self.dials.drain() {
             let _ = waiter.send(Err(Stopped.into()));
         }
+        self.drop_publishes();
         let pending = self.listening.drain();
         for (_, (_, reply)) in pending {
             let _ = reply.send(Err(Stopped.into()));
@@ -287,4 +310,11 @@ impl Actor {
             }
         }
     }
+}
+
+/// The next inbound stream, once whoever reads events has room for it. Until then it waits where
+/// the limits of `streams` hold.
+async fn next_inbound(inbound: &mut Incoming, events: &EventSender) -> Option<Inbound> {
+    events.stream_room().await;
+    inbound.next().await
 }
