@@ -1,14 +1,14 @@
 //! The one derived behaviour, and how the configuration becomes it.
 
-use calimero_network_discovery::liveness;
-use calimero_network_primitives::{IDENTIFY_PROTOCOL_VERSION, Keypair, NetworkConfig};
+use calimero_network_discovery::{self as discovery, behaviour::RefuseRecords};
+use calimero_network_primitives::{Keypair, NetworkConfig};
 use calimero_network_pubsub as pubsub;
 use calimero_network_specialized as specialized;
 use calimero_network_stream as stream;
 use libp2p::{
     allow_block_list::{self, AllowedPeers, BlockedPeers},
     connection_limits::{self, ConnectionLimits},
-    identify, relay,
+    relay,
     swarm::{NetworkBehaviour, behaviour::toggle::Toggle},
 };
 
@@ -22,11 +22,9 @@ pub(crate) struct Behaviour {
     limits: connection_limits::Behaviour,
     pub(crate) blocked: allow_block_list::Behaviour<BlockedPeers>,
     allowed: Toggle<allow_block_list::Behaviour<AllowedPeers>>,
-    identify: identify::Behaviour,
-    liveness: liveness::Behaviour,
+    pub(crate) discovery: discovery::Behaviour,
     pub(crate) streams: stream::Behaviour,
     pub(crate) invites: specialized::Behaviour,
-    relay_client: Toggle<relay::client::Behaviour>,
     pub(crate) pubsub: pubsub::Behaviour,
 }
 
@@ -53,19 +51,25 @@ impl Behaviour {
             }
             allowed
         });
-        let identify =
-            identify::Config::new(IDENTIFY_PROTOCOL_VERSION.to_owned(), identity.public())
-                .with_agent_version(config.agent_version.clone())
-                .with_push_listen_addr_updates(true);
+        let mut discovery = discovery::Behaviour::new(
+            identity,
+            &config.discovery,
+            &connections.ping,
+            &config.agent_version,
+            relay_client,
+            RefuseRecords,
+            rand::random(),
+        )?;
+        for peer in &connections.block {
+            discovery.block(*peer);
+        }
         Ok(Self {
             limits: connection_limits::Behaviour::new(limits),
             blocked,
             allowed: allowed.into(),
-            identify: identify::Behaviour::new(identify),
-            liveness: liveness::Behaviour::new(&connections.ping),
+            discovery,
             streams: stream::Behaviour::new(config.streams.clone()),
             invites: specialized::Behaviour::new(&config.specialized)?,
-            relay_client: relay_client.into(),
             pubsub: pubsub::Behaviour::new(identity.clone(), &config.pubsub)?,
         })
     }

@@ -11,7 +11,7 @@ use libp2p::swarm::derive_prelude::ListenerId;
 use tokio::sync::oneshot;
 
 use crate::{
-    error::{DialError, InviteError, ListenError, PublishError},
+    error::{BootstrapError, DialError, InviteError, ListenError, PublishError},
     status::{Connection, PeerInfo, Status},
 };
 
@@ -32,7 +32,7 @@ pub(crate) enum Command {
         addresses: Vec<Multiaddr>,
         reply: Reply<Result<Connection, DialError>>,
     },
-    /// Somebody who waited for a dial or a publish went away.
+    /// Somebody who waited for a dial, a publish or a first peer went away.
     Forget,
     /// Close every connection with a peer and give up dialling it.
     Disconnect { peer: PeerId, reply: Reply<bool> },
@@ -53,6 +53,10 @@ pub(crate) enum Command {
     Identified {
         peer: PeerId,
         reply: Reply<Option<Arc<PeerInfo>>>,
+    },
+    /// Look for peers now; answered once there is one.
+    Bootstrap {
+        reply: Reply<Result<(), BootstrapError>>,
     },
     /// Something about topics.
     Gossip(GossipCommand),

@@ -26,6 +26,9 @@ pub enum StartError {
     /// Gossip could not be set up.
     #[error(transparent)]
     Pubsub(#[from] pubsub::BuildError),
+    /// Discovery could not be set up.
+    #[error("discovery: {0}")]
+    Discovery(#[from] calimero_network_discovery::behaviour::BuildError),
     /// A transport could not be set up.
     #[error("transport: {0}")]
     Transport(#[from] BuildError),
@@ -64,6 +67,24 @@ pub enum ListenError {
         /// The address asked for.
         address: Multiaddr,
         /// The deadline that passed.
+        after: Duration,
+    },
+}
+
+/// Why no peer was found.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum BootstrapError {
+    /// The manager has stopped.
+    #[error(transparent)]
+    Stopped(#[from] Stopped),
+    /// No boot node is configured, nobody is remembered, and mDNS is off.
+    #[error("there is nobody to ask: no boot node, no remembered peer, no mDNS")]
+    NobodyToAsk,
+    /// Nobody answered in time. The node goes on looking.
+    #[error("nobody answered within {after:?}")]
+    Deadline {
+        /// The deadline that passed, `connections.dial_timeout_ms`.
         after: Duration,
     },
 }

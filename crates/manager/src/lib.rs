@@ -43,9 +43,11 @@ mod dials;
 mod error;
 mod event;
 mod manager;
+mod remembered;
 mod runtime;
 mod status;
 
+pub use calimero_network_discovery as discovery;
 pub use calimero_network_primitives::{
     ConfigError, ContextId, GroupId, Keypair, Multiaddr, NamespaceId, NetworkConfig, PeerId,
     ProtocolId, Topic, addr, config, identity, multiaddr,
@@ -71,8 +73,8 @@ pub use libp2p::{
 pub use self::{
     client::NetworkClient,
     error::{
-        AddressFailure, Denial, DialError, InviteError, ListenError, PublishError, StartError,
-        Stopped, SubscribeError,
+        AddressFailure, BootstrapError, Denial, DialError, InviteError, ListenError, PublishError,
+        StartError, Stopped, SubscribeError,
     },
     event::{CloseReason, Events, NetworkEvent},
     manager::{Builder, NetworkManager},

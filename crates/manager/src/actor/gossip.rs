@@ -6,6 +6,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use calimero_network_discovery::machine::Namespace;
 use calimero_network_primitives::{PeerId, Topic};
 use calimero_network_pubsub::{
     self as pubsub, Event, KeepId, MessageId, PublishError as NotSent, Published,
@@ -222,26 +223,37 @@ impl Actor {
 impl Actor {
     /// This node follows `topic` from now on.
     fn on_followed(&mut self, topic: &Topic) {
-        tracing::debug!(%topic, "followed");
+        if let Some(overlay) = overlay_of(topic) {
+            self.swarm.behaviour_mut().discovery.follow(overlay);
+        }
     }
 
     /// This node follows `topic` no longer.
     fn on_unfollowed(&mut self, topic: &Topic) {
-        tracing::debug!(%topic, "followed no longer");
+        if let Some(overlay) = overlay_of(topic) {
+            self.swarm.behaviour_mut().discovery.unfollow(overlay);
+        }
     }
 
     /// A connected peer follows `topic`, which this node need not follow.
     fn on_member_seen(&mut self, peer: &PeerId, topic: &Topic) {
-        tracing::trace!(%peer, %topic, "a peer follows a topic");
+        if let Some(overlay) = overlay_of(topic) {
+            let discovery = &mut self.swarm.behaviour_mut().discovery;
+            discovery.member_seen(overlay, *peer);
+        }
     }
 
     /// A connected peer follows `topic` no longer.
     fn on_member_gone(&mut self, peer: &PeerId, topic: &Topic) {
-        tracing::trace!(%peer, %topic, "a peer follows a topic no longer");
+        if let Some(overlay) = overlay_of(topic) {
+            let discovery = &mut self.swarm.behaviour_mut().discovery;
+            discovery.member_gone(overlay, *peer);
+        }
     }
+}
 
-    /// A peer is not connected any more, and is counted in no overlay.
-    pub(super) fn on_members_gone(&mut self, peer: &PeerId) {
-        tracing::trace!(%peer, "a peer is gone from all topics");
-    }
+/// The overlay in which the subscribers of a topic meet. A topic too long for one works between
+/// peers that find each other in another way.
+fn overlay_of(topic: &Topic) -> Option<Namespace> {
+    Namespace::new(&topic.rendezvous_namespace()?).ok()
 }

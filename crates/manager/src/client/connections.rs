@@ -6,7 +6,7 @@ use libp2p::swarm::derive_prelude::ListenerId;
 use super::{Forget, NetworkClient, within};
 use crate::{
     command::{Command, Reply},
-    error::{DialError, ListenError, Stopped},
+    error::{BootstrapError, DialError, ListenError, Stopped},
     status::Connection,
 };
 
@@ -130,6 +130,45 @@ impl NetworkClient {
     /// [`Stopped`].
     pub async fn stop_listening(&self, id: ListenerId) -> Result<bool, Stopped> {
         self.ask(|reply| Command::StopListening { id, reply }).await
+    }
+
+    /// Looks for peers now: dials boot nodes, remembered and lost peers, asks for members of every
+    /// overlay followed. Returns once a boot node or another peer is connected; where one is,
+    /// at once.
+    ///
+    /// A node does all this by itself, again and again. This is for whoever wants to wait for the
+    /// first peer, or knows that the network has just come back.
+    ///
+    /// ```
+    /// # use calimero_network::{BootstrapError, Keypair, NetworkConfig, NetworkManager, addr};
+    /// # async fn run() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let quiet = NetworkConfig { listen: Vec::new(), ..NetworkConfig::default() };
+    /// let (boot, _) = NetworkManager::start_in_memory(Keypair::generate_ed25519(), quiet.clone()).await?;
+    /// let (_, address) = boot.listen_on("/memory/0".parse()?).await?;
+    ///
+    /// let mut config = quiet;
+    /// config.discovery.boot = vec![addr::with_peer(&address, boot.peer_id())?];
+    /// let (node, _) = NetworkManager::start_in_memory(Keypair::generate_ed25519(), config).await?;
+    /// node.bootstrap().await?;
+    /// assert_eq!(node.peer_count()?, 1);
+    ///
+    /// assert_eq!(boot.bootstrap().await, Ok(()), "it has a peer by now");
+    /// # Ok(())
+    /// # }
+    /// # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(run()).unwrap();
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`BootstrapError`]; its deadline is `connections.dial_timeout_ms`.
+    pub async fn bootstrap(&self) -> Result<(), BootstrapError> {
+        let after = self.inner.config.connections.dial_timeout;
+        let forget = Forget(&self.inner.commands);
+        let answer = within(after, self.ask(|reply| Command::Bootstrap { reply })).await;
+        if answer.is_some() {
+            forget.disarm();
+        }
+        answer.ok_or(BootstrapError::Deadline { after })??
     }
 
     async fn wait_for_dial(

@@ -4,6 +4,7 @@ mod queue;
 
 use std::sync::Arc;
 
+use calimero_network_discovery::machine::{Namespace, Phase, Reachability};
 use calimero_network_primitives::{Multiaddr, PeerId, Topic};
 use calimero_network_pubsub::Message;
 use calimero_network_specialized::{
@@ -56,6 +57,54 @@ pub enum NetworkEvent {
         reason: CloseReason,
         /// Connections with the same peer that still stand.
         remaining: u32,
+    },
+    /// The best way to a peer has changed: a relayed one became direct, or the direct one is lost
+    /// and a relayed one is left. For whoever waits with large transfers.
+    PathChanged(Connection),
+    /// An attempt to connect directly to a peer that is relayed has ended. For operators.
+    HolePunched {
+        /// The peer.
+        peer: PeerId,
+        /// Whether there is a direct connection now.
+        direct: bool,
+    },
+    /// Discovery has come further, or was thrown back. For operators.
+    PhaseChanged {
+        /// How far it is.
+        phase: Phase,
+    },
+    /// Whether others reach this node, or how that is known, has changed. For operators.
+    ReachabilityChanged {
+        /// How it stands.
+        reachability: Reachability,
+    },
+    /// Others are told from now on that this node is at an address. For whoever publishes
+    /// addresses.
+    ExternalAddressConfirmed {
+        /// The address; where it holds `/p2p-circuit`, through a relay.
+        address: Multiaddr,
+    },
+    /// Others are told no more that this node is at an address. For whoever publishes addresses.
+    ExternalAddressExpired {
+        /// The address.
+        address: Multiaddr,
+    },
+    /// A relay holds a slot for this node. For operators.
+    RelayReserved {
+        /// The relay.
+        relay: PeerId,
+    },
+    /// A relay holds no slot for this node, or no longer; it, or another, is asked again. For
+    /// operators.
+    RelayLost {
+        /// The relay.
+        relay: PeerId,
+    },
+    /// No peers are looked for of a topic that is followed: of as many overlays as
+    /// `discovery.rendezvous.max_overlays` says, they are already. For operators.
+    OverlayRefused {
+        /// The rendezvous namespace of the topic.
+        namespace: Namespace,
     },
     /// A peer said what it is and what it speaks. Again whenever that changes.
     Identified {

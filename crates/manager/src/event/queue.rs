@@ -12,6 +12,7 @@ use std::{
     task::{Context, Poll},
 };
 
+use calimero_network_discovery::machine::Namespace;
 use calimero_network_primitives::{Multiaddr, PeerId, Topic, config::HandleConfig};
 use calimero_network_pubsub::{EventQueue, Queued};
 use calimero_network_specialized::{InboundRequestId, OutboundRequestId};
@@ -39,6 +40,13 @@ enum Key {
     NeverListening,
     Connection(ConnectionId),
     Identity(PeerId),
+    Path(PeerId),
+    HolePunch(PeerId),
+    Phase,
+    Reachability,
+    External(Multiaddr),
+    Relay(PeerId),
+    Overlay(Namespace),
     Stream(u64),
     StreamsOf(PeerId, StreamProtocol, RefuseReason),
     OtherStreams,
@@ -251,6 +259,22 @@ impl Waiting {
                 key
             }
             NetworkEvent::Identified { peer, .. } => Key::Identity(*peer),
+            NetworkEvent::PathChanged(connection) => Key::Path(connection.peer),
+            NetworkEvent::HolePunched { peer, .. } => Key::HolePunch(*peer),
+            NetworkEvent::PhaseChanged { .. } => Key::Phase,
+            NetworkEvent::ReachabilityChanged { .. } => Key::Reachability,
+            NetworkEvent::ExternalAddressConfirmed { address } => Key::External(address.clone()),
+            NetworkEvent::ExternalAddressExpired { address } => {
+                let key = Key::External(address.clone());
+                if self.queue.retract(&key).is_some() {
+                    return;
+                }
+                key
+            }
+            NetworkEvent::RelayReserved { relay } | NetworkEvent::RelayLost { relay } => {
+                Key::Relay(*relay)
+            }
+            NetworkEvent::OverlayRefused { namespace } => Key::Overlay(namespace.clone()),
             NetworkEvent::StreamOpened { .. } => {
                 self.next_stream += 1;
                 self.streams += 1;
@@ -354,7 +378,9 @@ impl Waiting {
 
     /// What a peer said of itself is void once it has left.
     fn forget_peer(&mut self, peer: &PeerId) {
-        self.queue.retract(&Key::Identity(*peer));
+        for key in [Key::Identity, Key::Path, Key::HolePunch] {
+            self.queue.retract(&key(*peer));
+        }
         self.queue
             .retract_where(|key| matches!(key, Key::Subscription(of, _) if of == peer));
     }
