@@ -7,6 +7,7 @@
 //! - [`cache`] keeps peers over a restart.
 //! - [`liveness`] closes connections whose peer has fallen silent: a link that dies without a
 //!   FIN looks open until somebody asks.
+//! - [`server`] is what boot nodes serve: a place to meet, and circuits.
 //!
 //! ```
 //! use std::time::Instant;
@@ -42,3 +43,4 @@
 pub mod cache;
 pub mod liveness;
 pub mod machine;
+pub mod server;
