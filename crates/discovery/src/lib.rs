@@ -40,7 +40,12 @@
 //!
 //! `libp2p` (default): the behaviours. Without it the crate is the pure machines alone.
 
+#[cfg(feature = "libp2p")]
+pub mod behaviour;
 pub mod cache;
 pub mod liveness;
 pub mod machine;
 pub mod server;
+
+#[cfg(feature = "libp2p")]
+pub use self::behaviour::{Behaviour, Event, Status};

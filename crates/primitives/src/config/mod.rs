@@ -3,6 +3,7 @@
 //! In files, durations and sizes carry their unit in the key (`_ms`, `_bytes`). Unknown keys are
 //! refused with their path, and contradictions before anything is built.
 
+mod blob;
 mod connections;
 mod discovery;
 mod duration;
@@ -25,6 +26,7 @@ use serde::{Deserialize, Serialize};
 use serde_path_to_error::{Path, Segment};
 
 pub use self::{
+    blob::{BlobConfig, BlobFetchConfig, BlobServeConfig, BlobStoreConfig},
     connections::{ConnectionsConfig, PingConfig},
     discovery::{
         BookConfig, CacheConfig, DialsConfig, DiscoveryConfig, ReachabilityConfig, RedialConfig,
@@ -134,6 +136,15 @@ pub struct NetworkConfig {
     /// What is served to others: meeting points and relayed circuits.
     #[serde(deserialize_with = "table::deserialize")]
     pub server: ServerConfig,
+    /// Topics: meshes, memory, what peers may do.
+    #[serde(deserialize_with = "table::deserialize")]
+    pub pubsub: PubsubConfig,
+    /// Specialized node invites.
+    #[serde(deserialize_with = "table::deserialize")]
+    pub specialized: SpecializedConfig,
+    /// Blobs: how they are found, fetched, served and kept.
+    #[serde(deserialize_with = "table::deserialize")]
+    pub blob: BlobConfig,
     /// Queues between the manager and its users, and its end.
     #[serde(deserialize_with = "table::deserialize")]
     pub handle: HandleConfig,
@@ -157,6 +168,9 @@ impl Default for NetworkConfig {
             streams: StreamsConfig::default(),
             discovery: DiscoveryConfig::default(),
             server: ServerConfig::default(),
+            pubsub: PubsubConfig::default(),
+            specialized: SpecializedConfig::default(),
+            blob: BlobConfig::default(),
             handle: HandleConfig::default(),
         }
     }
@@ -233,7 +247,17 @@ impl NetworkConfig {
             )
         })?;
         self.server.validate("server.")?;
-        self.handle.validate("handle.")
+        self.pubsub.validate("pubsub.")?;
+        self.specialized.validate("specialized.")?;
+        self.blob.validate("blob.")?;
+        self.handle.validate("handle.")?;
+        let holds_one = self.handle.event_queue_bytes >= self.pubsub.max_message_bytes;
+        check(holds_one, || {
+            (
+                "handle.event_queue_bytes".to_owned(),
+                "must be at least pubsub.max_message_bytes",
+            )
+        })
     }
 
     /// Why `addr` cannot be listened on with these transports, if it cannot.
