@@ -104,12 +104,12 @@ impl AddressBook {
 
     /// Remembers `addresses` of a boot node for good, beyond every bound but their own number.
     pub(super) fn insert_infrastructure(&mut self, peer: PeerId, addresses: Vec<Multiaddr>) {
-        self.make_room(&peer);
         let entry = self.peers.entry(peer).or_default();
         entry.infrastructure = true;
         let known = addresses.into_iter();
         entry.known = known.map(|address| Known::new(address, false)).collect();
         self.evictable.take_out(entry);
+        self.shrink();
     }
 
     /// Remembers filtered `addresses` of `peer`, heard `age` ago. Tells `new` of those that are.
@@ -125,7 +125,7 @@ impl AddressBook {
         let Some(left) = self.config.max_age.checked_sub(age) else {
             return;
         };
-        if addresses.peek().is_none() || !self.make_room(&peer) {
+        if addresses.peek().is_none() {
             return;
         }
         let max = self.config.max_addresses_per_peer as usize;
@@ -136,11 +136,11 @@ impl AddressBook {
                 .for_each(&mut new);
         }
         heard(peer, entry, now + left, &mut self.evictable);
+        self.shrink();
     }
 
     /// A connection with `peer` is up; through `address`, if we dialled it.
     pub(super) fn connected(&mut self, peer: PeerId, address: Option<&Multiaddr>, now: Instant) {
-        self.make_room(&peer);
         let max = self.config.max_addresses_per_peer as usize;
         let entry = self.peers.entry(peer).or_default();
         entry.connected = true;
@@ -149,6 +149,7 @@ impl AddressBook {
         }
         let expires = now + self.config.max_age;
         heard(peer, entry, expires, &mut self.evictable);
+        self.shrink();
     }
 
     /// The last connection with `peer` is gone. What is known of it stays.
@@ -163,7 +164,7 @@ impl AddressBook {
         }
         let expires = now + self.config.max_age;
         heard(peer, entry, expires, &mut self.evictable);
-        while self.peers.len() > self.config.max_peers as usize && self.evict_one() {}
+        self.shrink();
     }
 
     /// A dial of `address` failed. Returns whether that was once too often.
@@ -242,17 +243,13 @@ impl AddressBook {
         learnt.map(|entry| entry.known.len()).max().unwrap_or(0)
     }
 
-    /// Whether `peer` has a place, or got that of another.
-    fn make_room(&mut self, peer: &PeerId) -> bool {
-        self.peers.contains_key(peer)
-            || self.peers.len() < self.config.max_peers as usize
-            || self.evict_one()
-    }
-
-    fn evict_one(&mut self) -> bool {
-        match self.evictable.order.pop_first() {
-            Some((_, oldest)) => self.peers.remove(&oldest).is_some(),
-            None => false,
+    /// Forgets whom nothing was heard of for longest, until there is room or nobody to forget.
+    fn shrink(&mut self) {
+        while self.peers.len() > self.config.max_peers as usize {
+            let Some((_, oldest)) = self.evictable.order.pop_first() else {
+                return;
+            };
+            self.peers.remove(&oldest);
         }
     }
 }

@@ -204,6 +204,20 @@ fn a_slot_gained_is_an_address_and_registered_and_a_slot_lost_is_withdrawn() {
 }
 
 #[test]
+fn registrations_are_taken_back_where_no_address_is_left() {
+    let (mut driver, asked) = unreachable(config());
+    let listener = asked[0].0;
+    driver.tell(Input::ReservationAccepted { listener });
+    driver.accept_registration(BOOT, 1);
+    driver.accept_registration(SECOND_BOOT, 1);
+    assert_eq!(unregisters(&close(&mut driver, listener)).len(), 2);
+    assert_eq!(driver.state(BOOT, 1), Some(Registration::Pending));
+    let listener = asked[1].0;
+    let effects = driver.tell(Input::ReservationAccepted { listener });
+    assert_eq!(registers(&effects).len(), 2);
+}
+
+#[test]
 fn a_slot_lost_denied_expired_or_unanswered_is_asked_for_again() {
     // Denied.
     let (mut driver, asked) = unreachable(config());
