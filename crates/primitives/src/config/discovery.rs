@@ -36,18 +36,25 @@ pub struct DiscoveryConfig {
     #[serde(rename = "tick_ms", with = "super::duration")]
     pub tick: Duration,
     /// What is remembered of peers.
+    #[serde(deserialize_with = "super::table::deserialize")]
     pub book: BookConfig,
     /// How many peers are dialled.
+    #[serde(deserialize_with = "super::table::deserialize")]
     pub dials: DialsConfig,
     /// Peers that were lost.
+    #[serde(deserialize_with = "super::table::deserialize")]
     pub redial: RedialConfig,
     /// Registering and discovering at boot nodes.
+    #[serde(deserialize_with = "super::table::deserialize")]
     pub rendezvous: RendezvousConfig,
     /// Slots on relays.
+    #[serde(deserialize_with = "super::table::deserialize")]
     pub relay: RelayConfig,
     /// Probes of our own addresses.
+    #[serde(deserialize_with = "super::table::deserialize")]
     pub reachability: ReachabilityConfig,
     /// Peers remembered over a restart.
+    #[serde(deserialize_with = "super::table::deserialize")]
     pub cache: CacheConfig,
 }
 
