@@ -5,6 +5,8 @@
 //! The traits are object safe and know no runtime; their futures are `'static`, so that dropping
 //! one abandons the answer and never the consistency of the store.
 
+#[cfg(any(feature = "fs", feature = "transfer"))]
+pub(crate) mod blocking;
 mod error;
 #[cfg(all(feature = "fs", unix))]
 mod fs;
@@ -14,6 +16,8 @@ use std::{fmt, ops::Range, pin::Pin, sync::Arc};
 use bytes::Bytes;
 
 pub use self::error::StoreError;
+#[cfg(all(any(feature = "fs", feature = "transfer"), unix))]
+pub(crate) use self::error::io_error;
 #[cfg(all(feature = "fs", unix))]
 pub use self::fs::{
     FsBatch, FsBlobStore, FsConfig, FsPartial, FsReader, FsWriter, MAX_PARTIALS, MAX_TAG_BYTES,
