@@ -376,16 +376,6 @@ impl Driver {
         } = event;
         let present = self.generation(&peer) == Some(generation);
         match kind {
-            EventKind::Older(opened) if present => {
-                self.sessions.remove(&peer);
-                self.opened.insert(peer, opened);
-                self.book.set_older(peer);
-                self.waiting.push(peer);
-                let now = self.now();
-                self.older_since.get_or_insert(now);
-                let failure = Failure::Refused;
-                self.tell(Input::Failed { peer, failure });
-            }
             EventKind::List { list, size_bytes } if self.partial.is_none() => {
                 self.book.size(size_bytes);
                 self.begin_chunks(list).await?;
@@ -399,7 +389,7 @@ impl Driver {
                 let (index, len) = (0, 0);
                 self.written(peer, index, len, Ok(()))?;
             }
-            EventKind::Older(_) | EventKind::List { .. } | EventKind::Size(_) => {}
+            EventKind::List { .. } | EventKind::Size(_) => {}
         }
         Ok(None)
     }
@@ -518,6 +508,16 @@ impl Driver {
                     let failure = Failure::Broken;
                     self.tell(Input::Failed { peer, failure });
                 }
+            }
+            End::Older(opened) => {
+                self.sessions.remove(&peer);
+                self.opened.insert(peer, opened);
+                self.book.set_older(peer);
+                self.waiting.push(peer);
+                let now = self.now();
+                self.older_since.get_or_insert(now);
+                let failure = Failure::Refused;
+                self.tell(Input::Failed { peer, failure });
             }
             End::Stored(stored) => {
                 self.book.verified(peer, stored.size_bytes);

@@ -57,8 +57,6 @@ pub(super) struct Event {
 }
 
 pub(super) enum EventKind {
-    /// The provider speaks the older protocol alone.
-    Older(Opened<BoxDuplex>),
     /// The chunk hashes, proven, and the size that the provider claims.
     List { list: ChunkList, size_bytes: u64 },
     /// All of a small blob, verified.
@@ -77,6 +75,8 @@ pub(super) enum EventKind {
 pub(super) enum End {
     /// As it should.
     Fine,
+    /// The provider speaks the older protocol alone.
+    Older(Opened<BoxDuplex>),
     /// The blob is stored.
     Stored(Stored),
     /// The provider failed.
@@ -184,14 +184,14 @@ impl Session {
     /// Runs until the driver asks for nothing more, or the provider fails.
     pub(super) async fn run(mut self) -> End {
         match self.talk().await {
-            Ok(()) => End::Fine,
+            Ok(end) => end,
             Err(error) => End::Provider(error),
         }
     }
 
-    async fn talk(&mut self) -> Result<(), ProviderError> {
+    async fn talk(&mut self) -> Result<End, ProviderError> {
         let Some(mut ask) = self.asks.recv().await else {
-            return Ok(());
+            return Ok(End::Fine);
         };
         loop {
             let for_content = matches!(ask, Ask::Chunks(_));
@@ -200,13 +200,12 @@ impl Session {
                 .open(self.peer, for_content, &self.meter)
                 .await?;
             if opened.version == Version::V0 {
-                self.tell(EventKind::Older(opened)).await;
-                return Ok(());
+                return Ok(End::Older(opened));
             }
             // A stream through a relay serves for the list, and is given up for the content.
             match self.talk_over(opened, ask).await? {
                 Some(content) => ask = content,
-                None => return Ok(()),
+                None => return Ok(End::Fine),
             }
         }
     }
