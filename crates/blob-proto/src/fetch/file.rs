@@ -20,7 +20,7 @@ use crate::{
         BlobReader, BlobStore, BlobWriter, Hold, PartialBlob, StoreError, StoreFuture, Stored,
         StoredBatch,
         blocking::{WriteBack, blocking},
-        io_error,
+        error::io_error,
     },
 };
 

@@ -12,6 +12,7 @@
 //! A [`Transfer`] does nothing until it is polled, and dropping it cancels it. What was verified
 //! by then is kept by the store, or beside the file, for the next try.
 
+mod batch;
 mod driver;
 mod error;
 #[cfg(unix)]
@@ -39,6 +40,7 @@ use self::{
     session::Context as Shared,
 };
 pub use self::{
+    batch::FetchedBatch,
     error::{FetchError, ProviderError, ProviderFailure},
     progress::{Progress, ProgressStream, ProviderProgress},
 };
@@ -144,15 +146,7 @@ impl Fetcher {
     ) -> Transfer {
         let (events, receiver) = mpsc::channel(EVENT_QUEUE);
         let (progress, watched) = watch::channel(Progress::default());
-        let verifying = Arc::new(Semaphore::new(self.config.verify_chunks));
-        let shared = Arc::new(Shared {
-            opener: Arc::clone(&self.opener),
-            identity: self.identity.clone(),
-            config: Arc::clone(&self.config),
-            request,
-            verifying,
-            events,
-        });
+        let shared = Arc::new(self.shared(request, events));
         let (store, ordered): (Arc<dyn BlobStore>, _) = match to {
             Destination::Store(store) => (store, false),
             #[cfg(unix)]
@@ -169,6 +163,39 @@ impl Fetcher {
         Transfer {
             run: run.boxed(),
             watched,
+        }
+    }
+}
+
+impl Fetcher {
+    /// Fetches many blobs into a store, those up to 64 KiB in requests that do not wait for each
+    /// other, and made durable together in batches of 8 MiB: a thousand small blobs cost little
+    /// more than their bytes. The others are fetched one by one afterwards.
+    ///
+    /// Dropping the future cancels; what was stored by then stays.
+    ///
+    /// # Errors
+    ///
+    /// What the store refuses. A blob that nobody gives is no error of the batch: it is in
+    /// [`FetchedBatch::failed`], with the reason.
+    pub fn fetch_batch(
+        &self,
+        context_id: ContextId,
+        blobs: Vec<BlobId>,
+        providers: Vec<PeerId>,
+        store: Arc<dyn BlobStore>,
+    ) -> impl Future<Output = Result<FetchedBatch, FetchError>> + Send + use<> {
+        batch::run(self.clone(), context_id, blobs, providers, store)
+    }
+
+    fn shared(&self, request: FetchRequest, events: mpsc::Sender<session::Event>) -> Shared {
+        Shared {
+            opener: Arc::clone(&self.opener),
+            identity: self.identity.clone(),
+            config: Arc::clone(&self.config),
+            request,
+            verifying: Arc::new(Semaphore::new(self.config.verify_chunks)),
+            events,
         }
     }
 }

@@ -137,6 +137,17 @@ impl Context {
         }
     }
 
+    /// The greeting of a stream to `provider`, signed where there is a key.
+    pub(super) fn hello(&self, provider: &PeerId) -> Hello {
+        let context_id = self.context_id();
+        let identity = &self.identity;
+        let auth = identity.signer.as_ref().and_then(|signer| {
+            let now = unix_seconds();
+            SessionAuth::sign(signer, &context_id, &identity.peer, provider, now).ok()
+        });
+        Hello { context_id, auth }
+    }
+
     pub(super) fn must_wait(&self, opened: &Opened<BoxDuplex>, for_content: bool) -> bool {
         for_content && opened.relayed && !self.config.through_relays
     }
@@ -221,7 +232,7 @@ impl Session {
         let mut reader =
             MessageReader::<_, Response>::new(reader, Arc::clone(&self.meter.received));
         let mut writer = MessageWriter::new(writer, self.context.config.stall_timeout);
-        self.feed(&mut writer, &Request::Hello(self.hello()))?;
+        self.feed(&mut writer, &Request::Hello(self.context.hello(&self.peer)))?;
         self.ask(&mut writer, first)?;
         let mut place = None;
         loop {
@@ -253,16 +264,6 @@ impl Session {
                 }
             }
         }
-    }
-
-    fn hello(&self) -> Hello {
-        let context_id = self.context.context_id();
-        let identity = &self.context.identity;
-        let auth = identity.signer.as_ref().and_then(|signer| {
-            let now = unix_seconds();
-            SessionAuth::sign(signer, &context_id, &identity.peer, &self.peer, now).ok()
-        });
-        Hello { context_id, auth }
     }
 
     fn ask<W: futures::AsyncWrite + Unpin>(

@@ -7,7 +7,7 @@
 
 #[cfg(any(feature = "fs", feature = "transfer"))]
 pub(crate) mod blocking;
-mod error;
+pub(crate) mod error;
 #[cfg(all(feature = "fs", unix))]
 mod fs;
 
@@ -16,8 +16,6 @@ use std::{fmt, ops::Range, pin::Pin, sync::Arc};
 use bytes::Bytes;
 
 pub use self::error::StoreError;
-#[cfg(all(any(feature = "fs", feature = "transfer"), unix))]
-pub(crate) use self::error::io_error;
 #[cfg(all(feature = "fs", unix))]
 pub use self::fs::{
     FsBatch, FsBlobStore, FsConfig, FsPartial, FsReader, FsWriter, MAX_PARTIALS, MAX_TAG_BYTES,

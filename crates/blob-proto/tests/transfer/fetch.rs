@@ -375,3 +375,52 @@ async fn a_slow_provider_does_not_hold_up_a_quick_one() {
     assert_eq!(fetched.unwrap().providers.len(), 1);
     assert!(read_all(&here.store, &id) == content);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_batch_brings_small_and_large() {
+    let there = folder();
+    let mut ids = Vec::new();
+    for seed in 0..500 {
+        let content = content(seed, 1 + seed as usize * 7);
+        ids.push(there.store.put(&content).unwrap().id);
+    }
+    let large = content(1000, 2 * MIB + 5);
+    ids.push(there.store.put(&large).unwrap().id);
+    let absent = blob_id(b"nobody has it");
+    ids.push(absent);
+    let net = Net::default();
+    net.add_store(peer(1), Version::V1, &there.store).await;
+    net.add_store(peer(2), Version::V1, &there.store).await;
+    net.add_store(peer(3), Version::V0, &there.store).await;
+    // Says of everything that it is something else.
+    net.add(
+        peer(4),
+        Version::V1,
+        crate::hostile::newer(|request| match request {
+            calimero_network_blob::v1::Request::Hello(_) => vec![],
+            _ => vec![calimero_network_blob::v1::Response::Inline {
+                content: bytes::Bytes::from_static(b"other"),
+            }],
+        }),
+    )
+    .await;
+    let here = folder();
+    let store: Arc<dyn BlobStore> = Arc::new(here.store.clone());
+    let fetcher = fetcher(&net, &impatient());
+    let providers = (1..=4).map(peer).collect();
+    let fetching = fetcher.fetch_batch(CONTEXT, ids.clone(), providers, store);
+    let batch = tokio::time::timeout(LONG, fetching).await.expect("no end");
+    let batch = batch.unwrap();
+    assert_eq!(batch.fetched.len(), 501);
+    let [(failed, _)] = &batch.failed[..] else {
+        panic!("{:?}", batch.failed)
+    };
+    assert_eq!(*failed, absent);
+    for id in ids.iter().filter(|id| **id != absent) {
+        assert_eq!(
+            read_all(&here.store, id),
+            read_all(&there.store, id),
+            "{id}"
+        );
+    }
+}

@@ -349,7 +349,7 @@ async fn older_borsh_claims() {
 }
 
 /// Answers each request of 1.0.0 with what it is told.
-fn newer(
+pub(crate) fn newer(
     answer: impl Fn(Request) -> Vec<Response> + Send + Sync + 'static,
 ) -> impl Fn(Socket) -> BoxFuture<'static, ()> + Send + Sync + 'static {
     let answer = Arc::new(answer);
