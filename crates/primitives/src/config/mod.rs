@@ -10,6 +10,7 @@ mod duration;
 mod handle;
 mod peers;
 mod pubsub;
+mod server;
 mod specialized;
 mod streams;
 mod table;
@@ -35,6 +36,7 @@ pub use self::{
     pubsub::{
         GossipMemoryConfig, GossipPeersConfig, KeepConfig, MeshConfig, PubsubConfig, RepairConfig,
     },
+    server::{RateConfig, RelayServerConfig, RendezvousServerConfig, ServerConfig},
     specialized::SpecializedConfig,
     streams::StreamsConfig,
     transport::{QuicConfig, Security, TcpConfig, TransportConfig, YamuxConfig},
@@ -131,6 +133,15 @@ pub struct NetworkConfig {
     /// Finding peers and keeping them.
     #[serde(deserialize_with = "table::deserialize")]
     pub discovery: DiscoveryConfig,
+    /// What is served to others: meeting points and relayed circuits.
+    #[serde(deserialize_with = "table::deserialize")]
+    pub server: ServerConfig,
+    /// Topics: meshes, memory, what peers may do.
+    #[serde(deserialize_with = "table::deserialize")]
+    pub pubsub: PubsubConfig,
+    /// Specialized node invites.
+    #[serde(deserialize_with = "table::deserialize")]
+    pub specialized: SpecializedConfig,
     /// Blobs: how they are found, fetched, served and kept.
     #[serde(deserialize_with = "table::deserialize")]
     pub blob: BlobConfig,
@@ -156,6 +167,9 @@ impl Default for NetworkConfig {
             connections: ConnectionsConfig::default(),
             streams: StreamsConfig::default(),
             discovery: DiscoveryConfig::default(),
+            server: ServerConfig::default(),
+            pubsub: PubsubConfig::default(),
+            specialized: SpecializedConfig::default(),
             blob: BlobConfig::default(),
             handle: HandleConfig::default(),
         }
@@ -232,8 +246,18 @@ impl NetworkConfig {
                 "must exceed connections.max_established: connected peers are never forgotten",
             )
         })?;
+        self.server.validate("server.")?;
+        self.pubsub.validate("pubsub.")?;
+        self.specialized.validate("specialized.")?;
         self.blob.validate("blob.")?;
-        self.handle.validate("handle.")
+        self.handle.validate("handle.")?;
+        let holds_one = self.handle.event_queue_bytes >= self.pubsub.max_message_bytes;
+        check(holds_one, || {
+            (
+                "handle.event_queue_bytes".to_owned(),
+                "must be at least pubsub.max_message_bytes",
+            )
+        })
     }
 
     /// Why `addr` cannot be listened on with these transports, if it cannot.
