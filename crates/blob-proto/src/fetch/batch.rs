@@ -161,7 +161,9 @@ impl Batch {
         let mut reader = MessageReader::<_, Response>::new(reader, Arc::default());
         let mut writer = MessageWriter::new(writer, after);
         let hello = Request::Hello(self.context.hello(&peer));
-        writer.feed_request(&hello).map_err(ProviderError::Message)?;
+        writer
+            .feed_request(&hello)
+            .map_err(ProviderError::Message)?;
         let mut group = Group::new();
         let mut group_bytes = 0;
         loop {
@@ -239,7 +241,9 @@ impl Batch {
                 Ok(parts)
             })
             .await?;
-            self.queue().singly.extend(bad.into_iter().map(|(id, _)| id));
+            self.queue()
+                .singly
+                .extend(bad.into_iter().map(|(id, _)| id));
             pending_bytes += good.iter().map(|(_, content)| content.len()).sum::<usize>();
             pending.extend(good);
             if pending_bytes >= STORE_BYTES {

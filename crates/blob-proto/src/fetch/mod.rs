@@ -35,14 +35,14 @@ use calimero_network_primitives::{ContextId, PeerId};
 use futures::{AsyncWrite, FutureExt, Stream, StreamExt, future::BoxFuture};
 use tokio::sync::{Semaphore, mpsc, watch};
 
-use self::{
-    driver::{Driver, EVENT_QUEUE},
-    session::Context as Shared,
-};
 pub use self::{
     batch::FetchedBatch,
     error::{FetchError, ProviderError, ProviderFailure},
     progress::{Progress, ProgressStream, ProviderProgress},
+};
+use self::{
+    driver::{Driver, EVENT_QUEUE},
+    session::Context as Shared,
 };
 use crate::{
     BlobId,
