@@ -4,6 +4,7 @@
 //! behaviours feed them what the network says and carry out what they answer.
 //!
 //! - [`machine`] decides whom to dial, where to register, whom to ask, which relays to keep.
+//! - [`cache`] keeps peers over a restart.
 //! - [`liveness`] closes connections whose peer has fallen silent: a link that dies without a
 //!   FIN looks open until somebody asks.
 //!
@@ -38,5 +39,11 @@
 //!
 //! `libp2p` (default): the behaviours. Without it the crate is the pure machines alone.
 
+pub mod cache;
+#[cfg(feature = "libp2p")]
+pub mod behaviour;
 pub mod liveness;
 pub mod machine;
+
+#[cfg(feature = "libp2p")]
+pub use self::behaviour::{Behaviour, Event, Status};

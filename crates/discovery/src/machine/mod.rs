@@ -280,6 +280,18 @@ impl Machine {
         self.connections.path(peer)
     }
 
+    /// Whether others can reach us, and how that is known. Cheaper than [`Machine::status`].
+    #[must_use]
+    pub fn reachability(&self) -> Reachability {
+        self.prober.reachability()
+    }
+
+    /// Where `peer` may be, the best first: what its next dial would try.
+    #[must_use]
+    pub fn addresses(&self, peer: &PeerId) -> Vec<Multiaddr> {
+        self.book.addresses(peer)
+    }
+
     /// The peers worth remembering over a restart: those that were connected, the one heard of
     /// last first.
     #[must_use]

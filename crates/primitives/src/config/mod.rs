@@ -3,12 +3,14 @@
 //! In files, durations and sizes carry their unit in the key (`_ms`, `_bytes`). Unknown keys are
 //! refused with their path, and contradictions before anything is built.
 
+mod blob;
 mod connections;
 mod discovery;
 mod duration;
 mod handle;
 mod peers;
 mod pubsub;
+mod server;
 mod specialized;
 mod streams;
 mod table;
@@ -24,6 +26,7 @@ use serde::{Deserialize, Serialize};
 use serde_path_to_error::{Path, Segment};
 
 pub use self::{
+    blob::{BlobConfig, BlobFetchConfig, BlobServeConfig, BlobStoreConfig},
     connections::{ConnectionsConfig, PingConfig},
     discovery::{
         BookConfig, CacheConfig, DialsConfig, DiscoveryConfig, ReachabilityConfig, RedialConfig,
@@ -33,6 +36,7 @@ pub use self::{
     pubsub::{
         GossipMemoryConfig, GossipPeersConfig, KeepConfig, MeshConfig, PubsubConfig, RepairConfig,
     },
+    server::{RateConfig, RelayServerConfig, RendezvousServerConfig, ServerConfig},
     specialized::SpecializedConfig,
     streams::StreamsConfig,
     transport::{QuicConfig, Security, TcpConfig, TransportConfig, YamuxConfig},
@@ -129,6 +133,18 @@ pub struct NetworkConfig {
     /// Finding peers and keeping them.
     #[serde(deserialize_with = "table::deserialize")]
     pub discovery: DiscoveryConfig,
+    /// What is served to others: meeting points and relayed circuits.
+    #[serde(deserialize_with = "table::deserialize")]
+    pub server: ServerConfig,
+    /// Topics: meshes, memory, what peers may do.
+    #[serde(deserialize_with = "table::deserialize")]
+    pub pubsub: PubsubConfig,
+    /// Specialized node invites.
+    #[serde(deserialize_with = "table::deserialize")]
+    pub specialized: SpecializedConfig,
+    /// Blobs: how they are found, fetched, served and kept.
+    #[serde(deserialize_with = "table::deserialize")]
+    pub blob: BlobConfig,
     /// Queues between the manager and its users, and its end.
     #[serde(deserialize_with = "table::deserialize")]
     pub handle: HandleConfig,
@@ -151,6 +167,10 @@ impl Default for NetworkConfig {
             connections: ConnectionsConfig::default(),
             streams: StreamsConfig::default(),
             discovery: DiscoveryConfig::default(),
+            server: ServerConfig::default(),
+            pubsub: PubsubConfig::default(),
+            specialized: SpecializedConfig::default(),
+            blob: BlobConfig::default(),
             handle: HandleConfig::default(),
         }
     }
@@ -226,7 +246,18 @@ impl NetworkConfig {
                 "must exceed connections.max_established: connected peers are never forgotten",
             )
         })?;
-        self.handle.validate("handle.")
+        self.server.validate("server.")?;
+        self.pubsub.validate("pubsub.")?;
+        self.specialized.validate("specialized.")?;
+        self.blob.validate("blob.")?;
+        self.handle.validate("handle.")?;
+        let holds_one = self.handle.event_queue_bytes >= self.pubsub.max_message_bytes;
+        check(holds_one, || {
+            (
+                "handle.event_queue_bytes".to_owned(),
+                "must be at least pubsub.max_message_bytes",
+            )
+        })
     }
 
     /// Why `addr` cannot be listened on with these transports, if it cannot.

@@ -35,6 +35,11 @@ impl BlobStore for FsBlobStore {
         Box::pin(std::future::ready(Ok(size)))
     }
 
+    fn is_public(&self, _: BlobId) -> StoreFuture<bool> {
+        let public = self.shared.public;
+        Box::pin(std::future::ready(Ok(public)))
+    }
+
     fn reader(&self, id: BlobId) -> StoreFuture<Option<Arc<dyn BlobReader>>> {
         let store = self.clone();
         blocking(move || {

@@ -1,0 +1,138 @@
+//! The libp2p behaviours that the machine steers, derived together.
+
+use calimero_network_primitives::{
+    IDENTIFY_PROTOCOL_VERSION, Keypair, PeerId, ProtocolId,
+    config::{DiscoveryConfig, PingConfig},
+};
+use libp2p_autonat::v2 as autonat;
+use libp2p_kad::{self as kad, store::MemoryStore};
+use libp2p_mdns as mdns;
+use libp2p_relay as relay;
+use libp2p_swarm::{NetworkBehaviour, StreamProtocol, behaviour::toggle::Toggle};
+
+use super::{error::BuildError, records};
+use crate::liveness;
+
+/// What runs on the wire. Its handlers are those of the outer behaviour.
+#[derive(NetworkBehaviour)]
+#[behaviour(prelude = "libp2p_swarm::derive_prelude", to_swarm = "InnerEvent")]
+#[allow(
+    unreachable_pub,
+    reason = "its connection handler is an associated type of a public behaviour"
+)]
+pub struct Inner {
+    pub(super) liveness: liveness::Behaviour,
+    pub(super) identify: libp2p_identify::Behaviour,
+    pub(super) kad: kad::Behaviour<MemoryStore>,
+    pub(super) rendezvous: libp2p_rendezvous::client::Behaviour,
+    pub(super) relay: Toggle<relay::client::Behaviour>,
+    pub(super) dcutr: Toggle<libp2p_dcutr::Behaviour>,
+    pub(super) autonat_client: autonat::client::Behaviour,
+    pub(super) autonat_server: Toggle<autonat::server::Behaviour>,
+    pub(super) mdns: Toggle<mdns::tokio::Behaviour>,
+}
+
+/// What they say.
+#[allow(
+    unreachable_pub,
+    clippy::large_enum_variant,
+    reason = "moved once, from a poll to the match that takes it apart"
+)]
+#[derive(Debug)]
+pub enum InnerEvent {
+    Liveness(liveness::Event),
+    Identify(libp2p_identify::Event),
+    Kad(kad::Event),
+    Rendezvous(libp2p_rendezvous::client::Event),
+    Relay(relay::client::Event),
+    Dcutr(libp2p_dcutr::Event),
+    Probed(autonat::client::Event),
+    ProbeServed,
+    Mdns(mdns::Event),
+}
+
+impl Inner {
+    pub(super) fn new(
+        identity: &Keypair,
+        config: &DiscoveryConfig,
+        ping: &PingConfig,
+        agent_version: &str,
+        relay_client: Option<relay::client::Behaviour>,
+    ) -> Result<Self, BuildError> {
+        let local = identity.public().to_peer_id();
+        // Addresses of peers are remembered in one place, the machine's book.
+        let identify =
+            libp2p_identify::Config::new(IDENTIFY_PROTOCOL_VERSION.to_owned(), identity.public())
+                .with_agent_version(agent_version.to_owned())
+                .with_cache_size(0)
+                .with_push_listen_addr_updates(true);
+        let mdns = config.mdns.then(|| new_mdns(local)).transpose()?;
+        Ok(Self {
+            liveness: liveness::Behaviour::new(ping),
+            identify: libp2p_identify::Behaviour::new(identify),
+            kad: new_kad(local),
+            rendezvous: libp2p_rendezvous::client::Behaviour::new(identity.clone()),
+            dcutr: relay_client
+                .is_some()
+                .then(|| libp2p_dcutr::Behaviour::new(local))
+                .into(),
+            relay: relay_client.into(),
+            autonat_client: autonat::client::Behaviour::default(),
+            autonat_server: None.into(),
+            mdns: mdns.into(),
+        })
+    }
+
+    /// Serves probes of others on the connections to come, or does not.
+    pub(super) fn serve_probes(&mut self, serve: bool) {
+        self.autonat_server = serve.then(autonat::server::Behaviour::default).into();
+    }
+}
+
+pub(super) fn new_mdns(local: PeerId) -> Result<mdns::tokio::Behaviour, BuildError> {
+    mdns::tokio::Behaviour::new(mdns::Config::default(), local).map_err(BuildError::Mdns)
+}
+
+/// Serves from the first moment: a Kademlia that waits for a confirmed address before it serves
+/// never does on a private network. Peers come into its table through the machine, which filters
+/// their addresses.
+fn new_kad(local: PeerId) -> kad::Behaviour<MemoryStore> {
+    let protocol = StreamProtocol::new(KADEMLIA);
+    debug_assert_eq!(protocol.as_ref(), ProtocolId::Kademlia.as_str());
+    let mut config = kad::Config::new(protocol);
+    records::configure(&mut config);
+    config.set_kbucket_inserts(kad::BucketInserts::Manual);
+    let mut kad = kad::Behaviour::with_config(local, records::new_store(local), config);
+    kad.set_mode(Some(kad::Mode::Server));
+    kad
+}
+
+/// [`ProtocolId::Kademlia`].
+const KADEMLIA: &str = "/calimero/kad/1.0.0";
+
+macro_rules! from {
+    ($($event:ty => $variant:ident),* $(,)?) => {$(
+        impl From<$event> for InnerEvent {
+            fn from(event: $event) -> Self {
+                Self::$variant(event)
+            }
+        }
+    )*};
+}
+
+from! {
+    liveness::Event => Liveness,
+    libp2p_identify::Event => Identify,
+    kad::Event => Kad,
+    libp2p_rendezvous::client::Event => Rendezvous,
+    relay::client::Event => Relay,
+    libp2p_dcutr::Event => Dcutr,
+    autonat::client::Event => Probed,
+    mdns::Event => Mdns,
+}
+
+impl From<autonat::server::Event> for InnerEvent {
+    fn from(_: autonat::server::Event) -> Self {
+        Self::ProbeServed
+    }
+}

@@ -1,0 +1,371 @@
+//! The behaviour that the [`machine`](crate::machine) steers.
+//!
+//! [`Behaviour`] wraps Kademlia, mDNS, a rendezvous client, a relay v2 client, DCUtR, AutoNAT v2,
+//! identify and [`liveness`](crate::liveness). It tells the machine what they hear and carries out
+//! what the machine answers; it decides nothing itself. It works in any Swarm.
+//!
+//! In a behaviour that is derived from several, those that refuse connections (limits, lists)
+//! belong before this one: several of the behaviours inside take a connection for established as
+//! soon as they are asked for a handler.
+//!
+//! # One writer of external addresses
+//!
+//! The machine alone decides which addresses are external. What the relay client and AutoNAT find
+//! out goes to it. An address that the application adds to the Swarm is told to others by the
+//! Swarm as it is, and is a candidate for probes here. An operator's address belongs into
+//! [`DiscoveryConfig::external`].
+//!
+//! # Dials
+//!
+//! The machine's dials go to exactly the addresses it gives. Dials of others for a peer id that
+//! leave the addresses open are offered those of the machine's address book, and those of
+//! Kademlia that are worth dialling.
+
+mod effects;
+mod error;
+mod event;
+mod hear;
+mod inner;
+mod peers;
+mod records;
+mod status;
+mod swarm;
+
+use std::{
+    collections::{HashMap, HashSet, VecDeque},
+    task::{Context, Poll},
+    time::{Duration, Instant},
+};
+
+use calimero_network_primitives::{
+    Keypair, Multiaddr, PeerId,
+    addr::DialPolicy,
+    config::{DiscoveryConfig, PingConfig},
+};
+use futures::FutureExt;
+use futures_timer::Delay;
+pub use libp2p_identify::Info as IdentifyInfo;
+use libp2p_kad::store::RecordStore;
+pub use libp2p_kad::{QueryId, Quorum, Record, RecordKey};
+use libp2p_swarm::{ConnectionId, THandlerInEvent, ToSwarm, derive_prelude::ListenerId};
+
+pub use self::{
+    error::{Blocked, BuildError, RecordError, RecordRefused},
+    event::{Event, HolePunch, QueryOutcome},
+    hear::MAX_IDENTIFY_ITEMS,
+    records::{
+        MAX_QUERIES, MAX_RECORDS, MAX_RECORDS_PER_QUERY, RECORD_TTL, RecordValidator, RefuseRecords,
+    },
+    status::{ConnectionStatus, PeerStatus, Status},
+};
+use self::{inner::Inner, peers::Peers, records::Queries};
+use crate::machine::{CacheEntry, Input, Machine, Namespace, Phase, Reachability, RelayListener};
+
+type ToTheSwarm = ToSwarm<Event, THandlerInEvent<Inner>>;
+
+/// A slot on a relay that is asked for or held.
+#[derive(Clone, Copy, Debug)]
+struct Slot {
+    listener: RelayListener,
+    relay: PeerId,
+}
+
+/// A dial of the machine.
+#[derive(Debug)]
+struct Dialling {
+    peer: PeerId,
+    addresses: Vec<Multiaddr>,
+}
+
+/// Discovery for a Swarm. See the [module](self).
+///
+/// # Bounds
+///
+/// Those of the machine ([`DiscoveryConfig`]), one entry for each established connection, dial
+/// under way and relay slot, [`MAX_QUERIES`] queries, [`MAX_RECORDS`] records. What waits for the
+/// Swarm is what one call or one event causes: the Swarm takes it before anything else happens.
+pub struct Behaviour {
+    local: PeerId,
+    inner: Inner,
+    machine: Machine,
+    validator: Box<dyn RecordValidator>,
+    /// Inputs that carrying out an effect has caused.
+    heard: VecDeque<Input>,
+    waiting: VecDeque<ToTheSwarm>,
+    peers: Peers,
+    blocked: HashSet<PeerId>,
+    dials: HashMap<ConnectionId, Dialling>,
+    slots: HashMap<ListenerId, Slot>,
+    externals: Vec<Multiaddr>,
+    /// What is worth a dial of what others say.
+    dial_policy: DialPolicy,
+    queries: Queries,
+    /// What was told last.
+    phase: Phase,
+    reachability: Reachability,
+    timer: Timer,
+}
+
+impl Behaviour {
+    /// A behaviour for the node with `identity`.
+    ///
+    /// `relay_client` is the behaviour that comes with the relay transport
+    /// ([`libp2p_relay::client::new`]); without it no slots are asked for and no holes punched.
+    /// `agent_version` is what identify tells. `seed` decides what the machine leaves to chance;
+    /// a random one is right wherever a run need not be repeated.
+    ///
+    /// With [`DiscoveryConfig::mdns`] it needs a tokio runtime.
+    ///
+    /// # Errors
+    ///
+    /// [`BuildError::Config`] with the key that cannot hold, [`BuildError::Mdns`] where the
+    /// interfaces cannot be watched.
+    pub fn new(
+        identity: &Keypair,
+        config: &DiscoveryConfig,
+        ping: &PingConfig,
+        agent_version: &str,
+        relay_client: Option<libp2p_relay::client::Behaviour>,
+        validator: impl RecordValidator,
+        seed: u64,
+    ) -> Result<Self, BuildError> {
+        let local = identity.public().to_peer_id();
+        let mut config = config.clone();
+        if relay_client.is_none() {
+            config.relay.reservations = 0;
+        }
+        let dial_policy = if config.local_network {
+            DialPolicy::Local
+        } else {
+            DialPolicy::Private
+        };
+        let inner = Inner::new(identity, &config, ping, agent_version, relay_client)?;
+        let machine = Machine::new(config, local, seed, now())?;
+        let mut behaviour = Self {
+            local,
+            inner,
+            phase: machine.phase(),
+            reachability: machine.reachability(),
+            machine,
+            validator: Box::new(validator),
+            heard: VecDeque::new(),
+            waiting: VecDeque::new(),
+            peers: Peers::default(),
+            blocked: HashSet::new(),
+            dials: HashMap::new(),
+            slots: HashMap::new(),
+            externals: Vec::new(),
+            dial_policy,
+            queries: Queries::default(),
+            timer: Timer::default(),
+        };
+        behaviour.carry_out_all();
+        Ok(behaviour)
+    }
+
+    /// Becomes a member of an overlay: registers and discovers at once.
+    /// [`Event::FollowRefused`] says if there are too many.
+    pub fn follow(&mut self, namespace: Namespace) {
+        self.hear(Input::Follow(namespace));
+    }
+
+    /// Is a member no more.
+    pub fn unfollow(&mut self, namespace: Namespace) {
+        self.hear(Input::Unfollow(namespace));
+    }
+
+    /// Closes what is open with `peer`, and has nothing to do with it from now on.
+    pub fn block(&mut self, peer: PeerId) {
+        if peer != self.local {
+            self.blocked.insert(peer);
+            self.inner.kad.remove_peer(&peer);
+        }
+        self.hear(Input::Block(peer));
+    }
+
+    /// Has to do with `peer` again.
+    pub fn unblock(&mut self, peer: PeerId) {
+        self.blocked.remove(&peer);
+        self.hear(Input::Unblock(peer));
+    }
+
+    /// Tries now whatever waits for its time: lost peers, relays, probes, the Kademlia
+    /// neighbourhood.
+    pub fn bootstrap(&mut self) {
+        self.hear(Input::NetworkChanged);
+        // An empty table has nobody to ask; it fills as soon as somebody is known.
+        let _ = self.inner.kad.bootstrap();
+    }
+
+    /// Takes in the peers remembered from an earlier run, of which the first are dialled.
+    pub fn cache_loaded(&mut self, entries: Vec<CacheEntry>) {
+        self.hear(Input::CacheLoaded(entries));
+    }
+
+    /// The peers worth remembering over a restart.
+    #[must_use]
+    pub fn cache(&self) -> Vec<CacheEntry> {
+        self.machine.cache()
+    }
+
+    /// A peer has shown itself a member of an overlay, for instance by its subscription.
+    pub fn member_seen(&mut self, namespace: Namespace, peer: PeerId) {
+        self.hear(Input::MemberSeen { namespace, peer });
+    }
+
+    /// A peer has left an overlay.
+    pub fn member_gone(&mut self, namespace: Namespace, peer: PeerId) {
+        self.hear(Input::MemberGone { namespace, peer });
+    }
+
+    /// Takes registrations back and gives slots up. The Swarm needs to be driven until that is
+    /// sent; nothing new is asked for.
+    pub fn stop(&mut self) {
+        self.hear(Input::Stop);
+    }
+
+    /// How discovery stands, and by which ways peers are connected. Costs a copy of every table.
+    #[must_use]
+    pub fn status(&mut self) -> Status {
+        Status {
+            discovery: self.machine.status(),
+            peers: self.peers.status(),
+            records: self.inner.kad.store_mut().records().count(),
+        }
+    }
+
+    /// Puts a record to the peers closest to its key, and again by itself until it expires.
+    /// Without `expires` it lives for [`RECORD_TTL`] from its last put.
+    ///
+    /// # Errors
+    ///
+    /// [`RecordError`]: too many queries, refused by the validator, no room.
+    pub fn put_record(
+        &mut self,
+        key: RecordKey,
+        value: Vec<u8>,
+        expires: Option<Instant>,
+        quorum: Quorum,
+    ) -> Result<QueryId, RecordError> {
+        self.check_query()?;
+        let record = Record {
+            key,
+            value,
+            publisher: Some(self.local),
+            expires,
+        };
+        self.validator.validate(&record)?;
+        let id = self.inner.kad.put_record(record, quorum)?;
+        self.queries.put(id);
+        Ok(id)
+    }
+
+    /// Looks for every record of `key` at the peers closest to it, and here. Ends by itself, or by
+    /// [`stop_query`](Self::stop_query), after [`MAX_RECORDS_PER_QUERY`] at most.
+    ///
+    /// # Errors
+    ///
+    /// [`RecordError::TooManyQueries`].
+    pub fn get_records(&mut self, key: RecordKey) -> Result<QueryId, RecordError> {
+        self.check_query()?;
+        let id = self.inner.kad.get_record(key);
+        self.queries.get(id);
+        Ok(id)
+    }
+
+    /// Removes a record here, and puts it no more. Copies elsewhere live until they expire.
+    pub fn remove_record(&mut self, key: &RecordKey) {
+        self.inner.kad.remove_record(key);
+    }
+
+    /// Ends a query with what it has found. [`Event::QueryEnded`] follows.
+    pub fn stop_query(&mut self, id: QueryId) {
+        if self.queries.knows(&id)
+            && let Some(mut query) = self.inner.kad.query_mut(&id)
+        {
+            query.finish();
+        }
+    }
+
+    fn check_query(&self) -> Result<(), RecordError> {
+        if self.queries.is_full() {
+            return Err(RecordError::TooManyQueries { limit: MAX_QUERIES });
+        }
+        Ok(())
+    }
+
+    /// Tells the machine, and carries out what it answers.
+    fn hear(&mut self, input: Input) {
+        self.heard.push_back(input);
+        while let Some(input) = self.heard.pop_front() {
+            self.machine.handle(input, now());
+            self.carry_out_all();
+        }
+    }
+
+    fn tell(&mut self, event: Event) {
+        self.waiting.push_back(ToSwarm::GenerateEvent(event));
+    }
+
+    /// Tells what has changed of that which is derived.
+    fn tell_changes(&mut self) {
+        let phase = self.machine.phase();
+        if phase != self.phase {
+            let from = std::mem::replace(&mut self.phase, phase);
+            self.tell(Event::PhaseChanged { from, to: phase });
+        }
+        let reachability = self.machine.reachability();
+        if reachability != self.reachability {
+            self.reachability = reachability.clone();
+            self.tell(Event::ReachabilityChanged { reachability });
+        }
+    }
+}
+
+/// The one place that reads the clock.
+#[allow(
+    clippy::disallowed_methods,
+    reason = "the machine takes the time as an argument; this is where it comes from"
+)]
+fn now() -> Instant {
+    Instant::now()
+}
+
+/// Wakes the task at a time.
+#[derive(Default)]
+struct Timer {
+    set: Option<(Instant, Delay)>,
+}
+
+impl Timer {
+    /// Ready at `at`; otherwise the task of `cx` is woken then.
+    fn poll_at(&mut self, at: Option<Instant>, cx: &mut Context<'_>) -> Poll<()> {
+        let Some(at) = at else {
+            self.set = None;
+            return Poll::Pending;
+        };
+        let left = at.saturating_duration_since(now());
+        if left == Duration::ZERO {
+            self.set = None;
+            return Poll::Ready(());
+        }
+        match &mut self.set {
+            Some((set, _)) if *set == at => {}
+            Some((set, delay)) => {
+                *set = at;
+                delay.reset(left);
+            }
+            None => self.set = Some((at, Delay::new(left))),
+        }
+        let Some((_, delay)) = &mut self.set else {
+            return Poll::Pending;
+        };
+        match delay.poll_unpin(cx) {
+            Poll::Ready(()) => {
+                self.set = None;
+                Poll::Ready(())
+            }
+            Poll::Pending => Poll::Pending,
+        }
+    }
+}

@@ -1,0 +1,145 @@
+//! The connections of each peer: which way they take, and what became of the attempt to take a
+//! better one. Its one writer is this file.
+
+use std::collections::HashMap;
+
+use calimero_network_primitives::{
+    Multiaddr, PeerId,
+    addr::{TransportKind, transport_of},
+};
+use libp2p_core::ConnectedPoint;
+use libp2p_swarm::ConnectionId;
+
+use super::{
+    event::HolePunch,
+    status::{ConnectionStatus, PeerStatus},
+};
+use crate::machine::Path;
+
+#[derive(Clone, Debug)]
+struct Connection {
+    id: ConnectionId,
+    path: Path,
+    address: Multiaddr,
+    dialled: bool,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Peer {
+    connections: Vec<Connection>,
+    hole_punch: Option<HolePunch>,
+}
+
+impl Peer {
+    fn path(&self) -> Option<Path> {
+        let mut paths = self.connections.iter().map(|c| c.path);
+        let first = paths.next()?;
+        Some(
+            if first == Path::Direct || paths.any(|path| path == Path::Direct) {
+                Path::Direct
+            } else {
+                Path::Relayed
+            },
+        )
+    }
+}
+
+/// The best way to a peer, before and after.
+pub(super) type PathChange = (Option<Path>, Option<Path>);
+
+/// Connected peers: as many as the swarm lets in.
+#[derive(Debug, Default)]
+pub(super) struct Peers {
+    peers: HashMap<PeerId, Peer>,
+}
+
+impl Peers {
+    pub(super) fn opened(
+        &mut self,
+        peer: PeerId,
+        id: ConnectionId,
+        endpoint: &ConnectedPoint,
+    ) -> PathChange {
+        let peer = self.peers.entry(peer).or_default();
+        let before = peer.path();
+        peer.connections.push(Connection {
+            id,
+            path: path_of(endpoint),
+            address: endpoint.get_remote_address().clone(),
+            dialled: endpoint.is_dialer(),
+        });
+        (before, peer.path())
+    }
+
+    pub(super) fn closed(&mut self, id: PeerId, connection: ConnectionId) -> PathChange {
+        let Some(peer) = self.peers.get_mut(&id) else {
+            return (None, None);
+        };
+        let before = peer.path();
+        peer.connections.retain(|c| c.id != connection);
+        let after = peer.path();
+        if after.is_none() {
+            self.peers.remove(&id);
+        }
+        (before, after)
+    }
+
+    pub(super) fn hole_punched(&mut self, peer: &PeerId, outcome: HolePunch) {
+        if let Some(peer) = self.peers.get_mut(peer) {
+            peer.hole_punch = Some(outcome);
+        }
+    }
+
+    pub(super) fn relayed(&self, peer: &PeerId) -> Vec<ConnectionId> {
+        let connections = self.peers.get(peer).map(|peer| &peer.connections);
+        let relayed = connections.into_iter().flatten();
+        relayed
+            .filter(|c| c.path == Path::Relayed)
+            .map(|c| c.id)
+            .collect()
+    }
+
+    pub(super) fn is_connected(&self, peer: &PeerId) -> bool {
+        self.peers.contains_key(peer)
+    }
+
+    pub(super) fn status(&self) -> Vec<PeerStatus> {
+        let mut status: Vec<_> = self
+            .peers
+            .iter()
+            .filter_map(|(id, peer)| {
+                Some(PeerStatus {
+                    peer: *id,
+                    path: peer.path()?,
+                    connections: peer.connections.iter().map(connection_status).collect(),
+                    last_hole_punch: peer.hole_punch,
+                })
+            })
+            .collect();
+        status.sort_unstable_by_key(|peer| peer.peer);
+        status
+    }
+}
+
+fn connection_status(connection: &Connection) -> ConnectionStatus {
+    ConnectionStatus {
+        id: connection.id,
+        path: connection.path,
+        // A peer that came through a relay has no address but its name.
+        transport: match connection.path {
+            Path::Relayed => Some(TransportKind::Circuit),
+            Path::Direct => transport_of(&connection.address),
+        },
+        address: connection.address.clone(),
+        dialled: connection.dialled,
+    }
+}
+
+/// The way that a connection takes.
+pub(super) fn path_of(endpoint: &ConnectedPoint) -> Path {
+    if endpoint.is_relayed() {
+        Path::Relayed
+    } else {
+        Path::Direct
+    }
+}

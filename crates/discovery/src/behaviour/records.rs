@@ -1,0 +1,211 @@
+//! Kademlia records: what is stored and found passes through a validator.
+
+use std::{collections::HashMap, num::NonZeroUsize, time::Duration};
+
+use calimero_network_primitives::{PeerId, limits::MAX_PROVIDER_RECORD_BYTES};
+use libp2p_kad::{self as kad, QueryId, Record, store::MemoryStore, store::MemoryStoreConfig};
+
+use super::{
+    error::RecordRefused,
+    event::{Event, QueryOutcome},
+};
+
+/// Records held for others and ourselves: 16,384, which is 4 MiB of values.
+pub const MAX_RECORDS: usize = 16_384;
+
+/// Records told of one query: more providers of one thing than anybody asks.
+pub const MAX_RECORDS_PER_QUERY: usize = 64;
+
+/// Queries under way at one time.
+pub const MAX_QUERIES: usize = 256;
+
+/// Life of a record that is not put again.
+pub const RECORD_TTL: Duration = Duration::from_secs(12 * 3600);
+
+/// Time between two puts of a record by the node that put it first: half of its life, so that one
+/// may fail.
+const PUBLICATION_INTERVAL: Duration = Duration::from_secs(6 * 3600);
+
+/// Time between two copies of a record to the peers that are closest to it by then, by a node that
+/// holds it (Kademlia paper, section 2.5).
+const REPLICATION_INTERVAL: Duration = Duration::from_secs(3600);
+
+/// Peers that hold a record.
+const REPLICATION: NonZeroUsize = NonZeroUsize::new(10).unwrap();
+
+/// Time for one query, of all its peers.
+const QUERY_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Time between two looks at the own neighbourhood.
+const BOOTSTRAP_INTERVAL: Duration = Duration::from_secs(300);
+
+/// Decides which records are stored and which of those found are told.
+///
+/// It sees whatever anybody sends. A closure of this form is one as well.
+pub trait RecordValidator: Send + 'static {
+    /// Says whether `record` is genuine: for instance signed by whom it names, for its key.
+    ///
+    /// # Errors
+    ///
+    /// [`RecordRefused`] with the reason.
+    fn validate(&self, record: &Record) -> Result<(), RecordRefused>;
+}
+
+impl<F> RecordValidator for F
+where
+    F: Fn(&Record) -> Result<(), RecordRefused> + Send + 'static,
+{
+    fn validate(&self, record: &Record) -> Result<(), RecordRefused> {
+        self(record)
+    }
+}
+
+/// Refuses every record: for a node that uses Kademlia to find its way only.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct RefuseRecords;
+
+impl RecordValidator for RefuseRecords {
+    fn validate(&self, _: &Record) -> Result<(), RecordRefused> {
+        Err(RecordRefused {
+            reason: "this node takes no records",
+        })
+    }
+}
+
+pub(super) fn configure(config: &mut kad::Config) {
+    config
+        .set_record_filtering(kad::StoreInserts::FilterBoth)
+        .set_record_ttl(Some(RECORD_TTL))
+        .set_publication_interval(Some(PUBLICATION_INTERVAL))
+        .set_replication_interval(Some(REPLICATION_INTERVAL))
+        .set_replication_factor(REPLICATION)
+        .set_provider_publication_interval(None)
+        .set_caching(kad::Caching::Disabled)
+        .set_query_timeout(QUERY_TIMEOUT)
+        .set_periodic_bootstrap_interval(Some(BOOTSTRAP_INTERVAL));
+}
+
+pub(super) fn new_store(local: PeerId) -> MemoryStore {
+    let config = MemoryStoreConfig {
+        max_records: MAX_RECORDS,
+        // The store refuses what is as long as its limit.
+        max_value_bytes: MAX_PROVIDER_RECORD_BYTES + 1,
+        max_providers_per_key: 0,
+        max_provided_keys: 0,
+    };
+    MemoryStore::with_config(local, config)
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Query {
+    Put,
+    Get { told: usize },
+}
+
+/// The queries of the application.
+#[derive(Debug, Default)]
+pub(super) struct Queries {
+    running: HashMap<QueryId, Query>,
+}
+
+/// What a step of a query means.
+#[derive(Debug)]
+pub(super) struct Step {
+    pub(super) events: Vec<Event>,
+    /// Whether the query is to be ended now: it has told enough.
+    pub(super) finish: bool,
+}
+
+impl Queries {
+    pub(super) fn is_full(&self) -> bool {
+        self.running.len() >= MAX_QUERIES
+    }
+
+    pub(super) fn put(&mut self, id: QueryId) {
+        self.running.insert(id, Query::Put);
+    }
+
+    pub(super) fn get(&mut self, id: QueryId) {
+        self.running.insert(id, Query::Get { told: 0 });
+    }
+
+    pub(super) fn knows(&self, id: &QueryId) -> bool {
+        self.running.contains_key(id)
+    }
+
+    /// A step of a query; of those that Kademlia makes for itself nothing is told.
+    pub(super) fn progressed(
+        &mut self,
+        id: QueryId,
+        result: kad::QueryResult,
+        last: bool,
+        valid: impl Fn(&Record) -> bool,
+    ) -> Step {
+        let mut step = Step {
+            events: Vec::new(),
+            finish: false,
+        };
+        let Some(query) = self.running.get_mut(&id) else {
+            return step;
+        };
+        let outcome = match (result, query) {
+            (kad::QueryResult::GetRecord(result), Query::Get { told }) => {
+                found(id, result, told, valid, &mut step)
+            }
+            (kad::QueryResult::PutRecord(result), Query::Put) => stored(result),
+            _ => None,
+        };
+        if last {
+            let ended = self.running.remove(&id);
+            let outcome = outcome.unwrap_or(match ended {
+                Some(Query::Get { told }) => QueryOutcome::Found { records: told },
+                _ => QueryOutcome::Stored,
+            });
+            step.events.push(Event::QueryEnded { query: id, outcome });
+        }
+        step
+    }
+}
+
+fn found(
+    query: QueryId,
+    result: kad::GetRecordResult,
+    told: &mut usize,
+    valid: impl Fn(&Record) -> bool,
+    step: &mut Step,
+) -> Option<QueryOutcome> {
+    match result {
+        Ok(kad::GetRecordOk::FoundRecord(kad::PeerRecord { peer, record })) => {
+            if *told < MAX_RECORDS_PER_QUERY && valid(&record) {
+                *told += 1;
+                step.events.push(Event::RecordsFound {
+                    query,
+                    holder: peer,
+                    records: vec![record],
+                });
+            }
+            step.finish = *told >= MAX_RECORDS_PER_QUERY;
+            None
+        }
+        Err(kad::GetRecordError::Timeout { .. }) => {
+            Some(QueryOutcome::TimedOut { progress: *told })
+        }
+        Ok(kad::GetRecordOk::FinishedWithNoAdditionalRecord { .. })
+        | Err(kad::GetRecordError::NotFound { .. }) => None,
+    }
+}
+
+fn stored(result: kad::PutRecordResult) -> Option<QueryOutcome> {
+    Some(match result {
+        Ok(_) => QueryOutcome::Stored,
+        Err(kad::PutRecordError::QuorumFailed {
+            success, quorum, ..
+        }) => QueryOutcome::NotStored {
+            stored_by: success,
+            quorum: quorum.get(),
+        },
+        Err(kad::PutRecordError::Timeout { success, .. }) => QueryOutcome::TimedOut {
+            progress: success.len(),
+        },
+    })
+}

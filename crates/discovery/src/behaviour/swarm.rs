@@ -1,0 +1,251 @@
+//! The behaviour's face to the Swarm.
+
+use std::task::{Context, Poll};
+
+use calimero_network_primitives::{Multiaddr, PeerId, addr::is_dialable};
+use libp2p_core::{Endpoint, transport::PortUse};
+use libp2p_swarm::{
+    ConnectionClosed, ConnectionDenied, ConnectionId, DialError, DialFailure, FromSwarm,
+    NetworkBehaviour, THandler, THandlerInEvent, THandlerOutEvent, ToSwarm,
+    behaviour::ConnectionEstablished,
+};
+
+use super::{
+    Behaviour, Dialling, Inner, ToTheSwarm,
+    error::Blocked,
+    event::Event,
+    peers::{PathChange, path_of},
+};
+use crate::machine::{Input, is_circuit};
+
+impl NetworkBehaviour for Behaviour {
+    type ConnectionHandler = THandler<Inner>;
+    type ToSwarm = Event;
+
+    fn handle_pending_inbound_connection(
+        &mut self,
+        connection: ConnectionId,
+        local: &Multiaddr,
+        remote: &Multiaddr,
+    ) -> Result<(), ConnectionDenied> {
+        self.inner
+            .handle_pending_inbound_connection(connection, local, remote)
+    }
+
+    fn handle_established_inbound_connection(
+        &mut self,
+        connection: ConnectionId,
+        peer: PeerId,
+        local: &Multiaddr,
+        remote: &Multiaddr,
+    ) -> Result<THandler<Self>, ConnectionDenied> {
+        self.check(peer)?;
+        self.inner
+            .handle_established_inbound_connection(connection, peer, local, remote)
+    }
+
+    fn handle_pending_outbound_connection(
+        &mut self,
+        connection: ConnectionId,
+        peer: Option<PeerId>,
+        addresses: &[Multiaddr],
+        role: Endpoint,
+    ) -> Result<Vec<Multiaddr>, ConnectionDenied> {
+        if let Some(peer) = peer {
+            self.check(peer)?;
+        }
+        let offered = self
+            .inner
+            .handle_pending_outbound_connection(connection, peer, addresses, role)?;
+        let policy = self.dial_policy;
+        let mut all = peer.map_or_else(Vec::new, |peer| self.machine.addresses(&peer));
+        let worth_it = offered
+            .into_iter()
+            .filter(|address| is_dialable(address, policy))
+            .take(MAX_OFFERED);
+        for address in worth_it {
+            if !all.contains(&address) {
+                all.push(address);
+            }
+        }
+        Ok(all)
+    }
+
+    fn handle_established_outbound_connection(
+        &mut self,
+        connection: ConnectionId,
+        peer: PeerId,
+        address: &Multiaddr,
+        role: Endpoint,
+        port: PortUse,
+    ) -> Result<THandler<Self>, ConnectionDenied> {
+        self.check(peer)?;
+        self.inner
+            .handle_established_outbound_connection(connection, peer, address, role, port)
+    }
+
+    fn on_swarm_event(&mut self, event: FromSwarm<'_>) {
+        self.inner.on_swarm_event(event);
+        match event {
+            FromSwarm::ConnectionEstablished(event) => self.established(&event),
+            FromSwarm::ConnectionClosed(event) => self.closed(&event),
+            FromSwarm::DialFailure(event) => self.dial_failed(&event),
+            FromSwarm::NewExternalAddrCandidate(event) => {
+                self.hear(Input::AddressCandidate(event.addr.clone()));
+            }
+            FromSwarm::ExternalAddrConfirmed(event) if !self.externals.contains(event.addr) => {
+                self.hear(Input::AddressCandidate(event.addr.clone()));
+            }
+            FromSwarm::NewListenAddr(event) if !is_circuit(event.addr) => {
+                self.hear(Input::AddressCandidate(event.addr.clone()));
+                self.hear(Input::NetworkChanged);
+            }
+            FromSwarm::ExpiredListenAddr(event) if !is_circuit(event.addr) => {
+                self.hear(Input::AddressGone(event.addr.clone()));
+                self.hear(Input::NetworkChanged);
+            }
+            FromSwarm::ListenerClosed(event) => self.listener_ended(event.listener_id),
+            FromSwarm::ListenerError(event) => self.listener_failed(event.listener_id),
+            _ => {}
+        }
+    }
+
+    fn on_connection_handler_event(
+        &mut self,
+        peer: PeerId,
+        connection: ConnectionId,
+        event: THandlerOutEvent<Self>,
+    ) {
+        self.inner
+            .on_connection_handler_event(peer, connection, event);
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<ToSwarm<Event, THandlerInEvent<Self>>> {
+        loop {
+            if let Some(next) = self.waiting.pop_front() {
+                return Poll::Ready(next);
+            }
+            if let Poll::Ready(next) = self.inner.poll(cx) {
+                if let Some(next) = self.pass(next) {
+                    return Poll::Ready(next);
+                }
+                continue;
+            }
+            let due = self.machine.next_timeout();
+            if self.timer.poll_at(due, cx).is_ready() {
+                self.hear(Input::Timeout);
+                continue;
+            }
+            self.tell_changes();
+            if self.waiting.is_empty() {
+                return Poll::Pending;
+            }
+        }
+    }
+}
+
+/// Addresses of one peer that Kademlia and mDNS may offer for a dial of somebody else.
+const MAX_OFFERED: usize = 16;
+
+impl Behaviour {
+    fn check(&self, peer: PeerId) -> Result<(), ConnectionDenied> {
+        if self.blocked.contains(&peer) {
+            return Err(ConnectionDenied::new(Blocked { peer }));
+        }
+        Ok(())
+    }
+
+    /// What one of the behaviours inside wants of the Swarm, unless it is the machine's to decide.
+    fn pass(
+        &mut self,
+        wish: ToSwarm<<Inner as NetworkBehaviour>::ToSwarm, THandlerInEvent<Inner>>,
+    ) -> Option<ToTheSwarm> {
+        match wish {
+            ToSwarm::GenerateEvent(event) => {
+                self.hear_inner(event);
+                None
+            }
+            // External addresses have one writer, and addresses of peers one book.
+            ToSwarm::ExternalAddrConfirmed(_)
+            | ToSwarm::ExternalAddrExpired(_)
+            | ToSwarm::NewExternalAddrOfPeer { .. } => None,
+            other => match other {
+                ToSwarm::Dial { opts } => Some(ToSwarm::Dial { opts }),
+                ToSwarm::ListenOn { opts } => Some(ToSwarm::ListenOn { opts }),
+                ToSwarm::RemoveListener { id } => Some(ToSwarm::RemoveListener { id }),
+                ToSwarm::NotifyHandler {
+                    peer_id,
+                    handler,
+                    event,
+                } => Some(ToSwarm::NotifyHandler {
+                    peer_id,
+                    handler,
+                    event,
+                }),
+                ToSwarm::NewExternalAddrCandidate(address) => {
+                    Some(ToSwarm::NewExternalAddrCandidate(address))
+                }
+                ToSwarm::CloseConnection {
+                    peer_id,
+                    connection,
+                } => Some(ToSwarm::CloseConnection {
+                    peer_id,
+                    connection,
+                }),
+                // The Swarm of libp2p-swarm 0.48 knows no other wish.
+                _ => None,
+            },
+        }
+    }
+
+    fn established(&mut self, event: &ConnectionEstablished<'_>) {
+        let (peer, id) = (event.peer_id, event.connection_id);
+        self.dials.remove(&id);
+        let change = self.peers.opened(peer, id, event.endpoint);
+        self.tell_path(peer, change);
+        let dialled = event
+            .endpoint
+            .is_dialer()
+            .then(|| event.endpoint.get_remote_address().clone());
+        self.hear(Input::ConnectionOpened {
+            peer,
+            path: path_of(event.endpoint),
+            dialled,
+        });
+    }
+
+    fn closed(&mut self, event: &ConnectionClosed<'_>) {
+        let peer = event.peer_id;
+        let change = self.peers.closed(peer, event.connection_id);
+        self.tell_path(peer, change);
+        let path = path_of(event.endpoint);
+        self.hear(Input::ConnectionClosed { peer, path });
+    }
+
+    fn tell_path(&mut self, peer: PeerId, (from, to): PathChange) {
+        if from != to {
+            self.tell(Event::PathChanged { peer, from, to });
+        }
+    }
+
+    fn dial_failed(&mut self, event: &DialFailure<'_>) {
+        let Some(Dialling { peer, addresses }) = self.dials.remove(&event.connection_id) else {
+            return;
+        };
+        let tried = match event.error {
+            DialError::Transport(errors) => {
+                errors.iter().map(|(address, _)| address.clone()).collect()
+            }
+            DialError::WrongPeerId { address, .. } | DialError::LocalPeerId { address } => {
+                vec![address.clone()]
+            }
+            // All of them are our own.
+            DialError::NoAddresses => addresses,
+            // Nobody was asked.
+            DialError::Denied { .. }
+            | DialError::Aborted
+            | DialError::DialPeerConditionFalse(_) => Vec::new(),
+        };
+        self.hear(Input::DialFailed { peer, tried });
+    }
+}

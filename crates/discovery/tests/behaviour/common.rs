@@ -1,0 +1,184 @@
+//! Swarms on one machine, and how to wait for what they tell.
+
+use std::{future::Future, pin::Pin, time::Duration};
+
+use calimero_network_discovery::{
+    Behaviour, Event,
+    behaviour::{RecordValidator, RefuseRecords},
+};
+use calimero_network_primitives::{
+    Keypair, Multiaddr, PeerId,
+    config::{DiscoveryConfig, PingConfig, TransportConfig},
+};
+use calimero_network_transport::{Transport, build, build_memory};
+use futures::{StreamExt, future::select_all};
+use libp2p_swarm::{Config, NetworkBehaviour, Swarm, SwarmEvent};
+
+/// Longer than anything here takes on a loaded machine.
+pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
+
+pub(crate) const MEMORY: &str = "/memory/0";
+pub(crate) const TCP: &str = "/ip4/127.0.0.1/tcp/0";
+
+pub(crate) async fn within<F: Future>(future: F) -> F::Output {
+    tokio::time::timeout(DEADLINE, future)
+        .await
+        .expect("the test takes too long")
+}
+
+/// A network on one machine, in a hurry: every wait is as short as it can be.
+pub(crate) fn config(boot: &[Multiaddr]) -> DiscoveryConfig {
+    let mut config = DiscoveryConfig {
+        boot: boot.to_vec(),
+        local_network: true,
+        tick: Duration::from_millis(100),
+        ..DiscoveryConfig::default()
+    };
+    config.redial.steps = [0, 100, 200, 300, 400].map(Duration::from_millis);
+    config.redial.interval = Duration::from_millis(500);
+    config.dials.rest = Duration::from_millis(200);
+    config.rendezvous.alone_interval = Duration::from_millis(200);
+    config.rendezvous.interval = Duration::from_millis(500);
+    config.rendezvous.min_backoff = Duration::from_millis(100);
+    config.rendezvous.max_backoff = Duration::from_millis(500);
+    config.relay.min_backoff = Duration::from_millis(100);
+    config.relay.max_backoff = Duration::from_millis(500);
+    config.relay.patience = Duration::from_millis(100);
+    config.reachability.min_backoff = Duration::from_millis(100);
+    config.reachability.max_backoff = Duration::from_millis(500);
+    config
+}
+
+pub(crate) fn transport(keypair: &Keypair, listen: &str) -> Transport {
+    let config = TransportConfig {
+        dns: false,
+        ..TransportConfig::default()
+    };
+    if listen.starts_with("/memory") {
+        build_memory(keypair, &config).unwrap()
+    } else {
+        build(keypair, &config).unwrap()
+    }
+}
+
+fn swarm_config() -> Config {
+    Config::with_tokio_executor().with_idle_connection_timeout(DEADLINE)
+}
+
+/// A Swarm with any behaviour, not listening yet.
+pub(crate) fn swarm<B: NetworkBehaviour>(
+    listen: &str,
+    behaviour: impl FnOnce(&Keypair) -> B,
+) -> Swarm<B> {
+    let keypair = Keypair::generate_ed25519();
+    let transport = transport(&keypair, listen).boxed;
+    let peer = keypair.public().to_peer_id();
+    Swarm::new(transport, behaviour(&keypair), peer, swarm_config())
+}
+
+/// A Swarm with discovery, not listening yet.
+pub(crate) fn node_with(
+    listen: &str,
+    config: &DiscoveryConfig,
+    validator: impl RecordValidator,
+) -> Swarm<Behaviour> {
+    let keypair = Keypair::generate_ed25519();
+    let transport = transport(&keypair, listen);
+    let ping = PingConfig::default();
+    let behaviour = Behaviour::new(
+        &keypair,
+        config,
+        &ping,
+        "test",
+        transport.relay_client,
+        validator,
+        1,
+    );
+    let peer = keypair.public().to_peer_id();
+    Swarm::new(transport.boxed, behaviour.unwrap(), peer, swarm_config())
+}
+
+pub(crate) fn node(listen: &str, config: &DiscoveryConfig) -> Swarm<Behaviour> {
+    node_with(listen, config, RefuseRecords)
+}
+
+/// An address like `at` that nobody listens at: known before its node is made.
+pub(crate) fn free_address(at: &str) -> Multiaddr {
+    if at.starts_with("/memory") {
+        return format!("/memory/{}", rand::random::<u64>() | 1)
+            .parse()
+            .unwrap();
+    }
+    let socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = socket.local_addr().unwrap().port();
+    format!("/ip4/127.0.0.1/tcp/{port}").parse().unwrap()
+}
+
+/// A node that its operator vouches for, listening. Nobody has to probe it.
+pub(crate) async fn vouched(at: &str, mut config: DiscoveryConfig) -> Swarm<Behaviour> {
+    let address = free_address(at);
+    config.external = vec![address.clone()];
+    let mut node = node(at, &config);
+    listen(&mut node, &address.to_string()).await;
+    node
+}
+
+/// Listens at `at` and returns the complete address.
+pub(crate) async fn listen<B: NetworkBehaviour>(swarm: &mut Swarm<B>, at: &str) -> Multiaddr {
+    swarm.listen_on(at.parse().unwrap()).unwrap();
+    let peer = *swarm.local_peer_id();
+    within(async {
+        loop {
+            if let SwarmEvent::NewListenAddr { address, .. } = swarm.select_next_some().await {
+                return address.with_p2p(peer).unwrap();
+            }
+        }
+    })
+    .await
+}
+
+/// Drives a Swarm until the test ends.
+pub(crate) fn spawn<B>(mut swarm: Swarm<B>) -> tokio::task::JoinHandle<()>
+where
+    B: NetworkBehaviour<ToSwarm: Send> + Send,
+{
+    tokio::spawn(async move {
+        loop {
+            swarm.next().await;
+        }
+    })
+}
+
+/// Drives `swarms` until one of them tells what `wanted` takes.
+pub(crate) async fn until<T>(
+    swarms: &mut [&mut Swarm<Behaviour>],
+    mut wanted: impl FnMut(PeerId, &SwarmEvent<Event>) -> Option<T>,
+) -> T {
+    within(async {
+        loop {
+            let next = swarms.iter_mut().map(|swarm| {
+                let peer = *swarm.local_peer_id();
+                let event = swarm.select_next_some();
+                Box::pin(async move { (peer, event.await) })
+                    as Pin<Box<dyn Future<Output = _> + Send + '_>>
+            });
+            let ((peer, event), ..) = select_all(next).await;
+            if let Some(found) = wanted(peer, &event) {
+                return found;
+            }
+        }
+    })
+    .await
+}
+
+/// As [`until`], for the events of the behaviour alone.
+pub(crate) async fn told<T>(
+    swarms: &mut [&mut Swarm<Behaviour>],
+    mut wanted: impl FnMut(PeerId, &Event) -> Option<T>,
+) -> T {
+    until(swarms, |peer, event| match event {
+        SwarmEvent::Behaviour(event) => wanted(peer, event),
+        _ => None,
+    })
+    .await
+}

@@ -1,0 +1,11 @@
+//! The behaviour in Swarms: against itself, libp2p's own servers, and servers that misbehave.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    missing_docs,
+    reason = "a test says what is wrong by panicking"
+)]
+
+mod common;
+mod meeting;
