@@ -23,6 +23,7 @@ const HEAD = new URL('./head.md', import.meta.url)
 const FEATURES = [
   './js/connect.mjs',
   './js/streams.mjs',
+  './js/relay.mjs',
   './py/connect.mjs',
   './py/streams.mjs'
 ]
