@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use calimero_network_discovery::cache::PeerCache;
 use calimero_network_primitives::{Keypair, Multiaddr, NetworkConfig, ProtocolId};
 use calimero_network_stream::{self as stream, Control, Incoming};
 use calimero_network_transport::{self as transport, Links};
@@ -14,6 +15,7 @@ use crate::{
     client::NetworkClient,
     error::{ListenError, StartError, Stopped},
     event::{EventSender, Events},
+    remembered::Remembered,
     runtime,
     status::Shared,
 };
@@ -62,11 +64,11 @@ impl NetworkManager {
 }
 
 /// What a manager is started with beside its identity and configuration.
-#[derive(Debug)]
 pub struct Builder {
     identity: Keypair,
     config: NetworkConfig,
     in_memory: bool,
+    peer_cache: Option<Arc<dyn PeerCache>>,
 }
 
 impl Builder {
@@ -75,7 +77,17 @@ impl Builder {
             identity,
             config,
             in_memory: false,
+            peer_cache: None,
         }
+    }
+
+    /// Remembers peers in `cache` over a restart: those it holds are dialled first, and it is
+    /// written every `discovery.cache.save_interval_ms` and at the end. Without one, nobody is
+    /// remembered.
+    #[must_use]
+    pub fn peer_cache(mut self, cache: impl PeerCache) -> Self {
+        self.peer_cache = Some(Arc::new(cache));
+        self
     }
 
     /// Uses libp2p's in-memory transport alone, for tests of programs: same handshakes and
@@ -97,6 +109,7 @@ impl Builder {
             identity,
             config,
             in_memory,
+            peer_cache,
         } = self;
         let build = if in_memory {
             transport::build_memory
@@ -108,7 +121,7 @@ impl Builder {
         let config = Arc::new(config);
         let shared = Arc::new(Shared::default());
         let (commands, receiver) = mpsc::channel(config.handle.command_queue);
-        let (events, stream) = EventSender::new(config.handle.event_queue, shared.clone());
+        let (events, stream) = EventSender::new(&config.handle, shared.clone());
         let peer = identity.public().to_peer_id();
         let (ready, started) = oneshot::channel();
         let task = {
@@ -122,7 +135,10 @@ impl Builder {
                         return;
                     }
                 };
-                let actor = Actor::new(swarm, links, inbound, receiver, events, shared, config);
+                let remembered = Remembered::load(peer_cache);
+                let actor = Actor::new(
+                    swarm, links, inbound, receiver, events, remembered, shared, config,
+                );
                 if ready.send(Ok(control)).is_ok() {
                     actor.run().await;
                 }
@@ -162,7 +178,7 @@ fn build_swarm(
     build: BuildTransport,
 ) -> Result<(Swarm<Behaviour>, Links, Control, Incoming), StartError> {
     let transport = build(identity, &config.transport)?;
-    let behaviour = Behaviour::new(identity, config, transport.relay_client);
+    let behaviour = Behaviour::new(identity, config, transport.relay_client)?;
     let control = behaviour.streams.control();
     let inbound = control
         .accept(StreamProtocol::new(ProtocolId::Stream.as_str()))

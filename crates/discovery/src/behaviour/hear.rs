@@ -112,7 +112,7 @@ impl Behaviour {
                 registrations,
                 cookie,
             } => {
-                let Some(namespace) = cookie.namespace().and_then(|n| overlay(n)) else {
+                let Some(namespace) = cookie.namespace().and_then(overlay) else {
                     return;
                 };
                 let members = registrations

@@ -224,6 +224,12 @@ impl Behaviour {
         self.hear(Input::Stop);
     }
 
+    /// How far discovery has come.
+    #[must_use]
+    pub fn phase(&self) -> Phase {
+        self.machine.phase()
+    }
+
     /// How discovery stands, and by which ways peers are connected. Costs a copy of every table.
     #[must_use]
     pub fn status(&mut self) -> Status {
