@@ -181,6 +181,7 @@ impl Line {
             Reachability::Reachable { why } => {
                 let reason = match why {
                     ReachableBecause::Configured => "a public address is configured".to_owned(),
+                    ReachableBecause::LocalNetwork => "the network is local".to_owned(),
                     ReachableBecause::Probed { address, server } => {
                         format!("{server} reached {address}")
                     }
