@@ -303,7 +303,7 @@ impl Model {
     }
 
     /// External addresses that a probe has found.
-    pub(super) fn probed<'a>(
+    pub(super) fn probed(
         external: &'a [(Multiaddr, Vec<AddressSource>)],
     ) -> impl Iterator<Item = &'a Multiaddr> {
         external
