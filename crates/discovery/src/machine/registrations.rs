@@ -310,10 +310,11 @@ impl Registrations {
 
     /// Whether nothing is to be done for `namespace` that could be done now.
     pub(super) fn is_settled(&self, namespace: &Namespace) -> bool {
-        self.slots
-            .iter()
-            .filter(|((server, of), _)| of == namespace && self.is_connected(server))
-            .any(|(_, slot)| matches!(slot.state, Registration::Registered { .. }))
+        let mut connected = self.servers.iter().filter(|(_, server)| server.connected);
+        connected.any(|(server, _)| {
+            let slot = self.slots.get(&(*server, namespace.clone()));
+            slot.is_some_and(|slot| matches!(slot.state, Registration::Registered { .. }))
+        })
     }
 
     /// Whether there is a time at which something is done about `key`.
