@@ -21,13 +21,36 @@
 //! leave the addresses open are offered those of the machine's address book, and those of
 //! Kademlia that are worth dialling.
 
+#[allow(
+    unreachable_pub,
+    reason = "handlers are associated types of a public behaviour"
+)]
+mod ask;
 mod effects;
 mod error;
 mod event;
+mod frame;
 mod hear;
 mod inner;
+#[allow(
+    unreachable_pub,
+    reason = "handlers are associated types of a public behaviour"
+)]
+mod keep;
+mod local_link;
 mod peers;
+#[allow(
+    unreachable_pub,
+    reason = "handlers are associated types of a public behaviour"
+)]
+mod probe;
 mod records;
+#[allow(
+    unreachable_pub,
+    reason = "handlers are associated types of a public behaviour"
+)]
+mod rendezvous;
+mod reversal;
 mod status;
 mod swarm;
 
@@ -53,12 +76,13 @@ pub use self::{
     error::{Blocked, BuildError, RecordError, RecordRefused},
     event::{Event, HolePunch, QueryOutcome},
     hear::MAX_IDENTIFY_ITEMS,
+    local_link::MAX_LOCAL_ADDRESSES,
     records::{
         MAX_QUERIES, MAX_RECORDS, MAX_RECORDS_PER_QUERY, RECORD_TTL, RecordValidator, RefuseRecords,
     },
     status::{ConnectionStatus, PeerStatus, Status},
 };
-use self::{inner::Inner, peers::Peers, records::Queries};
+use self::{inner::Inner, local_link::LocalLink, peers::Peers, records::Queries};
 use crate::machine::{CacheEntry, Input, Machine, Namespace, Phase, Reachability, RelayListener};
 
 type ToTheSwarm = ToSwarm<Event, THandlerInEvent<Inner>>;
@@ -68,6 +92,9 @@ type ToTheSwarm = ToSwarm<Event, THandlerInEvent<Inner>>;
 struct Slot {
     listener: RelayListener,
     relay: PeerId,
+    /// Whether the Swarm listens: only then it tells of the end.
+    listening: bool,
+    granted: bool,
 }
 
 /// A dial of the machine.
@@ -95,12 +122,23 @@ pub struct Behaviour {
     peers: Peers,
     blocked: HashSet<PeerId>,
     dials: HashMap<ConnectionId, Dialling>,
+    /// Dials that wait for the outcome of one that somebody else has under way.
+    behind: HashMap<PeerId, Vec<Multiaddr>>,
+    /// Dials of peers that have reached us through a relay.
+    reversals: HashSet<ConnectionId>,
     slots: HashMap<ListenerId, Slot>,
+    /// Relay listeners that we close. Each is in it until the Swarm says that it is closed.
+    given_up: HashSet<ListenerId>,
     externals: Vec<Multiaddr>,
+    /// Addresses of one peer in the Kademlia table above which it is tidied.
+    max_routes: usize,
     /// What is worth a dial of what others say.
     dial_policy: DialPolicy,
     queries: Queries,
-    /// What was told last.
+    local_link: LocalLink,
+    /// Whether the machine has heard something since `phase` and `reachability`, which are what
+    /// was told last.
+    heard_something: bool,
     phase: Phase,
     reachability: Reachability,
     timer: Timer,
@@ -139,6 +177,7 @@ impl Behaviour {
         } else {
             DialPolicy::Private
         };
+        let max_routes = config.book.max_addresses_per_peer as usize;
         let inner = Inner::new(identity, &config, ping, agent_version, relay_client)?;
         let machine = Machine::new(config, local, seed, now())?;
         let mut behaviour = Self {
@@ -153,10 +192,16 @@ impl Behaviour {
             peers: Peers::default(),
             blocked: HashSet::new(),
             dials: HashMap::new(),
+            behind: HashMap::new(),
+            reversals: HashSet::new(),
             slots: HashMap::new(),
+            given_up: HashSet::new(),
             externals: Vec::new(),
+            max_routes,
             dial_policy,
             queries: Queries::default(),
+            local_link: LocalLink::default(),
+            heard_something: false,
             timer: Timer::default(),
         };
         behaviour.carry_out_all();
@@ -301,6 +346,7 @@ impl Behaviour {
             self.machine.handle(input, now());
             self.carry_out_all();
         }
+        self.heard_something = true;
     }
 
     fn tell(&mut self, event: Event) {
@@ -309,6 +355,9 @@ impl Behaviour {
 
     /// Tells what has changed of that which is derived.
     fn tell_changes(&mut self) {
+        if !std::mem::take(&mut self.heard_something) {
+            return;
+        }
         let phase = self.machine.phase();
         if phase != self.phase {
             let from = std::mem::replace(&mut self.phase, phase);

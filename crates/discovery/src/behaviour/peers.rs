@@ -90,6 +90,17 @@ impl Peers {
         }
     }
 
+    pub(super) fn path(&self, peer: &PeerId) -> Option<Path> {
+        self.peers.get(peer)?.path()
+    }
+
+    /// Whether `peer` has made `connection`, not we.
+    pub(super) fn is_inbound(&self, peer: &PeerId, connection: ConnectionId) -> bool {
+        let connections = self.peers.get(peer).map(|peer| &peer.connections);
+        let mut connections = connections.into_iter().flatten();
+        connections.any(|c| c.id == connection && !c.dialled)
+    }
+
     pub(super) fn relayed(&self, peer: &PeerId) -> Vec<ConnectionId> {
         let connections = self.peers.get(peer).map(|peer| &peer.connections);
         let relayed = connections.into_iter().flatten();
@@ -97,10 +108,6 @@ impl Peers {
             .filter(|c| c.path == Path::Relayed)
             .map(|c| c.id)
             .collect()
-    }
-
-    pub(super) fn is_connected(&self, peer: &PeerId) -> bool {
-        self.peers.contains_key(peer)
     }
 
     pub(super) fn status(&self) -> Vec<PeerStatus> {

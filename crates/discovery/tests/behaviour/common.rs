@@ -66,14 +66,14 @@ fn swarm_config() -> Config {
 }
 
 /// A Swarm with any behaviour, not listening yet.
-pub(crate) fn swarm<B: NetworkBehaviour>(
+pub(crate) fn swarm_of<B: NetworkBehaviour>(
+    keypair: &Keypair,
     listen: &str,
-    behaviour: impl FnOnce(&Keypair) -> B,
+    behaviour: B,
 ) -> Swarm<B> {
-    let keypair = Keypair::generate_ed25519();
-    let transport = transport(&keypair, listen).boxed;
+    let transport = transport(keypair, listen).boxed;
     let peer = keypair.public().to_peer_id();
-    Swarm::new(transport, behaviour(&keypair), peer, swarm_config())
+    Swarm::new(transport, behaviour, peer, swarm_config())
 }
 
 /// A Swarm with discovery, not listening yet.
@@ -82,24 +82,32 @@ pub(crate) fn node_with(
     config: &DiscoveryConfig,
     validator: impl RecordValidator,
 ) -> Swarm<Behaviour> {
-    let keypair = Keypair::generate_ed25519();
-    let transport = transport(&keypair, listen);
-    let ping = PingConfig::default();
-    let behaviour = Behaviour::new(
-        &keypair,
-        config,
-        &ping,
-        "test",
-        transport.relay_client,
-        validator,
-        1,
-    );
-    let peer = keypair.public().to_peer_id();
-    Swarm::new(transport.boxed, behaviour.unwrap(), peer, swarm_config())
+    new_node(&Keypair::generate_ed25519(), listen, config, validator)
+}
+
+pub(crate) fn node_of(
+    keypair: &Keypair,
+    listen: &str,
+    config: &DiscoveryConfig,
+) -> Swarm<Behaviour> {
+    new_node(keypair, listen, config, RefuseRecords)
 }
 
 pub(crate) fn node(listen: &str, config: &DiscoveryConfig) -> Swarm<Behaviour> {
     node_with(listen, config, RefuseRecords)
+}
+
+fn new_node(
+    keypair: &Keypair,
+    listen: &str,
+    config: &DiscoveryConfig,
+    validator: impl RecordValidator,
+) -> Swarm<Behaviour> {
+    let transport = transport(keypair, listen);
+    let (ping, relay) = (PingConfig::default(), transport.relay_client);
+    let behaviour = Behaviour::new(keypair, config, &ping, "test", relay, validator, 1).unwrap();
+    let peer = keypair.public().to_peer_id();
+    Swarm::new(transport.boxed, behaviour, peer, swarm_config())
 }
 
 /// An address like `at` that nobody listens at: known before its node is made.
