@@ -346,7 +346,11 @@ fn a_damaged_pack_is_not_shown_and_not_overwritten() {
 #[test]
 fn the_quota_holds_and_says_so() {
     let dir = TempDir::new().unwrap();
-    let store = FsBlobStore::open(dir.path(), &FsConfig { max_bytes: 3 << 20 }).unwrap();
+    let config = FsConfig {
+        max_bytes: 3 << 20,
+        ..FsConfig::default()
+    };
+    let store = FsBlobStore::open(dir.path(), &config).unwrap();
     let small = store.put(&content(1, 1 << 20)).unwrap();
     let mut writer = store.writer().unwrap();
     writer.write(&content(2, 1 << 20)).unwrap();

@@ -1,26 +1,32 @@
 //! The one derived behaviour, and how the configuration becomes it.
 
-use calimero_network_discovery::liveness;
-use calimero_network_primitives::{IDENTIFY_PROTOCOL_VERSION, Keypair, NetworkConfig};
+use calimero_network_discovery::{self as discovery, behaviour::RefuseRecords, server};
+use calimero_network_primitives::{Keypair, NetworkConfig};
+use calimero_network_pubsub as pubsub;
+use calimero_network_specialized as specialized;
 use calimero_network_stream as stream;
 use libp2p::{
     allow_block_list::{self, AllowedPeers, BlockedPeers},
     connection_limits::{self, ConnectionLimits},
-    identify, relay,
+    relay,
     swarm::{NetworkBehaviour, behaviour::toggle::Toggle},
 };
 
+use crate::error::StartError;
+
 /// Every protocol of the node. Limits and lists stand first, so that a connection they refuse
-/// reaches no other.
+/// reaches no other. Gossip stands last: it takes a peer for connected as soon as it is asked, and
+/// does not hear that another refused.
 #[derive(NetworkBehaviour)]
 pub(crate) struct Behaviour {
     limits: connection_limits::Behaviour,
     pub(crate) blocked: allow_block_list::Behaviour<BlockedPeers>,
     allowed: Toggle<allow_block_list::Behaviour<AllowedPeers>>,
-    identify: identify::Behaviour,
-    liveness: liveness::Behaviour,
+    pub(crate) discovery: discovery::Behaviour,
+    pub(crate) server: server::Behaviour,
     pub(crate) streams: stream::Behaviour,
-    relay_client: Toggle<relay::client::Behaviour>,
+    pub(crate) invites: specialized::Behaviour,
+    pub(crate) pubsub: pubsub::Behaviour,
 }
 
 impl Behaviour {
@@ -28,7 +34,7 @@ impl Behaviour {
         identity: &Keypair,
         config: &NetworkConfig,
         relay_client: Option<relay::client::Behaviour>,
-    ) -> Self {
+    ) -> Result<Self, StartError> {
         let connections = &config.connections;
         let limits = ConnectionLimits::default()
             .with_max_pending_incoming(Some(connections.max_pending_inbound))
@@ -46,18 +52,29 @@ impl Behaviour {
             }
             allowed
         });
-        let identify =
-            identify::Config::new(IDENTIFY_PROTOCOL_VERSION.to_owned(), identity.public())
-                .with_agent_version(config.agent_version.clone())
-                .with_push_listen_addr_updates(true);
-        Self {
+        let mut discovery = discovery::Behaviour::new(
+            identity,
+            &config.discovery,
+            &connections.ping,
+            &config.agent_version,
+            relay_client,
+            RefuseRecords,
+            rand::random(),
+        )?;
+        for peer in &connections.block {
+            discovery.block(*peer);
+        }
+        let local = identity.public().to_peer_id();
+        let server = server::Behaviour::new(local, &config.server, rand::random())?;
+        Ok(Self {
             limits: connection_limits::Behaviour::new(limits),
             blocked,
             allowed: allowed.into(),
-            identify: identify::Behaviour::new(identify),
-            liveness: liveness::Behaviour::new(&connections.ping),
+            discovery,
+            server,
             streams: stream::Behaviour::new(config.streams.clone()),
-            relay_client: relay_client.into(),
-        }
+            invites: specialized::Behaviour::new(&config.specialized)?,
+            pubsub: pubsub::Behaviour::new(identity.clone(), &config.pubsub)?,
+        })
     }
 }

@@ -1,14 +1,17 @@
 //! What clients ask of the actor. Each command carries where its answer goes; an answer that
 //! nobody waits for any more is dropped.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
-use calimero_network_primitives::{Multiaddr, PeerId};
+use bytes::Bytes;
+use calimero_network_primitives::{Multiaddr, PeerId, Topic};
+use calimero_network_pubsub::{self as pubsub, MeshStats, MessageId};
+use calimero_network_specialized::{OutboundRequestId, SpecializedNodeInviteRequest};
 use libp2p::swarm::derive_prelude::ListenerId;
 use tokio::sync::oneshot;
 
 use crate::{
-    error::{DialError, ListenError},
+    error::{BootstrapError, DialError, InviteError, ListenError, PublishError},
     status::{Connection, PeerInfo, Status},
 };
 
@@ -29,8 +32,8 @@ pub(crate) enum Command {
         addresses: Vec<Multiaddr>,
         reply: Reply<Result<Connection, DialError>>,
     },
-    /// Somebody who waited for a dial went away.
-    ForgetDials,
+    /// Somebody who waited for a dial, a publish or a first peer went away.
+    Forget,
     /// Close every connection with a peer and give up dialling it.
     Disconnect { peer: PeerId, reply: Reply<bool> },
     /// Listen on an address.
@@ -51,8 +54,68 @@ pub(crate) enum Command {
         peer: PeerId,
         reply: Reply<Option<Arc<PeerInfo>>>,
     },
+    /// Look for peers now; answered once there is one.
+    Bootstrap {
+        reply: Reply<Result<(), BootstrapError>>,
+    },
+    /// Something about topics.
+    Gossip(GossipCommand),
+    /// Send an invite request.
+    Invite {
+        peer: PeerId,
+        request: SpecializedNodeInviteRequest,
+        reply: Reply<Result<OutboundRequestId, InviteError>>,
+    },
     /// A snapshot.
     Status { reply: Reply<Status> },
     /// Stop.
     Shutdown { reply: Reply<()> },
+}
+
+/// What becomes of a message that cannot be sent at once.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Otherwise {
+    /// It is refused.
+    Fail,
+    /// It waits for room in the queues of the peers.
+    WaitForRoom,
+    /// It waits for the first subscriber, for so long.
+    WaitForPeers(Duration),
+}
+
+/// One request about topics.
+#[derive(Debug)]
+pub(crate) enum GossipCommand {
+    /// Follow a topic. `false` where it was followed.
+    Subscribe {
+        topic: Topic,
+        reply: Reply<Result<bool, pubsub::SubscribeError>>,
+    },
+    /// Follow a topic no longer. `false` where it was not.
+    Unsubscribe { topic: Topic, reply: Reply<bool> },
+    /// Send a message.
+    Publish {
+        topic: Topic,
+        data: Bytes,
+        otherwise: Otherwise,
+        reply: Reply<Result<MessageId, PublishError>>,
+    },
+    /// The peers in the mesh of a topic.
+    MeshPeers {
+        topic: Topic,
+        reply: Reply<Vec<PeerId>>,
+    },
+    /// The connected peers that follow a topic.
+    Subscribers {
+        topic: Topic,
+        reply: Reply<Vec<PeerId>>,
+    },
+    /// The state of all meshes.
+    Stats { reply: Reply<MeshStats> },
+    /// How much a peer is preferred.
+    Prefer {
+        peer: PeerId,
+        preference: f64,
+        reply: Reply<()>,
+    },
 }

@@ -3,6 +3,7 @@
 use std::{io, sync::Arc, time::Duration};
 
 use calimero_network_primitives::{ConfigError, Multiaddr, PeerId};
+use calimero_network_pubsub as pubsub;
 use calimero_network_transport::{AddressError, BuildError};
 use libp2p::{
     allow_block_list::{Blocked, NotAllowed},
@@ -22,6 +23,12 @@ pub enum StartError {
     /// The configuration contradicts itself.
     #[error("configuration: {0}")]
     Config(#[from] ConfigError),
+    /// Gossip could not be set up.
+    #[error(transparent)]
+    Pubsub(#[from] pubsub::BuildError),
+    /// Discovery could not be set up.
+    #[error("discovery: {0}")]
+    Discovery(#[from] calimero_network_discovery::behaviour::BuildError),
     /// A transport could not be set up.
     #[error("transport: {0}")]
     Transport(#[from] BuildError),
@@ -60,6 +67,24 @@ pub enum ListenError {
         /// The address asked for.
         address: Multiaddr,
         /// The deadline that passed.
+        after: Duration,
+    },
+}
+
+/// Why no peer was found.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum BootstrapError {
+    /// The manager has stopped.
+    #[error(transparent)]
+    Stopped(#[from] Stopped),
+    /// No boot node is configured, nobody is remembered, and mDNS is off.
+    #[error("there is nobody to ask: no boot node, no remembered peer, no mDNS")]
+    NobodyToAsk,
+    /// Nobody answered in time. The node goes on looking.
+    #[error("nobody answered within {after:?}")]
+    Deadline {
+        /// The deadline that passed, `connections.dial_timeout_ms`.
         after: Duration,
     },
 }
@@ -120,6 +145,51 @@ pub enum DialError {
         target: Multiaddr,
         /// The deadline that passed, `connections.dial_timeout_ms`.
         after: Duration,
+    },
+}
+
+/// Why a topic is not followed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum SubscribeError {
+    /// The manager has stopped.
+    #[error(transparent)]
+    Stopped(#[from] Stopped),
+    /// As many topics as allowed are followed already, in number or bytes.
+    #[error(transparent)]
+    Limit(#[from] pubsub::SubscribeError),
+}
+
+/// Why a message was not published. It is lost unless it is published again.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum PublishError {
+    /// The manager has stopped.
+    #[error(transparent)]
+    Stopped(#[from] Stopped),
+    /// Nobody follows the topic, the message is too large, or queues are full.
+    #[error(transparent)]
+    NotSent(#[from] pubsub::PublishError),
+    /// The queues of the peers that follow the topic stayed full.
+    #[error("no room in the queues of the peers within {after:?}")]
+    Deadline {
+        /// The deadline that passed, `pubsub.peers.publish_wait_ms`.
+        after: Duration,
+    },
+}
+
+/// Why an invite request was not sent.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum InviteError {
+    /// The manager has stopped.
+    #[error(transparent)]
+    Stopped(#[from] Stopped),
+    /// As many requests as may wait for their answers, or their answers wait to be read.
+    #[error("{limit} requests wait for an answer, or their answers to be read")]
+    TooMany {
+        /// Most requests of all peers at one time, `specialized.max_outbound`.
+        limit: usize,
     },
 }
 

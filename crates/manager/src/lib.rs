@@ -43,12 +43,19 @@ mod dials;
 mod error;
 mod event;
 mod manager;
+mod remembered;
 mod runtime;
 mod status;
 
+pub use calimero_network_discovery as discovery;
 pub use calimero_network_primitives::{
-    ConfigError, Keypair, Multiaddr, NetworkConfig, PeerId, ProtocolId, addr, config, identity,
-    multiaddr,
+    ConfigError, ContextId, GroupId, Keypair, Multiaddr, NamespaceId, NetworkConfig, PeerId,
+    ProtocolId, Topic, addr, config, identity, multiaddr,
+};
+pub use calimero_network_pubsub::{self as pubsub, MeshStats, Message, MessageId};
+pub use calimero_network_specialized::{
+    self as specialized, InboundRequestId, OutboundRequestId, ResponseChannel,
+    SpecializedNodeInviteRequest, SpecializedNodeInviteResponse,
 };
 pub use calimero_network_stream::{
     AcceptError, FrameConfig, FrameError, FrameReceiver, FrameSender, FrameStream, Inbound,
@@ -65,8 +72,11 @@ pub use libp2p::{
 
 pub use self::{
     client::NetworkClient,
-    error::{AddressFailure, Denial, DialError, ListenError, StartError, Stopped},
+    error::{
+        AddressFailure, BootstrapError, Denial, DialError, InviteError, ListenError, PublishError,
+        StartError, Stopped, SubscribeError,
+    },
     event::{CloseReason, Events, NetworkEvent},
-    manager::NetworkManager,
+    manager::{Builder, NetworkManager},
     status::{Connection, Direction, Path, PeerInfo, Status},
 };

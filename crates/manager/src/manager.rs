@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use calimero_network_discovery::cache::PeerCache;
 use calimero_network_primitives::{Keypair, Multiaddr, NetworkConfig, ProtocolId};
 use calimero_network_stream::{self as stream, Control, Incoming};
 use calimero_network_transport::{self as transport, Links};
@@ -14,6 +15,7 @@ use crate::{
     client::NetworkClient,
     error::{ListenError, StartError, Stopped},
     event::{EventSender, Events},
+    remembered::Remembered,
     runtime,
     status::Shared,
 };
@@ -37,7 +39,7 @@ impl NetworkManager {
         identity: Keypair,
         config: NetworkConfig,
     ) -> Result<(NetworkClient, Events), StartError> {
-        Self::start_with(identity, config, transport::build).await
+        Self::builder(identity, config).start().await
     }
 
     /// Starts a node whose only transport is libp2p's in-memory one, for tests of programs: same
@@ -50,20 +52,76 @@ impl NetworkManager {
         identity: Keypair,
         config: NetworkConfig,
     ) -> Result<(NetworkClient, Events), StartError> {
-        Self::start_with(identity, config, transport::build_memory).await
+        Self::builder(identity, config).in_memory().start().await
     }
 
-    async fn start_with(
-        identity: Keypair,
-        config: NetworkConfig,
-        build: BuildTransport,
-    ) -> Result<(NetworkClient, Events), StartError> {
+    /// A start with more than an identity and a configuration: where peers are remembered over a
+    /// restart, another transport.
+    #[must_use]
+    pub fn builder(identity: Keypair, config: NetworkConfig) -> Builder {
+        Builder::new(identity, config)
+    }
+}
+
+/// What a manager is started with beside its identity and configuration.
+pub struct Builder {
+    identity: Keypair,
+    config: NetworkConfig,
+    in_memory: bool,
+    peer_cache: Option<Arc<dyn PeerCache>>,
+}
+
+impl Builder {
+    fn new(identity: Keypair, config: NetworkConfig) -> Self {
+        Self {
+            identity,
+            config,
+            in_memory: false,
+            peer_cache: None,
+        }
+    }
+
+    /// Remembers peers in `cache` over a restart: those it holds are dialled first, and it is
+    /// written every `discovery.cache.save_interval_ms` and at the end. Without one, nobody is
+    /// remembered.
+    #[must_use]
+    pub fn peer_cache(mut self, cache: impl PeerCache) -> Self {
+        self.peer_cache = Some(Arc::new(cache));
+        self
+    }
+
+    /// Uses libp2p's in-memory transport alone, for tests of programs: same handshakes and
+    /// multiplexer, addresses `/memory/<number>`.
+    #[must_use]
+    pub fn in_memory(mut self) -> Self {
+        self.in_memory = true;
+        self
+    }
+
+    /// Checks the configuration, builds the transports, listens on every configured address, and
+    /// runs.
+    ///
+    /// # Errors
+    ///
+    /// [`StartError`]; nothing keeps running then.
+    pub async fn start(self) -> Result<(NetworkClient, Events), StartError> {
+        let Self {
+            identity,
+            config,
+            in_memory,
+            peer_cache,
+        } = self;
+        let build = if in_memory {
+            transport::build_memory
+        } else {
+            transport::build
+        };
         config.validate()?;
         transport::warm_up();
         let config = Arc::new(config);
         let shared = Arc::new(Shared::default());
         let (commands, receiver) = mpsc::channel(config.handle.command_queue);
-        let (events, stream) = EventSender::new(config.handle.event_queue, shared.clone());
+        let (events, stream) = EventSender::new(&config.handle, shared.clone());
         let peer = identity.public().to_peer_id();
         let (ready, started) = oneshot::channel();
         let task = {
@@ -77,7 +135,10 @@ impl NetworkManager {
                         return;
                     }
                 };
-                let actor = Actor::new(swarm, links, inbound, receiver, events, shared, config);
+                let remembered = Remembered::load(peer_cache);
+                let actor = Actor::new(
+                    swarm, links, inbound, receiver, events, remembered, shared, config,
+                );
                 if ready.send(Ok(control)).is_ok() {
                     actor.run().await;
                 }
@@ -117,7 +178,7 @@ fn build_swarm(
     build: BuildTransport,
 ) -> Result<(Swarm<Behaviour>, Links, Control, Incoming), StartError> {
     let transport = build(identity, &config.transport)?;
-    let behaviour = Behaviour::new(identity, config, transport.relay_client);
+    let behaviour = Behaviour::new(identity, config, transport.relay_client)?;
     let control = behaviour.streams.control();
     let inbound = control
         .accept(StreamProtocol::new(ProtocolId::Stream.as_str()))

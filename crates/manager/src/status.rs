@@ -6,6 +6,7 @@ use std::{
     time::Duration,
 };
 
+use calimero_network_discovery as discovery;
 use calimero_network_primitives::{Multiaddr, PeerId, addr::Circuit};
 use calimero_network_transport::{Link, MuxerKind, SecurityKind, TransportKind};
 use libp2p::{StreamProtocol, core::ConnectedPoint, swarm::ConnectionId};
@@ -20,13 +21,16 @@ pub struct Status {
     pub listening: Vec<Multiaddr>,
     /// Addresses under which others are known to reach this node.
     pub external: Vec<Multiaddr>,
+    /// How discovery stands: phase, reachability and why, registrations, reservations, overlays,
+    /// and the way to each peer.
+    pub discovery: discovery::Status,
     /// Established connections, oldest first.
     pub connections: Vec<Connection>,
     /// Connections being set up, outbound.
     pub pending_outbound: u32,
     /// Connections being set up, inbound.
     pub pending_inbound: u32,
-    /// Events that nobody read in time and that were dropped, since the start.
+    /// Messages of topics that nobody read in time and that were dropped, since the start.
     pub events_dropped: u64,
 }
 

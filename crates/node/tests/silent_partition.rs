@@ -13,11 +13,11 @@ mod support;
 
 use std::{fs, process::Command};
 
-use support::{Process, calnet};
+use support::{Process, calnet, netns::Namespace};
 
-/// Two namespaces joined by a veth pair. Removed when dropped, and the pair with them.
+/// Two hosts joined by a link.
 struct Lab {
-    names: [String; 2],
+    hosts: [Namespace; 2],
 }
 
 const ADDRESSES: [&str; 2] = ["10.83.0.1", "10.83.0.2"];
@@ -25,57 +25,25 @@ const ADDRESSES: [&str; 2] = ["10.83.0.1", "10.83.0.2"];
 impl Lab {
     /// The lab, or why there is none here.
     fn new() -> Result<Self, String> {
-        let id = std::process::id();
-        let names = ["a", "b"].map(|side| format!("calnet-{id}-{side}"));
-        for name in &names {
-            ip(&["netns", "add", name])?;
+        let hosts = [Namespace::new("a")?, Namespace::new("b")?];
+        let [a, b] = &hosts;
+        a.join("veth0", b, "veth0")?;
+        for (host, address) in hosts.iter().zip(ADDRESSES) {
+            host.ip(&format!("addr add {address}/24 dev veth0\n"))?;
         }
-        let lab = Self { names };
-        let [a, b] = &lab.names;
-        ip(&[
-            "link", "add", "veth0", "netns", a, "type", "veth", "peer", "name", "veth0", "netns", b,
-        ])?;
-        for (name, address) in lab.names.iter().zip(ADDRESSES) {
-            ip(&[
-                "-n",
-                name,
-                "addr",
-                "add",
-                &format!("{address}/24"),
-                "dev",
-                "veth0",
-            ])?;
-            ip(&["-n", name, "link", "set", "veth0", "up"])?;
-            ip(&["-n", name, "link", "set", "lo", "up"])?;
-        }
-        Ok(lab)
+        Ok(Self { hosts })
     }
 
     fn calnet(&self, side: usize) -> Command {
-        let mut command = Command::new("ip");
-        command.args(["netns", "exec", &self.names[side]]);
-        command.arg(calnet().get_program());
-        command
+        self.hosts[side].command(calnet().get_program())
     }
 
     /// Cuts the two from each other without a word: no FIN, no reset, no answer.
     fn cut(&self, how: Cut) -> Result<(), String> {
         match how {
-            Cut::LinkDown => ip(&["-n", &self.names[0], "link", "set", "veth0", "down"]),
-            Cut::Blackhole => self.each(|name, other| {
-                ip(&[
-                    "-n",
-                    name,
-                    "neigh",
-                    "replace",
-                    other,
-                    "lladdr",
-                    "02:00:00:00:00:99",
-                    "dev",
-                    "veth0",
-                    "nud",
-                    "permanent",
-                ])
+            Cut::LinkDown => self.hosts[0].ip("link set veth0 down\n"),
+            Cut::Blackhole => self.each(|other| {
+                format!("neigh replace {other} lladdr 02:00:00:00:00:99 dev veth0 nud permanent\n")
             }),
         }
     }
@@ -83,17 +51,15 @@ impl Lab {
     /// Joins them again.
     fn mend(&self, how: Cut) -> Result<(), String> {
         match how {
-            Cut::LinkDown => ip(&["-n", &self.names[0], "link", "set", "veth0", "up"]),
-            Cut::Blackhole => {
-                self.each(|name, other| ip(&["-n", name, "neigh", "del", other, "dev", "veth0"]))
-            }
+            Cut::LinkDown => self.hosts[0].ip("link set veth0 up\n"),
+            Cut::Blackhole => self.each(|other| format!("neigh del {other} dev veth0\n")),
         }
     }
 
-    /// Does something on each side, which is told the other's address.
-    fn each(&self, act: impl Fn(&str, &str) -> Result<(), String>) -> Result<(), String> {
-        act(&self.names[0], ADDRESSES[1])?;
-        act(&self.names[1], ADDRESSES[0])
+    /// A line of `ip` on each side, which is told the other's address.
+    fn each(&self, line: impl Fn(&str) -> String) -> Result<(), String> {
+        self.hosts[0].ip(&line(ADDRESSES[1]))?;
+        self.hosts[1].ip(&line(ADDRESSES[0]))
     }
 }
 
@@ -105,24 +71,6 @@ enum Cut {
     /// Every packet is sent to an Ethernet address that nobody has. Interfaces and routes stay
     /// as they are, so that no kernel hears of it.
     Blackhole,
-}
-
-impl Drop for Lab {
-    fn drop(&mut self) {
-        for name in &self.names {
-            let _ = ip(&["netns", "del", name]);
-        }
-    }
-}
-
-fn ip(arguments: &[&str]) -> Result<(), String> {
-    let output = Command::new("ip").args(arguments).output();
-    let output = output.map_err(|error| format!("ip: {error}"))?;
-    if output.status.success() {
-        return Ok(());
-    }
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    Err(format!("ip {}: {said}", arguments.join(" ")))
 }
 
 #[test]

@@ -47,6 +47,19 @@ fn unknown_keys_are_refused_with_their_path() {
             "connections.ping.interval",
         ),
         ("[streams]\nmax = 1", "streams.max"),
+        ("[discovery]\nboots = []", "discovery.boots"),
+        ("[discovery.relay]\nslots = 1", "discovery.relay.slots"),
+        ("[server]\nboot = true", "server.boot"),
+        ("[server.relay]\nslots = 1", "server.relay.slots"),
+        (
+            "[server.relay]\ncircuit_rate_per_ip = { burst = 1, interval_ms = 1, x = 1 }",
+            "server.relay.circuit_rate_per_ip.x",
+        ),
+        ("[pubsub]\nmesh_n = 1", "pubsub.mesh_n"),
+        ("[pubsub.mesh]\nsize = 1", "pubsub.mesh.size"),
+        ("[specialized]\nmax = 1", "specialized.max"),
+        ("[blob]\nunsigned = true", "blob.unsigned"),
+        ("[blob.fetch]\nwindow = 1", "blob.fetch.window"),
         ("[handle]\n\"\" = 1", "handle.\"\""),
     ] {
         match refused(toml) {
@@ -95,6 +108,22 @@ fn wrong_types_are_refused_with_their_path() {
         ("connections.ping = [15000, 20000, 3]", "connections.ping"),
         ("[[transport.tcp]]\nenabled = true", "transport.tcp"),
         ("streams = [1, 2, 3]", "streams"),
+        ("discovery = []", "discovery"),
+        ("discovery.boot = ['boot.example']", "discovery.boot[0]"),
+        ("discovery.book = [4, 4096]", "discovery.book"),
+        (
+            "discovery.redial.steps_ms = [0, 1]",
+            "discovery.redial.steps_ms",
+        ),
+        ("server.rendezvous = [true]", "server.rendezvous"),
+        ("server.relay.enabled = 1", "server.relay.enabled"),
+        (
+            "server.relay.circuit_rate_per_peer = [1, 2]",
+            "server.relay.circuit_rate_per_peer",
+        ),
+        ("pubsub = [1, 2, 3]", "pubsub"),
+        ("pubsub.mesh = [1, 2, 3]", "pubsub.mesh"),
+        ("specialized = [1, 2, 3]", "specialized"),
         ("handle = [1, 2, 3]", "handle"),
     ] {
         match refused(toml) {
@@ -173,9 +202,97 @@ fn nothing_may_be_zero_that_bounds_or_times() {
                 "read_buffer_bytes",
             ],
         ),
+        ("discovery", &["tick_ms"]),
+        (
+            "discovery.book",
+            &[
+                "max_addresses_per_peer",
+                "max_peers",
+                "max_age_ms",
+                "max_dial_failures",
+            ],
+        ),
+        (
+            "discovery.dials",
+            &[
+                "max_in_flight",
+                "max_queued",
+                "timeout_ms",
+                "members_target",
+            ],
+        ),
+        (
+            "discovery.rendezvous",
+            &["ttl_ms", "interval_ms", "max_overlays"],
+        ),
+        (
+            "blob",
+            &["record_ttl_ms", "republish_interval_ms", "max_announced"],
+        ),
+        (
+            "blob.fetch",
+            &[
+                "window_chunks",
+                "provider_window_chunks",
+                "verify_chunks",
+                "max_providers",
+                "open_timeout_ms",
+                "stall_timeout_ms",
+                "floor_span_ms",
+                "rest_initial_ms",
+                "rest_max_ms",
+                "max_failures",
+                "direct_timeout_ms",
+                "search_timeout_ms",
+            ],
+        ),
+        (
+            "blob.serve",
+            &[
+                "max_transfers_per_peer",
+                "max_transfers",
+                "max_chunks_per_peer",
+                "max_chunks",
+                "request_timeout_ms",
+                "idle_timeout_ms",
+                "stall_timeout_ms",
+                "max_remembered_auths",
+            ],
+        ),
+        ("blob.store", &["max_bytes"]),
         (
             "handle",
-            &["command_queue", "event_queue", "shutdown_timeout_ms"],
+            &[
+                "command_queue",
+                "event_queue",
+                "event_queue_bytes",
+                "shutdown_timeout_ms",
+            ],
+        ),
+        ("pubsub", &["max_message_bytes", "max_topics"]),
+        ("pubsub.mesh", &["heartbeat_ms", "prune_backoff_ms", "low"]),
+        (
+            "pubsub.memory",
+            &["ids_ms", "replayed_ids", "gossip_heartbeats"],
+        ),
+        (
+            "pubsub.peers",
+            &["queue", "publish_wait_ms", "forward_wait_ms", "ban_ms"],
+        ),
+        ("pubsub.keep", &["max_time_ms", "max_messages", "max_bytes"]),
+        ("pubsub.repair", &["cooldown_ms", "grace_ms"]),
+        (
+            "specialized",
+            &[
+                "max_inbound_per_connection",
+                "max_inbound",
+                "max_outbound_per_connection",
+                "max_outbound",
+                "max_message_bytes",
+                "request_timeout_ms",
+                "receive_timeout_ms",
+                "answer_timeout_ms",
+            ],
         ),
     ] {
         for key in keys {
@@ -209,9 +326,32 @@ fn nothing_may_be_so_large_that_a_clock_or_an_allocator_fails() {
         "streams.max_frame_bytes",
         "streams.read_buffer_bytes",
         "streams.write_buffer_bytes",
+        "discovery.tick_ms",
+        "discovery.relay.timeout_ms",
+        "blob.record_ttl_ms",
+        "blob.republish_interval_ms",
+        "blob.max_announced",
+        "blob.fetch.window_chunks",
+        "blob.fetch.max_providers",
+        "blob.fetch.floor_bytes_per_s",
+        "blob.fetch.search_timeout_ms",
+        "blob.serve.max_transfers",
+        "blob.serve.max_chunks",
+        "blob.serve.idle_timeout_ms",
         "handle.command_queue",
         "handle.event_queue",
         "handle.shutdown_timeout_ms",
+        "pubsub.max_message_bytes",
+        "pubsub.max_topics",
+        "pubsub.memory.ids_ms",
+        "pubsub.memory.replayed_ids",
+        "pubsub.peers.queue",
+        "pubsub.peers.publish_wait_ms",
+        "pubsub.keep.max_messages",
+        "specialized.max_inbound",
+        "specialized.max_outbound",
+        "specialized.max_message_bytes",
+        "specialized.request_timeout_ms",
     ] {
         let blamed = match key {
             "transport.yamux.max_streams" => "transport.yamux.connection_window_bytes",
@@ -254,6 +394,28 @@ fn contradictions_are_refused_by_key() {
             "transport.yamux.connection_window_bytes",
         ),
         (
+            "blob.republish_interval_ms = 43200000",
+            "blob.republish_interval_ms",
+        ),
+        (
+            "blob.fetch.window_chunks = 7",
+            "blob.fetch.provider_window_chunks",
+        ),
+        ("blob.fetch.verify_chunks = 17", "blob.fetch.verify_chunks"),
+        ("blob.fetch.rest_max_ms = 999", "blob.fetch.rest_initial_ms"),
+        (
+            "blob.serve.max_transfers = 15",
+            "blob.serve.max_transfers_per_peer",
+        ),
+        (
+            "blob.serve.max_chunks_per_peer = 1",
+            "blob.serve.max_chunks_per_peer",
+        ),
+        (
+            "blob.serve.max_chunks = 3",
+            "blob.serve.max_chunks_per_peer",
+        ),
+        (
             "transport.quic.keep_alive_ms = 30000",
             "transport.quic.keep_alive_ms",
         ),
@@ -280,6 +442,36 @@ fn contradictions_are_refused_by_key() {
         (
             "streams.max_frame_bytes = 8388609",
             "streams.max_frame_bytes",
+        ),
+        (
+            "discovery.boot = ['/ip4/192.0.2.1/tcp/2428']",
+            "discovery.boot",
+        ),
+        (
+            "discovery.redial.steps_ms = [0, 5, 4, 6, 7]",
+            "discovery.redial.steps_ms",
+        ),
+        (
+            "connections.max_established = 4096",
+            "discovery.book.max_peers",
+        ),
+        ("pubsub.mesh.target = 9", "pubsub.mesh.target"),
+        (
+            "pubsub.mesh.prune_backoff_ms = 1500",
+            "pubsub.mesh.prune_backoff_ms",
+        ),
+        ("pubsub.keep.max_bytes = 1048575", "pubsub.keep.max_bytes"),
+        (
+            "handle.event_queue_bytes = 1048575",
+            "handle.event_queue_bytes",
+        ),
+        (
+            "specialized.max_inbound_per_connection = 129",
+            "specialized.max_inbound_per_connection",
+        ),
+        (
+            "specialized.max_message_bytes = 127",
+            "specialized.max_message_bytes",
         ),
         ("transport.quic.enabled = false", "listen[1]"),
         ("transport.tcp.enabled = false", "listen[0]"),
@@ -342,5 +534,93 @@ fn keys_that_are_not_bare_are_quoted() {
             Err(ConfigError::Parse { key: said, .. }) => assert_eq!(said, key, "{toml}"),
             other => panic!("{toml}: {other:?}"),
         }
+    }
+}
+
+#[test]
+fn a_server_that_cannot_hold_is_refused() {
+    for (toml, key) in [
+        (
+            "rendezvous.max_registrations = 0",
+            "rendezvous.max_registrations",
+        ),
+        (
+            "rendezvous.max_registrations = 1048577",
+            "rendezvous.max_registrations",
+        ),
+        (
+            "rendezvous.max_registrations = 63",
+            "rendezvous.max_registrations_per_peer",
+        ),
+        (
+            "rendezvous.max_registrations_per_namespace = 0",
+            "rendezvous.max_registrations_per_namespace",
+        ),
+        ("rendezvous.max_bytes = 6143", "rendezvous.max_bytes"),
+        (
+            "rendezvous.max_record_bytes = 255",
+            "rendezvous.max_record_bytes",
+        ),
+        (
+            "rendezvous.max_record_bytes = 65537",
+            "rendezvous.max_record_bytes",
+        ),
+        ("rendezvous.max_answer = 0", "rendezvous.max_answer"),
+        (
+            "rendezvous.max_answer_bytes = 5119",
+            "rendezvous.max_answer_bytes",
+        ),
+        (
+            "rendezvous.max_answer_bytes = 1048576",
+            "rendezvous.max_answer_bytes",
+        ),
+        ("rendezvous.min_ttl_ms = 999", "rendezvous.min_ttl_ms"),
+        ("rendezvous.max_ttl_ms = 7199999", "rendezvous.min_ttl_ms"),
+        (
+            "rendezvous.max_requests_per_connection = 0",
+            "rendezvous.max_requests_per_connection",
+        ),
+        (
+            "rendezvous.max_requests = 99",
+            "rendezvous.max_requests_per_connection",
+        ),
+        ("rendezvous.request_burst = 0", "rendezvous.request_burst"),
+        (
+            "rendezvous.requests_per_second = 1000001",
+            "rendezvous.requests_per_second",
+        ),
+        (
+            "rendezvous.request_timeout_ms = 0",
+            "rendezvous.request_timeout_ms",
+        ),
+        ("relay.max_reservations = 0", "relay.max_reservations"),
+        (
+            "relay.max_reservations_per_peer = 0",
+            "relay.max_reservations_per_peer",
+        ),
+        (
+            "relay.reservation_duration_ms = 999",
+            "relay.reservation_duration_ms",
+        ),
+        ("relay.max_circuits = 0", "relay.max_circuits"),
+        (
+            "relay.max_circuits_per_peer = 0",
+            "relay.max_circuits_per_peer",
+        ),
+        (
+            "relay.max_circuit_duration_ms = 31536000001",
+            "relay.max_circuit_duration_ms",
+        ),
+        ("relay.max_circuit_bytes = 0", "relay.max_circuit_bytes"),
+        (
+            "relay.reservation_rate_per_peer = { burst = 0, interval_ms = 1 }",
+            "relay.reservation_rate_per_peer.burst",
+        ),
+        (
+            "relay.circuit_rate_per_ip = { burst = 1, interval_ms = 0 }",
+            "relay.circuit_rate_per_ip.interval_ms",
+        ),
+    ] {
+        contradicts(&format!("[server]\n{toml}"), &format!("server.{key}"));
     }
 }

@@ -10,8 +10,10 @@ use std::{net::Ipv4Addr, time::Duration};
 use calimero_network_primitives::{
     ConfigError, Keypair, Multiaddr, NetworkConfig, PeerId,
     config::{
-        ConnectionsConfig, HandleConfig, PingConfig, QuicConfig, RuntimeKind, Security,
-        StreamsConfig, TcpConfig, TransportConfig, YamuxConfig,
+        BlobConfig, ConnectionsConfig, DiscoveryConfig, HandleConfig, MeshConfig, PingConfig,
+        PubsubConfig, QuicConfig, RateConfig, RelayServerConfig, RendezvousServerConfig,
+        RuntimeKind, Security, ServerConfig, SpecializedConfig, StreamsConfig, TcpConfig,
+        TransportConfig, YamuxConfig,
     },
     limits::{KIB, MAX_CONFIGURED_DURATION, MAX_CONFIGURED_QUEUE, MAX_FRAME_PAYLOAD_BYTES, MIB},
     multiaddr::Protocol,
@@ -46,7 +48,20 @@ fn every_key_is_written() {
         "block",
         "max_failures",
         "open_timeout_ms",
+        "heartbeat_ms",
+        "replayed_ids",
+        "answer_timeout_ms",
+        "event_queue_bytes",
         "shutdown_timeout_ms",
+        "boot",
+        "steps_ms",
+        "reservations",
+        "max_registrations_per_namespace",
+        "max_circuit_bytes",
+        "burst",
+        "unsigned_records",
+        "window_chunks",
+        "max_transfers_per_peer",
     ] {
         assert!(
             toml.contains(&format!("\n{key} = ")) || toml.starts_with(key),
@@ -159,7 +174,8 @@ fn ping() -> impl Strategy<Value = PingConfig> {
 }
 
 fn connections() -> impl Strategy<Value = ConnectionsConfig> {
-    let counts = [1_u32.., 1_u32.., 1_u32..];
+    // Whoever keeps more connections remembers more peers, and there are only so many numbers.
+    let counts = [1_u32..u32::MAX, 1_u32..u32::MAX, 1_u32..u32::MAX];
     let times = [duration(), duration(), duration()];
     (counts, any::<u32>(), times, ping(), 0_u8..4).prop_map(
         |([inbound, outbound, per_peer], more, [dial, listen, idle], ping, peers)| {
@@ -167,7 +183,7 @@ fn connections() -> impl Strategy<Value = ConnectionsConfig> {
                 config.max_pending_inbound = inbound;
                 config.max_pending_outbound = outbound;
                 config.max_per_peer = per_peer;
-                config.max_established = per_peer.saturating_add(more);
+                config.max_established = per_peer.saturating_add(more).min(u32::MAX - 1);
                 config.dial_timeout = dial;
                 config.listen_timeout = listen;
                 config.idle_timeout = idle;
@@ -200,6 +216,136 @@ fn streams() -> impl Strategy<Value = StreamsConfig> {
     )
 }
 
+fn discovery() -> impl Strategy<Value = DiscoveryConfig> {
+    let boot = prop::collection::vec((any::<u32>(), any::<u16>(), any::<u8>()), 0..4);
+    let steps = prop::array::uniform5(0_u64..1 << 31).prop_map(|mut steps| {
+        steps.sort_unstable();
+        steps.map(Duration::from_millis)
+    });
+    let switches = any::<[bool; 2]>();
+    let waits = [1_u64..1 << 31, 1_u64..1 << 31];
+    let counts = [0_u32..1 << 20, 1_u32..1 << 20];
+    (boot, switches, "[a-z/]{0,255}", waits, steps, counts).prop_map(
+        |(boot, [local, mdns], namespace, [tick, ttl], steps, [reservations, per_peer])| {
+            let boot = boot.into_iter().map(|(ip, port, seed)| {
+                Multiaddr::from(Ipv4Addr::from(ip))
+                    .with(Protocol::Tcp(port))
+                    .with(Protocol::P2p(peer(seed)))
+            });
+            changed(|config: &mut DiscoveryConfig| {
+                config.boot = boot.collect();
+                config.local_network = local;
+                config.mdns = mdns;
+                config.global_namespace = namespace;
+                config.tick = Duration::from_millis(tick);
+                config.rendezvous.ttl = Duration::from_millis(ttl);
+                config.redial.steps = steps;
+                config.relay.reservations = reservations;
+                config.book.max_addresses_per_peer = per_peer;
+            })
+        },
+    )
+}
+
+fn rendezvous_server() -> impl Strategy<Value = RendezvousServerConfig> {
+    let counts = [queue(), queue(), queue(), queue(), queue(), queue()];
+    let bytes = (256_usize..=64 * KIB, 0_usize..KIB, 0_usize..1 << 30);
+    let rates = [1_u32..1_000_000, 1_u32..1_000_000];
+    // Whole seconds, the shorter life first.
+    let lives = [1_u64..1 << 20, 0_u64..1 << 20];
+    (any::<bool>(), counts, bytes, rates, lives, duration()).prop_map(
+        |(enabled, [one, other, per_namespace, answer, three, four], bytes, rates, lives, wait)| {
+            let (record, more, all) = bytes;
+            changed(|config: &mut RendezvousServerConfig| {
+                config.enabled = enabled;
+                config.max_registrations = one.max(other);
+                config.max_registrations_per_peer = one.min(other);
+                config.max_registrations_per_namespace = per_namespace;
+                config.max_bytes = record + 2 * KIB + all;
+                config.max_record_bytes = record;
+                config.max_answer = answer;
+                config.max_answer_bytes = record + KIB + more;
+                config.min_ttl = Duration::from_secs(lives[0]);
+                config.max_ttl = Duration::from_secs(lives[0] + lives[1]);
+                config.max_requests_per_connection = three.min(four);
+                config.max_requests = three.max(four);
+                config.request_burst = rates[0];
+                config.requests_per_second = rates[1];
+                config.request_timeout = wait;
+            })
+        },
+    )
+}
+
+fn rate() -> impl Strategy<Value = RateConfig> {
+    (1_u32.., duration()).prop_map(|(burst, interval)| RateConfig { burst, interval })
+}
+
+fn relay_server() -> impl Strategy<Value = RelayServerConfig> {
+    let counts = [queue(), queue(), queue(), queue()];
+    let lives = [1_u64..1 << 24, 1_u64..1 << 24];
+    let rates = [rate(), rate(), rate(), rate()];
+    (any::<bool>(), counts, lives, 1_u64..1 << 62, rates).prop_map(
+        |(enabled, counts, lives, bytes, rates)| {
+            changed(|config: &mut RelayServerConfig| {
+                config.enabled = enabled;
+                config.max_reservations = counts[0];
+                config.max_reservations_per_peer = counts[1];
+                config.reservation_duration = Duration::from_secs(lives[0]);
+                config.max_circuits = counts[2];
+                config.max_circuits_per_peer = counts[3];
+                config.max_circuit_duration = Duration::from_secs(lives[1]);
+                config.max_circuit_bytes = bytes;
+                config.reservation_rate_per_peer = rates[0];
+                config.reservation_rate_per_ip = rates[1];
+                config.circuit_rate_per_peer = rates[2];
+                config.circuit_rate_per_ip = rates[3];
+            })
+        },
+    )
+}
+
+fn server() -> impl Strategy<Value = ServerConfig> {
+    (rendezvous_server(), relay_server())
+        .prop_map(|(rendezvous, relay)| ServerConfig { rendezvous, relay })
+}
+
+fn blob() -> impl Strategy<Value = BlobConfig> {
+    let switches = any::<[bool; 3]>();
+    let chunks = prop::array::uniform5(2_usize..=1024).prop_map(|mut chunks| {
+        chunks.sort_unstable();
+        chunks
+    });
+    let waits = prop::array::uniform3(duration()).prop_map(|mut waits| {
+        waits.sort_unstable();
+        waits
+    });
+    (switches, chunks, waits, queue(), 1..=i64::MAX as u64).prop_map(
+        |([unsigned, relays, public], [least, less, some, more, most], waits, queue, bytes)| {
+            changed(|config: &mut BlobConfig| {
+                config.unsigned_records = unsigned;
+                config.republish_interval = waits[0];
+                config.record_ttl = waits[2] + Duration::from_millis(1);
+                config.record_ttl = config.record_ttl.min(MAX_CONFIGURED_DURATION);
+                config.republish_interval =
+                    (config.republish_interval).min(config.record_ttl - Duration::from_millis(1));
+                config.republish_interval = config.republish_interval.max(Duration::from_millis(1));
+                config.max_announced = queue;
+                config.fetch.verify_chunks = least;
+                config.fetch.provider_window_chunks = less;
+                config.fetch.window_chunks = some;
+                config.fetch.rest_initial = waits[0];
+                config.fetch.rest_max = waits[1];
+                config.fetch.through_relays = relays;
+                config.serve.max_chunks_per_peer = more;
+                config.serve.max_chunks = most;
+                config.store.max_bytes = bytes;
+                config.store.public = public;
+            })
+        },
+    )
+}
+
 fn handle() -> impl Strategy<Value = HandleConfig> {
     let runtime = prop_oneof![Just(RuntimeKind::Dedicated), Just(RuntimeKind::Shared)];
     (queue(), queue(), runtime, duration()).prop_map(|(commands, events, runtime, shutdown)| {
@@ -212,6 +358,39 @@ fn handle() -> impl Strategy<Value = HandleConfig> {
     })
 }
 
+fn pubsub() -> impl Strategy<Value = PubsubConfig> {
+    let mesh = prop_oneof![Just(MeshConfig::small()), Just(MeshConfig::large())];
+    let heartbeat = (1..=5_000_u64).prop_map(Duration::from_millis);
+    (mesh, heartbeat, 1..=MIB, 1..=2048_usize, duration()).prop_map(
+        |(mesh, heartbeat, message, topics, ids)| {
+            changed(|config: &mut PubsubConfig| {
+                config.mesh = MeshConfig { heartbeat, ..mesh };
+                config.max_message_bytes = message;
+                config.max_topics = topics;
+                config.memory.ids = ids;
+            })
+        },
+    )
+}
+
+fn specialized() -> impl Strategy<Value = SpecializedConfig> {
+    let queues = [queue(), queue(), queue(), queue()];
+    (queues, 128..=MIB, [duration(), duration(), duration()]).prop_map(
+        |([one, other, connection, all], message, [request, receive, answer])| {
+            changed(|config: &mut SpecializedConfig| {
+                config.max_inbound_per_connection = one.min(other);
+                config.max_inbound = one.max(other);
+                config.max_outbound_per_connection = connection;
+                config.max_outbound = all;
+                config.max_message_bytes = message;
+                config.request_timeout = request;
+                config.receive_timeout = receive;
+                config.answer_timeout = answer;
+            })
+        },
+    )
+}
+
 fn listen() -> impl Strategy<Value = Vec<Multiaddr>> {
     let addr = (any::<u32>(), any::<u16>())
         .prop_map(|(ip, port)| Multiaddr::from(Ipv4Addr::from(ip)).with(Protocol::Tcp(port)));
@@ -220,30 +399,40 @@ fn listen() -> impl Strategy<Value = Vec<Multiaddr>> {
 
 fn config() -> impl Strategy<Value = NetworkConfig> {
     let agent = "[^\\x00]{0,60}";
-    (
-        listen(),
-        agent,
-        transport(),
-        connections(),
+    let node = (listen(), agent, transport(), connections());
+    let protocols = (
         streams(),
-        handle(),
-    )
-        .prop_map(
-            |(listen, agent_version, transport, connections, mut streams, handle)| {
-                // Both ways together fit into what Yamux allows.
-                let most = (transport.yamux.max_streams / 2).max(1);
-                streams.max_inbound_per_peer = streams.max_inbound_per_peer.min(most);
-                streams.max_outbound_per_connection = streams.max_outbound_per_connection.min(most);
-                changed(|config: &mut NetworkConfig| {
-                    config.listen = listen;
-                    config.agent_version = agent_version;
-                    config.transport = transport;
-                    config.connections = connections;
-                    config.streams = streams;
-                    config.handle = handle;
-                })
-            },
-        )
+        discovery(),
+        server(),
+        pubsub(),
+        specialized(),
+        blob(),
+    );
+    (node, protocols, handle()).prop_map(|(node, protocols, handle)| {
+        changed(|config: &mut NetworkConfig| {
+            (
+                config.listen,
+                config.agent_version,
+                config.transport,
+                config.connections,
+            ) = node;
+            (
+                config.streams,
+                config.discovery,
+                config.server,
+                config.pubsub,
+                config.specialized,
+                config.blob,
+            ) = protocols;
+            config.handle = handle;
+            // Both ways together fit into what Yamux allows.
+            let most = (config.transport.yamux.max_streams / 2).max(1);
+            let streams = &mut config.streams;
+            streams.max_inbound_per_peer = streams.max_inbound_per_peer.min(most);
+            streams.max_outbound_per_connection = streams.max_outbound_per_connection.min(most);
+            config.discovery.book.max_peers = config.connections.max_established + 1;
+        })
+    })
 }
 
 proptest! {
@@ -261,7 +450,7 @@ proptest! {
 
     /// Texts that look like configurations: what is accepted is valid and survives.
     #[test]
-    fn what_is_accepted_is_valid(toml in "((listen|transport|streams|connections|handle|\\[transport\\.quic\\]|\\[streams\\]|max_streams|keep_alive_ms|dial_timeout_ms|x|\\.|=|=|\n|\n|0|7|true|\"|\\[|\\]){1,2} ?){0,9}") {
+    fn what_is_accepted_is_valid(toml in "((listen|transport|streams|pubsub|specialized|connections|handle|\\[transport\\.quic\\]|\\[streams\\]|max_streams|keep_alive_ms|dial_timeout_ms|x|\\.|=|=|\n|\n|0|7|true|\"|\\[|\\]){1,2} ?){0,9}") {
         if let Ok(config) = NetworkConfig::from_toml(&toml) {
             prop_assert_eq!(config.validate(), Ok(()));
             let again = config.to_toml().unwrap();

@@ -205,6 +205,13 @@ impl Announcements {
             .is_some_and(|peer| peer.topics.get(topic) == Some(&State::Follows))
     }
 
+    /// Whether `peer` has named a topic that this node follows too.
+    #[must_use]
+    pub fn is_in_common(&self, peer: &PeerId) -> bool {
+        let known = self.peers.get(peer);
+        known.is_some_and(|peer| peer.topics.len() > peer.foreign)
+    }
+
     /// The peers that have said they follow `topic`, in no order.
     pub fn subscribers<'a>(&'a self, topic: &'a TopicHash) -> Vec<PeerId> {
         match self.followed.get(topic) {

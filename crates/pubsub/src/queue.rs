@@ -1,7 +1,7 @@
 //! A queue between a node and a consumer that may be slow.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{BTreeMap, HashMap, VecDeque},
     hash::Hash,
 };
 
@@ -23,28 +23,33 @@ pub enum Queued<C, M> {
 /// A queue of messages `M` that is bounded in number and bytes, and of control events `C` that
 /// always arrive.
 ///
+/// - What is in it comes out in the order it came.
 /// - A message that does not fit pushes out the oldest ones, which are counted; the consumer is
 ///   told where they are missing. A message larger than the whole queue pushes out none and is
 ///   counted alone.
 /// - Control events tell a state, and each names by its key `K` whose state. A newer one takes the
-///   place of the one with the same key that has not been read, so there are never more than
-///   there are keys, however slow the consumer is.
-/// - Control events come out before messages.
+///   place of the one with the same key that has not been read, and one that has become void is
+///   [taken back](Self::retract), so there are never more than there are keys, however slow the
+///   consumer is.
 #[derive(Debug)]
 pub struct EventQueue<K, C, M> {
     max_messages: usize,
     max_bytes: usize,
+    /// Number of the next event that comes.
+    next: u64,
     messages: VecDeque<Waiting<M>>,
     bytes: usize,
     /// Dropped after the last message that waits.
     missed: u64,
     missed_in_all: u64,
-    control: VecDeque<K>,
-    latest: HashMap<K, C>,
+    /// The control events that wait, by their place in the order.
+    order: BTreeMap<u64, K>,
+    latest: HashMap<K, (u64, C)>,
 }
 
 #[derive(Debug)]
 struct Waiting<M> {
+    place: u64,
     message: M,
     bytes: usize,
     /// Dropped just before it.
@@ -58,11 +63,12 @@ impl<K: Clone + Eq + Hash, C, M> EventQueue<K, C, M> {
         Self {
             max_messages,
             max_bytes,
+            next: 0,
             messages: VecDeque::new(),
             bytes: 0,
             missed: 0,
             missed_in_all: 0,
-            control: VecDeque::new(),
+            order: BTreeMap::new(),
             latest: HashMap::new(),
         }
     }
@@ -70,8 +76,7 @@ impl<K: Clone + Eq + Hash, C, M> EventQueue<K, C, M> {
     /// Adds a message of `bytes` bytes.
     pub fn push_message(&mut self, message: M, bytes: usize) {
         if bytes > self.max_bytes || self.max_messages == 0 {
-            self.missed += 1;
-            self.missed_in_all += 1;
+            self.miss(1);
             return;
         }
         while self.messages.len() >= self.max_messages || self.bytes > self.max_bytes - bytes {
@@ -80,24 +85,63 @@ impl<K: Clone + Eq + Hash, C, M> EventQueue<K, C, M> {
             }
         }
         self.bytes += bytes;
+        let place = self.place();
         self.messages.push_back(Waiting {
+            place,
             message,
             bytes,
             missed: std::mem::take(&mut self.missed),
         });
     }
 
-    /// Adds a control event about `key`.
+    /// Counts messages as dropped that were not even tried.
+    pub fn miss(&mut self, messages: u64) {
+        self.missed += messages;
+        self.missed_in_all += messages;
+    }
+
+    /// Adds a control event about `key`, in the place of the one that waits.
     pub fn push_control(&mut self, key: K, event: C) {
-        if self.latest.insert(key.clone(), event).is_none() {
-            self.control.push_back(key);
+        if let Some((_, latest)) = self.latest.get_mut(&key) {
+            *latest = event;
+            return;
         }
+        let place = self.place();
+        self.order.insert(place, key.clone());
+        self.latest.insert(key, (place, event));
+    }
+
+    /// The control event about `key` that waits.
+    pub fn control_mut(&mut self, key: &K) -> Option<&mut C> {
+        self.latest.get_mut(key).map(|(_, event)| event)
+    }
+
+    /// Takes back the control event about `key` that waits: it will not come out.
+    pub fn retract(&mut self, key: &K) -> Option<C> {
+        let (place, event) = self.latest.remove(key)?;
+        self.order.remove(&place);
+        Some(event)
+    }
+
+    /// Takes back every control event that waits and about whose key `is_void` says so.
+    pub fn retract_where(&mut self, mut is_void: impl FnMut(&K) -> bool) {
+        self.order.retain(|_, key| {
+            let stays = !is_void(key);
+            if !stays {
+                self.latest.remove(key);
+            }
+            stays
+        });
     }
 
     /// Takes out what is next.
     pub fn pop(&mut self) -> Option<Queued<C, M>> {
-        if let Some(key) = self.control.pop_front() {
-            return self.latest.remove(&key).map(Queued::Control);
+        let message = self.messages.front().map(|waiting| waiting.place);
+        if let Some(control) = self.order.first_entry()
+            && message.is_none_or(|message| *control.key() < message)
+        {
+            let (_, event) = self.latest.remove(&control.remove())?;
+            return Some(Queued::Control(event));
         }
         let missed = match self.messages.front_mut() {
             Some(waiting) => &mut waiting.missed,
@@ -127,13 +171,18 @@ impl<K: Clone + Eq + Hash, C, M> EventQueue<K, C, M> {
     /// Control events that wait.
     #[must_use]
     pub fn controls(&self) -> usize {
-        self.control.len()
+        self.order.len()
     }
 
     /// Messages dropped since the beginning.
     #[must_use]
     pub fn missed_in_all(&self) -> u64 {
         self.missed_in_all
+    }
+
+    fn place(&mut self) -> u64 {
+        self.next += 1;
+        self.next
     }
 
     /// Drops the message that has waited longest; the gap moves on to what follows it.
@@ -223,10 +272,42 @@ mod tests {
         assert_eq!(out[3..].len(), 3);
     }
 
+    #[test]
+    fn what_fits_comes_out_in_the_order_it_came() {
+        let mut queue = Queue::new(10, 10);
+        queue.push_message(0, 1);
+        queue.push_control(1, (1, 0));
+        queue.push_message(1, 1);
+        queue.push_control(2, (2, 0));
+        assert_eq!(
+            drain(&mut queue),
+            [
+                Queued::Message(0),
+                Queued::Control((1, 0)),
+                Queued::Message(1),
+                Queued::Control((2, 0))
+            ]
+        );
+    }
+
+    #[test]
+    fn what_is_taken_back_does_not_come_out() {
+        let mut queue = Queue::new(1, 1);
+        queue.push_control(1, (1, 7));
+        queue.push_control(2, (2, 7));
+        assert_eq!(queue.control_mut(&1), Some(&mut (1, 7)));
+        assert_eq!(queue.retract(&1), Some((1, 7)));
+        assert_eq!(queue.retract(&1), None);
+        queue.push_control(3, (3, 7));
+        queue.retract_where(|key| *key == 3);
+        assert_eq!(drain(&mut queue), [Queued::Control((2, 7))]);
+    }
+
     #[derive(Clone, Debug)]
     enum Step {
         Message(usize),
         Control(u8),
+        Retract(u8),
         Pop,
     }
 
@@ -235,6 +316,7 @@ mod tests {
             prop_oneof![
                 3 => (0..12usize).prop_map(Step::Message),
                 1 => (0..3u8).prop_map(Step::Control),
+                1 => (0..3u8).prop_map(Step::Retract),
                 2 => Just(Step::Pop),
             ],
             0..200,
@@ -271,6 +353,10 @@ mod tests {
                     Step::Control(key) => {
                         queue.push_control(key, (key, number));
                         latest.insert(key, number);
+                    }
+                    Step::Retract(key) => {
+                        let waits = latest.remove(&key).map(|number| (key, number));
+                        prop_assert_eq!(queue.retract(&key), waits);
                     }
                     Step::Pop => {
                         if let Some(event) = queue.pop() {

@@ -43,6 +43,8 @@ pub struct Planner {
     /// Missing and asked of somebody: of how many, at most two.
     asked: BTreeMap<u64, u8>,
     in_flight: usize,
+    /// First chunk that is not to be asked for yet.
+    horizon: u64,
     /// When it was last told something.
     now: Duration,
     random: u64,
@@ -64,6 +66,7 @@ impl Planner {
             wanted,
             asked: BTreeMap::new(),
             in_flight: 0,
+            horizon: u64::MAX,
             now: Duration::ZERO,
             said_done: false,
             said_alone: false,
@@ -86,6 +89,20 @@ impl Planner {
     #[must_use]
     pub fn rate(&self, peer: &PeerId) -> Option<u64> {
         self.providers.get(peer)?.rate()
+    }
+
+    /// Whether something is asked of a provider that it has not answered.
+    #[must_use]
+    pub fn is_asked(&self, peer: &PeerId) -> bool {
+        let provider = self.providers.get(peer);
+        provider.is_some_and(|provider| !provider.in_flight.is_empty())
+    }
+
+    /// Whether no provider is known that will be asked again.
+    #[must_use]
+    pub fn is_alone(&self) -> bool {
+        let mut providers = self.providers.values();
+        providers.all(|provider| provider.status == Status::Out)
     }
 
     /// When [`Input::Tick`] is due, if nothing else happens before.
@@ -122,6 +139,12 @@ impl Planner {
             Input::Failed { peer, failure } => {
                 self.leave(peer, Cause::Failed(failure), now, &mut effects);
             }
+            Input::Reaching(peer) => {
+                if let Some(provider) = self.providers.get_mut(&peer) {
+                    provider.restart(now);
+                }
+            }
+            Input::Horizon(chunk) => self.horizon = chunk,
             Input::Tick => {}
         }
         self.check_deadlines(now, &mut effects);
@@ -202,7 +225,7 @@ impl Planner {
 
     fn ask(&mut self, now: Duration, effects: &mut Vec<Effect>) {
         while let Some((peer, room)) = self.next_to_ask() {
-            let chunks = self.wanted.pop(room as u64);
+            let chunks = self.wanted.pop(room as u64, self.horizon);
             self.asked.extend(chunks.clone().map(|index| (index, 1)));
             self.send(peer, chunks, now, effects);
         }
@@ -225,7 +248,7 @@ impl Planner {
     /// The provider that would send a further chunk soonest, and for how many it has room.
     fn next_to_ask(&self) -> Option<(PeerId, usize)> {
         let room = self.config.window_chunks.checked_sub(self.in_flight)?;
-        if room == 0 || self.wanted.is_empty() {
+        if room == 0 || !self.wants() {
             return None;
         }
         let typical = self.typical_rate();
@@ -242,7 +265,7 @@ impl Planner {
 
     /// An idle provider, and the chunk of another that it would send sooner.
     fn next_to_steal(&self) -> Option<(PeerId, u64)> {
-        if !self.wanted.is_empty() || self.in_flight >= self.config.window_chunks {
+        if self.wants() || self.in_flight >= self.config.window_chunks {
             return None;
         }
         let typical = self.typical_rate();
@@ -266,7 +289,7 @@ impl Planner {
 
     /// Whether a provider is idle while another keeps a chunk to itself.
     fn could_steal(&self) -> bool {
-        self.wanted.is_empty()
+        !self.wants()
             && self.in_flight < self.config.window_chunks
             && self
                 .ready()
@@ -281,15 +304,19 @@ impl Planner {
             }
             return;
         }
-        let alone = self
-            .providers
-            .values()
-            .all(|provider| provider.status == Status::Out);
+        let alone = self.is_alone();
         if alone && !self.providers.is_empty() && !self.said_alone {
             let missing = self.missing();
             effects.push(Effect::NoProviders { missing });
         }
         self.said_alone = alone && !self.providers.is_empty();
+    }
+
+    /// Whether something may be asked for that is asked of nobody.
+    fn wants(&self) -> bool {
+        self.wanted
+            .first()
+            .is_some_and(|first| first < self.horizon)
     }
 
     fn ready(&self) -> impl Iterator<Item = (&PeerId, &Provider)> {

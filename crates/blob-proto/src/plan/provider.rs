@@ -65,10 +65,15 @@ impl Provider {
     pub(super) fn ask(&mut self, chunks: impl Iterator<Item = u64>, now: Duration) {
         if self.in_flight.is_empty() {
             // Time without requests counts for nothing.
-            (self.last_byte, self.floor_since, self.rate_since) = (now, now, now);
-            (self.floor_bytes, self.rate_bytes) = (0, 0);
+            self.restart(now);
         }
         self.in_flight.extend(chunks);
+    }
+
+    /// Begins all measurements anew.
+    pub(super) fn restart(&mut self, now: Duration) {
+        (self.last_byte, self.floor_since, self.rate_since) = (now, now, now);
+        (self.floor_bytes, self.rate_bytes) = (0, 0);
     }
 
     pub(super) fn receive(&mut self, bytes: u64, now: Duration) {

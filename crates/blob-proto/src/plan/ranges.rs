@@ -14,8 +14,8 @@ impl Ranges {
         self.len
     }
 
-    pub(super) fn is_empty(&self) -> bool {
-        self.len == 0
+    pub(super) fn first(&self) -> Option<u64> {
+        self.runs.keys().next().copied()
     }
 
     pub(super) fn insert(&mut self, index: u64) {
@@ -33,15 +33,15 @@ impl Ranges {
         self.runs.insert(start, end);
     }
 
-    /// Takes the lowest indices, at most `most` and of one run.
-    pub(super) fn pop(&mut self, most: u64) -> Range<u64> {
-        if most == 0 {
+    /// Takes the lowest indices, at most `most`, of one run and below `limit`.
+    pub(super) fn pop(&mut self, most: u64, limit: u64) -> Range<u64> {
+        if most == 0 || self.first().is_none_or(|first| first >= limit) {
             return 0..0;
         }
         let Some((start, end)) = self.runs.pop_first() else {
             return 0..0;
         };
-        let cut = end.min(start + most);
+        let cut = end.min(start.saturating_add(most)).min(limit);
         if cut < end {
             self.runs.insert(cut, end);
         }
@@ -80,14 +80,14 @@ mod tests {
     enum Step {
         Insert(u64),
         Remove(u64),
-        Pop(u64),
+        Pop(u64, u64),
     }
 
     fn step() -> impl Strategy<Value = Step> {
         prop_oneof![
             4 => (0_u64..40).prop_map(Step::Insert),
             1 => (0_u64..40).prop_map(Step::Remove),
-            1 => (0_u64..5).prop_map(Step::Pop),
+            1 => (0_u64..5, 0_u64..50).prop_map(|(most, limit)| Step::Pop(most, limit)),
         ]
     }
 
@@ -104,9 +104,10 @@ mod tests {
                     Step::Remove(index) => {
                         prop_assert_eq!(ranges.remove(index), model.remove(&index));
                     }
-                    Step::Pop(most) => {
-                        let first = model.first().copied();
-                        let popped = ranges.pop(most);
+                    Step::Pop(most, limit) => {
+                        let first = model.first().copied().filter(|first| *first < limit);
+                        let popped = ranges.pop(most, limit);
+                        prop_assert!(popped.is_empty() || popped.end <= limit);
                         prop_assert!(popped.end - popped.start <= most);
                         prop_assert_eq!(popped.is_empty(), most == 0 || first.is_none());
                         if !popped.is_empty() {
@@ -116,9 +117,10 @@ mod tests {
                     }
                 }
                 prop_assert_eq!(ranges.len(), model.len() as u64);
+                prop_assert_eq!(ranges.first(), model.first().copied());
             }
             let rest: Vec<u64> = std::iter::from_fn(|| {
-                let popped = ranges.pop(1);
+                let popped = ranges.pop(1, u64::MAX);
                 (!popped.is_empty()).then_some(popped.start)
             })
             .collect();

@@ -2,13 +2,12 @@
 
 use std::{ops::Range, time::Duration};
 
-use calimero_network_primitives::PeerId;
+use calimero_network_primitives::{PeerId, config::BlobFetchConfig};
 
 /// How transfers are spread over providers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PlannerConfig {
-    /// Chunks in flight in all. Default 16: what a requester may have to hold in memory, at
-    /// 1 MiB each.
+    /// Chunks in flight in all. Default 16.
     pub window_chunks: usize,
     /// Chunks in flight at one provider. Default 8: 80 ms of a 100 MiB/s link, above the round
     /// trip of most.
@@ -29,19 +28,26 @@ pub struct PlannerConfig {
     pub seed: u64,
 }
 
-impl Default for PlannerConfig {
-    fn default() -> Self {
+impl From<&BlobFetchConfig> for PlannerConfig {
+    /// With a seed of 1: whoever plans for many requesters sets another.
+    fn from(config: &BlobFetchConfig) -> Self {
         Self {
-            window_chunks: 16,
-            provider_window_chunks: 8,
-            stall_timeout: Duration::from_secs(10),
-            floor_bytes_per_s: 16 * 1024,
-            floor_span: Duration::from_secs(20),
-            rest_initial: Duration::from_secs(1),
-            rest_max: Duration::from_secs(60),
-            max_failures: 5,
+            window_chunks: config.window_chunks,
+            provider_window_chunks: config.provider_window_chunks,
+            stall_timeout: config.stall_timeout,
+            floor_bytes_per_s: config.floor_bytes_per_s,
+            floor_span: config.floor_span,
+            rest_initial: config.rest_initial,
+            rest_max: config.rest_max,
+            max_failures: config.max_failures,
             seed: 1,
         }
+    }
+}
+
+impl Default for PlannerConfig {
+    fn default() -> Self {
+        Self::from(&BlobFetchConfig::default())
     }
 }
 
@@ -71,6 +77,10 @@ pub enum Input {
         /// Why.
         failure: Failure,
     },
+    /// A provider is still being reached: its deadlines do not run yet.
+    Reaching(PeerId),
+    /// Chunks from this one on are not to be asked for yet. Until it is said, all may be.
+    Horizon(u64),
     /// Time has passed.
     Tick,
 }

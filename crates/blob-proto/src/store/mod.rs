@@ -5,7 +5,9 @@
 //! The traits are object safe and know no runtime; their futures are `'static`, so that dropping
 //! one abandons the answer and never the consistency of the store.
 
-mod error;
+#[cfg(any(feature = "fs", feature = "transfer"))]
+pub(crate) mod blocking;
+pub(crate) mod error;
 #[cfg(all(feature = "fs", unix))]
 mod fs;
 
@@ -37,6 +39,14 @@ pub trait BlobStore: Send + Sync + 'static {
 
     /// Opens a blob to read, or `None` where the store does not have all of it.
     fn reader(&self, id: BlobId) -> StoreFuture<Option<Arc<dyn BlobReader>>>;
+
+    /// Whether a blob is given to whoever knows its id, where no authorizer says otherwise.
+    ///
+    /// Default: it is. A store that keeps what is not for everybody answers for each blob.
+    fn is_public(&self, id: BlobId) -> StoreFuture<bool> {
+        let _ = id;
+        Box::pin(std::future::ready(Ok(true)))
+    }
 
     /// Begins a blob whose content arrives in order.
     fn writer(&self) -> StoreFuture<Box<dyn BlobWriter>>;

@@ -21,7 +21,11 @@ impl Behaviour {
         match effect {
             Effect::Dial {
                 peer, addresses, ..
-            } => self.dial(peer, addresses),
+            } => {
+                if let Some((peer, addresses)) = self.held_dials.hold(peer, addresses) {
+                    self.dial(peer, addresses);
+                }
+            }
             Effect::CloseRelayed { peer } => self.close_relayed(peer),
             Effect::Disconnect { peer } => self.waiting.push_back(ToSwarm::CloseConnection {
                 peer_id: peer,

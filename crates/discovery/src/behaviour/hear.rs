@@ -1,10 +1,10 @@
 //! What the behaviours inside say, as inputs of the machine and events of ours.
 
-use calimero_network_primitives::PeerId;
+use calimero_network_primitives::{PeerId, addr::without_peer};
 use libp2p_identify as identify;
 use libp2p_kad::{self as kad, store::RecordStore};
 use libp2p_relay as relay;
-use libp2p_swarm::{ConnectionId, derive_prelude::ListenerId};
+use libp2p_swarm::{ConnectionId, ToSwarm, derive_prelude::ListenerId};
 
 use super::{
     Behaviour,
@@ -47,6 +47,12 @@ impl Behaviour {
     fn identified(&mut self, peer: PeerId, connection: ConnectionId, mut info: identify::Info) {
         info.listen_addrs.truncate(MAX_IDENTIFY_ITEMS);
         info.protocols.truncate(MAX_IDENTIFY_ITEMS);
+        if self.peers.has_own_port(&peer, connection) && self.listening.is_like(&info.observed_addr)
+        {
+            let candidate = without_peer(&info.observed_addr);
+            self.waiting
+                .push_back(ToSwarm::NewExternalAddrCandidate(candidate));
+        }
         let addresses = info.listen_addrs.clone();
         self.tell(Event::Identified {
             peer,

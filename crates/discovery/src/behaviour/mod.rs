@@ -38,6 +38,7 @@ mod inner;
 )]
 mod keep;
 mod local_link;
+mod observed;
 mod peers;
 #[allow(
     unreachable_pub,
@@ -82,7 +83,13 @@ pub use self::{
     },
     status::{ConnectionStatus, PeerStatus, Status},
 };
-use self::{inner::Inner, local_link::LocalLink, peers::Peers, records::Queries};
+use self::{
+    inner::Inner,
+    local_link::LocalLink,
+    observed::{HeldDials, Listening},
+    peers::Peers,
+    records::Queries,
+};
 use crate::machine::{CacheEntry, Input, Machine, Namespace, Phase, Reachability, RelayListener};
 
 type ToTheSwarm = ToSwarm<Event, THandlerInEvent<Inner>>;
@@ -129,6 +136,8 @@ pub struct Behaviour {
     slots: HashMap<ListenerId, Slot>,
     /// Relay listeners that we close. Each is in it until the Swarm says that it is closed.
     given_up: HashSet<ListenerId>,
+    listening: Listening,
+    held_dials: HeldDials,
     externals: Vec<Multiaddr>,
     /// Addresses of one peer in the Kademlia table above which it is tidied.
     max_routes: usize,
@@ -196,6 +205,8 @@ impl Behaviour {
             reversals: HashSet::new(),
             slots: HashMap::new(),
             given_up: HashSet::new(),
+            listening: Listening::default(),
+            held_dials: HeldDials::new(now()),
             externals: Vec::new(),
             max_routes,
             dial_policy,
@@ -267,6 +278,12 @@ impl Behaviour {
     /// sent; nothing new is asked for.
     pub fn stop(&mut self) {
         self.hear(Input::Stop);
+    }
+
+    /// How far discovery has come.
+    #[must_use]
+    pub fn phase(&self) -> Phase {
+        self.machine.phase()
     }
 
     /// How discovery stands, and by which ways peers are connected. Costs a copy of every table.

@@ -127,7 +127,7 @@ async fn a_node_that_libp2p_reaches_is_reachable_and_says_by_whom() {
         panic!("{reachability:?}");
     };
     assert_eq!((address, server), (at.clone(), prober));
-    assert_eq!(node.external_addresses().collect::<Vec<_>>(), [&at]);
+    assert!(node.external_addresses().any(|address| *address == at));
     // It serves others as well, on the connections to come.
     assert_eq!(
         node.behaviour_mut().status().discovery.reservations.len(),

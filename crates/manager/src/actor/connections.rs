@@ -154,7 +154,8 @@ impl Actor {
         }
     }
 
-    pub(super) fn status(&self) -> Status {
+    pub(super) fn status(&mut self) -> Status {
+        let discovery = self.swarm.behaviour_mut().discovery.status();
         let info = self.swarm.network_info();
         let counters = info.connection_counters();
         let mut connections: Vec<_> = self
@@ -167,6 +168,7 @@ impl Actor {
             peer: *self.swarm.local_peer_id(),
             listening: self.swarm.listeners().cloned().collect(),
             external: self.swarm.external_addresses().cloned().collect(),
+            discovery,
             connections,
             pending_outbound: counters.num_pending_outgoing(),
             pending_inbound: counters.num_pending_incoming(),

@@ -3,32 +3,46 @@
 
 mod connections;
 mod dialling;
+mod discovery;
+mod gossip;
+mod invites;
 mod listening;
 
 use std::{
     collections::{HashMap, HashSet},
     sync::Arc,
+    time::Duration,
 };
 
 use calimero_network_primitives::{Multiaddr, NetworkConfig, PeerId};
+use calimero_network_specialized::InboundRequestId;
 use calimero_network_stream::{self as stream, FrameStream, Inbound, Incoming};
 use calimero_network_transport::Links;
 use futures::StreamExt as _;
 use libp2p::{
-    Swarm, identify,
+    Swarm,
     swarm::{ConnectionId, SwarmEvent, derive_prelude::ListenerId},
 };
-use tokio::sync::mpsc;
+use tokio::{
+    sync::mpsc,
+    time::{Instant, timeout_at},
+};
 
-use self::connections::Established;
+use self::{connections::Established, discovery::Bootstrapping, gossip::Publishes};
 use crate::{
     behaviour::{Behaviour, BehaviourEvent},
     command::{Command, Reply},
     dials::Dials,
     error::{DialError, ListenError, Stopped},
     event::{EventSender, NetworkEvent},
+    remembered::Remembered,
     status::{Connection, PeerInfo, Shared},
 };
+
+/// Time that a registration has to be taken back at the end, its stream to be opened included:
+/// servers do not answer. Round trips around the world take 300 ms. What is not taken back ends by
+/// its time.
+const UNREGISTER_TIME: Duration = Duration::from_millis(300);
 
 type DialReply = Reply<Result<Connection, DialError>>;
 type ListenReply = Reply<Result<(ListenerId, Multiaddr), ListenError>>;
@@ -44,6 +58,13 @@ pub(crate) struct Actor {
     config: Arc<NetworkConfig>,
     connections: HashMap<ConnectionId, Established>,
     dials: Dials<DialReply>,
+    /// Messages that wait to be sent, and who waits for it.
+    publishes: Publishes,
+    /// Invite requests that were told and have not ended.
+    asked: HashSet<InboundRequestId>,
+    /// Who waits for a first peer.
+    bootstrapping: Bootstrapping,
+    remembered: Remembered,
     /// Who waits for what a peer says of itself.
     identifying: HashMap<PeerId, Vec<Reply<Option<Arc<PeerInfo>>>>>,
     listeners: HashSet<ListenerId>,
@@ -58,12 +79,17 @@ enum Next {
 }
 
 impl Actor {
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "each is made where the actor is, and goes nowhere else"
+    )]
     pub(crate) fn new(
         swarm: Swarm<Behaviour>,
         links: Links,
         inbound: Incoming,
         commands: mpsc::Receiver<Command>,
         events: EventSender,
+        remembered: Remembered,
         shared: Arc<Shared>,
         config: Arc<NetworkConfig>,
     ) -> Self {
@@ -77,6 +103,10 @@ impl Actor {
             config,
             connections: HashMap::new(),
             dials: Dials::default(),
+            publishes: Publishes::default(),
+            asked: HashSet::new(),
+            bootstrapping: Bootstrapping::default(),
+            remembered,
             identifying: HashMap::new(),
             listeners: HashSet::new(),
             listening: HashMap::new(),
@@ -95,12 +125,16 @@ impl Actor {
                     Some(command) => self.on_command(command),
                     None => Next::Stop(None),
                 },
-                Some(inbound) = self.inbound.next() => {
+                Some(inbound) = next_inbound(&mut self.inbound, &self.events) => {
                     self.on_inbound_stream(inbound);
                     Next::Go
                 }
-                () = self.events.room() => {
-                    self.events.tell_missed();
+                peers = self.remembered.loaded() => {
+                    self.swarm.behaviour_mut().discovery.cache_loaded(peers);
+                    Next::Go
+                }
+                () = self.publishes.retry() => {
+                    self.publish_waiting();
                     Next::Go
                 }
             };
@@ -122,7 +156,11 @@ impl Actor {
                 addresses,
                 reply,
             } => self.dial_peer(peer, addresses, reply),
-            Command::ForgetDials => self.forget_dials(),
+            Command::Forget => {
+                self.forget_dials();
+                self.forget_publishes();
+                self.bootstrapping.retain(|waiter| !waiter.is_closed());
+            }
             Command::Disconnect { peer, reply } => {
                 let _ = reply.send(self.swarm.disconnect_peer_id(peer).is_ok());
             }
@@ -140,15 +178,26 @@ impl Actor {
                 blocked,
                 reply,
             } => {
-                let list = &mut self.swarm.behaviour_mut().blocked;
+                let behaviour = self.swarm.behaviour_mut();
                 if blocked {
-                    list.block_peer(peer);
+                    behaviour.blocked.block_peer(peer);
+                    behaviour.discovery.block(peer);
                 } else {
-                    list.unblock_peer(peer);
+                    behaviour.blocked.unblock_peer(peer);
+                    behaviour.discovery.unblock(peer);
                 }
                 let _ = reply.send(());
             }
             Command::Identified { peer, reply } => self.wait_for_info(peer, reply),
+            Command::Bootstrap { reply } => self.bootstrap(reply),
+            Command::Gossip(command) => self.on_gossip_command(command),
+            Command::Invite {
+                peer,
+                request,
+                reply,
+            } => {
+                let _ = reply.send(self.send_invite(peer, &request));
+            }
             Command::Status { reply } => {
                 let _ = reply.send(self.status());
             }
@@ -209,14 +258,10 @@ impl Actor {
 
     fn on_behaviour_event(&mut self, event: BehaviourEvent) {
         match event {
-            BehaviourEvent::Identify(identify::Event::Received { peer_id, info, .. }) => {
-                self.on_identified(peer_id, info);
-            }
-            BehaviourEvent::Identify(identify::Event::Error { peer_id, .. }) => {
-                self.tell_info(&peer_id, None);
-            }
-            BehaviourEvent::Liveness(event) => self.on_liveness(event),
+            BehaviourEvent::Discovery(event) => self.on_discovery(event),
             BehaviourEvent::Streams(event) => self.on_refused(event),
+            BehaviourEvent::Pubsub(event) => self.on_gossip(event),
+            BehaviourEvent::Invites(event) => self.on_invite(event),
             _ => {}
         }
     }
@@ -251,40 +296,75 @@ impl Actor {
         });
     }
 
-    /// Answers everybody who waits, closes listeners and connections, and drives the swarm until
-    /// all are gone or the deadline passes.
+    /// Answers everybody who waits, takes registrations back, remembers peers, closes listeners and
+    /// connections, and drives the swarm until all are gone or the deadline passes.
     async fn stop(&mut self) {
+        let deadline = Instant::now() + self.config.handle.shutdown_timeout;
         self.shared.stop();
         self.commands.close();
+        self.answer_everybody();
+        for listener in self.listeners.drain() {
+            self.swarm.remove_listener(listener);
+        }
+        let discovery = &mut self.swarm.behaviour_mut().discovery;
+        let registered = !discovery.status().discovery.registrations.is_empty();
+        discovery.stop();
+        if registered {
+            let sent = deadline.min(Instant::now() + UNREGISTER_TIME);
+            self.drive_until(sent, |_| false).await;
+        }
+        for peer in self.swarm.connected_peers().copied().collect::<Vec<_>>() {
+            let _ = self.swarm.disconnect_peer_id(peer);
+        }
+        self.drive_until(deadline, |actor| actor.connections.is_empty())
+            .await;
+        if !self.connections.is_empty() {
+            tracing::debug!(
+                left = self.connections.len(),
+                "connections cut at the deadline"
+            );
+        }
+        // A disk that hangs does not hold the end.
+        if timeout_at(deadline, self.remembered.settle())
+            .await
+            .is_err()
+        {
+            tracing::warn!("peers could not be saved in time");
+        }
+    }
+
+    fn answer_everybody(&mut self) {
         for waiter in self.dials.drain() {
+            let _ = waiter.send(Err(Stopped.into()));
+        }
+        self.drop_publishes();
+        for waiter in self.bootstrapping.drain(..) {
             let _ = waiter.send(Err(Stopped.into()));
         }
         let pending = self.listening.drain();
         for (_, (_, reply)) in pending {
             let _ = reply.send(Err(Stopped.into()));
         }
-        for listener in self.listeners.drain() {
-            self.swarm.remove_listener(listener);
-        }
-        for peer in self.swarm.connected_peers().copied().collect::<Vec<_>>() {
-            let _ = self.swarm.disconnect_peer_id(peer);
-        }
-        let deadline = tokio::time::sleep(self.config.handle.shutdown_timeout);
-        tokio::pin!(deadline);
-        while !self.connections.is_empty() {
-            tokio::select! {
-                event = self.swarm.select_next_some() => {
-                    // A handshake that was under way ends here too.
-                    if let SwarmEvent::ConnectionEstablished { connection_id, .. } = &event {
-                        self.swarm.close_connection(*connection_id);
-                    }
-                    self.on_swarm_event(event);
-                }
-                () = &mut deadline => {
-                    tracing::debug!(left = self.connections.len(), "connections cut at the deadline");
-                    break;
-                }
+    }
+
+    /// Drives the swarm of a manager that stops.
+    async fn drive_until(&mut self, deadline: Instant, done: impl Fn(&Self) -> bool) {
+        while !done(self) {
+            let Ok(event) = timeout_at(deadline, self.swarm.select_next_some()).await else {
+                return;
+            };
+            // A handshake that was under way ends here too.
+            if let SwarmEvent::ConnectionEstablished { connection_id, .. } = &event {
+                self.swarm.close_connection(*connection_id);
             }
+            self.on_swarm_event(event);
         }
     }
+}
+
+/// The next inbound stream, once whoever reads events has room for it. Until then it waits where
+/// the limits of `streams` hold.
+async fn next_inbound(inbound: &mut Incoming, events: &EventSender) -> Option<Inbound> {
+    events.stream_room().await;
+    inbound.next().await
 }

@@ -10,6 +10,9 @@
     reason = "test support: each test file uses a part of it, and a surprise ends the test"
 )]
 
+#[cfg(target_os = "linux")]
+pub mod netns;
+
 use std::{
     io::{BufRead as _, BufReader, Read as _},
     process::{Child, Command, ExitStatus, Stdio},

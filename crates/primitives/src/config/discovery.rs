@@ -36,18 +36,25 @@ pub struct DiscoveryConfig {
     #[serde(rename = "tick_ms", with = "super::duration")]
     pub tick: Duration,
     /// What is remembered of peers.
+    #[serde(deserialize_with = "super::table::deserialize")]
     pub book: BookConfig,
     /// How many peers are dialled.
+    #[serde(deserialize_with = "super::table::deserialize")]
     pub dials: DialsConfig,
     /// Peers that were lost.
+    #[serde(deserialize_with = "super::table::deserialize")]
     pub redial: RedialConfig,
     /// Registering and discovering at boot nodes.
+    #[serde(deserialize_with = "super::table::deserialize")]
     pub rendezvous: RendezvousConfig,
     /// Slots on relays.
+    #[serde(deserialize_with = "super::table::deserialize")]
     pub relay: RelayConfig,
     /// Probes of our own addresses.
+    #[serde(deserialize_with = "super::table::deserialize")]
     pub reachability: ReachabilityConfig,
     /// Peers remembered over a restart.
+    #[serde(deserialize_with = "super::table::deserialize")]
     pub cache: CacheConfig,
 }
 
@@ -250,7 +257,8 @@ pub struct RelayConfig {
     #[serde(rename = "max_backoff_ms", with = "super::duration")]
     pub max_backoff: Duration,
     /// Time without any verdict on reachability after which a slot is asked for all the same, in
-    /// milliseconds. Default 15 s: a network may have nobody who probes.
+    /// milliseconds. Default 2 s: a probe that reaches us takes a few round trips, one that does
+    /// not takes the prober's whole deadline, and nobody finds us before we have a slot.
     #[serde(rename = "patience_ms", with = "super::duration")]
     pub patience: Duration,
 }
@@ -263,7 +271,7 @@ impl Default for RelayConfig {
             lifetime: Duration::from_secs(65 * 60),
             min_backoff: Duration::from_secs(2),
             max_backoff: Duration::from_secs(60),
-            patience: Duration::from_secs(15),
+            patience: Duration::from_secs(2),
         }
     }
 }

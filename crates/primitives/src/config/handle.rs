@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::{ConfigError, check_duration, check_queue};
+use crate::limits::MIB;
 
 /// Where the swarm and its connections run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -23,9 +24,15 @@ pub enum RuntimeKind {
 pub struct HandleConfig {
     /// Client calls that wait for the manager. Default 256; a full queue makes callers wait.
     pub command_queue: usize,
-    /// Events that wait to be read. Default 1024; what does not fit is dropped, counted, and
-    /// said in the next event that does.
+    /// Messages of topics that wait to be read, and as many inbound streams. Default 8192: 0.4 s
+    /// of the highest rate measured between two nodes. The oldest messages give way to what does
+    /// not fit, are counted, and their loss is said in their place; streams wait in
+    /// `streams.accept_queue`. Other events are not counted: they tell a state, and of each
+    /// connection, peer or request no more than the newest waits.
     pub event_queue: usize,
+    /// Payload of the messages that wait to be read, in bytes. Default 64 MiB: the memory that a
+    /// reader who stops costs. At least `pubsub.max_message_bytes`.
+    pub event_queue_bytes: usize,
     /// Where the swarm and its connections run. Default `dedicated`: with streams read and
     /// written there too it moves 1.4 times what a tokio runtime of two threads moves over TCP
     /// (measured), where every chunk wakes a task on the other core.
@@ -39,7 +46,8 @@ impl Default for HandleConfig {
     fn default() -> Self {
         Self {
             command_queue: 256,
-            event_queue: 1024,
+            event_queue: 8192,
+            event_queue_bytes: 64 * MIB,
             runtime: RuntimeKind::default(),
             shutdown_timeout: Duration::from_secs(3),
         }

@@ -3,12 +3,14 @@
 //! In files, durations and sizes carry their unit in the key (`_ms`, `_bytes`). Unknown keys are
 //! refused with their path, and contradictions before anything is built.
 
+mod blob;
 mod connections;
 mod discovery;
 mod duration;
 mod handle;
 mod peers;
 mod pubsub;
+mod server;
 mod specialized;
 mod streams;
 mod table;
@@ -24,6 +26,7 @@ use serde::{Deserialize, Serialize};
 use serde_path_to_error::{Path, Segment};
 
 pub use self::{
+    blob::{BlobConfig, BlobFetchConfig, BlobServeConfig, BlobStoreConfig},
     connections::{ConnectionsConfig, PingConfig},
     discovery::{
         BookConfig, CacheConfig, DialsConfig, DiscoveryConfig, ReachabilityConfig, RedialConfig,
@@ -33,6 +36,7 @@ pub use self::{
     pubsub::{
         GossipMemoryConfig, GossipPeersConfig, KeepConfig, MeshConfig, PubsubConfig, RepairConfig,
     },
+    server::{RateConfig, RelayServerConfig, RendezvousServerConfig, ServerConfig},
     specialized::SpecializedConfig,
     streams::StreamsConfig,
     transport::{QuicConfig, Security, TcpConfig, TransportConfig, YamuxConfig},
@@ -126,6 +130,21 @@ pub struct NetworkConfig {
     /// Streams and frames.
     #[serde(deserialize_with = "table::deserialize")]
     pub streams: StreamsConfig,
+    /// Finding peers and keeping them.
+    #[serde(deserialize_with = "table::deserialize")]
+    pub discovery: DiscoveryConfig,
+    /// What is served to others: meeting points and relayed circuits.
+    #[serde(deserialize_with = "table::deserialize")]
+    pub server: ServerConfig,
+    /// Topics: meshes, memory, what peers may do.
+    #[serde(deserialize_with = "table::deserialize")]
+    pub pubsub: PubsubConfig,
+    /// Specialized node invites.
+    #[serde(deserialize_with = "table::deserialize")]
+    pub specialized: SpecializedConfig,
+    /// Blobs: how they are found, fetched, served and kept.
+    #[serde(deserialize_with = "table::deserialize")]
+    pub blob: BlobConfig,
     /// Queues between the manager and its users, and its end.
     #[serde(deserialize_with = "table::deserialize")]
     pub handle: HandleConfig,
@@ -147,6 +166,11 @@ impl Default for NetworkConfig {
             transport: TransportConfig::default(),
             connections: ConnectionsConfig::default(),
             streams: StreamsConfig::default(),
+            discovery: DiscoveryConfig::default(),
+            server: ServerConfig::default(),
+            pubsub: PubsubConfig::default(),
+            specialized: SpecializedConfig::default(),
+            blob: BlobConfig::default(),
             handle: HandleConfig::default(),
         }
     }
@@ -214,7 +238,26 @@ impl NetworkConfig {
                  streams.max_outbound_per_connection: Yamux ends the connection there",
             )
         })?;
-        self.handle.validate("handle.")
+        self.discovery.validate_under("discovery.")?;
+        let room = self.discovery.book.max_peers > self.connections.max_established;
+        check(room, || {
+            (
+                "discovery.book.max_peers".to_owned(),
+                "must exceed connections.max_established: connected peers are never forgotten",
+            )
+        })?;
+        self.server.validate("server.")?;
+        self.pubsub.validate("pubsub.")?;
+        self.specialized.validate("specialized.")?;
+        self.blob.validate("blob.")?;
+        self.handle.validate("handle.")?;
+        let holds_one = self.handle.event_queue_bytes >= self.pubsub.max_message_bytes;
+        check(holds_one, || {
+            (
+                "handle.event_queue_bytes".to_owned(),
+                "must be at least pubsub.max_message_bytes",
+            )
+        })
     }
 
     /// Why `addr` cannot be listened on with these transports, if it cannot.

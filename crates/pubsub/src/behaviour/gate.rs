@@ -58,7 +58,16 @@ impl Behaviour {
         };
         let at = now();
         self.spoke_on.insert(peer, connection);
+        // Gossipsub puts one entry for extensions behind those of a control message. Alone it is
+        // the greeting of a peer for which the connection is the first.
+        let says_else = !rpc.messages.is_empty() || !rpc.subscriptions.is_empty();
+        if rpc.control_msgs.len() == 1 && !says_else {
+            self.hear_repair(Input::Greeted { peer });
+        }
 
+        if !rpc.messages.is_empty() {
+            self.exchanged(peer);
+        }
         if !rpc.subscriptions.is_empty() {
             let excess = self.announcements.sift(
                 peer,
@@ -177,6 +186,7 @@ impl Behaviour {
         if change == Change::Repeated {
             return;
         }
+        self.review_link(peer);
         if let Some(topic) = self.topic(hash) {
             self.tell(Event::Subscribed { peer, topic });
         }
@@ -187,6 +197,7 @@ impl Behaviour {
         if !self.announcements.left(peer, hash) {
             return;
         }
+        self.review_link(peer);
         if let Some(repair) = &mut self.repair {
             repair.handle(Input::Left { peer }, now());
         }

@@ -1,6 +1,8 @@
 //! The libp2p glue: gossipsub, and the pure parts that watch over it.
 
 mod gate;
+mod handler;
+mod links;
 mod swarm;
 mod views;
 
@@ -24,12 +26,13 @@ use libp2p_swarm::{
 };
 
 pub use self::views::{Counters, MeshStats, TopicStats};
+use self::{handler::ToHandler, links::Links};
 use crate::{
     announcements::{Announcements, ForeignLimits},
     config::{Config, gossipsub_config, score_params, score_thresholds},
     error::{BuildError, PublishError, SubscribeError},
     event::{Event, Published},
-    keep::{KeepBook, KeepLimits},
+    keep::{KeepBook, KeepId, KeepLimits},
     repair::{Effect, Repair, RepairTimes},
     replay::Replays,
     slow::Slow,
@@ -38,7 +41,7 @@ use crate::{
 };
 
 type Gossipsub = gossipsub::Behaviour<gate::SizeLimit, gossipsub::AllowAllSubscriptionFilter>;
-type ToHandler = THandlerInEvent<Gossipsub>;
+type FromGossipsub = THandlerInEvent<Gossipsub>;
 type ToTheSwarm = ToSwarm<Event, ToHandler>;
 
 /// How often faults of peers are looked at to let them fade.
@@ -78,6 +81,7 @@ pub struct Behaviour {
     slow: Slow,
     keep: KeepBook,
     repair: Option<Repair<ConnectionId>>,
+    links: Links,
     /// Connection on which a peer spoke last, which is where an announcement came from.
     spoke_on: HashMap<PeerId, ConnectionId>,
     /// Addresses at which connected peers were dialled, and of those to be dialled again.
@@ -135,6 +139,7 @@ impl Behaviour {
                     cooldown: config.repair.cooldown,
                 })
             }),
+            links: Links::default(),
             spoke_on: HashMap::new(),
             dialled: HashMap::new(),
             promoted: HashMap::new(),
@@ -182,6 +187,7 @@ impl Behaviour {
         let _ = self.gossipsub.subscribe(&ident(topic));
         self.announcements.follow(&hash);
         self.topics.insert(hash, topic.clone());
+        self.review_links();
         self.wake();
         Ok(true)
     }
@@ -195,6 +201,7 @@ impl Behaviour {
         self.announcement_bytes -= announced_bytes(&hash);
         self.announcements.unfollow(&hash);
         let left = self.gossipsub.unsubscribe(&ident(topic));
+        self.review_links();
         self.wake();
         left
     }
@@ -245,6 +252,12 @@ impl Behaviour {
         }
     }
 
+    /// Takes back a message that is kept: it will not be sent, and no event will tell of it.
+    /// `false` where it is not kept any more.
+    pub fn take_back(&mut self, keep: KeepId) -> bool {
+        self.keep.remove(keep).is_some()
+    }
+
     /// Sets how much this node prefers `peer`, from -100 to 100; beyond that counts as the limit,
     /// what is not a number as 0, where every peer starts.
     ///
@@ -263,6 +276,11 @@ impl Behaviour {
         // Asked beforehand, since gossipsub copies and signs before it looks for peers.
         if self.announcements.subscriber_count(&topic) == 0 {
             return Err(PublishError::NoPeers);
+        }
+        if !self.announcements.follows(&topic) {
+            for peer in self.announcements.subscribers(&topic) {
+                self.exchanged(peer);
+            }
         }
         match self.gossipsub.publish(topic, data) {
             Ok(id) => {
@@ -317,14 +335,14 @@ impl Behaviour {
         self.promoted.retain(|peer, left| {
             // What the connection knows already. It is polled for having been told.
             let event = if in_mesh.contains(peer) {
-                ToHandler::JoinedMesh
+                FromGossipsub::JoinedMesh
             } else {
-                ToHandler::LeftMesh
+                FromGossipsub::LeftMesh
             };
             waiting.push_back(ToSwarm::NotifyHandler {
                 peer_id: *peer,
                 handler: NotifyHandler::Any,
-                event,
+                event: ToHandler::Gossipsub(event),
             });
             *left -= 1;
             *left > 0

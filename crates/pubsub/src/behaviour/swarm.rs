@@ -13,7 +13,11 @@ use libp2p_swarm::{
     THandler, THandlerInEvent, THandlerOutEvent, ToSwarm, behaviour::ConnectionEstablished,
 };
 
-use super::{Behaviour, FADE_INTERVAL, Gossipsub, Timer, WAKE_MESSAGES, now};
+use super::{
+    Behaviour, FADE_INTERVAL, Timer, WAKE_MESSAGES,
+    handler::{Handler, ToHandler},
+    now,
+};
 use crate::{
     error::Banned,
     event::Event,
@@ -49,6 +53,7 @@ impl Behaviour {
 
     fn opened(&mut self, event: ConnectionEstablished<'_>) {
         let (peer, at) = (event.peer_id, now());
+        self.link_opened(peer, event.connection_id);
         let score = self.standing.score(&peer, at);
         self.gossipsub.set_application_score(&peer, score);
         if let ConnectedPoint::Dialer { address, .. } = event.endpoint {
@@ -64,6 +69,7 @@ impl Behaviour {
     fn closed(&mut self, event: ConnectionClosed<'_>) {
         let peer = event.peer_id;
         let last = event.remaining_established == 0;
+        self.links.closed(&peer, event.connection_id);
         if last {
             self.promoted.remove(&peer);
             self.announcements.gone(peer);
@@ -76,6 +82,7 @@ impl Behaviour {
         self.hear_repair(Input::Closed {
             peer,
             connection: event.connection_id,
+            by_peer: event.cause.is_some() && !self.topics.is_empty(),
         });
         let redials = self.repair.as_ref().is_some_and(|r| r.redials(&peer));
         if last && !redials {
@@ -89,7 +96,7 @@ impl Behaviour {
         }
     }
 
-    fn hear_repair(&mut self, input: Input<ConnectionId>) {
+    pub(super) fn hear_repair(&mut self, input: Input<ConnectionId>) {
         if let Some(repair) = &mut self.repair {
             repair.handle(input, now());
         }
@@ -119,7 +126,7 @@ impl Behaviour {
 }
 
 impl NetworkBehaviour for Behaviour {
-    type ConnectionHandler = THandler<Gossipsub>;
+    type ConnectionHandler = Handler;
     type ToSwarm = Event;
 
     fn handle_established_inbound_connection(
@@ -130,12 +137,13 @@ impl NetworkBehaviour for Behaviour {
         remote_addr: &Multiaddr,
     ) -> Result<THandler<Self>, ConnectionDenied> {
         self.admit(peer)?;
-        self.gossipsub.handle_established_inbound_connection(
+        let inner = self.gossipsub.handle_established_inbound_connection(
             connection,
             peer,
             local_addr,
             remote_addr,
-        )
+        )?;
+        Ok(Handler::new(inner, self.links.keeps(&peer)))
     }
 
     fn handle_established_outbound_connection(
@@ -147,13 +155,14 @@ impl NetworkBehaviour for Behaviour {
         port_use: PortUse,
     ) -> Result<THandler<Self>, ConnectionDenied> {
         self.admit(peer)?;
-        self.gossipsub.handle_established_outbound_connection(
+        let inner = self.gossipsub.handle_established_outbound_connection(
             connection,
             peer,
             addr,
             role_override,
             port_use,
-        )
+        )?;
+        Ok(Handler::new(inner, self.links.keeps(&peer)))
     }
 
     fn on_swarm_event(&mut self, event: FromSwarm<'_>) {
@@ -191,7 +200,11 @@ impl NetworkBehaviour for Behaviour {
                     continue;
                 }
                 Poll::Ready(other) => {
-                    return Poll::Ready(other.map_out(|_| unreachable!("events are taken above")));
+                    return Poll::Ready(
+                        other
+                            .map_out(|_| unreachable!("events are taken above"))
+                            .map_in(ToHandler::Gossipsub),
+                    );
                 }
                 Poll::Pending => {}
             }

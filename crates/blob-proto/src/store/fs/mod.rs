@@ -36,7 +36,8 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
 };
 
-use serde::{Deserialize, Serialize};
+/// How a folder of blobs is kept.
+pub use calimero_network_primitives::config::BlobStoreConfig as FsConfig;
 
 pub use self::{
     batch::FsBatch,
@@ -51,23 +52,6 @@ pub use self::{
 use self::{dir::Dir, index::Index, tags::Tags};
 use super::{Hold, StoreError};
 use crate::BlobId;
-
-/// How a folder of blobs is kept.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct FsConfig {
-    /// Content that the store may hold, partial downloads at their full size, in bytes. Default
-    /// 64 GiB, a guess at what the disk of a small host spares.
-    pub max_bytes: u64,
-}
-
-impl Default for FsConfig {
-    fn default() -> Self {
-        Self {
-            max_bytes: 64 << 30,
-        }
-    }
-}
 
 /// What a store holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -103,6 +87,8 @@ struct Shared {
     /// at the same time. Taken before the other two; the index is never held over a write.
     publishing: Mutex<()>,
     limit_bytes: u64,
+    /// Whether blobs are given to whoever knows their id.
+    public: bool,
     /// Locked for as long as it is open.
     _lock: File,
 }

@@ -48,6 +48,7 @@ pub(super) fn open(path: &Path, config: &FsConfig) -> Result<Shared, StoreError>
         tags: Mutex::new(tags),
         publishing: Mutex::new(()),
         limit_bytes: config.max_bytes,
+        public: config.public,
         _lock: lock,
     })
 }

@@ -1,0 +1,258 @@
+//! A node that is driven line by line, for tests against other implementations.
+//!
+//!     cargo run -p calimero-network --example interop_peer -- [--config FILE] [--listen ADDR]..
+//!
+//! Every line of standard input is a JSON object with a number `id` and what to `do`; it is answered
+//! by one line `{"id":..,"ok":..}` or `{"id":..,"error":".."}`, in whatever order answers come. Lines
+//! without `id` are events. Streams that peers open are echoed, frame by frame. The end of standard
+//! input ends the node.
+
+use std::{env, error::Error, fs, io::BufRead as _, sync::Arc, thread};
+
+use bytes::Bytes;
+use calimero_network::{
+    Connection, Direction, FrameError, FrameStream, Keypair, Multiaddr, NetworkClient,
+    NetworkConfig, NetworkEvent, NetworkManager, Path, PeerId, PeerInfo, Substream,
+};
+use serde::{Deserialize, Deserializer, de::Error as _};
+use serde_json::{Value, json};
+use tokio::sync::mpsc;
+
+/// Lines read ahead of what is being done.
+const READ_AHEAD_LINES: usize = 16;
+
+#[derive(Deserialize)]
+struct Line {
+    id: u64,
+    #[serde(flatten)]
+    command: Command,
+}
+
+#[derive(Deserialize)]
+#[serde(tag = "do", rename_all = "snake_case")]
+enum Command {
+    /// Connects, and says how.
+    Dial { address: Multiaddr },
+    /// Closes every connection with a peer.
+    Disconnect {
+        #[serde(deserialize_with = "parsed")]
+        peer: PeerId,
+    },
+    /// What identify told of a peer.
+    Identified {
+        #[serde(deserialize_with = "parsed")]
+        peer: PeerId,
+    },
+    /// Connections as they stand.
+    Status,
+    /// Sends frames of these sizes one after the other, each of which must come back as it was.
+    Frames {
+        #[serde(deserialize_with = "parsed")]
+        peer: PeerId,
+        sizes: Vec<usize>,
+    },
+}
+
+fn parsed<'de, D: Deserializer<'de>>(text: D) -> Result<PeerId, D::Error> {
+    let text = String::deserialize(text)?;
+    text.parse().map_err(D::Error::custom)
+}
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn Error>> {
+    let config = arguments()?;
+    let (client, mut events) = NetworkManager::start(Keypair::generate_ed25519(), config).await?;
+    let listening = texts(&client.status().await?.listening);
+    println!(
+        "{}",
+        json!({ "event": "started", "peer": client.peer_id().to_base58(), "listening": listening })
+    );
+    let mut lines = standard_input();
+    loop {
+        tokio::select! {
+            line = lines.recv() => match line {
+                Some(line) => drop(tokio::spawn(answer(client.clone(), line))),
+                None => break,
+            },
+            event = events.next() => match event {
+                Some(event) => tell(event),
+                None => break,
+            },
+        }
+    }
+    client.shutdown().await?;
+    Ok(())
+}
+
+/// The configuration that the arguments name, with the addresses that they name.
+fn arguments() -> Result<NetworkConfig, Box<dyn Error>> {
+    let mut config = NetworkConfig::default();
+    let mut listen = Vec::new();
+    let mut arguments = env::args().skip(1);
+    while let Some(name) = arguments.next() {
+        let value = arguments.next().ok_or("an argument has no value")?;
+        match name.as_str() {
+            "--config" => config = NetworkConfig::from_toml(&fs::read_to_string(value)?)?,
+            "--listen" => listen.push(value.parse()?),
+            _ => return Err(format!("unknown argument {name}").into()),
+        }
+    }
+    if !listen.is_empty() {
+        config.listen = listen;
+    }
+    Ok(config)
+}
+
+/// The lines of standard input, read on a thread of their own: reading it blocks.
+fn standard_input() -> mpsc::Receiver<String> {
+    let (sender, receiver) = mpsc::channel(READ_AHEAD_LINES);
+    thread::spawn(move || {
+        for line in std::io::stdin().lock().lines().map_while(Result::ok) {
+            if sender.blocking_send(line).is_err() {
+                return;
+            }
+        }
+    });
+    receiver
+}
+
+async fn answer(client: NetworkClient, line: String) {
+    let Line { id, command } = match serde_json::from_str(&line) {
+        Ok(line) => line,
+        Err(error) => return println!("{}", json!({ "error": error.to_string() })),
+    };
+    let answer = match carry_out(&client, command).await {
+        Ok(value) => json!({ "id": id, "ok": value }),
+        Err(error) => json!({ "id": id, "error": error.to_string() }),
+    };
+    println!("{answer}");
+}
+
+async fn carry_out(
+    client: &NetworkClient,
+    command: Command,
+) -> Result<Value, Box<dyn Error + Send + Sync>> {
+    Ok(match command {
+        Command::Dial { address } => connection(&client.dial(address).await?),
+        Command::Disconnect { peer } => json!(client.disconnect(peer).await?),
+        Command::Identified { peer } => {
+            json!(client.identified(peer).await?.as_ref().map(identity))
+        }
+        Command::Status => {
+            let status = client.status().await?;
+            json!({
+                "listening": texts(&status.listening),
+                "external": texts(&status.external),
+                "connections": status.connections.iter().map(connection).collect::<Vec<_>>(),
+            })
+        }
+        Command::Frames { peer, sizes } => {
+            let mut stream = client.open_stream(peer).await?;
+            for size in &sizes {
+                round_trip(&mut stream, *size).await?;
+            }
+            stream.close().await?;
+            json!(sizes)
+        }
+    })
+}
+
+async fn round_trip(
+    stream: &mut FrameStream<Substream>,
+    size: usize,
+) -> Result<(), Box<dyn Error + Send + Sync>> {
+    let sent: Bytes = (0..size).map(|at| (at % 251) as u8).collect();
+    stream.send(sent.clone()).await?;
+    let received = stream.next().await.ok_or("closed without an echo")??;
+    if received == sent {
+        Ok(())
+    } else {
+        Err(format!(
+            "sent {size} bytes, {} came back, or other ones",
+            received.len()
+        )
+        .into())
+    }
+}
+
+fn tell(event: NetworkEvent) {
+    let line = match event {
+        NetworkEvent::Connected(new) => {
+            json!({ "event": "connected", "connection": connection(&new) })
+        }
+        NetworkEvent::Disconnected { peer, reason, .. } => json!({
+            "event": "disconnected", "peer": peer.to_base58(), "reason": format!("{reason:?}"),
+        }),
+        NetworkEvent::Identified { peer, info } => json!({
+            "event": "identified", "peer": peer.to_base58(), "identity": identity(&info),
+        }),
+        NetworkEvent::StreamOpened { peer, stream, .. } => {
+            tokio::spawn(echo(peer, stream));
+            return;
+        }
+        _ => return,
+    };
+    println!("{line}");
+}
+
+/// Sends every frame back until the peer ends, and tells how that was.
+async fn echo(peer: PeerId, mut stream: FrameStream<Substream>) {
+    let mut frames = 0;
+    let ended = loop {
+        match stream.next().await {
+            None => break stream.close().await,
+            Some(Err(error)) => break Err(error),
+            Some(Ok(frame)) => match stream.send(frame).await {
+                Ok(()) => frames += 1,
+                Err(error) => break Err(error),
+            },
+        }
+    };
+    let (error, text) = match ended {
+        Ok(()) => (None, None),
+        Err(error) => (Some(kind(&error)), Some(error.to_string())),
+    };
+    println!(
+        "{}",
+        json!({
+            "event": "stream_ended", "peer": peer.to_base58(), "frames": frames,
+            "error": error, "text": text,
+        })
+    );
+}
+
+fn kind(error: &FrameError) -> &'static str {
+    match error {
+        FrameError::TooLarge { .. } => "too_large",
+        FrameError::Cut { .. } => "cut",
+        FrameError::Io(_) => "io",
+        _ => "other",
+    }
+}
+
+fn connection(of: &Connection) -> Value {
+    json!({
+        "peer": of.peer.to_base58(),
+        "address": of.address.to_string(),
+        "inbound": of.direction == Direction::Inbound,
+        "transport": of.transport().to_string(),
+        "security": of.security().to_string(),
+        "muxer": of.muxer().to_string(),
+        "relayed": matches!(of.path, Path::Relayed { .. }),
+        "rtt_ms": of.rtt.map(|rtt| rtt.as_secs_f64() * 1e3),
+    })
+}
+
+fn identity(info: &Arc<PeerInfo>) -> Value {
+    json!({
+        "protocol_version": info.protocol_version,
+        "agent_version": info.agent_version,
+        "listening": texts(&info.listening),
+        "protocols": texts(&info.protocols),
+        "observed": info.observed.to_string(),
+    })
+}
+
+fn texts(values: &[impl ToString]) -> Vec<String> {
+    values.iter().map(ToString::to_string).collect()
+}

@@ -1,0 +1,109 @@
+//! What discovery says, and what is asked of it.
+
+use std::collections::VecDeque;
+
+use calimero_network_discovery::{
+    behaviour::{Event, HolePunch},
+    machine::Phase,
+};
+
+use super::Actor;
+use crate::{command::Reply, error::BootstrapError, event::NetworkEvent};
+
+/// Who waits for the first peer.
+pub(super) type Bootstrapping = VecDeque<Reply<Result<(), BootstrapError>>>;
+
+impl Actor {
+    pub(super) fn on_discovery(&mut self, event: Event) {
+        match event {
+            Event::Identified { peer, info, .. } => self.on_identified(peer, *info),
+            Event::Liveness(event) => self.on_liveness(event),
+            Event::PhaseChanged { to, .. } => {
+                if to > Phase::Boot {
+                    self.answer_bootstrapping();
+                }
+                self.events.send(NetworkEvent::PhaseChanged { phase: to });
+            }
+            Event::ReachabilityChanged { reachability } => {
+                self.events
+                    .send(NetworkEvent::ReachabilityChanged { reachability });
+            }
+            Event::ExternalAddressConfirmed { address } => {
+                self.events
+                    .send(NetworkEvent::ExternalAddressConfirmed { address });
+            }
+            Event::ExternalAddressExpired { address } => {
+                self.events
+                    .send(NetworkEvent::ExternalAddressExpired { address });
+            }
+            Event::PathChanged {
+                peer,
+                from: Some(_),
+                to: Some(_),
+            } => {
+                if let Some(connection) = self.best_connection(&peer) {
+                    self.events.send(NetworkEvent::PathChanged(connection));
+                }
+            }
+            Event::HolePunch { peer, outcome } => self.events.send(NetworkEvent::HolePunched {
+                peer,
+                direct: outcome == HolePunch::Direct,
+            }),
+            Event::ReservationGranted {
+                relay,
+                renewed: false,
+            } => self.events.send(NetworkEvent::RelayReserved { relay }),
+            Event::ReservationLost { relay } => {
+                self.events.send(NetworkEvent::RelayLost { relay });
+            }
+            Event::FollowRefused { namespace } => {
+                self.events.send(NetworkEvent::OverlayRefused { namespace });
+            }
+            Event::SaveCache => {
+                let entries = self.swarm.behaviour().discovery.cache();
+                self.remembered.save(entries);
+            }
+            Event::Registered {
+                server, namespace, ..
+            } => tracing::debug!(%server, %namespace, "registered"),
+            Event::RegisterFailed {
+                server,
+                namespace,
+                why,
+            } => tracing::debug!(%server, %namespace, ?why, "not registered"),
+            Event::ReservationFailed { relay } => tracing::debug!(%relay, "no slot"),
+            Event::Discovered {
+                server,
+                namespace,
+                members,
+            } => tracing::debug!(%server, %namespace, members, "discovered"),
+            other => tracing::trace!(?other, "discovery"),
+        }
+    }
+
+    /// Looks for peers now, and answers as soon as there is one.
+    pub(super) fn bootstrap(&mut self, reply: Reply<Result<(), BootstrapError>>) {
+        let discovery = &mut self.swarm.behaviour_mut().discovery;
+        discovery.bootstrap();
+        if discovery.phase() > Phase::Boot {
+            let _ = reply.send(Ok(()));
+        } else if self.has_nobody_to_ask() {
+            let _ = reply.send(Err(BootstrapError::NobodyToAsk));
+        } else {
+            self.bootstrapping.retain(|waiter| !waiter.is_closed());
+            self.bootstrapping.push_back(reply);
+        }
+    }
+
+    fn has_nobody_to_ask(&mut self) -> bool {
+        let config = &self.config.discovery;
+        let discovery = &mut self.swarm.behaviour_mut().discovery;
+        config.boot.is_empty() && !config.mdns && discovery.status().discovery.known_peers == 0
+    }
+
+    fn answer_bootstrapping(&mut self) {
+        for waiter in self.bootstrapping.drain(..) {
+            let _ = waiter.send(Ok(()));
+        }
+    }
+}

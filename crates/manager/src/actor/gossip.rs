@@ -1,0 +1,259 @@
+//! Topics: followed, published to, told of.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use calimero_network_discovery::machine::Namespace;
+use calimero_network_primitives::{PeerId, Topic};
+use calimero_network_pubsub::{
+    self as pubsub, Event, KeepId, MessageId, PublishError as NotSent, Published,
+};
+use tokio::time::Instant;
+
+use super::Actor;
+use crate::{
+    command::{GossipCommand, Otherwise, Reply},
+    error::{PublishError, Stopped},
+    event::NetworkEvent,
+};
+
+/// Pause before messages that found the queues of all peers full are tried again: at the highest
+/// rates measured, a queue of 4,096 messages empties by a few percent in that time.
+const RETRY_INTERVAL: Duration = Duration::from_millis(5);
+
+type PublishReply = Reply<Result<MessageId, PublishError>>;
+
+/// Messages that wait to be sent. Each has somebody who waits for it: who goes away takes it back.
+#[derive(Default)]
+pub(super) struct Publishes {
+    /// For room in the queues of peers, in the order they came.
+    for_room: VecDeque<(Topic, Bytes, PublishReply)>,
+    /// When these are tried again.
+    retry_at: Option<Instant>,
+    /// For a first subscriber. The messages themselves are with the behaviour.
+    for_peers: HashMap<KeepId, PublishReply>,
+}
+
+impl Publishes {
+    /// Returns when messages that wait for room should be tried again.
+    pub(super) async fn retry(&self) {
+        match self.retry_at {
+            Some(at) => tokio::time::sleep_until(at).await,
+            None => std::future::pending().await,
+        }
+    }
+
+    fn retry_later(&mut self) {
+        self.retry_at = Some(Instant::now() + RETRY_INTERVAL);
+    }
+}
+
+impl Actor {
+    pub(super) fn on_gossip_command(&mut self, command: GossipCommand) {
+        let pubsub = &mut self.swarm.behaviour_mut().pubsub;
+        match command {
+            GossipCommand::Subscribe { topic, reply } => {
+                let result = pubsub.subscribe(&topic);
+                if let Ok(true) = result {
+                    self.on_followed(&topic);
+                }
+                let _ = reply.send(result);
+            }
+            GossipCommand::Unsubscribe { topic, reply } => {
+                let left = pubsub.unsubscribe(&topic);
+                if left {
+                    self.on_unfollowed(&topic);
+                }
+                let _ = reply.send(left);
+            }
+            GossipCommand::Publish {
+                topic,
+                data,
+                otherwise,
+                reply,
+            } => self.publish(topic, data, otherwise, reply),
+            GossipCommand::MeshPeers { topic, reply } => {
+                let _ = reply.send(pubsub.mesh_peers(&topic));
+            }
+            GossipCommand::Subscribers { topic, reply } => {
+                let _ = reply.send(pubsub.subscribed_peers(&topic));
+            }
+            GossipCommand::Stats { reply } => {
+                let _ = reply.send(pubsub.mesh_stats());
+            }
+            GossipCommand::Prefer {
+                peer,
+                preference,
+                reply,
+            } => {
+                pubsub.set_peer_score(peer, preference);
+                let _ = reply.send(());
+            }
+        }
+    }
+
+    fn publish(&mut self, topic: Topic, data: Bytes, otherwise: Otherwise, reply: PublishReply) {
+        if reply.is_closed() {
+            return;
+        }
+        let pubsub = &mut self.swarm.behaviour_mut().pubsub;
+        match otherwise {
+            Otherwise::Fail => {
+                let _ = reply.send(pubsub.publish(&topic, data).map_err(Into::into));
+            }
+            Otherwise::WaitForRoom if self.publishes.for_room.is_empty() => {
+                match pubsub.publish(&topic, data.clone()) {
+                    Err(NotSent::QueueFull { .. }) => {
+                        self.publishes.for_room.push_back((topic, data, reply));
+                        self.publishes.retry_later();
+                    }
+                    result => {
+                        let _ = reply.send(result.map_err(Into::into));
+                    }
+                }
+            }
+            // Behind those that came before, and no more of them than of commands.
+            Otherwise::WaitForRoom => {
+                if self.publishes.for_room.len() < self.config.handle.command_queue {
+                    self.publishes.for_room.push_back((topic, data, reply));
+                } else {
+                    let peers = pubsub.subscribed_peers(&topic).len();
+                    let _ = reply.send(Err(NotSent::QueueFull { peers }.into()));
+                }
+            }
+            Otherwise::WaitForPeers(time) => match pubsub.publish_or_keep(&topic, data, time) {
+                Ok(Published::Sent(id)) => {
+                    let _ = reply.send(Ok(id));
+                }
+                Ok(Published::Kept(keep)) => {
+                    self.publishes.for_peers.insert(keep, reply);
+                }
+                Err(error) => {
+                    let _ = reply.send(Err(error.into()));
+                }
+            },
+        }
+    }
+
+    /// Sends what waited for room, as far as there is some.
+    pub(super) fn publish_waiting(&mut self) {
+        self.publishes.retry_at = None;
+        while let Some((topic, data, reply)) = self.publishes.for_room.pop_front() {
+            if reply.is_closed() {
+                continue;
+            }
+            let pubsub = &mut self.swarm.behaviour_mut().pubsub;
+            match pubsub.publish(&topic, data.clone()) {
+                Err(NotSent::QueueFull { .. }) => {
+                    self.publishes.for_room.push_front((topic, data, reply));
+                    return self.publishes.retry_later();
+                }
+                result => {
+                    let _ = reply.send(result.map_err(Into::into));
+                }
+            }
+        }
+    }
+
+    /// Takes back the messages that nobody waits for any more.
+    pub(super) fn forget_publishes(&mut self) {
+        let publishes = &mut self.publishes;
+        publishes
+            .for_room
+            .retain(|(_, _, reply)| !reply.is_closed());
+        let pubsub = &mut self.swarm.behaviour_mut().pubsub;
+        publishes.for_peers.retain(|keep, reply| {
+            if reply.is_closed() {
+                pubsub.take_back(*keep);
+            }
+            !reply.is_closed()
+        });
+    }
+
+    /// Answers everybody who waits that there is no more.
+    pub(super) fn drop_publishes(&mut self) {
+        let Publishes {
+            for_room,
+            for_peers,
+            ..
+        } = std::mem::take(&mut self.publishes);
+        let replies = for_room.into_iter().map(|(_, _, reply)| reply);
+        for reply in replies.chain(for_peers.into_values()) {
+            let _ = reply.send(Err(Stopped.into()));
+        }
+    }
+
+    pub(super) fn on_gossip(&mut self, event: Event) {
+        match event {
+            Event::Message(message) => self.events.send(NetworkEvent::Message(message)),
+            Event::Subscribed { peer, topic } => {
+                self.on_member_seen(&peer, &topic);
+                self.events.send(NetworkEvent::Subscribed { peer, topic });
+            }
+            Event::Unsubscribed { peer, topic } => {
+                self.on_member_gone(&peer, &topic);
+                self.events.send(NetworkEvent::Unsubscribed { peer, topic });
+            }
+            Event::KeptSent { keep, id, .. } => self.on_kept(keep, Ok(id)),
+            Event::KeptLost { keep, .. } => self.on_kept(keep, Err(NotSent::NoPeers)),
+            Event::Slow { peer, lost } => tracing::debug!(%peer, lost, "a peer reads slowly"),
+            Event::ClosedSlow { peer } => tracing::info!(%peer, "closed: it does not read"),
+            Event::StaleMesh { peer } => {
+                tracing::info!(%peer, "dialled again: it missed what was announced");
+            }
+            Event::RepairFailed { peer } => {
+                tracing::info!(%peer, "lost: it missed what was announced and is not reached");
+            }
+            Event::Banned { peer } => tracing::warn!(%peer, "refused for a while: it misbehaves"),
+            _ => {}
+        }
+    }
+
+    fn on_kept(&mut self, keep: KeepId, result: Result<MessageId, pubsub::PublishError>) {
+        if let Some(reply) = self.publishes.for_peers.remove(&keep) {
+            let _ = reply.send(result.map_err(Into::into));
+        }
+    }
+}
+
+/// Who is in which overlay, for whoever looks for members.
+impl Actor {
+    /// This node follows `topic` from now on.
+    fn on_followed(&mut self, topic: &Topic) {
+        if let Some(overlay) = overlay_of(topic) {
+            self.swarm.behaviour_mut().discovery.follow(overlay);
+        }
+    }
+
+    /// This node follows `topic` no longer.
+    fn on_unfollowed(&mut self, topic: &Topic) {
+        if let Some(overlay) = overlay_of(topic) {
+            self.swarm.behaviour_mut().discovery.unfollow(overlay);
+        }
+    }
+
+    /// A connected peer follows `topic`, which this node need not follow.
+    fn on_member_seen(&mut self, peer: &PeerId, topic: &Topic) {
+        if let Some(overlay) = overlay_of(topic) {
+            let discovery = &mut self.swarm.behaviour_mut().discovery;
+            discovery.member_seen(overlay, *peer);
+        }
+    }
+
+    /// A connected peer follows `topic` no longer.
+    fn on_member_gone(&mut self, peer: &PeerId, topic: &Topic) {
+        if let Some(overlay) = overlay_of(topic) {
+            let discovery = &mut self.swarm.behaviour_mut().discovery;
+            discovery.member_gone(overlay, *peer);
+        }
+    }
+}
+
+/// The overlay in which the subscribers of a topic meet. A topic too long for one works between
+/// peers that find each other in another way.
+fn overlay_of(topic: &Topic) -> Option<Namespace> {
+    Namespace::new(&topic.rendezvous_namespace()?).ok()
+}

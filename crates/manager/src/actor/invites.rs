@@ -1,0 +1,99 @@
+//! Specialized node invites: asked, answered, told.
+
+use calimero_network_primitives::PeerId;
+use calimero_network_specialized::{
+    Event, InboundFailure, InboundRequestId, OutboundRequestId, SpecializedNodeInviteRequest,
+};
+
+use super::Actor;
+use crate::{error::InviteError, event::NetworkEvent};
+
+impl Actor {
+    /// Refuses what would be in the way of earlier ones: ends that nobody reads count as requests
+    /// that have not ended.
+    pub(super) fn send_invite(
+        &mut self,
+        peer: PeerId,
+        request: &SpecializedNodeInviteRequest,
+    ) -> Result<OutboundRequestId, InviteError> {
+        let limit = self.config.specialized.max_outbound;
+        let unread = self.events.unread_answers();
+        let invites = &mut self.swarm.behaviour_mut().invites;
+        if invites.outbound_requests() + unread >= limit {
+            return Err(InviteError::TooMany { limit });
+        }
+        Ok(invites.send_request(peer, request))
+    }
+
+    pub(super) fn on_invite(&mut self, event: Event) {
+        let event = match event {
+            Event::Request {
+                peer,
+                request_id,
+                request,
+                channel,
+                ..
+            } => {
+                self.asked.insert(request_id);
+                NetworkEvent::InviteRequest {
+                    peer,
+                    request_id,
+                    request,
+                    channel,
+                }
+            }
+            Event::Response {
+                peer,
+                request_id,
+                response,
+            } => NetworkEvent::InviteResponse {
+                peer,
+                request_id,
+                response,
+            },
+            Event::OutboundFailure {
+                peer,
+                request_id,
+                failure,
+            } => NetworkEvent::InviteFailed {
+                peer,
+                request_id,
+                failure,
+            },
+            Event::ResponseSent { peer, request_id } => {
+                self.asked.remove(&request_id);
+                NetworkEvent::InviteResponseSent { peer, request_id }
+            }
+            Event::InboundFailure {
+                peer,
+                request_id,
+                failure,
+                ..
+            } => self.invite_failed(peer, request_id, failure),
+            _ => return,
+        };
+        self.events.send(event);
+    }
+
+    /// A request that nobody saw is only counted.
+    fn invite_failed(
+        &mut self,
+        peer: PeerId,
+        request_id: InboundRequestId,
+        failure: InboundFailure,
+    ) -> NetworkEvent {
+        if self.asked.remove(&request_id) {
+            NetworkEvent::InviteResponseFailed {
+                peer,
+                request_id,
+                failure,
+            }
+        } else {
+            NetworkEvent::InvitesRefused {
+                peer,
+                failure,
+                count: 1,
+            }
+        }
+    }
+}

@@ -1,0 +1,187 @@
+//! Connections and listeners.
+
+use calimero_network_primitives::{Multiaddr, PeerId, addr::peer_of, multiaddr::Protocol};
+use libp2p::swarm::derive_prelude::ListenerId;
+
+use super::{Forget, NetworkClient, within};
+use crate::{
+    command::{Command, Reply},
+    error::{BootstrapError, DialError, ListenError, Stopped},
+    status::Connection,
+};
+
+/// Connections and listeners.
+impl NetworkClient {
+    /// Connects to whoever answers at `address`; to nobody else than the peer it ends in, if it
+    /// ends in `/p2p/<peer>`. A peer that is connected already is not dialled again.
+    ///
+    /// Calls for the same peer or address share one dial and its outcome. The deadline is
+    /// `connections.dial_timeout_ms`.
+    ///
+    /// # Errors
+    ///
+    /// [`DialError`], with the cause of each address that failed.
+    pub async fn dial(&self, address: Multiaddr) -> Result<Connection, DialError> {
+        match peer_of(&address) {
+            Some(peer) => self.dial_peer(peer, [address]).await,
+            None => {
+                let target = address.clone();
+                let command = |reply| Command::DialAddress { address, reply };
+                self.wait_for_dial(target, command).await
+            }
+        }
+    }
+
+    /// Connects to a peer at one of `addresses`: at the best by libp2p's ranking (QUIC before
+    /// TCP, IPv6 before IPv4), the others staggered after it. At most 64 count.
+    ///
+    /// # Errors
+    ///
+    /// [`DialError`], with the cause of each address that failed.
+    pub async fn dial_peer(
+        &self,
+        peer: PeerId,
+        addresses: impl IntoIterator<Item = Multiaddr>,
+    ) -> Result<Connection, DialError> {
+        let addresses: Vec<_> = addresses.into_iter().collect();
+        for address in &addresses {
+            if peer_of(address).is_some_and(|other| other != peer) {
+                return Err(DialError::Contradiction {
+                    address: address.clone(),
+                    expected: peer,
+                });
+            }
+        }
+        let target = match addresses.as_slice() {
+            [only] => only.clone(),
+            _ => Multiaddr::empty().with(Protocol::P2p(peer)),
+        };
+        let command = |reply| Command::DialPeer {
+            peer,
+            addresses,
+            reply,
+        };
+        self.wait_for_dial(target, command).await
+    }
+
+    /// Closes every connection with `peer` and gives up dialling it. `true` if one stood.
+    ///
+    /// # Errors
+    ///
+    /// [`Stopped`].
+    pub async fn disconnect(&self, peer: PeerId) -> Result<bool, Stopped> {
+        self.ask(|reply| Command::Disconnect { peer, reply }).await
+    }
+
+    /// Refuses `peer` from now on and closes its connections.
+    ///
+    /// # Errors
+    ///
+    /// [`Stopped`].
+    pub async fn block(&self, peer: PeerId) -> Result<(), Stopped> {
+        let blocked = true;
+        self.ask(|reply| Command::Block {
+            peer,
+            blocked,
+            reply,
+        })
+        .await
+    }
+
+    /// Refuses `peer` no longer.
+    ///
+    /// # Errors
+    ///
+    /// [`Stopped`].
+    pub async fn unblock(&self, peer: PeerId) -> Result<(), Stopped> {
+        let blocked = false;
+        self.ask(|reply| Command::Block {
+            peer,
+            blocked,
+            reply,
+        })
+        .await
+    }
+
+    /// Listens on `address`. Gives the listener and the first address it is reached under, with
+    /// the port that was bound; more follow as events where `address` stands for several.
+    ///
+    /// # Errors
+    ///
+    /// [`ListenError`]; its deadline is `connections.listen_timeout_ms`.
+    pub async fn listen_on(
+        &self,
+        address: Multiaddr,
+    ) -> Result<(ListenerId, Multiaddr), ListenError> {
+        let after = self.inner.config.connections.listen_timeout;
+        let command = |reply| Command::Listen {
+            address: address.clone(),
+            reply,
+        };
+        within(after, self.ask(command))
+            .await
+            .ok_or(ListenError::Deadline { address, after })??
+    }
+
+    /// Closes a listener. `true` if it stood.
+    ///
+    /// # Errors
+    ///
+    /// [`Stopped`].
+    pub async fn stop_listening(&self, id: ListenerId) -> Result<bool, Stopped> {
+        self.ask(|reply| Command::StopListening { id, reply }).await
+    }
+
+    /// Looks for peers now: dials boot nodes, remembered and lost peers, asks for members of every
+    /// overlay followed. Returns once a boot node or another peer is connected; where one is,
+    /// at once.
+    ///
+    /// A node does all this by itself, again and again. This is for whoever wants to wait for the
+    /// first peer, or knows that the network has just come back.
+    ///
+    /// ```
+    /// # use calimero_network::{BootstrapError, Keypair, NetworkConfig, NetworkManager, addr};
+    /// # async fn run() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let quiet = NetworkConfig { listen: Vec::new(), ..NetworkConfig::default() };
+    /// let (boot, _) = NetworkManager::start_in_memory(Keypair::generate_ed25519(), quiet.clone()).await?;
+    /// let (_, address) = boot.listen_on("/memory/0".parse()?).await?;
+    ///
+    /// let mut config = quiet;
+    /// config.discovery.boot = vec![addr::with_peer(&address, boot.peer_id())?];
+    /// let (node, _) = NetworkManager::start_in_memory(Keypair::generate_ed25519(), config).await?;
+    /// node.bootstrap().await?;
+    /// assert_eq!(node.peer_count()?, 1);
+    ///
+    /// assert_eq!(boot.bootstrap().await, Ok(()), "it has a peer by now");
+    /// # Ok(())
+    /// # }
+    /// # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(run()).unwrap();
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`BootstrapError`]; its deadline is `connections.dial_timeout_ms`.
+    pub async fn bootstrap(&self) -> Result<(), BootstrapError> {
+        let after = self.inner.config.connections.dial_timeout;
+        let forget = Forget(&self.inner.commands);
+        let answer = within(after, self.ask(|reply| Command::Bootstrap { reply })).await;
+        if answer.is_some() {
+            forget.disarm();
+        }
+        answer.ok_or(BootstrapError::Deadline { after })??
+    }
+
+    async fn wait_for_dial(
+        &self,
+        target: Multiaddr,
+        command: impl FnOnce(Reply<Result<Connection, DialError>>) -> Command,
+    ) -> Result<Connection, DialError> {
+        let after = self.inner.config.connections.dial_timeout;
+        let forget = Forget(&self.inner.commands);
+        let answer = within(after, self.ask(command)).await;
+        if answer.is_some() {
+            forget.disarm();
+        }
+        answer.ok_or(DialError::Deadline { target, after })??
+    }
+}

@@ -1,0 +1,170 @@
+//! The handle, by concern.
+
+mod connections;
+mod gossip;
+mod invites;
+mod streams;
+
+use std::{
+    future::Future,
+    pin::pin,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+
+use calimero_network_primitives::{NetworkConfig, PeerId};
+use calimero_network_stream::Control;
+use futures::future::{Either, select};
+use futures_timer::Delay;
+use tokio::{
+    runtime::Handle,
+    sync::{mpsc, oneshot},
+};
+
+use crate::{
+    command::{Command, Reply},
+    error::Stopped,
+    status::{PeerInfo, Shared, Status},
+};
+
+/// The handle to a running manager: cheap to clone, `Send + Sync`, usable from any executor.
+///
+/// Dropping the future of a call cancels what it waits for. When the last handle is dropped the
+/// manager stops as by [`shutdown`](Self::shutdown).
+#[derive(Clone, Debug)]
+pub struct NetworkClient {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    peer: PeerId,
+    commands: mpsc::Sender<Command>,
+    streams: Control,
+    runtime: Handle,
+    shared: Arc<Shared>,
+    config: Arc<NetworkConfig>,
+}
+
+impl NetworkClient {
+    pub(crate) fn new(
+        peer: PeerId,
+        commands: mpsc::Sender<Command>,
+        streams: Control,
+        runtime: Handle,
+        shared: Arc<Shared>,
+        config: Arc<NetworkConfig>,
+    ) -> Self {
+        Self {
+            inner: Arc::new(Inner {
+                peer,
+                commands,
+                streams,
+                runtime,
+                shared,
+                config,
+            }),
+        }
+    }
+
+    /// This node's peer id.
+    #[must_use]
+    pub fn peer_id(&self) -> PeerId {
+        self.inner.peer
+    }
+
+    /// The configuration the manager was started with.
+    #[must_use]
+    pub fn config(&self) -> &NetworkConfig {
+        &self.inner.config
+    }
+
+    /// The runtime that carries the network.
+    ///
+    /// A task spawned here reads and writes streams without waking another thread for each
+    /// frame, which is what small messages cost most; `docs/performance.md` of the repository has
+    /// the figures. Where the network has a thread of its own (`handle.runtime`), such a task
+    /// must not keep it long between awaits, and it is dropped when the manager stops.
+    #[must_use]
+    pub fn runtime(&self) -> &Handle {
+        &self.inner.runtime
+    }
+
+    /// How many peers are connected. Reads a counter, asks nobody.
+    ///
+    /// # Errors
+    ///
+    /// [`Stopped`].
+    pub fn peer_count(&self) -> Result<usize, Stopped> {
+        if self.inner.shared.is_stopped() {
+            return Err(Stopped);
+        }
+        Ok(self.inner.shared.peers.load(Ordering::Acquire))
+    }
+
+    /// What `peer` says of itself through identify, as soon as it has said it. Nothing if it is
+    /// not connected, leaves before, does not speak identify, or says nothing for
+    /// `streams.open_timeout_ms`.
+    ///
+    /// # Errors
+    ///
+    /// [`Stopped`].
+    pub async fn identified(&self, peer: PeerId) -> Result<Option<Arc<PeerInfo>>, Stopped> {
+        let limit = self.inner.config.streams.open_timeout;
+        let answer = self.ask(|reply| Command::Identified { peer, reply });
+        within(limit, answer).await.unwrap_or(Ok(None))
+    }
+
+    /// A snapshot of addresses and connections.
+    ///
+    /// # Errors
+    ///
+    /// [`Stopped`].
+    pub async fn status(&self) -> Result<Status, Stopped> {
+        self.ask(|reply| Command::Status { reply }).await
+    }
+
+    /// Stops the manager: answers everybody who waits with `Stopped`, closes listeners, tells
+    /// every peer, and returns when that is done, at the latest after
+    /// `handle.shutdown_timeout_ms`.
+    ///
+    /// # Errors
+    ///
+    /// [`Stopped`] if it has stopped before.
+    pub async fn shutdown(&self) -> Result<(), Stopped> {
+        self.ask(|reply| Command::Shutdown { reply }).await
+    }
+
+    /// Sends a command and waits for its answer; waits for room in the queue first.
+    async fn ask<T>(&self, command: impl FnOnce(Reply<T>) -> Command) -> Result<T, Stopped> {
+        let (reply, answer) = oneshot::channel();
+        let sent = self.inner.commands.send(command(reply)).await;
+        sent.map_err(|_| Stopped)?;
+        answer.await.map_err(|_| Stopped)
+    }
+}
+
+/// Tells the actor, when dropped, that somebody who waited went away. With a full queue it is not
+/// told, and what was asked for ends by its own deadline.
+struct Forget<'a>(&'a mpsc::Sender<Command>);
+
+impl Forget<'_> {
+    /// The answer is here: there is nothing to forget.
+    fn disarm(self) {
+        std::mem::forget(self);
+    }
+}
+
+impl Drop for Forget<'_> {
+    fn drop(&mut self) {
+        let _ = self.0.try_send(Command::Forget);
+    }
+}
+
+/// What `future` gives within `limit`, else nothing.
+async fn within<F: Future>(limit: Duration, future: F) -> Option<F::Output> {
+    match select(pin!(future), Delay::new(limit)).await {
+        Either::Left((output, _)) => Some(output),
+        Either::Right(_) => None,
+    }
+}

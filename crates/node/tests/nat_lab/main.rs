@@ -1,0 +1,186 @@
+//! Nodes behind NATs: real binaries and real packets between network namespaces.
+//!
+//! Needs Linux, root, `ip`, `nft`, python3 and `/dev/net/tun`; elsewhere it says so and passes
+//! over. Without `NAT_LAB=full` a part of the matrix runs that is over in a few minutes.
+
+#![cfg(target_os = "linux")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "in a test a surprise ends the test"
+)]
+
+mod internet;
+mod probe;
+mod site;
+#[path = "../support/mod.rs"]
+mod support;
+mod table;
+
+use std::{panic::resume_unwind, path::Path, thread, time::Duration};
+
+use internet::{Internet, Trouble};
+use probe::{Behaviour, Depends, Mirror, Servers};
+use site::{Kind, Site, Transport};
+use support::netns::Namespace;
+
+/// What every packet takes from one site to another: a round trip of 40 ms.
+const DELAY: Duration = Duration::from_millis(20);
+
+/// What the words say that RFC 4787 has for the kinds: UDP, then TCP.
+fn expected(kind: Kind) -> [Behaviour; 2] {
+    use Depends::{AddressAndPort, Closed, EndpointIndependent, Nothing};
+    let both = |mapping, filtering| [Behaviour { mapping, filtering }; 2];
+    match kind {
+        Kind::Open | Kind::Open6 => both(Nothing, Nothing),
+        Kind::FullCone => both(EndpointIndependent, EndpointIndependent),
+        Kind::Restricted => both(EndpointIndependent, Depends::Address),
+        Kind::PortRestricted | Kind::Double => both(EndpointIndependent, AddressAndPort),
+        Kind::Symmetric => both(AddressAndPort, AddressAndPort),
+        Kind::Firewall6 => both(Nothing, AddressAndPort),
+        Kind::TcpOnly => [
+            both(Closed, Closed)[0],
+            both(EndpointIndependent, AddressAndPort)[0],
+        ],
+    }
+}
+
+/// The public segment, or nothing where namespaces cannot be had, which is said.
+fn internet() -> Option<Internet> {
+    if let Err(reason) = lab_is_possible() {
+        eprintln!("skipped: no NAT lab here: {reason}");
+        return None;
+    }
+    Some(Internet::new(DELAY).unwrap())
+}
+
+fn lab_is_possible() -> Result<(), String> {
+    for device in ["/dev/net/tun", "/proc/self/ns/net"] {
+        if !Path::new(device).exists() {
+            return Err(format!("no {device}"));
+        }
+    }
+    let probe = Namespace::new("probe")?;
+    for program in ["nft", "python3"] {
+        let run = probe.command(program).arg("--version").output();
+        if !run.is_ok_and(|run| run.status.success()) {
+            return Err(format!("no {program}"));
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn every_nat_is_what_it_is_called() {
+    let Some(internet) = internet() else {
+        return;
+    };
+    let probe = |kind: Kind| {
+        let servers = [0, 1].map(|_| Site::public(&internet).unwrap());
+        let servers = Servers([&servers[0], &servers[1]]);
+        let site = Site::new(&internet, kind).unwrap();
+        [servers.udp(&site), servers.tcp(&site)]
+    };
+    let found = at_once(Kind::ALL, probe);
+    let mut table = table::new(["kind", "transport", "mapping", "filtering"]);
+    for (kind, found) in Kind::ALL.into_iter().zip(&found) {
+        for (transport, found) in ["UDP", "TCP"].into_iter().zip(found) {
+            table.add_row([
+                kind.to_string(),
+                transport.to_owned(),
+                found.mapping.to_string(),
+                found.filtering.to_string(),
+            ]);
+        }
+    }
+    println!("{table}");
+    for (kind, found) in Kind::ALL.into_iter().zip(found) {
+        assert_eq!(found, expected(kind), "{kind}");
+    }
+}
+
+#[test]
+fn plain_sockets_get_through_where_the_nats_permit_it() {
+    let Some(internet) = internet() else {
+        return;
+    };
+    let pairs = site::pairs();
+    let found = at_once(pairs.clone(), |[a, b]| {
+        let server = Site::public(&internet).unwrap();
+        let sites = [a, b].map(|kind| Site::new(&internet, kind).unwrap());
+        let sites = [&sites[0], &sites[1]];
+        [
+            probe::punches_udp(&server, sites),
+            probe::punches_tcp(&server, sites),
+        ]
+    });
+    let mut table = table::new(["pair", "UDP", "TCP"]);
+    for ([a, b], found) in pairs.iter().zip(&found) {
+        let [udp, tcp] = found.map(|through| if through { "direct" } else { "-" });
+        table.add_row([&format!("{a} - {b}"), udp, tcp]);
+    }
+    println!("{table}");
+    for (pair, found) in pairs.into_iter().zip(found) {
+        let expected = [Transport::Quic, Transport::Tcp].map(|over| site::permit(pair, over));
+        assert_eq!(found, expected, "{pair:?}");
+    }
+}
+
+#[test]
+fn faults_are_what_they_are_called() {
+    let Some(internet) = internet() else {
+        return;
+    };
+    let server = Site::public(&internet).unwrap();
+    let mut site = Site::new(&internet, Kind::PortRestricted).unwrap();
+    let public = site.public_addresses();
+    let mirror = Mirror::new(&server, &site);
+    let first = mirror.look().unwrap();
+    assert_eq!(first, site.seen_at());
+    let round_trip = mirror.round_trip().unwrap();
+    assert!(round_trip >= 2 * DELAY, "{round_trip:?}");
+
+    internet.trouble(public, Trouble::Cut, true).unwrap();
+    assert_eq!(mirror.look(), None);
+    assert!(!mirror.answers(first));
+    internet.trouble(public, Trouble::Cut, false).unwrap();
+    assert_eq!(mirror.look(), Some(first));
+
+    internet.trouble(public, Trouble::Lossy, true).unwrap();
+    // Ten standard deviations (of 12) and more around 1,800 of 2,000.
+    let through = mirror.count_through(2000);
+    assert!((1650..1950).contains(&through), "{through}");
+    internet.trouble(public, Trouble::Lossy, false).unwrap();
+    assert_eq!(mirror.count_through(100), 100);
+
+    site.reboot_router().unwrap();
+    assert!(!mirror.answers(first));
+    let second = mirror.look().unwrap();
+    assert_ne!(second, first);
+    assert_eq!(second.ip(), first.ip());
+
+    site.renumber(&internet).unwrap();
+    assert!(!mirror.answers(second));
+    let third = mirror.look().unwrap();
+    assert_ne!(third.ip(), second.ip());
+    assert_eq!(third, site.seen_at());
+    assert!(mirror.answers(third));
+}
+
+/// Does the same with many things at once, each in a thread of its own.
+fn at_once<T: Send, R: Send>(
+    things: impl IntoIterator<Item = T>,
+    act: impl Fn(T) -> R + Sync,
+) -> Vec<R> {
+    let act = &act;
+    thread::scope(|scope| {
+        let running: Vec<_> = things
+            .into_iter()
+            .map(|thing| scope.spawn(move || act(thing)))
+            .collect();
+        let done = running.into_iter().map(|thread| thread.join());
+        done.map(|done| done.unwrap_or_else(|panic| resume_unwind(panic)))
+            .collect()
+    })
+}

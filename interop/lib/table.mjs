@@ -1,0 +1,54 @@
+// The results as docs/interop.md: a table for each implementation, and what does not pass.
+
+import { readFileSync } from 'node:fs'
+
+const COLUMNS = ['transport', 'security', 'muxer', 'feature', 'direction', 'passed']
+
+/** What stands in front of `passed` and tells one case from the others. */
+export function key ({ implementation, stack, feature, direction }) {
+  return [implementation, stack.transport, stack.security, stack.muxer, feature, direction].join(' | ')
+}
+
+function row (test, passed) {
+  const { stack, feature, direction } = test
+  const cells = [stack.transport, stack.security, stack.muxer, feature, direction, passed]
+  return `| ${cells.join(' | ')} |`
+}
+
+/** What the page says of a case that did not run here: what it said before. */
+function kept (before, implementation, test) {
+  const start = row(test, '').slice(0, -3)
+  const section = before.split('\n## ').find(text => text.startsWith(implementation)) ?? ''
+  return section.split('\n').find(line => line.startsWith(start)) ?? row(test, 'not run')
+}
+
+export function page (head, results, file) {
+  let before = ''
+  try {
+    before = readFileSync(file, 'utf8')
+  } catch {
+    // The first time there is none.
+  }
+  const notes = []
+  const note = reason => {
+    if (!notes.includes(reason)) notes.push(reason)
+    return notes.indexOf(reason) + 1
+  }
+  const parts = [head]
+  for (const implementation of new Set(results.map(result => result.test.implementation))) {
+    parts.push(`## ${implementation}\n`)
+    parts.push(`| ${COLUMNS.join(' | ')} |\n|${' --- |'.repeat(COLUMNS.length)}`)
+    for (const { test, status } of results.filter(r => r.test.implementation === implementation)) {
+      if (test.fails !== undefined) parts.push(row(test, `no [${note(test.fails)}]`))
+      else if (status === 'skipped') parts.push(kept(before, implementation, test))
+      else parts.push(row(test, status === 'passed' ? 'yes' : 'NO'))
+    }
+    parts.push('')
+  }
+  if (notes.length > 0) {
+    parts.push('## What does not pass\n')
+    notes.forEach((reason, at) => parts.push(`${at + 1}. ${reason}`))
+    parts.push('')
+  }
+  return parts.join('\n')
+}

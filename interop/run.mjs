@@ -1,0 +1,95 @@
+// Runs every case against real `calnet` processes, prints what came of it, and compares
+// docs/interop.md with it.
+//
+//   node run.mjs [--write] [WORD..]
+//
+// With words, only the cases whose description holds all of them run, and the page is left alone.
+// `--write` writes the page instead of comparing it. The exit status is 1 if a case fails that
+// should pass, if one passes that is noted as failing, or if the page is not what it should be.
+
+import './lib/polyfill.mjs'
+
+import { readFileSync, writeFileSync } from 'node:fs'
+
+import { Case, endShared } from './lib/case.mjs'
+import { key, page } from './lib/table.mjs'
+import { withDeadline } from './lib/wait.mjs'
+
+/** Seconds for one case: each waits for its own events, with shorter deadlines. */
+const CASE_SECONDS = 60
+const PAGE = new URL('../docs/interop.md', import.meta.url)
+const HEAD = new URL('./head.md', import.meta.url)
+
+const FEATURES = [
+  './js/connect.mjs',
+  './js/streams.mjs',
+  './js/relay.mjs',
+  './py/connect.mjs',
+  './py/streams.mjs'
+]
+
+async function all () {
+  const cases = []
+  for (const feature of FEATURES) {
+    const module = await import(feature)
+    cases.push(...module.cases)
+  }
+  return cases
+}
+
+async function run (test) {
+  const skipped = await test.skip?.()
+  if (skipped) return { test, status: 'skipped', text: skipped }
+  const t = new Case()
+  try {
+    await withDeadline(test.run(t), CASE_SECONDS, 'the case')
+    return { test, status: 'passed' }
+  } catch (error) {
+    await endShared()
+    return { test, status: 'failed', text: error.stack }
+  } finally {
+    await t.end()
+  }
+}
+
+/** What is wrong with a result, if anything is. */
+function wrong ({ test, status, text }) {
+  if (status === 'failed' && test.fails === undefined) return text
+  if (status === 'passed' && test.fails !== undefined) return `passes, and is noted as failing: ${test.fails}`
+}
+
+function tell (result, seconds) {
+  const { test, status, text } = result
+  const mark = status === 'failed' && test.fails !== undefined ? 'fails as noted' : status
+  console.log(`${mark.padEnd(14)} ${seconds.toFixed(1).padStart(5)} s  ${key(test)}`)
+  const reason = wrong(result) ?? (status === 'skipped' ? text : undefined)
+  if (reason !== undefined) console.log(`    ${reason.replaceAll('\n', '\n    ')}`)
+}
+
+const words = process.argv.slice(2).filter(word => word !== '--write')
+const results = []
+const started = Date.now()
+for (const test of await all()) {
+  if (!words.every(word => key(test).includes(word))) continue
+  const start = Date.now()
+  const result = await run(test)
+  results.push(result)
+  tell(result, (Date.now() - start) / 1000)
+}
+
+await endShared()
+
+let failures = results.filter(wrong).length
+if (words.length === 0) {
+  const now = page(readFileSync(HEAD, 'utf8'), results, PAGE)
+  if (process.argv.includes('--write')) {
+    writeFileSync(PAGE, now)
+  } else if (readFileSync(PAGE, 'utf8') !== now) {
+    console.log('docs/interop.md does not say what came of this run: node run.mjs --write')
+    failures++
+  }
+}
+const count = status => results.filter(result => result.status === status).length
+console.log(`${count('passed')} passed, ${count('skipped')} skipped, ${failures} wrong, ` +
+  `${((Date.now() - started) / 1000).toFixed(0)} s`)
+process.exit(failures === 0 ? 0 : 1)
