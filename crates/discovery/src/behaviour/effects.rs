@@ -1,6 +1,6 @@
 //! Carrying out what the machine asks for.
 
-use calimero_network_primitives::{Multiaddr, PeerId, multiaddr::Protocol};
+use calimero_network_primitives::{Multiaddr, PeerId, addr::without_peer, multiaddr::Protocol};
 use libp2p_swarm::{
     CloseConnection, FromSwarm, ListenOpts, NetworkBehaviour, NewExternalAddrCandidate, ToSwarm,
     derive_prelude::ListenerId,
@@ -104,8 +104,10 @@ impl Behaviour {
             entry.map_or_else(Vec::new, |entry| entry.node.value.iter().cloned().collect());
         if known.len() > self.max_routes {
             let current = self.machine.addresses(peer);
-            for stale in known.iter().filter(|address| !current.contains(address)) {
-                self.inner.kad.remove_address(peer, stale);
+            // The table keeps them with the peer at their end.
+            let stale = known.iter().filter(|a| !current.contains(&without_peer(a)));
+            for address in stale {
+                self.inner.kad.remove_address(peer, address);
             }
         }
     }

@@ -54,6 +54,8 @@ mod rendezvous;
 mod reversal;
 mod status;
 mod swarm;
+#[cfg(test)]
+mod tests;
 
 use std::{
     collections::{HashMap, HashSet, VecDeque},

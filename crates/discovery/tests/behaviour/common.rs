@@ -61,6 +61,18 @@ pub(crate) fn transport(keypair: &Keypair, listen: &str) -> Transport {
     }
 }
 
+/// `node`, whose Swarm closes connections as soon as nobody wants them.
+pub(crate) fn hasty(listen: &str, config: &DiscoveryConfig) -> Swarm<Behaviour> {
+    let idle = swarm_config().with_idle_connection_timeout(Duration::ZERO);
+    new_node(
+        &Keypair::generate_ed25519(),
+        listen,
+        config,
+        RefuseRecords,
+        idle,
+    )
+}
+
 fn swarm_config() -> Config {
     Config::with_tokio_executor().with_idle_connection_timeout(DEADLINE)
 }
@@ -82,7 +94,8 @@ pub(crate) fn node_with(
     config: &DiscoveryConfig,
     validator: impl RecordValidator,
 ) -> Swarm<Behaviour> {
-    new_node(&Keypair::generate_ed25519(), listen, config, validator)
+    let keypair = Keypair::generate_ed25519();
+    new_node(&keypair, listen, config, validator, swarm_config())
 }
 
 pub(crate) fn node_of(
@@ -90,7 +103,7 @@ pub(crate) fn node_of(
     listen: &str,
     config: &DiscoveryConfig,
 ) -> Swarm<Behaviour> {
-    new_node(keypair, listen, config, RefuseRecords)
+    new_node(keypair, listen, config, RefuseRecords, swarm_config())
 }
 
 pub(crate) fn node(listen: &str, config: &DiscoveryConfig) -> Swarm<Behaviour> {
@@ -102,12 +115,13 @@ fn new_node(
     listen: &str,
     config: &DiscoveryConfig,
     validator: impl RecordValidator,
+    swarm: Config,
 ) -> Swarm<Behaviour> {
     let transport = transport(keypair, listen);
     let (ping, relay) = (PingConfig::default(), transport.relay_client);
     let behaviour = Behaviour::new(keypair, config, &ping, "test", relay, validator, 1).unwrap();
     let peer = keypair.public().to_peer_id();
-    Swarm::new(transport.boxed, behaviour, peer, swarm_config())
+    Swarm::new(transport.boxed, behaviour, peer, swarm)
 }
 
 /// An address like `at` that nobody listens at: known before its node is made.

@@ -14,7 +14,7 @@ use libp2p_swarm::{
 };
 
 use crate::{
-    common::{MEMORY, TCP, config, listen, node, spawn, told, until, vouched},
+    common::{MEMORY, TCP, config, free_address, hasty, listen, node, spawn, told, until, vouched},
     servers::{Setup, boot, kill},
 };
 
@@ -146,6 +146,38 @@ async fn an_overlay_followed_later_is_joined_at_once_and_left_again() {
     })
     .await;
     assert!(seen <= 2);
+}
+
+#[tokio::test]
+async fn connections_with_boot_nodes_and_members_stay_however_idle() {
+    let (boot, _task) = boot(MEMORY, Setup::default()).await;
+    let server = peer_of(&boot).unwrap();
+    let mut config = config(&[boot]);
+    let mut nodes = Vec::new();
+    for _ in 0..2 {
+        let address = free_address(MEMORY);
+        config.external = vec![address.clone()];
+        let mut node = hasty(MEMORY, &config);
+        listen(&mut node, &address.to_string()).await;
+        nodes.push(node);
+    }
+    let [first, second] = &mut nodes[..] else {
+        unreachable!();
+    };
+    all_join(&mut [first, second]).await;
+    // Every answer is a stream that ends, and a moment at which a connection is idle.
+    let mut answers = 0;
+    until(&mut [first, second], |_, event| {
+        match event {
+            SwarmEvent::Behaviour(Event::Discovered { .. }) => answers += 1,
+            SwarmEvent::Behaviour(Event::PathChanged { peer, to: None, .. }) => {
+                panic!("{peer} was let go; the boot node is {server}");
+            }
+            _ => {}
+        }
+        (answers == 6).then_some(())
+    })
+    .await;
 }
 
 #[tokio::test]
