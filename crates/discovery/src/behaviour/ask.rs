@@ -41,7 +41,7 @@ pub trait Exchange: 'static {
 }
 
 /// Names a question.
-pub type Id = u64;
+pub(super) type Id = u64;
 
 /// What the handler tells.
 #[derive(Debug)]

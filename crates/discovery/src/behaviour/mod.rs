@@ -8,24 +8,82 @@
 //! belong before this one: several of the behaviours inside take a connection for established as
 //! soon as they are asked for a handler.
 //!
+//! ```
+//! use calimero_network_discovery::{Behaviour, Event, behaviour::RefuseRecords};
+//! use calimero_network_primitives::{Keypair, config::{DiscoveryConfig, PingConfig, TransportConfig}};
+//! use calimero_network_transport::build_memory;
+//! use futures::StreamExt;
+//! use libp2p_swarm::{Config, Swarm, SwarmEvent};
+//!
+//! fn node(config: &DiscoveryConfig) -> Result<Swarm<Behaviour>, Box<dyn std::error::Error>> {
+//!     let identity = Keypair::generate_ed25519();
+//!     let transport = build_memory(&identity, &TransportConfig::default())?;
+//!     let (ping, relay) = (PingConfig::default(), transport.relay_client);
+//!     let seed = 42; // a random one outside of examples
+//!     let discovery =
+//!         Behaviour::new(&identity, config, &ping, "example/1", relay, RefuseRecords, seed)?;
+//!     let peer = identity.public().to_peer_id();
+//!     Ok(Swarm::new(transport.boxed, discovery, peer, Config::with_tokio_executor()))
+//! }
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let mut boot = node(&DiscoveryConfig::default())?;
+//! boot.listen_on("/memory/0".parse()?)?;
+//! let address = loop {
+//!     if let SwarmEvent::NewListenAddr { address, .. } = boot.select_next_some().await {
+//!         break address.with_p2p(*boot.local_peer_id()).map_err(|_| "another peer")?;
+//!     }
+//! };
+//! let config = DiscoveryConfig {
+//!     boot: vec![address],
+//!     local_network: true, // loopback and memory addresses lead somewhere
+//!     ..DiscoveryConfig::default()
+//! };
+//! let mut member = node(&config)?; // nobody tells it to dial
+//! loop {
+//!     tokio::select! {
+//!         event = member.select_next_some() => {
+//!             if let SwarmEvent::Behaviour(Event::Identified { peer, info, .. }) = event {
+//!                 assert_eq!(peer, *boot.local_peer_id());
+//!                 assert_eq!(info.agent_version, "example/1");
+//!                 break;
+//!             }
+//!         }
+//!         _ = boot.select_next_some() => {}
+//!     }
+//! }
+//! let status = member.behaviour_mut().status();
+//! assert_eq!(status.peers.len(), 1);
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! # One writer of external addresses
 //!
-//! The machine alone decides which addresses are external. What the relay client and AutoNAT find
+//! The machine alone decides which addresses are external. What the relay client and probes find
 //! out goes to it. An address that the application adds to the Swarm is told to others by the
 //! Swarm as it is, and is a candidate for probes here. An operator's address belongs into
 //! [`DiscoveryConfig::external`].
 //!
-//! # Dials
+//! # Dials and connections
 //!
-//! The machine's dials go to exactly the addresses it gives. Dials of others for a peer id that
-//! leave the addresses open are offered those of the machine's address book, and those of
-//! Kademlia that are worth dialling.
+//! The machine's dials go to exactly the addresses it gives; where somebody else dials the same
+//! peer at the time, they wait for that dial's end. Dials of others for a peer id that leave the
+//! addresses open are offered those of the machine's address book, and those of Kademlia that are
+//! worth dialling. Connections with boot nodes and members of overlays are kept open, used or not.
+//! A relayed connection is closed some time after a direct one stands beside it, which is tried
+//! for in two ways: whoever is reached through a relay dials back, and DCUtR.
+//!
+//! # What is spoken
+//!
+//! Rendezvous (`/rendezvous/1.0.0`) and the client's side of AutoNAT v2 by clients of this crate,
+//! ping by [`liveness`](crate::liveness); Kademlia, identify and its push, relay v2, DCUtR, mDNS
+//! and the server's side of AutoNAT v2 by libp2p's. Probes of others are served on connections
+//! that are made while this node is reachable.
 
-#[allow(
-    unreachable_pub,
-    reason = "handlers are associated types of a public behaviour"
-)]
 mod ask;
+mod clock;
 mod effects;
 mod error;
 mod event;
@@ -59,8 +117,7 @@ mod tests;
 
 use std::{
     collections::{HashMap, HashSet, VecDeque},
-    task::{Context, Poll},
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use calimero_network_primitives::{
@@ -68,13 +125,19 @@ use calimero_network_primitives::{
     addr::DialPolicy,
     config::{DiscoveryConfig, PingConfig},
 };
-use futures::FutureExt;
-use futures_timer::Delay;
 pub use libp2p_identify::Info as IdentifyInfo;
 use libp2p_kad::store::RecordStore;
 pub use libp2p_kad::{QueryId, Quorum, Record, RecordKey};
 use libp2p_swarm::{ConnectionId, THandlerInEvent, ToSwarm, derive_prelude::ListenerId};
 
+use self::{
+    clock::{Timer, now},
+    inner::Inner,
+    local_link::LocalLink,
+    observed::{HeldDials, Listening},
+    peers::Peers,
+    records::Queries,
+};
 pub use self::{
     error::{Blocked, BuildError, RecordError, RecordRefused},
     event::{Event, HolePunch, QueryOutcome},
@@ -84,13 +147,6 @@ pub use self::{
         MAX_QUERIES, MAX_RECORDS, MAX_RECORDS_PER_QUERY, RECORD_TTL, RecordValidator, RefuseRecords,
     },
     status::{ConnectionStatus, PeerStatus, Status},
-};
-use self::{
-    inner::Inner,
-    local_link::LocalLink,
-    observed::{HeldDials, Listening},
-    peers::Peers,
-    records::Queries,
 };
 use crate::machine::{CacheEntry, Input, Machine, Namespace, Phase, Reachability, RelayListener};
 
@@ -386,54 +442,6 @@ impl Behaviour {
         if reachability != self.reachability {
             self.reachability = reachability.clone();
             self.tell(Event::ReachabilityChanged { reachability });
-        }
-    }
-}
-
-/// The one place that reads the clock.
-#[allow(
-    clippy::disallowed_methods,
-    reason = "the machine takes the time as an argument; this is where it comes from"
-)]
-fn now() -> Instant {
-    Instant::now()
-}
-
-/// Wakes the task at a time.
-#[derive(Default)]
-struct Timer {
-    set: Option<(Instant, Delay)>,
-}
-
-impl Timer {
-    /// Ready at `at`; otherwise the task of `cx` is woken then.
-    fn poll_at(&mut self, at: Option<Instant>, cx: &mut Context<'_>) -> Poll<()> {
-        let Some(at) = at else {
-            self.set = None;
-            return Poll::Pending;
-        };
-        let left = at.saturating_duration_since(now());
-        if left == Duration::ZERO {
-            self.set = None;
-            return Poll::Ready(());
-        }
-        match &mut self.set {
-            Some((set, _)) if *set == at => {}
-            Some((set, delay)) => {
-                *set = at;
-                delay.reset(left);
-            }
-            None => self.set = Some((at, Delay::new(left))),
-        }
-        let Some((_, delay)) = &mut self.set else {
-            return Poll::Pending;
-        };
-        match delay.poll_unpin(cx) {
-            Poll::Ready(()) => {
-                self.set = None;
-                Poll::Ready(())
-            }
-            Poll::Pending => Poll::Pending,
         }
     }
 }

@@ -88,6 +88,15 @@ impl Peers {
         (before, after)
     }
 
+    /// The other end of a connection has moved.
+    pub(super) fn moved(&mut self, peer: &PeerId, connection: ConnectionId, to: &ConnectedPoint) {
+        let connections = self.peers.get_mut(peer).map(|peer| &mut peer.connections);
+        let mut connections = connections.into_iter().flatten();
+        if let Some(moved) = connections.find(|c| c.id == connection) {
+            moved.address = to.get_remote_address().clone();
+        }
+    }
+
     pub(super) fn hole_punched(&mut self, peer: &PeerId, outcome: HolePunch) {
         if let Some(peer) = self.peers.get_mut(peer) {
             peer.hole_punch = Some(outcome);

@@ -104,6 +104,10 @@ impl NetworkBehaviour for Behaviour {
         match event {
             FromSwarm::ConnectionEstablished(event) => self.established(&event),
             FromSwarm::ConnectionClosed(event) => self.closed(&event),
+            FromSwarm::AddressChange(event) => {
+                let (peer, connection) = (event.peer_id, event.connection_id);
+                self.peers.moved(&peer, connection, event.new);
+            }
             FromSwarm::DialFailure(event) => self.dial_failed(&event),
             FromSwarm::NewExternalAddrCandidate(event) => {
                 self.hear(Input::AddressCandidate(event.addr.clone()));

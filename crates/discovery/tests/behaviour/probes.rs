@@ -21,7 +21,7 @@ use libp2p_stream as stream;
 use libp2p_swarm::{Stream, StreamProtocol, SwarmEvent};
 
 use crate::{
-    common::{MEMORY, TCP, config, listen, node, told, until},
+    common::{MEMORY, TCP, config, listen, node, told, until, vouched},
     servers::{Setup, boot, read, script, write},
 };
 
@@ -133,6 +133,28 @@ async fn a_node_that_libp2p_reaches_is_reachable_and_says_by_whom() {
         node.behaviour_mut().status().discovery.reservations.len(),
         1
     );
+}
+
+#[tokio::test]
+async fn a_reachable_node_serves_the_probes_of_others() {
+    let mut open = vouched(TCP, config(&[])).await;
+    let prober = *open.local_peer_id();
+    let at = open.listeners().next().unwrap().clone();
+    let boot = at.with_p2p(prober).unwrap();
+    let mut node = node(TCP, &config(&[boot]));
+    listen(&mut node, TCP).await;
+    told(&mut [&mut node, &mut open], |_, event| match event {
+        Event::Probed {
+            server,
+            outcome: ProbeOutcome::Reached,
+            ..
+        } => {
+            assert_eq!(*server, prober);
+            Some(())
+        }
+        _ => None,
+    })
+    .await;
 }
 
 #[tokio::test]
