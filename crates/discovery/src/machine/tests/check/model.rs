@@ -304,8 +304,8 @@ impl Model {
 
     /// External addresses that a probe has found.
     pub(super) fn probed(
-        external: &'a [(Multiaddr, Vec<AddressSource>)],
-    ) -> impl Iterator<Item = &'a Multiaddr> {
+        external: &[(Multiaddr, Vec<AddressSource>)],
+    ) -> impl Iterator<Item = &Multiaddr> {
         external
             .iter()
             .filter(|(_, sources)| sources.contains(&AddressSource::Probed))
