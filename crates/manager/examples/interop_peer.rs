@@ -1,6 +1,6 @@
 //! A node that is driven line by line, for tests against other implementations.
 //!
-//!     cargo run -p calimero-network --example interop_peer -- [CONFIG.toml]
+//!     cargo run -p calimero-network --example interop_peer -- [--config FILE] [--listen ADDR]..
 //!
 //! Every line of standard input is a JSON object with a number `id` and what to `do`; it is answered
 //! by one line `{"id":..,"ok":..}` or `{"id":..,"error":".."}`, in whatever order answers come. Lines
@@ -60,16 +60,7 @@ fn parsed<'de, D: Deserializer<'de>>(text: D) -> Result<PeerId, D::Error> {
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
-    let config = match env::args_os().nth(1) {
-        Some(path) => NetworkConfig::from_toml(&fs::read_to_string(path)?)?,
-        None => NetworkConfig {
-            listen: vec![
-                "/ip4/127.0.0.1/tcp/0".parse()?,
-                "/ip4/127.0.0.1/udp/0/quic-v1".parse()?,
-            ],
-            ..NetworkConfig::default()
-        },
-    };
+    let config = arguments()?;
     let (client, mut events) = NetworkManager::start(Keypair::generate_ed25519(), config).await?;
     let listening = texts(&client.status().await?.listening);
     println!(
@@ -91,6 +82,25 @@ async fn main() -> Result<(), Box<dyn Error>> {
     }
     client.shutdown().await?;
     Ok(())
+}
+
+/// The configuration that the arguments name, with the addresses that they name.
+fn arguments() -> Result<NetworkConfig, Box<dyn Error>> {
+    let mut config = NetworkConfig::default();
+    let mut listen = Vec::new();
+    let mut arguments = env::args().skip(1);
+    while let Some(name) = arguments.next() {
+        let value = arguments.next().ok_or("an argument has no value")?;
+        match name.as_str() {
+            "--config" => config = NetworkConfig::from_toml(&fs::read_to_string(value)?)?,
+            "--listen" => listen.push(value.parse()?),
+            _ => return Err(format!("unknown argument {name}").into()),
+        }
+    }
+    if !listen.is_empty() {
+        config.listen = listen;
+    }
+    Ok(config)
 }
 
 /// The lines of standard input, read on a thread of their own: reading it blocks.

@@ -2,7 +2,9 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    num::NonZeroUsize, time::Duration};
+    num::NonZeroUsize,
+    time::Duration,
+};
 
 use calimero_network_primitives::{PeerId, limits::MAX_PROVIDER_RECORD_BYTES};
 use libp2p_kad::{
@@ -174,7 +176,12 @@ impl Queries {
     }
 
     pub(super) fn providers(&mut self, id: QueryId) {
-        self.running.insert(id, Query::Providers { told: HashSet::new() });
+        self.running.insert(
+            id,
+            Query::Providers {
+                told: HashSet::new(),
+            },
+        );
     }
 
     pub(super) fn knows(&self, id: &QueryId) -> bool {

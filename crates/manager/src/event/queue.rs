@@ -375,16 +375,17 @@ impl Waiting {
             NetworkEvent::OtherBlobsRequested { count } => (Key::OtherBlobs, *count),
             _ => return,
         };
-        match self.queue.control_mut(&key) {
-            Some(
-                NetworkEvent::StreamsRefused { count: sum, .. }
-                | NetworkEvent::InvitesRefused { count: sum, .. }
-                | NetworkEvent::OtherStreamsRefused { count: sum }
-                | NetworkEvent::OtherInvitesRefused { count: sum }
-                | NetworkEvent::BlobRequested { count: sum, .. }
-                | NetworkEvent::OtherBlobsRequested { count: sum },
-            ) => return *sum += count,
-            _ => {}
+        if let Some(
+            NetworkEvent::StreamsRefused { count: sum, .. }
+            | NetworkEvent::InvitesRefused { count: sum, .. }
+            | NetworkEvent::OtherStreamsRefused { count: sum }
+            | NetworkEvent::OtherInvitesRefused { count: sum }
+            | NetworkEvent::BlobRequested { count: sum, .. }
+            | NetworkEvent::OtherBlobsRequested { count: sum },
+        ) = self.queue.control_mut(&key)
+        {
+            *sum += count;
+            return;
         }
         match key {
             Key::StreamsOf(..) if self.reports >= MAX_REPORTS => {
