@@ -208,15 +208,18 @@ async fn a_blob_is_fetched_by_name_alone() {
     let there = provider(local()).await;
     let address = there.node.listen(Over::Tcp).await;
     let id = there.store.put(&content(3, 2 * MIB)).unwrap().id;
+    // Listens too: who cannot be reached holds nothing for others.
     let mut here = provider(local()).await;
+    here.node.listen(Over::Tcp).await;
     here.node.client.dial(address).await.unwrap();
     announce(&there.node.client, id).await;
     let fetched = request(&here.node.client, id, vec![], &here.store).await;
     assert_eq!(fetched.unwrap().size_bytes, 2 * MIB as u64);
-    let _ = here.node.wait_for(|event| match event {
+    let found = here.node.wait_for(|event| match event {
         NetworkEvent::BlobDownloaded { blob_id, .. } if blob_id == id => Some(()),
         _ => None,
     });
+    found.await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
