@@ -74,6 +74,8 @@ pub(crate) enum Command {
     Blob(BlobCommand),
     /// A snapshot.
     Status { reply: Reply<Status> },
+    /// Everything that is counted, as text.
+    Metrics { reply: Reply<String> },
     /// Stop.
     Shutdown { reply: Reply<()> },
 }
