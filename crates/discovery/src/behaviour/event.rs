@@ -137,6 +137,14 @@ pub enum Event {
         /// What it held.
         records: Vec<Record>,
     },
+    /// A query has found peers that say they have what belongs to a key. That is their word, by
+    /// way of whoever answered: nothing proves it.
+    ProvidersFound {
+        /// Which query.
+        query: QueryId,
+        /// The peers, none of them told by this query before.
+        providers: Vec<PeerId>,
+    },
     /// A query has ended.
     QueryEnded {
         /// Which.
@@ -168,9 +176,9 @@ pub enum QueryOutcome {
         /// How many were asked for.
         quorum: usize,
     },
-    /// Every peer close to the key was asked, or as many records found as are told.
+    /// Every peer close to the key was asked, or as much found as is told.
     Found {
-        /// Records told.
+        /// Records told, or providers.
         records: usize,
     },
     /// The time is over.

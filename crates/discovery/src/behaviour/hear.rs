@@ -10,7 +10,7 @@ use super::{
     Behaviour,
     event::{Event, HolePunch},
     inner::InnerEvent,
-    now, probe, rendezvous,
+    now, probe, records, rendezvous,
 };
 use crate::machine::Input;
 
@@ -72,6 +72,12 @@ impl Behaviour {
                         ..
                     },
             } => self.store(record),
+            kad::Event::InboundRequest {
+                request:
+                    kad::InboundRequest::AddProvider {
+                        record: Some(provider),
+                    },
+            } => self.store_provider(provider),
             kad::Event::OutboundQueryProgressed {
                 id, result, step, ..
             } => {
@@ -95,6 +101,17 @@ impl Behaviour {
         }
         // A full store refuses what is new and takes what replaces something.
         let _ = self.inner.kad.store_mut().put(record);
+    }
+
+    /// Holds a provider that has named itself, if it may be one.
+    fn store_provider(&mut self, mut record: kad::ProviderRecord) {
+        let valid = (self.validator).validate_provider(&record.key, &record.provider);
+        if record.is_expired(now()) || valid.is_err() {
+            return;
+        }
+        records::trim(&mut record);
+        // A full store refuses what is new.
+        let _ = self.inner.kad.store_mut().add_provider(record);
     }
 
     fn hear_rendezvous(&mut self, event: rendezvous::Event) {

@@ -144,7 +144,8 @@ pub use self::{
     hear::MAX_IDENTIFY_ITEMS,
     local_link::MAX_LOCAL_ADDRESSES,
     records::{
-        MAX_QUERIES, MAX_RECORDS, MAX_RECORDS_PER_QUERY, RECORD_TTL, RecordValidator, RefuseRecords,
+        MAX_PROVIDED_KEYS, MAX_PROVIDERS_PER_KEY, MAX_QUERIES, MAX_RECORDS, MAX_RECORDS_PER_QUERY,
+        RECORD_TTL, RecordValidator, RefuseRecords,
     },
     status::{ConnectionStatus, PeerStatus, Status},
 };
@@ -396,6 +397,39 @@ impl Behaviour {
     /// Removes a record here, and puts it no more. Copies elsewhere live until they expire.
     pub fn remove_record(&mut self, key: &RecordKey) {
         self.inner.kad.remove_record(key);
+    }
+
+    /// Tells the peers closest to `key` that this node has what belongs to it, and again by itself
+    /// until [`stop_providing`](Self::stop_providing). Any number of peers may say so of one key.
+    ///
+    /// # Errors
+    ///
+    /// [`RecordError`]: too many queries, refused by the validator, no room.
+    pub fn provide(&mut self, key: RecordKey) -> Result<QueryId, RecordError> {
+        self.check_query()?;
+        self.validator.validate_provider(&key, &self.local)?;
+        let id = self.inner.kad.start_providing(key)?;
+        self.queries.provide(id);
+        Ok(id)
+    }
+
+    /// Says no more that this node has what belongs to `key`. Others say so until what they were
+    /// told expires.
+    pub fn stop_providing(&mut self, key: &RecordKey) {
+        self.inner.kad.stop_providing(key);
+    }
+
+    /// Looks for every provider of `key` at the peers closest to it, and here. Ends by itself, or
+    /// by [`stop_query`](Self::stop_query), after [`MAX_RECORDS_PER_QUERY`] at most.
+    ///
+    /// # Errors
+    ///
+    /// [`RecordError::TooManyQueries`].
+    pub fn get_providers(&mut self, key: RecordKey) -> Result<QueryId, RecordError> {
+        self.check_query()?;
+        let id = self.inner.kad.get_providers(key);
+        self.queries.providers(id);
+        Ok(id)
     }
 
     /// Ends a query with what it has found. [`Event::QueryEnded`] follows.

@@ -63,6 +63,9 @@ impl Actor {
                 let entries = self.swarm.behaviour().discovery.cache();
                 self.remembered.save(entries);
             }
+            event @ (Event::RecordsFound { .. }
+            | Event::ProvidersFound { .. }
+            | Event::QueryEnded { .. }) => self.on_query(event),
             Event::Registered {
                 server, namespace, ..
             } => tracing::debug!(%server, %namespace, "registered"),
