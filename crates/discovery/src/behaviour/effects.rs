@@ -9,7 +9,7 @@ use libp2p_swarm::{
 
 use super::{Behaviour, Dialling, Slot, event::Event};
 use crate::machine::{
-    Cookie, Effect, Input, Namespace, RelayListener, RendezvousFailure, is_circuit,
+    Cookie, Effect, Input, Namespace, Path, RelayListener, RendezvousFailure, is_circuit,
 };
 
 impl Behaviour {
@@ -78,6 +78,17 @@ impl Behaviour {
         let dialling = Dialling { peer, addresses };
         self.dials.insert(opts.connection_id(), dialling);
         self.waiting.push_back(ToSwarm::Dial { opts });
+    }
+
+    /// Dials a peer that waits behind a relay, though it is connected.
+    pub(super) fn reverse(&mut self, peer: PeerId, addresses: Vec<Multiaddr>) {
+        if self.peers.path(&peer) == Some(Path::Relayed) && !addresses.is_empty() {
+            let opts = DialOpts::peer_id(peer)
+                .condition(PeerCondition::Always)
+                .addresses(addresses)
+                .build();
+            self.waiting.push_back(ToSwarm::Dial { opts });
+        }
     }
 
     fn close_relayed(&mut self, peer: PeerId) {

@@ -17,7 +17,7 @@ use super::{
     inner::InnerEvent,
     now,
 };
-use crate::machine::{Cookie, Input, Namespace, ProbeOutcome, RendezvousFailure};
+use crate::machine::{Cookie, Input, Namespace, Path, ProbeOutcome, RendezvousFailure};
 
 /// Addresses and protocols of one identify message that are looked at and told, each. Nodes list
 /// a dozen; the message, 4 KiB long at most, has room for hundreds.
@@ -242,11 +242,13 @@ impl Behaviour {
     }
 
     fn hear_dcutr(&mut self, event: &libp2p_dcutr::Event) {
-        let outcome = match event.result {
-            Ok(_) => HolePunch::Direct,
-            Err(_) => HolePunch::Failed,
-        };
         let peer = event.remote_peer_id;
+        // It may have come to a direct connection from the other side.
+        let outcome = if event.result.is_ok() || self.peers.path(&peer) == Some(Path::Direct) {
+            HolePunch::Direct
+        } else {
+            HolePunch::Failed
+        };
         self.peers.hole_punched(&peer, outcome);
         self.tell(Event::HolePunch { peer, outcome });
     }

@@ -29,6 +29,7 @@ mod inner;
 mod observed;
 mod peers;
 mod records;
+mod reversal;
 mod status;
 mod swarm;
 
@@ -64,6 +65,7 @@ use self::{
     observed::{HeldDials, Listening},
     peers::Peers,
     records::Queries,
+    reversal::Reversals,
 };
 use crate::machine::{CacheEntry, Input, Machine, Namespace, Phase, Reachability, RelayListener};
 
@@ -104,6 +106,7 @@ pub struct Behaviour {
     slots: HashMap<ListenerId, Slot>,
     listening: Listening,
     held_dials: HeldDials,
+    reversals: Reversals,
     externals: Vec<Multiaddr>,
     /// What is worth a dial of what others say.
     dial_policy: DialPolicy,
@@ -164,6 +167,7 @@ impl Behaviour {
             slots: HashMap::new(),
             listening: Listening::default(),
             held_dials: HeldDials::new(now()),
+            reversals: Reversals::default(),
             externals: Vec::new(),
             dial_policy,
             queries: Queries::default(),

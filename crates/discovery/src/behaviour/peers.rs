@@ -110,6 +110,11 @@ impl Peers {
         connections.any(|c| c.id == connection && c.own_port)
     }
 
+    /// The best way to a peer.
+    pub(super) fn path(&self, peer: &PeerId) -> Option<Path> {
+        self.peers.get(peer)?.path()
+    }
+
     pub(super) fn is_connected(&self, peer: &PeerId) -> bool {
         self.peers.contains_key(peer)
     }

@@ -54,6 +54,9 @@ impl NetworkBehaviour for Behaviour {
     ) -> Result<Vec<Multiaddr>, ConnectionDenied> {
         if let Some(peer) = peer {
             self.check(peer)?;
+            if role == Endpoint::Listener {
+                self.reversals.began(peer, addresses, now());
+            }
         }
         let offered = self
             .inner
@@ -138,8 +141,12 @@ impl NetworkBehaviour for Behaviour {
             for (peer, addresses) in self.held_dials.release(now()) {
                 self.dial(peer, addresses);
             }
+            while let Some((peer, addresses)) = self.reversals.due(now()) {
+                self.reverse(peer, addresses);
+            }
             let due = self.machine.next_timeout();
-            let due = due.into_iter().chain(self.held_dials.next()).min();
+            let others = [self.held_dials.next(), self.reversals.next()];
+            let due = due.into_iter().chain(others.into_iter().flatten()).min();
             if self.timer.poll_at(due, cx).is_ready() {
                 self.hear(Input::Timeout);
                 continue;
