@@ -39,9 +39,9 @@
 //!
 //! `libp2p` (default): the behaviours. Without it the crate is the pure machines alone.
 
-pub mod cache;
 #[cfg(feature = "libp2p")]
 pub mod behaviour;
+pub mod cache;
 pub mod liveness;
 pub mod machine;
 

@@ -187,7 +187,7 @@ impl Machine {
         self.apply(input);
         self.advance();
         if !self.stopped {
-            self.discoveries.ask(self.now, &mut self.out);
+            self.ask();
             self.start_dials();
         }
     }
@@ -416,7 +416,7 @@ impl Machine {
             if self.next_tick <= self.now {
                 self.tick();
             }
-            self.discoveries.ask(self.now, &mut self.out);
+            self.ask();
             self.start_dials();
         }
     }
