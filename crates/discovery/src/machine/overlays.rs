@@ -105,6 +105,7 @@ impl Overlays {
         }
         if !known {
             let of_peer = self.of_peer.entry(peer).or_default();
+            of_peer.reserve_exact(1);
             of_peer.push(namespace.clone());
         }
     }

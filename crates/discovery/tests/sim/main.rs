@@ -33,6 +33,7 @@ fn settings(nodes: u32, seed: u64) -> Settings {
         loss: 5,
         churn: 0,
         start_within: Duration::from_secs(1),
+        memory: None,
         seed,
     }
 }

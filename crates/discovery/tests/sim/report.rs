@@ -2,7 +2,7 @@
 //!
 //! `SIM_NODES` sets its size (10,000), `SIM_BOOTS` its boot nodes (2), `SIM_SERVER=stock` the
 //! server they run, `SIM_MINUTES` its time (10), `SIM_RAMP` the seconds within which nodes start
-//! (1).
+//! (1), `SIM_MEMORY` the peers each remembers (as configured by default).
 
 use std::{str::FromStr, time::Duration};
 
@@ -75,6 +75,9 @@ pub(crate) fn run() {
         boot_nodes,
         server: if stock { Server::Stock } else { Server::Own },
         start_within: Duration::from_secs(variable("SIM_RAMP", 1)),
+        memory: std::env::var("SIM_MEMORY")
+            .ok()
+            .map(|_| variable("SIM_MEMORY", 0)),
         ..settings(nodes, 9)
     });
     let half = MINUTE * minutes / 2;

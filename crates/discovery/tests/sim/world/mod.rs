@@ -16,11 +16,7 @@ use std::{
 use calimero_network_discovery::machine::{
     CacheEntry, Effect, Input, Machine, ProbeOutcome, RendezvousFailure,
 };
-use calimero_network_primitives::{
-    Multiaddr,
-    config::{DiscoveryConfig, RendezvousConfig},
-    multiaddr::Protocol,
-};
+use calimero_network_primitives::{Multiaddr, config::DiscoveryConfig, multiaddr::Protocol};
 use rand::{Rng, SeedableRng, rngs::StdRng};
 
 pub(crate) use self::boot::Server;
@@ -48,6 +44,8 @@ pub(crate) struct Settings {
     pub(crate) churn: u32,
     /// Time within which the nodes start.
     pub(crate) start_within: Duration,
+    /// Peers and members that a node remembers, where that is fewer than by default.
+    pub(crate) memory: Option<u32>,
     pub(crate) seed: u64,
 }
 
@@ -176,11 +174,14 @@ impl World {
 
     fn machine(&mut self, node: Id) -> Machine {
         let boot = |boot: &Id| address(*boot).with(Protocol::P2p(peer(*boot)));
-        let config = DiscoveryConfig {
+        let mut config = DiscoveryConfig {
             boot: self.boots.keys().map(boot).collect(),
-            rendezvous: RendezvousConfig::default(),
             ..DiscoveryConfig::default()
         };
+        if let Some(memory) = self.settings.memory {
+            config.book.max_peers = memory;
+            config.rendezvous.max_members = memory;
+        }
         let seed = self.rng.random();
         Machine::new(config, peer(node), seed, self.epoch + self.now).unwrap()
     }
