@@ -7,6 +7,7 @@
 //! - [`cache`] keeps peers over a restart.
 //! - [`liveness`] closes connections whose peer has fallen silent: a link that dies without a
 //!   FIN looks open until somebody asks.
+//! - [`server`] is what boot nodes serve: a place to meet, and circuits.
 //!
 //! ```
 //! use std::time::Instant;
@@ -39,11 +40,12 @@
 //!
 //! `libp2p` (default): the behaviours. Without it the crate is the pure machines alone.
 
-pub mod cache;
 #[cfg(feature = "libp2p")]
 pub mod behaviour;
+pub mod cache;
 pub mod liveness;
 pub mod machine;
+pub mod server;
 
 #[cfg(feature = "libp2p")]
 pub use self::behaviour::{Behaviour, Event, Status};

@@ -1,6 +1,6 @@
 //! The one derived behaviour, and how the configuration becomes it.
 
-use calimero_network_discovery::{self as discovery, behaviour::RefuseRecords};
+use calimero_network_discovery::{self as discovery, behaviour::RefuseRecords, server};
 use calimero_network_primitives::{Keypair, NetworkConfig};
 use calimero_network_pubsub as pubsub;
 use calimero_network_specialized as specialized;
@@ -23,6 +23,7 @@ pub(crate) struct Behaviour {
     pub(crate) blocked: allow_block_list::Behaviour<BlockedPeers>,
     allowed: Toggle<allow_block_list::Behaviour<AllowedPeers>>,
     pub(crate) discovery: discovery::Behaviour,
+    pub(crate) server: server::Behaviour,
     pub(crate) streams: stream::Behaviour,
     pub(crate) invites: specialized::Behaviour,
     pub(crate) pubsub: pubsub::Behaviour,
@@ -63,11 +64,14 @@ impl Behaviour {
         for peer in &connections.block {
             discovery.block(*peer);
         }
+        let local = identity.public().to_peer_id();
+        let server = server::Behaviour::new(local, &config.server, rand::random())?;
         Ok(Self {
             limits: connection_limits::Behaviour::new(limits),
             blocked,
             allowed: allowed.into(),
             discovery,
+            server,
             streams: stream::Behaviour::new(config.streams.clone()),
             invites: specialized::Behaviour::new(&config.specialized)?,
             pubsub: pubsub::Behaviour::new(identity.clone(), &config.pubsub)?,

@@ -50,10 +50,24 @@ pub(crate) struct RunArgs {
     /// Address to dial and to dial again whenever the connection is lost; may be repeated.
     #[arg(long, value_name = "ADDR", num_args = 1..)]
     pub(crate) dial: Vec<Multiaddr>,
+    /// Boot node, with its `/p2p/<peer>`: kept connected and asked for peers; may be repeated.
+    #[arg(long, value_name = "ADDR", num_args = 1..)]
+    pub(crate) boot: Vec<Multiaddr>,
+    /// Public address under which others reach this node; may be repeated. Without one, others
+    /// are asked to find out.
+    #[arg(long, value_name = "ADDR", num_args = 1..)]
+    pub(crate) external: Vec<Multiaddr>,
+    /// The network lives on this machine or link: loopback and link-local addresses are dialled.
+    #[arg(long)]
+    pub(crate) local: bool,
+    /// Folder that keeps the identity and the peers of the node, made if it does not exist.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data: Option<PathBuf>,
     /// Configuration file (TOML). What it does not name has its default.
     #[arg(long, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
-    /// Identity file, made if it does not exist. Without it, a new identity for this run.
+    /// Identity file, made if it does not exist. Without it, that of the data folder; without
+    /// that, a new identity for this run.
     #[arg(long, value_name = "FILE")]
     pub(crate) identity: Option<PathBuf>,
     /// Do not answer `calnet perf` (`/perf/1.0.0`).

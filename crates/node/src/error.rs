@@ -32,6 +32,8 @@ pub(crate) enum CommandError {
     ReadConfig { path: PathBuf, source: io::Error },
     #[error("{}: {source}", path.display())]
     Config { path: PathBuf, source: ConfigError },
+    #[error("data folder {}: {source}", path.display())]
+    DataFolder { path: PathBuf, source: io::Error },
     #[error("a task failed: {0}")]
     Task(#[source] tokio::task::JoinError),
     #[error(transparent)]

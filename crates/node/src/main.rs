@@ -1,6 +1,7 @@
 //! `calnet`: a node of the network from the command line.
 
 mod cli;
+mod data;
 mod demo;
 mod error;
 mod identity;

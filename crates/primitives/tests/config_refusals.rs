@@ -556,7 +556,7 @@ fn a_server_that_cannot_hold_is_refused() {
             "rendezvous.max_registrations_per_namespace = 0",
             "rendezvous.max_registrations_per_namespace",
         ),
-        ("rendezvous.max_bytes = 5119", "rendezvous.max_bytes"),
+        ("rendezvous.max_bytes = 6143", "rendezvous.max_bytes"),
         (
             "rendezvous.max_record_bytes = 255",
             "rendezvous.max_record_bytes",

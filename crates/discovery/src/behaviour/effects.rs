@@ -23,7 +23,11 @@ impl Behaviour {
         match effect {
             Effect::Dial {
                 peer, addresses, ..
-            } => self.dial(peer, addresses),
+            } => {
+                if let Some((peer, addresses)) = self.held_dials.hold(peer, addresses) {
+                    self.dial(peer, addresses);
+                }
+            }
             Effect::CloseRelayed { peer } => self.close_relayed(peer),
             Effect::Disconnect { peer } => self.waiting.push_back(ToSwarm::CloseConnection {
                 peer_id: peer,
@@ -66,7 +70,7 @@ impl Behaviour {
         }
     }
 
-    fn dial(&mut self, peer: PeerId, addresses: Vec<Multiaddr>) {
+    pub(super) fn dial(&mut self, peer: PeerId, addresses: Vec<Multiaddr>) {
         let opts = DialOpts::peer_id(peer)
             .condition(PeerCondition::Disconnected)
             .addresses(addresses.clone())

@@ -2,14 +2,14 @@
 
 use std::time::Duration;
 
-use calimero_network_primitives::{Multiaddr, PeerId};
+use calimero_network_primitives::{Multiaddr, PeerId, addr::without_peer};
 use libp2p_autonat::v2 as autonat;
 use libp2p_identify as identify;
 use libp2p_kad::{self as kad, store::RecordStore};
 use libp2p_mdns as mdns;
 use libp2p_relay as relay;
 use libp2p_rendezvous as rendezvous;
-use libp2p_swarm::{ConnectionId, derive_prelude::ListenerId};
+use libp2p_swarm::{ConnectionId, ToSwarm, derive_prelude::ListenerId};
 
 use super::{
     Behaviour,
@@ -52,6 +52,12 @@ impl Behaviour {
     fn identified(&mut self, peer: PeerId, connection: ConnectionId, mut info: identify::Info) {
         info.listen_addrs.truncate(MAX_IDENTIFY_ITEMS);
         info.protocols.truncate(MAX_IDENTIFY_ITEMS);
+        if self.peers.has_own_port(&peer, connection) && self.listening.is_like(&info.observed_addr)
+        {
+            let candidate = without_peer(&info.observed_addr);
+            self.waiting
+                .push_back(ToSwarm::NewExternalAddrCandidate(candidate));
+        }
         let addresses = info.listen_addrs.clone();
         self.tell(Event::Identified {
             peer,
@@ -230,8 +236,7 @@ impl Behaviour {
     /// A listener has failed. One that lives on is closed, so that its slot is asked for anew.
     pub(super) fn listener_failed(&mut self, id: ListenerId) {
         if self.slots.contains_key(&id) {
-            self.waiting
-                .push_back(libp2p_swarm::ToSwarm::RemoveListener { id });
+            self.waiting.push_back(ToSwarm::RemoveListener { id });
             self.listener_ended(id);
         }
     }

@@ -26,6 +26,7 @@ mod error;
 mod event;
 mod hear;
 mod inner;
+mod observed;
 mod peers;
 mod records;
 mod status;
@@ -58,7 +59,12 @@ pub use self::{
     },
     status::{ConnectionStatus, PeerStatus, Status},
 };
-use self::{inner::Inner, peers::Peers, records::Queries};
+use self::{
+    inner::Inner,
+    observed::{HeldDials, Listening},
+    peers::Peers,
+    records::Queries,
+};
 use crate::machine::{CacheEntry, Input, Machine, Namespace, Phase, Reachability, RelayListener};
 
 type ToTheSwarm = ToSwarm<Event, THandlerInEvent<Inner>>;
@@ -96,6 +102,8 @@ pub struct Behaviour {
     blocked: HashSet<PeerId>,
     dials: HashMap<ConnectionId, Dialling>,
     slots: HashMap<ListenerId, Slot>,
+    listening: Listening,
+    held_dials: HeldDials,
     externals: Vec<Multiaddr>,
     /// What is worth a dial of what others say.
     dial_policy: DialPolicy,
@@ -154,6 +162,8 @@ impl Behaviour {
             blocked: HashSet::new(),
             dials: HashMap::new(),
             slots: HashMap::new(),
+            listening: Listening::default(),
+            held_dials: HeldDials::new(now()),
             externals: Vec::new(),
             dial_policy,
             queries: Queries::default(),

@@ -12,6 +12,7 @@ use libp2p_swarm::ConnectionId;
 
 use super::{
     event::HolePunch,
+    observed::is_dialled_with_own_port,
     status::{ConnectionStatus, PeerStatus},
 };
 use crate::machine::Path;
@@ -22,6 +23,8 @@ struct Connection {
     path: Path,
     address: Multiaddr,
     dialled: bool,
+    /// Whether it was dialled from the port we listen on, if there is one.
+    own_port: bool,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -67,6 +70,7 @@ impl Peers {
             path: path_of(endpoint),
             address: endpoint.get_remote_address().clone(),
             dialled: endpoint.is_dialer(),
+            own_port: is_dialled_with_own_port(endpoint),
         });
         (before, peer.path())
     }
@@ -97,6 +101,13 @@ impl Peers {
             .filter(|c| c.path == Path::Relayed)
             .map(|c| c.id)
             .collect()
+    }
+
+    /// Whether a connection was dialled from the port we listen on, if there is one.
+    pub(super) fn has_own_port(&self, peer: &PeerId, connection: ConnectionId) -> bool {
+        let connections = self.peers.get(peer).map(|peer| &peer.connections);
+        let mut connections = connections.into_iter().flatten();
+        connections.any(|c| c.id == connection && c.own_port)
     }
 
     pub(super) fn is_connected(&self, peer: &PeerId) -> bool {

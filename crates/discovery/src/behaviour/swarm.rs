@@ -14,6 +14,7 @@ use super::{
     Behaviour, Dialling, Inner, ToTheSwarm,
     error::Blocked,
     event::Event,
+    now,
     peers::{PathChange, path_of},
 };
 use crate::machine::{Input, is_circuit};
@@ -97,10 +98,13 @@ impl NetworkBehaviour for Behaviour {
                 self.hear(Input::AddressCandidate(event.addr.clone()));
             }
             FromSwarm::NewListenAddr(event) if !is_circuit(event.addr) => {
+                self.listening.begins(event.addr);
+                self.held_dials.listening(now());
                 self.hear(Input::AddressCandidate(event.addr.clone()));
                 self.hear(Input::NetworkChanged);
             }
             FromSwarm::ExpiredListenAddr(event) if !is_circuit(event.addr) => {
+                self.listening.ends(event.addr);
                 self.hear(Input::AddressGone(event.addr.clone()));
                 self.hear(Input::NetworkChanged);
             }
@@ -131,7 +135,11 @@ impl NetworkBehaviour for Behaviour {
                 }
                 continue;
             }
+            for (peer, addresses) in self.held_dials.release(now()) {
+                self.dial(peer, addresses);
+            }
             let due = self.machine.next_timeout();
+            let due = due.into_iter().chain(self.held_dials.next()).min();
             if self.timer.poll_at(due, cx).is_ready() {
                 self.hear(Input::Timeout);
                 continue;
@@ -165,8 +173,10 @@ impl Behaviour {
                 self.hear_inner(event);
                 None
             }
-            // External addresses have one writer, and addresses of peers one book.
-            ToSwarm::ExternalAddrConfirmed(_)
+            // External addresses have one writer, addresses of peers one book, and candidates are
+            // those that peers do see.
+            ToSwarm::NewExternalAddrCandidate(_)
+            | ToSwarm::ExternalAddrConfirmed(_)
             | ToSwarm::ExternalAddrExpired(_)
             | ToSwarm::NewExternalAddrOfPeer { .. } => None,
             other => match other {
@@ -182,9 +192,6 @@ impl Behaviour {
                     handler,
                     event,
                 }),
-                ToSwarm::NewExternalAddrCandidate(address) => {
-                    Some(ToSwarm::NewExternalAddrCandidate(address))
-                }
                 ToSwarm::CloseConnection {
                     peer_id,
                     connection,

@@ -61,20 +61,26 @@ impl AddressFilter {
         if address.len() > MAX_ADDRESS_BYTES {
             return None;
         }
-        if peer_of(address).is_some_and(|named| named != *peer) {
+        let mut parts = address.iter();
+        let host = parts.next().filter(|host| self.host_is_kept(host))?;
+        let mut route = Route::default();
+        if matches!(host, Protocol::Memory(_)) {
+            route.has_port = true;
+        }
+        parts.try_for_each(|part| route.take(&part))?;
+        let relay_is_kept = match (route.circuit, route.relay) {
+            (false, None) => true,
+            (true, Some(relay)) => relay != self.local && relay != *peer,
+            _ => false,
+        };
+        let names_another = route.ends_at.is_some_and(|named| named != *peer);
+        if !route.has_port || !relay_is_kept || names_another {
             return None;
         }
-        let address = without_peer(address);
-        let mut protocols = address.iter();
-        let host = protocols.next()?;
-        let port = protocols.next();
-        let leads_somewhere = self.host_is_kept(&host)
-            && match port {
-                Some(Protocol::Tcp(port) | Protocol::Udp(port)) => port > 0,
-                None => matches!(host, Protocol::Memory(_)),
-                _ => matches!(host, Protocol::Memory(_)),
-            };
-        (leads_somewhere && self.route_is_kept(peer, &address)).then_some(address)
+        Some(match route.ends_at {
+            Some(_) => without_peer(address),
+            None => address.clone(),
+        })
     }
 
     fn host_is_kept(&self, host: &Protocol<'_>) -> bool {
@@ -106,23 +112,40 @@ impl AddressFilter {
         let local = ip.is_loopback() || ip.is_unicast_link_local();
         !ip.is_unspecified() && !ip.is_multicast() && (self.local_network || !local)
     }
+}
 
-    /// A circuit must name its relay, which is neither us nor the peer, and be the only one.
-    fn route_is_kept(&self, peer: &PeerId, address: &Multiaddr) -> bool {
-        let mut relay = None;
-        let mut circuits = 0;
-        for protocol in address {
-            match protocol {
-                Protocol::P2p(through) if circuits == 0 => relay = Some(through),
-                Protocol::P2pCircuit => circuits += 1,
-                Protocol::P2p(_) => return false,
-                _ => {}
-            }
+/// What an address says after its host, read part by part.
+#[derive(Default)]
+struct Route {
+    has_port: bool,
+    /// The relay that a circuit leads through. It is named, and there is one circuit at most.
+    relay: Option<PeerId>,
+    circuit: bool,
+    /// The peer named at the end.
+    ends_at: Option<PeerId>,
+}
+
+impl Route {
+    /// `None` where no address we keep goes on like that.
+    fn take(&mut self, part: &Protocol<'_>) -> Option<()> {
+        if !self.has_port {
+            self.has_port = matches!(part, Protocol::Tcp(port) | Protocol::Udp(port) if *port > 0);
+            return self.has_port.then_some(());
         }
-        match (circuits, relay) {
-            (0, None) => true,
-            (1, Some(relay)) => relay != self.local && relay != *peer,
-            _ => false,
+        match part {
+            Protocol::P2pCircuit if self.circuit => None,
+            Protocol::P2pCircuit => {
+                self.relay = self.ends_at.take();
+                self.circuit = true;
+                Some(())
+            }
+            // Nothing but a circuit follows a peer.
+            _ if self.ends_at.is_some() => None,
+            Protocol::P2p(peer) => {
+                self.ends_at = Some(*peer);
+                Some(())
+            }
+            _ => Some(()),
         }
     }
 }

@@ -1,13 +1,13 @@
 //! The address book: what is known of where peers are. Its one writer is this file.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     time::{Duration, Instant},
 };
 
 use calimero_network_primitives::{Multiaddr, PeerId, config::BookConfig};
 
-use super::{address::is_circuit, schedule::Schedule};
+use super::address::is_circuit;
 
 /// Words of a peer that come faster than this count as one: keeping them in order costs more than
 /// all the rest of hearing them.
@@ -20,12 +20,22 @@ struct Known {
     failures: u32,
     /// Whether a connection was established through it.
     proven: bool,
+    circuit: bool,
 }
 
 impl Known {
+    fn new(address: Multiaddr, proven: bool) -> Self {
+        Self {
+            circuit: is_circuit(&address),
+            address,
+            failures: 0,
+            proven,
+        }
+    }
+
     /// Smaller is better: proven, then untried, then failing; a direct way before a circuit.
     fn rank(&self) -> (u32, bool, bool) {
-        (self.failures, !self.proven, is_circuit(&self.address))
+        (self.failures, !self.proven, self.circuit)
     }
 }
 
@@ -37,6 +47,35 @@ struct Entry {
     connected: bool,
     /// Last word of it, as the time at which it will be forgotten.
     expires: Option<Instant>,
+    /// Where it stands among those that may be evicted.
+    place: Option<Place>,
+}
+
+/// When a peer is forgotten; the number tells those of one instant apart.
+type Place = (Instant, u64);
+
+/// Peers that may be evicted, the one unheard of for longest first. Each entry of the book knows
+/// its place here, so that to move it costs no search by peer.
+#[derive(Clone, Debug, Default)]
+struct Evictable {
+    order: BTreeMap<Place, PeerId>,
+    last: u64,
+}
+
+impl Evictable {
+    fn put(&mut self, peer: PeerId, entry: &mut Entry, expires: Instant) {
+        self.take_out(entry);
+        self.last += 1;
+        let place = (expires, self.last);
+        self.order.insert(place, peer);
+        entry.place = Some(place);
+    }
+
+    fn take_out(&mut self, entry: &mut Entry) {
+        if let Some(place) = entry.place.take() {
+            self.order.remove(&place);
+        }
+    }
 }
 
 impl Entry {
@@ -51,8 +90,7 @@ impl Entry {
 pub(super) struct AddressBook {
     config: BookConfig,
     peers: HashMap<PeerId, Entry>,
-    /// Peers that may be evicted, the one unheard of for longest first.
-    evictable: Schedule<PeerId>,
+    evictable: Evictable,
 }
 
 impl AddressBook {
@@ -60,7 +98,7 @@ impl AddressBook {
         Self {
             config,
             peers: HashMap::new(),
-            evictable: Schedule::default(),
+            evictable: Evictable::default(),
         }
     }
 
@@ -68,50 +106,50 @@ impl AddressBook {
     pub(super) fn insert_infrastructure(&mut self, peer: PeerId, addresses: Vec<Multiaddr>) {
         let entry = self.peers.entry(peer).or_default();
         entry.infrastructure = true;
-        entry.known = addresses
-            .into_iter()
-            .map(|address| Known {
-                address,
-                failures: 0,
-                proven: false,
-            })
-            .collect();
+        let known = addresses.into_iter();
+        entry.known = known.map(|address| Known::new(address, false)).collect();
+        self.evictable.take_out(entry);
+        self.shrink();
     }
 
-    /// Remembers filtered `addresses` of `peer`, heard `age` ago. Returns those that are new.
+    /// Remembers filtered `addresses` of `peer`, heard `age` ago. Tells `new` of those that are.
     pub(super) fn learn(
         &mut self,
         peer: PeerId,
-        addresses: Vec<Multiaddr>,
+        addresses: impl Iterator<Item = Multiaddr>,
         age: Duration,
         now: Instant,
-    ) -> Vec<Multiaddr> {
+        mut new: impl FnMut(Multiaddr),
+    ) {
+        let mut addresses = addresses.peekable();
         let Some(left) = self.config.max_age.checked_sub(age) else {
-            return Vec::new();
+            return;
         };
-        if addresses.is_empty() || !self.make_room(&peer) {
-            return Vec::new();
+        if addresses.peek().is_none() {
+            return;
         }
         let max = self.config.max_addresses_per_peer as usize;
         let entry = self.peers.entry(peer).or_default();
-        let new = addresses
-            .into_iter()
-            .filter(|address| !entry.infrastructure && add(&mut entry.known, address, max))
-            .collect();
-        self.heard(peer, now + left);
-        new
+        if !entry.infrastructure {
+            addresses
+                .filter(|address| add(&mut entry.known, address, max))
+                .for_each(&mut new);
+        }
+        heard(peer, entry, now + left, &mut self.evictable);
+        self.shrink();
     }
 
     /// A connection with `peer` is up; through `address`, if we dialled it.
     pub(super) fn connected(&mut self, peer: PeerId, address: Option<&Multiaddr>, now: Instant) {
-        self.make_room(&peer);
         let max = self.config.max_addresses_per_peer as usize;
         let entry = self.peers.entry(peer).or_default();
         entry.connected = true;
         if let Some(address) = address {
             prove(entry, address, max);
         }
-        self.heard(peer, now + self.config.max_age);
+        let expires = now + self.config.max_age;
+        heard(peer, entry, expires, &mut self.evictable);
+        self.shrink();
     }
 
     /// The last connection with `peer` is gone. What is known of it stays.
@@ -124,8 +162,9 @@ impl AddressBook {
             self.remove(&peer);
             return;
         }
-        self.heard(peer, now + self.config.max_age);
-        while self.peers.len() > self.config.max_peers as usize && self.evict_one() {}
+        let expires = now + self.config.max_age;
+        heard(peer, entry, expires, &mut self.evictable);
+        self.shrink();
     }
 
     /// A dial of `address` failed. Returns whether that was once too often.
@@ -178,15 +217,19 @@ impl AddressBook {
 
     /// Forgets whom nothing was heard of for too long.
     pub(super) fn expire(&mut self, now: Instant) {
-        while let Some(peer) = self.evictable.pop_due(now) {
-            self.peers.remove(&peer);
+        while let Some(first) = self.evictable.order.first_entry() {
+            if first.key().0 > now {
+                return;
+            }
+            self.peers.remove(&first.remove());
         }
     }
 
     /// Forgets `peer`, whatever it is.
     pub(super) fn remove(&mut self, peer: &PeerId) {
-        self.evictable.cancel(peer);
-        self.peers.remove(peer);
+        if let Some(mut entry) = self.peers.remove(peer) {
+            self.evictable.take_out(&mut entry);
+        }
     }
 
     pub(super) fn len(&self) -> usize {
@@ -200,37 +243,29 @@ impl AddressBook {
         learnt.map(|entry| entry.known.len()).max().unwrap_or(0)
     }
 
-    fn heard(&mut self, peer: PeerId, expires: Instant) {
-        let Some(entry) = self.peers.get_mut(&peer) else {
-            return;
-        };
-        let expires = entry.expires.map_or(expires, |before| before.max(expires));
-        let moved = entry
-            .expires
-            .is_none_or(|before| expires - before >= EXPIRY_STEP);
-        if entry.kept() {
-            self.evictable.cancel(&peer);
-        } else if moved || !self.evictable.contains(&peer) {
-            self.evictable.set(peer, expires);
-        } else {
-            return;
-        }
-        entry.expires = Some(expires);
-    }
-
-    /// Whether `peer` has a place, or got that of another.
-    fn make_room(&mut self, peer: &PeerId) -> bool {
-        self.peers.contains_key(peer)
-            || self.peers.len() < self.config.max_peers as usize
-            || self.evict_one()
-    }
-
-    fn evict_one(&mut self) -> bool {
-        match self.evictable.pop_first() {
-            Some(oldest) => self.peers.remove(&oldest).is_some(),
-            None => false,
+    /// Forgets whom nothing was heard of for longest, until there is room or nobody to forget.
+    fn shrink(&mut self) {
+        while self.peers.len() > self.config.max_peers as usize {
+            let Some((_, oldest)) = self.evictable.order.pop_first() else {
+                return;
+            };
+            self.peers.remove(&oldest);
         }
     }
+}
+
+/// There is word of `peer`: it is forgotten at `expires`, or later if that was known already.
+fn heard(peer: PeerId, entry: &mut Entry, expires: Instant, evictable: &mut Evictable) {
+    let before = entry.expires;
+    let expires = before.map_or(expires, |before| before.max(expires));
+    if entry.kept() {
+        evictable.take_out(entry);
+    } else if entry.place.is_some() && before.is_some_and(|before| expires - before < EXPIRY_STEP) {
+        return;
+    } else {
+        evictable.put(peer, entry, expires);
+    }
+    entry.expires = Some(expires);
 }
 
 /// Adds `address`, in place of the worst one where there is no room. Returns whether it is new.
@@ -238,11 +273,7 @@ fn add(known: &mut Vec<Known>, address: &Multiaddr, max: usize) -> bool {
     if known.iter().any(|k| k.address == *address) {
         return false;
     }
-    let new = Known {
-        address: address.clone(),
-        failures: 0,
-        proven: false,
-    };
+    let new = Known::new(address.clone(), false);
     if known.len() < max {
         known.push(new);
         return true;
@@ -265,11 +296,7 @@ fn add(known: &mut Vec<Known>, address: &Multiaddr, max: usize) -> bool {
 
 /// Marks `address` as one that works, remembered or not so far.
 fn prove(entry: &mut Entry, address: &Multiaddr, max: usize) {
-    let proven = Known {
-        address: address.clone(),
-        failures: 0,
-        proven: true,
-    };
+    let proven = Known::new(address.clone(), true);
     let place = entry.known.iter().position(|k| k.address == *address);
     match place {
         Some(place) => entry.known[place] = proven,

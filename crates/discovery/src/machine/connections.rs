@@ -22,10 +22,12 @@ pub enum Path {
     Relayed,
 }
 
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 struct Count {
     direct: u32,
     relayed: u32,
+    /// When the first of them came up.
+    since: Instant,
 }
 
 /// The established connections of each peer.
@@ -39,7 +41,11 @@ pub(super) struct Connections {
 impl Connections {
     /// A connection is up. Returns whether it is the peer's first.
     pub(super) fn opened(&mut self, peer: PeerId, path: Path, now: Instant) -> bool {
-        let count = self.peers.entry(peer).or_default();
+        let count = self.peers.entry(peer).or_insert(Count {
+            direct: 0,
+            relayed: 0,
+            since: now,
+        });
         let first = count.direct + count.relayed == 0;
         match path {
             Path::Direct => count.direct = count.direct.saturating_add(1),
@@ -51,11 +57,9 @@ impl Connections {
         first
     }
 
-    /// A connection is gone. Returns whether it was the peer's last.
-    pub(super) fn closed(&mut self, peer: PeerId, path: Path) -> bool {
-        let Some(count) = self.peers.get_mut(&peer) else {
-            return false;
-        };
+    /// A connection is gone. Returns since when the peer was connected, if it was its last.
+    pub(super) fn closed(&mut self, peer: PeerId, path: Path) -> Option<Instant> {
+        let count = self.peers.get_mut(&peer)?;
         match path {
             Path::Direct => count.direct = count.direct.saturating_sub(1),
             Path::Relayed => count.relayed = count.relayed.saturating_sub(1),
@@ -63,11 +67,10 @@ impl Connections {
         if count.direct == 0 || count.relayed == 0 {
             self.superseded.cancel(&peer);
         }
-        let last = count.direct + count.relayed == 0;
-        if last {
-            self.peers.remove(&peer);
+        if count.direct + count.relayed > 0 {
+            return None;
         }
-        last
+        self.peers.remove(&peer).map(|count| count.since)
     }
 
     /// Forgets `peer`. Returns whether it was connected.

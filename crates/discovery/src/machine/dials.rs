@@ -7,8 +7,6 @@ use std::{
 
 use calimero_network_primitives::{PeerId, config::DialsConfig};
 
-use super::schedule::Schedule;
-
 /// Peers that rest at one time: above it, the one whose rest ends first is free again.
 const MAX_RESTING: usize = 4096;
 
@@ -34,123 +32,161 @@ impl DialReason {
     }
 }
 
-type Place = (DialReason, u64);
+/// The more urgent first, of one reason the one that has waited longest.
+type Turn = (DialReason, u64);
+
+/// When something ends; the number tells those of one instant apart.
+type End = (Instant, u64);
+
+/// Every peer is in one state, or in none.
+#[derive(Clone, Copy, Debug)]
+enum State {
+    Waiting(Turn),
+    /// Its dial is taken as failed at that time.
+    UnderWay(End),
+    /// After a failure.
+    Resting(End),
+}
 
 /// The queue of peers to dial and the dials under way.
-///
-/// Every peer is in at most one of: waiting, under way, resting after a failure.
 #[derive(Clone, Debug)]
 pub(super) struct Dials {
     config: DialsConfig,
-    queue: BTreeMap<Place, PeerId>,
-    places: HashMap<PeerId, Place>,
+    states: HashMap<PeerId, State>,
+    waiting: BTreeMap<Turn, PeerId>,
+    under_way: BTreeMap<End, PeerId>,
+    resting: BTreeMap<End, PeerId>,
     sequence: u64,
-    /// Dials under way and when they are taken as failed.
-    in_flight: Schedule<PeerId>,
-    resting: Schedule<PeerId>,
 }
 
 impl Dials {
     pub(super) fn new(config: DialsConfig) -> Self {
         Self {
             config,
-            queue: BTreeMap::new(),
-            places: HashMap::new(),
+            states: HashMap::new(),
+            waiting: BTreeMap::new(),
+            under_way: BTreeMap::new(),
+            resting: BTreeMap::new(),
             sequence: 0,
-            in_flight: Schedule::default(),
-            resting: Schedule::default(),
         }
     }
 
     /// Asks for a dial of `peer`. Returns whether one is waiting or under way. The peer it drove
     /// out of the queue, if any, is the second value.
     pub(super) fn want(&mut self, peer: PeerId, reason: DialReason) -> (bool, Option<PeerId>) {
-        if self.in_flight.contains(&peer) {
+        match self.states.get(&peer) {
+            Some(State::UnderWay(_)) => return (true, None),
+            Some(State::Waiting((before, _))) if *before <= reason => return (true, None),
+            Some(State::Resting(_)) if !reason.is_paced() => return (false, None),
+            Some(State::Waiting(_) | State::Resting(_)) | None => {}
+        }
+        let turn = (reason, self.next_number());
+        self.put(peer, State::Waiting(turn));
+        if self.waiting.len() <= self.config.max_queued as usize {
             return (true, None);
         }
-        if self.resting.contains(&peer) && !reason.is_paced() {
-            return (false, None);
-        }
-        if let Some(place) = self.places.get(&peer).copied() {
-            if place.0 <= reason {
-                return (true, None);
-            }
-            self.queue.remove(&place);
-        }
-        self.resting.cancel(&peer);
-        self.sequence += 1;
-        let place = (reason, self.sequence);
-        self.queue.insert(place, peer);
-        self.places.insert(peer, place);
-        if self.queue.len() <= self.config.max_queued as usize {
-            return (true, None);
-        }
-        let dropped = self.queue.pop_last().map(|(_, dropped)| dropped);
-        dropped.map(|dropped| self.places.remove(&dropped));
+        let dropped = self.waiting.pop_last().map(|(_, dropped)| dropped);
+        dropped.map(|dropped| self.states.remove(&dropped));
         (dropped != Some(peer), dropped)
     }
 
     /// The most urgent peer, now under way, if another dial is allowed.
     pub(super) fn start(&mut self, now: Instant) -> Option<(PeerId, DialReason)> {
-        if self.in_flight.len() >= self.config.max_in_flight as usize {
+        if self.under_way.len() >= self.config.max_in_flight as usize {
             return None;
         }
-        let ((reason, _), peer) = self.queue.pop_first()?;
-        self.places.remove(&peer);
-        self.in_flight.set(peer, now + self.config.timeout);
+        let ((reason, _), peer) = self.waiting.pop_first()?;
+        let end = (now + self.config.timeout, self.next_number());
+        self.states.insert(peer, State::UnderWay(end));
+        self.under_way.insert(end, peer);
         Some((peer, reason))
     }
 
     /// The peer is connected, or must not be dialled: nothing waits for it here any more.
     pub(super) fn settle(&mut self, peer: &PeerId) {
-        self.in_flight.cancel(peer);
-        self.resting.cancel(peer);
-        self.places
-            .remove(peer)
-            .map(|place| self.queue.remove(&place));
+        if let Some(state) = self.states.remove(peer) {
+            self.take_out(state);
+        }
     }
 
-    /// A dial of `peer` failed. It rests, so that others have their turn.
+    /// A dial of `peer` failed. It rests, so that others have their turn, unless another dial of
+    /// it waits.
     pub(super) fn failed(&mut self, peer: PeerId, now: Instant) {
-        self.in_flight.cancel(&peer);
-        if self.places.contains_key(&peer) {
+        if matches!(self.states.get(&peer), Some(State::Waiting(_))) {
             return;
         }
-        self.resting.set(peer, now + self.config.rest);
+        let end = (now + self.config.rest, self.next_number());
+        self.put(peer, State::Resting(end));
         if self.resting.len() > MAX_RESTING {
-            self.resting.pop_first();
+            let free = self.resting.pop_first();
+            free.map(|(_, free)| self.states.remove(&free));
         }
     }
 
     /// A peer whose dial nobody ever told the end of.
     pub(super) fn pop_overdue(&mut self, now: Instant) -> Option<PeerId> {
-        self.in_flight.pop_due(now)
+        let ended = pop_ended(&mut self.under_way, now)?;
+        self.states.remove(&ended);
+        Some(ended)
     }
 
     /// Ends the rests that are over.
     pub(super) fn wake(&mut self, now: Instant) {
-        while self.resting.pop_due(now).is_some() {}
+        while let Some(free) = pop_ended(&mut self.resting, now) {
+            self.states.remove(&free);
+        }
     }
 
     pub(super) fn next(&self) -> Option<Instant> {
         // The end of a rest needs no wake-up: the next round of upkeep sees it.
-        self.in_flight.next()
+        let ((at, _), _) = self.under_way.first_key_value()?;
+        Some(*at)
     }
 
     pub(super) fn is_in_flight(&self, peer: &PeerId) -> bool {
-        self.in_flight.contains(peer)
+        matches!(self.states.get(peer), Some(State::UnderWay(_)))
     }
 
     #[cfg(test)]
     pub(super) fn is_pending(&self, peer: &PeerId) -> bool {
-        self.in_flight.contains(peer) || self.places.contains_key(peer)
+        let state = self.states.get(peer);
+        matches!(state, Some(State::UnderWay(_) | State::Waiting(_)))
+    }
+
+    fn put(&mut self, peer: PeerId, state: State) {
+        if let Some(before) = self.states.insert(peer, state) {
+            self.take_out(before);
+        }
+        match state {
+            State::Waiting(turn) => self.waiting.insert(turn, peer),
+            State::UnderWay(end) => self.under_way.insert(end, peer),
+            State::Resting(end) => self.resting.insert(end, peer),
+        };
+    }
+
+    fn take_out(&mut self, state: State) {
+        match state {
+            State::Waiting(turn) => self.waiting.remove(&turn),
+            State::UnderWay(end) => self.under_way.remove(&end),
+            State::Resting(end) => self.resting.remove(&end),
+        };
+    }
+
+    fn next_number(&mut self) -> u64 {
+        self.sequence += 1;
+        self.sequence
     }
 
     pub(super) fn in_flight(&self) -> usize {
-        self.in_flight.len()
+        self.under_way.len()
     }
 
     pub(super) fn queued(&self) -> usize {
-        self.queue.len()
+        self.waiting.len()
     }
+}
+
+fn pop_ended(of: &mut BTreeMap<End, PeerId>, now: Instant) -> Option<PeerId> {
+    let first = of.first_entry()?;
+    (first.key().0 <= now).then(|| first.remove())
 }

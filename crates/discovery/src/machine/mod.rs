@@ -120,7 +120,7 @@ pub struct Machine {
     next_tick: Instant,
     next_save: Instant,
     /// When a node of unknown reachability takes a relay all the same.
-    patience_ends: Instant,
+    patience_ends: Option<Instant>,
     serves_probes: bool,
     stopped: bool,
 }
@@ -167,7 +167,7 @@ impl Machine {
             relays: Relays::new(config.relay, boot.clone()),
             next_tick: now + config.tick,
             next_save: now + config.cache.save_interval,
-            patience_ends: now + config.relay.patience,
+            patience_ends: Some(now + config.relay.patience),
             serves_probes: false,
             stopped: false,
             boot,
@@ -212,6 +212,7 @@ impl Machine {
             self.registrations.next(),
             self.discoveries.next(),
             self.relays.next(),
+            self.patience_ends,
         ];
         let next = parts
             .into_iter()
@@ -413,6 +414,10 @@ impl Machine {
             }
             self.advance_connections();
             self.advance_servers();
+            if self.patience_ends.is_some_and(|at| at <= self.now) {
+                self.patience_ends = None;
+                self.reconsider_reachability();
+            }
             if self.next_tick <= self.now {
                 self.tick();
             }

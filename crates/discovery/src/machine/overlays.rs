@@ -1,6 +1,6 @@
 //! The overlays followed, and who is known to be a member. Its one writer is this file.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, hash_map::Entry};
 
 use calimero_network_primitives::PeerId;
 use rand::{rngs::StdRng, seq::IteratorRandom};
@@ -29,6 +29,9 @@ pub(super) struct Overlays {
     max_known: usize,
     target: usize,
     overlays: BTreeMap<Namespace, Overlay>,
+    /// The overlays each peer is a member of, so that what happens to a peer costs as much as it
+    /// has overlays, not as there are.
+    of_peer: HashMap<PeerId, Vec<Namespace>>,
 }
 
 impl Overlays {
@@ -38,6 +41,7 @@ impl Overlays {
             max_known: max_known as usize,
             target: target as usize,
             overlays: BTreeMap::new(),
+            of_peer: HashMap::new(),
         }
     }
 
@@ -52,7 +56,13 @@ impl Overlays {
 
     /// Returns whether `namespace` was followed.
     pub(super) fn unfollow(&mut self, namespace: &Namespace) -> bool {
-        self.overlays.remove(namespace).is_some()
+        let Some(overlay) = self.overlays.remove(namespace) else {
+            return false;
+        };
+        for peer in overlay.connected.iter().chain(&overlay.known) {
+            forget(&mut self.of_peer, peer, namespace);
+        }
+        true
     }
 
     pub(super) fn is_followed(&self, namespace: &Namespace) -> bool {
@@ -71,33 +81,43 @@ impl Overlays {
         let Some(overlay) = self.overlays.get_mut(namespace) else {
             return;
         };
+        let known = overlay.known.contains(&peer);
+        if overlay.connected.contains(&peer) || (known && !connected) {
+            return;
+        }
         if connected {
             overlay.known.remove(&peer);
             overlay.connected.insert(peer);
-            return;
+        } else {
+            if overlay.known.len() >= self.max_known
+                && let Some(victim) = overlay.known.iter().choose(rng).copied()
+            {
+                overlay.known.remove(&victim);
+                forget(&mut self.of_peer, &victim, namespace);
+            }
+            overlay.known.insert(peer);
         }
-        if overlay.known.contains(&peer) {
-            return;
+        if !known {
+            let of_peer = self.of_peer.entry(peer).or_default();
+            of_peer.push(namespace.clone());
         }
-        if overlay.known.len() >= self.max_known {
-            let victim = overlay.known.iter().choose(rng).copied();
-            victim.map(|victim| overlay.known.remove(&victim));
-        }
-        overlay.known.insert(peer);
     }
 
-    /// `peer` has left `namespace`.
+    /// `peer` has left `namespace`. Returns whether it was the last one connected.
     pub(super) fn remove_member(&mut self, namespace: &Namespace, peer: &PeerId) -> bool {
         let Some(overlay) = self.overlays.get_mut(namespace) else {
             return false;
         };
+        forget(&mut self.of_peer, peer, namespace);
         overlay.known.remove(peer);
         overlay.connected.remove(peer) && overlay.connected.is_empty()
     }
 
     pub(super) fn connected(&mut self, peer: PeerId) {
-        for overlay in self.overlays.values_mut() {
-            if overlay.known.remove(&peer) {
+        for namespace in self.of_peer.get(&peer).into_iter().flatten() {
+            if let Some(overlay) = self.overlays.get_mut(namespace)
+                && overlay.known.remove(&peer)
+            {
                 overlay.connected.insert(peer);
             }
         }
@@ -106,16 +126,22 @@ impl Overlays {
     /// Returns the overlays that have lost their last connected member.
     pub(super) fn disconnected(&mut self, peer: PeerId) -> Vec<Namespace> {
         let mut alone = Vec::new();
-        for (namespace, overlay) in &mut self.overlays {
-            if overlay.connected.remove(&peer) {
-                overlay.known.insert(peer);
-                if overlay.known.len() > self.max_known {
-                    let other = overlay.known.iter().find(|known| **known != peer).copied();
-                    other.map(|other| overlay.known.remove(&other));
-                }
-                if overlay.connected.is_empty() {
-                    alone.push(namespace.clone());
-                }
+        for namespace in self.of_peer.get(&peer).cloned().unwrap_or_default() {
+            let Some(overlay) = self.overlays.get_mut(&namespace) else {
+                continue;
+            };
+            if !overlay.connected.remove(&peer) {
+                continue;
+            }
+            overlay.known.insert(peer);
+            if overlay.known.len() > self.max_known
+                && let Some(other) = overlay.known.iter().find(|o| **o != peer).copied()
+            {
+                overlay.known.remove(&other);
+                forget(&mut self.of_peer, &other, &namespace);
+            }
+            if overlay.connected.is_empty() {
+                alone.push(namespace);
             }
         }
         alone
@@ -124,8 +150,9 @@ impl Overlays {
     /// Forgets `peer` everywhere. Returns the overlays that have lost their last connected member.
     pub(super) fn remove(&mut self, peer: PeerId) -> Vec<Namespace> {
         let alone = self.disconnected(peer);
-        for overlay in self.overlays.values_mut() {
-            overlay.known.remove(&peer);
+        for namespace in self.of_peer.remove(&peer).into_iter().flatten() {
+            let overlay = self.overlays.get_mut(&namespace);
+            overlay.map(|overlay| overlay.known.remove(&peer));
         }
         alone
     }
@@ -139,10 +166,10 @@ impl Overlays {
 
     /// Whether `peer` is a member of an overlay that lacks connected members.
     pub(super) fn lacks(&self, peer: &PeerId) -> bool {
-        self.overlays.values().any(|overlay| {
-            overlay.connected.len() < self.target
-                && (overlay.known.contains(peer) || overlay.connected.contains(peer))
-        })
+        let of_peer = self.of_peer.get(peer).into_iter().flatten();
+        of_peer
+            .into_iter()
+            .any(|namespace| self.deficit(namespace) > 0)
     }
 
     /// How many members `namespace` lacks.
@@ -172,5 +199,15 @@ impl Overlays {
             };
             (namespace, status)
         })
+    }
+}
+
+/// `peer` is a member of `namespace` no more.
+fn forget(of_peer: &mut HashMap<PeerId, Vec<Namespace>>, peer: &PeerId, namespace: &Namespace) {
+    if let Entry::Occupied(mut of_peer) = of_peer.entry(*peer) {
+        of_peer.get_mut().retain(|other| other != namespace);
+        if of_peer.get().is_empty() {
+            of_peer.remove();
+        }
     }
 }

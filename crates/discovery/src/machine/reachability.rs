@@ -89,6 +89,8 @@ pub(super) enum Change {
 pub(super) struct Prober {
     config: ReachabilityConfig,
     configured: bool,
+    /// Whether a stranger has connected directly since the network last changed.
+    visited: bool,
     candidates: BTreeMap<Multiaddr, Candidate>,
     /// When a candidate is probed, or its probe taken as not tried.
     due: Schedule<Multiaddr>,
@@ -100,6 +102,7 @@ impl Prober {
         Self {
             config,
             configured,
+            visited: false,
             candidates: BTreeMap::new(),
             due: Schedule::default(),
             last: None,
@@ -203,8 +206,18 @@ impl Prober {
         change
     }
 
+    /// A stranger has connected directly: whatever stands before us lets anybody in.
+    pub(super) fn visited(&mut self) {
+        self.visited = true;
+    }
+
+    pub(super) fn is_visited(&self) -> bool {
+        self.visited
+    }
+
     /// Probes everything anew, as after a change of the network.
     pub(super) fn hasten(&mut self, now: Instant) {
+        self.visited = false;
         for (address, candidate) in &self.candidates {
             if !candidate.probing {
                 self.due.set(address.clone(), now);

@@ -1,11 +1,18 @@
 //! Peers that were lost, and when they are dialled again. Its one writer is this file.
 
-use std::{collections::HashMap, time::Instant};
+use std::{
+    collections::HashMap,
+    time::{Duration, Instant},
+};
 
 use calimero_network_primitives::{Multiaddr, PeerId, config::RedialConfig};
 use rand::rngs::StdRng;
 
 use super::schedule::{Schedule, jittered};
+
+/// Time a connection lasts to count as one. A peer whose connection ends before, as where it has
+/// no room for us, is dialled on at the pace it was: else it would be dialled as fast as it closes.
+pub(super) const STEADY: Duration = Duration::from_secs(30);
 
 #[derive(Clone, Debug)]
 struct Lost {
@@ -23,6 +30,9 @@ pub(super) struct Redials {
     config: RedialConfig,
     lost: HashMap<PeerId, Lost>,
     due: Schedule<PeerId>,
+    /// Peers that are back, with the dials that took, until it is seen that they stay.
+    back: HashMap<PeerId, usize>,
+    steady: Schedule<PeerId>,
 }
 
 impl Redials {
@@ -31,6 +41,8 @@ impl Redials {
             config,
             lost: HashMap::new(),
             due: Schedule::default(),
+            back: HashMap::new(),
+            steady: Schedule::default(),
         }
     }
 
@@ -47,14 +59,43 @@ impl Redials {
         if self.lost.contains_key(&peer) || (full && !infrastructure) {
             return;
         }
+        self.forget_steady(now);
+        self.steady.cancel(&peer);
         let lost = Lost {
-            attempts: 0,
+            attempts: self.back.remove(&peer).unwrap_or(0),
             addresses,
             infrastructure,
         };
+        let attempts = lost.attempts;
         self.lost.insert(peer, lost);
+        if attempts > 0 {
+            self.plan(peer, now, rng);
+            return;
+        }
         let [first, ..] = self.config.steps;
         self.due.set(peer, now + jittered(rng, first));
+    }
+
+    /// `peer` is connected again. If that does not last, it is dialled on from where this was.
+    pub(super) fn returned(&mut self, peer: &PeerId, now: Instant) {
+        self.due.cancel(peer);
+        self.forget_steady(now);
+        let Some(lost) = self.lost.remove(peer) else {
+            return;
+        };
+        self.back.insert(*peer, lost.attempts.saturating_add(1));
+        self.steady.set(*peer, now + STEADY);
+        if self.back.len() > self.config.max_peers as usize
+            && let Some(oldest) = self.steady.pop_first()
+        {
+            self.back.remove(&oldest);
+        }
+    }
+
+    fn forget_steady(&mut self, now: Instant) {
+        while let Some(stays) = self.steady.pop_due(now) {
+            self.back.remove(&stays);
+        }
     }
 
     /// A lost peer whose next dial is due.
@@ -71,9 +112,19 @@ impl Redials {
             return;
         }
         lost.attempts = lost.attempts.saturating_add(1);
+        self.plan(peer, now, rng);
+    }
+
+    /// Plans the dial after so many attempts, or gives up.
+    fn plan(&mut self, peer: PeerId, now: Instant, rng: &mut StdRng) {
+        let Some(lost) = self.lost.get(&peer) else {
+            return;
+        };
         let steps = &self.config.steps;
         // The steps are times since the loss, the waits are what lies between them.
-        let wait = match (steps.get(lost.attempts), steps.get(lost.attempts - 1)) {
+        let last = lost.attempts.checked_sub(1);
+        let last = last.and_then(|last| steps.get(last));
+        let wait = match (steps.get(lost.attempts), last) {
             (Some(next), Some(last)) => next.saturating_sub(*last),
             _ if lost.infrastructure => self.config.interval,
             _ => {
@@ -84,10 +135,12 @@ impl Redials {
         self.due.set(peer, now + jittered(rng, wait));
     }
 
-    /// `peer` is back, or not wanted any more.
+    /// `peer` is not wanted any more.
     pub(super) fn settle(&mut self, peer: &PeerId) {
         self.lost.remove(peer);
         self.due.cancel(peer);
+        self.back.remove(peer);
+        self.steady.cancel(peer);
     }
 
     /// The network has changed: everybody who is waiting is due, as after a fresh loss.

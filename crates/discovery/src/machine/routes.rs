@@ -8,7 +8,7 @@ use rand::seq::IteratorRandom;
 
 use super::{
     CacheEntry, Cookie, DialReason, Effect, Machine, Namespace, Path, RendezvousFailure, address,
-    without_peer,
+    redial::STEADY, without_peer,
 };
 
 /// Addresses looked at in one list a peer tells: honest lists are shorter, and what comes after
@@ -112,12 +112,19 @@ impl Machine {
         let dialled = dialled
             .map(|address| without_peer(&address))
             .filter(|address| address.len() <= address::MAX_ADDRESS_BYTES);
+        let stranger = dialled.is_none()
+            && path == Path::Direct
+            && !self.connections.is_connected(&peer)
+            && self.book.addresses(&peer).is_empty();
         self.book.connected(peer, dialled.as_ref(), self.now);
         // Whoever dialled, the peer is there: that is the end of every dial of it.
         self.dials.settle(&peer);
-        self.redials.settle(&peer);
+        self.redials.returned(&peer, self.now);
         if !self.connections.opened(peer, path, self.now) {
             return;
+        }
+        if stranger {
+            self.stranger_came_in();
         }
         self.overlays.connected(peer);
         if self.boot.contains_key(&peer) {
@@ -129,9 +136,9 @@ impl Machine {
     }
 
     pub(super) fn closed(&mut self, peer: PeerId, path: Path) {
-        if !self.connections.closed(peer, path) {
+        let Some(since) = self.connections.closed(peer, path) else {
             return;
-        }
+        };
         // Captured first: what follows may forget them.
         let addresses = self.book.addresses(&peer);
         self.book.disconnected(peer, self.now);
@@ -143,9 +150,14 @@ impl Machine {
             self.registrations.server_down(peer);
             self.discoveries.server_down(peer);
         }
+        let (now, rng) = (self.now, &mut self.rng);
         if is_boot || self.overlays.lacks(&peer) {
-            let (now, rng) = (self.now, &mut self.rng);
             self.redials.lost(peer, addresses, is_boot, now, rng);
+        }
+        if now.saturating_duration_since(since) < STEADY {
+            // It came and went, for instance because the peer has no room for us: as good as a
+            // dial that failed.
+            self.dials.failed(peer, now);
         }
     }
 
@@ -236,17 +248,15 @@ impl Machine {
         if self.is_stranger(&peer) {
             return;
         }
-        let filter = self.filter;
+        let (filter, out) = (self.filter, &mut self.out);
         let kept = addresses
             .iter()
             .take(MAX_ADDRESSES_LOOKED_AT)
             .filter_map(|address| filter.accept(&peer, address))
-            .take(self.config.book.max_addresses_per_peer as usize)
-            .collect();
-        for address in self.book.learn(peer, kept, age, self.now) {
-            self.out
-                .push_back(Effect::AddRoutingAddress { peer, address });
-        }
+            .take(self.config.book.max_addresses_per_peer as usize);
+        self.book.learn(peer, kept, age, self.now, |address| {
+            out.push_back(Effect::AddRoutingAddress { peer, address });
+        });
     }
 
     pub(super) fn met_locally(&mut self, peer: PeerId, addresses: &[Multiaddr]) {

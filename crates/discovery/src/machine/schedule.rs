@@ -1,46 +1,59 @@
 //! Times at which something is due, and how waits are spread.
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeMap, HashMap},
     hash::Hash,
     time::{Duration, Instant},
 };
 
 use rand::{Rng, rngs::StdRng};
 
-/// One time per key, the earliest first.
+/// When something is due; the number tells what is due at one instant apart, and is cheaper to
+/// compare than a key.
+type Place = (Instant, u64);
+
+/// One time per key, the earliest first; of one time, the one set first.
 #[derive(Clone, Debug)]
 pub(super) struct Schedule<K> {
-    due: HashMap<K, Instant>,
-    order: BTreeSet<(Instant, K)>,
+    places: HashMap<K, Place>,
+    order: BTreeMap<Place, K>,
+    last: u64,
 }
 
 impl<K> Default for Schedule<K> {
     fn default() -> Self {
         Self {
-            due: HashMap::new(),
-            order: BTreeSet::new(),
+            places: HashMap::new(),
+            order: BTreeMap::new(),
+            last: 0,
         }
     }
 }
 
-impl<K: Clone + Hash + Ord> Schedule<K> {
+impl<K: Clone + Eq + Hash> Schedule<K> {
     /// Makes `key` due at `at`, whatever it was due at before.
     pub(super) fn set(&mut self, key: K, at: Instant) {
-        self.cancel(&key);
-        self.order.insert((at, key.clone()));
-        self.due.insert(key, at);
+        self.last += 1;
+        let place = (at, self.last);
+        if let Some(before) = self.places.insert(key.clone(), place) {
+            self.order.remove(&before);
+        }
+        self.order.insert(place, key);
     }
 
     pub(super) fn cancel(&mut self, key: &K) -> Option<Instant> {
-        let (key, at) = self.due.remove_entry(key)?;
-        self.order.remove(&(at, key));
-        Some(at)
+        if self.places.is_empty() {
+            return None;
+        }
+        let place = self.places.remove(key)?;
+        self.order.remove(&place);
+        Some(place.0)
     }
 
     /// The earliest time at which anything is due.
     pub(super) fn next(&self) -> Option<Instant> {
-        self.order.first().map(|(at, _)| *at)
+        let ((at, _), _) = self.order.first_key_value()?;
+        Some(*at)
     }
 
     /// The key due longest, once, if it is due.
@@ -48,24 +61,22 @@ impl<K: Clone + Hash + Ord> Schedule<K> {
         if self.next()? > now {
             return None;
         }
-        let (_, key) = self.order.pop_first()?;
-        self.due.remove(&key);
-        Some(key)
+        self.pop_first()
     }
 
     /// The key that is due first, whenever that is.
     pub(super) fn pop_first(&mut self) -> Option<K> {
         let (_, key) = self.order.pop_first()?;
-        self.due.remove(&key);
+        self.places.remove(&key);
         Some(key)
     }
 
     pub(super) fn contains(&self, key: &K) -> bool {
-        self.due.contains_key(key)
+        self.places.contains_key(key)
     }
 
     pub(super) fn len(&self) -> usize {
-        self.due.len()
+        self.places.len()
     }
 }
 

@@ -3,8 +3,8 @@
 use calimero_network_primitives::{Multiaddr, PeerId};
 
 use super::{
-    AddressSource, Effect, Machine, ProbeOutcome, Reachability, RelayListener, is_circuit,
-    reachability, relays, without_peer,
+    AddressSource, Effect, Machine, ProbeOutcome, Reachability, ReachableBecause, RelayListener,
+    is_circuit, reachability, relays, without_peer,
 };
 
 impl Machine {
@@ -53,20 +53,34 @@ impl Machine {
         self.reconsider_reachability();
     }
 
-    /// Takes relays where nobody reaches us otherwise, and serves probes where somebody does.
+    /// Takes relays where strangers may not reach us otherwise, and serves probes where they do.
+    ///
+    /// A prober is no stranger: we have asked it, and a NAT that filters by address lets in whom
+    /// we have sent something. Slots are kept until somebody has come in unasked.
     pub(super) fn reconsider_reachability(&mut self) {
-        let (reachable, unreachable) = match self.prober.reachability() {
-            Reachability::Reachable { .. } => (true, false),
+        let (reachable, wants_relay) = match self.prober.reachability() {
+            Reachability::Reachable {
+                why: ReachableBecause::Configured,
+            } => (true, false),
+            Reachability::Reachable {
+                why: ReachableBecause::Probed { .. },
+            } => (true, !self.prober.is_visited()),
             Reachability::Unreachable => (false, true),
-            Reachability::Unknown => (false, self.now >= self.patience_ends),
+            Reachability::Unknown => (false, self.patience_ends.is_none()),
         };
         let (now, rng) = (self.now, &mut self.rng);
-        let changes = self.relays.set_wanted(unreachable, now, rng, &mut self.out);
+        let changes = self.relays.set_wanted(wants_relay, now, rng, &mut self.out);
         self.relays_changed(changes);
         if reachable != self.serves_probes {
             self.serves_probes = reachable;
             self.out.push_back(Effect::ServeProbes(reachable));
         }
+    }
+
+    /// Somebody whom we never asked for anything has connected directly.
+    pub(super) fn stranger_came_in(&mut self) {
+        self.prober.visited();
+        self.reconsider_reachability();
     }
 
     pub(super) fn reservation_accepted(&mut self, listener: RelayListener) {

@@ -352,14 +352,15 @@ impl Waiting {
             NetworkEvent::OtherInvitesRefused { count } => (Key::OtherInvites, *count),
             _ => return,
         };
-        match self.queue.control_mut(&key) {
-            Some(
-                NetworkEvent::StreamsRefused { count: sum, .. }
-                | NetworkEvent::InvitesRefused { count: sum, .. }
-                | NetworkEvent::OtherStreamsRefused { count: sum }
-                | NetworkEvent::OtherInvitesRefused { count: sum },
-            ) => return *sum += count,
-            _ => {}
+        if let Some(
+            NetworkEvent::StreamsRefused { count: sum, .. }
+            | NetworkEvent::InvitesRefused { count: sum, .. }
+            | NetworkEvent::OtherStreamsRefused { count: sum }
+            | NetworkEvent::OtherInvitesRefused { count: sum },
+        ) = self.queue.control_mut(&key)
+        {
+            *sum += count;
+            return;
         }
         match key {
             Key::StreamsOf(..) if self.reports >= MAX_REPORTS => {

@@ -2,7 +2,10 @@
 
 use std::fmt;
 
-use calimero_network::{CloseReason, Direction, NetworkEvent};
+use calimero_network::{
+    CloseReason, Direction, NetworkEvent,
+    discovery::machine::{Phase, Reachability, ReachableBecause},
+};
 use serde::Serialize;
 
 use crate::text::Stack;
@@ -32,6 +35,31 @@ pub(super) enum Line {
         peer: String,
         reason: String,
         remaining: u32,
+    },
+    PathChanged {
+        peer: String,
+        address: String,
+        #[serde(flatten)]
+        stack: Stack,
+    },
+    HolePunched {
+        peer: String,
+        direct: bool,
+    },
+    Phase {
+        phase: String,
+    },
+    Reachability {
+        reachable: Option<bool>,
+        reason: String,
+    },
+    External {
+        address: String,
+        confirmed: bool,
+    },
+    Relay {
+        peer: String,
+        reserved: bool,
     },
     Identified {
         peer: String,
@@ -89,6 +117,35 @@ impl Line {
                 reason: reason_text(&reason),
                 remaining,
             },
+            NetworkEvent::PathChanged(connection) => Self::PathChanged {
+                peer: connection.peer.to_base58(),
+                address: connection.address.to_string(),
+                stack: Stack::of(&connection),
+            },
+            NetworkEvent::HolePunched { peer, direct } => Self::HolePunched {
+                peer: peer.to_base58(),
+                direct,
+            },
+            NetworkEvent::PhaseChanged { phase } => Self::Phase {
+                phase: phase_text(phase).to_owned(),
+            },
+            NetworkEvent::ReachabilityChanged { reachability } => Self::reachability(&reachability),
+            NetworkEvent::ExternalAddressConfirmed { address } => Self::External {
+                address: address.to_string(),
+                confirmed: true,
+            },
+            NetworkEvent::ExternalAddressExpired { address } => Self::External {
+                address: address.to_string(),
+                confirmed: false,
+            },
+            NetworkEvent::RelayReserved { relay } => Self::Relay {
+                peer: relay.to_base58(),
+                reserved: true,
+            },
+            NetworkEvent::RelayLost { relay } => Self::Relay {
+                peer: relay.to_base58(),
+                reserved: false,
+            },
             NetworkEvent::Identified { peer, info } => Self::Identified {
                 peer: peer.to_base58(),
                 agent_version: info.agent_version.clone(),
@@ -114,6 +171,36 @@ impl Line {
             NetworkEvent::Lagged { missed } => Self::Lagged { missed },
             _ => return None,
         })
+    }
+}
+
+impl Line {
+    fn reachability(reachability: &Reachability) -> Self {
+        let (reachable, reason) = match reachability {
+            Reachability::Unknown => (None, "not known yet".to_owned()),
+            Reachability::Reachable { why } => {
+                let reason = match why {
+                    ReachableBecause::Configured => "a public address is configured".to_owned(),
+                    ReachableBecause::Probed { address, server } => {
+                        format!("{server} reached {address}")
+                    }
+                };
+                (Some(true), reason)
+            }
+            Reachability::Unreachable => (Some(false), "no address of ours was reached".to_owned()),
+        };
+        Self::Reachability { reachable, reason }
+    }
+}
+
+fn phase_text(phase: Phase) -> &'static str {
+    match phase {
+        Phase::Boot => "boot",
+        Phase::Register => "register",
+        Phase::Discover => "discover",
+        Phase::Connect => "connect",
+        Phase::Joined => "joined",
+        Phase::Stopped => "stopped",
     }
 }
 
@@ -150,6 +237,36 @@ impl fmt::Display for Line {
                 reason,
                 remaining,
             } => write!(f, "disconnected  {peer} ({reason}; {remaining} left)"),
+            Self::PathChanged {
+                peer,
+                address,
+                stack,
+            } => write!(f, "path changed  {peer} ({address}; {stack})"),
+            Self::HolePunched { peer, direct } => {
+                let end = if *direct { "direct" } else { "still relayed" };
+                write!(f, "hole punched  {peer} ({end})")
+            }
+            Self::Phase { phase } => write!(f, "phase         {phase}"),
+            Self::Reachability { reachable, reason } => {
+                let word = match reachable {
+                    Some(true) => "reachable    ",
+                    Some(false) => "unreachable  ",
+                    None => "reachability ",
+                };
+                write!(f, "{word} {reason}")
+            }
+            Self::External { address, confirmed } => {
+                let end = if *confirmed {
+                    "others are told"
+                } else {
+                    "no more"
+                };
+                write!(f, "external      {address} ({end})")
+            }
+            Self::Relay { peer, reserved } => {
+                let end = if *reserved { "slot held" } else { "slot lost" };
+                write!(f, "relay         {peer} ({end})")
+            }
             Self::Identified {
                 peer,
                 agent_version,

@@ -10,7 +10,10 @@ use calimero_network::{
 use tokio::{sync::Notify, task::JoinSet};
 
 use self::lines::Line;
-use crate::{cli::RunArgs, error::CommandError, identity, output::Output, perf, signals::Signals};
+use crate::{
+    cli::RunArgs, data::DataFolder, error::CommandError, identity, output::Output, perf,
+    signals::Signals,
+};
 
 /// Pauses before a lost address is dialled again; the last one repeats.
 const REDIAL_PAUSES: [Duration; 5] = [
@@ -23,17 +26,26 @@ const REDIAL_PAUSES: [Duration; 5] = [
 
 pub(crate) async fn execute(args: RunArgs) -> Result<(), CommandError> {
     let output = Output::new(args.json);
-    let identity = match &args.identity {
-        Some(path) => identity::load_or_create(path)?,
+    let data = args.data.as_deref().map(DataFolder::open).transpose()?;
+    let own = data.as_ref().map(DataFolder::identity);
+    let identity = match args.identity.or(own) {
+        Some(path) => identity::load_or_create(&path)?,
         None => Keypair::generate_ed25519(),
     };
     let mut config = read_config(args.config.as_deref())?;
     if !args.listen.is_empty() {
         config.listen = args.listen;
     }
+    config.discovery.boot.extend(args.boot);
+    config.discovery.external.extend(args.external);
+    config.discovery.local_network |= args.local;
     // Asked for before anything runs, so that no signal falls between.
     let mut signals = Signals::listen().map_err(CommandError::Runtime)?;
-    let (client, mut events) = NetworkManager::start(identity, config).await?;
+    let mut manager = NetworkManager::builder(identity, config);
+    if let Some(data) = &data {
+        manager = manager.peer_cache(data.peers());
+    }
+    let (client, mut events) = manager.start().await?;
     output.print(&Line::Started {
         peer: client.peer_id().to_base58(),
     });

@@ -389,6 +389,7 @@ fn dials_in_flight_are_bounded_and_the_most_urgent_come_first() {
     assert_eq!(driver.machine.dials.queued(), 256);
     // A lost boot node overtakes all that wait.
     driver.connect(BOOT);
+    driver.wait_s(31);
     driver.disconnect(BOOT);
     let effects = driver.fail_dial(10);
     assert!(dialled(&effects).len() <= 1);

@@ -1,5 +1,6 @@
 //! The machine under a driver that carries nothing out: a test tells it what happened.
 
+mod check;
 mod keeping;
 mod meeting;
 mod properties;
@@ -10,32 +11,9 @@ use calimero_network_primitives::{
     Multiaddr, PeerId, config::DiscoveryConfig, multiaddr::Protocol,
 };
 
+use self::check::script::{BOOT, LOCAL, SECOND_BOOT, address, cookie, namespace, peer};
 use super::*;
-
-/// The peer with this number.
-fn peer(number: u32) -> PeerId {
-    let [a, b, c, d] = number.to_be_bytes();
-    // An identity multihash of four bytes.
-    PeerId::from_bytes(&[0, 4, a, b, c, d]).unwrap()
-}
-
-/// A public address with this number.
-fn address(number: u32) -> Multiaddr {
-    let [_, a, b, c] = number.to_be_bytes();
-    format!("/ip4/45.{a}.{b}.{c}/tcp/2428").parse().unwrap()
-}
-
-fn namespace(number: u32) -> Namespace {
-    Namespace::new(&format!("/calimero/ctx/{number}")).unwrap()
-}
-
-fn cookie(number: u8) -> Cookie {
-    Cookie::new(&[number; 16]).unwrap()
-}
-
-const LOCAL: u32 = 0;
-const BOOT: u32 = 1;
-const SECOND_BOOT: u32 = 2;
+use crate::machine;
 
 /// Two boot nodes, no overlay of all nodes.
 fn config() -> DiscoveryConfig {

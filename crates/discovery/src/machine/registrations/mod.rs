@@ -1,14 +1,17 @@
 //! Our registrations at rendezvous servers. Its one writer is this file, and the table here is
 //! the truth: what a client library remembers is not asked.
 
+mod table;
+
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::VecDeque,
     time::{Duration, Instant},
 };
 
 use calimero_network_primitives::{PeerId, config::RendezvousConfig};
 use rand::rngs::StdRng;
 
+use self::table::Table;
 use super::{
     effect::Effect,
     input::RendezvousFailure,
@@ -40,55 +43,27 @@ pub enum Registration {
     },
 }
 
-#[derive(Clone, Debug)]
-struct Slot {
-    state: Registration,
-    /// When it came into this line: the order in which places are given and given up.
-    since: u64,
-    attempts: u32,
-    /// Our addresses have changed since the request under way.
-    stale: bool,
-}
-
-impl Slot {
-    /// Whether the server holds it, or may.
-    fn takes_a_place(&self) -> bool {
-        !matches!(self.state, Registration::Pending)
-    }
-}
-
-#[derive(Clone, Debug, Default)]
-struct Server {
-    connected: bool,
-    /// Registrations it is known to hold of us, where that is fewer than configured.
-    capacity: Option<usize>,
-}
-
 type Key = (PeerId, Namespace);
 
 /// One registration per server and namespace followed.
 #[derive(Clone, Debug)]
 pub(super) struct Registrations {
     config: RendezvousConfig,
-    servers: BTreeMap<PeerId, Server>,
-    slots: BTreeMap<Key, Slot>,
+    table: Table,
     /// Deadline, refresh or retry of a registration, by its state.
     due: Schedule<Key>,
     rotations: Schedule<PeerId>,
-    sequence: u64,
     has_address: bool,
 }
 
 impl Registrations {
     pub(super) fn new(config: RendezvousConfig, servers: impl IntoIterator<Item = PeerId>) -> Self {
-        let servers = servers.into_iter().map(|peer| (peer, Server::default()));
+        let places = config.max_registrations_per_server as usize;
         Self {
             config,
-            servers: servers.collect(),
-            slots: BTreeMap::new(),
+            table: Table::new(places, servers),
             due: Schedule::default(),
             rotations: Schedule::default(),
-            sequence: 0,
             has_address: false,
         }
     }
@@ -99,17 +74,8 @@ impl Registrations {
         now: Instant,
         out: &mut VecDeque<Effect>,
     ) {
-        let servers: Vec<_> = self.servers.keys().copied().collect();
-        for server in servers {
-            let slot = Slot {
-                state: Registration::Pending,
-                since: self.next_in_line(),
-                attempts: 0,
-                stale: false,
-            };
-            self.slots
-                .entry((server, namespace.clone()))
-                .or_insert(slot);
+        for server in self.table.servers() {
+            self.table.add(server, namespace);
             self.fill(server, now, out);
         }
     }
@@ -120,11 +86,10 @@ impl Registrations {
         now: Instant,
         out: &mut VecDeque<Effect>,
     ) {
-        let servers: Vec<_> = self.servers.keys().copied().collect();
-        for server in servers {
+        for server in self.table.servers() {
             let key = (server, namespace.clone());
             self.due.cancel(&key);
-            let Some(slot) = self.slots.remove(&key) else {
+            let Some(slot) = self.table.remove(&key) else {
                 continue;
             };
             if slot.takes_a_place() {
@@ -135,7 +100,7 @@ impl Registrations {
     }
 
     /// A server is connected. It may have forgotten us meanwhile, so everything is registered
-    /// anew.
+    /// anew, in the order in which it was.
     pub(super) fn server_up(
         &mut self,
         server: PeerId,
@@ -143,12 +108,15 @@ impl Registrations {
         rng: &mut StdRng,
         out: &mut VecDeque<Effect>,
     ) {
-        let Some(state) = self.servers.get_mut(&server) else {
+        if !self.table.set_connected(server, true) {
             return;
-        };
-        state.connected = true;
-        state.capacity = None;
-        self.shelve(server);
+        }
+        for (namespace, slot) in self.table.slots_of(server) {
+            slot.state = Registration::Pending;
+            slot.attempts = 0;
+            slot.stale = false;
+            self.due.cancel(&(server, namespace.clone()));
+        }
         let wait = jittered(rng, self.config.rotation);
         self.rotations.set(server, now + wait);
         self.fill(server, now, out);
@@ -157,10 +125,16 @@ impl Registrations {
     /// A server is not connected any more. What it holds it may hold on to; what was asked of it
     /// is asked again.
     pub(super) fn server_down(&mut self, server: PeerId) {
-        if let Some(state) = self.servers.get_mut(&server) {
-            state.connected = false;
-            self.rotations.cancel(&server);
-            self.shelve_unless_registered(server);
+        if !self.table.set_connected(server, false) {
+            return;
+        }
+        self.rotations.cancel(&server);
+        for (namespace, slot) in self.table.slots_of(server) {
+            if !matches!(slot.state, Registration::Registered { .. }) {
+                slot.state = Registration::Pending;
+                slot.stale = false;
+                self.due.cancel(&(server, namespace.clone()));
+            }
         }
     }
 
@@ -172,19 +146,19 @@ impl Registrations {
         out: &mut VecDeque<Effect>,
     ) {
         self.has_address = has_address;
-        let servers: Vec<_> = self.servers.keys().copied().collect();
-        for server in servers {
-            for key in self.keys_of(server) {
-                let Some(slot) = self.slots.get_mut(&key) else {
-                    continue;
-                };
+        for server in self.table.servers() {
+            let mut held = Vec::new();
+            for (namespace, slot) in self.table.slots_of(server) {
                 match slot.state {
                     // One at a time: the answer to come decides what is next.
                     Registration::Requested => slot.stale = true,
-                    // Refreshed, or shelved where there is nothing to register any more.
-                    Registration::Registered { .. } => self.request(&key, now, out),
+                    Registration::Registered { .. } => held.push((server, namespace.clone())),
                     Registration::Pending | Registration::Retrying { .. } => {}
                 }
+            }
+            for key in held {
+                // Refreshed, or shelved where there is nothing to register any more.
+                self.request(&key, now, out);
             }
             self.fill(server, now, out);
         }
@@ -199,10 +173,10 @@ impl Registrations {
         rng: &mut StdRng,
         out: &mut VecDeque<Effect>,
     ) {
-        if !self.servers.contains_key(&key.0) {
+        if !self.table.is_server(&key.0) {
             return;
         }
-        let Some(slot) = self.slots.get_mut(&key) else {
+        let Some(slot) = self.table.slot(&key) else {
             // It crossed our unregistering.
             self.unregister(key, out);
             return;
@@ -219,8 +193,9 @@ impl Registrations {
         );
         let expires = now + ttl;
         slot.state = Registration::Registered { expires };
+        let stale = std::mem::take(&mut slot.stale);
         self.due.set(key.clone(), now + jittered(rng, ttl / 2));
-        if std::mem::take(&mut slot.stale) {
+        if stale {
             self.request(&key, now, out);
         }
     }
@@ -234,36 +209,34 @@ impl Registrations {
         rng: &mut StdRng,
         out: &mut VecDeque<Effect>,
     ) {
-        let Some(slot) = self.slots.get_mut(&key) else {
+        let Some(slot) = self.table.slot(&key) else {
             return;
         };
         if slot.state != Registration::Requested {
             return;
         }
         slot.attempts = slot.attempts.saturating_add(1);
+        let (min, max) = (self.config.min_backoff, self.config.max_backoff);
+        let at = now + backoff(rng, min, max, slot.attempts);
+        slot.stale = false;
         let full = why == RendezvousFailure::Unavailable
             && slot.attempts >= REFUSALS_OF_A_FULL_SERVER
-            && self.lower_capacity(&key);
+            && self.table.lower_capacity(key.0);
         if full {
             // Taken back, so that the refreshes of the others find the place that is free.
-            self.shelve_one(&key);
+            self.due.cancel(&key);
+            self.table.shelve(&key);
             self.unregister(key, out);
-            return;
+        } else if let Some(slot) = self.table.slot(&key) {
+            slot.state = Registration::Retrying { at };
+            self.due.set(key, at);
         }
-        let (min, max) = (self.config.min_backoff, self.config.max_backoff);
-        let Some(slot) = self.slots.get_mut(&key) else {
-            return;
-        };
-        let at = now + backoff(rng, min, max, slot.attempts);
-        slot.state = Registration::Retrying { at };
-        slot.stale = false;
-        self.due.set(key, at);
     }
 
     /// Does what is due: refreshes, retries, gives up on answers, and takes turns.
     pub(super) fn advance(&mut self, now: Instant, rng: &mut StdRng, out: &mut VecDeque<Effect>) {
         while let Some(key) = self.due.pop_due(now) {
-            let Some(slot) = self.slots.get(&key) else {
+            let Some(slot) = self.table.slot(&key) else {
                 continue;
             };
             match slot.state {
@@ -285,13 +258,10 @@ impl Registrations {
 
     /// Takes every registration back that a server holds or may hold.
     pub(super) fn stop(&mut self, out: &mut VecDeque<Effect>) {
-        let slots = std::mem::take(&mut self.slots);
-        for (key, slot) in slots {
-            self.due.cancel(&key);
-            if slot.takes_a_place() {
-                self.unregister(key, out);
-            }
+        for key in self.table.take() {
+            self.unregister(key, out);
         }
+        self.due = Schedule::default();
         self.rotations = Schedule::default();
     }
 
@@ -303,17 +273,12 @@ impl Registrations {
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = (&PeerId, &Namespace, Registration)> {
-        self.slots
-            .iter()
-            .map(|((server, namespace), slot)| (server, namespace, slot.state))
+        self.table.iter()
     }
 
     /// Whether nothing is to be done for `namespace` that could be done now.
     pub(super) fn is_settled(&self, namespace: &Namespace) -> bool {
-        self.slots
-            .iter()
-            .filter(|((server, of), _)| of == namespace && self.is_connected(server))
-            .any(|(_, slot)| matches!(slot.state, Registration::Registered { .. }))
+        self.table.is_held(namespace)
     }
 
     /// Whether there is a time at which something is done about `key`.
@@ -322,74 +287,30 @@ impl Registrations {
         self.due.contains(key)
     }
 
-    fn is_connected(&self, server: &PeerId) -> bool {
-        self.servers.get(server).is_some_and(|s| s.connected)
-    }
-
-    fn next_in_line(&mut self) -> u64 {
-        self.sequence += 1;
-        self.sequence
-    }
-
-    fn keys_of(&self, server: PeerId) -> Vec<Key> {
-        let of_server = self.slots.keys().filter(|(at, _)| *at == server);
-        of_server.cloned().collect()
-    }
-
-    fn capacity(&self, server: &PeerId) -> usize {
-        let configured = self.config.max_registrations_per_server as usize;
-        let known = self.servers.get(server).and_then(|s| s.capacity);
-        known.unwrap_or(configured).min(configured)
-    }
-
-    fn places_taken(&self, server: PeerId) -> usize {
-        let of_server = self.slots.iter().filter(|((at, _), _)| *at == server);
-        of_server.filter(|(_, slot)| slot.takes_a_place()).count()
-    }
-
-    /// The server refuses although we hold fewer than we may: it holds as many of us as it will.
-    /// One place is left free, since a refresh needs it. Returns whether that says anything.
-    fn lower_capacity(&mut self, key: &Key) -> bool {
-        let held = self.places_taken(key.0).saturating_sub(1);
-        if held == 0 {
-            return false;
-        }
-        if let Some(server) = self.servers.get_mut(&key.0) {
-            server.capacity = Some(held);
-        }
-        true
-    }
-
     /// Asks for pending registrations while the server has places, the longest waiting first.
     fn fill(&mut self, server: PeerId, now: Instant, out: &mut VecDeque<Effect>) {
-        if !self.has_address || !self.is_connected(&server) {
+        if !self.has_address || !self.table.is_connected(&server) {
             return;
         }
-        let free = self
-            .capacity(&server)
-            .saturating_sub(self.places_taken(server));
-        let mut line: Vec<(u64, Key)> = self
-            .slots
-            .iter()
-            .filter(|((at, _), slot)| *at == server && !slot.takes_a_place())
-            .map(|(key, slot)| (slot.since, key.clone()))
-            .collect();
-        line.sort_unstable();
-        for (_, key) in line.into_iter().take(free) {
-            self.request(&key, now, out);
+        for namespace in self.table.next_places(server) {
+            self.request(&(server, namespace), now, out);
         }
     }
 
     /// Asks for `key`, or shelves it where that is not possible now.
     fn request(&mut self, key: &Key, now: Instant, out: &mut VecDeque<Effect>) {
-        let possible = self.has_address && self.is_connected(&key.0);
-        let Some(slot) = self.slots.get_mut(key) else {
+        let possible = self.has_address && self.table.is_connected(&key.0);
+        let Some(slot) = self.table.slot(key) else {
             return;
         };
         slot.stale = false;
         if !possible {
-            slot.state = Registration::Pending;
+            let before = std::mem::replace(&mut slot.state, Registration::Pending);
             self.due.cancel(key);
+            if matches!(before, Registration::Registered { .. }) {
+                // Nobody is to be sent where we are no more.
+                self.unregister(key.clone(), out);
+            }
             return;
         }
         slot.state = Registration::Requested;
@@ -402,78 +323,20 @@ impl Registrations {
     }
 
     fn unregister(&self, (server, namespace): Key, out: &mut VecDeque<Effect>) {
-        if self.is_connected(&server) {
+        if self.table.is_connected(&server) {
             out.push_back(Effect::Unregister { server, namespace });
-        }
-    }
-
-    fn shelve_one(&mut self, key: &Key) {
-        self.due.cancel(key);
-        let since = self.next_in_line();
-        if let Some(slot) = self.slots.get_mut(key) {
-            *slot = Slot {
-                state: Registration::Pending,
-                since,
-                attempts: 0,
-                stale: false,
-            };
-        }
-    }
-
-    /// Everything of a server waits again, in its old order.
-    fn shelve(&mut self, server: PeerId) {
-        for key in self.keys_of(server) {
-            self.due.cancel(&key);
-            if let Some(slot) = self.slots.get_mut(&key) {
-                slot.state = Registration::Pending;
-                slot.attempts = 0;
-                slot.stale = false;
-            }
-        }
-    }
-
-    fn shelve_unless_registered(&mut self, server: PeerId) {
-        for key in self.keys_of(server) {
-            let Some(slot) = self.slots.get_mut(&key) else {
-                continue;
-            };
-            if !matches!(slot.state, Registration::Registered { .. }) {
-                slot.state = Registration::Pending;
-                slot.stale = false;
-                self.due.cancel(&key);
-            }
         }
     }
 
     /// Those registered longest give their places to those that wait.
     fn rotate(&mut self, server: PeerId, now: Instant, out: &mut VecDeque<Effect>) {
-        let of_server = |(key, slot): (&Key, &Slot)| (slot.since, slot.state, key.clone());
-        let (mut held, mut waiting) = (Vec::new(), 0_usize);
-        for (since, state, key) in self
-            .slots
-            .iter()
-            .filter(|((at, _), _)| *at == server)
-            .map(of_server)
-        {
-            match state {
-                Registration::Registered { .. } => held.push((since, key)),
-                Registration::Pending => waiting += 1,
-                Registration::Requested | Registration::Retrying { .. } => {}
-            }
-        }
-        let free = self
-            .capacity(&server)
-            .saturating_sub(self.places_taken(server));
-        held.sort_unstable();
-        for (_, key) in held.into_iter().take(waiting.saturating_sub(free)) {
-            self.shelve_one(&key);
+        for namespace in self.table.next_to_rotate(server) {
+            let key = (server, namespace);
+            self.due.cancel(&key);
+            self.table.shelve(&key);
             self.unregister(key, out);
         }
-        // A server that was full may have been given more room; one more asks.
-        let state = self.servers.get_mut(&server);
-        if let Some(capacity) = state.and_then(|server| server.capacity.as_mut()) {
-            *capacity += 1;
-        }
+        self.table.raise_capacity(server);
         self.fill(server, now, out);
     }
 }

@@ -1,0 +1,266 @@
+//! The relay's limits, against stock relay clients.
+
+use std::time::Duration;
+
+use calimero_network_discovery::server::{Behaviour, Event};
+use calimero_network_primitives::{
+    Keypair, Multiaddr, PeerId,
+    config::{RateConfig, RelayServerConfig, ServerConfig, TransportConfig},
+    multiaddr::Protocol,
+};
+use calimero_network_transport::build;
+use futures::{AsyncReadExt, AsyncWriteExt, StreamExt};
+use libp2p_relay as relay;
+use libp2p_stream as stream;
+use libp2p_swarm::{NetworkBehaviour, StreamProtocol, Swarm, SwarmEvent};
+use tokio::sync::mpsc;
+
+use crate::common::{DEADLINE, TCP, dial, listen, swarm, within};
+
+const ECHO: StreamProtocol = StreamProtocol::new("/test/echo");
+
+struct Relay {
+    address: Multiaddr,
+    events: mpsc::Receiver<relay::Event>,
+}
+
+impl Relay {
+    async fn start(change: impl FnOnce(&mut RelayServerConfig)) -> Self {
+        let mut config = ServerConfig::default();
+        config.relay.enabled = true;
+        change(&mut config.relay);
+        let keypair = Keypair::generate_ed25519();
+        let local = keypair.public().to_peer_id();
+        let mut swarm = swarm(&keypair, Behaviour::new(local, &config, 1).unwrap());
+        assert!(swarm.behaviour().held().is_none(), "no rendezvous server");
+        let address = listen(&mut swarm, TCP).await;
+        // What a reservation is answered with.
+        swarm.add_external_address(address.clone());
+        let (sender, events) = mpsc::channel(1024);
+        tokio::spawn(async move {
+            loop {
+                if let SwarmEvent::Behaviour(Event::Relay(event)) = swarm.select_next_some().await
+                    && sender.send(event).await.is_err()
+                {
+                    return;
+                }
+            }
+        });
+        let address = address.with(Protocol::P2p(local));
+        Self { address, events }
+    }
+
+    /// The next event that is not about nothing.
+    async fn event(&mut self) -> relay::Event {
+        loop {
+            match within(self.events.recv()).await.unwrap() {
+                relay::Event::StatusChanged { .. } => {}
+                event => return event,
+            }
+        }
+    }
+}
+
+#[derive(NetworkBehaviour)]
+#[behaviour(prelude = "libp2p_swarm::derive_prelude")]
+struct Both {
+    relay: relay::client::Behaviour,
+    streams: stream::Behaviour,
+}
+
+/// A node that listens and dials through relays.
+struct Client {
+    swarm: Swarm<Both>,
+}
+
+impl Client {
+    fn new() -> Self {
+        let keypair = Keypair::generate_ed25519();
+        let transport = build(&keypair, &TransportConfig::default()).unwrap();
+        let behaviour = Both {
+            relay: transport.relay_client.unwrap(),
+            streams: stream::Behaviour::new(),
+        };
+        let config =
+            libp2p_swarm::Config::with_tokio_executor().with_idle_connection_timeout(DEADLINE);
+        let peer = keypair.public().to_peer_id();
+        Self {
+            swarm: Swarm::new(transport.boxed, behaviour, peer, config),
+        }
+    }
+
+    fn peer(&self) -> PeerId {
+        *self.swarm.local_peer_id()
+    }
+
+    /// Asks for a slot. Whether it was granted.
+    async fn reserve(&mut self, relay: &Relay) -> bool {
+        let circuit = relay.address.clone().with(Protocol::P2pCircuit);
+        self.swarm.listen_on(circuit).unwrap();
+        within(async {
+            loop {
+                match self.swarm.select_next_some().await {
+                    SwarmEvent::Behaviour(BothEvent::Relay(
+                        relay::client::Event::ReservationReqAccepted { .. },
+                    )) => return true,
+                    SwarmEvent::ListenerClosed { .. } => return false,
+                    _ => {}
+                }
+            }
+        })
+        .await
+    }
+
+    /// Answers streams with what they carry, and goes on by itself.
+    fn echo(mut self) -> PeerId {
+        let peer = self.peer();
+        let mut control = self.swarm.behaviour().streams.new_control();
+        let mut inbound = control.accept(ECHO).unwrap();
+        tokio::spawn(async move {
+            while let Some((_, stream)) = inbound.next().await {
+                tokio::spawn(async move {
+                    let (read, mut write) = stream.split();
+                    let _ = futures::io::copy(read, &mut write).await;
+                });
+            }
+        });
+        tokio::spawn(async move {
+            loop {
+                self.swarm.next().await;
+            }
+        });
+        peer
+    }
+}
+
+#[tokio::test]
+async fn as_many_slots_as_there_are_and_no_more() {
+    let mut relay = Relay::start(|config| config.max_reservations = 2).await;
+    let mut clients = [Client::new(), Client::new(), Client::new()];
+    for (index, client) in clients.iter_mut().enumerate() {
+        assert_eq!(client.reserve(&relay).await, index < 2);
+        let event = relay.event().await;
+        let granted = matches!(event, relay::Event::ReservationReqAccepted { .. });
+        assert_eq!(granted, index < 2, "{event:?}");
+    }
+    // Whoever goes leaves its slot to others.
+    let [first, _second, mut third] = clients;
+    drop(first);
+    assert!(matches!(
+        relay.event().await,
+        relay::Event::ReservationClosed { .. }
+    ));
+    assert!(third.reserve(&relay).await);
+}
+
+#[tokio::test]
+async fn slots_are_granted_no_faster_than_the_rate_of_an_address() {
+    let relay = Relay::start(|config| {
+        config.reservation_rate_per_ip = RateConfig {
+            burst: 2,
+            interval: Duration::from_secs(3600),
+        };
+    })
+    .await;
+    // Peers of one host, each new to the relay.
+    let mut granted = Vec::new();
+    for _ in 0..4 {
+        granted.push(Client::new().reserve(&relay).await);
+    }
+    assert_eq!(granted, [true, true, false, false]);
+}
+
+#[tokio::test]
+async fn a_circuit_ends_when_it_has_carried_its_bytes() {
+    const LIMIT: u64 = 64 * 1024;
+    let mut relay = Relay::start(|config| config.max_circuit_bytes = LIMIT).await;
+    let mut target = Client::new();
+    assert!(target.reserve(&relay).await);
+    let target = target.echo();
+    assert!(matches!(
+        relay.event().await,
+        relay::Event::ReservationReqAccepted { .. }
+    ));
+
+    let mut source = Client::new();
+    let circuit = relay.address.clone();
+    let circuit = circuit
+        .with(Protocol::P2pCircuit)
+        .with(Protocol::P2p(target));
+    dial(&mut source.swarm, &circuit).await;
+    let mut control = source.swarm.behaviour().streams.new_control();
+    tokio::spawn(async move {
+        loop {
+            source.swarm.next().await;
+        }
+    });
+    let mut stream = within(control.open_stream(target, ECHO)).await.unwrap();
+    let mut chunk = [7; 1024];
+    let carried = within(async {
+        let mut carried = 0u64;
+        loop {
+            let trip = async {
+                stream.write_all(&chunk).await?;
+                stream.flush().await?;
+                stream.read_exact(&mut chunk).await
+            };
+            match trip.await {
+                Ok(()) => carried += 2 * 1024,
+                Err(_) => return carried,
+            }
+        }
+    })
+    .await;
+    assert!(carried > 0 && carried <= LIMIT, "{carried}");
+    let closed = async {
+        loop {
+            if let relay::Event::CircuitClosed { error, .. } = relay.event().await {
+                return error;
+            }
+        }
+    };
+    assert!(within(closed).await.is_some());
+}
+
+#[tokio::test]
+async fn as_many_circuits_as_may_be_and_no_more() {
+    let mut relay = Relay::start(|config| {
+        config.max_circuits = 1;
+        config.max_circuits_per_peer = 1;
+    })
+    .await;
+    let mut target = Client::new();
+    assert!(target.reserve(&relay).await);
+    let target = target.echo();
+    let circuit = relay.address.clone();
+    let circuit = circuit
+        .with(Protocol::P2pCircuit)
+        .with(Protocol::P2p(target));
+    let mut first = Client::new();
+    dial(&mut first.swarm, &circuit).await;
+    let mut second = Client::new();
+    second.swarm.dial(circuit).unwrap();
+    let refused = async {
+        loop {
+            tokio::select! {
+                event = second.swarm.select_next_some() => match event {
+                    SwarmEvent::ConnectionEstablished { peer_id, .. } => {
+                        assert_ne!(peer_id, target);
+                    }
+                    SwarmEvent::OutgoingConnectionError { .. } => return,
+                    _ => {}
+                },
+                _ = first.swarm.next() => {}
+            }
+        }
+    };
+    within(refused).await;
+    let denied = async {
+        loop {
+            if let relay::Event::CircuitReqDenied { .. } = relay.event().await {
+                return;
+            }
+        }
+    };
+    within(denied).await;
+}
