@@ -1,6 +1,7 @@
 // Gossip with strict signing, both ways, from one byte to the largest message.
 
 import { address, ourPeer } from '../lib/children.mjs'
+import { pyPeer } from '../lib/py.mjs'
 import { NOISE, QUIC, TLS } from '../lib/stacks.mjs'
 import { PY } from '../lib/versions.mjs'
 import { equal, until } from '../lib/wait.mjs'
@@ -15,14 +16,15 @@ const WHOLE_RPC = 'py-libp2p reads and writes at most 1 MiB of gossip at once (`
   '([libp2p/specs#118](https://github.com/libp2p/specs/issues/118)). A payload of 1 MiB, which ours and js-libp2p take, does not fit.'
 
 async function both (t, stack) {
-  const py = await t.py(stack)
+  // Not the shared node: py-libp2p keeps peers of earlier cases in its mesh and waits for them.
+  const py = await t.own(pyPeer(stack))
   const peer = await t.own(ourPeer())
   for (const node of [py, peer]) await node.ask('subscribe', { topic: TOPIC })
   await peer.ask('dial', { address: address(py, stack.transport) })
-  const knows = async (node, other) =>
-    (await node.ask('subscribers', { topic: TOPIC })).includes(other.peer)
-  await until('py to know of ours', () => knows(py, peer))
-  await until('ours to know of py', () => knows(peer, py))
+  const among = async (command, node, other) => (await node.ask(command, { topic: TOPIC })).includes(other.peer)
+  // py-libp2p sends what it publishes to its mesh alone.
+  await until('py to have ours in its mesh', () => among('mesh', py, peer))
+  await until('ours to know of py', () => among('subscribers', peer, py))
   return { py, peer }
 }
 
