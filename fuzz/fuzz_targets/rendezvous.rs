@@ -64,8 +64,7 @@ fuzz_target!(|input: &[u8]| {
                 record,
                 ttl_s,
             }) => {
-                let result =
-                    registry.register(peer, &namespace, &record, ttl_s, now, &mut numbers);
+                let result = registry.register(peer, &namespace, &record, ttl_s, now, &mut numbers);
                 if let Ok(registered) = result {
                     assert!((7200..=259_200).contains(&registered.ttl_s));
                     assert!(record.len() <= 300);
@@ -82,13 +81,8 @@ fuzz_target!(|input: &[u8]| {
             }) => {
                 let Some(namespace) = namespace else { continue };
                 for cookie in [cookie, last_cookie.take()] {
-                    let answer = registry.discover(
-                        &namespace,
-                        cookie.as_deref(),
-                        limit,
-                        now,
-                        &mut numbers,
-                    );
+                    let answer =
+                        registry.discover(&namespace, cookie.as_deref(), limit, now, &mut numbers);
                     if let Ok((found, cookie)) = answer {
                         assert!(found.len() as u64 <= limit.unwrap_or(4).min(4));
                         assert!(encode_discovered(&namespace, &found, &cookie).len() < 4096);

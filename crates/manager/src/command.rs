@@ -68,6 +68,8 @@ pub(crate) enum Command {
     },
     /// A snapshot.
     Status { reply: Reply<Status> },
+    /// Everything that is counted, as text.
+    Metrics { reply: Reply<String> },
     /// Stop.
     Shutdown { reply: Reply<()> },
 }

@@ -43,6 +43,7 @@ mod dials;
 mod error;
 mod event;
 mod manager;
+mod metrics;
 mod remembered;
 mod runtime;
 mod status;

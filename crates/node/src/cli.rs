@@ -1,6 +1,6 @@
 //! Arguments.
 
-use std::{path::PathBuf, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use calimero_network::Multiaddr;
 use clap::{Args, Parser, Subcommand};
@@ -28,6 +28,8 @@ pub(crate) enum Command {
     Demo(DemoArgs),
     /// Run a node until ctrl-c.
     Run(RunArgs),
+    /// Run a boot node until ctrl-c: others find each other by it, and reach each other through it.
+    Boot(BootArgs),
     /// Dial a node and print who it is and how it is reached.
     Probe(ProbeArgs),
     /// Measure throughput and round trips to a running node.
@@ -73,6 +75,44 @@ pub(crate) struct RunArgs {
     /// Do not answer `calnet perf` (`/perf/1.0.0`).
     #[arg(long)]
     pub(crate) no_perf: bool,
+    /// Address to serve `/metrics` and `/status` at, over HTTP. It asks nobody who they are, so
+    /// use loopback, as in `127.0.0.1:9428`.
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) metrics: Option<SocketAddr>,
+    /// Print JSON lines.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct BootArgs {
+    /// Address to listen on, such as `/ip4/0.0.0.0/tcp/2428`; may be repeated. Without it, those
+    /// of the configuration: port 2428 everywhere.
+    #[arg(long, value_name = "ADDR", num_args = 1..)]
+    pub(crate) listen: Vec<Multiaddr>,
+    /// Public address under which others reach this node; may be repeated. Without one the relay
+    /// is of no use until others have found one out.
+    #[arg(long, value_name = "ADDR", num_args = 1..)]
+    pub(crate) external: Vec<Multiaddr>,
+    /// Another boot node of the network, with its `/p2p/<peer>`; may be repeated.
+    #[arg(long, value_name = "ADDR", num_args = 1..)]
+    pub(crate) boot: Vec<Multiaddr>,
+    /// The network lives on this machine or link: loopback and link-local addresses are dialled.
+    #[arg(long)]
+    pub(crate) local: bool,
+    /// Folder that keeps the identity and the peers of the node, made if it does not exist.
+    #[arg(long, value_name = "DIR", default_value = "calnet-boot")]
+    pub(crate) data: PathBuf,
+    /// Identity file, made if it does not exist. Without it, that of the data folder.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) identity: Option<PathBuf>,
+    /// Configuration file (TOML). What it does not name has the default of a boot node.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// Address to serve `/metrics` and `/status` at, over HTTP. It asks nobody who they are, so
+    /// use loopback, as in `127.0.0.1:9428`.
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) metrics: Option<SocketAddr>,
     /// Print JSON lines.
     #[arg(long)]
     pub(crate) json: bool,

@@ -1,6 +1,6 @@
 //! Why a command failed, as its last line on standard error.
 
-use std::{error::Error, fmt, io, path::PathBuf, time::Duration};
+use std::{error::Error, fmt, io, net::SocketAddr, path::PathBuf, time::Duration};
 
 use calimero_network::{
     AcceptError, ConfigError, DialError, OpenError, PeerId, StartError, Stopped,
@@ -34,6 +34,11 @@ pub(crate) enum CommandError {
     Config { path: PathBuf, source: ConfigError },
     #[error("data folder {}: {source}", path.display())]
     DataFolder { path: PathBuf, source: io::Error },
+    #[error("cannot serve metrics at {address}: {source}")]
+    Metrics {
+        address: SocketAddr,
+        source: io::Error,
+    },
     #[error("a task failed: {0}")]
     Task(#[source] tokio::task::JoinError),
     #[error(transparent)]

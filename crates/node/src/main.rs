@@ -1,9 +1,11 @@
 //! `calnet`: a node of the network from the command line.
 
+mod boot;
 mod cli;
 mod data;
 mod demo;
 mod error;
+mod http;
 mod identity;
 mod output;
 mod perf;
@@ -45,6 +47,7 @@ async fn execute(command: Command) -> Result<(), CommandError> {
     match command {
         Command::Demo(args) => demo::execute(Output::new(args.json)).await,
         Command::Run(args) => run::execute(args).await,
+        Command::Boot(args) => boot::execute(args).await,
         Command::Probe(args) => probe::execute(args).await,
         Command::Perf(args) => perf::execute(args).await,
     }

@@ -79,6 +79,36 @@ fn one_key_changes_one_field() {
 }
 
 #[test]
+fn what_a_file_does_not_name_is_as_in_the_base() {
+    let mut base = NetworkConfig::default();
+    base.connections.max_established = 2000;
+    base.connections.ping.max_failures = 7;
+    base.discovery.boot = vec!["/ip4/192.0.2.1/tcp/1/p2p-circuit".parse().unwrap()];
+    let toml = "listen = []\n[connections]\nping = { timeout_ms = 5 }\n[discovery]\nboot = []";
+    let config = NetworkConfig::from_toml_over(toml, &base).unwrap();
+    let mut expected = base.clone();
+    expected.listen = Vec::new();
+    expected.connections.ping.timeout = Duration::from_millis(5);
+    expected.discovery.boot = Vec::new();
+    assert_eq!(config, expected);
+
+    let refused = |toml| NetworkConfig::from_toml_over(toml, &base).unwrap_err();
+    assert!(matches!(
+        refused("\nlisten ="),
+        ConfigError::Syntax { line: 2, .. }
+    ));
+    assert!(
+        matches!(refused("[discovery]\nboots = 1"), ConfigError::Parse { key, .. }
+        if key == "discovery.boots")
+    );
+    // What holds alone may not hold beside the base.
+    let few = "discovery.boot = []\ndiscovery.book.max_peers = 1500";
+    assert!(NetworkConfig::from_toml(few).is_ok());
+    assert!(matches!(refused(few), ConfigError::Invalid { key, .. }
+        if key == "discovery.book.max_peers"));
+}
+
+#[test]
 fn the_largest_numbers_survive_and_larger_ones_are_an_error() {
     let mut config = NetworkConfig::default();
     config.transport.yamux.connection_window_bytes = usize::MAX;
@@ -440,7 +470,10 @@ proptest! {
     fn every_valid_configuration_survives(config in config()) {
         prop_assert_eq!(config.validate(), Ok(()));
         let toml = config.to_toml().unwrap();
-        prop_assert_eq!(NetworkConfig::from_toml(&toml), Ok(config));
+        prop_assert_eq!(NetworkConfig::from_toml(&toml), Ok(config.clone()));
+        let over = NetworkConfig::from_toml_over(&toml, &NetworkConfig::default());
+        prop_assert_eq!(over, Ok(config.clone()));
+        prop_assert_eq!(NetworkConfig::from_toml_over("", &config), Ok(config));
     }
 
     #[test]

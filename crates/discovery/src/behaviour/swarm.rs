@@ -100,7 +100,7 @@ impl NetworkBehaviour for Behaviour {
             FromSwarm::NewListenAddr(event) if !is_circuit(event.addr) => {
                 self.listening.begins(event.addr);
                 self.held_dials.listening(now());
-                self.hear(Input::AddressCandidate(event.addr.clone()));
+                self.hear(Input::Listening(event.addr.clone()));
                 self.hear(Input::NetworkChanged);
             }
             FromSwarm::ExpiredListenAddr(event) if !is_circuit(event.addr) => {

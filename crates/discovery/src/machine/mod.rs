@@ -361,6 +361,7 @@ impl Machine {
             Input::MemberSeen { namespace, peer } => self.member_seen(&namespace, peer),
             Input::MemberGone { namespace, peer } => self.member_gone(&namespace, &peer),
             Input::AddressCandidate(address) => self.address_candidate(&address),
+            Input::Listening(address) => self.listening(&address),
             Input::AddressGone(address) => self.address_gone(&address),
             Input::Probed {
                 address,

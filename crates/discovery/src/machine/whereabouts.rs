@@ -19,8 +19,32 @@ impl Machine {
         }
     }
 
+    pub(super) fn listening(&mut self, address: &Multiaddr) {
+        if !self.config.local_network || !self.config.external.is_empty() || is_circuit(address) {
+            return self.address_candidate(address);
+        }
+        if let Some(address) = self.filter.accept(&self.local, address) {
+            let (source, out) = (AddressSource::Local, &mut self.out);
+            if self.externals.add(&address, source, out) {
+                self.local_changed();
+            }
+        }
+    }
+
+    fn local_changed(&mut self) {
+        let local = AddressSource::Local;
+        let listening = self.externals.iter().any(|(_, why)| why.contains(&local));
+        self.prober.set_local(listening);
+        self.externals_changed();
+        self.reconsider_reachability();
+    }
+
     pub(super) fn address_gone(&mut self, address: &Multiaddr) {
         let address = without_peer(address);
+        let (source, out) = (AddressSource::Local, &mut self.out);
+        if self.externals.remove(&address, source, out) {
+            self.local_changed();
+        }
         if self.prober.remove(&address) {
             self.probe_changed(&address, reachability::Change::Lost);
         }
@@ -60,7 +84,7 @@ impl Machine {
     pub(super) fn reconsider_reachability(&mut self) {
         let (reachable, wants_relay) = match self.prober.reachability() {
             Reachability::Reachable {
-                why: ReachableBecause::Configured,
+                why: ReachableBecause::Configured | ReachableBecause::LocalNetwork,
             } => (true, false),
             Reachability::Reachable {
                 why: ReachableBecause::Probed { .. },

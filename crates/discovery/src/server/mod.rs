@@ -9,7 +9,7 @@
 pub mod rendezvous;
 
 #[cfg(feature = "libp2p")]
-mod relay;
+pub mod relay;
 
 #[cfg(feature = "libp2p")]
 pub use self::served::{Behaviour, Event};
@@ -29,7 +29,7 @@ mod served {
     #[behaviour(prelude = "libp2p_swarm::derive_prelude", to_swarm = "Event")]
     pub struct Behaviour {
         rendezvous: Toggle<rendezvous::Behaviour>,
-        relay: Toggle<libp2p_relay::Behaviour>,
+        relay: Toggle<relay::Behaviour>,
     }
 
     /// What was asked of a boot node, and what came of it.
@@ -39,7 +39,7 @@ mod served {
         /// Of its rendezvous server.
         Rendezvous(rendezvous::Event),
         /// Of its relay.
-        Relay(libp2p_relay::Event),
+        Relay(relay::Event),
     }
 
     impl From<rendezvous::Event> for Event {
@@ -48,8 +48,8 @@ mod served {
         }
     }
 
-    impl From<libp2p_relay::Event> for Event {
-        fn from(event: libp2p_relay::Event) -> Self {
+    impl From<relay::Event> for Event {
+        fn from(event: relay::Event) -> Self {
             Self::Relay(event)
         }
     }
@@ -65,17 +65,25 @@ mod served {
             let rendezvous = (config.rendezvous.enabled)
                 .then(|| rendezvous::Behaviour::new(&config.rendezvous, seed))
                 .transpose()?;
-            let relay = (config.relay.enabled).then(|| relay::behaviour(local, &config.relay));
+            let relay = (config.relay.enabled)
+                .then(|| relay::Behaviour::new(local, &config.relay))
+                .transpose()?;
             Ok(Self {
                 rendezvous: rendezvous.into(),
                 relay: relay.into(),
             })
         }
 
-        /// What the rendezvous server holds; `None` where there is none.
+        /// The rendezvous server, where there is one.
         #[must_use]
-        pub fn held(&self) -> Option<rendezvous::registry::Held> {
-            self.rendezvous.as_ref().map(rendezvous::Behaviour::held)
+        pub fn rendezvous(&self) -> Option<&rendezvous::Behaviour> {
+            self.rendezvous.as_ref()
+        }
+
+        /// The relay, where there is one.
+        #[must_use]
+        pub fn relay(&self) -> Option<&relay::Behaviour> {
+            self.relay.as_ref()
         }
     }
 }

@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use calimero_network_discovery::server::{Behaviour, Event};
+use calimero_network_discovery::server::{
+    self,
+    relay::{Behaviour, Event},
+};
 use calimero_network_primitives::{
     Keypair, Multiaddr, PeerId,
     config::{RateConfig, RelayServerConfig, ServerConfig, TransportConfig},
@@ -21,7 +24,8 @@ const ECHO: StreamProtocol = StreamProtocol::new("/test/echo");
 
 struct Relay {
     address: Multiaddr,
-    events: mpsc::Receiver<relay::Event>,
+    /// Each with the slots and circuits after it.
+    events: mpsc::Receiver<(Event, usize, usize)>,
 }
 
 impl Relay {
@@ -31,18 +35,21 @@ impl Relay {
         change(&mut config.relay);
         let keypair = Keypair::generate_ed25519();
         let local = keypair.public().to_peer_id();
-        let mut swarm = swarm(&keypair, Behaviour::new(local, &config, 1).unwrap());
-        assert!(swarm.behaviour().held().is_none(), "no rendezvous server");
+        let all = server::Behaviour::new(local, &config, 1).unwrap();
+        assert!(all.rendezvous().is_none() && all.relay().is_some());
+        let mut swarm = swarm(&keypair, Behaviour::new(local, &config.relay).unwrap());
         let address = listen(&mut swarm, TCP).await;
         // What a reservation is answered with.
         swarm.add_external_address(address.clone());
         let (sender, events) = mpsc::channel(1024);
         tokio::spawn(async move {
             loop {
-                if let SwarmEvent::Behaviour(Event::Relay(event)) = swarm.select_next_some().await
-                    && sender.send(event).await.is_err()
-                {
-                    return;
+                if let SwarmEvent::Behaviour(event) = swarm.select_next_some().await {
+                    let relay = swarm.behaviour();
+                    let told = (event, relay.reservations(), relay.circuits());
+                    if sender.send(told).await.is_err() {
+                        return;
+                    }
                 }
             }
         });
@@ -50,14 +57,19 @@ impl Relay {
         Self { address, events }
     }
 
-    /// The next event that is not about nothing.
-    async fn event(&mut self) -> relay::Event {
+    /// The next event that says anything.
+    async fn event(&mut self) -> (Event, usize, usize) {
         loop {
             match within(self.events.recv()).await.unwrap() {
-                relay::Event::StatusChanged { .. } => {}
-                event => return event,
+                (Event::Other(_), ..) => {}
+                told => return told,
             }
         }
+    }
+
+    /// Waits for so many slots to be held.
+    async fn until_held(&mut self, slots: usize) {
+        within(async { while self.events.recv().await.unwrap().1 != slots {} }).await;
     }
 }
 
@@ -139,18 +151,43 @@ async fn as_many_slots_as_there_are_and_no_more() {
     let mut clients = [Client::new(), Client::new(), Client::new()];
     for (index, client) in clients.iter_mut().enumerate() {
         assert_eq!(client.reserve(&relay).await, index < 2);
-        let event = relay.event().await;
-        let granted = matches!(event, relay::Event::ReservationReqAccepted { .. });
+        let (event, slots, _) = relay.event().await;
+        let granted = matches!(event, Event::Reserved { renewed: false, .. });
         assert_eq!(granted, index < 2, "{event:?}");
+        assert_eq!(slots, 2.min(index + 1));
     }
     // Whoever goes leaves its slot to others.
     let [first, _second, mut third] = clients;
     drop(first);
-    assert!(matches!(
-        relay.event().await,
-        relay::Event::ReservationClosed { .. }
-    ));
+    relay.until_held(1).await;
     assert!(third.reserve(&relay).await);
+    relay.until_held(2).await;
+}
+
+#[tokio::test]
+async fn a_slot_is_renewed_where_none_is_free() {
+    let mut relay = Relay::start(|config| {
+        config.max_reservations = 1;
+        // The stock client renews a quarter before the end.
+        config.reservation_duration = Duration::from_secs(4);
+    })
+    .await;
+    let mut client = Client::new();
+    assert!(client.reserve(&relay).await);
+    let renewed = async {
+        loop {
+            match relay.event().await {
+                (Event::Reserved { renewed: true, .. }, slots, _) => return slots,
+                (Event::Reserved { renewed: false, .. }, ..) => {}
+                (other, ..) => panic!("{other:?}"),
+            }
+        }
+    };
+    let slots = tokio::select! {
+        slots = within(renewed) => slots,
+        () = async { loop { client.swarm.next().await; } } => unreachable!(),
+    };
+    assert_eq!(slots, 1);
 }
 
 #[tokio::test]
@@ -177,10 +214,7 @@ async fn a_circuit_ends_when_it_has_carried_its_bytes() {
     let mut target = Client::new();
     assert!(target.reserve(&relay).await);
     let target = target.echo();
-    assert!(matches!(
-        relay.event().await,
-        relay::Event::ReservationReqAccepted { .. }
-    ));
+    assert!(matches!(relay.event().await.0, Event::Reserved { .. }));
 
     let mut source = Client::new();
     let circuit = relay.address.clone();
@@ -214,7 +248,8 @@ async fn a_circuit_ends_when_it_has_carried_its_bytes() {
     assert!(carried > 0 && carried <= LIMIT, "{carried}");
     let closed = async {
         loop {
-            if let relay::Event::CircuitClosed { error, .. } = relay.event().await {
+            if let (Event::CircuitClosed { error, .. }, _, circuits) = relay.event().await {
+                assert_eq!(circuits, 0);
                 return error;
             }
         }
@@ -257,7 +292,7 @@ async fn as_many_circuits_as_may_be_and_no_more() {
     within(refused).await;
     let denied = async {
         loop {
-            if let relay::Event::CircuitReqDenied { .. } = relay.event().await {
+            if let (Event::CircuitRefused { .. }, ..) = relay.event().await {
                 return;
             }
         }

@@ -7,6 +7,7 @@ mod discovery;
 mod gossip;
 mod invites;
 mod listening;
+mod metrics;
 
 use std::{
     collections::{HashMap, HashSet},
@@ -35,6 +36,7 @@ use crate::{
     dials::Dials,
     error::{DialError, ListenError, Stopped},
     event::{EventSender, NetworkEvent},
+    metrics::Metrics,
     remembered::Remembered,
     status::{Connection, PeerInfo, Shared},
 };
@@ -65,6 +67,7 @@ pub(crate) struct Actor {
     /// Who waits for a first peer.
     bootstrapping: Bootstrapping,
     remembered: Remembered,
+    metrics: Metrics,
     /// Who waits for what a peer says of itself.
     identifying: HashMap<PeerId, Vec<Reply<Option<Arc<PeerInfo>>>>>,
     listeners: HashSet<ListenerId>,
@@ -107,6 +110,7 @@ impl Actor {
             asked: HashSet::new(),
             bootstrapping: Bootstrapping::default(),
             remembered,
+            metrics: Metrics::new(),
             identifying: HashMap::new(),
             listeners: HashSet::new(),
             listening: HashMap::new(),
@@ -201,12 +205,16 @@ impl Actor {
             Command::Status { reply } => {
                 let _ = reply.send(self.status());
             }
+            Command::Metrics { reply } => {
+                let _ = reply.send(self.encode_metrics());
+            }
             Command::Shutdown { reply } => return Next::Stop(Some(reply)),
         }
         Next::Go
     }
 
     fn on_swarm_event(&mut self, event: SwarmEvent<BehaviourEvent>) {
+        self.metrics.record(&event);
         match event {
             SwarmEvent::Behaviour(event) => self.on_behaviour_event(event),
             SwarmEvent::ConnectionEstablished {
@@ -288,6 +296,7 @@ impl Actor {
     }
 
     fn on_inbound_stream(&mut self, inbound: Inbound) {
+        self.metrics.stream_opened();
         self.events.send(NetworkEvent::StreamOpened {
             peer: inbound.peer,
             connection: inbound.connection,

@@ -13,9 +13,12 @@ use crate::text::Stack;
 /// One line of output.
 #[derive(Debug, Serialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
-pub(super) enum Line {
+pub(crate) enum Line {
     Started {
         peer: String,
+    },
+    Metrics {
+        url: String,
     },
     Listening {
         address: String,
@@ -90,7 +93,7 @@ pub(super) enum Line {
 }
 
 impl Line {
-    pub(super) fn of(event: NetworkEvent) -> Option<Self> {
+    pub(crate) fn of(event: NetworkEvent) -> Option<Self> {
         Some(match event {
             NetworkEvent::Listening { address, .. } => Self::Listening {
                 address: address.to_string(),
@@ -181,6 +184,7 @@ impl Line {
             Reachability::Reachable { why } => {
                 let reason = match why {
                     ReachableBecause::Configured => "a public address is configured".to_owned(),
+                    ReachableBecause::LocalNetwork => "the network is local".to_owned(),
                     ReachableBecause::Probed { address, server } => {
                         format!("{server} reached {address}")
                     }
@@ -218,6 +222,7 @@ impl fmt::Display for Line {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Started { peer } => write!(f, "started       {peer}"),
+            Self::Metrics { url } => write!(f, "metrics       {url}"),
             Self::Listening { address } => write!(f, "listening     {address}"),
             Self::NotListening { addresses, error } => {
                 write!(f, "not listening {}", addresses.join(", "))?;

@@ -310,6 +310,33 @@ fn a_configured_address_is_reachable_at_once_and_takes_no_relay() {
 }
 
 #[test]
+fn who_listens_on_a_local_network_is_reached_there() {
+    let listening = || Input::Listening(address(LOCAL));
+    let told = Effect::AddExternalAddress {
+        address: address(LOCAL),
+    };
+    let mut elsewhere = Driver::new(config());
+    assert!(!elsewhere.tell(listening()).contains(&told));
+
+    let mut driver = Driver::new(DiscoveryConfig {
+        local_network: true,
+        ..config()
+    });
+    let effects = driver.tell(listening());
+    assert!(effects.contains(&told));
+    assert!(effects.contains(&Effect::ServeProbes(true)));
+    let why = ReachableBecause::LocalNetwork;
+    let reachability = driver.machine.status().reachability;
+    assert_eq!(reachability, Reachability::Reachable { why });
+    let effects = driver.tell(Input::AddressGone(address(LOCAL)));
+    assert!(effects.contains(&Effect::RemoveExternalAddress {
+        address: address(LOCAL)
+    }));
+    let reachability = driver.machine.status().reachability;
+    assert_eq!(reachability, Reachability::Unknown);
+}
+
+#[test]
 fn slots_are_kept_until_a_stranger_has_come_in() {
     let (mut driver, asked) = unreachable(config());
     let (listener, _, circuit) = asked[0].clone();
