@@ -1,6 +1,6 @@
 //! The one derived behaviour, and how the configuration becomes it.
 
-use calimero_network_discovery::{self as discovery, behaviour::RefuseRecords, server};
+use calimero_network_discovery::{self as discovery, server};
 use calimero_network_primitives::{Keypair, NetworkConfig};
 use calimero_network_pubsub as pubsub;
 use calimero_network_specialized as specialized;
@@ -12,7 +12,7 @@ use libp2p::{
     swarm::{NetworkBehaviour, behaviour::toggle::Toggle},
 };
 
-use crate::error::StartError;
+use crate::{blobs::ProviderRecords, error::StartError};
 
 /// Every protocol of the node. Limits and lists stand first, so that a connection they refuse
 /// reaches no other. Gossip stands last: it takes a peer for connected as soon as it is asked, and
@@ -58,7 +58,9 @@ impl Behaviour {
             &connections.ping,
             &config.agent_version,
             relay_client,
-            RefuseRecords,
+            ProviderRecords {
+                unsigned: config.blob.unsigned_records,
+            },
             rand::random(),
         )?;
         for peer in &connections.block {

@@ -350,17 +350,11 @@ fn blob() -> impl Strategy<Value = BlobConfig> {
         waits.sort_unstable();
         waits
     });
-    (switches, chunks, waits, queue(), 1..=i64::MAX as u64).prop_map(
-        |([unsigned, relays, public], [least, less, some, more, most], waits, queue, bytes)| {
+    (switches, chunks, waits, 1_usize..=4096, 1..=i64::MAX as u64).prop_map(
+        |([unsigned, relays, public], [least, less, some, more, most], waits, announced, bytes)| {
             changed(|config: &mut BlobConfig| {
                 config.unsigned_records = unsigned;
-                config.republish_interval = waits[0];
-                config.record_ttl = waits[2] + Duration::from_millis(1);
-                config.record_ttl = config.record_ttl.min(MAX_CONFIGURED_DURATION);
-                config.republish_interval =
-                    (config.republish_interval).min(config.record_ttl - Duration::from_millis(1));
-                config.republish_interval = config.republish_interval.max(Duration::from_millis(1));
-                config.max_announced = queue;
+                config.max_announced = announced;
                 config.fetch.verify_chunks = least;
                 config.fetch.provider_window_chunks = less;
                 config.fetch.window_chunks = some;

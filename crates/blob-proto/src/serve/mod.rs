@@ -93,8 +93,14 @@ impl Server {
 
     /// The same server with another word on who may have what.
     #[must_use]
-    pub fn with_authorizer(mut self, authorizer: impl Authorizer) -> Self {
-        Arc::make_mut(&mut self.shared).authorizer = Arc::new(authorizer);
+    pub fn with_authorizer(self, authorizer: impl Authorizer) -> Self {
+        self.with_shared_authorizer(Arc::new(authorizer))
+    }
+
+    /// As [`with_authorizer`](Self::with_authorizer), with one that is shared.
+    #[must_use]
+    pub fn with_shared_authorizer(mut self, authorizer: Arc<dyn Authorizer>) -> Self {
+        Arc::make_mut(&mut self.shared).authorizer = authorizer;
         self
     }
 

@@ -116,7 +116,14 @@ impl Machine {
             && path == Path::Direct
             && !self.connections.is_connected(&peer)
             && self.book.addresses(&peer).is_empty();
-        self.book.connected(peer, dialled.as_ref(), self.now);
+        let new = self.book.connected(peer, dialled.as_ref(), self.now);
+        // What identify says of an address that the book has already is no news to anybody.
+        if new
+            && let Some(address) = dialled.and_then(|dialled| self.filter.accept(&peer, &dialled))
+        {
+            self.out
+                .push_back(Effect::AddRoutingAddress { peer, address });
+        }
         // Whoever dialled, the peer is there: that is the end of every dial of it.
         self.dials.settle(&peer);
         self.redials.returned(&peer, self.now);

@@ -1,5 +1,6 @@
 //! The handle, by concern.
 
+mod blobs;
 mod connections;
 mod gossip;
 mod invites;
@@ -22,10 +23,13 @@ use tokio::{
 };
 
 use crate::{
+    blobs::Blobs,
     command::{Command, Reply},
     error::Stopped,
     status::{PeerInfo, Shared, Status},
 };
+
+pub use self::blobs::{BlobProviders, BlobTransfer};
 
 /// The handle to a running manager: cheap to clone, `Send + Sync`, usable from any executor.
 ///
@@ -44,6 +48,7 @@ struct Inner {
     runtime: Handle,
     shared: Arc<Shared>,
     config: Arc<NetworkConfig>,
+    blobs: Blobs,
 }
 
 impl NetworkClient {
@@ -54,6 +59,7 @@ impl NetworkClient {
         runtime: Handle,
         shared: Arc<Shared>,
         config: Arc<NetworkConfig>,
+        blobs: Blobs,
     ) -> Self {
         Self {
             inner: Arc::new(Inner {
@@ -63,6 +69,7 @@ impl NetworkClient {
                 runtime,
                 shared,
                 config,
+                blobs,
             }),
         }
     }
