@@ -1,6 +1,7 @@
 //! `calnet run`: a node until ctrl-c.
 
 mod lines;
+mod topics;
 
 use std::{fs, path::Path, sync::Arc, time::Duration};
 
@@ -42,6 +43,11 @@ pub(crate) async fn execute(args: RunArgs) -> Result<(), CommandError> {
     if !args.no_perf {
         let requests = client.accept(perf::PROTOCOL)?;
         tasks.spawn_on(perf::serve(requests), client.runtime());
+    }
+    topics::follow(&client, &args.subscribe).await?;
+    if let Some(topic) = args.publish {
+        let publishing = topics::publish_lines(client.clone(), topic, output.clone());
+        tasks.spawn(publishing);
     }
     for address in args.dial {
         let keeping = keep_connected(client.clone(), address, lost.clone(), output.clone());
