@@ -9,7 +9,7 @@ use libp2p_swarm::ConnectionId;
 
 use crate::{
     liveness,
-    machine::{Namespace, Path, Phase, Reachability},
+    machine::{Namespace, Path, Phase, ProbeOutcome, Reachability, RendezvousFailure},
 };
 
 /// What the behaviour tells.
@@ -37,6 +37,15 @@ pub enum Event {
     ExternalAddressExpired {
         /// Which.
         address: Multiaddr,
+    },
+    /// A probe of an address of ours has ended.
+    Probed {
+        /// The address.
+        address: Multiaddr,
+        /// Who probed.
+        server: PeerId,
+        /// How it ended.
+        outcome: ProbeOutcome,
     },
     /// A peer has told of itself. Nothing of it is verified but the peer id.
     Identified {
@@ -82,6 +91,8 @@ pub enum Event {
         server: PeerId,
         /// In which overlay.
         namespace: Namespace,
+        /// Why.
+        why: RendezvousFailure,
     },
     /// A server has told members of an overlay.
     Discovered {
@@ -99,7 +110,13 @@ pub enum Event {
         /// Whether it did before.
         renewed: bool,
     },
-    /// A relay does not hold a slot for us (any more). It, or another, is asked again by itself.
+    /// A relay does not give us a slot. It, or another, is asked again by itself.
+    ReservationFailed {
+        /// Which.
+        relay: PeerId,
+    },
+    /// A relay holds no slot for us any more. It, or another, is asked again by itself, unless
+    /// none is needed.
     ReservationLost {
         /// Which.
         relay: PeerId,

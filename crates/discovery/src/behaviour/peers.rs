@@ -88,10 +88,30 @@ impl Peers {
         (before, after)
     }
 
+    /// The other end of a connection has moved.
+    pub(super) fn moved(&mut self, peer: &PeerId, connection: ConnectionId, to: &ConnectedPoint) {
+        let connections = self.peers.get_mut(peer).map(|peer| &mut peer.connections);
+        let mut connections = connections.into_iter().flatten();
+        if let Some(moved) = connections.find(|c| c.id == connection) {
+            moved.address = to.get_remote_address().clone();
+        }
+    }
+
     pub(super) fn hole_punched(&mut self, peer: &PeerId, outcome: HolePunch) {
         if let Some(peer) = self.peers.get_mut(peer) {
             peer.hole_punch = Some(outcome);
         }
+    }
+
+    pub(super) fn path(&self, peer: &PeerId) -> Option<Path> {
+        self.peers.get(peer)?.path()
+    }
+
+    /// Whether `peer` has made `connection`, not we.
+    pub(super) fn is_inbound(&self, peer: &PeerId, connection: ConnectionId) -> bool {
+        let connections = self.peers.get(peer).map(|peer| &peer.connections);
+        let mut connections = connections.into_iter().flatten();
+        connections.any(|c| c.id == connection && !c.dialled)
     }
 
     pub(super) fn relayed(&self, peer: &PeerId) -> Vec<ConnectionId> {
@@ -108,10 +128,6 @@ impl Peers {
         let connections = self.peers.get(peer).map(|peer| &peer.connections);
         let mut connections = connections.into_iter().flatten();
         connections.any(|c| c.id == connection && c.own_port)
-    }
-
-    pub(super) fn is_connected(&self, peer: &PeerId) -> bool {
-        self.peers.contains_key(peer)
     }
 
     pub(super) fn status(&self) -> Vec<PeerStatus> {

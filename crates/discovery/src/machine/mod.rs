@@ -287,6 +287,15 @@ impl Machine {
         self.prober.reachability()
     }
 
+    /// The peers whose connections are worth keeping, however little they are used: boot nodes,
+    /// and connected members of overlays. Some are named more than once.
+    pub fn kept(&self) -> impl Iterator<Item = PeerId> {
+        self.boot
+            .keys()
+            .chain(self.overlays.connected_members())
+            .copied()
+    }
+
     /// Where `peer` may be, the best first: what its next dial would try.
     #[must_use]
     pub fn addresses(&self, peer: &PeerId) -> Vec<Multiaddr> {

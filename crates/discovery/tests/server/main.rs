@@ -11,4 +11,5 @@
 mod common;
 mod hostile;
 mod interop;
+mod load;
 mod relay;

@@ -69,9 +69,12 @@ impl Actor {
             Event::Registered {
                 server, namespace, ..
             } => tracing::debug!(%server, %namespace, "registered"),
-            Event::RegisterFailed { server, namespace } => {
-                tracing::debug!(%server, %namespace, "not registered");
-            }
+            Event::RegisterFailed {
+                server,
+                namespace,
+                why,
+            } => tracing::debug!(%server, %namespace, ?why, "not registered"),
+            Event::ReservationFailed { relay } => tracing::debug!(%relay, "no slot"),
             Event::Discovered {
                 server,
                 namespace,

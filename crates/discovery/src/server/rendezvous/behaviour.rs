@@ -19,7 +19,7 @@ use libp2p_swarm::{
     ConnectionDenied, ConnectionId, FromSwarm, NetworkBehaviour, THandler, THandlerInEvent,
     THandlerOutEvent, ToSwarm,
 };
-use rand::{RngCore as _, SeedableRng as _, rngs::StdRng};
+use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
 
 use super::{
     admission::Gauge,
@@ -110,7 +110,7 @@ impl Behaviour {
         config.validate("")?;
         let mut rng = StdRng::seed_from_u64(seed);
         Ok(Self {
-            registry: Registry::new(config.clone(), rng.next_u32()),
+            registry: Registry::new(config.clone(), rng.random()),
             shared: Shared {
                 config: Arc::new(config.clone()),
                 serving: Gauge::default(),

@@ -1,13 +1,26 @@
 //! Cookies of a registry: where an answer ended, written so that only that registry reads them.
 //!
+//! A cookie is eight bytes and the namespace, as the stock server (libp2p-rendezvous 0.18) writes
+//! it: programs on the stock client learn from it which of their questions was answered. Eight
+//! bytes hold the end of a walk, not the middle of one; places in the middle are kept here, the
+//! latest [`MAX_WALKS`] of them. Who comes back with an older one begins anew.
+//!
 //! A cookie is no secret and no promise: who makes one up is told other members, of a namespace
 //! whose name it has to know anyway.
 
+use std::collections::VecDeque;
+
 use crate::machine::Namespace;
 
-/// Tells the cookies of one registry from those of others.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Epoch(pub(super) u32);
+/// Places in the middle of a walk that are kept: 65,536, which is 3 MiB. Ten thousand nodes that
+/// walk through six large namespaces at once.
+pub const MAX_WALKS: usize = 65_536;
+
+/// Bits of a cookie's number.
+const NUMBER_BITS: u32 = 47;
+
+/// Marks the number of a kept place; the others are horizons.
+const KEPT: u64 = 1 << NUMBER_BITS;
 
 /// Where an answer ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,60 +32,66 @@ pub(super) struct Place {
     pub(super) horizon: u64,
 }
 
-impl Epoch {
-    /// Eight bytes, then a text: the stock client takes nothing else for a cookie.
-    pub(super) fn write(self, place: Place, namespace: &Namespace) -> Vec<u8> {
-        let mut bytes = self.head(namespace).to_vec();
-        let text = match place.walk {
-            Some((start, from, wrapped)) => {
-                let sign = if wrapped { '>' } else { '<' };
-                format!("{:x}{sign}{start:x}.{from:x}", place.horizon)
-            }
-            None => format!("{:x}", place.horizon),
+/// Writes and reads the cookies of one registry.
+#[derive(Clone, Debug)]
+pub(super) struct Cookies {
+    /// Tells these cookies from those of others.
+    epoch: u16,
+    /// The number of the oldest place kept.
+    oldest: u64,
+    kept: VecDeque<(Namespace, Place)>,
+}
+
+impl Cookies {
+    pub(super) fn new(epoch: u16) -> Self {
+        Self {
+            epoch,
+            oldest: 0,
+            kept: VecDeque::new(),
+        }
+    }
+
+    pub(super) fn write(&mut self, place: Place, namespace: &Namespace) -> Vec<u8> {
+        let number = match place.walk {
+            None => place.horizon,
+            Some(_) => KEPT | self.keep(place, namespace),
         };
-        bytes.extend_from_slice(text.as_bytes());
+        let head = u64::from(self.epoch) << (NUMBER_BITS + 1) | number;
+        let mut bytes = head.to_be_bytes().to_vec();
+        bytes.extend_from_slice(namespace.as_str().as_bytes());
         bytes
     }
 
-    /// `None` where the cookie was not written by this epoch for this namespace.
-    pub(super) fn read(self, cookie: &[u8], namespace: &Namespace) -> Option<Place> {
+    /// `None` where the cookie was not written here for this namespace, or too long ago.
+    pub(super) fn read(&self, cookie: &[u8], namespace: &Namespace) -> Option<Place> {
         let (head, text) = cookie.split_first_chunk::<8>()?;
-        if *head != self.head(namespace) {
+        let head = u64::from_be_bytes(*head);
+        if text != namespace.as_str().as_bytes()
+            || head >> (NUMBER_BITS + 1) != u64::from(self.epoch)
+        {
             return None;
         }
-        let text = str::from_utf8(text).ok()?;
-        let number = |text: &str| u64::from_str_radix(text, 16).ok();
-        let Some(at) = text.find(['<', '>']) else {
+        let number = head & (KEPT - 1);
+        if head & KEPT == 0 {
             return Some(Place {
                 walk: None,
-                horizon: number(text)?,
+                horizon: number,
             });
-        };
-        let (horizon, walk) = text.split_at(at);
-        let wrapped = walk.starts_with('>');
-        let (start, from) = walk[1..].split_once('.')?;
-        Some(Place {
-            walk: Some((number(start)?, number(from)?, wrapped)),
-            horizon: number(horizon)?,
-        })
+        }
+        let index = usize::try_from(number.checked_sub(self.oldest)?).ok()?;
+        let (of, place) = self.kept.get(index)?;
+        (of == namespace).then_some(*place)
     }
 
-    /// The epoch, and what tells namespaces apart.
-    fn head(self, namespace: &Namespace) -> [u8; 8] {
-        let hash = fnv1a(namespace.as_str().as_bytes());
-        let mut head = [0; 8];
-        head[..4].copy_from_slice(&self.0.to_be_bytes());
-        head[4..].copy_from_slice(&hash.to_be_bytes());
-        head
+    fn keep(&mut self, place: Place, namespace: &Namespace) -> u64 {
+        if self.kept.len() == MAX_WALKS {
+            self.kept.pop_front();
+            self.oldest += 1;
+        }
+        let number = self.oldest + self.kept.len() as u64;
+        self.kept.push_back((namespace.clone(), place));
+        number
     }
-}
-
-/// Fowler, Noll and Vo's hash, 1a, of 32 bits. It tells mistakes from cookies; who wants to
-/// collide gains nothing.
-fn fnv1a(bytes: &[u8]) -> u32 {
-    bytes.iter().fold(0x811c_9dc5, |hash, byte| {
-        (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193)
-    })
 }
 
 #[cfg(test)]
@@ -83,42 +102,58 @@ mod tests {
 
     fn place() -> impl Strategy<Value = Place> {
         let walk = prop::option::of((any::<u64>(), any::<u64>(), any::<bool>()));
-        (walk, any::<u64>()).prop_map(|(walk, horizon)| Place { walk, horizon })
+        (walk, 0..KEPT).prop_map(|(walk, horizon)| Place { walk, horizon })
     }
 
     proptest! {
         #[test]
         fn a_cookie_reads_as_it_was_written_and_nowhere_else(
-            place in place(),
-            [epoch, other] in any::<[u32; 2]>(),
+            places in prop::collection::vec(place(), 1..8),
+            [epoch, other] in any::<[u16; 2]>(),
             names in prop::array::uniform2("[a-z/]{1,255}"),
         ) {
             let [one, two] = names.map(|name| Namespace::new(&name).unwrap());
-            let cookie = Epoch(epoch).write(place, &one);
-            prop_assert_eq!(Epoch(epoch).read(&cookie, &one), Some(place));
-            // What the stock client takes: eight bytes and a namespace.
-            prop_assert!(cookie.len() <= 8 + 255);
-            prop_assert!(str::from_utf8(&cookie[8..]).is_ok());
-            if epoch != other {
-                prop_assert_eq!(Epoch(other).read(&cookie, &one), None);
-            }
-            if fnv1a(one.as_str().as_bytes()) != fnv1a(two.as_str().as_bytes()) {
-                prop_assert_eq!(Epoch(epoch).read(&cookie, &two), None);
+            let mut cookies = Cookies::new(epoch);
+            let written: Vec<_> = places.iter().map(|place| cookies.write(*place, &one)).collect();
+            for (cookie, place) in written.iter().zip(&places) {
+                prop_assert_eq!(cookies.read(cookie, &one), Some(*place));
+                prop_assert_eq!(&cookie[8..], one.as_str().as_bytes());
+                if epoch != other {
+                    prop_assert_eq!(Cookies::new(other).read(cookie, &one), None);
+                }
+                if one != two {
+                    prop_assert_eq!(cookies.read(cookie, &two), None);
+                }
             }
         }
 
         #[test]
-        fn any_bytes_are_a_cookie_or_none(
-            bytes in prop::collection::vec(any::<u8>(), 0..80),
-            text in "[0-9a-f<>.+-]{0,40}",
-        ) {
+        fn any_bytes_are_a_cookie_or_none(head in any::<[u8; 8]>(), tail in any::<Vec<u8>>()) {
             let namespace = Namespace::new("ns").unwrap();
-            let epoch = Epoch(7);
-            let mut ours = epoch.head(&namespace).to_vec();
-            ours.extend(text.bytes());
-            for bytes in [bytes, ours] {
-                let _ = epoch.read(&bytes, &namespace);
+            let mut cookies = Cookies::new(7);
+            let ours = cookies.write(Place { walk: Some((1, 2, true)), horizon: 3 }, &namespace);
+            let mut forged = ours.clone();
+            forged[2..8].copy_from_slice(&head[2..]);
+            for bytes in [[head.as_slice(), &tail].concat(), tail, forged] {
+                let _ = cookies.read(&bytes, &namespace);
             }
         }
+    }
+
+    #[test]
+    fn the_latest_places_are_kept() {
+        let namespace = Namespace::new("ns").unwrap();
+        let mut cookies = Cookies::new(7);
+        let place = |from| Place {
+            walk: Some((0, from, false)),
+            horizon: 1,
+        };
+        let first = cookies.write(place(0), &namespace);
+        let second = cookies.write(place(1), &namespace);
+        for from in 2..=MAX_WALKS as u64 {
+            cookies.write(place(from), &namespace);
+        }
+        assert_eq!(cookies.read(&first, &namespace), None);
+        assert_eq!(cookies.read(&second, &namespace), Some(place(1)));
     }
 }

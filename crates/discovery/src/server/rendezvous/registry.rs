@@ -10,9 +10,9 @@
 //!
 //! # Cookies
 //!
-//! A cookie is all that there is to know of a peer's questions; nothing is kept here for it. It
-//! holds for this registry and namespace alone, and survives no restart. The stock client
-//! (libp2p-rendezvous 0.18) reads it as eight bytes and a text of at most 255, so it is that.
+//! A cookie holds for this registry and namespace alone, and survives no restart. Nothing is kept
+//! here for a peer that has been told everybody; of those in the middle of a walk, the latest
+//! [`MAX_WALKS`] places are.
 //!
 //! # Cost
 //!
@@ -29,8 +29,9 @@ use bytes::Bytes;
 use calimero_network_primitives::{PeerId, config::RendezvousServerConfig};
 use rand::{Rng, RngCore};
 
+pub use super::cookie::MAX_WALKS;
 use super::{
-    cookie::{Epoch, Place},
+    cookie::{Cookies, Place},
     wire::{Found, Refusal, found_len},
 };
 use crate::machine::Namespace;
@@ -104,7 +105,7 @@ pub struct Held {
 #[derive(Clone, Debug)]
 pub struct Registry {
     config: RendezvousServerConfig,
-    epoch: Epoch,
+    cookies: Cookies,
     /// The next serial. The latest registration is below it.
     next: Serial,
     registrations: HashMap<Serial, Registration>,
@@ -117,10 +118,10 @@ pub struct Registry {
 impl Registry {
     /// An empty registry. `epoch` tells its cookies from those of others, so it is random.
     #[must_use]
-    pub fn new(config: RendezvousServerConfig, epoch: u32) -> Self {
+    pub fn new(config: RendezvousServerConfig, epoch: u16) -> Self {
         Self {
             config,
-            epoch: Epoch(epoch),
+            cookies: Cookies::new(epoch),
             next: 1,
             registrations: HashMap::new(),
             namespaces: HashMap::new(),
@@ -194,7 +195,10 @@ impl Registry {
         self.expire(now);
         let place = match cookie {
             Some(cookie) => {
-                let place = self.epoch.read(cookie, namespace).ok_or(Refusal::Cookie)?;
+                let place = self
+                    .cookies
+                    .read(cookie, namespace)
+                    .ok_or(Refusal::Cookie)?;
                 // One of the future is not of this registry.
                 (place.horizon < self.next)
                     .then_some(place)
@@ -220,7 +224,7 @@ impl Registry {
                 horizon: self.next - 1,
             },
         };
-        Ok((page.found, self.epoch.write(place, namespace).into()))
+        Ok((page.found, self.cookies.write(place, namespace).into()))
     }
 
     /// Forgets registrations whose life is over. Returns how many.
