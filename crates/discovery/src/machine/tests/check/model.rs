@@ -303,9 +303,9 @@ impl Model {
     }
 
     /// External addresses that a probe has found.
-    pub(super) fn probed<'a>(
-        external: &'a [(Multiaddr, Vec<AddressSource>)],
-    ) -> impl Iterator<Item = &'a Multiaddr> {
+    pub(super) fn probed(
+        external: &[(Multiaddr, Vec<AddressSource>)],
+    ) -> impl Iterator<Item = &Multiaddr> {
         external
             .iter()
             .filter(|(_, sources)| sources.contains(&AddressSource::Probed))
