@@ -11,7 +11,7 @@ import './lib/polyfill.mjs'
 
 import { readFileSync, writeFileSync } from 'node:fs'
 
-import { Case } from './lib/case.mjs'
+import { Case, endShared } from './lib/case.mjs'
 import { key, page } from './lib/table.mjs'
 import { withDeadline } from './lib/wait.mjs'
 
@@ -22,7 +22,12 @@ const HEAD = new URL('./head.md', import.meta.url)
 
 const FEATURES = [
   './js/connect.mjs',
-  './js/streams.mjs'
+  './js/streams.mjs',
+  './js/gossip.mjs',
+  './js/relay.mjs',
+  './py/connect.mjs',
+  './py/streams.mjs',
+  './py/gossip.mjs'
 ]
 
 async function all () {
@@ -42,6 +47,7 @@ async function run (test) {
     await withDeadline(test.run(t), CASE_SECONDS, 'the case')
     return { test, status: 'passed' }
   } catch (error) {
+    await endShared()
     return { test, status: 'failed', text: error.stack }
   } finally {
     await t.end()
@@ -72,6 +78,8 @@ for (const test of await all()) {
   results.push(result)
   tell(result, (Date.now() - start) / 1000)
 }
+
+await endShared()
 
 let failures = results.filter(wrong).length
 if (words.length === 0) {

@@ -6,18 +6,11 @@ import { address, calnetOnce, calnetRun, ourPeer } from '../lib/children.mjs'
 import { jsNode } from '../lib/js.mjs'
 import { NOISE, QUIC, TLS } from '../lib/stacks.mjs'
 import { JS } from '../lib/versions.mjs'
-import { check, equal, events, until } from '../lib/wait.mjs'
+import { check, checkStack, equal, events, until } from '../lib/wait.mjs'
 
 const STREAM = '/calimero/stream/0.0.2'
 const AGENT = /^calimero-network\//
 const FAMILY = /^\/calimero-network\//
-
-/** What calnet says of a connection has to be what the stack says. */
-function checkStack (connection, stack) {
-  equal(connection.transport, stack.transport, 'transport')
-  check(connection.security.toLowerCase().startsWith(stack.security), `security: ${connection.security}`)
-  equal(connection.muxer, stack.muxer, 'muxer')
-}
 
 function checkOurs (peer, node) {
   check(AGENT.test(peer.agentVersion), `agent version: ${peer.agentVersion}`)

@@ -1,6 +1,17 @@
 // One case: what it starts is ended with it.
 
 import { jsNode } from './js.mjs'
+import { pyPeer } from './py.mjs'
+
+/** Nodes of py-libp2p by stack: they take seconds to start, so cases share them. */
+const shared = new Map()
+
+/** Ends the shared nodes: after the last case, and after one that failed, whose traces they bear. */
+export async function endShared () {
+  const nodes = [...shared.values()]
+  shared.clear()
+  for (const node of nodes) await (await node).stop()
+}
 
 export class Case {
   #cleanup = []
@@ -14,6 +25,13 @@ export class Case {
     const node = await jsNode(stack, options)
     this.defer(() => node.stop())
     return node
+  }
+
+  /** A node of py-libp2p, which other cases use as well. */
+  async py (stack) {
+    const key = `${stack.transport} ${stack.security}`
+    if (!shared.has(key)) shared.set(key, pyPeer(stack))
+    return shared.get(key)
   }
 
   /** A process for this case. */

@@ -144,8 +144,10 @@ export class Scripted extends Child {
 }
 
 /** Our scripted peer, which echoes frames. */
-export async function ourPeer ({ config, wrap = [] } = {}) {
-  const all = [...wrap, PEER, ...(config === undefined ? [] : [config])]
+export async function ourPeer ({ listen = Object.values(LOOPBACK), config, wrap = [] } = {}) {
+  const all = [...wrap, PEER]
+  for (const address of listen) all.push('--listen', address)
+  if (config !== undefined) all.push('--config', config)
   const child = new Scripted(all[0], all.slice(1))
   const started = await child.event('started')
   child.peer = started.peer

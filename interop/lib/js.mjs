@@ -22,8 +22,9 @@ export async function jsNode (stack, { listen, services = {}, transports = [], .
   return createLibp2p({
     addresses: { listen: listen ?? [LOOPBACK[transport]] },
     transports: [transport === 'quic' ? quic() : tcp(), ...transports],
-    connectionEncrypters: transport === 'quic' ? [] : [ENCRYPTERS[security]()],
-    streamMuxers: transport === 'quic' ? [] : [yamux()],
+    // QUIC brings its own; a relayed connection needs them on top of QUIC as well.
+    connectionEncrypters: [ENCRYPTERS[security]()],
+    streamMuxers: [yamux()],
     services: { identify: identify(), identifyPush: identifyPush(), ping: ping(), ...services },
     ...rest
   })

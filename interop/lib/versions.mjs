@@ -2,6 +2,8 @@
 
 import { readFileSync } from 'node:fs'
 
-const lock = JSON.parse(readFileSync(new URL('../package-lock.json', import.meta.url), 'utf8'))
+const read = name => readFileSync(new URL(`../${name}`, import.meta.url), 'utf8')
+const lock = JSON.parse(read('package-lock.json'))
 
 export const JS = `js-libp2p ${lock.packages['node_modules/libp2p'].version}`
+export const PY = `py-libp2p ${read('requirements.txt').match(/^libp2p==(.*)$/m)[1]}`

@@ -1,4 +1,4 @@
-// Waiting, never without a deadline.
+// Waiting, never without a deadline, and comparing.
 
 /** `promise`, or an error that says what did not happen. */
 export async function withDeadline (promise, seconds, what) {
@@ -53,4 +53,11 @@ export function check (holds, otherwise) {
 export function equal (found, expected, what) {
   const [a, b] = [JSON.stringify(found), JSON.stringify(expected)]
   check(a === b, `${what}: ${a} instead of ${b}`)
+}
+
+/** What calnet says of a connection has to be what the stack says. */
+export function checkStack (connection, stack) {
+  equal(connection.transport, stack.transport, 'transport')
+  check(connection.security.toLowerCase().startsWith(stack.security), `security: ${connection.security}`)
+  equal(connection.muxer, stack.muxer, 'muxer')
 }

@@ -1,9 +1,15 @@
 #![doc = include_str!("../README.md")]
 
 pub mod error;
+#[cfg(feature = "transfer")]
+pub mod fetch;
 mod id;
 pub mod plan;
+#[cfg(feature = "transfer")]
+pub mod serve;
 pub mod store;
+#[cfg(feature = "transfer")]
+pub mod transfer;
 pub mod v1;
 pub mod wire;
 

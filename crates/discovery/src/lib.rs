@@ -4,9 +4,11 @@
 //! behaviours feed them what the network says and carry out what they answer.
 //!
 //! - [`machine`] decides whom to dial, where to register, whom to ask, which relays to keep.
+//! - [`behaviour`] does that in any Swarm: one [`Behaviour`] for all of discovery.
 //! - [`cache`] keeps peers over a restart.
 //! - [`liveness`] closes connections whose peer has fallen silent: a link that dies without a
 //!   FIN looks open until somebody asks.
+//! - [`server`] is what boot nodes serve: a place to meet, and circuits.
 //!
 //! ```
 //! use std::time::Instant;
@@ -37,13 +39,14 @@
 //!
 //! # Features
 //!
-//! `libp2p` (default): the behaviours. Without it the crate is the pure machines alone.
+//! `libp2p` (default): the behaviours, for a Swarm on tokio. Without it the crate is the pure machines alone.
 
 #[cfg(feature = "libp2p")]
 pub mod behaviour;
 pub mod cache;
 pub mod liveness;
 pub mod machine;
+pub mod server;
 
 #[cfg(feature = "libp2p")]
 pub use self::behaviour::{Behaviour, Event, Status};

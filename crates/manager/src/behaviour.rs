@@ -1,6 +1,6 @@
 //! The one derived behaviour, and how the configuration becomes it.
 
-use calimero_network_discovery::{self as discovery, behaviour::RefuseRecords};
+use calimero_network_discovery::{self as discovery, server};
 use calimero_network_primitives::{Keypair, NetworkConfig};
 use calimero_network_pubsub as pubsub;
 use calimero_network_specialized as specialized;
@@ -12,7 +12,7 @@ use libp2p::{
     swarm::{NetworkBehaviour, behaviour::toggle::Toggle},
 };
 
-use crate::error::StartError;
+use crate::{blobs::ProviderRecords, error::StartError};
 
 /// Every protocol of the node. Limits and lists stand first, so that a connection they refuse
 /// reaches no other. Gossip stands last: it takes a peer for connected as soon as it is asked, and
@@ -23,6 +23,7 @@ pub(crate) struct Behaviour {
     pub(crate) blocked: allow_block_list::Behaviour<BlockedPeers>,
     allowed: Toggle<allow_block_list::Behaviour<AllowedPeers>>,
     pub(crate) discovery: discovery::Behaviour,
+    pub(crate) server: server::Behaviour,
     pub(crate) streams: stream::Behaviour,
     pub(crate) invites: specialized::Behaviour,
     pub(crate) pubsub: pubsub::Behaviour,
@@ -57,17 +58,22 @@ impl Behaviour {
             &connections.ping,
             &config.agent_version,
             relay_client,
-            RefuseRecords,
+            ProviderRecords {
+                unsigned: config.blob.unsigned_records,
+            },
             rand::random(),
         )?;
         for peer in &connections.block {
             discovery.block(*peer);
         }
+        let local = identity.public().to_peer_id();
+        let server = server::Behaviour::new(local, &config.server, rand::random())?;
         Ok(Self {
             limits: connection_limits::Behaviour::new(limits),
             blocked,
             allowed: allowed.into(),
             discovery,
+            server,
             streams: stream::Behaviour::new(config.streams.clone()),
             invites: specialized::Behaviour::new(&config.specialized)?,
             pubsub: pubsub::Behaviour::new(identity.clone(), &config.pubsub)?,

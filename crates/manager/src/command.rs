@@ -4,15 +4,19 @@
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
+use calimero_network_blob::wire::RecordKey;
 use calimero_network_primitives::{Multiaddr, PeerId, Topic};
 use calimero_network_pubsub::{self as pubsub, MeshStats, MessageId};
 use calimero_network_specialized::{OutboundRequestId, SpecializedNodeInviteRequest};
 use libp2p::swarm::derive_prelude::ListenerId;
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 
 use crate::{
-    error::{BootstrapError, DialError, InviteError, ListenError, PublishError},
-    status::{Connection, PeerInfo, Status},
+    error::{
+        AnnounceBlobError, BootstrapError, DialError, InviteError, ListenError, PublishError,
+        QueryBlobError,
+    },
+    status::{BlobProvider, Connection, PeerInfo, Status},
 };
 
 /// Where an answer goes.
@@ -66,8 +70,12 @@ pub(crate) enum Command {
         request: SpecializedNodeInviteRequest,
         reply: Reply<Result<OutboundRequestId, InviteError>>,
     },
+    /// Something about blobs.
+    Blob(BlobCommand),
     /// A snapshot.
     Status { reply: Reply<Status> },
+    /// Everything that is counted, as text.
+    Metrics { reply: Reply<String> },
     /// Stop.
     Shutdown { reply: Reply<()> },
 }
@@ -81,6 +89,25 @@ pub(crate) enum Otherwise {
     WaitForRoom,
     /// It waits for the first subscriber, for so long.
     WaitForPeers(Duration),
+}
+
+/// One request about blobs.
+#[derive(Debug)]
+pub(crate) enum BlobCommand {
+    /// Say that this node has a blob.
+    Announce {
+        key: RecordKey,
+        size_bytes: u64,
+        reply: Reply<Result<(), AnnounceBlobError>>,
+    },
+    /// Say so no more.
+    Withdraw { key: RecordKey, reply: Reply<bool> },
+    /// Look for those that have a blob.
+    Query {
+        key: RecordKey,
+        found: mpsc::Sender<BlobProvider>,
+        reply: Reply<Result<(), QueryBlobError>>,
+    },
 }
 
 /// One request about topics.

@@ -2,7 +2,8 @@
 
 use std::{io, sync::Arc, time::Duration};
 
-use calimero_network_primitives::{ConfigError, Multiaddr, PeerId};
+use calimero_network_blob::{error::RecordError, fetch::FetchError, store::StoreError};
+use calimero_network_primitives::{BlobId, ConfigError, Multiaddr, PeerId};
 use calimero_network_pubsub as pubsub;
 use calimero_network_transport::{AddressError, BuildError};
 use libp2p::{
@@ -191,6 +192,66 @@ pub enum InviteError {
         /// Most requests of all peers at one time, `specialized.max_outbound`.
         limit: usize,
     },
+}
+
+/// Why a blob is not announced.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum AnnounceBlobError {
+    /// The manager has stopped.
+    #[error(transparent)]
+    Stopped(#[from] Stopped),
+    /// The manager serves no blobs.
+    #[error("the manager was started without a store of blobs")]
+    NoStore,
+    /// The store does not have it.
+    #[error("blob {blob_id} is not in the store")]
+    NotHere {
+        /// The blob.
+        blob_id: BlobId,
+    },
+    /// The store failed.
+    #[error(transparent)]
+    Store(Arc<StoreError>),
+    /// As many are announced as may be.
+    #[error("{limit} blobs are announced already")]
+    TooMany {
+        /// Most at one time, `blob.max_announced`.
+        limit: usize,
+    },
+    /// The record could not be made: the identity's key is too large for one.
+    #[error(transparent)]
+    Record(#[from] RecordError),
+    /// Nobody holds it yet. It is tried again by itself.
+    #[error("no peer holds the announcement yet")]
+    NotStored,
+}
+
+/// Why providers are not looked for.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum QueryBlobError {
+    /// The manager has stopped.
+    #[error(transparent)]
+    Stopped(#[from] Stopped),
+    /// As many lookups run as may. Worth trying again when some have ended.
+    #[error("{limit} lookups run already")]
+    Busy {
+        /// How many may run at one time.
+        limit: usize,
+    },
+}
+
+/// Why a blob was not fetched.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum FetchBlobError {
+    /// The manager has stopped.
+    #[error(transparent)]
+    Stopped(#[from] Stopped),
+    /// Nobody gave it, or it could not be kept.
+    #[error(transparent)]
+    Fetch(#[from] FetchError),
 }
 
 /// Which rule of this node refuses a connection.

@@ -37,20 +37,23 @@
 
 mod actor;
 mod behaviour;
+mod blobs;
 mod client;
 mod command;
 mod dials;
 mod error;
 mod event;
 mod manager;
+mod metrics;
 mod remembered;
 mod runtime;
 mod status;
 
+pub use calimero_network_blob as blob;
 pub use calimero_network_discovery as discovery;
 pub use calimero_network_primitives::{
-    ConfigError, ContextId, GroupId, Keypair, Multiaddr, NamespaceId, NetworkConfig, PeerId,
-    ProtocolId, Topic, addr, config, identity, multiaddr,
+    BlobId, ConfigError, ContextId, GroupId, Keypair, Multiaddr, NamespaceId, NetworkConfig,
+    PeerId, ProtocolId, Topic, addr, config, identity, multiaddr,
 };
 pub use calimero_network_pubsub::{self as pubsub, MeshStats, Message, MessageId};
 pub use calimero_network_specialized::{
@@ -71,12 +74,13 @@ pub use libp2p::{
 };
 
 pub use self::{
-    client::NetworkClient,
+    client::{BlobProviders, BlobTransfer, NetworkClient},
     error::{
-        AddressFailure, BootstrapError, Denial, DialError, InviteError, ListenError, PublishError,
-        StartError, Stopped, SubscribeError,
+        AddressFailure, AnnounceBlobError, BootstrapError, Denial, DialError, FetchBlobError,
+        InviteError, ListenError, PublishError, QueryBlobError, StartError, Stopped,
+        SubscribeError,
     },
     event::{CloseReason, Events, NetworkEvent},
     manager::{Builder, NetworkManager},
-    status::{Connection, Direction, Path, PeerInfo, Status},
+    status::{BlobProvider, Connection, Direction, Path, PeerInfo, Status},
 };

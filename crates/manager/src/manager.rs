@@ -2,8 +2,16 @@
 
 use std::sync::Arc;
 
+use calimero_network_blob::{
+    fetch::Fetcher,
+    serve::{Authorizer, Server},
+    store::BlobStore,
+    transfer::{Identity, StreamOpener},
+};
 use calimero_network_discovery::cache::PeerCache;
-use calimero_network_primitives::{Keypair, Multiaddr, NetworkConfig, ProtocolId};
+use calimero_network_primitives::{
+    Keypair, Multiaddr, NetworkConfig, ProtocolId, identity::ed25519,
+};
 use calimero_network_stream::{self as stream, Control, Incoming};
 use calimero_network_transport::{self as transport, Links};
 use libp2p::{StreamProtocol, Swarm, swarm};
@@ -12,6 +20,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::{
     actor::Actor,
     behaviour::Behaviour,
+    blobs::{Blobs, REPORT_QUEUE, serve},
     client::NetworkClient,
     error::{ListenError, StartError, Stopped},
     event::{EventSender, Events},
@@ -69,6 +78,9 @@ pub struct Builder {
     config: NetworkConfig,
     in_memory: bool,
     peer_cache: Option<Arc<dyn PeerCache>>,
+    blobs: Option<Arc<dyn BlobStore>>,
+    authorizer: Option<Arc<dyn Authorizer>>,
+    signer: Option<ed25519::Keypair>,
 }
 
 impl Builder {
@@ -78,6 +90,9 @@ impl Builder {
             config,
             in_memory: false,
             peer_cache: None,
+            blobs: None,
+            authorizer: None,
+            signer: None,
         }
     }
 
@@ -87,6 +102,28 @@ impl Builder {
     #[must_use]
     pub fn peer_cache(mut self, cache: impl PeerCache) -> Self {
         self.peer_cache = Some(Arc::new(cache));
+        self
+    }
+
+    /// Serves blobs from `store`, by what it calls public where
+    /// [`authorize_blobs`](Self::authorize_blobs) says nothing else. Without one, none are served.
+    #[must_use]
+    pub fn blobs(mut self, store: Arc<dyn BlobStore>) -> Self {
+        self.blobs = Some(store);
+        self
+    }
+
+    /// Lets `authorizer` decide who may have which blob.
+    #[must_use]
+    pub fn authorize_blobs(mut self, authorizer: impl Authorizer) -> Self {
+        self.authorizer = Some(Arc::new(authorizer));
+        self
+    }
+
+    /// Signs requests for blobs with this key, which providers may ask for.
+    #[must_use]
+    pub fn sign_blob_requests(mut self, signer: ed25519::Keypair) -> Self {
+        self.signer = Some(signer);
         self
     }
 
@@ -110,6 +147,9 @@ impl Builder {
             config,
             in_memory,
             peer_cache,
+            blobs,
+            authorizer,
+            signer,
         } = self;
         let build = if in_memory {
             transport::build_memory
@@ -124,6 +164,15 @@ impl Builder {
         let (events, stream) = EventSender::new(&config.handle, shared.clone());
         let peer = identity.public().to_peer_id();
         let (ready, started) = oneshot::channel();
+        let (reports, heard) = mpsc::channel(REPORT_QUEUE);
+        let (requests, requested) = mpsc::channel(REPORT_QUEUE);
+        let server = blobs.clone().map(|store| {
+            let server = Server::new(peer, store, &config.blob.serve).with_requests(requests);
+            match authorizer {
+                Some(authorizer) => server.with_shared_authorizer(authorizer),
+                None => server,
+            }
+        });
         let task = {
             let (config, shared) = (config.clone(), shared.clone());
             async move {
@@ -135,9 +184,16 @@ impl Builder {
                         return;
                     }
                 };
+                if let Some(server) = server
+                    && let Err(error) = serve(&control, &server)
+                {
+                    let _ = ready.send(Err(error));
+                    return;
+                }
                 let remembered = Remembered::load(peer_cache);
                 let actor = Actor::new(
-                    swarm, links, inbound, receiver, events, remembered, shared, config,
+                    swarm, links, inbound, receiver, events, remembered, shared, config, identity,
+                    requested, heard,
                 );
                 if ready.send(Ok(control)).is_ok() {
                     actor.run().await;
@@ -150,7 +206,17 @@ impl Builder {
         let control = started
             .await
             .map_err(|_| StartError::Listen(Stopped.into()))??;
-        let client = NetworkClient::new(peer, commands, control, runtime, shared, config);
+        let fetcher = Fetcher::new(
+            StreamOpener::new(control.clone()),
+            Identity { peer, signer },
+            &config.blob.fetch,
+        );
+        let blobs = Blobs {
+            fetcher,
+            store: blobs,
+            reports,
+        };
+        let client = NetworkClient::new(peer, commands, control, runtime, shared, config, blobs);
         listen(&client).await?;
         Ok((client, stream))
     }

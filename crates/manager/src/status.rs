@@ -11,6 +11,15 @@ use calimero_network_primitives::{Multiaddr, PeerId, addr::Circuit};
 use calimero_network_transport::{Link, MuxerKind, SecurityKind, TransportKind};
 use libp2p::{StreamProtocol, core::ConnectedPoint, swarm::ConnectionId};
 
+/// A peer that is said to have a blob.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BlobProvider {
+    /// The peer.
+    pub peer: PeerId,
+    /// The size of the blob in bytes, where the peer has signed that it has it.
+    pub size_bytes: Option<u64>,
+}
+
 /// A snapshot of the manager.
 #[derive(Clone, Debug)]
 #[non_exhaustive]

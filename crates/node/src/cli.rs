@@ -1,8 +1,8 @@
 //! Arguments.
 
-use std::{path::PathBuf, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
-use calimero_network::Multiaddr;
+use calimero_network::{BlobId, ContextId, Multiaddr, Topic};
 use clap::{Args, Parser, Subcommand};
 
 /// A node of the peer-to-peer network, its demonstration and its measuring tools.
@@ -28,8 +28,12 @@ pub(crate) enum Command {
     Demo(DemoArgs),
     /// Run a node until ctrl-c.
     Run(RunArgs),
+    /// Run a boot node until ctrl-c: others find each other by it, and reach each other through it.
+    Boot(BootArgs),
     /// Dial a node and print who it is and how it is reached.
     Probe(ProbeArgs),
+    /// Store, list, check and fetch blobs.
+    Blob(BlobArgs),
     /// Measure throughput and round trips to a running node.
     Perf(PerfArgs),
 }
@@ -50,18 +54,141 @@ pub(crate) struct RunArgs {
     /// Address to dial and to dial again whenever the connection is lost; may be repeated.
     #[arg(long, value_name = "ADDR", num_args = 1..)]
     pub(crate) dial: Vec<Multiaddr>,
+    /// Boot node, with its `/p2p/<peer>`: kept connected and asked for peers; may be repeated.
+    #[arg(long, value_name = "ADDR", num_args = 1..)]
+    pub(crate) boot: Vec<Multiaddr>,
+    /// Public address under which others reach this node; may be repeated. Without one, others
+    /// are asked to find out.
+    #[arg(long, value_name = "ADDR", num_args = 1..)]
+    pub(crate) external: Vec<Multiaddr>,
+    /// The network lives on this machine or link: loopback and link-local addresses are dialled.
+    #[arg(long)]
+    pub(crate) local: bool,
+    /// Folder that keeps the identity and the peers of the node, made if it does not exist.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data: Option<PathBuf>,
     /// Configuration file (TOML). What it does not name has its default.
     #[arg(long, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
-    /// Identity file, made if it does not exist. Without it, a new identity for this run.
+    /// Identity file, made if it does not exist. Without it, that of the data folder; without
+    /// that, a new identity for this run.
     #[arg(long, value_name = "FILE")]
     pub(crate) identity: Option<PathBuf>,
+    /// Topic to follow; may be repeated. Its messages are printed.
+    #[arg(long, value_name = "TOPIC", num_args = 1..)]
+    pub(crate) subscribe: Vec<Topic>,
+    /// Topic to publish to: each line of standard input is a message. What nobody follows yet is
+    /// kept for a while (`pubsub.keep`).
+    #[arg(long, value_name = "TOPIC")]
+    pub(crate) publish: Option<Topic>,
     /// Do not answer `calnet perf` (`/perf/1.0.0`).
     #[arg(long)]
     pub(crate) no_perf: bool,
+    /// Address to serve `/metrics` and `/status` at, over HTTP. It asks nobody who they are, so
+    /// use loopback, as in `127.0.0.1:9428`.
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) metrics: Option<SocketAddr>,
     /// Print JSON lines.
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct BootArgs {
+    /// Address to listen on, such as `/ip4/0.0.0.0/tcp/2428`; may be repeated. Without it, those
+    /// of the configuration: port 2428 everywhere.
+    #[arg(long, value_name = "ADDR", num_args = 1..)]
+    pub(crate) listen: Vec<Multiaddr>,
+    /// Public address under which others reach this node; may be repeated. Without one the relay
+    /// is of no use until others have found one out.
+    #[arg(long, value_name = "ADDR", num_args = 1..)]
+    pub(crate) external: Vec<Multiaddr>,
+    /// Another boot node of the network, with its `/p2p/<peer>`; may be repeated.
+    #[arg(long, value_name = "ADDR", num_args = 1..)]
+    pub(crate) boot: Vec<Multiaddr>,
+    /// The network lives on this machine or link: loopback and link-local addresses are dialled.
+    #[arg(long)]
+    pub(crate) local: bool,
+    /// Folder that keeps the identity and the peers of the node, made if it does not exist.
+    #[arg(long, value_name = "DIR", default_value = "calnet-boot")]
+    pub(crate) data: PathBuf,
+    /// Identity file, made if it does not exist. Without it, that of the data folder.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) identity: Option<PathBuf>,
+    /// Configuration file (TOML). What it does not name has the default of a boot node.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// Address to serve `/metrics` and `/status` at, over HTTP. It asks nobody who they are, so
+    /// use loopback, as in `127.0.0.1:9428`.
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) metrics: Option<SocketAddr>,
+    /// Print JSON lines.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct BlobArgs {
+    /// Folder that keeps the blobs, that of `calnet run --data` of a node which is not running.
+    #[arg(long, global = true, value_name = "DIR")]
+    pub(crate) data: Option<PathBuf>,
+    /// Print JSON lines.
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    #[command(subcommand)]
+    pub(crate) command: BlobCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum BlobCommand {
+    /// Store files as blobs and print their ids.
+    Add {
+        /// The files.
+        #[arg(required = true, value_name = "FILE")]
+        files: Vec<PathBuf>,
+    },
+    /// Fetch a blob, from where an earlier try was left.
+    Get(GetArgs),
+    /// List blobs and unfinished downloads.
+    Ls,
+    /// Delete blobs and unfinished downloads.
+    Rm {
+        /// The blobs.
+        #[arg(required = true, value_name = "ID")]
+        ids: Vec<BlobId>,
+    },
+    /// Read blobs and compare them with their ids: all, or those named.
+    Verify {
+        /// The blobs.
+        #[arg(value_name = "ID")]
+        ids: Vec<BlobId>,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct GetArgs {
+    /// The blob.
+    #[arg(value_name = "ID")]
+    pub(crate) id: BlobId,
+    /// File to write, which appears when all of it is verified. Without it, the data folder.
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) output: Option<PathBuf>,
+    /// Address of a node that has the blob; may be repeated.
+    #[arg(long, value_name = "ADDR", num_args = 1..)]
+    pub(crate) dial: Vec<Multiaddr>,
+    /// Boot node, with its `/p2p/<peer>`, to find who has the blob; may be repeated.
+    #[arg(long, value_name = "ADDR", num_args = 1..)]
+    pub(crate) boot: Vec<Multiaddr>,
+    /// Context in which the blob is offered.
+    #[arg(
+        long,
+        default_value = "11111111111111111111111111111111",
+        value_name = "ID"
+    )]
+    pub(crate) context: ContextId,
+    /// The network lives on this machine or link: loopback and link-local addresses are dialled.
+    #[arg(long)]
+    pub(crate) local: bool,
 }
 
 #[derive(Debug, Args)]

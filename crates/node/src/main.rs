@@ -1,8 +1,12 @@
 //! `calnet`: a node of the network from the command line.
 
+mod blob;
+mod boot;
 mod cli;
+mod data;
 mod demo;
 mod error;
+mod http;
 mod identity;
 mod output;
 mod perf;
@@ -44,7 +48,9 @@ async fn execute(command: Command) -> Result<(), CommandError> {
     match command {
         Command::Demo(args) => demo::execute(Output::new(args.json)).await,
         Command::Run(args) => run::execute(args).await,
+        Command::Boot(args) => boot::execute(args).await,
         Command::Probe(args) => probe::execute(args).await,
+        Command::Blob(args) => blob::execute(args).await,
         Command::Perf(args) => perf::execute(args).await,
     }
 }

@@ -225,10 +225,7 @@ fn nothing_may_be_zero_that_bounds_or_times() {
             "discovery.rendezvous",
             &["ttl_ms", "interval_ms", "max_overlays"],
         ),
-        (
-            "blob",
-            &["record_ttl_ms", "republish_interval_ms", "max_announced"],
-        ),
+        ("blob", &["max_announced"]),
         (
             "blob.fetch",
             &[
@@ -328,8 +325,6 @@ fn nothing_may_be_so_large_that_a_clock_or_an_allocator_fails() {
         "streams.write_buffer_bytes",
         "discovery.tick_ms",
         "discovery.relay.timeout_ms",
-        "blob.record_ttl_ms",
-        "blob.republish_interval_ms",
         "blob.max_announced",
         "blob.fetch.window_chunks",
         "blob.fetch.max_providers",
@@ -393,10 +388,7 @@ fn contradictions_are_refused_by_key() {
             "transport.yamux.max_streams = 4096",
             "transport.yamux.connection_window_bytes",
         ),
-        (
-            "blob.republish_interval_ms = 43200000",
-            "blob.republish_interval_ms",
-        ),
+        ("blob.max_announced = 4097", "blob.max_announced"),
         (
             "blob.fetch.window_chunks = 7",
             "blob.fetch.provider_window_chunks",
@@ -556,7 +548,7 @@ fn a_server_that_cannot_hold_is_refused() {
             "rendezvous.max_registrations_per_namespace = 0",
             "rendezvous.max_registrations_per_namespace",
         ),
-        ("rendezvous.max_bytes = 5119", "rendezvous.max_bytes"),
+        ("rendezvous.max_bytes = 6143", "rendezvous.max_bytes"),
         (
             "rendezvous.max_record_bytes = 255",
             "rendezvous.max_record_bytes",

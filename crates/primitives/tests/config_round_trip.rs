@@ -79,6 +79,36 @@ fn one_key_changes_one_field() {
 }
 
 #[test]
+fn what_a_file_does_not_name_is_as_in_the_base() {
+    let mut base = NetworkConfig::default();
+    base.connections.max_established = 2000;
+    base.connections.ping.max_failures = 7;
+    base.discovery.boot = vec!["/ip4/192.0.2.1/tcp/1/p2p-circuit".parse().unwrap()];
+    let toml = "listen = []\n[connections]\nping = { timeout_ms = 5 }\n[discovery]\nboot = []";
+    let config = NetworkConfig::from_toml_over(toml, &base).unwrap();
+    let mut expected = base.clone();
+    expected.listen = Vec::new();
+    expected.connections.ping.timeout = Duration::from_millis(5);
+    expected.discovery.boot = Vec::new();
+    assert_eq!(config, expected);
+
+    let refused = |toml| NetworkConfig::from_toml_over(toml, &base).unwrap_err();
+    assert!(matches!(
+        refused("\nlisten ="),
+        ConfigError::Syntax { line: 2, .. }
+    ));
+    assert!(
+        matches!(refused("[discovery]\nboots = 1"), ConfigError::Parse { key, .. }
+        if key == "discovery.boots")
+    );
+    // What holds alone may not hold beside the base.
+    let few = "discovery.boot = []\ndiscovery.book.max_peers = 1500";
+    assert!(NetworkConfig::from_toml(few).is_ok());
+    assert!(matches!(refused(few), ConfigError::Invalid { key, .. }
+        if key == "discovery.book.max_peers"));
+}
+
+#[test]
 fn the_largest_numbers_survive_and_larger_ones_are_an_error() {
     let mut config = NetworkConfig::default();
     config.transport.yamux.connection_window_bytes = usize::MAX;
@@ -261,7 +291,7 @@ fn rendezvous_server() -> impl Strategy<Value = RendezvousServerConfig> {
                 config.max_registrations = one.max(other);
                 config.max_registrations_per_peer = one.min(other);
                 config.max_registrations_per_namespace = per_namespace;
-                config.max_bytes = record + KIB + all;
+                config.max_bytes = record + 2 * KIB + all;
                 config.max_record_bytes = record;
                 config.max_answer = answer;
                 config.max_answer_bytes = record + KIB + more;
@@ -320,17 +350,11 @@ fn blob() -> impl Strategy<Value = BlobConfig> {
         waits.sort_unstable();
         waits
     });
-    (switches, chunks, waits, queue(), 1..=i64::MAX as u64).prop_map(
-        |([unsigned, relays, public], [least, less, some, more, most], waits, queue, bytes)| {
+    (switches, chunks, waits, 1_usize..=4096, 1..=i64::MAX as u64).prop_map(
+        |([unsigned, relays, public], [least, less, some, more, most], waits, announced, bytes)| {
             changed(|config: &mut BlobConfig| {
                 config.unsigned_records = unsigned;
-                config.republish_interval = waits[0];
-                config.record_ttl = waits[2] + Duration::from_millis(1);
-                config.record_ttl = config.record_ttl.min(MAX_CONFIGURED_DURATION);
-                config.republish_interval =
-                    (config.republish_interval).min(config.record_ttl - Duration::from_millis(1));
-                config.republish_interval = config.republish_interval.max(Duration::from_millis(1));
-                config.max_announced = queue;
+                config.max_announced = announced;
                 config.fetch.verify_chunks = least;
                 config.fetch.provider_window_chunks = less;
                 config.fetch.window_chunks = some;
@@ -440,7 +464,10 @@ proptest! {
     fn every_valid_configuration_survives(config in config()) {
         prop_assert_eq!(config.validate(), Ok(()));
         let toml = config.to_toml().unwrap();
-        prop_assert_eq!(NetworkConfig::from_toml(&toml), Ok(config));
+        prop_assert_eq!(NetworkConfig::from_toml(&toml), Ok(config.clone()));
+        let over = NetworkConfig::from_toml_over(&toml, &NetworkConfig::default());
+        prop_assert_eq!(over, Ok(config.clone()));
+        prop_assert_eq!(NetworkConfig::from_toml_over("", &config), Ok(config));
     }
 
     #[test]

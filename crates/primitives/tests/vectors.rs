@@ -207,3 +207,18 @@ fn sizes() {
     let signed = text(&vectors, "/blob_provider_record/layout_signed/value_hex");
     assert!(signed.len() / 2 <= limits::MAX_PROVIDER_RECORD_BYTES);
 }
+
+/// A new entry comes with a crate that tests it and a row of the README that says which.
+#[test]
+fn every_entry_has_a_crate() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../testdata/README.md");
+    let readme = std::fs::read_to_string(path).unwrap();
+    let rows: Vec<_> = readme
+        .lines()
+        .filter(|line| line.starts_with("| `"))
+        .collect();
+    for entry in vectors().as_object().unwrap().keys() {
+        let has_row = rows.iter().any(|row| row.contains(&format!("`{entry}`")));
+        assert!(has_row || entry == "made_by", "{entry} has no crate");
+    }
+}

@@ -203,6 +203,12 @@ impl Router {
         self.dispatch(peer, effects);
     }
 
+    /// Whether a connection goes through a relay. `false` where it is gone.
+    pub(crate) fn is_relayed(&self, peer: PeerId, id: ConnectionId) -> bool {
+        let connection = (self.peers.get(&peer)).and_then(|entry| entry.connections.get(&id));
+        connection.is_some_and(|connection| connection.relayed)
+    }
+
     /// A connection is gone. What was under way on it moves to another one, if there is one.
     pub(crate) fn closed(&mut self, peer: PeerId, id: ConnectionId, effects: &mut Vec<Effect>) {
         let Some(entry) = self.peers.get_mut(&peer) else {

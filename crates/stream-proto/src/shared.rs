@@ -283,10 +283,11 @@ impl Shared {
             })
         });
         let waiter = stream.as_ref().and_then(|_| state.waiters.remove(&id));
+        let relayed = state.router.is_relayed(peer, on);
         drop(state);
         if let (Some(stream), Some(waiter)) = (stream, waiter) {
             let slot = Slot::new(self.clone(), peer, on);
-            let stream = Substream::outbound(stream, slot);
+            let stream = Substream::outbound(stream, relayed, slot);
             after.replies.push((waiter.reply, Ok(stream)));
         }
         self.settle(after);
@@ -306,12 +307,13 @@ impl Shared {
         protocol: StreamProtocol,
         stream: Stream,
     ) {
+        let relayed = lock(&self.state).router.is_relayed(peer, connection);
         let inbound = match Permit::take(&self.admission, peer) {
             Ok(permit) => Inbound {
                 peer,
                 connection,
                 protocol: protocol.clone(),
-                stream: Substream::inbound(stream, permit),
+                stream: Substream::inbound(stream, relayed, permit),
             },
             Err(reason) => return self.refuse(peer, protocol, reason),
         };

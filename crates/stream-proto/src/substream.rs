@@ -82,6 +82,7 @@ impl Drop for Slot {
 pub struct Substream {
     // Dropped first: the place is free when the stream is gone.
     stream: Stream,
+    relayed: bool,
     _place: Place,
 }
 
@@ -94,16 +95,18 @@ enum Place {
 }
 
 impl Substream {
-    pub(crate) fn outbound(stream: Stream, slot: Slot) -> Self {
+    pub(crate) fn outbound(stream: Stream, relayed: bool, slot: Slot) -> Self {
         Self {
             stream,
+            relayed,
             _place: Place::Outbound(slot),
         }
     }
 
-    pub(crate) fn inbound(stream: Stream, permit: Permit) -> Self {
+    pub(crate) fn inbound(stream: Stream, relayed: bool, permit: Permit) -> Self {
         Self {
             stream,
+            relayed,
             _place: Place::Inbound(permit),
         }
     }
@@ -112,6 +115,12 @@ impl Substream {
     /// [`Stream::ignore_for_keep_alive`] does.
     pub fn ignore_for_keep_alive(&mut self) {
         self.stream.ignore_for_keep_alive();
+    }
+
+    /// Whether its connection goes through a relay, which usually carries little.
+    #[must_use]
+    pub fn is_relayed(&self) -> bool {
+        self.relayed
     }
 
     fn stream(self: Pin<&mut Self>) -> Pin<&mut Stream> {

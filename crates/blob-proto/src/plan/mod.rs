@@ -91,6 +91,20 @@ impl Planner {
         self.providers.get(peer)?.rate()
     }
 
+    /// Whether something is asked of a provider that it has not answered.
+    #[must_use]
+    pub fn is_asked(&self, peer: &PeerId) -> bool {
+        let provider = self.providers.get(peer);
+        provider.is_some_and(|provider| !provider.in_flight.is_empty())
+    }
+
+    /// Whether no provider is known that will be asked again.
+    #[must_use]
+    pub fn is_alone(&self) -> bool {
+        let mut providers = self.providers.values();
+        providers.all(|provider| provider.status == Status::Out)
+    }
+
     /// When [`Input::Tick`] is due, if nothing else happens before.
     #[must_use]
     pub fn next_timeout(&self) -> Option<Duration> {
@@ -290,10 +304,7 @@ impl Planner {
             }
             return;
         }
-        let alone = self
-            .providers
-            .values()
-            .all(|provider| provider.status == Status::Out);
+        let alone = self.is_alone();
         if alone && !self.providers.is_empty() && !self.said_alone {
             let missing = self.missing();
             effects.push(Effect::NoProviders { missing });

@@ -129,6 +129,18 @@ pub enum StoreError {
         /// The file that says so.
         path: PathBuf,
     },
+    /// The writer that the content goes to failed.
+    #[error("the writer failed: {source}")]
+    Writer {
+        /// How.
+        source: io::Error,
+    },
+    /// What was written to a writer, which cannot take it back, is not the content of the blob.
+    #[error("what was written before is not the content of blob {id}")]
+    Spoiled {
+        /// The blob.
+        id: BlobId,
+    },
     /// An earlier write of this blob failed, so its content has a gap.
     #[error("an earlier write failed")]
     Broken,
@@ -138,7 +150,7 @@ pub enum StoreError {
 }
 
 /// Names what was done to which file when the system refused it.
-#[cfg(all(feature = "fs", unix))]
+#[cfg(all(any(feature = "fs", feature = "transfer"), unix))]
 pub(crate) fn io_error(
     doing: &'static str,
     path: &std::path::Path,

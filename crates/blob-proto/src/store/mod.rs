@@ -5,7 +5,9 @@
 //! The traits are object safe and know no runtime; their futures are `'static`, so that dropping
 //! one abandons the answer and never the consistency of the store.
 
-mod error;
+#[cfg(any(feature = "fs", feature = "transfer"))]
+pub(crate) mod blocking;
+pub(crate) mod error;
 #[cfg(all(feature = "fs", unix))]
 mod fs;
 

@@ -86,6 +86,22 @@ fn put_frame(to: &mut BytesMut, head: &[u8], payload: &[u8]) {
 
 /// The next frame, if all of it is there. Reserves nothing for what is not.
 fn take_frame(from: &mut BytesMut, max_bytes: usize) -> Result<Option<Bytes>, MessageError> {
+    let Some((prefix_bytes, len)) = frame_len(from, max_bytes)? else {
+        return Ok(None);
+    };
+    if from.len() - prefix_bytes < len {
+        return Ok(None);
+    }
+    from.advance(prefix_bytes);
+    Ok(Some(from.split_to(len).freeze()))
+}
+
+/// Length of the leading prefix and of the frame behind it, or `None` where the prefix is not
+/// all there.
+pub(crate) fn frame_len(
+    from: &[u8],
+    max_bytes: usize,
+) -> Result<Option<(usize, usize)>, MessageError> {
     let Some((len_bytes, prefix_bytes)) = read_number(from)? else {
         // A prefix that goes on beyond the longest that is valid need not be waited for.
         return match from.len() {
@@ -93,18 +109,11 @@ fn take_frame(from: &mut BytesMut, max_bytes: usize) -> Result<Option<Bytes>, Me
             _ => Ok(None),
         };
     };
-    let Some(len) = usize::try_from(len_bytes)
-        .ok()
-        .filter(|&len| len <= max_bytes)
-    else {
-        return Err(MessageError::TooLong {
+    match usize::try_from(len_bytes) {
+        Ok(len) if len <= max_bytes => Ok(Some((prefix_bytes, len))),
+        _ => Err(MessageError::TooLong {
             len_bytes,
             max_bytes,
-        });
-    };
-    if from.len() - prefix_bytes < len {
-        return Ok(None);
+        }),
     }
-    from.advance(prefix_bytes);
-    Ok(Some(from.split_to(len).freeze()))
 }

@@ -17,6 +17,8 @@ mod list;
 mod message;
 mod session;
 
+#[cfg(feature = "transfer")]
+pub(crate) use self::codec::frame_len;
 pub use self::{
     codec::{CodecError, ProviderCodec, RequesterCodec},
     list::{ListAssembly, PageError},

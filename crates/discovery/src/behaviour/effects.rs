@@ -1,16 +1,14 @@
 //! Carrying out what the machine asks for.
 
-use calimero_network_primitives::{Multiaddr, PeerId, multiaddr::Protocol};
-use libp2p_rendezvous as rendezvous;
+use calimero_network_primitives::{Multiaddr, PeerId, addr::without_peer, multiaddr::Protocol};
 use libp2p_swarm::{
-    CloseConnection, ListenOpts, ToSwarm,
+    CloseConnection, FromSwarm, ListenOpts, NetworkBehaviour, NewExternalAddrCandidate, ToSwarm,
+    derive_prelude::ListenerId,
     dial_opts::{DialOpts, PeerCondition},
 };
 
 use super::{Behaviour, Dialling, Slot, event::Event};
-use crate::machine::{
-    Cookie, Effect, Input, Namespace, RelayListener, RendezvousFailure, is_circuit,
-};
+use crate::machine::{Effect, Path, RelayListener, is_circuit};
 
 impl Behaviour {
     pub(super) fn carry_out_all(&mut self) {
@@ -23,7 +21,11 @@ impl Behaviour {
         match effect {
             Effect::Dial {
                 peer, addresses, ..
-            } => self.dial(peer, addresses),
+            } => {
+                if let Some((peer, addresses)) = self.held_dials.hold(peer, addresses) {
+                    self.dial(peer, addresses);
+                }
+            }
             Effect::CloseRelayed { peer } => self.close_relayed(peer),
             Effect::Disconnect { peer } => self.waiting.push_back(ToSwarm::CloseConnection {
                 peer_id: peer,
@@ -37,27 +39,30 @@ impl Behaviour {
                 server,
                 namespace,
                 ttl,
-            } => self.register(server, namespace, ttl.as_secs()),
+            } => {
+                let addresses = self.externals.clone();
+                let client = &mut self.inner.rendezvous;
+                client.register(server, namespace, addresses, ttl);
+            }
             Effect::Unregister { server, namespace } => {
-                if let Ok(name) = rendezvous::Namespace::new(namespace.as_str().to_owned())
-                    && self.peers.is_connected(&server)
-                {
-                    self.inner.rendezvous.unregister(name, server);
-                }
+                self.inner.rendezvous.unregister(server, namespace);
             }
             Effect::Discover {
                 server,
                 namespace,
                 cookie,
                 limit,
-            } => self.discover(server, namespace, cookie, limit),
+            } => {
+                let client = &mut self.inner.rendezvous;
+                client.discover(server, namespace, cookie.as_ref(), limit);
+            }
             Effect::Reserve {
                 listener,
                 relay,
                 address,
             } => self.reserve(listener, relay, address),
             Effect::StopListening { listener } => self.stop_listening(listener),
-            Effect::Probe { .. } => {}
+            Effect::Probe { address } => self.inner.probes.probe(address),
             Effect::AddExternalAddress { address } => self.add_external(address),
             Effect::RemoveExternalAddress { address } => self.remove_external(address),
             Effect::ServeProbes(serve) => self.inner.serve_probes(serve),
@@ -66,14 +71,25 @@ impl Behaviour {
         }
     }
 
-    fn dial(&mut self, peer: PeerId, addresses: Vec<Multiaddr>) {
+    pub(super) fn dial(&mut self, peer: PeerId, addresses: Vec<Multiaddr>) {
         let opts = DialOpts::peer_id(peer)
-            .condition(PeerCondition::Disconnected)
+            .condition(PeerCondition::DisconnectedAndNotDialing)
             .addresses(addresses.clone())
             .build();
         let dialling = Dialling { peer, addresses };
         self.dials.insert(opts.connection_id(), dialling);
         self.waiting.push_back(ToSwarm::Dial { opts });
+    }
+
+    /// Dials a peer that is relayed, through the hole it has opened while we waited for it.
+    pub(super) fn go_through(&mut self, peer: PeerId, addresses: Vec<Multiaddr>) {
+        if self.peers.path(&peer) == Some(Path::Relayed) && !addresses.is_empty() {
+            let opts = DialOpts::peer_id(peer)
+                .condition(PeerCondition::Always)
+                .addresses(addresses)
+                .build();
+            self.waiting.push_back(ToSwarm::Dial { opts });
+        }
     }
 
     fn close_relayed(&mut self, peer: PeerId) {
@@ -85,55 +101,39 @@ impl Behaviour {
         }
     }
 
+    /// The table keeps whatever it is told, so what has made room in the book makes room in it.
     fn add_route(&mut self, peer: &PeerId, address: Multiaddr) {
-        self.inner.kad.add_address(peer, address);
-    }
-
-    fn register(&mut self, server: PeerId, namespace: Namespace, ttl_secs: u64) {
-        let name = rendezvous::Namespace::new(namespace.as_str().to_owned());
-        let asked = self.peers.is_connected(&server)
-            && name.is_ok_and(|name| {
-                let client = &mut self.inner.rendezvous;
-                client.register(name, server, Some(ttl_secs)).is_ok()
-            });
-        if !asked {
-            self.heard.push_back(Input::RegisterFailed {
-                server,
-                namespace,
-                why: RendezvousFailure::Refused,
-            });
-        }
-    }
-
-    fn discover(
-        &mut self,
-        server: PeerId,
-        namespace: Namespace,
-        cookie: Option<Cookie>,
-        limit: u32,
-    ) {
-        let name = rendezvous::Namespace::new(namespace.as_str().to_owned());
-        match name {
-            Ok(name) if self.peers.is_connected(&server) => {
-                let cookie = cookie.and_then(|cookie| {
-                    rendezvous::Cookie::from_wire_encoding(cookie.as_bytes().to_vec()).ok()
-                });
-                self.inner
-                    .rendezvous
-                    .discover(Some(name), cookie, Some(limit.into()), server);
+        let kad = &mut self.inner.kad;
+        kad.add_address(peer, address);
+        let Some(bucket) = kad.kbucket(*peer) else {
+            return;
+        };
+        let entry = bucket
+            .iter()
+            .find(|entry| entry.node.key.preimage() == peer);
+        let known: Vec<_> =
+            entry.map_or_else(Vec::new, |entry| entry.node.value.iter().cloned().collect());
+        if known.len() > self.max_routes {
+            let current = self.machine.addresses(peer);
+            // The table keeps them with the peer at their end.
+            let stale = known.iter().filter(|a| !current.contains(&without_peer(a)));
+            for address in stale {
+                self.inner.kad.remove_address(peer, address);
             }
-            _ => self.heard.push_back(Input::DiscoverFailed {
-                server,
-                namespace,
-                why: RendezvousFailure::Refused,
-            }),
         }
     }
 
     fn reserve(&mut self, listener: RelayListener, relay: PeerId, address: Multiaddr) {
         let opts = ListenOpts::new(address);
-        self.slots
-            .insert(opts.listener_id(), Slot { listener, relay });
+        self.slots.insert(
+            opts.listener_id(),
+            Slot {
+                listener,
+                relay,
+                listening: false,
+                granted: false,
+            },
+        );
         self.waiting.push_back(ToSwarm::ListenOn { opts });
     }
 
@@ -142,17 +142,37 @@ impl Behaviour {
             .slots
             .iter()
             .find(|(_, slot)| slot.listener == listener);
-        let Some((id, relay)) = slot.map(|(id, slot)| (*id, slot.relay)) else {
-            return;
-        };
-        self.slots.remove(&id);
-        self.tell(Event::ReservationLost { relay });
+        if let Some(id) = slot.map(|(id, _)| *id) {
+            self.give_up(id);
+        }
+    }
+
+    /// Closes a relay listener of ours.
+    pub(super) fn give_up(&mut self, id: ListenerId) {
+        self.slot_lost(id);
+        self.given_up.insert(id);
         self.waiting.push_back(ToSwarm::RemoveListener { id });
+    }
+
+    /// There is no slot behind a listener any more. Returns which there was.
+    pub(super) fn slot_lost(&mut self, id: ListenerId) -> Option<RelayListener> {
+        let slot = self.slots.remove(&id)?;
+        let relay = slot.relay;
+        self.tell(if slot.granted {
+            Event::ReservationLost { relay }
+        } else {
+            Event::ReservationFailed { relay }
+        });
+        Some(slot.listener)
     }
 
     fn add_external(&mut self, address: Multiaddr) {
         let address = self.complete(address);
         self.externals.push(address.clone());
+        // Otherwise DCUtR offers nothing but what others have seen us at.
+        let candidate = NewExternalAddrCandidate { addr: &address };
+        let candidate = FromSwarm::NewExternalAddrCandidate(candidate);
+        self.inner.dcutr.on_swarm_event(candidate);
         self.waiting
             .push_back(ToSwarm::ExternalAddrConfirmed(address.clone()));
         self.tell(Event::ExternalAddressConfirmed { address });

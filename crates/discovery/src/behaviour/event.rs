@@ -9,7 +9,7 @@ use libp2p_swarm::ConnectionId;
 
 use crate::{
     liveness,
-    machine::{Namespace, Path, Phase, Reachability},
+    machine::{Namespace, Path, Phase, ProbeOutcome, Reachability, RendezvousFailure},
 };
 
 /// What the behaviour tells.
@@ -37,6 +37,15 @@ pub enum Event {
     ExternalAddressExpired {
         /// Which.
         address: Multiaddr,
+    },
+    /// A probe of an address of ours has ended.
+    Probed {
+        /// The address.
+        address: Multiaddr,
+        /// Who probed.
+        server: PeerId,
+        /// How it ended.
+        outcome: ProbeOutcome,
     },
     /// A peer has told of itself. Nothing of it is verified but the peer id.
     Identified {
@@ -82,6 +91,8 @@ pub enum Event {
         server: PeerId,
         /// In which overlay.
         namespace: Namespace,
+        /// Why.
+        why: RendezvousFailure,
     },
     /// A server has told members of an overlay.
     Discovered {
@@ -99,7 +110,13 @@ pub enum Event {
         /// Whether it did before.
         renewed: bool,
     },
-    /// A relay does not hold a slot for us (any more). It, or another, is asked again by itself.
+    /// A relay does not give us a slot. It, or another, is asked again by itself.
+    ReservationFailed {
+        /// Which.
+        relay: PeerId,
+    },
+    /// A relay holds no slot for us any more. It, or another, is asked again by itself, unless
+    /// none is needed.
     ReservationLost {
         /// Which.
         relay: PeerId,
@@ -119,6 +136,14 @@ pub enum Event {
         holder: Option<PeerId>,
         /// What it held.
         records: Vec<Record>,
+    },
+    /// A query has found peers that say they have what belongs to a key. That is their word, by
+    /// way of whoever answered: nothing proves it.
+    ProvidersFound {
+        /// Which query.
+        query: QueryId,
+        /// The peers, none of them told by this query before.
+        providers: Vec<PeerId>,
     },
     /// A query has ended.
     QueryEnded {
@@ -151,9 +176,9 @@ pub enum QueryOutcome {
         /// How many were asked for.
         quorum: usize,
     },
-    /// Every peer close to the key was asked, or as many records found as are told.
+    /// Every peer close to the key was asked, or as much found as is told.
     Found {
-        /// Records told.
+        /// Records told, or providers.
         records: usize,
     },
     /// The time is over.

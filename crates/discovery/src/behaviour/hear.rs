@@ -1,23 +1,18 @@
 //! What the behaviours inside say, as inputs of the machine and events of ours.
 
-use std::time::Duration;
-
-use calimero_network_primitives::{Multiaddr, PeerId};
-use libp2p_autonat::v2 as autonat;
+use calimero_network_primitives::{PeerId, addr::without_peer};
 use libp2p_identify as identify;
 use libp2p_kad::{self as kad, store::RecordStore};
-use libp2p_mdns as mdns;
 use libp2p_relay as relay;
-use libp2p_rendezvous as rendezvous;
-use libp2p_swarm::{ConnectionId, derive_prelude::ListenerId};
+use libp2p_swarm::{ConnectionId, ToSwarm, derive_prelude::ListenerId};
 
 use super::{
     Behaviour,
     event::{Event, HolePunch},
     inner::InnerEvent,
-    now,
+    now, probe, records, rendezvous,
 };
-use crate::machine::{Cookie, Input, Namespace, ProbeOutcome, RendezvousFailure};
+use crate::machine::Input;
 
 /// Addresses and protocols of one identify message that are looked at and told, each. Nodes list
 /// a dozen; the message, 4 KiB long at most, has room for hundreds.
@@ -52,6 +47,12 @@ impl Behaviour {
     fn identified(&mut self, peer: PeerId, connection: ConnectionId, mut info: identify::Info) {
         info.listen_addrs.truncate(MAX_IDENTIFY_ITEMS);
         info.protocols.truncate(MAX_IDENTIFY_ITEMS);
+        if self.peers.has_own_port(&peer, connection) && self.listening.is_like(&info.observed_addr)
+        {
+            let candidate = without_peer(&info.observed_addr);
+            self.waiting
+                .push_back(ToSwarm::NewExternalAddrCandidate(candidate));
+        }
         let addresses = info.listen_addrs.clone();
         self.tell(Event::Identified {
             peer,
@@ -59,6 +60,7 @@ impl Behaviour {
             info: Box::new(info),
         });
         self.hear(Input::Identified { peer, addresses });
+        self.dial_back(peer, connection);
     }
 
     fn hear_kad(&mut self, event: kad::Event) {
@@ -70,6 +72,12 @@ impl Behaviour {
                         ..
                     },
             } => self.store(record),
+            kad::Event::InboundRequest {
+                request:
+                    kad::InboundRequest::AddProvider {
+                        record: Some(provider),
+                    },
+            } => self.store_provider(provider),
             kad::Event::OutboundQueryProgressed {
                 id, result, step, ..
             } => {
@@ -95,104 +103,79 @@ impl Behaviour {
         let _ = self.inner.kad.store_mut().put(record);
     }
 
-    fn hear_rendezvous(&mut self, event: rendezvous::client::Event) {
+    /// Holds a provider that has named itself, if it may be one.
+    fn store_provider(&mut self, mut record: kad::ProviderRecord) {
+        let valid = (self.validator).validate_provider(&record.key, &record.provider);
+        if record.is_expired(now()) || valid.is_err() {
+            return;
+        }
+        records::trim(&mut record);
+        // A full store refuses what is new.
+        let _ = self.inner.kad.store_mut().add_provider(record);
+    }
+
+    fn hear_rendezvous(&mut self, event: rendezvous::Event) {
         match event {
-            rendezvous::client::Event::Registered {
-                rendezvous_node: server,
+            rendezvous::Event::Registered {
+                server,
+                namespace,
                 ttl,
+            } => {
+                self.tell(Event::Registered {
+                    server,
+                    namespace: namespace.clone(),
+                    ttl,
+                });
+                self.hear(Input::Registered {
+                    server,
+                    namespace,
+                    ttl,
+                });
+            }
+            rendezvous::Event::RegisterFailed {
+                server,
                 namespace,
-            } => self.registered(server, &namespace, Duration::from_secs(ttl)),
-            rendezvous::client::Event::RegisterFailed {
-                rendezvous_node: server,
+                why,
+            } => {
+                self.tell(Event::RegisterFailed {
+                    server,
+                    namespace: namespace.clone(),
+                    why,
+                });
+                self.hear(Input::RegisterFailed {
+                    server,
+                    namespace,
+                    why,
+                });
+            }
+            rendezvous::Event::Discovered {
+                server,
                 namespace,
-                error,
-            } => self.register_failed(server, &namespace, failure(error)),
-            rendezvous::client::Event::Discovered {
-                rendezvous_node: server,
-                registrations,
+                members,
                 cookie,
             } => {
-                let Some(namespace) = cookie.namespace().and_then(overlay) else {
-                    return;
-                };
-                let members = registrations
-                    .into_iter()
-                    .map(|r| (r.record.peer_id(), r.record.addresses().to_vec()))
-                    .collect::<Vec<_>>();
-                let cookie = Cookie::new(&cookie.into_wire_encoding());
-                self.discovered(server, namespace, members, cookie);
+                self.tell(Event::Discovered {
+                    server,
+                    namespace: namespace.clone(),
+                    members: members.len(),
+                });
+                self.hear(Input::Discovered {
+                    server,
+                    namespace,
+                    members,
+                    cookie,
+                });
             }
-            rendezvous::client::Event::DiscoverFailed {
-                rendezvous_node: server,
-                namespace: Some(namespace),
-                error,
-            } => {
-                if let Some(namespace) = overlay(&namespace) {
-                    self.hear(Input::DiscoverFailed {
-                        server,
-                        namespace,
-                        why: failure(error),
-                    });
-                }
-            }
-            _ => {}
+            rendezvous::Event::DiscoverFailed {
+                server,
+                namespace,
+                why,
+            } => self.hear(Input::DiscoverFailed {
+                server,
+                namespace,
+                why,
+            }),
         }
-    }
-
-    fn registered(&mut self, server: PeerId, namespace: &rendezvous::Namespace, ttl: Duration) {
-        let Some(namespace) = overlay(namespace) else {
-            return;
-        };
-        self.tell(Event::Registered {
-            server,
-            namespace: namespace.clone(),
-            ttl,
-        });
-        self.hear(Input::Registered {
-            server,
-            namespace,
-            ttl,
-        });
-    }
-
-    fn register_failed(
-        &mut self,
-        server: PeerId,
-        namespace: &rendezvous::Namespace,
-        why: RendezvousFailure,
-    ) {
-        let Some(namespace) = overlay(namespace) else {
-            return;
-        };
-        self.tell(Event::RegisterFailed {
-            server,
-            namespace: namespace.clone(),
-        });
-        self.hear(Input::RegisterFailed {
-            server,
-            namespace,
-            why,
-        });
-    }
-
-    fn discovered(
-        &mut self,
-        server: PeerId,
-        namespace: Namespace,
-        members: Vec<(PeerId, Vec<Multiaddr>)>,
-        cookie: Option<Cookie>,
-    ) {
-        self.tell(Event::Discovered {
-            server,
-            namespace: namespace.clone(),
-            members: members.len(),
-        });
-        self.hear(Input::Discovered {
-            server,
-            namespace,
-            members,
-            cookie,
-        });
     }
 
     fn hear_relay(&mut self, event: &relay::client::Event) {
@@ -204,13 +187,12 @@ impl Behaviour {
         else {
             return;
         };
-        let slot = self
-            .slots
-            .values()
-            .find(|slot| slot.relay == *relay_peer_id);
-        let Some(listener) = slot.map(|slot| slot.listener) else {
+        let mut slots = self.slots.values_mut();
+        let Some(slot) = slots.find(|slot| slot.relay == *relay_peer_id) else {
             return;
         };
+        slot.granted = true;
+        let listener = slot.listener;
         self.tell(Event::ReservationGranted {
             relay: *relay_peer_id,
             renewed: *renewal,
@@ -220,20 +202,23 @@ impl Behaviour {
 
     /// A listener is closed: through a relay, for whatever reason and with or without addresses.
     pub(super) fn listener_ended(&mut self, id: ListenerId) {
-        if let Some(slot) = self.slots.remove(&id) {
-            self.tell(Event::ReservationLost { relay: slot.relay });
-            let listener = slot.listener;
+        if let Some(listener) = self.slot_lost(id) {
             self.hear(Input::RelayListenerClosed { listener });
         }
     }
 
     /// A listener has failed. One that lives on is closed, so that its slot is asked for anew.
     pub(super) fn listener_failed(&mut self, id: ListenerId) {
-        if self.slots.contains_key(&id) {
-            self.waiting
-                .push_back(libp2p_swarm::ToSwarm::RemoveListener { id });
-            self.listener_ended(id);
+        let Some(slot) = self.slots.get(&id).copied() else {
+            return;
+        };
+        if slot.listening {
+            self.give_up(id);
+        } else {
+            self.slot_lost(id);
         }
+        let listener = slot.listener;
+        self.hear(Input::RelayListenerClosed { listener });
     }
 
     fn hear_dcutr(&mut self, event: &libp2p_dcutr::Event) {
@@ -241,45 +226,24 @@ impl Behaviour {
             Ok(_) => HolePunch::Direct,
             Err(_) => HolePunch::Failed,
         };
-        let peer = event.remote_peer_id;
-        self.peers.hole_punched(&peer, outcome);
-        self.tell(Event::HolePunch { peer, outcome });
+        self.hole_punched(event.remote_peer_id, outcome);
     }
 
-    fn hear_probe(&mut self, event: autonat::client::Event) {
-        let outcome = match event.result {
-            Ok(()) => ProbeOutcome::Reached,
-            Err(_) => ProbeOutcome::NotReached,
-        };
-        self.hear(Input::Probed {
-            address: event.tested_addr,
-            server: event.server,
+    fn hear_probe(&mut self, event: probe::Event) {
+        let probe::Event {
+            address,
+            server,
+            outcome,
+        } = event;
+        self.tell(Event::Probed {
+            address: address.clone(),
+            server,
             outcome,
         });
-    }
-
-    fn hear_mdns(&mut self, event: mdns::Event) {
-        let mdns::Event::Discovered(found) = event else {
-            return;
-        };
-        let mut peers: std::collections::BTreeMap<PeerId, Vec<Multiaddr>> = Default::default();
-        for (peer, address) in found {
-            peers.entry(peer).or_default().push(address);
-        }
-        for (peer, addresses) in peers {
-            self.hear(Input::LocalPeer { peer, addresses });
-        }
-    }
-}
-
-fn overlay(namespace: &rendezvous::Namespace) -> Option<Namespace> {
-    Namespace::new(&namespace.to_string()).ok()
-}
-
-fn failure(error: rendezvous::ErrorCode) -> RendezvousFailure {
-    match error {
-        rendezvous::ErrorCode::InvalidCookie => RendezvousFailure::InvalidCookie,
-        rendezvous::ErrorCode::Unavailable => RendezvousFailure::Unavailable,
-        _ => RendezvousFailure::Refused,
+        self.hear(Input::Probed {
+            address,
+            server,
+            outcome,
+        });
     }
 }

@@ -1,7 +1,10 @@
 //! The libp2p behaviours that the machine steers, derived together.
 
+use std::convert::Infallible;
+
 use calimero_network_primitives::{
     IDENTIFY_PROTOCOL_VERSION, Keypair, PeerId, ProtocolId,
+    addr::peer_of,
     config::{DiscoveryConfig, PingConfig},
 };
 use libp2p_autonat::v2 as autonat;
@@ -10,7 +13,7 @@ use libp2p_mdns as mdns;
 use libp2p_relay as relay;
 use libp2p_swarm::{NetworkBehaviour, StreamProtocol, behaviour::toggle::Toggle};
 
-use super::{error::BuildError, records};
+use super::{error::BuildError, keep::Keeper, probe, records, rendezvous};
 use crate::liveness;
 
 /// What runs on the wire. Its handlers are those of the outer behaviour.
@@ -21,14 +24,15 @@ use crate::liveness;
     reason = "its connection handler is an associated type of a public behaviour"
 )]
 pub struct Inner {
+    pub(super) keeper: Keeper,
     pub(super) liveness: liveness::Behaviour,
     pub(super) identify: libp2p_identify::Behaviour,
     pub(super) kad: kad::Behaviour<MemoryStore>,
-    pub(super) rendezvous: libp2p_rendezvous::client::Behaviour,
+    pub(super) rendezvous: rendezvous::Client,
     pub(super) relay: Toggle<relay::client::Behaviour>,
     pub(super) dcutr: Toggle<libp2p_dcutr::Behaviour>,
-    pub(super) autonat_client: autonat::client::Behaviour,
-    pub(super) autonat_server: Toggle<autonat::server::Behaviour>,
+    pub(super) probes: probe::Client,
+    pub(super) probe_server: Toggle<autonat::server::Behaviour>,
     pub(super) mdns: Toggle<mdns::tokio::Behaviour>,
 }
 
@@ -43,10 +47,10 @@ pub enum InnerEvent {
     Liveness(liveness::Event),
     Identify(libp2p_identify::Event),
     Kad(kad::Event),
-    Rendezvous(libp2p_rendezvous::client::Event),
+    Rendezvous(rendezvous::Event),
     Relay(relay::client::Event),
     Dcutr(libp2p_dcutr::Event),
-    Probed(autonat::client::Event),
+    Probed(probe::Event),
     ProbeServed,
     Mdns(mdns::Event),
 }
@@ -68,24 +72,25 @@ impl Inner {
                 .with_push_listen_addr_updates(true);
         let mdns = config.mdns.then(|| new_mdns(local)).transpose()?;
         Ok(Self {
+            keeper: Keeper::default(),
             liveness: liveness::Behaviour::new(ping),
             identify: libp2p_identify::Behaviour::new(identify),
             kad: new_kad(local),
-            rendezvous: libp2p_rendezvous::client::Behaviour::new(identity.clone()),
+            rendezvous: rendezvous::Client::new(identity.clone()),
             dcutr: relay_client
                 .is_some()
                 .then(|| libp2p_dcutr::Behaviour::new(local))
                 .into(),
             relay: relay_client.into(),
-            autonat_client: autonat::client::Behaviour::default(),
-            autonat_server: None.into(),
+            probes: probe::Client::new(config.boot.iter().filter_map(peer_of).collect()),
+            probe_server: None.into(),
             mdns: mdns.into(),
         })
     }
 
     /// Serves probes of others on the connections to come, or does not.
     pub(super) fn serve_probes(&mut self, serve: bool) {
-        self.autonat_server = serve.then(autonat::server::Behaviour::default).into();
+        self.probe_server = serve.then(autonat::server::Behaviour::default).into();
     }
 }
 
@@ -124,11 +129,17 @@ from! {
     liveness::Event => Liveness,
     libp2p_identify::Event => Identify,
     kad::Event => Kad,
-    libp2p_rendezvous::client::Event => Rendezvous,
+    rendezvous::Event => Rendezvous,
     relay::client::Event => Relay,
     libp2p_dcutr::Event => Dcutr,
-    autonat::client::Event => Probed,
+    probe::Event => Probed,
     mdns::Event => Mdns,
+}
+
+impl From<Infallible> for InnerEvent {
+    fn from(never: Infallible) -> Self {
+        match never {}
+    }
 }
 
 impl From<autonat::server::Event> for InnerEvent {

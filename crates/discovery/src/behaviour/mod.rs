@@ -8,33 +8,117 @@
 //! belong before this one: several of the behaviours inside take a connection for established as
 //! soon as they are asked for a handler.
 //!
+//! ```
+//! use calimero_network_discovery::{Behaviour, Event, behaviour::RefuseRecords};
+//! use calimero_network_primitives::{Keypair, config::{DiscoveryConfig, PingConfig, TransportConfig}};
+//! use calimero_network_transport::build_memory;
+//! use futures::StreamExt;
+//! use libp2p_swarm::{Config, Swarm, SwarmEvent};
+//!
+//! fn node(config: &DiscoveryConfig) -> Result<Swarm<Behaviour>, Box<dyn std::error::Error>> {
+//!     let identity = Keypair::generate_ed25519();
+//!     let transport = build_memory(&identity, &TransportConfig::default())?;
+//!     let (ping, relay) = (PingConfig::default(), transport.relay_client);
+//!     let seed = 42; // a random one outside of examples
+//!     let discovery =
+//!         Behaviour::new(&identity, config, &ping, "example/1", relay, RefuseRecords, seed)?;
+//!     let peer = identity.public().to_peer_id();
+//!     Ok(Swarm::new(transport.boxed, discovery, peer, Config::with_tokio_executor()))
+//! }
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let mut boot = node(&DiscoveryConfig::default())?;
+//! boot.listen_on("/memory/0".parse()?)?;
+//! let address = loop {
+//!     if let SwarmEvent::NewListenAddr { address, .. } = boot.select_next_some().await {
+//!         break address.with_p2p(*boot.local_peer_id()).map_err(|_| "another peer")?;
+//!     }
+//! };
+//! let config = DiscoveryConfig {
+//!     boot: vec![address],
+//!     local_network: true, // loopback and memory addresses lead somewhere
+//!     ..DiscoveryConfig::default()
+//! };
+//! let mut member = node(&config)?; // nobody tells it to dial
+//! loop {
+//!     tokio::select! {
+//!         event = member.select_next_some() => {
+//!             if let SwarmEvent::Behaviour(Event::Identified { peer, info, .. }) = event {
+//!                 assert_eq!(peer, *boot.local_peer_id());
+//!                 assert_eq!(info.agent_version, "example/1");
+//!                 break;
+//!             }
+//!         }
+//!         _ = boot.select_next_some() => {}
+//!     }
+//! }
+//! let status = member.behaviour_mut().status();
+//! assert_eq!(status.peers.len(), 1);
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! # One writer of external addresses
 //!
-//! The machine alone decides which addresses are external. What the relay client and AutoNAT find
+//! The machine alone decides which addresses are external. What the relay client and probes find
 //! out goes to it. An address that the application adds to the Swarm is told to others by the
 //! Swarm as it is, and is a candidate for probes here. An operator's address belongs into
 //! [`DiscoveryConfig::external`].
 //!
-//! # Dials
+//! # Dials and connections
 //!
-//! The machine's dials go to exactly the addresses it gives. Dials of others for a peer id that
-//! leave the addresses open are offered those of the machine's address book, and those of
-//! Kademlia that are worth dialling.
+//! The machine's dials go to exactly the addresses it gives; where somebody else dials the same
+//! peer at the time, they wait for that dial's end. Dials of others for a peer id that leave the
+//! addresses open are offered those of the machine's address book, and those of Kademlia that are
+//! worth dialling. Connections with boot nodes and members of overlays are kept open, used or not.
+//! A relayed connection is closed some time after a direct one stands beside it, which is tried
+//! for in two ways: whoever is reached through a relay dials back, and DCUtR.
+//!
+//! # What is spoken
+//!
+//! Rendezvous (`/rendezvous/1.0.0`) and the client's side of AutoNAT v2 by clients of this crate,
+//! ping by [`liveness`](crate::liveness); Kademlia, identify and its push, relay v2, DCUtR, mDNS
+//! and the server's side of AutoNAT v2 by libp2p's. Probes of others are served on connections
+//! that are made while this node is reachable.
 
+mod ask;
+mod awaited;
+mod clock;
 mod effects;
 mod error;
 mod event;
+mod frame;
 mod hear;
 mod inner;
+#[allow(
+    unreachable_pub,
+    reason = "handlers are associated types of a public behaviour"
+)]
+mod keep;
+mod local_link;
+mod observed;
 mod peers;
+#[allow(
+    unreachable_pub,
+    reason = "handlers are associated types of a public behaviour"
+)]
+mod probe;
 mod records;
+#[allow(
+    unreachable_pub,
+    reason = "handlers are associated types of a public behaviour"
+)]
+mod rendezvous;
+mod reversal;
 mod status;
 mod swarm;
+#[cfg(test)]
+mod tests;
 
 use std::{
     collections::{HashMap, HashSet, VecDeque},
-    task::{Context, Poll},
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use calimero_network_primitives::{
@@ -42,23 +126,31 @@ use calimero_network_primitives::{
     addr::DialPolicy,
     config::{DiscoveryConfig, PingConfig},
 };
-use futures::FutureExt;
-use futures_timer::Delay;
 pub use libp2p_identify::Info as IdentifyInfo;
 use libp2p_kad::store::RecordStore;
 pub use libp2p_kad::{QueryId, Quorum, Record, RecordKey};
 use libp2p_swarm::{ConnectionId, THandlerInEvent, ToSwarm, derive_prelude::ListenerId};
 
+use self::{
+    awaited::Awaited,
+    clock::{Timer, now},
+    inner::Inner,
+    local_link::LocalLink,
+    observed::{HeldDials, Listening},
+    peers::Peers,
+    records::Queries,
+};
 pub use self::{
     error::{Blocked, BuildError, RecordError, RecordRefused},
     event::{Event, HolePunch, QueryOutcome},
     hear::MAX_IDENTIFY_ITEMS,
+    local_link::MAX_LOCAL_ADDRESSES,
     records::{
-        MAX_QUERIES, MAX_RECORDS, MAX_RECORDS_PER_QUERY, RECORD_TTL, RecordValidator, RefuseRecords,
+        MAX_PROVIDED_KEYS, MAX_PROVIDERS_PER_KEY, MAX_QUERIES, MAX_RECORDS, MAX_RECORDS_PER_QUERY,
+        RECORD_TTL, RecordValidator, RefuseRecords,
     },
     status::{ConnectionStatus, PeerStatus, Status},
 };
-use self::{inner::Inner, peers::Peers, records::Queries};
 use crate::machine::{CacheEntry, Input, Machine, Namespace, Phase, Reachability, RelayListener};
 
 type ToTheSwarm = ToSwarm<Event, THandlerInEvent<Inner>>;
@@ -68,6 +160,9 @@ type ToTheSwarm = ToSwarm<Event, THandlerInEvent<Inner>>;
 struct Slot {
     listener: RelayListener,
     relay: PeerId,
+    /// Whether the Swarm listens: only then it tells of the end.
+    listening: bool,
+    granted: bool,
 }
 
 /// A dial of the machine.
@@ -95,12 +190,27 @@ pub struct Behaviour {
     peers: Peers,
     blocked: HashSet<PeerId>,
     dials: HashMap<ConnectionId, Dialling>,
+    /// Dials that wait for the outcome of one that somebody else has under way.
+    behind: HashMap<PeerId, Vec<Multiaddr>>,
+    /// Dials of peers that have reached us through a relay.
+    reversals: HashSet<ConnectionId>,
     slots: HashMap<ListenerId, Slot>,
+    /// Relay listeners that we close. Each is in it until the Swarm says that it is closed.
+    given_up: HashSet<ListenerId>,
+    listening: Listening,
+    held_dials: HeldDials,
+    /// Holes that we wait at for the other side.
+    awaited: Awaited,
     externals: Vec<Multiaddr>,
+    /// Addresses of one peer in the Kademlia table above which it is tidied.
+    max_routes: usize,
     /// What is worth a dial of what others say.
     dial_policy: DialPolicy,
     queries: Queries,
-    /// What was told last.
+    local_link: LocalLink,
+    /// Whether the machine has heard something since `phase` and `reachability`, which are what
+    /// was told last.
+    heard_something: bool,
     phase: Phase,
     reachability: Reachability,
     timer: Timer,
@@ -139,6 +249,7 @@ impl Behaviour {
         } else {
             DialPolicy::Private
         };
+        let max_routes = config.book.max_addresses_per_peer as usize;
         let inner = Inner::new(identity, &config, ping, agent_version, relay_client)?;
         let machine = Machine::new(config, local, seed, now())?;
         let mut behaviour = Self {
@@ -153,10 +264,19 @@ impl Behaviour {
             peers: Peers::default(),
             blocked: HashSet::new(),
             dials: HashMap::new(),
+            behind: HashMap::new(),
+            reversals: HashSet::new(),
             slots: HashMap::new(),
+            given_up: HashSet::new(),
+            listening: Listening::default(),
+            held_dials: HeldDials::new(now()),
+            awaited: Awaited::default(),
             externals: Vec::new(),
+            max_routes,
             dial_policy,
             queries: Queries::default(),
+            local_link: LocalLink::default(),
+            heard_something: false,
             timer: Timer::default(),
         };
         behaviour.carry_out_all();
@@ -284,6 +404,39 @@ impl Behaviour {
         self.inner.kad.remove_record(key);
     }
 
+    /// Tells the peers closest to `key` that this node has what belongs to it, and again by itself
+    /// until [`stop_providing`](Self::stop_providing). Any number of peers may say so of one key.
+    ///
+    /// # Errors
+    ///
+    /// [`RecordError`]: too many queries, refused by the validator, no room.
+    pub fn provide(&mut self, key: RecordKey) -> Result<QueryId, RecordError> {
+        self.check_query()?;
+        self.validator.validate_provider(&key, &self.local)?;
+        let id = self.inner.kad.start_providing(key)?;
+        self.queries.provide(id);
+        Ok(id)
+    }
+
+    /// Says no more that this node has what belongs to `key`. Others say so until what they were
+    /// told expires.
+    pub fn stop_providing(&mut self, key: &RecordKey) {
+        self.inner.kad.stop_providing(key);
+    }
+
+    /// Looks for every provider of `key` at the peers closest to it, and here. Ends by itself, or
+    /// by [`stop_query`](Self::stop_query), after [`MAX_RECORDS_PER_QUERY`] at most.
+    ///
+    /// # Errors
+    ///
+    /// [`RecordError::TooManyQueries`].
+    pub fn get_providers(&mut self, key: RecordKey) -> Result<QueryId, RecordError> {
+        self.check_query()?;
+        let id = self.inner.kad.get_providers(key);
+        self.queries.providers(id);
+        Ok(id)
+    }
+
     /// Ends a query with what it has found. [`Event::QueryEnded`] follows.
     pub fn stop_query(&mut self, id: QueryId) {
         if self.queries.knows(&id)
@@ -307,6 +460,7 @@ impl Behaviour {
             self.machine.handle(input, now());
             self.carry_out_all();
         }
+        self.heard_something = true;
     }
 
     fn tell(&mut self, event: Event) {
@@ -315,6 +469,9 @@ impl Behaviour {
 
     /// Tells what has changed of that which is derived.
     fn tell_changes(&mut self) {
+        if !std::mem::take(&mut self.heard_something) {
+            return;
+        }
         let phase = self.machine.phase();
         if phase != self.phase {
             let from = std::mem::replace(&mut self.phase, phase);
@@ -324,54 +481,6 @@ impl Behaviour {
         if reachability != self.reachability {
             self.reachability = reachability.clone();
             self.tell(Event::ReachabilityChanged { reachability });
-        }
-    }
-}
-
-/// The one place that reads the clock.
-#[allow(
-    clippy::disallowed_methods,
-    reason = "the machine takes the time as an argument; this is where it comes from"
-)]
-fn now() -> Instant {
-    Instant::now()
-}
-
-/// Wakes the task at a time.
-#[derive(Default)]
-struct Timer {
-    set: Option<(Instant, Delay)>,
-}
-
-impl Timer {
-    /// Ready at `at`; otherwise the task of `cx` is woken then.
-    fn poll_at(&mut self, at: Option<Instant>, cx: &mut Context<'_>) -> Poll<()> {
-        let Some(at) = at else {
-            self.set = None;
-            return Poll::Pending;
-        };
-        let left = at.saturating_duration_since(now());
-        if left == Duration::ZERO {
-            self.set = None;
-            return Poll::Ready(());
-        }
-        match &mut self.set {
-            Some((set, _)) if *set == at => {}
-            Some((set, delay)) => {
-                *set = at;
-                delay.reset(left);
-            }
-            None => self.set = Some((at, Delay::new(left))),
-        }
-        let Some((_, delay)) = &mut self.set else {
-            return Poll::Pending;
-        };
-        match delay.poll_unpin(cx) {
-            Poll::Ready(()) => {
-                self.set = None;
-                Poll::Ready(())
-            }
-            Poll::Pending => Poll::Pending,
         }
     }
 }

@@ -12,6 +12,7 @@ use libp2p_swarm::ConnectionId;
 
 use super::{
     event::HolePunch,
+    observed::is_dialled_with_own_port,
     status::{ConnectionStatus, PeerStatus},
 };
 use crate::machine::Path;
@@ -22,6 +23,8 @@ struct Connection {
     path: Path,
     address: Multiaddr,
     dialled: bool,
+    /// Whether it was dialled from the port we listen on, if there is one.
+    own_port: bool,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -67,6 +70,7 @@ impl Peers {
             path: path_of(endpoint),
             address: endpoint.get_remote_address().clone(),
             dialled: endpoint.is_dialer(),
+            own_port: is_dialled_with_own_port(endpoint),
         });
         (before, peer.path())
     }
@@ -84,10 +88,30 @@ impl Peers {
         (before, after)
     }
 
+    /// The other end of a connection has moved.
+    pub(super) fn moved(&mut self, peer: &PeerId, connection: ConnectionId, to: &ConnectedPoint) {
+        let connections = self.peers.get_mut(peer).map(|peer| &mut peer.connections);
+        let mut connections = connections.into_iter().flatten();
+        if let Some(moved) = connections.find(|c| c.id == connection) {
+            moved.address = to.get_remote_address().clone();
+        }
+    }
+
     pub(super) fn hole_punched(&mut self, peer: &PeerId, outcome: HolePunch) {
         if let Some(peer) = self.peers.get_mut(peer) {
             peer.hole_punch = Some(outcome);
         }
+    }
+
+    pub(super) fn path(&self, peer: &PeerId) -> Option<Path> {
+        self.peers.get(peer)?.path()
+    }
+
+    /// Whether `peer` has made `connection`, not we.
+    pub(super) fn is_inbound(&self, peer: &PeerId, connection: ConnectionId) -> bool {
+        let connections = self.peers.get(peer).map(|peer| &peer.connections);
+        let mut connections = connections.into_iter().flatten();
+        connections.any(|c| c.id == connection && !c.dialled)
     }
 
     pub(super) fn relayed(&self, peer: &PeerId) -> Vec<ConnectionId> {
@@ -99,8 +123,11 @@ impl Peers {
             .collect()
     }
 
-    pub(super) fn is_connected(&self, peer: &PeerId) -> bool {
-        self.peers.contains_key(peer)
+    /// Whether a connection was dialled from the port we listen on, if there is one.
+    pub(super) fn has_own_port(&self, peer: &PeerId, connection: ConnectionId) -> bool {
+        let connections = self.peers.get(peer).map(|peer| &peer.connections);
+        let mut connections = connections.into_iter().flatten();
+        connections.any(|c| c.id == connection && c.own_port)
     }
 
     pub(super) fn status(&self) -> Vec<PeerStatus> {

@@ -1,9 +1,16 @@
-//! Kademlia records: what is stored and found passes through a validator.
+//! Kademlia records and providers: what is stored and found passes through a validator.
 
-use std::{collections::HashMap, num::NonZeroUsize, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    num::NonZeroUsize,
+    time::Duration,
+};
 
 use calimero_network_primitives::{PeerId, limits::MAX_PROVIDER_RECORD_BYTES};
-use libp2p_kad::{self as kad, QueryId, Record, store::MemoryStore, store::MemoryStoreConfig};
+use libp2p_kad::{
+    self as kad, ProviderRecord, QueryId, Record, RecordKey,
+    store::{MemoryStore, MemoryStoreConfig},
+};
 
 use super::{
     error::RecordRefused,
@@ -15,6 +22,17 @@ pub const MAX_RECORDS: usize = 16_384;
 
 /// Records told of one query: more providers of one thing than anybody asks.
 pub const MAX_RECORDS_PER_QUERY: usize = 64;
+
+/// Keys under which providers are held, for others and ourselves: 4,096, which with
+/// [`MAX_PROVIDERS_PER_KEY`] peers each is some tens of MiB.
+pub const MAX_PROVIDED_KEYS: usize = 4_096;
+
+/// Providers held for one key: 32. Those that came first stay, so that a flood displaces nobody.
+pub const MAX_PROVIDERS_PER_KEY: usize = 32;
+
+/// Addresses held for one provider, and the longest of them, in bytes.
+const MAX_PROVIDER_ADDRESSES: usize = 4;
+const MAX_PROVIDER_ADDRESS_BYTES: usize = 256;
 
 /// Queries under way at one time.
 pub const MAX_QUERIES: usize = 256;
@@ -49,6 +67,19 @@ pub trait RecordValidator: Send + 'static {
     ///
     /// [`RecordRefused`] with the reason.
     fn validate(&self, record: &Record) -> Result<(), RecordRefused>;
+
+    /// Says whether a peer may be held as a provider of `key`, by its own word. It is refused by
+    /// default.
+    ///
+    /// # Errors
+    ///
+    /// [`RecordRefused`] with the reason.
+    fn validate_provider(&self, key: &RecordKey, provider: &PeerId) -> Result<(), RecordRefused> {
+        let _ = (key, provider);
+        Err(RecordRefused {
+            reason: "this node takes no providers",
+        })
+    }
 }
 
 impl<F> RecordValidator for F
@@ -79,7 +110,8 @@ pub(super) fn configure(config: &mut kad::Config) {
         .set_publication_interval(Some(PUBLICATION_INTERVAL))
         .set_replication_interval(Some(REPLICATION_INTERVAL))
         .set_replication_factor(REPLICATION)
-        .set_provider_publication_interval(None)
+        .set_provider_record_ttl(Some(RECORD_TTL))
+        .set_provider_publication_interval(Some(PUBLICATION_INTERVAL))
         .set_caching(kad::Caching::Disabled)
         .set_query_timeout(QUERY_TIMEOUT)
         .set_periodic_bootstrap_interval(Some(BOOTSTRAP_INTERVAL));
@@ -90,16 +122,26 @@ pub(super) fn new_store(local: PeerId) -> MemoryStore {
         max_records: MAX_RECORDS,
         // The store refuses what is as long as its limit.
         max_value_bytes: MAX_PROVIDER_RECORD_BYTES + 1,
-        max_providers_per_key: 0,
-        max_provided_keys: 0,
+        max_providers_per_key: MAX_PROVIDERS_PER_KEY,
+        max_provided_keys: MAX_PROVIDED_KEYS,
     };
     MemoryStore::with_config(local, config)
 }
 
-#[derive(Clone, Copy, Debug)]
+/// What is kept of a provider that somebody sent: addresses are his word, and bounded.
+pub(super) fn trim(provider: &mut ProviderRecord) {
+    let addresses = &mut provider.addresses;
+    addresses.retain(|address| address.len() <= MAX_PROVIDER_ADDRESS_BYTES);
+    addresses.truncate(MAX_PROVIDER_ADDRESSES);
+    addresses.shrink_to_fit();
+}
+
+#[derive(Debug)]
 enum Query {
     Put,
     Get { told: usize },
+    Provide,
+    Providers { told: HashSet<PeerId> },
 }
 
 /// The queries of the application.
@@ -129,6 +171,19 @@ impl Queries {
         self.running.insert(id, Query::Get { told: 0 });
     }
 
+    pub(super) fn provide(&mut self, id: QueryId) {
+        self.running.insert(id, Query::Provide);
+    }
+
+    pub(super) fn providers(&mut self, id: QueryId) {
+        self.running.insert(
+            id,
+            Query::Providers {
+                told: HashSet::new(),
+            },
+        );
+    }
+
     pub(super) fn knows(&self, id: &QueryId) -> bool {
         self.running.contains_key(id)
     }
@@ -153,12 +208,21 @@ impl Queries {
                 found(id, result, told, valid, &mut step)
             }
             (kad::QueryResult::PutRecord(result), Query::Put) => stored(result),
+            (kad::QueryResult::GetProviders(result), Query::Providers { told }) => {
+                provided(id, result, told, &mut step)
+            }
+            (kad::QueryResult::StartProviding(Err(_)), Query::Provide) => {
+                Some(QueryOutcome::TimedOut { progress: 0 })
+            }
             _ => None,
         };
         if last {
             let ended = self.running.remove(&id);
             let outcome = outcome.unwrap_or(match ended {
                 Some(Query::Get { told }) => QueryOutcome::Found { records: told },
+                Some(Query::Providers { told }) => QueryOutcome::Found {
+                    records: told.len(),
+                },
                 _ => QueryOutcome::Stored,
             });
             step.events.push(Event::QueryEnded { query: id, outcome });
@@ -192,6 +256,33 @@ fn found(
         }
         Ok(kad::GetRecordOk::FinishedWithNoAdditionalRecord { .. })
         | Err(kad::GetRecordError::NotFound { .. }) => None,
+    }
+}
+
+fn provided(
+    query: QueryId,
+    result: kad::GetProvidersResult,
+    told: &mut HashSet<PeerId>,
+    step: &mut Step,
+) -> Option<QueryOutcome> {
+    match result {
+        Ok(kad::GetProvidersOk::FoundProviders { providers, .. }) => {
+            // Several answers name the same ones.
+            let room = MAX_RECORDS_PER_QUERY.saturating_sub(told.len());
+            let mut providers: Vec<_> = providers.into_iter().collect();
+            providers.retain(|provider| !told.contains(provider));
+            providers.truncate(room);
+            told.extend(&providers);
+            step.finish = told.len() >= MAX_RECORDS_PER_QUERY;
+            if !providers.is_empty() {
+                step.events.push(Event::ProvidersFound { query, providers });
+            }
+            None
+        }
+        Ok(kad::GetProvidersOk::FinishedWithNoAdditionalRecord { .. }) => None,
+        Err(kad::GetProvidersError::Timeout { .. }) => Some(QueryOutcome::TimedOut {
+            progress: told.len(),
+        }),
     }
 }
 

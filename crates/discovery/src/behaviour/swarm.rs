@@ -1,9 +1,16 @@
 //! The behaviour's face to the Swarm.
 
-use std::task::{Context, Poll};
+use std::{
+    error::Error,
+    io,
+    task::{Context, Poll},
+};
 
 use calimero_network_primitives::{Multiaddr, PeerId, addr::is_dialable};
-use libp2p_core::{Endpoint, transport::PortUse};
+use libp2p_core::{
+    Endpoint,
+    transport::{PortUse, TransportError},
+};
 use libp2p_swarm::{
     ConnectionClosed, ConnectionDenied, ConnectionId, DialError, DialFailure, FromSwarm,
     NetworkBehaviour, THandler, THandlerInEvent, THandlerOutEvent, ToSwarm,
@@ -14,6 +21,7 @@ use super::{
     Behaviour, Dialling, Inner, ToTheSwarm,
     error::Blocked,
     event::Event,
+    now,
     peers::{PathChange, path_of},
 };
 use crate::machine::{Input, is_circuit};
@@ -53,6 +61,9 @@ impl NetworkBehaviour for Behaviour {
     ) -> Result<Vec<Multiaddr>, ConnectionDenied> {
         if let Some(peer) = peer {
             self.check(peer)?;
+            if role == Endpoint::Listener {
+                self.awaited.began(peer, addresses, now());
+            }
         }
         let offered = self
             .inner
@@ -85,10 +96,21 @@ impl NetworkBehaviour for Behaviour {
     }
 
     fn on_swarm_event(&mut self, event: FromSwarm<'_>) {
+        // libp2p-relay 0.22 forgets a reservation with its listener, and panics if the relay's
+        // answer is still on its way. It forgets with the connection, too.
+        let given_up = matches!(event, FromSwarm::ListenerClosed(event)
+            if self.given_up.remove(&event.listener_id));
+        if given_up {
+            return;
+        }
         self.inner.on_swarm_event(event);
         match event {
             FromSwarm::ConnectionEstablished(event) => self.established(&event),
             FromSwarm::ConnectionClosed(event) => self.closed(&event),
+            FromSwarm::AddressChange(event) => {
+                let (peer, connection) = (event.peer_id, event.connection_id);
+                self.peers.moved(&peer, connection, event.new);
+            }
             FromSwarm::DialFailure(event) => self.dial_failed(&event),
             FromSwarm::NewExternalAddrCandidate(event) => {
                 self.hear(Input::AddressCandidate(event.addr.clone()));
@@ -96,11 +118,21 @@ impl NetworkBehaviour for Behaviour {
             FromSwarm::ExternalAddrConfirmed(event) if !self.externals.contains(event.addr) => {
                 self.hear(Input::AddressCandidate(event.addr.clone()));
             }
+            FromSwarm::NewListener(event) => {
+                if let Some(slot) = self.slots.get_mut(&event.listener_id) {
+                    slot.listening = true;
+                }
+            }
             FromSwarm::NewListenAddr(event) if !is_circuit(event.addr) => {
-                self.hear(Input::AddressCandidate(event.addr.clone()));
+                self.local_link.listen(&event);
+                self.listening.begins(event.addr);
+                self.held_dials.listening(now());
+                self.hear(Input::Listening(event.addr.clone()));
                 self.hear(Input::NetworkChanged);
             }
             FromSwarm::ExpiredListenAddr(event) if !is_circuit(event.addr) => {
+                self.local_link.expire(&event);
+                self.listening.ends(event.addr);
                 self.hear(Input::AddressGone(event.addr.clone()));
                 self.hear(Input::NetworkChanged);
             }
@@ -131,9 +163,19 @@ impl NetworkBehaviour for Behaviour {
                 }
                 continue;
             }
+            for (peer, addresses) in self.held_dials.release(now()) {
+                self.dial(peer, addresses);
+            }
+            while let Some((peer, addresses)) = self.awaited.due(now()) {
+                self.go_through(peer, addresses);
+            }
             let due = self.machine.next_timeout();
+            let others = [self.held_dials.next(), self.awaited.next()];
+            let due = due.into_iter().chain(others.into_iter().flatten()).min();
             if self.timer.poll_at(due, cx).is_ready() {
                 self.hear(Input::Timeout);
+                self.inner.keeper.keep(self.machine.kept().collect());
+                self.wake_mdns();
                 continue;
             }
             self.tell_changes();
@@ -165,8 +207,10 @@ impl Behaviour {
                 self.hear_inner(event);
                 None
             }
-            // External addresses have one writer, and addresses of peers one book.
-            ToSwarm::ExternalAddrConfirmed(_)
+            // External addresses have one writer, addresses of peers one book, and candidates are
+            // those that peers do see.
+            ToSwarm::NewExternalAddrCandidate(_)
+            | ToSwarm::ExternalAddrConfirmed(_)
             | ToSwarm::ExternalAddrExpired(_)
             | ToSwarm::NewExternalAddrOfPeer { .. } => None,
             other => match other {
@@ -182,9 +226,6 @@ impl Behaviour {
                     handler,
                     event,
                 }),
-                ToSwarm::NewExternalAddrCandidate(address) => {
-                    Some(ToSwarm::NewExternalAddrCandidate(address))
-                }
                 ToSwarm::CloseConnection {
                     peer_id,
                     connection,
@@ -201,8 +242,10 @@ impl Behaviour {
     fn established(&mut self, event: &ConnectionEstablished<'_>) {
         let (peer, id) = (event.peer_id, event.connection_id);
         self.dials.remove(&id);
+        self.behind.remove(&peer);
         let change = self.peers.opened(peer, id, event.endpoint);
         self.tell_path(peer, change);
+        self.reversed(peer, id, event.endpoint);
         let dialled = event
             .endpoint
             .is_dialer()
@@ -212,6 +255,7 @@ impl Behaviour {
             path: path_of(event.endpoint),
             dialled,
         });
+        self.inner.keeper.keep(self.machine.kept().collect());
     }
 
     fn closed(&mut self, event: &ConnectionClosed<'_>) {
@@ -229,10 +273,15 @@ impl Behaviour {
     }
 
     fn dial_failed(&mut self, event: &DialFailure<'_>) {
+        self.reversals.remove(&event.connection_id);
         let Some(Dialling { peer, addresses }) = self.dials.remove(&event.connection_id) else {
+            self.other_dial_failed(event.peer_id);
             return;
         };
         let tried = match event.error {
+            DialError::Transport(errors) if errors.iter().all(|(_, error)| has_no_route(error)) => {
+                Vec::new()
+            }
             DialError::Transport(errors) => {
                 errors.iter().map(|(address, _)| address.clone()).collect()
             }
@@ -241,11 +290,64 @@ impl Behaviour {
             }
             // All of them are our own.
             DialError::NoAddresses => addresses,
+            DialError::DialPeerConditionFalse(_) if self.machine.path(&peer).is_none() => {
+                self.behind.insert(peer, addresses);
+                return;
+            }
             // Nobody was asked.
             DialError::Denied { .. }
             | DialError::Aborted
             | DialError::DialPeerConditionFalse(_) => Vec::new(),
         };
         self.hear(Input::DialFailed { peer, tried });
+    }
+
+    /// A dial of somebody else has failed. It may have tried other addresses than ours.
+    fn other_dial_failed(&mut self, peer: Option<PeerId>) {
+        if let Some(peer) = peer
+            && let Some(addresses) = self.behind.remove(&peer)
+        {
+            self.dial(peer, addresses);
+        }
+    }
+}
+
+/// Whether this host has no way to the address, which then is not to blame: its link is down.
+fn has_no_route(error: &TransportError<io::Error>) -> bool {
+    let TransportError::Other(error) = error else {
+        return false;
+    };
+    let mut next: Option<&(dyn Error + 'static)> = Some(error);
+    while let Some(error) = next {
+        let io = error.downcast_ref::<io::Error>();
+        if io.is_some_and(|error| error.kind() == io::ErrorKind::NetworkUnreachable) {
+            return true;
+        }
+        next = match io.and_then(io::Error::get_ref) {
+            Some(inner) => Some(inner as &(dyn Error + 'static)),
+            None => error.source(),
+        };
+    }
+    false
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_link_that_is_down_is_told_from_an_address_that_is_dead() {
+        let no_route = || io::Error::from(io::ErrorKind::NetworkUnreachable);
+        for (error, expected) in [
+            (no_route(), true),
+            (io::Error::other(no_route()), true),
+            (io::Error::other(io::Error::other(no_route())), true),
+            (io::ErrorKind::ConnectionRefused.into(), false),
+            (io::Error::other("no"), false),
+        ] {
+            assert_eq!(has_no_route(&TransportError::Other(error)), expected);
+        }
+        let unsupported = TransportError::MultiaddrNotSupported(Multiaddr::empty());
+        assert!(!has_no_route(&unsupported));
     }
 }

@@ -139,17 +139,22 @@ impl AddressBook {
         self.shrink();
     }
 
-    /// A connection with `peer` is up; through `address`, if we dialled it.
-    pub(super) fn connected(&mut self, peer: PeerId, address: Option<&Multiaddr>, now: Instant) {
+    /// A connection with `peer` is up; through `address`, if we dialled it. Whether the address is
+    /// a new one.
+    pub(super) fn connected(
+        &mut self,
+        peer: PeerId,
+        address: Option<&Multiaddr>,
+        now: Instant,
+    ) -> bool {
         let max = self.config.max_addresses_per_peer as usize;
         let entry = self.peers.entry(peer).or_default();
         entry.connected = true;
-        if let Some(address) = address {
-            prove(entry, address, max);
-        }
+        let new = address.is_some_and(|address| prove(entry, address, max));
         let expires = now + self.config.max_age;
         heard(peer, entry, expires, &mut self.evictable);
         self.shrink();
+        new
     }
 
     /// The last connection with `peer` is gone. What is known of it stays.
@@ -297,18 +302,22 @@ fn add(known: &mut Vec<Known>, address: &Multiaddr, max: usize) -> bool {
 }
 
 /// Marks `address` as one that works, remembered or not so far.
-fn prove(entry: &mut Entry, address: &Multiaddr, max: usize) {
+fn prove(entry: &mut Entry, address: &Multiaddr, max: usize) -> bool {
     let proven = Known::new(address.clone(), true);
     let place = entry.known.iter().position(|k| k.address == *address);
     match place {
-        Some(place) => entry.known[place] = proven,
-        None if entry.infrastructure => {}
+        Some(place) => {
+            entry.known[place] = proven;
+            false
+        }
+        None if entry.infrastructure => false,
         None => {
             if entry.known.len() >= max {
                 entry.known.sort_by_key(Known::rank);
                 entry.known.truncate(max - 1);
             }
             entry.known.push(proven);
+            true
         }
     }
 }

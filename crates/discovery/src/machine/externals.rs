@@ -11,6 +11,8 @@ use super::effect::Effect;
 pub enum AddressSource {
     /// The operator vouches for it.
     Configured,
+    /// We listen there, and the network is as local as the address.
+    Local,
     /// A peer reached us there.
     Probed,
     /// A relay holds a slot for us.

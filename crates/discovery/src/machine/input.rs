@@ -88,6 +88,9 @@ pub enum Input {
 
     /// One of our addresses, as seen by a peer or by ourselves.
     AddressCandidate(Multiaddr),
+    /// We listen at an address of one of our interfaces. On a local network everybody reaches us
+    /// there; elsewhere it may be ours as others see it.
+    Listening(Multiaddr),
     /// One of our addresses is gone.
     AddressGone(Multiaddr),
     /// A probe has ended.

@@ -123,7 +123,7 @@ pub struct Machine {
     next_tick: Instant,
     next_save: Instant,
     /// When a node of unknown reachability takes a relay all the same.
-    patience_ends: Instant,
+    patience_ends: Option<Instant>,
     serves_probes: bool,
     stopped: bool,
 }
@@ -170,7 +170,7 @@ impl Machine {
             relays: Relays::new(config.relay, boot.clone()),
             next_tick: now + config.tick,
             next_save: now + config.cache.save_interval,
-            patience_ends: now + config.relay.patience,
+            patience_ends: Some(now + config.relay.patience),
             serves_probes: false,
             stopped: false,
             boot,
@@ -219,6 +219,7 @@ impl Machine {
             self.registrations.next(),
             self.discoveries.next(),
             self.relays.next(),
+            self.patience_ends,
         ];
         let next = parts
             .into_iter()
@@ -291,6 +292,15 @@ impl Machine {
     #[must_use]
     pub fn reachability(&self) -> Reachability {
         self.prober.reachability()
+    }
+
+    /// The peers whose connections are worth keeping, however little they are used: boot nodes,
+    /// and connected members of overlays. Some are named more than once.
+    pub fn kept(&self) -> impl Iterator<Item = PeerId> {
+        self.boot
+            .keys()
+            .chain(self.overlays.connected_members())
+            .copied()
     }
 
     /// Where `peer` may be, the best first: what its next dial would try.
@@ -367,6 +377,7 @@ impl Machine {
             Input::MemberSeen { namespace, peer } => self.member_seen(&namespace, peer),
             Input::MemberGone { namespace, peer } => self.member_gone(&namespace, &peer),
             Input::AddressCandidate(address) => self.address_candidate(&address),
+            Input::Listening(address) => self.listening(&address),
             Input::AddressGone(address) => self.address_gone(&address),
             Input::Probed {
                 address,
@@ -420,6 +431,10 @@ impl Machine {
             }
             self.advance_connections();
             self.advance_servers();
+            if self.patience_ends.is_some_and(|at| at <= self.now) {
+                self.patience_ends = None;
+                self.reconsider_reachability();
+            }
             if self.next_tick <= self.now {
                 self.tick();
             }

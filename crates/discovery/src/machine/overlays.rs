@@ -164,6 +164,13 @@ impl Overlays {
         alone
     }
 
+    /// Connected members, once for each overlay.
+    pub(super) fn connected_members(&self) -> impl Iterator<Item = &PeerId> {
+        self.overlays
+            .values()
+            .flat_map(|overlay| &overlay.connected)
+    }
+
     /// Whether no member of `namespace` is connected.
     pub(super) fn is_alone(&self, namespace: &Namespace) -> bool {
         self.overlays

@@ -32,6 +32,8 @@ pub enum Reachability {
 pub enum ReachableBecause {
     /// The operator has configured a public address.
     Configured,
+    /// The network is local, and we listen on it.
+    LocalNetwork,
     /// `server` has reached us at `address`.
     Probed {
         /// The address it dialled.
@@ -89,6 +91,10 @@ pub(super) enum Change {
 pub(super) struct Prober {
     config: ReachabilityConfig,
     configured: bool,
+    /// Whether we listen on a network that is local.
+    local: bool,
+    /// Whether a stranger has connected directly since the network last changed.
+    visited: bool,
     candidates: BTreeMap<Multiaddr, Candidate>,
     /// When a candidate is probed, or its probe taken as not tried.
     due: Schedule<Multiaddr>,
@@ -100,6 +106,8 @@ impl Prober {
         Self {
             config,
             configured,
+            local: false,
+            visited: false,
             candidates: BTreeMap::new(),
             due: Schedule::default(),
             last: None,
@@ -203,8 +211,18 @@ impl Prober {
         change
     }
 
+    /// A stranger has connected directly: whatever stands before us lets anybody in.
+    pub(super) fn visited(&mut self) {
+        self.visited = true;
+    }
+
+    pub(super) fn is_visited(&self) -> bool {
+        self.visited
+    }
+
     /// Probes everything anew, as after a change of the network.
     pub(super) fn hasten(&mut self, now: Instant) {
+        self.visited = false;
         for (address, candidate) in &self.candidates {
             if !candidate.probing {
                 self.due.set(address.clone(), now);
@@ -212,9 +230,17 @@ impl Prober {
         }
     }
 
+    pub(super) fn set_local(&mut self, local: bool) {
+        self.local = local;
+    }
+
     pub(super) fn reachability(&self) -> Reachability {
         if self.configured {
             let why = ReachableBecause::Configured;
+            return Reachability::Reachable { why };
+        }
+        if self.local {
+            let why = ReachableBecause::LocalNetwork;
             return Reachability::Reachable { why };
         }
         let reached = self.candidates.iter().find_map(|(address, candidate)| {

@@ -112,12 +112,26 @@ impl Machine {
         let dialled = dialled
             .map(|address| without_peer(&address))
             .filter(|address| address.len() <= address::MAX_ADDRESS_BYTES);
-        self.book.connected(peer, dialled.as_ref(), self.now);
+        let stranger = dialled.is_none()
+            && path == Path::Direct
+            && !self.connections.is_connected(&peer)
+            && self.book.addresses(&peer).is_empty();
+        let new = self.book.connected(peer, dialled.as_ref(), self.now);
+        // What identify says of an address that the book has already is no news to anybody.
+        if new
+            && let Some(address) = dialled.and_then(|dialled| self.filter.accept(&peer, &dialled))
+        {
+            self.out
+                .push_back(Effect::AddRoutingAddress { peer, address });
+        }
         // Whoever dialled, the peer is there: that is the end of every dial of it.
         self.dials.settle(&peer);
         self.redials.returned(&peer, self.now);
         if !self.connections.opened(peer, path, self.now) {
             return;
+        }
+        if stranger {
+            self.stranger_came_in();
         }
         self.overlays.connected(peer);
         if self.boot.contains_key(&peer) {

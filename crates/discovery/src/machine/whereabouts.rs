@@ -3,8 +3,8 @@
 use calimero_network_primitives::{Multiaddr, PeerId};
 
 use super::{
-    AddressSource, Effect, Machine, ProbeOutcome, Reachability, RelayListener, is_circuit,
-    reachability, relays, without_peer,
+    AddressSource, Effect, Machine, ProbeOutcome, Reachability, ReachableBecause, RelayListener,
+    is_circuit, reachability, relays, without_peer,
 };
 
 impl Machine {
@@ -19,8 +19,32 @@ impl Machine {
         }
     }
 
+    pub(super) fn listening(&mut self, address: &Multiaddr) {
+        if !self.config.local_network || !self.config.external.is_empty() || is_circuit(address) {
+            return self.address_candidate(address);
+        }
+        if let Some(address) = self.filter.accept(&self.local, address) {
+            let (source, out) = (AddressSource::Local, &mut self.out);
+            if self.externals.add(&address, source, out) {
+                self.local_changed();
+            }
+        }
+    }
+
+    fn local_changed(&mut self) {
+        let local = AddressSource::Local;
+        let listening = self.externals.iter().any(|(_, why)| why.contains(&local));
+        self.prober.set_local(listening);
+        self.externals_changed();
+        self.reconsider_reachability();
+    }
+
     pub(super) fn address_gone(&mut self, address: &Multiaddr) {
         let address = without_peer(address);
+        let (source, out) = (AddressSource::Local, &mut self.out);
+        if self.externals.remove(&address, source, out) {
+            self.local_changed();
+        }
         if self.prober.remove(&address) {
             self.probe_changed(&address, reachability::Change::Lost);
         }
@@ -53,20 +77,34 @@ impl Machine {
         self.reconsider_reachability();
     }
 
-    /// Takes relays where nobody reaches us otherwise, and serves probes where somebody does.
+    /// Takes relays where strangers may not reach us otherwise, and serves probes where they do.
+    ///
+    /// A prober is no stranger: we have asked it, and a NAT that filters by address lets in whom
+    /// we have sent something. Slots are kept until somebody has come in unasked.
     pub(super) fn reconsider_reachability(&mut self) {
-        let (reachable, unreachable) = match self.prober.reachability() {
-            Reachability::Reachable { .. } => (true, false),
+        let (reachable, wants_relay) = match self.prober.reachability() {
+            Reachability::Reachable {
+                why: ReachableBecause::Configured | ReachableBecause::LocalNetwork,
+            } => (true, false),
+            Reachability::Reachable {
+                why: ReachableBecause::Probed { .. },
+            } => (true, !self.prober.is_visited()),
             Reachability::Unreachable => (false, true),
-            Reachability::Unknown => (false, self.now >= self.patience_ends),
+            Reachability::Unknown => (false, self.patience_ends.is_none()),
         };
         let (now, rng) = (self.now, &mut self.rng);
-        let changes = self.relays.set_wanted(unreachable, now, rng, &mut self.out);
+        let changes = self.relays.set_wanted(wants_relay, now, rng, &mut self.out);
         self.relays_changed(changes);
         if reachable != self.serves_probes {
             self.serves_probes = reachable;
             self.out.push_back(Effect::ServeProbes(reachable));
         }
+    }
+
+    /// Somebody whom we never asked for anything has connected directly.
+    pub(super) fn stranger_came_in(&mut self) {
+        self.prober.visited();
+        self.reconsider_reachability();
     }
 
     pub(super) fn reservation_accepted(&mut self, listener: RelayListener) {

@@ -61,19 +61,31 @@ pub(crate) fn transport(keypair: &Keypair, listen: &str) -> Transport {
     }
 }
 
+/// `node`, whose Swarm closes connections as soon as nobody wants them.
+pub(crate) fn hasty(listen: &str, config: &DiscoveryConfig) -> Swarm<Behaviour> {
+    let idle = swarm_config().with_idle_connection_timeout(Duration::ZERO);
+    new_node(
+        &Keypair::generate_ed25519(),
+        listen,
+        config,
+        RefuseRecords,
+        idle,
+    )
+}
+
 fn swarm_config() -> Config {
     Config::with_tokio_executor().with_idle_connection_timeout(DEADLINE)
 }
 
 /// A Swarm with any behaviour, not listening yet.
-pub(crate) fn swarm<B: NetworkBehaviour>(
+pub(crate) fn swarm_of<B: NetworkBehaviour>(
+    keypair: &Keypair,
     listen: &str,
-    behaviour: impl FnOnce(&Keypair) -> B,
+    behaviour: B,
 ) -> Swarm<B> {
-    let keypair = Keypair::generate_ed25519();
-    let transport = transport(&keypair, listen).boxed;
+    let transport = transport(keypair, listen).boxed;
     let peer = keypair.public().to_peer_id();
-    Swarm::new(transport, behaviour(&keypair), peer, swarm_config())
+    Swarm::new(transport, behaviour, peer, swarm_config())
 }
 
 /// A Swarm with discovery, not listening yet.
@@ -83,23 +95,33 @@ pub(crate) fn node_with(
     validator: impl RecordValidator,
 ) -> Swarm<Behaviour> {
     let keypair = Keypair::generate_ed25519();
-    let transport = transport(&keypair, listen);
-    let ping = PingConfig::default();
-    let behaviour = Behaviour::new(
-        &keypair,
-        config,
-        &ping,
-        "test",
-        transport.relay_client,
-        validator,
-        1,
-    );
-    let peer = keypair.public().to_peer_id();
-    Swarm::new(transport.boxed, behaviour.unwrap(), peer, swarm_config())
+    new_node(&keypair, listen, config, validator, swarm_config())
+}
+
+pub(crate) fn node_of(
+    keypair: &Keypair,
+    listen: &str,
+    config: &DiscoveryConfig,
+) -> Swarm<Behaviour> {
+    new_node(keypair, listen, config, RefuseRecords, swarm_config())
 }
 
 pub(crate) fn node(listen: &str, config: &DiscoveryConfig) -> Swarm<Behaviour> {
     node_with(listen, config, RefuseRecords)
+}
+
+fn new_node(
+    keypair: &Keypair,
+    listen: &str,
+    config: &DiscoveryConfig,
+    validator: impl RecordValidator,
+    swarm: Config,
+) -> Swarm<Behaviour> {
+    let transport = transport(keypair, listen);
+    let (ping, relay) = (PingConfig::default(), transport.relay_client);
+    let behaviour = Behaviour::new(keypair, config, &ping, "test", relay, validator, 1).unwrap();
+    let peer = keypair.public().to_peer_id();
+    Swarm::new(transport.boxed, behaviour, peer, swarm)
 }
 
 /// An address like `at` that nobody listens at: known before its node is made.

@@ -8,4 +8,10 @@
 )]
 
 mod common;
+mod identify;
 mod meeting;
+mod probes;
+mod records;
+mod relays;
+mod rendezvous;
+mod servers;

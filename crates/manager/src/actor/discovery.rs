@@ -63,12 +63,18 @@ impl Actor {
                 let entries = self.swarm.behaviour().discovery.cache();
                 self.remembered.save(entries);
             }
+            event @ (Event::RecordsFound { .. }
+            | Event::ProvidersFound { .. }
+            | Event::QueryEnded { .. }) => self.on_query(event),
             Event::Registered {
                 server, namespace, ..
             } => tracing::debug!(%server, %namespace, "registered"),
-            Event::RegisterFailed { server, namespace } => {
-                tracing::debug!(%server, %namespace, "not registered");
-            }
+            Event::RegisterFailed {
+                server,
+                namespace,
+                why,
+            } => tracing::debug!(%server, %namespace, ?why, "not registered"),
+            Event::ReservationFailed { relay } => tracing::debug!(%relay, "no slot"),
             Event::Discovered {
                 server,
                 namespace,

@@ -1,12 +1,14 @@
 //! The actor that owns the swarm: one task, one loop. It carries out commands and turns what the
 //! swarm says into events, status and answers.
 
+mod blobs;
 mod connections;
 mod dialling;
 mod discovery;
 mod gossip;
 mod invites;
 mod listening;
+mod metrics;
 
 use std::{
     collections::{HashMap, HashSet},
@@ -14,7 +16,8 @@ use std::{
     time::Duration,
 };
 
-use calimero_network_primitives::{Multiaddr, NetworkConfig, PeerId};
+use calimero_network_blob::serve::Requested;
+use calimero_network_primitives::{Keypair, Multiaddr, NetworkConfig, PeerId};
 use calimero_network_specialized::InboundRequestId;
 use calimero_network_stream::{self as stream, FrameStream, Inbound, Incoming};
 use calimero_network_transport::Links;
@@ -28,13 +31,17 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 
-use self::{connections::Established, discovery::Bootstrapping, gossip::Publishes};
+use self::{
+    blobs::Announcements, connections::Established, discovery::Bootstrapping, gossip::Publishes,
+};
 use crate::{
     behaviour::{Behaviour, BehaviourEvent},
+    blobs::BlobReport,
     command::{Command, Reply},
     dials::Dials,
     error::{DialError, ListenError, Stopped},
     event::{EventSender, NetworkEvent},
+    metrics::Metrics,
     remembered::Remembered,
     status::{Connection, PeerInfo, Shared},
 };
@@ -62,9 +69,14 @@ pub(crate) struct Actor {
     publishes: Publishes,
     /// Invite requests that were told and have not ended.
     asked: HashSet<InboundRequestId>,
+    announcements: Announcements,
+    /// Who was asked for blobs.
+    requested: mpsc::Receiver<Requested>,
+    reports: mpsc::Receiver<BlobReport>,
     /// Who waits for a first peer.
     bootstrapping: Bootstrapping,
     remembered: Remembered,
+    metrics: Metrics,
     /// Who waits for what a peer says of itself.
     identifying: HashMap<PeerId, Vec<Reply<Option<Arc<PeerInfo>>>>>,
     listeners: HashSet<ListenerId>,
@@ -92,8 +104,14 @@ impl Actor {
         remembered: Remembered,
         shared: Arc<Shared>,
         config: Arc<NetworkConfig>,
+        identity: Keypair,
+        requested: mpsc::Receiver<Requested>,
+        reports: mpsc::Receiver<BlobReport>,
     ) -> Self {
         Self {
+            announcements: Announcements::new(identity, config.blob.unsigned_records),
+            requested,
+            reports,
             swarm,
             links,
             inbound,
@@ -107,6 +125,7 @@ impl Actor {
             asked: HashSet::new(),
             bootstrapping: Bootstrapping::default(),
             remembered,
+            metrics: Metrics::new(),
             identifying: HashMap::new(),
             listeners: HashSet::new(),
             listening: HashMap::new(),
@@ -131,6 +150,18 @@ impl Actor {
                 }
                 peers = self.remembered.loaded() => {
                     self.swarm.behaviour_mut().discovery.cache_loaded(peers);
+                    Next::Go
+                }
+                () = self.announcements.retry() => {
+                    self.announce_again();
+                    Next::Go
+                }
+                Some(requested) = self.requested.recv() => {
+                    self.on_requested(requested);
+                    Next::Go
+                }
+                Some(report) = self.reports.recv() => {
+                    self.on_blob_report(report);
                     Next::Go
                 }
                 () = self.publishes.retry() => {
@@ -190,6 +221,7 @@ impl Actor {
             }
             Command::Identified { peer, reply } => self.wait_for_info(peer, reply),
             Command::Bootstrap { reply } => self.bootstrap(reply),
+            Command::Blob(command) => self.on_blob_command(command),
             Command::Gossip(command) => self.on_gossip_command(command),
             Command::Invite {
                 peer,
@@ -201,12 +233,16 @@ impl Actor {
             Command::Status { reply } => {
                 let _ = reply.send(self.status());
             }
+            Command::Metrics { reply } => {
+                let _ = reply.send(self.encode_metrics());
+            }
             Command::Shutdown { reply } => return Next::Stop(Some(reply)),
         }
         Next::Go
     }
 
     fn on_swarm_event(&mut self, event: SwarmEvent<BehaviourEvent>) {
+        self.metrics.record(&event);
         match event {
             SwarmEvent::Behaviour(event) => self.on_behaviour_event(event),
             SwarmEvent::ConnectionEstablished {
@@ -288,6 +324,7 @@ impl Actor {
     }
 
     fn on_inbound_stream(&mut self, inbound: Inbound) {
+        self.metrics.stream_opened();
         self.events.send(NetworkEvent::StreamOpened {
             peer: inbound.peer,
             connection: inbound.connection,
@@ -338,6 +375,7 @@ impl Actor {
             let _ = waiter.send(Err(Stopped.into()));
         }
         self.drop_publishes();
+        self.drop_announcements();
         for waiter in self.bootstrapping.drain(..) {
             let _ = waiter.send(Err(Stopped.into()));
         }

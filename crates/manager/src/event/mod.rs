@@ -4,8 +4,9 @@ mod queue;
 
 use std::sync::Arc;
 
+use calimero_network_blob::fetch::Progress;
 use calimero_network_discovery::machine::{Namespace, Phase, Reachability};
-use calimero_network_primitives::{Multiaddr, PeerId, Topic};
+use calimero_network_primitives::{BlobId, ContextId, Multiaddr, PeerId, Topic};
 use calimero_network_pubsub::Message;
 use calimero_network_specialized::{
     InboundFailure, InboundRequestId, OutboundFailure, OutboundRequestId, ResponseChannel,
@@ -19,7 +20,10 @@ use libp2p::{
 
 pub(crate) use self::queue::EventSender;
 pub use self::queue::Events;
-use crate::status::{Connection, PeerInfo};
+use crate::{
+    error::FetchBlobError,
+    status::{Connection, PeerInfo},
+};
 
 /// Something that happened in the network.
 #[derive(Debug)]
@@ -233,6 +237,61 @@ pub enum NetworkEvent {
     OtherInvitesRefused {
         /// How many.
         count: u64,
+    },
+    /// A peer asks for blobs of this node. For operators.
+    BlobRequested {
+        /// The peer.
+        peer: PeerId,
+        /// The context on whose behalf it asks, of the last request.
+        context_id: ContextId,
+        /// The blob, of the last request.
+        blob_id: BlobId,
+        /// Whether it may have it and it is here.
+        given: bool,
+        /// How many requests since the last such event.
+        count: u64,
+    },
+    /// Peers asked for blobs beside those reported: so many at once that they are not told apart.
+    /// For operators.
+    OtherBlobsRequested {
+        /// How many requests.
+        count: u64,
+    },
+    /// The DHT knows providers of a blob that this node fetches. For whoever shows progress.
+    BlobProvidersFound {
+        /// The context on whose behalf it is fetched.
+        context_id: ContextId,
+        /// The blob.
+        blob_id: BlobId,
+        /// All that were found so far.
+        providers: Vec<PeerId>,
+    },
+    /// A fetch has come further. For whoever shows progress.
+    BlobProgress {
+        /// The context on whose behalf it is fetched.
+        context_id: ContextId,
+        /// The blob.
+        blob_id: BlobId,
+        /// How far it is.
+        progress: Progress,
+    },
+    /// A blob is fetched: verified, durable, where it should be.
+    BlobDownloaded {
+        /// The context on whose behalf it was fetched.
+        context_id: ContextId,
+        /// The blob.
+        blob_id: BlobId,
+        /// Its size in bytes.
+        size_bytes: u64,
+    },
+    /// A blob is not fetched.
+    BlobDownloadFailed {
+        /// The context on whose behalf it was fetched.
+        context_id: ContextId,
+        /// The blob.
+        blob_id: BlobId,
+        /// Why; it names the providers that were asked.
+        error: Arc<FetchBlobError>,
     },
     /// Messages of topics were dropped at this place of the sequence because nobody read them in
     /// time. For whoever must fetch what is missing. Other events are never dropped.

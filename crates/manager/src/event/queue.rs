@@ -13,7 +13,9 @@ use std::{
 };
 
 use calimero_network_discovery::machine::Namespace;
-use calimero_network_primitives::{Multiaddr, PeerId, Topic, config::HandleConfig};
+use calimero_network_primitives::{
+    BlobId, ContextId, Multiaddr, PeerId, Topic, config::HandleConfig,
+};
 use calimero_network_pubsub::{EventQueue, Queued};
 use calimero_network_specialized::{InboundRequestId, OutboundRequestId};
 use calimero_network_stream::RefuseReason;
@@ -24,11 +26,14 @@ use libp2p::{
 };
 
 use super::NetworkEvent;
-use crate::status::Shared;
+use crate::status::{Direction, Shared};
 
 /// Reports of refusals that wait, each of another peer: 256, some tens of KiB. Strangers cause
 /// them, so those beyond are summed.
 const MAX_REPORTS: usize = 256;
+
+/// Fetches of which something waits to be read: 1,024.
+const MAX_TRANSFERS: usize = 1024;
 
 /// What an event is about. A newer event takes the place of an unread one about the same.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -39,6 +44,8 @@ enum Key {
     /// A listener that was never listened on.
     NeverListening,
     Connection(ConnectionId),
+    /// A connection to a peer that this node dialled, which began and ended unread.
+    Lost(PeerId),
     Identity(PeerId),
     Path(PeerId),
     HolePunch(PeerId),
@@ -55,6 +62,9 @@ enum Key {
     InvitesOf(PeerId),
     OtherInvites,
     Answered(OutboundRequestId),
+    BlobsOf(PeerId),
+    OtherBlobs,
+    Blob(ContextId, BlobId),
 }
 
 /// The events that wait, and what of them is counted apart.
@@ -64,6 +74,7 @@ struct Waiting {
     streams: usize,
     reports: usize,
     answers: usize,
+    transfers: usize,
     /// No sender is left.
     ended: bool,
     /// No reader is left.
@@ -159,6 +170,7 @@ impl EventSender {
                 streams: 0,
                 reports: 0,
                 answers: 0,
+                transfers: 0,
                 ended: false,
                 unread: false,
             }),
@@ -223,6 +235,11 @@ impl Waiting {
             NetworkEvent::StreamsRefused { .. } | NetworkEvent::InvitesRefused { .. } => {
                 self.reports -= 1;
             }
+            NetworkEvent::BlobRequested { .. } => self.reports -= 1,
+            NetworkEvent::BlobProvidersFound { .. }
+            | NetworkEvent::BlobProgress { .. }
+            | NetworkEvent::BlobDownloaded { .. }
+            | NetworkEvent::BlobDownloadFailed { .. } => self.transfers -= 1,
             NetworkEvent::InviteResponse { .. } | NetworkEvent::InviteFailed { .. } => {
                 self.answers -= 1;
             }
@@ -253,10 +270,14 @@ impl Waiting {
                     self.forget_peer(peer);
                 }
                 let key = Key::Connection(*connection);
-                if self.queue.retract(&key).is_some() {
-                    return;
+                match self.queue.retract(&key) {
+                    Some(NetworkEvent::Connected(unread)) => match unread.direction {
+                        Direction::Inbound => return,
+                        // Whoever dialled knows of it, read or not.
+                        Direction::Outbound => Key::Lost(*peer),
+                    },
+                    _ => key,
                 }
-                key
             }
             NetworkEvent::Identified { peer, .. } => Key::Identity(*peer),
             NetworkEvent::PathChanged(connection) => Key::Path(connection.peer),
@@ -283,7 +304,13 @@ impl Waiting {
             NetworkEvent::StreamsRefused { .. }
             | NetworkEvent::InvitesRefused { .. }
             | NetworkEvent::OtherStreamsRefused { .. }
-            | NetworkEvent::OtherInvitesRefused { .. } => return self.push_report(event),
+            | NetworkEvent::OtherInvitesRefused { .. }
+            | NetworkEvent::BlobRequested { .. }
+            | NetworkEvent::OtherBlobsRequested { .. } => return self.push_report(event),
+            NetworkEvent::BlobProvidersFound { .. }
+            | NetworkEvent::BlobProgress { .. }
+            | NetworkEvent::BlobDownloaded { .. }
+            | NetworkEvent::BlobDownloadFailed { .. } => return self.push_transfer(event),
             NetworkEvent::Subscribed { peer, topic }
             | NetworkEvent::Unsubscribed { peer, topic } => {
                 let key = Key::Subscription(*peer, topic.clone());
@@ -350,16 +377,21 @@ impl Waiting {
             NetworkEvent::InvitesRefused { peer, count, .. } => (Key::InvitesOf(*peer), *count),
             NetworkEvent::OtherStreamsRefused { count } => (Key::OtherStreams, *count),
             NetworkEvent::OtherInvitesRefused { count } => (Key::OtherInvites, *count),
+            NetworkEvent::BlobRequested { peer, count, .. } => (Key::BlobsOf(*peer), *count),
+            NetworkEvent::OtherBlobsRequested { count } => (Key::OtherBlobs, *count),
             _ => return,
         };
-        match self.queue.control_mut(&key) {
-            Some(
-                NetworkEvent::StreamsRefused { count: sum, .. }
-                | NetworkEvent::InvitesRefused { count: sum, .. }
-                | NetworkEvent::OtherStreamsRefused { count: sum }
-                | NetworkEvent::OtherInvitesRefused { count: sum },
-            ) => return *sum += count,
-            _ => {}
+        if let Some(
+            NetworkEvent::StreamsRefused { count: sum, .. }
+            | NetworkEvent::InvitesRefused { count: sum, .. }
+            | NetworkEvent::OtherStreamsRefused { count: sum }
+            | NetworkEvent::OtherInvitesRefused { count: sum }
+            | NetworkEvent::BlobRequested { count: sum, .. }
+            | NetworkEvent::OtherBlobsRequested { count: sum },
+        ) = self.queue.control_mut(&key)
+        {
+            *sum += count;
+            return;
         }
         match key {
             Key::StreamsOf(..) if self.reports >= MAX_REPORTS => {
@@ -368,12 +400,50 @@ impl Waiting {
             Key::InvitesOf(_) if self.reports >= MAX_REPORTS => {
                 self.push_report(NetworkEvent::OtherInvitesRefused { count });
             }
-            Key::StreamsOf(..) | Key::InvitesOf(_) => {
+            Key::BlobsOf(_) if self.reports >= MAX_REPORTS => {
+                self.push_report(NetworkEvent::OtherBlobsRequested { count });
+            }
+            Key::StreamsOf(..) | Key::InvitesOf(_) | Key::BlobsOf(_) => {
                 self.reports += 1;
                 self.queue.push_control(key, event);
             }
             _ => self.queue.push_control(key, event),
         }
+    }
+
+    /// Of each fetch the newest. Beyond some number the handle of the fetch alone tells.
+    fn push_transfer(&mut self, event: NetworkEvent) {
+        let (context_id, blob_id) = match &event {
+            NetworkEvent::BlobProvidersFound {
+                context_id,
+                blob_id,
+                ..
+            }
+            | NetworkEvent::BlobProgress {
+                context_id,
+                blob_id,
+                ..
+            }
+            | NetworkEvent::BlobDownloaded {
+                context_id,
+                blob_id,
+                ..
+            }
+            | NetworkEvent::BlobDownloadFailed {
+                context_id,
+                blob_id,
+                ..
+            } => (*context_id, *blob_id),
+            _ => return,
+        };
+        let key = Key::Blob(context_id, blob_id);
+        if self.queue.retract(&key).is_none() {
+            if self.transfers >= MAX_TRANSFERS {
+                return;
+            }
+            self.transfers += 1;
+        }
+        self.queue.push_control(key, event);
     }
 
     /// What a peer said of itself is void once it has left.

@@ -2,7 +2,10 @@
 
 use std::fmt;
 
-use calimero_network::{CloseReason, Direction, NetworkEvent};
+use calimero_network::{
+    CloseReason, Direction, NetworkEvent,
+    discovery::machine::{Phase, Reachability, ReachableBecause},
+};
 use serde::Serialize;
 
 use crate::text::Stack;
@@ -10,9 +13,12 @@ use crate::text::Stack;
 /// One line of output.
 #[derive(Debug, Serialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
-pub(super) enum Line {
+pub(crate) enum Line {
     Started {
         peer: String,
+    },
+    Metrics {
+        url: String,
     },
     Listening {
         address: String,
@@ -32,6 +38,31 @@ pub(super) enum Line {
         peer: String,
         reason: String,
         remaining: u32,
+    },
+    PathChanged {
+        peer: String,
+        address: String,
+        #[serde(flatten)]
+        stack: Stack,
+    },
+    HolePunched {
+        peer: String,
+        direct: bool,
+    },
+    Phase {
+        phase: String,
+    },
+    Reachability {
+        reachable: Option<bool>,
+        reason: String,
+    },
+    External {
+        address: String,
+        confirmed: bool,
+    },
+    Relay {
+        peer: String,
+        reserved: bool,
     },
     Identified {
         peer: String,
@@ -55,6 +86,31 @@ pub(super) enum Line {
         address: String,
         error: String,
     },
+    Subscribed {
+        peer: String,
+        topic: String,
+    },
+    Unsubscribed {
+        peer: String,
+        topic: String,
+    },
+    /// `text` where the payload is UTF-8, else `hex`.
+    Message {
+        peer: String,
+        topic: String,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        text: Option<String>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        hex: Option<String>,
+    },
+    Published {
+        topic: String,
+        bytes: usize,
+    },
+    PublishFailed {
+        topic: String,
+        error: String,
+    },
     Lagged {
         missed: u64,
     },
@@ -62,7 +118,7 @@ pub(super) enum Line {
 }
 
 impl Line {
-    pub(super) fn of(event: NetworkEvent) -> Option<Self> {
+    pub(crate) fn of(event: NetworkEvent) -> Option<Self> {
         Some(match event {
             NetworkEvent::Listening { address, .. } => Self::Listening {
                 address: address.to_string(),
@@ -89,6 +145,35 @@ impl Line {
                 reason: reason_text(&reason),
                 remaining,
             },
+            NetworkEvent::PathChanged(connection) => Self::PathChanged {
+                peer: connection.peer.to_base58(),
+                address: connection.address.to_string(),
+                stack: Stack::of(&connection),
+            },
+            NetworkEvent::HolePunched { peer, direct } => Self::HolePunched {
+                peer: peer.to_base58(),
+                direct,
+            },
+            NetworkEvent::PhaseChanged { phase } => Self::Phase {
+                phase: phase_text(phase).to_owned(),
+            },
+            NetworkEvent::ReachabilityChanged { reachability } => Self::reachability(&reachability),
+            NetworkEvent::ExternalAddressConfirmed { address } => Self::External {
+                address: address.to_string(),
+                confirmed: true,
+            },
+            NetworkEvent::ExternalAddressExpired { address } => Self::External {
+                address: address.to_string(),
+                confirmed: false,
+            },
+            NetworkEvent::RelayReserved { relay } => Self::Relay {
+                peer: relay.to_base58(),
+                reserved: true,
+            },
+            NetworkEvent::RelayLost { relay } => Self::Relay {
+                peer: relay.to_base58(),
+                reserved: false,
+            },
             NetworkEvent::Identified { peer, info } => Self::Identified {
                 peer: peer.to_base58(),
                 agent_version: info.agent_version.clone(),
@@ -111,9 +196,49 @@ impl Line {
                 count,
             },
             NetworkEvent::OtherStreamsRefused { count } => Self::OtherStreamsRefused { count },
+            NetworkEvent::Subscribed { peer, topic } => Self::Subscribed {
+                peer: peer.to_base58(),
+                topic: topic.to_string(),
+            },
+            NetworkEvent::Unsubscribed { peer, topic } => Self::Unsubscribed {
+                peer: peer.to_base58(),
+                topic: topic.to_string(),
+            },
+            NetworkEvent::Message(message) => super::topics::line(&message),
             NetworkEvent::Lagged { missed } => Self::Lagged { missed },
             _ => return None,
         })
+    }
+}
+
+impl Line {
+    fn reachability(reachability: &Reachability) -> Self {
+        let (reachable, reason) = match reachability {
+            Reachability::Unknown => (None, "not known yet".to_owned()),
+            Reachability::Reachable { why } => {
+                let reason = match why {
+                    ReachableBecause::Configured => "a public address is configured".to_owned(),
+                    ReachableBecause::LocalNetwork => "the network is local".to_owned(),
+                    ReachableBecause::Probed { address, server } => {
+                        format!("{server} reached {address}")
+                    }
+                };
+                (Some(true), reason)
+            }
+            Reachability::Unreachable => (Some(false), "no address of ours was reached".to_owned()),
+        };
+        Self::Reachability { reachable, reason }
+    }
+}
+
+fn phase_text(phase: Phase) -> &'static str {
+    match phase {
+        Phase::Boot => "boot",
+        Phase::Register => "register",
+        Phase::Discover => "discover",
+        Phase::Connect => "connect",
+        Phase::Joined => "joined",
+        Phase::Stopped => "stopped",
     }
 }
 
@@ -131,6 +256,7 @@ impl fmt::Display for Line {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Started { peer } => write!(f, "started       {peer}"),
+            Self::Metrics { url } => write!(f, "metrics       {url}"),
             Self::Listening { address } => write!(f, "listening     {address}"),
             Self::NotListening { addresses, error } => {
                 write!(f, "not listening {}", addresses.join(", "))?;
@@ -150,6 +276,36 @@ impl fmt::Display for Line {
                 reason,
                 remaining,
             } => write!(f, "disconnected  {peer} ({reason}; {remaining} left)"),
+            Self::PathChanged {
+                peer,
+                address,
+                stack,
+            } => write!(f, "path changed  {peer} ({address}; {stack})"),
+            Self::HolePunched { peer, direct } => {
+                let end = if *direct { "direct" } else { "still relayed" };
+                write!(f, "hole punched  {peer} ({end})")
+            }
+            Self::Phase { phase } => write!(f, "phase         {phase}"),
+            Self::Reachability { reachable, reason } => {
+                let word = match reachable {
+                    Some(true) => "reachable    ",
+                    Some(false) => "unreachable  ",
+                    None => "reachability ",
+                };
+                write!(f, "{word} {reason}")
+            }
+            Self::External { address, confirmed } => {
+                let end = if *confirmed {
+                    "others are told"
+                } else {
+                    "no more"
+                };
+                write!(f, "external      {address} ({end})")
+            }
+            Self::Relay { peer, reserved } => {
+                let end = if *reserved { "slot held" } else { "slot lost" };
+                write!(f, "relay         {peer} ({end})")
+            }
             Self::Identified {
                 peer,
                 agent_version,
@@ -177,7 +333,21 @@ impl fmt::Display for Line {
                 write!(f, "refused       {count} streams of other peers")
             }
             Self::DialFailed { address, error } => write!(f, "dial failed   {address}: {error}"),
-            Self::Lagged { missed } => write!(f, "lagged        {missed} events were dropped"),
+            Self::Subscribed { peer, topic } => write!(f, "subscribed    {peer} to {topic}"),
+            Self::Unsubscribed { peer, topic } => write!(f, "unsubscribed  {peer} from {topic}"),
+            Self::Message {
+                peer,
+                topic,
+                text,
+                hex,
+            } => {
+                let payload = text.as_ref().or(hex.as_ref());
+                let payload = payload.map_or("", String::as_str);
+                write!(f, "message       {peer} on {topic}: {payload}")
+            }
+            Self::Published { topic, bytes } => write!(f, "published     {bytes} bytes on {topic}"),
+            Self::PublishFailed { topic, error } => write!(f, "not published {topic}: {error}"),
+            Self::Lagged { missed } => write!(f, "lagged        {missed} messages were dropped"),
             Self::Stopped {} => write!(f, "stopped"),
         }
     }

@@ -1,16 +1,19 @@
 //! `calnet run`: a node until ctrl-c.
 
-mod lines;
+pub(crate) mod lines;
+pub(crate) mod node;
+mod topics;
 
 use std::{fs, path::Path, sync::Arc, time::Duration};
 
-use calimero_network::{
-    Keypair, Multiaddr, NetworkClient, NetworkConfig, NetworkEvent, NetworkManager, PeerId,
-};
-use tokio::{sync::Notify, task::JoinSet};
+use calimero_network::{Keypair, Multiaddr, NetworkClient, NetworkConfig, NetworkManager, PeerId};
+use tokio::sync::Notify;
 
-use self::lines::Line;
-use crate::{cli::RunArgs, error::CommandError, identity, output::Output, perf, signals::Signals};
+use self::{lines::Line, node::Node};
+use crate::{
+    cli::RunArgs, data::DataFolder, error::CommandError, identity, output::Output, perf,
+    signals::Signals,
+};
 
 /// Pauses before a lost address is dialled again; the last one repeats.
 const REDIAL_PAUSES: [Duration; 5] = [
@@ -23,76 +26,64 @@ const REDIAL_PAUSES: [Duration; 5] = [
 
 pub(crate) async fn execute(args: RunArgs) -> Result<(), CommandError> {
     let output = Output::new(args.json);
-    let identity = match &args.identity {
-        Some(path) => identity::load_or_create(path)?,
+    let data = args.data.as_deref().map(DataFolder::open).transpose()?;
+    let own = data.as_ref().map(DataFolder::identity);
+    let identity = match args.identity.or(own) {
+        Some(path) => identity::load_or_create(&path)?,
         None => Keypair::generate_ed25519(),
     };
-    let mut config = read_config(args.config.as_deref())?;
+    let base = NetworkConfig::default();
+    let mut config = read_config(args.config.as_deref(), base)?;
     if !args.listen.is_empty() {
         config.listen = args.listen;
     }
+    config.discovery.boot.extend(args.boot);
+    config.discovery.external.extend(args.external);
+    config.discovery.local_network |= args.local;
     // Asked for before anything runs, so that no signal falls between.
-    let mut signals = Signals::listen().map_err(CommandError::Runtime)?;
-    let (client, mut events) = NetworkManager::start(identity, config).await?;
-    output.print(&Line::Started {
-        peer: client.peer_id().to_base58(),
-    });
-    let mut tasks = JoinSet::new();
-    let lost = Arc::new(Notify::new());
+    let signals = Signals::listen().map_err(CommandError::Runtime)?;
+    let blobs = config.blob.store.clone();
+    let mut manager = NetworkManager::builder(identity, config);
+    if let Some(data) = &data {
+        manager = manager.peer_cache(data.peers());
+        manager = manager.blobs(Arc::new(data.blobs(&blobs)?));
+    }
+    let mut node = Node::start(manager, args.metrics, signals, output).await?;
     if !args.no_perf {
-        let requests = client.accept(perf::PROTOCOL)?;
-        tasks.spawn_on(perf::serve(requests), client.runtime());
+        let requests = node.client.accept(perf::PROTOCOL)?;
+        let runtime = node.client.runtime();
+        node.tasks.spawn_on(perf::serve(requests), runtime);
+    }
+    topics::follow(&node.client, &args.subscribe).await?;
+    if let Some(topic) = args.publish {
+        let (client, output) = (node.client.clone(), node.output.clone());
+        let publishing = topics::publish_lines(client, topic, output);
+        node.tasks.spawn(publishing);
     }
     for address in args.dial {
-        let keeping = keep_connected(client.clone(), address, lost.clone(), output.clone());
-        tasks.spawn(keeping);
+        let (client, output) = (node.client.clone(), node.output.clone());
+        let keeping = keep_connected(client, address, node.lost.clone(), output);
+        node.tasks.spawn(keeping);
     }
-    loop {
-        tokio::select! {
-            event = events.next() => match event {
-                Some(event) => {
-                    if tells_of_a_loss(&event) {
-                        lost.notify_waiters();
-                    }
-                    if let Some(line) = Line::of(event) {
-                        output.print(&line);
-                    }
-                }
-                None => break,
-            },
-            () = signals.next() => break,
-        }
-    }
-    tasks.shutdown().await;
-    // Whoever asks twice does not want to wait for the peers.
-    tokio::select! {
-        stopped = client.shutdown() => stopped?,
-        () = signals.next() => return Err(CommandError::Interrupted),
-    }
-    output.print(&Line::Stopped {});
-    Ok(())
+    node.until_ended().await
 }
 
-fn read_config(path: Option<&Path>) -> Result<NetworkConfig, CommandError> {
+/// The configuration in the file at `path`; what it does not name is as in `base`.
+pub(crate) fn read_config(
+    path: Option<&Path>,
+    base: NetworkConfig,
+) -> Result<NetworkConfig, CommandError> {
     let Some(path) = path else {
-        return Ok(NetworkConfig::default());
+        return Ok(base);
     };
     let text = fs::read_to_string(path).map_err(|source| CommandError::ReadConfig {
         path: path.to_owned(),
         source,
     })?;
-    NetworkConfig::from_toml(&text).map_err(|source| CommandError::Config {
+    NetworkConfig::from_toml_over(&text, &base).map_err(|source| CommandError::Config {
         path: path.to_owned(),
         source,
     })
-}
-
-/// Whether a connection may be gone. What was dropped may have told of it.
-fn tells_of_a_loss(event: &NetworkEvent) -> bool {
-    matches!(
-        event,
-        NetworkEvent::Disconnected { .. } | NetworkEvent::Lagged { .. }
-    )
 }
 
 /// Dials an address, and again whenever its peer is lost.
@@ -147,7 +138,9 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("node.toml");
         fs::write(&path, "[transport.quic]\nidle_timeout_ms = 1\n").unwrap();
-        let error = read_config(Some(&path)).unwrap_err().to_string();
+        let error = read_config(Some(&path), NetworkConfig::default())
+            .unwrap_err()
+            .to_string();
         assert!(error.contains("node.toml"), "{error}");
         assert!(error.contains("transport.quic.keep_alive_ms"), "{error}");
     }

@@ -9,6 +9,9 @@ use super::{ConfigError, check, check_duration, check_queue, table};
 /// Most chunks that a requester or provider may be told to hold: 1 GiB of them.
 const MAX_HELD_CHUNKS: usize = 1024;
 
+/// Most blobs that one node announces at one time.
+const MAX_ANNOUNCED: usize = 4096;
+
 /// How blobs are found, fetched, served and kept.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -16,16 +19,8 @@ pub struct BlobConfig {
     /// Read and write the older provider records as well, which prove nothing: anybody can say
     /// in anybody's name that it has a blob. Default off; for networks that still run them.
     pub unsigned_records: bool,
-    /// Time after which a provider record that is not renewed is forgotten, in milliseconds.
-    /// Default 12 h, by the wire format.
-    #[serde(rename = "record_ttl_ms", with = "super::duration")]
-    pub record_ttl: Duration,
-    /// Time between renewals of own provider records, in milliseconds. Default 6 h, by the wire
-    /// format. Must be below `record_ttl_ms`.
-    #[serde(rename = "republish_interval_ms", with = "super::duration")]
-    pub republish_interval: Duration,
-    /// Blobs of one node that are announced at one time. Default 4,096, a guess: at two lookups
-    /// each, one every three seconds between renewals.
+    /// Blobs of one node that are announced at one time. Default and most 4,096, the
+    /// keys under which a node holds providers.
     pub max_announced: usize,
     /// Getting blobs from others.
     #[serde(deserialize_with = "table::deserialize")]
@@ -137,9 +132,7 @@ impl Default for BlobConfig {
     fn default() -> Self {
         Self {
             unsigned_records: false,
-            record_ttl: Duration::from_secs(12 * 60 * 60),
-            republish_interval: Duration::from_secs(6 * 60 * 60),
-            max_announced: 4096,
+            max_announced: MAX_ANNOUNCED,
             fetch: BlobFetchConfig::default(),
             serve: BlobServeConfig::default(),
             store: BlobStoreConfig::default(),
@@ -200,15 +193,10 @@ impl BlobConfig {
     /// [`ConfigError::Invalid`] with the first key that cannot hold.
     pub fn validate(&self, prefix: &str) -> Result<(), ConfigError> {
         let key = |name: &str| format!("{prefix}{name}");
-        check_duration(self.record_ttl, || key("record_ttl_ms"))?;
-        check_duration(self.republish_interval, || key("republish_interval_ms"))?;
-        check(self.republish_interval < self.record_ttl, || {
-            (
-                key("republish_interval_ms"),
-                "must be below record_ttl_ms, or records are lost before they are renewed",
-            )
-        })?;
         check_queue(self.max_announced, || key("max_announced"))?;
+        check(self.max_announced <= MAX_ANNOUNCED, || {
+            (key("max_announced"), "must be at most 4096")
+        })?;
         self.fetch.validate(&key("fetch."))?;
         self.serve.validate(&key("serve."))?;
         self.store.validate(&key("store."))

@@ -257,7 +257,8 @@ pub struct RelayConfig {
     #[serde(rename = "max_backoff_ms", with = "super::duration")]
     pub max_backoff: Duration,
     /// Time without any verdict on reachability after which a slot is asked for all the same, in
-    /// milliseconds. Default 15 s: a network may have nobody who probes.
+    /// milliseconds. Default 2 s: a probe that reaches us takes a few round trips, one that does
+    /// not takes the prober's whole deadline, and nobody finds us before we have a slot.
     #[serde(rename = "patience_ms", with = "super::duration")]
     pub patience: Duration,
 }
@@ -270,7 +271,7 @@ impl Default for RelayConfig {
             lifetime: Duration::from_secs(65 * 60),
             min_backoff: Duration::from_secs(2),
             max_backoff: Duration::from_secs(60),
-            patience: Duration::from_secs(15),
+            patience: Duration::from_secs(2),
         }
     }
 }

@@ -186,15 +186,37 @@ impl NetworkConfig {
     /// whose value cannot hold.
     pub fn from_toml(text: &str) -> Result<Self, ConfigError> {
         let document =
-            toml::de::Deserializer::parse(text).map_err(|error| ConfigError::Syntax {
-                line: line_of(text, error.span().map_or(0, |span| span.start)),
-                reason: error.message().to_owned(),
-            })?;
+            toml::de::Deserializer::parse(text).map_err(|error| syntax_error(text, &error))?;
         let config: Self =
             serde_path_to_error::deserialize(document).map_err(|error| ConfigError::Parse {
                 key: key_of(error.path()),
                 reason: error.inner().message().to_owned(),
             })?;
+        config.validate()?;
+        Ok(config)
+    }
+
+    /// As [`from_toml`](Self::from_toml), but what is not named is as in `base`: for programs whose
+    /// nodes are not like most.
+    ///
+    /// # Errors
+    ///
+    /// As [`from_toml`](Self::from_toml). What is validated is the whole.
+    pub fn from_toml_over(text: &str, base: &Self) -> Result<Self, ConfigError> {
+        // Read alone for its errors: lines and keys are those of the text.
+        let document =
+            toml::de::Deserializer::parse(text).map_err(|error| syntax_error(text, &error))?;
+        let parse_error = |error: serde_path_to_error::Error<toml::de::Error>| ConfigError::Parse {
+            key: key_of(error.path()),
+            reason: error.inner().message().to_owned(),
+        };
+        let _: Self = serde_path_to_error::deserialize(document).map_err(parse_error)?;
+        let over: toml::Table = text.parse().map_err(|error| syntax_error(text, &error))?;
+        let whole = base.to_toml()?;
+        let mut whole: toml::Table =
+            (whole.parse()).map_err(|error| syntax_error(&whole, &error))?;
+        lay_over(&mut whole, over);
+        let config: Self = serde_path_to_error::deserialize(whole).map_err(parse_error)?;
         config.validate()?;
         Ok(config)
     }
@@ -281,6 +303,25 @@ impl NetworkConfig {
             Some(TransportKind::Tcp | TransportKind::Quic | TransportKind::Memory) => None,
             Some(TransportKind::WebSocket | TransportKind::Dnsaddr) | None => {
                 Some("is not an address of TCP, QUIC, memory or a relay")
+            }
+        }
+    }
+}
+
+fn syntax_error(text: &str, error: &toml::de::Error) -> ConfigError {
+    ConfigError::Syntax {
+        line: line_of(text, error.span().map_or(0, |span| span.start)),
+        reason: error.message().to_owned(),
+    }
+}
+
+/// Puts the values of `over` in place of those of `under`, key by key in tables of both.
+fn lay_over(under: &mut toml::Table, over: toml::Table) {
+    for (key, value) in over {
+        match (under.get_mut(&key), value) {
+            (Some(toml::Value::Table(under)), toml::Value::Table(over)) => lay_over(under, over),
+            (_, value) => {
+                under.insert(key, value);
             }
         }
     }

@@ -44,8 +44,8 @@ pub struct RendezvousServerConfig {
     /// Registrations in one namespace. Default 20,000: every node is in the global one, and half
     /// of those in it may be gone without having said so.
     pub max_registrations_per_namespace: usize,
-    /// Memory for registrations, in bytes, what surrounds each included. Default 256 MiB: 10,000
-    /// nodes with 32 registrations of 500 bytes, a record of four to six addresses.
+    /// Memory for registrations, in bytes, what surrounds each included. Default 320 MiB: 10,000
+    /// nodes with 32 registrations of 600 bytes, a record of some eight addresses.
     pub max_bytes: usize,
     /// Longest signed peer record kept, in bytes. Default 4 KiB: some forty addresses.
     pub max_record_bytes: usize,
@@ -88,7 +88,7 @@ impl Default for RendezvousServerConfig {
             max_registrations: 320_000,
             max_registrations_per_peer: 64,
             max_registrations_per_namespace: 20_000,
-            max_bytes: 256 * MIB,
+            max_bytes: 320 * MIB,
             max_record_bytes: 4 * KIB,
             max_answer: 128,
             max_answer_bytes: 256 * KIB,
@@ -287,10 +287,11 @@ impl RendezvousServerConfig {
                 "must be from max_record_bytes and 1024 to 1047552, what clients take",
             )
         })?;
-        check(self.max_bytes >= self.max_record_bytes + KIB, || {
+        // A peer, a namespace and a registration surround the record.
+        check(self.max_bytes >= self.max_record_bytes + 2 * KIB, || {
             (
                 key("max_bytes"),
-                "must be at least max_record_bytes and 1024",
+                "must be at least max_record_bytes and 2048",
             )
         })
     }

@@ -6,28 +6,15 @@ use std::{
 };
 
 use bytes::Bytes;
-use tokio::runtime::Handle;
 
 use super::{FsBlobStore, FsPartial, FsReader, FsWriter, lock};
 use crate::{
     BlobId, ChunkList,
     store::{
         BlobReader, BlobStore, BlobWriter, PartialBlob, StoreError, StoreFuture, Stored,
-        StoredBatch,
+        StoredBatch, blocking::blocking,
     },
 };
-
-/// Runs blocking work of the store once the future is polled. Dropping the future does not stop
-/// work that has begun; its result is dropped.
-fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
-) -> StoreFuture<T> {
-    Box::pin(async move {
-        let runtime = Handle::try_current().map_err(|_| StoreError::Stopped)?;
-        let done = runtime.spawn_blocking(work).await;
-        done.unwrap_or(Err(StoreError::Stopped))
-    })
-}
 
 impl BlobStore for FsBlobStore {
     fn size(&self, id: BlobId) -> StoreFuture<Option<u64>> {

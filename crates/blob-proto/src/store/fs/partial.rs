@@ -24,6 +24,7 @@ use crate::{
     id::CHUNK_BYTES,
     store::{
         Stored,
+        blocking::WriteBack,
         error::{StoreError, io_error},
     },
 };
@@ -39,6 +40,7 @@ pub struct FsPartial {
     content: File,
     content_path: PathBuf,
     state_path: PathBuf,
+    write_back: WriteBack,
     progress: Mutex<Progress>,
 }
 
@@ -188,6 +190,7 @@ impl FsPartial {
             content,
             content_path,
             state_path,
+            write_back: WriteBack::default(),
             progress: Mutex::new(progress),
         })
     }
@@ -234,7 +237,9 @@ impl FsPartial {
         written.map_err(io_error("writing", &self.state_path))?;
         progress.state_bytes += RECORD_BYTES as u64;
         progress.mark(index, chunk.len());
-        Ok(())
+        drop(progress);
+        let flushed = self.write_back.wrote(&self.content, chunk.len() as u64);
+        flushed.map_err(io_error("flushing", &self.content_path))
     }
 
     /// Makes the blob durable and visible.

@@ -17,6 +17,7 @@ use crate::{
     BlobHasher, BlobId, ChunkList,
     store::{
         Stored,
+        blocking::WriteBack,
         error::{StoreError, io_error},
     },
 };
@@ -31,6 +32,7 @@ pub struct FsWriter {
     temporary: Temporary,
     hasher: BlobHasher,
     reservation: Reservation,
+    write_back: WriteBack,
     broken: bool,
 }
 
@@ -46,6 +48,7 @@ impl FsBlobStore {
             temporary: self.shared.blobs.temporary()?,
             hasher: BlobHasher::new(),
             reservation: Reservation::none(&self.shared),
+            write_back: WriteBack::default(),
             broken: false,
         })
     }
@@ -107,8 +110,11 @@ impl FsWriter {
     fn take(&mut self, piece: &[u8]) -> Result<(), StoreError> {
         self.reservation.grow(piece.len() as u64)?;
         self.hasher.update(piece)?;
-        let written = self.temporary.file.write_all(piece);
-        written.map_err(io_error("writing", &self.temporary.path))
+        let temporary = &mut self.temporary;
+        let written = temporary.file.write_all(piece);
+        written.map_err(io_error("writing", &temporary.path))?;
+        let flushed = (self.write_back).wrote(&temporary.file, piece.len() as u64);
+        flushed.map_err(io_error("flushing", &temporary.path))
     }
 
     /// Ends the content and makes it durable and visible.

@@ -301,8 +301,8 @@ fn a_relay_that_is_unblocked_is_asked_at_once() {
 fn a_node_nobody_probes_takes_a_relay_after_a_while() {
     let mut driver = Driver::new(config());
     driver.connect(BOOT);
-    assert_eq!(reservations(&driver.wait_s(14)), []);
-    assert_eq!(reservations(&driver.wait_s(8)).len(), 2);
+    assert_eq!(reservations(&driver.wait_s(1)), []);
+    assert_eq!(reservations(&driver.wait_s(1)).len(), 2);
 }
 
 #[test]
@@ -318,7 +318,34 @@ fn a_configured_address_is_reachable_at_once_and_takes_no_relay() {
 }
 
 #[test]
-fn becoming_reachable_gives_slots_up_and_serves_probes() {
+fn who_listens_on_a_local_network_is_reached_there() {
+    let listening = || Input::Listening(address(LOCAL));
+    let told = Effect::AddExternalAddress {
+        address: address(LOCAL),
+    };
+    let mut elsewhere = Driver::new(config());
+    assert!(!elsewhere.tell(listening()).contains(&told));
+
+    let mut driver = Driver::new(DiscoveryConfig {
+        local_network: true,
+        ..config()
+    });
+    let effects = driver.tell(listening());
+    assert!(effects.contains(&told));
+    assert!(effects.contains(&Effect::ServeProbes(true)));
+    let why = ReachableBecause::LocalNetwork;
+    let reachability = driver.machine.status().reachability;
+    assert_eq!(reachability, Reachability::Reachable { why });
+    let effects = driver.tell(Input::AddressGone(address(LOCAL)));
+    assert!(effects.contains(&Effect::RemoveExternalAddress {
+        address: address(LOCAL)
+    }));
+    let reachability = driver.machine.status().reachability;
+    assert_eq!(reachability, Reachability::Unknown);
+}
+
+#[test]
+fn slots_are_kept_until_a_stranger_has_come_in() {
     let (mut driver, asked) = unreachable(config());
     let (listener, _, circuit) = asked[0].clone();
     driver.tell(Input::ReservationAccepted { listener });
@@ -330,9 +357,19 @@ fn becoming_reachable_gives_slots_up_and_serves_probes() {
     assert!(effects.contains(&Effect::AddExternalAddress {
         address: address(LOCAL)
     }));
-    assert!(effects.contains(&Effect::StopListening { listener }));
-    assert!(effects.contains(&Effect::RemoveExternalAddress { address: circuit }));
     assert!(effects.contains(&Effect::ServeProbes(true)));
+    // A prober that we asked proves no more than a NAT that lets in whom we asked.
+    let gives_up = Effect::StopListening { listener };
+    assert!(!effects.contains(&gives_up));
+    let inbound = |path| Input::ConnectionOpened {
+        peer: PeerId::random(),
+        path,
+        dialled: None,
+    };
+    assert!(!driver.tell(inbound(Path::Relayed)).contains(&gives_up));
+    let effects = driver.tell(inbound(Path::Direct));
+    assert!(effects.contains(&gives_up));
+    assert!(effects.contains(&Effect::RemoveExternalAddress { address: circuit }));
 }
 
 #[test]

@@ -1,0 +1,236 @@
+//! A transfer of 0.0.2: all of a blob from one provider, in order.
+
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use calimero_network_primitives::{PeerId, limits::BLOB_CHUNK_BYTES};
+use calimero_network_stream::{FrameConfig, FrameStream};
+use futures::future;
+
+use super::{
+    ProviderError,
+    session::{Context, End, Event, EventKind, Meter},
+};
+use crate::{
+    MAX_BLOB_BYTES,
+    store::{BlobWriter, PartialBlob, StoreError, StoreFuture, Stored},
+    transfer::{BoxDuplex, Counted, Opened, unix_seconds},
+    wire::{BlobAuth, BlobChunk, BlobRequest, BlobResponse, CHUNK_PREFIX_BYTES},
+};
+
+/// Where the content goes.
+pub(super) enum Keep {
+    /// To a writer that hashes it: the chunk hashes are not known.
+    Whole(Box<dyn BlobWriter>),
+    /// Chunk by chunk to where some are missing: the chunk hashes are known.
+    Missing(Arc<dyn PartialBlob>),
+}
+
+pub(super) struct Older {
+    pub(super) context: Arc<Context>,
+    pub(super) peer: PeerId,
+    pub(super) generation: u64,
+    pub(super) meter: Meter,
+}
+
+type Frames = FrameStream<Counted<BoxDuplex>>;
+
+impl Older {
+    /// Fetches over a stream that is open already, if there is one.
+    pub(super) async fn run(self, opened: Option<Opened<BoxDuplex>>, into: Keep) -> End {
+        match self.fetch(opened, into).await {
+            Ok(None) => End::Fine,
+            Ok(Some(stored)) => End::Stored(stored),
+            Err(end) => end,
+        }
+    }
+
+    async fn fetch(
+        &self,
+        opened: Option<Opened<BoxDuplex>>,
+        into: Keep,
+    ) -> Result<Option<Stored>, End> {
+        let opened = match opened.filter(|opened| !self.context.must_wait(opened, true)) {
+            Some(opened) => opened,
+            None => self.context.open(self.peer, true, &self.meter).await?,
+        };
+        let io = Counted::new(opened.stream, Arc::clone(&self.meter.received));
+        // No frame of a provider is larger than a chunk.
+        let config = FrameConfig {
+            max_payload: BLOB_CHUNK_BYTES + CHUNK_PREFIX_BYTES,
+            ..FrameConfig::default()
+        };
+        let mut frames = FrameStream::with_config(io, config);
+        let size_bytes = self.shake_hands(&mut frames).await?;
+        let content = Content {
+            said_bytes: size_bytes,
+            received_bytes: 0,
+        };
+        let stored = match into {
+            Keep::Whole(writer) => self.whole(&mut frames, content, writer).await.map(Some),
+            Keep::Missing(partial) => self
+                .missing(&mut frames, content, partial)
+                .await
+                .map(|()| None),
+        };
+        // The provider may wait for it; whether it arrives is its concern.
+        let _ = frames.close().await;
+        stored
+    }
+
+    async fn shake_hands(&self, frames: &mut Frames) -> Result<Option<u64>, ProviderError> {
+        let request = &self.context.request;
+        let signer = self.context.identity.signer.as_ref();
+        let auth = signer.and_then(|signer| {
+            let now = unix_seconds();
+            BlobAuth::sign(signer, &request.blob_id, &request.context_id, now).ok()
+        });
+        let request = BlobRequest {
+            blob_id: request.blob_id,
+            context_id: request.context_id,
+            auth,
+        };
+        let request = request.encode().map_err(ProviderError::Handshake)?;
+        frames.send(request).await?;
+        let Some(response) = frames.next().await.transpose()? else {
+            return Err(ProviderError::Closed { received_bytes: 0 });
+        };
+        let response = BlobResponse::decode(&response).map_err(ProviderError::Handshake)?;
+        if !response.found {
+            return Err(ProviderError::NotFound);
+        }
+        if let Some(size_bytes) = response.size {
+            if size_bytes > MAX_BLOB_BYTES {
+                let max_bytes = MAX_BLOB_BYTES;
+                return Err(ProviderError::TooLarge {
+                    size_bytes,
+                    max_bytes,
+                });
+            }
+            self.tell(EventKind::Size(size_bytes)).await;
+        }
+        Ok(response.size)
+    }
+
+    /// Writes all of the content, each piece while the next one arrives.
+    async fn whole(
+        &self,
+        frames: &mut Frames,
+        mut content: Content,
+        mut writer: Box<dyn BlobWriter>,
+    ) -> Result<Stored, End> {
+        let mut writing: StoreFuture<()> = Box::pin(future::ready(Ok(())));
+        loop {
+            let (piece, written) = future::join(content.next(frames), writing).await;
+            written.map_err(End::Store)?;
+            match piece? {
+                Some(piece) => writing = writer.write(piece),
+                None => break,
+            }
+        }
+        let expected = self.context.request.blob_id;
+        writer.finish(Some(expected)).await.map_err(|error| {
+            if let StoreError::Mismatch { actual, .. } = error {
+                return End::Provider(ProviderError::Content { actual });
+            }
+            End::Store(error)
+        })
+    }
+
+    /// Hands on the chunks that are missing.
+    async fn missing(
+        &self,
+        frames: &mut Frames,
+        mut content: Content,
+        partial: Arc<dyn PartialBlob>,
+    ) -> Result<(), End> {
+        let mut index = 0;
+        let mut gathered = BytesMut::new();
+        while let Some(piece) = content.next(frames).await? {
+            // Each piece is a chunk, but whoever cuts otherwise loses nothing by it.
+            if gathered.is_empty() && piece.len() == BLOB_CHUNK_BYTES {
+                self.hand_on(&*partial, index, piece).await;
+                index += 1;
+                continue;
+            }
+            gathered.extend_from_slice(&piece);
+            if gathered.len() >= BLOB_CHUNK_BYTES {
+                let chunk = gathered.split_to(BLOB_CHUNK_BYTES).freeze();
+                self.hand_on(&*partial, index, chunk).await;
+                index += 1;
+            }
+        }
+        if !gathered.is_empty() {
+            self.hand_on(&*partial, index, gathered.freeze()).await;
+        }
+        let (least_bytes, _) = partial.list().size_bounds();
+        if content.received_bytes < least_bytes {
+            return Err(End::Provider(ProviderError::Fewer {
+                said_bytes: least_bytes,
+                received_bytes: content.received_bytes,
+            }));
+        }
+        Ok(())
+    }
+
+    async fn hand_on(&self, partial: &dyn PartialBlob, index: u64, data: Bytes) {
+        if usize::try_from(index).is_ok_and(|index| partial.has(index)) {
+            return;
+        }
+        if let Ok(place) = Arc::clone(&self.context.verifying).acquire_owned().await {
+            self.tell(EventKind::Chunk { index, data, place }).await;
+        }
+    }
+
+    async fn tell(&self, kind: EventKind) {
+        // Without a driver there is nobody to tell, and this transfer is about to be dropped.
+        let _ = self
+            .context
+            .events
+            .send(Event {
+                peer: self.peer,
+                generation: self.generation,
+                kind,
+            })
+            .await;
+    }
+}
+
+/// The pieces of the content, counted against what was announced.
+struct Content {
+    said_bytes: Option<u64>,
+    received_bytes: u64,
+}
+
+impl Content {
+    /// The next piece; `None` at the empty chunk, or at the close where all is there.
+    async fn next(&mut self, frames: &mut Frames) -> Result<Option<Bytes>, ProviderError> {
+        let received_bytes = self.received_bytes;
+        let Some(frame) = frames.next().await.transpose()? else {
+            return match self.said_bytes {
+                Some(said_bytes) if received_bytes < said_bytes => {
+                    Err(ProviderError::Closed { received_bytes })
+                }
+                _ => Ok(None),
+            };
+        };
+        let data = BlobChunk::decode(frame)
+            .map_err(ProviderError::ChunkFrame)?
+            .data;
+        if data.is_empty() {
+            return match self.said_bytes {
+                Some(said_bytes) if received_bytes < said_bytes => Err(ProviderError::Fewer {
+                    said_bytes,
+                    received_bytes,
+                }),
+                _ => Ok(None),
+            };
+        }
+        self.received_bytes += data.len() as u64;
+        let said_bytes = self.said_bytes.unwrap_or(MAX_BLOB_BYTES);
+        if self.received_bytes > said_bytes {
+            return Err(ProviderError::More { said_bytes });
+        }
+        Ok(Some(data))
+    }
+}

@@ -1,0 +1,366 @@
+//! One stream to one provider: opened, asked, listened to.
+
+use std::{
+    collections::VecDeque,
+    ops::Range,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use bytes::Bytes;
+use calimero_network_primitives::{ContextId, PeerId, config::BlobFetchConfig};
+use futures::AsyncReadExt;
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc},
+    time::{Instant, sleep, timeout},
+};
+
+use super::{FetchRequest, ProviderError};
+use crate::{
+    BlobId, ChunkList, blob_id,
+    store::{StoreError, Stored},
+    transfer::{
+        BoxDuplex, DynOpener, Identity, MessageReader, MessageWriter, Opened, Version, unix_seconds,
+    },
+    v1::{Hello, ListAssembly, MAX_INLINE_BYTES, Refusal, Request, Response, SessionAuth},
+};
+
+/// Time between looks for a direct path: 1 s. A hole punch takes a few round trips.
+const DIRECT_RECHECK: Duration = Duration::from_secs(1);
+
+/// What the sessions of a transfer share.
+pub(super) struct Context {
+    pub(super) opener: Arc<dyn DynOpener>,
+    pub(super) identity: Identity,
+    pub(super) config: Arc<BlobFetchConfig>,
+    pub(super) request: FetchRequest,
+    /// A place for each chunk that has arrived and is not verified yet.
+    pub(super) verifying: Arc<Semaphore>,
+    pub(super) events: mpsc::Sender<Event>,
+}
+
+/// What the driver asks of a provider.
+#[derive(Debug)]
+pub(super) enum Ask {
+    List,
+    Chunks(Range<u64>),
+}
+
+/// What a session tells the driver.
+pub(super) struct Event {
+    pub(super) peer: PeerId,
+    pub(super) generation: u64,
+    pub(super) kind: EventKind,
+}
+
+pub(super) enum EventKind {
+    /// The chunk hashes, proven, and the size that the provider claims.
+    List { list: ChunkList, size_bytes: u64 },
+    /// All of a small blob, verified.
+    Inline(Bytes),
+    /// The size that an older provider claims.
+    Size(u64),
+    /// A chunk, not verified yet.
+    Chunk {
+        index: u64,
+        data: Bytes,
+        place: OwnedSemaphorePermit,
+    },
+}
+
+/// How a session ended.
+pub(super) enum End {
+    /// As it should.
+    Fine,
+    /// The provider speaks the older protocol alone.
+    Older(Opened<BoxDuplex>),
+    /// The blob is stored.
+    Stored(Stored),
+    /// The provider failed.
+    Provider(ProviderError),
+    /// What came could not be kept.
+    Store(StoreError),
+}
+
+impl From<ProviderError> for End {
+    fn from(error: ProviderError) -> Self {
+        Self::Provider(error)
+    }
+}
+
+/// What the driver sees of a session while it runs.
+#[derive(Clone, Default)]
+pub(super) struct Meter {
+    /// Bytes that have arrived.
+    pub(super) received: Arc<AtomicU64>,
+    /// Whether the stream is not open yet.
+    pub(super) reaching: Arc<AtomicBool>,
+}
+
+impl Context {
+    fn context_id(&self) -> ContextId {
+        self.request.context_id
+    }
+
+    fn blob_id(&self) -> BlobId {
+        self.request.blob_id
+    }
+
+    /// Opens a stream; where it is for content, not before there is a direct path.
+    pub(super) async fn open(
+        &self,
+        peer: PeerId,
+        for_content: bool,
+        meter: &Meter,
+    ) -> Result<Opened<BoxDuplex>, ProviderError> {
+        meter.reaching.store(true, Ordering::Relaxed);
+        let begun = Instant::now();
+        loop {
+            let after = self.config.open_timeout;
+            let opened = timeout(after, self.opener.open_boxed(peer)).await;
+            let opened = opened
+                .map_err(|_| ProviderError::OpenTimeout { after })?
+                .map_err(|source| ProviderError::Open { source })?;
+            if !self.must_wait(&opened, for_content) {
+                meter.reaching.store(false, Ordering::Relaxed);
+                return Ok(opened);
+            }
+            drop(opened);
+            let waited = begun.elapsed();
+            if waited >= self.config.direct_timeout {
+                return Err(ProviderError::Relayed { waited });
+            }
+            sleep(DIRECT_RECHECK.min(self.config.direct_timeout - waited)).await;
+        }
+    }
+
+    /// The greeting of a stream to `provider`, signed where there is a key.
+    pub(super) fn hello(&self, provider: &PeerId) -> Hello {
+        let context_id = self.context_id();
+        let identity = &self.identity;
+        let auth = identity.signer.as_ref().and_then(|signer| {
+            let now = unix_seconds();
+            SessionAuth::sign(signer, &context_id, &identity.peer, provider, now).ok()
+        });
+        Hello { context_id, auth }
+    }
+
+    pub(super) fn must_wait(&self, opened: &Opened<BoxDuplex>, for_content: bool) -> bool {
+        for_content && opened.relayed && !self.config.through_relays
+    }
+}
+
+/// A stream of 1.0.0 to a provider, for as long as it is asked for something.
+pub(super) struct Session {
+    pub(super) context: Arc<Context>,
+    pub(super) peer: PeerId,
+    pub(super) generation: u64,
+    pub(super) meter: Meter,
+    pub(super) asks: mpsc::Receiver<Ask>,
+    /// Answers that are still to come, in order.
+    expected: VecDeque<Expected>,
+    assembly: ListAssembly,
+    received_bytes: u64,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Expected {
+    List,
+    Chunk(u64),
+}
+
+impl Session {
+    pub(super) fn new(
+        context: Arc<Context>,
+        peer: PeerId,
+        generation: u64,
+        meter: Meter,
+        asks: mpsc::Receiver<Ask>,
+    ) -> Self {
+        Self {
+            assembly: ListAssembly::new(context.blob_id()),
+            context,
+            peer,
+            generation,
+            meter,
+            asks,
+            expected: VecDeque::new(),
+            received_bytes: 0,
+        }
+    }
+
+    /// Runs until the driver asks for nothing more, or the provider fails.
+    pub(super) async fn run(mut self) -> End {
+        match self.talk().await {
+            Ok(end) => end,
+            Err(error) => End::Provider(error),
+        }
+    }
+
+    async fn talk(&mut self) -> Result<End, ProviderError> {
+        let Some(mut ask) = self.asks.recv().await else {
+            return Ok(End::Fine);
+        };
+        loop {
+            let for_content = matches!(ask, Ask::Chunks(_));
+            let opened = self
+                .context
+                .open(self.peer, for_content, &self.meter)
+                .await?;
+            if opened.version == Version::V0 {
+                return Ok(End::Older(opened));
+            }
+            // A stream through a relay serves for the list, and is given up for the content.
+            match self.talk_over(opened, ask).await? {
+                Some(content) => ask = content,
+                None => return Ok(End::Fine),
+            }
+        }
+    }
+
+    /// Talks over one stream. Yields what has to be asked over another one.
+    async fn talk_over(
+        &mut self,
+        opened: Opened<BoxDuplex>,
+        first: Ask,
+    ) -> Result<Option<Ask>, ProviderError> {
+        let must_wait = self.context.must_wait(&opened, true);
+        let (reader, writer) = opened.stream.split();
+        let mut reader =
+            MessageReader::<_, Response>::new(reader, Arc::clone(&self.meter.received));
+        let mut writer = MessageWriter::new(writer, self.context.config.stall_timeout);
+        self.feed(&mut writer, &Request::Hello(self.context.hello(&self.peer)))?;
+        self.ask(&mut writer, first)?;
+        let mut place = None;
+        loop {
+            let wants_place = matches!(self.expected.front(), Some(Expected::Chunk(_)));
+            let verifying = Arc::clone(&self.context.verifying);
+            tokio::select! {
+                ask = self.asks.recv() => match ask {
+                    Some(ask @ Ask::Chunks(_)) if must_wait => return Ok(Some(ask)),
+                    Some(ask) => self.ask(&mut writer, ask)?,
+                    None => {
+                        // The provider waits for it; whether it arrives is its concern.
+                        let _ = writer.close().await;
+                        return Ok(None);
+                    }
+                },
+                flushed = writer.flush(), if writer.is_dirty() => flushed?,
+                taken = verifying.acquire_owned(), if wants_place && place.is_none() => {
+                    place = taken.ok();
+                }
+                message = reader.next(), if !wants_place || place.is_some() => {
+                    match message? {
+                        Some(response) => self.answered(&mut writer, response, &mut place).await?,
+                        None if self.expected.is_empty() => return Ok(None),
+                        None => {
+                            let received_bytes = self.received_bytes;
+                            return Err(ProviderError::Closed { received_bytes });
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    fn ask<W: futures::AsyncWrite + Unpin>(
+        &mut self,
+        writer: &mut MessageWriter<W>,
+        ask: Ask,
+    ) -> Result<(), ProviderError> {
+        let blob_id = self.context.blob_id();
+        let request = match ask {
+            Ask::List => {
+                self.expected.push_back(Expected::List);
+                Request::Get {
+                    blob_id,
+                    inline_max_bytes: MAX_INLINE_BYTES as u64,
+                    from: self.assembly.next(),
+                }
+            }
+            Ask::Chunks(chunks) => {
+                self.expected.extend(chunks.clone().map(Expected::Chunk));
+                Request::Read {
+                    blob_id,
+                    ranges: vec![chunks],
+                }
+            }
+        };
+        self.feed(writer, &request)
+    }
+
+    fn feed<W: futures::AsyncWrite + Unpin>(
+        &self,
+        writer: &mut MessageWriter<W>,
+        request: &Request,
+    ) -> Result<(), ProviderError> {
+        writer.feed_request(request).map_err(ProviderError::Message)
+    }
+
+    async fn answered<W: futures::AsyncWrite + Unpin>(
+        &mut self,
+        writer: &mut MessageWriter<W>,
+        response: Response,
+        place: &mut Option<OwnedSemaphorePermit>,
+    ) -> Result<(), ProviderError> {
+        match (self.expected.pop_front(), response) {
+            (_, Response::Refused(refusal)) => Err(refused(refusal)),
+            (Some(Expected::List), Response::List(page)) => {
+                match self.assembly.push(&page).map_err(ProviderError::List)? {
+                    None => self.ask(writer, Ask::List)?,
+                    Some(list) => {
+                        let size_bytes = page.size_bytes;
+                        self.tell(EventKind::List { list, size_bytes }).await;
+                    }
+                }
+                Ok(())
+            }
+            (Some(Expected::List), Response::Inline { content }) => {
+                // At most 64 KiB, hashed in less time than handing it to another thread takes.
+                let actual = blob_id(&content);
+                if actual != self.context.blob_id() {
+                    return Err(ProviderError::Content { actual });
+                }
+                self.tell(EventKind::Inline(content)).await;
+                Ok(())
+            }
+            (Some(Expected::Chunk(expected)), Response::Chunk { index, data })
+                if index == expected =>
+            {
+                self.received_bytes += data.len() as u64;
+                let Some(place) = place.take() else {
+                    return Err(ProviderError::Unexpected);
+                };
+                self.tell(EventKind::Chunk { index, data, place }).await;
+                Ok(())
+            }
+            _ => Err(ProviderError::Unexpected),
+        }
+    }
+
+    async fn tell(&self, kind: EventKind) {
+        // Without a driver there is nobody to tell, and this session is about to be dropped.
+        let _ = self
+            .context
+            .events
+            .send(Event {
+                peer: self.peer,
+                generation: self.generation,
+                kind,
+            })
+            .await;
+    }
+}
+
+pub(super) fn refused(refusal: Refusal) -> ProviderError {
+    match refusal {
+        Refusal::NotFound => ProviderError::NotFound,
+        Refusal::Busy { retry_after_ms } => ProviderError::Busy {
+            retry_after: Duration::from_millis(retry_after_ms),
+        },
+        Refusal::Failed => ProviderError::Failed,
+    }
+}

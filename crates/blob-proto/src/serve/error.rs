@@ -1,0 +1,74 @@
+//! Why a stream was not served to its end.
+
+use std::{io, time::Duration};
+
+use calimero_network_stream::FrameError;
+
+use crate::{
+    error::{AuthError, ChunkFrameError, HandshakeError},
+    store::StoreError,
+    v1::{CodecError, MessageError},
+};
+
+/// Why a stream was not served to its end.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ServeError {
+    /// No request came in time.
+    #[error("no request within {after:?}")]
+    NoRequest {
+        /// The time that was given.
+        after: Duration,
+    },
+    /// The stream ended before a request came.
+    #[error("the stream ended without a request")]
+    Closed,
+    /// The stream broke, or the requester did not take what it had asked for in time.
+    #[error("the stream broke: {0}")]
+    Io(#[from] io::Error),
+    /// The requester sent a frame that is none.
+    #[error("broken frame: {0}")]
+    Frame(FrameError),
+    /// The requester sent what is no message.
+    #[error("malformed message: {0}")]
+    Message(#[from] MessageError),
+    /// The first message is not a greeting, or a later one is.
+    #[error("a greeting belongs at the beginning, once")]
+    Greeting,
+    /// The requester's handshake is none.
+    #[error("malformed handshake: {0}")]
+    Handshake(#[from] HandshakeError),
+    /// The requester's authentication was refused.
+    #[error(transparent)]
+    Auth(#[from] AuthError),
+    /// As many transfers as may be are under way already, and none ended in time.
+    #[error("no transfer became free within {after:?}")]
+    Busy {
+        /// The time that was waited.
+        after: Duration,
+    },
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The store returned a chunk that is none.
+    #[error(transparent)]
+    Chunk(#[from] ChunkFrameError),
+}
+
+impl From<CodecError> for ServeError {
+    fn from(error: CodecError) -> Self {
+        match error {
+            CodecError::Io(error) => error.into(),
+            CodecError::Message(error) => error.into(),
+        }
+    }
+}
+
+impl From<FrameError> for ServeError {
+    fn from(error: FrameError) -> Self {
+        match error {
+            FrameError::Io(error) => error.into(),
+            error => Self::Frame(error),
+        }
+    }
+}

@@ -1,0 +1,48 @@
+//! Work that may block, and disks that are kept busy while more arrives.
+
+use std::{
+    fs::File,
+    io,
+    sync::atomic::{AtomicBool, AtomicU64, Ordering},
+};
+
+use tokio::runtime::Handle;
+
+use super::{StoreError, StoreFuture};
+
+/// Runs blocking work once the future is polled. Dropping the future does not stop work that has
+/// begun; its result is dropped.
+pub(crate) fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
+) -> StoreFuture<T> {
+    Box::pin(async move {
+        let runtime = Handle::try_current().map_err(|_| StoreError::Stopped)?;
+        let done = runtime.spawn_blocking(work).await;
+        done.unwrap_or(Err(StoreError::Stopped))
+    })
+}
+
+/// Content after which a file is flushed while more of it arrives, in bytes: 32 MiB. What a
+/// flush at the end has left to do.
+const WRITE_BACK_BYTES: u64 = 32 * 1024 * 1024;
+
+/// Flushes a growing file now and then, so that its last flush does not begin at its first byte.
+#[derive(Debug, Default)]
+pub(crate) struct WriteBack {
+    written_bytes: AtomicU64,
+    flushing: AtomicBool,
+}
+
+impl WriteBack {
+    /// Notes what was written, and flushes if it is time to and nobody else does.
+    pub(crate) fn wrote(&self, file: &File, bytes: u64) -> io::Result<()> {
+        let before = self.written_bytes.fetch_add(bytes, Ordering::Relaxed);
+        let due = before / WRITE_BACK_BYTES != (before + bytes) / WRITE_BACK_BYTES;
+        if !due || self.flushing.swap(true, Ordering::Acquire) {
+            return Ok(());
+        }
+        let flushed = file.sync_data();
+        self.flushing.store(false, Ordering::Release);
+        flushed
+    }
+}

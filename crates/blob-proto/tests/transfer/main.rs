@@ -1,0 +1,17 @@
+//! Fetching and serving over TCP sockets on loopback.
+
+#![cfg(unix)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::disallowed_methods,
+    reason = "a test says what broke by panicking, and lives by the clock of its machine"
+)]
+
+mod captured;
+mod fetch;
+mod hostile;
+mod net;
+mod relayed;
+mod server;

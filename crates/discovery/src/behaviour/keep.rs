@@ -1,0 +1,143 @@
+//! Keeps connections open that discovery wants, however little they are used: those with boot
+//! nodes and members of overlays.
+
+use std::{
+    collections::{HashMap, HashSet, VecDeque},
+    convert::Infallible,
+    task::{Context, Poll},
+};
+
+use calimero_network_primitives::{Multiaddr, PeerId};
+use libp2p_core::{Endpoint, transport::PortUse, upgrade::DeniedUpgrade};
+use libp2p_swarm::{
+    ConnectionClosed, ConnectionDenied, ConnectionHandler, ConnectionHandlerEvent, ConnectionId,
+    FromSwarm, NetworkBehaviour, NotifyHandler, SubstreamProtocol, THandlerInEvent, ToSwarm,
+    behaviour::ConnectionEstablished, handler::ConnectionEvent,
+};
+
+/// One entry for each connection.
+#[derive(Default)]
+pub struct Keeper {
+    kept: HashSet<PeerId>,
+    connections: HashMap<PeerId, Vec<ConnectionId>>,
+    waiting: VecDeque<ToSwarm<Infallible, bool>>,
+}
+
+impl Keeper {
+    /// From now on keeps the connections with `peers`, and those with nobody else.
+    pub(super) fn keep(&mut self, peers: HashSet<PeerId>) {
+        let changed = self.kept.symmetric_difference(&peers);
+        for peer in changed {
+            let connections = self.connections.get(peer).into_iter().flatten();
+            self.waiting
+                .extend(connections.map(|connection| ToSwarm::NotifyHandler {
+                    peer_id: *peer,
+                    handler: NotifyHandler::One(*connection),
+                    event: peers.contains(peer),
+                }));
+        }
+        self.kept = peers;
+    }
+
+    fn handler(&self, peer: &PeerId) -> Handler {
+        Handler {
+            keep: self.kept.contains(peer),
+        }
+    }
+}
+
+impl NetworkBehaviour for Keeper {
+    type ConnectionHandler = Handler;
+    type ToSwarm = Infallible;
+
+    fn handle_established_inbound_connection(
+        &mut self,
+        _: ConnectionId,
+        peer: PeerId,
+        _: &Multiaddr,
+        _: &Multiaddr,
+    ) -> Result<Handler, ConnectionDenied> {
+        Ok(self.handler(&peer))
+    }
+
+    fn handle_established_outbound_connection(
+        &mut self,
+        _: ConnectionId,
+        peer: PeerId,
+        _: &Multiaddr,
+        _: Endpoint,
+        _: PortUse,
+    ) -> Result<Handler, ConnectionDenied> {
+        Ok(self.handler(&peer))
+    }
+
+    fn on_swarm_event(&mut self, event: FromSwarm<'_>) {
+        match event {
+            FromSwarm::ConnectionEstablished(ConnectionEstablished {
+                peer_id,
+                connection_id,
+                ..
+            }) => self
+                .connections
+                .entry(peer_id)
+                .or_default()
+                .push(connection_id),
+            FromSwarm::ConnectionClosed(ConnectionClosed {
+                peer_id,
+                connection_id,
+                ..
+            }) => {
+                if let Some(connections) = self.connections.get_mut(&peer_id) {
+                    connections.retain(|id| *id != connection_id);
+                    if connections.is_empty() {
+                        self.connections.remove(&peer_id);
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn on_connection_handler_event(&mut self, _: PeerId, _: ConnectionId, never: Infallible) {
+        match never {}
+    }
+
+    fn poll(&mut self, _: &mut Context<'_>) -> Poll<ToSwarm<Infallible, THandlerInEvent<Self>>> {
+        self.waiting.pop_front().map_or(Poll::Pending, Poll::Ready)
+    }
+}
+
+/// Says whether its connection is kept.
+pub struct Handler {
+    keep: bool,
+}
+
+impl ConnectionHandler for Handler {
+    type FromBehaviour = bool;
+    type ToBehaviour = Infallible;
+    type InboundProtocol = DeniedUpgrade;
+    type OutboundProtocol = DeniedUpgrade;
+    type InboundOpenInfo = ();
+    type OutboundOpenInfo = ();
+
+    fn listen_protocol(&self) -> SubstreamProtocol<DeniedUpgrade> {
+        SubstreamProtocol::new(DeniedUpgrade, ())
+    }
+
+    fn connection_keep_alive(&self) -> bool {
+        self.keep
+    }
+
+    fn on_behaviour_event(&mut self, keep: bool) {
+        self.keep = keep;
+    }
+
+    fn poll(
+        &mut self,
+        _: &mut Context<'_>,
+    ) -> Poll<ConnectionHandlerEvent<DeniedUpgrade, (), Infallible>> {
+        Poll::Pending
+    }
+
+    fn on_connection_event(&mut self, _: ConnectionEvent<'_, DeniedUpgrade, DeniedUpgrade>) {}
+}

@@ -1,0 +1,224 @@
+//! An AutoNAT v2 client that probes the address it is told, when it is told.
+//!
+//! That of libp2p-autonat 0.16 chooses candidates and times itself, never probes one again, and
+//! remembers every address that anybody has claimed to see us at. Here the machine is the one
+//! that chooses.
+
+mod handler;
+mod wire;
+
+use std::{
+    collections::{HashMap, HashSet, VecDeque},
+    io,
+    task::{Context, Poll},
+};
+
+use calimero_network_primitives::{Multiaddr, PeerId};
+
+use libp2p_core::{Endpoint, transport::PortUse};
+use libp2p_swarm::{
+    ConnectionClosed, ConnectionDenied, ConnectionHandler, ConnectionHandlerSelect, ConnectionId,
+    FromSwarm, NetworkBehaviour, NotifyHandler, THandlerInEvent, THandlerOutEvent, ToSwarm,
+    derive_prelude::Either,
+};
+use rand::{Rng, SeedableRng, rngs::StdRng, seq::IteratorRandom};
+
+use self::handler::{DialBack, DialledBack, Probe, Request};
+use super::ask::{self, Told};
+use crate::machine::ProbeOutcome;
+
+/// Addresses that wait for somebody who probes: more than the machine has under test.
+const MAX_WAITING: usize = 64;
+
+/// Probes under way at one time.
+const MAX_ASKED: usize = 64;
+
+/// A probe has ended.
+#[derive(Debug)]
+pub struct Event {
+    pub(super) address: Multiaddr,
+    pub(super) server: PeerId,
+    pub(super) outcome: ProbeOutcome,
+}
+
+#[derive(Debug)]
+struct Asked {
+    address: Multiaddr,
+    server: PeerId,
+    connection: ConnectionId,
+    /// Whether the server has dialled back: its word alone counts for nothing.
+    dialled_back: bool,
+}
+
+/// Has addresses probed by connected servers.
+pub struct Client {
+    rng: StdRng,
+    /// Connections whose peer serves probes.
+    servers: HashMap<ConnectionId, PeerId>,
+    /// Boot nodes: asked before others, since anybody can serve probes and say anything.
+    preferred: HashSet<PeerId>,
+    unasked: VecDeque<Multiaddr>,
+    /// By the nonce that the server has to bring back.
+    asked: HashMap<ask::Id, Asked>,
+    waiting: VecDeque<ToSwarm<Event, THandlerInEvent<Self>>>,
+}
+
+impl Client {
+    pub(super) fn new(preferred: HashSet<PeerId>) -> Self {
+        Self {
+            // Not the machine's seed: a nonce that can be guessed proves nothing.
+            rng: StdRng::from_os_rng(),
+            servers: HashMap::new(),
+            preferred,
+            unasked: VecDeque::new(),
+            asked: HashMap::new(),
+            waiting: VecDeque::new(),
+        }
+    }
+
+    /// Has `address` probed, as soon as there is somebody who does.
+    pub(super) fn probe(&mut self, address: Multiaddr) {
+        if self.unasked.contains(&address) {
+            return;
+        }
+        if self.unasked.len() >= MAX_WAITING {
+            self.unasked.pop_front();
+        }
+        self.unasked.push_back(address);
+        self.ask();
+    }
+
+    fn ask(&mut self) {
+        while self.asked.len() < MAX_ASKED
+            && !self.unasked.is_empty()
+            && let Some((connection, server)) = self.choose()
+        {
+            let Some(address) = self.unasked.pop_front() else {
+                return;
+            };
+            let nonce = self.rng.random();
+            let request = Request {
+                address: address.clone(),
+                nonce,
+            };
+            let asked = Asked {
+                address,
+                server,
+                connection,
+                dialled_back: false,
+            };
+            self.asked.insert(nonce, asked);
+            self.waiting.push_back(ToSwarm::NotifyHandler {
+                peer_id: server,
+                handler: NotifyHandler::One(connection),
+                event: Either::Left((nonce, request)),
+            });
+        }
+    }
+
+    fn choose(&mut self) -> Option<(ConnectionId, PeerId)> {
+        let preferred = self
+            .servers
+            .iter()
+            .filter(|(_, server)| self.preferred.contains(server))
+            .choose(&mut self.rng);
+        let chosen = preferred.or_else(|| self.servers.iter().choose(&mut self.rng));
+        chosen.map(|(connection, server)| (*connection, *server))
+    }
+
+    fn ended(&mut self, nonce: ask::Id, result: io::Result<ProbeOutcome>) {
+        let Some(asked) = self.asked.remove(&nonce) else {
+            return;
+        };
+        let outcome = match result {
+            Ok(ProbeOutcome::Reached) if !asked.dialled_back => ProbeOutcome::NotTried,
+            Ok(outcome) => outcome,
+            Err(_) => ProbeOutcome::NotTried,
+        };
+        self.waiting.push_back(ToSwarm::GenerateEvent(Event {
+            address: asked.address,
+            server: asked.server,
+            outcome,
+        }));
+        self.ask();
+    }
+
+    fn closed(&mut self, connection: ConnectionId) {
+        self.servers.remove(&connection);
+        let lost: Vec<_> = self
+            .asked
+            .iter()
+            .filter(|(_, asked)| asked.connection == connection)
+            .map(|(nonce, _)| *nonce)
+            .collect();
+        for nonce in lost {
+            self.ended(nonce, Err(io::ErrorKind::ConnectionReset.into()));
+        }
+    }
+}
+
+fn new_handler() -> ConnectionHandlerSelect<ask::Handler<Probe>, DialBack> {
+    ask::Handler::default().select(DialBack::default())
+}
+
+impl NetworkBehaviour for Client {
+    type ConnectionHandler = ConnectionHandlerSelect<ask::Handler<Probe>, DialBack>;
+    type ToSwarm = Event;
+
+    fn handle_established_inbound_connection(
+        &mut self,
+        _: ConnectionId,
+        _: PeerId,
+        _: &Multiaddr,
+        _: &Multiaddr,
+    ) -> Result<Self::ConnectionHandler, ConnectionDenied> {
+        Ok(new_handler())
+    }
+
+    fn handle_established_outbound_connection(
+        &mut self,
+        _: ConnectionId,
+        _: PeerId,
+        _: &Multiaddr,
+        _: Endpoint,
+        _: PortUse,
+    ) -> Result<Self::ConnectionHandler, ConnectionDenied> {
+        Ok(new_handler())
+    }
+
+    fn on_swarm_event(&mut self, event: FromSwarm<'_>) {
+        if let FromSwarm::ConnectionClosed(ConnectionClosed { connection_id, .. }) = event {
+            self.closed(connection_id);
+        }
+    }
+
+    fn on_connection_handler_event(
+        &mut self,
+        peer: PeerId,
+        connection: ConnectionId,
+        event: THandlerOutEvent<Self>,
+    ) {
+        match event {
+            Either::Left(Told::Supported(true)) => {
+                self.servers.insert(connection, peer);
+                self.ask();
+            }
+            Either::Left(Told::Supported(false)) => {
+                self.servers.remove(&connection);
+            }
+            Either::Left(Told::Answer(nonce, result)) => self.ended(nonce, result),
+            // From whom it comes is not looked at: the nonce is known to the server alone.
+            Either::Right(DialledBack { nonce, noted }) => {
+                if let Some(asked) = self.asked.get_mut(&nonce) {
+                    asked.dialled_back = true;
+                    // The connection may be gone by now.
+                    let _ = noted.send(());
+                }
+            }
+        }
+    }
+
+    fn poll(&mut self, _: &mut Context<'_>) -> Poll<ToSwarm<Event, THandlerInEvent<Self>>> {
+        self.waiting.pop_front().map_or(Poll::Pending, Poll::Ready)
+    }
+}

@@ -1,0 +1,141 @@
+//! Floods that take longer over a network than into the same doors.
+
+use std::{
+    collections::HashSet,
+    task::{Context, Waker},
+};
+
+use calimero_network_primitives::{
+    Keypair, Multiaddr, PeerId,
+    config::{DiscoveryConfig, PingConfig},
+};
+use libp2p_identify as identify;
+use libp2p_swarm::{ConnectionId, NetworkBehaviour};
+
+use super::{Behaviour, RefuseRecords, inner::InnerEvent};
+use crate::machine::Namespace;
+
+fn behaviour() -> Behaviour {
+    let (config, ping) = (DiscoveryConfig::default(), PingConfig::default());
+    let identity = Keypair::generate_ed25519();
+    Behaviour::new(&identity, &config, &ping, "test", None, RefuseRecords, 1).unwrap()
+}
+
+fn says(info: &identify::Info, addresses: Vec<Multiaddr>) -> InnerEvent {
+    InnerEvent::Identify(identify::Event::Received {
+        connection_id: ConnectionId::new_unchecked(0),
+        peer_id: PeerId::random(),
+        info: identify::Info {
+            listen_addrs: addresses,
+            ..info.clone()
+        },
+    })
+}
+
+fn info() -> identify::Info {
+    identify::Info {
+        public_key: Keypair::generate_ed25519().public(),
+        protocol_version: String::new(),
+        agent_version: String::new(),
+        listen_addrs: Vec::new(),
+        protocols: Vec::new(),
+        observed_addr: Multiaddr::empty(),
+        signed_peer_record: None,
+    }
+}
+
+fn address(n: usize) -> Multiaddr {
+    let (high, low) = ((n >> 8) & 0xff, n & 0xff);
+    let port = 1 + n % 50_000;
+    format!("/ip4/203.{high}.113.{low}/tcp/{port}")
+        .parse()
+        .unwrap()
+}
+
+/// Takes what is told and wanted, as the Swarm does.
+fn take(behaviour: &mut Behaviour) {
+    let mut cx = Context::from_waker(Waker::noop());
+    while behaviour.poll(&mut cx).is_ready() {}
+}
+
+/// Peers in the Kademlia table, and the most addresses of one of them.
+fn table(behaviour: &mut Behaviour) -> (usize, usize) {
+    let (mut peers, mut longest) = (0, 0);
+    for bucket in behaviour.inner.kad.kbuckets() {
+        for entry in bucket.iter() {
+            peers += 1;
+            longest = longest.max(entry.node.value.len());
+        }
+    }
+    (peers, longest)
+}
+
+#[cfg(target_os = "linux")]
+fn resident_mib() -> usize {
+    let statm = std::fs::read_to_string("/proc/self/statm").unwrap();
+    let pages: usize = statm.split(' ').nth(1).unwrap().parse().unwrap();
+    pages * 4 / 1024
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_hundred_thousand_strangers_leave_memory_flat() {
+    let mut behaviour = behaviour();
+    let overlay = Namespace::new("/calimero/devnet/global").unwrap();
+    let info = info();
+    let mut half = 0;
+    for n in 0..100_000 {
+        let addresses = vec![address(n)];
+        let event = says(&info, addresses);
+        let InnerEvent::Identify(identify::Event::Received { peer_id, .. }) = &event else {
+            unreachable!();
+        };
+        let peer = *peer_id;
+        behaviour.hear_inner(event);
+        behaviour.member_seen(overlay.clone(), peer);
+        take(&mut behaviour);
+        if n == 50_000 {
+            half = resident_mib();
+        }
+    }
+    let grown = resident_mib().saturating_sub(half);
+    assert!(grown <= 16, "{grown} MiB for the second half");
+    let status = behaviour.status().discovery;
+    let config = DiscoveryConfig::default();
+    assert_eq!(status.known_peers, config.book.max_peers as usize);
+    assert!(status.queued_dials <= config.dials.max_queued as usize);
+    assert!(behaviour.dials.len() <= config.dials.max_in_flight as usize);
+    let (peers, _) = table(&mut behaviour);
+    assert!(
+        (1..=256 * 20).contains(&peers),
+        "{peers} in the Kademlia table"
+    );
+}
+
+#[test]
+fn a_peer_that_moves_all_the_time_has_few_addresses_anywhere() {
+    let mut behaviour = behaviour();
+    let peer = PeerId::random();
+    let (connection, info) = (ConnectionId::new_unchecked(0), info());
+    for n in 0..1_000 {
+        let moved = identify::Info {
+            listen_addrs: vec![address(n)],
+            ..info.clone()
+        };
+        behaviour.hear_inner(InnerEvent::Identify(identify::Event::Received {
+            connection_id: connection,
+            peer_id: peer,
+            info: moved,
+        }));
+        take(&mut behaviour);
+    }
+    let max = DiscoveryConfig::default().book.max_addresses_per_peer as usize;
+    let known: HashSet<_> = behaviour.machine.addresses(&peer).into_iter().collect();
+    assert_eq!(known.len(), max);
+    let (peers, longest) = table(&mut behaviour);
+    assert_eq!(peers, 1);
+    assert!(
+        longest <= max + 1,
+        "{longest} addresses in the Kademlia table"
+    );
+}

@@ -1,0 +1,472 @@
+//! Who is registered where. Pure: time and randomness are arguments.
+//!
+//! # What an answer holds
+//!
+//! The first answer to a peer is a random page of the namespace's members: everybody is told to
+//! somebody, nobody is dialled by all, and whoever fills a namespace with made-up members fills
+//! each page no more than in proportion. The cookie goes on from there: through the members that
+//! were there at the first question, each once, in an order that is random and does not change;
+//! then to those that have registered or refreshed since.
+//!
+//! # Cookies
+//!
+//! A cookie holds for this registry and namespace alone, and survives no restart. Nothing is kept
+//! here for a peer that has been told everybody; of those in the middle of a walk, the latest
+//! [`MAX_WALKS`] places are.
+//!
+//! # Cost
+//!
+//! Every request costs the logarithm of the registrations held, and an answer its length: a
+//! question examines at most [`MAX_EXAMINED`] members.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use calimero_network_primitives::{PeerId, config::RendezvousServerConfig};
+use rand::{Rng, RngCore};
+
+pub use super::cookie::MAX_WALKS;
+use super::{
+    cookie::{Cookies, Place},
+    wire::{Found, Refusal, found_len},
+};
+use crate::machine::Namespace;
+
+/// Memory that a registration takes besides its record, in bytes: its entries in five tables.
+/// Measured: 334 at 320,000 registrations, just after a table has grown.
+pub const REGISTRATION_OVERHEAD_BYTES: usize = 384;
+
+/// Memory that a namespace takes besides its name and its registrations, in bytes.
+pub const NAMESPACE_OVERHEAD_BYTES: usize = 640;
+
+/// Memory that a peer takes besides its registrations, in bytes.
+pub const PEER_OVERHEAD_BYTES: usize = 512;
+
+/// Members that one question examines at most: those that have refreshed since a walk through
+/// the namespace began are passed over, and there may be many in a row.
+pub const MAX_EXAMINED: usize = 2048;
+
+/// Names a registration. Never used again.
+type Serial = u64;
+
+/// A registration that is held.
+#[derive(Clone, Debug)]
+struct Registration {
+    /// One for all registrations of the peer.
+    peer: Arc<PeerId>,
+    /// One for all registrations in the namespace.
+    namespace: Namespace,
+    record: Arc<[u8]>,
+    expires: Instant,
+    /// Its place in the walk through the namespace.
+    order: u64,
+    /// Its place in the namespace's list.
+    index: usize,
+}
+
+/// The members of one namespace.
+#[derive(Clone, Debug, Default)]
+struct Members {
+    /// In any order, to choose one at random.
+    list: Vec<Serial>,
+    /// In a random order that does not change, to walk through.
+    walk: BTreeSet<(u64, Serial)>,
+    /// In the order in which they came.
+    arrivals: BTreeSet<Serial>,
+}
+
+/// What came of a registration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Registered {
+    /// Its life, in whole seconds.
+    pub ttl_s: u64,
+    /// Whether the peer was registered in the namespace before.
+    pub renewed: bool,
+}
+
+/// What is held.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Held {
+    /// Registrations.
+    pub registrations: usize,
+    /// Peers that have any.
+    pub peers: usize,
+    /// Namespaces that have any.
+    pub namespaces: usize,
+    /// Memory counted for them, in bytes.
+    pub bytes: usize,
+}
+
+/// The registrations of a rendezvous server.
+#[derive(Clone, Debug)]
+pub struct Registry {
+    config: RendezvousServerConfig,
+    cookies: Cookies,
+    /// The next serial. The latest registration is below it.
+    next: Serial,
+    registrations: HashMap<Serial, Registration>,
+    namespaces: HashMap<Namespace, Members>,
+    peers: HashMap<Arc<PeerId>, BTreeMap<Namespace, Serial>>,
+    expiries: BTreeSet<(Instant, Serial)>,
+    bytes: usize,
+}
+
+impl Registry {
+    /// An empty registry. `epoch` tells its cookies from those of others, so it is random.
+    #[must_use]
+    pub fn new(config: RendezvousServerConfig, epoch: u16) -> Self {
+        Self {
+            config,
+            cookies: Cookies::new(epoch),
+            next: 1,
+            registrations: HashMap::new(),
+            namespaces: HashMap::new(),
+            peers: HashMap::new(),
+            expiries: BTreeSet::new(),
+            bytes: 0,
+        }
+    }
+
+    /// Registers `peer` in `namespace` with `record`, which is its own and verified, in place of
+    /// what it had there.
+    ///
+    /// # Errors
+    ///
+    /// [`Refusal::Ttl`] where the life asked for is out of bounds, [`Refusal::Record`] where the
+    /// record is too long, [`Refusal::Unavailable`] where a bound is reached: of the peer, the
+    /// namespace, all registrations, or memory. A peer that is registered keeps its registration
+    /// then, and a bound of numbers never refuses to renew one.
+    pub fn register(
+        &mut self,
+        peer: PeerId,
+        namespace: &Namespace,
+        record: &[u8],
+        ttl_s: Option<u64>,
+        now: Instant,
+        rng: &mut impl RngCore,
+    ) -> Result<Registered, Refusal> {
+        self.expire(now);
+        let (min, max) = (self.config.min_ttl.as_secs(), self.config.max_ttl.as_secs());
+        let ttl_s = ttl_s.unwrap_or(min);
+        if !(min..=max).contains(&ttl_s) {
+            return Err(Refusal::Ttl);
+        }
+        if record.len() > self.config.max_record_bytes {
+            return Err(Refusal::Record);
+        }
+        let before = self.serial(&peer, namespace);
+        self.admit(&peer, namespace, record.len(), before)?;
+        if let Some(before) = before {
+            self.remove(before);
+        }
+        let expires = now
+            .checked_add(Duration::from_secs(ttl_s))
+            .ok_or(Refusal::Ttl)?;
+        self.insert(peer, namespace, record, expires, rng);
+        let renewed = before.is_some();
+        Ok(Registered { ttl_s, renewed })
+    }
+
+    /// Takes the registration of `peer` in `namespace` back. Returns whether there was one.
+    pub fn unregister(&mut self, peer: &PeerId, namespace: &Namespace, now: Instant) -> bool {
+        self.expire(now);
+        let serial = self.serial(peer, namespace);
+        serial.is_some_and(|serial| self.remove(serial))
+    }
+
+    /// Members of `namespace` after `cookie`, at most `limit` and the bounds of an answer, and
+    /// the cookie to go on with.
+    ///
+    /// # Errors
+    ///
+    /// [`Refusal::Cookie`] where the cookie is not of this registry and namespace.
+    pub fn discover(
+        &mut self,
+        namespace: &Namespace,
+        cookie: Option<&[u8]>,
+        limit: Option<u64>,
+        now: Instant,
+        rng: &mut impl RngCore,
+    ) -> Result<(Vec<Found>, Bytes), Refusal> {
+        self.expire(now);
+        let place = match cookie {
+            Some(cookie) => {
+                let place = self
+                    .cookies
+                    .read(cookie, namespace)
+                    .ok_or(Refusal::Cookie)?;
+                // One of the future is not of this registry.
+                (place.horizon < self.next)
+                    .then_some(place)
+                    .ok_or(Refusal::Cookie)?
+            }
+            None => self.first_place(namespace, rng),
+        };
+        let most = self.config.max_answer;
+        let limit = limit.map_or(most, |limit| {
+            usize::try_from(limit).unwrap_or(most).min(most)
+        });
+        let mut page = Page {
+            found: Vec::new(),
+            limit,
+            room: self.config.max_answer_bytes,
+            examined: 0,
+        };
+        let place = match self.namespaces.get(namespace) {
+            Some(members) => self.fill(&mut page, namespace, members, place, now),
+            // Whoever comes now comes after all that were.
+            None => Place {
+                walk: None,
+                horizon: self.next - 1,
+            },
+        };
+        Ok((page.found, self.cookies.write(place, namespace).into()))
+    }
+
+    /// Forgets registrations whose life is over. Returns how many.
+    pub fn expire(&mut self, now: Instant) -> usize {
+        let mut expired = 0;
+        while let Some((at, serial)) = self.expiries.first().copied()
+            && at <= now
+        {
+            self.remove(serial);
+            expired += 1;
+        }
+        expired
+    }
+
+    /// When the next registration expires.
+    #[must_use]
+    pub fn next_expiry(&self) -> Option<Instant> {
+        self.expiries.first().map(|(at, _)| *at)
+    }
+
+    /// What is held.
+    #[must_use]
+    pub fn held(&self) -> Held {
+        Held {
+            registrations: self.registrations.len(),
+            peers: self.peers.len(),
+            namespaces: self.namespaces.len(),
+            bytes: self.bytes,
+        }
+    }
+
+    fn serial(&self, peer: &PeerId, namespace: &Namespace) -> Option<Serial> {
+        self.peers.get(peer)?.get(namespace).copied()
+    }
+
+    /// Whether there is room for a registration in place of `before`.
+    fn admit(
+        &self,
+        peer: &PeerId,
+        namespace: &Namespace,
+        record_len: usize,
+        before: Option<Serial>,
+    ) -> Result<(), Refusal> {
+        let config = &self.config;
+        let of_peer = self.peers.get(peer).map(BTreeMap::len);
+        let in_namespace = self.namespaces.get(namespace).map(|m| m.list.len());
+        let counts = before.is_some()
+            || (of_peer.unwrap_or(0) < config.max_registrations_per_peer
+                && in_namespace.unwrap_or(0) < config.max_registrations_per_namespace
+                && self.registrations.len() < config.max_registrations);
+        let freed = before
+            .and_then(|serial| self.registrations.get(&serial))
+            .map_or(0, |before| cost(before.record.len()));
+        let taken = cost(record_len)
+            + of_peer.map_or(PEER_OVERHEAD_BYTES, |_| 0)
+            + in_namespace.map_or_else(|| namespace_cost(namespace), |_| 0);
+        (counts && self.bytes - freed + taken <= config.max_bytes)
+            .then_some(())
+            .ok_or(Refusal::Unavailable)
+    }
+
+    fn insert(
+        &mut self,
+        peer: PeerId,
+        namespace: &Namespace,
+        record: &[u8],
+        expires: Instant,
+        rng: &mut impl RngCore,
+    ) {
+        let serial = self.next;
+        self.next += 1;
+        let namespace = match self.namespaces.get_key_value(namespace) {
+            Some((namespace, _)) => namespace.clone(),
+            None => {
+                self.bytes += namespace_cost(namespace);
+                namespace.clone()
+            }
+        };
+        self.bytes += cost(record.len());
+        let members = self.namespaces.entry(namespace.clone()).or_default();
+        let order = rng.next_u64();
+        let index = members.list.len();
+        members.list.push(serial);
+        members.walk.insert((order, serial));
+        members.arrivals.insert(serial);
+        self.expiries.insert((expires, serial));
+        let peer = match self.peers.get_key_value(&peer) {
+            Some((peer, _)) => peer.clone(),
+            None => {
+                self.bytes += PEER_OVERHEAD_BYTES;
+                Arc::new(peer)
+            }
+        };
+        let of_peer = self.peers.entry(peer.clone()).or_default();
+        of_peer.insert(namespace.clone(), serial);
+        let registration = Registration {
+            peer,
+            namespace,
+            record: record.into(),
+            expires,
+            order,
+            index,
+        };
+        self.registrations.insert(serial, registration);
+    }
+
+    fn remove(&mut self, serial: Serial) -> bool {
+        let Some(gone) = self.registrations.remove(&serial) else {
+            return false;
+        };
+        self.bytes -= cost(gone.record.len());
+        self.expiries.remove(&(gone.expires, serial));
+        if let Some(of_peer) = self.peers.get_mut(&gone.peer) {
+            of_peer.remove(&gone.namespace);
+            if of_peer.is_empty() {
+                self.peers.remove(&gone.peer);
+                self.bytes -= PEER_OVERHEAD_BYTES;
+            }
+        }
+        let Some(members) = self.namespaces.get_mut(&gone.namespace) else {
+            return true;
+        };
+        members.walk.remove(&(gone.order, serial));
+        members.arrivals.remove(&serial);
+        members.list.swap_remove(gone.index);
+        if let Some(moved) = members.list.get(gone.index)
+            && let Some(moved) = self.registrations.get_mut(moved)
+        {
+            moved.index = gone.index;
+        }
+        if members.list.is_empty() {
+            self.namespaces.remove(&gone.namespace);
+            self.bytes -= namespace_cost(&gone.namespace);
+        }
+        true
+    }
+
+    /// Where the first answer begins: at a member chosen at random, each with the same chance.
+    fn first_place(&self, namespace: &Namespace, rng: &mut impl RngCore) -> Place {
+        let members = self.namespaces.get(namespace);
+        let start = members
+            .filter(|members| !members.list.is_empty())
+            .map(|members| members.list[rng.random_range(0..members.list.len())])
+            .and_then(|serial| self.registrations.get(&serial))
+            .map(|registration| registration.order);
+        Place {
+            walk: start.map(|start| (start, start, false)),
+            horizon: self.next - 1,
+        }
+    }
+
+    /// Fills a page from `place` on, and says where it ended.
+    fn fill(
+        &self,
+        page: &mut Page,
+        namespace: &Namespace,
+        members: &Members,
+        mut place: Place,
+        now: Instant,
+    ) -> Place {
+        while let Some((start, from, wrapped)) = place.walk {
+            // Orders are as good as unique; those of one order are told together or, at the end
+            // of a page, again.
+            let mut stopped = None;
+            for (order, serial) in members.walk.range((from, 0)..).copied() {
+                if wrapped && order >= start {
+                    break;
+                }
+                // Who has come since is told after the walk.
+                let new = serial > place.horizon;
+                if !page.examine() || (!new && !self.tell(page, namespace, serial, now)) {
+                    stopped = Some(order);
+                    break;
+                }
+            }
+            place.walk = match (stopped, wrapped) {
+                (Some(at), _) => {
+                    place.walk = Some((start, at, wrapped));
+                    return place;
+                }
+                (None, false) => Some((start, 0, true)),
+                (None, true) => None,
+            };
+        }
+        for serial in members.arrivals.range(place.horizon + 1..) {
+            if !page.examine() || !self.tell(page, namespace, *serial, now) {
+                return place;
+            }
+            place.horizon = *serial;
+        }
+        // Who has come and gone needs no telling.
+        place.horizon = self.next - 1;
+        place
+    }
+
+    /// Puts a member on the page. `false`: there is no room.
+    fn tell(&self, page: &mut Page, namespace: &Namespace, serial: Serial, now: Instant) -> bool {
+        let Some(registration) = self.registrations.get(&serial) else {
+            return true;
+        };
+        let left = registration.expires.saturating_duration_since(now);
+        page.put(
+            namespace,
+            Found {
+                record: registration.record.clone(),
+                // A client that hears of 0 seconds may take it for ever.
+                ttl_s: left.as_secs().max(1),
+            },
+        )
+    }
+}
+
+/// An answer being filled.
+struct Page {
+    found: Vec<Found>,
+    limit: usize,
+    room: usize,
+    examined: usize,
+}
+
+impl Page {
+    fn examine(&mut self) -> bool {
+        self.examined += 1;
+        self.examined <= MAX_EXAMINED && self.found.len() < self.limit
+    }
+
+    fn put(&mut self, namespace: &Namespace, found: Found) -> bool {
+        let Some(room) = self.room.checked_sub(found_len(namespace, &found)) else {
+            return false;
+        };
+        self.room = room;
+        self.found.push(found);
+        true
+    }
+}
+
+/// Memory counted for a registration, in bytes.
+fn cost(record_len: usize) -> usize {
+    record_len + REGISTRATION_OVERHEAD_BYTES
+}
+
+/// Memory counted for a namespace, in bytes.
+fn namespace_cost(namespace: &Namespace) -> usize {
+    namespace.as_str().len() + NAMESPACE_OVERHEAD_BYTES
+}

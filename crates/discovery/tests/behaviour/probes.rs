@@ -1,0 +1,242 @@
+//! Probes of our own addresses: believed, repeated, and not believed.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use calimero_network_discovery::{
+    Event,
+    machine::{ProbeOutcome, Reachability, ReachableBecause},
+};
+use calimero_network_primitives::{
+    Multiaddr, PeerId,
+    addr::{peer_of, without_peer},
+};
+use futures::AsyncWriteExt;
+use libp2p_stream as stream;
+use libp2p_swarm::{Stream, StreamProtocol, SwarmEvent};
+
+use crate::{
+    common::{MEMORY, TCP, config, listen, node, told, until, vouched},
+    servers::{Setup, boot, read, script, write},
+};
+
+const REQUEST: &str = "/libp2p/autonat/2/dial-request";
+const BACK: StreamProtocol = StreamProtocol::new("/libp2p/autonat/2/dial-back");
+const OK: i32 = 200;
+const E_DIAL_ERROR: i32 = 100;
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct Message {
+    #[prost(message, optional, tag = "1")]
+    request: Option<Request>,
+    #[prost(message, optional, tag = "2")]
+    response: Option<Response>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct Request {
+    #[prost(bytes = "vec", repeated, tag = "1")]
+    addresses: Vec<Vec<u8>>,
+    #[prost(fixed64, tag = "2")]
+    nonce: u64,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct Response {
+    #[prost(int32, tag = "1")]
+    status: i32,
+    #[prost(uint32, tag = "2")]
+    address: u32,
+    #[prost(int32, tag = "3")]
+    dial_status: i32,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct DialBack {
+    #[prost(fixed64, tag = "1")]
+    nonce: u64,
+}
+
+async fn say(stream: &mut Stream, dial_status: i32) {
+    let response = Response {
+        status: OK,
+        address: 0,
+        dial_status,
+    };
+    let message = Message {
+        response: Some(response),
+        ..Message::default()
+    };
+    write(stream, &message).await;
+}
+
+/// Brings the nonce back and waits for the thanks.
+async fn dial_back(mut control: stream::Control, peer: PeerId, nonce: u64) -> Option<()> {
+    let mut stream = control.open_stream(peer, BACK).await.ok()?;
+    let bytes = prost::Message::encode_length_delimited_to_vec(&DialBack { nonce });
+    stream.write_all(&bytes).await.ok()?;
+    stream.flush().await.ok()?;
+    read::<DialBack>(&mut stream).await.map(drop)
+}
+
+/// A server that dials back, or not, and says that it reached us, or not.
+async fn server(dials_back: bool, reaches: Arc<AtomicBool>) -> Multiaddr {
+    let mut script = script(MEMORY, true).await;
+    let control = script.control.clone();
+    script.answer(REQUEST, move |_, peer, mut stream| {
+        let (control, reaches) = (control.clone(), Arc::clone(&reaches));
+        async move {
+            let Some(Message {
+                request: Some(request),
+                ..
+            }) = read(&mut stream).await
+            else {
+                return;
+            };
+            if !reaches.load(Ordering::Relaxed) {
+                return say(&mut stream, E_DIAL_ERROR).await;
+            }
+            if dials_back {
+                dial_back(control, peer, request.nonce).await.unwrap();
+            }
+            say(&mut stream, OK).await;
+        }
+    });
+    script.run()
+}
+
+#[tokio::test]
+async fn a_node_that_libp2p_reaches_is_reachable_and_says_by_whom() {
+    let (boot, _task) = boot(TCP, Setup::default()).await;
+    let prober = peer_of(&boot).unwrap();
+    let mut node = node(TCP, &config(&[boot]));
+    let at = without_peer(&listen(&mut node, TCP).await);
+    let reachability = told(&mut [&mut node], |_, event| match event {
+        Event::ReachabilityChanged {
+            reachability: Reachability::Reachable { why },
+        } => Some(why.clone()),
+        _ => None,
+    })
+    .await;
+    let ReachableBecause::Probed { address, server } = reachability else {
+        panic!("{reachability:?}");
+    };
+    assert_eq!((address, server), (at.clone(), prober));
+    assert!(node.external_addresses().any(|address| *address == at));
+    // It serves others as well, on the connections to come.
+    assert_eq!(
+        node.behaviour_mut().status().discovery.reservations.len(),
+        1
+    );
+}
+
+#[tokio::test]
+async fn a_reachable_node_serves_the_probes_of_others() {
+    let mut open = vouched(TCP, config(&[])).await;
+    let prober = *open.local_peer_id();
+    let at = open.listeners().next().unwrap().clone();
+    let boot = at.with_p2p(prober).unwrap();
+    let mut node = node(TCP, &config(&[boot]));
+    listen(&mut node, TCP).await;
+    told(&mut [&mut node, &mut open], |_, event| match event {
+        Event::Probed {
+            server,
+            outcome: ProbeOutcome::Reached,
+            ..
+        } => {
+            assert_eq!(*server, prober);
+            Some(())
+        }
+        _ => None,
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_address_is_probed_again_and_again_lost_and_found() {
+    let reaches = Arc::new(AtomicBool::new(true));
+    let boot = server(true, Arc::clone(&reaches)).await;
+    let mut config = config(&[boot]);
+    config.reachability.retest = Duration::from_millis(300);
+    let mut node = node(MEMORY, &config);
+    let at = without_peer(&listen(&mut node, MEMORY).await);
+    for _ in 0..2 {
+        told(&mut [&mut node], |_, event| match event {
+            Event::ExternalAddressConfirmed { address } if *address == at => Some(()),
+            _ => None,
+        })
+        .await;
+        reaches.store(false, Ordering::Relaxed);
+        told(&mut [&mut node], |_, event| match event {
+            Event::ExternalAddressExpired { address } if *address == at => Some(()),
+            _ => None,
+        })
+        .await;
+        reaches.store(true, Ordering::Relaxed);
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_does_not_dial_back_is_not_believed() {
+    let boot = server(false, Arc::new(AtomicBool::new(true))).await;
+    let mut config = config(&[boot]);
+    config.relay.reservations = 0;
+    let mut node = node(MEMORY, &config);
+    listen(&mut node, MEMORY).await;
+    let mut probes = 0;
+    told(&mut [&mut node], |_, event| {
+        match event {
+            Event::Probed { outcome, .. } => {
+                assert_eq!(*outcome, ProbeOutcome::NotTried);
+                probes += 1;
+            }
+            Event::ReachabilityChanged { reachability } => panic!("{reachability:?}"),
+            _ => {}
+        }
+        (probes == 3).then_some(())
+    })
+    .await;
+    assert_eq!(node.external_addresses().count(), 0);
+}
+
+#[tokio::test]
+async fn an_address_that_nobody_reaches_makes_a_node_unreachable() {
+    let boot = server(true, Arc::new(AtomicBool::new(false))).await;
+    let mut node = node(MEMORY, &config(&[boot]));
+    listen(&mut node, MEMORY).await;
+    told(&mut [&mut node], |_, event| match event {
+        Event::ReachabilityChanged {
+            reachability: Reachability::Unreachable,
+        } => Some(()),
+        _ => None,
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_interface_that_is_gone_takes_its_address_with_it() {
+    let boot = server(true, Arc::new(AtomicBool::new(true))).await;
+    let mut node = node(MEMORY, &config(&[boot]));
+    let listener = node.listen_on(MEMORY.parse().unwrap()).unwrap();
+    let at = until(&mut [&mut node], |_, event| match event {
+        SwarmEvent::NewListenAddr { address, .. } => Some(address.clone()),
+        _ => None,
+    })
+    .await;
+    told(&mut [&mut node], |_, event| match event {
+        Event::ExternalAddressConfirmed { address } if *address == at => Some(()),
+        _ => None,
+    })
+    .await;
+    assert!(node.remove_listener(listener));
+    told(&mut [&mut node], |_, event| match event {
+        Event::ExternalAddressExpired { address } if *address == at => Some(()),
+        _ => None,
+    })
+    .await;
+}

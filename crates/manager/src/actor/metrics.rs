@@ -1,0 +1,35 @@
+//! What is read when somebody asks for metrics.
+
+use std::sync::atomic::Ordering;
+
+use calimero_network_discovery::server;
+
+use super::Actor;
+use crate::metrics::{Facts, Served};
+
+impl Actor {
+    pub(super) fn encode_metrics(&mut self) -> String {
+        let counters = self.swarm.network_info();
+        let counters = counters.connection_counters();
+        let behaviour = self.swarm.behaviour_mut();
+        let facts = Facts {
+            peers: self.shared.peers.load(Ordering::Acquire),
+            pending_inbound: counters.num_pending_incoming(),
+            pending_outbound: counters.num_pending_outgoing(),
+            totals: self.links.totals(),
+            events_dropped: self.shared.events_dropped.load(Ordering::Relaxed),
+            discovery: behaviour.discovery.status(),
+            served: served(&behaviour.server),
+        };
+        self.metrics.encode(&facts)
+    }
+}
+
+fn served(server: &server::Behaviour) -> Served {
+    let (rendezvous, relay) = (server.rendezvous(), server.relay());
+    Served {
+        held: rendezvous.map(|server| server.held()).unwrap_or_default(),
+        reservations: relay.map_or(0, |relay| relay.reservations()),
+        circuits: relay.map_or(0, |relay| relay.circuits()),
+    }
+}

@@ -1,0 +1,334 @@
+//! Blobs: announced, found, fetched.
+
+use std::{
+    collections::HashSet,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+};
+
+use calimero_network_blob::{
+    fetch::{Destination, FetchRequest, Fetched, FetchedBatch, ProgressStream},
+    store::BlobStore,
+    wire::RecordKey,
+};
+use calimero_network_primitives::{BlobId, ContextId, PeerId};
+use futures::{FutureExt, Stream, StreamExt, stream};
+use tokio::{sync::mpsc, task::JoinHandle};
+
+use super::NetworkClient;
+use crate::{
+    blobs::BlobReport,
+    command::{BlobCommand, Command},
+    error::{AnnounceBlobError, FetchBlobError, QueryBlobError, Stopped},
+    status::BlobProvider,
+};
+
+/// Providers that wait to be read: as many as both lookups of one blob can tell.
+const FOUND_QUEUE: usize = 2 * calimero_network_discovery::behaviour::MAX_RECORDS_PER_QUERY;
+
+/// Blobs.
+///
+/// ```
+/// # use std::sync::Arc;
+/// # use calimero_network::{
+/// #     ContextId, Keypair, NetworkConfig, NetworkManager,
+/// #     blob::{fetch::Destination, store::{FsBlobStore, FsConfig}},
+/// # };
+/// # async fn run() -> Result<(), Box<dyn std::error::Error>> {
+/// # let quiet = NetworkConfig { listen: Vec::new(), ..NetworkConfig::default() };
+/// # let key = Keypair::generate_ed25519;
+/// # let (there, here) = (tempfile::tempdir()?, tempfile::tempdir()?);
+/// # let context_id = ContextId::from([7; 32]);
+/// let theirs = FsBlobStore::open(there.path(), &FsConfig::default())?;
+/// let blob_id = theirs.put(b"some content")?.id;
+/// let (provider, _) = NetworkManager::builder(key(), quiet.clone())
+///     .blobs(Arc::new(theirs))
+///     .in_memory()
+///     .start()
+///     .await?;
+///
+/// let ours = FsBlobStore::open(here.path(), &FsConfig::default())?;
+/// let (node, _) = NetworkManager::start_in_memory(key(), quiet).await?;
+/// # let (_, address) = provider.listen_on("/memory/0".parse()?).await?;
+/// # node.dial(address).await?;
+/// let to = Destination::Store(Arc::new(ours.clone()));
+/// let fetched = node.request_blob(context_id, blob_id, vec![provider.peer_id()], to).await?;
+/// assert_eq!(fetched.size_bytes, 12);
+/// assert!(ours.has(&blob_id));
+/// # Ok(())
+/// # }
+/// # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(run()).unwrap();
+/// ```
+impl NetworkClient {
+    /// The store that blobs are served from, if the manager was started with one.
+    #[must_use]
+    pub fn blob_store(&self) -> Option<&Arc<dyn BlobStore>> {
+        self.inner.blobs.store.as_ref()
+    }
+
+    /// Tells the network that this node has a blob of its store, on behalf of a context: a signed
+    /// record in the DHT, and a place among its providers. Renewed until it is
+    /// [withdrawn](Self::withdraw_blob) or the manager stops, after which it is found for up to
+    /// 12 hours.
+    ///
+    /// Returns when somebody holds the announcement.
+    ///
+    /// # Errors
+    ///
+    /// [`AnnounceBlobError`]. After [`NotStored`](AnnounceBlobError::NotStored), which is what a
+    /// node without peers gets, it is tried again by itself.
+    pub async fn announce_blob(
+        &self,
+        context_id: ContextId,
+        blob_id: BlobId,
+    ) -> Result<(), AnnounceBlobError> {
+        let store = self.inner.blobs.store.clone();
+        let store = store.ok_or(AnnounceBlobError::NoStore)?;
+        // Where the store's threads are.
+        let size = self.inner.runtime.spawn(store.size(blob_id));
+        let size = size.await.map_err(|_| Stopped)?;
+        let size_bytes = size
+            .map_err(|error| AnnounceBlobError::Store(Arc::new(error)))?
+            .ok_or(AnnounceBlobError::NotHere { blob_id })?;
+        let key = RecordKey {
+            context_id,
+            blob_id,
+        };
+        self.ask(|reply| {
+            Command::Blob(BlobCommand::Announce {
+                key,
+                size_bytes,
+                reply,
+            })
+        })
+        .await?
+    }
+
+    /// Tells the network no more that this node has a blob. `false` where it was not announced.
+    /// What others hold of the announcement expires within 12 hours.
+    ///
+    /// # Errors
+    ///
+    /// [`Stopped`].
+    pub async fn withdraw_blob(
+        &self,
+        context_id: ContextId,
+        blob_id: BlobId,
+    ) -> Result<bool, Stopped> {
+        let key = RecordKey {
+            context_id,
+            blob_id,
+        };
+        self.ask(|reply| Command::Blob(BlobCommand::Withdraw { key, reply }))
+            .await
+    }
+
+    /// Looks for the providers of a blob in the DHT: all of them, each once, as they are found.
+    /// Ends when everybody who might know was asked; dropping it ends the search.
+    ///
+    /// A provider with a size has signed that it has the blob. One without is said to have it by
+    /// itself alone, and nothing but asking it tells.
+    ///
+    /// # Errors
+    ///
+    /// [`QueryBlobError`].
+    pub async fn query_blob(
+        &self,
+        context_id: ContextId,
+        blob_id: BlobId,
+    ) -> Result<BlobProviders, QueryBlobError> {
+        let key = RecordKey {
+            context_id,
+            blob_id,
+        };
+        let (found, receiver) = mpsc::channel(FOUND_QUEUE);
+        self.ask(|reply| Command::Blob(BlobCommand::Query { key, found, reply }))
+            .await??;
+        Ok(BlobProviders {
+            receiver,
+            told: HashSet::new(),
+        })
+    }
+
+    /// Fetches a blob, verified chunk by chunk, from `providers` and from whoever else the DHT
+    /// knows, on the runtime of the network. How far it is, and its end, are events as well.
+    ///
+    /// Dropping the result cancels; what was verified is kept by the destination for the next
+    /// try.
+    pub fn request_blob(
+        &self,
+        context_id: ContextId,
+        blob_id: BlobId,
+        providers: Vec<PeerId>,
+        to: Destination,
+    ) -> BlobTransfer {
+        let request = FetchRequest {
+            blob_id,
+            context_id,
+        };
+        let searched = self.search(request);
+        let providers = stream::select(stream::iter(providers), searched);
+        // What a transfer spawns and waits for belongs to the runtime of the network.
+        let _entered = self.inner.runtime.enter();
+        let transfer = self.inner.blobs.fetcher.fetch(request, providers, to);
+        let (progress, mut watched) = (transfer.progress(), transfer.progress());
+        let reports = self.inner.blobs.reports.clone();
+        let task = self.inner.runtime.spawn(async move {
+            let mut transfer = transfer;
+            let outcome = loop {
+                tokio::select! {
+                    outcome = &mut transfer => break outcome.map_err(|error| Arc::new(error.into())),
+                    Some(progress) = watched.next() => {
+                        // Superseded by the next one where there is no room.
+                        let _ = reports.try_send(BlobReport::Progress { context_id, blob_id, progress });
+                    }
+                }
+            };
+            let said = match &outcome {
+                Ok(fetched) => Ok(fetched.size_bytes),
+                Err(error) => Err(Arc::clone(error)),
+            };
+            let ended = BlobReport::Ended {
+                context_id,
+                blob_id,
+                outcome: said,
+            };
+            let _ = reports.send(ended).await;
+            outcome
+        });
+        BlobTransfer { task, progress }
+    }
+
+    /// Fetches many blobs into a store from `providers`, small ones together: see
+    /// [`Fetcher::fetch_batch`](calimero_network_blob::fetch::Fetcher::fetch_batch).
+    ///
+    /// # Errors
+    ///
+    /// [`FetchBlobError`] where the store refuses; what nobody gave is in the result.
+    pub async fn request_blobs(
+        &self,
+        context_id: ContextId,
+        blobs: Vec<BlobId>,
+        providers: Vec<PeerId>,
+        store: Arc<dyn BlobStore>,
+    ) -> Result<FetchedBatch, FetchBlobError> {
+        let fetcher = &self.inner.blobs.fetcher;
+        let batch = fetcher.fetch_batch(context_id, blobs, providers, store);
+        let mut task = OnDrop(self.inner.runtime.spawn(batch));
+        let batch = (&mut task.0).await.map_err(|_| Stopped)?;
+        Ok(batch?)
+    }
+
+    /// Providers of the DHT, told to whoever reads events too.
+    fn search(&self, request: FetchRequest) -> impl Stream<Item = PeerId> + Send + use<> {
+        let FetchRequest {
+            context_id,
+            blob_id,
+        } = request;
+        // Not the handle, which would keep the manager from stopping.
+        let commands = self.inner.commands.downgrade();
+        let reports = self.inner.blobs.reports.clone();
+        let found = async move {
+            let key = RecordKey {
+                context_id,
+                blob_id,
+            };
+            let (found, receiver) = mpsc::channel(FOUND_QUEUE);
+            let (reply, answer) = tokio::sync::oneshot::channel();
+            if let Some(commands) = commands.upgrade() {
+                let query = BlobCommand::Query { key, found, reply };
+                let _ = commands.send(Command::Blob(query)).await;
+            }
+            let _ = answer.await;
+            BlobProviders {
+                receiver,
+                told: HashSet::new(),
+            }
+        };
+        let mut all = Vec::new();
+        stream::once(found).flatten().map(move |provider| {
+            all.push(provider.peer);
+            let providers = all.clone();
+            let _ = reports.try_send(BlobReport::Found {
+                context_id,
+                blob_id,
+                providers,
+            });
+            provider.peer
+        })
+    }
+}
+
+/// The providers of a blob, as they are found.
+#[derive(Debug)]
+pub struct BlobProviders {
+    receiver: mpsc::Receiver<BlobProvider>,
+    told: HashSet<PeerId>,
+}
+
+impl BlobProviders {
+    /// The next one; `None` when everybody was asked.
+    pub async fn next(&mut self) -> Option<BlobProvider> {
+        StreamExt::next(self).await
+    }
+}
+
+impl Stream for BlobProviders {
+    type Item = BlobProvider;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<BlobProvider>> {
+        loop {
+            let Some(provider) = ready!(self.receiver.poll_recv(cx)) else {
+                return Poll::Ready(None);
+            };
+            if self.told.insert(provider.peer) {
+                return Poll::Ready(Some(provider));
+            }
+        }
+    }
+}
+
+/// A fetch that runs. A future of its end; dropping it cancels it.
+#[must_use = "dropping it cancels the fetch"]
+pub struct BlobTransfer {
+    task: JoinHandle<Result<Fetched, Arc<FetchBlobError>>>,
+    progress: ProgressStream,
+}
+
+impl BlobTransfer {
+    /// How far it is, again and again until it ends.
+    pub fn progress(&mut self) -> &mut ProgressStream {
+        &mut self.progress
+    }
+}
+
+impl Future for BlobTransfer {
+    type Output = Result<Fetched, Arc<FetchBlobError>>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let ended = ready!(self.task.poll_unpin(cx));
+        Poll::Ready(ended.unwrap_or_else(|_| Err(Arc::new(Stopped.into()))))
+    }
+}
+
+impl Drop for BlobTransfer {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl std::fmt::Debug for BlobTransfer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("BlobTransfer").finish_non_exhaustive()
+    }
+}
+
+/// Ends a task when dropped.
+struct OnDrop<T>(JoinHandle<T>);
+
+impl<T> Drop for OnDrop<T> {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}

@@ -1,0 +1,212 @@
+//! Connections, dials, streams and bytes.
+
+use calimero_network_discovery::liveness::Outcome;
+use calimero_network_primitives::addr::{TransportKind, transport_of};
+use calimero_network_stream as stream;
+use calimero_network_transport::Bytes;
+use libp2p::{
+    core::ConnectedPoint,
+    swarm::{ConnectionError, DialError, SwarmEvent},
+};
+use prometheus_client::{
+    metrics::{
+        counter::Counter,
+        gauge::Gauge,
+        histogram::{Histogram, exponential_buckets},
+    },
+    registry::{Registry, Unit},
+};
+
+use super::{Counters, Facts, Gauges, counter, counters, gauge, gauges, level, set};
+use crate::{behaviour::BehaviourEvent, status::Path};
+
+#[derive(Debug)]
+pub(super) struct Connections {
+    peers: Gauge,
+    open: Gauges<3>,
+    opened: Counters<3>,
+    closed: Counters<1>,
+    pending: Gauges<1>,
+    inbound_failed: Counter,
+    dials_failed: Counters<1>,
+    bytes: Counters<2>,
+    streams_opened: Counter,
+    streams_refused: Counter,
+    round_trip: Histogram,
+    pings_failed: Counter,
+}
+
+impl Connections {
+    pub(super) fn new(registry: &mut Registry) -> Self {
+        let bytes = Counters::default();
+        registry.register_with_unit(
+            "transport",
+            "Bytes carried, by transport; those of relay are also carried by another",
+            Unit::Bytes,
+            bytes.clone(),
+        );
+        // 1 ms to 16 s: from one machine to a network that is about to be given up.
+        let round_trip = Histogram::new(exponential_buckets(0.001, 2.0, 15));
+        registry.register_with_unit(
+            "ping_round_trip",
+            "Time from a ping to its answer",
+            Unit::Seconds,
+            round_trip.clone(),
+        );
+        Self {
+            peers: gauge(registry, "peers", "Peers connected"),
+            open: gauges(registry, "connections", "Connections established"),
+            opened: counters(
+                registry,
+                "connections_opened",
+                "Connections that came to be established",
+            ),
+            closed: counters(
+                registry,
+                "connections_closed",
+                "Connections that ended, by who or what ended them",
+            ),
+            pending: gauges(
+                registry,
+                "connections_pending",
+                "Connections being set up, by direction",
+            ),
+            inbound_failed: counter(
+                registry,
+                "inbound_connections_failed",
+                "Inbound connections that came to nothing",
+            ),
+            dials_failed: counters(
+                registry,
+                "dials_failed",
+                "Dials that came to nothing, by what they failed for",
+            ),
+            bytes,
+            streams_opened: counter(
+                registry,
+                "streams_opened",
+                "General streams that peers opened",
+            ),
+            streams_refused: counter(
+                registry,
+                "streams_refused",
+                "Streams of peers that were refused for a limit",
+            ),
+            round_trip,
+            pings_failed: counter(registry, "pings_failed", "Pings without an answer"),
+        }
+    }
+
+    pub(super) fn record(&mut self, event: &SwarmEvent<BehaviourEvent>) {
+        match event {
+            SwarmEvent::ConnectionEstablished { endpoint, .. } => {
+                let labels = labels(endpoint);
+                self.open.get_or_create(&labels).inc();
+                self.opened.get_or_create(&labels).inc();
+            }
+            SwarmEvent::ConnectionClosed {
+                endpoint, cause, ..
+            } => {
+                self.open.get_or_create(&labels(endpoint)).dec();
+                let by = match cause {
+                    None => "here",
+                    Some(ConnectionError::KeepAliveTimeout) => "idle",
+                    Some(ConnectionError::IO(_)) => "error",
+                };
+                self.closed.get_or_create(&[("by", by)]).inc();
+            }
+            SwarmEvent::IncomingConnectionError { .. } => {
+                self.inbound_failed.inc();
+            }
+            SwarmEvent::OutgoingConnectionError { error, .. } => {
+                let why = dial_failure(error);
+                self.dials_failed.get_or_create(&[("why", why)]).inc();
+            }
+            _ => {}
+        }
+    }
+
+    pub(super) fn record_ping(&mut self, outcome: Outcome) {
+        match outcome {
+            Outcome::Rtt(time) => self.round_trip.observe(time.as_secs_f64()),
+            Outcome::Failed { .. } => {
+                self.pings_failed.inc();
+            }
+            Outcome::GivenUp { .. } => {}
+        }
+    }
+
+    pub(super) fn record_refused(&mut self, event: &stream::Event) {
+        match event {
+            stream::Event::Refused { count, .. } | stream::Event::OthersRefused { count } => {
+                self.streams_refused.inc_by(*count);
+            }
+            _ => {}
+        }
+    }
+
+    pub(super) fn stream_opened(&mut self) {
+        self.streams_opened.inc();
+    }
+
+    pub(super) fn refresh(&mut self, facts: &Facts) {
+        self.peers.set(level(facts.peers));
+        for (direction, count) in [
+            ("inbound", facts.pending_inbound),
+            ("outbound", facts.pending_outbound),
+        ] {
+            let pending = self.pending.get_or_create(&[("direction", direction)]);
+            pending.set(count.into());
+        }
+        let totals = &facts.totals;
+        for (transport, Bytes { received, sent }) in [
+            ("tcp", totals.tcp),
+            ("quic", totals.quic),
+            ("memory", totals.memory),
+            ("relay", totals.relay),
+        ] {
+            for (way, bytes) in [("received", received), ("sent", sent)] {
+                let labels = [("direction", way), ("transport", transport)];
+                set(&self.bytes.get_or_create(&labels), bytes);
+            }
+        }
+    }
+}
+
+/// What a connection is told apart by.
+fn labels(endpoint: &ConnectedPoint) -> super::Labels<3> {
+    let direction = if endpoint.is_dialer() {
+        "outbound"
+    } else {
+        "inbound"
+    };
+    let (path, transport) = match Path::of(endpoint) {
+        Path::Relayed { .. } => ("relayed", "relay"),
+        Path::Direct => (
+            "direct",
+            match transport_of(endpoint.get_remote_address()) {
+                Some(TransportKind::Tcp) => "tcp",
+                Some(TransportKind::Quic) => "quic",
+                Some(TransportKind::Memory) => "memory",
+                _ => "other",
+            },
+        ),
+    };
+    [
+        ("direction", direction),
+        ("path", path),
+        ("transport", transport),
+    ]
+}
+
+fn dial_failure(error: &DialError) -> &'static str {
+    match error {
+        DialError::LocalPeerId { .. } => "own_peer",
+        DialError::NoAddresses => "no_addresses",
+        DialError::DialPeerConditionFalse(_) => "not_needed",
+        DialError::Aborted => "aborted",
+        DialError::WrongPeerId { .. } => "wrong_peer",
+        DialError::Denied { .. } => "denied",
+        DialError::Transport(_) => "transport",
+    }
+}

@@ -1,0 +1,185 @@
+//! How discovery stands.
+
+use calimero_network_discovery::{
+    Event, Status,
+    behaviour::HolePunch,
+    machine::{Phase, Reachability, Registration, Reservation},
+};
+use prometheus_client::{
+    metrics::{counter::Counter, gauge::Gauge},
+    registry::Registry,
+};
+
+use super::{Counters, Gauges, counter, counters, gauge, gauges, level};
+
+const PHASES: [(Phase, &str); 6] = [
+    (Phase::Boot, "boot"),
+    (Phase::Register, "register"),
+    (Phase::Discover, "discover"),
+    (Phase::Connect, "connect"),
+    (Phase::Joined, "joined"),
+    (Phase::Stopped, "stopped"),
+];
+
+const REACHABILITIES: [&str; 3] = ["unknown", "reachable", "unreachable"];
+
+#[derive(Debug)]
+pub(super) struct Discovery {
+    phase: Gauges<1>,
+    reachability: Gauges<1>,
+    external_addresses: Gauge,
+    registrations: Gauges<1>,
+    reservations: Gauges<1>,
+    overlays: Gauge,
+    known_peers: Gauge,
+    lost_peers: Gauge,
+    dials: Gauges<1>,
+    records: Gauge,
+    registered: Counters<1>,
+    answers: Counter,
+    members: Counter,
+    hole_punches: Counters<1>,
+}
+
+impl Discovery {
+    pub(super) fn new(registry: &mut Registry) -> Self {
+        Self {
+            phase: gauges(
+                registry,
+                "discovery_phase",
+                "How far discovery has come: 1 for the phase it is in",
+            ),
+            reachability: gauges(
+                registry,
+                "discovery_reachability",
+                "Whether others reach this node: 1 for what holds",
+            ),
+            external_addresses: gauge(
+                registry,
+                "discovery_external_addresses",
+                "Addresses of this node that are told to others",
+            ),
+            registrations: gauges(
+                registry,
+                "discovery_registrations",
+                "Registrations of this node at rendezvous servers, by state",
+            ),
+            reservations: gauges(
+                registry,
+                "discovery_relay_reservations",
+                "Slots of this node on relays, by state",
+            ),
+            overlays: gauge(registry, "discovery_overlays", "Overlays followed"),
+            known_peers: gauge(
+                registry,
+                "discovery_known_peers",
+                "Peers in the address book",
+            ),
+            lost_peers: gauge(
+                registry,
+                "discovery_lost_peers",
+                "Lost peers that are dialled again",
+            ),
+            dials: gauges(
+                registry,
+                "discovery_dials",
+                "Dials of discovery, under way and waiting",
+            ),
+            records: gauge(registry, "discovery_records", "Kademlia records held"),
+            registered: counters(
+                registry,
+                "discovery_registration_attempts",
+                "Registrations asked for, by outcome",
+            ),
+            answers: counter(
+                registry,
+                "discovery_answers",
+                "Answers of rendezvous servers",
+            ),
+            members: counter(
+                registry,
+                "discovery_members_told",
+                "Members that rendezvous servers told of",
+            ),
+            hole_punches: counters(
+                registry,
+                "discovery_hole_punches",
+                "Attempts to connect directly instead of by a relay, by outcome",
+            ),
+        }
+    }
+
+    pub(super) fn record(&mut self, event: &Event) {
+        match event {
+            Event::Registered { .. } => {
+                self.registered.get_or_create(&[("outcome", "ok")]).inc();
+            }
+            Event::RegisterFailed { .. } => {
+                let failed = self.registered.get_or_create(&[("outcome", "failed")]);
+                failed.inc();
+            }
+            Event::Discovered { members, .. } => {
+                self.answers.inc();
+                self.members.inc_by(*members as u64);
+            }
+            Event::HolePunch { outcome, .. } => {
+                let outcome = match outcome {
+                    HolePunch::Direct => "direct",
+                    HolePunch::Failed => "failed",
+                };
+                let labels = [("outcome", outcome)];
+                self.hole_punches.get_or_create(&labels).inc();
+            }
+            _ => {}
+        }
+    }
+
+    pub(super) fn refresh(&mut self, status: &Status) {
+        let discovery = &status.discovery;
+        for (phase, name) in PHASES {
+            let is = i64::from(phase == discovery.phase);
+            self.phase.get_or_create(&[("phase", name)]).set(is);
+        }
+        let reachability = match discovery.reachability {
+            Reachability::Unknown => "unknown",
+            Reachability::Reachable { .. } => "reachable",
+            Reachability::Unreachable => "unreachable",
+        };
+        for name in REACHABILITIES {
+            let gauge = self.reachability.get_or_create(&[("is", name)]);
+            gauge.set(i64::from(name == reachability));
+        }
+        self.external_addresses
+            .set(level(discovery.external_addresses.len()));
+        let held = |(_, _, state): &&(_, _, Registration)| {
+            matches!(state, Registration::Registered { .. })
+        };
+        let registered = discovery.registrations.iter().filter(held).count();
+        split(
+            &self.registrations,
+            registered,
+            discovery.registrations.len(),
+        );
+        let held = |(_, state): &&(_, Reservation)| matches!(state, Reservation::Held { .. });
+        let reserved = discovery.reservations.iter().filter(held).count();
+        split(&self.reservations, reserved, discovery.reservations.len());
+        self.overlays.set(level(discovery.overlays.len()));
+        self.known_peers.set(level(discovery.known_peers));
+        self.lost_peers.set(level(discovery.lost_peers));
+        for (state, count) in [
+            ("under_way", discovery.dials_in_flight),
+            ("waiting", discovery.queued_dials),
+        ] {
+            let dials = self.dials.get_or_create(&[("state", state)]);
+            dials.set(level(count));
+        }
+        self.records.set(level(status.records));
+    }
+}
+
+/// Of `all` things that are kept, `held` are there and the others wanted.
+fn split(gauges: &Gauges<1>, held: usize, all: usize) {
+    for (state, count) in [("held", held), ("wanted", all.saturating_sub(held))] {
+        gauges.get_or_create(&[("state", state)]).set(level(count));
+    }
+}

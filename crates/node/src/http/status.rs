@@ -1,0 +1,172 @@
+//! The status of a node, as JSON.
+
+use calimero_network::{
+    Connection, Direction, Status,
+    discovery::machine::{Phase, Reachability, ReachableBecause, Registration, Reservation},
+};
+use serde::Serialize;
+
+use crate::text::{Stack, millis};
+
+/// Connections that are listed, the oldest first. All are counted.
+const MAX_LISTED: usize = 256;
+
+/// The status of a node.
+#[derive(Debug, Serialize)]
+pub(super) struct StatusPage {
+    peer: String,
+    listening: Vec<String>,
+    external: Vec<String>,
+    peers: usize,
+    connections: usize,
+    connections_pending_inbound: u32,
+    connections_pending_outbound: u32,
+    events_dropped: u64,
+    discovery: DiscoveryPage,
+    /// The first 256.
+    oldest_connections: Vec<ConnectionPage>,
+}
+
+#[derive(Debug, Serialize)]
+struct DiscoveryPage {
+    phase: &'static str,
+    reachability: &'static str,
+    reachable_because: Option<String>,
+    known_peers: usize,
+    lost_peers: usize,
+    dials_under_way: usize,
+    dials_waiting: usize,
+    records: usize,
+    overlays: Vec<OverlayPage>,
+    registrations: Vec<HeldPage>,
+    relay_reservations: Vec<HeldPage>,
+}
+
+#[derive(Debug, Serialize)]
+struct OverlayPage {
+    namespace: String,
+    members_known: usize,
+    members_connected: usize,
+}
+
+/// A registration or a slot, at a peer.
+#[derive(Debug, Serialize)]
+struct HeldPage {
+    at: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    namespace: Option<String>,
+    held: bool,
+}
+
+#[derive(Debug, Serialize)]
+struct ConnectionPage {
+    peer: String,
+    inbound: bool,
+    address: String,
+    #[serde(flatten)]
+    stack: Stack,
+    age_seconds: u64,
+    round_trip_ms: Option<f64>,
+    received_bytes: u64,
+    sent_bytes: u64,
+    agent_version: Option<String>,
+}
+
+impl StatusPage {
+    pub(super) fn of(status: &Status) -> Self {
+        let texts = |addresses: &[calimero_network::Multiaddr]| {
+            addresses.iter().map(ToString::to_string).collect()
+        };
+        let listed = status.connections.iter().take(MAX_LISTED);
+        Self {
+            peer: status.peer.to_base58(),
+            listening: texts(&status.listening),
+            external: texts(&status.external),
+            peers: status.peers().len(),
+            connections: status.connections.len(),
+            connections_pending_inbound: status.pending_inbound,
+            connections_pending_outbound: status.pending_outbound,
+            events_dropped: status.events_dropped,
+            discovery: DiscoveryPage::of(&status.discovery),
+            oldest_connections: listed.map(ConnectionPage::of).collect(),
+        }
+    }
+}
+
+impl DiscoveryPage {
+    fn of(status: &calimero_network::discovery::Status) -> Self {
+        let records = status.records;
+        let status = &status.discovery;
+        let (reachability, reachable_because) = match &status.reachability {
+            Reachability::Unknown => ("unknown", None),
+            Reachability::Unreachable => ("unreachable", None),
+            Reachability::Reachable { why } => ("reachable", Some(because(why))),
+        };
+        let overlays = status
+            .overlays
+            .iter()
+            .map(|(namespace, overlay)| OverlayPage {
+                namespace: namespace.to_string(),
+                members_known: overlay.known,
+                members_connected: overlay.connected,
+            });
+        let registrations = status.registrations.iter();
+        let registrations = registrations.map(|(server, namespace, state)| HeldPage {
+            at: server.to_base58(),
+            namespace: Some(namespace.to_string()),
+            held: matches!(state, Registration::Registered { .. }),
+        });
+        let reservations = status.reservations.iter().map(|(relay, state)| HeldPage {
+            at: relay.to_base58(),
+            namespace: None,
+            held: matches!(state, Reservation::Held { .. }),
+        });
+        Self {
+            phase: match status.phase {
+                Phase::Boot => "boot",
+                Phase::Register => "register",
+                Phase::Discover => "discover",
+                Phase::Connect => "connect",
+                Phase::Joined => "joined",
+                Phase::Stopped => "stopped",
+            },
+            reachability,
+            reachable_because,
+            known_peers: status.known_peers,
+            lost_peers: status.lost_peers,
+            dials_under_way: status.dials_in_flight,
+            dials_waiting: status.queued_dials,
+            records,
+            overlays: overlays.collect(),
+            registrations: registrations.collect(),
+            relay_reservations: reservations.collect(),
+        }
+    }
+}
+
+fn because(why: &ReachableBecause) -> String {
+    match why {
+        ReachableBecause::Configured => "configured".to_owned(),
+        ReachableBecause::LocalNetwork => "the network is local".to_owned(),
+        ReachableBecause::Probed { address, server } => {
+            format!("reached at {address} by {server}")
+        }
+    }
+}
+
+impl ConnectionPage {
+    fn of(connection: &Connection) -> Self {
+        let info = connection.info.as_ref();
+        Self {
+            peer: connection.peer.to_base58(),
+            inbound: connection.direction == Direction::Inbound,
+            address: connection.address.to_string(),
+            stack: Stack::of(connection),
+            age_seconds: connection.age.as_secs(),
+            round_trip_ms: connection.rtt.map(millis),
+            received_bytes: connection.link.bytes_in(),
+            sent_bytes: connection.link.bytes_out(),
+            agent_version: info.map(|info| info.agent_version.clone()),
+        }
+    }
+}
