@@ -2,6 +2,7 @@
 
 pub(crate) mod lines;
 pub(crate) mod node;
+mod topics;
 
 use std::{fs, path::Path, sync::Arc, time::Duration};
 
@@ -41,15 +42,23 @@ pub(crate) async fn execute(args: RunArgs) -> Result<(), CommandError> {
     config.discovery.local_network |= args.local;
     // Asked for before anything runs, so that no signal falls between.
     let signals = Signals::listen().map_err(CommandError::Runtime)?;
+    let blobs = config.blob.store.clone();
     let mut manager = NetworkManager::builder(identity, config);
     if let Some(data) = &data {
         manager = manager.peer_cache(data.peers());
+        manager = manager.blobs(Arc::new(data.blobs(&blobs)?));
     }
     let mut node = Node::start(manager, args.metrics, signals, output).await?;
     if !args.no_perf {
         let requests = node.client.accept(perf::PROTOCOL)?;
         let runtime = node.client.runtime();
         node.tasks.spawn_on(perf::serve(requests), runtime);
+    }
+    topics::follow(&node.client, &args.subscribe).await?;
+    if let Some(topic) = args.publish {
+        let (client, output) = (node.client.clone(), node.output.clone());
+        let publishing = topics::publish_lines(client, topic, output);
+        node.tasks.spawn(publishing);
     }
     for address in args.dial {
         let (client, output) = (node.client.clone(), node.output.clone());
