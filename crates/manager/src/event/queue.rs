@@ -345,8 +345,8 @@ impl Waiting {
     }
 
     /// Adds up what is refused. Beyond some number of peers they are not told apart.
-    fn push_report(&mut self, mut event: NetworkEvent) {
-        let (key, count) = match &mut event {
+    fn push_report(&mut self, event: NetworkEvent) {
+        let (key, count) = match &event {
             NetworkEvent::StreamsRefused {
                 peer,
                 protocol,
@@ -358,14 +358,15 @@ impl Waiting {
             NetworkEvent::OtherInvitesRefused { count } => (Key::OtherInvites, *count),
             _ => return,
         };
-        match self.queue.control_mut(&key) {
-            Some(
-                NetworkEvent::StreamsRefused { count: sum, .. }
-                | NetworkEvent::InvitesRefused { count: sum, .. }
-                | NetworkEvent::OtherStreamsRefused { count: sum }
-                | NetworkEvent::OtherInvitesRefused { count: sum },
-            ) => return *sum += count,
-            _ => {}
+        if let Some(
+            NetworkEvent::StreamsRefused { count: sum, .. }
+            | NetworkEvent::InvitesRefused { count: sum, .. }
+            | NetworkEvent::OtherStreamsRefused { count: sum }
+            | NetworkEvent::OtherInvitesRefused { count: sum },
+        ) = self.queue.control_mut(&key)
+        {
+            *sum += count;
+            return;
         }
         match key {
             Key::StreamsOf(..) if self.reports >= MAX_REPORTS => {
