@@ -23,9 +23,11 @@ const HEAD = new URL('./head.md', import.meta.url)
 const FEATURES = [
   './js/connect.mjs',
   './js/streams.mjs',
+  './js/gossip.mjs',
   './js/relay.mjs',
   './py/connect.mjs',
-  './py/streams.mjs'
+  './py/streams.mjs',
+  './py/gossip.mjs'
 ]
 
 async function all () {

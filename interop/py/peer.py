@@ -189,6 +189,9 @@ class Peer:
     async def do_subscribers(self, topic):
         return [str(peer) for peer in self.pubsub.peer_topics.get(topic, ())]
 
+    async def do_mesh(self, topic):
+        return [str(peer) for peer in self.pubsub.router.mesh.get(topic, ())]
+
     async def do_publish(self, topic, size):
         await self.pubsub.publish(topic, pattern(size))
 

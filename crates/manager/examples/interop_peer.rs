@@ -12,7 +12,7 @@ use std::{env, error::Error, fs, io::BufRead as _, sync::Arc, thread};
 use bytes::Bytes;
 use calimero_network::{
     Connection, Direction, FrameError, FrameStream, Keypair, Multiaddr, NetworkClient,
-    NetworkConfig, NetworkEvent, NetworkManager, Path, PeerId, PeerInfo, Substream,
+    NetworkConfig, NetworkEvent, NetworkManager, Path, PeerId, PeerInfo, Substream, Topic,
 };
 use serde::{Deserialize, Deserializer, de::Error as _};
 use serde_json::{Value, json};
@@ -51,6 +51,12 @@ enum Command {
         peer: PeerId,
         sizes: Vec<usize>,
     },
+    /// Follows a topic; its messages come as events.
+    Subscribe { topic: Topic },
+    /// Peers that follow a topic.
+    Subscribers { topic: Topic },
+    /// Publishes a message of this size.
+    Publish { topic: Topic, size: usize },
 }
 
 fn parsed<'de, D: Deserializer<'de>>(text: D) -> Result<PeerId, D::Error> {
@@ -154,14 +160,25 @@ async fn carry_out(
             stream.close().await?;
             json!(sizes)
         }
+        Command::Subscribe { topic } => json!(client.subscribe(&topic).await?),
+        Command::Subscribers { topic } => json!(texts(&client.subscribed_peers(&topic).await?)),
+        Command::Publish { topic, size } => {
+            client.publish(&topic, pattern(size)).await?;
+            json!(size)
+        }
     })
+}
+
+/// Bytes whose value tells their place.
+fn pattern(size: usize) -> Bytes {
+    (0..size).map(|at| (at % 251) as u8).collect()
 }
 
 async fn round_trip(
     stream: &mut FrameStream<Substream>,
     size: usize,
 ) -> Result<(), Box<dyn Error + Send + Sync>> {
-    let sent: Bytes = (0..size).map(|at| (at % 251) as u8).collect();
+    let sent = pattern(size);
     stream.send(sent.clone()).await?;
     let received = stream.next().await.ok_or("closed without an echo")??;
     if received == sent {
@@ -186,6 +203,23 @@ fn tell(event: NetworkEvent) {
         NetworkEvent::Identified { peer, info } => json!({
             "event": "identified", "peer": peer.to_base58(), "identity": identity(&info),
         }),
+        NetworkEvent::Message(message) => json!({
+            "event": "message", "topic": message.topic.to_string(),
+            "source": message.source.to_base58(), "bytes": message.data.len(),
+            "intact": message.data == pattern(message.data.len()),
+        }),
+        NetworkEvent::RelayReserved { relay } => {
+            json!({ "event": "relay_reserved", "relay": relay.to_base58() })
+        }
+        NetworkEvent::ReachabilityChanged { reachability } => {
+            json!({ "event": "reachability", "reachability": format!("{reachability:?}") })
+        }
+        NetworkEvent::ExternalAddressConfirmed { address } => {
+            json!({ "event": "confirmed", "address": address.to_string() })
+        }
+        NetworkEvent::HolePunched { peer, direct } => {
+            json!({ "event": "hole_punched", "peer": peer.to_base58(), "direct": direct })
+        }
         NetworkEvent::StreamOpened { peer, stream, .. } => {
             tokio::spawn(echo(peer, stream));
             return;

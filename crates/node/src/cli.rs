@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
-use calimero_network::{BlobId, ContextId, Multiaddr};
+use calimero_network::{BlobId, ContextId, Multiaddr, Topic};
 use clap::{Args, Parser, Subcommand};
 
 /// A node of the peer-to-peer network, its demonstration and its measuring tools.
@@ -74,6 +74,13 @@ pub(crate) struct RunArgs {
     /// that, a new identity for this run.
     #[arg(long, value_name = "FILE")]
     pub(crate) identity: Option<PathBuf>,
+    /// Topic to follow; may be repeated. Its messages are printed.
+    #[arg(long, value_name = "TOPIC", num_args = 1..)]
+    pub(crate) subscribe: Vec<Topic>,
+    /// Topic to publish to: each line of standard input is a message. What nobody follows yet is
+    /// kept for a while (`pubsub.keep`).
+    #[arg(long, value_name = "TOPIC")]
+    pub(crate) publish: Option<Topic>,
     /// Do not answer `calnet perf` (`/perf/1.0.0`).
     #[arg(long)]
     pub(crate) no_perf: bool,

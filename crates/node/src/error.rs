@@ -3,8 +3,8 @@
 use std::{error::Error, fmt, io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use calimero_network::{
-    AcceptError, ConfigError, DialError, FetchBlobError, OpenError, PeerId, StartError, Stopped,
-    blob::store::StoreError,
+    AcceptError, ConfigError, DialError, FetchBlobError, OpenError, PeerId, PublishError,
+    StartError, Stopped, SubscribeError, blob::store::StoreError,
 };
 
 use crate::identity::IdentityError;
@@ -52,6 +52,10 @@ pub(crate) enum CommandError {
     Dial(#[from] DialError),
     #[error("cannot open a stream: {}", Chain(.0))]
     Open(#[from] OpenError),
+    #[error("cannot follow a topic: {0}")]
+    Subscribe(#[from] SubscribeError),
+    #[error("cannot publish: {0}")]
+    Publish(#[from] PublishError),
     #[error("cannot accept streams: {0}")]
     Accept(#[from] AcceptError),
     #[error("{what} did not end within {} ms", after.as_millis())]

@@ -22,6 +22,10 @@ fn the_demo_checks_what_it_does() {
     assert_eq!(count("started"), 4);
     assert_eq!(count("connected"), 12);
     assert_eq!(count("moved"), 6);
+    let overlay = lines.iter().find(|line| line["event"] == "overlay");
+    let overlay = overlay.unwrap();
+    assert_eq!(overlay["delivered"], 300);
+    assert!(overlay["median_ms"].as_f64().unwrap() > 0.0);
     let summary = lines.last().unwrap();
     assert_eq!(summary["event"], "summary");
     assert_eq!(summary["failed"], 0);
@@ -154,6 +158,22 @@ fn a_node_stops_gracefully_and_its_peers_hear_of_it() {
         peer.event("disconnected");
         assert!(peer.end_by(signal).success());
     }
+}
+
+#[test]
+fn lines_go_from_one_node_to_another() {
+    let listener = Process::node(&["--subscribe", "weather"]);
+    let address = listener.addresses(1).remove(0);
+    let mut publisher = Process::node_with_input(&["--publish", "weather", "--dial", &address]);
+    publisher.write(b"rain\n");
+    publisher.write(b"\xff\xfe\n");
+    for (key, payload) in [("text", "rain"), ("hex", "fffe")] {
+        let message = listener.event("message");
+        assert_eq!(message["topic"], "weather");
+        assert_eq!(message[key], payload, "{message}");
+    }
+    let published = publisher.event("published");
+    assert_eq!(published["bytes"], 4);
 }
 
 /// As early as a signal can be sent by somebody who reads what the node prints.

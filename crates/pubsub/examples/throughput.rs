@@ -116,6 +116,20 @@ async fn conduct(run: Run) {
     }
 }
 
+/// Time that this process has been running on a processor, where the system says so: unlike the
+/// rate, it does not depend on what else runs there.
+fn cpu_micros() -> f64 {
+    const TICK_MICROS: f64 = 10_000.0;
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    // Behind the name, which may hold spaces: user and system time are the 12th and 13th.
+    let fields = stat.rsplit_once(") ").map_or("", |(_, fields)| fields);
+    let ticks = fields.split(' ').skip(11).take(2);
+    ticks
+        .filter_map(|ticks| ticks.parse::<f64>().ok())
+        .sum::<f64>()
+        * TICK_MICROS
+}
+
 fn now_nanos() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
     u64::try_from(since.as_nanos()).unwrap()
@@ -200,7 +214,12 @@ async fn publish(run: Run, swarm: &mut Swarm<Behaviour>, topic: &Topic) {
     }
     let seconds = start.elapsed().as_secs_f64();
     let rate = run.messages as f64 / seconds;
-    println!("published {sent} in {seconds:.2} s, {rate:.0}/s, queue full {full} times");
+    let lost = swarm.behaviour().mesh_stats().counters.lost_to_slow;
+    let cpu = cpu_micros() / run.messages as f64;
+    println!(
+        "published {sent} in {seconds:.2} s, {rate:.0}/s, {cpu:.1} us of CPU each, \
+         queue full {full} times, {lost} lost"
+    );
     loop {
         swarm.select_next_some().await;
     }
@@ -231,13 +250,15 @@ async fn receive(run: Run, swarm: &mut Swarm<Behaviour>) {
     };
     let counters = swarm.behaviour().mesh_stats().counters;
     println!(
-        "got {} of {} in {seconds:.2} s, {:.0}/s; p50 {:.2} ms, p99 {:.2} ms; {:.2} copies each",
+        "got {} of {} in {seconds:.2} s, {:.0}/s; p50 {:.2} ms, p99 {:.2} ms; {:.2} copies and \
+         {:.1} us of CPU each",
         ages.len(),
         run.messages,
         ages.len() as f64 / seconds,
         age(0.5),
         age(0.99),
         counters.copies as f64 / counters.delivered.max(1) as f64,
+        cpu_micros() / ages.len().max(1) as f64,
     );
     loop {
         swarm.select_next_some().await;

@@ -11,8 +11,8 @@ use libp2p_gossipsub as gossipsub;
 
 use crate::{
     error::BuildError,
-    standing::{BASE_SCORE, RETAINED},
-    wire::{MessageId, OVERHEAD_BYTES},
+    standing::{BASE_SCORE, GRAYLIST_SCORE, RETAINED},
+    wire::{Namer, OVERHEAD_BYTES},
 };
 
 /// Heartbeats between two attempts to take a better peer into a mesh, the value of
@@ -22,9 +22,10 @@ const OPPORTUNISTIC_GRAFT_TICKS: u64 = 60;
 /// Translates what `validate` has let pass.
 pub(crate) fn gossipsub_config(config: &Config) -> Result<gossipsub::Config, BuildError> {
     let (mesh, memory, peers) = (&config.mesh, &config.memory, &config.peers);
+    let namer = Namer::default();
     gossipsub::ConfigBuilder::default()
         .validation_mode(gossipsub::ValidationMode::Strict)
-        .message_id_fn(message_id)
+        .message_id_fn(move |message| message_id(&namer, message))
         .mesh_n(mesh.target)
         .mesh_n_low(mesh.low)
         .mesh_n_high(mesh.high)
@@ -40,7 +41,7 @@ pub(crate) fn gossipsub_config(config: &Config) -> Result<gossipsub::Config, Bui
         .duplicate_cache_time(memory.ids)
         .history_length(memory.history_heartbeats)
         .history_gossip(memory.gossip_heartbeats)
-        .max_transmit_size(config.max_message_bytes.max(MAX_GOSSIP_CONTROL_BYTES) + OVERHEAD_BYTES)
+        .max_transmit_size(max_rpc_bytes(config))
         .max_control_message_size(MAX_GOSSIP_CONTROL_BYTES)
         .connection_handler_queue_len(peers.queue)
         .publish_queue_duration(peers.publish_wait)
@@ -51,11 +52,17 @@ pub(crate) fn gossipsub_config(config: &Config) -> Result<gossipsub::Config, Bui
         })
 }
 
+/// Largest RPC sent and accepted, in bytes.
+pub(crate) fn max_rpc_bytes(config: &Config) -> usize {
+    config.max_message_bytes.max(MAX_GOSSIP_CONTROL_BYTES) + OVERHEAD_BYTES
+}
+
 /// The id of a message. Strict validation leaves none without an author; one whose sequence
 /// number is empty counts as number 0, as everywhere.
-fn message_id(message: &gossipsub::Message) -> gossipsub::MessageId {
+fn message_id(namer: &Namer, message: &gossipsub::Message) -> gossipsub::MessageId {
     let author = message.source.unwrap_or_else(nobody);
-    MessageId::new(&author, message.sequence_number.unwrap_or_default()).into()
+    let number = message.sequence_number.unwrap_or_default();
+    namer.name(&author, number).into()
 }
 
 /// The author of a message without one: the identity multihash of one zero byte.
@@ -83,7 +90,7 @@ pub(crate) fn score_thresholds() -> gossipsub::PeerScoreThresholds {
     gossipsub::PeerScoreThresholds {
         gossip_threshold: -100.0,
         publish_threshold: -200.0,
-        graylist_threshold: -300.0,
+        graylist_threshold: GRAYLIST_SCORE,
         accept_px_threshold: f64::MAX,
         opportunistic_graft_threshold: BASE_SCORE + 1.0,
     }

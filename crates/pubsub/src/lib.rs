@@ -31,14 +31,14 @@
 //! Payloads are [`Bytes`](bytes::Bytes) at this crate's edge, and what is received is handed on
 //! without a copy. Inside, libp2p-gossipsub 0.50 holds payloads as `Vec<u8>` and copies them:
 //!
-//! - *on receipt*: out of the read buffer when the protobuf message is decoded; three times to
-//!   check the signature (the message, its encoding, its encoding behind the prefix); once for the
-//!   transform; once for the message cache; once for each member it is forwarded to, and once
-//!   more into that member's write buffer;
+//! - *on receipt*: once to check the signature; once into a `Vec`; once for the transform; once for
+//!   the message cache; once for each member it is forwarded to, and once more into that member's
+//!   write buffer;
 //! - *on publishing*: once where the `Bytes` are shared or a slice; once for the transform; twice
 //!   to sign; once for the cache; once for each receiver and once into its write buffer.
 //!
-//! Signatures are checked before duplicates are recognised, once for each copy that arrives.
+//! Inbound streams are read by this crate's own handler, so that a copy of a message that was
+//! verified before costs neither a check nor a payload copy ([`rpc`], [`replay`]).
 //!
 //! # Features
 //!
@@ -63,6 +63,7 @@ pub mod keep;
 pub mod queue;
 pub mod repair;
 pub mod replay;
+pub mod rpc;
 pub mod slow;
 pub mod standing;
 mod wire;

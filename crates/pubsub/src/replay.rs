@@ -1,8 +1,9 @@
-//! Messages that come back after gossipsub has forgotten them.
+//! Messages that were seen: copies on their way through the mesh, and those that come back after
+//! gossipsub has forgotten them.
 
 use std::{
     collections::HashMap,
-    hash::BuildHasher,
+    hash::{BuildHasher, RandomState},
     time::{Duration, Instant},
 };
 
@@ -17,7 +18,7 @@ use calimero_network_primitives::PeerId;
 /// Two independent keyed hashes stand for a message: two messages meet with probability 2^-128,
 /// and nobody who does not know the keys can make them meet.
 #[derive(Debug)]
-pub struct Replays<S> {
+pub struct Replays<S = RandomState> {
     keys: [S; 2],
     settled: Duration,
     capacity: usize,
@@ -42,28 +43,39 @@ impl<S: BuildHasher> Replays<S> {
         }
     }
 
-    /// Takes note of a message of `author`, and says whether it is a replay.
-    pub fn is_replay(&mut self, author: &PeerId, sequence_number: u64, now: Instant) -> bool {
-        let message = (author, sequence_number);
-        let id = [
-            self.keys[0].hash_one(message),
-            self.keys[1].hash_one(message),
-        ];
-        if let Some(since) = self.young.get(&id).or_else(|| self.old.get(&id)) {
-            return now.saturating_duration_since(*since) >= self.settled;
+    /// Whether a message of `author` was noted, and if so, whether its repetition is a replay.
+    pub fn repetition(&self, author: &PeerId, sequence_number: u64, now: Instant) -> Option<bool> {
+        let id = self.id(author, sequence_number);
+        let since = self.young.get(&id).or_else(|| self.old.get(&id))?;
+        Some(now.saturating_duration_since(*since) >= self.settled)
+    }
+
+    /// Takes note of a message of `author`. `false` if it was noted before.
+    ///
+    /// Only of one that was verified: whoever forges could hide a message otherwise.
+    pub fn note(&mut self, author: &PeerId, sequence_number: u64, now: Instant) -> bool {
+        let id = self.id(author, sequence_number);
+        if self.young.contains_key(&id) || self.old.contains_key(&id) {
+            return false;
         }
         if self.young.len() >= self.capacity {
             self.old = std::mem::take(&mut self.young);
         }
         self.young.insert(id, now);
-        false
+        true
+    }
+
+    fn id(&self, author: &PeerId, sequence_number: u64) -> [u64; 2] {
+        let message = (author, sequence_number);
+        [
+            self.keys[0].hash_one(message),
+            self.keys[1].hash_one(message),
+        ]
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::hash::RandomState;
-
     use super::*;
 
     const SETTLED: Duration = Duration::from_secs(30);
@@ -76,19 +88,27 @@ mod tests {
     fn a_repetition_is_a_duplicate_at_first_and_a_replay_later() {
         let mut replays = replays(10);
         let (author, start) = (PeerId::random(), Instant::now());
-        assert!(!replays.is_replay(&author, 1, start));
-        assert!(!replays.is_replay(&author, 1, start + SETTLED / 2));
-        assert!(replays.is_replay(&author, 1, start + SETTLED));
-        assert!(replays.is_replay(&author, 1, start + SETTLED * 10_000));
+        assert_eq!(replays.repetition(&author, 1, start), None);
+        assert!(replays.note(&author, 1, start));
+        assert!(!replays.note(&author, 1, start));
+        for (age, is_replay) in [
+            (SETTLED / 2, false),
+            (SETTLED, true),
+            (SETTLED * 10_000, true),
+        ] {
+            let repetition = replays.repetition(&author, 1, start + age);
+            assert_eq!(repetition, Some(is_replay));
+        }
     }
 
     #[test]
     fn others_are_not_taken_for_it() {
         let mut replays = replays(10);
         let (author, start) = (PeerId::random(), Instant::now());
-        replays.is_replay(&author, 1, start);
-        assert!(!replays.is_replay(&author, 2, start + SETTLED));
-        assert!(!replays.is_replay(&PeerId::random(), 1, start + SETTLED));
+        replays.note(&author, 1, start);
+        assert_eq!(replays.repetition(&author, 2, start + SETTLED), None);
+        let other = PeerId::random();
+        assert_eq!(replays.repetition(&other, 1, start + SETTLED), None);
     }
 
     #[test]
@@ -96,11 +116,12 @@ mod tests {
         let mut replays = replays(100);
         let (author, start) = (PeerId::random(), Instant::now());
         for number in 0..10_000 {
-            assert!(!replays.is_replay(&author, number, start));
+            assert!(replays.note(&author, number, start));
             assert!(replays.young.len() + replays.old.len() <= 200);
         }
         for number in 9_900..10_000 {
-            assert!(replays.is_replay(&author, number, start + SETTLED));
+            let repetition = replays.repetition(&author, number, start + SETTLED);
+            assert_eq!(repetition, Some(true));
         }
     }
 }

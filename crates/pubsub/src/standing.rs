@@ -27,6 +27,9 @@ use calimero_network_primitives::PeerId;
 /// Score of a peer that nobody has an opinion of.
 pub const BASE_SCORE: f64 = 100.0;
 
+/// Score below which a peer is not heard.
+pub const GRAYLIST_SCORE: f64 = -300.0;
+
 /// Largest preference in either direction; larger ones count as this.
 pub const MAX_PREFERENCE: f64 = BASE_SCORE;
 

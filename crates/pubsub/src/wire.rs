@@ -1,6 +1,10 @@
 //! What goes over the wire: topic hashes and message ids. Pure.
 
-use std::fmt;
+use std::{
+    collections::HashMap,
+    fmt,
+    sync::{Mutex, PoisonError},
+};
 
 use calimero_network_primitives::{PeerId, Topic};
 use libp2p_gossipsub as gossipsub;
@@ -25,7 +29,10 @@ impl MessageId {
     /// The id of message `sequence_number` of `author`.
     #[must_use]
     pub fn new(author: &PeerId, sequence_number: u64) -> Self {
-        let mut text = author.to_base58();
+        Self::with_text(author.to_base58(), sequence_number)
+    }
+
+    fn with_text(mut text: String, sequence_number: u64) -> Self {
         // Writing to a string cannot fail.
         let _ = fmt::Write::write_fmt(&mut text, format_args!("{sequence_number}"));
         Self(text.into_bytes())
@@ -35,6 +42,30 @@ impl MessageId {
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {
         &self.0
+    }
+}
+
+/// Authors whose base58 text is remembered, in number: 100 bytes each. Converting one takes longer
+/// than everything else about an id.
+const MAX_TEXTS: usize = 1024;
+
+/// Names messages, remembering the text of their authors.
+#[derive(Debug, Default)]
+pub(crate) struct Namer {
+    texts: Mutex<HashMap<PeerId, Box<str>>>,
+}
+
+impl Namer {
+    pub(crate) fn name(&self, author: &PeerId, sequence_number: u64) -> MessageId {
+        // Nothing in here panics.
+        let mut texts = self.texts.lock().unwrap_or_else(PoisonError::into_inner);
+        if texts.len() >= MAX_TEXTS && !texts.contains_key(author) {
+            texts.clear();
+        }
+        let text = texts
+            .entry(*author)
+            .or_insert_with(|| author.to_base58().into());
+        MessageId::with_text(text.to_string(), sequence_number)
     }
 }
 
@@ -59,5 +90,23 @@ impl fmt::Display for MessageId {
 impl fmt::Debug for MessageId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "MessageId({self})")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_the_same_with_and_without_memory() {
+        let namer = Namer::default();
+        let authors: Vec<_> = (0..MAX_TEXTS + 10).map(|_| PeerId::random()).collect();
+        for number in [0, u64::MAX] {
+            for author in &authors {
+                let name = namer.name(author, number);
+                assert_eq!(name, MessageId::new(author, number));
+            }
+        }
+        assert!(namer.texts.lock().unwrap().len() <= MAX_TEXTS);
     }
 }

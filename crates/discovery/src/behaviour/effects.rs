@@ -8,7 +8,7 @@ use libp2p_swarm::{
 };
 
 use super::{Behaviour, Dialling, Slot, event::Event};
-use crate::machine::{Effect, RelayListener, is_circuit};
+use crate::machine::{Effect, Path, RelayListener, is_circuit};
 
 impl Behaviour {
     pub(super) fn carry_out_all(&mut self) {
@@ -79,6 +79,17 @@ impl Behaviour {
         let dialling = Dialling { peer, addresses };
         self.dials.insert(opts.connection_id(), dialling);
         self.waiting.push_back(ToSwarm::Dial { opts });
+    }
+
+    /// Dials a peer that is relayed, through the hole it has opened while we waited for it.
+    pub(super) fn go_through(&mut self, peer: PeerId, addresses: Vec<Multiaddr>) {
+        if self.peers.path(&peer) == Some(Path::Relayed) && !addresses.is_empty() {
+            let opts = DialOpts::peer_id(peer)
+                .condition(PeerCondition::Always)
+                .addresses(addresses)
+                .build();
+            self.waiting.push_back(ToSwarm::Dial { opts });
+        }
     }
 
     fn close_relayed(&mut self, peer: PeerId) {

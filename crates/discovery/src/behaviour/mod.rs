@@ -83,6 +83,7 @@
 //! that are made while this node is reachable.
 
 mod ask;
+mod awaited;
 mod clock;
 mod effects;
 mod error;
@@ -131,6 +132,7 @@ pub use libp2p_kad::{QueryId, Quorum, Record, RecordKey};
 use libp2p_swarm::{ConnectionId, THandlerInEvent, ToSwarm, derive_prelude::ListenerId};
 
 use self::{
+    awaited::Awaited,
     clock::{Timer, now},
     inner::Inner,
     local_link::LocalLink,
@@ -197,6 +199,8 @@ pub struct Behaviour {
     given_up: HashSet<ListenerId>,
     listening: Listening,
     held_dials: HeldDials,
+    /// Holes that we wait at for the other side.
+    awaited: Awaited,
     externals: Vec<Multiaddr>,
     /// Addresses of one peer in the Kademlia table above which it is tidied.
     max_routes: usize,
@@ -266,6 +270,7 @@ impl Behaviour {
             given_up: HashSet::new(),
             listening: Listening::default(),
             held_dials: HeldDials::new(now()),
+            awaited: Awaited::default(),
             externals: Vec::new(),
             max_routes,
             dial_policy,

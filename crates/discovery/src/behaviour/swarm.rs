@@ -61,6 +61,9 @@ impl NetworkBehaviour for Behaviour {
     ) -> Result<Vec<Multiaddr>, ConnectionDenied> {
         if let Some(peer) = peer {
             self.check(peer)?;
+            if role == Endpoint::Listener {
+                self.awaited.began(peer, addresses, now());
+            }
         }
         let offered = self
             .inner
@@ -163,8 +166,12 @@ impl NetworkBehaviour for Behaviour {
             for (peer, addresses) in self.held_dials.release(now()) {
                 self.dial(peer, addresses);
             }
+            while let Some((peer, addresses)) = self.awaited.due(now()) {
+                self.go_through(peer, addresses);
+            }
             let due = self.machine.next_timeout();
-            let due = due.into_iter().chain(self.held_dials.next()).min();
+            let others = [self.held_dials.next(), self.awaited.next()];
+            let due = due.into_iter().chain(others.into_iter().flatten()).min();
             if self.timer.poll_at(due, cx).is_ready() {
                 self.hear(Input::Timeout);
                 self.inner.keeper.keep(self.machine.kept().collect());

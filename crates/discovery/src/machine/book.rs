@@ -280,6 +280,8 @@ fn add(known: &mut Vec<Known>, address: &Multiaddr, max: usize) -> bool {
     }
     let new = Known::new(address.clone(), false);
     if known.len() < max {
+        // Most peers have one address or two: what they do not need is not kept for them.
+        known.reserve_exact(1);
         known.push(new);
         return true;
     }

@@ -23,7 +23,18 @@ struct Question {
     /// Where the last answer of this server about this namespace ended.
     cookie: Option<Cookie>,
     asked: bool,
+    /// Members wanted at most in the answer to come, or the last.
+    limit: u32,
     failures: u32,
+}
+
+/// How many more members an overlay wants.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Need {
+    /// Nobody is connected.
+    pub(super) alone: bool,
+    /// Members it lacks.
+    pub(super) lacking: usize,
 }
 
 /// One question per server and namespace followed, asked again and again.
@@ -114,16 +125,22 @@ impl Discoveries {
         }
     }
 
-    /// An answer has come, `members` strong. Returns whether it was asked for.
+    /// An answer has come, `members` strong, for an overlay with such a `need`. Returns whether it was
+    /// asked for.
+    ///
+    /// Who lacks members walks on from page to page at a quick pace. Who does not asks now and
+    /// then for a few, and the less often each server the more there are: what a server has to
+    /// answer does not grow with the number of servers.
     pub(super) fn answered(
         &mut self,
         key: &Key,
         members: usize,
         cookie: Option<Cookie>,
-        alone: bool,
+        need: Need,
         now: Instant,
         rng: &mut StdRng,
     ) -> bool {
+        let servers = self.servers.values().filter(|up| **up).count().max(1);
         let Some(question) = self.questions.get_mut(key) else {
             return false;
         };
@@ -134,12 +151,14 @@ impl Discoveries {
         question.failures = 0;
         // A cookie asks for what is new. Who is alone at the end of the list has use for the
         // whole of it again: those that were not reached before may be reached now.
-        let at_the_end = alone && members == 0;
+        let at_the_end = need.alone && members == 0;
         question.cookie = cookie.filter(|_| !at_the_end);
-        let wait = if alone {
+        let more = members >= question.limit as usize;
+        let wait = if need.alone || (more && need.lacking > 0) {
             self.config.alone_interval
         } else {
-            self.config.interval
+            let servers = u32::try_from(servers).unwrap_or(u32::MAX);
+            self.config.interval.saturating_mul(servers)
         };
         self.due.set(key.clone(), now + jittered(rng, wait));
         true
@@ -189,8 +208,14 @@ impl Discoveries {
         self.deadlines.pop_due(now)
     }
 
-    /// Asks what is due, as far as the round allows.
-    pub(super) fn ask(&mut self, now: Instant, out: &mut VecDeque<Effect>) {
+    /// Asks what is due, as far as the round allows; `limit` says for how many members of an
+    /// overlay.
+    pub(super) fn ask(
+        &mut self,
+        now: Instant,
+        limit: impl Fn(&Namespace) -> u32,
+        out: &mut VecDeque<Effect>,
+    ) {
         while self.budget > 0 {
             let Some(key) = self.due.pop_due(now) else {
                 return;
@@ -198,11 +223,12 @@ impl Discoveries {
             self.budget -= 1;
             let question = self.questions.entry(key.clone()).or_default();
             question.asked = true;
+            question.limit = limit(&key.1).min(self.config.max_answer);
             out.push_back(Effect::Discover {
                 server: key.0,
                 namespace: key.1.clone(),
                 cookie: question.cookie.clone(),
-                limit: self.config.max_answer,
+                limit: question.limit,
             });
             self.deadlines.set(key, now + self.config.timeout);
         }

@@ -95,6 +95,9 @@ pub use self::{
 /// once. What is left after them is due at the next call.
 const MAX_PASSES: usize = 4;
 
+/// Effects for which room is kept: the many that a server's answer can cause are rare.
+const EFFECTS_KEPT: usize = 32;
+
 /// The discovery machine. See the [module](self) for how to drive it.
 #[derive(Clone, Debug)]
 pub struct Machine {
@@ -187,14 +190,18 @@ impl Machine {
         self.apply(input);
         self.advance();
         if !self.stopped {
-            self.discoveries.ask(self.now, &mut self.out);
+            self.ask();
             self.start_dials();
         }
     }
 
     /// The next thing to do, in the order in which it is to be done.
     pub fn poll_effect(&mut self) -> Option<Effect> {
-        self.out.pop_front()
+        let effect = self.out.pop_front();
+        if effect.is_none() && self.out.capacity() > EFFECTS_KEPT {
+            self.out = VecDeque::new();
+        }
+        effect
     }
 
     /// When [`Input::Timeout`] is to be handled, if nothing else is before. Never before the
@@ -431,7 +438,7 @@ impl Machine {
             if self.next_tick <= self.now {
                 self.tick();
             }
-            self.discoveries.ask(self.now, &mut self.out);
+            self.ask();
             self.start_dials();
         }
     }

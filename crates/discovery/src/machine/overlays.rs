@@ -7,6 +7,12 @@ use rand::{rngs::StdRng, seq::IteratorRandom};
 
 use super::namespace::Namespace;
 
+/// Rounds of dials over which what an overlay lacks is spread. Everybody who asks early, or asks
+/// a server that has one first page for all, hears of the same few members: a few dials of those
+/// are enough to begin with, the rest goes to members heard of later. Two of twelve are dialled
+/// for each answer, and all within half a minute.
+const ROUNDS: usize = 6;
+
 #[derive(Clone, Debug, Default)]
 struct Overlay {
     connected: BTreeSet<PeerId>,
@@ -99,6 +105,7 @@ impl Overlays {
         }
         if !known {
             let of_peer = self.of_peer.entry(peer).or_default();
+            of_peer.reserve_exact(1);
             of_peer.push(namespace.clone());
         }
     }
@@ -179,6 +186,12 @@ impl Overlays {
             .any(|namespace| self.deficit(namespace) > 0)
     }
 
+    /// How many members of `namespace` to dial at once.
+    pub(super) fn share(&self, namespace: &Namespace) -> usize {
+        let overlay = self.overlays.get(namespace);
+        overlay.map_or(0, |overlay| overlay.share(self.target))
+    }
+
     /// How many members `namespace` lacks.
     pub(super) fn deficit(&self, namespace: &Namespace) -> usize {
         self.overlays.get(namespace).map_or(0, |overlay| {
@@ -186,14 +199,12 @@ impl Overlays {
         })
     }
 
-    /// Members to dial: of each overlay that lacks some, twice as many as it lacks, at random.
+    /// Members to dial: of each overlay that lacks some its share, at random.
     pub(super) fn candidates(&self, rng: &mut StdRng) -> Vec<PeerId> {
         let mut candidates = BTreeSet::new();
         for overlay in self.overlays.values() {
-            let lacking = self.target.saturating_sub(overlay.connected.len());
-            if lacking > 0 {
-                candidates.extend(overlay.known.iter().choose_multiple(rng, 2 * lacking));
-            }
+            let share = overlay.share(self.target);
+            candidates.extend(overlay.known.iter().choose_multiple(rng, share));
         }
         candidates.into_iter().copied().collect()
     }
@@ -206,6 +217,14 @@ impl Overlays {
             };
             (namespace, status)
         })
+    }
+}
+
+impl Overlay {
+    /// Members to dial in one round.
+    fn share(&self, target: usize) -> usize {
+        let lacking = target.saturating_sub(self.connected.len());
+        lacking.div_ceil(ROUNDS)
     }
 }
 

@@ -174,6 +174,7 @@ impl Relays {
         for relay in relays {
             self.relay_up(relay, now, rng, out);
         }
+        self.fill(now, rng, out);
     }
 
     /// `peer` is no relay, or not ours to use.

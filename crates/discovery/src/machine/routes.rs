@@ -8,7 +8,7 @@ use rand::seq::IteratorRandom;
 
 use super::{
     CacheEntry, Cookie, DialReason, Effect, Machine, Namespace, Path, RendezvousFailure, address,
-    redial::STEADY, without_peer,
+    discoveries::Need, redial::STEADY, without_peer,
 };
 
 /// Addresses looked at in one list a peer tells: honest lists are shorter, and what comes after
@@ -294,12 +294,11 @@ impl Machine {
         members: Vec<(PeerId, Vec<Multiaddr>)>,
         cookie: Option<Cookie>,
     ) {
-        let (now, told) = (self.now, members.len());
-        let alone = self.overlays.is_alone(&key.1);
-        let answered = self
+        let (now, told, need) = (self.now, members.len(), self.need(&key.1));
+        let asked = self
             .discoveries
-            .answered(&key, told, cookie, alone, now, &mut self.rng);
-        if !answered {
+            .answered(&key, told, cookie, need, now, &mut self.rng);
+        if !asked {
             return;
         }
         // A random choice of an answer longer than asked for: nobody decides whom we look at.
@@ -313,14 +312,36 @@ impl Machine {
                 strangers.push(peer);
             }
         }
-        let lacking = self.overlays.deficit(&key.1);
-        let dialled = lacking.min(self.config.dials.max_per_answer as usize);
+        let share = self.overlays.share(&key.1);
+        let dialled = share.min(self.config.dials.max_per_answer as usize);
         let dialled = strangers
             .into_iter()
             .choose_multiple(&mut self.rng, dialled);
         for peer in dialled {
             self.want(peer, DialReason::Member);
         }
+    }
+
+    fn need(&self, namespace: &Namespace) -> Need {
+        Need {
+            alone: self.overlays.is_alone(namespace),
+            lacking: self.overlays.deficit(namespace),
+        }
+    }
+
+    /// Asks for members as far as a round of upkeep allows: for many where some are lacking,
+    /// else for enough to know whom to dial when they are.
+    pub(super) fn ask(&mut self) {
+        let overlays = &self.overlays;
+        let (many, few) = (
+            self.config.rendezvous.max_answer,
+            self.config.dials.members_target,
+        );
+        let limit = |namespace: &Namespace| match overlays.deficit(namespace) {
+            0 => few,
+            _ => many,
+        };
+        self.discoveries.ask(self.now, limit, &mut self.out);
     }
 
     pub(super) fn discovery_failed(&mut self, key: &(PeerId, Namespace), why: RendezvousFailure) {

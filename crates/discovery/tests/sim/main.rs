@@ -1,7 +1,7 @@
 //! Whole networks of machines in virtual time.
 //!
-//! `cargo test --release -p calimero-network-discovery --no-default-features --test sim -- \
-//! --ignored --nocapture` runs the large one and prints a report; `SIM_NODES` sets its size.
+//! `SIM_NODES=10000 cargo test --release -p calimero-network-discovery --no-default-features \
+//! --test sim -- --ignored --nocapture` runs a large one and prints a report.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -9,11 +9,15 @@
     reason = "a test that cannot go on says so"
 )]
 
+mod report;
 mod world;
 
 use std::time::Duration;
 
-use self::world::{Settings, World};
+use self::{
+    report::times_to_join,
+    world::{Server, Settings, World},
+};
 
 const MINUTE: Duration = Duration::from_secs(60);
 
@@ -21,39 +25,50 @@ fn settings(nodes: u32, seed: u64) -> Settings {
     Settings {
         nodes,
         boot_nodes: 2,
+        server: Server::Own,
         // Some forty members an overlay.
         overlays: (nodes / 20).max(2),
         overlays_per_node: 2,
         behind_nat: 50,
         loss: 5,
+        churn: 0,
+        start_within: Duration::from_secs(1),
+        memory: None,
         seed,
     }
-}
-
-/// Median and 99th percentile of the times from `since` until nodes had joined, in seconds, and
-/// how many have not.
-fn times_to_join(world: &World, since: Duration) -> (f64, f64, usize) {
-    let joined = world.nodes.values().filter_map(|node| node.joined);
-    let mut times: Vec<_> = joined.map(|at| (at - since).as_secs_f64()).collect();
-    times.sort_by(f64::total_cmp);
-    let at = |share: usize| times.get((times.len() * share / 100).min(times.len() - 1));
-    let missing = world.nodes.len() - times.len();
-    (*at(50).unwrap(), *at(99).unwrap(), missing)
 }
 
 #[test]
 fn a_thousand_nodes_that_know_only_boot_nodes_join_all_their_overlays() {
     let mut world = World::new(settings(1000, 1));
-    world.run_until(2 * MINUTE, true);
+    world.run_until(2 * MINUTE, false);
     let (median, late, missing) = times_to_join(&world, Duration::ZERO);
     assert_eq!(missing, 0);
     assert!(median < 10.0 && late < 60.0, "median {median}, p99 {late}");
-    // Each wants twelve members an overlay. Those told first are dialled by many: the first page
-    // of a server is the same for everybody.
-    let most = world.most_connections();
-    assert!(most < 500, "{most}");
-    let dials: u64 = world.nodes.values().map(|node| node.dials).sum();
+    let dials: u64 = world.nodes.iter().map(|node| node.dials).sum();
     assert!(dials / 1000 < 100, "{dials}");
+    // Each wants twelve members of three overlays.
+    let most = world.most_connections();
+    assert!(most < 200, "{most}");
+    // What can be punched is.
+    let (direct, relayed) = world.paths();
+    assert!(direct > 10 * relayed, "{direct} direct, {relayed} relayed");
+    assert!(relayed > 0);
+}
+
+#[test]
+fn servers_that_tell_everybody_the_same_page_do_not_gather_everybody_on_it() {
+    let stock = Server::Stock;
+    let mut world = World::new(Settings {
+        server: stock,
+        ..settings(1000, 1)
+    });
+    world.run_until(2 * MINUTE, false);
+    let (median, late, missing) = times_to_join(&world, Duration::ZERO);
+    assert_eq!(missing, 0);
+    assert!(median < 10.0 && late < 60.0, "median {median}, p99 {late}");
+    let most = world.most_connections();
+    assert!(most < 250, "{most}");
 }
 
 #[test]
@@ -64,11 +79,7 @@ fn losing_a_boot_node_loses_nothing_and_its_return_is_noticed() {
     world.crash(1);
     world.run_until(3 * MINUTE, false);
     assert_eq!(world.held(1), (0, 0));
-    // A node that begins now finds the others through the one that is left.
-    world.forget_joined();
-    world.run_until(4 * MINUTE, false);
-    let (.., missing) = times_to_join(&world, 3 * MINUTE);
-    assert_eq!(missing, 0);
+    assert_eq!(world.alone(), 0);
     world.restart(1);
     world.run_until(6 * MINUTE, false);
     let (registrations, slots) = world.held(1);
@@ -101,12 +112,43 @@ fn a_partition_without_a_word_heals() {
 }
 
 #[test]
+fn nodes_that_die_and_return_all_the_time_leave_nobody_alone() {
+    let mut world = World::new(Settings {
+        churn: 10,
+        ..settings(200, 6)
+    });
+    world.run_until(15 * MINUTE, false);
+    assert!(world.up() > 150 && world.up() < 200, "{}", world.up());
+    // Who has returned this very moment may be.
+    let alone = world.alone();
+    assert!(alone * 20 <= world.up(), "{alone} of {}", world.up());
+}
+
+#[test]
+fn nodes_that_slept_for_hours_are_back_at_once_and_clocks_that_go_back_stop_nobody() {
+    let mut world = World::new(settings(200, 7));
+    world.run_until(2 * MINUTE, false);
+    world.sleep(50, Duration::from_secs(9 * 3600));
+    world.forget_joined();
+    let woken = world.now();
+    world.run_until(woken + MINUTE, true);
+    let (median, late, missing) = times_to_join(&world, woken);
+    assert_eq!(missing, 0);
+    assert!(median < 5.0 && late < 40.0, "median {median}, p99 {late}");
+    world.turn_clocks_back(50);
+    world.run_until(woken + 5 * MINUTE, false);
+    assert_eq!(world.alone(), 0);
+}
+
+#[test]
 fn the_same_seed_gives_the_same_history() {
     let history = |seed| {
-        let mut world = World::new(settings(60, seed));
-        world.run_until(MINUTE, false);
-        let joined: Vec<_> = world.nodes.values().map(|node| node.joined).collect();
-        (world.events, joined)
+        let mut world = World::new(Settings {
+            churn: 5,
+            ..settings(60, seed)
+        });
+        world.run_until(3 * MINUTE, false);
+        (world.events, world.joins())
     };
     assert_eq!(history(4), history(4));
     assert_ne!(history(4), history(5));
@@ -115,20 +157,5 @@ fn the_same_seed_gives_the_same_history() {
 #[test]
 #[ignore = "takes minutes; prints a report"]
 fn report() {
-    let nodes = std::env::var("SIM_NODES").map_or(10_000, |text| text.parse().unwrap());
-    let mut world = World::new(settings(nodes, 9));
-    world.run_until(10 * MINUTE, false);
-    let (median, late, missing) = times_to_join(&world, Duration::ZERO);
-    let dials: u64 = world.nodes.values().map(|node| node.dials).sum();
-    let requests: u64 = world.boots.values().map(|boot| boot.requests).sum();
-    let per_node = |count: u64| count as f64 / f64::from(nodes);
-    println!("nodes {nodes}, two boot nodes, half behind NATs, 5 % loss, 10 min of virtual time");
-    println!("joined all overlays: median {median:.1} s, p99 {late:.1} s, missing {missing}");
-    println!("dials per node: {:.1}", per_node(dials));
-    println!(
-        "requests to boot nodes per node and minute: {:.2}",
-        per_node(requests) / 10.0
-    );
-    println!("most connections of a node: {}", world.most_connections());
-    println!("events: {}", world.events);
+    report::run();
 }

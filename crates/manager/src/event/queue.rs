@@ -26,7 +26,7 @@ use libp2p::{
 };
 
 use super::NetworkEvent;
-use crate::status::Shared;
+use crate::status::{Direction, Shared};
 
 /// Reports of refusals that wait, each of another peer: 256, some tens of KiB. Strangers cause
 /// them, so those beyond are summed.
@@ -44,6 +44,8 @@ enum Key {
     /// A listener that was never listened on.
     NeverListening,
     Connection(ConnectionId),
+    /// A connection to a peer that this node dialled, which began and ended unread.
+    Lost(PeerId),
     Identity(PeerId),
     Path(PeerId),
     HolePunch(PeerId),
@@ -268,10 +270,14 @@ impl Waiting {
                     self.forget_peer(peer);
                 }
                 let key = Key::Connection(*connection);
-                if self.queue.retract(&key).is_some() {
-                    return;
+                match self.queue.retract(&key) {
+                    Some(NetworkEvent::Connected(unread)) => match unread.direction {
+                        Direction::Inbound => return,
+                        // Whoever dialled knows of it, read or not.
+                        Direction::Outbound => Key::Lost(*peer),
+                    },
+                    _ => key,
                 }
-                key
             }
             NetworkEvent::Identified { peer, .. } => Key::Identity(*peer),
             NetworkEvent::PathChanged(connection) => Key::Path(connection.peer),

@@ -6,8 +6,8 @@ use calimero_network::{Connection, Direction, Multiaddr, NetworkClient, PeerId};
 use comfy_table::{CellAlignment, Table, presets::UTF8_FULL_CONDENSED};
 use serde::Serialize;
 
-use super::traffic::Traffic;
-use crate::text::{Stack, bytes, megabytes_per_second, short};
+use super::{overlay::Gossip, traffic::Traffic};
+use crate::text::{Stack, bytes, megabytes_per_second, millis, short};
 
 /// One line of output.
 #[derive(Debug, Serialize)]
@@ -37,6 +37,13 @@ pub(super) enum Line {
         frames: u64,
         bytes: u64,
         megabytes_per_second: f64,
+    },
+    Overlay {
+        meshes: Vec<usize>,
+        published: usize,
+        delivered: usize,
+        median_ms: f64,
+        longest_ms: f64,
     },
     Check(Check),
     Summary(Summary),
@@ -128,6 +135,16 @@ impl Line {
         Self::StreamOpened { node, peer }
     }
 
+    pub(super) fn overlay(gossip: &Gossip) -> Self {
+        Self::Overlay {
+            meshes: gossip.meshes.clone(),
+            published: gossip.published,
+            delivered: gossip.delivered,
+            median_ms: millis(gossip.median()),
+            longest_ms: millis(gossip.longest()),
+        }
+    }
+
     pub(super) fn moved(from: &'static str, to: &'static str, traffic: &Traffic) -> Self {
         Self::Moved {
             from,
@@ -174,6 +191,16 @@ impl fmt::Display for Line {
                 f,
                 "{from:<6} sent {to} {frames} frames, {} on {streams} streams, bulk at {megabytes_per_second:.0} MB/s",
                 bytes(*count)
+            ),
+            Self::Overlay {
+                meshes,
+                published,
+                delivered,
+                median_ms,
+                longest_ms,
+            } => write!(
+                f,
+                "overlay meshes of {meshes:?} peers, {published} messages, {delivered} deliveries, median {median_ms:.2} ms, longest {longest_ms:.2} ms"
             ),
             Self::Check(Check { what, passed }) => {
                 write!(f, "{}  {what}", if *passed { "ok    " } else { "FAILED" })

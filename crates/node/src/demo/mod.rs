@@ -3,6 +3,7 @@
 
 mod lines;
 mod node;
+mod overlay;
 mod traffic;
 
 use std::time::{Duration, Instant};
@@ -12,15 +13,21 @@ use calimero_network::{
     multiaddr::Protocol,
 };
 
+use tokio::sync::mpsc;
+
 use self::{
     lines::{Check, EdgeReport, Line, Summary},
     node::{Node, Speaks},
+    overlay::{Heard, LEAST_MESH},
     traffic::Traffic,
 };
 use crate::{error::CommandError, output::Output};
 
 /// Time for each step. The whole takes a few seconds; a step that hangs ends with its name.
 const STEP_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Messages heard that wait to be counted: all of the demonstration.
+const HEARD_QUEUE: usize = 1024;
 
 /// One connection of the demonstration: who dials whom over what.
 struct Edge {
@@ -72,11 +79,14 @@ const EDGES: [Edge; 6] = [
 
 pub(crate) async fn execute(output: Output) -> Result<(), CommandError> {
     let started = Instant::now();
+    let (hear, heard) = mpsc::channel(HEARD_QUEUE);
     let mut demo = Demo {
         output,
         nodes: Vec::new(),
         edges: Vec::new(),
         checks: Vec::new(),
+        heard,
+        hear,
     };
     let ran = demo.run().await;
     let stopped = demo.stop().await;
@@ -91,6 +101,9 @@ struct Demo {
     nodes: Vec<Node>,
     edges: Vec<EdgeReport>,
     checks: Vec<Check>,
+    /// What the nodes hear on the overlay.
+    heard: mpsc::Receiver<Heard>,
+    hear: mpsc::Sender<Heard>,
 }
 
 impl Demo {
@@ -101,7 +114,11 @@ impl Demo {
             ("bob", Speaks::Everything),
             ("carol", Speaks::NoiseOnTcp),
         ] {
-            let node = step("starting a node", Node::start(name, speaks, &self.output)).await?;
+            let node = step(
+                "starting a node",
+                Node::start(name, speaks, self.hear.clone(), &self.output),
+            )
+            .await?;
             self.nodes.push(node);
         }
         for edge in &EDGES {
@@ -113,8 +130,26 @@ impl Demo {
             self.output.print(&Line::moved(from, to, &traffic));
             self.check_traffic(nth, traffic);
         }
+        self.gossip().await?;
         self.refuse_wrong_peer().await?;
         self.count_peers().await
+    }
+
+    /// All nodes follow one topic, publish, and hear each other.
+    async fn gossip(&mut self) -> Result<(), CommandError> {
+        let meshes = step("making a mesh", overlay::meet(&self.nodes)).await?;
+        let talking = overlay::talk(&self.nodes, meshes, &mut self.heard);
+        let gossip = step("publishing", talking).await?;
+        self.output.print(&Line::overlay(&gossip));
+        self.check(
+            "every node has two others or more in its mesh".to_owned(),
+            gossip.meshes.iter().all(|size| *size >= LEAST_MESH),
+        );
+        self.check(
+            "every message was heard by every other node, unchanged and once".to_owned(),
+            gossip.is_complete(),
+        );
+        Ok(())
     }
 
     /// Dials along an edge and checks that both ends see the same connection.

@@ -1,14 +1,14 @@
 //! One node of the demonstration.
 
-use std::{net::Ipv4Addr, sync::Arc};
+use std::{net::Ipv4Addr, sync::Arc, time::Instant};
 
 use calimero_network::{
     Events, FrameStream, Keypair, Multiaddr, NetworkClient, NetworkConfig, NetworkEvent,
     NetworkManager, Substream, multiaddr::Protocol,
 };
-use tokio::sync::Notify;
+use tokio::sync::{Notify, mpsc};
 
-use super::{lines::Line, traffic};
+use super::{lines::Line, overlay::Heard, traffic};
 use crate::{error::CommandError, output::Output};
 
 /// What a node secures TCP with. QUIC always has TLS.
@@ -34,6 +34,7 @@ impl Node {
     pub(super) async fn start(
         name: &'static str,
         speaks: Speaks,
+        heard: mpsc::Sender<Heard>,
         output: &Output,
     ) -> Result<Self, CommandError> {
         let mut config = NetworkConfig {
@@ -60,7 +61,7 @@ impl Node {
         let changed = node.changed.clone();
         node.client
             .runtime()
-            .spawn(serve(name, events, changed, output.clone()));
+            .spawn(serve(name, events, changed, heard, output.clone()));
         Ok(node)
     }
 
@@ -74,7 +75,13 @@ fn to_start(error: calimero_network::ListenError) -> CommandError {
 }
 
 /// Prints what a node sees and serves the streams it is sent, until it stops.
-async fn serve(name: &'static str, mut events: Events, changed: Arc<Notify>, output: Output) {
+async fn serve(
+    name: &'static str,
+    mut events: Events,
+    changed: Arc<Notify>,
+    heard: mpsc::Sender<Heard>,
+    output: Output,
+) {
     while let Some(event) = events.next().await {
         match event {
             NetworkEvent::Connected(connection) => {
@@ -84,6 +91,11 @@ async fn serve(name: &'static str, mut events: Events, changed: Arc<Notify>, out
             NetworkEvent::StreamOpened { peer, stream, .. } => {
                 output.print(&Line::stream(name, &peer));
                 tokio::spawn(answer(stream));
+            }
+            NetworkEvent::Message(message) => {
+                let at = Instant::now();
+                // Nobody counts any more once the demonstration ends.
+                let _ = heard.send(Heard { name, message, at }).await;
             }
             _ => {}
         }

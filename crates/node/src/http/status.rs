@@ -147,6 +147,7 @@ impl DiscoveryPage {
 fn because(why: &ReachableBecause) -> String {
     match why {
         ReachableBecause::Configured => "configured".to_owned(),
+        ReachableBecause::LocalNetwork => "the network is local".to_owned(),
         ReachableBecause::Probed { address, server } => {
             format!("reached at {address} by {server}")
         }

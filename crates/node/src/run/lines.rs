@@ -86,6 +86,31 @@ pub(crate) enum Line {
         address: String,
         error: String,
     },
+    Subscribed {
+        peer: String,
+        topic: String,
+    },
+    Unsubscribed {
+        peer: String,
+        topic: String,
+    },
+    /// `text` where the payload is UTF-8, else `hex`.
+    Message {
+        peer: String,
+        topic: String,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        text: Option<String>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        hex: Option<String>,
+    },
+    Published {
+        topic: String,
+        bytes: usize,
+    },
+    PublishFailed {
+        topic: String,
+        error: String,
+    },
     Lagged {
         missed: u64,
     },
@@ -171,6 +196,15 @@ impl Line {
                 count,
             },
             NetworkEvent::OtherStreamsRefused { count } => Self::OtherStreamsRefused { count },
+            NetworkEvent::Subscribed { peer, topic } => Self::Subscribed {
+                peer: peer.to_base58(),
+                topic: topic.to_string(),
+            },
+            NetworkEvent::Unsubscribed { peer, topic } => Self::Unsubscribed {
+                peer: peer.to_base58(),
+                topic: topic.to_string(),
+            },
+            NetworkEvent::Message(message) => super::topics::line(&message),
             NetworkEvent::Lagged { missed } => Self::Lagged { missed },
             _ => return None,
         })
@@ -299,7 +333,21 @@ impl fmt::Display for Line {
                 write!(f, "refused       {count} streams of other peers")
             }
             Self::DialFailed { address, error } => write!(f, "dial failed   {address}: {error}"),
-            Self::Lagged { missed } => write!(f, "lagged        {missed} events were dropped"),
+            Self::Subscribed { peer, topic } => write!(f, "subscribed    {peer} to {topic}"),
+            Self::Unsubscribed { peer, topic } => write!(f, "unsubscribed  {peer} from {topic}"),
+            Self::Message {
+                peer,
+                topic,
+                text,
+                hex,
+            } => {
+                let payload = text.as_ref().or(hex.as_ref());
+                let payload = payload.map_or("", String::as_str);
+                write!(f, "message       {peer} on {topic}: {payload}")
+            }
+            Self::Published { topic, bytes } => write!(f, "published     {bytes} bytes on {topic}"),
+            Self::PublishFailed { topic, error } => write!(f, "not published {topic}: {error}"),
+            Self::Lagged { missed } => write!(f, "lagged        {missed} messages were dropped"),
             Self::Stopped {} => write!(f, "stopped"),
         }
     }

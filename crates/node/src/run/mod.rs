@@ -2,6 +2,7 @@
 
 pub(crate) mod lines;
 pub(crate) mod node;
+mod topics;
 
 use std::{fs, path::Path, sync::Arc, time::Duration};
 
@@ -52,6 +53,12 @@ pub(crate) async fn execute(args: RunArgs) -> Result<(), CommandError> {
         let requests = node.client.accept(perf::PROTOCOL)?;
         let runtime = node.client.runtime();
         node.tasks.spawn_on(perf::serve(requests), runtime);
+    }
+    topics::follow(&node.client, &args.subscribe).await?;
+    if let Some(topic) = args.publish {
+        let (client, output) = (node.client.clone(), node.output.clone());
+        let publishing = topics::publish_lines(client, topic, output);
+        node.tasks.spawn(publishing);
     }
     for address in args.dial {
         let (client, output) = (node.client.clone(), node.output.clone());

@@ -14,7 +14,7 @@
 pub mod netns;
 
 use std::{
-    io::{BufRead as _, BufReader, Read as _},
+    io::{BufRead as _, BufReader, Read as _, Write as _},
     process::{Child, Command, ExitStatus, Stdio},
     sync::mpsc,
     time::{Duration, Instant},
@@ -53,11 +53,27 @@ impl Process {
 
     /// `calnet run` on loopback, on ports that the system chooses.
     pub fn node(arguments: &[&str]) -> Self {
+        Self::start(Self::node_command(arguments))
+    }
+
+    fn node_command(arguments: &[&str]) -> Command {
         let mut command = calnet();
         command.args(["run", "--json", "--listen", "/ip4/127.0.0.1/tcp/0"]);
         command.args(["--listen", "/ip4/127.0.0.1/udp/0/quic-v1"]);
         command.args(arguments);
+        command
+    }
+
+    /// As [`node`](Self::node), with a standard input that stays open.
+    pub fn node_with_input(arguments: &[&str]) -> Self {
+        let mut command = Self::node_command(arguments);
+        command.stdin(Stdio::piped());
         Self::start(command)
+    }
+
+    pub fn write(&mut self, bytes: &[u8]) {
+        let input = self.child.stdin.as_mut().unwrap();
+        input.write_all(bytes).unwrap();
     }
 
     pub fn id(&self) -> u32 {

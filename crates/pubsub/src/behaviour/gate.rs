@@ -7,18 +7,18 @@ use libp2p_gossipsub as gossipsub;
 use libp2p_gossipsub::TopicHash;
 use libp2p_swarm::{CloseConnection, ConnectionId, THandlerOutEvent};
 
-use super::{Behaviour, Gossipsub, now};
+use super::{Behaviour, Gossipsub, handler::CopyOf, now};
 use crate::{
     announcements::Change,
     event::{Event, Message},
     repair::Input,
-    standing::{Fault, Verdict},
+    standing::{Fault, GRAYLIST_SCORE, Verdict},
 };
 
 /// What gossipsub's connection handler tells its behaviour. Gossipsub itself does not say which
 /// peer sent what: not who sent an invalid message, nor a duplicate, nor on which connection an
 /// announcement came. All of that passes through here.
-type FromHandler = THandlerOutEvent<Gossipsub>;
+type FromGossipsub = THandlerOutEvent<Gossipsub>;
 
 /// Refuses payloads that are larger than what this node publishes. Gossipsub's own limit is that
 /// of all bytes around it as well, so it must be wider.
@@ -48,24 +48,26 @@ impl gossipsub::DataTransform for SizeLimit {
 impl Behaviour {
     /// Takes out of `event` what gossipsub must not act upon, and takes in what it says about
     /// the peer.
-    pub(super) fn sift(&mut self, peer: PeerId, connection: ConnectionId, event: &mut FromHandler) {
-        let FromHandler::Message {
-            rpc,
-            invalid_messages,
-        } = event
-        else {
+    pub(super) fn sift(
+        &mut self,
+        peer: PeerId,
+        connection: ConnectionId,
+        event: &mut FromGossipsub,
+        copies: &[CopyOf],
+    ) {
+        let FromGossipsub::Message { rpc, .. } = event else {
             return;
         };
         let at = now();
         self.spoke_on.insert(peer, connection);
         // Gossipsub puts one entry for extensions behind those of a control message. Alone it is
         // the greeting of a peer for which the connection is the first.
-        let says_else = !rpc.messages.is_empty() || !rpc.subscriptions.is_empty();
-        if rpc.control_msgs.len() == 1 && !says_else {
+        let carries = !rpc.messages.is_empty() || !copies.is_empty();
+        if rpc.control_msgs.len() == 1 && rpc.subscriptions.is_empty() && !carries {
             self.hear_repair(Input::Greeted { peer });
         }
 
-        if !rpc.messages.is_empty() {
+        if carries {
             self.exchanged(peer);
         }
         if !rpc.subscriptions.is_empty() {
@@ -80,24 +82,23 @@ impl Behaviour {
             self.fault(peer, Fault::Excess(excess), excess);
         }
 
-        let (mut unannounced, mut replayed) = (None, 0);
+        let mut unannounced = None;
+        // Gossipsub does not hear such a peer, so what it brings must not hide what others bring.
+        let unheard = self.standing.score(&peer, at) < GRAYLIST_SCORE;
         rpc.messages.retain(|message| {
-            if !self.announcements.follows(&message.topic) {
-                return false;
-            }
-            self.counters.copies += 1;
-            self.counters.copied_bytes += count(message.data.len());
-            if !self.announcements.is_subscribed(&peer, &message.topic) {
-                let forwarded = message.source != Some(peer);
-                unannounced = Some(unannounced.unwrap_or(false) || forwarded);
-            }
+            let forwarded = message.source != Some(peer);
+            let (topic, bytes) = (&message.topic, message.data.len());
+            let followed = self.hear_copy(peer, topic, bytes, forwarded, &mut unannounced);
             let number = message.sequence_number.unwrap_or_default();
-            let replay = message
-                .source
-                .is_some_and(|author| self.replays.is_replay(&author, number, at));
-            replayed += usize::from(replay);
-            !replay
+            let is_new = |author| self.shared.note(&author, number);
+            followed && !unheard && message.source.is_some_and(is_new)
         });
+        let mut replayed = 0;
+        for copy in copies {
+            let forwarded = copy.author != peer;
+            let heard = self.hear_copy(peer, &copy.topic, copy.bytes, forwarded, &mut unannounced);
+            replayed += usize::from(heard && copy.is_replay);
+        }
         self.counters.replays_dropped += count(replayed);
         self.fault(peer, Fault::Replayed(replayed), replayed);
         if let (Some(forwarded), Some(repair)) = (unannounced, &mut self.repair) {
@@ -106,14 +107,31 @@ impl Behaviour {
 
         let control = rpc.control_msgs.len();
         self.fault(peer, Fault::Control(control), control);
+    }
 
-        let invalid = invalid_messages.len();
-        self.counters.invalid_dropped += count(invalid);
-        self.fault(peer, Fault::Invalid(invalid), invalid);
+    /// Counts a message, and notes whether its sender has announced the topic. `false` where this
+    /// node does not follow it.
+    fn hear_copy(
+        &mut self,
+        peer: PeerId,
+        topic: &TopicHash,
+        bytes: usize,
+        forwarded: bool,
+        unannounced: &mut Option<bool>,
+    ) -> bool {
+        if !self.announcements.follows(topic) {
+            return false;
+        }
+        self.counters.copies += 1;
+        self.counters.copied_bytes += count(bytes);
+        if !self.announcements.is_subscribed(&peer, topic) {
+            *unannounced = Some(unannounced.unwrap_or(false) || forwarded);
+        }
+        true
     }
 
     /// Takes in a fault, if there is one.
-    fn fault(&mut self, peer: PeerId, fault: Fault, count: usize) {
+    pub(super) fn fault(&mut self, peer: PeerId, fault: Fault, count: usize) {
         if count == 0 {
             return;
         }
@@ -163,7 +181,7 @@ impl Behaviour {
                 let lost = failed_messages.priority + failed_messages.non_priority;
                 self.counters.lost_to_slow += count(lost);
                 self.tell(Event::Slow { peer, lost });
-                if self.slow.reported(peer, now()) {
+                if self.slow.reported(peer, lost, now()) {
                     self.tell(Event::ClosedSlow { peer });
                     self.close(peer, CloseConnection::All);
                 }
@@ -207,6 +225,6 @@ impl Behaviour {
     }
 }
 
-fn count(number: usize) -> u64 {
+pub(super) fn count(number: usize) -> u64 {
     u64::try_from(number).unwrap_or(u64::MAX)
 }

@@ -2,6 +2,7 @@
 
 mod gate;
 mod handler;
+mod inbound;
 mod links;
 mod swarm;
 mod views;
@@ -26,10 +27,13 @@ use libp2p_swarm::{
 };
 
 pub use self::views::{Counters, MeshStats, TopicStats};
-use self::{handler::ToHandler, links::Links};
+use self::{
+    handler::{Shared, ToHandler},
+    links::Links,
+};
 use crate::{
     announcements::{Announcements, ForeignLimits},
-    config::{Config, gossipsub_config, score_params, score_thresholds},
+    config::{Config, gossipsub_config, max_rpc_bytes, score_params, score_thresholds},
     error::{BuildError, PublishError, SubscribeError},
     event::{Event, Published},
     keep::{KeepBook, KeepId, KeepLimits},
@@ -76,7 +80,8 @@ pub struct Behaviour {
     /// Bytes of the message that tells a new peer of them.
     announcement_bytes: usize,
     announcements: Announcements,
-    replays: Replays<RandomState>,
+    /// What every connection needs to know.
+    shared: Shared,
     standing: Standing,
     slow: Slow,
     keep: KeepBook,
@@ -125,7 +130,10 @@ impl Behaviour {
                 per_peer: config.peers.max_foreign_topics_per_peer,
                 total: config.peers.max_foreign_topics,
             }),
-            replays: Replays::new(config.memory.replayed_ids, config.memory.ids / 2, keys),
+            shared: Shared::new(
+                Replays::new(config.memory.replayed_ids, config.memory.ids / 2, keys),
+                max_rpc_bytes(config),
+            ),
             standing: Standing::new(config.peers.ban),
             slow: Slow::new(config.peers.slow_timeout, config.mesh.heartbeat * 3),
             keep: KeepBook::new(KeepLimits {
@@ -277,10 +285,9 @@ impl Behaviour {
         if self.announcements.subscriber_count(&topic) == 0 {
             return Err(PublishError::NoPeers);
         }
-        if !self.announcements.follows(&topic) {
-            for peer in self.announcements.subscribers(&topic) {
-                self.exchanged(peer);
-            }
+        for peer in self.announcements.subscribers(&topic) {
+            self.slow.publishing(peer);
+            self.exchanged(peer);
         }
         match self.gossipsub.publish(topic, data) {
             Ok(id) => {

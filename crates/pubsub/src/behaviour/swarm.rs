@@ -15,13 +15,15 @@ use libp2p_swarm::{
 
 use super::{
     Behaviour, FADE_INTERVAL, Timer, WAKE_MESSAGES,
-    handler::{Handler, ToHandler},
+    gate::count,
+    handler::{FromHandler, Handler, ToHandler},
     now,
 };
 use crate::{
     error::Banned,
     event::Event,
     repair::{Input, Repair},
+    standing::Fault,
 };
 
 impl Timer {
@@ -143,7 +145,11 @@ impl NetworkBehaviour for Behaviour {
             local_addr,
             remote_addr,
         )?;
-        Ok(Handler::new(inner, self.links.keeps(&peer)))
+        Ok(Handler::new(
+            inner,
+            self.shared.clone(),
+            self.links.keeps(&peer),
+        ))
     }
 
     fn handle_established_outbound_connection(
@@ -162,7 +168,11 @@ impl NetworkBehaviour for Behaviour {
             role_override,
             port_use,
         )?;
-        Ok(Handler::new(inner, self.links.keeps(&peer)))
+        Ok(Handler::new(
+            inner,
+            self.shared.clone(),
+            self.links.keeps(&peer),
+        ))
     }
 
     fn on_swarm_event(&mut self, event: FromSwarm<'_>) {
@@ -179,9 +189,21 @@ impl NetworkBehaviour for Behaviour {
         &mut self,
         peer: PeerId,
         connection: ConnectionId,
-        mut event: THandlerOutEvent<Self>,
+        event: THandlerOutEvent<Self>,
     ) {
-        self.sift(peer, connection, &mut event);
+        let event = match event {
+            FromHandler::Gossipsub(event) => event,
+            FromHandler::Rpc {
+                mut event,
+                forged,
+                copies,
+            } => {
+                self.sift(peer, connection, &mut event, &copies);
+                self.counters.invalid_dropped += count(forged);
+                self.fault(peer, Fault::Invalid(forged), forged);
+                event
+            }
+        };
         self.gossipsub
             .on_connection_handler_event(peer, connection, event);
     }

@@ -290,6 +290,14 @@ fn a_relay_that_returns_is_asked_at_once() {
 }
 
 #[test]
+fn a_relay_that_is_unblocked_is_asked_at_once() {
+    let (mut driver, _) = unreachable(config());
+    driver.tell(Input::Block(peer(BOOT)));
+    let effects = driver.tell(Input::Unblock(peer(BOOT)));
+    assert_eq!(reservations(&effects)[0].1, peer(BOOT));
+}
+
+#[test]
 fn a_node_nobody_probes_takes_a_relay_after_a_while() {
     let mut driver = Driver::new(config());
     driver.connect(BOOT);

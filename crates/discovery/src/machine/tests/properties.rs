@@ -41,8 +41,10 @@ fn nothing_is_given_up(machine: &Machine) {
     }
     let idle = |(_, state): &(PeerId, Reservation)| *state == Reservation::Idle;
     if status.reachability == Reachability::Unreachable && status.reservations.iter().any(idle) {
-        let rests = |(_, s): &&(PeerId, Reservation)| !matches!(s, Reservation::Resting { .. });
-        let active = status.reservations.iter().filter(rests).count();
+        let active = |(_, state): &&(PeerId, Reservation)| {
+            !matches!(state, Reservation::Idle | Reservation::Resting { .. })
+        };
+        let active = status.reservations.iter().filter(active).count();
         let wanted = machine.config.relay.reservations as usize;
         assert!(active >= wanted, "{:?}", status.reservations);
     }

@@ -1,0 +1,222 @@
+//! What a boot node serves: registrations, and slots on its relay.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use calimero_network_discovery::machine::{Cookie, Effect, Input, Namespace};
+use calimero_network_primitives::Multiaddr;
+
+use super::names::{Id, peer, scrambled};
+
+/// Cookies that libp2p-rendezvous 0.18 remembers; who comes with an older one begins anew.
+const STOCK_COOKIES: u64 = 10_000;
+
+/// Which rendezvous server a boot node runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Server {
+    /// That of libp2p-rendezvous 0.18: it tells everybody the same first page, in the order of a
+    /// hash.
+    Stock,
+    /// That of this workspace: the first page begins anywhere.
+    Own,
+}
+
+/// Registrations of one namespace, in an order that is random and stays.
+#[derive(Default)]
+struct Members {
+    by_key: BTreeMap<u64, (u64, Id, Vec<Multiaddr>)>,
+    /// The key of each, by when it was registered.
+    by_time: BTreeMap<u64, u64>,
+    of_node: HashMap<Id, (u64, u64)>,
+}
+
+impl Members {
+    fn remove(&mut self, node: Id) {
+        if let Some((key, time)) = self.of_node.remove(&node) {
+            self.by_key.remove(&key);
+            self.by_time.remove(&time);
+        }
+    }
+
+    fn insert(&mut self, node: Id, salt: u64, time: u64, addresses: Vec<Multiaddr>) {
+        self.remove(node);
+        let key = scrambled(salt ^ time);
+        self.by_key.insert(key, (time, node, addresses));
+        self.by_time.insert(time, key);
+        self.of_node.insert(node, (key, time));
+    }
+}
+
+/// Where an answer ended: a walk around the order from `start`, through those that were there
+/// when it began, then those that came later.
+#[derive(Clone, Copy)]
+struct Place {
+    serial: u64,
+    start: u64,
+    at: u64,
+    wrapped: bool,
+    walked: bool,
+    /// The latest registration told of, or there when the walk began.
+    time: u64,
+}
+
+impl Place {
+    fn cookie(self) -> Option<Cookie> {
+        let flags = u64::from(self.wrapped) | u64::from(self.walked) << 1;
+        let words = [self.serial, self.start, self.at, self.time, flags];
+        Cookie::new(&words.map(u64::to_be_bytes).concat())
+    }
+
+    fn read(cookie: &Cookie) -> Option<Self> {
+        let mut words = cookie
+            .as_bytes()
+            .chunks_exact(8)
+            .map(|word| word.try_into().map_or(0, u64::from_be_bytes));
+        let [serial, start, at, time] = std::array::from_fn(|_| words.next().unwrap_or(0));
+        let flags = words.next()?;
+        Some(Self {
+            serial,
+            start,
+            at,
+            wrapped: flags & 1 != 0,
+            walked: flags & 2 != 0,
+            time,
+        })
+    }
+}
+
+pub(crate) struct Boot {
+    pub(crate) up: bool,
+    server: Server,
+    salt: u64,
+    time: u64,
+    serial: u64,
+    registrations: HashMap<Namespace, Members>,
+    pub(super) slots: HashSet<Id>,
+    /// Requests served.
+    pub(crate) requests: u64,
+    /// Registrations told of.
+    pub(crate) told: u64,
+}
+
+impl Boot {
+    pub(super) fn new(server: Server, salt: u64) -> Self {
+        Self {
+            up: true,
+            server,
+            salt: scrambled(salt),
+            time: 0,
+            serial: 0,
+            registrations: HashMap::new(),
+            slots: HashSet::new(),
+            requests: 0,
+            told: 0,
+        }
+    }
+
+    pub(super) fn held(&self) -> usize {
+        let namespaces = self.registrations.values();
+        namespaces.map(|members| members.by_key.len()).sum()
+    }
+
+    /// The answer to what `node`, at `external`, asks for; `chance` is drawn for it.
+    pub(super) fn serve(
+        &mut self,
+        node: Id,
+        external: Vec<Multiaddr>,
+        chance: u64,
+        effect: Effect,
+    ) -> Option<Input> {
+        self.requests += 1;
+        match effect {
+            Effect::Register {
+                server,
+                namespace,
+                ttl,
+            } => {
+                self.time += 1;
+                let members = self.registrations.entry(namespace.clone()).or_default();
+                members.insert(node, self.salt, self.time, external);
+                Some(Input::Registered {
+                    server,
+                    namespace,
+                    ttl,
+                })
+            }
+            Effect::Unregister { namespace, .. } => {
+                self.registrations.get_mut(&namespace)?.remove(node);
+                None
+            }
+            Effect::Discover {
+                server,
+                namespace,
+                cookie,
+                limit,
+            } => {
+                let mut place = self.begin(cookie.as_ref(), chance);
+                let of = self.registrations.entry(namespace.clone()).or_default();
+                let page = turn_page(of, &mut place, limit as usize);
+                self.told += page.len() as u64;
+                let members = page.into_iter().map(|(id, at)| (peer(id), at)).collect();
+                let cookie = place.cookie();
+                Some(Input::Discovered {
+                    server,
+                    namespace,
+                    members,
+                    cookie,
+                })
+            }
+            Effect::Reserve { listener, .. } => {
+                self.slots.insert(node);
+                Some(Input::ReservationAccepted { listener })
+            }
+            _ => None,
+        }
+    }
+
+    fn begin(&mut self, cookie: Option<&Cookie>, chance: u64) -> Place {
+        self.serial += 1;
+        let known = cookie.and_then(Place::read).filter(|place| {
+            self.server == Server::Own || place.serial + STOCK_COOKIES >= self.serial
+        });
+        let start = match self.server {
+            Server::Stock => 0,
+            Server::Own => chance,
+        };
+        let mut place = known.unwrap_or(Place {
+            serial: 0,
+            start,
+            at: start,
+            wrapped: false,
+            walked: false,
+            time: self.time,
+        });
+        place.serial = self.serial;
+        place
+    }
+}
+
+fn turn_page(of: &Members, place: &mut Place, limit: usize) -> Vec<(Id, Vec<Multiaddr>)> {
+    let mut page = Vec::new();
+    while !place.walked && page.len() < limit {
+        let end = if place.wrapped { place.start } else { u64::MAX };
+        let there = of.by_key.range(place.at..end);
+        let mut told = there.filter(|(_, (time, ..))| *time <= place.time);
+        match told.next() {
+            Some((key, (_, id, addresses))) => {
+                page.push((*id, addresses.clone()));
+                place.at = key + 1;
+            }
+            None if place.wrapped || place.start == 0 => place.walked = true,
+            None => (place.at, place.wrapped) = (0, true),
+        }
+    }
+    while place.walked && page.len() < limit {
+        let Some((time, key)) = of.by_time.range(place.time + 1..).next() else {
+            break;
+        };
+        let (_, id, addresses) = &of.by_key[key];
+        page.push((*id, addresses.clone()));
+        place.time = *time;
+    }
+    page
+}

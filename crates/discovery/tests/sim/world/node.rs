@@ -1,0 +1,99 @@
+//! A node: a machine, what its driver knows, and where it stands.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::{Duration, Instant},
+};
+
+use calimero_network_discovery::machine::{Machine, Path, RelayListener};
+use calimero_network_primitives::Multiaddr;
+
+use super::names::Id;
+
+/// What stands between a node and the others. Each drops what is unsolicited without a word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Nat {
+    /// Nothing.
+    None,
+    /// Whoever knows the mapping passes.
+    FullCone,
+    /// Addresses that were sent to pass.
+    Restricted,
+    /// Addresses and ports that were sent to pass.
+    PortRestricted,
+    /// As before, and each destination sees another mapping.
+    Symmetric,
+}
+
+impl Nat {
+    /// Of a hundred nodes behind one: twenty full cones, twenty restricted, forty port-restricted,
+    /// twenty symmetric. A guess; what matters is that each kind is there.
+    pub(super) fn of(chance: u32) -> Self {
+        match chance % 100 {
+            0..=19 => Self::FullCone,
+            20..=39 => Self::Restricted,
+            40..=79 => Self::PortRestricted,
+            _ => Self::Symmetric,
+        }
+    }
+
+    /// Whether strangers reach who is behind it.
+    pub(super) fn is_open(self) -> bool {
+        matches!(self, Self::None | Self::FullCone)
+    }
+
+    /// Whether both sides reach each other by sending at one time (RFC 5128, section 3.3).
+    pub(super) fn can_be_punched(self, other: Self) -> bool {
+        let strict = |nat| matches!(nat, Self::Symmetric | Self::PortRestricted);
+        let symmetric = self == Self::Symmetric || other == Self::Symmetric;
+        !(symmetric && strict(self) && strict(other))
+    }
+}
+
+/// Connections with one peer: at most one of each kind.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Link {
+    pub(super) direct: bool,
+    /// Through which relay.
+    pub(super) relayed: Option<Id>,
+}
+
+impl Link {
+    pub(super) fn paths(self) -> impl Iterator<Item = Path> {
+        let relayed = self.relayed.map(|_| Path::Relayed);
+        let direct = self.direct.then_some(Path::Direct);
+        relayed.into_iter().chain(direct)
+    }
+}
+
+pub(crate) struct Node {
+    pub(super) machine: Machine,
+    pub(super) up: bool,
+    /// Counts restarts, so that what was meant for one life does not reach the next.
+    pub(super) life: u32,
+    pub(super) nat: Nat,
+    /// Side of a partition.
+    pub(super) side: u32,
+    /// How far its clock is ahead.
+    pub(super) ahead: Duration,
+    pub(super) address: Multiaddr,
+    pub(super) overlays: Vec<u32>,
+    /// Overlays without a connected co-member, until there was one in each.
+    pub(super) unmet: Vec<u32>,
+    pub(super) external: BTreeSet<Multiaddr>,
+    pub(crate) links: BTreeMap<Id, Link>,
+    pub(super) listeners: BTreeMap<RelayListener, Id>,
+    pub(super) wake: Option<Duration>,
+    /// Dials made.
+    pub(crate) dials: u64,
+    /// Messages sent and received: requests, their answers, dials and connections taken.
+    pub(crate) messages: u64,
+    pub(crate) joined: Option<Duration>,
+}
+
+impl Node {
+    /// Its clock, when the world's is at `now`.
+    pub(super) fn clock(&self, epoch: Instant, now: Duration) -> Instant {
+        epoch + now + self.ahead
+    }
+}

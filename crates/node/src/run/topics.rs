@@ -1,0 +1,86 @@
+//! Topics of a running node: lines of standard input go out, messages are printed.
+
+use std::io::{self, BufRead as _, Read as _};
+
+use calimero_network::{Message, NetworkClient, PublishError, Topic, pubsub};
+use tokio::sync::mpsc;
+
+use super::lines::Line;
+use crate::{error::CommandError, output::Output};
+
+/// Lines read ahead of those that are sent.
+const LINES_AHEAD: usize = 16;
+
+/// Follows the topics.
+pub(super) async fn follow(client: &NetworkClient, topics: &[Topic]) -> Result<(), CommandError> {
+    for topic in topics {
+        client.subscribe(topic).await?;
+    }
+    Ok(())
+}
+
+/// Publishes each line of standard input, without its end. A line that is longer than a message
+/// may be goes out as several.
+pub(super) async fn publish_lines(client: NetworkClient, topic: Topic, output: Output) {
+    let (sender, mut lines) = mpsc::channel(LINES_AHEAD);
+    let longest = client.config().pubsub.max_message_bytes;
+    // A thread of its own, which nothing waits for: a read of standard input cannot be given up.
+    std::thread::spawn(move || read_lines(&sender, longest));
+    while let Some(line) = lines.recv().await {
+        let bytes = line.len();
+        output.print(&match publish(&client, &topic, line).await {
+            Ok(()) => Line::Published {
+                topic: topic.to_string(),
+                bytes,
+            },
+            Err(error) => Line::PublishFailed {
+                topic: topic.to_string(),
+                error: error.to_string(),
+            },
+        });
+    }
+}
+
+/// Sends a message, or keeps it until somebody follows the topic.
+async fn publish(client: &NetworkClient, topic: &Topic, line: Vec<u8>) -> Result<(), PublishError> {
+    let line = bytes::Bytes::from(line);
+    match client.publish(topic, line.clone()).await {
+        Err(PublishError::NotSent(pubsub::PublishError::NoPeers)) => {
+            let time = client.config().pubsub.keep.max_time;
+            client.publish_or_keep(topic, line, time).await?;
+        }
+        result => {
+            result?;
+        }
+    }
+    Ok(())
+}
+
+/// Reads until the end, or until nobody wants more.
+fn read_lines(sender: &mpsc::Sender<Vec<u8>>, longest: usize) {
+    let mut input = io::stdin().lock();
+    loop {
+        let mut line = Vec::new();
+        let mut piece = (&mut input).take(longest as u64);
+        if !matches!(piece.read_until(b'\n', &mut line), Ok(1..)) {
+            return;
+        }
+        if line.last() == Some(&b'\n') {
+            line.pop();
+        }
+        if sender.blocking_send(line).is_err() {
+            return;
+        }
+    }
+}
+
+/// A message as it is printed.
+pub(super) fn line(message: &Message) -> Line {
+    let text = std::str::from_utf8(&message.data).ok();
+    Line::Message {
+        peer: message.source.to_base58(),
+        topic: message.topic.to_string(),
+        text: text.map(str::to_owned),
+        hex: text.is_none().then(|| hex::encode(&message.data)),
+    }
+}
