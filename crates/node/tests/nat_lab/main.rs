@@ -11,22 +11,30 @@
     reason = "in a test a surprise ends the test"
 )]
 
+mod faults;
 mod internet;
+mod pairs;
 mod probe;
 mod site;
 #[path = "../support/mod.rs"]
 mod support;
 mod table;
+mod world;
 
-use std::{panic::resume_unwind, path::Path, thread, time::Duration};
+use std::{
+    panic::resume_unwind,
+    path::Path,
+    sync::atomic::{AtomicUsize, Ordering},
+    thread,
+};
 
+use faults::Fault;
 use internet::{Internet, Trouble};
+use pairs::Case;
 use probe::{Behaviour, Depends, Mirror, Servers};
 use site::{Kind, Site, Transport};
 use support::netns::Namespace;
-
-/// What every packet takes from one site to another: a round trip of 40 ms.
-const DELAY: Duration = Duration::from_millis(20);
+use world::DELAY;
 
 /// What the words say that RFC 4787 has for the kinds: UDP, then TCP.
 fn expected(kind: Kind) -> [Behaviour; 2] {
@@ -82,7 +90,7 @@ fn every_nat_is_what_it_is_called() {
         let site = Site::new(&internet, kind).unwrap();
         [servers.udp(&site), servers.tcp(&site)]
     };
-    let found = at_once(Kind::ALL, probe);
+    let found = at_once(Kind::ALL.len(), &Kind::ALL, |kind| probe(*kind));
     let mut table = table::new(["kind", "transport", "mapping", "filtering"]);
     for (kind, found) in Kind::ALL.into_iter().zip(&found) {
         for (transport, found) in ["UDP", "TCP"].into_iter().zip(found) {
@@ -106,9 +114,9 @@ fn plain_sockets_get_through_where_the_nats_permit_it() {
         return;
     };
     let pairs = site::pairs();
-    let found = at_once(pairs.clone(), |[a, b]| {
+    let found = at_once(pairs.len(), &pairs, |[a, b]| {
         let server = Site::public(&internet).unwrap();
-        let sites = [a, b].map(|kind| Site::new(&internet, kind).unwrap());
+        let sites = [a, b].map(|kind| Site::new(&internet, *kind).unwrap());
         let sites = [&sites[0], &sites[1]];
         [
             probe::punches_udp(&server, sites),
@@ -168,19 +176,85 @@ fn faults_are_what_they_are_called() {
     assert!(mirror.answers(third));
 }
 
-/// Does the same with many things at once, each in a thread of its own.
-fn at_once<T: Send, R: Send>(
-    things: impl IntoIterator<Item = T>,
-    act: impl Fn(T) -> R + Sync,
-) -> Vec<R> {
-    let act = &act;
-    thread::scope(|scope| {
-        let running: Vec<_> = things
-            .into_iter()
-            .map(|thing| scope.spawn(move || act(thing)))
-            .collect();
-        let done = running.into_iter().map(|thread| thread.join());
-        done.map(|done| done.unwrap_or_else(|panic| resume_unwind(panic)))
-            .collect()
-    })
+#[test]
+fn nodes_find_each_other_through_every_kind_of_nat() {
+    if let Err(reason) = lab_is_possible() {
+        eprintln!("skipped: no NAT lab here: {reason}");
+        return;
+    }
+    let case = |a: Kind, b: Kind, transport: Transport| Case {
+        kinds: [a, b],
+        transport,
+    };
+    if is_full() {
+        let pairs = site::pairs().into_iter();
+        let mixed = [Kind::PortRestricted, Kind::Firewall6];
+        // Who is there first is reached through a relay, and who comes dials: both ways differ.
+        let pairs = pairs.chain([mixed]).flat_map(|[a, b]| {
+            let ways = if a == b { 1 } else { 2 };
+            [[a, b], [b, a]].into_iter().take(ways)
+        });
+        let cases = pairs.flat_map(|[a, b]| Transport::BOTH.map(|over| case(a, b, over)));
+        return pairs::run(&cases.collect::<Vec<_>>());
+    }
+    pairs::run(&[
+        case(Kind::PortRestricted, Kind::PortRestricted, Transport::Quic),
+        case(Kind::PortRestricted, Kind::PortRestricted, Transport::Tcp),
+        case(Kind::FullCone, Kind::Symmetric, Transport::Quic),
+        case(Kind::Symmetric, Kind::FullCone, Transport::Quic),
+        case(Kind::Symmetric, Kind::Restricted, Transport::Tcp),
+        case(Kind::Restricted, Kind::Double, Transport::Tcp),
+        case(Kind::Symmetric, Kind::Symmetric, Transport::Quic),
+        case(Kind::TcpOnly, Kind::Symmetric, Transport::Quic),
+        case(Kind::Firewall6, Kind::Firewall6, Transport::Quic),
+        case(Kind::PortRestricted, Kind::Firewall6, Transport::Quic),
+    ]);
+}
+
+#[test]
+fn faults_are_got_over() {
+    if let Err(reason) = lab_is_possible() {
+        eprintln!("skipped: no NAT lab here: {reason}");
+        return;
+    }
+    if is_full() {
+        let faults = Fault::ALL.into_iter();
+        let faults = faults.flat_map(|fault| Transport::BOTH.map(|over| (fault, over)));
+        return faults::run(&faults.collect::<Vec<_>>());
+    }
+    faults::run(&[
+        (Fault::LinkCut, Transport::Tcp),
+        (Fault::RelayDies, Transport::Tcp),
+        (Fault::OnlyRelayReturns, Transport::Quic),
+        (Fault::NodeRestarts, Transport::Quic),
+        (Fault::NodeRestartsWithoutBootNodes, Transport::Tcp),
+    ]);
+}
+
+/// Whether everything is asked for.
+fn is_full() -> bool {
+    std::env::var("NAT_LAB").is_ok_and(|what| what == "full")
+}
+
+/// Does the same with many things, some of them at a time, each in a thread of its own.
+fn at_once<T: Sync, R: Send>(limit: usize, things: &[T], act: impl Fn(&T) -> R + Sync) -> Vec<R> {
+    let next = AtomicUsize::new(0);
+    let work = || {
+        let mut done = Vec::new();
+        loop {
+            let number = next.fetch_add(1, Ordering::Relaxed);
+            let Some(thing) = things.get(number) else {
+                return done;
+            };
+            done.push((number, act(thing)));
+        }
+    };
+    let mut done = thread::scope(|scope| {
+        let threads: Vec<_> = (0..limit).map(|_| scope.spawn(work)).collect();
+        let done = threads.into_iter().map(|thread| thread.join());
+        let done = done.map(|done| done.unwrap_or_else(|panic| resume_unwind(panic)));
+        done.flatten().collect::<Vec<_>>()
+    });
+    done.sort_by_key(|(number, _)| *number);
+    done.into_iter().map(|(_, result)| result).collect()
 }

@@ -111,6 +111,27 @@ pub(crate) enum Transport {
     Quic,
 }
 
+impl Transport {
+    pub(crate) const BOTH: [Self; 2] = [Self::Tcp, Self::Quic];
+
+    /// The part of an address behind the host.
+    pub(crate) fn path(self, port: u16) -> String {
+        match self {
+            Self::Tcp => format!("/tcp/{port}"),
+            Self::Quic => format!("/udp/{port}/quic-v1"),
+        }
+    }
+}
+
+impl fmt::Display for Transport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Tcp => "TCP",
+            Self::Quic => "QUIC",
+        })
+    }
+}
+
 /// A host at its place. Its interface is `eth0`.
 #[derive(Debug)]
 pub(crate) struct Site {
@@ -322,6 +343,21 @@ impl Site {
                 .map_err(|error| error.to_string())?;
         }
         Ok(())
+    }
+
+    /// The host's interface goes down, or comes up with its routes as its network manager would
+    /// see to.
+    pub(crate) fn set_link(&self, up: bool) -> Result<(), String> {
+        if !up {
+            return self.host.ip("link set eth0 down\n");
+        }
+        self.host.ip("link set eth0 up\n")?;
+        match (self.routers.is_empty(), self.family) {
+            (false, Family::V4) => self
+                .host
+                .ip("route replace default via 192.168.1.1 dev eth0\n"),
+            (_, family) => Err(format!("links of {family} are not cut here")),
+        }
     }
 
     /// The site gets other public addresses, and its routers have forgotten everything.

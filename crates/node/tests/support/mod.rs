@@ -14,9 +14,12 @@
 pub mod netns;
 
 use std::{
-    io::{BufRead as _, BufReader, Read as _, Write as _},
+    io::{BufRead, BufReader, Read as _, Write as _},
     process::{Child, Command, ExitStatus, Stdio},
-    sync::mpsc,
+    sync::{
+        Arc, Condvar, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -29,26 +32,78 @@ pub fn calnet() -> Command {
     Command::new(env!("CARGO_BIN_EXE_calnet"))
 }
 
+/// A line of output and when it was read.
+#[derive(Clone, Debug)]
+pub struct Entry {
+    pub at: Instant,
+    pub line: Value,
+}
+
+/// Every line that a process has printed so far, and whether it has ended.
+#[derive(Default)]
+struct Journal {
+    entries: Mutex<(Vec<Entry>, bool)>,
+    more: Condvar,
+}
+
+impl Journal {
+    fn keep(&self, output: impl BufRead) {
+        for line in output.lines() {
+            let line = serde_json::from_str(&line.unwrap()).unwrap();
+            let at = Instant::now();
+            self.entries.lock().unwrap().0.push(Entry { at, line });
+            self.more.notify_all();
+        }
+        self.entries.lock().unwrap().1 = true;
+        self.more.notify_all();
+    }
+
+    /// The first entry from the `from`th on that is what is looked for, and its number.
+    fn find(
+        &self,
+        from: usize,
+        deadline: Instant,
+        is_it: impl Fn(&Value) -> bool,
+    ) -> Option<(usize, Entry)> {
+        let mut next = from;
+        let mut guard = self.entries.lock().unwrap();
+        loop {
+            let (entries, ended) = &*guard;
+            while let Some(entry) = entries.get(next) {
+                if is_it(&entry.line) {
+                    return Some((next, entry.clone()));
+                }
+                next += 1;
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            if *ended || left.is_zero() {
+                return None;
+            }
+            guard = self.more.wait_timeout(guard, left).unwrap().0;
+        }
+    }
+}
+
 /// A running process whose output is read line by line as JSON. Killed when dropped.
 pub struct Process {
     child: Child,
-    lines: mpsc::Receiver<Value>,
+    journal: Arc<Journal>,
+    /// How many lines [`event`](Self::event) has gone past.
+    past: AtomicUsize,
 }
 
 impl Process {
     pub fn start(mut command: Command) -> Self {
         let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
         let stdout = BufReader::new(child.stdout.take().unwrap());
-        let (sender, lines) = mpsc::sync_channel(1024);
-        std::thread::spawn(move || {
-            for line in stdout.lines() {
-                let value = serde_json::from_str(&line.unwrap()).unwrap();
-                if sender.send(value).is_err() {
-                    return;
-                }
-            }
-        });
-        Self { child, lines }
+        let journal = Arc::new(Journal::default());
+        let keeper = journal.clone();
+        std::thread::spawn(move || keeper.keep(stdout));
+        Self {
+            child,
+            journal,
+            past: AtomicUsize::new(0),
+        }
     }
 
     /// `calnet run` on loopback, on ports that the system chooses.
@@ -86,15 +141,31 @@ impl Process {
     }
 
     pub fn event_within(&self, name: &str, limit: Duration) -> Value {
-        let deadline = Instant::now() + limit;
-        loop {
-            let left = deadline.saturating_duration_since(Instant::now());
-            match self.lines.recv_timeout(left) {
-                Ok(line) if line["event"] == name => return line,
-                Ok(_) => {}
-                Err(error) => panic!("no {name}: {error}"),
-            }
-        }
+        let from = self.past.load(Ordering::Relaxed);
+        let found = self.find(from, limit, |line| line["event"] == name);
+        let Some((number, entry)) = found else {
+            panic!(
+                "no {name} within {limit:?}; it printed {:#?}",
+                self.entries()
+            );
+        };
+        self.past.store(number + 1, Ordering::Relaxed);
+        entry.line
+    }
+
+    /// The first line from the `from`th on that is what is looked for, with its number.
+    pub fn find(
+        &self,
+        from: usize,
+        limit: Duration,
+        is_it: impl Fn(&Value) -> bool,
+    ) -> Option<(usize, Entry)> {
+        self.journal.find(from, Instant::now() + limit, is_it)
+    }
+
+    /// Everything printed so far.
+    pub fn entries(&self) -> Vec<Entry> {
+        self.journal.entries.lock().unwrap().0.clone()
     }
 
     /// The addresses of the first `count` listeners, with the peer id.
@@ -168,10 +239,10 @@ pub fn run(mut command: Command) -> Ended {
         let mut text = String::new();
         stderr.read_to_string(&mut text).map(|_| text)
     });
-    let (_, never) = mpsc::sync_channel(1);
     let mut process = Process {
         child,
-        lines: never,
+        journal: Arc::default(),
+        past: AtomicUsize::new(0),
     };
     let success = process.wait().success();
     Ended {
