@@ -488,8 +488,8 @@ fn what_is_below_the_horizon_is_taken_over_from_a_silent_provider() {
     planner.handle(Input::Horizon(2), at(0));
     let first = asked(planner.handle(Input::Found(peer(1)), at(0)));
     assert_eq!(first, [(peer(1), 0..2)]);
-    planner.handle(Input::Found(peer(2)), at(0));
-    let stolen = asked(planner.handle(Input::Tick, at(5)));
+    let mut stolen = asked(planner.handle(Input::Found(peer(2)), at(0)));
+    stolen.extend(asked(planner.handle(Input::Tick, at(5))));
     assert!(
         stolen.iter().any(|(thief, _)| *thief == peer(2)),
         "{stolen:?}"
