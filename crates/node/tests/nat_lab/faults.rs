@@ -20,6 +20,9 @@ const AT_A_TIME: usize = 10;
 const OUTAGE: Duration = Duration::from_secs(60);
 /// How long is watched after a link is back: what is open then has answered a ping since.
 const WATCH: Duration = Duration::from_secs(45);
+/// From a slot on a relay to the registrations that tell of it, of which no line is printed: the
+/// pause between two attempts to register, 2 s, and a half more.
+const SETTLING: Duration = Duration::from_secs(4);
 /// A node whose link comes back is connected again within this time.
 const LINK_BOUND: Duration = Duration::from_secs(20);
 /// A node that is started again is connected within this time.
@@ -118,6 +121,13 @@ impl Pair {
             pair.b.connected(0, &pair.a.peer, LIMIT)
         };
         assert!(found.is_some(), "they do not meet:\n{}", pair.story());
+        // Until both can be found again by others: their slots, and what follows from them.
+        for (node, kind) in [(&pair.a, kinds[0]), (&pair.b, kinds[1])] {
+            if kind != Kind::Open {
+                node.wait_for_slot();
+            }
+        }
+        thread::sleep(SETTLING);
         pair
     }
 
@@ -193,15 +203,13 @@ fn boot_node_restarts(transport: Transport) -> (Vec<Recovery>, String) {
 
 fn relay_dies(transport: Transport) -> (Vec<Recovery>, String) {
     let mut pair = Pair::new(2, [Kind::Symmetric; 2], transport);
-    // The second relay must be there before the first goes.
     let relay = pair.b.relay_to(&pair.a.peer);
     let relay = relay.or_else(|| pair.a.relay_to(&pair.b.peer)).unwrap();
     let boots = &mut pair.world.boots;
     let index = boots.iter().position(|boot| boot.node.peer == relay);
     boots[index.unwrap()].node.kill();
     let killed = Instant::now();
-    let lost = wait_for_loss(&pair, killed);
-    let took = lost.and_then(|from| until_connected(&pair.b, from, killed, &pair.a.peer));
+    let took = until_replaced(&pair, killed, killed);
     let recovery = Recovery {
         what: "peer",
         took,
@@ -210,11 +218,14 @@ fn relay_dies(transport: Transport) -> (Vec<Recovery>, String) {
     (vec![recovery], pair.story())
 }
 
-/// Waits until the second node has lost the first. Returns how much it had printed by then.
-fn wait_for_loss(pair: &Pair, since: Instant) -> Option<usize> {
+/// The time from `since` on until the nodes are connected for good, once a connection that was
+/// there at `killed` is gone: none where another one took its place.
+fn until_replaced(pair: &Pair, killed: Instant, since: Instant) -> Option<Duration> {
+    pair.b.closed_since(killed, &pair.a.peer, LIMIT)?;
     while since.elapsed() < LIMIT {
-        if pair.b.lost_since(since, &pair.a.peer).is_some() {
-            return Some(pair.b.lines_until_loss(&pair.a.peer));
+        let recovered = pair.b.recovered(since, &pair.a.peer);
+        if recovered.is_some() {
+            return recovered;
         }
         thread::sleep(Duration::from_millis(50));
     }
@@ -228,8 +239,7 @@ fn only_relay_returns(transport: Transport) -> (Vec<Recovery>, String) {
     thread::sleep(Duration::from_secs(5));
     pair.world.boots[0].restart();
     let up = pair.world.boots[0].node.started;
-    let lost = wait_for_loss(&pair, killed);
-    let took = lost.and_then(|from| until_connected(&pair.b, from, up, &pair.a.peer));
+    let took = until_replaced(&pair, killed, up);
     let recovery = Recovery {
         what: "peer",
         took,

@@ -76,9 +76,27 @@ fn measure(case: Case) -> Outcome {
     }
 }
 
+impl Outcome {
+    fn is_good(&self, case: Case) -> bool {
+        let connected = self.connected.is_some() && self.first_byte.is_some();
+        connected && (self.direct.is_some() || !case.permits_direct())
+    }
+}
+
+/// A hole over TCP needs both sides within a fraction of a second of each other, three times at
+/// most, which a busy machine misses now and then: such a case has a second chance, and says so.
+fn measure_twice(case: Case) -> Outcome {
+    let outcome = measure(case);
+    if outcome.is_good(case) || case.transport != Transport::Tcp {
+        return outcome;
+    }
+    eprintln!("once more:\n{}", outcome.story);
+    measure(case)
+}
+
 /// Runs cases, prints what came of them and checks it.
 pub(crate) fn run(cases: &[Case]) {
-    let outcomes = at_once(AT_A_TIME, cases, |case| measure(*case));
+    let outcomes = at_once(AT_A_TIME, cases, |case| measure_twice(*case));
     let mut table = table::new([
         "first",
         "second",
@@ -105,9 +123,7 @@ pub(crate) fn run(cases: &[Case]) {
     println!("{table}");
     let mut failed = Vec::new();
     for (case, outcome) in cases.iter().zip(&outcomes) {
-        let connected = outcome.connected.is_some() && outcome.first_byte.is_some();
-        let direct = outcome.direct.is_some() || !case.permits_direct();
-        if !(connected && direct) {
+        if !outcome.is_good(*case) {
             eprintln!("{}", outcome.story);
             failed.push(case);
         }

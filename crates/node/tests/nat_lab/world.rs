@@ -215,15 +215,18 @@ impl Node {
         lost.map(|entry| entry.at).filter(|at| *at > since)
     }
 
-    /// How many lines it had printed when `peer` was last lost.
-    pub(crate) fn lines_until_loss(&self, peer: &str) -> usize {
-        let entries = self.process.entries();
-        let lost = entries.iter().rposition(|entry| {
-            entry.line["event"] == "disconnected"
-                && entry.line["peer"] == peer
-                && entry.line["remaining"] == 0
-        });
-        lost.unwrap_or(0)
+    /// Waits until a connection with `peer` is closed after `since`, the last one or not.
+    pub(crate) fn closed_since(&self, since: Instant, peer: &str, limit: Duration) -> Option<()> {
+        let from = self.process.entries();
+        let from = from.iter().take_while(|entry| entry.at <= since).count();
+        let closed = |line: &Value| line["event"] == "disconnected" && line["peer"] == peer;
+        self.find(from, limit, closed).map(|_| ())
+    }
+
+    /// Waits until a relay holds a slot for it.
+    pub(crate) fn wait_for_slot(&self) {
+        let held = |line: &Value| line["event"] == "relay" && line["reserved"] == true;
+        assert!(self.find(0, LIMIT, held).is_some(), "{}", self.story());
     }
 
     /// How long after `since` there was a connection with `peer` that lasted: it was never lost
