@@ -25,6 +25,9 @@ const FEATURES = [
   './js/streams.mjs',
   './js/gossip.mjs',
   './js/relay.mjs',
+  './js/kad.mjs',
+  './js/autonat.mjs',
+  './js/blob.mjs',
   './py/connect.mjs',
   './py/streams.mjs',
   './py/gossip.mjs'

@@ -1,9 +1,13 @@
 // Circuit relay v2: nodes reached through a relay of the other implementation.
 
+import { mkdtemp, rm } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import path from 'node:path'
+
 import { circuitRelayServer, circuitRelayTransport } from '@libp2p/circuit-relay-v2'
 import { multiaddr } from '@multiformats/multiaddr'
 
-import { calnetOnce, ourPeer } from '../lib/children.mjs'
+import { address, calnetOnce, calnetRun, ourPeer } from '../lib/children.mjs'
 import { Frames, pattern } from '../lib/frames.mjs'
 import { NOISE, QUIC, TLS } from '../lib/stacks.mjs'
 import { JS } from '../lib/versions.mjs'
@@ -75,4 +79,51 @@ function casesOn (stack) {
   ]
 }
 
-export const cases = [TLS, NOISE, QUIC].flatMap(casesOn)
+/** A boot node of ours, whose relay nodes on this machine may use. */
+async function ourRelay (t, stack) {
+  const data = await mkdtemp(path.join(tmpdir(), 'interop-'))
+  t.defer(() => rm(data, { recursive: true }))
+  const boot = await t.own(calnetRun({ command: 'boot', args: ['--local', '--data', data] }))
+  return `${address(boot, stack.transport)}/p2p-circuit`
+}
+
+function casesOfOurs (stack) {
+  return [
+    {
+      implementation: JS,
+      stack,
+      feature: 'relay of calnet: js reached through it',
+      direction: 'calnet to js',
+      async run (t) {
+        const { js, address } = await jsBehind(t, stack, await ourRelay(t, stack))
+        const peer = await t.own(ourPeer())
+        const connection = await peer.ask('dial', { address })
+        check(connection.relayed, 'the connection is not relayed')
+        await peer.ask('frames', { peer: js.peerId.toString(), sizes: [FRAME_BYTES] })
+      }
+    },
+    {
+      implementation: JS,
+      stack,
+      feature: 'relay of calnet: js reached through it',
+      direction: 'js to js',
+      async run (t) {
+        const { js, address } = await jsBehind(t, stack, await ourRelay(t, stack))
+        await jsReaches(t, stack, address, js.peerId.toString())
+      }
+    },
+    {
+      implementation: JS,
+      stack,
+      feature: 'relay of calnet: ours reached through it',
+      direction: 'js to calnet',
+      async run (t) {
+        const circuit = await ourRelay(t, stack)
+        const peer = await t.own(ourPeer({ listen: [circuit] }))
+        await jsReaches(t, stack, `${circuit}/p2p/${peer.peer}`, peer.peer)
+      }
+    }
+  ]
+}
+
+export const cases = [TLS, NOISE, QUIC].flatMap(stack => [...casesOn(stack), ...casesOfOurs(stack)])

@@ -107,9 +107,9 @@ export class Child {
   }
 }
 
-/** `calnet run`, listening on `listen`. */
-export async function calnetRun ({ listen = Object.values(LOOPBACK), dial = [], config, args = [], wrap = [] } = {}) {
-  const all = [...wrap, CALNET, 'run', '--json', ...args]
+/** `calnet run`, or another command that is a node, listening on `listen`. */
+export async function calnetRun ({ command = 'run', listen = Object.values(LOOPBACK), dial = [], config, args = [], wrap = [] } = {}) {
+  const all = [...wrap, CALNET, command, '--json', ...args]
   for (const address of listen) all.push('--listen', address)
   for (const address of dial) all.push('--dial', address)
   if (config !== undefined) all.push('--config', config)
@@ -144,8 +144,9 @@ export class Scripted extends Child {
 }
 
 /** Our scripted peer, which echoes frames. */
-export async function ourPeer ({ listen = Object.values(LOOPBACK), config, wrap = [] } = {}) {
-  const all = [...wrap, PEER]
+export async function ourPeer ({ listen = Object.values(LOOPBACK), config, local = true, wrap = [] } = {}) {
+  // Loopback addresses are told and dialled on no other network than a local one.
+  const all = [...wrap, PEER, '--local', String(local)]
   for (const address of listen) all.push('--listen', address)
   if (config !== undefined) all.push('--config', config)
   const child = new Scripted(all[0], all.slice(1))

@@ -1,6 +1,6 @@
 //! A node that is driven line by line, for tests against other implementations.
 //!
-//!     cargo run -p calimero-network --example interop_peer -- [--config FILE] [--listen ADDR]..
+//!     cargo run -p calimero-network --example interop_peer -- [--config FILE] [--local true] [--listen ADDR]..
 //!
 //! Every line of standard input is a JSON object with a number `id` and what to `do`; it is answered
 //! by one line `{"id":..,"ok":..}` or `{"id":..,"error":".."}`, in whatever order answers come. Lines
@@ -11,12 +11,17 @@ use std::{env, error::Error, fs, io::BufRead as _, sync::Arc, thread};
 
 use bytes::Bytes;
 use calimero_network::{
-    Connection, Direction, FrameError, FrameStream, Keypair, Multiaddr, NetworkClient,
-    NetworkConfig, NetworkEvent, NetworkManager, Path, PeerId, PeerInfo, Substream, Topic,
+    BlobId, BlobProvider, Connection, ContextId, Direction, FrameError, FrameStream, Keypair,
+    Multiaddr, NetworkClient, NetworkConfig, NetworkEvent, NetworkManager, Path, PeerId, PeerInfo,
+    Substream, Topic,
+    blob::{
+        fetch::Destination,
+        store::{FsBlobStore, FsConfig},
+    },
 };
 use serde::{Deserialize, Deserializer, de::Error as _};
 use serde_json::{Value, json};
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, task};
 
 /// Lines read ahead of what is being done.
 const READ_AHEAD_LINES: usize = 16;
@@ -57,6 +62,19 @@ enum Command {
     Subscribers { topic: Topic },
     /// Publishes a message of this size.
     Publish { topic: Topic, size: usize },
+    /// Keeps a blob of this size, to be had from this node.
+    PutBlob { size: usize },
+    /// Tells the network that this node has a blob.
+    AnnounceBlob { context: ContextId, blob: BlobId },
+    /// Every provider of a blob that the network knows.
+    QueryBlob { context: ContextId, blob: BlobId },
+    /// Fetches a blob from a peer.
+    FetchBlob {
+        context: ContextId,
+        blob: BlobId,
+        #[serde(deserialize_with = "parsed")]
+        peer: PeerId,
+    },
 }
 
 fn parsed<'de, D: Deserializer<'de>>(text: D) -> Result<PeerId, D::Error> {
@@ -67,17 +85,23 @@ fn parsed<'de, D: Deserializer<'de>>(text: D) -> Result<PeerId, D::Error> {
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
     let config = arguments()?;
-    let (client, mut events) = NetworkManager::start(Keypair::generate_ed25519(), config).await?;
+    let folder = tempfile::tempdir()?;
+    let store = FsBlobStore::open(folder.path(), &FsConfig::default())?;
+    let (client, mut events) = NetworkManager::builder(Keypair::generate_ed25519(), config)
+        .blobs(Arc::new(store.clone()))
+        .start()
+        .await?;
+    let peer = client.peer_id().to_base58();
     let listening = texts(&client.status().await?.listening);
     println!(
         "{}",
-        json!({ "event": "started", "peer": client.peer_id().to_base58(), "listening": listening })
+        json!({ "event": "started", "peer": peer, "listening": listening })
     );
     let mut lines = standard_input();
     loop {
         tokio::select! {
             line = lines.recv() => match line {
-                Some(line) => drop(tokio::spawn(answer(client.clone(), line))),
+                Some(line) => drop(tokio::spawn(answer(client.clone(), store.clone(), line))),
                 None => break,
             },
             event = events.next() => match event {
@@ -100,6 +124,7 @@ fn arguments() -> Result<NetworkConfig, Box<dyn Error>> {
         match name.as_str() {
             "--config" => config = NetworkConfig::from_toml(&fs::read_to_string(value)?)?,
             "--listen" => listen.push(value.parse()?),
+            "--local" => config.discovery.local_network = value.parse()?,
             _ => return Err(format!("unknown argument {name}").into()),
         }
     }
@@ -122,12 +147,12 @@ fn standard_input() -> mpsc::Receiver<String> {
     receiver
 }
 
-async fn answer(client: NetworkClient, line: String) {
+async fn answer(client: NetworkClient, store: FsBlobStore, line: String) {
     let Line { id, command } = match serde_json::from_str(&line) {
         Ok(line) => line,
         Err(error) => return println!("{}", json!({ "error": error.to_string() })),
     };
-    let answer = match carry_out(&client, command).await {
+    let answer = match carry_out(&client, store, command).await {
         Ok(value) => json!({ "id": id, "ok": value }),
         Err(error) => json!({ "id": id, "error": error.to_string() }),
     };
@@ -136,6 +161,7 @@ async fn answer(client: NetworkClient, line: String) {
 
 async fn carry_out(
     client: &NetworkClient,
+    store: FsBlobStore,
     command: Command,
 ) -> Result<Value, Box<dyn Error + Send + Sync>> {
     Ok(match command {
@@ -165,6 +191,38 @@ async fn carry_out(
         Command::Publish { topic, size } => {
             client.publish(&topic, pattern(size)).await?;
             json!(size)
+        }
+        Command::PutBlob { size } => {
+            let stored = task::spawn_blocking(move || store.put(&pattern(size))).await??;
+            json!(stored.id.to_string())
+        }
+        Command::AnnounceBlob { context, blob } => {
+            json!(client.announce_blob(context, blob).await?)
+        }
+        Command::QueryBlob { context, blob } => {
+            let mut found = client.query_blob(context, blob).await?;
+            let mut providers = Vec::new();
+            while let Some(BlobProvider { peer, size_bytes }) = found.next().await {
+                providers.push(json!({ "peer": peer.to_base58(), "size": size_bytes }));
+            }
+            json!(providers)
+        }
+        Command::FetchBlob {
+            context,
+            blob,
+            peer,
+        } => {
+            let to = Destination::Store(Arc::new(store.clone()));
+            let fetched = client.request_blob(context, blob, vec![peer], to).await?;
+            let size = fetched.size_bytes;
+            let content = task::spawn_blocking(move || {
+                store
+                    .reader(&blob)?
+                    .map(|reader| reader.read(0..size))
+                    .transpose()
+            });
+            let content = content.await??.ok_or("not in the store")?;
+            json!({ "size": size, "intact": content == pattern(content.len()) })
         }
     })
 }
