@@ -450,3 +450,71 @@ proptest! {
         }
     }
 }
+
+/// The chunks that one answer asks of a provider.
+fn asked(effects: Vec<Effect>) -> Vec<(PeerId, std::ops::Range<u64>)> {
+    let read = |effect| match effect {
+        Effect::Read { peer, chunks } => Some((peer, chunks)),
+        _ => None,
+    };
+    effects.into_iter().filter_map(read).collect()
+}
+
+#[test]
+fn nothing_is_asked_for_beyond_the_horizon() {
+    let mut planner = Planner::new(PlannerConfig::default(), 0..100);
+    let at = Duration::from_millis;
+    assert_eq!(planner.handle(Input::Horizon(1), at(0)), []);
+    let first = asked(planner.handle(Input::Found(peer(1)), at(1)));
+    assert_eq!(first, [(peer(1), 0..1)]);
+    assert_eq!(asked(planner.handle(Input::Tick, at(2))), []);
+    let next = asked(planner.handle(Input::Horizon(3), at(3)));
+    assert_eq!(
+        next,
+        [(peer(1), 1..2)],
+        "two in flight, until its rate is known"
+    );
+    let verified = Input::Verified {
+        peer: peer(1),
+        index: 0,
+    };
+    assert_eq!(asked(planner.handle(verified, at(4))), [(peer(1), 2..3)]);
+}
+
+#[test]
+fn what_is_below_the_horizon_is_taken_over_from_a_silent_provider() {
+    let mut planner = Planner::new(PlannerConfig::default(), 0..100);
+    let at = Duration::from_secs;
+    planner.handle(Input::Horizon(2), at(0));
+    let first = asked(planner.handle(Input::Found(peer(1)), at(0)));
+    assert_eq!(first, [(peer(1), 0..2)]);
+    let mut stolen = asked(planner.handle(Input::Found(peer(2)), at(0)));
+    stolen.extend(asked(planner.handle(Input::Tick, at(5))));
+    assert!(
+        stolen.iter().any(|(thief, _)| *thief == peer(2)),
+        "{stolen:?}"
+    );
+}
+
+#[test]
+fn a_provider_that_is_being_reached_has_no_deadline() {
+    let config = PlannerConfig::default();
+    let mut planner = Planner::new(config.clone(), 0..4);
+    planner.handle(Input::Found(peer(1)), Duration::ZERO);
+    let left = |effects: Vec<Effect>| {
+        let mut effects = effects.into_iter();
+        effects.any(|effect| matches!(effect, Effect::Leave { .. }))
+    };
+    // Long beyond both deadlines, told of every second.
+    let mut now = Duration::ZERO;
+    while now < 3 * (config.stall_timeout + config.floor_span) {
+        now += Duration::from_secs(1);
+        assert!(!left(planner.handle(Input::Reaching(peer(1)), now)));
+        assert!(planner.is_asked(&peer(1)));
+    }
+    // Once it is reached they run.
+    now += config.stall_timeout;
+    assert!(left(planner.handle(Input::Tick, now)));
+    assert!(!planner.is_asked(&peer(1)));
+    assert!(!planner.is_alone(), "it rests");
+}

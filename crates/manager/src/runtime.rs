@@ -18,10 +18,12 @@ pub(crate) fn spawn(
     guard: impl Send + 'static,
     task: impl Future<Output = ()> + Send + 'static,
 ) -> io::Result<Handle> {
-    let guarded = async move {
+    // The node is built inside the task, so its future is as large as the node, and without
+    // optimisation is copied by every call that hands it on: more than a thread's stack.
+    let guarded = Box::pin(async move {
         let _guard = guard;
         task.await;
-    };
+    });
     match kind {
         RuntimeKind::Dedicated => {
             let runtime = tokio::runtime::Builder::new_current_thread()
@@ -39,5 +41,22 @@ pub(crate) fn spawn(
             runtime.spawn(guarded);
             Ok(runtime)
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_large_task_does_not_fill_the_stack_of_its_thread() {
+        let (done, ended) = tokio::sync::oneshot::channel();
+        let task = async move {
+            let large = [1u8; 256 * 1024];
+            tokio::task::yield_now().await;
+            let _ = done.send(large.iter().map(|&byte| usize::from(byte)).sum::<usize>());
+        };
+        spawn(RuntimeKind::Dedicated, (), task).unwrap();
+        assert_eq!(ended.await, Ok(256 * 1024));
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
-use calimero_network::{Multiaddr, Topic};
+use calimero_network::{BlobId, ContextId, Multiaddr, Topic};
 use clap::{Args, Parser, Subcommand};
 
 /// A node of the peer-to-peer network, its demonstration and its measuring tools.
@@ -32,6 +32,8 @@ pub(crate) enum Command {
     Boot(BootArgs),
     /// Dial a node and print who it is and how it is reached.
     Probe(ProbeArgs),
+    /// Store, list, check and fetch blobs.
+    Blob(BlobArgs),
     /// Measure throughput and round trips to a running node.
     Perf(PerfArgs),
 }
@@ -123,6 +125,70 @@ pub(crate) struct BootArgs {
     /// Print JSON lines.
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct BlobArgs {
+    /// Folder that keeps the blobs, that of `calnet run --data` of a node which is not running.
+    #[arg(long, global = true, value_name = "DIR")]
+    pub(crate) data: Option<PathBuf>,
+    /// Print JSON lines.
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    #[command(subcommand)]
+    pub(crate) command: BlobCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum BlobCommand {
+    /// Store files as blobs and print their ids.
+    Add {
+        /// The files.
+        #[arg(required = true, value_name = "FILE")]
+        files: Vec<PathBuf>,
+    },
+    /// Fetch a blob, from where an earlier try was left.
+    Get(GetArgs),
+    /// List blobs and unfinished downloads.
+    Ls,
+    /// Delete blobs and unfinished downloads.
+    Rm {
+        /// The blobs.
+        #[arg(required = true, value_name = "ID")]
+        ids: Vec<BlobId>,
+    },
+    /// Read blobs and compare them with their ids: all, or those named.
+    Verify {
+        /// The blobs.
+        #[arg(value_name = "ID")]
+        ids: Vec<BlobId>,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct GetArgs {
+    /// The blob.
+    #[arg(value_name = "ID")]
+    pub(crate) id: BlobId,
+    /// File to write, which appears when all of it is verified. Without it, the data folder.
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) output: Option<PathBuf>,
+    /// Address of a node that has the blob; may be repeated.
+    #[arg(long, value_name = "ADDR", num_args = 1..)]
+    pub(crate) dial: Vec<Multiaddr>,
+    /// Boot node, with its `/p2p/<peer>`, to find who has the blob; may be repeated.
+    #[arg(long, value_name = "ADDR", num_args = 1..)]
+    pub(crate) boot: Vec<Multiaddr>,
+    /// Context in which the blob is offered.
+    #[arg(
+        long,
+        default_value = "11111111111111111111111111111111",
+        value_name = "ID"
+    )]
+    pub(crate) context: ContextId,
+    /// The network lives on this machine or link: loopback and link-local addresses are dialled.
+    #[arg(long)]
+    pub(crate) local: bool,
 }
 
 #[derive(Debug, Args)]

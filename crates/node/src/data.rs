@@ -5,7 +5,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use calimero_network::discovery::cache::FileCache;
+use calimero_network::{
+    blob::store::FsBlobStore, config::BlobStoreConfig, discovery::cache::FileCache,
+};
 
 use crate::error::CommandError;
 
@@ -29,6 +31,11 @@ impl DataFolder {
     /// Where the identity is.
     pub(crate) fn identity(&self) -> PathBuf {
         self.path.join("identity")
+    }
+
+    /// The blobs, opened.
+    pub(crate) fn blobs(&self, config: &BlobStoreConfig) -> Result<FsBlobStore, CommandError> {
+        Ok(FsBlobStore::open(self.path.join("blobs"), config)?)
     }
 
     /// Where peers are remembered.

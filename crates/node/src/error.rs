@@ -1,10 +1,10 @@
 //! Why a command failed, as its last line on standard error.
 
-use std::{error::Error, fmt, io, net::SocketAddr, path::PathBuf, time::Duration};
+use std::{error::Error, fmt, io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use calimero_network::{
-    AcceptError, ConfigError, DialError, OpenError, PeerId, PublishError, StartError, Stopped,
-    SubscribeError,
+    AcceptError, ConfigError, DialError, FetchBlobError, OpenError, PeerId, PublishError,
+    StartError, Stopped, SubscribeError, blob::store::StoreError,
 };
 
 use crate::identity::IdentityError;
@@ -75,6 +75,14 @@ pub(crate) enum CommandError {
         received: u64,
         expected: u64,
     },
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Fetch(Arc<FetchBlobError>),
+    #[error("name a data folder with --data")]
+    NoDataFolder,
+    #[error("name a file with -o, or a data folder with --data")]
+    NoDestination,
     #[error("interrupted again before the peers were told")]
     Interrupted,
     #[error("{failed} of {checks} checks failed")]

@@ -1,5 +1,6 @@
 //! `calnet`: a node of the network from the command line.
 
+mod blob;
 mod boot;
 mod cli;
 mod data;
@@ -49,6 +50,7 @@ async fn execute(command: Command) -> Result<(), CommandError> {
         Command::Run(args) => run::execute(args).await,
         Command::Boot(args) => boot::execute(args).await,
         Command::Probe(args) => probe::execute(args).await,
+        Command::Blob(args) => blob::execute(args).await,
         Command::Perf(args) => perf::execute(args).await,
     }
 }

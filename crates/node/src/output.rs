@@ -23,6 +23,11 @@ impl Output {
         }
     }
 
+    /// Whether programs read it.
+    pub(crate) fn is_json(&self) -> bool {
+        self.json
+    }
+
     /// Prints a value by its `Display`, or as one line of JSON. A reader that has gone away is
     /// no reason to stop the network.
     pub(crate) fn print(&self, value: &(impl Display + Serialize)) {

@@ -5,8 +5,8 @@
 //! chunks from all of them at once, as many from each as it can send, each verified before it is
 //! kept. Where only older providers are left it gets the whole blob from one of them.
 //!
-//! Memory is bounded by [`verify_chunks`](BlobFetchConfig::verify_chunks) and one chunk of each
-//! provider; what has not arrived stays with the network. Hashing and writing run on tokio's
+//! Memory is bounded by [`verify_chunks`](BlobFetchConfig::verify_chunks) and three chunks of each
+//! provider that sends; what has not arrived stays with the network. Hashing and writing run on tokio's
 //! blocking threads, as many at a time as chunks may be verified at a time.
 //!
 //! A [`Transfer`] does nothing until it is polled, and dropping it cancels it. What was verified

@@ -24,9 +24,9 @@ use crate::v1::{
 /// Bytes read at one time where no frame at hand asks for more: 16 KiB, one record of TLS.
 const HEAD_BYTES: usize = 16 * 1024;
 
-/// Buffers of large frames that are kept to be filled again: as many as chunks are verified at
-/// one time by default, and the one that arrives.
-const KEPT_BUFFERS: usize = 5;
+/// Buffers of large frames that are kept to be filled again: 2, so that a stream which waits
+/// holds 2 MiB at most.
+const KEPT_BUFFERS: usize = 2;
 
 /// Payload that is gathered with what precedes it: one record of TLS.
 const GATHERED_BYTES: usize = 16 * 1024;

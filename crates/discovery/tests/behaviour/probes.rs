@@ -9,16 +9,20 @@ use std::{
 };
 
 use calimero_network_discovery::{
-    Event,
-    machine::{ProbeOutcome, Reachability, ReachableBecause},
+    Behaviour, Event,
+    machine::{ProbeOutcome, Reachability},
 };
 use calimero_network_primitives::{
-    Multiaddr, PeerId,
-    addr::{peer_of, without_peer},
+    Multiaddr, PeerId, addr::peer_of, config::DiscoveryConfig, multiaddr::Protocol,
 };
 use futures::AsyncWriteExt;
 use libp2p_stream as stream;
-use libp2p_swarm::{Stream, StreamProtocol, SwarmEvent};
+use libp2p_swarm::{Stream, StreamProtocol, Swarm, SwarmEvent};
+use tokio::{
+    io::copy_bidirectional,
+    net::{TcpListener, TcpStream},
+    task::{JoinHandle, JoinSet},
+};
 
 use crate::{
     common::{MEMORY, TCP, config, listen, node, told, until, vouched},
@@ -110,29 +114,80 @@ async fn server(dials_back: bool, reaches: Arc<AtomicBool>) -> Multiaddr {
     script.run()
 }
 
+/// A router that passes on what comes in at a port of its own, until it is dropped.
+struct Mapping {
+    at: Multiaddr,
+    task: JoinHandle<()>,
+}
+
+impl Mapping {
+    async fn to(inside: &Multiaddr) -> Self {
+        let port = |address: &Multiaddr| {
+            address.iter().find_map(|part| match part {
+                Protocol::Tcp(port) => Some(port),
+                _ => None,
+            })
+        };
+        let inside = port(inside).unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let outside = listener.local_addr().unwrap().port();
+        let task = tokio::spawn(async move {
+            // What runs through it ends with it.
+            let mut running = JoinSet::new();
+            while let Ok((mut from, _)) = listener.accept().await {
+                running.spawn(async move {
+                    let mut to = TcpStream::connect(("127.0.0.1", inside)).await.unwrap();
+                    let _ = copy_bidirectional(&mut from, &mut to).await;
+                });
+            }
+        });
+        Self {
+            at: format!("/ip4/127.0.0.1/tcp/{outside}").parse().unwrap(),
+            task,
+        }
+    }
+}
+
 #[tokio::test]
-async fn a_node_that_libp2p_reaches_is_reachable_and_says_by_whom() {
+async fn an_address_that_libp2p_reaches_is_ours_until_its_mapping_is_gone() {
     let (boot, _task) = boot(TCP, Setup::default()).await;
     let prober = peer_of(&boot).unwrap();
-    let mut node = node(TCP, &config(&[boot]));
-    let at = without_peer(&listen(&mut node, TCP).await);
-    let reachability = told(&mut [&mut node], |_, event| match event {
-        Event::ReachabilityChanged {
-            reachability: Reachability::Reachable { why },
-        } => Some(why.clone()),
+    let mut config = config(&[boot]);
+    config.reachability.retest = Duration::from_millis(300);
+    let mut node = node(TCP, &config);
+    let inside = listen(&mut node, TCP).await;
+    let mapping = Mapping::to(&inside).await;
+    let at = mapping.at.clone();
+    // What an application knows of, a mapping on its router for instance, is a candidate.
+    node.add_external_address(at.clone());
+    told(&mut [&mut node], |_, event| match event {
+        Event::Probed {
+            address,
+            server,
+            outcome: ProbeOutcome::Reached,
+        } if *address == at => {
+            assert_eq!(*server, prober);
+            Some(())
+        }
         _ => None,
     })
     .await;
-    let ReachableBecause::Probed { address, server } = reachability else {
-        panic!("{reachability:?}");
-    };
-    assert_eq!((address, server), (at.clone(), prober));
-    assert!(node.external_addresses().any(|address| *address == at));
-    // It serves others as well, on the connections to come.
-    assert_eq!(
-        node.behaviour_mut().status().discovery.reservations.len(),
-        1
-    );
+    mapping.task.abort();
+    told(&mut [&mut node], |_, event| match event {
+        Event::ExternalAddressExpired { address } if *address == at => Some(()),
+        _ => None,
+    })
+    .await;
+    assert!(!node.external_addresses().any(|address| *address == at));
+}
+
+/// A node outside of local networks that may be at an address of its site.
+fn candidate(config: &mut DiscoveryConfig) -> (Swarm<Behaviour>, Multiaddr) {
+    config.local_network = false;
+    let mut node = node(MEMORY, config);
+    let at: Multiaddr = "/ip4/10.1.2.3/tcp/2428".parse().unwrap();
+    node.add_external_address(at.clone());
+    (node, at)
 }
 
 #[tokio::test]
@@ -142,7 +197,8 @@ async fn a_reachable_node_serves_the_probes_of_others() {
     let at = open.listeners().next().unwrap().clone();
     let boot = at.with_p2p(prober).unwrap();
     let mut node = node(TCP, &config(&[boot]));
-    listen(&mut node, TCP).await;
+    let mapping = Mapping::to(&listen(&mut node, TCP).await).await;
+    node.add_external_address(mapping.at);
     told(&mut [&mut node, &mut open], |_, event| match event {
         Event::Probed {
             server,
@@ -163,8 +219,7 @@ async fn an_address_is_probed_again_and_again_lost_and_found() {
     let boot = server(true, Arc::clone(&reaches)).await;
     let mut config = config(&[boot]);
     config.reachability.retest = Duration::from_millis(300);
-    let mut node = node(MEMORY, &config);
-    let at = without_peer(&listen(&mut node, MEMORY).await);
+    let (mut node, at) = candidate(&mut config);
     for _ in 0..2 {
         told(&mut [&mut node], |_, event| match event {
             Event::ExternalAddressConfirmed { address } if *address == at => Some(()),
@@ -186,8 +241,7 @@ async fn a_server_that_does_not_dial_back_is_not_believed() {
     let boot = server(false, Arc::new(AtomicBool::new(true))).await;
     let mut config = config(&[boot]);
     config.relay.reservations = 0;
-    let mut node = node(MEMORY, &config);
-    listen(&mut node, MEMORY).await;
+    let (mut node, at) = candidate(&mut config);
     let mut probes = 0;
     told(&mut [&mut node], |_, event| {
         match event {
@@ -201,14 +255,14 @@ async fn a_server_that_does_not_dial_back_is_not_believed() {
         (probes == 3).then_some(())
     })
     .await;
-    assert_eq!(node.external_addresses().count(), 0);
+    let status = node.behaviour_mut().status().discovery;
+    assert!(status.external_addresses.is_empty(), "{at} is not ours");
 }
 
 #[tokio::test]
 async fn an_address_that_nobody_reaches_makes_a_node_unreachable() {
     let boot = server(true, Arc::new(AtomicBool::new(false))).await;
-    let mut node = node(MEMORY, &config(&[boot]));
-    listen(&mut node, MEMORY).await;
+    let (mut node, _) = candidate(&mut config(&[boot]));
     told(&mut [&mut node], |_, event| match event {
         Event::ReachabilityChanged {
             reachability: Reachability::Unreachable,

@@ -366,8 +366,8 @@ impl Waiting {
     }
 
     /// Adds up what is refused. Beyond some number of peers they are not told apart.
-    fn push_report(&mut self, mut event: NetworkEvent) {
-        let (key, count) = match &mut event {
+    fn push_report(&mut self, event: NetworkEvent) {
+        let (key, count) = match &event {
             NetworkEvent::StreamsRefused {
                 peer,
                 protocol,

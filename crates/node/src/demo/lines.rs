@@ -6,7 +6,11 @@ use calimero_network::{Connection, Direction, Multiaddr, NetworkClient, PeerId};
 use comfy_table::{CellAlignment, Table, presets::UTF8_FULL_CONDENSED};
 use serde::Serialize;
 
-use super::{overlay::Gossip, traffic::Traffic};
+use super::{
+    meeting::{Meeting, NEWCOMERS},
+    overlay::Gossip,
+    traffic::Traffic,
+};
 use crate::text::{Stack, bytes, megabytes_per_second, millis, short};
 
 /// One line of output.
@@ -44,6 +48,10 @@ pub(super) enum Line {
         delivered: usize,
         median_ms: f64,
         longest_ms: f64,
+    },
+    Met {
+        nodes: Vec<&'static str>,
+        milliseconds: f64,
     },
     Check(Check),
     Summary(Summary),
@@ -145,6 +153,13 @@ impl Line {
         }
     }
 
+    pub(super) fn met(meeting: &Meeting) -> Self {
+        Self::Met {
+            nodes: NEWCOMERS.to_vec(),
+            milliseconds: millis(meeting.took),
+        }
+    }
+
     pub(super) fn moved(from: &'static str, to: &'static str, traffic: &Traffic) -> Self {
         Self::Moved {
             from,
@@ -201,6 +216,14 @@ impl fmt::Display for Line {
             } => write!(
                 f,
                 "overlay meshes of {meshes:?} peers, {published} messages, {delivered} deliveries, median {median_ms:.2} ms, longest {longest_ms:.2} ms"
+            ),
+            Self::Met {
+                nodes,
+                milliseconds,
+            } => write!(
+                f,
+                "met     {}, who knew the boot node alone, in {milliseconds:.0} ms",
+                nodes.join(", ")
             ),
             Self::Check(Check { what, passed }) => {
                 write!(f, "{}  {what}", if *passed { "ok    " } else { "FAILED" })

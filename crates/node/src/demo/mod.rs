@@ -2,6 +2,7 @@
 //! shows what happens as it happens, checks what it did, and ends with a table.
 
 mod lines;
+mod meeting;
 mod node;
 mod overlay;
 mod traffic;
@@ -13,11 +14,12 @@ use calimero_network::{
     multiaddr::Protocol,
 };
 
+use futures::future::try_join_all;
 use tokio::sync::mpsc;
 
 use self::{
     lines::{Check, EdgeReport, Line, Summary},
-    node::{Node, Speaks},
+    node::{Node, Role, Speaks},
     overlay::{Heard, LEAST_MESH},
     traffic::Traffic,
 };
@@ -108,15 +110,15 @@ struct Demo {
 
 impl Demo {
     async fn run(&mut self) -> Result<(), CommandError> {
-        for (name, speaks) in [
-            ("boot", Speaks::Everything),
-            ("alice", Speaks::Everything),
-            ("bob", Speaks::Everything),
-            ("carol", Speaks::NoiseOnTcp),
+        for (name, speaks, role) in [
+            ("boot", Speaks::Everything, Role::Boot),
+            ("alice", Speaks::Everything, Role::Guided),
+            ("bob", Speaks::Everything, Role::Guided),
+            ("carol", Speaks::NoiseOnTcp, Role::Guided),
         ] {
             let node = step(
                 "starting a node",
-                Node::start(name, speaks, self.hear.clone(), &self.output),
+                Node::start(name, speaks, role, self.hear.clone(), &self.output),
             )
             .await?;
             self.nodes.push(node);
@@ -132,7 +134,29 @@ impl Demo {
         }
         self.gossip().await?;
         self.refuse_wrong_peer().await?;
-        self.count_peers().await
+        self.count_peers().await?;
+        self.introduce().await
+    }
+
+    /// Starts nodes that know the boot node alone, and waits until they have found each other.
+    async fn introduce(&mut self) -> Result<(), CommandError> {
+        let boot = self.nodes[0].address(false);
+        let first = self.nodes.len();
+        for name in meeting::NEWCOMERS {
+            let role = Role::Newcomer(boot.clone());
+            let (hear, output) = (self.hear.clone(), &self.output);
+            let starting = Node::start(name, Speaks::Everything, role, hear, output);
+            let node = step("starting a node", starting).await?;
+            self.nodes.push(node);
+        }
+        let newcomers = &self.nodes[first..];
+        let met = step("finding each other", meeting::meet(newcomers)).await?;
+        self.output.print(&Line::met(&met));
+        self.check(
+            "nodes that know only the boot node have found each other".to_owned(),
+            met.is_complete(),
+        );
+        Ok(())
     }
 
     /// All nodes follow one topic, publish, and hear each other.
@@ -240,10 +264,9 @@ impl Demo {
     }
 
     async fn stop(&mut self) -> Result<(), CommandError> {
-        for node in &self.nodes {
-            let stop = async { Ok(node.client.shutdown().await?) };
-            step("stopping a node", stop).await?;
-        }
+        let stopping = self.nodes.iter().map(|node| node.client.shutdown());
+        let stop = async { Ok(try_join_all(stopping).await?) };
+        step("stopping the nodes", stop).await?;
         Ok(())
     }
 

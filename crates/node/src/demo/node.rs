@@ -18,6 +18,17 @@ pub(super) enum Speaks {
     NoiseOnTcp,
 }
 
+/// What a node is to the others.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Role {
+    /// Others register with it and ask it for others.
+    Boot,
+    /// It is told whom to dial.
+    Guided,
+    /// It knows this boot node and nobody else.
+    Newcomer(Multiaddr),
+}
+
 /// A running node with its addresses.
 pub(super) struct Node {
     pub(super) name: &'static str,
@@ -34,6 +45,7 @@ impl Node {
     pub(super) async fn start(
         name: &'static str,
         speaks: Speaks,
+        role: Role,
         heard: mpsc::Sender<Heard>,
         output: &Output,
     ) -> Result<Self, CommandError> {
@@ -42,6 +54,12 @@ impl Node {
             ..NetworkConfig::default()
         };
         config.transport.tcp.tls = speaks == Speaks::Everything;
+        config.discovery.local_network = true;
+        match role {
+            Role::Boot => config.server.rendezvous.enabled = true,
+            Role::Guided => {}
+            Role::Newcomer(boot) => config.discovery.boot = vec![boot],
+        }
         let identity = Keypair::generate_ed25519();
         let (client, events) = NetworkManager::start(identity, config).await?;
         let on = Multiaddr::from(Ipv4Addr::LOCALHOST);

@@ -42,9 +42,11 @@ pub(crate) async fn execute(args: RunArgs) -> Result<(), CommandError> {
     config.discovery.local_network |= args.local;
     // Asked for before anything runs, so that no signal falls between.
     let signals = Signals::listen().map_err(CommandError::Runtime)?;
+    let blobs = config.blob.store.clone();
     let mut manager = NetworkManager::builder(identity, config);
     if let Some(data) = &data {
         manager = manager.peer_cache(data.peers());
+        manager = manager.blobs(Arc::new(data.blobs(&blobs)?));
     }
     let mut node = Node::start(manager, args.metrics, signals, output).await?;
     if !args.no_perf {

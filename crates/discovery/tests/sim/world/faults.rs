@@ -20,11 +20,14 @@ impl World {
     /// Forgets who had joined and has nobody now, so that the next time can be measured.
     pub(crate) fn forget_joined(&mut self) {
         for node in self.ids() {
-            self.node(node).map(|node| node.joined = None);
+            if let Some(state) = self.node(node) {
+                state.joined = None;
+            }
             self.miss(node);
             let now = self.now;
-            let node = self.node(node).filter(|node| node.unmet.is_empty());
-            node.map(|node| node.joined = Some(now));
+            if let Some(state) = self.node(node).filter(|node| node.unmet.is_empty()) {
+                state.joined = Some(now);
+            }
         }
     }
 
@@ -143,7 +146,9 @@ impl World {
     pub(crate) fn turn_clocks_back(&mut self, out_of_a_hundred: u32) {
         for node in self.ids() {
             if self.rng.random_range(0..100) < out_of_a_hundred {
-                self.node(node).map(|node| node.ahead = Duration::ZERO);
+                if let Some(state) = self.node(node) {
+                    state.ahead = Duration::ZERO;
+                }
                 self.tell(node, Input::Timeout);
             }
         }

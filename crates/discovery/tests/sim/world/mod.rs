@@ -310,7 +310,9 @@ impl World {
             | Effect::Discover { .. }
             | Effect::Reserve { .. } => {
                 let Some(server) = server else { return };
-                self.node(node).map(|node| node.messages += 1);
+                if let Some(state) = self.node(node) {
+                    state.messages += 1;
+                }
                 let latency = self.latency();
                 let serve = Event::Serve {
                     node,
