@@ -174,7 +174,8 @@ mod tests {
         let names: Vec<&str> = (text.lines())
             .filter_map(|line| line.strip_prefix("# TYPE "))
             .collect();
-        assert!(names.len() > 30, "{text}");
+        // Those with labels show as soon as something is counted under one.
+        assert!(names.len() >= 20, "{text}");
         for name in names {
             assert!(name.starts_with(PREFIX), "{name}");
             let (name, kind) = name.split_once(' ').unwrap();
