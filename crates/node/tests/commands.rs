@@ -19,8 +19,11 @@ fn the_demo_checks_what_it_does() {
     assert!(ended.success, "{}\n{}", ended.stdout, ended.stderr);
     let lines = ended.json_lines();
     let count = |event: &str| lines.iter().filter(|line| line["event"] == event).count();
-    assert_eq!(count("started"), 4);
-    assert_eq!(count("connected"), 12);
+    assert_eq!(count("started"), 7);
+    // Six edges and three newcomers at the boot node, from both ends; and those among newcomers.
+    assert!(count("connected") > 18, "{}", ended.stdout);
+    let met = lines.iter().find(|line| line["event"] == "met").unwrap();
+    assert_eq!(met["nodes"].as_array().unwrap().len(), 3);
     assert_eq!(count("moved"), 6);
     let overlay = lines.iter().find(|line| line["event"] == "overlay");
     let overlay = overlay.unwrap();
