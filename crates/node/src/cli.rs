@@ -9,12 +9,13 @@ use clap::{Args, Parser, Subcommand};
 #[derive(Debug, Parser)]
 #[command(name = "calnet", version, arg_required_else_help = true)]
 pub(crate) struct Cli {
-    /// What is logged to standard error, as in `info` or `libp2p_swarm=debug,warn`.
+    /// What is logged to standard error, as in `info` or `libp2p_swarm=debug,warn`. By default
+    /// warnings, but for two libraries that warn of a node without a network.
     #[arg(
         long,
         global = true,
         env = "CALNET_LOG",
-        default_value = "warn",
+        default_value = "warn,libp2p_kad=error,quinn_udp=error",
         value_name = "FILTER"
     )]
     pub(crate) log: String,
