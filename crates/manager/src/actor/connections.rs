@@ -69,6 +69,7 @@ impl Actor {
         let connection = established.snapshot(id);
         self.connections.insert(id, established);
         self.count_peers();
+        self.answer_bootstrapping();
         for waiter in self.dials.connected(&peer, id) {
             let _ = waiter.send(Ok(connection.clone()));
         }

@@ -2,10 +2,7 @@
 
 use std::collections::VecDeque;
 
-use calimero_network_discovery::{
-    behaviour::{Event, HolePunch},
-    machine::Phase,
-};
+use calimero_network_discovery::behaviour::{Event, HolePunch};
 
 use super::Actor;
 use crate::{command::Reply, error::BootstrapError, event::NetworkEvent};
@@ -19,9 +16,6 @@ impl Actor {
             Event::Identified { peer, info, .. } => self.on_identified(peer, *info),
             Event::Liveness(event) => self.on_liveness(event),
             Event::PhaseChanged { to, .. } => {
-                if to > Phase::Boot {
-                    self.answer_bootstrapping();
-                }
                 self.events.send(NetworkEvent::PhaseChanged { phase: to });
             }
             Event::ReachabilityChanged { reachability } => {
@@ -86,9 +80,8 @@ impl Actor {
 
     /// Looks for peers now, and answers as soon as there is one.
     pub(super) fn bootstrap(&mut self, reply: Reply<Result<(), BootstrapError>>) {
-        let discovery = &mut self.swarm.behaviour_mut().discovery;
-        discovery.bootstrap();
-        if discovery.phase() > Phase::Boot {
+        self.swarm.behaviour_mut().discovery.bootstrap();
+        if !self.connections.is_empty() {
             let _ = reply.send(Ok(()));
         } else if self.has_nobody_to_ask() {
             let _ = reply.send(Err(BootstrapError::NobodyToAsk));
@@ -104,7 +97,7 @@ impl Actor {
         config.boot.is_empty() && !config.mdns && discovery.status().discovery.known_peers == 0
     }
 
-    fn answer_bootstrapping(&mut self) {
+    pub(super) fn answer_bootstrapping(&mut self) {
         for waiter in self.bootstrapping.drain(..) {
             let _ = waiter.send(Ok(()));
         }
