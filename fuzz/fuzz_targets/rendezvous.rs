@@ -51,7 +51,7 @@ fuzz_target!(|input: &[u8]| {
     let mut now = Instant::now();
     let mut last_cookie: Option<Bytes> = None;
     let whole = Bytes::copy_from_slice(input);
-    let mut rest = &input[..];
+    let mut rest = &whole[..];
     while let [head, behind @ ..] = rest {
         let len = usize::from(*head).min(behind.len());
         let message = whole.slice_ref(&behind[..len]);
