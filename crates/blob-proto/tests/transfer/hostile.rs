@@ -448,7 +448,6 @@ async fn a_chunk_that_was_not_asked_for() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "the failure of such a provider is not always told: now and then the error names nobody"]
 async fn more_chunks_than_were_asked_for() {
     let all = content(99, 5 * MIB);
     let reason = found(

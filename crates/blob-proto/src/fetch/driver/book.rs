@@ -160,7 +160,8 @@ impl Book {
         self.verified_bytes += bytes;
         if let Some(provider) = self.providers.get_mut(&peer) {
             provider.verified_bytes += bytes;
-            provider.failure = None;
+            // A chunk from before a lie may be written after it, which stays what it was.
+            provider.failure.take_if(|failure| !failure.is_final());
         }
     }
 
