@@ -3,8 +3,8 @@
 use std::{error::Error, fmt, io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use calimero_network::{
-    AcceptError, ConfigError, DialError, FetchBlobError, OpenError, PeerId, PublishError,
-    StartError, Stopped, SubscribeError, blob::store::StoreError,
+    AcceptError, AnnounceBlobError, ConfigError, DialError, FetchBlobError, OpenError, PeerId,
+    PublishError, StartError, Stopped, SubscribeError, blob::store::StoreError,
 };
 
 use crate::identity::IdentityError;
@@ -54,6 +54,8 @@ pub(crate) enum CommandError {
     Open(#[from] OpenError),
     #[error("cannot follow a topic: {0}")]
     Subscribe(#[from] SubscribeError),
+    #[error("cannot announce a blob: {}", Chain(.0))]
+    Announce(#[from] AnnounceBlobError),
     #[error("cannot publish: {0}")]
     Publish(#[from] PublishError),
     #[error("cannot accept streams: {0}")]

@@ -11,6 +11,7 @@ mod identity;
 mod output;
 mod perf;
 mod probe;
+mod progress;
 mod run;
 mod signals;
 mod text;

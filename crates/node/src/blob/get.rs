@@ -1,22 +1,15 @@
 //! `calnet blob get`: a blob from the network.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use calimero_network::{
     Keypair, NetworkConfig, NetworkManager,
-    blob::{
-        fetch::{Destination, Progress},
-        store::FsBlobStore,
-    },
+    blob::{fetch::Destination, store::FsBlobStore},
 };
 use futures::StreamExt;
-use indicatif::{ProgressBar, ProgressStyle};
 
 use super::{lines::Line, local};
-use crate::{cli::GetArgs, error::CommandError, output::Output};
-
-/// Time between two lines of progress where no bar is shown.
-const LINE_INTERVAL: Duration = Duration::from_secs(1);
+use crate::{cli::GetArgs, error::CommandError, output::Output, progress::Shown};
 
 pub(super) async fn execute(
     args: GetArgs,
@@ -82,61 +75,4 @@ pub(super) async fn execute(
     client.shutdown().await?;
     let _ = unread.await;
     Ok(())
-}
-
-/// A bar for people, a line a second for programs.
-pub(crate) struct Shown<'a> {
-    output: &'a Output,
-    bar: Option<ProgressBar>,
-    last: Option<tokio::time::Instant>,
-}
-
-impl<'a> Shown<'a> {
-    pub(crate) fn new(output: &'a Output) -> Self {
-        let bar = (!output.is_json()).then(|| {
-            let bar = ProgressBar::new(0);
-            let style = ProgressStyle::with_template(
-                "{bar:32} {bytes} of {total_bytes}, {binary_bytes_per_sec}, {eta} left, {msg}",
-            );
-            if let Ok(style) = style {
-                bar.set_style(style);
-            }
-            bar
-        });
-        Self {
-            output,
-            bar,
-            last: None,
-        }
-    }
-
-    pub(crate) fn show(&mut self, progress: &Progress) {
-        let connected = progress.providers.iter().filter(|one| one.connected);
-        let providers = connected.count();
-        if let Some(bar) = &self.bar {
-            if let Some(size_bytes) = progress.size_bytes {
-                bar.set_length(size_bytes);
-            }
-            bar.set_position(progress.verified_bytes);
-            bar.set_message(format!("{providers} peers"));
-            return;
-        }
-        let now = tokio::time::Instant::now();
-        if self.last.is_some_and(|last| now - last < LINE_INTERVAL) {
-            return;
-        }
-        self.last = Some(now);
-        self.output.print(&Line::Progress {
-            verified_bytes: progress.verified_bytes,
-            size_bytes: progress.size_bytes,
-            rate_bytes_per_s: progress.rate_bytes_per_s,
-            providers,
-        });
-    }
-
-    pub(crate) fn end(&self) {
-        if let Some(bar) = &self.bar {
-            bar.finish_and_clear();
-        }
-    }
 }

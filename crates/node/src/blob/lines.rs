@@ -32,13 +32,6 @@ pub(super) enum Line {
         #[serde(skip_serializing_if = "Option::is_none")]
         error: Option<String>,
     },
-    /// How far a fetch is.
-    Progress {
-        verified_bytes: u64,
-        size_bytes: Option<u64>,
-        rate_bytes_per_s: u64,
-        providers: usize,
-    },
     /// A blob is fetched.
     Fetched {
         id: String,
@@ -74,21 +67,6 @@ impl fmt::Display for Line {
                 id,
                 error: Some(error),
             } => write!(f, "{id}  {error}"),
-            Self::Progress {
-                verified_bytes,
-                size_bytes,
-                rate_bytes_per_s,
-                providers,
-            } => {
-                write!(f, "{verified_bytes}")?;
-                if let Some(size_bytes) = size_bytes {
-                    write!(f, " of {size_bytes}")?;
-                }
-                write!(
-                    f,
-                    " bytes, {rate_bytes_per_s} a second from {providers} peers"
-                )
-            }
             Self::Fetched {
                 id,
                 size_bytes,
