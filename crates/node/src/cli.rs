@@ -130,7 +130,7 @@ pub(crate) struct BootArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct BlobArgs {
-    /// Folder that keeps the blobs, that of `calnet run --data` of a node which is not running.
+    /// Folder that keeps the blobs: that of `calnet run --data`, whose node is asked if it runs.
     #[arg(long, global = true, value_name = "DIR")]
     pub(crate) data: Option<PathBuf>,
     /// Print JSON lines.
@@ -142,11 +142,18 @@ pub(crate) struct BlobArgs {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum BlobCommand {
-    /// Store files as blobs and print their ids.
+    /// Store files as blobs and print their ids. A node announces what its folder holds.
     Add {
         /// The files.
         #[arg(required = true, value_name = "FILE")]
         files: Vec<PathBuf>,
+        /// Context in which the blobs are offered.
+        #[arg(
+            long,
+            default_value = "11111111111111111111111111111111",
+            value_name = "ID"
+        )]
+        context: ContextId,
     },
     /// Fetch a blob, from where an earlier try was left.
     Get(GetArgs),

@@ -81,6 +81,8 @@ pub(crate) enum CommandError {
     Store(#[from] StoreError),
     #[error(transparent)]
     Fetch(Arc<FetchBlobError>),
+    #[error("{error}")]
+    Node { error: String },
     #[error("name a data folder with --data")]
     NoDataFolder,
     #[error("name a file with -o, or a data folder with --data")]

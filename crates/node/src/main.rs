@@ -5,6 +5,7 @@ mod boot;
 mod cli;
 mod data;
 mod demo;
+mod door;
 mod error;
 mod http;
 mod identity;

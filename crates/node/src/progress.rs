@@ -8,12 +8,12 @@ use std::{
 
 use calimero_network::blob::fetch::Progress;
 use indicatif::{ProgressBar, ProgressStyle};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 use crate::{
     output::Output,
-    text::{bytes, short},
+    text::{bytes, short_text},
 };
 
 /// Time between two lines while less than a quarter of the blob came in it.
@@ -36,17 +36,16 @@ impl<'a> Shown<'a> {
         Self { output, bar, last }
     }
 
-    pub(crate) fn show(&mut self, progress: &Progress) {
-        let line = Line::of(progress);
+    pub(crate) fn show(&mut self, line: &Line) {
         match &self.bar {
             Some(bar) => {
-                if let Some(size_bytes) = progress.size_bytes {
+                if let Some(size_bytes) = line.size_bytes {
                     bar.set_length(size_bytes);
                 }
-                bar.set_position(progress.verified_bytes);
+                bar.set_position(line.verified_bytes);
                 bar.set_message(line.sources());
             }
-            None => self.print(&line),
+            None => self.print(line),
         }
     }
 
@@ -61,7 +60,7 @@ impl<'a> Shown<'a> {
         });
         if is_news {
             self.last = Some((now, line.verified_bytes));
-            self.output.print(line);
+            self.output.print(&Event::Progress(line));
         }
     }
 
@@ -83,10 +82,23 @@ fn bar() -> ProgressBar {
     }
 }
 
-/// A line of progress.
+/// A line of progress, as others are: with its name.
 #[derive(Debug, Serialize)]
-#[serde(tag = "event", rename = "progress")]
-struct Line {
+#[serde(tag = "event", rename_all = "snake_case")]
+enum Event<'a> {
+    Progress(&'a Line),
+}
+
+impl fmt::Display for Event<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self::Progress(line) = self;
+        line.fmt(f)
+    }
+}
+
+/// How far a transfer is.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Line {
     verified_bytes: u64,
     size_bytes: Option<u64>,
     received_bytes: u64,
@@ -95,22 +107,19 @@ struct Line {
 }
 
 /// What came from one provider.
-#[derive(Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 struct Source {
     peer: String,
     verified_bytes: u64,
     connected: bool,
-    #[serde(skip)]
-    name: String,
 }
 
 impl Line {
-    fn of(progress: &Progress) -> Self {
+    pub(crate) fn of(progress: &Progress) -> Self {
         let providers = progress.providers.iter().map(|provider| Source {
             peer: provider.peer.to_base58(),
             verified_bytes: provider.verified_bytes,
             connected: provider.connected,
-            name: short(&provider.peer),
         });
         Self {
             verified_bytes: progress.verified_bytes,
@@ -127,7 +136,11 @@ impl Line {
         let texts: Vec<_> = gave
             .map(|one| {
                 let gone = if one.connected { "" } else { " (gone)" };
-                format!("{} from ..{}{gone}", bytes(one.verified_bytes), one.name)
+                format!(
+                    "{} from ..{}{gone}",
+                    bytes(one.verified_bytes),
+                    short_text(&one.peer)
+                )
             })
             .collect();
         texts.join(", ")

@@ -4,7 +4,10 @@
 //! peer is kept, whoever's it is; and it has itself held as a provider of the same key, where
 //! every provider has a place of its own. Whoever looks asks for both.
 
-use std::{collections::HashMap, time::Duration};
+use std::{
+    collections::{BTreeMap, HashMap},
+    time::Duration,
+};
 
 use calimero_network_blob::{
     serve::Requested,
@@ -27,19 +30,25 @@ use crate::{
 
 /// Pause before an announcement that nobody stored is tried again, doubled with each try: a node
 /// that has just started soon knows somebody.
-const RETRY_FIRST: Duration = Duration::from_secs(5);
+const RETRY_FIRST: Duration = Duration::from_secs(1);
 
 /// Longest such pause.
 const RETRY_MAX: Duration = Duration::from_secs(300);
+
+/// Announcements under way at one time, of two queries each: a quarter of the queries that may
+/// run, so that lookups find room whatever is announced.
+const MAX_PUTS: usize = MAX_QUERIES / 8;
 
 type AnnounceReply = Reply<Result<(), AnnounceBlobError>>;
 
 /// A blob that this node says it has.
 struct Announced {
     size_bytes: u64,
-    /// Pause before the next try, where the last one found nobody.
-    retry: Option<(Instant, Duration)>,
-    /// Who waits for the end of the first try.
+    /// Its turn, where it waits for one: the key of [`Announcements::due`].
+    due: Option<(Instant, u64)>,
+    /// Before the next try, where the one under way finds nobody.
+    pause: Duration,
+    /// Who waits for the end of the next try.
     waiting: Vec<AnnounceReply>,
 }
 
@@ -56,7 +65,12 @@ pub(super) struct Announcements {
     identity: Keypair,
     records: ProviderRecords,
     announced: HashMap<RecordKey, Announced>,
+    /// Those whose turn comes, by time; the number tells those of one instant apart.
+    due: BTreeMap<(Instant, u64), RecordKey>,
+    turns: u64,
     queries: HashMap<QueryId, Query>,
+    /// How many of the queries are [`Query::Put`].
+    puts: usize,
 }
 
 impl Announcements {
@@ -65,16 +79,40 @@ impl Announcements {
             identity,
             records: ProviderRecords { unsigned },
             announced: HashMap::new(),
+            due: BTreeMap::new(),
+            turns: 0,
             queries: HashMap::new(),
+            puts: 0,
         }
     }
 
-    /// Returns when an announcement should be tried again.
-    pub(super) async fn retry(&self) {
-        let due = self.announced.values().filter_map(|one| one.retry);
-        match due.map(|(at, _)| at).min() {
-            Some(at) => tokio::time::sleep_until(at).await,
-            None => std::future::pending().await,
+    /// Returns when it is the turn of an announcement.
+    pub(super) async fn turn(&self) {
+        match self.due.first_key_value() {
+            // The end of one that is under way makes room.
+            Some(((at, _), _)) if self.puts < MAX_PUTS => tokio::time::sleep_until(*at).await,
+            _ => std::future::pending().await,
+        }
+    }
+
+    /// The announcement whose turn it is, if one may begin.
+    fn next_due(&self, now: Instant) -> Option<RecordKey> {
+        let ((at, _), key) = self.due.first_key_value()?;
+        (*at <= now && self.puts < MAX_PUTS).then_some(*key)
+    }
+
+    /// Gives an announcement its turn, in place of the one it had.
+    fn set_due(&mut self, key: &RecordKey, at: Option<Instant>) {
+        let Some(announced) = self.announced.get_mut(key) else {
+            return;
+        };
+        self.turns += 1;
+        let turn = at.map(|at| (at, self.turns));
+        if let Some(before) = std::mem::replace(&mut announced.due, turn) {
+            self.due.remove(&before);
+        }
+        if let Some(turn) = turn {
+            self.due.insert(turn, *key);
         }
     }
 
@@ -106,6 +144,7 @@ impl Actor {
                 let name = Key::from(key.to_bytes().to_vec());
                 discovery.remove_record(&name);
                 discovery.stop_providing(&name);
+                self.announcements.set_due(&key, None);
                 let known = self.announcements.announced.remove(&key).is_some();
                 let _ = reply.send(known);
             }
@@ -177,12 +216,23 @@ impl Actor {
         }
         let announced = (announcements.announced.entry(key)).or_insert_with(|| Announced {
             size_bytes,
-            retry: None,
+            due: None,
+            pause: RETRY_FIRST,
             waiting: Vec::new(),
         });
         announced.size_bytes = size_bytes;
         announced.waiting.push(reply);
-        self.put(key);
+        announcements.set_due(&key, Some(Instant::now()));
+        self.announce_due();
+    }
+
+    /// Tells the DHT of blobs whose turn it is, as many at one time as may be.
+    pub(super) fn announce_due(&mut self) {
+        let now = Instant::now();
+        while let Some(key) = self.announcements.next_due(now) {
+            self.announcements.set_due(&key, None);
+            self.put(key);
+        }
     }
 
     /// Tells the DHT of one blob. Where that cannot even begin, it is tried later.
@@ -208,9 +258,7 @@ impl Actor {
         match discovery.put_record(name, value, None, Quorum::One) {
             Ok(query) => {
                 self.announcements.queries.insert(query, Query::Put(key));
-                if let Some(announced) = self.announcements.announced.get_mut(&key) {
-                    announced.retry = None;
-                }
+                self.announcements.puts += 1;
             }
             Err(error) => {
                 tracing::debug!(%error, "a provider record is not put");
@@ -224,34 +272,20 @@ impl Actor {
         let Some(announced) = self.announcements.announced.get_mut(&key) else {
             return;
         };
-        announced.retry = outcome.is_err().then(|| {
-            let pause = announced.retry.map_or(RETRY_FIRST, |(_, pause)| {
-                pause.saturating_mul(2).min(RETRY_MAX)
-            });
-            (Instant::now() + pause, pause)
-        });
         answer(std::mem::take(&mut announced.waiting), &outcome);
-    }
-
-    /// Tries announcements again that nobody stored.
-    pub(super) fn announce_again(&mut self) {
-        let now = Instant::now();
-        let due = (self.announcements.announced.iter_mut())
-            .filter(|(_, one)| one.retry.is_some_and(|(at, _)| at <= now));
-        let due: Vec<_> = due
-            .map(|(key, one)| {
-                // Until the try has ended: a lost one does not come round at once.
-                one.retry = one.retry.map(|(_, pause)| (now + RETRY_MAX, pause));
-                *key
-            })
-            .collect();
-        for key in due {
-            let pause = (self.announcements.announced.get(&key)).and_then(|one| one.retry);
-            self.put(key);
-            if let Some(one) = self.announcements.announced.get_mut(&key)
-                && one.retry.is_none()
-            {
-                one.retry = pause;
+        let pause = announced.pause;
+        match outcome {
+            Ok(()) => {
+                announced.pause = RETRY_FIRST;
+                self.events.send(NetworkEvent::BlobAnnounced {
+                    context_id: key.context_id,
+                    blob_id: key.blob_id,
+                });
+            }
+            Err(_) => {
+                announced.pause = pause.saturating_mul(2).min(RETRY_MAX);
+                self.announcements
+                    .set_due(&key, Some(Instant::now() + pause));
             }
         }
     }
@@ -321,11 +355,13 @@ impl Actor {
 
     fn query_ended(&mut self, query: QueryId, outcome: &QueryOutcome) {
         if let Some(Query::Put(key)) = self.announcements.queries.remove(&query) {
+            self.announcements.puts -= 1;
             let stored = match outcome {
                 QueryOutcome::Stored => Ok(()),
                 _ => Err(AnnounceBlobError::NotStored),
             };
             self.stored(key, stored);
+            self.announce_due();
         }
     }
 
@@ -335,6 +371,7 @@ impl Actor {
             let stopped = AnnounceBlobError::Stopped(crate::error::Stopped);
             answer(announced.waiting, &Err(stopped));
         }
+        self.announcements.due.clear();
         self.announcements.queries.clear();
     }
 }

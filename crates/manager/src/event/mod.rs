@@ -238,6 +238,14 @@ pub enum NetworkEvent {
         /// How many.
         count: u64,
     },
+    /// Somebody holds the announcement of a blob of this node, after it was announced or tried
+    /// again. For operators.
+    BlobAnnounced {
+        /// The context in which it is offered.
+        context_id: ContextId,
+        /// The blob.
+        blob_id: BlobId,
+    },
     /// A peer asks for blobs of this node. For operators.
     BlobRequested {
         /// The peer.

@@ -13,7 +13,11 @@ use calimero_network::{
 use futures::StreamExt as _;
 
 use super::node::Node;
-use crate::{error::CommandError, output::Output, progress::Shown};
+use crate::{
+    error::CommandError,
+    output::Output,
+    progress::{self, Shown},
+};
 
 /// Chunks of the blob, and the size of each in bytes: 64 MiB in all.
 const BLOB_CHUNKS: usize = 64;
@@ -100,7 +104,7 @@ pub(super) async fn deliver(
                 victim.kill();
                 at_bytes = progress.verified_bytes;
             }
-            shown.show(&progress);
+            shown.show(&progress::Line::of(&progress));
         }
         at_bytes
     };

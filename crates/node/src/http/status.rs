@@ -4,7 +4,7 @@ use calimero_network::{
     Connection, Direction, Status,
     discovery::machine::{Phase, Reachability, ReachableBecause, Registration, Reservation},
 };
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::text::{Stack, millis};
 
@@ -12,8 +12,8 @@ use crate::text::{Stack, millis};
 const MAX_LISTED: usize = 256;
 
 /// The status of a node.
-#[derive(Debug, Serialize)]
-pub(super) struct StatusPage {
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct StatusPage {
     peer: String,
     listening: Vec<String>,
     external: Vec<String>,
@@ -27,10 +27,10 @@ pub(super) struct StatusPage {
     oldest_connections: Vec<ConnectionPage>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, Deserialize)]
 struct DiscoveryPage {
-    phase: &'static str,
-    reachability: &'static str,
+    phase: String,
+    reachability: String,
     reachable_because: Option<String>,
     known_peers: usize,
     lost_peers: usize,
@@ -42,7 +42,7 @@ struct DiscoveryPage {
     relay_reservations: Vec<HeldPage>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, Deserialize)]
 struct OverlayPage {
     namespace: String,
     members_known: usize,
@@ -50,15 +50,15 @@ struct OverlayPage {
 }
 
 /// A registration or a slot, at a peer.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, Deserialize)]
 struct HeldPage {
     at: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     namespace: Option<String>,
     held: bool,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, Deserialize)]
 struct ConnectionPage {
     peer: String,
     inbound: bool,
@@ -73,7 +73,7 @@ struct ConnectionPage {
 }
 
 impl StatusPage {
-    pub(super) fn of(status: &Status) -> Self {
+    pub(crate) fn of(status: &Status) -> Self {
         let texts = |addresses: &[calimero_network::Multiaddr]| {
             addresses.iter().map(ToString::to_string).collect()
         };
@@ -129,8 +129,9 @@ impl DiscoveryPage {
                 Phase::Connect => "connect",
                 Phase::Joined => "joined",
                 Phase::Stopped => "stopped",
-            },
-            reachability,
+            }
+            .to_owned(),
+            reachability: reachability.to_owned(),
             reachable_because,
             known_peers: status.known_peers,
             lost_peers: status.lost_peers,

@@ -2,7 +2,7 @@
 
 pub(crate) mod lines;
 pub(crate) mod node;
-mod topics;
+pub(crate) mod topics;
 
 use std::{fs, path::Path, sync::Arc, time::Duration};
 
@@ -42,13 +42,19 @@ pub(crate) async fn execute(args: RunArgs) -> Result<(), CommandError> {
     config.discovery.local_network |= args.local;
     // Asked for before anything runs, so that no signal falls between.
     let signals = Signals::listen().map_err(CommandError::Runtime)?;
-    let blobs = config.blob.store.clone();
+    let store = match &data {
+        Some(data) => Some(data.blobs(&config.blob.store)?),
+        None => None,
+    };
     let mut manager = NetworkManager::builder(identity, config);
-    if let Some(data) = &data {
+    if let (Some(data), Some(store)) = (&data, &store) {
         manager = manager.peer_cache(data.peers());
-        manager = manager.blobs(Arc::new(data.blobs(&blobs)?));
+        manager = manager.blobs(Arc::new(store.clone()));
     }
     let mut node = Node::start(manager, args.metrics, signals, output).await?;
+    if let (Some(data), Some(store)) = (&data, store) {
+        node.open_door(data, store, &args.subscribe);
+    }
     if !args.no_perf {
         let requests = node.client.accept(perf::PROTOCOL)?;
         let runtime = node.client.runtime();
