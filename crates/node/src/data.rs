@@ -43,11 +43,6 @@ impl DataFolder {
         self.path.join("door").join("socket")
     }
 
-    /// Where the configuration is, if there is one.
-    pub(crate) fn config(&self) -> PathBuf {
-        self.path.join("node.toml")
-    }
-
     /// Where peers are remembered.
     pub(crate) fn peers(&self) -> FileCache {
         FileCache::new(self.path.join("peers"))

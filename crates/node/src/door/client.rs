@@ -55,21 +55,6 @@ impl Client {
     pub(crate) async fn next(&mut self) -> Result<Option<Value>, CommandError> {
         read(&mut self.reader).await
     }
-
-    /// Both ways, for a request that goes on while it is answered.
-    pub(crate) fn split(self) -> (OwnedWriteHalf, Answer) {
-        (self.writer, Answer(self.reader))
-    }
-}
-
-/// What a node answers.
-pub(crate) struct Answer(BufReader<OwnedReadHalf>);
-
-impl Answer {
-    /// The next line; nothing after the last one.
-    pub(crate) async fn next(&mut self) -> Result<Option<Value>, CommandError> {
-        read(&mut self.0).await
-    }
 }
 
 async fn read(reader: &mut BufReader<OwnedReadHalf>) -> Result<Option<Value>, CommandError> {
