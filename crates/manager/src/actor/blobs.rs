@@ -39,6 +39,11 @@ const RETRY_MAX: Duration = Duration::from_secs(300);
 /// run, so that lookups find room whatever is announced.
 const MAX_PUTS: usize = MAX_QUERIES / 8;
 
+/// Providers told at once of what one peer answers about them: 4. Nothing proves what it says, and
+/// a fetch remembers no more providers than `blob.fetch.max_providers`, 64. So a peer that makes
+/// some up does not take the places of those whom others name.
+const TOLD_OF_ONE_ANSWER: usize = 4;
+
 type AnnounceReply = Reply<Result<(), AnnounceBlobError>>;
 
 /// A blob that this node says it has.
@@ -57,7 +62,11 @@ enum Query {
     Put(RecordKey),
     /// Its end means nothing: the record that is put beside it tells whether anybody listens.
     Provide,
-    Find(mpsc::Sender<BlobProvider>),
+    Find {
+        found: mpsc::Sender<BlobProvider>,
+        /// What one answer names beyond [`TOLD_OF_ONE_ANSWER`], told at the end.
+        later: Vec<BlobProvider>,
+    },
 }
 
 /// Announcements and lookups.
@@ -300,7 +309,10 @@ impl Actor {
         let records = discovery.get_records(name.clone());
         let providers = discovery.get_providers(name);
         for query in [&records, &providers].into_iter().flatten() {
-            let find = Query::Find(found.clone());
+            let find = Query::Find {
+                found: found.clone(),
+                later: Vec::new(),
+            };
             self.announcements.queries.insert(*query, find);
         }
         // One of them is better than none.
@@ -341,27 +353,41 @@ impl Actor {
 
     fn providers_found(&mut self, query: QueryId, found: Vec<BlobProvider>) {
         let local: PeerId = *self.swarm.local_peer_id();
-        let Some(Query::Find(listener)) = self.announcements.queries.get(&query) else {
+        let Some(Query::Find {
+            found: listener,
+            later,
+        }) = self.announcements.queries.get_mut(&query)
+        else {
             return;
         };
-        for provider in found.into_iter().filter(|found| found.peer != local) {
-            // The queue has room for all that one query tells.
+        let mut others = found.into_iter().filter(|found| found.peer != local);
+        for provider in others.by_ref().take(TOLD_OF_ONE_ANSWER) {
+            // The queue has room for all that both queries tell.
             if let Err(mpsc::error::TrySendError::Closed(_)) = listener.try_send(provider) {
                 self.swarm.behaviour_mut().discovery.stop_query(query);
                 return;
             }
         }
+        later.extend(others);
     }
 
     fn query_ended(&mut self, query: QueryId, outcome: &QueryOutcome) {
-        if let Some(Query::Put(key)) = self.announcements.queries.remove(&query) {
-            self.announcements.puts -= 1;
-            let stored = match outcome {
-                QueryOutcome::Stored => Ok(()),
-                _ => Err(AnnounceBlobError::NotStored),
-            };
-            self.stored(key, stored);
-            self.announce_due();
+        match self.announcements.queries.remove(&query) {
+            Some(Query::Put(key)) => {
+                self.announcements.puts -= 1;
+                let stored = match outcome {
+                    QueryOutcome::Stored => Ok(()),
+                    _ => Err(AnnounceBlobError::NotStored),
+                };
+                self.stored(key, stored);
+                self.announce_due();
+            }
+            Some(Query::Find { found, later }) => {
+                for provider in later {
+                    let _ = found.try_send(provider);
+                }
+            }
+            Some(Query::Provide) | None => {}
         }
     }
 
