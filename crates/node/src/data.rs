@@ -43,6 +43,16 @@ impl DataFolder {
         self.path.join("door").join("socket")
     }
 
+    /// Where the configuration is.
+    pub(crate) fn config(&self) -> PathBuf {
+        self.path.join("node.toml")
+    }
+
+    /// The configuration, if there is one.
+    pub(crate) fn config_if_there(&self) -> Option<PathBuf> {
+        Some(self.config()).filter(|path| path.exists())
+    }
+
     /// Where peers are remembered.
     pub(crate) fn peers(&self) -> FileCache {
         FileCache::new(self.path.join("peers"))

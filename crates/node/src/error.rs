@@ -83,6 +83,16 @@ pub(crate) enum CommandError {
     Fetch(Arc<FetchBlobError>),
     #[error("{error}")]
     Node { error: String },
+    #[error("{} is there already and is not overwritten", path.display())]
+    Exists { path: PathBuf },
+    #[error("no node runs there: nobody answers at {}", path.display())]
+    NotRunning { path: PathBuf },
+    #[error("name a node: its data folder with --data, or its page with --http")]
+    NoNode,
+    #[error(
+        "name a boot node with --boot, a node with --dial, or the folder of one that runs with --data"
+    )]
+    NobodyToAsk,
     #[error("name a data folder with --data")]
     NoDataFolder,
     #[error("name a file with -o, or a data folder with --data")]

@@ -22,7 +22,7 @@ const LINE_INTERVAL: Duration = Duration::from_secs(1);
 /// Lines that a fast transfer is told in, at least.
 const STEPS: u64 = 4;
 
-/// A bar for people, lines for files and programs.
+/// A bar for people, lines for files, and every word of it for programs.
 pub(crate) struct Shown<'a> {
     output: &'a Output,
     bar: Option<ProgressBar>,
@@ -55,9 +55,10 @@ impl<'a> Shown<'a> {
         };
         let now = Instant::now();
         let step = |bytes: u64| bytes.saturating_mul(STEPS) / size_bytes.max(1);
-        let is_news = self.last.is_none_or(|(at, bytes)| {
-            now - at >= LINE_INTERVAL || step(line.verified_bytes) > step(bytes)
-        });
+        let is_news = self.output.is_json()
+            || self.last.is_none_or(|(at, bytes)| {
+                now - at >= LINE_INTERVAL || step(line.verified_bytes) > step(bytes)
+            });
         if is_news {
             self.last = Some((now, line.verified_bytes));
             self.output.print(&Event::Progress(line));

@@ -44,11 +44,16 @@ impl Client {
     }
 
     pub(crate) async fn send(&mut self, request: &Request) -> Result<(), CommandError> {
-        let mut line = serde_json::to_vec(request)
+        let line = serde_json::to_vec(request)
             .map_err(io::Error::from)
             .map_err(lost)?;
-        line.push(b'\n');
-        self.writer.write_all(&line).await.map_err(lost)
+        self.send_message(&line).await
+    }
+
+    /// A line of what belongs to the request.
+    pub(crate) async fn send_message(&mut self, line: &[u8]) -> Result<(), CommandError> {
+        self.writer.write_all(line).await.map_err(lost)?;
+        self.writer.write_all(b"\n").await.map_err(lost)
     }
 
     /// The next line of the answer; nothing after the last one.

@@ -1,5 +1,7 @@
 //! The status of a node, as JSON.
 
+use std::fmt;
+
 use calimero_network::{
     Connection, Direction, Status,
     discovery::machine::{Phase, Reachability, ReachableBecause, Registration, Reservation},
@@ -24,7 +26,7 @@ pub(crate) struct StatusPage {
     events_dropped: u64,
     discovery: DiscoveryPage,
     /// The first 256.
-    oldest_connections: Vec<ConnectionPage>,
+    pub(crate) oldest_connections: Vec<ConnectionPage>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -59,17 +61,17 @@ struct HeldPage {
 }
 
 #[derive(Debug, Serialize, Deserialize)]
-struct ConnectionPage {
-    peer: String,
-    inbound: bool,
-    address: String,
+pub(crate) struct ConnectionPage {
+    pub(crate) peer: String,
+    pub(crate) inbound: bool,
+    pub(crate) address: String,
     #[serde(flatten)]
-    stack: Stack,
-    age_seconds: u64,
-    round_trip_ms: Option<f64>,
-    received_bytes: u64,
-    sent_bytes: u64,
-    agent_version: Option<String>,
+    pub(crate) stack: Stack,
+    pub(crate) age_seconds: u64,
+    pub(crate) round_trip_ms: Option<f64>,
+    pub(crate) received_bytes: u64,
+    pub(crate) sent_bytes: u64,
+    pub(crate) agent_version: Option<String>,
 }
 
 impl StatusPage {
@@ -169,5 +171,66 @@ impl ConnectionPage {
             sent_bytes: connection.link.bytes_out(),
             agent_version: info.map(|info| info.agent_version.clone()),
         }
+    }
+}
+
+impl fmt::Display for StatusPage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            peer,
+            listening,
+            external,
+            discovery,
+            ..
+        } = self;
+        writeln!(f, "peer         {peer}")?;
+        for address in listening {
+            writeln!(f, "listens      {address}")?;
+        }
+        for address in external {
+            writeln!(f, "external     {address}")?;
+        }
+        writeln!(f, "phase        {}", discovery.phase)?;
+        write!(f, "reachability {}", discovery.reachability)?;
+        let because = discovery.reachable_because.iter();
+        because
+            .into_iter()
+            .try_for_each(|why| write!(f, " ({why})"))?;
+        writeln!(f)?;
+        for overlay in &discovery.overlays {
+            let OverlayPage {
+                namespace,
+                members_known,
+                members_connected,
+            } = overlay;
+            writeln!(
+                f,
+                "overlay      {namespace} ({members_connected} of {members_known} known members connected)"
+            )?;
+        }
+        for relay in &discovery.relay_reservations {
+            let end = if relay.held {
+                "slot held"
+            } else {
+                "slot asked for"
+            };
+            writeln!(f, "relay        {} ({end})", relay.at)?;
+        }
+        writeln!(
+            f,
+            "known        {} peers, {} records",
+            discovery.known_peers, discovery.records
+        )?;
+        write!(
+            f,
+            "connected    {} peers, {} connections",
+            self.peers, self.connections
+        )
+    }
+}
+
+impl fmt::Display for ConnectionPage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} at {} ({})", self.peer, self.address, self.stack)
     }
 }

@@ -33,7 +33,8 @@ pub(crate) async fn execute(args: RunArgs) -> Result<(), CommandError> {
         None => Keypair::generate_ed25519(),
     };
     let base = NetworkConfig::default();
-    let mut config = read_config(args.config.as_deref(), base)?;
+    let own = || data.as_ref().and_then(DataFolder::config_if_there);
+    let mut config = read_config(args.config.or_else(own).as_deref(), base)?;
     if !args.listen.is_empty() {
         config.listen = args.listen;
     }
@@ -86,7 +87,16 @@ pub(crate) fn read_config(
         path: path.to_owned(),
         source,
     })?;
-    NetworkConfig::from_toml_over(&text, &base).map_err(|source| CommandError::Config {
+    parse_config(path, &text, &base)
+}
+
+/// The configuration that the file at `path` has.
+pub(crate) fn parse_config(
+    path: &Path,
+    text: &str,
+    base: &NetworkConfig,
+) -> Result<NetworkConfig, CommandError> {
+    NetworkConfig::from_toml_over(text, base).map_err(|source| CommandError::Config {
         path: path.to_owned(),
         source,
     })

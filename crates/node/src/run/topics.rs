@@ -12,7 +12,7 @@ use crate::{error::CommandError, output::Output};
 pub(crate) const LINES_AHEAD: usize = 16;
 
 /// Follows the topics.
-pub(super) async fn follow(client: &NetworkClient, topics: &[Topic]) -> Result<(), CommandError> {
+pub(crate) async fn follow(client: &NetworkClient, topics: &[Topic]) -> Result<(), CommandError> {
     for topic in topics {
         client.subscribe(topic).await?;
     }
