@@ -3,6 +3,10 @@
 //! The first half of [DCUtR], which libp2p-dcutr 0.15 leaves out: a peer that can be reached
 //! needs no hole, and peers behind one router meet at their private addresses.
 //!
+//! It leaves from a port of its own. The port we listen on belongs to the hole punch that begins at
+//! the same time: with TCP there is one connection between two ports, and where both sides dial
+//! from them as diallers, they meet in the middle and neither answers the other.
+//!
 //! [DCUtR]: https://github.com/libp2p/specs/blob/master/relay/DCUtR.md
 
 use calimero_network_primitives::PeerId;
@@ -37,6 +41,7 @@ impl Behaviour {
         let opts = DialOpts::peer_id(peer)
             .condition(PeerCondition::NotDialing)
             .addresses(addresses)
+            .allocate_new_port()
             .build();
         self.reversals.insert(opts.connection_id());
         self.waiting.push_back(ToSwarm::Dial { opts });
