@@ -201,6 +201,13 @@ impl Node {
         })
     }
 
+    /// The end of a hole punch with `peer` that came to nothing.
+    pub(crate) fn punched_in_vain(&self, peer: &str, limit: Duration) -> Option<Entry> {
+        self.find(0, limit, |line| {
+            line["event"] == "hole_punched" && line["peer"] == peer && line["direct"] == false
+        })
+    }
+
     /// The first word of `peer` about itself.
     pub(crate) fn identified(&self, peer: &str, limit: Duration) -> Option<Entry> {
         self.find(0, limit, |line| {
