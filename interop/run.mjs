@@ -25,6 +25,7 @@ const FEATURES = [
   './js/streams.mjs',
   './js/gossip.mjs',
   './js/relay.mjs',
+  './js/dcutr.mjs',
   './js/kad.mjs',
   './js/autonat.mjs',
   './js/blob.mjs',

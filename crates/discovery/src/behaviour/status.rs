@@ -1,5 +1,7 @@
 //! What an operator asks.
 
+use std::time::Instant;
+
 use calimero_network_primitives::{Multiaddr, PeerId, addr::TransportKind};
 use libp2p_swarm::ConnectionId;
 
@@ -30,6 +32,9 @@ pub struct PeerStatus {
     pub connections: Vec<ConnectionStatus>,
     /// What the last attempt to connect directly came to, while it has been connected.
     pub last_hole_punch: Option<HolePunch>,
+    /// When this node tries again to connect directly; `None` for a peer that is direct, and for
+    /// one that has reached us, whose task that is.
+    pub next_hole_punch: Option<Instant>,
 }
 
 /// A connection.

@@ -44,7 +44,7 @@ mod redial;
 mod registrations;
 mod relays;
 mod routes;
-mod schedule;
+pub(crate) mod schedule;
 mod status;
 #[cfg(test)]
 mod tests;

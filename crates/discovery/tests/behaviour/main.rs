@@ -11,6 +11,7 @@ mod common;
 mod identify;
 mod meeting;
 mod probes;
+mod punches;
 mod records;
 mod relays;
 mod rendezvous;
