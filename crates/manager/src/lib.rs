@@ -44,6 +44,7 @@ mod dials;
 mod error;
 mod event;
 mod manager;
+mod memo;
 mod metrics;
 mod remembered;
 mod runtime;

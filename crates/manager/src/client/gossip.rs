@@ -1,6 +1,6 @@
 //! Topics.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use calimero_network_primitives::{PeerId, Topic};
@@ -130,15 +130,14 @@ impl NetworkClient {
             .unwrap_or(Err(NotSent::NoPeers.into()))
     }
 
-    /// The peers with which messages of `topic` are exchanged in full.
+    /// The peers with which messages of `topic` are exchanged in full; see
+    /// [what reads see](Self#what-reads-see).
     ///
     /// # Errors
     ///
     /// [`Stopped`].
     pub async fn mesh_peers(&self, topic: &Topic) -> Result<Vec<PeerId>, Stopped> {
-        let topic = topic.clone();
-        self.ask_gossip(|reply| GossipCommand::MeshPeers { topic, reply })
-            .await
+        Ok(self.kept_mesh_peers(topic).await?.to_vec())
     }
 
     /// How many peers there are in the mesh of `topic`.
@@ -147,21 +146,26 @@ impl NetworkClient {
     ///
     /// [`Stopped`].
     pub async fn mesh_peer_count(&self, topic: &Topic) -> Result<usize, Stopped> {
-        Ok(self.mesh_peers(topic).await?.len())
+        Ok(self.kept_mesh_peers(topic).await?.len())
     }
 
-    /// The connected peers that follow `topic`, as far as they have said so.
+    /// The connected peers that follow `topic`, as far as they have said so; see
+    /// [what reads see](Self#what-reads-see).
     ///
     /// # Errors
     ///
     /// [`Stopped`].
     pub async fn subscribed_peers(&self, topic: &Topic) -> Result<Vec<PeerId>, Stopped> {
-        let topic = topic.clone();
-        self.ask_gossip(|reply| GossipCommand::Subscribers { topic, reply })
-            .await
+        let ask = || {
+            let topic = topic.clone();
+            self.ask_gossip(|reply| GossipCommand::Subscribers { topic, reply })
+        };
+        let memo = &self.inner.answers.subscribers;
+        Ok(self.read(memo, topic, ask).await?.to_vec())
     }
 
-    /// The state of all meshes, with counts of what was sent, received and refused.
+    /// The state of all meshes, with counts of what was sent, received and refused, as of now:
+    /// it is asked of the manager each time.
     ///
     /// # Errors
     ///
@@ -184,6 +188,14 @@ impl NetworkClient {
             reply,
         })
         .await
+    }
+
+    async fn kept_mesh_peers(&self, topic: &Topic) -> Result<Arc<[PeerId]>, Stopped> {
+        let ask = || {
+            let topic = topic.clone();
+            self.ask_gossip(|reply| GossipCommand::MeshPeers { topic, reply })
+        };
+        self.read(&self.inner.answers.mesh_peers, topic, ask).await
     }
 
     async fn send_message(
