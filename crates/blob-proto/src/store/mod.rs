@@ -7,6 +7,8 @@
 
 #[cfg(any(feature = "fs", feature = "transfer"))]
 pub(crate) mod blocking;
+#[cfg(all(any(feature = "fs", feature = "transfer"), unix))]
+pub(crate) mod chunk_file;
 pub(crate) mod error;
 #[cfg(all(feature = "fs", unix))]
 mod fs;

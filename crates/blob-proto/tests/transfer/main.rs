@@ -12,6 +12,8 @@
 mod captured;
 mod fetch;
 mod hostile;
+#[cfg(target_os = "linux")]
+mod links;
 mod net;
 mod relayed;
 mod server;
