@@ -16,7 +16,7 @@ use calimero_network::{
     NetworkEvent, NetworkManager, PeerId,
     blob::{
         fetch::{Destination, FetchError},
-        store::{FsBlobStore, FsConfig},
+        store::{BlobStore as _, FsBlobStore, FsConfig},
     },
 };
 use common::{BOTH, LIMIT, Node, Over, config};
@@ -204,22 +204,119 @@ async fn announce(client: &NetworkClient, id: BlobId) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_blob_is_fetched_by_name_alone() {
-    let there = provider(local()).await;
+async fn a_blob_is_fetched_by_name_alone_and_each_step_is_told_in_order() {
+    let mut there = provider(local()).await;
     let address = there.node.listen(Over::Tcp).await;
-    let id = there.store.put(&content(3, 2 * MIB)).unwrap().id;
+    let size = 16 * MIB as u64 + 3;
+    let id = there.store.put(&content(3, size as usize)).unwrap().id;
     // Listens too: who cannot be reached holds nothing for others.
     let mut here = provider(local()).await;
     here.node.listen(Over::Tcp).await;
     here.node.client.dial(address).await.unwrap();
     announce(&there.node.client, id).await;
-    let fetched = request(&here.node.client, id, vec![], &here.store).await;
-    assert_eq!(fetched.unwrap().size_bytes, 2 * MIB as u64);
-    let found = here.node.wait_for(|event| match event {
-        NetworkEvent::BlobDownloaded { blob_id, .. } if blob_id == id => Some(()),
+    let announced = there.node.wait_for(|event| match event {
+        NetworkEvent::BlobAnnounced {
+            context_id,
+            blob_id,
+        } if blob_id == id => Some(context_id),
         _ => None,
     });
-    found.await;
+    assert_eq!(announced.await, CONTEXT);
+
+    // What is unread of a transfer gives way to what is newer, so it is read while it runs.
+    let to = Destination::Store(Arc::new(here.store.clone()));
+    let transfer = (here.node.client).request_blob(CONTEXT, id, vec![], to);
+    let mut told = Vec::new();
+    let reading = here.node.wait_for(|event| {
+        let (step, is_end) = match event {
+            NetworkEvent::BlobProvidersFound {
+                context_id,
+                blob_id,
+                providers,
+            } => {
+                assert_eq!((context_id, blob_id), (CONTEXT, id));
+                assert_eq!(providers, [there.node.peer()]);
+                ("found", false)
+            }
+            NetworkEvent::BlobProgress {
+                blob_id, progress, ..
+            } => {
+                assert_eq!(blob_id, id);
+                assert!(progress.verified_bytes <= size);
+                ("progress", false)
+            }
+            NetworkEvent::BlobDownloaded {
+                blob_id,
+                size_bytes,
+                ..
+            } => {
+                assert_eq!((blob_id, size_bytes), (id, size));
+                ("downloaded", true)
+            }
+            NetworkEvent::BlobDownloadFailed { error, .. } => panic!("{error}"),
+            _ => return None,
+        };
+        if told.last() != Some(&step) {
+            told.push(step);
+        }
+        is_end.then_some(())
+    });
+    let (fetched, ()) = timeout(LIMIT, async { tokio::join!(transfer, reading) })
+        .await
+        .expect("no end");
+    assert_eq!(fetched.unwrap().size_bytes, size);
+    assert_eq!(told.iter().filter(|step| **step == "found").count(), 1);
+    assert!(told.contains(&"progress"), "{told:?}");
+    assert_eq!(told.last(), Some(&"downloaded"));
+    let requester = here.node.peer();
+    let given = there.node.wait_for(|event| match event {
+        NetworkEvent::BlobRequested {
+            peer,
+            context_id,
+            blob_id,
+            given,
+            count,
+        } if blob_id == id => Some((peer, context_id, given, count > 0)),
+        _ => None,
+    });
+    assert_eq!(given.await, (requester, CONTEXT, true, true));
+}
+
+/// As many announcements as may be under way, several times over: all of them are held in the end,
+/// and a lookup is answered meanwhile.
+#[tokio::test(flavor = "multi_thread")]
+async fn hundreds_of_blobs_announced_at_once_are_all_held() {
+    const BLOBS: u16 = 300;
+    let there = provider(local()).await;
+    let address = there.node.listen(Over::Tcp).await;
+    let here = provider(local()).await;
+    here.node.listen(Over::Tcp).await;
+    here.node.client.dial(address).await.unwrap();
+    let blobs = (0..BLOBS).map(|nth| (None, nth.to_be_bytes().to_vec().into()));
+    let stored = there.store.put_batch(blobs.collect()).await.unwrap();
+    announce(&there.node.client, stored.ids[0]).await;
+    let all = stored
+        .ids
+        .iter()
+        .map(|id| there.node.client.announce_blob(CONTEXT, *id));
+    let announcing = futures::future::join_all(all);
+    let (announced, found) = timeout(LIMIT, async {
+        tokio::join!(announcing, async {
+            let query = here.node.client.query_blob(CONTEXT, stored.ids[0]).await;
+            query.unwrap().next().await
+        })
+    })
+    .await
+    .expect("no end");
+    for outcome in announced {
+        outcome.unwrap();
+    }
+    assert_eq!(found.unwrap().peer, there.node.peer());
+    for id in [stored.ids[1], stored.ids[usize::from(BLOBS) - 1]] {
+        let mut query = here.node.client.query_blob(CONTEXT, id).await.unwrap();
+        let found = timeout(LIMIT, query.next()).await.expect("no end");
+        assert_eq!(found.unwrap().peer, there.node.peer());
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

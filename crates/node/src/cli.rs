@@ -25,12 +25,22 @@ pub(crate) struct Cli {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Start a boot node and three nodes on loopback, let them talk, and check what they did.
+    /// Start a boot node and others on loopback, let them talk, and check what they did.
     Demo(DemoArgs),
+    /// Make the data folder of a node: its identity and its configuration.
+    Init(InitArgs),
     /// Run a node until ctrl-c.
     Run(RunArgs),
     /// Run a boot node until ctrl-c: others find each other by it, and reach each other through it.
     Boot(BootArgs),
+    /// Print how a running node stands.
+    Status(StatusArgs),
+    /// List the peers that a running node is connected with.
+    Peers(StatusArgs),
+    /// Publish messages to a topic, those given or each line of standard input.
+    Publish(PublishArgs),
+    /// Print the messages of topics until ctrl-c.
+    Subscribe(SubscribeArgs),
     /// Dial a node and print who it is and how it is reached.
     Probe(ProbeArgs),
     /// Store, list, check and fetch blobs.
@@ -41,6 +51,86 @@ pub(crate) enum Command {
 
 #[derive(Debug, Args)]
 pub(crate) struct DemoArgs {
+    /// Print JSON lines.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct InitArgs {
+    /// The folder, made if it does not exist. Nothing in it is overwritten.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data: PathBuf,
+    /// Address to listen on, such as `/ip4/0.0.0.0/tcp/2428`; may be repeated. Without it, port
+    /// 2428 everywhere.
+    #[arg(long, value_name = "ADDR", num_args = 1..)]
+    pub(crate) listen: Vec<Multiaddr>,
+    /// Boot node, with its `/p2p/<peer>`; may be repeated.
+    #[arg(long, value_name = "ADDR", num_args = 1..)]
+    pub(crate) boot: Vec<Multiaddr>,
+    /// Public address under which others reach this node; may be repeated.
+    #[arg(long, value_name = "ADDR", num_args = 1..)]
+    pub(crate) external: Vec<Multiaddr>,
+    /// The network lives on this machine or link.
+    #[arg(long)]
+    pub(crate) local: bool,
+    /// Print JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct StatusArgs {
+    /// Data folder of the node, `--data` of `calnet run`.
+    #[arg(long, value_name = "DIR", conflicts_with = "http")]
+    pub(crate) data: Option<PathBuf>,
+    /// Address of its page, `--metrics` of `calnet run` or `calnet boot`.
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) http: Option<SocketAddr>,
+    /// Print JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Which node talks: one that runs, or one that lives for the command alone.
+#[derive(Debug, Args)]
+pub(crate) struct WhereArgs {
+    /// Data folder of a node that runs, which talks.
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["boot", "dial", "local"])]
+    pub(crate) data: Option<PathBuf>,
+    /// Boot node, with its `/p2p/<peer>`, to find who follows the topic; may be repeated.
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) boot: Vec<Multiaddr>,
+    /// Address of a node that follows the topic; may be repeated.
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) dial: Vec<Multiaddr>,
+    /// The network lives on this machine or link: loopback and link-local addresses are dialled.
+    #[arg(long)]
+    pub(crate) local: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PublishArgs {
+    /// The topic.
+    #[arg(value_name = "TOPIC")]
+    pub(crate) topic: Topic,
+    /// The messages. Without one, each line of standard input is a message.
+    #[arg(value_name = "MESSAGE")]
+    pub(crate) messages: Vec<String>,
+    #[command(flatten)]
+    pub(crate) at: WhereArgs,
+    /// Print JSON lines.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct SubscribeArgs {
+    /// The topics.
+    #[arg(required = true, value_name = "TOPIC")]
+    pub(crate) topics: Vec<Topic>,
+    #[command(flatten)]
+    pub(crate) at: WhereArgs,
     /// Print JSON lines.
     #[arg(long)]
     pub(crate) json: bool,
@@ -68,7 +158,8 @@ pub(crate) struct RunArgs {
     /// Folder that keeps the identity and the peers of the node, made if it does not exist.
     #[arg(long, value_name = "DIR")]
     pub(crate) data: Option<PathBuf>,
-    /// Configuration file (TOML). What it does not name has its default.
+    /// Configuration file (TOML). What it does not name has its default. Without it, `node.toml`
+    /// of the data folder, if it is there.
     #[arg(long, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
     /// Identity file, made if it does not exist. Without it, that of the data folder; without
@@ -116,7 +207,8 @@ pub(crate) struct BootArgs {
     /// Identity file, made if it does not exist. Without it, that of the data folder.
     #[arg(long, value_name = "FILE")]
     pub(crate) identity: Option<PathBuf>,
-    /// Configuration file (TOML). What it does not name has the default of a boot node.
+    /// Configuration file (TOML). What it does not name has the default of a boot node. Without
+    /// it, `node.toml` of the data folder, if it is there.
     #[arg(long, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
     /// Address to serve `/metrics` and `/status` at, over HTTP. It asks nobody who they are, so
@@ -130,7 +222,7 @@ pub(crate) struct BootArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct BlobArgs {
-    /// Folder that keeps the blobs, that of `calnet run --data` of a node which is not running.
+    /// Folder that keeps the blobs: that of `calnet run --data`, whose node is asked if it runs.
     #[arg(long, global = true, value_name = "DIR")]
     pub(crate) data: Option<PathBuf>,
     /// Print JSON lines.
@@ -142,11 +234,18 @@ pub(crate) struct BlobArgs {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum BlobCommand {
-    /// Store files as blobs and print their ids.
+    /// Store files as blobs and print their ids. A node announces what its folder holds.
     Add {
         /// The files.
         #[arg(required = true, value_name = "FILE")]
         files: Vec<PathBuf>,
+        /// Context in which the blobs are offered.
+        #[arg(
+            long,
+            default_value = "11111111111111111111111111111111",
+            value_name = "ID"
+        )]
+        context: ContextId,
     },
     /// Fetch a blob, from where an earlier try was left.
     Get(GetArgs),

@@ -38,6 +38,21 @@ impl DataFolder {
         Ok(FsBlobStore::open(self.path.join("blobs"), config)?)
     }
 
+    /// Where a running node is asked.
+    pub(crate) fn door(&self) -> PathBuf {
+        self.path.join("door").join("socket")
+    }
+
+    /// Where the configuration is.
+    pub(crate) fn config(&self) -> PathBuf {
+        self.path.join("node.toml")
+    }
+
+    /// The configuration, if there is one.
+    pub(crate) fn config_if_there(&self) -> Option<PathBuf> {
+        Some(self.config()).filter(|path| path.exists())
+    }
+
     /// Where peers are remembered.
     pub(crate) fn peers(&self) -> FileCache {
         FileCache::new(self.path.join("peers"))

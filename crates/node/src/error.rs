@@ -3,8 +3,8 @@
 use std::{error::Error, fmt, io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use calimero_network::{
-    AcceptError, ConfigError, DialError, FetchBlobError, OpenError, PeerId, PublishError,
-    StartError, Stopped, SubscribeError, blob::store::StoreError,
+    AcceptError, AnnounceBlobError, ConfigError, DialError, FetchBlobError, OpenError, PeerId,
+    PublishError, StartError, Stopped, SubscribeError, blob::store::StoreError,
 };
 
 use crate::identity::IdentityError;
@@ -54,6 +54,8 @@ pub(crate) enum CommandError {
     Open(#[from] OpenError),
     #[error("cannot follow a topic: {0}")]
     Subscribe(#[from] SubscribeError),
+    #[error("cannot announce a blob: {}", Chain(.0))]
+    Announce(#[from] AnnounceBlobError),
     #[error("cannot publish: {0}")]
     Publish(#[from] PublishError),
     #[error("cannot accept streams: {0}")]
@@ -79,6 +81,18 @@ pub(crate) enum CommandError {
     Store(#[from] StoreError),
     #[error(transparent)]
     Fetch(Arc<FetchBlobError>),
+    #[error("{error}")]
+    Node { error: String },
+    #[error("{} is there already and is not overwritten", path.display())]
+    Exists { path: PathBuf },
+    #[error("no node runs there: nobody answers at {}", path.display())]
+    NotRunning { path: PathBuf },
+    #[error("name a node: its data folder with --data, or its page with --http")]
+    NoNode,
+    #[error(
+        "name a boot node with --boot, a node with --dial, or the folder of one that runs with --data"
+    )]
+    NobodyToAsk,
     #[error("name a data folder with --data")]
     NoDataFolder,
     #[error("name a file with -o, or a data folder with --data")]

@@ -45,7 +45,7 @@ fn load(path: &Path, file: File) -> Result<Keypair, IdentityError> {
 
 /// Writes a new identity beside `path` and links it there, so that nobody ever reads half of one
 /// and two processes that start at once agree on one.
-fn create(path: &Path) -> Result<Keypair, IdentityError> {
+pub(crate) fn create(path: &Path) -> Result<Keypair, IdentityError> {
     let keypair = Keypair::generate_ed25519();
     let bytes = keypair
         .to_protobuf_encoding()

@@ -5,15 +5,20 @@ mod boot;
 mod cli;
 mod data;
 mod demo;
+mod door;
 mod error;
 mod http;
 mod identity;
+mod init;
 mod output;
 mod perf;
 mod probe;
+mod progress;
 mod run;
 mod signals;
+mod status;
 mod text;
+mod topics;
 
 use std::process::ExitCode;
 
@@ -47,8 +52,13 @@ fn main() -> ExitCode {
 async fn execute(command: Command) -> Result<(), CommandError> {
     match command {
         Command::Demo(args) => demo::execute(Output::new(args.json)).await,
+        Command::Init(args) => init::execute(&args),
         Command::Run(args) => run::execute(args).await,
         Command::Boot(args) => boot::execute(args).await,
+        Command::Status(args) => status::status(args).await,
+        Command::Peers(args) => status::peers(args).await,
+        Command::Publish(args) => topics::publish(args).await,
+        Command::Subscribe(args) => topics::subscribe(args).await,
         Command::Probe(args) => probe::execute(args).await,
         Command::Blob(args) => blob::execute(args).await,
         Command::Perf(args) => perf::execute(args).await,

@@ -3,13 +3,17 @@
 use std::time::Duration;
 
 use calimero_network::{Connection, Path, PeerId};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// The last eight characters of a peer id: Ed25519 ids all begin alike.
 pub(crate) fn short(peer: &PeerId) -> String {
-    let text = peer.to_base58();
-    let start = text.len().saturating_sub(8);
-    text[start..].to_owned()
+    short_text(&peer.to_base58()).to_owned()
+}
+
+/// The same of a peer id in base58.
+pub(crate) fn short_text(peer: &str) -> &str {
+    let start = peer.len().saturating_sub(8);
+    peer.get(start..).unwrap_or(peer)
 }
 
 /// Bytes with a binary unit.
@@ -42,12 +46,12 @@ pub(crate) fn millis(time: Duration) -> f64 {
 }
 
 /// How a connection is made, for both forms of output.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Stack {
     pub(crate) transport: String,
     pub(crate) security: String,
     pub(crate) muxer: String,
-    pub(crate) path: &'static str,
+    pub(crate) path: String,
 }
 
 impl Stack {
@@ -59,7 +63,8 @@ impl Stack {
             path: match connection.path {
                 Path::Direct => "direct",
                 Path::Relayed { .. } => "relayed",
-            },
+            }
+            .to_owned(),
         }
     }
 }

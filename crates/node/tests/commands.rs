@@ -29,6 +29,15 @@ fn the_demo_checks_what_it_does() {
     let overlay = overlay.unwrap();
     assert_eq!(overlay["delivered"], 300);
     assert!(overlay["median_ms"].as_f64().unwrap() > 0.0);
+    // Two had the blob, and one of them was killed before all of it was there.
+    assert!(count("progress") >= 3, "{}", ended.stdout);
+    let delivered = lines.iter().find(|line| line["event"] == "delivered");
+    let delivered = delivered.unwrap();
+    let bytes = |key: &str| delivered[key].as_u64().unwrap();
+    assert_eq!(bytes("size_bytes"), 64 << 20);
+    assert!(bytes("killed_at_bytes") < 64 << 20, "{delivered}");
+    let both = bytes("from_killed_bytes") + bytes("from_survivor_bytes");
+    assert_eq!(both, 64 << 20, "{delivered}");
     let summary = lines.last().unwrap();
     assert_eq!(summary["event"], "summary");
     assert_eq!(summary["failed"], 0);

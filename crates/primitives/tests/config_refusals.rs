@@ -443,6 +443,15 @@ fn contradictions_are_refused_by_key() {
             "discovery.redial.steps_ms = [0, 5, 4, 6, 7]",
             "discovery.redial.steps_ms",
         ),
+        ("discovery.records.ttl_ms = 999", "discovery.records.ttl_ms"),
+        (
+            "discovery.records.ttl_ms = 21600000",
+            "discovery.records.publication_interval_ms",
+        ),
+        (
+            "discovery.records.replication_interval_ms = 86400000",
+            "discovery.records.replication_interval_ms",
+        ),
         (
             "connections.max_established = 4096",
             "discovery.book.max_peers",

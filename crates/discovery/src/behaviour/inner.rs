@@ -5,15 +5,15 @@ use std::convert::Infallible;
 use calimero_network_primitives::{
     IDENTIFY_PROTOCOL_VERSION, Keypair, PeerId, ProtocolId,
     addr::peer_of,
-    config::{DiscoveryConfig, PingConfig},
+    config::{DiscoveryConfig, PingConfig, RecordsConfig},
 };
 use libp2p_autonat::v2 as autonat;
-use libp2p_kad::{self as kad, store::MemoryStore};
+use libp2p_kad as kad;
 use libp2p_mdns as mdns;
 use libp2p_relay as relay;
 use libp2p_swarm::{NetworkBehaviour, StreamProtocol, behaviour::toggle::Toggle};
 
-use super::{error::BuildError, keep::Keeper, probe, records, rendezvous};
+use super::{error::BuildError, keep::Keeper, probe, records, rendezvous, store::Store};
 use crate::liveness;
 
 /// What runs on the wire. Its handlers are those of the outer behaviour.
@@ -27,7 +27,7 @@ pub struct Inner {
     pub(super) keeper: Keeper,
     pub(super) liveness: liveness::Behaviour,
     pub(super) identify: libp2p_identify::Behaviour,
-    pub(super) kad: kad::Behaviour<MemoryStore>,
+    pub(super) kad: kad::Behaviour<Store>,
     pub(super) rendezvous: rendezvous::Client,
     pub(super) relay: Toggle<relay::client::Behaviour>,
     pub(super) dcutr: Toggle<libp2p_dcutr::Behaviour>,
@@ -75,7 +75,7 @@ impl Inner {
             keeper: Keeper::default(),
             liveness: liveness::Behaviour::new(ping),
             identify: libp2p_identify::Behaviour::new(identify),
-            kad: new_kad(local),
+            kad: new_kad(local, &config.records),
             rendezvous: rendezvous::Client::new(identity.clone()),
             dcutr: relay_client
                 .is_some()
@@ -101,11 +101,11 @@ pub(super) fn new_mdns(local: PeerId) -> Result<mdns::tokio::Behaviour, BuildErr
 /// Serves from the first moment: a Kademlia that waits for a confirmed address before it serves
 /// never does on a private network. Peers come into its table through the machine, which filters
 /// their addresses.
-fn new_kad(local: PeerId) -> kad::Behaviour<MemoryStore> {
+fn new_kad(local: PeerId, records: &RecordsConfig) -> kad::Behaviour<Store> {
     let protocol = StreamProtocol::new(KADEMLIA);
     debug_assert_eq!(protocol.as_ref(), ProtocolId::Kademlia.as_str());
     let mut config = kad::Config::new(protocol);
-    records::configure(&mut config);
+    records::configure(&mut config, records);
     config.set_kbucket_inserts(kad::BucketInserts::Manual);
     let mut kad = kad::Behaviour::with_config(local, records::new_store(local), config);
     kad.set_mode(Some(kad::Mode::Server));

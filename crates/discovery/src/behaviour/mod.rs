@@ -117,6 +117,7 @@ mod records;
 mod rendezvous;
 mod reversal;
 mod status;
+mod store;
 mod swarm;
 #[cfg(test)]
 mod tests;
@@ -152,8 +153,8 @@ pub use self::{
     hear::MAX_IDENTIFY_ITEMS,
     local_link::MAX_LOCAL_ADDRESSES,
     records::{
-        MAX_PROVIDED_KEYS, MAX_PROVIDERS_PER_KEY, MAX_QUERIES, MAX_RECORDS, MAX_RECORDS_PER_QUERY,
-        RECORD_TTL, RecordValidator, RefuseRecords,
+        MAX_PROVIDED_KEYS, MAX_PROVIDERS_PER_KEY, MAX_PROVIDERS_PER_QUERY, MAX_QUERIES,
+        MAX_RECORDS, MAX_RECORDS_PER_QUERY, RECORD_TTL, RecordValidator, RefuseRecords,
     },
     status::{ConnectionStatus, PeerStatus, Status},
 };
@@ -374,7 +375,7 @@ impl Behaviour {
     }
 
     /// Puts a record to the peers closest to its key, and again by itself until it expires.
-    /// Without `expires` it lives for [`RECORD_TTL`] from its last put.
+    /// Without `expires` it lives for `discovery.records.ttl_ms` from its last put.
     ///
     /// # Errors
     ///
@@ -438,7 +439,8 @@ impl Behaviour {
     }
 
     /// Looks for every provider of `key` at the peers closest to it, and here. Ends by itself, or
-    /// by [`stop_query`](Self::stop_query), after [`MAX_RECORDS_PER_QUERY`] at most.
+    /// by [`stop_query`](Self::stop_query), after [`MAX_PROVIDERS_PER_QUERY`] at most; of one answer
+    /// [`MAX_PROVIDERS_PER_KEY`] are told.
     ///
     /// # Errors
     ///

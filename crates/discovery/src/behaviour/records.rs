@@ -6,15 +6,17 @@ use std::{
     time::Duration,
 };
 
-use calimero_network_primitives::{PeerId, limits::MAX_PROVIDER_RECORD_BYTES};
+use calimero_network_primitives::{
+    PeerId, config::RecordsConfig, limits::MAX_PROVIDER_RECORD_BYTES,
+};
 use libp2p_kad::{
-    self as kad, ProviderRecord, QueryId, Record, RecordKey,
-    store::{MemoryStore, MemoryStoreConfig},
+    self as kad, ProviderRecord, QueryId, Record, RecordKey, store::MemoryStoreConfig,
 };
 
 use super::{
     error::RecordRefused,
     event::{Event, QueryOutcome},
+    store::Store,
 };
 
 /// Records held for others and ourselves: 16,384, which is 4 MiB of values.
@@ -23,8 +25,8 @@ pub const MAX_RECORDS: usize = 16_384;
 /// Records told of one query: more providers of one thing than anybody asks.
 pub const MAX_RECORDS_PER_QUERY: usize = 64;
 
-/// Keys under which providers are held, for others and ourselves: 4,096, which with
-/// [`MAX_PROVIDERS_PER_KEY`] peers each is some tens of MiB.
+/// Keys under which providers are held for others: 4,096, which with
+/// [`MAX_PROVIDERS_PER_KEY`] peers each is some tens of MiB. As many again are for ourselves.
 pub const MAX_PROVIDED_KEYS: usize = 4_096;
 
 /// Providers held for one key: 32. Those that came first stay, so that a flood displaces nobody.
@@ -37,16 +39,12 @@ const MAX_PROVIDER_ADDRESS_BYTES: usize = 256;
 /// Queries under way at one time.
 pub const MAX_QUERIES: usize = 256;
 
-/// Life of a record that is not put again.
+/// Providers told of one query: what the twenty peers hold that are asked (Kademlia's `k`).
+pub const MAX_PROVIDERS_PER_QUERY: usize = 20 * MAX_PROVIDERS_PER_KEY;
+
+/// Life of a record that is not put again, where the configuration says nothing else
+/// (`discovery.records.ttl_ms`).
 pub const RECORD_TTL: Duration = Duration::from_secs(12 * 3600);
-
-/// Time between two puts of a record by the node that put it first: half of its life, so that one
-/// may fail.
-const PUBLICATION_INTERVAL: Duration = Duration::from_secs(6 * 3600);
-
-/// Time between two copies of a record to the peers that are closest to it by then, by a node that
-/// holds it (Kademlia paper, section 2.5).
-const REPLICATION_INTERVAL: Duration = Duration::from_secs(3600);
 
 /// Peers that hold a record.
 const REPLICATION: NonZeroUsize = NonZeroUsize::new(10).unwrap();
@@ -103,21 +101,21 @@ impl RecordValidator for RefuseRecords {
     }
 }
 
-pub(super) fn configure(config: &mut kad::Config) {
+pub(super) fn configure(config: &mut kad::Config, records: &RecordsConfig) {
     config
         .set_record_filtering(kad::StoreInserts::FilterBoth)
-        .set_record_ttl(Some(RECORD_TTL))
-        .set_publication_interval(Some(PUBLICATION_INTERVAL))
-        .set_replication_interval(Some(REPLICATION_INTERVAL))
+        .set_record_ttl(Some(records.ttl))
+        .set_publication_interval(Some(records.publication_interval))
+        .set_replication_interval(Some(records.replication_interval))
         .set_replication_factor(REPLICATION)
-        .set_provider_record_ttl(Some(RECORD_TTL))
-        .set_provider_publication_interval(Some(PUBLICATION_INTERVAL))
+        .set_provider_record_ttl(Some(records.ttl))
+        .set_provider_publication_interval(Some(records.publication_interval))
         .set_caching(kad::Caching::Disabled)
         .set_query_timeout(QUERY_TIMEOUT)
         .set_periodic_bootstrap_interval(Some(BOOTSTRAP_INTERVAL));
 }
 
-pub(super) fn new_store(local: PeerId) -> MemoryStore {
+pub(super) fn new_store(local: PeerId) -> Store {
     let config = MemoryStoreConfig {
         max_records: MAX_RECORDS,
         // The store refuses what is as long as its limit.
@@ -125,7 +123,7 @@ pub(super) fn new_store(local: PeerId) -> MemoryStore {
         max_providers_per_key: MAX_PROVIDERS_PER_KEY,
         max_provided_keys: MAX_PROVIDED_KEYS,
     };
-    MemoryStore::with_config(local, config)
+    Store::new(local, config)
 }
 
 /// What is kept of a provider that somebody sent: addresses are his word, and bounded.
@@ -267,13 +265,14 @@ fn provided(
 ) -> Option<QueryOutcome> {
     match result {
         Ok(kad::GetProvidersOk::FoundProviders { providers, .. }) => {
-            // Several answers name the same ones.
-            let room = MAX_RECORDS_PER_QUERY.saturating_sub(told.len());
+            // Several answers name the same ones, and one that names more than a node holds does
+            // not take the room of the others.
+            let room = MAX_PROVIDERS_PER_QUERY.saturating_sub(told.len());
             let mut providers: Vec<_> = providers.into_iter().collect();
             providers.retain(|provider| !told.contains(provider));
-            providers.truncate(room);
+            providers.truncate(room.min(MAX_PROVIDERS_PER_KEY));
             told.extend(&providers);
-            step.finish = told.len() >= MAX_RECORDS_PER_QUERY;
+            step.finish = told.len() >= MAX_PROVIDERS_PER_QUERY;
             if !providers.is_empty() {
                 step.events.push(Event::ProvidersFound { query, providers });
             }

@@ -4,7 +4,10 @@
 //! peer is kept, whoever's it is; and it has itself held as a provider of the same key, where
 //! every provider has a place of its own. Whoever looks asks for both.
 
-use std::{collections::HashMap, time::Duration};
+use std::{
+    collections::{BTreeMap, HashMap},
+    time::Duration,
+};
 
 use calimero_network_blob::{
     serve::Requested,
@@ -27,19 +30,30 @@ use crate::{
 
 /// Pause before an announcement that nobody stored is tried again, doubled with each try: a node
 /// that has just started soon knows somebody.
-const RETRY_FIRST: Duration = Duration::from_secs(5);
+const RETRY_FIRST: Duration = Duration::from_secs(1);
 
 /// Longest such pause.
 const RETRY_MAX: Duration = Duration::from_secs(300);
+
+/// Announcements under way at one time, of two queries each: a quarter of the queries that may
+/// run, so that lookups find room whatever is announced.
+const MAX_PUTS: usize = MAX_QUERIES / 8;
+
+/// Providers told at once of what one peer answers about them: 4. Nothing proves what it says, and
+/// a fetch remembers no more providers than `blob.fetch.max_providers`, 64. So a peer that makes
+/// some up does not take the places of those whom others name.
+const TOLD_OF_ONE_ANSWER: usize = 4;
 
 type AnnounceReply = Reply<Result<(), AnnounceBlobError>>;
 
 /// A blob that this node says it has.
 struct Announced {
     size_bytes: u64,
-    /// Pause before the next try, where the last one found nobody.
-    retry: Option<(Instant, Duration)>,
-    /// Who waits for the end of the first try.
+    /// Its turn, where it waits for one: the key of [`Announcements::due`].
+    due: Option<(Instant, u64)>,
+    /// Before the next try, where the one under way finds nobody.
+    pause: Duration,
+    /// Who waits for the end of the next try.
     waiting: Vec<AnnounceReply>,
 }
 
@@ -48,7 +62,11 @@ enum Query {
     Put(RecordKey),
     /// Its end means nothing: the record that is put beside it tells whether anybody listens.
     Provide,
-    Find(mpsc::Sender<BlobProvider>),
+    Find {
+        found: mpsc::Sender<BlobProvider>,
+        /// What one answer names beyond [`TOLD_OF_ONE_ANSWER`], told at the end.
+        later: Vec<BlobProvider>,
+    },
 }
 
 /// Announcements and lookups.
@@ -56,7 +74,12 @@ pub(super) struct Announcements {
     identity: Keypair,
     records: ProviderRecords,
     announced: HashMap<RecordKey, Announced>,
+    /// Those whose turn comes, by time; the number tells those of one instant apart.
+    due: BTreeMap<(Instant, u64), RecordKey>,
+    turns: u64,
     queries: HashMap<QueryId, Query>,
+    /// How many of the queries are [`Query::Put`].
+    puts: usize,
 }
 
 impl Announcements {
@@ -65,16 +88,40 @@ impl Announcements {
             identity,
             records: ProviderRecords { unsigned },
             announced: HashMap::new(),
+            due: BTreeMap::new(),
+            turns: 0,
             queries: HashMap::new(),
+            puts: 0,
         }
     }
 
-    /// Returns when an announcement should be tried again.
-    pub(super) async fn retry(&self) {
-        let due = self.announced.values().filter_map(|one| one.retry);
-        match due.map(|(at, _)| at).min() {
-            Some(at) => tokio::time::sleep_until(at).await,
-            None => std::future::pending().await,
+    /// Returns when it is the turn of an announcement.
+    pub(super) async fn turn(&self) {
+        match self.due.first_key_value() {
+            // The end of one that is under way makes room.
+            Some(((at, _), _)) if self.puts < MAX_PUTS => tokio::time::sleep_until(*at).await,
+            _ => std::future::pending().await,
+        }
+    }
+
+    /// The announcement whose turn it is, if one may begin.
+    fn next_due(&self, now: Instant) -> Option<RecordKey> {
+        let ((at, _), key) = self.due.first_key_value()?;
+        (*at <= now && self.puts < MAX_PUTS).then_some(*key)
+    }
+
+    /// Gives an announcement its turn, in place of the one it had.
+    fn set_due(&mut self, key: &RecordKey, at: Option<Instant>) {
+        let Some(announced) = self.announced.get_mut(key) else {
+            return;
+        };
+        self.turns += 1;
+        let turn = at.map(|at| (at, self.turns));
+        if let Some(before) = std::mem::replace(&mut announced.due, turn) {
+            self.due.remove(&before);
+        }
+        if let Some(turn) = turn {
+            self.due.insert(turn, *key);
         }
     }
 
@@ -106,6 +153,7 @@ impl Actor {
                 let name = Key::from(key.to_bytes().to_vec());
                 discovery.remove_record(&name);
                 discovery.stop_providing(&name);
+                self.announcements.set_due(&key, None);
                 let known = self.announcements.announced.remove(&key).is_some();
                 let _ = reply.send(known);
             }
@@ -177,12 +225,23 @@ impl Actor {
         }
         let announced = (announcements.announced.entry(key)).or_insert_with(|| Announced {
             size_bytes,
-            retry: None,
+            due: None,
+            pause: RETRY_FIRST,
             waiting: Vec::new(),
         });
         announced.size_bytes = size_bytes;
         announced.waiting.push(reply);
-        self.put(key);
+        announcements.set_due(&key, Some(Instant::now()));
+        self.announce_due();
+    }
+
+    /// Tells the DHT of blobs whose turn it is, as many at one time as may be.
+    pub(super) fn announce_due(&mut self) {
+        let now = Instant::now();
+        while let Some(key) = self.announcements.next_due(now) {
+            self.announcements.set_due(&key, None);
+            self.put(key);
+        }
     }
 
     /// Tells the DHT of one blob. Where that cannot even begin, it is tried later.
@@ -208,9 +267,7 @@ impl Actor {
         match discovery.put_record(name, value, None, Quorum::One) {
             Ok(query) => {
                 self.announcements.queries.insert(query, Query::Put(key));
-                if let Some(announced) = self.announcements.announced.get_mut(&key) {
-                    announced.retry = None;
-                }
+                self.announcements.puts += 1;
             }
             Err(error) => {
                 tracing::debug!(%error, "a provider record is not put");
@@ -224,34 +281,20 @@ impl Actor {
         let Some(announced) = self.announcements.announced.get_mut(&key) else {
             return;
         };
-        announced.retry = outcome.is_err().then(|| {
-            let pause = announced.retry.map_or(RETRY_FIRST, |(_, pause)| {
-                pause.saturating_mul(2).min(RETRY_MAX)
-            });
-            (Instant::now() + pause, pause)
-        });
         answer(std::mem::take(&mut announced.waiting), &outcome);
-    }
-
-    /// Tries announcements again that nobody stored.
-    pub(super) fn announce_again(&mut self) {
-        let now = Instant::now();
-        let due = (self.announcements.announced.iter_mut())
-            .filter(|(_, one)| one.retry.is_some_and(|(at, _)| at <= now));
-        let due: Vec<_> = due
-            .map(|(key, one)| {
-                // Until the try has ended: a lost one does not come round at once.
-                one.retry = one.retry.map(|(_, pause)| (now + RETRY_MAX, pause));
-                *key
-            })
-            .collect();
-        for key in due {
-            let pause = (self.announcements.announced.get(&key)).and_then(|one| one.retry);
-            self.put(key);
-            if let Some(one) = self.announcements.announced.get_mut(&key)
-                && one.retry.is_none()
-            {
-                one.retry = pause;
+        let pause = announced.pause;
+        match outcome {
+            Ok(()) => {
+                announced.pause = RETRY_FIRST;
+                self.events.send(NetworkEvent::BlobAnnounced {
+                    context_id: key.context_id,
+                    blob_id: key.blob_id,
+                });
+            }
+            Err(_) => {
+                announced.pause = pause.saturating_mul(2).min(RETRY_MAX);
+                self.announcements
+                    .set_due(&key, Some(Instant::now() + pause));
             }
         }
     }
@@ -266,7 +309,10 @@ impl Actor {
         let records = discovery.get_records(name.clone());
         let providers = discovery.get_providers(name);
         for query in [&records, &providers].into_iter().flatten() {
-            let find = Query::Find(found.clone());
+            let find = Query::Find {
+                found: found.clone(),
+                later: Vec::new(),
+            };
             self.announcements.queries.insert(*query, find);
         }
         // One of them is better than none.
@@ -307,25 +353,41 @@ impl Actor {
 
     fn providers_found(&mut self, query: QueryId, found: Vec<BlobProvider>) {
         let local: PeerId = *self.swarm.local_peer_id();
-        let Some(Query::Find(listener)) = self.announcements.queries.get(&query) else {
+        let Some(Query::Find {
+            found: listener,
+            later,
+        }) = self.announcements.queries.get_mut(&query)
+        else {
             return;
         };
-        for provider in found.into_iter().filter(|found| found.peer != local) {
-            // The queue has room for all that one query tells.
+        let mut others = found.into_iter().filter(|found| found.peer != local);
+        for provider in others.by_ref().take(TOLD_OF_ONE_ANSWER) {
+            // The queue has room for all that both queries tell.
             if let Err(mpsc::error::TrySendError::Closed(_)) = listener.try_send(provider) {
                 self.swarm.behaviour_mut().discovery.stop_query(query);
                 return;
             }
         }
+        later.extend(others);
     }
 
     fn query_ended(&mut self, query: QueryId, outcome: &QueryOutcome) {
-        if let Some(Query::Put(key)) = self.announcements.queries.remove(&query) {
-            let stored = match outcome {
-                QueryOutcome::Stored => Ok(()),
-                _ => Err(AnnounceBlobError::NotStored),
-            };
-            self.stored(key, stored);
+        match self.announcements.queries.remove(&query) {
+            Some(Query::Put(key)) => {
+                self.announcements.puts -= 1;
+                let stored = match outcome {
+                    QueryOutcome::Stored => Ok(()),
+                    _ => Err(AnnounceBlobError::NotStored),
+                };
+                self.stored(key, stored);
+                self.announce_due();
+            }
+            Some(Query::Find { found, later }) => {
+                for provider in later {
+                    let _ = found.try_send(provider);
+                }
+            }
+            Some(Query::Provide) | None => {}
         }
     }
 
@@ -335,6 +397,7 @@ impl Actor {
             let stopped = AnnounceBlobError::Stopped(crate::error::Stopped);
             answer(announced.waiting, &Err(stopped));
         }
+        self.announcements.due.clear();
         self.announcements.queries.clear();
     }
 }

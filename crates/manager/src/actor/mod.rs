@@ -154,8 +154,8 @@ impl Actor {
                     self.swarm.behaviour_mut().discovery.cache_loaded(peers);
                     Next::Go
                 }
-                () = self.announcements.retry() => {
-                    self.announce_again();
+                () = self.announcements.turn() => {
+                    self.announce_due();
                     Next::Go
                 }
                 Some(requested) = self.requested.recv() => {

@@ -12,6 +12,7 @@ use calimero_network_blob::{
     store::BlobStore,
     wire::RecordKey,
 };
+use calimero_network_discovery::behaviour::{MAX_PROVIDERS_PER_QUERY, MAX_RECORDS_PER_QUERY};
 use calimero_network_primitives::{BlobId, ContextId, PeerId};
 use futures::{FutureExt, Stream, StreamExt, stream};
 use tokio::{sync::mpsc, task::JoinHandle};
@@ -25,7 +26,7 @@ use crate::{
 };
 
 /// Providers that wait to be read: as many as both lookups of one blob can tell.
-const FOUND_QUEUE: usize = 2 * calimero_network_discovery::behaviour::MAX_RECORDS_PER_QUERY;
+const FOUND_QUEUE: usize = MAX_RECORDS_PER_QUERY + MAX_PROVIDERS_PER_QUERY;
 
 /// Blobs.
 ///

@@ -238,6 +238,14 @@ pub enum NetworkEvent {
         /// How many.
         count: u64,
     },
+    /// Somebody holds the announcement of a blob of this node, after it was announced or tried
+    /// again. For operators.
+    BlobAnnounced {
+        /// The context in which it is offered.
+        context_id: ContextId,
+        /// The blob.
+        blob_id: BlobId,
+    },
     /// A peer asks for blobs of this node. For operators.
     BlobRequested {
         /// The peer.
@@ -275,7 +283,8 @@ pub enum NetworkEvent {
         /// How far it is.
         progress: Progress,
     },
-    /// A blob is fetched: verified, durable, where it should be.
+    /// A blob is fetched: verified, durable, where it should be. The last event of its transfer. For
+    /// the application.
     BlobDownloaded {
         /// The context on whose behalf it was fetched.
         context_id: ContextId,
@@ -284,7 +293,8 @@ pub enum NetworkEvent {
         /// Its size in bytes.
         size_bytes: u64,
     },
-    /// A blob is not fetched.
+    /// A blob is not fetched; what was verified of it is kept for the next try. The last event of
+    /// its transfer. For the application.
     BlobDownloadFailed {
         /// The context on whose behalf it was fetched.
         context_id: ContextId,

@@ -32,7 +32,7 @@ use crate::status::{Direction, Shared};
 /// them, so those beyond are summed.
 const MAX_REPORTS: usize = 256;
 
-/// Fetches of which something waits to be read: 1,024.
+/// Fetches and announcements of which something waits to be read: 1,024.
 const MAX_TRANSFERS: usize = 1024;
 
 /// What an event is about. A newer event takes the place of an unread one about the same.
@@ -65,6 +65,7 @@ enum Key {
     BlobsOf(PeerId),
     OtherBlobs,
     Blob(ContextId, BlobId),
+    Announced(ContextId, BlobId),
 }
 
 /// The events that wait, and what of them is counted apart.
@@ -236,7 +237,8 @@ impl Waiting {
                 self.reports -= 1;
             }
             NetworkEvent::BlobRequested { .. } => self.reports -= 1,
-            NetworkEvent::BlobProvidersFound { .. }
+            NetworkEvent::BlobAnnounced { .. }
+            | NetworkEvent::BlobProvidersFound { .. }
             | NetworkEvent::BlobProgress { .. }
             | NetworkEvent::BlobDownloaded { .. }
             | NetworkEvent::BlobDownloadFailed { .. } => self.transfers -= 1,
@@ -307,7 +309,8 @@ impl Waiting {
             | NetworkEvent::OtherInvitesRefused { .. }
             | NetworkEvent::BlobRequested { .. }
             | NetworkEvent::OtherBlobsRequested { .. } => return self.push_report(event),
-            NetworkEvent::BlobProvidersFound { .. }
+            NetworkEvent::BlobAnnounced { .. }
+            | NetworkEvent::BlobProvidersFound { .. }
             | NetworkEvent::BlobProgress { .. }
             | NetworkEvent::BlobDownloaded { .. }
             | NetworkEvent::BlobDownloadFailed { .. } => return self.push_transfer(event),
@@ -413,7 +416,11 @@ impl Waiting {
 
     /// Of each fetch the newest. Beyond some number the handle of the fetch alone tells.
     fn push_transfer(&mut self, event: NetworkEvent) {
-        let (context_id, blob_id) = match &event {
+        let key = match &event {
+            NetworkEvent::BlobAnnounced {
+                context_id,
+                blob_id,
+            } => Key::Announced(*context_id, *blob_id),
             NetworkEvent::BlobProvidersFound {
                 context_id,
                 blob_id,
@@ -433,10 +440,9 @@ impl Waiting {
                 context_id,
                 blob_id,
                 ..
-            } => (*context_id, *blob_id),
+            } => Key::Blob(*context_id, *blob_id),
             _ => return,
         };
-        let key = Key::Blob(context_id, blob_id);
         if self.queue.retract(&key).is_none() {
             if self.transfers >= MAX_TRANSFERS {
                 return;

@@ -1,33 +1,41 @@
 //! `calnet blob get`: a blob from the network.
 
-use std::{sync::Arc, time::Duration};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use calimero_network::{
-    Keypair, NetworkConfig, NetworkManager,
-    blob::{
-        fetch::{Destination, Progress},
-        store::FsBlobStore,
-    },
+    BlobId, ContextId, Keypair, Multiaddr, NetworkClient, NetworkConfig, NetworkManager, PeerId,
+    blob::{fetch::Destination, store::FsBlobStore},
 };
-use futures::StreamExt;
-use indicatif::{ProgressBar, ProgressStyle};
+use futures::StreamExt as _;
+use tokio::time::{Instant, sleep};
 
-use super::{lines::Line, local};
-use crate::{cli::GetArgs, error::CommandError, output::Output};
+use super::{Lines, lines::Line, local};
+use crate::{cli::GetArgs, error::CommandError, progress};
 
-/// Time between two lines of progress where no bar is shown.
-const LINE_INTERVAL: Duration = Duration::from_secs(1);
+/// Time for a search to find somebody who has the blob, over and over: a node that has just
+/// started meets those who know one by one.
+const SEARCH_TIME: Duration = Duration::from_secs(10);
 
+/// Pause between two searches.
+const SEARCH_PAUSE: Duration = Duration::from_millis(500);
+
+/// What is fetched.
+pub(super) struct Wanted {
+    pub(super) id: BlobId,
+    pub(super) context: ContextId,
+    /// Who is asked beside those whom the DHT names.
+    pub(super) dial: Vec<Multiaddr>,
+}
+
+/// Fetches with a node that lives for this alone.
 pub(super) async fn execute(
     args: GetArgs,
     store: Option<FsBlobStore>,
-    output: &Output,
+    lines: Lines,
 ) -> Result<(), CommandError> {
-    let to = match (&args.output, &store) {
-        (Some(path), _) => Destination::File(path.clone()),
-        (None, Some(store)) => Destination::Store(Arc::new(store.clone())),
-        (None, None) => return Err(CommandError::NoDestination),
-    };
+    if args.output.is_none() && store.is_none() {
+        return Err(CommandError::NoDestination);
+    }
     let mut config = NetworkConfig {
         listen: Vec::new(),
         ..NetworkConfig::default()
@@ -37,106 +45,95 @@ pub(super) async fn execute(
     let (client, mut events) = NetworkManager::start(Keypair::generate_ed25519(), config).await?;
     // What happens is told by the transfer itself.
     let unread = tokio::spawn(async move { while events.next().await.is_some() {} });
-    let mut providers = Vec::new();
-    let mut refused = None;
-    for address in args.dial {
-        match client.dial(address).await {
-            Ok(connection) => providers.push(connection.peer),
-            Err(error) => refused = Some(error),
-        }
-    }
-    if let (Some(error), true) = (refused, providers.is_empty()) {
-        return Err(error.into());
-    }
     if !client.config().discovery.boot.is_empty() {
         let _ = client.bootstrap().await;
     }
-    let mut transfer = client.request_blob(args.context, args.id, providers, to);
-    let mut shown = Shown::new(output);
-    let progress = std::mem::replace(transfer.progress(), Box::pin(futures::stream::empty()));
-    let showing = progress.for_each(|progress| {
-        shown.show(&progress);
-        std::future::ready(())
-    });
-    let interrupted = tokio::signal::ctrl_c();
-    let fetched = tokio::select! {
-        (fetched, ()) = futures::future::join(transfer, showing) => fetched,
-        _ = interrupted => return Err(CommandError::Interrupted),
+    let wanted = Wanted {
+        id: args.id,
+        context: args.context,
+        dial: args.dial,
     };
-    shown.end();
-    let fetched = fetched.map_err(CommandError::Fetch)?;
-    if let (None, Some(store)) = (&args.output, &store) {
-        store.tag(&local::tag(&fetched.id), fetched.id)?;
-    }
-    output.print(&Line::Fetched {
-        id: fetched.id.to_string(),
-        size_bytes: fetched.size_bytes,
-        resumed_bytes: fetched.resumed_bytes,
-        received_bytes: fetched.received_bytes,
-        providers: fetched
-            .providers
-            .iter()
-            .map(|(peer, _)| peer.to_string())
-            .collect(),
-    });
+    fetch(&client, wanted, args.output, store.as_ref(), &lines).await?;
     client.shutdown().await?;
     let _ = unread.await;
     Ok(())
 }
 
-/// A bar for people, a line a second for programs.
-pub(crate) struct Shown<'a> {
-    output: &'a Output,
-    bar: Option<ProgressBar>,
-    last: Option<tokio::time::Instant>,
+/// Fetches a blob to the file `output`, or else into `store`.
+pub(super) async fn fetch(
+    client: &NetworkClient,
+    wanted: Wanted,
+    output: Option<PathBuf>,
+    store: Option<&FsBlobStore>,
+    lines: &Lines,
+) -> Result<(), CommandError> {
+    let Wanted { id, context, dial } = wanted;
+    let into = store.filter(|_| output.is_none());
+    let to = match (output, into) {
+        (Some(path), _) => Destination::File(path),
+        (None, Some(store)) => Destination::Store(Arc::new(store.clone())),
+        (None, None) => return Err(CommandError::NoDestination),
+    };
+    let mut providers = meet(client, dial).await?;
+    let is_here = into.is_some_and(|store| store.has(&id));
+    if providers.is_empty() && !is_here {
+        providers = search(client, context, id).await;
+    }
+    let mut transfer = client.request_blob(context, id, providers, to);
+    let mut progress = std::mem::replace(transfer.progress(), futures::stream::empty().boxed());
+    let showing = async {
+        while let Some(progress) = progress.next().await {
+            let line = Line::Progress(progress::Line::of(&progress));
+            if lines.tell(line).await.is_err() {
+                // Whoever wanted it has gone away.
+                return Err(CommandError::Interrupted);
+            }
+        }
+        Ok(())
+    };
+    let fetching = async { transfer.await.map_err(CommandError::Fetch) };
+    let (fetched, ()) = futures::future::try_join(fetching, showing).await?;
+    if let Some(store) = into {
+        store.tag(&local::tag(context, &id), id)?;
+    }
+    let from = fetched.providers.iter();
+    lines
+        .tell(Line::Fetched {
+            id: id.to_string(),
+            size_bytes: fetched.size_bytes,
+            resumed_bytes: fetched.resumed_bytes,
+            received_bytes: fetched.received_bytes,
+            providers: from.map(|(peer, _)| peer.to_string()).collect(),
+        })
+        .await
 }
 
-impl<'a> Shown<'a> {
-    pub(crate) fn new(output: &'a Output) -> Self {
-        let bar = (!output.is_json()).then(|| {
-            let bar = ProgressBar::new(0);
-            let style = ProgressStyle::with_template(
-                "{bar:32} {bytes} of {total_bytes}, {binary_bytes_per_sec}, {eta} left, {msg}",
-            );
-            if let Ok(style) = style {
-                bar.set_style(style);
-            }
-            bar
-        });
-        Self {
-            output,
-            bar,
-            last: None,
+/// Dials those who are said to have it. One who answers is enough.
+async fn meet(client: &NetworkClient, dial: Vec<Multiaddr>) -> Result<Vec<PeerId>, CommandError> {
+    let mut met = Vec::new();
+    let mut refused = None;
+    for address in dial {
+        match client.dial(address).await {
+            Ok(connection) => met.push(connection.peer),
+            Err(error) => refused = Some(error),
         }
     }
+    match refused {
+        Some(error) if met.is_empty() => Err(error.into()),
+        _ => Ok(met),
+    }
+}
 
-    pub(crate) fn show(&mut self, progress: &Progress) {
-        let connected = progress.providers.iter().filter(|one| one.connected);
-        let providers = connected.count();
-        if let Some(bar) = &self.bar {
-            if let Some(size_bytes) = progress.size_bytes {
-                bar.set_length(size_bytes);
-            }
-            bar.set_position(progress.verified_bytes);
-            bar.set_message(format!("{providers} peers"));
-            return;
+/// Looks for those who have a blob until somebody is found, or in vain for a while.
+async fn search(client: &NetworkClient, context: ContextId, id: BlobId) -> Vec<PeerId> {
+    let deadline = Instant::now() + SEARCH_TIME;
+    while Instant::now() < deadline && !client.config().discovery.boot.is_empty() {
+        if let Ok(mut found) = client.query_blob(context, id).await
+            && let Some(provider) = found.next().await
+        {
+            return vec![provider.peer];
         }
-        let now = tokio::time::Instant::now();
-        if self.last.is_some_and(|last| now - last < LINE_INTERVAL) {
-            return;
-        }
-        self.last = Some(now);
-        self.output.print(&Line::Progress {
-            verified_bytes: progress.verified_bytes,
-            size_bytes: progress.size_bytes,
-            rate_bytes_per_s: progress.rate_bytes_per_s,
-            providers,
-        });
+        sleep(SEARCH_PAUSE).await;
     }
-
-    pub(crate) fn end(&self) {
-        if let Some(bar) = &self.bar {
-            bar.finish_and_clear();
-        }
-    }
+    Vec::new()
 }

@@ -2,12 +2,14 @@
 
 use std::fmt;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
+
+use crate::progress;
 
 /// One line.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
-pub(super) enum Line {
+pub(crate) enum Line {
     /// A blob is in the folder.
     Added {
         id: String,
@@ -29,16 +31,11 @@ pub(super) enum Line {
     /// A blob was read and compared with its id.
     Verified {
         id: String,
-        #[serde(skip_serializing_if = "Option::is_none")]
+        #[serde(default, skip_serializing_if = "Option::is_none")]
         error: Option<String>,
     },
     /// How far a fetch is.
-    Progress {
-        verified_bytes: u64,
-        size_bytes: Option<u64>,
-        rate_bytes_per_s: u64,
-        providers: usize,
-    },
+    Progress(progress::Line),
     /// A blob is fetched.
     Fetched {
         id: String,
@@ -74,21 +71,7 @@ impl fmt::Display for Line {
                 id,
                 error: Some(error),
             } => write!(f, "{id}  {error}"),
-            Self::Progress {
-                verified_bytes,
-                size_bytes,
-                rate_bytes_per_s,
-                providers,
-            } => {
-                write!(f, "{verified_bytes}")?;
-                if let Some(size_bytes) = size_bytes {
-                    write!(f, " of {size_bytes}")?;
-                }
-                write!(
-                    f,
-                    " bytes, {rate_bytes_per_s} a second from {providers} peers"
-                )
-            }
+            Self::Progress(progress) => progress.fmt(f),
             Self::Fetched {
                 id,
                 size_bytes,

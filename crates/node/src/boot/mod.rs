@@ -29,7 +29,8 @@ pub(crate) async fn execute(args: BootArgs) -> Result<(), CommandError> {
     let data = DataFolder::open(&args.data)?;
     let own = args.identity.clone().unwrap_or_else(|| data.identity());
     let identity = identity::load_or_create(&own)?;
-    let mut config = read_config(args.config.as_deref(), defaults())?;
+    let file = args.config.or_else(|| data.config_if_there());
+    let mut config = read_config(file.as_deref(), defaults())?;
     if !args.listen.is_empty() {
         config.listen = args.listen;
     }

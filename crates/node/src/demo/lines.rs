@@ -7,6 +7,7 @@ use comfy_table::{CellAlignment, Table, presets::UTF8_FULL_CONDENSED};
 use serde::Serialize;
 
 use super::{
+    blob::Delivery,
     meeting::{Meeting, NEWCOMERS},
     overlay::Gossip,
     traffic::Traffic,
@@ -52,6 +53,16 @@ pub(super) enum Line {
     Met {
         nodes: Vec<&'static str>,
         milliseconds: f64,
+    },
+    Delivered {
+        size_bytes: u64,
+        killed: &'static str,
+        killed_at_bytes: u64,
+        from_killed_bytes: u64,
+        survivor: &'static str,
+        from_survivor_bytes: u64,
+        milliseconds: f64,
+        megabytes_per_second: f64,
     },
     Check(Check),
     Summary(Summary),
@@ -160,6 +171,19 @@ impl Line {
         }
     }
 
+    pub(super) fn delivered(delivery: &Delivery) -> Self {
+        Self::Delivered {
+            size_bytes: delivery.size_bytes,
+            killed: delivery.killed,
+            killed_at_bytes: delivery.at_bytes,
+            from_killed_bytes: delivery.from_killed_bytes,
+            survivor: delivery.survivor,
+            from_survivor_bytes: delivery.from_survivor_bytes,
+            milliseconds: millis(delivery.took),
+            megabytes_per_second: megabytes_per_second(delivery.size_bytes, delivery.took),
+        }
+    }
+
     pub(super) fn moved(from: &'static str, to: &'static str, traffic: &Traffic) -> Self {
         Self::Moved {
             from,
@@ -224,6 +248,24 @@ impl fmt::Display for Line {
                 f,
                 "met     {}, who knew the boot node alone, in {milliseconds:.0} ms",
                 nodes.join(", ")
+            ),
+            Self::Delivered {
+                size_bytes,
+                killed,
+                killed_at_bytes,
+                from_killed_bytes,
+                survivor,
+                from_survivor_bytes,
+                milliseconds,
+                megabytes_per_second,
+            } => write!(
+                f,
+                "blob    {} in {milliseconds:.0} ms ({megabytes_per_second:.0} MB/s): {} from {survivor}, \
+                 {} from {killed}, who was killed at {}",
+                bytes(*size_bytes),
+                bytes(*from_survivor_bytes),
+                bytes(*from_killed_bytes),
+                bytes(*killed_at_bytes)
             ),
             Self::Check(Check { what, passed }) => {
                 write!(f, "{}  {what}", if *passed { "ok    " } else { "FAILED" })

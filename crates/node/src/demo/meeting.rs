@@ -10,6 +10,9 @@ use crate::error::CommandError;
 /// Who is started with the address of the boot node and nothing else.
 pub(super) const NEWCOMERS: [&str; 3] = ["dave", "erin", "frank"];
 
+/// The one of them that can be killed, the last.
+pub(super) const MORTAL: &str = "frank";
+
 /// Pause between looks at who is found: an event may be told before the one it waits for.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
 

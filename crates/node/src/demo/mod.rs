@@ -1,6 +1,7 @@
-//! `calnet demo`: a boot node and three nodes in one process on loopback, over real sockets. It
+//! `calnet demo`: a boot node and others in one process on loopback, over real sockets. It
 //! shows what happens as it happens, checks what it did, and ends with a table.
 
+mod blob;
 mod lines;
 mod meeting;
 mod node;
@@ -27,6 +28,10 @@ use crate::{error::CommandError, output::Output};
 
 /// Time for each step. The whole takes a few seconds; a step that hangs ends with its name.
 const STEP_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Time for the blob to be stored twice, and to be fetched: of a node that is silent rather than
+/// gone a fetch waits `blob.fetch.stall_timeout_ms`, 10 s.
+const BLOB_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Messages heard that wait to be counted: all of the demonstration.
 const HEARD_QUEUE: usize = 1024;
@@ -135,7 +140,37 @@ impl Demo {
         self.gossip().await?;
         self.refuse_wrong_peer().await?;
         self.count_peers().await?;
-        self.introduce().await
+        self.introduce().await?;
+        self.deliver().await
+    }
+
+    /// Two of the newcomers have a blob, the third fetches it by its id, and one of the two is
+    /// killed on the way.
+    async fn deliver(&mut self) -> Result<(), CommandError> {
+        let Some(victim) = self.nodes.pop() else {
+            return Ok(());
+        };
+        let [.., survivor, here] = self.nodes.as_slice() else {
+            return Ok(());
+        };
+        let announcing = blob::announce([survivor, &victim]);
+        let id = within(BLOB_TIMEOUT, "announcing a blob", announcing).await?;
+        let delivering = blob::deliver(here, survivor, victim, id, &self.output);
+        let delivery = within(BLOB_TIMEOUT, "fetching a blob", delivering).await?;
+        self.output.print(&Line::delivered(&delivery));
+        self.check(
+            "a blob came by its id alone: all of it, verified".to_owned(),
+            delivery.is_complete(),
+        );
+        self.check(
+            "both providers gave a part of it".to_owned(),
+            delivery.is_from_both(),
+        );
+        self.check(
+            "one of them was killed on the way, and the other one gave the rest".to_owned(),
+            delivery.is_rescued(),
+        );
+        Ok(())
     }
 
     /// Starts nodes that know the boot node alone, and waits until they have found each other.
@@ -143,7 +178,10 @@ impl Demo {
         let boot = self.nodes[0].address(false);
         let first = self.nodes.len();
         for name in meeting::NEWCOMERS {
-            let role = Role::Newcomer(boot.clone());
+            let role = match name == meeting::MORTAL {
+                true => Role::Mortal(boot.clone()),
+                false => Role::Newcomer(boot.clone()),
+            };
             let (hear, output) = (self.hear.clone(), &self.output);
             let starting = Node::start(name, Speaks::Everything, role, hear, output);
             let node = step("starting a node", starting).await?;
@@ -306,7 +344,14 @@ async fn step<T>(
     what: &'static str,
     work: impl Future<Output = Result<T, CommandError>>,
 ) -> Result<T, CommandError> {
-    let after = STEP_TIMEOUT;
+    within(STEP_TIMEOUT, what, work).await
+}
+
+async fn within<T>(
+    after: Duration,
+    what: &'static str,
+    work: impl Future<Output = Result<T, CommandError>>,
+) -> Result<T, CommandError> {
     tokio::time::timeout(after, work)
         .await
         .map_err(|_| CommandError::Deadline { what, after })?

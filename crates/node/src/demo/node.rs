@@ -3,10 +3,17 @@
 use std::{net::Ipv4Addr, sync::Arc, time::Instant};
 
 use calimero_network::{
-    Events, FrameStream, Keypair, Multiaddr, NetworkClient, NetworkConfig, NetworkEvent,
-    NetworkManager, Substream, multiaddr::Protocol,
+    Builder, Events, FrameStream, Keypair, Multiaddr, NetworkClient, NetworkConfig, NetworkEvent,
+    NetworkManager, Substream,
+    blob::store::FsBlobStore,
+    config::{BlobStoreConfig, RuntimeKind},
+    multiaddr::Protocol,
 };
-use tokio::sync::{Notify, mpsc};
+use tempfile::TempDir;
+use tokio::{
+    runtime::{self, Runtime},
+    sync::{Notify, mpsc},
+};
 
 use super::{lines::Line, overlay::Heard, traffic};
 use crate::{error::CommandError, output::Output};
@@ -27,6 +34,8 @@ pub(super) enum Role {
     Guided,
     /// It knows this boot node and nobody else.
     Newcomer(Multiaddr),
+    /// The same, and it can be killed.
+    Mortal(Multiaddr),
 }
 
 /// A running node with its addresses.
@@ -36,8 +45,32 @@ pub(super) struct Node {
     pub(super) client: NetworkClient,
     /// Told whenever a connection stands.
     pub(super) changed: Arc<Notify>,
+    /// Its blobs, which it serves.
+    pub(super) store: FsBlobStore,
     tcp: Multiaddr,
     quic: Multiaddr,
+    mortal: Option<Mortal>,
+    _folder: TempDir,
+}
+
+/// What carries a node that can be killed: a runtime of its own.
+struct Mortal(Option<Runtime>);
+
+impl Mortal {
+    fn new() -> Result<Self, CommandError> {
+        let mut runtime = runtime::Builder::new_multi_thread();
+        let runtime = runtime.worker_threads(1).enable_all().build();
+        Ok(Self(Some(runtime.map_err(CommandError::Runtime)?)))
+    }
+}
+
+impl Drop for Mortal {
+    /// Drops every task where it stands, and with them the sockets: nobody is told.
+    fn drop(&mut self) {
+        if let Some(runtime) = self.0.take() {
+            runtime.shutdown_background();
+        }
+    }
 }
 
 impl Node {
@@ -55,13 +88,22 @@ impl Node {
         };
         config.transport.tcp.tls = speaks == Speaks::Everything;
         config.discovery.local_network = true;
+        let mut mortal = None;
         match role {
             Role::Boot => config.server.rendezvous.enabled = true,
             Role::Guided => {}
             Role::Newcomer(boot) => config.discovery.boot = vec![boot],
+            Role::Mortal(boot) => {
+                config.discovery.boot = vec![boot];
+                config.handle.runtime = RuntimeKind::Shared;
+                mortal = Some(Mortal::new()?);
+            }
         }
-        let identity = Keypair::generate_ed25519();
-        let (client, events) = NetworkManager::start(identity, config).await?;
+        let folder = tempfile::tempdir().map_err(temporary)?;
+        let store = FsBlobStore::open(folder.path(), &BlobStoreConfig::default())?;
+        let manager = NetworkManager::builder(Keypair::generate_ed25519(), config);
+        let manager = manager.blobs(Arc::new(store.clone()));
+        let (client, events) = start_on(manager, mortal.as_ref()).await?;
         let on = Multiaddr::from(Ipv4Addr::LOCALHOST);
         let tcp = on.clone().with(Protocol::Tcp(0));
         let quic = on.with(Protocol::Udp(0)).with(Protocol::QuicV1);
@@ -74,6 +116,9 @@ impl Node {
             quic: listen(quic).await.map_err(to_start)?.with(named),
             client,
             changed: Arc::new(Notify::new()),
+            store,
+            mortal,
+            _folder: folder,
         };
         output.print(&Line::started(name, &node.client, [&node.tcp, &node.quic]));
         let changed = node.changed.clone();
@@ -85,6 +130,32 @@ impl Node {
 
     pub(super) fn address(&self, quic: bool) -> Multiaddr {
         if quic { &self.quic } else { &self.tcp }.clone()
+    }
+
+    /// Ends a mortal node as the end of its process would: nobody is told.
+    pub(super) fn kill(self) {
+        drop(self.mortal);
+    }
+}
+
+async fn start_on(
+    manager: Builder,
+    mortal: Option<&Mortal>,
+) -> Result<(NetworkClient, Events), CommandError> {
+    let started = match mortal.and_then(|mortal| mortal.0.as_ref()) {
+        Some(runtime) => {
+            let starting = runtime.spawn(manager.start());
+            starting.await.map_err(CommandError::Task)?
+        }
+        None => manager.start().await,
+    };
+    Ok(started?)
+}
+
+fn temporary(source: std::io::Error) -> CommandError {
+    CommandError::DataFolder {
+        path: std::env::temp_dir(),
+        source,
     }
 }
 

@@ -3,7 +3,7 @@
 //! It shows whom the node is connected with, to everybody who can reach it, so it belongs on
 //! loopback or behind something that asks who is there.
 
-mod status;
+pub(crate) mod status;
 
 use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
 

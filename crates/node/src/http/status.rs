@@ -1,10 +1,12 @@
 //! The status of a node, as JSON.
 
+use std::fmt;
+
 use calimero_network::{
     Connection, Direction, Status,
     discovery::machine::{Phase, Reachability, ReachableBecause, Registration, Reservation},
 };
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::text::{Stack, millis};
 
@@ -12,8 +14,8 @@ use crate::text::{Stack, millis};
 const MAX_LISTED: usize = 256;
 
 /// The status of a node.
-#[derive(Debug, Serialize)]
-pub(super) struct StatusPage {
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct StatusPage {
     peer: String,
     listening: Vec<String>,
     external: Vec<String>,
@@ -24,13 +26,13 @@ pub(super) struct StatusPage {
     events_dropped: u64,
     discovery: DiscoveryPage,
     /// The first 256.
-    oldest_connections: Vec<ConnectionPage>,
+    pub(crate) oldest_connections: Vec<ConnectionPage>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, Deserialize)]
 struct DiscoveryPage {
-    phase: &'static str,
-    reachability: &'static str,
+    phase: String,
+    reachability: String,
     reachable_because: Option<String>,
     known_peers: usize,
     lost_peers: usize,
@@ -42,7 +44,7 @@ struct DiscoveryPage {
     relay_reservations: Vec<HeldPage>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, Deserialize)]
 struct OverlayPage {
     namespace: String,
     members_known: usize,
@@ -50,30 +52,30 @@ struct OverlayPage {
 }
 
 /// A registration or a slot, at a peer.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, Deserialize)]
 struct HeldPage {
     at: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     namespace: Option<String>,
     held: bool,
 }
 
-#[derive(Debug, Serialize)]
-struct ConnectionPage {
-    peer: String,
-    inbound: bool,
-    address: String,
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct ConnectionPage {
+    pub(crate) peer: String,
+    pub(crate) inbound: bool,
+    pub(crate) address: String,
     #[serde(flatten)]
-    stack: Stack,
-    age_seconds: u64,
-    round_trip_ms: Option<f64>,
-    received_bytes: u64,
-    sent_bytes: u64,
-    agent_version: Option<String>,
+    pub(crate) stack: Stack,
+    pub(crate) age_seconds: u64,
+    pub(crate) round_trip_ms: Option<f64>,
+    pub(crate) received_bytes: u64,
+    pub(crate) sent_bytes: u64,
+    pub(crate) agent_version: Option<String>,
 }
 
 impl StatusPage {
-    pub(super) fn of(status: &Status) -> Self {
+    pub(crate) fn of(status: &Status) -> Self {
         let texts = |addresses: &[calimero_network::Multiaddr]| {
             addresses.iter().map(ToString::to_string).collect()
         };
@@ -129,8 +131,9 @@ impl DiscoveryPage {
                 Phase::Connect => "connect",
                 Phase::Joined => "joined",
                 Phase::Stopped => "stopped",
-            },
-            reachability,
+            }
+            .to_owned(),
+            reachability: reachability.to_owned(),
             reachable_because,
             known_peers: status.known_peers,
             lost_peers: status.lost_peers,
@@ -168,5 +171,66 @@ impl ConnectionPage {
             sent_bytes: connection.link.bytes_out(),
             agent_version: info.map(|info| info.agent_version.clone()),
         }
+    }
+}
+
+impl fmt::Display for StatusPage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            peer,
+            listening,
+            external,
+            discovery,
+            ..
+        } = self;
+        writeln!(f, "peer         {peer}")?;
+        for address in listening {
+            writeln!(f, "listens      {address}")?;
+        }
+        for address in external {
+            writeln!(f, "external     {address}")?;
+        }
+        writeln!(f, "phase        {}", discovery.phase)?;
+        write!(f, "reachability {}", discovery.reachability)?;
+        let because = discovery.reachable_because.iter();
+        because
+            .into_iter()
+            .try_for_each(|why| write!(f, " ({why})"))?;
+        writeln!(f)?;
+        for overlay in &discovery.overlays {
+            let OverlayPage {
+                namespace,
+                members_known,
+                members_connected,
+            } = overlay;
+            writeln!(
+                f,
+                "overlay      {namespace} ({members_connected} of {members_known} known members connected)"
+            )?;
+        }
+        for relay in &discovery.relay_reservations {
+            let end = if relay.held {
+                "slot held"
+            } else {
+                "slot asked for"
+            };
+            writeln!(f, "relay        {} ({end})", relay.at)?;
+        }
+        writeln!(
+            f,
+            "known        {} peers, {} records",
+            discovery.known_peers, discovery.records
+        )?;
+        write!(
+            f,
+            "connected    {} peers, {} connections",
+            self.peers, self.connections
+        )
+    }
+}
+
+impl fmt::Display for ConnectionPage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} at {} ({})", self.peer, self.address, self.stack)
     }
 }

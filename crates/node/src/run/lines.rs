@@ -6,12 +6,12 @@ use calimero_network::{
     CloseReason, Direction, NetworkEvent,
     discovery::machine::{Phase, Reachability, ReachableBecause},
 };
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::text::Stack;
 
 /// One line of output.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub(crate) enum Line {
     Started {
@@ -106,6 +106,33 @@ pub(crate) enum Line {
     Published {
         topic: String,
         bytes: usize,
+    },
+    /// Topics are followed from now on.
+    Following {
+        topics: Vec<String>,
+    },
+    /// Others have been told that this node has a blob.
+    BlobAnnounced {
+        id: String,
+        context: String,
+    },
+    BlobWithdrawn {
+        id: String,
+        context: String,
+    },
+    BlobsNotAnnounced {
+        count: usize,
+        error: String,
+    },
+    BlobRequested {
+        peer: String,
+        id: String,
+        given: bool,
+        count: u64,
+    },
+    BlobDownloaded {
+        id: String,
+        size_bytes: u64,
     },
     PublishFailed {
         topic: String,
@@ -205,6 +232,33 @@ impl Line {
                 topic: topic.to_string(),
             },
             NetworkEvent::Message(message) => super::topics::line(&message),
+            NetworkEvent::BlobAnnounced {
+                context_id,
+                blob_id,
+            } => Self::BlobAnnounced {
+                id: blob_id.to_string(),
+                context: context_id.to_string(),
+            },
+            NetworkEvent::BlobRequested {
+                peer,
+                blob_id,
+                given,
+                count,
+                ..
+            } => Self::BlobRequested {
+                peer: peer.to_base58(),
+                id: blob_id.to_string(),
+                given,
+                count,
+            },
+            NetworkEvent::BlobDownloaded {
+                blob_id,
+                size_bytes,
+                ..
+            } => Self::BlobDownloaded {
+                id: blob_id.to_string(),
+                size_bytes,
+            },
             NetworkEvent::Lagged { missed } => Self::Lagged { missed },
             _ => return None,
         })
@@ -346,6 +400,24 @@ impl fmt::Display for Line {
                 write!(f, "message       {peer} on {topic}: {payload}")
             }
             Self::Published { topic, bytes } => write!(f, "published     {bytes} bytes on {topic}"),
+            Self::Following { topics } => write!(f, "following     {}", topics.join(", ")),
+            Self::BlobAnnounced { id, context } => write!(f, "announced     {id} in {context}"),
+            Self::BlobWithdrawn { id, context } => write!(f, "withdrawn     {id} in {context}"),
+            Self::BlobsNotAnnounced { count, error } => {
+                write!(f, "not announced {count} blobs: {error}")
+            }
+            Self::BlobRequested {
+                peer,
+                id,
+                given,
+                count,
+            } => {
+                let end = if *given { "given" } else { "not given" };
+                write!(f, "asked         {id} by {peer} ({end}; {count} requests)")
+            }
+            Self::BlobDownloaded { id, size_bytes } => {
+                write!(f, "fetched       {id} ({size_bytes} bytes)")
+            }
             Self::PublishFailed { topic, error } => write!(f, "not published {topic}: {error}"),
             Self::Lagged { missed } => write!(f, "lagged        {missed} messages were dropped"),
             Self::Stopped {} => write!(f, "stopped"),

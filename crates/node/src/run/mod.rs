@@ -2,7 +2,7 @@
 
 pub(crate) mod lines;
 pub(crate) mod node;
-mod topics;
+pub(crate) mod topics;
 
 use std::{fs, path::Path, sync::Arc, time::Duration};
 
@@ -33,7 +33,8 @@ pub(crate) async fn execute(args: RunArgs) -> Result<(), CommandError> {
         None => Keypair::generate_ed25519(),
     };
     let base = NetworkConfig::default();
-    let mut config = read_config(args.config.as_deref(), base)?;
+    let own = || data.as_ref().and_then(DataFolder::config_if_there);
+    let mut config = read_config(args.config.or_else(own).as_deref(), base)?;
     if !args.listen.is_empty() {
         config.listen = args.listen;
     }
@@ -42,13 +43,19 @@ pub(crate) async fn execute(args: RunArgs) -> Result<(), CommandError> {
     config.discovery.local_network |= args.local;
     // Asked for before anything runs, so that no signal falls between.
     let signals = Signals::listen().map_err(CommandError::Runtime)?;
-    let blobs = config.blob.store.clone();
+    let store = match &data {
+        Some(data) => Some(data.blobs(&config.blob.store)?),
+        None => None,
+    };
     let mut manager = NetworkManager::builder(identity, config);
-    if let Some(data) = &data {
+    if let (Some(data), Some(store)) = (&data, &store) {
         manager = manager.peer_cache(data.peers());
-        manager = manager.blobs(Arc::new(data.blobs(&blobs)?));
+        manager = manager.blobs(Arc::new(store.clone()));
     }
     let mut node = Node::start(manager, args.metrics, signals, output).await?;
+    if let (Some(data), Some(store)) = (&data, store) {
+        node.open_door(data, store, &args.subscribe);
+    }
     if !args.no_perf {
         let requests = node.client.accept(perf::PROTOCOL)?;
         let runtime = node.client.runtime();
@@ -80,7 +87,16 @@ pub(crate) fn read_config(
         path: path.to_owned(),
         source,
     })?;
-    NetworkConfig::from_toml_over(&text, &base).map_err(|source| CommandError::Config {
+    parse_config(path, &text, &base)
+}
+
+/// The configuration that the file at `path` has.
+pub(crate) fn parse_config(
+    path: &Path,
+    text: &str,
+    base: &NetworkConfig,
+) -> Result<NetworkConfig, CommandError> {
+    NetworkConfig::from_toml_over(text, base).map_err(|source| CommandError::Config {
         path: path.to_owned(),
         source,
     })

@@ -2,11 +2,21 @@
 
 use std::{net::SocketAddr, sync::Arc};
 
-use calimero_network::{Builder, Events, NetworkClient, NetworkEvent};
+use calimero_network::{
+    Builder, Events, NetworkClient, NetworkEvent, Topic, blob::store::FsBlobStore,
+};
 use tokio::{sync::Notify, task::JoinSet};
 
 use super::lines::Line;
-use crate::{error::CommandError, http, output::Output, signals::Signals};
+use crate::{
+    blob::{Announcer, Running},
+    data::DataFolder,
+    door::{self, Door, Readers, Served},
+    error::CommandError,
+    http,
+    output::Output,
+    signals::Signals,
+};
 
 /// A node that runs.
 pub(crate) struct Node {
@@ -18,6 +28,8 @@ pub(crate) struct Node {
     pub(crate) lost: Arc<Notify>,
     events: Events,
     signals: Signals,
+    /// Who reads messages through the door.
+    readers: Option<Readers>,
 }
 
 impl Node {
@@ -50,7 +62,38 @@ impl Node {
             lost: Arc::default(),
             events,
             signals,
+            readers: None,
         })
+    }
+
+    /// Announces the blobs of the data folder, and lets other commands ask for more.
+    pub(crate) fn open_door(&mut self, data: &DataFolder, store: FsBlobStore, follows: &[Topic]) {
+        let client = self.client.clone();
+        let (announcer, announcing) = Announcer::new(client.clone(), &store, self.output.clone());
+        self.tasks.spawn(announcing);
+        let path = data.door();
+        let door = match Door::open(&path) {
+            Ok(door) => door,
+            Err(error) => {
+                tracing::warn!(path = %path.display(), %error, "other commands cannot ask this node");
+                return;
+            }
+        };
+        let readers = Readers::new(follows);
+        self.readers = Some(readers.clone());
+        let blobs = Running {
+            client: client.clone(),
+            store,
+            announcer,
+        };
+        self.tasks.spawn(door::serve(
+            door,
+            Served {
+                client,
+                blobs,
+                readers,
+            },
+        ));
     }
 
     /// Prints what happens until a signal, then ends the node.
@@ -61,6 +104,11 @@ impl Node {
                     Some(event) => {
                         if tells_of_a_loss(&event) {
                             self.lost.notify_waiters();
+                        }
+                        if let (NetworkEvent::Message(message), Some(readers)) =
+                            (&event, &self.readers)
+                        {
+                            readers.hear(message);
                         }
                         if let Some(line) = Line::of(event) {
                             self.output.print(&line);

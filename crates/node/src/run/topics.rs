@@ -9,10 +9,10 @@ use super::lines::Line;
 use crate::{error::CommandError, output::Output};
 
 /// Lines read ahead of those that are sent.
-const LINES_AHEAD: usize = 16;
+pub(crate) const LINES_AHEAD: usize = 16;
 
 /// Follows the topics.
-pub(super) async fn follow(client: &NetworkClient, topics: &[Topic]) -> Result<(), CommandError> {
+pub(crate) async fn follow(client: &NetworkClient, topics: &[Topic]) -> Result<(), CommandError> {
     for topic in topics {
         client.subscribe(topic).await?;
     }
@@ -27,17 +27,22 @@ pub(super) async fn publish_lines(client: NetworkClient, topic: Topic, output: O
     // A thread of its own, which nothing waits for: a read of standard input cannot be given up.
     std::thread::spawn(move || read_lines(&sender, longest));
     while let Some(line) = lines.recv().await {
-        let bytes = line.len();
-        output.print(&match publish(&client, &topic, line).await {
-            Ok(()) => Line::Published {
-                topic: topic.to_string(),
-                bytes,
-            },
-            Err(error) => Line::PublishFailed {
-                topic: topic.to_string(),
-                error: error.to_string(),
-            },
-        });
+        output.print(&publish_line(&client, &topic, line).await);
+    }
+}
+
+/// Publishes a message, and says what became of it.
+pub(crate) async fn publish_line(client: &NetworkClient, topic: &Topic, line: Vec<u8>) -> Line {
+    let bytes = line.len();
+    match publish(client, topic, line).await {
+        Ok(()) => Line::Published {
+            topic: topic.to_string(),
+            bytes,
+        },
+        Err(error) => Line::PublishFailed {
+            topic: topic.to_string(),
+            error: error.to_string(),
+        },
     }
 }
 
@@ -57,7 +62,7 @@ async fn publish(client: &NetworkClient, topic: &Topic, line: Vec<u8>) -> Result
 }
 
 /// Reads until the end, or until nobody wants more.
-fn read_lines(sender: &mpsc::Sender<Vec<u8>>, longest: usize) {
+pub(crate) fn read_lines(sender: &mpsc::Sender<Vec<u8>>, longest: usize) {
     let mut input = io::stdin().lock();
     loop {
         let mut line = Vec::new();
@@ -75,7 +80,7 @@ fn read_lines(sender: &mpsc::Sender<Vec<u8>>, longest: usize) {
 }
 
 /// A message as it is printed.
-pub(super) fn line(message: &Message) -> Line {
+pub(crate) fn line(message: &Message) -> Line {
     let text = std::str::from_utf8(&message.data).ok();
     Line::Message {
         peer: message.source.to_base58(),

@@ -131,6 +131,11 @@ impl Process {
         input.write_all(bytes).unwrap();
     }
 
+    /// Ends the standard input.
+    pub fn close_input(&mut self) {
+        self.child.stdin = None;
+    }
+
     pub fn id(&self) -> u32 {
         self.child.id()
     }
@@ -185,6 +190,18 @@ impl Process {
         let status = Command::new("kill").args([signal, &pid]).status().unwrap();
         assert!(status.success());
         self.wait()
+    }
+
+    /// Whether it ends by itself before `deadline`.
+    pub fn ends_by(&mut self, deadline: Instant) -> bool {
+        while self.child.try_wait().unwrap().is_none() {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return false;
+            }
+            std::thread::park_timeout(left.min(Duration::from_millis(1)));
+        }
+        true
     }
 
     pub fn wait(&mut self) -> ExitStatus {

@@ -56,6 +56,9 @@ pub struct DiscoveryConfig {
     /// Peers remembered over a restart.
     #[serde(deserialize_with = "super::table::deserialize")]
     pub cache: CacheConfig,
+    /// Records in the Kademlia DHT.
+    #[serde(deserialize_with = "super::table::deserialize")]
+    pub records: RecordsConfig,
 }
 
 impl Default for DiscoveryConfig {
@@ -74,7 +77,55 @@ impl Default for DiscoveryConfig {
             relay: RelayConfig::default(),
             reachability: ReachabilityConfig::default(),
             cache: CacheConfig::default(),
+            records: RecordsConfig::default(),
         }
+    }
+}
+
+/// Records in the Kademlia DHT, and providers, which live as long and are renewed as often. All
+/// nodes of a network should agree: a node that holds a record gives it no longer life than its own
+/// configuration says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RecordsConfig {
+    /// Life of a record that is not put again, in milliseconds. Default 12 h. On the wire it is
+    /// whole seconds, so at least one.
+    #[serde(rename = "ttl_ms", with = "super::duration")]
+    pub ttl: Duration,
+    /// Time between two puts of a record by the node whose it is, in milliseconds. Default 6 h,
+    /// half of its life, so that one may fail. Looked at every `replication_interval_ms`.
+    #[serde(rename = "publication_interval_ms", with = "super::duration")]
+    pub publication_interval: Duration,
+    /// Time between two copies of a record to the peers that are closest to it by then, by a node
+    /// that holds it, in milliseconds. Default 1 h (Kademlia paper, section 2.5).
+    #[serde(rename = "replication_interval_ms", with = "super::duration")]
+    pub replication_interval: Duration,
+}
+
+impl Default for RecordsConfig {
+    fn default() -> Self {
+        Self {
+            ttl: Duration::from_secs(12 * 3600),
+            publication_interval: Duration::from_secs(6 * 3600),
+            replication_interval: Duration::from_secs(3600),
+        }
+    }
+}
+
+impl RecordsConfig {
+    fn validate(&self, prefix: &str) -> Result<(), ConfigError> {
+        check(self.ttl >= Duration::from_secs(1), || {
+            (format!("{prefix}ttl_ms"), "must be at least 1000")
+        })?;
+        for (name, value) in [
+            ("publication_interval_ms", self.publication_interval),
+            ("replication_interval_ms", self.replication_interval),
+        ] {
+            check(value < self.ttl, || {
+                (format!("{prefix}{name}"), "must be below ttl_ms")
+            })?;
+        }
+        Ok(())
     }
 }
 
@@ -376,6 +427,7 @@ impl DiscoveryConfig {
             check(!value.is_zero(), || (key(name), "must be above 0"))?;
             check(value <= MAX_WAIT, || (key(name), "must be at most 30 days"))?;
         }
+        self.records.validate(&key("records."))?;
         check(self.redial.steps.is_sorted(), || {
             (key("redial.steps_ms"), "must not go back")
         })?;

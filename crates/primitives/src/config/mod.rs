@@ -29,8 +29,8 @@ pub use self::{
     blob::{BlobConfig, BlobFetchConfig, BlobServeConfig, BlobStoreConfig},
     connections::{ConnectionsConfig, PingConfig},
     discovery::{
-        BookConfig, CacheConfig, DialsConfig, DiscoveryConfig, ReachabilityConfig, RedialConfig,
-        RelayConfig, RendezvousConfig,
+        BookConfig, CacheConfig, DialsConfig, DiscoveryConfig, ReachabilityConfig, RecordsConfig,
+        RedialConfig, RelayConfig, RendezvousConfig,
     },
     handle::{HandleConfig, RuntimeKind},
     pubsub::{

@@ -15,8 +15,11 @@ use crate::{
     store::{Hold, PartialBlob},
 };
 
-/// Time between two words about progress, at least.
+/// Time between two words about progress, unless [`PUBLISH_STEPS`] says one is due before.
 const PUBLISH_INTERVAL: Duration = Duration::from_millis(100);
+
+/// A part of one in this many is a word about progress, however fast it came.
+const PUBLISH_STEPS: u64 = 16;
 
 #[derive(Default)]
 struct Provider {
@@ -38,7 +41,8 @@ pub(super) struct Book {
     resumed_bytes: u64,
     received_bytes: u64,
     rate: Rate,
-    published: Option<Duration>,
+    /// When the last word about progress was given, and how many bytes were verified by then.
+    published: Option<(Duration, u64)>,
 }
 
 impl Book {
@@ -179,8 +183,12 @@ impl Book {
     }
 
     pub(super) fn is_due(&self, now: Duration) -> bool {
-        self.published
-            .is_none_or(|before| now.saturating_sub(before) >= PUBLISH_INTERVAL)
+        let step = self.size_bytes.map(|size| size.div_ceil(PUBLISH_STEPS));
+        self.published.is_none_or(|(before, bytes)| {
+            let came = self.verified_bytes.saturating_sub(bytes);
+            now.saturating_sub(before) >= PUBLISH_INTERVAL
+                || step.is_some_and(|step| came > 0 && came >= step)
+        })
     }
 
     pub(super) fn progress(
@@ -188,7 +196,7 @@ impl Book {
         now: Duration,
         state: impl Fn(&PeerId) -> (Option<u64>, bool),
     ) -> Progress {
-        self.published = Some(now);
+        self.published = Some((now, self.verified_bytes));
         let fetched_bytes = self.verified_bytes.saturating_sub(self.resumed_bytes);
         let providers = self.providers.iter().map(|(peer, provider)| {
             let (rate_bytes_per_s, connected) = state(peer);

@@ -1,0 +1,114 @@
+//! What a running node tells the network that it has: every blob of its folder, in each context
+//! that it was added or fetched for.
+
+use calimero_network::{
+    AnnounceBlobError, BlobId, ContextId, NetworkClient, blob::store::FsBlobStore,
+};
+use futures::{StreamExt as _, stream};
+use tokio::sync::mpsc;
+
+use super::{DEFAULT_CONTEXT, local::contexts};
+use crate::{output::Output, run::lines::Line};
+
+/// Announcements under way at one time. Each asks some twenty peers, so a folder of thousands of
+/// blobs is announced over minutes and nobody notices.
+const AT_ONE_TIME: usize = 8;
+
+/// Blobs that wait to be announced. Whoever adds faster waits.
+const QUEUE: usize = 64;
+
+/// Announces what is added, and withdraws what is removed.
+#[derive(Clone, Debug)]
+pub(crate) struct Announcer {
+    client: NetworkClient,
+    added: mpsc::Sender<(ContextId, BlobId)>,
+    output: Output,
+}
+
+impl Announcer {
+    /// An announcer, and its work: what is in the folder now, then what is added.
+    pub(crate) fn new(
+        client: NetworkClient,
+        store: &FsBlobStore,
+        output: Output,
+    ) -> (Self, impl Future<Output = ()> + Send + use<>) {
+        let (added, queue) = mpsc::channel(QUEUE);
+        let held = held(store);
+        let work = run(client.clone(), held, queue, output.clone());
+        let announcer = Self {
+            client,
+            added,
+            output,
+        };
+        (announcer, work)
+    }
+
+    /// Announces a blob, some time soon.
+    pub(super) async fn announce(&self, context: ContextId, id: BlobId) {
+        // A node that ends announces no more.
+        let _ = self.added.send((context, id)).await;
+    }
+
+    /// Says no more that a blob is here.
+    pub(super) async fn withdraw(&self, context: ContextId, id: BlobId) {
+        if let Ok(true) = self.client.withdraw_blob(context, id).await {
+            self.output.print(&Line::BlobWithdrawn {
+                id: id.to_string(),
+                context: context.to_string(),
+            });
+        }
+    }
+}
+
+/// The blobs of the folder, each in the contexts that its tags name.
+pub(super) fn held(store: &FsBlobStore) -> Vec<(ContextId, BlobId)> {
+    let mut held: Vec<_> = contexts(store)
+        .into_iter()
+        .filter(|(_, id)| store.has(id))
+        .collect();
+    let tagged: std::collections::HashSet<_> = held.iter().map(|(_, id)| *id).collect();
+    let others = store.list().into_iter().map(|(id, _)| id);
+    held.extend(
+        others
+            .filter(|id| !tagged.contains(id))
+            .map(|id| (DEFAULT_CONTEXT, id)),
+    );
+    held
+}
+
+async fn run(
+    client: NetworkClient,
+    held: Vec<(ContextId, BlobId)>,
+    queue: mpsc::Receiver<(ContextId, BlobId)>,
+    output: Output,
+) {
+    let limit = client.config().blob.max_announced;
+    if held.len() > limit {
+        output.print(&Line::BlobsNotAnnounced {
+            count: held.len() - limit,
+            error: AnnounceBlobError::TooMany { limit }.to_string(),
+        });
+    }
+    let held = stream::iter(held.into_iter().take(limit));
+    let added = stream::unfold(queue, |mut queue| async move {
+        let one = queue.recv().await?;
+        Some((one, queue))
+    });
+    let announcing =
+        stream::select(held, added).for_each_concurrent(AT_ONE_TIME, |(context, id)| {
+            let (client, output) = (&client, &output);
+            async move {
+                match client.announce_blob(context, id).await {
+                    // Told of by an event. What nobody holds yet, the manager tries again.
+                    Ok(()) | Err(AnnounceBlobError::NotStored | AnnounceBlobError::Stopped(_)) => {}
+                    // Removed since.
+                    Err(AnnounceBlobError::NotHere { .. }) => {}
+                    Err(error) => output.print(&Line::BlobsNotAnnounced {
+                        count: 1,
+                        error: error.to_string(),
+                    }),
+                }
+            }
+        });
+    announcing.await;
+}

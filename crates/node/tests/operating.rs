@@ -1,0 +1,184 @@
+//! The commands of an operator, as processes: a folder is made, a node runs on it, is looked at,
+//! and talks.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "in a test a surprise ends the test"
+)]
+
+mod support;
+
+use std::{fs, os::unix::fs::PermissionsExt as _, path::Path};
+
+use serde_json::Value;
+use support::{Ended, Process, calnet, run};
+
+fn command(args: &[&str]) -> Ended {
+    let mut command = calnet();
+    command.args(args);
+    run(command)
+}
+
+fn init(data: &str) -> Ended {
+    let mut args = vec!["init", "--json", "--local", "--data", data];
+    args.extend(["--listen", "/ip4/127.0.0.1/tcp/0"]);
+    command(&args)
+}
+
+/// A node on a folder that was made before.
+fn running(data: &str, more: &[&str]) -> Process {
+    let mut command = calnet();
+    command.args(["run", "--json", "--data", data]).args(more);
+    Process::start(command)
+}
+
+#[test]
+fn a_folder_is_made_once_and_for_its_owner() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("node");
+    let data = data.to_str().unwrap();
+    let made = init(data);
+    assert!(made.success, "{}", made.stderr);
+    let made = &made.json_lines()[0];
+    let file = |name: &str| Path::new(data).join(name);
+    let mode = |name: &str| fs::metadata(file(name)).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode("identity"), 0o600);
+    assert_eq!(mode("node.toml"), 0o600);
+    let before = fs::read(file("identity")).unwrap();
+    let again = init(data);
+    assert!(!again.success);
+    assert!(again.stderr.contains("not overwritten"), "{}", again.stderr);
+    assert_eq!(fs::read(file("identity")).unwrap(), before);
+    // Nor is either of the two, where the other one is gone.
+    for gone in ["identity", "node.toml"] {
+        let aside = dir.path().join("aside");
+        fs::rename(file(gone), &aside).unwrap();
+        assert!(!init(data).success);
+        assert!(!file(gone).exists());
+        fs::rename(&aside, file(gone)).unwrap();
+    }
+    // The node that runs on it is the one that was made, and listens where it was told to.
+    let node = running(data, &[]);
+    assert_eq!(node.event("started")["peer"], made["peer"]);
+    let address = node.event("listening")["address"].clone();
+    assert!(address.as_str().unwrap().starts_with("/ip4/127.0.0.1/tcp/"));
+}
+
+#[test]
+fn a_boot_node_without_its_peer_id_is_refused_before_anything_is_written() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("node");
+    let data = data.to_str().unwrap();
+    let made = command(&["init", "--data", data, "--boot", "/ip4/192.0.2.1/tcp/2428"]);
+    assert!(!made.success);
+    assert!(made.stderr.contains("discovery.boot"), "{}", made.stderr);
+    assert_eq!(fs::read_dir(data).unwrap().count(), 0);
+}
+
+#[test]
+fn a_node_tells_how_it_stands_by_its_door_and_by_its_page() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("node");
+    let data = data.to_str().unwrap();
+    assert!(init(data).success);
+    let node = running(data, &["--metrics", "127.0.0.1:0"]);
+    let address = node.addresses(1).remove(0);
+    let other = Process::node(&["--dial", &address]);
+    other.event("identified");
+    node.event("identified");
+    let page = node.find(0, support::LIMIT, |line| line["event"] == "metrics");
+    let url = page.unwrap().1.line["url"].as_str().unwrap().to_owned();
+    let http = url.strip_prefix("http://").unwrap();
+    let http = http.strip_suffix("/metrics").unwrap();
+    let (_, peer) = address.rsplit_once('/').unwrap();
+    let other_peer = other.find(0, support::LIMIT, |line| line["event"] == "started");
+    let other_peer = other_peer.unwrap().1.line["peer"].clone();
+    for at in [["--data", data], ["--http", http]] {
+        let status = command(&[&["status", "--json"], &at[..]].concat());
+        assert!(status.success, "{}", status.stderr);
+        let status = &status.json_lines()[0];
+        assert_eq!(status["peer"], peer);
+        assert_eq!(status["peers"], 1);
+        let peers = command(&[&["peers", "--json"], &at[..]].concat());
+        assert!(peers.success, "{}", peers.stderr);
+        let peers = peers.json_lines();
+        assert_eq!(peers.len(), 1);
+        assert_eq!(peers[0]["peer"], other_peer);
+        assert_eq!(peers[0]["inbound"], true);
+        // For people, the same.
+        let status = command(&[&["status"], &at[..]].concat());
+        assert!(status.stdout.contains(peer), "{}", status.stdout);
+        assert!(status.stdout.contains("1 peers"), "{}", status.stdout);
+        let peers = command(&[&["peers"], &at[..]].concat());
+        let name = other_peer.as_str().unwrap();
+        let end = &name[name.len() - 8..];
+        assert!(peers.stdout.contains(end), "{}", peers.stdout);
+    }
+    let nobody = dir.path().join("nobody");
+    let nobody = command(&["status", "--data", nobody.to_str().unwrap()]);
+    assert!(!nobody.success);
+    assert!(nobody.stderr.contains("no node runs"), "{}", nobody.stderr);
+    let nowhere = command(&["status"]);
+    assert!(nowhere.stderr.contains("--data"), "{}", nowhere.stderr);
+}
+
+/// The text of the next message.
+fn message(process: &Process) -> Value {
+    process.event("message")["text"].clone()
+}
+
+#[test]
+fn topics_are_read_and_written_through_a_node_and_without_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("node");
+    let data = data.to_str().unwrap();
+    assert!(init(data).success);
+    let mut node = running(data, &[]);
+    let address = node.addresses(1).remove(0);
+    let subscribe = |at: &[&str]| {
+        let mut command = calnet();
+        command.args(["subscribe", "--json", "weather"]).args(at);
+        let reader = Process::start(command);
+        reader.event("following");
+        reader
+    };
+    // One reads through the node, another one from elsewhere.
+    let mut near = subscribe(&["--data", data]);
+    let mut far = subscribe(&["--dial", &address]);
+    node.event("subscribed");
+    let sent = command(&[
+        "publish", "--json", "weather", "rain", "wind", "--data", data,
+    ]);
+    assert!(sent.success, "{}", sent.stderr);
+    let said: Vec<_> = sent
+        .json_lines()
+        .iter()
+        .map(|line| line["event"].clone())
+        .collect();
+    assert_eq!(said, ["published", "published"]);
+    for text in ["rain", "wind"] {
+        assert_eq!(message(&far), text);
+    }
+    // Somebody who comes for one message, and reads it from standard input.
+    let mut from_input = calnet();
+    from_input.args(["publish", "--json", "weather", "--dial", &address]);
+    from_input.stdin(std::process::Stdio::piped());
+    let mut writer = Process::start(from_input);
+    writer.write(b"snow\nhail\n");
+    writer.close_input();
+    assert!(writer.wait().success());
+    for text in ["snow", "hail"] {
+        assert_eq!(message(&near), text);
+        assert_eq!(message(&far), text);
+    }
+    assert!(near.end_by("-TERM").success());
+    assert!(far.end_by("-TERM").success());
+    // Nobody is left, and the node is none the worse.
+    assert!(command(&["status", "--data", data]).success);
+    assert!(node.end_by("-TERM").success());
+    let nobody = command(&["publish", "weather", "rain"]);
+    assert!(!nobody.success);
+    assert!(nobody.stderr.contains("--boot"), "{}", nobody.stderr);
+}
