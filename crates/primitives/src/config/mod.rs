@@ -26,7 +26,7 @@ use serde::{Deserialize, Serialize};
 use serde_path_to_error::{Path, Segment};
 
 pub use self::{
-    blob::{BlobConfig, BlobFetchConfig, BlobServeConfig, BlobStoreConfig},
+    blob::{BlobConfig, BlobFetchConfig, BlobServeConfig, BlobStoreConfig, BlobVersion},
     connections::{ConnectionsConfig, PingConfig},
     discovery::{
         BookConfig, CacheConfig, DialsConfig, DiscoveryConfig, ReachabilityConfig, RecordsConfig,
@@ -34,7 +34,8 @@ pub use self::{
     },
     handle::{HandleConfig, RuntimeKind},
     pubsub::{
-        GossipMemoryConfig, GossipPeersConfig, KeepConfig, MeshConfig, PubsubConfig, RepairConfig,
+        GossipMemoryConfig, GossipPeersConfig, GossipVersion, KeepConfig, MeshConfig, PubsubConfig,
+        RepairConfig,
     },
     server::{RateConfig, RelayServerConfig, RendezvousServerConfig, ServerConfig},
     specialized::SpecializedConfig,

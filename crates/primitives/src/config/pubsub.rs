@@ -35,6 +35,22 @@ pub struct PubsubConfig {
     pub max_message_bytes: usize,
     /// Topics followed at one time. Default 2,000; at most [`MAX_OWN_TOPICS`].
     pub max_topics: usize,
+    /// Newest version of gossipsub that is offered, with all before it. Default `"1.3"`. What two
+    /// nodes speak is the newest that both offer.
+    pub newest_version: GossipVersion,
+}
+
+/// A version of gossipsub, as `/meshsub/<version>.0` names it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum GossipVersion {
+    /// 1.1 and 1.0: no IDONTWANT, so that each message comes from several members. libp2p-gossipsub
+    /// offers 1.2 with 1.3 alone.
+    #[serde(rename = "1.1")]
+    V1_1,
+    /// 1.3, 1.2, 1.1 and 1.0.
+    #[default]
+    #[serde(rename = "1.3")]
+    V1_3,
 }
 
 /// The mesh of each overlay: with how many of its members messages are exchanged in full.
@@ -182,6 +198,7 @@ impl PubsubConfig {
             repair: RepairConfig::default(),
             max_message_bytes: MAX_GOSSIP_MESSAGE_BYTES,
             max_topics: 2_000,
+            newest_version: GossipVersion::default(),
         }
     }
 
