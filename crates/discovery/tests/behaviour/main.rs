@@ -8,6 +8,7 @@
 )]
 
 mod common;
+mod dials;
 mod identify;
 mod meeting;
 mod probes;
