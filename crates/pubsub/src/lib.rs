@@ -48,6 +48,7 @@
 //!
 //! [gossipsub]: https://github.com/libp2p/specs/tree/master/pubsub/gossipsub
 
+#![cfg_attr(docsrs, feature(doc_cfg))]
 #![cfg_attr(
     test,
     allow(

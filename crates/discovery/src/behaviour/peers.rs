@@ -5,7 +5,7 @@ use std::collections::HashMap;
 
 use calimero_network_primitives::{
     Multiaddr, PeerId,
-    addr::{TransportKind, transport_of},
+    addr::{AddressTransport, transport_of},
 };
 use libp2p_core::ConnectedPoint;
 use libp2p_swarm::ConnectionId;
@@ -163,7 +163,7 @@ fn connection_status(connection: &Connection) -> ConnectionStatus {
         path: connection.path,
         // A peer that came through a relay has no address but its name.
         transport: match connection.path {
-            Path::Relayed => Some(TransportKind::Circuit),
+            Path::Relayed => Some(AddressTransport::Circuit),
             Path::Direct => transport_of(&connection.address),
         },
         address: connection.address.clone(),

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use calimero_network_primitives::{Multiaddr, PeerId, addr::TransportKind};
+use calimero_network_primitives::{Multiaddr, PeerId, addr::AddressTransport};
 use libp2p_swarm::ConnectionId;
 
 use super::event::HolePunch;
@@ -46,7 +46,7 @@ pub struct ConnectionStatus {
     /// Its way.
     pub path: Path,
     /// What carries it; `None` where the address tells nothing known.
-    pub transport: Option<TransportKind>,
+    pub transport: Option<AddressTransport>,
     /// The other end's address: the one dialled, or the one it came from.
     pub address: Multiaddr,
     /// Whether we dialled.

@@ -42,6 +42,16 @@ use crate::{
 ///         break;
 ///     }
 /// }
+/// // Bob's followers are known: from now on it is published, or said why not.
+/// alice.publish(&topic, "wind").await?;
+///
+/// // Who is preferred stays in a mesh that is too full. Nobody is shut out.
+/// alice.set_peer_score(bob.peer_id(), 10.0).await?;
+/// assert_eq!(alice.mesh_stats().await?.counters.published, 2);
+/// // In the mesh are those who follow a topic together; Alice only sends.
+/// assert_eq!(alice.mesh_peer_count(&topic).await?, 0);
+/// assert!(alice.mesh_peers(&topic).await?.is_empty());
+/// assert!(bob.unsubscribe(&topic).await?);
 /// # Ok(())
 /// # }
 /// # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(run()).unwrap();

@@ -73,6 +73,33 @@ struct Answers {
     subscribers: Memo<Topic, Arc<[PeerId]>>,
 }
 
+/// What it is, how it stands, and its end.
+///
+/// ```
+/// # use calimero_network::{Keypair, NetworkConfig, NetworkManager, Stopped};
+/// # async fn run() -> Result<(), Box<dyn std::error::Error>> {
+/// # let quiet = NetworkConfig { listen: Vec::new(), ..NetworkConfig::default() };
+/// # let key = Keypair::generate_ed25519;
+/// # let (alice, _) = NetworkManager::start_in_memory(key(), quiet.clone()).await?;
+/// # let (bob, _) = NetworkManager::start_in_memory(key(), quiet).await?;
+/// # let (_, address) = bob.listen_on("/memory/0".parse()?).await?;
+/// # alice.dial(address).await?;
+/// assert_eq!(alice.peer_count()?, 1);
+/// let info = alice.identified(bob.peer_id()).await?.ok_or("it says nothing")?;
+/// assert_eq!(info.agent_version, bob.config().agent_version);
+///
+/// let status = alice.status().await?;
+/// assert_eq!((status.peer, status.peers()), (alice.peer_id(), vec![bob.peer_id()]));
+/// assert!(alice.metrics().await?.contains("peers 1"));
+/// // What moves many bytes runs beside the network.
+/// assert_eq!(alice.runtime().spawn(async { 6 * 7 }).await?, 42);
+///
+/// alice.shutdown().await?;
+/// assert_eq!(alice.peer_count(), Err(Stopped));
+/// # Ok(())
+/// # }
+/// # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(run()).unwrap();
+/// ```
 impl NetworkClient {
     pub(crate) fn new(
         peer: PeerId,
