@@ -13,12 +13,8 @@ use std::{
 
 use calimero_network_primitives::limits::BLOB_CHUNK_BYTES;
 
-use super::blocking::WriteBack;
+use super::{DISK_ALIGN_BYTES as ALIGN_BYTES, blocking::WriteBack};
 use crate::id::CHUNK_BYTES;
-
-/// Alignment of what goes to the disk past the cache, in bytes: 4 KiB, the largest sector in
-/// use. A disk that wants more refuses, and is written through the cache.
-const ALIGN_BYTES: usize = 4096;
 
 /// Buffers that are kept to be filled again, of one chunk each: 4, as many as are verified at one
 /// time by default.
@@ -93,6 +89,9 @@ impl ChunkFile {
     }
 
     fn write_direct(&self, direct: &File, chunk: &[u8], start: u64) -> io::Result<()> {
+        if chunk.as_ptr().align_offset(ALIGN_BYTES) == 0 {
+            return direct.write_all_at(chunk, start);
+        }
         let lock = || self.buffers.lock().unwrap_or_else(PoisonError::into_inner);
         let free = lock().pop();
         let mut buffer = free.unwrap_or_else(Aligned::new);
@@ -164,7 +163,7 @@ mod tests {
     /// Whole chunks go past the cache, the last one through it, and whoever reads sees both.
     #[test]
     fn chunks_lie_in_their_places_by_either_way() {
-        for past_the_cache in [true, false] {
+        for (past_the_cache, aligned) in [(true, true), (true, false), (false, false)] {
             let dir = tempfile::tempdir().unwrap();
             let path = dir.path().join("content");
             let mut options = OpenOptions::new();
@@ -177,8 +176,15 @@ mod tests {
             let chunk = |index: u8, len| vec![index + 1; len];
             file.write(3, &chunk(3, 77)).unwrap();
             for index in [2, 0, 1] {
-                let content = chunk(index, BLOB_CHUNK_BYTES);
-                file.write(usize::from(index), &content).unwrap();
+                let mut buffer = Aligned::new();
+                buffer.chunk().fill(index + 1);
+                let unaligned = chunk(index, BLOB_CHUNK_BYTES);
+                let content = if aligned {
+                    &*buffer.chunk()
+                } else {
+                    &unaligned[..]
+                };
+                file.write(usize::from(index), content).unwrap();
             }
             let mut content = Vec::new();
             let mut written = OpenOptions::new().read(true).open(&path).unwrap();

@@ -204,6 +204,23 @@ async fn older_other_bytes() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn older_an_empty_blob_that_is_none() {
+    let empty = vec![found_size(0), chunk_frame(&[])];
+    let reason = found(Version::V0, MIB, older(empty, true)).await;
+    assert!(
+        matches!(reason, ProviderError::Content { actual } if actual == blob_id(&[])),
+        "{reason}"
+    );
+    // And content for the empty blob, which has none.
+    let some = vec![found_size(0), chunk_frame(&[7; 10]), chunk_frame(&[])];
+    let reason = found(Version::V0, 0, older(some, true)).await;
+    assert!(
+        matches!(reason, ProviderError::More { said_bytes: 0 }),
+        "{reason}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn older_early_close() {
     let cut = vec![found_size(2 * MIB as u64), chunk_frame(&[7; 1000])];
     let reason = found(Version::V0, 2 * MIB, older(cut, true)).await;
@@ -496,6 +513,27 @@ async fn a_list_shorter_than_its_size() {
     .await;
     assert!(
         matches!(reason, ProviderError::List(PageError::Length { .. })),
+        "{reason}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_empty_blob_that_is_none() {
+    let empty_list = newer(|request| match request {
+        Request::Get { .. } => vec![page(&list(&[]), 0)],
+        _ => vec![],
+    });
+    let reason = found(Version::V1, 5 * MIB, empty_list).await;
+    assert!(matches!(reason, ProviderError::List(_)), "{reason}");
+    let no_content = newer(|request| match request {
+        Request::Get { .. } => vec![Response::Inline {
+            content: Bytes::new(),
+        }],
+        _ => vec![],
+    });
+    let reason = found(Version::V1, 100, no_content).await;
+    assert!(
+        matches!(reason, ProviderError::Content { actual } if actual == blob_id(&[])),
         "{reason}"
     );
 }

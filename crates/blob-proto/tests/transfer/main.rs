@@ -9,6 +9,7 @@
     reason = "a test says what broke by panicking, and lives by the clock of its machine"
 )]
 
+mod ahead;
 mod captured;
 mod fetch;
 mod hostile;
