@@ -40,17 +40,19 @@ REQUIRED = {
     PREFIX,
     f"{PREFIX}-node",
 }
-# Measures every layer, so it may depend on all of them, and none on it.
+# Measure or show every layer, so they may depend on all of them, and none on them.
 BENCH_DIRECTORY = "crates/bench"
+EXAMPLES_DIRECTORY = "examples"
 # The facade compiles every protocol of libp2p's; the protocol crates take the small crates.
 FACADE = "libp2p"
 FACADE_LAYER = 2
 
 
-def is_bench(package, root):
-    """Whether this is the benchmark package: by its place, and because nobody can depend on it."""
-    manifest = Path(package["manifest_path"])
-    return manifest.parent == Path(root) / BENCH_DIRECTORY and package["publish"] == []
+def is_outside(package, root):
+    """Whether this is the benchmarks or an example: by its place, and because it is not published."""
+    folder = Path(package["manifest_path"]).parent
+    places = folder == Path(root) / BENCH_DIRECTORY, folder.parent == Path(root) / EXAMPLES_DIRECTORY
+    return any(places) and package["publish"] == []
 
 
 def arrow_violation(source, target, kind):
@@ -79,22 +81,22 @@ def package_violations(package, manifest, rust_version):
 def dependency_violations(package, members, root):
     """Which dependencies of `package` break an arrow."""
     name = package["name"]
-    bench = is_bench(package, root)
-    if not bench and name not in LAYERS:
+    outside = is_outside(package, root)
+    if not outside and name not in LAYERS:
         yield f"{name}: has no place in the house"
         return
     for dependency in package["dependencies"]:
         target = dependency["name"]
         kind = dependency["kind"] or "normal"
         arrow = f"{name} -> {target} ({kind})"
-        if bench:
+        if outside:
             continue
         if target == FACADE and kind != "dev" and LAYERS[name] < FACADE_LAYER:
             yield f"{arrow}: the facade is for the manager and the node"
         if target not in members:
             continue
-        if is_bench(members[target], root):
-            yield f"{arrow}: nothing depends on the benchmarks"
+        if is_outside(members[target], root):
+            yield f"{arrow}: nothing depends on benchmarks and examples"
         elif target not in LAYERS:
             yield f"{arrow}: has no place in the house"
         elif reason := arrow_violation(name, target, kind):
@@ -257,9 +259,11 @@ def self_test():
         ("an arrow sideways", depend(transport, stream), "points sideways"),
         ("the sibling arrow backwards", depend(stream, blob), "points sideways"),
         ("an arrow sideways in a build script", depend(transport, stream, "build"), "points sideways"),
-        ("an arrow to the benchmarks", depend(node, bench), "nothing depends on the benchmarks"),
+        ("an arrow to the benchmarks", depend(node, bench), "nothing depends on benchmarks and examples"),
         ("benchmarks that are published", put(bench, "publish", None), "no place in the house"),
         ("benchmarks elsewhere", put(bench, "manifest_path", "/w/bench/Cargo.toml"), "no place in the house"),
+        ("an example", put(bench, "manifest_path", "/w/examples/bench/Cargo.toml"), None),
+        ("an example deeper down", put(bench, "manifest_path", "/w/examples/a/b/Cargo.toml"), "no place in the house"),
         ("a package nobody knows", rename, "no place in the house"),
         ("the facade in a protocol crate", depend(stream, FACADE), "the facade is for"),
         ("a package that is gone", remove(transport), "is not there"),

@@ -11,20 +11,25 @@ import './lib/polyfill.mjs'
 
 import { readFileSync, writeFileSync } from 'node:fs'
 
-import { Case, endShared } from './lib/case.mjs'
+import { Case, Group } from './lib/case.mjs'
 import { key, page } from './lib/table.mjs'
 import { withDeadline } from './lib/wait.mjs'
 
 /** Seconds for one case: each waits for its own events, with shorter deadlines. */
 const CASE_SECONDS = 60
+/** Groups of cases that run at one time: most of a case is waiting for heartbeats and processes. */
+const LANES = 3
 const PAGE = new URL('../docs/interop.md', import.meta.url)
 const HEAD = new URL('./head.md', import.meta.url)
 
 const FEATURES = [
+  './versions/published.mjs',
+  './versions/older.mjs',
   './js/connect.mjs',
   './js/streams.mjs',
   './js/gossip.mjs',
   './js/relay.mjs',
+  './js/dcutr.mjs',
   './js/kad.mjs',
   './js/autonat.mjs',
   './js/blob.mjs',
@@ -33,24 +38,25 @@ const FEATURES = [
   './py/gossip.mjs'
 ]
 
+/** Every case, with the group it belongs to: those of one file and one stack, which run in order. */
 async function all () {
   const cases = []
   for (const feature of FEATURES) {
     const module = await import(feature)
-    cases.push(...module.cases)
+    for (const test of module.cases) cases.push({ test, group: `${feature} ${Object.values(test.stack)}` })
   }
   return cases
 }
 
-async function run (test) {
+async function run (test, group) {
   const skipped = await test.skip?.()
   if (skipped) return { test, status: 'skipped', text: skipped }
-  const t = new Case()
+  const t = new Case(group)
   try {
     await withDeadline(test.run(t), CASE_SECONDS, 'the case')
     return { test, status: 'passed' }
   } catch (error) {
-    await endShared()
+    await group.end()
     return { test, status: 'failed', text: error.stack }
   } finally {
     await t.end()
@@ -71,18 +77,27 @@ function tell (result, seconds) {
   if (reason !== undefined) console.log(`    ${reason.replaceAll('\n', '\n    ')}`)
 }
 
-const words = process.argv.slice(2).filter(word => word !== '--write')
-const results = []
-const started = Date.now()
-for (const test of await all()) {
-  if (!words.every(word => key(test).includes(word))) continue
-  const start = Date.now()
-  const result = await run(test)
-  results.push(result)
-  tell(result, (Date.now() - start) / 1000)
+/** Runs the cases of one group one after the other. Their results go where they belong. */
+async function runGroup (cases) {
+  const group = new Group()
+  for (const one of cases) {
+    const start = Date.now()
+    one.result = await run(one.test, group)
+    tell(one.result, (Date.now() - start) / 1000)
+  }
+  await group.end()
 }
 
-await endShared()
+const words = process.argv.slice(2).filter(word => word !== '--write')
+const chosen = (await all()).filter(({ test }) => words.every(word => key(test).includes(word)))
+const started = Date.now()
+const waiting = [...new Set(chosen.map(one => one.group))].map(name => chosen.filter(one => one.group === name))
+// The longest first, so that no lane ends long after the others.
+waiting.sort((a, b) => b.length - a.length)
+await Promise.all(Array.from({ length: LANES }, async () => {
+  for (let cases; (cases = waiting.shift()) !== undefined;) await runGroup(cases)
+}))
+const results = chosen.map(one => one.result)
 
 let failures = results.filter(wrong).length
 if (words.length === 0) {

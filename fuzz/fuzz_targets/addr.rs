@@ -5,7 +5,7 @@
 use calimero_network_primitives::{
     Multiaddr, PeerId,
     addr::{
-        Circuit, CircuitError, DialPolicy, IpScope, TransportKind, circuit_addr, is_dialable,
+        AddressTransport, Circuit, CircuitError, DialPolicy, IpScope, circuit_addr, is_dialable,
         is_dns, is_global, is_link_local, is_loopback, is_private, is_relayed, is_unspecified,
         peer_of, scope_of, transport_of, with_peer, without_peer,
     },
@@ -62,7 +62,7 @@ fn check_circuit(addr: &Multiaddr) {
             assert_eq!(Circuit::parse(&whole).as_ref(), Ok(&circuit));
         }
         Err(CircuitError::NotRelayed(_)) => assert!(!is_relayed(addr)),
-        Err(_) => assert_ne!(transport_of(addr), Some(TransportKind::Circuit)),
+        Err(_) => assert_ne!(transport_of(addr), Some(AddressTransport::Circuit)),
     }
     for target in [None, Some(target)] {
         if let Ok(whole) = circuit_addr(addr, relay, target) {

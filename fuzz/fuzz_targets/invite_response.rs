@@ -1,15 +1,12 @@
 //! An invite response against Borsh's own reader: whole, in pieces, and back to bytes.
-//!
-//! The first two bytes of an input choose the largest message, the third how many bytes a read
-//! brings; the rest is what the peer sends.
 #![no_main]
+
+#[path = "../shared/invite.rs"]
+mod invite;
 
 use borsh::{BorshDeserialize, BorshSerialize};
 use bytes::Bytes;
-use calimero_network_specialized::{
-    DecodeError, Message, SpecializedNodeInviteResponse as Response,
-    codec::{PREFIX_BYTES, Receiver},
-};
+use calimero_network_specialized::SpecializedNodeInviteResponse as Response;
 use libfuzzer_sys::fuzz_target;
 
 /// The message as Borsh derives it.
@@ -28,74 +25,10 @@ fn check(message: &Response, plain: &Plain, body: &Bytes) {
         plain.invitation_bytes.as_deref()
     );
     let bytes = message.invitation_bytes.as_deref().unwrap_or_default();
-    assert!(lies_in(bytes, body));
+    assert!(invite::lies_in(bytes, body));
     if message.as_refusal().is_some() {
         assert!(message.invitation_bytes.is_none());
     }
 }
 
-/// What a receiver makes of `wire` when it arrives `piece` bytes at a time.
-fn piecewise(wire: &[u8], limit: usize, piece: usize) -> Result<Bytes, Option<DecodeError>> {
-    let mut receiver = Receiver::new(limit);
-    let mut rest = wire;
-    while !rest.is_empty() {
-        let space = receiver.space();
-        let len = space.len().min(piece).min(rest.len());
-        assert!(len > 0, "an unfinished message has room for more");
-        space[..len].copy_from_slice(&rest[..len]);
-        rest = &rest[len..];
-        let arrived = wire.len() - rest.len();
-        assert!(
-            receiver.capacity() <= 4 * arrived.max(4096),
-            "a claim made the buffer grow"
-        );
-        if let Some(body) = receiver.arrived(len).map_err(Some)? {
-            return Ok(body);
-        }
-    }
-    Err(receiver.cut())
-}
-
-fn lies_in(slice: &[u8], buffer: &[u8]) -> bool {
-    slice.is_empty() || buffer.as_ptr_range().contains(&slice.as_ptr())
-}
-
-fuzz_target!(|input: &[u8]| {
-    let [limit, limit_low, piece, wire @ ..] = input else {
-        return;
-    };
-    let limit = usize::from(u16::from_be_bytes([*limit, *limit_low]));
-    let piece = usize::from(*piece) + 1;
-
-    // The bytes as a body, whatever they claim to be.
-    let body = Bytes::copy_from_slice(wire);
-    let decoded = Response::decode_body(body.clone());
-    let plain = Plain::try_from_slice(wire);
-    assert_eq!(decoded.is_ok(), plain.is_ok());
-    if let (Ok(message), Ok(plain)) = (decoded, plain) {
-        check(&message, &plain, &body);
-        let again = borsh::to_vec(&plain).expect("memory takes it");
-        assert_eq!(again, wire);
-        match message.encode(limit) {
-            Ok(encoded) => {
-                assert_eq!(encoded[PREFIX_BYTES..], *wire);
-                assert_eq!(Response::decode(encoded, limit), Ok(message));
-            }
-            Err(_) => assert!(wire.len() > limit),
-        }
-    }
-
-    // The bytes as they come from a stream.
-    let whole = Response::decode(body, limit);
-    match piecewise(wire, limit, piece) {
-        Ok(first) => {
-            let behind = wire.len() - PREFIX_BYTES - first.len();
-            match behind {
-                0 => assert_eq!(Response::decode_body(first), whole),
-                bytes => assert_eq!(whole, Err(DecodeError::Trailing { bytes })),
-            }
-        }
-        Err(Some(error)) => assert_eq!(whole, Err(error)),
-        Err(None) => assert!(wire.is_empty() && whole.is_err()),
-    }
-});
+fuzz_target!(|input: &[u8]| invite::exercise(input, check));

@@ -5,7 +5,11 @@ import { kadDHT, passthroughMapper } from '@libp2p/kad-dht'
 import { multiaddr } from '@multiformats/multiaddr'
 
 import { PROTOCOL, base58, blobId, provide, readRecord, recordKey, request, signRecord } from '../lib/blob.mjs'
-import { address, ourPeer } from '../lib/children.mjs'
+import { readFile } from 'node:fs/promises'
+import path from 'node:path'
+
+import { address, calnetOnce, calnetRun, ourPeer } from '../lib/children.mjs'
+import { file, folder } from '../lib/files.mjs'
 import { pattern } from '../lib/frames.mjs'
 import { NOISE, QUIC, TLS } from '../lib/stacks.mjs'
 import { JS } from '../lib/versions.mjs'
@@ -15,23 +19,25 @@ const CONTEXT = Buffer.alloc(32, 7)
 /** Nothing, one byte, and chunks that are not whole at the end. */
 const SIZES = { '0 B': 0, '1 B': 1, '3 MiB and 5 B': 3 * 1024 * 1024 + 5 }
 
-/** A node of js that provides `content`, and our peer connected to it. */
-async function providing (t, stack, content) {
+/** `calnet blob get` of the blob of `content`, of which a node of js gives what `given` says. */
+async function get (t, stack, content, given = content) {
   const js = await t.js(stack)
-  const blob = blobId(content)
-  await js.handle(PROTOCOL, stream => provide(stream, { [base58(blob)]: content }))
-  const peer = await t.own(ourPeer())
-  await peer.ask('dial', { address: String(js.getMultiaddrs()[0]) })
-  return { peer, asked: { context: base58(CONTEXT), blob: base58(blob), peer: js.peerId.toString() } }
+  const blob = base58(blobId(content))
+  await js.handle(PROTOCOL, stream => provide(stream, { [blob]: given }))
+  const output = path.join(await folder(t), 'fetched')
+  const told = await calnetOnce('blob', 'get', blob, '--local', '--context', base58(CONTEXT),
+    '--dial', String(js.getMultiaddrs()[0]), '--output', output)
+  return { told, output, blob }
 }
 
-/** A stream of js to our peer, which has a blob of `size`. */
+/** A stream of js to `calnet run`, whose folder has a blob of `size`. */
 async function asking (t, stack, size) {
-  const peer = await t.own(ourPeer())
-  const blob = await peer.ask('put_blob', { size })
-  equal(blob, base58(blobId(pattern(size))), 'id of the blob')
+  const data = await folder(t)
+  const added = await calnetOnce('blob', 'add', await file(t, pattern(size)), '--data', data)
+  equal([added.id, added.size_bytes], [base58(blobId(pattern(size))), size], 'id and size of the blob')
+  const node = await t.own(calnetRun({ args: ['--local', '--data', data] }))
   const js = await t.js(stack, { listen: [] })
-  const connection = await js.dial(multiaddr(address(peer, stack.transport)))
+  const connection = await js.dial(multiaddr(address(node, stack.transport)))
   return connection.newStream(PROTOCOL)
 }
 
@@ -44,9 +50,9 @@ function casesOn (stack) {
         ...ours,
         feature: `blob: fetch of ${name}`,
         async run (t) {
-          const { peer, asked } = await providing(t, stack, pattern(size))
-          const fetched = await peer.ask('fetch_blob', asked)
-          equal([fetched.size, fetched.intact], [size, true], 'bytes, and whether they are intact')
+          const { told, output, blob } = await get(t, stack, pattern(size))
+          equal([told.event, told.id, told.size_bytes], ['fetched', blob, size], 'what calnet says')
+          check(Buffer.compare(await readFile(output), pattern(size)) === 0, 'other bytes came')
         }
       },
       {
@@ -75,14 +81,8 @@ function casesOn (stack) {
       ...ours,
       feature: 'blob: other bytes than asked for are refused',
       async run (t) {
-        const js = await t.js(stack)
-        const blob = blobId(pattern(1000))
-        await js.handle(PROTOCOL, stream => provide(stream, { [base58(blob)]: Buffer.alloc(1000) }))
-        const peer = await t.own(ourPeer())
-        await peer.ask('dial', { address: String(js.getMultiaddrs()[0]) })
-        const asked = { context: base58(CONTEXT), blob: base58(blob), peer: js.peerId.toString() }
-        const refused = await peer.ask('fetch_blob', asked).then(() => false, () => true)
-        check(refused, 'other bytes were taken')
+        const refused = await get(t, stack, pattern(1000), Buffer.alloc(1000)).then(() => false, error => error)
+        check(/other content|content|hash|verif/i.test(refused?.message), `other bytes were taken, or: ${refused}`)
       }
     }
   ]

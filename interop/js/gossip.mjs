@@ -3,7 +3,7 @@
 import { gossipsub } from '@libp2p/gossipsub'
 import { multiaddr } from '@multiformats/multiaddr'
 
-import { address, ourPeer } from '../lib/children.mjs'
+import { address, calnetOn, line } from '../lib/children.mjs'
 import { pattern } from '../lib/frames.mjs'
 import { NOISE, QUIC, TLS } from '../lib/stacks.mjs'
 import { JS } from '../lib/versions.mjs'
@@ -21,24 +21,23 @@ const settings = {
 }
 
 /** A node of js that follows the topic and is connected to ours, once both know of each other. */
-async function follower (t, stack, peer, more = {}) {
+async function follower (t, stack, node, more = {}) {
   const js = await t.js(stack, { listen: [], services: { pubsub: gossipsub({ ...settings, ...more }) } })
   const { pubsub } = js.services
   pubsub.subscribe(TOPIC)
   js.next = events(pubsub, 'message')
-  await js.dial(multiaddr(address(peer, stack.transport)))
+  await js.dial(multiaddr(address(node, stack.transport)))
   const id = js.peerId.toString()
   // A message is lost that js publishes before its stream is open: it knows of us by ours.
-  await until('js to know of ours', () => pubsub.getSubscribers(TOPIC).some(p => p.toString() === peer.peer))
-  await until('js to have ours in its mesh', () => pubsub.getMeshPeers(TOPIC).includes(peer.peer))
-  await until('ours to know of js', async () => (await peer.ask('subscribers', { topic: TOPIC })).includes(id))
+  await until('js to know of ours', () => pubsub.getSubscribers(TOPIC).some(p => p.toString() === node.peer))
+  await until('js to have ours in its mesh', () => pubsub.getMeshPeers(TOPIC).includes(node.peer))
+  await node.knows(id)
   return js
 }
 
 async function both (t, stack, more) {
-  const peer = await t.own(ourPeer())
-  await peer.ask('subscribe', { topic: TOPIC })
-  return { peer, js: await follower(t, stack, peer, more) }
+  const node = await t.own(calnetOn(TOPIC))
+  return { node, js: await follower(t, stack, node, more) }
 }
 
 function casesOn (stack) {
@@ -49,23 +48,23 @@ function casesOn (stack) {
       ...ours,
       feature: `gossip: signed message of ${name}`,
       async run (t) {
-        const { peer, js } = await both(t, stack)
-        await peer.ask('publish', { topic: TOPIC, size })
+        const { node, js } = await both(t, stack)
+        node.writeLine(line(size))
         const message = await js.next()
         equal(message.type, 'signed', 'type of the message')
-        equal(message.from.toString(), peer.peer, 'source')
-        check(Buffer.compare(message.data, pattern(size)) === 0, 'other bytes came')
+        equal(message.from.toString(), node.peer, 'source')
+        check(Buffer.compare(message.data, line(size)) === 0, 'other bytes came')
       }
     },
     {
       ...theirs,
       feature: `gossip: signed message of ${name}`,
       async run (t) {
-        const { peer, js } = await both(t, stack)
+        const { node, js } = await both(t, stack)
         await js.services.pubsub.publish(TOPIC, pattern(size))
-        const message = await peer.event('message')
+        const message = await node.message()
         equal(message.source, js.peerId.toString(), 'source')
-        equal([message.bytes, message.intact], [size, true], 'bytes, and whether they are intact')
+        check(Buffer.compare(message.data, pattern(size)) === 0, 'other bytes came')
       }
     }
   ])
@@ -77,16 +76,15 @@ const unsigned = {
   feature: 'gossip: an unsigned message is not taken',
   direction: 'js to calnet',
   async run (t) {
-    const peer = await t.own(ourPeer())
-    await peer.ask('subscribe', { topic: TOPIC })
-    const bare = await follower(t, TLS, peer, { globalSignaturePolicy: 'StrictNoSign' })
+    const node = await t.own(calnetOn(TOPIC))
+    const bare = await follower(t, TLS, node, { globalSignaturePolicy: 'StrictNoSign' })
     await bare.services.pubsub.publish(TOPIC, pattern(3))
-    const signing = await follower(t, TLS, peer)
+    const signing = await follower(t, TLS, node)
     // js counts an unsigned message as sent once it is written; ours answers nothing to it. A ping
     // after it on the same connection and a signed message of another node come later than it.
     await bare.services.ping.ping(bare.getConnections()[0].remotePeer)
     await signing.services.pubsub.publish(TOPIC, pattern(5))
-    equal((await peer.event('message')).bytes, 5, 'length of the first message that is taken')
+    equal((await node.message()).data.length, 5, 'length of the first message that is taken')
   }
 }
 
@@ -97,15 +95,15 @@ const relayed = {
   feature: 'gossip: three nodes get every message once',
   direction: 'both',
   async run (t) {
-    const { peer, js: first } = await both(t, TLS)
-    const second = await follower(t, TLS, peer)
+    const { node, js: first } = await both(t, TLS)
+    const second = await follower(t, TLS, node)
     const seen = { first: [], second: [], ours: [] }
     const total = 3 * ROUNDS
     for (let round = 0; round < ROUNDS; round++) {
       // Sizes tell messages apart.
       await first.services.pubsub.publish(TOPIC, pattern(100 + round))
       await second.services.pubsub.publish(TOPIC, pattern(200 + round))
-      await peer.ask('publish', { topic: TOPIC, size: 300 + round })
+      node.writeLine(line(300 + round))
     }
     const sizes = (...hundreds) => hundreds.flatMap(of => Array.from({ length: ROUNDS }, (_, at) => of + at))
     const collect = async (into, next, expected) => {
@@ -114,7 +112,7 @@ const relayed = {
     }
     await collect(seen.first, async () => (await first.next()).data.length, sizes(200, 300))
     await collect(seen.second, async () => (await second.next()).data.length, sizes(100, 300))
-    await collect(seen.ours, async () => (await peer.event('message')).bytes, sizes(100, 200))
+    await collect(seen.ours, async () => (await node.message()).data.length, sizes(100, 200))
     equal(seen.first.length + seen.second.length + seen.ours.length, 2 * total, 'deliveries')
   }
 }

@@ -3,18 +3,31 @@
 import { jsNode } from './js.mjs'
 import { pyPeer } from './py.mjs'
 
-/** Nodes of py-libp2p by stack: they take seconds to start, so cases share them. */
-const shared = new Map()
+/** What cases that run one after the other share. */
+export class Group {
+  /** The node of py-libp2p, which takes seconds to start. */
+  #py
 
-/** Ends the shared nodes: after the last case, and after one that failed, whose traces they bear. */
-export async function endShared () {
-  const nodes = [...shared.values()]
-  shared.clear()
-  for (const node of nodes) await (await node).stop()
+  async py (stack) {
+    this.#py ??= pyPeer(stack)
+    return this.#py
+  }
+
+  /** Ends it: after the last case, and after one that failed, whose traces it bears. */
+  async end () {
+    const py = this.#py
+    this.#py = undefined
+    await (await py)?.stop()
+  }
 }
 
 export class Case {
   #cleanup = []
+  #group
+
+  constructor (group) {
+    this.#group = group
+  }
 
   defer (end) {
     this.#cleanup.push(end)
@@ -27,11 +40,9 @@ export class Case {
     return node
   }
 
-  /** A node of py-libp2p, which other cases use as well. */
+  /** A node of py-libp2p, which other cases of the group use as well. */
   async py (stack) {
-    const key = `${stack.transport} ${stack.security}`
-    if (!shared.has(key)) shared.set(key, pyPeer(stack))
-    return shared.get(key)
+    return this.#group.py(stack)
   }
 
   /** A process for this case. */

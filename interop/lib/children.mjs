@@ -9,10 +9,14 @@ import path from 'node:path'
 import { withDeadline } from './wait.mjs'
 
 const ROOT = path.resolve(fileURLToPath(import.meta.url), '../../..')
-const TARGET = path.resolve(ROOT, process.env.CARGO_TARGET_DIR ?? 'target', process.env.INTEROP_PROFILE ?? 'debug')
+const BUILDS = path.resolve(ROOT, process.env.CARGO_TARGET_DIR ?? 'target')
+const PROFILE = process.env.INTEROP_PROFILE ?? 'debug'
+const TARGET = path.join(BUILDS, PROFILE)
 
 export const CALNET = path.join(TARGET, 'calnet')
 export const PEER = path.join(TARGET, 'examples', 'interop_peer')
+/** A node of the published implementation, which is a workspace of its own. */
+export const PUBLISHED = path.join(BUILDS, 'published', PROFILE, 'published-peer')
 
 export const LOOPBACK = {
   tcp: '/ip4/127.0.0.1/tcp/0',
@@ -89,7 +93,12 @@ export class Child {
   }
 
   write (value) {
-    this.#process.stdin.write(JSON.stringify(value) + '\n')
+    this.writeLine(JSON.stringify(value))
+  }
+
+  /** One line of standard input. */
+  writeLine (bytes) {
+    this.#process.stdin.write(Buffer.concat([Buffer.from(bytes), Buffer.from('\n')]))
   }
 
   /** Ends the process: as ctrl-c does, and after five seconds for good. */
@@ -122,10 +131,28 @@ export async function calnetRun ({ command = 'run', listen = Object.values(LOOPB
   return child
 }
 
+/** `calnet run` that prints the messages of a topic and publishes what is written to it, a line each. */
+export async function calnetOn (topic, options = {}) {
+  const { args = [], ...rest } = options
+  const child = await calnetRun({ ...rest, args: [...args, '--local', '--subscribe', topic, '--publish', topic] })
+  child.knows = peer => child.event('subscribed', line => line.peer === peer && line.topic === topic)
+  /** The next message: who published it, and its bytes, printed as text or in hex. */
+  child.message = async (matches = () => true, seconds) => {
+    const read = ({ peer, text, hex }) => ({ source: peer, data: Buffer.from(text ?? hex, text === undefined ? 'hex' : 'utf8') })
+    return read(await child.event('message', line => matches(read(line)), seconds))
+  }
+  return child
+}
+
+/** `size` bytes that are one line of text. */
+export function line (size) {
+  return Buffer.alloc(size, 'The quick brown fox jumps over the lazy dog. ')
+}
+
 /** A command of calnet that ends by itself and prints one JSON line. */
 export async function calnetOnce (...args) {
   const child = new Child(CALNET, [...args, '--json'])
-  const line = await child.line('an answer', line => line.event === undefined)
+  const line = await child.line('an answer', line => line.event !== 'process_ended' && line.event !== 'progress')
   await child.ended()
   return line
 }
@@ -146,13 +173,28 @@ export class Scripted extends Child {
 /** Our scripted peer, which echoes frames. */
 export async function ourPeer ({ listen = Object.values(LOOPBACK), config, local = true, wrap = [] } = {}) {
   // Loopback addresses are told and dialled on no other network than a local one.
-  const all = [...wrap, PEER, '--local', String(local)]
-  for (const address of listen) all.push('--listen', address)
+  const all = [...wrap, PEER]
+  // First, for it replaces everything; the others change what it says.
   if (config !== undefined) all.push('--config', config)
+  all.push('--local', String(local))
+  for (const address of listen) all.push('--listen', address)
   const child = new Scripted(all[0], all.slice(1))
   const started = await child.event('started')
   child.peer = started.peer
   child.addresses = started.listening.map(address => complete(address, child.peer))
+  return child
+}
+
+/** A node of the published implementation. */
+export async function publishedPeer () {
+  const listen = Object.values(LOOPBACK)
+  const child = new Scripted(PUBLISHED, listen)
+  child.name = 'the published node'
+  child.peer = (await child.event('started')).peer
+  child.addresses = []
+  for (let left = listen.length; left > 0; left--) {
+    child.addresses.push(complete((await child.event('listening')).address, child.peer))
+  }
   return child
 }
 

@@ -7,6 +7,7 @@ Every line of standard input is `{"id": .., "do": ..}`; it is answered by `{"id"
 others open are echoed, frame by frame.
 """
 
+import hashlib
 import json
 import os
 import sys
@@ -184,7 +185,7 @@ class Peer:
             message = await subscription.get()
             source = str(ID(message.from_id))
             tell(event="message", topic=topic, source=source, bytes=len(message.data),
-                 intact=message.data == pattern(len(message.data)))
+                 sha256=hashlib.sha256(message.data).hexdigest())
 
     async def do_subscribers(self, topic):
         return [str(peer) for peer in self.pubsub.peer_topics.get(topic, ())]

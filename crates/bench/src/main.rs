@@ -4,7 +4,9 @@
 //! `netbench measure` starts a server and a client process for each figure, several rounds of all
 //! of them, and prints medians and ratios as Markdown. `serve` and `client` are those processes.
 
+mod calls;
 mod client;
+mod load;
 mod measure;
 mod plan;
 mod process;
@@ -35,6 +37,10 @@ struct Cli {
 enum Command {
     /// Measure and print a table.
     Measure(MeasureArgs),
+    /// Measure calls of the handle and print a table.
+    Calls(calls::CallsArgs),
+    /// Run a network in this process under load and churn, and account for everything.
+    Load(load::LoadArgs),
     /// Answer clients until standard input ends.
     Serve(SideArgs),
     /// Do one piece of work against a server and print its figures as JSON.
@@ -81,6 +87,8 @@ fn main() -> ExitCode {
         Command::Measure(args) => {
             measure::execute(&args.part, args.rounds, args.transfer_mib << 20)
         }
+        Command::Calls(args) => calls::execute(args),
+        Command::Load(args) => load::execute(&args),
         Command::Serve(side) => serve::execute(side),
         Command::Client(args) => client::execute(args.side, args.address, args.work),
     };

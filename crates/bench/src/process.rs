@@ -40,7 +40,8 @@ impl Mark {
     }
 }
 
-fn cpu_seconds() -> Result<f64, Failure> {
+/// Seconds of CPU of this process, user and system, since its start.
+pub(crate) fn cpu_seconds() -> Result<f64, Failure> {
     let stat = fs::read_to_string("/proc/self/stat")?;
     // The name of the program, in parentheses, may hold anything; the fields follow it.
     let (_, fields) = stat.rsplit_once(')').ok_or("/proc/self/stat has no name")?;
@@ -51,8 +52,14 @@ fn cpu_seconds() -> Result<f64, Failure> {
 }
 
 fn peak_kib() -> Result<u64, Failure> {
+    status("VmHWM:")
+}
+
+/// A number of `/proc/self/status`: memory in KiB, threads.
+pub(crate) fn status(name: &str) -> Result<u64, Failure> {
     let status = fs::read_to_string("/proc/self/status")?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-    let kib = line.and_then(|rest| rest.split_whitespace().next());
-    Ok(kib.ok_or("/proc/self/status has no VmHWM")?.parse()?)
+    let line = status.lines().find_map(|line| line.strip_prefix(name));
+    let number = line.and_then(|rest| rest.split_whitespace().next());
+    let missing = || format!("/proc/self/status has no {name}");
+    Ok(number.ok_or_else(missing)?.parse()?)
 }

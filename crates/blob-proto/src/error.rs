@@ -1,7 +1,9 @@
 //! Why bytes, claims and signatures are refused: one type for each operation, with what the
 //! caller acts on. None holds anything that a peer could make large.
 
-use calimero_network_primitives::{BlobId, PeerId};
+use calimero_network_primitives::BlobId;
+#[cfg(feature = "peers")]
+use calimero_network_primitives::PeerId;
 
 /// Why a list of chunk hashes was refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -142,6 +144,7 @@ pub enum ChunkFrameError {
 }
 
 /// Why a request's authentication was refused.
+#[cfg(feature = "peers")]
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum AuthError {
@@ -184,6 +187,7 @@ pub enum AuthError {
 }
 
 /// Why a provider record was refused or could not be made.
+#[cfg(feature = "peers")]
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum RecordError {

@@ -1,9 +1,11 @@
 #![doc = include_str!("../README.md")]
+#![cfg_attr(docsrs, feature(doc_cfg))]
 
 pub mod error;
 #[cfg(feature = "transfer")]
 pub mod fetch;
 mod id;
+#[cfg(feature = "peers")]
 pub mod plan;
 #[cfg(feature = "transfer")]
 pub mod serve;

@@ -41,6 +41,8 @@
 //!
 //! `libp2p` (default): the behaviours, for a Swarm on tokio. Without it the crate is the pure machines alone.
 
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
 #[cfg(feature = "libp2p")]
 pub mod behaviour;
 pub mod cache;

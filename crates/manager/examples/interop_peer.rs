@@ -4,8 +4,8 @@
 //!
 //! Every line of standard input is a JSON object with a number `id` and what to `do`; it is answered
 //! by one line `{"id":..,"ok":..}` or `{"id":..,"error":".."}`, in whatever order answers come. Lines
-//! without `id` are events. Streams that peers open are echoed, frame by frame. The end of standard
-//! input ends the node.
+//! without `id` are events. Streams that peers open are echoed, frame by frame, and invites are
+//! answered with the quote that came with them. The end of standard input ends the node.
 
 use std::{env, error::Error, fs, io::BufRead as _, sync::Arc, thread};
 
@@ -13,7 +13,7 @@ use bytes::Bytes;
 use calimero_network::{
     BlobId, BlobProvider, Connection, ContextId, Direction, FrameError, FrameStream, Keypair,
     Multiaddr, NetworkClient, NetworkConfig, NetworkEvent, NetworkManager, Path, PeerId, PeerInfo,
-    Substream, Topic,
+    SpecializedNodeInviteRequest, SpecializedNodeInviteResponse, Substream, Topic,
     blob::{
         fetch::Destination,
         store::{FsBlobStore, FsConfig},
@@ -68,6 +68,11 @@ enum Command {
     AnnounceBlob { context: ContextId, blob: BlobId },
     /// Every provider of a blob that the network knows.
     QueryBlob { context: ContextId, blob: BlobId },
+    /// Asks a peer for an invitation; its answer comes as an event.
+    Invite {
+        #[serde(deserialize_with = "parsed")]
+        peer: PeerId,
+    },
     /// Fetches a blob from a peer.
     FetchBlob {
         context: ContextId,
@@ -105,7 +110,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
                 None => break,
             },
             event = events.next() => match event {
-                Some(event) => tell(event),
+                Some(event) => tell(&client, event),
                 None => break,
             },
         }
@@ -207,6 +212,17 @@ async fn carry_out(
             }
             json!(providers)
         }
+        Command::Invite { peer } => {
+            let request = SpecializedNodeInviteRequest::TeeAttestation {
+                nonce: [7; 32],
+                quote_bytes: pattern(1000),
+                public_key: [9; 32],
+            };
+            client
+                .send_specialized_node_verification_request(peer, request)
+                .await?;
+            Value::Null
+        }
         Command::FetchBlob {
             context,
             blob,
@@ -250,7 +266,7 @@ async fn round_trip(
     }
 }
 
-fn tell(event: NetworkEvent) {
+fn tell(client: &NetworkClient, event: NetworkEvent) {
     let line = match event {
         NetworkEvent::Connected(new) => {
             json!({ "event": "connected", "connection": connection(&new) })
@@ -278,6 +294,24 @@ fn tell(event: NetworkEvent) {
         NetworkEvent::HolePunched { peer, direct } => {
             json!({ "event": "hole_punched", "peer": peer.to_base58(), "direct": direct })
         }
+        NetworkEvent::InviteRequest {
+            request, channel, ..
+        } => {
+            let SpecializedNodeInviteRequest::TeeAttestation {
+                nonce, quote_bytes, ..
+            } = request
+            else {
+                return;
+            };
+            let answer = SpecializedNodeInviteResponse::invitation(nonce, quote_bytes);
+            let sent = client.send_specialized_node_invitation_response(channel, &answer);
+            json!({ "event": "invite_answered", "sent": sent.is_ok() })
+        }
+        NetworkEvent::InviteResponse { response, .. } => json!({
+            "event": "invited", "nonce": response.nonce,
+            "bytes": response.invitation_bytes.map(|bytes| bytes.len()),
+            "error": response.error,
+        }),
         NetworkEvent::StreamOpened { peer, stream, .. } => {
             tokio::spawn(echo(peer, stream));
             return;

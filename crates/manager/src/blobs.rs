@@ -93,9 +93,13 @@ impl RecordValidator for ProviderRecords {
     }
 }
 
-/// Serves both versions of the protocol until the swarm is gone. Runs on the swarm's runtime.
-pub(crate) fn serve(control: &Control, server: &Server) -> Result<(), StartError> {
-    for version in calimero_network_blob::transfer::PROTOCOLS {
+/// Serves these versions of the protocol until the swarm is gone. Runs on the swarm's runtime.
+pub(crate) fn serve(
+    control: &Control,
+    server: &Server,
+    versions: &[Version],
+) -> Result<(), StartError> {
+    for &version in versions {
         let incoming = control
             .accept(StreamProtocol::new(version.name()))
             .map_err(|_| StartError::Listen(Stopped.into()))?;

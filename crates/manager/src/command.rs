@@ -80,6 +80,27 @@ pub(crate) enum Command {
     Shutdown { reply: Reply<()> },
 }
 
+impl Command {
+    /// Whether what reads show changes by it, at once or by its end. A message does not change it.
+    pub(crate) fn changes_state(&self) -> bool {
+        match self {
+            Self::Forget
+            | Self::Identified { .. }
+            | Self::Invite { .. }
+            | Self::Blob(_)
+            | Self::Status { .. }
+            | Self::Metrics { .. } => false,
+            Self::Gossip(command) => matches!(
+                command,
+                GossipCommand::Subscribe { .. }
+                    | GossipCommand::Unsubscribe { .. }
+                    | GossipCommand::Prefer { .. }
+            ),
+            _ => true,
+        }
+    }
+}
+
 /// What becomes of a message that cannot be sent at once.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Otherwise {

@@ -35,6 +35,8 @@
 //! # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(run()).unwrap();
 //! ```
 
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
 mod actor;
 mod behaviour;
 mod blobs;
@@ -44,6 +46,7 @@ mod dials;
 mod error;
 mod event;
 mod manager;
+mod memo;
 mod metrics;
 mod remembered;
 mod runtime;

@@ -10,7 +10,7 @@ use calimero_network_blob::{
 };
 use calimero_network_discovery::cache::PeerCache;
 use calimero_network_primitives::{
-    Keypair, Multiaddr, NetworkConfig, ProtocolId, identity::ed25519,
+    Keypair, Multiaddr, NetworkConfig, ProtocolId, config::BlobVersion, identity::ed25519,
 };
 use calimero_network_stream::{self as stream, Control, Incoming};
 use calimero_network_transport::{self as transport, Links};
@@ -185,7 +185,7 @@ impl Builder {
                     }
                 };
                 if let Some(server) = server
-                    && let Err(error) = serve(&control, &server)
+                    && let Err(error) = serve(&control, &server, &config.blob.versions)
                 {
                     let _ = ready.send(Err(error));
                     return;
@@ -207,7 +207,7 @@ impl Builder {
             .await
             .map_err(|_| StartError::Listen(Stopped.into()))??;
         let fetcher = Fetcher::new(
-            StreamOpener::new(control.clone()),
+            opener(&control, &config.blob.versions),
             Identity { peer, signer },
             &config.blob.fetch,
         );
@@ -258,6 +258,14 @@ fn build_swarm(
     let peer = identity.public().to_peer_id();
     let swarm = Swarm::new(transport.boxed, behaviour, peer, swarm_config);
     Ok((swarm, transport.links, control, inbound))
+}
+
+/// Opens streams of these versions, in their order. A configuration that is valid names one.
+fn opener(control: &Control, versions: &[BlobVersion]) -> StreamOpener {
+    match versions {
+        [wanted, instead @ ..] => StreamOpener::with_versions(control.clone(), *wanted, instead),
+        [] => StreamOpener::new(control.clone()),
+    }
 }
 
 /// Listens on every configured address.

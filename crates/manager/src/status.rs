@@ -11,6 +11,8 @@ use calimero_network_primitives::{Multiaddr, PeerId, addr::Circuit};
 use calimero_network_transport::{Link, MuxerKind, SecurityKind, TransportKind};
 use libp2p::{StreamProtocol, core::ConnectedPoint, swarm::ConnectionId};
 
+use crate::memo::Changes;
+
 /// A peer that is said to have a blob.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BlobProvider {
@@ -152,6 +154,8 @@ pub struct PeerInfo {
 /// What clients read without asking the actor: one writer, the actor; any number of readers.
 #[derive(Debug, Default)]
 pub(crate) struct Shared {
+    /// Changes that were told.
+    pub(crate) changes: Changes,
     pub(crate) peers: AtomicUsize,
     pub(crate) events_dropped: AtomicU64,
     stopped: AtomicBool,

@@ -12,7 +12,7 @@ mod common;
 use std::time::Duration;
 
 use calimero_network::{
-    CloseReason, DialError, Direction, Keypair, NetworkClient, NetworkConfig, NetworkEvent,
+    CloseReason, Denial, DialError, Direction, Keypair, NetworkClient, NetworkConfig, NetworkEvent,
     NetworkManager, Path, StartError, Stopped, config::RuntimeKind,
 };
 use common::{BOTH, Over, assert_works, config, pair, pair_with, start, within};
@@ -223,7 +223,17 @@ async fn only_the_allowed_connect() {
     }
     let outwards = stranger.listen(Over::Tcp).await;
     let error = within(node.client.dial(outwards)).await.unwrap_err();
-    assert!(matches!(error, DialError::Denied(_)), "{error:?}");
+    assert!(
+        matches!(error, DialError::Denied(Denial::NotAllowed)),
+        "{error:?}"
+    );
+    let metrics = node.client.metrics().await.unwrap();
+    for line in [
+        "inbound_connections_failed_total{why=\"not_allowed\"} 2",
+        "dials_failed_total{why=\"not_allowed\"} 1",
+    ] {
+        assert!(metrics.contains(line), "{line} is not in:\n{metrics}");
+    }
 }
 
 #[tokio::test]
@@ -238,7 +248,10 @@ async fn the_blocked_are_disconnected_and_stay_out() {
     .await;
     let outwards = a.listen(Over::Tcp).await;
     let error = within(b.client.dial(outwards.clone())).await.unwrap_err();
-    assert!(matches!(error, DialError::Denied(_)), "{error:?}");
+    assert!(
+        matches!(error, DialError::Denied(Denial::Blocked)),
+        "{error:?}"
+    );
     within(b.client.unblock(a.peer())).await.unwrap();
     within(b.client.dial(outwards)).await.unwrap();
 }

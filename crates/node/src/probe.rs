@@ -47,10 +47,9 @@ async fn report(
     pings: u32,
 ) -> Result<Report, CommandError> {
     let connection = client.dial(address).await?;
-    let mut pinger = Pinger::open(client, connection.peer).await?;
     let mut times = Vec::new();
     for _ in 0..pings {
-        times.push(pinger.ping().await?);
+        times.push(Pinger::once(client, connection.peer).await?);
     }
     let info = identified(client, &connection).await?;
     Ok(Report::new(&connection, &info, &times))

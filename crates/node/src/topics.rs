@@ -33,7 +33,7 @@ pub(crate) async fn publish(args: PublishArgs) -> Result<(), CommandError> {
     let longest = NetworkConfig::default().pubsub.max_message_bytes;
     // A thread of its own, which nothing waits for: a read of standard input cannot be given up.
     thread::spawn(move || match messages.is_empty() {
-        true => topics::read_lines(&sender, longest),
+        true => topics::read_lines(io::stdin().lock(), &sender, longest),
         false => messages
             .into_iter()
             .try_for_each(|message| sender.blocking_send(message.into_bytes()))

@@ -5,7 +5,7 @@ use std::{
     str::{FromStr, from_utf8},
 };
 
-use borsh::{BorshDeserialize, BorshSerialize};
+use borsh::{BorshDeserialize, BorshSerialize, io};
 use serde::{
     Deserialize, Deserializer, Serialize, Serializer,
     de::{self, SeqAccess, Visitor},
@@ -207,9 +207,7 @@ impl<'de> Visitor<'de> for IdVisitor {
 macro_rules! id {
     ($(#[$doc:meta])* $name:ident, $encoding:ident, $decode:ident) => {
         $(#[$doc])*
-        #[derive(
-            Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, BorshSerialize, BorshDeserialize,
-        )]
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
         pub struct $name([u8; ID_LEN_BYTES]);
 
         impl $name {
@@ -305,6 +303,19 @@ macro_rules! id {
         impl AsRef<[u8]> for $name {
             fn as_ref(&self) -> &[u8] {
                 &self.0
+            }
+        }
+
+        // What the derive macro would write: it alone comes with a dozen crates.
+        impl BorshSerialize for $name {
+            fn serialize<W: io::Write>(&self, to: &mut W) -> io::Result<()> {
+                BorshSerialize::serialize(&self.0, to)
+            }
+        }
+
+        impl BorshDeserialize for $name {
+            fn deserialize_reader<R: io::Read>(from: &mut R) -> io::Result<Self> {
+                BorshDeserialize::deserialize_reader(from).map(Self)
             }
         }
 

@@ -12,6 +12,7 @@
 //! nothing that the input's claims could grow, and say in a typed error what is wrong and where.
 //!
 //! ```
+//! # #[cfg(feature = "config")] {
 //! use calimero_network_primitives::{
 //!     ContextId, NetworkConfig, Topic,
 //!     addr::{DialPolicy, is_dialable},
@@ -30,27 +31,42 @@
 //! assert!(config.transport.tcp.noise);
 //! let error = NetworkConfig::from_toml("transport.quic.windows = 1").unwrap_err();
 //! assert!(error.to_string().starts_with("transport.quic.windows: unknown field"));
+//! # }
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
+//!
+//! # Features
+//!
+//! `config` (default): [`NetworkConfig`]. `peers`, which it turns on: [`PeerId`], [`Keypair`],
+//! [`Multiaddr`], [`addr`] and [`ProtocolId`]. What is left is ids, topics and limits.
 
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
+#[cfg(feature = "peers")]
 pub mod addr;
+#[cfg(feature = "config")]
 pub mod config;
 mod ids;
 pub mod limits;
+#[cfg(feature = "peers")]
 mod protocol;
 mod topic;
 
+#[cfg(feature = "peers")]
 pub use libp2p_identity::{self as identity, Keypair, PeerId};
+#[cfg(feature = "peers")]
 pub use multiaddr::{self, Multiaddr};
 
+#[cfg(feature = "config")]
+pub use self::config::{ConfigError, NetworkConfig};
+#[cfg(feature = "peers")]
+pub use self::protocol::{IDENTIFY_PROTOCOL_VERSION, ProtocolId};
 pub use self::{
-    config::{ConfigError, NetworkConfig},
     ids::{BlobId, ContextId, GroupId, NamespaceId, ParseIdError, TextEncoding},
-    protocol::{IDENTIFY_PROTOCOL_VERSION, ProtocolId},
     topic::{FreeTopic, GLOBAL_RENDEZVOUS_NAMESPACE, ParseTopicError, Topic},
 };
 
 /// Runs the examples of the README.
-#[cfg(doctest)]
+#[cfg(all(doctest, feature = "config"))]
 #[doc = include_str!("../README.md")]
 struct ReadmeDoctests;

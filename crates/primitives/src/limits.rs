@@ -22,6 +22,13 @@ pub const MAX_FRAME_PAYLOAD_BYTES: usize = 8 * MIB;
 /// Length of the prefix of a frame, in bytes: one big-endian `u32`.
 pub const FRAME_PREFIX_BYTES: usize = 4;
 
+/// Bytes of small frames gathered before they are written, where nothing else is configured:
+/// 64 KiB, four TLS records.
+pub const FRAME_WRITE_BUFFER_BYTES: usize = 64 * KIB;
+
+/// Bytes read from a stream of frames at one time, where nothing else is configured: 64 KiB.
+pub const FRAME_READ_BUFFER_BYTES: usize = 64 * KIB;
+
 /// Largest invite message, in bytes: 1 MiB, inclusive. Part of the wire format.
 pub const MAX_INVITE_MESSAGE_BYTES: usize = MIB;
 

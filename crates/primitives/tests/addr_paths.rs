@@ -8,7 +8,7 @@
 use calimero_network_primitives::{
     Keypair, Multiaddr, PeerId,
     addr::{
-        Circuit, CircuitError, DialPolicy, TransportKind, circuit_addr, is_dialable, is_dns,
+        AddressTransport, Circuit, CircuitError, DialPolicy, circuit_addr, is_dialable, is_dns,
         is_global, is_relayed, peer_of, scope_of, transport_of, with_peer, without_peer,
     },
     multiaddr::Protocol,
@@ -171,7 +171,7 @@ fn check(addr: &Multiaddr) -> Result<(), TestCaseError> {
         prop_assert_eq!(scope_of(circuit.relay_addr()), scope_of(addr));
         prop_assert_eq!(peer_of(addr), circuit.target());
     } else {
-        prop_assert_ne!(transport_of(addr), Some(TransportKind::Circuit));
+        prop_assert_ne!(transport_of(addr), Some(AddressTransport::Circuit));
     }
     Ok(())
 }

@@ -10,7 +10,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use calimero_network_primitives::{
     Keypair, Multiaddr, PeerId,
     addr::{
-        DialPolicy, IpScope, TransportKind, ip_scope, is_dialable, is_dns, is_global,
+        AddressTransport, DialPolicy, IpScope, ip_scope, is_dialable, is_dns, is_global,
         is_link_local, is_loopback, is_private, is_unspecified, scope_of, transport_of,
     },
     multiaddr::Protocol,
@@ -254,33 +254,36 @@ fn a_second_host_hides_nothing() {
 #[test]
 fn shapes_have_their_transport() {
     for (text, kind) in [
-        ("/ip4/8.8.8.8/tcp/1", Some(TransportKind::Tcp)),
-        ("/ip6/2003::1/tcp/1/p2p/{A}", Some(TransportKind::Tcp)),
-        ("/dns/example.com/tcp/1", Some(TransportKind::Tcp)),
-        ("/ip4/8.8.8.8/udp/1/quic-v1", Some(TransportKind::Quic)),
-        ("/ip4/8.8.8.8/tcp/1/ws", Some(TransportKind::WebSocket)),
+        ("/ip4/8.8.8.8/tcp/1", Some(AddressTransport::Tcp)),
+        ("/ip6/2003::1/tcp/1/p2p/{A}", Some(AddressTransport::Tcp)),
+        ("/dns/example.com/tcp/1", Some(AddressTransport::Tcp)),
+        ("/ip4/8.8.8.8/udp/1/quic-v1", Some(AddressTransport::Quic)),
+        ("/ip4/8.8.8.8/tcp/1/ws", Some(AddressTransport::WebSocket)),
         (
             "/ip4/8.8.8.8/tcp/1/wss/p2p/{A}",
-            Some(TransportKind::WebSocket),
+            Some(AddressTransport::WebSocket),
         ),
         (
             "/dns4/a.b/tcp/1/tls/sni/a.b/ws",
-            Some(TransportKind::WebSocket),
+            Some(AddressTransport::WebSocket),
         ),
         (
             "/ip4/8.8.8.8/tcp/1/x-parity-ws/%2Fx",
-            Some(TransportKind::WebSocket),
+            Some(AddressTransport::WebSocket),
         ),
-        ("/memory/7", Some(TransportKind::Memory)),
-        ("/dnsaddr/example.com/p2p/{A}", Some(TransportKind::Dnsaddr)),
-        ("/dnsaddr/example.com/tcp/1", Some(TransportKind::Tcp)),
+        ("/memory/7", Some(AddressTransport::Memory)),
+        (
+            "/dnsaddr/example.com/p2p/{A}",
+            Some(AddressTransport::Dnsaddr),
+        ),
+        ("/dnsaddr/example.com/tcp/1", Some(AddressTransport::Tcp)),
         (
             "/ip4/8.8.8.8/tcp/1/p2p/{A}/p2p-circuit",
-            Some(TransportKind::Circuit),
+            Some(AddressTransport::Circuit),
         ),
         (
             "/memory/7/p2p/{A}/p2p-circuit/p2p/{B}",
-            Some(TransportKind::Circuit),
+            Some(AddressTransport::Circuit),
         ),
         ("/ip4/8.8.8.8/tcp/1/p2p-circuit/p2p/{B}", None),
         ("/p2p/{A}/p2p-circuit/p2p/{B}", None),

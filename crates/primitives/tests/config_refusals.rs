@@ -121,6 +121,8 @@ fn wrong_types_are_refused_with_their_path() {
             "server.relay.circuit_rate_per_peer = [1, 2]",
             "server.relay.circuit_rate_per_peer",
         ),
+        ("pubsub.newest_version = '1.2'", "pubsub.newest_version"),
+        ("blob.versions = ['2.0.0']", "blob.versions[0]"),
         ("pubsub = [1, 2, 3]", "pubsub"),
         ("pubsub.mesh = [1, 2, 3]", "pubsub.mesh"),
         ("specialized = [1, 2, 3]", "specialized"),
@@ -389,6 +391,8 @@ fn contradictions_are_refused_by_key() {
             "transport.yamux.connection_window_bytes",
         ),
         ("blob.max_announced = 4097", "blob.max_announced"),
+        ("blob.versions = []", "blob.versions"),
+        ("blob.versions = ['0.0.2', '0.0.2']", "blob.versions"),
         (
             "blob.fetch.window_chunks = 7",
             "blob.fetch.provider_window_chunks",

@@ -10,10 +10,10 @@ use std::{net::Ipv4Addr, time::Duration};
 use calimero_network_primitives::{
     ConfigError, Keypair, Multiaddr, NetworkConfig, PeerId,
     config::{
-        BlobConfig, ConnectionsConfig, DiscoveryConfig, HandleConfig, MeshConfig, PingConfig,
-        PubsubConfig, QuicConfig, RateConfig, RelayServerConfig, RendezvousServerConfig,
-        RuntimeKind, Security, ServerConfig, SpecializedConfig, StreamsConfig, TcpConfig,
-        TransportConfig, YamuxConfig,
+        BlobConfig, BlobVersion, ConnectionsConfig, DiscoveryConfig, HandleConfig, MeshConfig,
+        PingConfig, PubsubConfig, QuicConfig, RateConfig, RelayServerConfig,
+        RendezvousServerConfig, RuntimeKind, Security, ServerConfig, SpecializedConfig,
+        StreamsConfig, TcpConfig, TransportConfig, YamuxConfig,
     },
     limits::{KIB, MAX_CONFIGURED_DURATION, MAX_CONFIGURED_QUEUE, MAX_FRAME_PAYLOAD_BYTES, MIB},
     multiaddr::Protocol,
@@ -341,7 +341,7 @@ fn server() -> impl Strategy<Value = ServerConfig> {
 }
 
 fn blob() -> impl Strategy<Value = BlobConfig> {
-    let switches = any::<[bool; 3]>();
+    let switches = any::<[bool; 4]>();
     let chunks = prop::array::uniform5(2_usize..=1024).prop_map(|mut chunks| {
         chunks.sort_unstable();
         chunks
@@ -351,9 +351,14 @@ fn blob() -> impl Strategy<Value = BlobConfig> {
         waits
     });
     (switches, chunks, waits, 1_usize..=4096, 1..=i64::MAX as u64).prop_map(
-        |([unsigned, relays, public], [least, less, some, more, most], waits, announced, bytes)| {
+        |(switches, [least, less, some, more, most], waits, announced, bytes)| {
+            let [unsigned, relays, public, older] = switches;
             changed(|config: &mut BlobConfig| {
                 config.unsigned_records = unsigned;
+                if older {
+                    config.versions = vec![BlobVersion::V0];
+                    config.dht_providers = false;
+                }
                 config.max_announced = announced;
                 config.fetch.verify_chunks = least;
                 config.fetch.provider_window_chunks = less;

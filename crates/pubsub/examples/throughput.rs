@@ -35,6 +35,9 @@ use tokio::{
 /// Messages published before connections get a turn.
 const BURST: usize = 16;
 
+/// How long to wait to be told of room before asking again.
+const ROOM_PATIENCE: Duration = Duration::from_millis(100);
+
 #[derive(Clone, Copy)]
 struct Run {
     nodes: usize,
@@ -195,10 +198,17 @@ async fn publish(run: Run, swarm: &mut Swarm<Behaviour>, topic: &Topic) {
             match swarm.behaviour_mut().publish(topic, data) {
                 Ok(_) => sent += 1,
                 Err(PublishError::QueueFull { .. }) => {
-                    // A refused message has been signed already, so asking again at once would
-                    // cost more than it brings.
                     full += 1;
-                    tokio::time::sleep(Duration::from_millis(2)).await;
+                    let room = async {
+                        loop {
+                            if let SwarmEvent::Behaviour(Event::Room) =
+                                swarm.select_next_some().await
+                            {
+                                return;
+                            }
+                        }
+                    };
+                    let _ = tokio::time::timeout(ROOM_PATIENCE, room).await;
                     break;
                 }
                 Err(error) => panic!("{error}"),

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 pub use calimero_network_primitives::config::{
-    GossipMemoryConfig, GossipPeersConfig, KeepConfig, MeshConfig, PubsubConfig as Config,
-    RepairConfig,
+    GossipMemoryConfig, GossipPeersConfig, GossipVersion, KeepConfig, MeshConfig,
+    PubsubConfig as Config, RepairConfig,
 };
 use calimero_network_primitives::{PeerId, limits::MAX_GOSSIP_CONTROL_BYTES};
 use libp2p_gossipsub as gossipsub;
@@ -23,7 +23,12 @@ const OPPORTUNISTIC_GRAFT_TICKS: u64 = 60;
 pub(crate) fn gossipsub_config(config: &Config) -> Result<gossipsub::Config, BuildError> {
     let (mesh, memory, peers) = (&config.mesh, &config.memory, &config.peers);
     let namer = Namer::default();
-    gossipsub::ConfigBuilder::default()
+    let mut builder = gossipsub::ConfigBuilder::default();
+    if config.newest_version == GossipVersion::V1_1 {
+        // What a builder with a prefix offers: `<prefix>/1.1.0` and `<prefix>/1.0.0`.
+        builder.protocol_id_prefix("/meshsub");
+    }
+    builder
         .validation_mode(gossipsub::ValidationMode::Strict)
         .message_id_fn(move |message| message_id(&namer, message))
         .mesh_n(mesh.target)

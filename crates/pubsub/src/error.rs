@@ -18,8 +18,9 @@ pub enum PublishError {
         /// Bytes of the payload.
         size: usize,
     },
-    /// The queue of every peer that follows the topic is full. Publish more slowly.
-    #[error("the queues of all {peers} peers that follow the topic are full")]
+    /// Peers that follow the topic have too much to read before it. Publish more slowly, or wait
+    /// for [`Event::Room`](crate::Event::Room).
+    #[error("the queues of {peers} peers that follow the topic are full")]
     QueueFull {
         /// How many peers.
         peers: usize,

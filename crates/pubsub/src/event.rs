@@ -44,8 +44,11 @@ pub enum Event {
         /// The topic.
         topic: Topic,
     },
+    /// No peer holds back messages any more: what was refused with
+    /// [`QueueFull`](crate::PublishError::QueueFull) can be published now.
+    Room,
     /// Messages for a peer were lost because its queue was full or they waited too long. Told at
-    /// most once a heartbeat.
+    /// most once a heartbeat; with none lost, when others no longer wait for the peer.
     Slow {
         /// The peer.
         peer: PeerId,

@@ -96,6 +96,12 @@ impl KeepBook {
         Some((id, &self.kept.get(&id)?.data))
     }
 
+    /// The topics for which messages are kept.
+    #[must_use]
+    pub fn topics(&self) -> Vec<TopicHash> {
+        self.by_topic.keys().cloned().collect()
+    }
+
     /// Takes the message out, with its topic.
     pub fn remove(&mut self, id: KeepId) -> Option<(TopicHash, Bytes)> {
         let Kept { topic, data, until } = self.kept.remove(&id)?;

@@ -8,6 +8,8 @@
 //!   end ([`announcements`], [`replay`], [`standing`]);
 //! - preferences of the application order peers and never shut one out ([`standing`]);
 //! - a message for a topic that nobody follows yet is an error, or kept for a while ([`keep`]);
+//! - a publisher is held back by the slowest of those who get its messages, so that nothing is
+//!   lost to one that is only slower ([`hold`]);
 //! - a peer that never reads is closed ([`slow`]);
 //! - a consumer that is slow is told what it missed ([`queue`]).
 //!
@@ -46,6 +48,7 @@
 //!
 //! [gossipsub]: https://github.com/libp2p/specs/tree/master/pubsub/gossipsub
 
+#![cfg_attr(docsrs, feature(doc_cfg))]
 #![cfg_attr(
     test,
     allow(
@@ -57,8 +60,10 @@
 pub mod announcements;
 mod behaviour;
 pub mod config;
+pub mod ed25519;
 mod error;
 mod event;
+pub mod hold;
 pub mod keep;
 pub mod queue;
 pub mod repair;

@@ -10,6 +10,8 @@
 use bytes::{Buf, Bytes, BytesMut};
 use calimero_network_primitives::{PeerId, identity::PublicKey};
 
+use crate::ed25519::Verifier;
+
 /// Messages in one RPC, at most, the bound of libp2p-gossipsub: a message holds a few dozen bytes
 /// and costs some hundred where it is decoded.
 pub const MAX_MESSAGES: usize = 500;
@@ -180,6 +182,12 @@ impl Published {
     #[must_use]
     pub fn verify(&self, key: &PublicKey) -> bool {
         key.verify(&self.signed(&self.author.to_bytes()), &self.signature)
+    }
+
+    /// As [`verify`](Self::verify), with the tables of the author's key.
+    #[must_use]
+    pub fn verify_with(&self, verifier: &Verifier) -> bool {
+        verifier.verify(&self.signed(&self.author.to_bytes()), &self.signature)
     }
 
     /// The bytes that are signed: the message without signature and key, in the order of its

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use calimero_network_primitives::{Keypair, PeerId};
-use calimero_network_pubsub::{Config, Event};
+use calimero_network_pubsub::{Config, Event, PublishError};
 
 use crate::{
     common::{Node, topic, within},
@@ -263,6 +263,8 @@ async fn garbage_ends_the_stream_and_nothing_else() {
 async fn a_peer_that_never_reads_is_closed_and_others_are_served() {
     let mut config = Config::small();
     config.peers.queue = 16;
+    config.peers.window = 16;
+    config.peers.hold = Duration::from_millis(200);
     config.mesh.heartbeat = Duration::from_millis(100);
     config.peers.slow_timeout = Duration::from_millis(500);
     let mut scene = Scene::new(&config).await;
@@ -271,10 +273,19 @@ async fn a_peer_that_never_reads_is_closed_and_others_are_served() {
     let peer = scene.raw.peer;
     scene.victim.knows(&topic(1), peer).await;
     let publish = async {
+        let mut held_back = false;
         loop {
-            let _ = scene.victim.publish(&topic(1), vec![0; 100_000]).await;
+            let published = scene.victim.publish(&topic(1), vec![0; 100_000]).await;
+            if let Err(PublishError::QueueFull { .. }) = published {
+                // The peer holds back everybody for a while, and not for ever.
+                let room = |event| (event == Event::Room).then_some(());
+                scene.victim.next(room).await;
+                held_back = true;
+                continue;
+            }
             let closed = |event: &Event| *event == Event::ClosedSlow { peer };
             if scene.victim.events().iter().any(closed) {
+                assert!(held_back);
                 return;
             }
             // The friend reads as fast as messages come.

@@ -25,6 +25,8 @@
 //! # Ok::<_, calimero_network_specialized::EncodeError>(())
 //! ```
 
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
 #[cfg(feature = "libp2p")]
 mod admission;
 #[cfg(feature = "libp2p")]

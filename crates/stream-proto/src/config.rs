@@ -1,7 +1,10 @@
 //! Configuration of this crate: the shared type, and the part of it that frames need.
 
+#[cfg(feature = "libp2p")]
 pub use calimero_network_primitives::config::StreamsConfig;
-use calimero_network_primitives::limits::MAX_FRAME_PAYLOAD_BYTES;
+use calimero_network_primitives::limits::{
+    FRAME_READ_BUFFER_BYTES, FRAME_WRITE_BUFFER_BYTES, MAX_FRAME_PAYLOAD_BYTES,
+};
 
 /// Sizes a [`FrameStream`](crate::FrameStream) works with, all in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,6 +18,7 @@ pub struct FrameConfig {
     pub write_buffer: usize,
 }
 
+#[cfg(feature = "libp2p")]
 impl From<&StreamsConfig> for FrameConfig {
     fn from(config: &StreamsConfig) -> Self {
         Self {
@@ -27,7 +31,11 @@ impl From<&StreamsConfig> for FrameConfig {
 
 impl Default for FrameConfig {
     fn default() -> Self {
-        Self::from(&StreamsConfig::default())
+        Self {
+            max_payload: MAX_FRAME_PAYLOAD_BYTES,
+            read_buffer: FRAME_READ_BUFFER_BYTES,
+            write_buffer: FRAME_WRITE_BUFFER_BYTES,
+        }
     }
 }
 
@@ -38,6 +46,7 @@ impl Default for FrameConfig {
 /// Above that number a connection leaves streams with its muxer, which keeps 256 of them
 /// (libp2p-yamux 0.48) and resets the rest without anybody being told.
 #[must_use]
+#[cfg(feature = "libp2p")]
 pub fn max_negotiating_inbound_streams(config: &StreamsConfig) -> usize {
     config.max_inbound_per_peer
 }

@@ -58,6 +58,23 @@ impl Control {
         self.open_within(peer, protocol, self.shared.open_timeout())
     }
 
+    /// [`open`](Self::open) where one of several protocols will do: `wanted`, or else the first of
+    /// `instead` that the peer speaks. All are offered in one negotiation, but those that the peer
+    /// has not announced while it has announced others of them.
+    /// [`Substream::protocol`] says which it is.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`open`](Self::open), in which `wanted` stands for all of them.
+    pub fn open_any(
+        &self,
+        peer: PeerId,
+        wanted: StreamProtocol,
+        instead: Arc<[StreamProtocol]>,
+    ) -> impl Future<Output = Result<Substream, OpenError>> + Send + use<> {
+        self.request(peer, wanted, instead, self.shared.open_timeout())
+    }
+
     /// [`open`](Self::open) with a deadline of its own. One longer than
     /// [`open_timeout`](crate::config::StreamsConfig::open_timeout) gives more time for dialling
     /// and waiting in line; a negotiation takes no longer than that.
@@ -71,9 +88,19 @@ impl Control {
         protocol: StreamProtocol,
         after: Duration,
     ) -> impl Future<Output = Result<Substream, OpenError>> + Send + use<> {
+        self.request(peer, protocol, Arc::from([]), after)
+    }
+
+    fn request(
+        &self,
+        peer: PeerId,
+        wanted: StreamProtocol,
+        instead: Arc<[StreamProtocol]>,
+        after: Duration,
+    ) -> impl Future<Output = Result<Substream, OpenError>> + Send + use<> {
         let shared = self.shared.clone();
         async move {
-            let (id, answer) = shared.request(peer, protocol)?;
+            let (id, answer) = shared.request(peer, wanted, instead)?;
             let mut place = Place {
                 shared: &shared,
                 id,

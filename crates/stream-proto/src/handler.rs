@@ -1,21 +1,25 @@
 //! One connection's part: asks for the substreams that were assigned to it, announces the accepted
-//! protocols and hands over what was negotiated. Decides nothing.
+//! protocols and hands over what was negotiated. Decides nothing but what to spare a peer: protocols
+//! that it has not announced, where it has announced others that will do.
 
 use std::{
+    collections::HashSet,
     convert::Infallible,
     future::{Ready, ready},
-    io,
     sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
 
-use libp2p_core::upgrade::{InboundUpgrade, ReadyUpgrade, UpgradeInfo};
+use libp2p_core::upgrade::{InboundUpgrade, OutboundUpgrade, UpgradeInfo};
 use libp2p_identity::PeerId;
 use libp2p_swarm::{
     ConnectionHandler, ConnectionHandlerEvent, ConnectionId, Stream, StreamProtocol,
     StreamUpgradeError, SubstreamProtocol,
-    handler::{ConnectionEvent, DialUpgradeError, FullyNegotiatedInbound, FullyNegotiatedOutbound},
+    handler::{
+        ConnectionEvent, DialUpgradeError, FullyNegotiatedInbound, FullyNegotiatedOutbound,
+        ProtocolsChange,
+    },
 };
 
 use crate::{
@@ -32,6 +36,8 @@ pub struct Handler {
     mailbox: Arc<Mailbox>,
     protocols: Arc<[StreamProtocol]>,
     protocols_version: Option<u64>,
+    /// What the peer says it speaks, as far as identify lets it say: one message of 4 KiB.
+    announced: HashSet<StreamProtocol>,
     timeout: Duration,
 }
 
@@ -49,6 +55,7 @@ impl Handler {
             shared,
             protocols,
             protocols_version,
+            announced: HashSet::new(),
         }
     }
 
@@ -61,13 +68,13 @@ impl Handler {
 impl ConnectionHandler for Handler {
     type FromBehaviour = Infallible;
     type ToBehaviour = Infallible;
-    type InboundProtocol = Accepted;
-    type OutboundProtocol = ReadyUpgrade<StreamProtocol>;
+    type InboundProtocol = AnyOf;
+    type OutboundProtocol = AnyOf;
     type InboundOpenInfo = ();
     type OutboundOpenInfo = RequestId;
 
-    fn listen_protocol(&self) -> SubstreamProtocol<Accepted> {
-        SubstreamProtocol::new(Accepted(self.protocols.clone()), ())
+    fn listen_protocol(&self) -> SubstreamProtocol<AnyOf> {
+        SubstreamProtocol::new(AnyOf(self.protocols.clone()), ())
     }
 
     /// A request that was just assigned keeps the connection; open streams do so by themselves.
@@ -78,7 +85,7 @@ impl ConnectionHandler for Handler {
     fn poll(
         &mut self,
         cx: &mut Context<'_>,
-    ) -> Poll<ConnectionHandlerEvent<ReadyUpgrade<StreamProtocol>, RequestId, Infallible>> {
+    ) -> Poll<ConnectionHandlerEvent<AnyOf, RequestId, Infallible>> {
         self.mailbox.handler.register(cx.waker());
         if let Some(protocols) = self.shared.protocols_since(&mut self.protocols_version) {
             self.protocols = protocols;
@@ -88,8 +95,9 @@ impl ConnectionHandler for Handler {
                 self.negotiated(command.id, Negotiated::Skipped);
                 continue;
             }
-            let protocol = SubstreamProtocol::new(ReadyUpgrade::new(command.protocol), command.id)
-                .with_timeout(self.timeout);
+            let offer = offer(command.wanted, &command.instead, &self.announced);
+            let protocol =
+                SubstreamProtocol::new(AnyOf(offer), command.id).with_timeout(self.timeout);
             return Poll::Ready(ConnectionHandlerEvent::OutboundSubstreamRequest { protocol });
         }
         Poll::Pending
@@ -99,10 +107,7 @@ impl ConnectionHandler for Handler {
         match event {}
     }
 
-    fn on_connection_event(
-        &mut self,
-        event: ConnectionEvent<'_, Accepted, ReadyUpgrade<StreamProtocol>, (), RequestId>,
-    ) {
+    fn on_connection_event(&mut self, event: ConnectionEvent<'_, AnyOf, AnyOf, (), RequestId>) {
         match event {
             ConnectionEvent::FullyNegotiatedInbound(FullyNegotiatedInbound {
                 protocol: (stream, protocol),
@@ -111,15 +116,38 @@ impl ConnectionHandler for Handler {
                 .shared
                 .arrived(self.peer, self.connection, protocol, stream),
             ConnectionEvent::FullyNegotiatedOutbound(FullyNegotiatedOutbound {
-                protocol: stream,
+                protocol: (stream, protocol),
                 info: id,
-            }) => self.negotiated(id, Negotiated::Opened(stream)),
+            }) => self.negotiated(id, Negotiated::Opened(stream, protocol)),
             ConnectionEvent::DialUpgradeError(DialUpgradeError { info: id, error }) => {
                 self.negotiated(id, why(error));
+            }
+            ConnectionEvent::RemoteProtocolsChange(ProtocolsChange::Added(added)) => {
+                self.announced.extend(added.cloned());
+            }
+            ConnectionEvent::RemoteProtocolsChange(ProtocolsChange::Removed(removed)) => {
+                for protocol in removed {
+                    self.announced.remove(protocol);
+                }
             }
             _ => {}
         }
     }
+}
+
+/// Of the protocols that will do, those to offer: those that the peer has announced. All of them
+/// where it has announced none, so that nothing depends on what a peer says of itself.
+fn offer(
+    wanted: StreamProtocol,
+    instead: &[StreamProtocol],
+    announced: &HashSet<StreamProtocol>,
+) -> Arc<[StreamProtocol]> {
+    let all = || std::iter::once(&wanted).chain(instead);
+    let known: Arc<[_]> = (all().filter(|one| announced.contains(*one)).cloned()).collect();
+    if known.is_empty() {
+        return all().cloned().collect();
+    }
+    known
 }
 
 fn why(error: StreamUpgradeError<Infallible>) -> Negotiated {
@@ -131,11 +159,11 @@ fn why(error: StreamUpgradeError<Infallible>) -> Negotiated {
     }
 }
 
-/// Accepts any of the protocols, and says which it was.
+/// Any of the protocols, in this order, and which it was.
 #[derive(Clone, Debug)]
-pub struct Accepted(Arc<[StreamProtocol]>);
+pub struct AnyOf(Arc<[StreamProtocol]>);
 
-impl UpgradeInfo for Accepted {
+impl UpgradeInfo for AnyOf {
     type Info = StreamProtocol;
     type InfoIter = Names;
 
@@ -147,7 +175,7 @@ impl UpgradeInfo for Accepted {
     }
 }
 
-/// The names of the accepted protocols.
+/// The names of the protocols.
 #[derive(Clone, Debug)]
 pub struct Names {
     protocols: Arc<[StreamProtocol]>,
@@ -164,12 +192,22 @@ impl Iterator for Names {
     }
 }
 
-impl InboundUpgrade<Stream> for Accepted {
+impl InboundUpgrade<Stream> for AnyOf {
     type Output = (Stream, StreamProtocol);
-    type Error = io::Error;
+    type Error = Infallible;
     type Future = Ready<Result<Self::Output, Self::Error>>;
 
     fn upgrade_inbound(self, stream: Stream, protocol: StreamProtocol) -> Self::Future {
+        ready(Ok((stream, protocol)))
+    }
+}
+
+impl OutboundUpgrade<Stream> for AnyOf {
+    type Output = (Stream, StreamProtocol);
+    type Error = Infallible;
+    type Future = Ready<Result<Self::Output, Self::Error>>;
+
+    fn upgrade_outbound(self, stream: Stream, protocol: StreamProtocol) -> Self::Future {
         ready(Ok((stream, protocol)))
     }
 }

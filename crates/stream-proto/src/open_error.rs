@@ -15,7 +15,7 @@ pub enum OpenError {
     UnsupportedProtocol {
         /// Who was asked.
         peer: PeerId,
-        /// For what.
+        /// For what: where several would do, the one wanted most.
         protocol: StreamProtocol,
     },
     /// There is no connection, and no address to dial is known.

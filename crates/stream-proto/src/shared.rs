@@ -35,7 +35,7 @@ pub(crate) type Reply = Result<Substream, OpenError>;
 /// How a negotiation ended, with what it yielded.
 #[derive(Debug)]
 pub(crate) enum Negotiated {
-    Opened(Stream),
+    Opened(Stream, StreamProtocol),
     Unsupported,
     Broken(io::Error),
     TimedOut,
@@ -70,7 +70,9 @@ struct State {
 #[derive(Debug)]
 struct Waiter {
     peer: PeerId,
-    protocol: StreamProtocol,
+    wanted: StreamProtocol,
+    /// What will do as well.
+    instead: Arc<[StreamProtocol]>,
     reply: oneshot::Sender<Reply>,
 }
 
@@ -85,7 +87,8 @@ pub(crate) struct Mailbox {
 #[derive(Debug)]
 pub(crate) struct Command {
     pub(crate) id: RequestId,
-    pub(crate) protocol: StreamProtocol,
+    pub(crate) wanted: StreamProtocol,
+    pub(crate) instead: Arc<[StreamProtocol]>,
 }
 
 impl Mailbox {
@@ -147,7 +150,8 @@ impl Shared {
     pub(crate) fn request(
         &self,
         peer: PeerId,
-        protocol: StreamProtocol,
+        wanted: StreamProtocol,
+        instead: Arc<[StreamProtocol]>,
     ) -> Result<(RequestId, oneshot::Receiver<Reply>), OpenError> {
         let mut effects = Vec::new();
         let mut state = lock(&self.state);
@@ -164,7 +168,8 @@ impl Shared {
             id,
             Waiter {
                 peer,
-                protocol,
+                wanted,
+                instead,
                 reply,
             },
         );
@@ -254,7 +259,9 @@ impl Shared {
         result: Negotiated,
     ) {
         let (outcome, stream, mut error) = match result {
-            Negotiated::Opened(stream) => (Outcome::Opened, Some(stream), None),
+            Negotiated::Opened(stream, protocol) => {
+                (Outcome::Opened, Some((stream, protocol)), None)
+            }
             Negotiated::Unsupported => (Outcome::Unsupported, None, None),
             Negotiated::Broken(error) => (Outcome::Broken, None, Some(error)),
             Negotiated::TimedOut => (Outcome::TimedOut, None, None),
@@ -268,7 +275,7 @@ impl Shared {
             if failed != id {
                 return None;
             }
-            let protocol = waiter.protocol.clone();
+            let protocol = waiter.wanted.clone();
             Some(match (outcome, error.take()) {
                 (Outcome::TimedOut, _) => OpenError::Deadline {
                     peer,
@@ -285,9 +292,9 @@ impl Shared {
         let waiter = stream.as_ref().and_then(|_| state.waiters.remove(&id));
         let relayed = state.router.is_relayed(peer, on);
         drop(state);
-        if let (Some(stream), Some(waiter)) = (stream, waiter) {
+        if let (Some((stream, protocol)), Some(waiter)) = (stream, waiter) {
             let slot = Slot::new(self.clone(), peer, on);
-            let stream = Substream::outbound(stream, relayed, slot);
+            let stream = Substream::outbound(stream, protocol, relayed, slot);
             after.replies.push((waiter.reply, Ok(stream)));
         }
         self.settle(after);
@@ -313,7 +320,7 @@ impl Shared {
                 peer,
                 connection,
                 protocol: protocol.clone(),
-                stream: Substream::inbound(stream, relayed, permit),
+                stream: Substream::inbound(stream, protocol.clone(), relayed, permit),
             },
             Err(reason) => return self.refuse(peer, protocol, reason),
         };
@@ -497,7 +504,8 @@ impl State {
         };
         lock(&mailbox.commands).push_back(Command {
             id,
-            protocol: waiter.protocol.clone(),
+            wanted: waiter.wanted.clone(),
+            instead: waiter.instead.clone(),
         });
         if !after
             .handlers

@@ -82,6 +82,7 @@ impl Drop for Slot {
 pub struct Substream {
     // Dropped first: the place is free when the stream is gone.
     stream: Stream,
+    protocol: StreamProtocol,
     relayed: bool,
     _place: Place,
 }
@@ -95,17 +96,29 @@ enum Place {
 }
 
 impl Substream {
-    pub(crate) fn outbound(stream: Stream, relayed: bool, slot: Slot) -> Self {
+    pub(crate) fn outbound(
+        stream: Stream,
+        protocol: StreamProtocol,
+        relayed: bool,
+        slot: Slot,
+    ) -> Self {
         Self {
             stream,
+            protocol,
             relayed,
             _place: Place::Outbound(slot),
         }
     }
 
-    pub(crate) fn inbound(stream: Stream, relayed: bool, permit: Permit) -> Self {
+    pub(crate) fn inbound(
+        stream: Stream,
+        protocol: StreamProtocol,
+        relayed: bool,
+        permit: Permit,
+    ) -> Self {
         Self {
             stream,
+            protocol,
             relayed,
             _place: Place::Inbound(permit),
         }
@@ -115,6 +128,12 @@ impl Substream {
     /// [`Stream::ignore_for_keep_alive`] does.
     pub fn ignore_for_keep_alive(&mut self) {
         self.stream.ignore_for_keep_alive();
+    }
+
+    /// What was negotiated on it.
+    #[must_use]
+    pub fn protocol(&self) -> &StreamProtocol {
+        &self.protocol
     }
 
     /// Whether its connection goes through a relay, which usually carries little.

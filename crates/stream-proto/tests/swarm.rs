@@ -86,6 +86,31 @@ async fn a_protocol_not_spoken_is_said_to_be() {
 }
 
 #[tokio::test]
+async fn the_first_of_several_protocols_that_the_peer_speaks_is_opened() {
+    const C: StreamProtocol = StreamProtocol::new("/test/c");
+    let (a, b) = (
+        Node::memory(StreamsConfig::default()),
+        Node::listening().await,
+    );
+    a.knows(&b).await;
+    let mut incoming_c = b.control.accept(C).unwrap();
+    let any = || soon(a.control.open_any(b.peer, A, [B, C].into()));
+    assert_eq!(any().await.unwrap().protocol(), &C);
+    assert_eq!(soon(incoming_c.next()).await.unwrap().protocol, C);
+    let mut incoming_b = b.control.accept(B).unwrap();
+    assert_eq!(any().await.unwrap().protocol(), &B);
+    assert_eq!(soon(incoming_b.next()).await.unwrap().stream.protocol(), &B);
+    let _incoming_a = b.control.accept(A).unwrap();
+    assert_eq!(any().await.unwrap().protocol(), &A);
+    drop((_incoming_a, incoming_b, incoming_c));
+    let refused = any().await.unwrap_err();
+    assert!(
+        matches!(&refused, OpenError::UnsupportedProtocol { protocol, .. } if *protocol == A),
+        "{refused:?}"
+    );
+}
+
+#[tokio::test]
 async fn every_dial_failure_wakes_all_who_wait() {
     let a = Node::memory(StreamsConfig::default());
     let nobody = PeerId::random();

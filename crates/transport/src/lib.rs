@@ -69,6 +69,8 @@
 //! # }
 //! ```
 
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
 mod buffer;
 mod crypto;
 mod error;

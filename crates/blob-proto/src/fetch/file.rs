@@ -20,6 +20,7 @@ use crate::{
         BlobReader, BlobStore, BlobWriter, Hold, PartialBlob, StoreError, StoreFuture, Stored,
         StoredBatch,
         blocking::{WriteBack, blocking},
+        chunk_file::ChunkFile,
         error::io_error,
     },
 };
@@ -112,10 +113,9 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// Content whose chunks arrive in any order.
 struct FilePartial {
     list: ChunkList,
-    content: File,
+    content: ChunkFile,
     part: PathBuf,
     path: PathBuf,
-    write_back: WriteBack,
     have: Mutex<Have>,
 }
 
@@ -174,10 +174,9 @@ impl FilePartial {
         }
         Ok(Self {
             list,
-            content,
+            content: ChunkFile::new(content, &part),
             part,
             path,
-            write_back: WriteBack::default(),
             have: Mutex::new(have),
         })
     }
@@ -187,11 +186,10 @@ impl FilePartial {
         if lock(&self.have).chunks.get(index) == Some(&true) {
             return Ok(());
         }
-        let written = self.content.write_all_at(chunk, index as u64 * CHUNK_BYTES);
+        let written = self.content.write(index, chunk);
         written.map_err(io_error("writing", &self.part))?;
         lock(&self.have).mark(index, chunk.len());
-        let flushed = self.write_back.wrote(&self.content, chunk.len() as u64);
-        flushed.map_err(io_error("flushing", &self.part))
+        Ok(())
     }
 
     fn finish(&self) -> Result<Stored, StoreError> {
@@ -205,9 +203,9 @@ impl FilePartial {
         }
         let before = self.list.len().saturating_sub(1) as u64 * CHUNK_BYTES;
         let size_bytes = before + last_len as u64;
-        let fitted = self.content.set_len(size_bytes);
+        let fitted = self.content.file().set_len(size_bytes);
         fitted.map_err(io_error("fitting", &self.part))?;
-        let flushed = self.content.sync_all();
+        let flushed = self.content.file().sync_all();
         flushed.map_err(io_error("flushing", &self.part))?;
         publish(&self.part, &self.path)?;
         let hold = Hold::default();

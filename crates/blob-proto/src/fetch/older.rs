@@ -3,13 +3,13 @@
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
-use calimero_network_primitives::{PeerId, limits::BLOB_CHUNK_BYTES};
+use calimero_network_primitives::limits::BLOB_CHUNK_BYTES;
 use calimero_network_stream::{FrameConfig, FrameStream};
 use futures::future;
 
 use super::{
     ProviderError,
-    session::{Context, End, Event, EventKind, Meter},
+    session::{Context, End, Event, EventKind, Meter, SessionId},
 };
 use crate::{
     MAX_BLOB_BYTES,
@@ -28,8 +28,7 @@ pub(super) enum Keep {
 
 pub(super) struct Older {
     pub(super) context: Arc<Context>,
-    pub(super) peer: PeerId,
-    pub(super) generation: u64,
+    pub(super) id: SessionId,
     pub(super) meter: Meter,
 }
 
@@ -52,7 +51,7 @@ impl Older {
     ) -> Result<Option<Stored>, End> {
         let opened = match opened.filter(|opened| !self.context.must_wait(opened, true)) {
             Some(opened) => opened,
-            None => self.context.open(self.peer, true, &self.meter).await?,
+            None => self.context.open(self.id.peer, true, &self.meter).await?,
         };
         let io = Counted::new(opened.stream, Arc::clone(&self.meter.received));
         // No frame of a provider is larger than a chunk.
@@ -188,8 +187,7 @@ impl Older {
             .context
             .events
             .send(Event {
-                peer: self.peer,
-                generation: self.generation,
+                from: self.id,
                 kind,
             })
             .await;

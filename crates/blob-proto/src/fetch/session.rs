@@ -2,7 +2,7 @@
 
 use std::{
     collections::VecDeque,
-    ops::Range,
+    ops::{ControlFlow, Range},
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -49,10 +49,16 @@ pub(super) enum Ask {
     Chunks(Range<u64>),
 }
 
+/// A session: with whom, and which of all the sessions of the transfer, counted from one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct SessionId {
+    pub(super) peer: PeerId,
+    pub(super) number: u64,
+}
+
 /// What a session tells the driver.
 pub(super) struct Event {
-    pub(super) peer: PeerId,
-    pub(super) generation: u64,
+    pub(super) from: SessionId,
     pub(super) kind: EventKind,
 }
 
@@ -75,6 +81,8 @@ pub(super) enum EventKind {
 pub(super) enum End {
     /// As it should.
     Fine,
+    /// By the provider, when it had answered everything that it was asked.
+    Closed { received_bytes: u64 },
     /// The provider speaks the older protocol alone.
     Older(Opened<BoxDuplex>),
     /// The blob is stored.
@@ -156,8 +164,7 @@ impl Context {
 /// A stream of 1.0.0 to a provider, for as long as it is asked for something.
 pub(super) struct Session {
     pub(super) context: Arc<Context>,
-    pub(super) peer: PeerId,
-    pub(super) generation: u64,
+    pub(super) id: SessionId,
     pub(super) meter: Meter,
     pub(super) asks: mpsc::Receiver<Ask>,
     /// Answers that are still to come, in order.
@@ -175,16 +182,14 @@ enum Expected {
 impl Session {
     pub(super) fn new(
         context: Arc<Context>,
-        peer: PeerId,
-        generation: u64,
+        id: SessionId,
         meter: Meter,
         asks: mpsc::Receiver<Ask>,
     ) -> Self {
         Self {
             assembly: ListAssembly::new(context.blob_id()),
             context,
-            peer,
-            generation,
+            id,
             meter,
             asks,
             expected: VecDeque::new(),
@@ -208,15 +213,15 @@ impl Session {
             let for_content = matches!(ask, Ask::Chunks(_));
             let opened = self
                 .context
-                .open(self.peer, for_content, &self.meter)
+                .open(self.id.peer, for_content, &self.meter)
                 .await?;
             if opened.version == Version::V0 {
                 return Ok(End::Older(opened));
             }
             // A stream through a relay serves for the list, and is given up for the content.
             match self.talk_over(opened, ask).await? {
-                Some(content) => ask = content,
-                None => return Ok(End::Fine),
+                ControlFlow::Continue(content) => ask = content,
+                ControlFlow::Break(end) => return Ok(end),
             }
         }
     }
@@ -226,13 +231,16 @@ impl Session {
         &mut self,
         opened: Opened<BoxDuplex>,
         first: Ask,
-    ) -> Result<Option<Ask>, ProviderError> {
+    ) -> Result<ControlFlow<End, Ask>, ProviderError> {
         let must_wait = self.context.must_wait(&opened, true);
         let (reader, writer) = opened.stream.split();
         let mut reader =
             MessageReader::<_, Response>::new(reader, Arc::clone(&self.meter.received));
         let mut writer = MessageWriter::new(writer, self.context.config.stall_timeout);
-        self.feed(&mut writer, &Request::Hello(self.context.hello(&self.peer)))?;
+        self.feed(
+            &mut writer,
+            &Request::Hello(self.context.hello(&self.id.peer)),
+        )?;
         self.ask(&mut writer, first)?;
         let mut place = None;
         loop {
@@ -240,12 +248,14 @@ impl Session {
             let verifying = Arc::clone(&self.context.verifying);
             tokio::select! {
                 ask = self.asks.recv() => match ask {
-                    Some(ask @ Ask::Chunks(_)) if must_wait => return Ok(Some(ask)),
+                    Some(ask @ Ask::Chunks(_)) if must_wait => {
+                        return Ok(ControlFlow::Continue(ask));
+                    }
                     Some(ask) => self.ask(&mut writer, ask)?,
                     None => {
                         // The provider waits for it; whether it arrives is its concern.
                         let _ = writer.close().await;
-                        return Ok(None);
+                        return Ok(ControlFlow::Break(End::Fine));
                     }
                 },
                 flushed = writer.flush(), if writer.is_dirty() => flushed?,
@@ -255,10 +265,12 @@ impl Session {
                 message = reader.next(), if !wants_place || place.is_some() => {
                     match message? {
                         Some(response) => self.answered(&mut writer, response, &mut place).await?,
-                        None if self.expected.is_empty() => return Ok(None),
                         None => {
                             let received_bytes = self.received_bytes;
-                            return Err(ProviderError::Closed { received_bytes });
+                            return match self.expected.is_empty() {
+                                true => Ok(ControlFlow::Break(End::Closed { received_bytes })),
+                                false => Err(ProviderError::Closed { received_bytes }),
+                            };
                         }
                     }
                 }
@@ -347,8 +359,7 @@ impl Session {
             .context
             .events
             .send(Event {
-                peer: self.peer,
-                generation: self.generation,
+                from: self.id,
                 kind,
             })
             .await;

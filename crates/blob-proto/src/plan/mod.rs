@@ -158,7 +158,10 @@ impl Planner {
         self.wanted.remove(index);
         self.asked.remove(&index);
         if let Some(provider) = self.providers.get_mut(&peer) {
-            provider.failures = 0;
+            // What came before a failure may be verified after it, and makes up for nothing.
+            if provider.status == Status::Ready {
+                provider.failures = 0;
+            }
             if let Some(at) = provider.in_flight.iter().position(|asked| *asked == index) {
                 provider.in_flight.remove(at);
                 self.in_flight -= 1;

@@ -10,7 +10,8 @@ const RATE_SMOOTHING: u64 = 4;
 /// Shortest span over which a rate is measured.
 const RATE_SPAN: Duration = Duration::from_millis(200);
 
-/// Chunks asked of a provider whose rate is not known yet: one being sent and one behind it.
+/// Chunks asked at first of a provider whose rate is not known: one being sent and one behind it.
+/// Until it is known, one more with each that comes.
 const FIRST_CHUNKS: usize = 2;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -95,9 +96,11 @@ impl Provider {
 
     /// Chunks that may be in flight: what it sends in a second, within bounds.
     pub(super) fn window(&self, config: &PlannerConfig) -> usize {
-        let chunks = self.rate.map_or(FIRST_CHUNKS, |rate| {
-            usize::try_from(rate / CHUNK_BYTES).unwrap_or(usize::MAX)
-        });
+        let chunks = match self.rate {
+            None => FIRST_CHUNKS as u64 + self.rate_bytes / CHUNK_BYTES,
+            Some(rate) => rate / CHUNK_BYTES,
+        };
+        let chunks = usize::try_from(chunks).unwrap_or(usize::MAX);
         chunks.clamp(
             FIRST_CHUNKS.min(config.provider_window_chunks),
             config.provider_window_chunks,

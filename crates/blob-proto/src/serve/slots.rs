@@ -147,3 +147,79 @@ impl Drop for PeerSlots {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use calimero_network_primitives::{Keypair, PeerId, config::BlobServeConfig};
+    use futures::{FutureExt, future::join_all};
+
+    use super::Slots;
+
+    fn peer(seed: u8) -> PeerId {
+        let key = Keypair::ed25519_from_bytes([seed; 32]).unwrap();
+        key.public().to_peer_id()
+    }
+
+    fn slots(max_chunks: usize, max_chunks_per_peer: usize) -> Slots {
+        Slots::new(&BlobServeConfig {
+            max_transfers: 2,
+            max_transfers_per_peer: 2,
+            max_chunks,
+            max_chunks_per_peer,
+            ..BlobServeConfig::default()
+        })
+    }
+
+    /// Two dozen streams of one peer hold all places and wait for more: the first place that is
+    /// given back goes to the one stream of another.
+    #[tokio::test]
+    async fn who_asks_for_much_does_not_come_before_who_asks_for_little() {
+        let slots = slots(4, 4);
+        let (much, little) = (slots.of(peer(1)), slots.of(peer(2)));
+        let mut held = join_all((0..4).map(|_| much.chunk())).await;
+        let mut waiting = join_all((0..20).map(|_| much.chunk()));
+        let mut other = Box::pin(little.chunk());
+        assert!((&mut waiting).now_or_never().is_none());
+        assert!((&mut other).now_or_never().is_none());
+        drop(held.pop());
+        assert!((&mut waiting).now_or_never().is_none());
+        assert!((&mut other).now_or_never().flatten().is_some());
+    }
+
+    /// In the long run both get the same.
+    #[tokio::test]
+    async fn places_go_round() {
+        let slots = slots(2, 1);
+        let peers = [slots.of(peer(1)), slots.of(peer(2)), slots.of(peer(3))];
+        let mut got = [0_u32; 3];
+        // The first has ten streams, the others one each.
+        let streams = [0; 10].into_iter().chain([1, 2]);
+        let mut waiting: Vec<_> = streams.map(|of| (of, peers[of].chunk().boxed())).collect();
+        let mut held = std::collections::VecDeque::new();
+        for _ in 0..300 {
+            for (of, place) in &mut waiting {
+                if let Some(granted) = place.now_or_never() {
+                    got[*of] += 1;
+                    held.push_back(granted);
+                    *place = peers[*of].chunk().boxed();
+                }
+            }
+            drop(held.pop_front());
+        }
+        let (least, most) = (got.iter().min().unwrap(), got.iter().max().unwrap());
+        assert!(most - least <= 2, "{got:?}");
+    }
+
+    #[tokio::test]
+    async fn transfers_are_bounded_by_peer_and_in_all() {
+        let slots = slots(4, 4);
+        let (one, two) = (slots.of(peer(1)), slots.of(peer(2)));
+        let first = [one.try_transfer(), one.try_transfer()];
+        assert!(first.iter().all(Option::is_some));
+        assert!(two.try_transfer().is_none(), "none are left in all");
+        drop(first);
+        assert!(two.try_transfer().is_some());
+        drop((one, two));
+        assert!(slots.peers().is_empty(), "a peer without streams is kept");
+    }
+}

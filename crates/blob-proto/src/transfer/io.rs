@@ -14,11 +14,16 @@ use std::{
 };
 
 use bytes::{Buf, Bytes, BytesMut};
+use calimero_network_primitives::limits::BLOB_CHUNK_BYTES;
 use futures::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::time::timeout;
 
-use crate::v1::{
-    CodecError, MAX_REQUEST_BYTES, MAX_RESPONSE_BYTES, MessageError, Request, Response, frame_len,
+use crate::{
+    store::DISK_ALIGN_BYTES,
+    v1::{
+        CodecError, MAX_REQUEST_BYTES, MAX_RESPONSE_BYTES, MessageError, Request, Response,
+        frame_len,
+    },
 };
 
 /// Bytes read at one time where no frame at hand asks for more: 16 KiB, one record of TLS.
@@ -166,12 +171,26 @@ impl<R: AsyncRead + Unpin, M: Message> MessageReader<R, M> {
     fn buffer(&mut self, len: usize) -> BytesMut {
         let free = self.kept.iter().position(Bytes::is_unique);
         let kept = free.map(|at| self.kept.swap_remove(at));
-        let mut buffer = kept
-            .and_then(|kept| kept.try_into_mut().ok())
-            .unwrap_or_default();
-        buffer.resize(len, 0);
-        buffer
+        match kept.and_then(|kept| kept.try_into_mut().ok()) {
+            Some(mut buffer) => {
+                buffer.resize(len, 0);
+                buffer
+            }
+            None => aligned(len),
+        }
     }
+}
+
+/// A buffer for a frame, placed so that a whole chunk at its end lies where a disk takes it from
+/// without a copy.
+fn aligned(len: usize) -> BytesMut {
+    let mut buffer = BytesMut::with_capacity(len + DISK_ALIGN_BYTES);
+    let before = len.saturating_sub(BLOB_CHUNK_BYTES);
+    let chunk = buffer.as_ptr().wrapping_add(before);
+    let skipped = chunk.align_offset(DISK_ALIGN_BYTES).min(DISK_ALIGN_BYTES);
+    buffer.resize(skipped + len, 0);
+    buffer.advance(skipped);
+    buffer
 }
 
 fn poll_read(
@@ -322,5 +341,37 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Counted<S> {
 
     fn poll_close(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.io).poll_close(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::{Buf, Bytes};
+    use calimero_network_primitives::limits::BLOB_CHUNK_BYTES;
+    use futures::io::Cursor;
+
+    use super::{DISK_ALIGN_BYTES, MessageReader, Response};
+
+    /// The second frame fills the buffer of the first one again, of the same message's length.
+    #[tokio::test]
+    async fn whole_chunks_are_aligned() {
+        for index in [0, 200, 20_000] {
+            let data = Bytes::from(vec![7; BLOB_CHUNK_BYTES]);
+            let (head, payload) = Response::Chunk { index, data }.parts().unwrap();
+            let mut prefix = unsigned_varint::encode::usize_buffer();
+            let len = head.len() + payload.len();
+            let prefix = unsigned_varint::encode::usize(len, &mut prefix);
+            let wire = [prefix, &head[..], &payload[..]].concat().repeat(2);
+            let mut reader =
+                MessageReader::<_, Response>::new(Cursor::new(wire), Default::default());
+            for _ in 0..2 {
+                let message = reader.next().await.unwrap().unwrap();
+                let Response::Chunk { data, .. } = message else {
+                    panic!("{message:?}")
+                };
+                assert_eq!(data.chunk().as_ptr().align_offset(DISK_ALIGN_BYTES), 0);
+                assert_eq!(data.len(), BLOB_CHUNK_BYTES);
+            }
+        }
     }
 }

@@ -1,5 +1,7 @@
 //! Streams of a libp2p swarm that has the behaviour of the stream crate.
 
+use std::sync::Arc;
+
 use calimero_network_primitives::PeerId;
 use calimero_network_stream::{Control, OpenError, StreamProtocol, Substream};
 
@@ -9,28 +11,32 @@ use super::{Opened, Opener, PROTOCOLS, Version};
 #[derive(Clone, Debug)]
 pub struct StreamOpener {
     control: Control,
+    wanted: Version,
+    instead: Arc<[StreamProtocol]>,
 }
 
 impl StreamOpener {
-    /// An opener that asks `control`.
+    /// An opener that asks `control` for the first of [`PROTOCOLS`] that a peer speaks.
     #[must_use]
     pub fn new(control: Control) -> Self {
-        Self { control }
+        let [wanted, older] = PROTOCOLS;
+        Self::with_versions(control, wanted, &[older])
     }
 
-    async fn open_version(
-        &self,
-        peer: PeerId,
-        version: Version,
-    ) -> Result<Opened<Substream>, OpenError> {
-        let protocol = StreamProtocol::new(version.name());
-        let stream = self.control.open(peer, protocol).await?;
-        Ok(Opened {
-            relayed: stream.is_relayed(),
-            stream,
-            version,
-        })
+    /// An opener that asks for `wanted`, or else for the first of `instead` that a peer speaks, and
+    /// for no other.
+    #[must_use]
+    pub fn with_versions(control: Control, wanted: Version, instead: &[Version]) -> Self {
+        Self {
+            control,
+            wanted,
+            instead: instead.iter().map(|one| name(*one)).collect(),
+        }
     }
+}
+
+fn name(version: Version) -> StreamProtocol {
+    StreamProtocol::new(version.name())
 }
 
 impl Opener for StreamOpener {
@@ -38,10 +44,16 @@ impl Opener for StreamOpener {
     type Error = OpenError;
 
     async fn open(&self, peer: PeerId) -> Result<Opened<Substream>, OpenError> {
-        let [preferred, older] = PROTOCOLS;
-        match self.open_version(peer, preferred).await {
-            Err(OpenError::UnsupportedProtocol { .. }) => self.open_version(peer, older).await,
-            opened => opened,
-        }
+        let (wanted, instead) = (name(self.wanted), self.instead.clone());
+        let stream = self.control.open_any(peer, wanted, instead).await?;
+        let spoken = PROTOCOLS
+            .into_iter()
+            .find(|version| *stream.protocol() == version.name());
+        Ok(Opened {
+            relayed: stream.is_relayed(),
+            // Nothing else was offered.
+            version: spoken.unwrap_or(self.wanted),
+            stream,
+        })
     }
 }

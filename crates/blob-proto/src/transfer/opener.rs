@@ -2,33 +2,14 @@
 
 use std::{error::Error, pin::Pin, sync::Arc};
 
-use calimero_network_primitives::{PeerId, ProtocolId};
+use calimero_network_primitives::PeerId;
+pub use calimero_network_primitives::config::BlobVersion as Version;
 use futures::{AsyncRead, AsyncWrite, FutureExt, future::BoxFuture};
 
 use super::BoxDuplex;
 
-/// A version of the transfer protocol.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Version {
-    /// `/calimero/blob/1.0.0`: verified chunk by chunk, from many providers, resumable.
-    V1,
-    /// `/calimero/blob/0.0.2`: all of a blob in order, verified at its end.
-    V0,
-}
-
 /// The versions in the order in which they are offered.
 pub const PROTOCOLS: [Version; 2] = [Version::V1, Version::V0];
-
-impl Version {
-    /// The name under which it is negotiated.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::V1 => crate::v1::PROTOCOL,
-            Self::V0 => ProtocolId::Blob.as_str(),
-        }
-    }
-}
 
 /// A stream to a provider.
 #[derive(Debug)]
@@ -48,7 +29,7 @@ pub trait Opener: Send + Sync + 'static {
     /// Why a stream was not opened.
     type Error: Error + Send + Sync + 'static;
 
-    /// Opens a stream to a peer, of the first of [`PROTOCOLS`] that it speaks. Cancelled by
+    /// Opens a stream to a peer, of the first version of the protocol that it speaks. Cancelled by
     /// dropping, which happens at the deadline of the configuration.
     fn open(
         &self,

@@ -1,13 +1,16 @@
 //! Who asks, proven once for a whole stream.
 
+#[cfg(feature = "peers")]
 use calimero_network_primitives::{ContextId, PeerId, identity::ed25519};
 
+#[cfg(feature = "peers")]
 use crate::{
     error::AuthError,
     wire::{AUTH_MAX_AGE_S, AUTH_MAX_AHEAD_S},
 };
 
 /// What the signature begins with, so that it means nothing elsewhere.
+#[cfg(feature = "peers")]
 const DOMAIN: &[u8] = b"calimero:blob:session:v1";
 
 /// Proof that the holder of a key asks for blobs of a context now, from one peer as another.
@@ -24,6 +27,7 @@ pub struct SessionAuth {
     pub timestamp: u64,
 }
 
+#[cfg(feature = "peers")]
 impl SessionAuth {
     /// Signs for one stream at a time, in seconds since the Unix epoch.
     ///
@@ -85,6 +89,7 @@ impl SessionAuth {
 
 /// What is signed: the domain, the context id, each peer id after its length, the timestamp;
 /// lengths and timestamp as little-endian `u64`.
+#[cfg(feature = "peers")]
 fn message(
     context_id: &ContextId,
     requester: &PeerId,

@@ -1,10 +1,13 @@
 //! Who asks for a blob: a signature over the blob, the context and the time.
 
+#[cfg(feature = "peers")]
 use calimero_network_primitives::{BlobId, ContextId, identity::ed25519};
 use serde::{Deserialize, Serialize};
+#[cfg(feature = "peers")]
 use sha2::{Digest, Sha256};
 
 use super::text::{self, SIGNATURE_BYTES};
+#[cfg(feature = "peers")]
 use crate::error::AuthError;
 
 /// Oldest authentication that is accepted, in seconds. Part of the protocol.
@@ -15,6 +18,7 @@ pub const AUTH_MAX_AGE_S: u64 = 30;
 pub const AUTH_MAX_AHEAD_S: u64 = 10;
 
 /// Blob id, context id and timestamp, in bytes.
+#[cfg(feature = "peers")]
 const PAYLOAD_BYTES: usize = 32 + 32 + 8;
 
 /// Proof that the holder of a key asks for a blob now.
@@ -33,6 +37,7 @@ pub struct BlobAuth {
     pub timestamp: u64,
 }
 
+#[cfg(feature = "peers")]
 impl BlobAuth {
     /// Signs a request for a blob at a time, in seconds since the Unix epoch.
     ///
@@ -103,6 +108,7 @@ impl BlobAuth {
 }
 
 /// What is signed: Borsh of `{ blob_id: [u8; 32], context_id: [u8; 32], timestamp: u64 }`.
+#[cfg(feature = "peers")]
 fn payload(blob_id: &BlobId, context_id: &ContextId, timestamp: u64) -> [u8; PAYLOAD_BYTES] {
     let mut payload = [0; PAYLOAD_BYTES];
     payload[..32].copy_from_slice(blob_id.as_bytes());
@@ -111,7 +117,7 @@ fn payload(blob_id: &BlobId, context_id: &ContextId, timestamp: u64) -> [u8; PAY
     payload
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "peers"))]
 mod tests {
     use super::payload;
 

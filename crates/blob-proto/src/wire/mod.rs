@@ -13,7 +13,9 @@
 mod auth;
 mod chunk;
 mod handshake;
+#[cfg(feature = "peers")]
 mod record;
+#[cfg(feature = "peers")]
 mod replay;
 mod text;
 
@@ -21,6 +23,9 @@ pub use self::{
     auth::{AUTH_MAX_AGE_S, AUTH_MAX_AHEAD_S, BlobAuth},
     chunk::{BlobChunk, CHUNK_PREFIX_BYTES, chunk_prefix},
     handshake::{BlobRequest, BlobResponse, MAX_HANDSHAKE_BYTES},
+};
+#[cfg(feature = "peers")]
+pub use self::{
     record::{ProviderRecord, RECORD_KEY_BYTES, RecordKey, UnsignedRecord},
     replay::{REPLAY_GUARD_CAPACITY, ReplayGuard},
 };

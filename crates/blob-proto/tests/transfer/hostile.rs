@@ -17,7 +17,7 @@ use bytes::{Bytes, BytesMut};
 use calimero_network_blob::{
     ChunkList, blob_id,
     error::{ChunkError, ChunkFrameError, HandshakeError},
-    fetch::{FetchError, ProviderError},
+    fetch::{BlobFetchConfig, FetchError, ProviderError},
     transfer::Version,
     v1::{ListPage, MessageError, PageError, ProviderCodec, Refusal, Request, Response},
     wire::BlobResponse,
@@ -110,7 +110,7 @@ async fn found(
     .await;
     // The hostile one alone: nothing of it is visible, and it is named.
     let here = folder();
-    let config = calimero_network_blob::fetch::BlobFetchConfig {
+    let config = BlobFetchConfig {
         max_failures: 1,
         ..impatient()
     };
@@ -199,6 +199,23 @@ async fn older_other_bytes() {
     let false_id = blob_id(&content(98, MIB));
     assert!(
         matches!(reason, ProviderError::Content { actual } if actual == false_id),
+        "{reason}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn older_an_empty_blob_that_is_none() {
+    let empty = vec![found_size(0), chunk_frame(&[])];
+    let reason = found(Version::V0, MIB, older(empty, true)).await;
+    assert!(
+        matches!(reason, ProviderError::Content { actual } if actual == blob_id(&[])),
+        "{reason}"
+    );
+    // And content for the empty blob, which has none.
+    let some = vec![found_size(0), chunk_frame(&[7; 10]), chunk_frame(&[])];
+    let reason = found(Version::V0, 0, older(some, true)).await;
+    assert!(
+        matches!(reason, ProviderError::More { said_bytes: 0 }),
         "{reason}"
     );
 }
@@ -501,6 +518,27 @@ async fn a_list_shorter_than_its_size() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_empty_blob_that_is_none() {
+    let empty_list = newer(|request| match request {
+        Request::Get { .. } => vec![page(&list(&[]), 0)],
+        _ => vec![],
+    });
+    let reason = found(Version::V1, 5 * MIB, empty_list).await;
+    assert!(matches!(reason, ProviderError::List(_)), "{reason}");
+    let no_content = newer(|request| match request {
+        Request::Get { .. } => vec![Response::Inline {
+            content: Bytes::new(),
+        }],
+        _ => vec![],
+    });
+    let reason = found(Version::V1, 100, no_content).await;
+    assert!(
+        matches!(reason, ProviderError::Content { actual } if actual == blob_id(&[])),
+        "{reason}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn small_content_of_another_blob() {
     let reason = found(
         Version::V1,
@@ -650,6 +688,85 @@ async fn an_early_close() {
         ),
         "{reason}"
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_close_between_requests() {
+    // The request for chunks meets the close on its way, or just misses it. Either is said.
+    for _ in 0..8 {
+        let list = list(&content(99, 5 * MIB));
+        let reason = found(Version::V1, 5 * MIB, move |socket: Socket| {
+            let page = page(&list, 5 * MIB as u64);
+            async move {
+                let (reader, mut writer) = socket.split();
+                let mut requests = FramedRead::new(reader, ProviderCodec);
+                let _hello = requests.next().await;
+                if let Some(Ok(Request::Get { .. })) = requests.next().await {
+                    let mut wire = BytesMut::new();
+                    ProviderCodec.encode(page, &mut wire).unwrap();
+                    let _ = writer.write_all(&wire).await;
+                }
+                let _ = writer.close().await;
+            }
+            .boxed()
+        })
+        .await;
+        let closed = matches!(
+            reason,
+            ProviderError::Closed { received_bytes: 0 } | ProviderError::Io { .. }
+        );
+        assert!(closed, "{reason}");
+    }
+}
+
+/// Two providers of a small blob: one gives a list and no chunk, and once the chunk is asked of
+/// it, the other one gives the content in its answer to the same question.
+#[tokio::test(flavor = "multi_thread")]
+async fn small_content_after_a_list() {
+    let content = content(99, 100);
+    let list = list(&content);
+    let id = list.id();
+    let asked = Arc::new(tokio::sync::Notify::new());
+    let net = Net::default();
+    // Of two that are alike, the lower one is asked first.
+    let (gives, lists) = (peer(1).min(peer(2)), peer(1).max(peer(2)));
+    let (page, say) = (page(&list, 100), Arc::clone(&asked));
+    net.add(
+        lists,
+        Version::V1,
+        newer(move |request| match request {
+            Request::Hello(_) => vec![],
+            Request::Get { .. } => vec![page.clone()],
+            Request::Read { .. } => {
+                say.notify_one();
+                vec![]
+            }
+        }),
+    )
+    .await;
+    let inline = Response::Inline {
+        content: Bytes::from(content.clone()),
+    };
+    net.add(gives, Version::V1, move |mut socket: Socket| {
+        let (inline, asked) = (inline.clone(), Arc::clone(&asked));
+        async move {
+            let mut wire = BytesMut::new();
+            ProviderCodec.encode(inline, &mut wire).unwrap();
+            asked.notified().await;
+            let _ = socket.write_all(&wire).await;
+            while matches!(socket.read(&mut [0; 512]).await, Ok(1..)) {}
+        }
+        .boxed()
+    })
+    .await;
+    let here = folder();
+    let patient = BlobFetchConfig {
+        stall_timeout: crate::net::LONG,
+        ..impatient()
+    };
+    let fetched = fetch(&net, &patient, id, [gives, lists], &here.store).await;
+    assert_eq!(fetched.unwrap().providers, [(gives, 100)]);
+    assert!(read_all(&here.store, &id) == content);
 }
 
 #[tokio::test(flavor = "multi_thread")]

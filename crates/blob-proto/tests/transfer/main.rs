@@ -9,9 +9,12 @@
     reason = "a test says what broke by panicking, and lives by the clock of its machine"
 )]
 
+mod ahead;
 mod captured;
 mod fetch;
 mod hostile;
+#[cfg(target_os = "linux")]
+mod links;
 mod net;
 mod relayed;
 mod server;

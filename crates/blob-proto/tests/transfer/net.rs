@@ -117,6 +117,12 @@ impl Net {
         });
     }
 
+    /// Adds a provider that listens in another process.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn add_at(&self, peer: PeerId, version: Version, addr: SocketAddr) {
+        self.providers.lock().unwrap().insert(peer, (addr, version));
+    }
+
     /// Adds an honest provider.
     pub(crate) async fn add_server(&self, peer: PeerId, version: Version, server: Server) {
         self.add(peer, version, move |socket| {

@@ -81,12 +81,15 @@ impl Behaviour {
         self.waiting.push_back(ToSwarm::Dial { opts });
     }
 
-    /// Dials a peer that is relayed, through the hole it has opened while we waited for it.
+    /// Dials a peer that is relayed, through the hole it has opened while we waited for it. Where
+    /// that hole is for our port alone, the ordinary way leads through it; so this one takes another
+    /// port, and does not stand in the way of the next attempt.
     pub(super) fn go_through(&mut self, peer: PeerId, addresses: Vec<Multiaddr>) {
         if self.peers.path(&peer) == Some(Path::Relayed) && !addresses.is_empty() {
             let opts = DialOpts::peer_id(peer)
                 .condition(PeerCondition::Always)
                 .addresses(addresses)
+                .allocate_new_port()
                 .build();
             self.waiting.push_back(ToSwarm::Dial { opts });
         }

@@ -73,7 +73,11 @@
 //! addresses open are offered those of the machine's address book, and those of Kademlia that are
 //! worth dialling. Connections with boot nodes and members of overlays are kept open, used or not.
 //! A relayed connection is closed some time after a direct one stands beside it, which is tried
-//! for in two ways: whoever is reached through a relay dials back, and DCUtR.
+//! for in two ways: whoever is reached through a relay dials back, and DCUtR. Where both fail,
+//! whoever has dialled tries again by another connection through the relay, after a wait that
+//! doubles ([`RelayConfig::punch_min_backoff`]), for as long as the peer stays relayed.
+//!
+//! [`RelayConfig::punch_min_backoff`]: calimero_network_primitives::config::RelayConfig
 //!
 //! # What is spoken
 //!
@@ -104,6 +108,7 @@ mod peers;
     reason = "handlers are associated types of a public behaviour"
 )]
 mod probe;
+mod punches;
 mod records;
 #[allow(
     unreachable_pub,
@@ -139,6 +144,7 @@ use self::{
     local_link::LocalLink,
     observed::{HeldDials, Listening},
     peers::Peers,
+    punches::Punches,
     records::Queries,
 };
 pub use self::{
@@ -202,6 +208,10 @@ pub struct Behaviour {
     held_dials: HeldDials,
     /// Holes that we wait at for the other side.
     awaited: Awaited,
+    /// Peers that stay relayed.
+    punches: Punches,
+    /// Dials through a relay for the sake of another hole punch.
+    rounds: HashSet<ConnectionId>,
     externals: Vec<Multiaddr>,
     /// Addresses of one peer in the Kademlia table above which it is tidied.
     max_routes: usize,
@@ -251,6 +261,7 @@ impl Behaviour {
             DialPolicy::Private
         };
         let max_routes = config.book.max_addresses_per_peer as usize;
+        let punches = Punches::new(&config.relay, seed);
         let inner = Inner::new(identity, &config, ping, agent_version, relay_client)?;
         let machine = Machine::new(config, local, seed, now())?;
         let mut behaviour = Self {
@@ -272,6 +283,8 @@ impl Behaviour {
             listening: Listening::default(),
             held_dials: HeldDials::new(now()),
             awaited: Awaited::default(),
+            punches,
+            rounds: HashSet::new(),
             externals: Vec::new(),
             max_routes,
             dial_policy,
@@ -310,10 +323,10 @@ impl Behaviour {
         self.hear(Input::Unblock(peer));
     }
 
-    /// Tries now whatever waits for its time: lost peers, relays, probes, the Kademlia
-    /// neighbourhood.
+    /// Tries now whatever waits for its time: lost peers, relays, probes, hole punches, the
+    /// Kademlia neighbourhood.
     pub fn bootstrap(&mut self) {
-        self.hear(Input::NetworkChanged);
+        self.network_changed();
         // An empty table has nobody to ask; it fills as soon as somebody is known.
         let _ = self.inner.kad.bootstrap();
     }
@@ -356,7 +369,7 @@ impl Behaviour {
     pub fn status(&mut self) -> Status {
         Status {
             discovery: self.machine.status(),
-            peers: self.peers.status(),
+            peers: self.peers.status(&self.punches),
             records: self.inner.kad.store_mut().records().count(),
         }
     }

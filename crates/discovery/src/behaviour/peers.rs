@@ -5,7 +5,7 @@ use std::collections::HashMap;
 
 use calimero_network_primitives::{
     Multiaddr, PeerId,
-    addr::{TransportKind, transport_of},
+    addr::{AddressTransport, transport_of},
 };
 use libp2p_core::ConnectedPoint;
 use libp2p_swarm::ConnectionId;
@@ -13,6 +13,7 @@ use libp2p_swarm::ConnectionId;
 use super::{
     event::HolePunch,
     observed::is_dialled_with_own_port,
+    punches::Punches,
     status::{ConnectionStatus, PeerStatus},
 };
 use crate::machine::Path;
@@ -123,6 +124,13 @@ impl Peers {
             .collect()
     }
 
+    /// The circuit by which we have reached `peer`.
+    pub(super) fn dialled_circuit(&self, peer: &PeerId) -> Option<Multiaddr> {
+        let mut connections = self.peers.get(peer)?.connections.iter();
+        let relayed = connections.find(|c| c.path == Path::Relayed && c.dialled)?;
+        Some(relayed.address.clone())
+    }
+
     /// Whether a connection was dialled from the port we listen on, if there is one.
     pub(super) fn has_own_port(&self, peer: &PeerId, connection: ConnectionId) -> bool {
         let connections = self.peers.get(peer).map(|peer| &peer.connections);
@@ -130,7 +138,7 @@ impl Peers {
         connections.any(|c| c.id == connection && c.own_port)
     }
 
-    pub(super) fn status(&self) -> Vec<PeerStatus> {
+    pub(super) fn status(&self, punches: &Punches) -> Vec<PeerStatus> {
         let mut status: Vec<_> = self
             .peers
             .iter()
@@ -140,6 +148,7 @@ impl Peers {
                     path: peer.path()?,
                     connections: peer.connections.iter().map(connection_status).collect(),
                     last_hole_punch: peer.hole_punch,
+                    next_hole_punch: punches.next_with(id),
                 })
             })
             .collect();
@@ -154,7 +163,7 @@ fn connection_status(connection: &Connection) -> ConnectionStatus {
         path: connection.path,
         // A peer that came through a relay has no address but its name.
         transport: match connection.path {
-            Path::Relayed => Some(TransportKind::Circuit),
+            Path::Relayed => Some(AddressTransport::Circuit),
             Path::Direct => transport_of(&connection.address),
         },
         address: connection.address.clone(),

@@ -1,6 +1,8 @@
 //! What an operator asks.
 
-use calimero_network_primitives::{Multiaddr, PeerId, addr::TransportKind};
+use std::time::Instant;
+
+use calimero_network_primitives::{Multiaddr, PeerId, addr::AddressTransport};
 use libp2p_swarm::ConnectionId;
 
 use super::event::HolePunch;
@@ -30,6 +32,9 @@ pub struct PeerStatus {
     pub connections: Vec<ConnectionStatus>,
     /// What the last attempt to connect directly came to, while it has been connected.
     pub last_hole_punch: Option<HolePunch>,
+    /// When this node tries again to connect directly; `None` for a peer that is direct, and for
+    /// one that has reached us, whose task that is.
+    pub next_hole_punch: Option<Instant>,
 }
 
 /// A connection.
@@ -41,7 +46,7 @@ pub struct ConnectionStatus {
     /// Its way.
     pub path: Path,
     /// What carries it; `None` where the address tells nothing known.
-    pub transport: Option<TransportKind>,
+    pub transport: Option<AddressTransport>,
     /// The other end's address: the one dialled, or the one it came from.
     pub address: Multiaddr,
     /// Whether we dialled.

@@ -128,13 +128,13 @@ impl NetworkBehaviour for Behaviour {
                 self.listening.begins(event.addr);
                 self.held_dials.listening(now());
                 self.hear(Input::Listening(event.addr.clone()));
-                self.hear(Input::NetworkChanged);
+                self.network_changed();
             }
             FromSwarm::ExpiredListenAddr(event) if !is_circuit(event.addr) => {
                 self.local_link.expire(&event);
                 self.listening.ends(event.addr);
                 self.hear(Input::AddressGone(event.addr.clone()));
-                self.hear(Input::NetworkChanged);
+                self.network_changed();
             }
             FromSwarm::ListenerClosed(event) => self.listener_ended(event.listener_id),
             FromSwarm::ListenerError(event) => self.listener_failed(event.listener_id),
@@ -169,8 +169,13 @@ impl NetworkBehaviour for Behaviour {
             while let Some((peer, addresses)) = self.awaited.due(now()) {
                 self.go_through(peer, addresses);
             }
+            self.punch_again();
             let due = self.machine.next_timeout();
-            let others = [self.held_dials.next(), self.awaited.next()];
+            let others = [
+                self.held_dials.next(),
+                self.awaited.next(),
+                self.punches.next(),
+            ];
             let due = due.into_iter().chain(others.into_iter().flatten()).min();
             if self.timer.poll_at(due, cx).is_ready() {
                 self.hear(Input::Timeout);
@@ -190,6 +195,11 @@ impl NetworkBehaviour for Behaviour {
 const MAX_OFFERED: usize = 16;
 
 impl Behaviour {
+    pub(super) fn network_changed(&mut self) {
+        self.punches.hasten(now());
+        self.hear(Input::NetworkChanged);
+    }
+
     fn check(&self, peer: PeerId) -> Result<(), ConnectionDenied> {
         if self.blocked.contains(&peer) {
             return Err(ConnectionDenied::new(Blocked { peer }));
@@ -246,6 +256,7 @@ impl Behaviour {
         let change = self.peers.opened(peer, id, event.endpoint);
         self.tell_path(peer, change);
         self.reversed(peer, id, event.endpoint);
+        self.opened_for_punch(peer, id, event.endpoint);
         let dialled = event
             .endpoint
             .is_dialer()
@@ -261,6 +272,7 @@ impl Behaviour {
     fn closed(&mut self, event: &ConnectionClosed<'_>) {
         let peer = event.peer_id;
         let change = self.peers.closed(peer, event.connection_id);
+        self.closed_for_punch(peer, change);
         self.tell_path(peer, change);
         let path = path_of(event.endpoint);
         self.hear(Input::ConnectionClosed { peer, path });
@@ -274,6 +286,7 @@ impl Behaviour {
 
     fn dial_failed(&mut self, event: &DialFailure<'_>) {
         self.reversals.remove(&event.connection_id);
+        self.rounds.remove(&event.connection_id);
         let Some(Dialling { peer, addresses }) = self.dials.remove(&event.connection_id) else {
             self.other_dial_failed(event.peer_id);
             return;

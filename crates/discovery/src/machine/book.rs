@@ -1,17 +1,13 @@
 //! The address book: what is known of where peers are. Its one writer is this file.
 
-use std::{
-    collections::{BTreeMap, HashMap},
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use calimero_network_primitives::{Multiaddr, PeerId, config::BookConfig};
 
-use super::address::is_circuit;
-
-/// Words of a peer that come faster than this count as one: keeping them in order costs more than
-/// all the rest of hearing them.
-const EXPIRY_STEP: Duration = Duration::from_secs(1);
+use super::{
+    address::is_circuit,
+    peers::{NOBODY, Number, PeerTable},
+};
 
 #[derive(Clone, Debug)]
 struct Known {
@@ -51,31 +47,11 @@ struct Entry {
     place: Option<Place>,
 }
 
-/// When a peer is forgotten; the number tells those of one instant apart.
-type Place = (Instant, u64);
-
-/// Peers that may be evicted, the one unheard of for longest first. Each entry of the book knows
-/// its place here, so that to move it costs no search by peer.
-#[derive(Clone, Debug, Default)]
-struct Evictable {
-    order: BTreeMap<Place, PeerId>,
-    last: u64,
-}
-
-impl Evictable {
-    fn put(&mut self, peer: PeerId, entry: &mut Entry, expires: Instant) {
-        self.take_out(entry);
-        self.last += 1;
-        let place = (expires, self.last);
-        self.order.insert(place, peer);
-        entry.place = Some(place);
-    }
-
-    fn take_out(&mut self, entry: &mut Entry) {
-        if let Some(place) = entry.place.take() {
-            self.order.remove(&place);
-        }
-    }
+/// Those that stand next to one among those that may be evicted; `NOBODY` at the ends.
+#[derive(Clone, Copy, Debug)]
+struct Place {
+    sooner: Number,
+    later: Number,
 }
 
 impl Entry {
@@ -89,26 +65,33 @@ impl Entry {
 #[derive(Clone, Debug)]
 pub(super) struct AddressBook {
     config: BookConfig,
-    peers: HashMap<PeerId, Entry>,
-    evictable: Evictable,
+    peers: PeerTable<Entry>,
+    /// Of those that may be evicted, the one unheard of for longest, and the one heard of last.
+    /// Each knows its neighbours. Word of a peer puts it last, so that nothing is searched for; but
+    /// what a cache tells is old, and finds its place from the end.
+    first: Number,
+    last: Number,
 }
 
 impl AddressBook {
     pub(super) fn new(config: BookConfig) -> Self {
         Self {
             config,
-            peers: HashMap::new(),
-            evictable: Evictable::default(),
+            peers: PeerTable::default(),
+            first: NOBODY,
+            last: NOBODY,
         }
     }
 
     /// Remembers `addresses` of a boot node for good, beyond every bound but their own number.
     pub(super) fn insert_infrastructure(&mut self, peer: PeerId, addresses: Vec<Multiaddr>) {
-        let entry = self.peers.entry(peer).or_default();
-        entry.infrastructure = true;
-        let known = addresses.into_iter();
-        entry.known = known.map(|address| Known::new(address, false)).collect();
-        self.evictable.take_out(entry);
+        let number = self.peers.number_or_insert(peer, Entry::default);
+        if let Some(entry) = self.peers.get_mut(number) {
+            entry.infrastructure = true;
+            let known = addresses.into_iter();
+            entry.known = known.map(|address| Known::new(address, false)).collect();
+        }
+        self.take_out(number);
         self.shrink();
     }
 
@@ -129,13 +112,14 @@ impl AddressBook {
             return;
         }
         let max = self.config.max_addresses_per_peer as usize;
-        let entry = self.peers.entry(peer).or_default();
-        if !entry.infrastructure {
+        let number = self.peers.number_or_insert(peer, Entry::default);
+        let entry = self.peers.get_mut(number);
+        if let Some(entry) = entry.filter(|entry| !entry.infrastructure) {
             addresses
                 .filter(|address| add(&mut entry.known, address, max))
                 .for_each(&mut new);
         }
-        heard(peer, entry, now + left, &mut self.evictable);
+        self.heard(number, now + left);
         self.shrink();
     }
 
@@ -148,57 +132,71 @@ impl AddressBook {
         now: Instant,
     ) -> bool {
         let max = self.config.max_addresses_per_peer as usize;
-        let entry = self.peers.entry(peer).or_default();
+        let number = self.peers.number_or_insert(peer, Entry::default);
+        let Some(entry) = self.peers.get_mut(number) else {
+            return false;
+        };
         entry.connected = true;
         let new = address.is_some_and(|address| prove(entry, address, max));
-        let expires = now + self.config.max_age;
-        heard(peer, entry, expires, &mut self.evictable);
+        self.heard(number, now + self.config.max_age);
         self.shrink();
         new
     }
 
     /// The last connection with `peer` is gone. What is known of it stays.
     pub(super) fn disconnected(&mut self, peer: PeerId, now: Instant) {
-        let Some(entry) = self.peers.get_mut(&peer) else {
+        let Some(number) = self.peers.number(&peer) else {
+            return;
+        };
+        let Some(entry) = self.peers.get_mut(number) else {
             return;
         };
         entry.connected = false;
         if entry.known.is_empty() {
-            self.remove(&peer);
+            self.forget(number);
             return;
         }
-        let expires = now + self.config.max_age;
-        heard(peer, entry, expires, &mut self.evictable);
+        self.heard(number, now + self.config.max_age);
         self.shrink();
     }
 
     /// A dial of `address` failed. Returns whether that was once too often.
     pub(super) fn dial_failed(&mut self, peer: &PeerId, address: &Multiaddr) -> bool {
-        let Some(entry) = self.peers.get_mut(peer) else {
+        let max = self.config.max_dial_failures;
+        let Some(number) = self.peers.number(peer) else {
+            return false;
+        };
+        let Some(entry) = self.peers.get_mut(number) else {
             return false;
         };
         let Some(at) = entry.known.iter().position(|k| k.address == *address) else {
             return false;
         };
-        entry.known[at].failures = entry.known[at].failures.saturating_add(1);
-        if entry.infrastructure || entry.known[at].failures < self.config.max_dial_failures {
+        let known = &mut entry.known[at];
+        known.failures = known.failures.saturating_add(1);
+        if entry.infrastructure || known.failures < max {
             return false;
         }
         entry.known.remove(at);
         if entry.known.is_empty() && !entry.kept() {
-            self.remove(peer);
+            self.forget(number);
         }
         true
     }
 
     /// The addresses of `peer`, the best first.
     pub(super) fn addresses(&self, peer: &PeerId) -> Vec<Multiaddr> {
-        let Some(entry) = self.peers.get(peer) else {
+        let Some(entry) = self.get(peer) else {
             return Vec::new();
         };
         let mut known: Vec<&Known> = entry.known.iter().collect();
         known.sort_by_key(|known| known.rank());
         known.into_iter().map(|k| k.address.clone()).collect()
+    }
+
+    /// Whether no address of `peer` is known.
+    pub(super) fn is_stranger(&self, peer: &PeerId) -> bool {
+        self.get(peer).is_none_or(|entry| entry.known.is_empty())
     }
 
     /// Peers a connection was established with, the one heard of last first, and how long ago.
@@ -222,18 +220,18 @@ impl AddressBook {
 
     /// Forgets whom nothing was heard of for too long.
     pub(super) fn expire(&mut self, now: Instant) {
-        while let Some(first) = self.evictable.order.first_entry() {
-            if first.key().0 > now {
+        while let Some(first) = self.peers.get(self.first) {
+            if first.expires.is_some_and(|at| at > now) {
                 return;
             }
-            self.peers.remove(&first.remove());
+            self.forget(self.first);
         }
     }
 
     /// Forgets `peer`, whatever it is.
     pub(super) fn remove(&mut self, peer: &PeerId) {
-        if let Some(mut entry) = self.peers.remove(peer) {
-            self.evictable.take_out(&mut entry);
+        if let Some(number) = self.peers.number(peer) {
+            self.forget(number);
         }
     }
 
@@ -244,33 +242,84 @@ impl AddressBook {
     /// The most addresses known of any peer that is not a boot node.
     #[cfg(test)]
     pub(super) fn longest(&self) -> usize {
-        let learnt = self.peers.values().filter(|entry| !entry.infrastructure);
+        let all = self.peers.iter().map(|(_, entry)| entry);
+        let learnt = all.filter(|entry| !entry.infrastructure);
         learnt.map(|entry| entry.known.len()).max().unwrap_or(0)
+    }
+
+    fn get(&self, peer: &PeerId) -> Option<&Entry> {
+        self.peers.get(self.peers.number(peer)?)
+    }
+
+    fn forget(&mut self, number: Number) {
+        self.take_out(number);
+        self.peers.remove(number);
     }
 
     /// Forgets whom nothing was heard of for longest, until there is room or nobody to forget.
     fn shrink(&mut self) {
-        while self.peers.len() > self.config.max_peers as usize {
-            let Some((_, oldest)) = self.evictable.order.pop_first() else {
-                return;
-            };
-            self.peers.remove(&oldest);
+        while self.peers.len() > self.config.max_peers as usize && self.first != NOBODY {
+            self.forget(self.first);
         }
     }
-}
 
-/// There is word of `peer`: it is forgotten at `expires`, or later if that was known already.
-fn heard(peer: PeerId, entry: &mut Entry, expires: Instant, evictable: &mut Evictable) {
-    let before = entry.expires;
-    let expires = before.map_or(expires, |before| before.max(expires));
-    if entry.kept() {
-        evictable.take_out(entry);
-    } else if entry.place.is_some() && before.is_some_and(|before| expires - before < EXPIRY_STEP) {
-        return;
-    } else {
-        evictable.put(peer, entry, expires);
+    /// There is word of a peer: it is forgotten at `expires`, or later if that was known already.
+    fn heard(&mut self, number: Number, expires: Instant) {
+        let Some(entry) = self.peers.get_mut(number) else {
+            return;
+        };
+        let expires = entry.expires.map_or(expires, |before| before.max(expires));
+        entry.expires = Some(expires);
+        let kept = entry.kept();
+        self.take_out(number);
+        if !kept {
+            self.put(number, expires);
+        }
     }
-    entry.expires = Some(expires);
+
+    /// Puts a peer among those that may be evicted, after those that expire no later.
+    fn put(&mut self, number: Number, expires: Instant) {
+        let (mut sooner, mut later) = (self.last, NOBODY);
+        while let Some(Entry {
+            expires: Some(at),
+            place: Some(place),
+            ..
+        }) = self.peers.get(sooner)
+        {
+            if *at <= expires {
+                break;
+            }
+            (sooner, later) = (place.sooner, sooner);
+        }
+        if let Some(entry) = self.peers.get_mut(number) {
+            entry.place = Some(Place { sooner, later });
+        }
+        self.join(sooner, number);
+        self.join(number, later);
+    }
+
+    fn take_out(&mut self, number: Number) {
+        let entry = self.peers.get_mut(number);
+        if let Some(Place { sooner, later }) = entry.and_then(|entry| entry.place.take()) {
+            self.join(sooner, later);
+        }
+    }
+
+    /// Makes two of those that may be evicted, or the ends, neighbours.
+    fn join(&mut self, sooner: Number, later: Number) {
+        match self.place(sooner) {
+            Some(place) => place.later = later,
+            None => self.first = later,
+        }
+        match self.place(later) {
+            Some(place) => place.sooner = sooner,
+            None => self.last = sooner,
+        }
+    }
+
+    fn place(&mut self, number: Number) -> Option<&mut Place> {
+        self.peers.get_mut(number)?.place.as_mut()
+    }
 }
 
 /// Adds `address`, in place of the worst one where there is no room. Returns whether it is new.

@@ -1,13 +1,10 @@
 //! Who is connected, and by which way. Its one writer is this file.
 
-use std::{
-    collections::HashMap,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use calimero_network_primitives::PeerId;
 
-use super::schedule::Schedule;
+use super::{peers::PeerTable, schedule::Schedule};
 
 /// Time a relayed connection stays beside the first direct one: what runs on it may end, what
 /// is new takes the direct one. A relay that follows circuit v2 ends it after 2 minutes anyway.
@@ -33,7 +30,7 @@ struct Count {
 /// The established connections of each peer.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Connections {
-    peers: HashMap<PeerId, Count>,
+    peers: PeerTable<Count>,
     /// Relayed connections that have a direct one beside them.
     superseded: Schedule<PeerId>,
 }
@@ -41,11 +38,15 @@ pub(super) struct Connections {
 impl Connections {
     /// A connection is up. Returns whether it is the peer's first.
     pub(super) fn opened(&mut self, peer: PeerId, path: Path, now: Instant) -> bool {
-        let count = self.peers.entry(peer).or_insert(Count {
+        let none = || Count {
             direct: 0,
             relayed: 0,
             since: now,
-        });
+        };
+        let number = self.peers.number_or_insert(peer, none);
+        let Some(count) = self.peers.get_mut(number) else {
+            return false;
+        };
         let first = count.direct + count.relayed == 0;
         match path {
             Path::Direct => count.direct = count.direct.saturating_add(1),
@@ -59,7 +60,8 @@ impl Connections {
 
     /// A connection is gone. Returns since when the peer was connected, if it was its last.
     pub(super) fn closed(&mut self, peer: PeerId, path: Path) -> Option<Instant> {
-        let count = self.peers.get_mut(&peer)?;
+        let number = self.peers.number(&peer)?;
+        let count = self.peers.get_mut(number)?;
         match path {
             Path::Direct => count.direct = count.direct.saturating_sub(1),
             Path::Relayed => count.relayed = count.relayed.saturating_sub(1),
@@ -70,13 +72,14 @@ impl Connections {
         if count.direct + count.relayed > 0 {
             return None;
         }
-        self.peers.remove(&peer).map(|count| count.since)
+        self.peers.remove(number).map(|(_, count)| count.since)
     }
 
     /// Forgets `peer`. Returns whether it was connected.
     pub(super) fn remove(&mut self, peer: &PeerId) -> bool {
         self.superseded.cancel(peer);
-        self.peers.remove(peer).is_some()
+        let number = self.peers.number(peer);
+        number.is_some_and(|number| self.peers.remove(number).is_some())
     }
 
     /// A peer whose relayed connections have served their time.
@@ -89,12 +92,13 @@ impl Connections {
     }
 
     pub(super) fn is_connected(&self, peer: &PeerId) -> bool {
-        self.peers.contains_key(peer)
+        self.peers.number(peer).is_some()
     }
 
     /// The best way to `peer` there is.
     pub(super) fn path(&self, peer: &PeerId) -> Option<Path> {
-        let direct = self.peers.get(peer)?.direct > 0;
+        let number = self.peers.number(peer)?;
+        let direct = self.peers.get(number)?.direct > 0;
         Some(if direct { Path::Direct } else { Path::Relayed })
     }
 

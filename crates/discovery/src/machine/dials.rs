@@ -147,7 +147,7 @@ impl Dials {
         matches!(self.states.get(peer), Some(State::UnderWay(_)))
     }
 
-    #[cfg(test)]
+    /// Whether a dial of `peer` waits or is under way.
     pub(super) fn is_pending(&self, peer: &PeerId) -> bool {
         let state = self.states.get(peer);
         matches!(state, Some(State::UnderWay(_) | State::Waiting(_)))

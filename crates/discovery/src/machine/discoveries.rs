@@ -26,6 +26,9 @@ struct Question {
     /// Members wanted at most in the answer to come, or the last.
     limit: u32,
     failures: u32,
+    /// Answers in a row that called for no haste although members were lacking: they held all
+    /// there was, or more members are known than are dialled soon.
+    leisurely: u32,
 }
 
 /// How many more members an overlay wants.
@@ -35,6 +38,20 @@ pub(super) struct Need {
     pub(super) alone: bool,
     /// Members it lacks.
     pub(super) lacking: usize,
+    /// Members that could be dialled.
+    pub(super) known: usize,
+}
+
+/// Members known for each that lacks, above which there is no haste to hear of more: where three of
+/// four are dead, the rest will do. The default target makes it 48, one answer of 15 KiB.
+const ENOUGH_FOR_EACH: usize = 4;
+
+impl Need {
+    /// Members to hear of.
+    pub(super) fn sought(self) -> usize {
+        let enough = self.lacking.saturating_mul(ENOUGH_FOR_EACH);
+        enough.saturating_sub(self.known)
+    }
 }
 
 /// One question per server and namespace followed, asked again and again.
@@ -128,9 +145,10 @@ impl Discoveries {
     /// An answer has come, `members` strong, for an overlay with such a `need`. Returns whether it was
     /// asked for.
     ///
-    /// Who lacks members walks on from page to page at a quick pace. Who does not asks now and
-    /// then for a few, and the less often each server the more there are: what a server has to
-    /// answer does not grow with the number of servers.
+    /// Who lacks members walks on from page to page at a quick pace while few are known, and
+    /// then asks for who is new ever less often: in a network that has just started most are. Who
+    /// lacks nobody asks now and then for a few, and the less often each server the more there
+    /// are: what a server has to answer does not grow with the number of servers.
     pub(super) fn answered(
         &mut self,
         key: &Key,
@@ -153,14 +171,20 @@ impl Discoveries {
         // whole of it again: those that were not reached before may be reached now.
         let at_the_end = need.alone && members == 0;
         question.cookie = cookie.filter(|_| !at_the_end);
+        let quick = self.config.alone_interval;
+        let servers = u32::try_from(servers).unwrap_or(u32::MAX);
+        let slow = self.config.interval.saturating_mul(servers).max(quick);
         let more = members >= question.limit as usize;
-        let wait = if need.alone || (more && need.lacking > 0) {
-            self.config.alone_interval
-        } else {
-            let servers = u32::try_from(servers).unwrap_or(u32::MAX);
-            self.config.interval.saturating_mul(servers)
+        question.leisurely = match need.lacking > 0 && !(more && need.sought() > 0) {
+            true => question.leisurely.saturating_add(1),
+            false => 0,
         };
-        self.due.set(key.clone(), now + jittered(rng, wait));
+        let wait = match (need.alone, need.lacking) {
+            (true, _) => jittered(rng, quick),
+            (false, 0) => jittered(rng, slow),
+            (false, _) => backoff(rng, quick, slow, question.leisurely),
+        };
+        self.due.set(key.clone(), now + wait);
         true
     }
 

@@ -39,12 +39,13 @@ mod externals;
 mod input;
 mod namespace;
 mod overlays;
+mod peers;
 mod reachability;
 mod redial;
 mod registrations;
 mod relays;
 mod routes;
-mod schedule;
+pub(crate) mod schedule;
 mod status;
 #[cfg(test)]
 mod tests;
@@ -144,13 +145,16 @@ impl Machine {
         config.validate()?;
         let boot = boot_nodes(&config.boot, local);
         let (overlays, dials) = (&config.rendezvous, config.dials);
+        let mut rng = StdRng::seed_from_u64(seed);
+        // Spread from the first: nodes that start together are not to work in step.
+        let next_tick = now + jittered(&mut rng, config.tick);
         let mut machine = Self {
             local,
             filter: AddressFilter {
                 local,
                 local_network: config.local_network,
             },
-            rng: StdRng::seed_from_u64(seed),
+            rng,
             now,
             out: VecDeque::new(),
             blocked: BTreeSet::new(),
@@ -168,7 +172,7 @@ impl Machine {
             registrations: Registrations::new(config.rendezvous, boot.keys().copied()),
             discoveries: Discoveries::new(config.rendezvous, boot.keys().copied()),
             relays: Relays::new(config.relay, boot.clone()),
-            next_tick: now + config.tick,
+            next_tick,
             next_save: now + config.cache.save_interval,
             patience_ends: Some(now + config.relay.patience),
             serves_probes: false,
@@ -295,11 +299,14 @@ impl Machine {
     }
 
     /// The peers whose connections are worth keeping, however little they are used: boot nodes,
-    /// and connected members of overlays. Some are named more than once.
+    /// and members of overlays, of each three times `dials.members_target` at most, those
+    /// connected longest. Some are named more than once. The connections of others may close
+    /// when nobody uses them: that is what bounds the connections of a node whom everybody was
+    /// told of.
     pub fn kept(&self) -> impl Iterator<Item = PeerId> {
         self.boot
             .keys()
-            .chain(self.overlays.connected_members())
+            .chain(self.overlays.kept_members())
             .copied()
     }
 

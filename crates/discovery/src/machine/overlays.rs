@@ -1,22 +1,33 @@
 //! The overlays followed, and who is known to be a member. Its one writer is this file.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, hash_map::Entry};
+use std::collections::{BTreeMap, BTreeSet};
 
 use calimero_network_primitives::PeerId;
-use rand::{rngs::StdRng, seq::IteratorRandom};
+use rand::{Rng, rngs::StdRng, seq::index};
 
-use super::namespace::Namespace;
+use super::{
+    namespace::Namespace,
+    peers::{Number, PeerTable},
+};
 
 /// Rounds of dials over which what an overlay lacks is spread. Everybody who asks early, or asks
 /// a server that has one first page for all, hears of the same few members: a few dials of those
 /// are enough to begin with, the rest goes to members heard of later. Two of twelve are dialled
-/// for each answer, and all within half a minute.
+/// in each round, and all within half a minute.
 const ROUNDS: usize = 6;
 
-#[derive(Clone, Debug, Default)]
+/// Connected members of an overlay that are kept, for each that is wanted. Who is wanted by
+/// nobody else holds as many that it dialled as others that dialled it; a third for the spread.
+/// Beyond it are those whom everybody was told of at once.
+const KEPT_FOR_EACH_WANTED: usize = 3;
+
+#[derive(Clone, Debug)]
 struct Overlay {
-    connected: BTreeSet<PeerId>,
-    known: BTreeSet<PeerId>,
+    /// What its members are noted under: one text for all of them.
+    name: Namespace,
+    /// The one connected longest first.
+    connected: Vec<Number>,
+    known: Vec<Number>,
 }
 
 /// How an overlay stands.
@@ -35,9 +46,9 @@ pub(super) struct Overlays {
     max_known: usize,
     target: usize,
     overlays: BTreeMap<Namespace, Overlay>,
-    /// The overlays each peer is a member of, so that what happens to a peer costs as much as it
-    /// has overlays, not as there are.
-    of_peer: HashMap<PeerId, Vec<Namespace>>,
+    /// The overlays of each member, so that what happens to a peer costs as much as it has
+    /// overlays, not as there are.
+    members: PeerTable<Vec<Namespace>>,
 }
 
 impl Overlays {
@@ -47,7 +58,7 @@ impl Overlays {
             max_known: max_known as usize,
             target: target as usize,
             overlays: BTreeMap::new(),
-            of_peer: HashMap::new(),
+            members: PeerTable::default(),
         }
     }
 
@@ -56,7 +67,12 @@ impl Overlays {
         if self.overlays.contains_key(namespace) || self.overlays.len() >= self.max_overlays {
             return false;
         }
-        self.overlays.insert(namespace.clone(), Overlay::default());
+        let overlay = Overlay {
+            name: namespace.clone(),
+            connected: Vec::new(),
+            known: Vec::new(),
+        };
+        self.overlays.insert(namespace.clone(), overlay);
         true
     }
 
@@ -65,8 +81,8 @@ impl Overlays {
         let Some(overlay) = self.overlays.remove(namespace) else {
             return false;
         };
-        for peer in overlay.connected.iter().chain(&overlay.known) {
-            forget(&mut self.of_peer, peer, namespace);
+        for member in overlay.connected.into_iter().chain(overlay.known) {
+            forget(&mut self.members, member, namespace);
         }
         true
     }
@@ -87,45 +103,50 @@ impl Overlays {
         let Some(overlay) = self.overlays.get_mut(namespace) else {
             return;
         };
-        let known = overlay.known.contains(&peer);
-        if overlay.connected.contains(&peer) || (known && !connected) {
+        let member = self.members.number_or_insert(peer, Vec::new);
+        let Some(of) = self.members.get_mut(member) else {
             return;
+        };
+        let new = !of.contains(namespace);
+        if new {
+            // Most are members of one overlay of ours or two.
+            of.reserve_exact(1);
+            of.push(overlay.name.clone());
         }
         if connected {
-            overlay.known.remove(&peer);
-            overlay.connected.insert(peer);
-        } else {
-            if overlay.known.len() >= self.max_known
-                && let Some(victim) = overlay.known.iter().choose(rng).copied()
-            {
-                overlay.known.remove(&victim);
-                forget(&mut self.of_peer, &victim, namespace);
+            if new || take_out(&mut overlay.known, member) {
+                overlay.connected.push(member);
             }
-            overlay.known.insert(peer);
-        }
-        if !known {
-            let of_peer = self.of_peer.entry(peer).or_default();
-            of_peer.reserve_exact(1);
-            of_peer.push(namespace.clone());
+        } else if new {
+            if overlay.known.len() >= self.max_known {
+                let victim = rng.random_range(0..overlay.known.len());
+                let victim = overlay.known.swap_remove(victim);
+                forget(&mut self.members, victim, namespace);
+            }
+            overlay.known.push(member);
         }
     }
 
     /// `peer` has left `namespace`. Returns whether it was the last one connected.
     pub(super) fn remove_member(&mut self, namespace: &Namespace, peer: &PeerId) -> bool {
-        let Some(overlay) = self.overlays.get_mut(namespace) else {
+        let overlay = self.overlays.get_mut(namespace);
+        let (Some(overlay), Some(member)) = (overlay, self.members.number(peer)) else {
             return false;
         };
-        forget(&mut self.of_peer, peer, namespace);
-        overlay.known.remove(peer);
-        overlay.connected.remove(peer) && overlay.connected.is_empty()
+        forget(&mut self.members, member, namespace);
+        take_out(&mut overlay.known, member);
+        take_out(&mut overlay.connected, member) && overlay.connected.is_empty()
     }
 
     pub(super) fn connected(&mut self, peer: PeerId) {
-        for namespace in self.of_peer.get(&peer).into_iter().flatten() {
+        let Some(member) = self.members.number(&peer) else {
+            return;
+        };
+        for namespace in self.members.get(member).into_iter().flatten() {
             if let Some(overlay) = self.overlays.get_mut(namespace)
-                && overlay.known.remove(&peer)
+                && take_out(&mut overlay.known, member)
             {
-                overlay.connected.insert(peer);
+                overlay.connected.push(member);
             }
         }
     }
@@ -133,20 +154,21 @@ impl Overlays {
     /// Returns the overlays that have lost their last connected member.
     pub(super) fn disconnected(&mut self, peer: PeerId) -> Vec<Namespace> {
         let mut alone = Vec::new();
-        for namespace in self.of_peer.get(&peer).cloned().unwrap_or_default() {
+        let Some(member) = self.members.number(&peer) else {
+            return alone;
+        };
+        for namespace in self.members.get(member).cloned().unwrap_or_default() {
             let Some(overlay) = self.overlays.get_mut(&namespace) else {
                 continue;
             };
-            if !overlay.connected.remove(&peer) {
+            if !take_out(&mut overlay.connected, member) {
                 continue;
             }
-            overlay.known.insert(peer);
-            if overlay.known.len() > self.max_known
-                && let Some(other) = overlay.known.iter().find(|o| **o != peer).copied()
-            {
-                overlay.known.remove(&other);
-                forget(&mut self.of_peer, &other, &namespace);
+            if overlay.known.len() >= self.max_known && !overlay.known.is_empty() {
+                let other = overlay.known.swap_remove(0);
+                forget(&mut self.members, other, &namespace);
             }
+            overlay.known.push(member);
             if overlay.connected.is_empty() {
                 alone.push(namespace);
             }
@@ -157,18 +179,30 @@ impl Overlays {
     /// Forgets `peer` everywhere. Returns the overlays that have lost their last connected member.
     pub(super) fn remove(&mut self, peer: PeerId) -> Vec<Namespace> {
         let alone = self.disconnected(peer);
-        for namespace in self.of_peer.remove(&peer).into_iter().flatten() {
-            let overlay = self.overlays.get_mut(&namespace);
-            overlay.map(|overlay| overlay.known.remove(&peer));
+        if let Some(member) = self.members.number(&peer) {
+            let of = self.members.remove(member).map(|(_, of)| of);
+            for namespace in of.into_iter().flatten() {
+                let overlay = self.overlays.get_mut(&namespace);
+                overlay.map(|overlay| take_out(&mut overlay.known, member));
+            }
         }
         alone
     }
 
-    /// Connected members, once for each overlay.
-    pub(super) fn connected_members(&self) -> impl Iterator<Item = &PeerId> {
-        self.overlays
-            .values()
-            .flat_map(|overlay| &overlay.connected)
+    /// Connected members worth keeping, once for each overlay: those connected longest, who
+    /// cannot be driven out by any number that come later.
+    pub(super) fn kept_members(&self) -> impl Iterator<Item = &PeerId> {
+        let most = self.target.saturating_mul(KEPT_FOR_EACH_WANTED);
+        let overlays = self.overlays.values();
+        let kept = overlays.flat_map(move |overlay| overlay.connected.iter().take(most));
+        kept.filter_map(|member| self.members.peer(*member))
+    }
+
+    /// Members known and not connected.
+    pub(super) fn known_members(&self, namespace: &Namespace) -> impl Iterator<Item = &PeerId> {
+        let known = self.overlays.get(namespace).map(|overlay| &overlay.known);
+        let known = known.into_iter().flatten();
+        known.filter_map(|member| self.members.peer(*member))
     }
 
     /// Whether no member of `namespace` is connected.
@@ -180,10 +214,10 @@ impl Overlays {
 
     /// Whether `peer` is a member of an overlay that lacks connected members.
     pub(super) fn lacks(&self, peer: &PeerId) -> bool {
-        let of_peer = self.of_peer.get(peer).into_iter().flatten();
-        of_peer
-            .into_iter()
-            .any(|namespace| self.deficit(namespace) > 0)
+        let member = self.members.number(peer);
+        let of_peer = member.and_then(|member| self.members.get(member));
+        let mut of_peer = of_peer.into_iter().flatten();
+        of_peer.any(|namespace| self.deficit(namespace) > 0)
     }
 
     /// How many members of `namespace` to dial at once.
@@ -201,12 +235,16 @@ impl Overlays {
 
     /// Members to dial: of each overlay that lacks some its share, at random.
     pub(super) fn candidates(&self, rng: &mut StdRng) -> Vec<PeerId> {
-        let mut candidates = BTreeSet::new();
+        let mut candidates = BTreeSet::<Number>::new();
         for overlay in self.overlays.values() {
-            let share = overlay.share(self.target);
-            candidates.extend(overlay.known.iter().choose_multiple(rng, share));
+            let (known, share) = (&overlay.known, overlay.share(self.target));
+            let chosen = index::sample(rng, known.len(), share.min(known.len()));
+            candidates.extend(chosen.into_iter().filter_map(|at| known.get(at)));
         }
-        candidates.into_iter().copied().collect()
+        let peers = candidates
+            .into_iter()
+            .map(|member| self.members.peer(member));
+        peers.flatten().copied().collect()
     }
 
     pub(super) fn status(&self) -> impl Iterator<Item = (&Namespace, OverlayStatus)> {
@@ -228,12 +266,18 @@ impl Overlay {
     }
 }
 
-/// `peer` is a member of `namespace` no more.
-fn forget(of_peer: &mut HashMap<PeerId, Vec<Namespace>>, peer: &PeerId, namespace: &Namespace) {
-    if let Entry::Occupied(mut of_peer) = of_peer.entry(*peer) {
-        of_peer.get_mut().retain(|other| other != namespace);
-        if of_peer.get().is_empty() {
-            of_peer.remove();
+/// Takes `member` out of a list, which keeps its order. Returns whether it was there.
+fn take_out(list: &mut Vec<Number>, member: Number) -> bool {
+    let place = list.iter().position(|other| *other == member);
+    place.map(|place| list.remove(place)).is_some()
+}
+
+/// A member of `namespace` is one no more.
+fn forget(members: &mut PeerTable<Vec<Namespace>>, member: Number, namespace: &Namespace) {
+    if let Some(of) = members.get_mut(member) {
+        of.retain(|other| other != namespace);
+        if of.is_empty() {
+            members.remove(member);
         }
     }
 }

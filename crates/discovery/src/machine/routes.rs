@@ -7,8 +7,8 @@ use calimero_network_primitives::{Multiaddr, PeerId};
 use rand::seq::IteratorRandom;
 
 use super::{
-    CacheEntry, Cookie, DialReason, Effect, Machine, Namespace, Path, RendezvousFailure, address,
-    discoveries::Need, redial::STEADY, without_peer,
+    CacheEntry, Cookie, DialReason, Effect, Machine, Namespace, Overlays, Path, RendezvousFailure,
+    address, discoveries::Need, redial::STEADY, without_peer,
 };
 
 /// Addresses looked at in one list a peer tells: honest lists are shorter, and what comes after
@@ -115,7 +115,7 @@ impl Machine {
         let stranger = dialled.is_none()
             && path == Path::Direct
             && !self.connections.is_connected(&peer)
-            && self.book.addresses(&peer).is_empty();
+            && self.book.is_stranger(&peer);
         let new = self.book.connected(peer, dialled.as_ref(), self.now);
         // What identify says of an address that the book has already is no news to anybody.
         if new
@@ -294,7 +294,9 @@ impl Machine {
         members: Vec<(PeerId, Vec<Multiaddr>)>,
         cookie: Option<Cookie>,
     ) {
-        let (now, told, need) = (self.now, members.len(), self.need(&key.1));
+        let (now, told) = (self.now, members.len());
+        let mut need = need(&self.overlays, &key.1);
+        need.known += told;
         let asked = self
             .discoveries
             .answered(&key, told, cookie, need, now, &mut self.rng);
@@ -303,7 +305,10 @@ impl Machine {
         }
         // A random choice of an answer longer than asked for: nobody decides whom we look at.
         let max = self.config.rendezvous.max_answer as usize;
-        let members = members.into_iter().choose_multiple(&mut self.rng, max);
+        let members = match told > max {
+            true => members.into_iter().choose_multiple(&mut self.rng, max),
+            false => members,
+        };
         let mut strangers = Vec::new();
         for (peer, addresses) in members {
             self.learn(peer, &addresses);
@@ -312,7 +317,14 @@ impl Machine {
                 strangers.push(peer);
             }
         }
-        let share = self.overlays.share(&key.1);
+        // Who has nobody dials a few at once. Everything else can wait for the next round: those
+        // who were told of first are told to all that start at that moment, and by then more are.
+        let pending = |peer: &&PeerId| self.dials.is_pending(peer);
+        let pending = self.overlays.known_members(&key.1).filter(pending).count();
+        let share = match need.alone {
+            true => self.overlays.share(&key.1).saturating_sub(pending),
+            false => 0,
+        };
         let dialled = share.min(self.config.dials.max_per_answer as usize);
         let dialled = strangers
             .into_iter()
@@ -322,24 +334,14 @@ impl Machine {
         }
     }
 
-    fn need(&self, namespace: &Namespace) -> Need {
-        Need {
-            alone: self.overlays.is_alone(namespace),
-            lacking: self.overlays.deficit(namespace),
-        }
-    }
-
-    /// Asks for members as far as a round of upkeep allows: for many where some are lacking,
-    /// else for enough to know whom to dial when they are.
+    /// Asks for members as far as a round of upkeep allows: for as many as are sought, and at least
+    /// for enough to know whom to dial when some are lacking.
     pub(super) fn ask(&mut self) {
         let overlays = &self.overlays;
-        let (many, few) = (
-            self.config.rendezvous.max_answer,
-            self.config.dials.members_target,
-        );
-        let limit = |namespace: &Namespace| match overlays.deficit(namespace) {
-            0 => few,
-            _ => many,
+        let few = self.config.dials.members_target;
+        let limit = |namespace: &Namespace| {
+            let sought = need(overlays, namespace).sought();
+            few.max(u32::try_from(sought).unwrap_or(u32::MAX))
         };
         self.discoveries.ask(self.now, limit, &mut self.out);
     }
@@ -360,5 +362,13 @@ impl Machine {
         }
         let changes = self.relays.advance(now, &mut self.rng, &mut self.out);
         self.relays_changed(changes);
+    }
+}
+
+fn need(overlays: &Overlays, namespace: &Namespace) -> Need {
+    Need {
+        alone: overlays.is_alone(namespace),
+        lacking: overlays.deficit(namespace),
+        known: overlays.known_members(namespace).count(),
     }
 }

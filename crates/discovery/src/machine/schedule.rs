@@ -14,7 +14,7 @@ type Place = (Instant, u64);
 
 /// One time per key, the earliest first; of one time, the one set first.
 #[derive(Clone, Debug)]
-pub(super) struct Schedule<K> {
+pub(crate) struct Schedule<K> {
     places: HashMap<K, Place>,
     order: BTreeMap<Place, K>,
     last: u64,
@@ -32,7 +32,7 @@ impl<K> Default for Schedule<K> {
 
 impl<K: Clone + Eq + Hash> Schedule<K> {
     /// Makes `key` due at `at`, whatever it was due at before.
-    pub(super) fn set(&mut self, key: K, at: Instant) {
+    pub(crate) fn set(&mut self, key: K, at: Instant) {
         self.last += 1;
         let place = (at, self.last);
         if let Some(before) = self.places.insert(key.clone(), place) {
@@ -41,7 +41,7 @@ impl<K: Clone + Eq + Hash> Schedule<K> {
         self.order.insert(place, key);
     }
 
-    pub(super) fn cancel(&mut self, key: &K) -> Option<Instant> {
+    pub(crate) fn cancel(&mut self, key: &K) -> Option<Instant> {
         if self.places.is_empty() {
             return None;
         }
@@ -51,13 +51,19 @@ impl<K: Clone + Eq + Hash> Schedule<K> {
     }
 
     /// The earliest time at which anything is due.
-    pub(super) fn next(&self) -> Option<Instant> {
+    pub(crate) fn next(&self) -> Option<Instant> {
         let ((at, _), _) = self.order.first_key_value()?;
         Some(*at)
     }
 
+    /// When `key` is due.
+    #[cfg(feature = "libp2p")]
+    pub(crate) fn at(&self, key: &K) -> Option<Instant> {
+        self.places.get(key).map(|(at, _)| *at)
+    }
+
     /// The key due longest, once, if it is due.
-    pub(super) fn pop_due(&mut self, now: Instant) -> Option<K> {
+    pub(crate) fn pop_due(&mut self, now: Instant) -> Option<K> {
         if self.next()? > now {
             return None;
         }
@@ -65,29 +71,29 @@ impl<K: Clone + Eq + Hash> Schedule<K> {
     }
 
     /// The key that is due first, whenever that is.
-    pub(super) fn pop_first(&mut self) -> Option<K> {
+    pub(crate) fn pop_first(&mut self) -> Option<K> {
         let (_, key) = self.order.pop_first()?;
         self.places.remove(&key);
         Some(key)
     }
 
-    pub(super) fn contains(&self, key: &K) -> bool {
+    pub(crate) fn contains(&self, key: &K) -> bool {
         self.places.contains_key(key)
     }
 
-    pub(super) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.places.len()
     }
 }
 
 /// `wait`, a quarter longer or shorter, so that what was lost together is not asked for together.
-pub(super) fn jittered(rng: &mut StdRng, wait: Duration) -> Duration {
+pub(crate) fn jittered(rng: &mut StdRng, wait: Duration) -> Duration {
     wait.mul_f64(rng.random_range(0.75..1.25))
 }
 
 /// The wait after `attempts` attempts that failed: `min`, doubled for each after the first, at
 /// most `max`, and jittered.
-pub(super) fn backoff(rng: &mut StdRng, min: Duration, max: Duration, attempts: u32) -> Duration {
+pub(crate) fn backoff(rng: &mut StdRng, min: Duration, max: Duration, attempts: u32) -> Duration {
     let factor = 1_u32
         .checked_shl(attempts.saturating_sub(1))
         .unwrap_or(u32::MAX);

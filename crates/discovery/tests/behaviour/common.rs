@@ -118,10 +118,34 @@ fn new_node(
     swarm: Config,
 ) -> Swarm<Behaviour> {
     let transport = transport(keypair, listen);
-    let (ping, relay) = (PingConfig::default(), transport.relay_client);
-    let behaviour = Behaviour::new(keypair, config, &ping, "test", relay, validator, 1).unwrap();
+    let (boxed, relay) = (transport.boxed, transport.relay_client);
+    let behaviour = behaviour(keypair, config, relay, validator);
     let peer = keypair.public().to_peer_id();
-    Swarm::new(transport.boxed, behaviour, peer, swarm)
+    Swarm::new(boxed, behaviour, peer, swarm)
+}
+
+/// A node whose behaviour is what `around` makes of discovery, not listening yet.
+pub(crate) fn node_within<B: NetworkBehaviour>(
+    listen: &str,
+    config: &DiscoveryConfig,
+    around: impl FnOnce(Behaviour) -> B,
+) -> Swarm<B> {
+    let keypair = Keypair::generate_ed25519();
+    let transport = transport(&keypair, listen);
+    let (boxed, relay) = (transport.boxed, transport.relay_client);
+    let behaviour = around(behaviour(&keypair, config, relay, RefuseRecords));
+    let peer = keypair.public().to_peer_id();
+    Swarm::new(boxed, behaviour, peer, swarm_config())
+}
+
+fn behaviour(
+    keypair: &Keypair,
+    config: &DiscoveryConfig,
+    relay: Option<libp2p_relay::client::Behaviour>,
+    validator: impl RecordValidator,
+) -> Behaviour {
+    let ping = PingConfig::default();
+    Behaviour::new(keypair, config, &ping, "test", relay, validator, 1).unwrap()
 }
 
 /// An address like `at` that nobody listens at: known before its node is made.
@@ -172,9 +196,9 @@ where
 }
 
 /// Drives `swarms` until one of them tells what `wanted` takes.
-pub(crate) async fn until<T>(
-    swarms: &mut [&mut Swarm<Behaviour>],
-    mut wanted: impl FnMut(PeerId, &SwarmEvent<Event>) -> Option<T>,
+pub(crate) async fn until<B: NetworkBehaviour<ToSwarm: Send> + Send, T>(
+    swarms: &mut [&mut Swarm<B>],
+    mut wanted: impl FnMut(PeerId, &SwarmEvent<B::ToSwarm>) -> Option<T>,
 ) -> T {
     within(async {
         loop {

@@ -8,9 +8,11 @@
 )]
 
 mod common;
+mod dials;
 mod identify;
 mod meeting;
 mod probes;
+mod punches;
 mod records;
 mod relays;
 mod rendezvous;

@@ -12,6 +12,7 @@ use calimero_network_primitives::{
     addr::{is_relayed, peer_of, without_peer},
 };
 use futures::AsyncWriteExt;
+use libp2p_core::{ConnectedPoint, transport::PortUse};
 use libp2p_relay as relay;
 use libp2p_swarm::{Swarm, SwarmEvent};
 
@@ -54,14 +55,27 @@ async fn an_unreachable_node_is_met_through_a_relay_and_then_directly() {
     .await;
     assert_eq!(way, Path::Relayed);
     let both = &mut [&mut hidden, &mut open];
-    told(both, |who, event| match event {
-        Event::PathChanged { peer, to, .. } if who == open_id && *peer == hidden_id => {
+    // The port that is listened on is left to the hole punch.
+    let mut port = None;
+    until(both, |who, event| match event {
+        SwarmEvent::Behaviour(Event::PathChanged { peer, to, .. })
+            if who == open_id && *peer == hidden_id =>
+        {
             assert_eq!(*to, Some(Path::Direct));
             Some(())
+        }
+        SwarmEvent::ConnectionEstablished {
+            peer_id, endpoint, ..
+        } if who == hidden_id && *peer_id == open_id && !endpoint.is_relayed() => {
+            if let ConnectedPoint::Dialer { port_use, .. } = endpoint {
+                port = Some(*port_use);
+            }
+            None
         }
         _ => None,
     })
     .await;
+    assert_eq!(port, Some(PortUse::New));
     // What runs on the relayed one has its time; then it is closed.
     until(both, |_, event| match event {
         SwarmEvent::ConnectionClosed { endpoint, .. } if endpoint.is_relayed() => Some(()),

@@ -19,9 +19,11 @@ pub(crate) fn times_to_join(world: &World, since: Duration) -> (f64, f64, usize)
         .map(|at| at.saturating_sub(since).as_secs_f64())
         .collect();
     times.sort_by(f64::total_cmp);
-    let at = |share: usize| times.get((times.len() * share / 100).min(times.len() - 1));
+    let at =
+        |share: usize| times.get((times.len() * share / 100).min(times.len().saturating_sub(1)));
     let missing = world.nodes.len() - times.len();
-    (*at(50).unwrap(), *at(99).unwrap(), missing)
+    let at = |share| at(share).copied().unwrap_or(f64::NAN);
+    (at(50), at(99), missing)
 }
 
 /// What has been counted so far.
@@ -51,16 +53,22 @@ impl Counted {
             dials: self.dials - before.dials,
         }
     }
+
+    /// Messages, requests, registrations told and dials, where this is what was counted in `time`.
+    fn each_minute(self, time: Duration) -> [f64; 4] {
+        let all = [self.messages, self.requests, self.told, self.dials];
+        all.map(|count| count as f64 / time.as_secs_f64() * 60.0)
+    }
 }
 
 fn variable<T: FromStr<Err: std::fmt::Debug>>(name: &str, default: T) -> T {
     std::env::var(name).map_or(default, |text| text.parse().unwrap())
 }
 
-/// Memory of this process, in KiB.
-fn resident_kib() -> u64 {
+/// Memory of this process, in KiB: `VmRSS:` now, `VmHWM:` at most.
+fn memory_kib(which: &str) -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find(|line| line.starts_with("VmRSS:"));
+    let line = status.lines().find(|line| line.starts_with(which));
     let number = line.and_then(|line| line.split_whitespace().nth(1));
     number.and_then(|text| text.parse().ok()).unwrap_or(0)
 }
@@ -70,7 +78,7 @@ pub(crate) fn run() {
     let boot_nodes = variable("SIM_BOOTS", 2);
     let minutes: u32 = variable("SIM_MINUTES", 10);
     let stock = std::env::var("SIM_SERVER").is_ok_and(|server| server == "stock");
-    let empty = resident_kib();
+    let empty = memory_kib("VmRSS:");
     let mut world = World::new(Settings {
         boot_nodes,
         server: if stock { Server::Stock } else { Server::Own },
@@ -80,43 +88,61 @@ pub(crate) fn run() {
             .map(|_| variable("SIM_MEMORY", 0)),
         ..settings(nodes, 9)
     });
-    let half = MINUTE * minutes / 2;
-    world.run_until(half, false);
-    let start = Counted::of(&world);
-    world.run_until(2 * half, false);
-    let settled = Counted::of(&world).since(start);
-
-    let (median, late, missing) = times_to_join(&world, Duration::ZERO);
-    let per_node = |count: u64| count as f64 / f64::from(nodes);
-    let per_minute = |count: u64| per_node(count) / half.as_secs_f64() * 60.0;
-    let boots = f64::from(boot_nodes);
+    let mut before = Counted::default();
+    println!("{}", COLUMNS.map(|name| format!("{name:>9}")).concat());
+    let early = [10, 30].map(Duration::from_secs).into_iter();
+    for end in early.chain((1..=minutes).map(|minute| MINUTE * minute)) {
+        let passed = end - world.now();
+        world.run_until(end, false);
+        let now = Counted::of(&world);
+        let counted = now.since(before).each_minute(passed);
+        println!("{}", line(&world, counted, boot_nodes, empty));
+        before = now;
+    }
+    let dials = before.dials as f64 / f64::from(nodes);
     let (registrations, slots) = world.held(1);
     let (direct, relayed) = world.paths();
-    let kib = resident_kib().saturating_sub(empty) as f64 / f64::from(nodes);
+    let most_mib = memory_kib("VmHWM:") / 1024;
     let server = if stock { "stock" } else { "own" };
     println!("{nodes} nodes, {boot_nodes} boot nodes, {server} server, {minutes} min");
-    println!("joined all overlays: median {median:.1} s, p99 {late:.1} s, missing {missing}");
-    println!("first half, then second half, per node and minute:");
-    for (name, counted) in [("first", start), ("second", settled)] {
-        println!(
-            "  {name}: {:.2} messages at the node, {:.2} requests at each boot node, {:.1} registrations told by each",
-            per_minute(counted.messages),
-            per_minute(counted.requests) / boots,
-            per_minute(counted.told) / boots,
-        );
-    }
-    println!(
-        "dials per node: {:.1} in the first half, {:.1} in the second",
-        per_node(start.dials),
-        per_node(settled.dials)
-    );
-    let links: usize = world.nodes.iter().map(|node| node.links.len()).sum();
-    println!(
-        "connections per node: {:.1}, most {}; pairs direct {direct}, relayed {relayed}",
-        links as f64 / f64::from(nodes),
-        world.most_connections(),
-    );
+    println!("dials per node: {dials:.1}");
+    println!("pairs direct {direct}, relayed {relayed}");
     println!("a boot node: {registrations} registrations, {slots} slots");
-    println!("memory per node, the simulation's own in it: {kib:.1} KiB");
-    println!("events: {}", world.events);
+    println!(
+        "events: {}, memory of the process at most: {most_mib} MiB",
+        world.events
+    );
+}
+
+/// After so many seconds: nodes that have not joined all their overlays, and the time it took the
+/// others; each minute since the line before, of a node, messages, requests and registrations told
+/// at each boot node, dials; its connections, those of the node that has most, and its memory with
+/// the simulation's own in it.
+const COLUMNS: [&str; 11] = [
+    "second", "missing", "median s", "p99 s", "messages", "requests", "told", "dials", "links",
+    "most", "KiB",
+];
+
+fn line(world: &World, counted: [f64; 4], boot_nodes: u32, empty: u64) -> String {
+    let nodes = world.nodes.len() as f64;
+    let boots = f64::from(boot_nodes);
+    let [messages, requests, told, dials] = counted;
+    let (median, late, missing) = times_to_join(world, Duration::ZERO);
+    let links: usize = world.nodes.iter().map(|node| node.links.len()).sum();
+    let kib = memory_kib("VmRSS:").saturating_sub(empty);
+    [
+        world.now().as_secs_f64(),
+        missing as f64,
+        median,
+        late,
+        messages / nodes,
+        requests / nodes / boots,
+        told / nodes / boots,
+        dials / nodes,
+        links as f64 / nodes,
+        world.most_connections() as f64,
+        kib as f64 / nodes,
+    ]
+    .map(|figure| format!("{:>9}", (figure * 100.0).round() / 100.0))
+    .concat()
 }

@@ -261,7 +261,9 @@ impl Actor {
         };
         let discovery = &mut self.swarm.behaviour_mut().discovery;
         let name = Key::from(key.to_bytes().to_vec());
-        if let Ok(query) = discovery.provide(name.clone()) {
+        if self.config.blob.dht_providers
+            && let Ok(query) = discovery.provide(name.clone())
+        {
             self.announcements.queries.insert(query, Query::Provide);
         }
         match discovery.put_record(name, value, None, Quorum::One) {
@@ -307,19 +309,20 @@ impl Actor {
         let discovery = &mut self.swarm.behaviour_mut().discovery;
         let name = Key::from(key.to_bytes().to_vec());
         let records = discovery.get_records(name.clone());
-        let providers = discovery.get_providers(name);
-        for query in [&records, &providers].into_iter().flatten() {
+        // One of them is better than none.
+        let providers = (self.config.blob.dht_providers).then(|| discovery.get_providers(name));
+        let providers = providers.and_then(Result::ok);
+        if records.is_err() && providers.is_none() {
+            return Err(QueryBlobError::Busy { limit: MAX_QUERIES });
+        }
+        for query in records.iter().chain(&providers) {
             let find = Query::Find {
                 found: found.clone(),
                 later: Vec::new(),
             };
             self.announcements.queries.insert(*query, find);
         }
-        // One of them is better than none.
-        match (records, providers) {
-            (Err(_), Err(_)) => Err(QueryBlobError::Busy { limit: MAX_QUERIES }),
-            _ => Ok(()),
-        }
+        Ok(())
     }
 
     /// What discovery says of queries.

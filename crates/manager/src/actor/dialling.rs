@@ -20,6 +20,7 @@ impl Actor {
         match self.swarm.dial(options) {
             Ok(()) => self.dials.wait_for_address(id, address, reply),
             Err(error) => {
+                self.metrics.dial_failed(&error);
                 let error = dial_error(self.swarm.local_peer_id(), error);
                 let _ = reply.send(Err(error));
             }
@@ -50,7 +51,10 @@ impl Actor {
             Err(swarm::DialError::DialPeerConditionFalse(_)) => {
                 self.dials.put_back(&peer, addresses);
             }
-            Err(error) => self.on_peer_dial_failed(peer, error),
+            Err(error) => {
+                self.metrics.dial_failed(&error);
+                self.on_peer_dial_failed(peer, error);
+            }
         }
     }
 

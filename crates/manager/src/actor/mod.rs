@@ -17,7 +17,9 @@ use std::{
 };
 
 use calimero_network_blob::serve::Requested;
+use calimero_network_discovery::behaviour::Event as Discovered;
 use calimero_network_primitives::{Keypair, Multiaddr, NetworkConfig, PeerId};
+use calimero_network_pubsub::Event as Gossip;
 use calimero_network_specialized::InboundRequestId;
 use calimero_network_stream::{self as stream, FrameStream, Inbound, Incoming};
 use calimero_network_transport::Links;
@@ -180,6 +182,9 @@ impl Actor {
     }
 
     fn on_command(&mut self, command: Command) -> Next {
+        if command.changes_state() {
+            self.shared.changes.count();
+        }
         match command {
             Command::DialAddress { address, reply } => self.dial_address(address, reply),
             Command::DialPeer {
@@ -243,6 +248,10 @@ impl Actor {
 
     fn on_swarm_event(&mut self, event: SwarmEvent<BehaviourEvent>) {
         self.metrics.record(&event);
+        // Before anybody is told, so that whoever was told reads nothing older.
+        if tells_of_state(&event) {
+            self.shared.changes.count();
+        }
         match event {
             SwarmEvent::Behaviour(event) => self.on_behaviour_event(event),
             SwarmEvent::ConnectionEstablished {
@@ -398,6 +407,25 @@ impl Actor {
             self.on_swarm_event(event);
         }
     }
+}
+
+/// Whether somebody may be told something because of this event that reads show too. What comes
+/// with every message, stream and request does not.
+fn tells_of_state(event: &SwarmEvent<BehaviourEvent>) -> bool {
+    !matches!(
+        event,
+        SwarmEvent::Behaviour(
+            BehaviourEvent::Pubsub(Gossip::Message(_))
+                | BehaviourEvent::Streams(_)
+                | BehaviourEvent::Invites(_)
+                | BehaviourEvent::Discovery(
+                    Discovered::Liveness(_)
+                        | Discovered::RecordsFound { .. }
+                        | Discovered::ProvidersFound { .. }
+                        | Discovered::QueryEnded { .. }
+                )
+        )
+    )
 }
 
 /// The next inbound stream, once whoever reads events has room for it. Until then it waits where

@@ -33,7 +33,7 @@ const FOUND_QUEUE: usize = MAX_RECORDS_PER_QUERY + MAX_PROVIDERS_PER_QUERY;
 /// ```
 /// # use std::sync::Arc;
 /// # use calimero_network::{
-/// #     ContextId, Keypair, NetworkConfig, NetworkManager,
+/// #     AnnounceBlobError, ContextId, Keypair, NetworkConfig, NetworkManager,
 /// #     blob::{fetch::Destination, store::{FsBlobStore, FsConfig}},
 /// # };
 /// # async fn run() -> Result<(), Box<dyn std::error::Error>> {
@@ -57,6 +57,17 @@ const FOUND_QUEUE: usize = MAX_RECORDS_PER_QUERY + MAX_PROVIDERS_PER_QUERY;
 /// let fetched = node.request_blob(context_id, blob_id, vec![provider.peer_id()], to).await?;
 /// assert_eq!(fetched.size_bytes, 12);
 /// assert!(ours.has(&blob_id));
+///
+/// // Where providers are not known, the DHT is asked: here, and by every fetch.
+/// match provider.announce_blob(context_id, blob_id).await {
+///     Ok(()) | Err(AnnounceBlobError::NotStored) => {} // tried again by itself
+///     Err(error) => return Err(error.into()),
+/// }
+/// let mut providers = node.query_blob(context_id, blob_id).await?;
+/// while let Some(found) = providers.next().await {
+///     assert_eq!(found.peer, provider.peer_id());
+/// }
+/// assert!(provider.withdraw_blob(context_id, blob_id).await?);
 /// # Ok(())
 /// # }
 /// # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(run()).unwrap();
@@ -73,7 +84,8 @@ impl NetworkClient {
     /// [withdrawn](Self::withdraw_blob) or the manager stops, after which it is found for up to
     /// 12 hours.
     ///
-    /// Returns when somebody holds the announcement.
+    /// Returns when somebody holds the announcement, or when 60 s have passed, the deadline of
+    /// one try.
     ///
     /// # Errors
     ///
@@ -126,7 +138,8 @@ impl NetworkClient {
     }
 
     /// Looks for the providers of a blob in the DHT: all of them, each once, as they are found.
-    /// Ends when everybody who might know was asked; dropping it ends the search.
+    /// Ends when everybody who might know was asked, after 60 s at the latest; dropping it ends
+    /// the search.
     ///
     /// A provider with a size has signed that it has the blob. One without is said to have it by
     /// itself alone, and nothing but asking it tells.

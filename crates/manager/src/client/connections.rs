@@ -11,6 +11,32 @@ use crate::{
 };
 
 /// Connections and listeners.
+///
+/// ```
+/// # use calimero_network::{Denial, DialError, Keypair, NetworkConfig, NetworkManager, Path};
+/// # async fn run() -> Result<(), Box<dyn std::error::Error>> {
+/// # let quiet = NetworkConfig { listen: Vec::new(), ..NetworkConfig::default() };
+/// # let key = Keypair::generate_ed25519;
+/// # let (alice, _) = NetworkManager::start_in_memory(key(), quiet.clone()).await?;
+/// # let (bob, _) = NetworkManager::start_in_memory(key(), quiet).await?;
+/// let (listener, address) = bob.listen_on("/memory/0".parse()?).await?;
+/// let connection = alice.dial(address.clone()).await?;
+/// assert_eq!((connection.peer, connection.path), (bob.peer_id(), Path::Direct));
+///
+/// assert!(alice.disconnect(bob.peer_id()).await?);
+/// // For this peer alone: whoever else answers is refused.
+/// alice.dial_peer(bob.peer_id(), [address.clone()]).await?;
+///
+/// alice.block(bob.peer_id()).await?;
+/// let refused = alice.dial_peer(bob.peer_id(), [address.clone()]).await.unwrap_err();
+/// assert!(matches!(refused, DialError::Denied(Denial::Blocked)));
+/// alice.unblock(bob.peer_id()).await?;
+///
+/// assert!(bob.stop_listening(listener).await?);
+/// # Ok(())
+/// # }
+/// # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(run()).unwrap();
+/// ```
 impl NetworkClient {
     /// Connects to whoever answers at `address`; to nobody else than the peer it ends in, if it
     /// ends in `/p2p/<peer>`. A peer that is connected already is not dialled again.

@@ -1,6 +1,6 @@
 //! Topics.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use calimero_network_primitives::{PeerId, Topic};
@@ -42,6 +42,16 @@ use crate::{
 ///         break;
 ///     }
 /// }
+/// // Bob's followers are known: from now on it is published, or said why not.
+/// alice.publish(&topic, "wind").await?;
+///
+/// // Who is preferred stays in a mesh that is too full. Nobody is shut out.
+/// alice.set_peer_score(bob.peer_id(), 10.0).await?;
+/// assert_eq!(alice.mesh_stats().await?.counters.published, 2);
+/// // In the mesh are those who follow a topic together; Alice only sends.
+/// assert_eq!(alice.mesh_peer_count(&topic).await?, 0);
+/// assert!(alice.mesh_peers(&topic).await?.is_empty());
+/// assert!(bob.unsubscribe(&topic).await?);
 /// # Ok(())
 /// # }
 /// # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(run()).unwrap();
@@ -130,15 +140,14 @@ impl NetworkClient {
             .unwrap_or(Err(NotSent::NoPeers.into()))
     }
 
-    /// The peers with which messages of `topic` are exchanged in full.
+    /// The peers with which messages of `topic` are exchanged in full; see
+    /// [what reads see](Self#what-reads-see).
     ///
     /// # Errors
     ///
     /// [`Stopped`].
     pub async fn mesh_peers(&self, topic: &Topic) -> Result<Vec<PeerId>, Stopped> {
-        let topic = topic.clone();
-        self.ask_gossip(|reply| GossipCommand::MeshPeers { topic, reply })
-            .await
+        Ok(self.kept_mesh_peers(topic).await?.to_vec())
     }
 
     /// How many peers there are in the mesh of `topic`.
@@ -147,21 +156,26 @@ impl NetworkClient {
     ///
     /// [`Stopped`].
     pub async fn mesh_peer_count(&self, topic: &Topic) -> Result<usize, Stopped> {
-        Ok(self.mesh_peers(topic).await?.len())
+        Ok(self.kept_mesh_peers(topic).await?.len())
     }
 
-    /// The connected peers that follow `topic`, as far as they have said so.
+    /// The connected peers that follow `topic`, as far as they have said so; see
+    /// [what reads see](Self#what-reads-see).
     ///
     /// # Errors
     ///
     /// [`Stopped`].
     pub async fn subscribed_peers(&self, topic: &Topic) -> Result<Vec<PeerId>, Stopped> {
-        let topic = topic.clone();
-        self.ask_gossip(|reply| GossipCommand::Subscribers { topic, reply })
-            .await
+        let ask = || {
+            let topic = topic.clone();
+            self.ask_gossip(|reply| GossipCommand::Subscribers { topic, reply })
+        };
+        let memo = &self.inner.answers.subscribers;
+        Ok(self.read(memo, topic, ask).await?.to_vec())
     }
 
-    /// The state of all meshes, with counts of what was sent, received and refused.
+    /// The state of all meshes, with counts of what was sent, received and refused, as of now:
+    /// it is asked of the manager each time.
     ///
     /// # Errors
     ///
@@ -184,6 +198,14 @@ impl NetworkClient {
             reply,
         })
         .await
+    }
+
+    async fn kept_mesh_peers(&self, topic: &Topic) -> Result<Arc<[PeerId]>, Stopped> {
+        let ask = || {
+            let topic = topic.clone();
+            self.ask_gossip(|reply| GossipCommand::MeshPeers { topic, reply })
+        };
+        self.read(&self.inner.answers.mesh_peers, topic, ask).await
     }
 
     async fn send_message(

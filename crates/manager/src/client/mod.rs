@@ -8,24 +8,27 @@ mod streams;
 
 use std::{
     future::Future,
+    hash::Hash,
     pin::pin,
     sync::{Arc, atomic::Ordering},
     time::Duration,
 };
 
-use calimero_network_primitives::{NetworkConfig, PeerId};
+use calimero_network_primitives::{NetworkConfig, PeerId, Topic};
 use calimero_network_stream::Control;
 use futures::future::{Either, select};
 use futures_timer::Delay;
 use tokio::{
     runtime::Handle,
     sync::{mpsc, oneshot},
+    task::coop::consume_budget,
 };
 
 use crate::{
     blobs::Blobs,
     command::{Command, Reply},
     error::Stopped,
+    memo::Memo,
     status::{PeerInfo, Shared, Status},
 };
 
@@ -35,6 +38,16 @@ pub use self::blobs::{BlobProviders, BlobTransfer};
 ///
 /// Dropping the future of a call cancels what it waits for. When the last handle is dropped the
 /// manager stops as by [`shutdown`](Self::shutdown).
+///
+/// # What reads see
+///
+/// [`status`](Self::status), [`mesh_peers`](Self::mesh_peers),
+/// [`mesh_peer_count`](Self::mesh_peer_count) and [`subscribed_peers`](Self::subscribed_peers) give
+/// what the manager has answered before, to any clone of the handle, while that holds: until
+/// something changes of which there is an event or the answer to a call, and for 10 ms at most. So a
+/// read shows at least the effect of every call that has returned and of every event that was read,
+/// other than messages, and may otherwise be 10 ms old. Hundreds of thousands of reads a second
+/// then cost the manager a hundred. [`peer_count`](Self::peer_count) is never old.
 #[derive(Clone, Debug)]
 pub struct NetworkClient {
     inner: Arc<Inner>,
@@ -49,8 +62,44 @@ struct Inner {
     shared: Arc<Shared>,
     config: Arc<NetworkConfig>,
     blobs: Blobs,
+    answers: Answers,
 }
 
+/// Answers that may be given again.
+#[derive(Debug, Default)]
+struct Answers {
+    status: Memo<(), Arc<Status>>,
+    mesh_peers: Memo<Topic, Arc<[PeerId]>>,
+    subscribers: Memo<Topic, Arc<[PeerId]>>,
+}
+
+/// What it is, how it stands, and its end.
+///
+/// ```
+/// # use calimero_network::{Keypair, NetworkConfig, NetworkManager, Stopped};
+/// # async fn run() -> Result<(), Box<dyn std::error::Error>> {
+/// # let quiet = NetworkConfig { listen: Vec::new(), ..NetworkConfig::default() };
+/// # let key = Keypair::generate_ed25519;
+/// # let (alice, _) = NetworkManager::start_in_memory(key(), quiet.clone()).await?;
+/// # let (bob, _) = NetworkManager::start_in_memory(key(), quiet).await?;
+/// # let (_, address) = bob.listen_on("/memory/0".parse()?).await?;
+/// # alice.dial(address).await?;
+/// assert_eq!(alice.peer_count()?, 1);
+/// let info = alice.identified(bob.peer_id()).await?.ok_or("it says nothing")?;
+/// assert_eq!(info.agent_version, bob.config().agent_version);
+///
+/// let status = alice.status().await?;
+/// assert_eq!((status.peer, status.peers()), (alice.peer_id(), vec![bob.peer_id()]));
+/// assert!(alice.metrics().await?.contains("peers 1"));
+/// // What moves many bytes runs beside the network.
+/// assert_eq!(alice.runtime().spawn(async { 6 * 7 }).await?, 42);
+///
+/// alice.shutdown().await?;
+/// assert_eq!(alice.peer_count(), Err(Stopped));
+/// # Ok(())
+/// # }
+/// # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(run()).unwrap();
+/// ```
 impl NetworkClient {
     pub(crate) fn new(
         peer: PeerId,
@@ -70,6 +119,7 @@ impl NetworkClient {
                 shared,
                 config,
                 blobs,
+                answers: Answers::default(),
             }),
         }
     }
@@ -122,13 +172,18 @@ impl NetworkClient {
         within(limit, answer).await.unwrap_or(Ok(None))
     }
 
-    /// A snapshot of addresses and connections.
+    /// A snapshot of addresses and connections, at most 10 ms old; see
+    /// [what reads see](Self#what-reads-see).
     ///
     /// # Errors
     ///
     /// [`Stopped`].
     pub async fn status(&self) -> Result<Status, Stopped> {
-        self.ask(|reply| Command::Status { reply }).await
+        let ask = || self.ask(|reply| Command::Status { reply });
+        let kept = self.read(&self.inner.answers.status, &(), ask).await?;
+        let mut status = Status::clone(&kept);
+        status.events_dropped = self.inner.shared.events_dropped.load(Ordering::Relaxed);
+        Ok(status)
     }
 
     /// Counters and gauges in the text format of OpenMetrics, which Prometheus reads: connections,
@@ -153,6 +208,33 @@ impl NetworkClient {
     /// [`Stopped`] if it has stopped before.
     pub async fn shutdown(&self) -> Result<(), Stopped> {
         self.ask(|reply| Command::Shutdown { reply }).await
+    }
+
+    /// Gives what `memo` has of `key`, else asks and keeps the answer.
+    async fn read<K, V, A, F>(
+        &self,
+        memo: &Memo<K, V>,
+        key: &K,
+        ask: impl FnOnce() -> F,
+    ) -> Result<V, Stopped>
+    where
+        K: Clone + Eq + Hash,
+        V: Clone + From<A>,
+        F: Future<Output = Result<A, Stopped>>,
+    {
+        // Whoever reads in a loop until something changes lets others on its thread run.
+        consume_budget().await;
+        let shared = &self.inner.shared;
+        if shared.is_stopped() {
+            return Err(Stopped);
+        }
+        let asked = shared.changes.now();
+        if let Some(answer) = memo.get(key, asked) {
+            return Ok(answer);
+        }
+        let answer = V::from(ask().await?);
+        memo.keep(key.clone(), asked, answer.clone());
+        Ok(answer)
     }
 
     /// Sends a command and waits for its answer; waits for room in the queue first.

@@ -8,6 +8,45 @@ use super::NetworkClient;
 use crate::PeerId;
 
 /// Streams.
+///
+/// ```
+/// # use calimero_network::{
+/// #     Keypair, NetworkConfig, NetworkEvent, NetworkManager, OpenError, StreamProtocol,
+/// # };
+/// # use futures::{AsyncReadExt, AsyncWriteExt, StreamExt};
+/// # async fn run() -> Result<(), Box<dyn std::error::Error>> {
+/// # let quiet = NetworkConfig { listen: Vec::new(), ..NetworkConfig::default() };
+/// # let key = Keypair::generate_ed25519;
+/// # let (alice, _) = NetworkManager::start_in_memory(key(), quiet.clone()).await?;
+/// # let (bob, mut bob_sees) = NetworkManager::start_in_memory(key(), quiet).await?;
+/// # let (_, address) = bob.listen_on("/memory/0".parse()?).await?;
+/// # alice.dial(address).await?;
+/// // In frames.
+/// let mut stream = alice.open_stream(bob.peer_id()).await?;
+/// stream.send("how are you?".into()).await?;
+/// while let Some(event) = bob_sees.next().await {
+///     if let NetworkEvent::StreamOpened { mut stream, .. } = event {
+///         assert_eq!(stream.next().await.ok_or("closed")??, "how are you?");
+///         assert_eq!(bob.open_inbound_streams(), 1);
+///         break;
+///     }
+/// }
+///
+/// // In bytes, of a protocol of one's own.
+/// let protocol = StreamProtocol::new("/shout/1");
+/// let error = alice.open_raw_stream(bob.peer_id(), protocol.clone()).await.unwrap_err();
+/// assert!(matches!(error, OpenError::UnsupportedProtocol { .. }));
+/// let mut shouts = bob.accept(protocol.clone())?;
+/// let mut stream = alice.open_raw_stream(bob.peer_id(), protocol).await?;
+/// stream.write_all(b"HELLO").await?;
+/// stream.close().await?;
+/// let mut heard = Vec::new();
+/// shouts.next().await.ok_or("stopped")?.stream.read_to_end(&mut heard).await?;
+/// assert_eq!(heard, b"HELLO");
+/// # Ok(())
+/// # }
+/// # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(run()).unwrap();
+/// ```
 impl NetworkClient {
     /// Opens a stream of the general protocol to `peer`, in frames, dialling it if addresses are
     /// known and no connection stands. The deadline is `streams.open_timeout_ms`.

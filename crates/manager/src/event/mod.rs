@@ -49,9 +49,10 @@ pub enum NetworkEvent {
         /// Why the listener closed, if it did so by itself.
         error: Option<std::io::Error>,
     },
-    /// A connection stands. A peer can have several.
+    /// A connection stands. A peer can have several. For whoever has something for a peer.
     Connected(Connection),
-    /// A connection is gone.
+    /// A connection is gone. For whoever waited for the peer, once none remains, and for operators
+    /// where the reason is not this node's.
     Disconnected {
         /// The peer at its other end.
         peer: PeerId,
@@ -110,7 +111,8 @@ pub enum NetworkEvent {
         /// The rendezvous namespace of the topic.
         namespace: Namespace,
     },
-    /// A peer said what it is and what it speaks. Again whenever that changes.
+    /// A peer said what it is and what it speaks. Again whenever that changes. For whoever asks a
+    /// peer only what it understands.
     Identified {
         /// The peer.
         peer: PeerId,
@@ -157,7 +159,7 @@ pub enum NetworkEvent {
         /// The topic.
         topic: Topic,
     },
-    /// A peer follows a topic no longer.
+    /// A peer follows a topic no longer. For whoever counts on others to hear.
     Unsubscribed {
         /// The peer.
         peer: PeerId,
@@ -284,7 +286,7 @@ pub enum NetworkEvent {
         progress: Progress,
     },
     /// A blob is fetched: verified, durable, where it should be. The last event of its transfer. For
-    /// the application.
+    /// whoever waits for it beside the one who asked.
     BlobDownloaded {
         /// The context on whose behalf it was fetched.
         context_id: ContextId,
@@ -294,7 +296,7 @@ pub enum NetworkEvent {
         size_bytes: u64,
     },
     /// A blob is not fetched; what was verified of it is kept for the next try. The last event of
-    /// its transfer. For the application.
+    /// its transfer. For whoever waits for it beside the one who asked.
     BlobDownloadFailed {
         /// The context on whose behalf it was fetched.
         context_id: ContextId,

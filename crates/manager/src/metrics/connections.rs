@@ -1,12 +1,14 @@
 //! Connections, dials, streams and bytes.
 
 use calimero_network_discovery::liveness::Outcome;
-use calimero_network_primitives::addr::{TransportKind, transport_of};
+use calimero_network_primitives::addr::{AddressTransport, transport_of};
 use calimero_network_stream as stream;
 use calimero_network_transport::Bytes;
 use libp2p::{
+    allow_block_list::{Blocked, NotAllowed},
+    connection_limits::Exceeded,
     core::ConnectedPoint,
-    swarm::{ConnectionError, DialError, SwarmEvent},
+    swarm::{ConnectionDenied, ConnectionError, DialError, ListenError, SwarmEvent},
 };
 use prometheus_client::{
     metrics::{
@@ -27,7 +29,7 @@ pub(super) struct Connections {
     opened: Counters<3>,
     closed: Counters<1>,
     pending: Gauges<1>,
-    inbound_failed: Counter,
+    inbound_failed: Counters<1>,
     dials_failed: Counters<1>,
     bytes: Counters<2>,
     streams_opened: Counter,
@@ -71,10 +73,10 @@ impl Connections {
                 "connections_pending",
                 "Connections being set up, by direction",
             ),
-            inbound_failed: counter(
+            inbound_failed: counters(
                 registry,
                 "inbound_connections_failed",
-                "Inbound connections that came to nothing",
+                "Inbound connections that came to nothing, by what they failed for",
             ),
             dials_failed: counters(
                 registry,
@@ -115,13 +117,11 @@ impl Connections {
                 };
                 self.closed.get_or_create(&[("by", by)]).inc();
             }
-            SwarmEvent::IncomingConnectionError { .. } => {
-                self.inbound_failed.inc();
+            SwarmEvent::IncomingConnectionError { error, .. } => {
+                let why = listen_failure(error);
+                self.inbound_failed.get_or_create(&[("why", why)]).inc();
             }
-            SwarmEvent::OutgoingConnectionError { error, .. } => {
-                let why = dial_failure(error);
-                self.dials_failed.get_or_create(&[("why", why)]).inc();
-            }
+            SwarmEvent::OutgoingConnectionError { error, .. } => self.dial_failed(error),
             _ => {}
         }
     }
@@ -143,6 +143,11 @@ impl Connections {
             }
             _ => {}
         }
+    }
+
+    pub(super) fn dial_failed(&mut self, error: &DialError) {
+        let why = dial_failure(error);
+        self.dials_failed.get_or_create(&[("why", why)]).inc();
     }
 
     pub(super) fn stream_opened(&mut self) {
@@ -185,9 +190,9 @@ fn labels(endpoint: &ConnectedPoint) -> super::Labels<3> {
         Path::Direct => (
             "direct",
             match transport_of(endpoint.get_remote_address()) {
-                Some(TransportKind::Tcp) => "tcp",
-                Some(TransportKind::Quic) => "quic",
-                Some(TransportKind::Memory) => "memory",
+                Some(AddressTransport::Tcp) => "tcp",
+                Some(AddressTransport::Quic) => "quic",
+                Some(AddressTransport::Memory) => "memory",
                 _ => "other",
             },
         ),
@@ -206,7 +211,30 @@ fn dial_failure(error: &DialError) -> &'static str {
         DialError::DialPeerConditionFalse(_) => "not_needed",
         DialError::Aborted => "aborted",
         DialError::WrongPeerId { .. } => "wrong_peer",
-        DialError::Denied { .. } => "denied",
+        DialError::Denied { cause } => denial(cause),
         DialError::Transport(_) => "transport",
+    }
+}
+
+fn listen_failure(error: &ListenError) -> &'static str {
+    match error {
+        ListenError::LocalPeerId { .. } => "own_peer",
+        ListenError::Aborted => "aborted",
+        ListenError::WrongPeerId { .. } => "wrong_peer",
+        ListenError::Denied { cause } => denial(cause),
+        ListenError::Transport(_) => "transport",
+    }
+}
+
+/// Which rule of this node refused a connection.
+fn denial(cause: &ConnectionDenied) -> &'static str {
+    if cause.downcast_ref::<NotAllowed>().is_some() {
+        "not_allowed"
+    } else if cause.downcast_ref::<Blocked>().is_some() {
+        "blocked"
+    } else if cause.downcast_ref::<Exceeded>().is_some() {
+        "limit"
+    } else {
+        "denied"
     }
 }

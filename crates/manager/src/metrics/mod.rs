@@ -15,7 +15,7 @@ use std::sync::atomic::AtomicU64;
 
 use calimero_network_discovery::{self as disco, liveness};
 use calimero_network_transport::Totals;
-use libp2p::swarm::SwarmEvent;
+use libp2p::swarm::{DialError, SwarmEvent};
 use prometheus_client::{
     encoding::{EncodeLabelSet, text},
     metrics::{counter::Counter, family::Family, gauge::Gauge},
@@ -101,6 +101,11 @@ impl Metrics {
             SwarmEvent::Behaviour(_) => {}
             event => self.connections.record(event),
         }
+    }
+
+    /// Counts a dial that did not even begin, of which the swarm has no event.
+    pub(crate) fn dial_failed(&mut self, error: &DialError) {
+        self.connections.dial_failed(error);
     }
 
     /// Counts a stream that a peer has opened and that was handed on.

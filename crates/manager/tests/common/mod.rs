@@ -10,6 +10,8 @@
     reason = "test support: each test file uses a part of it, and a surprise ends the test"
 )]
 
+pub mod relay;
+
 use std::{fs, time::Duration};
 
 use calimero_network::{

@@ -1,4 +1,4 @@
-//! libp2p's ping, asked back to back on one stream: 32 bytes there and the same 32 back.
+//! libp2p's ping, back to back on one stream or each on its own: 32 bytes there and the same 32 back.
 
 use std::time::{Duration, Instant};
 
@@ -24,6 +24,22 @@ pub(crate) struct Pinger {
 impl Pinger {
     /// Opens a stream and asks once, so that its negotiation is behind it.
     pub(crate) async fn open(client: &NetworkClient, peer: PeerId) -> Result<Self, CommandError> {
+        Ok(Self::first(client, peer).await?.0)
+    }
+
+    /// One ping on a stream of its own, as every implementation answers it: libp2p-ping, to 0.48 at
+    /// least, leaves the second of a QUIC stream until something else wakes the connection.
+    pub(crate) async fn once(
+        client: &NetworkClient,
+        peer: PeerId,
+    ) -> Result<Duration, CommandError> {
+        let (mut pinger, time) = Self::first(client, peer).await?;
+        // What comes of the end does not matter to the answer.
+        let _ = pinger.stream.close().await;
+        Ok(time)
+    }
+
+    async fn first(client: &NetworkClient, peer: PeerId) -> Result<(Self, Duration), CommandError> {
         let mut left = ATTEMPTS;
         loop {
             left -= 1;
@@ -35,14 +51,17 @@ impl Pinger {
         }
     }
 
-    async fn attempt(client: &NetworkClient, peer: PeerId) -> Result<Self, CommandError> {
+    async fn attempt(
+        client: &NetworkClient,
+        peer: PeerId,
+    ) -> Result<(Self, Duration), CommandError> {
         let mut pinger = Self {
             peer,
             stream: client.open_raw_stream(peer, PROTOCOL).await?,
             sent: 0,
         };
-        pinger.ping().await?;
-        Ok(pinger)
+        let time = pinger.ping().await?;
+        Ok((pinger, time))
     }
 
     /// Time from the request to its answer.

@@ -1,6 +1,6 @@
 //! Topics of a running node: lines of standard input go out, messages are printed.
 
-use std::io::{self, BufRead as _, Read as _};
+use std::io::{self, BufRead, Read as _};
 
 use calimero_network::{Message, NetworkClient, PublishError, Topic, pubsub};
 use tokio::sync::mpsc;
@@ -25,7 +25,7 @@ pub(super) async fn publish_lines(client: NetworkClient, topic: Topic, output: O
     let (sender, mut lines) = mpsc::channel(LINES_AHEAD);
     let longest = client.config().pubsub.max_message_bytes;
     // A thread of its own, which nothing waits for: a read of standard input cannot be given up.
-    std::thread::spawn(move || read_lines(&sender, longest));
+    std::thread::spawn(move || read_lines(io::stdin().lock(), &sender, longest));
     while let Some(line) = lines.recv().await {
         output.print(&publish_line(&client, &topic, line).await);
     }
@@ -62,8 +62,7 @@ async fn publish(client: &NetworkClient, topic: &Topic, line: Vec<u8>) -> Result
 }
 
 /// Reads until the end, or until nobody wants more.
-pub(crate) fn read_lines(sender: &mpsc::Sender<Vec<u8>>, longest: usize) {
-    let mut input = io::stdin().lock();
+pub(crate) fn read_lines(mut input: impl BufRead, sender: &mpsc::Sender<Vec<u8>>, longest: usize) {
     loop {
         let mut line = Vec::new();
         let mut piece = (&mut input).take(longest as u64);
@@ -72,6 +71,9 @@ pub(crate) fn read_lines(sender: &mpsc::Sender<Vec<u8>>, longest: usize) {
         }
         if line.last() == Some(&b'\n') {
             line.pop();
+        } else if matches!(input.fill_buf(), Ok([b'\n', ..])) {
+            // The end of a line that is as long as a message may be.
+            input.consume(1);
         }
         if sender.blocking_send(line).is_err() {
             return;
@@ -87,5 +89,19 @@ pub(crate) fn line(message: &Message) -> Line {
         topic: message.topic.to_string(),
         text: text.map(str::to_owned),
         hex: text.is_none().then(|| hex::encode(&message.data)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_are_messages_and_longer_ones_several() {
+        let (sender, mut lines) = mpsc::channel(LINES_AHEAD);
+        read_lines(&b"ab\n\nabcd\nabcdef\nend"[..], &sender, 4);
+        drop(sender);
+        let read: Vec<_> = std::iter::from_fn(|| lines.blocking_recv()).collect();
+        assert_eq!(read, [&b"ab"[..], b"", b"abcd", b"abcd", b"ef", b"end"]);
     }
 }

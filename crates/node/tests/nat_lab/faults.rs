@@ -41,10 +41,11 @@ pub(crate) enum Fault {
     NodeRestarts,
     NodeRestartsWithoutBootNodes,
     PacketLoss,
+    PunchInVain,
 }
 
 impl Fault {
-    pub(crate) const ALL: [Self; 10] = [
+    pub(crate) const ALL: [Self; 11] = [
         Self::LinkCut,
         Self::InterfaceDown,
         Self::RouterReboots,
@@ -55,6 +56,7 @@ impl Fault {
         Self::NodeRestarts,
         Self::NodeRestartsWithoutBootNodes,
         Self::PacketLoss,
+        Self::PunchInVain,
     ];
 }
 
@@ -71,6 +73,7 @@ impl fmt::Display for Fault {
             Self::NodeRestarts => "node killed and restarted",
             Self::NodeRestartsWithoutBootNodes => "node killed and restarted, boot nodes dead",
             Self::PacketLoss => "10 % of packets lost",
+            Self::PunchInVain => "no way between two nodes for the first hole punch",
         })
     }
 }
@@ -360,6 +363,28 @@ fn packet_loss(transport: Transport) -> (Vec<Recovery>, String) {
     (recoveries, story)
 }
 
+fn punch_in_vain(transport: Transport) -> (Vec<Recovery>, String) {
+    let world = World::new(2);
+    let sites = [Kind::PortRestricted; 2].map(|kind| world.site(kind));
+    let public = [&sites[0], &sites[1]].map(Site::public_addresses);
+    world.internet.part(public, true).unwrap();
+    let a = world.node("a", &sites[0], &[transport]);
+    a.wait_until_registered();
+    let b = world.node("b", &sites[1], &[transport]);
+    // Whoever was reached through the relay knows when it is over.
+    let told = a.punched_in_vain(&b.peer, LIMIT);
+    world.internet.part(public, false).unwrap();
+    let since = Instant::now();
+    let direct = told.and_then(|_| b.direct(0, &a.peer, LIMIT));
+    let recovery = Recovery {
+        what: "peer, directly",
+        took: direct.map(|entry| entry.at.saturating_duration_since(since)),
+        bound: LIMIT,
+    };
+    let story = format!("a\n{}b\n{}", a.story(), b.story());
+    (vec![recovery], story)
+}
+
 fn measure(fault: Fault, transport: Transport) -> (Vec<Recovery>, String) {
     match fault {
         Fault::BootNodeRestarts => boot_node_restarts(transport),
@@ -372,6 +397,7 @@ fn measure(fault: Fault, transport: Transport) -> (Vec<Recovery>, String) {
         Fault::NodeRestarts => node_restarts(transport),
         Fault::NodeRestartsWithoutBootNodes => node_restarts_without_boot_nodes(transport),
         Fault::PacketLoss => packet_loss(transport),
+        Fault::PunchInVain => punch_in_vain(transport),
     }
 }
 

@@ -84,7 +84,15 @@ pub(crate) struct Internet {
     namespace: Namespace,
     forwarder: Child,
     next: AtomicU16,
-    troubles: Mutex<BTreeSet<(Trouble, u16)>>,
+    troubles: Mutex<Troubles>,
+}
+
+/// What is the matter now.
+#[derive(Debug, Default)]
+struct Troubles {
+    sites: BTreeSet<(Trouble, u16)>,
+    /// Pairs of sites of which neither reaches the other.
+    parted: BTreeSet<[u16; 2]>,
 }
 
 impl Internet {
@@ -117,7 +125,7 @@ impl Internet {
             next: AtomicU16::new(1),
             troubles: Mutex::default(),
         };
-        internet.apply_troubles(&BTreeSet::new())?;
+        internet.apply_troubles(&Troubles::default())?;
         Ok(internet)
     }
 
@@ -186,16 +194,34 @@ impl Internet {
         let mut troubles = self.troubles.lock().unwrap_or_else(PoisonError::into_inner);
         let entry = (what, public.number);
         if on {
-            troubles.insert(entry);
+            troubles.sites.insert(entry);
         } else {
-            troubles.remove(&entry);
+            troubles.sites.remove(&entry);
         }
         self.apply_troubles(&troubles)
     }
 
-    fn apply_troubles(&self, troubles: &BTreeSet<(Trouble, u16)>) -> Result<(), String> {
+    /// Lets nothing through between two sites, or everything again.
+    pub(crate) fn part(&self, sites: [Public; 2], on: bool) -> Result<(), String> {
+        let mut troubles = self.troubles.lock().unwrap_or_else(PoisonError::into_inner);
+        let pair = sites.map(|site| site.number);
+        if on {
+            troubles.parted.insert(pair);
+        } else {
+            troubles.parted.remove(&pair);
+        }
+        self.apply_troubles(&troubles)
+    }
+
+    fn apply_troubles(&self, troubles: &Troubles) -> Result<(), String> {
         let mut rules = String::new();
-        for (what, number) in troubles {
+        for [a, b] in &troubles.parted {
+            for (from, to) in [(*a, *b), (*b, *a)] {
+                let [from, to] = [from, to].map(|number| Public { number }.v4());
+                rules += &format!("iifname delay ip saddr {from} ip daddr {to} drop\n");
+            }
+        }
+        for (what, number) in &troubles.sites {
             let public = Public { number: *number };
             let verdict = match what {
                 Trouble::Cut => "drop",

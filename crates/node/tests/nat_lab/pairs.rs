@@ -83,20 +83,9 @@ impl Outcome {
     }
 }
 
-/// A hole over TCP needs both sides within a fraction of a second of each other, three times at
-/// most, which a busy machine misses now and then: such a case has a second chance, and says so.
-fn measure_twice(case: Case) -> Outcome {
-    let outcome = measure(case);
-    if outcome.is_good(case) || case.transport != Transport::Tcp {
-        return outcome;
-    }
-    eprintln!("once more:\n{}", outcome.story);
-    measure(case)
-}
-
 /// Runs cases, prints what came of them and checks it.
 pub(crate) fn run(cases: &[Case]) {
-    let outcomes = at_once(AT_A_TIME, cases, |case| measure_twice(*case));
+    let outcomes = at_once(AT_A_TIME, cases, |case| measure(*case));
     let mut table = table::new([
         "first",
         "second",

@@ -18,6 +18,9 @@ use crate::{
 pub(crate) const DELAY: Duration = Duration::from_millis(20);
 /// How long anything may take that has to happen.
 pub(crate) const LIMIT: Duration = Duration::from_secs(120);
+/// How much of the end of a log is shown, in bytes.
+const MAX_LOG_BYTES: usize = 64 * 1024;
+
 /// A network of its own. The first two sites are those of boot nodes.
 pub(crate) struct World {
     pub(crate) internet: Internet,
@@ -124,6 +127,8 @@ pub(crate) struct Node {
     process: Process,
     pub(crate) peer: String,
     pub(crate) started: Instant,
+    /// What it has written besides, by `CALNET_LOG`.
+    log: PathBuf,
 }
 
 impl Node {
@@ -144,11 +149,9 @@ impl Node {
             }
         }
         calnet.args(arguments);
-        let log = File::options()
-            .create(true)
-            .append(true)
-            .open(folder.join("log"));
-        calnet.stderr(log.unwrap());
+        let log = folder.join("log");
+        let file = File::options().create(true).append(true).open(&log);
+        calnet.stderr(file.unwrap());
         let started = Instant::now();
         let process = Process::start(calnet);
         let line = process.event_within("started", LIMIT);
@@ -157,6 +160,7 @@ impl Node {
             process,
             peer,
             started,
+            log,
         }
     }
 
@@ -194,6 +198,13 @@ impl Node {
     pub(crate) fn direct(&self, from: usize, peer: &str, limit: Duration) -> Option<Entry> {
         self.find(from, limit, |line| {
             line["event"] == "connected" && line["peer"] == peer && line["path"] == "direct"
+        })
+    }
+
+    /// The end of a hole punch with `peer` that came to nothing.
+    pub(crate) fn punched_in_vain(&self, peer: &str, limit: Duration) -> Option<Entry> {
+        self.find(0, limit, |line| {
+            line["event"] == "hole_punched" && line["peer"] == peer && line["direct"] == false
         })
     }
 
@@ -270,6 +281,8 @@ impl Node {
             let at = entry.at.duration_since(self.started);
             format!("{:9.3} {}\n", at.as_secs_f64(), entry.line)
         });
-        lines.collect()
+        let log = fs::read(&self.log).unwrap_or_default();
+        let log = String::from_utf8_lossy(&log[log.len().saturating_sub(MAX_LOG_BYTES)..]);
+        lines.chain([log.into_owned()]).collect()
     }
 }

@@ -16,7 +16,7 @@ pub use self::{
     circuit::{Circuit, CircuitError, circuit_addr},
     ip::{IpScope, ip_scope},
     peer::{PeerMismatch, peer_of, with_peer, without_peer},
-    shape::{TransportKind, transport_of},
+    shape::{AddressTransport, transport_of},
 };
 
 /// The scope of the IP address that packets to `addr` go to: of the relay, if it is relayed.

@@ -8,7 +8,7 @@ use multiaddr::{Multiaddr, Protocol};
 /// What carries bytes to an address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
-pub enum TransportKind {
+pub enum AddressTransport {
     /// `/tcp/<port>`, secured and multiplexed by negotiation.
     Tcp,
     /// `/udp/<port>/quic-v1`.
@@ -34,7 +34,7 @@ pub(super) enum Host<'a> {
 /// An address of a known shape, taken apart.
 pub(super) struct Shape<'a> {
     pub(super) host: Host<'a>,
-    pub(super) kind: TransportKind,
+    pub(super) kind: AddressTransport,
     /// Whether it can be connected to as it stands: its port is not 0, and a circuit names whom
     /// it leads to.
     pub(super) complete: bool,
@@ -44,14 +44,14 @@ pub(super) struct Shape<'a> {
 /// from its first component to its last.
 ///
 /// ```
-/// use calimero_network_primitives::addr::{TransportKind, transport_of};
+/// use calimero_network_primitives::addr::{AddressTransport, transport_of};
 ///
 /// let addr = "/dns4/example.com/udp/2428/quic-v1".parse()?;
-/// assert_eq!(transport_of(&addr), Some(TransportKind::Quic));
+/// assert_eq!(transport_of(&addr), Some(AddressTransport::Quic));
 /// # Ok::<(), multiaddr::Error>(())
 /// ```
 #[must_use]
-pub fn transport_of(addr: &Multiaddr) -> Option<TransportKind> {
+pub fn transport_of(addr: &Multiaddr) -> Option<AddressTransport> {
     shape(addr).map(|shape| shape.kind)
 }
 
@@ -87,9 +87,9 @@ pub(super) fn shape(addr: &Multiaddr) -> Option<Shape<'_>> {
     let dnsaddr = matches!(parts.peek(), Some(Protocol::Dnsaddr(_)));
     let host = next_host(&mut parts)?;
     let (kind, ported) = match (&host, parts.peek()) {
-        (Host::Memory, _) => (TransportKind::Memory, true),
+        (Host::Memory, _) => (AddressTransport::Memory, true),
         (_, None | Some(Protocol::P2p(_) | Protocol::P2pCircuit)) if dnsaddr => {
-            (TransportKind::Dnsaddr, true)
+            (AddressTransport::Dnsaddr, true)
         }
         _ => next_transport(&mut parts)?,
     };
@@ -104,7 +104,7 @@ pub(super) fn shape(addr: &Multiaddr) -> Option<Shape<'_>> {
             let target = take_peer(&mut parts);
             (parts.next().is_none() && target != relay).then_some(Shape {
                 host,
-                kind: TransportKind::Circuit,
+                kind: AddressTransport::Circuit,
                 complete: ported && target.is_some(),
             })
         }
@@ -132,10 +132,10 @@ fn next_host<'a>(parts: &mut Peekable<impl Iterator<Item = Protocol<'a>>>) -> Op
 /// The transport over a host, and whether its port can be connected to.
 fn next_transport<'a>(
     parts: &mut Peekable<impl Iterator<Item = Protocol<'a>>>,
-) -> Option<(TransportKind, bool)> {
+) -> Option<(AddressTransport, bool)> {
     match parts.next()? {
         Protocol::Udp(port) => matches!(parts.next(), Some(Protocol::QuicV1))
-            .then_some((TransportKind::Quic, port != 0)),
+            .then_some((AddressTransport::Quic, port != 0)),
         Protocol::Tcp(port) => {
             let tls = parts.next_if_eq(&Protocol::Tls).is_some();
             if tls {
@@ -147,8 +147,8 @@ fn next_transport<'a>(
                 })
                 .is_some();
             match (tls, web) {
-                (_, true) => Some((TransportKind::WebSocket, port != 0)),
-                (false, false) => Some((TransportKind::Tcp, port != 0)),
+                (_, true) => Some((AddressTransport::WebSocket, port != 0)),
+                (false, false) => Some((AddressTransport::Tcp, port != 0)),
                 (true, false) => None,
             }
         }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::{ConfigError, check, check_duration, check_queue, table};
+use crate::ProtocolId;
 
 /// Most chunks that a requester or provider may be told to hold: 1 GiB of them.
 const MAX_HELD_CHUNKS: usize = 1024;
@@ -12,10 +13,40 @@ const MAX_HELD_CHUNKS: usize = 1024;
 /// Most blobs that one node announces at one time.
 const MAX_ANNOUNCED: usize = 4096;
 
+/// A version of the protocol by which blobs move.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum BlobVersion {
+    /// `/calimero/blob/1.0.0`: verified chunk by chunk, from many providers, resumable.
+    #[serde(rename = "1.0.0")]
+    V1,
+    /// `/calimero/blob/0.0.2`: all of a blob in order, verified at its end.
+    #[serde(rename = "0.0.2")]
+    V0,
+}
+
+impl BlobVersion {
+    /// The name under which it is negotiated.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::V1 => "/calimero/blob/1.0.0",
+            Self::V0 => ProtocolId::Blob.as_str(),
+        }
+    }
+}
+
 /// How blobs are found, fetched, served and kept.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct BlobConfig {
+    /// Versions of the protocol that are spoken: offered when fetching, in this order, and accepted
+    /// when serving. Default `["1.0.0", "0.0.2"]`; `["0.0.2"]` for a node that offers no more than
+    /// its elders. At least one, each once.
+    pub versions: Vec<BlobVersion>,
+    /// Have this node held as a provider of what it announces, and ask for providers, beside the
+    /// signed records. Default on: one record hides another, providers do not hide each other. Off
+    /// for a node that does no more than its elders.
+    pub dht_providers: bool,
     /// Read and write the older provider records as well, which prove nothing: anybody can say
     /// in anybody's name that it has a blob. Default off; for networks that still run them.
     pub unsigned_records: bool,
@@ -131,6 +162,8 @@ pub struct BlobStoreConfig {
 impl Default for BlobConfig {
     fn default() -> Self {
         Self {
+            versions: vec![BlobVersion::V1, BlobVersion::V0],
+            dht_providers: true,
             unsigned_records: false,
             max_announced: MAX_ANNOUNCED,
             fetch: BlobFetchConfig::default(),
@@ -193,6 +226,12 @@ impl BlobConfig {
     /// [`ConfigError::Invalid`] with the first key that cannot hold.
     pub fn validate(&self, prefix: &str) -> Result<(), ConfigError> {
         let key = |name: &str| format!("{prefix}{name}");
+        check(!self.versions.is_empty(), || {
+            (key("versions"), "must name at least one")
+        })?;
+        let twice =
+            (self.versions.iter().enumerate()).any(|(at, one)| self.versions[..at].contains(one));
+        check(!twice, || (key("versions"), "must name each once"))?;
         check_queue(self.max_announced, || key("max_announced"))?;
         check(self.max_announced <= MAX_ANNOUNCED, || {
             (key("max_announced"), "must be at most 4096")

@@ -312,6 +312,16 @@ pub struct RelayConfig {
     /// not takes the prober's whole deadline, and nobody finds us before we have a slot.
     #[serde(rename = "patience_ms", with = "super::duration")]
     pub patience: Duration,
+    /// Wait after a relayed connection is made until another hole punch is tried on a new one, in
+    /// milliseconds; doubles each time. Default 45 s: three attempts with the 10 s of a handshake
+    /// each are over by then, with their pauses.
+    #[serde(rename = "punch_min_backoff_ms", with = "super::duration")]
+    pub punch_min_backoff: Duration,
+    /// Longest wait between two hole punches with one peer, in milliseconds. Default 5 min: what
+    /// cannot be punched costs a circuit of half a minute and three packets that often, and what
+    /// can again, for a router was exchanged, need not be asked for by hand.
+    #[serde(rename = "punch_max_backoff_ms", with = "super::duration")]
+    pub punch_max_backoff: Duration,
 }
 
 impl Default for RelayConfig {
@@ -323,6 +333,8 @@ impl Default for RelayConfig {
             min_backoff: Duration::from_secs(2),
             max_backoff: Duration::from_secs(60),
             patience: Duration::from_secs(2),
+            punch_min_backoff: Duration::from_secs(45),
+            punch_max_backoff: Duration::from_secs(5 * 60),
         }
     }
 }
@@ -441,6 +453,13 @@ impl DiscoveryConfig {
                 (name, "must not exceed max_backoff_ms")
             })?;
         }
+        check(
+            self.relay.punch_min_backoff <= self.relay.punch_max_backoff,
+            || {
+                let name = key("relay.punch_min_backoff_ms");
+                (name, "must not exceed punch_max_backoff_ms")
+            },
+        )?;
         check(self.dials.max_in_flight <= MAX_PENDING_CONNECTIONS, || {
             (key("dials.max_in_flight"), "must be at most 128")
         })
@@ -482,7 +501,7 @@ impl DiscoveryConfig {
         ]
     }
 
-    fn waits(&self) -> [(&'static str, Duration); 22] {
+    fn waits(&self) -> [(&'static str, Duration); 24] {
         [
             ("tick_ms", self.tick),
             ("book.max_age_ms", self.book.max_age),
@@ -504,6 +523,8 @@ impl DiscoveryConfig {
             ("relay.min_backoff_ms", self.relay.min_backoff),
             ("relay.max_backoff_ms", self.relay.max_backoff),
             ("relay.patience_ms", self.relay.patience),
+            ("relay.punch_min_backoff_ms", self.relay.punch_min_backoff),
+            ("relay.punch_max_backoff_ms", self.relay.punch_max_backoff),
             (
                 "reachability.probe_timeout_ms",
                 self.reachability.probe_timeout,

@@ -26,7 +26,7 @@ use serde::{Deserialize, Serialize};
 use serde_path_to_error::{Path, Segment};
 
 pub use self::{
-    blob::{BlobConfig, BlobFetchConfig, BlobServeConfig, BlobStoreConfig},
+    blob::{BlobConfig, BlobFetchConfig, BlobServeConfig, BlobStoreConfig, BlobVersion},
     connections::{ConnectionsConfig, PingConfig},
     discovery::{
         BookConfig, CacheConfig, DialsConfig, DiscoveryConfig, ReachabilityConfig, RecordsConfig,
@@ -34,7 +34,8 @@ pub use self::{
     },
     handle::{HandleConfig, RuntimeKind},
     pubsub::{
-        GossipMemoryConfig, GossipPeersConfig, KeepConfig, MeshConfig, PubsubConfig, RepairConfig,
+        GossipMemoryConfig, GossipPeersConfig, GossipVersion, KeepConfig, MeshConfig, PubsubConfig,
+        RepairConfig,
     },
     server::{RateConfig, RelayServerConfig, RendezvousServerConfig, ServerConfig},
     specialized::SpecializedConfig,
@@ -42,7 +43,7 @@ pub use self::{
     transport::{QuicConfig, Security, TcpConfig, TransportConfig, YamuxConfig},
 };
 use crate::{
-    addr::{TransportKind, is_dns, transport_of},
+    addr::{AddressTransport, is_dns, transport_of},
     limits::{DEFAULT_PORT, MAX_CONFIGURED_DURATION, MAX_CONFIGURED_QUEUE},
 };
 
@@ -286,22 +287,22 @@ impl NetworkConfig {
     fn listen_refusal(&self, addr: &Multiaddr) -> Option<&'static str> {
         let transport = &self.transport;
         match transport_of(addr) {
-            Some(TransportKind::Circuit) if !transport.relay_client => {
+            Some(AddressTransport::Circuit) if !transport.relay_client => {
                 Some("is relayed, which transport.relay_client turns off")
             }
-            Some(TransportKind::Circuit) if is_dns(addr) && !transport.dns => {
+            Some(AddressTransport::Circuit) if is_dns(addr) && !transport.dns => {
                 Some("holds a name, which transport.dns turns off")
             }
-            Some(TransportKind::Circuit) => None,
+            Some(AddressTransport::Circuit) => None,
             Some(_) if is_dns(addr) => Some("holds a name; only IP addresses can be listened on"),
-            Some(TransportKind::Tcp) if !transport.tcp.enabled => {
+            Some(AddressTransport::Tcp) if !transport.tcp.enabled => {
                 Some("is TCP, which transport.tcp.enabled turns off")
             }
-            Some(TransportKind::Quic) if !transport.quic.enabled => {
+            Some(AddressTransport::Quic) if !transport.quic.enabled => {
                 Some("is QUIC, which transport.quic.enabled turns off")
             }
-            Some(TransportKind::Tcp | TransportKind::Quic | TransportKind::Memory) => None,
-            Some(TransportKind::WebSocket | TransportKind::Dnsaddr) | None => {
+            Some(AddressTransport::Tcp | AddressTransport::Quic | AddressTransport::Memory) => None,
+            Some(AddressTransport::WebSocket | AddressTransport::Dnsaddr) | None => {
                 Some("is not an address of TCP, QUIC, memory or a relay")
             }
         }

@@ -35,6 +35,22 @@ pub struct PubsubConfig {
     pub max_message_bytes: usize,
     /// Topics followed at one time. Default 2,000; at most [`MAX_OWN_TOPICS`].
     pub max_topics: usize,
+    /// Newest version of gossipsub that is offered, with all before it. Default `"1.3"`. What two
+    /// nodes speak is the newest that both offer.
+    pub newest_version: GossipVersion,
+}
+
+/// A version of gossipsub, as `/meshsub/<version>.0` names it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum GossipVersion {
+    /// 1.1 and 1.0: no IDONTWANT, so that each message comes from several members. libp2p-gossipsub
+    /// offers 1.2 with 1.3 alone.
+    #[serde(rename = "1.1")]
+    V1_1,
+    /// 1.3, 1.2, 1.1 and 1.0.
+    #[default]
+    #[serde(rename = "1.3")]
+    V1_3,
 }
 
 /// The mesh of each overlay: with how many of its members messages are exchanged in full.
@@ -117,6 +133,22 @@ pub struct GossipPeersConfig {
     /// fit, and the peer is closed when that lasts `slow_timeout`. A peer that never reads so holds
     /// this number times the size of the messages in memory, until then.
     pub queue: usize,
+    /// Bytes of payload that wait to be sent to one peer, at most. Default 64 MiB: as many as the
+    /// largest messages of a second between two nodes. A peer with more is closed at once. At least
+    /// `window_bytes`.
+    pub queue_bytes: usize,
+    /// Messages that wait for one peer from which on own ones are held back, in number. Default
+    /// 256: enough that the connection has always something to write, few enough that what peers no
+    /// longer want is found quickly among them. At most `queue`, whose other part is for messages of
+    /// others.
+    pub window: usize,
+    /// The same in bytes of payload. Default 4 MiB. At least `max_message_bytes`.
+    pub window_bytes: usize,
+    /// How long a peer whose queue does not empty holds others back, in milliseconds. Default 2 s:
+    /// longer than a busy host keeps a process waiting, shorter than `publish_wait`. After that
+    /// messages go on to the others, and to that peer until its queue is full.
+    #[serde(rename = "hold_ms", with = "super::duration")]
+    pub hold: Duration,
     /// How long an own message may wait in that queue, in milliseconds. Default 5 s, the value of
     /// libp2p-gossipsub.
     #[serde(rename = "publish_wait_ms", with = "super::duration")]
@@ -182,6 +214,7 @@ impl PubsubConfig {
             repair: RepairConfig::default(),
             max_message_bytes: MAX_GOSSIP_MESSAGE_BYTES,
             max_topics: 2_000,
+            newest_version: GossipVersion::default(),
         }
     }
 
@@ -221,7 +254,8 @@ impl PubsubConfig {
         })?;
         self.mesh.validate(&key("mesh."))?;
         self.memory.validate(&key("memory."))?;
-        self.peers.validate(&key("peers."), self.mesh.heartbeat)?;
+        self.peers
+            .validate(&key("peers."), self.mesh.heartbeat, self.max_message_bytes)?;
         self.keep.validate(&key("keep."), self.max_message_bytes)?;
         self.repair.validate(&key("repair."))
     }
@@ -335,6 +369,10 @@ impl Default for GossipPeersConfig {
             max_foreign_topics_per_peer: 2 * MAX_OWN_TOPICS,
             max_foreign_topics: 65_536,
             queue: 4_096,
+            queue_bytes: 64 * MIB,
+            window: 256,
+            window_bytes: 4 * MIB,
+            hold: Duration::from_secs(2),
             publish_wait: Duration::from_secs(5),
             forward_wait: Duration::from_secs(5),
             slow_timeout: Duration::from_secs(10),
@@ -344,7 +382,12 @@ impl Default for GossipPeersConfig {
 }
 
 impl GossipPeersConfig {
-    fn validate(&self, prefix: &str, heartbeat: Duration) -> Result<(), ConfigError> {
+    fn validate(
+        &self,
+        prefix: &str,
+        heartbeat: Duration,
+        max_message_bytes: usize,
+    ) -> Result<(), ConfigError> {
         let key = |name: &str| format!("{prefix}{name}");
         for (name, value) in [
             (
@@ -353,9 +396,19 @@ impl GossipPeersConfig {
             ),
             ("max_foreign_topics", self.max_foreign_topics),
             ("queue", self.queue),
+            ("window", self.window),
         ] {
             check_queue(value, || key(name))?;
         }
+        check(self.window <= self.queue, || {
+            (key("window"), "must not exceed queue")
+        })?;
+        check(self.window_bytes >= max_message_bytes, || {
+            (key("window_bytes"), "must be at least max_message_bytes")
+        })?;
+        check(self.window_bytes <= self.queue_bytes, || {
+            (key("window_bytes"), "must not exceed queue_bytes")
+        })?;
         check(
             self.max_foreign_topics_per_peer <= self.max_foreign_topics,
             || {
@@ -368,6 +421,7 @@ impl GossipPeersConfig {
         for (name, value) in [
             ("publish_wait_ms", self.publish_wait),
             ("forward_wait_ms", self.forward_wait),
+            ("hold_ms", self.hold),
             ("slow_timeout_ms", self.slow_timeout),
             ("ban_ms", self.ban),
         ] {
@@ -474,6 +528,10 @@ mod tests {
             ("peers.max_foreign_topics_per_peer", |c| {
                 c.peers.max_foreign_topics = 1;
             }),
+            ("peers.window", |c| c.peers.window = 4_097),
+            ("peers.window_bytes", |c| c.peers.window_bytes = 1),
+            ("peers.window_bytes", |c| c.peers.queue_bytes = 1),
+            ("peers.hold_ms", |c| c.peers.hold = Duration::ZERO),
             ("peers.slow_timeout_ms", |c| {
                 c.peers.slow_timeout = Duration::from_secs(1);
             }),

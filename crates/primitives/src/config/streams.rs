@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::{ConfigError, check, check_duration, check_queue};
-use crate::limits::{KIB, MAX_FRAME_PAYLOAD_BYTES};
+use crate::limits::{FRAME_READ_BUFFER_BYTES, FRAME_WRITE_BUFFER_BYTES, MAX_FRAME_PAYLOAD_BYTES};
 
 /// How many streams are opened and accepted, and how frames are read and written.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -37,10 +37,11 @@ pub struct StreamsConfig {
     /// [`MAX_FRAME_PAYLOAD_BYTES`].
     pub max_frame_bytes: usize,
     /// Bytes of small frames gathered before they are written without being asked to, in bytes.
-    /// Default 64 KiB: four TLS records. At most [`MAX_FRAME_PAYLOAD_BYTES`].
+    /// Default [`FRAME_WRITE_BUFFER_BYTES`]. At most [`MAX_FRAME_PAYLOAD_BYTES`].
     pub write_buffer_bytes: usize,
-    /// Bytes read from a stream at one time, in bytes. Default 64 KiB. A buffer grows beyond it
-    /// only with what has arrived of the frame it holds. At most [`MAX_FRAME_PAYLOAD_BYTES`].
+    /// Bytes read from a stream at one time, in bytes. Default [`FRAME_READ_BUFFER_BYTES`]. A
+    /// buffer grows beyond it only with what has arrived of the frame it holds. At most
+    /// [`MAX_FRAME_PAYLOAD_BYTES`].
     pub read_buffer_bytes: usize,
 }
 
@@ -55,8 +56,8 @@ impl Default for StreamsConfig {
             max_waiting_per_peer: 4096,
             open_timeout: Duration::from_secs(30),
             max_frame_bytes: MAX_FRAME_PAYLOAD_BYTES,
-            write_buffer_bytes: 64 * KIB,
-            read_buffer_bytes: 64 * KIB,
+            write_buffer_bytes: FRAME_WRITE_BUFFER_BYTES,
+            read_buffer_bytes: FRAME_READ_BUFFER_BYTES,
         }
     }
 }

@@ -160,6 +160,8 @@ impl Behaviour {
                     return;
                 };
                 self.counters.delivered += 1;
+                let not_to = [source, propagation_source];
+                self.forwarding(&message.topic, message.data.len(), not_to);
                 self.wake();
                 self.tell(Event::Message(Message {
                     topic,

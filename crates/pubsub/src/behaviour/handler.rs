@@ -11,11 +11,17 @@
 use std::{
     collections::HashMap,
     pin::Pin,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
     task::{Context, Poll, ready},
+    time::Duration,
 };
 
 use calimero_network_primitives::{PeerId, identity::PublicKey};
+use futures::FutureExt;
+use futures_timer::Delay;
 use libp2p_core::{InboundUpgrade, UpgradeInfo};
 use libp2p_gossipsub::TopicHash;
 use libp2p_swarm::{
@@ -24,8 +30,12 @@ use libp2p_swarm::{
     handler::{ConnectionEvent, FullyNegotiatedInbound, FullyNegotiatedOutbound},
 };
 
-use super::{Gossipsub, inbound::Inbound};
-use crate::{replay::Replays, rpc::Published};
+use super::{
+    Gossipsub,
+    inbound::Inbound,
+    line::{Line, Looked},
+};
+use crate::{ed25519::Verifier, replay::Replays, rpc::Published};
 
 type Inner = THandler<Gossipsub>;
 /// Gossipsub's upgrade, which knows its protocol names and makes its codec.
@@ -36,6 +46,10 @@ type ProtocolName = <Protocol as UpgradeInfo>::Info;
 /// broke.
 const MAX_INBOUND_STREAMS: usize = 5;
 
+/// Pause between two RPCs of a connection while the queues of others are crowded with what it
+/// brings: none of the rest is lost in the time after which they are excused.
+const CROWDED_PAUSE: Duration = Duration::from_millis(1);
+
 /// What the behaviour tells a connection.
 #[derive(Debug)]
 pub enum ToHandler {
@@ -43,6 +57,10 @@ pub enum ToHandler {
     Gossipsub(THandlerInEvent<Gossipsub>),
     /// Whether the peer is worth a connection that carries nothing else.
     Keep(bool),
+    /// What waits to be written to the peer.
+    Line(Arc<Line>),
+    /// Look whether that is empty. Being told is being polled.
+    Look,
 }
 
 /// What a connection tells the behaviour.
@@ -59,6 +77,8 @@ pub enum FromHandler {
         /// Messages that were seen before.
         copies: Vec<CopyOf>,
     },
+    /// All that waited for the peer has been written.
+    Drained,
 }
 
 /// A message that was seen before.
@@ -73,19 +93,49 @@ pub struct CopyOf {
 
 /// Authors whose public key is remembered, in number: some hundred bytes each. Unpacking a key is a
 /// tenth of checking a signature.
-const MAX_KEYS: usize = 1024;
+const MAX_AUTHORS: usize = 1024;
+
+/// Messages of one author after which tables for his key are made, in number: making them takes as
+/// long as checking three signatures, and each check takes half as long with them.
+const TABLE_AFTER: u32 = 16;
+
+/// Authors for whose keys there are tables, in number: 40 KiB each.
+const MAX_TABLES: usize = 64;
+
+/// The key of an author.
+#[derive(Clone, Debug)]
+struct Author {
+    key: PublicKey,
+    /// Messages verified.
+    verified: u32,
+    verifier: Option<Arc<Verifier>>,
+}
 
 /// What is known of messages and authors.
 #[derive(Debug)]
 struct Known {
     replays: Replays,
-    keys: HashMap<PeerId, PublicKey>,
+    authors: HashMap<PeerId, Author>,
+    tables: usize,
+}
+
+impl Known {
+    /// Forgets all tables but those of one author. Who still writes gets new ones.
+    fn forget_tables(&mut self, but: &PeerId) {
+        for (id, author) in &mut self.authors {
+            if id != but && author.verifier.take().is_some() {
+                author.verified = 0;
+            }
+        }
+        self.tables = 1;
+    }
 }
 
 /// What the connections of one behaviour share.
 #[derive(Clone, Debug)]
 pub(super) struct Shared {
     known: Arc<Mutex<Known>>,
+    crowded: Arc<AtomicBool>,
     /// Largest RPC accepted, in bytes.
     pub(super) max_rpc_bytes: usize,
 }
@@ -95,10 +145,17 @@ impl Shared {
         Self {
             known: Arc::new(Mutex::new(Known {
                 replays,
-                keys: HashMap::new(),
+                authors: HashMap::new(),
+                tables: 0,
             })),
+            crowded: Arc::default(),
             max_rpc_bytes,
         }
+    }
+
+    /// Whether messages of others wait for too long to be forwarded.
+    pub(super) fn set_crowded(&self, crowded: bool) {
+        self.crowded.store(crowded, Relaxed);
     }
 
     /// Since when a message is known, `None` if it is new: as a copy of it.
@@ -125,22 +182,59 @@ impl Shared {
 
     /// Whether the author has signed the message.
     pub(super) fn verify(&self, message: &Published) -> bool {
-        let known = self.lock().keys.get(&message.author).cloned();
-        if let Some(key) = known {
-            return message.verify(&key);
+        let known = self.lock().authors.get(&message.author).cloned();
+        let Some(known) = known else {
+            return self.verify_first(message);
+        };
+        // The tables say yes to what the key says yes to; a no is rare enough to be asked twice.
+        let verifier = known.verifier.as_deref();
+        let signed = verifier.is_some_and(|verifier| message.verify_with(verifier))
+            || message.verify(&known.key);
+        if signed && known.verifier.is_none() {
+            self.count_verified(&message.author);
         }
+        signed
+    }
+
+    fn verify_first(&self, message: &Published) -> bool {
         let Some(key) = message.public_key() else {
             return false;
         };
         let signed = message.verify(&key);
         if signed {
             let mut known = self.lock();
-            if known.keys.len() >= MAX_KEYS {
-                known.keys.clear();
+            if known.authors.len() >= MAX_AUTHORS {
+                known.authors.clear();
+                known.tables = 0;
             }
-            known.keys.insert(message.author, key);
+            let author = Author {
+                key,
+                verified: 1,
+                verifier: None,
+            };
+            known.authors.insert(message.author, author);
         }
         signed
+    }
+
+    /// Makes tables for an author who writes often.
+    fn count_verified(&self, id: &PeerId) {
+        let mut known = self.lock();
+        let Some(author) = known.authors.get_mut(id) else {
+            return;
+        };
+        author.verified = author.verified.saturating_add(1);
+        if author.verified != TABLE_AFTER {
+            return;
+        }
+        let Some(verifier) = Verifier::new(&author.key) else {
+            return;
+        };
+        author.verifier = Some(Arc::new(verifier));
+        known.tables += 1;
+        if known.tables > MAX_TABLES {
+            known.forget_tables(id);
+        }
     }
 
     /// Held for the time of one look; nothing in there panics.
@@ -178,6 +272,11 @@ pub struct Handler {
     keep: bool,
     inbound: Option<Inbound>,
     inbound_streams: usize,
+    /// Before the next RPC is read.
+    pause: Option<Delay>,
+    line: Option<Arc<Line>>,
+    /// Gossipsub's handler has a stream to write to.
+    is_writing: bool,
 }
 
 impl Handler {
@@ -188,7 +287,46 @@ impl Handler {
             keep,
             inbound: None,
             inbound_streams: 0,
+            pause: None,
+            line: None,
+            is_writing: false,
         }
+    }
+
+    /// Gossipsub's handler; and whether all that waited for the peer is written.
+    fn poll_inner(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<ConnectionHandlerEvent<Protocol, (), FromHandler>> {
+        let event = match (self.inner.poll(cx), &self.line) {
+            (Poll::Ready(event), _) => event,
+            (Poll::Pending, Some(line)) if self.is_writing => {
+                match line.look(cx, |cx| self.inner.poll(cx)) {
+                    Looked::Ready(event) => event,
+                    Looked::Empty => {
+                        let drained = FromHandler::Drained;
+                        return Poll::Ready(ConnectionHandlerEvent::NotifyBehaviour(drained));
+                    }
+                    Looked::Nothing => return Poll::Pending,
+                }
+            }
+            (Poll::Pending, _) => return Poll::Pending,
+        };
+        if let ConnectionHandlerEvent::OutboundSubstreamRequest { .. } = event {
+            self.is_writing = false;
+        }
+        Poll::Ready(event.map_custom(FromHandler::Gossipsub))
+    }
+
+    /// Lets RPCs in one by one while there is no room for what they bring. Some must come in,
+    /// since nodes that wait for each other would do so for ever.
+    fn poll_pause(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.shared.crowded.load(Relaxed) {
+            let pause = self.pause.get_or_insert_with(|| Delay::new(CROWDED_PAUSE));
+            ready!(pause.poll_unpin(cx));
+        }
+        self.pause = None;
+        Poll::Ready(())
     }
 
     /// Gossipsub's upgrade, if it still accepts streams.
@@ -208,6 +346,9 @@ impl Handler {
     }
 
     fn poll_inbound(&mut self, cx: &mut Context<'_>) -> Poll<FromHandler> {
+        if self.inbound.is_some() {
+            ready!(self.poll_pause(cx));
+        }
         let Some(inbound) = &mut self.inbound else {
             return Poll::Pending;
         };
@@ -242,6 +383,8 @@ impl ConnectionHandler for Handler {
         match event {
             ToHandler::Gossipsub(event) => self.inner.on_behaviour_event(event),
             ToHandler::Keep(keep) => self.keep = keep,
+            ToHandler::Line(line) => self.line = Some(line),
+            ToHandler::Look => {}
         }
     }
 
@@ -253,8 +396,8 @@ impl ConnectionHandler for Handler {
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<ConnectionHandlerEvent<Protocol, (), FromHandler>> {
-        if let Poll::Ready(event) = self.inner.poll(cx) {
-            return Poll::Ready(event.map_custom(FromHandler::Gossipsub));
+        if let Poll::Ready(event) = self.poll_inner(cx) {
+            return Poll::Ready(event);
         }
         self.poll_inbound(cx)
             .map(ConnectionHandlerEvent::NotifyBehaviour)
@@ -271,6 +414,7 @@ impl ConnectionHandler for Handler {
                 info,
             }) => {
                 stream.ignore_for_keep_alive();
+                self.is_writing = true;
                 ConnectionEvent::FullyNegotiatedOutbound(FullyNegotiatedOutbound {
                     protocol: (stream, kind),
                     info,

@@ -1,28 +1,71 @@
 //! Which peers are worth a connection that carries nothing else.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, sync::Arc};
 
 use calimero_network_primitives::PeerId;
 use libp2p_swarm::{ConnectionId, NotifyHandler, ToSwarm};
 
-use super::{Behaviour, handler::ToHandler};
+use super::{
+    Behaviour,
+    handler::ToHandler,
+    line::{Line, LineLimits},
+};
 
 /// The connections of each peer.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Links {
+    limits: LineLimits,
     peers: HashMap<PeerId, Peer>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Peer {
     connections: Vec<ConnectionId>,
     /// A message has gone one way or the other.
     exchanged: bool,
     /// What the connections were told.
     keep: bool,
+    /// What waits to be written to it.
+    line: Arc<Line>,
+    /// All its connections are being closed.
+    closing: bool,
+}
+
+impl Peer {
+    fn new(limits: LineLimits) -> Self {
+        Self {
+            connections: Vec::new(),
+            exchanged: false,
+            keep: false,
+            line: Arc::new(Line::new(limits)),
+            closing: false,
+        }
+    }
 }
 
 impl Links {
+    pub(super) fn new(limits: LineLimits) -> Self {
+        Self {
+            limits,
+            peers: HashMap::new(),
+        }
+    }
+
+    /// What waits to be written to `peer`, if it is connected.
+    pub(super) fn line(&self, peer: &PeerId) -> Option<Arc<Line>> {
+        self.peers.get(peer).map(|peer| Arc::clone(&peer.line))
+    }
+
+    pub(super) fn connections(&self, peer: &PeerId) -> &[ConnectionId] {
+        self.peers.get(peer).map_or(&[], |peer| &peer.connections)
+    }
+
+    /// Whether the connections of `peer` are to be closed now, and not already.
+    pub(super) fn close_once(&mut self, peer: &PeerId) -> bool {
+        let known = self.peers.get_mut(peer);
+        known.is_some_and(|peer| !std::mem::replace(&mut peer.closing, true))
+    }
+
     pub(super) fn closed(&mut self, peer: &PeerId, connection: ConnectionId) {
         if let Some(known) = self.peers.get_mut(peer) {
             known.connections.retain(|other| *other != connection);
@@ -41,8 +84,15 @@ impl Links {
 impl Behaviour {
     /// A connection stands. What its handler was made with may be out of date.
     pub(super) fn link_opened(&mut self, peer: PeerId, connection: ConnectionId) {
-        let known = self.links.peers.entry(peer).or_default();
+        let limits = self.links.limits;
+        let known = self.links.peers.entry(peer);
+        let known = known.or_insert_with(|| Peer::new(limits));
         known.connections.push(connection);
+        self.waiting.push_back(ToSwarm::NotifyHandler {
+            peer_id: peer,
+            handler: NotifyHandler::One(connection),
+            event: ToHandler::Line(Arc::clone(&known.line)),
+        });
         if known.keep {
             self.waiting.push_back(ToSwarm::NotifyHandler {
                 peer_id: peer,

@@ -3,7 +3,9 @@
 mod gate;
 mod handler;
 mod inbound;
+mod line;
 mod links;
+mod outflow;
 mod swarm;
 mod views;
 
@@ -29,13 +31,16 @@ use libp2p_swarm::{
 pub use self::views::{Counters, MeshStats, TopicStats};
 use self::{
     handler::{Shared, ToHandler},
+    line::LineLimits,
     links::Links,
+    outflow::Outflow,
 };
 use crate::{
     announcements::{Announcements, ForeignLimits},
     config::{Config, gossipsub_config, max_rpc_bytes, score_params, score_thresholds},
     error::{BuildError, PublishError, SubscribeError},
     event::{Event, Published},
+    hold::Holds,
     keep::{KeepBook, KeepId, KeepLimits},
     repair::{Effect, Repair, RepairTimes},
     replay::Replays,
@@ -67,7 +72,7 @@ const WAKE_MESSAGES: u8 = 32;
 /// |---|---|
 /// | own topics | `max_topics` |
 /// | topics peers announce | own topics of every connected peer, others by `peers.max_foreign_topics_per_peer` and `peers.max_foreign_topics` |
-/// | messages that wait for a peer | `peers.queue` messages of at most `max_message_bytes`, closed after `peers.slow_timeout` |
+/// | messages that wait for a peer | `peers.queue` and `peers.queue_bytes`, own ones held back from `peers.window` and `peers.window_bytes` on; closed after `peers.slow_timeout` |
 /// | messages cached to be asked for | what arrives in `memory.history_heartbeats` heartbeats |
 /// | ids remembered | what arrives in `memory.ids`, and twice `memory.replayed_ids` of 16 bytes |
 /// | messages kept for a first subscriber | `keep` |
@@ -87,6 +92,8 @@ pub struct Behaviour {
     keep: KeepBook,
     repair: Option<Repair<ConnectionId>>,
     links: Links,
+    outflow: Outflow,
+    flood_publish: bool,
     /// Connection on which a peer spoke last, which is where an announcement came from.
     spoke_on: HashMap<PeerId, ConnectionId>,
     /// Addresses at which connected peers were dialled, and of those to be dialled again.
@@ -147,7 +154,9 @@ impl Behaviour {
                     cooldown: config.repair.cooldown,
                 })
             }),
-            links: Links::default(),
+            links: Links::new(LineLimits::new(config)),
+            outflow: Outflow::new(Holds::new(config.peers.hold)),
+            flood_publish: config.mesh.flood_publish,
             spoke_on: HashMap::new(),
             dialled: HashMap::new(),
             promoted: HashMap::new(),
@@ -222,8 +231,9 @@ impl Behaviour {
     /// # Errors
     ///
     /// [`PublishError`], of which [`NoPeers`](PublishError::NoPeers) and
-    /// [`QueueFull`](PublishError::QueueFull) pass with time. A message refused for a full queue
-    /// may all the same be offered to peers outside the mesh.
+    /// [`QueueFull`](PublishError::QueueFull) pass with time. The latter is answered while any peer
+    /// that would get the message has too much to read (`peers.window`), unless that has lasted too
+    /// long (`peers.hold`); [`Event::Room`] tells when to try again.
     pub fn publish(
         &mut self,
         topic: &Topic,
@@ -285,7 +295,14 @@ impl Behaviour {
         if self.announcements.subscriber_count(&topic) == 0 {
             return Err(PublishError::NoPeers);
         }
-        for peer in self.announcements.subscribers(&topic) {
+        // So is whether they have room, since what was signed in vain is dear.
+        let recipients = self.recipients(&topic);
+        let peers = self.holding_back(&recipients);
+        if peers > 0 {
+            return Err(PublishError::QueueFull { peers });
+        }
+        for peer in recipients {
+            self.hand(peer, size);
             self.slow.publishing(peer);
             self.exchanged(peer);
         }

@@ -73,6 +73,7 @@ impl Behaviour {
         let last = event.remaining_established == 0;
         self.links.closed(&peer, event.connection_id);
         if last {
+            self.drained(&peer);
             self.promoted.remove(&peer);
             self.announcements.gone(peer);
             self.slow.gone(&peer);
@@ -115,6 +116,7 @@ impl Behaviour {
                 self.tell(Event::KeptLost { keep, topic });
             }
         }
+        self.excuse_held(at);
         if at >= self.fade_at {
             self.fade_at = at + FADE_INTERVAL;
             for (peer, score) in self.standing.faded(at) {
@@ -122,7 +124,13 @@ impl Behaviour {
             }
         }
         let repair = self.repair.as_ref().and_then(Repair::next_timeout);
-        let others = [repair, self.keep.next_timeout()].into_iter().flatten();
+        let others = [
+            repair,
+            self.keep.next_timeout(),
+            self.outflow.next_timeout(),
+        ]
+        .into_iter()
+        .flatten();
         others.fold(self.fade_at, Instant::min)
     }
 }
@@ -193,6 +201,7 @@ impl NetworkBehaviour for Behaviour {
     ) {
         let event = match event {
             FromHandler::Gossipsub(event) => event,
+            FromHandler::Drained => return self.drained(&peer),
             FromHandler::Rpc {
                 mut event,
                 forged,

@@ -9,6 +9,7 @@ use crate::{
     fetch::{
         Fetched, Progress, ProviderError, ProviderFailure,
         progress::{ProviderProgress, Rate},
+        session::SessionId,
     },
     id::CHUNK_BYTES,
     store::{Hold, PartialBlob},
@@ -23,7 +24,8 @@ const PUBLISH_STEPS: u64 = 16;
 #[derive(Default)]
 struct Provider {
     verified_bytes: u64,
-    failure: Option<ProviderError>,
+    /// What it did last, and in which session.
+    failure: Option<(u64, ProviderError)>,
     older: bool,
 }
 
@@ -68,9 +70,9 @@ impl Book {
         true
     }
 
-    pub(super) fn failed(&mut self, peer: PeerId, error: ProviderError) {
-        if let Some(provider) = self.providers.get_mut(&peer) {
-            provider.failure = Some(error);
+    pub(super) fn failed(&mut self, id: SessionId, error: ProviderError) {
+        if let Some(provider) = self.providers.get_mut(&id.peer) {
+            provider.failure = Some((id.number, error));
         }
     }
 
@@ -95,7 +97,7 @@ impl Book {
             let out = provider
                 .failure
                 .as_ref()
-                .is_some_and(ProviderError::is_final);
+                .is_some_and(|(_, error)| error.is_final());
             provider.older == older && !out
         });
         hopeful.map(|(peer, _)| *peer).collect()
@@ -103,7 +105,7 @@ impl Book {
 
     pub(super) fn failures(&self) -> Vec<ProviderFailure> {
         let failed = self.providers.iter().filter_map(|(peer, provider)| {
-            let reason = provider.failure.clone()?;
+            let (_, reason) = provider.failure.clone()?;
             Some(ProviderFailure {
                 peer: *peer,
                 reason,
@@ -143,13 +145,13 @@ impl Book {
     }
 
     /// Notes a chunk. Whether the first one that is missing is another now.
-    pub(super) fn chunk_verified(&mut self, peer: PeerId, index: u64, len: u64) -> bool {
+    pub(super) fn chunk_verified(&mut self, from: SessionId, index: u64, len: u64) -> bool {
         let index = usize::try_from(index).unwrap_or(usize::MAX);
         let Some(there) = self.chunks.get_mut(index).filter(|there| !**there) else {
             return false;
         };
         *there = true;
-        self.verified(peer, len);
+        self.verified(from, len);
         let before = self.first_missing;
         self.advance();
         self.first_missing != before
@@ -160,12 +162,14 @@ impl Book {
         self.first_missing += rest.iter().take_while(|there| **there).count();
     }
 
-    pub(super) fn verified(&mut self, peer: PeerId, bytes: u64) {
+    /// Notes content of a session. A failure is forgotten where it was of an earlier one: what
+    /// came before a failure may be written after it, and makes up for nothing.
+    pub(super) fn verified(&mut self, from: SessionId, bytes: u64) {
         self.verified_bytes += bytes;
-        if let Some(provider) = self.providers.get_mut(&peer) {
+        if let Some(provider) = self.providers.get_mut(&from.peer) {
             provider.verified_bytes += bytes;
-            // A chunk from before a lie may be written after it, which stays what it was.
-            provider.failure.take_if(|failure| !failure.is_final());
+            let failure = &mut provider.failure;
+            failure.take_if(|(number, error)| *number < from.number && !error.is_final());
         }
     }
 
@@ -223,5 +227,69 @@ impl Book {
             failures: self.failures(),
             hold,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use calimero_network_primitives::{Keypair, PeerId};
+
+    use super::Book;
+    use crate::{
+        error::ChunkError,
+        fetch::{ProviderError, session::SessionId},
+    };
+
+    fn peer() -> PeerId {
+        let key = Keypair::ed25519_from_bytes([1; 32]).unwrap();
+        key.public().to_peer_id()
+    }
+
+    fn session(number: u64) -> SessionId {
+        SessionId {
+            peer: peer(),
+            number,
+        }
+    }
+
+    fn book() -> Book {
+        let mut book = Book::new(1);
+        assert!(book.found(peer()));
+        book
+    }
+
+    #[test]
+    fn what_came_before_a_failure_does_not_undo_it() {
+        let mut book = book();
+        let received_bytes = 7;
+        book.failed(session(1), ProviderError::Closed { received_bytes });
+        book.verified(session(1), 7);
+        let failures = book.failures();
+        assert!(
+            matches!(failures[..], [ref only] if matches!(only.reason, ProviderError::Closed { received_bytes: 7 })),
+            "{failures:?}"
+        );
+        assert_eq!(book.verified_bytes, 7);
+    }
+
+    #[test]
+    fn what_comes_after_a_failure_undoes_it() {
+        let mut book = book();
+        let after = Duration::from_secs(1);
+        book.failed(session(1), ProviderError::Stalled { after });
+        book.verified(session(2), 7);
+        assert!(book.failures().is_empty());
+    }
+
+    #[test]
+    fn nothing_undoes_a_lie() {
+        let mut book = book();
+        let lie = ChunkError::Mismatch { index: 0 };
+        book.failed(session(1), ProviderError::Chunk(lie));
+        book.verified(session(2), 7);
+        assert_eq!(book.failures().len(), 1);
+        assert!(book.newer().is_empty());
     }
 }

@@ -24,7 +24,7 @@ use crate::{
     id::CHUNK_BYTES,
     store::{
         Stored,
-        blocking::WriteBack,
+        chunk_file::ChunkFile,
         error::{StoreError, io_error},
     },
 };
@@ -37,10 +37,9 @@ use crate::{
 pub struct FsPartial {
     shared: Arc<Shared>,
     list: ChunkList,
-    content: File,
+    content: ChunkFile,
     content_path: PathBuf,
     state_path: PathBuf,
-    write_back: WriteBack,
     progress: Mutex<Progress>,
 }
 
@@ -184,13 +183,14 @@ impl FsPartial {
         for (index, len) in verified {
             progress.mark(index as usize, len);
         }
+        let content = ChunkFile::new(content, &content_path);
+        content.reserve(list.len());
         Ok(Self {
             shared: Arc::clone(shared),
             list,
             content,
             content_path,
             state_path,
-            write_back: WriteBack::default(),
             progress: Mutex::new(progress),
         })
     }
@@ -225,7 +225,7 @@ impl FsPartial {
         if self.has(index) {
             return Ok(());
         }
-        let written = self.content.write_all_at(chunk, index as u64 * CHUNK_BYTES);
+        let written = self.content.write(index, chunk);
         written.map_err(io_error("writing", &self.content_path))?;
         let mut progress = self.progress();
         if progress.have[index] {
@@ -237,9 +237,7 @@ impl FsPartial {
         written.map_err(io_error("writing", &self.state_path))?;
         progress.state_bytes += RECORD_BYTES as u64;
         progress.mark(index, chunk.len());
-        drop(progress);
-        let flushed = self.write_back.wrote(&self.content, chunk.len() as u64);
-        flushed.map_err(io_error("flushing", &self.content_path))
+        Ok(())
     }
 
     /// Makes the blob durable and visible.
@@ -251,9 +249,9 @@ impl FsPartial {
     pub fn finish(&self) -> Result<Stored, StoreError> {
         let id = self.list.id();
         let size_bytes = self.complete_size()?;
-        let fitted = self.content.set_len(size_bytes);
+        let fitted = self.content.file().set_len(size_bytes);
         fitted.map_err(io_error("fitting", &self.content_path))?;
-        let flushed = self.content.sync_all();
+        let flushed = self.content.file().sync_all();
         flushed.map_err(io_error("flushing", &self.content_path))?;
 
         let _publishing = self.shared.publishing();

@@ -2,15 +2,17 @@
 
 use std::{
     fs::{self, File},
-    io,
     ops::Range,
-    os::unix::fs::FileExt,
     path::PathBuf,
     sync::{Arc, OnceLock},
 };
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use calimero_network_primitives::limits::BLOB_CHUNK_BYTES;
+use rustix::{
+    buffer::spare_capacity,
+    io::{Errno, pread},
+};
 
 use super::{FsBlobStore, content_name, hashes_name, index::Place, pack_name};
 use crate::{
@@ -119,17 +121,19 @@ impl FsReader {
                 max_bytes: MAX_READ_BYTES,
             });
         };
-        let mut content = BytesMut::zeroed(len);
-        match open
-            .file
-            .read_exact_at(&mut content, open.offset + range.start)
-        {
-            Ok(()) => Ok(content.freeze()),
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
-                Err(StoreError::Damaged { id: open.id })
+        let mut content = Vec::with_capacity(len);
+        while content.len() < len {
+            let at = open.offset + range.start + content.len() as u64;
+            // Into memory that nobody has to clear first. It holds no more than is wanted.
+            match pread(&open.file, spare_capacity(&mut content), at) {
+                Ok(0) => return Err(StoreError::Damaged { id: open.id }),
+                Ok(_) => {}
+                Err(Errno::INTR) => {}
+                Err(error) => return Err(io_error("reading", &open.path)(error.into())),
             }
-            Err(error) => Err(io_error("reading", &open.path)(error)),
         }
+        content.truncate(len);
+        Ok(content.into())
     }
 
     /// Reads a chunk. Does not verify what the disk returns: whoever fetches it does, and

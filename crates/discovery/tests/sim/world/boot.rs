@@ -1,9 +1,12 @@
 //! What a boot node serves: registrations, and slots on its relay.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    sync::Arc,
+};
 
 use calimero_network_discovery::machine::{Cookie, Effect, Input, Namespace};
-use calimero_network_primitives::Multiaddr;
+use calimero_network_primitives::{Multiaddr, PeerId};
 
 use super::names::{Id, peer, scrambled};
 
@@ -20,10 +23,49 @@ pub(crate) enum Server {
     Own,
 }
 
+/// Where a node is, as often as it is registered and told of.
+pub(super) type Addresses = Arc<[Multiaddr]>;
+
+/// What a boot node answers.
+pub(super) enum Answer {
+    Told(Input),
+    Page {
+        server: PeerId,
+        namespace: Namespace,
+        members: Vec<(Id, Addresses)>,
+        cookie: Option<Cookie>,
+    },
+}
+
+impl Answer {
+    /// As what the node hears. A page is written out there and then: thousands are under way at
+    /// one time.
+    pub(super) fn input(self) -> Input {
+        match self {
+            Self::Told(input) => input,
+            Self::Page {
+                server,
+                namespace,
+                members,
+                cookie,
+            } => {
+                let members = members.into_iter();
+                let members = members.map(|(id, at)| (peer(id), at.to_vec())).collect();
+                Input::Discovered {
+                    server,
+                    namespace,
+                    members,
+                    cookie,
+                }
+            }
+        }
+    }
+}
+
 /// Registrations of one namespace, in an order that is random and stays.
 #[derive(Default)]
 struct Members {
-    by_key: BTreeMap<u64, (u64, Id, Vec<Multiaddr>)>,
+    by_key: BTreeMap<u64, (u64, Id, Addresses)>,
     /// The key of each, by when it was registered.
     by_time: BTreeMap<u64, u64>,
     of_node: HashMap<Id, (u64, u64)>,
@@ -37,7 +79,7 @@ impl Members {
         }
     }
 
-    fn insert(&mut self, node: Id, salt: u64, time: u64, addresses: Vec<Multiaddr>) {
+    fn insert(&mut self, node: Id, salt: u64, time: u64, addresses: Addresses) {
         self.remove(node);
         let key = scrambled(salt ^ time);
         self.by_key.insert(key, (time, node, addresses));
@@ -122,10 +164,10 @@ impl Boot {
     pub(super) fn serve(
         &mut self,
         node: Id,
-        external: Vec<Multiaddr>,
+        external: Addresses,
         chance: u64,
         effect: Effect,
-    ) -> Option<Input> {
+    ) -> Option<Answer> {
         self.requests += 1;
         match effect {
             Effect::Register {
@@ -136,11 +178,11 @@ impl Boot {
                 self.time += 1;
                 let members = self.registrations.entry(namespace.clone()).or_default();
                 members.insert(node, self.salt, self.time, external);
-                Some(Input::Registered {
+                Some(Answer::Told(Input::Registered {
                     server,
                     namespace,
                     ttl,
-                })
+                }))
             }
             Effect::Unregister { namespace, .. } => {
                 self.registrations.get_mut(&namespace)?.remove(node);
@@ -154,11 +196,10 @@ impl Boot {
             } => {
                 let mut place = self.begin(cookie.as_ref(), chance);
                 let of = self.registrations.entry(namespace.clone()).or_default();
-                let page = turn_page(of, &mut place, limit as usize);
-                self.told += page.len() as u64;
-                let members = page.into_iter().map(|(id, at)| (peer(id), at)).collect();
+                let members = turn_page(of, &mut place, limit as usize);
+                self.told += members.len() as u64;
                 let cookie = place.cookie();
-                Some(Input::Discovered {
+                Some(Answer::Page {
                     server,
                     namespace,
                     members,
@@ -167,7 +208,7 @@ impl Boot {
             }
             Effect::Reserve { listener, .. } => {
                 self.slots.insert(node);
-                Some(Input::ReservationAccepted { listener })
+                Some(Answer::Told(Input::ReservationAccepted { listener }))
             }
             _ => None,
         }
@@ -195,7 +236,7 @@ impl Boot {
     }
 }
 
-fn turn_page(of: &Members, place: &mut Place, limit: usize) -> Vec<(Id, Vec<Multiaddr>)> {
+fn turn_page(of: &Members, place: &mut Place, limit: usize) -> Vec<(Id, Addresses)> {
     let mut page = Vec::new();
     while !place.walked && page.len() < limit {
         let end = if place.wrapped { place.start } else { u64::MAX };

@@ -7,7 +7,7 @@ use rand::Rng;
 
 use super::{
     Event, World,
-    boot::Boot,
+    boot::{Addresses, Boot},
     names::{FIRST_NODE, Id},
 };
 
@@ -112,7 +112,8 @@ impl World {
         state.up = true;
         state.life += 1;
         state.wake = None;
-        state.external.clear();
+        state.unused.clear();
+        state.registered = Addresses::default();
         state.listeners.clear();
         // Whoever still takes it for connected learns otherwise from the new life.
         for other in links.into_keys() {

@@ -1,13 +1,20 @@
 //! Dials, connections, hole punching, and what a connection brings.
 
+use std::{collections::BTreeSet, time::Duration};
+
 use calimero_network_discovery::machine::{Input, Path};
 use calimero_network_primitives::Multiaddr;
 
 use super::{
     ANSWER_TIMEOUT, Event, World,
-    names::{FIRST_NODE, Id, namespace, peer, relay_of},
+    names::{FIRST_NODE, Id, id, peer, relay_of},
     node::{Link, Node},
 };
+
+/// Time for which a connection stays that nobody needs (`connections.idle_timeout_ms`).
+const IDLE: Duration = Duration::from_secs(300);
+/// How often a node looks for such.
+pub(super) const TIDY: Duration = Duration::from_secs(30);
 
 impl World {
     /// Whether packets pass between two of them, at least through a relay.
@@ -124,7 +131,7 @@ impl World {
             state.joined = Some(now);
         }
         for overlay in shared {
-            let (namespace, peer) = (namespace(overlay), peer(other));
+            let (namespace, peer) = (self.namespaces[overlay as usize].clone(), peer(other));
             let seen = Input::MemberSeen { namespace, peer };
             self.later(latency, node, seen);
         }
@@ -192,6 +199,27 @@ impl World {
                 self.node(node).map(|n| n.listeners.remove(&listener));
                 self.tell(node, Input::RelayListenerClosed { listener });
             }
+        }
+    }
+
+    /// Closes connections that discovery has not wanted for long. Nothing else uses any here.
+    pub(super) fn tidy(&mut self, node: Id) {
+        self.after(TIDY, Event::Tidy(node));
+        let now = self.now;
+        let Some(state) = self.node(node).filter(|node| node.up) else {
+            return;
+        };
+        let kept: BTreeSet<_> = state.machine.kept().map(|peer| id(&peer)).collect();
+        let before = std::mem::take(&mut state.unused);
+        let unused = state.links.keys().filter(|other| !kept.contains(other));
+        let since = |other: &Id| (*other, before.get(other).copied().unwrap_or(now));
+        state.unused = unused.map(since).collect();
+        let over = state
+            .unused
+            .iter()
+            .filter(|(_, since)| **since + IDLE <= now);
+        for other in over.map(|(other, _)| *other).collect::<Vec<_>>() {
+            self.close(node, other);
         }
     }
 

@@ -6,24 +6,26 @@ mod faults;
 mod links;
 mod names;
 mod node;
+mod queue;
 
 use std::{
-    cmp::Reverse,
-    collections::{BTreeMap, BTreeSet, BinaryHeap},
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use calimero_network_discovery::machine::{
-    CacheEntry, Effect, Input, Machine, ProbeOutcome, RendezvousFailure,
+    CacheEntry, Effect, Input, Machine, Namespace, ProbeOutcome, RendezvousFailure,
 };
 use calimero_network_primitives::{Multiaddr, config::DiscoveryConfig, multiaddr::Protocol};
 use rand::{Rng, SeedableRng, rngs::StdRng};
 
 pub(crate) use self::boot::Server;
 use self::{
-    boot::Boot,
+    boot::{Answer, Boot},
     names::{FIRST_NODE, Id, address, id, namespace, peer},
     node::{Nat, Node},
+    queue::Queue,
 };
 
 /// Time after which a request or a dial that nobody answers fails.
@@ -53,7 +55,9 @@ enum Event {
     Start(Id),
     Wake(Id),
     /// For one life of a node.
-    Tell(Id, u32, Input),
+    Tell(Id, u32, Box<Input>),
+    /// What a boot node answers, for one life of a node.
+    Answered(Id, u32, Box<Answer>),
     Connect {
         from: Id,
         to: Id,
@@ -68,33 +72,16 @@ enum Event {
     Serve {
         node: Id,
         server: Id,
-        effect: Effect,
+        effect: Box<Effect>,
     },
     Cut {
         one: Id,
         other: Id,
     },
+    /// A node looks which of its connections nobody needs.
+    Tidy(Id),
     Die,
     Return(Id, Vec<CacheEntry>),
-}
-
-struct Timed(Duration, u64, Event);
-
-impl PartialEq for Timed {
-    fn eq(&self, other: &Self) -> bool {
-        (self.0, self.1) == (other.0, other.1)
-    }
-}
-impl Eq for Timed {}
-impl PartialOrd for Timed {
-    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-}
-impl Ord for Timed {
-    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        (self.0, self.1).cmp(&(other.0, other.1))
-    }
 }
 
 pub(crate) struct World {
@@ -102,10 +89,11 @@ pub(crate) struct World {
     epoch: Instant,
     now: Duration,
     rng: StdRng,
-    queue: BinaryHeap<Reverse<Timed>>,
-    sequence: u64,
+    queue: Queue<Event>,
     pub(crate) boots: BTreeMap<Id, Boot>,
     pub(crate) nodes: Vec<Node>,
+    config: DiscoveryConfig,
+    namespaces: Vec<Namespace>,
     pub(crate) events: u64,
 }
 
@@ -121,16 +109,18 @@ impl World {
             epoch: Instant::now(),
             now: Duration::ZERO,
             rng: StdRng::seed_from_u64(settings.seed),
-            queue: BinaryHeap::new(),
-            sequence: 0,
+            queue: Queue::default(),
             boots: BTreeMap::new(),
             nodes: Vec::with_capacity(settings.nodes as usize),
+            config: DiscoveryConfig::default(),
+            namespaces: (0..settings.overlays).map(namespace).collect(),
             events: 0,
         };
         for boot in 1..=settings.boot_nodes {
             let boot_node = Boot::new(settings.server, world.rng.random());
             world.boots.insert(boot, boot_node);
         }
+        world.config = world.configuration();
         for number in 0..settings.nodes {
             world.add_node(FIRST_NODE + number);
         }
@@ -159,10 +149,11 @@ impl World {
             address: address(node),
             unmet: overlays.clone(),
             overlays,
-            external: BTreeSet::new(),
+            registered: Arc::default(),
             links: BTreeMap::new(),
             listeners: BTreeMap::new(),
             wake: None,
+            unused: BTreeMap::new(),
             dials: 0,
             messages: 0,
             joined: None,
@@ -170,9 +161,12 @@ impl World {
         let within = self.settings.start_within.max(Duration::from_millis(1));
         let start = within.mul_f64(self.rng.random());
         self.after(start, Event::Start(node));
+        let first = start + links::TIDY.mul_f64(self.rng.random());
+        self.after(first, Event::Tidy(node));
     }
 
-    fn machine(&mut self, node: Id) -> Machine {
+    /// That of every node.
+    fn configuration(&self) -> DiscoveryConfig {
         let boot = |boot: &Id| address(*boot).with(Protocol::P2p(peer(*boot)));
         let mut config = DiscoveryConfig {
             boot: self.boots.keys().map(boot).collect(),
@@ -182,8 +176,12 @@ impl World {
             config.book.max_peers = memory;
             config.rendezvous.max_members = memory;
         }
-        let seed = self.rng.random();
-        Machine::new(config, peer(node), seed, self.epoch + self.now).unwrap()
+        config
+    }
+
+    fn machine(&mut self, node: Id) -> Machine {
+        let (seed, now) = (self.rng.random(), self.epoch + self.now);
+        Machine::new(self.config.clone(), peer(node), seed, now).unwrap()
     }
 
     pub(crate) fn now(&self) -> Duration {
@@ -194,13 +192,9 @@ impl World {
     pub(crate) fn run_until(&mut self, end: Duration, stop_when_joined: bool) {
         let waiting = self.nodes.iter().filter(|node| node.joined.is_none());
         let mut missing = waiting.count();
-        while let Some(Reverse(Timed(at, ..))) = self.queue.peek() {
-            if *at > end || (stop_when_joined && missing == 0) {
-                break;
-            }
-            let Some(Reverse(Timed(at, _, event))) = self.queue.pop() else {
-                break;
-            };
+        while !(stop_when_joined && missing == 0)
+            && let Some((at, event)) = self.queue.pop_until(end)
+        {
             self.now = at;
             self.events += 1;
             missing -= self.happen(event);
@@ -211,14 +205,12 @@ impl World {
     }
 
     fn after(&mut self, wait: Duration, event: Event) {
-        self.sequence += 1;
-        let timed = Timed(self.now + wait, self.sequence, event);
-        self.queue.push(Reverse(timed));
+        self.queue.push(self.now + wait, event);
     }
 
     fn later(&mut self, wait: Duration, node: Id, input: Input) {
         if let Some(life) = self.node(node).map(|node| node.life) {
-            self.after(wait, Event::Tell(node, life, input));
+            self.after(wait, Event::Tell(node, life, Box::new(input)));
         }
     }
 
@@ -244,7 +236,8 @@ impl World {
             Event::Start(node) => {
                 let overlays = self.node(node).map(|node| node.overlays.clone());
                 for overlay in overlays.into_iter().flatten() {
-                    self.tell(node, Input::Follow(namespace(overlay)));
+                    let namespace = self.namespaces[overlay as usize].clone();
+                    self.tell(node, Input::Follow(namespace));
                 }
             }
             Event::Wake(node) => {
@@ -256,7 +249,12 @@ impl World {
             }
             Event::Tell(node, life, input) => {
                 if self.node(node).is_some_and(|node| node.life == life) {
-                    self.tell(node, input);
+                    self.tell(node, *input);
+                }
+            }
+            Event::Answered(node, life, answer) => {
+                if self.node(node).is_some_and(|node| node.life == life) {
+                    self.tell(node, answer.input());
                 }
             }
             Event::Connect { from, to, through } => return self.connect(from, to, through),
@@ -265,12 +263,13 @@ impl World {
                 node,
                 server,
                 effect,
-            } => self.serve(node, server, effect),
+            } => self.serve(node, server, *effect),
             Event::Cut { one, other } => {
                 if !self.is_linked(one, other) {
                     self.close(one, other);
                 }
             }
+            Event::Tidy(node) => self.tidy(node),
             Event::Die => self.churn(),
             Event::Return(node, cache) => self.restart_node(node, cache),
         }
@@ -317,7 +316,7 @@ impl World {
                 let serve = Event::Serve {
                     node,
                     server,
-                    effect,
+                    effect: Box::new(effect),
                 };
                 self.after(latency, serve);
             }
@@ -329,10 +328,14 @@ impl World {
             }
             Effect::Probe { address } => self.probe(node, address),
             Effect::AddExternalAddress { address } => {
-                self.node(node).map(|node| node.external.insert(address));
+                if let Some(node) = self.node(node) {
+                    node.add_external(address);
+                }
             }
             Effect::RemoveExternalAddress { address } => {
-                self.node(node).map(|node| node.external.remove(&address));
+                if let Some(node) = self.node(node) {
+                    node.remove_external(&address);
+                }
             }
             Effect::CloseRelayed { peer } => self.close_relayed(node, id(&peer)),
             Effect::Disconnect { .. }
@@ -370,20 +373,23 @@ impl World {
             }
             return;
         }
-        let external = self.node(node).map(|node| node.external.clone());
-        let external = external.into_iter().flatten().collect();
+        let Some(external) = self.node(node).map(|node| Arc::clone(&node.registered)) else {
+            return;
+        };
         let Some(boot) = self.boots.get_mut(&server) else {
             return;
         };
         let answer = boot.serve(node, external, chance, effect);
-        if let Some(Input::ReservationAccepted { listener }) = &answer {
+        if let Some(Answer::Told(Input::ReservationAccepted { listener })) = &answer {
             let listener = *listener;
             self.node(node)
                 .map(|node| node.listeners.insert(listener, server));
         }
-        if let Some(input) = answer {
+        if let Some(answer) = answer
+            && let Some(life) = self.node(node).map(|node| node.life)
+        {
             let latency = self.latency();
-            self.later(latency, node, input);
+            self.after(latency, Event::Answered(node, life, Box::new(answer)));
         }
     }
 

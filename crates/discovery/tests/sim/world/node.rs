@@ -1,14 +1,14 @@
 //! A node: a machine, what its driver knows, and where it stands.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     time::{Duration, Instant},
 };
 
 use calimero_network_discovery::machine::{Machine, Path, RelayListener};
 use calimero_network_primitives::Multiaddr;
 
-use super::names::Id;
+use super::{boot::Addresses, names::Id};
 
 /// What stands between a node and the others. Each drops what is unsolicited without a word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,10 +80,13 @@ pub(crate) struct Node {
     pub(super) overlays: Vec<u32>,
     /// Overlays without a connected co-member, until there was one in each.
     pub(super) unmet: Vec<u32>,
-    pub(super) external: BTreeSet<Multiaddr>,
+    /// Its external addresses, as it registers them.
+    pub(super) registered: Addresses,
     pub(crate) links: BTreeMap<Id, Link>,
     pub(super) listeners: BTreeMap<RelayListener, Id>,
     pub(super) wake: Option<Duration>,
+    /// Since when nobody needs these connections.
+    pub(super) unused: BTreeMap<Id, Duration>,
     /// Dials made.
     pub(crate) dials: u64,
     /// Messages sent and received: requests, their answers, dials and connections taken.
@@ -92,6 +95,18 @@ pub(crate) struct Node {
 }
 
 impl Node {
+    pub(super) fn add_external(&mut self, address: Multiaddr) {
+        if !self.registered.contains(&address) {
+            let all = self.registered.iter().cloned();
+            self.registered = all.chain([address]).collect();
+        }
+    }
+
+    pub(super) fn remove_external(&mut self, address: &Multiaddr) {
+        let others = self.registered.iter().filter(|other| *other != address);
+        self.registered = others.cloned().collect();
+    }
+
     /// Its clock, when the world's is at `now`.
     pub(super) fn clock(&self, epoch: Instant, now: Duration) -> Instant {
         epoch + now + self.ahead

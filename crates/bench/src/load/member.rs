@@ -1,0 +1,323 @@
+//! One run of a node: its start, what it does with its events, its end.
+
+use std::{
+    collections::{HashSet, VecDeque},
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use bytes::{BufMut as _, Bytes, BytesMut};
+use calimero_network::{
+    BlobId, Events, FrameStream, Keypair, NetworkClient, NetworkEvent, NetworkManager, PeerId,
+    Substream, Topic,
+    blob::store::{FsBlobStore, FsConfig, StoreError},
+    config::PubsubConfig,
+    discovery::cache::FileCache,
+    multiaddr::Protocol,
+};
+use tokio::{sync::oneshot, task::JoinHandle, time::timeout};
+
+use super::{LoadArgs, Over, ledger::Incarnation, network::Network};
+use crate::Failure;
+
+/// How long anything may take before it counts as never: an end of a manager, a first member.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// Bytes before the filler of a message: its number and its overlay.
+const HEAD_BYTES: usize = 12;
+
+/// A place in the network: who is there changes, what is kept there stays.
+pub(crate) struct Place {
+    folder: PathBuf,
+    pub(crate) identity: Keypair,
+    /// Blobs that the store said to have, oldest first.
+    pub(crate) acknowledged: VecDeque<BlobId>,
+}
+
+impl Place {
+    pub(crate) fn new(folder: PathBuf) -> Self {
+        Self {
+            folder,
+            identity: Keypair::generate_ed25519(),
+            acknowledged: VecDeque::new(),
+        }
+    }
+}
+
+/// A node that runs.
+pub(crate) struct Member {
+    pub(crate) place: usize,
+    pub(crate) incarnation: Incarnation,
+    pub(crate) client: NetworkClient,
+    pub(crate) store: FsBlobStore,
+}
+
+impl Member {
+    pub(crate) fn peer(&self) -> PeerId {
+        self.client.peer_id()
+    }
+}
+
+/// What of a node does not go round: its end is known by it.
+pub(crate) struct Running {
+    pub(crate) member: Arc<Member>,
+    pub(crate) consumer: JoinHandle<()>,
+}
+
+/// A start, until the first member of each overlay is known.
+pub(crate) struct Joining {
+    pub(crate) running: Running,
+    pub(crate) joined: oneshot::Receiver<Duration>,
+    /// Acknowledged blobs that are not there.
+    pub(crate) blobs_lost: usize,
+}
+
+pub(crate) fn config(args: &LoadArgs, boot: &[calimero_network::Multiaddr]) -> super::Config {
+    let mut config = super::Config {
+        listen: Vec::new(),
+        ..super::Config::default()
+    };
+    config.discovery.local_network = true;
+    config.discovery.boot = boot.to_vec();
+    if args.nodes > 20 {
+        config.pubsub = PubsubConfig::large();
+    }
+    // Full before the first third that is compared: ids of messages are remembered up to this
+    // number, and what they take is no leak.
+    config.pubsub.memory.replayed_ids = 1024;
+    if args.over == Over::Memory {
+        config.handle.runtime = calimero_network::config::RuntimeKind::Shared;
+    }
+    config
+}
+
+/// Listens where `over` says, after the start: `/memory` is no address of a configuration.
+pub(crate) async fn listen(
+    client: &NetworkClient,
+    over: Over,
+) -> Result<Vec<calimero_network::Multiaddr>, Failure> {
+    let mut addresses = Vec::new();
+    for address in over.addresses() {
+        let (_, address) = client.listen_on(address.parse()?).await?;
+        addresses.push(address.with(Protocol::P2p(client.peer_id())));
+    }
+    Ok(addresses)
+}
+
+pub(crate) fn topics(count: usize) -> Vec<Topic> {
+    let topic = |nth: usize| {
+        let mut id = [0; 32];
+        id[..8].copy_from_slice(&(nth as u64).to_be_bytes());
+        Topic::context(id.into())
+    };
+    (0..count).map(topic).collect()
+}
+
+/// Starts a node at a place and has it follow every overlay.
+pub(crate) async fn start(
+    net: &Arc<Network>,
+    place: usize,
+    change_identity: bool,
+) -> Result<Joining, Failure> {
+    let began = Instant::now();
+    let (folder, identity, acknowledged) = {
+        let mut place = net.place(place);
+        if change_identity {
+            place.identity = Keypair::generate_ed25519();
+        }
+        let acknowledged: Vec<_> = place.acknowledged.iter().copied().collect();
+        (place.folder.clone(), place.identity.clone(), acknowledged)
+    };
+    let store = open_store(folder.join("blobs")).await?;
+    let blobs_lost = acknowledged.iter().filter(|id| !store.has(id)).count();
+    let builder = NetworkManager::builder(identity, net.config.clone())
+        .peer_cache(FileCache::new(folder.join("peers")))
+        .blobs(Arc::new(store.clone()));
+    let builder = match net.args.over {
+        Over::Memory => builder.in_memory(),
+        _ => builder,
+    };
+    let (client, events) = builder.start().await?;
+    for topic in &net.topics {
+        client.subscribe(topic).await?;
+    }
+    listen(&client, net.args.over).await?;
+    let member = Arc::new(Member {
+        place,
+        incarnation: net.ledger().begin(),
+        client,
+        store,
+    });
+    let (told, joined) = oneshot::channel();
+    let consumer = Consumer {
+        net: net.clone(),
+        incarnation: member.incarnation,
+        runtime: member.client.runtime().clone(),
+        met: HashSet::new(),
+        told: Some(told),
+        began,
+    };
+    let consumer = tokio::spawn(consumer.run(events));
+    Ok(Joining {
+        running: Running { member, consumer },
+        joined,
+        blobs_lost,
+    })
+}
+
+/// The store of a node that has just stopped is locked until its last reader is gone.
+async fn open_store(path: impl AsRef<Path>) -> Result<FsBlobStore, Failure> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let path = path.as_ref().to_owned();
+        let opened = tokio::task::spawn_blocking(move || {
+            std::fs::create_dir_all(&path)?;
+            Ok::<_, Failure>(FsBlobStore::open(&path, &FsConfig::default())?)
+        });
+        match opened.await? {
+            Err(error)
+                if Instant::now() < deadline && error.downcast_ref().is_some_and(is_locked) =>
+            {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+            result => return result,
+        }
+    }
+}
+
+fn is_locked(error: &StoreError) -> bool {
+    matches!(error, StoreError::Locked { .. })
+}
+
+/// How a node ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum End {
+    /// It is told to.
+    Shutdown,
+    /// Every handle to it is dropped.
+    Dropped,
+}
+
+/// Ends a node. Gives how long its shutdown took.
+pub(crate) async fn end(running: Running, how: End) -> Result<Option<Duration>, Failure> {
+    let Running { member, consumer } = running;
+    let began = Instant::now();
+    let took = match how {
+        End::Shutdown => {
+            timeout(PATIENCE, member.client.shutdown()).await??;
+            Some(began.elapsed())
+        }
+        End::Dropped => None,
+    };
+    drop(member);
+    timeout(PATIENCE, consumer).await??;
+    Ok(took)
+}
+
+/// Reads the events of one node.
+struct Consumer {
+    net: Arc<Network>,
+    incarnation: Incarnation,
+    runtime: tokio::runtime::Handle,
+    met: HashSet<Topic>,
+    told: Option<oneshot::Sender<Duration>>,
+    began: Instant,
+}
+
+impl Consumer {
+    async fn run(mut self, mut events: Events) {
+        while let Some(event) = events.next().await {
+            match event {
+                NetworkEvent::Message(message) => self.on_message(&message.topic, &message.data),
+                NetworkEvent::Subscribed { topic, .. } => self.on_subscribed(topic),
+                NetworkEvent::StreamOpened { stream, .. } => {
+                    self.runtime.spawn(echo(stream));
+                }
+                NetworkEvent::Lagged { missed } => {
+                    self.net
+                        .fault(format!("a consumer missed {missed} messages"));
+                }
+                NetworkEvent::StreamsRefused { reason, count, .. } => {
+                    self.net
+                        .fault(format!("{count} streams refused: {reason:?}"));
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn on_message(&self, topic: &Topic, data: &Bytes) {
+        match read_message(data) {
+            Some((message, overlay)) if self.net.topics.get(overlay) == Some(topic) => {
+                (self.net.ledger()).deliver(message, self.incarnation, Instant::now());
+            }
+            _ => self
+                .net
+                .fault("a message is not what was published".to_owned()),
+        }
+    }
+
+    fn on_subscribed(&mut self, topic: Topic) {
+        if self.told.is_none() || !self.net.topics.contains(&topic) {
+            return;
+        }
+        self.met.insert(topic);
+        if self.met.len() == self.net.topics.len()
+            && let Some(told) = self.told.take()
+        {
+            let _ = told.send(self.began.elapsed());
+        }
+    }
+}
+
+/// Gives every frame back until the other side closes.
+async fn echo(mut stream: FrameStream<Substream>) {
+    while let Some(Ok(frame)) = stream.next().await {
+        if stream.send(frame).await.is_err() {
+            return;
+        }
+    }
+    let _ = stream.close().await;
+}
+
+/// A message: its number, its overlay, and a filler that follows from the number.
+pub(crate) fn message(number: u64, overlay: usize, len: usize) -> Bytes {
+    let mut bytes = BytesMut::with_capacity(len);
+    bytes.put_u64(number);
+    bytes.put_u32(u32::try_from(overlay).unwrap_or(u32::MAX));
+    bytes.extend((HEAD_BYTES..len).map(|at| filler(number, at)));
+    bytes.freeze()
+}
+
+/// The number and overlay of a message that is whole.
+fn read_message(data: &[u8]) -> Option<(u64, usize)> {
+    let (number, rest) = data.split_first_chunk::<8>()?;
+    let (overlay, filled) = rest.split_first_chunk::<4>()?;
+    let number = u64::from_be_bytes(*number);
+    let whole =
+        (filled.iter().enumerate()).all(|(at, byte)| *byte == filler(number, HEAD_BYTES + at));
+    let overlay = usize::try_from(u32::from_be_bytes(*overlay)).ok()?;
+    whole.then_some((number, overlay))
+}
+
+fn filler(number: u64, at: usize) -> u8 {
+    number.wrapping_mul(31).wrapping_add(at as u64) as u8
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_is_known_again_and_a_damaged_one_is_not() {
+        let sent = message(1234, 3, 100);
+        assert_eq!(read_message(&sent), Some((1234, 3)));
+        for at in [7, 20, 99] {
+            let mut damaged = sent.to_vec();
+            damaged[at] ^= 1;
+            assert_eq!(read_message(&damaged), None);
+        }
+        assert_eq!(read_message(&sent[..11]), None);
+    }
+}

@@ -1,0 +1,250 @@
+//! What came of a load: figures as Markdown, and what must not be.
+
+use std::{sync::atomic::Ordering, time::Duration};
+
+use super::{
+    LoadArgs,
+    ledger::Counts,
+    network::{Network, Times},
+    sample::{Sample, growth},
+};
+
+/// What tasks and memory of a node may grow by, from the first third to the last: 5 and 10 %.
+/// Connections come and go with churn; memory is what the allocator holds.
+const TASKS_MAY_GROW: f64 = 1.05;
+const MEMORY_MAY_GROW: f64 = 1.10;
+
+/// Growth that is not told from noise, in KiB for each node.
+const NOISE_KIB: f64 = 256.0;
+
+/// Samples from which growth is judged: a minute and a half as they are taken by default.
+const SAMPLES: usize = 18;
+
+/// Rows of the table over time.
+const ROWS: usize = 12;
+
+/// All that is known at the end.
+#[derive(Debug)]
+pub(crate) struct Outcome {
+    args: LoadArgs,
+    pub(crate) counts: Counts,
+    pub(crate) times: Times,
+    pub(crate) samples: Vec<Sample>,
+    pub(crate) last_shutdowns: Vec<Duration>,
+    pub(crate) tasks_left: usize,
+    pub(crate) streams: u64,
+    pub(crate) fetches: u64,
+    pub(crate) restarts: u64,
+    refused: u64,
+    echoed_bytes: u64,
+    fetched_bytes: u64,
+    cut: u64,
+    pub(crate) blobs_checked: u64,
+    faults: Vec<String>,
+    fault_count: u64,
+}
+
+impl Outcome {
+    pub(crate) fn new(
+        net: &Network,
+        samples: Vec<Sample>,
+        last_shutdowns: Vec<Duration>,
+        tasks_left: usize,
+    ) -> Self {
+        let tally = &net.tally;
+        let count = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
+        Self {
+            args: net.args.clone(),
+            counts: net.ledger().counts().clone(),
+            times: net.times().clone(),
+            samples,
+            last_shutdowns,
+            tasks_left,
+            streams: count(&tally.streams),
+            fetches: count(&tally.fetches),
+            restarts: count(&tally.restarts),
+            refused: count(&tally.refused),
+            echoed_bytes: count(&tally.echoed_bytes),
+            fetched_bytes: count(&tally.fetched_bytes),
+            cut: count(&tally.cut),
+            blobs_checked: count(&tally.blobs_checked),
+            faults: net.faults(),
+            fault_count: count(&tally.faults),
+        }
+    }
+
+    /// Everything that must not be.
+    pub(crate) fn faults(&self) -> Vec<String> {
+        let mut faults = self.faults.clone();
+        if self.fault_count > faults.len() as u64 {
+            faults.push(format!("{} faults in all", self.fault_count));
+        }
+        let counts = &self.counts;
+        for (what, count) in [
+            ("deliveries are missing", counts.lost),
+            ("deliveries were repeated", counts.repeated),
+            ("messages came from nowhere", counts.unknown),
+            ("tasks are left after the end", self.tasks_left as u64),
+        ] {
+            if count > 0 {
+                faults.push(format!("{count} {what}"));
+            }
+        }
+        if self.samples.len() >= SAMPLES {
+            faults.extend(self.grown());
+        }
+        faults
+    }
+
+    fn grown(&self) -> Vec<String> {
+        let mut grown = Vec::new();
+        // What connections take is theirs: their number follows churn.
+        if let Some((first, last)) =
+            growth(&self.samples, |s| s.tasks_per_node() - s.peers_per_node())
+            && last > first.max(1.0) * TASKS_MAY_GROW + 1.0
+        {
+            grown.push(format!("tasks of a node grew from {first:.1} to {last:.1}"));
+        }
+        if let Some((first, last)) = growth(&self.samples, Sample::kib_per_node)
+            && last > first * MEMORY_MAY_GROW + NOISE_KIB
+        {
+            grown.push(format!(
+                "memory of a node grew from {first:.0} to {last:.0} KiB"
+            ));
+        }
+        grown
+    }
+
+    /// Prints it all as Markdown.
+    pub(crate) fn print(&self) {
+        let Self {
+            args,
+            counts,
+            times,
+            ..
+        } = self;
+        println!("{args:?}\n");
+        println!("| what | figure |\n| --- | ---: |");
+        let row = |what: &str, figure: String| println!("| {what} | {figure} |");
+        row("messages published", counts.published.to_string());
+        row(
+            "refused to their publisher, all of them about to leave",
+            self.refused.to_string(),
+        );
+        row("deliveries expected", counts.expected.to_string());
+        row("made", counts.delivered.to_string());
+        row("lost", counts.lost.to_string());
+        row("repeated", counts.repeated.to_string());
+        row(
+            "to others (newcomers, who was about to leave)",
+            counts.unasked.to_string(),
+        );
+        row(
+            "messages of publishers that left within 5 s, deliveries of these not made",
+            format!("{}, {}", counts.orphans, counts.orphans_missed),
+        );
+        row(
+            "time to a delivery, p50, p99, most",
+            format!(
+                "{}, {}, {}",
+                millis(counts.within(0.5)),
+                millis(counts.within(0.99)),
+                millis(counts.slowest)
+            ),
+        );
+        let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
+        row(
+            "streams, MiB echoed",
+            format!("{}, {:.0}", self.streams, mib(self.echoed_bytes)),
+        );
+        row(
+            "blobs fetched, MiB",
+            format!("{}, {:.0}", self.fetches, mib(self.fetched_bytes)),
+        );
+        row(
+            "streams and fetches cut by an end that left",
+            self.cut.to_string(),
+        );
+        row("restarts", self.restarts.to_string());
+        row(
+            "acknowledged blobs looked for after them",
+            self.blobs_checked.to_string(),
+        );
+        row("first join: median, p99, most", spread(&times.joins));
+        row("rejoin: median, p99, most", spread(&times.rejoins));
+        row(
+            "shutdown under load: median, p99, most",
+            spread(&times.shutdowns),
+        );
+        row(
+            "shutdown of all at once: median, p99, most",
+            spread(&self.last_shutdowns),
+        );
+        row("tasks left after it", self.tasks_left.to_string());
+        row("faults", self.fault_count.to_string());
+        self.print_growth();
+        self.print_samples();
+    }
+
+    fn print_growth(&self) {
+        println!("\n| of a node | first third | last third |\n| --- | ---: | ---: |");
+        let row = |what: &str, figure: &dyn Fn(&Sample) -> f64| {
+            if let Some((first, last)) = growth(&self.samples, figure) {
+                println!("| {what} | {first:.1} | {last:.1} |");
+            }
+        };
+        row("tasks", &Sample::tasks_per_node);
+        row("connected peers", &Sample::peers_per_node);
+        row("resident KiB", &Sample::kib_per_node);
+    }
+
+    fn print_samples(&self) {
+        println!(
+            "\n| s | nodes | resident MiB | tasks | connected peers | threads | files | CPU |"
+        );
+        println!("| ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |");
+        let step = self.samples.len().div_ceil(ROWS).max(1);
+        let mut before: Option<&Sample> = None;
+        for sample in self.samples.iter().step_by(step) {
+            let cores = before.map_or(0.0, |before| {
+                (sample.cpu_seconds - before.cpu_seconds) / (sample.at - before.at).as_secs_f64()
+            });
+            println!(
+                "| {:.0} | {} | {:.0} | {} | {} | {} | {} | {:.2} |",
+                sample.at.as_secs_f64(),
+                sample.nodes,
+                sample.resident_kib as f64 / 1024.0,
+                sample.tasks,
+                sample.peers,
+                sample.threads,
+                sample.files,
+                cores,
+            );
+            before = Some(sample);
+        }
+    }
+}
+
+fn spread(times: &[Duration]) -> String {
+    let mut times = times.to_vec();
+    times.sort_unstable();
+    let at = |share: f64| {
+        let nth = (times.len() as f64 * share) as usize;
+        times.get(nth.min(times.len().saturating_sub(1)))
+    };
+    match (at(0.5), at(0.99), times.last()) {
+        (Some(median), Some(high), Some(most)) => {
+            format!("{}, {}, {}", millis(*median), millis(*high), millis(*most))
+        }
+        _ => "none".to_owned(),
+    }
+}
+
+fn millis(time: Duration) -> String {
+    let millis = time.as_secs_f64() * 1e3;
+    if millis < 10.0 {
+        format!("{millis:.1} ms")
+    } else {
+        format!("{millis:.0} ms")
+    }
+}

@@ -1,0 +1,88 @@
+//! What the process holds, over time.
+
+use std::{
+    collections::HashMap,
+    fs,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use tokio::runtime::Handle;
+
+use super::network::Network;
+use crate::{Failure, process};
+
+/// One look at the process.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Sample {
+    pub(crate) at: Duration,
+    pub(crate) nodes: usize,
+    pub(crate) resident_kib: u64,
+    pub(crate) tasks: usize,
+    pub(crate) threads: u64,
+    pub(crate) files: usize,
+    /// Connected peers of all nodes, so each connection twice.
+    pub(crate) peers: usize,
+    /// Seconds of CPU since the start of the process.
+    pub(crate) cpu_seconds: f64,
+    pub(crate) delivered: u64,
+}
+
+impl Sample {
+    pub(crate) fn take(net: &Arc<Network>, began: Instant) -> Result<Self, Failure> {
+        let present = net.present();
+        let mut runtimes = HashMap::new();
+        let mut peers = 0;
+        runtimes.insert(Handle::current().id(), Handle::current());
+        for member in &present {
+            let runtime = member.client.runtime();
+            runtimes
+                .entry(runtime.id())
+                .or_insert_with(|| runtime.clone());
+            peers += member.client.peer_count().unwrap_or(0);
+        }
+        let alive = |runtime: &Handle| runtime.metrics().num_alive_tasks();
+        Ok(Self {
+            at: began.elapsed(),
+            nodes: present.len(),
+            resident_kib: process::status("VmRSS:")?,
+            tasks: runtimes.values().map(alive).sum(),
+            threads: process::status("Threads:")?,
+            files: fs::read_dir("/proc/self/fd")?.count(),
+            peers,
+            cpu_seconds: process::cpu_seconds()?,
+            delivered: net.ledger().counts().delivered,
+        })
+    }
+
+    fn per_node(&self, what: f64) -> f64 {
+        what / self.nodes.max(1) as f64
+    }
+
+    pub(crate) fn kib_per_node(&self) -> f64 {
+        self.per_node(self.resident_kib as f64)
+    }
+
+    pub(crate) fn tasks_per_node(&self) -> f64 {
+        self.per_node(self.tasks as f64)
+    }
+
+    pub(crate) fn peers_per_node(&self) -> f64 {
+        self.per_node(self.peers as f64)
+    }
+}
+
+/// The mean of a figure in the first and the last third of what follows the first fifth, in which
+/// books and pools fill.
+pub(crate) fn growth(samples: &[Sample], figure: impl Fn(&Sample) -> f64) -> Option<(f64, f64)> {
+    let settled = &samples[samples.len() / 5..];
+    let third = settled.len() / 3;
+    if third == 0 {
+        return None;
+    }
+    let mean = |part: &[Sample]| part.iter().map(&figure).sum::<f64>() / part.len() as f64;
+    Some((
+        mean(&settled[..third]),
+        mean(&settled[settled.len() - third..]),
+    ))
+}

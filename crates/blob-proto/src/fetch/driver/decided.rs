@@ -1,0 +1,157 @@
+//! What the planners decide: whom to ask, and whom to leave.
+
+use std::sync::Arc;
+
+use calimero_network_primitives::PeerId;
+use futures::{
+    FutureExt,
+    future::{AbortHandle, Abortable, BoxFuture},
+};
+use tokio::sync::mpsc;
+
+use super::Driver;
+use crate::{
+    fetch::{
+        ProviderError,
+        older::{Keep, Older},
+        session::{Ask, End, Meter, Session, SessionId},
+    },
+    plan::{Cause, Effect, Input},
+};
+
+/// A session that runs.
+pub(super) struct Handle {
+    pub(super) id: SessionId,
+    pub(super) meter: Meter,
+    /// Bytes of the meter that the planner was told of.
+    pub(super) sampled: u64,
+    /// Absent for older providers, who are asked once.
+    pub(super) asks: Option<mpsc::Sender<Ask>>,
+    abort: AbortHandle,
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.abort.abort();
+    }
+}
+
+impl Driver {
+    pub(super) fn tell(&mut self, input: Input) {
+        for effect in self.planner.handle(input, self.now()) {
+            match effect {
+                Effect::Read { peer, chunks } => {
+                    let ask = match self.partial {
+                        None => Ask::List,
+                        Some(_) => Ask::Chunks(chunks),
+                    };
+                    self.ask(peer, ask);
+                }
+                Effect::Leave { peer, cause } => self.leave(peer, cause),
+                Effect::Done => self.done = self.partial.is_some(),
+                Effect::NoProviders { .. } => {}
+            }
+        }
+    }
+
+    pub(super) fn tell_older(&mut self, input: Input) {
+        for effect in self.older.handle(input, self.now()) {
+            match effect {
+                Effect::Read { peer, .. } => self.ask_older(peer),
+                Effect::Leave { peer, cause } => self.leave(peer, cause),
+                Effect::Done | Effect::NoProviders { .. } => {}
+            }
+        }
+    }
+
+    fn leave(&mut self, peer: PeerId, cause: Cause) {
+        let config = &self.context.config;
+        let error = match cause {
+            // It is noted where it is found.
+            Cause::Failed(_) => None,
+            Cause::Stalled => Some(ProviderError::Stalled {
+                after: config.stall_timeout,
+            }),
+            Cause::TooSlow => Some(ProviderError::TooSlow {
+                floor_bytes_per_s: config.floor_bytes_per_s,
+            }),
+        };
+        if let Some(error) = error {
+            // Without a session, all that came before is older than this.
+            let last = self.sessions.get(&peer).map(|session| session.id);
+            let number = last.map_or(self.sessions_begun, |id| id.number);
+            self.book.failed(SessionId { peer, number }, error);
+        }
+        self.sessions.remove(&peer);
+    }
+
+    fn ask(&mut self, peer: PeerId, ask: Ask) {
+        let ask = match self.sessions.get(&peer).and_then(|open| open.asks.as_ref()) {
+            None => ask,
+            Some(asks) => match asks.try_send(ask) {
+                Ok(()) => return,
+                // The session has ended, or hangs: another one takes its place.
+                Err(error) => error.into_inner(),
+            },
+        };
+        // Each request is for a chunk at least, so the window bounds those that wait.
+        let (asks, receiver) = mpsc::channel(self.context.config.provider_window_chunks + 1);
+        let _ = asks.try_send(ask);
+        let meter = Meter::default();
+        let id = self.next_session(peer);
+        let session = Session::new(Arc::clone(&self.context), id, meter.clone(), receiver);
+        self.start(id, meter, Some(asks), session.run().boxed());
+    }
+
+    fn ask_older(&mut self, peer: PeerId) {
+        let meter = Meter::default();
+        let id = self.next_session(peer);
+        let older = Older {
+            context: Arc::clone(&self.context),
+            id,
+            meter: meter.clone(),
+        };
+        let opened = self.opened.remove(&peer);
+        let (store, partial) = (Arc::clone(&self.store), self.partial.clone());
+        let transfer = async move {
+            let keep = match partial {
+                Some(partial) => Keep::Missing(partial),
+                None => match store.writer().await {
+                    Ok(writer) => Keep::Whole(writer),
+                    Err(error) => return End::Store(error),
+                },
+            };
+            older.run(opened, keep).await
+        };
+        self.start(id, meter, None, transfer.boxed());
+    }
+
+    fn next_session(&mut self, peer: PeerId) -> SessionId {
+        self.sessions_begun += 1;
+        SessionId {
+            peer,
+            number: self.sessions_begun,
+        }
+    }
+
+    fn start(
+        &mut self,
+        id: SessionId,
+        meter: Meter,
+        asks: Option<mpsc::Sender<Ask>>,
+        session: BoxFuture<'static, End>,
+    ) {
+        let (abort, registration) = AbortHandle::new_pair();
+        let handle = Handle {
+            id,
+            meter,
+            sampled: 0,
+            asks,
+            abort,
+        };
+        self.sessions.insert(id.peer, handle);
+        let session =
+            Abortable::new(session, registration).map(move |end| end.ok().map(|end| (id, end)));
+        self.running.push(session.boxed());
+    }
+}

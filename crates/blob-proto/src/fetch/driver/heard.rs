@@ -1,0 +1,230 @@
+//! What sessions bring, and how they end.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::FutureExt;
+use tokio::{
+    sync::OwnedSemaphorePermit,
+    time::{Duration, Instant, sleep},
+};
+
+use super::{Driver, planner_config, serial_config};
+use crate::{
+    ChunkList,
+    fetch::{
+        FetchError, ProviderError,
+        session::{End, Event, EventKind, SessionId},
+    },
+    plan::{Failure, Input, Planner},
+    store::{BlobStore, PartialBlob, StoreError, Stored},
+};
+
+/// Time that another download of the same blob into the same store is waited for: 10 s. One that
+/// was just given up still writes its last chunks.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Time between tries of that.
+const BUSY_RETRY: Duration = Duration::from_millis(50);
+
+/// A chunk that was handed to the store, and what became of it.
+pub(super) struct Written {
+    from: SessionId,
+    index: u64,
+    len: u64,
+    result: Result<(), StoreError>,
+}
+
+impl Driver {
+    pub(super) async fn happened(&mut self, event: Event) -> Result<Option<Stored>, FetchError> {
+        let Event { from, kind } = event;
+        match kind {
+            EventKind::List { list, size_bytes } if self.partial.is_none() => {
+                self.book.size(size_bytes);
+                self.begin_chunks(list).await?;
+            }
+            EventKind::Inline(content) if self.partial.is_none() => {
+                return self.keep_inline(from, content).await.map(Some);
+            }
+            EventKind::Size(size_bytes) if self.is_present(from) => self.book.size(size_bytes),
+            EventKind::Chunk { index, data, place } => self.keep(from, index, data, Some(place)),
+            // Somebody else's list is there already, of one chunk, which this is. At most 64 KiB
+            // of each provider, so it takes no place.
+            EventKind::Inline(content) if !content.is_empty() => self.keep(from, 0, content, None),
+            EventKind::Inline(_) | EventKind::List { .. } | EventKind::Size(_) => {}
+        }
+        Ok(None)
+    }
+
+    /// Whether a session is the last one of its provider.
+    fn is_present(&self, id: SessionId) -> bool {
+        self.sessions
+            .get(&id.peer)
+            .is_some_and(|session| session.id == id)
+    }
+
+    async fn keep_inline(&mut self, from: SessionId, content: Bytes) -> Result<Stored, FetchError> {
+        let id = self.context.request.blob_id;
+        let size_bytes = content.len() as u64;
+        let stored = self.store.put_batch(vec![(Some(id), content)]).await?;
+        self.book.verified(from, size_bytes);
+        Ok(Stored {
+            id,
+            size_bytes,
+            hold: stored.hold,
+        })
+    }
+
+    /// Turns from the list to the chunks.
+    async fn begin_chunks(&mut self, list: ChunkList) -> Result<(), FetchError> {
+        // What an older provider has sent so far cannot be told from what it should have sent.
+        let older: Vec<_> = (self.sessions.iter())
+            .filter(|(_, session)| session.asks.is_none())
+            .map(|(peer, _)| *peer)
+            .collect();
+        for peer in older {
+            self.sessions.remove(&peer);
+        }
+        self.waiting = self.book.older();
+        let partial = open_partial(&*self.store, list).await?;
+        let missing = self.book.begin_chunks(&*partial);
+        let candidates = self.book.newer();
+        self.planner = Planner::new(planner_config(&self.context), missing);
+        self.older = Planner::new(serial_config(&self.context), [0]);
+        self.partial = Some(partial);
+        self.tell_horizon();
+        for peer in candidates {
+            self.tell(Input::Found(peer));
+        }
+        self.tell(Input::Tick);
+        Ok(())
+    }
+
+    fn tell_horizon(&mut self) {
+        if self.ordered {
+            let ahead = self.context.config.window_chunks as u64;
+            self.tell(Input::Horizon(self.book.first_missing() + ahead));
+        }
+    }
+
+    fn keep(
+        &mut self,
+        from: SessionId,
+        index: u64,
+        data: Bytes,
+        place: Option<OwnedSemaphorePermit>,
+    ) {
+        let Some(partial) = &self.partial else {
+            return;
+        };
+        if self.book.has(index) {
+            let peer = from.peer;
+            self.tell(Input::Verified { peer, index });
+            return;
+        }
+        let len = data.len() as u64;
+        // Beyond the end of any list where it does not fit.
+        let at = usize::try_from(index).unwrap_or(usize::MAX);
+        let write = partial.write(at, data);
+        let write = write.map(move |result| {
+            drop(place);
+            Written {
+                from,
+                index,
+                len,
+                result,
+            }
+        });
+        self.writing.push(write.boxed());
+    }
+
+    pub(super) fn written(&mut self, written: Written) -> Result<(), FetchError> {
+        let Written {
+            from,
+            index,
+            len,
+            result,
+        } = written;
+        match result {
+            Ok(()) => {
+                if self.book.chunk_verified(from, index, len) {
+                    self.tell_horizon();
+                }
+                let peer = from.peer;
+                self.tell(Input::Verified { peer, index });
+                Ok(())
+            }
+            Err(StoreError::Chunk(error)) => {
+                self.failed(from, ProviderError::Chunk(error));
+                Ok(())
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    pub(super) fn ended(&mut self, id: SessionId, end: End) -> Result<Option<Stored>, FetchError> {
+        if !self.is_present(id) {
+            return Ok(None);
+        }
+        let peer = id.peer;
+        match end {
+            End::Fine => {
+                self.sessions.remove(&peer);
+            }
+            // It answered all that had reached it, and went while more was on its way.
+            End::Closed { received_bytes } if self.planner.is_asked(&peer) => {
+                self.failed(id, ProviderError::Closed { received_bytes });
+            }
+            End::Closed { .. } => {
+                self.sessions.remove(&peer);
+            }
+            End::Older(opened) => {
+                self.sessions.remove(&peer);
+                self.opened.insert(peer, opened);
+                self.book.set_older(peer);
+                self.waiting.push(peer);
+                let now = self.now();
+                self.older_since.get_or_insert(now);
+                let failure = Failure::Refused;
+                self.tell(Input::Failed { peer, failure });
+            }
+            End::Stored(stored) => {
+                self.book.verified(id, stored.size_bytes);
+                return Ok(Some(stored));
+            }
+            End::Provider(error) => self.failed(id, error),
+            End::Store(error) => return Err(error.into()),
+        }
+        Ok(None)
+    }
+
+    fn failed(&mut self, id: SessionId, error: ProviderError) {
+        let peer = id.peer;
+        self.sessions.remove(&peer);
+        let failure = match &error {
+            error if error.is_lie() => Failure::Lied,
+            ProviderError::NotFound | ProviderError::Relayed { .. } => Failure::Refused,
+            ProviderError::Busy { retry_after } => Failure::Busy {
+                retry_after: *retry_after,
+            },
+            _ => Failure::Broken,
+        };
+        self.book.failed(id, error);
+        self.tell(Input::Failed { peer, failure });
+        self.tell_older(Input::Failed { peer, failure });
+    }
+}
+
+/// Opens the partial download, which whoever was just given up may still hold.
+async fn open_partial(
+    store: &dyn BlobStore,
+    list: ChunkList,
+) -> Result<Arc<dyn PartialBlob>, StoreError> {
+    let deadline = Instant::now() + BUSY_TIMEOUT;
+    loop {
+        match store.partial(list.clone()).await {
+            Err(StoreError::Busy { .. }) if Instant::now() < deadline => sleep(BUSY_RETRY).await,
+            opened => return opened,
+        }
+    }
+}
