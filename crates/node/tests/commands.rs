@@ -9,13 +9,14 @@
 
 mod support;
 
-use support::{Process, calnet, run};
+use support::{LIMIT, Process, calnet, run, run_within};
 
 #[test]
 fn the_demo_checks_what_it_does() {
     let mut command = calnet();
     command.args(["demo", "--json"]);
-    let ended = run(command);
+    // It moves half a gigabyte, which an unoptimised build on a busy machine takes minutes for.
+    let ended = run_within(3 * LIMIT, command);
     assert!(ended.success, "{}\n{}", ended.stdout, ended.stderr);
     let lines = ended.json_lines();
     let count = |event: &str| lines.iter().filter(|line| line["event"] == event).count();

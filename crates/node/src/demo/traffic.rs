@@ -15,8 +15,8 @@ const COUNT: &[u8] = b"count";
 /// between.
 const ECHO_SIZES: [usize; 5] = [0, 1, 1 << 10, 64 << 10, 8 << 20];
 
-/// The one-way transfer: 96 frames of 1 MiB.
-const BULK_FRAMES: u64 = 96;
+/// The one-way transfer: 48 frames of 1 MiB.
+const BULK_FRAMES: u64 = 48;
 const BULK_FRAME_BYTES: usize = 1 << 20;
 
 /// What was moved over one connection and what became of it.

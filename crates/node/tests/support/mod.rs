@@ -199,20 +199,19 @@ impl Process {
             if left.is_zero() {
                 return false;
             }
-            std::thread::park_timeout(left.min(Duration::from_millis(1)));
+            std::thread::park_timeout(left.min(Duration::from_millis(5)));
         }
         true
     }
 
     pub fn wait(&mut self) -> ExitStatus {
-        let deadline = Instant::now() + LIMIT;
-        loop {
-            if let Some(status) = self.child.try_wait().unwrap() {
-                return status;
-            }
-            assert!(Instant::now() < deadline, "the process did not end");
-            std::thread::park_timeout(Duration::from_millis(10));
-        }
+        self.wait_within(LIMIT)
+    }
+
+    pub fn wait_within(&mut self, limit: Duration) -> ExitStatus {
+        let ended = self.ends_by(Instant::now() + limit);
+        assert!(ended, "the process did not end within {limit:?}");
+        self.child.wait().unwrap()
     }
 }
 
@@ -240,7 +239,11 @@ impl Ended {
 }
 
 /// Runs a command to its end, within the limit.
-pub fn run(mut command: Command) -> Ended {
+pub fn run(command: Command) -> Ended {
+    run_within(LIMIT, command)
+}
+
+pub fn run_within(limit: Duration, mut command: Command) -> Ended {
     let mut child = command
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
@@ -261,7 +264,7 @@ pub fn run(mut command: Command) -> Ended {
         journal: Arc::default(),
         past: AtomicUsize::new(0),
     };
-    let success = process.wait().success();
+    let success = process.wait_within(limit).success();
     Ended {
         success,
         stdout: out.join().unwrap().unwrap(),
