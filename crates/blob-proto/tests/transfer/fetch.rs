@@ -130,7 +130,7 @@ async fn a_writer_gets_all_in_order() {
 #[tokio::test(flavor = "multi_thread")]
 async fn dropping_cancels_and_keeps_what_was_verified() {
     let there = folder();
-    let content = content(6, 48 * MIB);
+    let content = content(6, 24 * MIB);
     let id = there.store.put(&content).unwrap().id;
     let net = Net::default();
     // Sends less than half of it, so that it cannot be over before anybody looks.
@@ -138,7 +138,7 @@ async fn dropping_cancels_and_keeps_what_was_verified() {
     let config = calimero_network_primitives::config::BlobServeConfig::default();
     let server = calimero_network_blob::serve::Server::new(peer(1), store, &config);
     net.add(peer(1), Version::V1, move |socket| {
-        let (ours, _) = crate::hostile::cut_after(20 * MIB, socket);
+        let (ours, _) = crate::hostile::cut_after(10 * MIB, socket);
         let serving = server.serve(requester(), Version::V1, ours);
         Box::pin(async move {
             let _ = serving.await;
@@ -151,7 +151,7 @@ async fn dropping_cancels_and_keeps_what_was_verified() {
     let mut progress = transfer.progress();
     let half = async {
         while let Some(progress) = progress.next().await {
-            if progress.verified_bytes >= 16 * MIB as u64 {
+            if progress.verified_bytes >= 8 * MIB as u64 {
                 return;
             }
         }
@@ -163,7 +163,7 @@ async fn dropping_cancels_and_keeps_what_was_verified() {
     assert!(!here.store.has(&id));
     let fetched = fetch(&net, &impatient(), id, [peer(2)], &here.store).await;
     let fetched = fetched.unwrap();
-    assert!(fetched.resumed_bytes >= 16 * MIB as u64);
+    assert!(fetched.resumed_bytes >= 8 * MIB as u64);
     let rest = (content.len() as u64) - fetched.resumed_bytes;
     let overhead = fetched.received_bytes.saturating_sub(rest);
     assert!(overhead < MIB as u64, "{fetched:?}");

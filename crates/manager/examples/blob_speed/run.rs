@@ -198,8 +198,8 @@ pub(crate) async fn fetch_to_be_killed(
     client.dial(address).await?;
     let store = Arc::new(FsBlobStore::open(folder, &FsConfig::default())?);
     let to = Destination::Store(store);
-    let transfer = client.request_blob(CONTEXT, id, vec![peer], to);
-    let mut progress = transfer.progress();
+    let mut transfer = client.request_blob(CONTEXT, id, vec![peer], to);
+    let progress = transfer.progress();
     while let Some(progress) = progress.next().await {
         println!("{}", progress.verified_bytes);
     }
