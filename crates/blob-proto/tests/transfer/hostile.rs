@@ -122,7 +122,8 @@ async fn found(
     assert_eq!(failures.len(), 1);
     assert_eq!(failures[0].peer, peer(1));
     assert!(asked.load(Ordering::SeqCst));
-    // With an honest one beside it, of either version.
+    // With an honest one beside it, of either version, which may be slow once.
+    let config = impatient();
     for honest in [Version::V1, Version::V0] {
         net.add_store(peer(2), honest, &there.store).await;
         let here = folder();

@@ -31,7 +31,7 @@ use tokio_util::compat::{Compat, TokioAsyncReadCompatExt};
 pub(crate) const CONTEXT: ContextId = ContextId::new([0x11; 32]);
 
 /// What nothing here takes on a loaded machine.
-pub(crate) const LONG: Duration = Duration::from_secs(60);
+pub(crate) const LONG: Duration = Duration::from_secs(180);
 
 pub(crate) fn peer(seed: u8) -> PeerId {
     Keypair::ed25519_from_bytes([seed; 32])
@@ -176,8 +176,8 @@ pub(crate) fn requester() -> PeerId {
 /// Deadlines short enough for a test, long enough for a loaded machine.
 pub(crate) fn impatient() -> BlobFetchConfig {
     BlobFetchConfig {
-        stall_timeout: Duration::from_secs(2),
-        floor_span: Duration::from_secs(4),
+        stall_timeout: Duration::from_secs(4),
+        floor_span: Duration::from_secs(8),
         rest_initial: Duration::from_millis(50),
         rest_max: Duration::from_millis(200),
         max_failures: 2,
