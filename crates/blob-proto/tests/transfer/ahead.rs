@@ -93,7 +93,7 @@ fn request(version: Version, blob_id: BlobId) -> Vec<u8> {
     });
     let read = Request::Read {
         blob_id,
-        ranges: vec![0..8],
+        ranges: std::iter::once(0..8).collect(),
     };
     let older = BlobRequest {
         blob_id,
