@@ -152,6 +152,8 @@ impl Checked {
         }
         assert!(next.is_some(), "nothing will wake it");
         assert!(next >= Some(self.latest), "a time-out in the past");
+        let deadline = self.model.first_deadline();
+        assert!(deadline.is_none() || next <= deadline, "it will be late");
         self.bounds_hold();
         self.says_what_it_does();
     }

@@ -168,6 +168,15 @@ impl Model {
         };
     }
 
+    /// When the first of what is under way is to be taken as failed: nobody else may wake the
+    /// machine for it.
+    pub(super) fn first_deadline(&self) -> Option<Instant> {
+        let answers = self.registrations.values().chain(self.questions.values());
+        let answers = answers.map(|since| *since + self.answer_timeout);
+        let dials = self.dials.values().map(|since| *since + self.dial_timeout);
+        answers.chain(dials).min()
+    }
+
     fn expire(&mut self) {
         let (now, answer, dial) = (self.now, self.answer_timeout, self.dial_timeout);
         self.registrations.retain(|_, since| now < *since + answer);
