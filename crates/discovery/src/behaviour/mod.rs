@@ -197,6 +197,8 @@ pub struct Behaviour {
     peers: Peers,
     blocked: HashSet<PeerId>,
     dials: HashMap<ConnectionId, Dialling>,
+    /// When each dial began, whoever made it.
+    began: HashMap<ConnectionId, Instant>,
     /// Dials that wait for the outcome of one that somebody else has under way.
     behind: HashMap<PeerId, Vec<Multiaddr>>,
     /// Dials of peers that have reached us through a relay.
@@ -276,6 +278,7 @@ impl Behaviour {
             peers: Peers::default(),
             blocked: HashSet::new(),
             dials: HashMap::new(),
+            began: HashMap::new(),
             behind: HashMap::new(),
             reversals: HashSet::new(),
             slots: HashMap::new(),

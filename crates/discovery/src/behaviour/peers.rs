@@ -12,7 +12,6 @@ use libp2p_swarm::ConnectionId;
 
 use super::{
     event::HolePunch,
-    observed::is_dialled_with_own_port,
     punches::Punches,
     status::{ConnectionStatus, PeerStatus},
 };
@@ -24,7 +23,7 @@ struct Connection {
     path: Path,
     address: Multiaddr,
     dialled: bool,
-    /// Whether it was dialled from the port we listen on, if there is one.
+    /// Whether it was dialled from a port we listen on.
     own_port: bool,
 }
 
@@ -58,11 +57,13 @@ pub(super) struct Peers {
 }
 
 impl Peers {
+    /// A connection is up; `own_port`: it was dialled from a port that we listen on.
     pub(super) fn opened(
         &mut self,
         peer: PeerId,
         id: ConnectionId,
         endpoint: &ConnectedPoint,
+        own_port: bool,
     ) -> PathChange {
         let peer = self.peers.entry(peer).or_default();
         let before = peer.path();
@@ -71,7 +72,7 @@ impl Peers {
             path: path_of(endpoint),
             address: endpoint.get_remote_address().clone(),
             dialled: endpoint.is_dialer(),
-            own_port: is_dialled_with_own_port(endpoint),
+            own_port,
         });
         (before, peer.path())
     }
@@ -131,7 +132,7 @@ impl Peers {
         Some(relayed.address.clone())
     }
 
-    /// Whether a connection was dialled from the port we listen on, if there is one.
+    /// Whether a connection was dialled from a port we listen on.
     pub(super) fn has_own_port(&self, peer: &PeerId, connection: ConnectionId) -> bool {
         let connections = self.peers.get(peer).map(|peer| &peer.connections);
         let mut connections = connections.into_iter().flatten();

@@ -22,6 +22,7 @@ use super::{
     error::Blocked,
     event::Event,
     now,
+    observed::asks_for_own_port,
     peers::{PathChange, path_of},
 };
 use crate::machine::{Input, is_circuit};
@@ -68,6 +69,7 @@ impl NetworkBehaviour for Behaviour {
         let offered = self
             .inner
             .handle_pending_outbound_connection(connection, peer, addresses, role)?;
+        self.began.insert(connection, now());
         let policy = self.dial_policy;
         let mut all = peer.map_or_else(Vec::new, |peer| self.machine.addresses(&peer));
         let worth_it = offered
@@ -125,7 +127,7 @@ impl NetworkBehaviour for Behaviour {
             }
             FromSwarm::NewListenAddr(event) if !is_circuit(event.addr) => {
                 self.local_link.listen(&event);
-                self.listening.begins(event.addr);
+                self.listening.begins(event.addr, now());
                 self.held_dials.listening(now());
                 self.hear(Input::Listening(event.addr.clone()));
                 self.network_changed();
@@ -163,7 +165,7 @@ impl NetworkBehaviour for Behaviour {
                 }
                 continue;
             }
-            for (peer, addresses) in self.held_dials.release(now()) {
+            for (peer, addresses) in self.held_dials.release(&self.listening, now()) {
                 self.dial(peer, addresses);
             }
             while let Some((peer, addresses)) = self.awaited.due(now()) {
@@ -253,7 +255,13 @@ impl Behaviour {
         let (peer, id) = (event.peer_id, event.connection_id);
         self.dials.remove(&id);
         self.behind.remove(&peer);
-        let change = self.peers.opened(peer, id, event.endpoint);
+        let began = self.began.remove(&id);
+        let own_port = asks_for_own_port(event.endpoint)
+            && began.is_some_and(|at| {
+                let address = event.endpoint.get_remote_address();
+                self.listening.served(address, at)
+            });
+        let change = self.peers.opened(peer, id, event.endpoint, own_port);
         self.tell_path(peer, change);
         self.reversed(peer, id, event.endpoint);
         self.opened_for_punch(peer, id, event.endpoint);
@@ -285,6 +293,7 @@ impl Behaviour {
     }
 
     fn dial_failed(&mut self, event: &DialFailure<'_>) {
+        self.began.remove(&event.connection_id);
         self.reversals.remove(&event.connection_id);
         self.rounds.remove(&event.connection_id);
         let Some(Dialling { peer, addresses }) = self.dials.remove(&event.connection_id) else {
