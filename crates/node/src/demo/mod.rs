@@ -11,8 +11,8 @@ mod traffic;
 use std::time::{Duration, Instant};
 
 use calimero_network::{
-    AddressError, Connection, DialError, Direction, Keypair, PeerId, SecurityKind, addr,
-    multiaddr::Protocol,
+    AddressError, Connection, DialError, Direction, Keypair, PeerId, SecurityKind, TransportKind,
+    addr, multiaddr::Protocol,
 };
 
 use futures::future::try_join_all;
@@ -217,9 +217,9 @@ impl Demo {
     /// Dials along an edge and checks that both ends see the same connection.
     async fn connect(&mut self, edge: &Edge) -> Result<(), CommandError> {
         let (from, to) = (&self.nodes[edge.from], &self.nodes[edge.to]);
-        let address = to.address(edge.over == Over::Quic);
-        let dialled = step("dialling", async { Ok(from.client.dial(address).await?) }).await?;
-        let seen = step("accepting", accepted(to, from.client.peer_id())).await?;
+        let dialled = step("dialling", reached(from, to, edge.over)).await?;
+        let peer = from.client.peer_id();
+        let seen = step("accepting", accepted(to, peer, dialled.transport())).await?;
         let report = EdgeReport::new(from.name, to.name, &dialled);
         let agreed = dialled.transport() == seen.transport()
             && dialled.security() == seen.security()
@@ -325,14 +325,37 @@ impl Demo {
 }
 
 /// The inbound connection of `peer` at `node`, once it stands there too.
-async fn accepted(node: &Node, peer: PeerId) -> Result<Connection, CommandError> {
+/// Connects over one transport. Nodes look around by themselves, and one that has come to the other
+/// over another transport first has to part from it.
+async fn reached(from: &Node, to: &Node, over: Over) -> Result<Connection, CommandError> {
+    let address = to.address(over == Over::Quic);
+    let wanted = match over {
+        Over::Quic => TransportKind::Quic,
+        Over::Tcp => TransportKind::Tcp,
+    };
+    loop {
+        let connection = from.client.dial(address.clone()).await?;
+        let meant = connection.transport() == wanted && connection.direction == Direction::Outbound;
+        if meant {
+            return Ok(connection);
+        }
+        from.client.disconnect(to.client.peer_id()).await?;
+    }
+}
+
+/// The connection that a node has accepted from a peer over a transport.
+async fn accepted(
+    node: &Node,
+    peer: PeerId,
+    over: TransportKind,
+) -> Result<Connection, CommandError> {
     loop {
         let changed = node.changed.notified();
         let status = node.client.status().await?;
         let found = status
             .connections
             .into_iter()
-            .find(|c| c.peer == peer && c.direction == Direction::Inbound);
+            .find(|c| c.peer == peer && c.direction == Direction::Inbound && c.transport() == over);
         if let Some(connection) = found {
             return Ok(connection);
         }
