@@ -220,10 +220,15 @@ fn provider_records() {
         size_bytes,
     };
     assert_eq!(record.encode().unwrap(), bytes(unsigned, "value_hex"));
-    let captured = bytes(&unsigned["captured_put_value"], "value");
+    let put = &unsigned["captured_put_value"];
+    let captured = bytes(put, "value");
     assert_eq!(UnsignedRecord::decode(&captured).unwrap(), record);
+    assert_eq!(bytes(put, "key"), key.to_bytes());
+    assert_eq!(put["publisher"], record.provider.to_base58());
 
     let signed = &vectors["layout_signed"];
+    let domain = signed["domain"].as_str().unwrap().as_bytes();
+    assert!(bytes(signed, "signed_message_hex").starts_with(domain));
     let value = bytes(signed, "value_hex");
     assert_eq!(
         ProviderRecord::sign(&keypair, &key, size_bytes).unwrap(),

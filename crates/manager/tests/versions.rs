@@ -286,8 +286,8 @@ async fn blobs_are_fetched_both_ways() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn providers_are_found_both_ways() {
-    for unsigned in [false, true] {
-        let (older, today) = met(Over::Tcp, false, unsigned).await;
+    for (over, unsigned) in [(Over::Tcp, false), (Over::Quic, true)] {
+        let (older, today) = met(over, false, unsigned).await;
         for (seed, provider, other) in [(3, &older, &today), (4, &today, &older)] {
             let stored = provider.store.put(&content(seed)).unwrap();
             provider.announce(stored.id).await;

@@ -111,6 +111,26 @@ fn the_published_bytes() {
     same_both_ways(&message, &hex_of(&of["framed_hex"]));
 }
 
+/// Every refusal that there is, each once.
+#[test]
+fn the_bytes_of_refusals() {
+    let text = include_str!("../../../testdata/invite-refusals.json");
+    let vectors: Value = serde_json::from_str(text).unwrap();
+    let nonce = hex_of(&vectors["nonce_hex"]).try_into().unwrap();
+    let mut told = Vec::new();
+    for of in vectors["refusals"].as_object().unwrap().values() {
+        let error = of["error"].as_str().unwrap();
+        let message = Response::error(nonce, error);
+        same_both_ways(&message, &hex_of(&of["framed_hex"]));
+        let refusal = message.as_refusal().unwrap();
+        assert_eq!(Response::refusal(nonce, refusal), message);
+        told.push(refusal);
+    }
+    for refusal in Refusal::ALL {
+        assert_eq!(told.iter().filter(|one| **one == refusal).count(), 1);
+    }
+}
+
 #[test]
 fn one_mebibyte_passes_and_one_byte_more_does_not() {
     let largest = request(MAX_MESSAGE_BYTES - REQUEST_OVERHEAD);

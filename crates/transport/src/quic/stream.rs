@@ -24,11 +24,15 @@ const ABANDONED: VarInt = VarInt::from_u32(0);
 ///
 /// [`AsyncWrite::poll_close`] ends the sending direction: the other side reads to the end, and
 /// may go on sending. Dropped without it, the stream is reset: the other side sees
-/// [`io::ErrorKind::ConnectionReset`], so it cannot take a part for the whole.
+/// [`io::ErrorKind::ConnectionReset`], so it cannot take a part for the whole. A stream whose other
+/// side has ended and was read to its end is closed by its drop, as Yamux does it: libp2p-kad gives
+/// up its answers so, and a reset would take back what of them is not read yet.
 #[derive(Debug)]
 pub struct Stream {
     send: SendStream,
     receive: RecvStream,
+    /// The other side was read to its end.
+    ended: bool,
     closed: bool,
     /// Set once the connection is being closed: nothing more is taken then.
     closing: Arc<AtomicBool>,
@@ -39,6 +43,7 @@ impl Stream {
         Self {
             send,
             receive,
+            ended: false,
             closed: false,
             closing,
         }
@@ -53,7 +58,13 @@ impl AsyncRead for Stream {
     ) -> Poll<io::Result<usize>> {
         let mut buffer = ReadBuf::new(buffer);
         match ready!(self.receive.poll_read_buf(cx, &mut buffer)) {
-            Ok(()) => Poll::Ready(Ok(buffer.filled().len())),
+            Ok(()) => {
+                let read = buffer.filled().len();
+                if read == 0 && buffer.capacity() > 0 {
+                    self.ended = true;
+                }
+                Poll::Ready(Ok(read))
+            }
             Err(error) => Poll::Ready(Err(read_error(error))),
         }
     }
@@ -90,8 +101,13 @@ impl AsyncWrite for Stream {
 
 impl Drop for Stream {
     fn drop(&mut self) {
-        if !self.closed {
-            // Fails where the connection is gone or the peer stopped reading: nobody to tell.
+        if self.closed {
+            return;
+        }
+        // Fails where the connection is gone or the peer stopped reading: nobody to tell.
+        if self.ended {
+            let _ = self.send.finish();
+        } else {
             let _ = self.send.reset(ABANDONED);
         }
     }

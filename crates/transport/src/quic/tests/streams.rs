@@ -65,6 +65,25 @@ async fn a_stream_dropped_without_close_is_reset_in_both_directions() {
     stream(&mut dialled, &mut accepted).await;
 }
 
+/// As libp2p-kad gives up its answers.
+#[tokio::test]
+async fn an_answer_to_what_was_read_to_its_end_arrives_although_the_stream_is_dropped() {
+    let (_a, _b, mut dialled, mut accepted) = connected().await;
+    let (mut near, mut far) = stream(&mut dialled, &mut accepted).await;
+    near.write_all(b"a question").await.expect("writes");
+    near.close().await.expect("closes");
+    within(far.read_to_end(&mut Vec::new()))
+        .await
+        .expect("a clean end");
+    far.write_all(b"an answer").await.expect("writes");
+    drop(far);
+    let mut received = Vec::new();
+    within(near.read_to_end(&mut received))
+        .await
+        .expect("a clean end");
+    assert_eq!(received, b"an answer");
+}
+
 #[tokio::test]
 async fn what_was_closed_arrives_although_the_stream_is_dropped() {
     let (_a, _b, mut dialled, mut accepted) = connected().await;
