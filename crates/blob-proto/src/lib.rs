@@ -19,3 +19,11 @@ pub use self::id::{
     BlobHasher, BlobId, CHUNK_HASH_BYTES, ChunkHash, ChunkList, Hashed, MAX_BLOB_BYTES,
     MAX_BLOB_CHUNKS, blob_id, chunk_count,
 };
+
+/// The crate of ids, and of peers and keys, in the version that is used.
+pub use calimero_network_primitives as primitives;
+/// Crates whose types occur in what is public here, in the versions that are used.
+pub use {asynchronous_codec, bytes};
+/// Crates whose types occur in what is public here, in the versions that are used: those of transfers.
+#[cfg(feature = "transfer")]
+pub use {futures, tokio};

@@ -52,3 +52,7 @@ pub mod server;
 
 #[cfg(feature = "libp2p")]
 pub use self::behaviour::{Behaviour, Event, Status};
+
+/// Crates whose types occur in what is public here, in the versions that are used.
+#[cfg(feature = "libp2p")]
+pub use {libp2p_core, libp2p_identify, libp2p_kad, libp2p_relay, libp2p_swarm};

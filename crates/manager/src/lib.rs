@@ -75,6 +75,9 @@ pub use libp2p::{
     connection_limits::Exceeded,
     swarm::{ConnectionId, derive_prelude::ListenerId},
 };
+/// Crates whose types occur in what is public here, in the versions that are used: everything of
+/// libp2p's is found by this one name.
+pub use {bytes, futures, libp2p, tokio};
 
 pub use self::{
     client::{BlobProviders, BlobTransfer, NetworkClient},

@@ -86,6 +86,12 @@ pub use self::{
     wire::{MessageId, topic_hash},
 };
 
+/// The registry that [`Behaviour::with_metrics`] takes is of this crate.
+#[cfg(feature = "metrics")]
+pub use prometheus_client;
+/// Crates whose types occur in what is public here, in the versions that are used.
+pub use {bytes, libp2p_core, libp2p_gossipsub, libp2p_swarm};
+
 /// Runs the examples of the README.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]

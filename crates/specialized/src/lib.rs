@@ -61,3 +61,9 @@ pub use self::{
         SpecializedNodeInviteResponse,
     },
 };
+
+/// The crate of `Bytes`, in the version that is used.
+pub use bytes;
+/// Crates whose types occur in what is public here, in the versions that are used.
+#[cfg(feature = "libp2p")]
+pub use {libp2p_core, libp2p_identity, libp2p_swarm};

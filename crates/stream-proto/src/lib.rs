@@ -44,3 +44,9 @@ pub use self::{
 };
 #[cfg(feature = "libp2p")]
 pub use libp2p_swarm::StreamProtocol;
+
+/// Crates whose types occur in what is public here, in the versions that are used.
+pub use {asynchronous_codec, bytes, futures};
+/// Crates whose types occur in what is public here, in the versions that are used: those of the behaviour.
+#[cfg(feature = "libp2p")]
+pub use {libp2p_core, libp2p_identity, libp2p_swarm};

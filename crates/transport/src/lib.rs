@@ -91,3 +91,6 @@ pub use self::{
     link::{Bytes, Cipher, Link, Links, MuxerKind, SecurityKind, Totals, TransportKind},
     transport::{Transport, build, build_memory},
 };
+
+/// Crates whose types occur in what is public here, in the versions that are used.
+pub use {libp2p_core, libp2p_noise, libp2p_relay, libp2p_tls, quinn, rustls};

@@ -20,18 +20,15 @@ use crate::{
 /// # let (alice, _) = NetworkManager::start_in_memory(key(), quiet.clone()).await?;
 /// # let (bob, _) = NetworkManager::start_in_memory(key(), quiet).await?;
 /// let (listener, address) = bob.listen_on("/memory/0".parse()?).await?;
-/// let connection = alice.dial(address.clone()).await?;
-/// assert_eq!((connection.peer, connection.path), (bob.peer_id(), Path::Direct));
-///
-/// assert!(alice.disconnect(bob.peer_id()).await?);
-/// // For this peer alone: whoever else answers is refused.
-/// alice.dial_peer(bob.peer_id(), [address.clone()]).await?;
-///
 /// alice.block(bob.peer_id()).await?;
 /// let refused = alice.dial_peer(bob.peer_id(), [address.clone()]).await.unwrap_err();
 /// assert!(matches!(refused, DialError::Denied(Denial::Blocked)));
 /// alice.unblock(bob.peer_id()).await?;
 ///
+/// // Whoever answers there. With `dial_peer`, or `/p2p/<peer>` at its end, nobody but that peer.
+/// let connection = alice.dial(address).await?;
+/// assert_eq!((connection.peer, connection.path), (bob.peer_id(), Path::Direct));
+/// assert!(alice.disconnect(bob.peer_id()).await?);
 /// assert!(bob.stop_listening(listener).await?);
 /// # Ok(())
 /// # }
