@@ -53,6 +53,7 @@ impl ChunkFile {
     /// Takes room on the disk for the first bytes of the file, as far as there is some: a file
     /// that does not grow with each chunk takes several at the same time. Not for the last chunk,
     /// whose length is where the file ends.
+    #[cfg(any(feature = "fs", test))]
     pub(crate) fn reserve(&self, chunks: usize) {
         #[cfg(target_os = "linux")]
         if let Some(len_bytes) = (chunks as u64)

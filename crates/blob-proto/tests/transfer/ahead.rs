@@ -91,9 +91,10 @@ fn request(version: Version, blob_id: BlobId) -> Vec<u8> {
         context_id: CONTEXT,
         auth: None,
     });
+    let all = 0..8;
     let read = Request::Read {
         blob_id,
-        ranges: std::iter::once(0..8).collect(),
+        ranges: vec![all],
     };
     let older = BlobRequest {
         blob_id,

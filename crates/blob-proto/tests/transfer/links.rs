@@ -24,6 +24,9 @@ const NUMBER: &str = "CALIMERO_BLOB_TEST_LINK";
 /// Four seconds of one link.
 const SIZE_BYTES: usize = 48 << 20;
 
+/// Time in which one link that is kept full brings it: 4.03 s, and an eighth for all else.
+const FILLED: Duration = Duration::from_millis(4530);
+
 /// What two links give, in links.
 const LEAST_GAIN: f64 = 1.8;
 
@@ -127,19 +130,22 @@ async fn fetch_over_links() {
         net.add_at(peer(number), Version::V1, address);
     }
     let id = providers[0].id;
-    // A second time where the machine had something else to do.
-    let mut best = 0.0_f64;
+    // Again where the machine had something else to do.
+    let (mut best, mut busy) = (0.0_f64, false);
     for _ in 0..2 {
         let one = time(&net, id, &[1]).await;
         let two = time(&net, id, &[1, 2]).await;
         let gain = one.as_secs_f64() / two.as_secs_f64();
         println!("one provider {one:.2?}, two {two:.2?}: {gain:.2} times as fast");
         best = best.max(gain);
+        busy |= one > FILLED;
         if best >= LEAST_GAIN {
             return;
         }
     }
-    panic!("two providers are {best:.2} times as fast as one");
+    // Who cannot fill one link learns nothing about two.
+    assert!(busy, "two providers are {best:.2} times as fast as one");
+    println!("skipped: the machine is too busy to fill a link");
 }
 
 async fn time(net: &Net, id: BlobId, numbers: &[u8]) -> Duration {
