@@ -245,7 +245,7 @@ fn faults_are_got_over() {
     }
     faults::run(&[
         (Fault::LinkCut, Transport::Tcp),
-        (Fault::PunchInVain, Transport::Tcp),
+        (Fault::PunchInVain, Transport::Quic),
         (Fault::RelayDies, Transport::Tcp),
         (Fault::OnlyRelayReturns, Transport::Quic),
         (Fault::NodeRestarts, Transport::Quic),

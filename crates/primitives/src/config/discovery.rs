@@ -591,5 +591,9 @@ mod tests {
             refused(|c| c.relay.min_backoff = c.relay.max_backoff * 2),
             "discovery.relay.min_backoff_ms"
         );
+        assert_eq!(
+            refused(|c| c.relay.punch_min_backoff = c.relay.punch_max_backoff * 2),
+            "discovery.relay.punch_min_backoff_ms"
+        );
     }
 }
