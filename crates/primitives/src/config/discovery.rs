@@ -136,7 +136,7 @@ pub struct BookConfig {
     /// Addresses kept of one peer. Default 4: two transports over two IP versions.
     pub max_addresses_per_peer: u32,
     /// Peers remembered, boot nodes and connected peers included; above it the one unheard of
-    /// for longest goes. Default 4096, about 3 MiB; must exceed the established connections.
+    /// for longest goes. Default 4096, about 1.5 MiB; must exceed the established connections.
     pub max_peers: u32,
     /// Time without a word after which a peer is forgotten, in milliseconds. Default 24 h, the
     /// usual lease of a home address.
