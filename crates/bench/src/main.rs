@@ -1,6 +1,7 @@
 //! `netbench`: figures of the network layer between two processes on loopback, each beside the
 //! same measured with stock libp2p or with a raw stream, in turn, in one run.
 //!
+//! `netbench calls` measures the handle, `netbench load` a whole network in this process.
 //! `netbench measure` starts a server and a client process for each figure, several rounds of all
 //! of them, and prints medians and ratios as Markdown. `serve` and `client` are those processes.
 

@@ -44,7 +44,7 @@ impl Changes {
     }
 }
 
-/// A moment at which something was asked: the answer is not older.
+/// When something was asked, and with how many changes told: the answer shows all of these.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Asked {
     changes: u64,
@@ -52,6 +52,15 @@ pub(crate) struct Asked {
 }
 
 impl Asked {
+    /// The answer is here. Its age counts from now on: where the host is so busy that answers take
+    /// longer than they may be kept, none would ever be kept else.
+    pub(crate) fn answered(self) -> Self {
+        Self {
+            at: Instant::now(),
+            ..self
+        }
+    }
+
     fn holds(self, now: Self) -> bool {
         self.changes == now.changes && now.at.saturating_duration_since(self.at) < MAX_AGE
     }
@@ -79,7 +88,7 @@ impl<K: Eq + Hash, V: Clone> Memo<K, V> {
         asked.holds(now).then(|| answer.clone())
     }
 
-    /// Keeps what was answered to a question of `asked`, in place of older answers.
+    /// Keeps what was answered, in place of older answers.
     pub(crate) fn keep(&self, key: K, asked: Asked, answer: V) {
         let mut kept = self.0.write().unwrap_or_else(PoisonError::into_inner);
         if kept.len() >= MAX_KEPT && !kept.contains_key(&key) {
@@ -123,6 +132,8 @@ mod tests {
         changes.count();
         // The answer came after the change, but may be older.
         memo.keep((), before, 1);
+        assert_eq!(memo.get(&(), changes.now()), None);
+        memo.keep((), before.answered(), 1);
         assert_eq!(memo.get(&(), changes.now()), None);
         let after = changes.now();
         memo.keep((), after, 2);

@@ -171,6 +171,8 @@ async fn a_restarted_node_meets_remembered_peers_while_every_boot_node_is_away()
     let (client, _events) = started.await.unwrap();
     client.subscribe(&weather()).await.unwrap();
     until_met(&mut stays, peer).await;
+    // Where the other listens is known once it has said so, and saved only then.
+    client.identified(stays.peer()).await.unwrap().unwrap();
     client.shutdown().await.unwrap();
     let saved = FileCache::new(&path).load(std::time::SystemTime::now());
     let saved = saved.unwrap().entries;

@@ -9,12 +9,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// A member that leaves so soon after a message need not have it: 5 s, what a message may wait in
-/// the queue of a peer.
-pub(crate) const GRACE: Duration = Duration::from_secs(5);
+/// A member that leaves so soon after a message need not have it: 10 s, so that a process that
+/// waits for its processor is not taken for one that loses.
+pub(crate) const GRACE: Duration = Duration::from_secs(10);
 
-/// How long a message may take until it counts as lost: 30 s.
-pub(crate) const WINDOW: Duration = Duration::from_secs(30);
+/// How long a message may take until it counts as lost: 60 s.
+pub(crate) const WINDOW: Duration = Duration::from_secs(60);
 
 /// Upper ends of the classes that latencies are counted in: 0.1 ms, doubling, up to 52 s.
 const CLASSES: usize = 20;

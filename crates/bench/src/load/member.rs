@@ -18,7 +18,11 @@ use calimero_network::{
 };
 use tokio::{sync::oneshot, task::JoinHandle, time::timeout};
 
-use super::{LoadArgs, Over, ledger::Incarnation, network::Network};
+use super::{
+    LoadArgs, Over,
+    ledger::{self, Incarnation},
+    network::Network,
+};
 use crate::Failure;
 
 /// How long anything may take before it counts as never: an end of a manager, a first member.
@@ -85,7 +89,11 @@ pub(crate) fn config(args: &LoadArgs, boot: &[calimero_network::Multiaddr]) -> s
     }
     // Full before the first third that is compared: ids of messages are remembered up to this
     // number, and what they take is no leak.
-    config.pubsub.memory.replayed_ids = 1024;
+    config.pubsub.memory.replayed_ids = 64;
+    // What waits for a processor is late; by default it would be dropped after 5 s.
+    config.pubsub.peers.publish_wait = ledger::WINDOW / 2;
+    config.pubsub.peers.forward_wait = ledger::WINDOW / 2;
+    config.pubsub.peers.slow_timeout = ledger::WINDOW / 2;
     if args.over == Over::Memory {
         config.handle.runtime = calimero_network::config::RuntimeKind::Shared;
     }

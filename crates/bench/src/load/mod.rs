@@ -171,6 +171,8 @@ pub(crate) async fn run(args: LoadArgs) -> Result<Outcome, Failure> {
         let fetch = || work::fetch(sharing.clone());
         work::repeat(sharing.args.fetches, until, fetch).await;
     });
+    let (sharing, until) = (net.clone(), stopped.clone());
+    load.spawn(async move { work::watch_turns(&sharing, until).await });
     let churning = tokio::spawn(work::churn(net.clone(), running, stopped));
 
     let samples = watch_over(&net, began).await?;

@@ -57,6 +57,8 @@ pub(crate) struct Network {
     pub(crate) tally: Tally,
     times: Mutex<Times>,
     faults: Mutex<Vec<String>>,
+    /// How late a turn of the harness came at the most, in microseconds.
+    late_micros: AtomicU64,
 }
 
 impl Network {
@@ -77,6 +79,7 @@ impl Network {
             tally: Tally::default(),
             times: Mutex::default(),
             faults: Mutex::default(),
+            late_micros: AtomicU64::new(0),
         }
     }
 
@@ -104,6 +107,17 @@ impl Network {
 
     pub(crate) fn faults(&self) -> Vec<String> {
         lock(&self.faults).clone()
+    }
+
+    /// How late a turn of the process came at the most: what nobody in it can be faster than.
+    pub(crate) fn latest_turn(&self) -> Duration {
+        Duration::from_micros(self.late_micros.load(Ordering::Relaxed))
+    }
+
+    /// A turn came so late.
+    pub(crate) fn late(&self, by: Duration) {
+        let micros = u64::try_from(by.as_micros()).unwrap_or(u64::MAX);
+        self.late_micros.fetch_max(micros, Ordering::Relaxed);
     }
 
     pub(crate) fn appear(&self, member: &Arc<Member>) {

@@ -32,6 +32,7 @@ pub(crate) struct Outcome {
     pub(crate) samples: Vec<Sample>,
     pub(crate) last_shutdowns: Vec<Duration>,
     pub(crate) tasks_left: usize,
+    latest_turn: Duration,
     pub(crate) streams: u64,
     pub(crate) fetches: u64,
     pub(crate) restarts: u64,
@@ -60,6 +61,7 @@ impl Outcome {
             samples,
             last_shutdowns,
             tasks_left,
+            latest_turn: net.latest_turn(),
             streams: count(&tally.streams),
             fetches: count(&tally.fetches),
             restarts: count(&tally.restarts),
@@ -140,7 +142,7 @@ impl Outcome {
             counts.unasked.to_string(),
         );
         row(
-            "messages of publishers that left within 5 s, deliveries of these not made",
+            "messages of publishers that left within 10 s, deliveries of these not made",
             format!("{}, {}", counts.orphans, counts.orphans_missed),
         );
         row(
@@ -179,6 +181,10 @@ impl Outcome {
         row(
             "shutdown of all at once: median, p99, most",
             spread(&self.last_shutdowns),
+        );
+        row(
+            "latest turn of the harness itself",
+            millis(self.latest_turn),
         );
         row("tasks left after it", self.tasks_left.to_string());
         row("faults", self.fault_count.to_string());

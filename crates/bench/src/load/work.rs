@@ -27,8 +27,9 @@ use crate::Failure;
 /// Pieces of one kind under way at one time; more wait.
 const UNDER_WAY: usize = 64;
 
-/// How long a stream or a fetch may take.
-const LIMIT: Duration = Duration::from_secs(30);
+/// How long a stream or a fetch may take: long where the process waits for its processor, short
+/// for what never ends.
+const LIMIT: Duration = Duration::from_secs(120);
 
 /// Frames on each stream, and most bytes of each.
 const FRAMES: usize = 8;
@@ -68,6 +69,16 @@ where
         while running.try_join_next().is_some() {}
     }
     while running.join_next().await.is_some() {}
+}
+
+/// Measures how late turns come, until told to stop.
+pub(crate) async fn watch_turns(net: &Network, stopped: Stopped) {
+    const EVERY: Duration = Duration::from_millis(50);
+    while !*stopped.borrow() {
+        let began = Instant::now();
+        sleep(EVERY).await;
+        net.late(began.elapsed().saturating_sub(EVERY));
+    }
 }
 
 /// Somebody publishes a message in some overlay.
@@ -254,7 +265,8 @@ async fn leave_and_return(
     net.leave(&running.member);
     if let Some(took) = member::end(running, how).await? {
         net.times().shutdowns.push(took);
-        let limit = net.config.handle.shutdown_timeout + Duration::from_millis(500);
+        // Of the process, each of a few turns may come as late as the latest.
+        let limit = net.config.handle.shutdown_timeout + 4 * net.latest_turn();
         if took > limit {
             net.fault(format!("a shutdown took {took:?}"));
         }

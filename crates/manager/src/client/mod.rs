@@ -44,10 +44,10 @@ pub use self::blobs::{BlobProviders, BlobTransfer};
 /// [`status`](Self::status), [`mesh_peers`](Self::mesh_peers),
 /// [`mesh_peer_count`](Self::mesh_peer_count) and [`subscribed_peers`](Self::subscribed_peers) give
 /// what the manager has answered before, to any clone of the handle, while that holds: until
-/// something changes of which there is an event or the answer to a call, and for 10 ms at most. So a
-/// read shows at least the effect of every call that has returned and of every event that was read,
-/// other than messages, and may otherwise be 10 ms old. Hundreds of thousands of reads a second
-/// then cost the manager a hundred. [`peer_count`](Self::peer_count) is never old.
+/// something changes of which there is an event or the answer to a call, and for 10 ms at most after
+/// the answer came. So a read shows at least the effect of every call that has returned and of
+/// every event that was read, other than messages, and may otherwise be 10 ms old. Hundreds of
+/// thousands of reads a second then cost the manager a hundred. [`peer_count`](Self::peer_count) is never old.
 #[derive(Clone, Debug)]
 pub struct NetworkClient {
     inner: Arc<Inner>,
@@ -172,7 +172,7 @@ impl NetworkClient {
         within(limit, answer).await.unwrap_or(Ok(None))
     }
 
-    /// A snapshot of addresses and connections, at most 10 ms old; see
+    /// A snapshot of addresses and connections; see
     /// [what reads see](Self#what-reads-see).
     ///
     /// # Errors
@@ -233,7 +233,7 @@ impl NetworkClient {
             return Ok(answer);
         }
         let answer = V::from(ask().await?);
-        memo.keep(key.clone(), asked, answer.clone());
+        memo.keep(key.clone(), asked.answered(), answer.clone());
         Ok(answer)
     }
 
