@@ -330,7 +330,7 @@ async fn a_member_that_never_reads_is_closed_and_the_others_get_everything() {
             data[..4].copy_from_slice(&sent.to_be_bytes());
             client.publish(&topic(), data).await.unwrap();
             sent += 1;
-            if sent % 50 == 0 && client.peer_count().unwrap() == 1 {
+            if sent.is_multiple_of(50) && client.peer_count().unwrap() == 1 {
                 return sent;
             }
         }
