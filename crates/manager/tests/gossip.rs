@@ -289,6 +289,7 @@ async fn what_begins_and_ends_unread_is_not_told() {
 async fn a_publisher_is_held_back_by_the_queues_of_its_peers() {
     let mut tight = config();
     tight.pubsub.peers.queue = 8;
+    tight.pubsub.peers.window = 8;
     let (mut a, mut b) = pair_with(Over::Tcp, tight, config()).await;
     within(b.client.subscribe(&topic())).await.unwrap();
     a.wait_for(|event| matches!(event, NetworkEvent::Subscribed { .. }).then_some(()))
