@@ -20,12 +20,16 @@ use calimero_network::{
 use common::{Node, Over, config, resident_bytes, start, within};
 use futures::AsyncWriteExt as _;
 use meshsub::Signature;
+use tokio::sync::Mutex;
 
 const MESHSUB: StreamProtocol = StreamProtocol::new("/meshsub/1.1.0");
 
 /// What a hostile peer may cost at most, in bytes: what is remembered of one, and what the
 /// allocator keeps.
 const FLAT: usize = 64 << 20;
+
+/// One test at a time: the memory that each looks at is that of the process.
+static TURN: Mutex<()> = Mutex::const_new(());
 
 fn topic() -> Topic {
     Topic::context(ContextId::new([7; 32]))
@@ -155,6 +159,7 @@ async fn message(node: &mut Node) -> (PeerId, Bytes) {
 
 #[tokio::test]
 async fn unsigned_and_wrongly_signed_messages_reach_nobody_and_end_in_a_ban() {
+    let _turn = TURN.lock().await;
     let mut scene = Scene::new().await;
     let key = Keypair::generate_ed25519();
     for number in 0..10 {
@@ -178,6 +183,7 @@ async fn unsigned_and_wrongly_signed_messages_reach_nobody_and_end_in_a_ban() {
 
 #[tokio::test]
 async fn a_message_repeated_a_thousand_times_is_told_once() {
+    let _turn = TURN.lock().await;
     let mut scene = Scene::new().await;
     let key = Keypair::generate_ed25519();
     let rpc = meshsub::publish(&key, 1, &topic(), b"again", Signature::Right);
@@ -194,6 +200,7 @@ async fn a_message_repeated_a_thousand_times_is_told_once() {
 
 #[tokio::test]
 async fn messages_above_the_limit_are_not_held() {
+    let _turn = TURN.lock().await;
     let mut scene = Scene::new().await;
     let key = Keypair::generate_ed25519();
     let rpc = meshsub::publish(&key, 1, &topic(), &[7; 1_048_577], Signature::Right);
@@ -211,6 +218,7 @@ async fn messages_above_the_limit_are_not_held() {
 
 #[tokio::test]
 async fn a_hundred_thousand_topics_of_one_peer_are_bounded() {
+    let _turn = TURN.lock().await;
     let mut scene = Scene::new().await;
     for part in 0..100_u32 {
         let rpc: Vec<_> = (part * 1000..(part + 1) * 1000)
@@ -228,6 +236,7 @@ async fn a_hundred_thousand_topics_of_one_peer_are_bounded() {
 
 #[tokio::test]
 async fn floods_of_control_messages_end_in_a_ban() {
+    let _turn = TURN.lock().await;
     let mut scene = Scene::new().await;
     for _ in 0..200 {
         let rpc = meshsub::grafts_and_prunes(&topic(), 2000);
@@ -241,6 +250,7 @@ async fn floods_of_control_messages_end_in_a_ban() {
 
 #[tokio::test]
 async fn floods_of_offers_and_requests_disturb_nobody() {
+    let _turn = TURN.lock().await;
     let mut scene = Scene::new().await;
     let author = PeerId::random();
     for round in 0..100_u64 {
@@ -301,6 +311,7 @@ impl Drop for Silent {
 
 #[tokio::test]
 async fn a_member_that_never_reads_is_closed_and_the_others_get_everything() {
+    let _turn = TURN.lock().await;
     const PAYLOAD_BYTES: usize = 64 * 1024;
     let mut tight = NetworkConfig::default();
     tight.listen.clear();

@@ -200,7 +200,7 @@ async fn what_a_stranger_puts_is_stored_if_it_is_genuine_short_and_alive() {
 async fn an_expired_record_is_not_told() {
     let mut node = node();
     let mut dead = record(b"genuine");
-    dead.expires = expiry(Duration::from_millis(1_500));
+    dead.expires = expiry(Duration::from_millis(3_500));
     assert_eq!(put(dead, &mut node).await, 1);
     loop {
         let id = node.behaviour_mut().get_records(key()).unwrap();

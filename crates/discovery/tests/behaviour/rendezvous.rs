@@ -288,8 +288,8 @@ async fn what_a_server_tells_is_filtered_and_looked_at_as_far_as_was_asked_for()
         _ => None,
     })
     .await;
-    // Of the 64 asked for, one is forged and one too long.
-    assert_eq!(members, 62);
+    // Of the 12 asked for, one is forged and one too long.
+    assert_eq!(members, 10);
     let status = node.behaviour_mut().status().discovery;
     assert_eq!(status.known_peers, 1, "the server");
     assert!(node.behaviour().cache().iter().all(|e| e.peer != honest));

@@ -12,6 +12,7 @@ use calimero_network_transport::Link;
 use libp2p::{
     core::ConnectedPoint,
     identify,
+    multiaddr::Protocol,
     swarm::{ConnectionError, ConnectionId},
 };
 
@@ -188,6 +189,22 @@ impl Actor {
             .iter()
             .filter(|(_, connection)| connection.peer == *peer)
             .min_by_key(|(_, connection)| connection.path != Path::Direct)
+            .map(|(id, connection)| connection.snapshot(*id))
+    }
+
+    /// The connection that was made by dialling an address.
+    pub(super) fn dialled_connection(&self, address: &Multiaddr) -> Option<Connection> {
+        let is_it = |dialled: &Multiaddr| {
+            let mut dialled = dialled.clone();
+            if matches!(dialled.iter().last(), Some(Protocol::P2p(_))) {
+                dialled.pop();
+            }
+            dialled == *address
+        };
+        self.connections
+            .iter()
+            .filter(|(_, connection)| connection.direction == Direction::Outbound)
+            .find(|(_, connection)| is_it(&connection.address))
             .map(|(id, connection)| connection.snapshot(*id))
     }
 

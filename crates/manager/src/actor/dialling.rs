@@ -15,6 +15,11 @@ impl Actor {
         if let Some(id) = self.dials.under_way(&address) {
             return self.dials.wait_for_address(id, address, reply);
         }
+        // Of many calls for one address some come when the dial that they would have shared is over.
+        if let Some(connection) = self.dialled_connection(&address) {
+            let _ = reply.send(Ok(connection));
+            return;
+        }
         let options = DialOpts::unknown_peer_id().address(address.clone()).build();
         let id = options.connection_id();
         match self.swarm.dial(options) {

@@ -36,7 +36,8 @@ use crate::{
 /// ```
 impl NetworkClient {
     /// Connects to whoever answers at `address`; to nobody else than the peer it ends in, if it
-    /// ends in `/p2p/<peer>`. A peer that is connected already is not dialled again.
+    /// ends in `/p2p/<peer>`. A peer that is connected already is not dialled again, and neither is
+    /// an address that a connection has been made to.
     ///
     /// Calls for the same peer or address share one dial and its outcome. The deadline is
     /// `connections.dial_timeout_ms`.
