@@ -32,7 +32,7 @@ use crate::status::{Direction, Shared};
 /// them, so those beyond are summed.
 const MAX_REPORTS: usize = 256;
 
-/// Fetches and announcements of which something waits to be read: 1,024.
+/// What waits to be read of fetches and announcements: 1,024, of a fetch two at most.
 const MAX_TRANSFERS: usize = 1024;
 
 /// What an event is about. A newer event takes the place of an unread one about the same.
@@ -64,7 +64,9 @@ enum Key {
     Answered(OutboundRequestId),
     BlobsOf(PeerId),
     OtherBlobs,
+    /// How far a transfer is, or how it ended.
     Blob(ContextId, BlobId),
+    Found(ContextId, BlobId),
     Announced(ContextId, BlobId),
 }
 
@@ -425,8 +427,8 @@ impl Waiting {
                 context_id,
                 blob_id,
                 ..
-            }
-            | NetworkEvent::BlobProgress {
+            } => Key::Found(*context_id, *blob_id),
+            NetworkEvent::BlobProgress {
                 context_id,
                 blob_id,
                 ..
