@@ -33,6 +33,9 @@ const MAX_LOST_BYTES: u64 = 4 * MIB;
 /// (`blob.fetch.provider_window_chunks`), and half of it again for frames and hashes.
 const MAX_IN_FLIGHT_BYTES: u64 = 12 * MIB;
 
+/// What is received of a blob that is complete: 64 hashes of its chunks, and what frames them.
+const MAX_LIST_BYTES: u64 = 64 * 32 + 100;
+
 /// Kills come up to this long after the start of a process.
 const LONGEST_LIFE: Duration = Duration::from_millis(900);
 
@@ -178,9 +181,10 @@ impl Fetch<'_> {
     fn resumed(&self, bytes: u64) {
         assert!(
             bytes + MAX_LOST_BYTES >= self.verified,
-            "{} of {} verified bytes were left",
+            "{} of {} verified bytes were left for {:?}",
             bytes,
-            self.verified
+            self.verified,
+            self.file
         );
     }
 
@@ -322,6 +326,13 @@ fn after_a_kill_in_the_middle_the_other_half_is_fetched() {
         assert!(received * 100 <= size * 52, "{fetched}");
         let resumed = fetched["resumed_bytes"].as_u64().unwrap();
         assert!(resumed >= size / 2 - MAX_LOST_BYTES, "{fetched}");
+        // A kill that comes after the last byte and before the word of it costs nothing.
+        let mut process = fetch.start(&here, &provider.address);
+        assert!(process.wait().success());
+        let fetched = process.event("fetched");
+        assert_eq!(fetched["providers"], serde_json::json!([]), "{fetched}");
+        let received = fetched["received_bytes"].as_u64().unwrap();
+        assert!(received <= MAX_LIST_BYTES, "{fetched}");
     }
     check_folder(&here, &BTreeSet::from([provider.ids[0].clone()]));
 }

@@ -64,7 +64,8 @@ pub enum Destination {
     /// Into a store. A blob that is there already is not fetched.
     Store(Arc<dyn BlobStore>),
     /// To a file, which appears when all of it is verified and durable. Until then it is beside
-    /// it, with `.part` behind its name, and a later fetch to the same file goes on with it.
+    /// it, with `.part` behind its name, and a later fetch to the same file goes on with it. A
+    /// file that is the blob already stays as it is, and is made durable; another one is replaced.
     #[cfg(unix)]
     File(PathBuf),
     /// To a writer, in order, each chunk when it is verified. It is flushed and not closed.

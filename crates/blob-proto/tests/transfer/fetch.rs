@@ -1,6 +1,6 @@
 //! Honest providers.
 
-use std::sync::Arc;
+use std::{os::unix::fs::MetadataExt, sync::Arc};
 
 use calimero_network_blob::{
     blob_id,
@@ -103,6 +103,56 @@ async fn a_file_is_taken_up_where_it_was_left() {
     assert_eq!(std::fs::read(&path).unwrap(), content);
     let gave: u64 = fetched.providers.iter().map(|(_, bytes)| bytes).sum();
     assert_eq!(gave, 2 * MIB as u64, "the two that were missing");
+}
+
+/// A process may end between giving a file its name and saying so: the next try asks for nothing
+/// that is there.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_is_complete_stays_and_one_that_is_not_is_replaced() {
+    let there = folder();
+    for len in [MIB, 2 * MIB, 3 * MIB + 5] {
+        let content = content(5, len);
+        let id = there.store.put(&content).unwrap().id;
+        let net = Net::default();
+        net.add_store(peer(1), Version::V1, &there.store).await;
+        let dir = tempfile::tempdir().unwrap();
+        let (path, part) = (dir.path().join("file"), dir.path().join("file.part"));
+        let fetch = || {
+            start(
+                &net,
+                &impatient(),
+                id,
+                [peer(1)],
+                Destination::File(path.clone()),
+            )
+        };
+        std::fs::write(&path, &content).unwrap();
+        std::fs::write(&part, b"of an earlier try").unwrap();
+        let file = std::fs::metadata(&path).unwrap().ino();
+        let fetched = fetch().await.unwrap();
+        assert_eq!(
+            (fetched.size_bytes, fetched.resumed_bytes),
+            (len as u64, len as u64)
+        );
+        assert_eq!(fetched.providers, []);
+        assert_eq!(std::fs::metadata(&path).unwrap().ino(), file);
+        assert!(!part.exists());
+        let mut other_byte = content.clone();
+        *other_byte.last_mut().unwrap() ^= 1;
+        let longer = [&content[..], b"more"].concat();
+        for other in [
+            &other_byte,
+            &longer,
+            &content[..len - 1].to_vec(),
+            &Vec::new(),
+        ] {
+            std::fs::write(&path, other).unwrap();
+            let fetched = fetch().await.unwrap();
+            assert_eq!(fetched.resumed_bytes, 0, "of {} bytes", other.len());
+            assert!(std::fs::read(&path).unwrap() == content);
+            assert!(!part.exists());
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
