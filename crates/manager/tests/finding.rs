@@ -376,6 +376,36 @@ async fn forged_records_and_invented_providers_hide_nobody() {
     );
 }
 
+/// One who says that it stores a record ends an announcement, and need not do so: everybody close
+/// to the key is sent it all the same.
+#[tokio::test(flavor = "multi_thread")]
+async fn those_who_say_that_they_store_a_record_and_do_not_keep_it_from_nobody() {
+    let hub = Member::start(local()).await;
+    let one = Member::start(local()).await;
+    // With the hub as many as a record is put to. They take everything and keep nothing.
+    for _ in 0..9 {
+        let mut swarm = foreign();
+        let address = listen(&mut swarm).await;
+        tokio::spawn(drive(swarm, Arc::default(), Arc::default()));
+        one.dial(&address).await;
+    }
+    one.dial(&hub.address).await;
+    let kept = async || hub.client().status().await.unwrap().discovery.records;
+    // The first ones may come before the hub is known for what it is.
+    let mut blobs = (0_u8..).map(|nth| [nth; 100]);
+    within(async {
+        while kept().await == 0 {
+            one.provide(&blobs.next().unwrap()).await;
+        }
+    })
+    .await;
+    let before = kept().await;
+    for blob in blobs.take(10) {
+        one.provide(&blob).await;
+    }
+    assert_eq!(kept().await, before + 10);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_old_reader_that_takes_the_first_record_finds_a_provider() {
     let hub = Member::start(local()).await;

@@ -1,7 +1,7 @@
 //! Blobs: announced, found, fetched.
 
 use std::{
-    collections::HashSet,
+    collections::HashMap,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
@@ -14,7 +14,7 @@ use calimero_network_blob::{
 };
 use calimero_network_discovery::behaviour::{MAX_PROVIDERS_PER_QUERY, MAX_RECORDS_PER_QUERY};
 use calimero_network_primitives::{BlobId, ContextId, PeerId};
-use futures::{FutureExt, Stream, StreamExt, stream};
+use futures::{FutureExt, Stream, StreamExt, future, stream};
 use tokio::{sync::mpsc, task::JoinHandle};
 
 use super::NetworkClient;
@@ -137,12 +137,13 @@ impl NetworkClient {
             .await
     }
 
-    /// Looks for the providers of a blob in the DHT: all of them, each once, as they are found.
+    /// Looks for the providers of a blob in the DHT: all of them, each as soon as it is found.
     /// Ends when everybody who might know was asked, after 60 s at the latest; dropping it ends
     /// the search.
     ///
     /// A provider with a size has signed that it has the blob. One without is said to have it by
-    /// itself alone, and nothing but asking it tells.
+    /// itself alone, and nothing but asking it tells. Where its signature is found later, it is
+    /// told once more, with the size.
     ///
     /// # Errors
     ///
@@ -161,7 +162,7 @@ impl NetworkClient {
             .await??;
         Ok(BlobProviders {
             receiver,
-            told: HashSet::new(),
+            told: HashMap::new(),
         })
     }
 
@@ -257,11 +258,15 @@ impl NetworkClient {
             let _ = answer.await;
             BlobProviders {
                 receiver,
-                told: HashSet::new(),
+                told: HashMap::new(),
             }
         };
         let mut all = Vec::new();
-        stream::once(found).flatten().map(move |provider| {
+        stream::once(found).flatten().filter_map(move |provider| {
+            // The size is of no use to a fetch, which learns it with the hashes.
+            if all.contains(&provider.peer) {
+                return future::ready(None);
+            }
             all.push(provider.peer);
             let providers = all.clone();
             let _ = reports.try_send(BlobReport::Found {
@@ -269,7 +274,7 @@ impl NetworkClient {
                 blob_id,
                 providers,
             });
-            provider.peer
+            future::ready(Some(provider.peer))
         })
     }
 }
@@ -278,7 +283,8 @@ impl NetworkClient {
 #[derive(Debug)]
 pub struct BlobProviders {
     receiver: mpsc::Receiver<BlobProvider>,
-    told: HashSet<PeerId>,
+    /// Who was told of, and whether with the size.
+    told: HashMap<PeerId, bool>,
 }
 
 impl BlobProviders {
@@ -296,7 +302,10 @@ impl Stream for BlobProviders {
             let Some(provider) = ready!(self.receiver.poll_recv(cx)) else {
                 return Poll::Ready(None);
             };
-            if self.told.insert(provider.peer) {
+            let signed = provider.size_bytes.is_some();
+            let before = self.told.get(&provider.peer);
+            if before.is_none_or(|before| signed && !before) {
+                self.told.insert(provider.peer, signed);
                 return Poll::Ready(Some(provider));
             }
         }
@@ -344,5 +353,36 @@ struct OnDrop<T>(JoinHandle<T>);
 impl<T> Drop for OnDrop<T> {
     fn drop(&mut self) {
         self.0.abort();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_provider_is_told_once_and_again_with_its_size() {
+        let (one, other) = (PeerId::random(), PeerId::random());
+        let (found, receiver) = mpsc::channel(8);
+        let told = [
+            (one, None),
+            (other, Some(5)),
+            (one, None),
+            (one, Some(5)),
+            (other, None),
+            (one, Some(5)),
+        ];
+        for (peer, size_bytes) in told {
+            let provider = BlobProvider { peer, size_bytes };
+            found.try_send(provider).unwrap();
+        }
+        drop(found);
+        let told = HashMap::new();
+        let providers = BlobProviders { receiver, told };
+        let told: Vec<_> = providers
+            .map(|provider| (provider.peer, provider.size_bytes))
+            .collect()
+            .await;
+        assert_eq!(told, [(one, None), (other, Some(5)), (one, Some(5))]);
     }
 }
