@@ -255,6 +255,7 @@ fn nothing_may_be_zero_that_bounds_or_times() {
                 "request_timeout_ms",
                 "idle_timeout_ms",
                 "stall_timeout_ms",
+                "chunk_timeout_ms",
                 "max_remembered_auths",
             ],
         ),

@@ -47,6 +47,12 @@ pub enum ServeError {
         /// The time that was waited.
         after: Duration,
     },
+    /// The requester took less of a chunk than it had time for.
+    #[error("a chunk was not taken within {after:?}")]
+    Slow {
+        /// The time that was given.
+        after: Duration,
+    },
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),

@@ -170,6 +170,17 @@ impl Requester {
         replays.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Sends a chunk within the time there is for one.
+    async fn in_time<E: Into<ServeError>>(
+        &self,
+        sending: impl Future<Output = Result<(), E>>,
+    ) -> Result<(), ServeError> {
+        let after = self.config().chunk_timeout;
+        let sent = tokio::time::timeout(after, sending).await;
+        sent.map_err(|_| ServeError::Slow { after })?
+            .map_err(Into::into)
+    }
+
     /// Opens a blob, if the requester may have it and it is here.
     async fn open(
         &self,

@@ -269,13 +269,13 @@ impl<W: AsyncWrite + AsyncRead + Unpin> Answers<'_, futures::io::WriteHalf<W>> {
             let writer = &mut self.writer;
             let sending = async move {
                 let response = Response::Chunk { index, data };
-                let sent = writer.feed_response(&response).await;
+                let sent = requester.in_time(writer.feed_response(&response)).await;
                 drop((response, place));
                 sent
             };
-            let (sent, read) = future::join(sending, read_next(indices.next())).await;
-            sent?;
-            next = read;
+            // A failure of the store is told once what was read before it is sent.
+            let reading = async { Ok(read_next(indices.next()).await) };
+            ((), next) = future::try_join(sending, reading).await?;
         }
     }
 

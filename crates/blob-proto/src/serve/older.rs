@@ -109,12 +109,12 @@ async fn send<W: AsyncWrite + Unpin>(
             break;
         };
         let sending = async {
-            let sent = send_chunk(writer, &chunk).await;
+            let sent = requester.in_time(send_chunk(writer, &chunk)).await;
             drop((chunk, place));
             sent
         };
-        let (sent, read) = future::join(sending, read(requester, reader, index)).await;
-        sent?;
+        let reading = async { Ok(read(requester, reader, index).await) };
+        let ((), read) = future::try_join(sending, reading).await?;
         next = read?;
     }
     send_chunk(writer, &[]).await?;

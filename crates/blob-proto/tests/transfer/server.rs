@@ -205,20 +205,59 @@ async fn who_takes_nothing_is_let_go() {
     let server = server(&there.store, &impatient_server());
     for version in [Version::V1, Version::V0] {
         let (mut socket, served) = connect(&server, requester(), version).await;
-        let request = match version {
-            Version::V1 => encoded(&[hello(), read(id, 0..64)]).to_vec(),
-            Version::V0 => {
-                let request = BlobRequest {
-                    blob_id: id,
-                    context_id: CONTEXT,
-                    auth: None,
-                };
-                frame(&request.encode().unwrap()).to_vec()
-            }
-        };
-        socket.write_all(&request).await.unwrap();
+        socket.write_all(&all_of(id, version)).await.unwrap();
         let served = tokio::time::timeout(LONG, served).await.expect("no end");
         assert!(matches!(served.unwrap(), Err(ServeError::Io(_))));
+    }
+}
+
+/// A request for 64 chunks.
+fn all_of(blob_id: BlobId, version: Version) -> Vec<u8> {
+    match version {
+        Version::V1 => encoded(&[hello(), read(blob_id, 0..64)]).to_vec(),
+        Version::V0 => {
+            let request = BlobRequest {
+                blob_id,
+                context_id: CONTEXT,
+                auth: None,
+            };
+            frame(&request.encode().unwrap()).to_vec()
+        }
+    }
+}
+
+/// Who takes a little again and again stalls never, and holds all there is for chunks.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_takes_little_does_not_keep_others_waiting() {
+    let there = folder();
+    let id = there.store.put(&content(2, 64 * MIB)).unwrap().id;
+    let config = BlobServeConfig {
+        max_chunks_per_peer: 2,
+        max_chunks: 2,
+        stall_timeout: LONG,
+        chunk_timeout: Duration::from_secs(1),
+        ..impatient_server()
+    };
+    let server = server(&there.store, &config);
+    for version in [Version::V1, Version::V0] {
+        let (mut slow, served) = connect(&server, requester(), version).await;
+        slow.write_all(&all_of(id, version)).await.unwrap();
+        let dripping = tokio::spawn(async move {
+            let mut little = vec![0; 4096];
+            while slow.read(&mut little).await.is_ok_and(|len| len > 0) {
+                // This is what it does to others.
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        });
+        let (quick, _) = connect(&server, peer(7), Version::V1).await;
+        let responses = ask(quick, &[hello(), read(id, 0..3)]).await;
+        assert_eq!(responses.len(), 3);
+        let served = tokio::time::timeout(LONG, served).await.expect("no end");
+        let after = config.chunk_timeout;
+        assert!(
+            matches!(served.unwrap(), Err(ServeError::Slow { after: given }) if given == after)
+        );
+        dripping.abort();
     }
 }
 

@@ -142,6 +142,11 @@ pub struct BlobServeConfig {
     /// Time for a requester to take 64 KiB, in milliseconds. Default 20 s.
     #[serde(rename = "stall_timeout_ms", with = "super::duration")]
     pub stall_timeout: Duration,
+    /// Time for a requester to take a chunk of 1 MiB, in milliseconds. Default 64 s: 16 KiB/s, the
+    /// floor below which a requester gives a provider up (`blob.fetch.floor_bytes_per_s`). Who
+    /// takes a little now and then does not hold the place of a chunk for longer.
+    #[serde(rename = "chunk_timeout_ms", with = "super::duration")]
+    pub chunk_timeout: Duration,
     /// Authentications of the older protocol that are remembered, so that nobody presents those
     /// of others. Default 65,536: 1,600 new ones a second, 10 MiB.
     pub max_remembered_auths: usize,
@@ -204,6 +209,7 @@ impl Default for BlobServeConfig {
             request_timeout: Duration::from_secs(10),
             idle_timeout: Duration::from_secs(60),
             stall_timeout: Duration::from_secs(20),
+            chunk_timeout: Duration::from_secs(64),
             max_remembered_auths: 65_536,
         }
     }
@@ -325,6 +331,7 @@ impl BlobServeConfig {
             ("request_timeout_ms", self.request_timeout),
             ("idle_timeout_ms", self.idle_timeout),
             ("stall_timeout_ms", self.stall_timeout),
+            ("chunk_timeout_ms", self.chunk_timeout),
         ] {
             check_duration(value, || key(name))?;
         }
