@@ -24,6 +24,10 @@ use crate::{
     stack::{Stack, Transport},
 };
 
+#[cfg(feature = "jemalloc")]
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 /// Whatever ends a measurement early. Nobody acts on it but by reading it.
 pub(crate) type Failure = Box<dyn std::error::Error + Send + Sync>;
 

@@ -1,4 +1,4 @@
-//! What the operating system says of this process (Linux).
+//! What the operating system says of this process (Linux), and its allocator.
 
 use std::fs;
 
@@ -62,4 +62,18 @@ pub(crate) fn status(name: &str) -> Result<u64, Failure> {
     let number = line.and_then(|rest| rest.split_whitespace().next());
     let missing = || format!("/proc/self/status has no {name}");
     Ok(number.ok_or_else(missing)?.parse()?)
+}
+
+/// Bytes that are allocated and not freed, where the allocator tells.
+#[cfg(feature = "jemalloc")]
+pub(crate) fn allocated_bytes() -> Option<u64> {
+    use tikv_jemalloc_ctl::{epoch, stats};
+    // Its figures are copies, made when the epoch advances.
+    epoch::advance().ok()?;
+    Some(stats::allocated::read().ok()? as u64)
+}
+
+#[cfg(not(feature = "jemalloc"))]
+pub(crate) fn allocated_bytes() -> Option<u64> {
+    None
 }

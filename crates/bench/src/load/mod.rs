@@ -234,11 +234,12 @@ async fn watch_over(net: &Arc<Network>, began: Instant) -> Result<Vec<Sample>, F
         close(net);
         let sample = Sample::take(net, began)?;
         eprintln!(
-            "{:4.0} s: {} nodes, {} settled, {:.1} MiB, {} tasks, {} peers, {:.1} s of CPU, {} delivered, {} streams, {} fetches, {} restarts, {} faults",
+            "{:4.0} s: {} nodes, {} settled, {:.1} MiB resident, {} allocated, {} tasks, {} peers, {:.1} s of CPU, {} delivered, {} streams, {} fetches, {} restarts, {} faults",
             sample.at.as_secs_f64(),
             sample.nodes,
             net.settled_count(),
             sample.resident_kib as f64 / 1024.0,
+            sample.allocated_mib(),
             sample.tasks,
             sample.peers,
             sample.cpu_seconds,

@@ -17,6 +17,14 @@ const MEMORY_MAY_GROW: f64 = 1.10;
 /// Growth that is not told from noise, in KiB for each node.
 const NOISE_KIB: f64 = 256.0;
 
+type Figure = fn(&Sample) -> f64;
+
+/// What is known of the memory of a node: what it has allocated, and what the process holds for it.
+const MEMORY: [(&str, Figure); 2] = [
+    ("allocated", Sample::allocated_kib_per_node),
+    ("resident", Sample::resident_kib_per_node),
+];
+
 /// Samples from which growth is judged: a minute and a half as they are taken by default.
 const SAMPLES: usize = 18;
 
@@ -107,11 +115,15 @@ impl Outcome {
         {
             grown.push(format!("tasks of a node grew from {first:.1} to {last:.1}"));
         }
-        if let Some((first, last)) = growth(&self.samples, Sample::kib_per_node)
+        // Pages of what is allocated become resident as they are written to, and others stay so
+        // after it is freed: where it is known, what is allocated tells whether more is kept.
+        let told = self.samples.iter().all(|s| s.allocated_bytes.is_some());
+        let (what, figure) = MEMORY[usize::from(!told)];
+        if let Some((first, last)) = growth(&self.samples, figure)
             && last > first * MEMORY_MAY_GROW + NOISE_KIB
         {
             grown.push(format!(
-                "memory of a node grew from {first:.0} to {last:.0} KiB"
+                "{what} KiB of a node grew from {first:.0} to {last:.0}"
             ));
         }
         grown
@@ -201,14 +213,16 @@ impl Outcome {
         };
         row("tasks", &Sample::tasks_per_node);
         row("connected peers", &Sample::peers_per_node);
-        row("resident KiB", &Sample::kib_per_node);
+        for (what, figure) in MEMORY {
+            row(&format!("{what} KiB"), &figure);
+        }
     }
 
     fn print_samples(&self) {
         println!(
-            "\n| s | nodes | resident MiB | tasks | connected peers | threads | files | CPU |"
+            "\n| s | nodes | resident MiB | allocated MiB | tasks | connected peers | threads | files | CPU |"
         );
-        println!("| ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |");
+        println!("| ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |");
         let step = self.samples.len().div_ceil(ROWS).max(1);
         let mut before: Option<&Sample> = None;
         for sample in self.samples.iter().step_by(step) {
@@ -216,10 +230,11 @@ impl Outcome {
                 (sample.cpu_seconds - before.cpu_seconds) / (sample.at - before.at).as_secs_f64()
             });
             println!(
-                "| {:.0} | {} | {:.0} | {} | {} | {} | {} | {:.2} |",
+                "| {:.0} | {} | {:.0} | {} | {} | {} | {} | {} | {:.2} |",
                 sample.at.as_secs_f64(),
                 sample.nodes,
                 sample.resident_kib as f64 / 1024.0,
+                sample.allocated_mib(),
                 sample.tasks,
                 sample.peers,
                 sample.threads,

@@ -18,6 +18,8 @@ pub(crate) struct Sample {
     pub(crate) at: Duration,
     pub(crate) nodes: usize,
     pub(crate) resident_kib: u64,
+    /// Bytes allocated and not freed, where the allocator tells.
+    pub(crate) allocated_bytes: Option<u64>,
     pub(crate) tasks: usize,
     pub(crate) threads: u64,
     pub(crate) files: usize,
@@ -46,6 +48,7 @@ impl Sample {
             at: began.elapsed(),
             nodes: present.len(),
             resident_kib: process::status("VmRSS:")?,
+            allocated_bytes: process::allocated_bytes(),
             tasks: runtimes.values().map(alive).sum(),
             threads: process::status("Threads:")?,
             files: fs::read_dir("/proc/self/fd")?.count(),
@@ -59,8 +62,19 @@ impl Sample {
         what / self.nodes.max(1) as f64
     }
 
-    pub(crate) fn kib_per_node(&self) -> f64 {
+    pub(crate) fn resident_kib_per_node(&self) -> f64 {
         self.per_node(self.resident_kib as f64)
+    }
+
+    /// Zero where the allocator does not tell.
+    pub(crate) fn allocated_kib_per_node(&self) -> f64 {
+        self.per_node(self.allocated_bytes.unwrap_or(0) as f64 / 1024.0)
+    }
+
+    /// What is allocated, in MiB, or that nobody tells.
+    pub(crate) fn allocated_mib(&self) -> String {
+        let mib = |bytes: u64| format!("{:.1}", bytes as f64 / f64::from(1 << 20));
+        self.allocated_bytes.map_or_else(|| "?".to_owned(), mib)
     }
 
     pub(crate) fn tasks_per_node(&self) -> f64 {
