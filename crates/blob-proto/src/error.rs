@@ -99,8 +99,8 @@ pub enum JsonErrorKind {
     Shape,
 }
 
-impl From<serde_json::Error> for HandshakeError {
-    fn from(error: serde_json::Error) -> Self {
+impl HandshakeError {
+    pub(crate) fn json(error: &serde_json::Error) -> Self {
         use serde_json::error::Category;
         // The text of the error quotes the input, so only its place is kept.
         Self::Json {

@@ -54,5 +54,7 @@ pub mod server;
 pub use self::behaviour::{Behaviour, Event, Status};
 
 /// Crates whose types occur in what is public here, in the versions that are used.
+pub use {bytes, rand};
+/// Crates whose types occur in what is public here, in the versions that are used: those of the behaviours.
 #[cfg(feature = "libp2p")]
-pub use {libp2p_core, libp2p_identify, libp2p_kad, libp2p_relay, libp2p_swarm};
+pub use {futures, libp2p_core, libp2p_identify, libp2p_kad, libp2p_relay, libp2p_swarm};

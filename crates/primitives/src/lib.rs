@@ -56,6 +56,9 @@ mod topic;
 pub use libp2p_identity::{self as identity, Keypair, PeerId};
 #[cfg(feature = "peers")]
 pub use multiaddr::{self, Multiaddr};
+/// The crate of the error of reading a [`ProtocolId`], in the version that is used.
+#[cfg(feature = "peers")]
+pub use strum;
 
 #[cfg(feature = "config")]
 pub use self::config::{ConfigError, NetworkConfig};

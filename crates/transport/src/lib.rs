@@ -93,4 +93,7 @@ pub use self::{
 };
 
 /// Crates whose types occur in what is public here, in the versions that are used.
-pub use {libp2p_core, libp2p_noise, libp2p_relay, libp2p_tls, quinn, rustls};
+pub use {
+    futures, libp2p_core, libp2p_dns, libp2p_noise, libp2p_relay, libp2p_tls, multistream_select,
+    quinn, rustls,
+};

@@ -94,7 +94,8 @@ impl BlobResponse {
 }
 
 fn write(message: &impl Serialize) -> Result<Bytes, HandshakeError> {
-    Ok(serde_json::to_vec(message)?.into())
+    let message = serde_json::to_vec(message).map_err(|error| HandshakeError::json(&error))?;
+    Ok(message.into())
 }
 
 fn read<T: DeserializeOwned>(payload: &[u8]) -> Result<T, HandshakeError> {
@@ -104,5 +105,5 @@ fn read<T: DeserializeOwned>(payload: &[u8]) -> Result<T, HandshakeError> {
             max_bytes: MAX_HANDSHAKE_BYTES,
         });
     }
-    Ok(serde_json::from_slice(payload)?)
+    serde_json::from_slice(payload).map_err(|error| HandshakeError::json(&error))
 }
