@@ -12,9 +12,10 @@ mod common;
 use std::{collections::HashSet, time::Duration};
 
 use calimero_network::{
-    ContextId, NetworkEvent, PublishError, Stopped, SubscribeError, Topic,
+    ContextId, Keypair, NetworkEvent, NetworkManager, PublishError, Stopped, SubscribeError, Topic,
     pubsub::{self, PublishError as NotSent},
 };
+use calimero_network_primitives::limits::MAX_GOSSIP_MESSAGE_BYTES;
 use common::{BOTH, Node, Over, assert_works, config, pair, pair_with, start, within};
 
 const MINUTE: Duration = Duration::from_secs(60);
@@ -93,6 +94,104 @@ async fn messages_go_both_ways_and_the_views_agree() {
             .unwrap_err();
         assert_eq!(error, PublishError::NotSent(NotSent::NoPeers));
     }
+}
+
+#[tokio::test]
+async fn the_largest_message_goes_both_ways_and_one_byte_more_is_refused() {
+    for over in BOTH {
+        let (mut a, mut b) = members(over).await;
+        let largest = vec![7; MAX_GOSSIP_MESSAGE_BYTES];
+        let (first, second) = (a.client.clone(), b.client.clone());
+        for (from, to) in [(first, &mut b), (second, &mut a)] {
+            within(from.publish(&topic(), largest.clone()))
+                .await
+                .unwrap();
+            assert!(message(to).await.data == largest);
+            let longer = vec![7; MAX_GOSSIP_MESSAGE_BYTES + 1];
+            let error = within(from.publish(&topic(), longer)).await.unwrap_err();
+            let expected = NotSent::TooLarge {
+                limit: MAX_GOSSIP_MESSAGE_BYTES,
+                size: MAX_GOSSIP_MESSAGE_BYTES + 1,
+            };
+            assert_eq!(error, PublishError::NotSent(expected));
+        }
+    }
+}
+
+/// Whoever returns tells a member that counts it as a member already, and is told nothing.
+#[tokio::test]
+async fn a_member_that_returns_while_its_old_connection_stands_is_heard_and_hears() {
+    let keypair = Keypair::generate_ed25519();
+    let incarnation = async || {
+        let started = NetworkManager::start(keypair.clone(), config()).await;
+        let (client, events) = started.unwrap();
+        within(client.subscribe(&topic())).await.unwrap();
+        Node { client, events }
+    };
+    let mut stayed = start(config()).await;
+    within(stayed.client.subscribe(&topic())).await.unwrap();
+    let address = stayed.listen(Over::Tcp).await;
+
+    let former = incarnation().await;
+    within(former.client.dial(address.clone())).await.unwrap();
+    let known = |event| matches!(event, NetworkEvent::Subscribed { .. }).then_some(());
+    stayed.wait_for(known).await;
+    // The only thread of its network stops, and its connection stands.
+    let (thaw, thawed) = std::sync::mpsc::sync_channel::<()>(0);
+    let network = former.client.runtime();
+    network.spawn(async move { thawed.recv() });
+
+    let mut returned = incarnation().await;
+    within(returned.client.dial(address)).await.unwrap();
+    let heard = async |from: &Node, to: &mut Node, text: &'static str| {
+        within(from.client.publish_or_keep(&topic(), text, MINUTE))
+            .await
+            .unwrap();
+        while message(to).await.data != text {}
+    };
+    heard(&returned, &mut stayed, "me too").await;
+    heard(&stayed, &mut returned, "welcome").await;
+    drop(thaw);
+}
+
+#[tokio::test]
+async fn preferred_peers_stay_in_a_mesh_that_is_too_full() {
+    let mut narrow = config();
+    narrow.pubsub.mesh.heartbeat = Duration::from_millis(100);
+    let mesh = &mut narrow.pubsub.mesh;
+    (mesh.low, mesh.target, mesh.high) = (1, 2, 3);
+    let mut hub = start(narrow).await;
+    within(hub.client.subscribe(&topic())).await.unwrap();
+    let address = hub.listen(Over::Tcp).await;
+    let mut leaves = Vec::new();
+    for _ in 0..8 {
+        leaves.push(start(config()).await);
+    }
+    let preferred = [leaves[0].peer(), leaves[1].peer()];
+    for peer in preferred {
+        hub.client.set_peer_score(peer, 1.0).await.unwrap();
+    }
+    for (index, leaf) in leaves.iter().enumerate() {
+        within(leaf.client.subscribe(&topic())).await.unwrap();
+        within(leaf.client.dial(address.clone())).await.unwrap();
+        let known = |event| matches!(event, NetworkEvent::Subscribed { .. }).then_some(());
+        hub.wait_for(known).await;
+        let count = async || hub.client.mesh_peer_count(&topic()).await.unwrap();
+        within(async {
+            while index < preferred.len() && count().await <= index {
+                tokio::task::yield_now().await;
+            }
+        })
+        .await;
+    }
+    // Some tens of heartbeats, at each of which those that were put out may come back.
+    let nobody = Topic::free("an hourglass").unwrap();
+    let time = Duration::from_secs(3);
+    let kept = hub.client.publish_or_keep(&nobody, "nobody", time);
+    within(kept).await.unwrap_err();
+    let mesh = hub.client.mesh_peers(&topic()).await.unwrap();
+    assert!(mesh.len() < leaves.len());
+    assert!(preferred.iter().all(|peer| mesh.contains(peer)));
 }
 
 #[tokio::test]
