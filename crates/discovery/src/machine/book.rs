@@ -199,23 +199,28 @@ impl AddressBook {
         self.get(peer).is_none_or(|entry| entry.known.is_empty())
     }
 
-    /// Peers a connection was established with, the one heard of last first, and how long ago.
-    pub(super) fn proven(&self, now: Instant) -> Vec<(PeerId, Duration)> {
-        let mut proven: Vec<_> = self
+    /// Peers worth remembering, and how long ago they were heard of: those that were reached, the
+    /// one heard of last first; after them, those that have come in and said where they listen,
+    /// while they are connected.
+    pub(super) fn worthy(&self, now: Instant) -> Vec<(PeerId, Duration)> {
+        let mut worthy: Vec<_> = self
             .peers
             .iter()
-            .filter(|(_, entry)| !entry.infrastructure && entry.known.iter().any(|k| k.proven))
-            .map(|(peer, entry)| {
+            .filter(|(_, entry)| !entry.infrastructure)
+            .filter_map(|(peer, entry)| {
+                let reached = entry.known.iter().any(|known| known.proven);
+                let came = entry.connected && !entry.known.is_empty();
                 let left = entry.expires.map(|at| at.saturating_duration_since(now));
                 let age = match left {
                     Some(left) if !entry.connected => self.config.max_age.saturating_sub(left),
                     _ => Duration::ZERO,
                 };
-                (*peer, age)
+                (reached || came).then_some((!reached, age, *peer))
             })
             .collect();
-        proven.sort_by_key(|(peer, age)| (*age, *peer));
-        proven
+        worthy.sort_unstable();
+        let worthy = worthy.into_iter().map(|(_, age, peer)| (peer, age));
+        worthy.collect()
     }
 
     /// Forgets whom nothing was heard of for too long.

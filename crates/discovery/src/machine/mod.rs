@@ -316,12 +316,13 @@ impl Machine {
         self.book.addresses(peer)
     }
 
-    /// The peers worth remembering over a restart: those that were connected, the one heard of
-    /// last first.
+    /// The peers worth remembering over a restart: those that were reached, the one heard of last
+    /// first; after them, those that have come in and said where they listen, while they are
+    /// connected.
     #[must_use]
     pub fn cache(&self) -> Vec<CacheEntry> {
-        let proven = self.book.proven(self.now).into_iter();
-        proven
+        let worthy = self.book.worthy(self.now).into_iter();
+        worthy
             .take(self.config.cache.max_peers as usize)
             .map(|(peer, age)| CacheEntry {
                 peer,

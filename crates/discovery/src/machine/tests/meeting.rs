@@ -136,6 +136,30 @@ fn cached_peers_are_dialled_first_the_latest_and_no_more_than_32() {
 }
 
 #[test]
+fn who_has_come_in_is_remembered_while_it_is_here_after_those_that_were_reached() {
+    let mut driver = Driver::new(config());
+    let remembered = |driver: &Driver| -> Vec<_> {
+        let cache = driver.machine.cache().into_iter();
+        cache.map(|entry| entry.peer).collect()
+    };
+    driver.tell(Input::ConnectionOpened {
+        peer: peer(7),
+        path: Path::Direct,
+        dialled: None,
+    });
+    assert_eq!(remembered(&driver), [], "nobody knows where it is");
+    driver.tell(identified(7, vec![address(7)]));
+    assert_eq!(remembered(&driver), [peer(7)]);
+    driver.tell(identified(8, vec![address(8)]));
+    driver.connect(8);
+    driver.disconnect(8);
+    driver.wait_s(60);
+    assert_eq!(remembered(&driver), [peer(8), peer(7)]);
+    driver.disconnect(7);
+    assert_eq!(remembered(&driver), [peer(8)]);
+}
+
+#[test]
 fn a_registration_is_pending_until_an_address_exists_and_then_taken_up() {
     let mut driver = Driver::new(config());
     driver.connect(BOOT);
