@@ -95,8 +95,8 @@ function casesOn (stack) {
 const NAMED = Buffer.from('/calimero/'.padEnd(32, 'c'))
 
 /** A node of js in Kademlia that takes such records as they are. */
-async function kadNode (t, more = {}) {
-  return t.js(TLS, {
+async function kadNode (t, stack, more = {}) {
+  return t.js(stack, {
     services: {
       dht: kadDHT({
         protocol: '/calimero/kad/1.0.0',
@@ -118,17 +118,17 @@ async function inTable (js, peer) {
   })
 }
 
-const records = [
+const recordsOn = stack => [
   {
     implementation: JS,
-    stack: TLS,
+    stack,
     feature: 'kademlia: signed provider record',
     direction: 'js to calnet',
     async run (t) {
       const privateKey = await generateKeyPair('Ed25519')
-      const js = await kadNode(t, { privateKey })
+      const js = await kadNode(t, stack, { privateKey })
       const peer = await t.own(ourPeer())
-      const connection = await js.dial(multiaddr(address(peer, 'tcp')))
+      const connection = await js.dial(multiaddr(address(peer, stack.transport)))
       await inTable(js, connection.remotePeer)
       const blob = blobId(pattern(1234))
       const key = recordKey(NAMED, blob)
@@ -141,13 +141,13 @@ const records = [
   },
   {
     implementation: JS,
-    stack: TLS,
+    stack,
     feature: 'kademlia: signed provider record',
     direction: 'calnet to js',
     async run (t) {
-      const js = await kadNode(t)
+      const js = await kadNode(t, stack)
       const peer = await t.own(ourPeer())
-      const connection = await js.dial(multiaddr(address(peer, 'tcp')))
+      const connection = await js.dial(multiaddr(address(peer, stack.transport)))
       await inTable(js, connection.remotePeer)
       const blob = await peer.ask('put_blob', { size: 4321 })
       const key = recordKey(NAMED, blobId(pattern(4321)))
@@ -160,4 +160,4 @@ const records = [
   }
 ]
 
-export const cases = [...[TLS, NOISE, QUIC].flatMap(casesOn), ...records]
+export const cases = [...[TLS, NOISE, QUIC].flatMap(casesOn), ...[TLS, QUIC].flatMap(recordsOn)]

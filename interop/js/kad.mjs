@@ -4,32 +4,32 @@ import { kadDHT, passthroughMapper } from '@libp2p/kad-dht'
 import { multiaddr } from '@multiformats/multiaddr'
 
 import { address, calnetRun } from '../lib/children.mjs'
-import { TLS } from '../lib/stacks.mjs'
+import { QUIC, TLS } from '../lib/stacks.mjs'
 import { JS } from '../lib/versions.mjs'
 import { check, until, withDeadline } from '../lib/wait.mjs'
 
 const PROTOCOL = '/calimero/kad/1.0.0'
-const TABLE = { implementation: JS, stack: TLS }
 
 /** A node of js that serves Kademlia and keeps private addresses. */
-async function kadNode (t) {
-  return t.js(TLS, {
+async function kadNode (t, stack) {
+  return t.js(stack, {
     services: {
       dht: kadDHT({ protocol: PROTOCOL, clientMode: false, peerInfoMapper: passthroughMapper })
     }
   })
 }
 
-export const cases = [
+const casesOn = stack => [
   {
-    ...TABLE,
+    implementation: JS,
+    stack,
     feature: 'kademlia: a peer is found through the other',
     direction: 'js to calnet',
     async run (t) {
       const node = await t.own(calnetRun({ args: ['--local'] }))
-      const [first, second] = [await kadNode(t), await kadNode(t)]
+      const [first, second] = [await kadNode(t, stack), await kadNode(t, stack)]
       for (const js of [first, second]) {
-        await js.dial(multiaddr(address(node, 'tcp')))
+        await js.dial(multiaddr(address(node, stack.transport)))
         await node.event('identified', line => line.peer === js.peerId.toString())
       }
       await until('js to have ours in its table', () => first.services.dht.routingTable.size > 0)
@@ -39,11 +39,12 @@ export const cases = [
     }
   },
   {
-    ...TABLE,
+    implementation: JS,
+    stack,
     feature: 'kademlia: a peer is found through the other',
     direction: 'calnet to js',
     async run (t) {
-      const [first, second] = [await kadNode(t), await kadNode(t)]
+      const [first, second] = [await kadNode(t, stack), await kadNode(t, stack)]
       await second.dial(first.getMultiaddrs())
       await until('js to serve js', async () => {
         for await (const entry of first.services.dht.getClosestPeers(second.peerId.toMultihash().bytes)) {
@@ -56,3 +57,5 @@ export const cases = [
     }
   }
 ]
+
+export const cases = [TLS, QUIC].flatMap(casesOn)

@@ -71,6 +71,7 @@ const tooLarge = Object.entries({ 'calnet to py': toPy, 'py to calnet': toOurs }
   feature: 'gossip: signed message of 1 MiB',
   direction,
   fails: WHOLE_RPC,
+  failure: 'event message of',
   run: t => run(t, TLS, LARGEST, NEVER_SECONDS)
 }))
 
