@@ -79,6 +79,12 @@ impl Behaviour {
                     },
             } => self.store_provider(provider),
             kad::Event::OutboundQueryProgressed {
+                result: kad::QueryResult::Bootstrap(_),
+                stats,
+                step,
+                ..
+            } => (self.neighbourhood).looked(stats.num_successes(), step.last, now()),
+            kad::Event::OutboundQueryProgressed {
                 id, result, step, ..
             } => {
                 let (validator, now) = (&self.validator, now());

@@ -101,6 +101,7 @@ mod inner;
 )]
 mod keep;
 mod local_link;
+mod neighbourhood;
 mod observed;
 mod peers;
 #[allow(
@@ -142,6 +143,7 @@ use self::{
     clock::{Timer, now},
     inner::Inner,
     local_link::LocalLink,
+    neighbourhood::Neighbourhood,
     observed::{HeldDials, Listening},
     peers::Peers,
     punches::Punches,
@@ -220,6 +222,7 @@ pub struct Behaviour {
     /// What is worth a dial of what others say.
     dial_policy: DialPolicy,
     queries: Queries,
+    neighbourhood: Neighbourhood,
     local_link: LocalLink,
     /// Whether the machine has heard something since `phase` and `reachability`, which are what
     /// was told last.
@@ -292,6 +295,7 @@ impl Behaviour {
             max_routes,
             dial_policy,
             queries: Queries::default(),
+            neighbourhood: Neighbourhood::new(seed),
             local_link: LocalLink::default(),
             heard_something: false,
             timer: Timer::default(),
@@ -330,6 +334,11 @@ impl Behaviour {
     /// Kademlia neighbourhood.
     pub fn bootstrap(&mut self) {
         self.network_changed();
+        self.look_around();
+    }
+
+    /// Asks for the own neighbourhood in the Kademlia table.
+    fn look_around(&mut self) {
         // An empty table has nobody to ask; it fills as soon as somebody is known.
         let _ = self.inner.kad.bootstrap();
     }

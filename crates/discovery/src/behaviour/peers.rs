@@ -105,6 +105,11 @@ impl Peers {
         }
     }
 
+    /// Whether nobody is connected.
+    pub(super) fn is_empty(&self) -> bool {
+        self.peers.is_empty()
+    }
+
     pub(super) fn path(&self, peer: &PeerId) -> Option<Path> {
         self.peers.get(peer)?.path()
     }

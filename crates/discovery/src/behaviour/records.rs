@@ -16,6 +16,7 @@ use libp2p_kad::{
 use super::{
     error::RecordRefused,
     event::{Event, QueryOutcome},
+    neighbourhood,
     store::Store,
 };
 
@@ -51,9 +52,6 @@ const REPLICATION: NonZeroUsize = NonZeroUsize::new(10).unwrap();
 
 /// Time for one query, of all its peers.
 const QUERY_TIMEOUT: Duration = Duration::from_secs(60);
-
-/// Time between two looks at the own neighbourhood.
-const BOOTSTRAP_INTERVAL: Duration = Duration::from_secs(300);
 
 /// Decides which records are stored and which of those found are told.
 ///
@@ -112,7 +110,7 @@ pub(super) fn configure(config: &mut kad::Config, records: &RecordsConfig) {
         .set_provider_publication_interval(Some(records.publication_interval))
         .set_caching(kad::Caching::Disabled)
         .set_query_timeout(QUERY_TIMEOUT)
-        .set_periodic_bootstrap_interval(Some(BOOTSTRAP_INTERVAL));
+        .set_periodic_bootstrap_interval(Some(neighbourhood::INTERVAL));
 }
 
 pub(super) fn new_store(local: PeerId) -> Store {

@@ -172,11 +172,16 @@ impl NetworkBehaviour for Behaviour {
                 self.go_through(peer, addresses);
             }
             self.punch_again();
+            if (self.neighbourhood).due(!self.peers.is_empty(), now()) {
+                self.look_around();
+                continue;
+            }
             let due = self.machine.next_timeout();
             let others = [
                 self.held_dials.next(),
                 self.awaited.next(),
                 self.punches.next(),
+                self.neighbourhood.next(),
             ];
             let due = due.into_iter().chain(others.into_iter().flatten()).min();
             if self.timer.poll_at(due, cx).is_ready() {

@@ -11,6 +11,7 @@ mod common;
 mod dials;
 mod identify;
 mod meeting;
+mod neighbourhood;
 mod probes;
 mod punches;
 mod records;
