@@ -6,7 +6,8 @@
 //! - [`ProtocolId`]: the names that peers negotiate;
 //! - [`addr`]: where an address reaches, what carries it, whom it leads to, circuit addresses;
 //! - [`config`]: [`NetworkConfig`] and its parts, read from TOML and checked before use;
-//! - [`limits`]: every bound, with its unit and its reason.
+//! - [`limits`]: every bound, with its unit and its reason;
+//! - [`Places`]: how much of a bound is in use.
 //!
 //! Everything here reads hostile input: parsers look at lengths before they decode, allocate
 //! nothing that the input's claims could grow, and say in a typed error what is wrong and where.
@@ -48,6 +49,7 @@ pub mod addr;
 pub mod config;
 mod ids;
 pub mod limits;
+mod places;
 #[cfg(feature = "peers")]
 mod protocol;
 mod topic;
@@ -66,6 +68,7 @@ pub use self::config::{ConfigError, NetworkConfig};
 pub use self::protocol::{IDENTIFY_PROTOCOL_VERSION, ProtocolId};
 pub use self::{
     ids::{BlobId, ContextId, GroupId, NamespaceId, ParseIdError, TextEncoding},
+    places::{Place, Places},
     topic::{FreeTopic, GLOBAL_RENDEZVOUS_NAMESPACE, ParseTopicError, Topic},
 };
 

@@ -161,7 +161,7 @@ impl Behaviour {
     /// answered.
     #[must_use]
     pub fn inbound_requests(&self) -> usize {
-        self.shared.serving.held()
+        self.shared.serving.taken()
     }
 
     /// What `effect` means to the swarm.

@@ -11,7 +11,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use calimero_network_primitives::ProtocolId;
+use calimero_network_primitives::{Places, ProtocolId};
 use futures::{
     FutureExt, StreamExt,
     channel::oneshot,
@@ -26,7 +26,7 @@ use libp2p_swarm::{
 };
 
 use crate::{
-    admission::{Admission, Gauge, Permit},
+    admission::{Admission, Permit},
     book::OutboundRequestId,
     codec::Message,
     config::SpecializedConfig,
@@ -80,7 +80,7 @@ impl ResponseChannel {
 #[derive(Clone, Debug)]
 pub(crate) struct Shared {
     pub(crate) config: Arc<SpecializedConfig>,
-    pub(crate) serving: Gauge,
+    pub(crate) serving: Places,
     next_inbound: Arc<AtomicU64>,
 }
 
@@ -88,7 +88,7 @@ impl Shared {
     pub(crate) fn new(config: SpecializedConfig) -> Self {
         Self {
             config: Arc::new(config),
-            serving: Gauge::default(),
+            serving: Places::default(),
             next_inbound: Arc::default(),
         }
     }

@@ -9,7 +9,7 @@ use std::{
 
 use bytes::Bytes;
 use calimero_network_primitives::{
-    Multiaddr, PeerId,
+    Multiaddr, PeerId, Places,
     config::{ConfigError, RendezvousServerConfig},
 };
 use futures::FutureExt as _;
@@ -22,7 +22,6 @@ use libp2p_swarm::{
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
 
 use super::{
-    admission::Gauge,
     exchange::Failure,
     handler::{Handler, Shared, ToBehaviour, kind},
     registry::{Held, Registered, Registry},
@@ -113,7 +112,7 @@ impl Behaviour {
             registry: Registry::new(config.clone(), rng.random()),
             shared: Shared {
                 config: Arc::new(config.clone()),
-                serving: Gauge::default(),
+                serving: Places::default(),
             },
             rng,
             expiry: None,
@@ -130,7 +129,7 @@ impl Behaviour {
     /// Requests of all peers that are being received or answered.
     #[must_use]
     pub fn requests(&self) -> usize {
-        self.shared.serving.held()
+        self.shared.serving.taken()
     }
 
     /// The answer to a request, and what to tell of it.

@@ -10,7 +10,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use calimero_network_primitives::{PeerId, config::RendezvousServerConfig};
+use calimero_network_primitives::{PeerId, Place, Places, config::RendezvousServerConfig};
 use futures::{
     FutureExt as _, StreamExt as _, channel::oneshot, future::BoxFuture, stream::FuturesUnordered,
 };
@@ -22,7 +22,6 @@ use libp2p_swarm::{
 };
 
 use super::{
-    admission::{Gauge, Permit, admit},
     exchange::{self, Failure, REQUEST_OVERHEAD_BYTES},
     record,
     throttle::Throttle,
@@ -37,7 +36,7 @@ const PROTOCOL: StreamProtocol = StreamProtocol::new("/rendezvous/1.0.0");
 #[derive(Clone, Debug)]
 pub(super) struct Shared {
     pub(super) config: Arc<RendezvousServerConfig>,
-    pub(super) serving: Gauge,
+    pub(super) serving: Places,
 }
 
 /// Nothing: a behaviour answers through the channel of the request.
@@ -79,14 +78,14 @@ struct Served {
     stream: Stream,
     deadline: Delay,
     after: Duration,
-    _permit: Permit,
+    _places: [Place; 2],
 }
 
 /// Serves the requests of one connection.
 pub struct Handler {
     peer: PeerId,
     shared: Shared,
-    under_way: Gauge,
+    under_way: Places,
     throttle: Throttle,
     serving: FuturesUnordered<BoxFuture<'static, Step>>,
     /// At most one for each stream event, and drained before the next.
@@ -108,7 +107,7 @@ impl Handler {
                 shared.config.requests_per_second,
             ),
             shared,
-            under_way: Gauge::default(),
+            under_way: Places::default(),
             serving: FuturesUnordered::new(),
             events: VecDeque::new(),
         }
@@ -116,17 +115,11 @@ impl Handler {
 
     /// A peer has opened a stream. What is refused here is reset: there is nothing to answer yet.
     fn accept(&mut self, stream: Stream) {
-        let config = &self.shared.config;
-        let permit = admit(
-            &self.under_way,
-            config.max_requests_per_connection,
-            &self.shared.serving,
-            config.max_requests,
-        );
-        let permit = match permit {
-            Ok(permit) => permit,
+        let places = match self.admit() {
+            Ok(places) => places,
             Err(limit) => return self.fail(Failure::TooMany { limit }),
         };
+        let config = &self.shared.config;
         let after = config.request_timeout;
         let Some(wait) = self.throttle.admit(now(), after) else {
             return self.fail(Failure::TooFast);
@@ -135,12 +128,23 @@ impl Handler {
             stream,
             deadline: Delay::new(after),
             after,
-            _permit: permit,
+            _places: places,
         };
         let limit = config.max_record_bytes + REQUEST_OVERHEAD_BYTES;
         let peer = self.peer;
         self.serving
             .push(receive(served, wait, limit, peer).boxed());
+    }
+
+    /// The places of one request, among those of this connection and among all; or the limit that
+    /// is reached.
+    fn admit(&self) -> Result<[Place; 2], usize> {
+        let config = &self.shared.config;
+        let take = |places: &Places, limit| places.take(limit).ok_or(limit);
+        Ok([
+            take(&self.under_way, config.max_requests_per_connection)?,
+            take(&self.shared.serving, config.max_requests)?,
+        ])
     }
 
     fn fail(&mut self, failure: Failure) {
@@ -277,5 +281,32 @@ impl ConnectionHandler for Handler {
         {
             self.accept(stream);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_nearer_limit_refuses_and_dropping_frees_both() {
+        let shared = Shared {
+            config: Arc::new(RendezvousServerConfig {
+                max_requests_per_connection: 2,
+                max_requests: 3,
+                ..RendezvousServerConfig::default()
+            }),
+            serving: Places::default(),
+        };
+        let handler = || Handler::new(PeerId::random(), shared.clone());
+        let (one, other) = (handler(), handler());
+        let first = one.admit().unwrap();
+        let _second = one.admit().unwrap();
+        assert_eq!(one.admit().unwrap_err(), 2);
+        let _third = other.admit().unwrap();
+        assert_eq!(other.admit().unwrap_err(), 3);
+        drop(first);
+        assert_eq!((one.under_way.taken(), shared.serving.taken()), (1, 2));
+        let _fourth = other.admit().unwrap();
     }
 }

@@ -16,7 +16,6 @@
 //! [specification]: https://github.com/libp2p/specs/tree/master/rendezvous
 
 #[cfg(feature = "libp2p")]
-mod admission;
 #[cfg(feature = "libp2p")]
 mod behaviour;
 mod cookie;
