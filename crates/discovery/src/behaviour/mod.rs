@@ -101,6 +101,7 @@ mod inner;
 )]
 mod keep;
 mod local_link;
+mod lookups;
 mod neighbourhood;
 mod observed;
 mod peers;
@@ -384,100 +385,6 @@ impl Behaviour {
             peers: self.peers.status(&self.punches),
             records: self.inner.kad.store_mut().records().count(),
         }
-    }
-
-    /// Puts a record to the peers closest to its key, and again by itself until it expires.
-    /// Without `expires` it lives for `discovery.records.ttl_ms` from its last put.
-    ///
-    /// # Errors
-    ///
-    /// [`RecordError`]: too many queries, refused by the validator, no room.
-    pub fn put_record(
-        &mut self,
-        key: RecordKey,
-        value: Vec<u8>,
-        expires: Option<Instant>,
-        quorum: Quorum,
-    ) -> Result<QueryId, RecordError> {
-        self.check_query()?;
-        let record = Record {
-            key,
-            value,
-            publisher: Some(self.local),
-            expires,
-        };
-        self.validator.validate(&record)?;
-        let id = self.inner.kad.put_record(record, quorum)?;
-        self.queries.put(id);
-        Ok(id)
-    }
-
-    /// Looks for every record of `key` at the peers closest to it, and here. Ends by itself, or by
-    /// [`stop_query`](Self::stop_query), after [`MAX_RECORDS_PER_QUERY`] at most.
-    ///
-    /// # Errors
-    ///
-    /// [`RecordError::TooManyQueries`].
-    pub fn get_records(&mut self, key: RecordKey) -> Result<QueryId, RecordError> {
-        self.check_query()?;
-        let id = self.inner.kad.get_record(key);
-        self.queries.get(id);
-        Ok(id)
-    }
-
-    /// Removes a record here, and puts it no more. Copies elsewhere live until they expire.
-    pub fn remove_record(&mut self, key: &RecordKey) {
-        self.inner.kad.remove_record(key);
-    }
-
-    /// Tells the peers closest to `key` that this node has what belongs to it, and again by itself
-    /// until [`stop_providing`](Self::stop_providing). Any number of peers may say so of one key.
-    ///
-    /// # Errors
-    ///
-    /// [`RecordError`]: too many queries, refused by the validator, no room.
-    pub fn provide(&mut self, key: RecordKey) -> Result<QueryId, RecordError> {
-        self.check_query()?;
-        self.validator.validate_provider(&key, &self.local)?;
-        let id = self.inner.kad.start_providing(key)?;
-        self.queries.provide(id);
-        Ok(id)
-    }
-
-    /// Says no more that this node has what belongs to `key`. Others say so until what they were
-    /// told expires.
-    pub fn stop_providing(&mut self, key: &RecordKey) {
-        self.inner.kad.stop_providing(key);
-    }
-
-    /// Looks for every provider of `key` at the peers closest to it, and here. Ends by itself, or
-    /// by [`stop_query`](Self::stop_query), after [`MAX_PROVIDERS_PER_QUERY`] at most; of one answer
-    /// [`MAX_PROVIDERS_PER_KEY`] are told.
-    ///
-    /// # Errors
-    ///
-    /// [`RecordError::TooManyQueries`].
-    pub fn get_providers(&mut self, key: RecordKey) -> Result<QueryId, RecordError> {
-        self.check_query()?;
-        let id = self.inner.kad.get_providers(key);
-        self.queries.providers(id);
-        Ok(id)
-    }
-
-    /// Ends a query with what it has found. [`Event::QueryEnded`] follows.
-    pub fn stop_query(&mut self, id: QueryId) {
-        if self.queries.knows(&id)
-            && let Some(mut query) = self.inner.kad.query_mut(&id)
-        {
-            query.finish();
-        }
-    }
-
-    fn check_query(&self) -> Result<(), RecordError> {
-        if self.queries.is_full() {
-            return Err(RecordError::TooManyQueries { limit: MAX_QUERIES });
-        }
-        Ok(())
     }
 
     /// Tells the machine, and carries out what it answers.
