@@ -56,24 +56,54 @@ pub(crate) struct DemoArgs {
     pub(crate) json: bool,
 }
 
+/// Where a node stands in the network.
+#[derive(Debug, Args)]
+pub(crate) struct AddressArgs {
+    /// Address to listen on, such as `/ip4/0.0.0.0/tcp/2428`; may be repeated. Without it, those
+    /// of the configuration, by default port 2428 everywhere.
+    #[arg(long, value_name = "ADDR", num_args = 1..)]
+    pub(crate) listen: Vec<Multiaddr>,
+    /// Boot node, with its `/p2p/<peer>`: kept connected and asked for peers; may be repeated.
+    #[arg(long, value_name = "ADDR", num_args = 1..)]
+    pub(crate) boot: Vec<Multiaddr>,
+    /// Public address under which others reach this node; may be repeated. Without one, others
+    /// are asked to find out, and until they have nobody is reached through this node.
+    #[arg(long, value_name = "ADDR", num_args = 1..)]
+    pub(crate) external: Vec<Multiaddr>,
+    /// The network lives on this machine or link: loopback and link-local addresses are dialled.
+    #[arg(long)]
+    pub(crate) local: bool,
+}
+
+/// What every command has that is a node until ctrl-c.
+#[derive(Debug, Args)]
+pub(crate) struct NodeArgs {
+    #[command(flatten)]
+    pub(crate) addresses: AddressArgs,
+    /// Configuration file (TOML). What it does not name has its default. Without it, `node.toml`
+    /// of the data folder, if it is there.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// Identity file, made if it does not exist. Without it, that of the data folder; without
+    /// that, a new identity for this run.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) identity: Option<PathBuf>,
+    /// Address to serve `/metrics` and `/status` at, over HTTP. It asks nobody who they are, so
+    /// use loopback, as in `127.0.0.1:9428`.
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) metrics: Option<SocketAddr>,
+    /// Print JSON lines.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
 #[derive(Debug, Args)]
 pub(crate) struct InitArgs {
     /// The folder, made if it does not exist. Nothing in it is overwritten.
     #[arg(long, value_name = "DIR")]
     pub(crate) data: PathBuf,
-    /// Address to listen on, such as `/ip4/0.0.0.0/tcp/2428`; may be repeated. Without it, port
-    /// 2428 everywhere.
-    #[arg(long, value_name = "ADDR", num_args = 1..)]
-    pub(crate) listen: Vec<Multiaddr>,
-    /// Boot node, with its `/p2p/<peer>`; may be repeated.
-    #[arg(long, value_name = "ADDR", num_args = 1..)]
-    pub(crate) boot: Vec<Multiaddr>,
-    /// Public address under which others reach this node; may be repeated.
-    #[arg(long, value_name = "ADDR", num_args = 1..)]
-    pub(crate) external: Vec<Multiaddr>,
-    /// The network lives on this machine or link.
-    #[arg(long)]
-    pub(crate) local: bool,
+    #[command(flatten)]
+    pub(crate) addresses: AddressArgs,
     /// Print JSON.
     #[arg(long)]
     pub(crate) json: bool,
@@ -138,34 +168,15 @@ pub(crate) struct SubscribeArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct RunArgs {
-    /// Address to listen on, such as `/ip4/0.0.0.0/tcp/2428`; may be repeated. Without it, those
-    /// of the configuration.
-    #[arg(long, value_name = "ADDR", num_args = 1..)]
-    pub(crate) listen: Vec<Multiaddr>,
+    #[command(flatten)]
+    pub(crate) node: NodeArgs,
     /// Address to dial and to dial again whenever the connection is lost; may be repeated.
     #[arg(long, value_name = "ADDR", num_args = 1..)]
     pub(crate) dial: Vec<Multiaddr>,
-    /// Boot node, with its `/p2p/<peer>`: kept connected and asked for peers; may be repeated.
-    #[arg(long, value_name = "ADDR", num_args = 1..)]
-    pub(crate) boot: Vec<Multiaddr>,
-    /// Public address under which others reach this node; may be repeated. Without one, others
-    /// are asked to find out.
-    #[arg(long, value_name = "ADDR", num_args = 1..)]
-    pub(crate) external: Vec<Multiaddr>,
-    /// The network lives on this machine or link: loopback and link-local addresses are dialled.
-    #[arg(long)]
-    pub(crate) local: bool,
-    /// Folder that keeps the identity and the peers of the node, made if it does not exist.
+    /// Folder that keeps the identity, the peers and the blobs of the node, made if it does not
+    /// exist.
     #[arg(long, value_name = "DIR")]
     pub(crate) data: Option<PathBuf>,
-    /// Configuration file (TOML). What it does not name has its default. Without it, `node.toml`
-    /// of the data folder, if it is there.
-    #[arg(long, value_name = "FILE")]
-    pub(crate) config: Option<PathBuf>,
-    /// Identity file, made if it does not exist. Without it, that of the data folder; without
-    /// that, a new identity for this run.
-    #[arg(long, value_name = "FILE")]
-    pub(crate) identity: Option<PathBuf>,
     /// Topic to follow; may be repeated. Its messages are printed.
     #[arg(long, value_name = "TOPIC", num_args = 1..)]
     pub(crate) subscribe: Vec<Topic>,
@@ -176,48 +187,15 @@ pub(crate) struct RunArgs {
     /// Do not answer `calnet perf` (`/perf/1.0.0`).
     #[arg(long)]
     pub(crate) no_perf: bool,
-    /// Address to serve `/metrics` and `/status` at, over HTTP. It asks nobody who they are, so
-    /// use loopback, as in `127.0.0.1:9428`.
-    #[arg(long, value_name = "ADDR")]
-    pub(crate) metrics: Option<SocketAddr>,
-    /// Print JSON lines.
-    #[arg(long)]
-    pub(crate) json: bool,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct BootArgs {
-    /// Address to listen on, such as `/ip4/0.0.0.0/tcp/2428`; may be repeated. Without it, those
-    /// of the configuration: port 2428 everywhere.
-    #[arg(long, value_name = "ADDR", num_args = 1..)]
-    pub(crate) listen: Vec<Multiaddr>,
-    /// Public address under which others reach this node; may be repeated. Without one the relay
-    /// is of no use until others have found one out.
-    #[arg(long, value_name = "ADDR", num_args = 1..)]
-    pub(crate) external: Vec<Multiaddr>,
-    /// Another boot node of the network, with its `/p2p/<peer>`; may be repeated.
-    #[arg(long, value_name = "ADDR", num_args = 1..)]
-    pub(crate) boot: Vec<Multiaddr>,
-    /// The network lives on this machine or link: loopback and link-local addresses are dialled.
-    #[arg(long)]
-    pub(crate) local: bool,
+    #[command(flatten)]
+    pub(crate) node: NodeArgs,
     /// Folder that keeps the identity and the peers of the node, made if it does not exist.
     #[arg(long, value_name = "DIR", default_value = "calnet-boot")]
     pub(crate) data: PathBuf,
-    /// Identity file, made if it does not exist. Without it, that of the data folder.
-    #[arg(long, value_name = "FILE")]
-    pub(crate) identity: Option<PathBuf>,
-    /// Configuration file (TOML). What it does not name has the default of a boot node. Without
-    /// it, `node.toml` of the data folder, if it is there.
-    #[arg(long, value_name = "FILE")]
-    pub(crate) config: Option<PathBuf>,
-    /// Address to serve `/metrics` and `/status` at, over HTTP. It asks nobody who they are, so
-    /// use loopback, as in `127.0.0.1:9428`.
-    #[arg(long, value_name = "ADDR")]
-    pub(crate) metrics: Option<SocketAddr>,
-    /// Print JSON lines.
-    #[arg(long)]
-    pub(crate) json: bool,
 }
 
 #[derive(Debug, Args)]

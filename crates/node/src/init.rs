@@ -12,7 +12,11 @@ use calimero_network::{Multiaddr, NetworkConfig};
 use serde::Serialize;
 
 use crate::{
-    cli::InitArgs, data::DataFolder, error::CommandError, identity, output::Output,
+    cli::{AddressArgs, InitArgs},
+    data::DataFolder,
+    error::CommandError,
+    identity,
+    output::Output,
     run::parse_config,
 };
 
@@ -42,7 +46,7 @@ pub(crate) fn execute(args: &InitArgs) -> Result<(), CommandError> {
             return Err(CommandError::Exists { path: path.clone() });
         }
     }
-    let text = config_text(args);
+    let text = config_text(&args.addresses);
     parse_config(&config, &text, &NetworkConfig::default())?;
     write_for_owner(&config, &text)?;
     let keypair = identity::create(&identity)?;
@@ -55,7 +59,7 @@ pub(crate) fn execute(args: &InitArgs) -> Result<(), CommandError> {
 }
 
 /// The configuration: what was asked for, and what most change.
-fn config_text(args: &InitArgs) -> String {
+fn config_text(args: &AddressArgs) -> String {
     let listen = match args.listen.is_empty() {
         true => &NetworkConfig::default().listen,
         false => &args.listen,

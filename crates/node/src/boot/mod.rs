@@ -10,7 +10,7 @@ use crate::{
     error::CommandError,
     identity,
     output::Output,
-    run::{node::Node, read_config},
+    run::{node::Node, read_config, stand_at},
     signals::Signals,
 };
 
@@ -25,18 +25,14 @@ const MAX_PENDING_INBOUND: u32 = 1024;
 const MAX_KNOWN_PEERS: u32 = 20_480;
 
 pub(crate) async fn execute(args: BootArgs) -> Result<(), CommandError> {
-    let output = Output::new(args.json);
+    let node = args.node;
+    let output = Output::new(node.json);
     let data = DataFolder::open(&args.data)?;
-    let own = args.identity.clone().unwrap_or_else(|| data.identity());
+    let own = node.identity.unwrap_or_else(|| data.identity());
     let identity = identity::load_or_create(&own)?;
-    let file = args.config.or_else(|| data.config_if_there());
+    let file = node.config.or_else(|| data.config_if_there());
     let mut config = read_config(file.as_deref(), defaults())?;
-    if !args.listen.is_empty() {
-        config.listen = args.listen;
-    }
-    config.discovery.boot.extend(args.boot);
-    config.discovery.external.extend(args.external);
-    config.discovery.local_network |= args.local;
+    stand_at(node.addresses, &mut config);
     if config.discovery.external.is_empty() {
         tracing::warn!("without --external the relay is of no use until others find an address");
     }
@@ -44,7 +40,7 @@ pub(crate) async fn execute(args: BootArgs) -> Result<(), CommandError> {
     // Asked for before anything runs, so that no signal falls between.
     let signals = Signals::listen().map_err(CommandError::Runtime)?;
     let manager = NetworkManager::builder(identity, config).peer_cache(data.peers());
-    let node = Node::start(manager, args.metrics, signals, output).await?;
+    let node = Node::start(manager, node.metrics, signals, output).await?;
     node.until_ended().await
 }
 

@@ -11,7 +11,12 @@ use tokio::sync::Notify;
 
 use self::{lines::Line, node::Node};
 use crate::{
-    cli::RunArgs, data::DataFolder, error::CommandError, identity, output::Output, perf,
+    cli::{AddressArgs, RunArgs},
+    data::DataFolder,
+    error::CommandError,
+    identity,
+    output::Output,
+    perf,
     signals::Signals,
 };
 
@@ -25,22 +30,18 @@ const REDIAL_PAUSES: [Duration; 5] = [
 ];
 
 pub(crate) async fn execute(args: RunArgs) -> Result<(), CommandError> {
-    let output = Output::new(args.json);
+    let node = args.node;
+    let output = Output::new(node.json);
     let data = args.data.as_deref().map(DataFolder::open).transpose()?;
     let own = data.as_ref().map(DataFolder::identity);
-    let identity = match args.identity.or(own) {
+    let identity = match node.identity.or(own) {
         Some(path) => identity::load_or_create(&path)?,
         None => Keypair::generate_ed25519(),
     };
     let base = NetworkConfig::default();
     let own = || data.as_ref().and_then(DataFolder::config_if_there);
-    let mut config = read_config(args.config.or_else(own).as_deref(), base)?;
-    if !args.listen.is_empty() {
-        config.listen = args.listen;
-    }
-    config.discovery.boot.extend(args.boot);
-    config.discovery.external.extend(args.external);
-    config.discovery.local_network |= args.local;
+    let mut config = read_config(node.config.or_else(own).as_deref(), base)?;
+    stand_at(node.addresses, &mut config);
     // Asked for before anything runs, so that no signal falls between.
     let signals = Signals::listen().map_err(CommandError::Runtime)?;
     let store = match &data {
@@ -52,7 +53,7 @@ pub(crate) async fn execute(args: RunArgs) -> Result<(), CommandError> {
         manager = manager.peer_cache(data.peers());
         manager = manager.blobs(Arc::new(store.clone()));
     }
-    let mut node = Node::start(manager, args.metrics, signals, output).await?;
+    let mut node = Node::start(manager, node.metrics, signals, output).await?;
     if let (Some(data), Some(store)) = (&data, store) {
         node.open_door(data, store, &args.subscribe);
     }
@@ -73,6 +74,18 @@ pub(crate) async fn execute(args: RunArgs) -> Result<(), CommandError> {
         node.tasks.spawn(keeping);
     }
     node.until_ended().await
+}
+
+/// Puts the addresses of the command line into the configuration: those to listen on instead of
+/// its own, all others beside them.
+pub(crate) fn stand_at(addresses: AddressArgs, config: &mut NetworkConfig) {
+    if !addresses.listen.is_empty() {
+        config.listen = addresses.listen;
+    }
+    let discovery = &mut config.discovery;
+    discovery.boot.extend(addresses.boot);
+    discovery.external.extend(addresses.external);
+    discovery.local_network |= addresses.local;
 }
 
 /// The configuration in the file at `path`; what it does not name is as in `base`.
