@@ -24,7 +24,7 @@ use tokio::{
 use tokio_util::compat::TokioAsyncReadCompatExt;
 
 use crate::{
-    hostile::cut_after,
+    cut::cut_after,
     net::{CONTEXT, LONG, content, folder, frame, peer, requester},
 };
 

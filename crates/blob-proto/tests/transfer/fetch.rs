@@ -188,7 +188,7 @@ async fn dropping_cancels_and_keeps_what_was_verified() {
     let config = calimero_network_primitives::config::BlobServeConfig::default();
     let server = calimero_network_blob::serve::Server::new(peer(1), store, &config);
     net.add(peer(1), Version::V1, move |socket| {
-        let (ours, _) = crate::hostile::cut_after(10 * MIB, socket);
+        let (ours, _) = crate::cut::cut_after(10 * MIB, socket);
         let serving = server.serve(requester(), Version::V1, ours);
         Box::pin(async move {
             let _ = serving.await;
@@ -337,7 +337,7 @@ async fn an_older_provider_finishes_what_a_newer_one_began() {
         &calimero_network_primitives::config::BlobServeConfig::default(),
     );
     net.add(peer(1), Version::V1, move |socket| {
-        let (ours, theirs) = crate::hostile::cut_after(4 * MIB, socket);
+        let (ours, theirs) = crate::cut::cut_after(4 * MIB, socket);
         let serving = server.serve(requester(), Version::V1, ours);
         Box::pin(async move {
             let _ = future::select(Box::pin(serving), theirs).await;
@@ -423,7 +423,7 @@ async fn a_slow_provider_does_not_hold_up_a_quick_one() {
     let config = calimero_network_primitives::config::BlobServeConfig::default();
     let server = calimero_network_blob::serve::Server::new(peer(2), serving, &config);
     net.add(peer(2), Version::V1, move |socket| {
-        let (ours, _) = crate::hostile::cut_after(MIB / 2, socket);
+        let (ours, _) = crate::cut::cut_after(MIB / 2, socket);
         let serving = server.serve(requester(), Version::V1, ours);
         Box::pin(async move {
             let _ = serving.await;

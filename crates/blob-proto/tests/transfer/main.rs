@@ -11,6 +11,7 @@
 
 mod ahead;
 mod captured;
+mod cut;
 mod fetch;
 mod hostile;
 #[cfg(target_os = "linux")]

@@ -1,0 +1,153 @@
+//! Downloads that go on where they were left.
+
+use std::{fs, os::unix::fs::FileExt, path::Path, thread};
+
+use calimero_network_blob::{blob_id, error::ChunkError, store::StoreError};
+use calimero_network_primitives::limits::BLOB_CHUNK_BYTES;
+use tempfile::TempDir;
+
+use crate::{content, files, list, open, read_all};
+
+#[test]
+fn a_download_resumes_with_what_was_verified() {
+    let dir = TempDir::new().unwrap();
+    let blob = content(9, 4 * BLOB_CHUNK_BYTES + 5);
+    let id = blob_id(&blob);
+    let chunks: Vec<_> = blob.chunks(BLOB_CHUNK_BYTES).collect();
+    let store = open(&dir);
+    let partial = store.partial(list(&blob)).unwrap();
+    assert!(matches!(
+        store.partial(list(&blob)),
+        Err(StoreError::Busy { .. })
+    ));
+    assert!(matches!(
+        store.discard_partial(&id),
+        Err(StoreError::Busy { .. })
+    ));
+    assert_eq!(partial.missing(), 5);
+    for index in [4, 1, 1] {
+        partial.write(index, chunks[index]).unwrap();
+    }
+    let wrong = partial.write(0, chunks[1]).unwrap_err();
+    assert!(matches!(
+        wrong,
+        StoreError::Chunk(ChunkError::Mismatch { index: 0 })
+    ));
+    let beyond = partial.write(5, chunks[1]).unwrap_err();
+    assert!(matches!(
+        beyond,
+        StoreError::Chunk(ChunkError::OutOfRange {
+            index: 5,
+            chunks: 5
+        })
+    ));
+    let early = partial.finish().unwrap_err();
+    assert!(matches!(
+        early,
+        StoreError::Incomplete {
+            missing_chunks: 3,
+            ..
+        }
+    ));
+    assert!(!store.has(&id));
+    drop((partial, store));
+
+    let store = open(&dir);
+    assert_eq!(store.partials(), [id]);
+    let partial = store.partial(list(&blob)).unwrap();
+    let there: Vec<_> = (0..6).map(|index| partial.has(index)).collect();
+    assert_eq!(there, [false, true, false, false, true, false]);
+    thread::scope(|scope| {
+        for index in [0, 2, 3, 3, 1] {
+            let (partial, chunk) = (&partial, chunks[index]);
+            scope.spawn(move || partial.write(index, chunk).unwrap());
+        }
+    });
+    let stored = partial.finish().unwrap();
+    assert_eq!((stored.id, stored.size_bytes), (id, blob.len() as u64));
+    assert!(matches!(partial.finish(), Err(StoreError::Busy { .. })));
+    assert!(store.partials().is_empty());
+    assert_eq!(store.usage().reserved_bytes, 0);
+    assert_eq!(read_all(&store, &id), blob);
+    drop((partial, stored, store));
+    assert_eq!(
+        files(&dir.path().join("blobs")),
+        [id.to_hex(), format!("{}.hashes", id.to_hex())]
+    );
+    open(&dir).verify(&id).unwrap();
+}
+
+#[test]
+fn the_empty_blob_can_be_downloaded() {
+    let dir = TempDir::new().unwrap();
+    let store = open(&dir);
+    let partial = store.partial(list(b"")).unwrap();
+    assert_eq!(partial.finish().unwrap().size_bytes, 0);
+    assert!(store.has(&blob_id(b"")));
+}
+
+/// Leaves a partial download of which `chunks` are there, then changes its files.
+fn tampered(change: impl FnOnce(&Path, &Path)) -> (TempDir, Vec<u8>, usize) {
+    let dir = TempDir::new().unwrap();
+    let blob = content(11, 3 * BLOB_CHUNK_BYTES);
+    let store = open(&dir);
+    let partial = store.partial(list(&blob)).unwrap();
+    for index in [0, 1] {
+        partial
+            .write(index, &blob[index * BLOB_CHUNK_BYTES..][..BLOB_CHUNK_BYTES])
+            .unwrap();
+    }
+    drop((partial, store));
+    let path = dir.path().join("blobs").join(blob_id(&blob).to_hex());
+    change(&path.with_extension("part"), &path.with_extension("state"));
+    let store = open(&dir);
+    let partial = store.partial(list(&blob)).unwrap();
+    let missing = partial.missing();
+    for (index, chunk) in blob.chunks(BLOB_CHUNK_BYTES).enumerate() {
+        partial.write(index, chunk).unwrap();
+    }
+    drop(partial.finish().unwrap());
+    assert_eq!(read_all(&store, &blob_id(&blob)), blob);
+    drop((partial, store));
+    (dir, blob, missing)
+}
+
+fn flip(path: &Path, byte: u64) {
+    let file = fs::OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open(path)
+        .unwrap();
+    let mut old = [0];
+    file.read_exact_at(&mut old, byte).unwrap();
+    file.write_all_at(&[old[0] ^ 1], byte).unwrap();
+}
+
+fn resize(path: &Path, by: i64) {
+    let file = fs::OpenOptions::new().write(true).open(path).unwrap();
+    let len = file.metadata().unwrap().len();
+    file.set_len(len.checked_add_signed(by).unwrap()).unwrap();
+}
+
+#[test]
+fn a_partial_state_is_never_trusted() {
+    assert_eq!(tampered(|_, _| {}).2, 1);
+    // A torn record costs its chunk, a torn, changed or foreign head all of them.
+    assert_eq!(tampered(|_, state| resize(state, -5)).2, 2);
+    assert_eq!(tampered(|_, state| resize(state, -30)).2, 3);
+    assert_eq!(tampered(|_, state| flip(state, 60)).2, 3);
+    assert_eq!(
+        tampered(|_, state| fs::write(state, b"CALPART\x01").unwrap()).2,
+        3
+    );
+    assert_eq!(tampered(|_, state| fs::remove_file(state).unwrap()).2, 3);
+    // Other content than the state says.
+    assert_eq!(tampered(|part, _| flip(part, 1_048_576)).2, 2);
+    assert_eq!(tampered(|part, _| resize(part, -1)).2, 2);
+    assert_eq!(tampered(|part, _| fs::remove_file(part).unwrap()).2, 3);
+    // Longer content than the blob has.
+    let (dir, blob, missing) = tampered(|part, _| resize(part, 9 << 20));
+    assert_eq!(missing, 1);
+    let file = dir.path().join("blobs").join(blob_id(&blob).to_hex());
+    assert_eq!(fs::metadata(file).unwrap().len(), 3 << 20);
+}
