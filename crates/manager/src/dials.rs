@@ -86,6 +86,19 @@ impl<W> Dials<W> {
             .is_some_and(|dial| !dial.untried.is_empty())
     }
 
+    /// Whether anybody waits for a connection with `peer`.
+    pub(crate) fn is_waited_for(&self, peer: &PeerId) -> bool {
+        self.peers.contains_key(peer)
+    }
+
+    /// Nobody is to wait for a connection with `peer` any more: everybody who did.
+    pub(crate) fn give_up(&mut self, peer: &PeerId) -> Vec<W> {
+        self.peers
+            .remove(peer)
+            .map(|dial| dial.waiters)
+            .unwrap_or_default()
+    }
+
     /// Puts addresses back whose dial could not begin yet.
     pub(crate) fn put_back(&mut self, peer: &PeerId, addresses: Vec<Multiaddr>) {
         if let Some(dial) = self.peers.get_mut(peer) {
@@ -248,6 +261,19 @@ mod tests {
     }
 
     #[test]
+    fn a_peer_that_is_given_up_has_nobody_who_waits() {
+        let mut dials = Dials::default();
+        let peer = PeerId::random();
+        assert!(!dials.is_waited_for(&peer));
+        dials.wait_for_peer(peer, [address(1)], "peer");
+        assert!(dials.is_waited_for(&peer));
+        assert_eq!(dials.give_up(&peer), ["peer"]);
+        assert!(!dials.is_waited_for(&peer));
+        // The end of what was under way comes later.
+        assert!(dials.peer_failed(&peer, failed(1)).is_none());
+    }
+
+    #[test]
     fn dials_of_one_unknown_address_share_an_outcome() {
         let mut dials = Dials::default();
         let id = ConnectionId::new_unchecked(7);
@@ -276,6 +302,7 @@ mod tests {
         Connected(u8, u8),
         PeerFailed(u8, u16),
         AddressFailed(u8),
+        GivenUp(u8),
     }
 
     fn step() -> impl Strategy<Value = Step> {
@@ -285,6 +312,7 @@ mod tests {
             (0..3u8, 0..3u8).prop_map(|(p, c)| Step::Connected(p, c)),
             (0..3u8, 0..3u16).prop_map(|(p, a)| Step::PeerFailed(p, a)),
             (0..3u8).prop_map(Step::AddressFailed),
+            (0..3u8).prop_map(Step::GivenUp),
         ]
     }
 
@@ -315,6 +343,7 @@ mod tests {
                         told.extend(failed.map(|(waiters, _)| waiters).unwrap_or_default());
                     }
                     Step::AddressFailed(c) => told.extend(dials.address_failed(connection(c))),
+                    Step::GivenUp(p) => told.extend(dials.give_up(&peer(p))),
                 }
             }
             told.extend(dials.drain());

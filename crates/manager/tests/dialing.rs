@@ -44,6 +44,13 @@ fn silent() -> Silent {
     }
 }
 
+fn without_peer(address: &Multiaddr) -> Multiaddr {
+    let parts = address.iter();
+    parts
+        .filter(|part| !matches!(part, Protocol::P2p(_)))
+        .collect()
+}
+
 fn attempts(error: DialError) -> Vec<(Multiaddr, AddressError)> {
     match error {
         DialError::Failed { attempts } => {
@@ -162,10 +169,7 @@ async fn concurrent_dials_share_one_connection() {
     for over in BOTH {
         let (a, b) = (start(config()).await, start(config()).await);
         let named = b.listen(over).await;
-        let unnamed: Multiaddr = named
-            .iter()
-            .filter(|part| !matches!(part, Protocol::P2p(_)))
-            .collect();
+        let unnamed = without_peer(&named);
         for address in [named, unnamed] {
             let dials = (0..20).map(|_| a.client.dial(address.clone()));
             let connections = within(futures::future::try_join_all(dials)).await.unwrap();
@@ -175,10 +179,42 @@ async fn concurrent_dials_share_one_connection() {
             );
             assert_eq!(a.connections().await, 1, "{over:?}");
             within(a.client.disconnect(b.peer())).await.unwrap();
-            while a.connections().await > 0 {
-                tokio::task::yield_now().await;
-            }
         }
+    }
+}
+
+#[tokio::test]
+async fn a_dial_after_a_disconnect_makes_a_new_connection() {
+    for over in BOTH {
+        let (a, b) = (start(config()).await, start(config()).await);
+        let named = b.listen(over).await;
+        let unnamed = without_peer(&named);
+        let mut last = within(a.client.dial(named.clone())).await.unwrap();
+        for address in [&named, &unnamed].repeat(5) {
+            assert!(within(a.client.disconnect(b.peer())).await.unwrap());
+            let next = within(a.client.dial(address.clone())).await.unwrap();
+            assert_ne!(next.id, last.id, "{over:?}");
+            last = next;
+        }
+        // It stands when all others have ended.
+        while a.connections().await > 1 {
+            tokio::task::yield_now().await;
+        }
+        let status = within(a.client.status()).await.unwrap();
+        assert_eq!(status.connections[0].id, last.id, "{over:?}");
+        // One that waits is given up by the next disconnect.
+        assert!(within(a.client.disconnect(b.peer())).await.unwrap());
+        let (dialled, _) = within(futures::future::join(
+            a.client.dial(named),
+            a.client.disconnect(b.peer()),
+        ))
+        .await;
+        assert!(matches!(dialled, Err(DialError::Aborted)), "{dialled:?}");
+        // So is one of whom we want to hear nothing.
+        within(a.client.dial(unnamed)).await.unwrap();
+        within(a.client.block(b.peer())).await.unwrap();
+        let denied = within(a.client.dial_peer(b.peer(), [])).await;
+        assert!(matches!(denied, Err(DialError::Denied(_))), "{denied:?}");
     }
 }
 
@@ -326,9 +362,6 @@ async fn names_are_resolved() {
         let connection = within(a.client.dial(address)).await.unwrap();
         assert_eq!(connection.peer, b.peer());
         within(a.client.disconnect(b.peer())).await.unwrap();
-        while a.connections().await > 0 {
-            tokio::task::yield_now().await;
-        }
     }
 }
 

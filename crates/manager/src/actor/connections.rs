@@ -35,6 +35,8 @@ pub(super) struct Established {
     rtt: Option<Duration>,
     info: Option<Arc<PeerInfo>>,
     unresponsive: bool,
+    /// Whether it was closed here; the end of it is yet to come.
+    closing: bool,
 }
 
 impl Actor {
@@ -66,6 +68,7 @@ impl Actor {
             rtt: None,
             info: self.info_of(&peer),
             unresponsive: false,
+            closing: false,
         };
         let connection = established.snapshot(id);
         self.connections.insert(id, established);
@@ -105,6 +108,26 @@ impl Actor {
             reason,
             remaining,
         });
+        if remaining == 0 && self.dials.is_waited_for(&peer) {
+            self.try_addresses(peer);
+        }
+    }
+
+    /// Closes every connection with `peer` and gives up dialling it. Says whether one stood.
+    pub(super) fn disconnect(&mut self, peer: PeerId) -> bool {
+        self.closing(peer);
+        for waiter in self.dials.give_up(&peer) {
+            let _ = waiter.send(Err(DialError::Aborted));
+        }
+        self.swarm.disconnect_peer_id(peer).is_ok()
+    }
+
+    /// The connections with `peer` are about to be closed: they serve nobody any more.
+    pub(super) fn closing(&mut self, peer: PeerId) {
+        let connections = self.connections.values_mut();
+        for connection in connections.filter(|connection| connection.peer == peer) {
+            connection.closing = true;
+        }
     }
 
     pub(super) fn on_identified(&mut self, peer: PeerId, info: identify::Info) {
@@ -187,7 +210,7 @@ impl Actor {
     pub(super) fn best_connection(&self, peer: &PeerId) -> Option<Connection> {
         self.connections
             .iter()
-            .filter(|(_, connection)| connection.peer == *peer)
+            .filter(|(_, connection)| connection.peer == *peer && !connection.closing)
             .min_by_key(|(_, connection)| connection.path != Path::Direct)
             .map(|(id, connection)| connection.snapshot(*id))
     }
@@ -203,6 +226,7 @@ impl Actor {
         };
         self.connections
             .iter()
+            .filter(|(_, connection)| !connection.closing)
             .filter(|(_, connection)| connection.direction == Direction::Outbound)
             .find(|(_, connection)| is_it(&connection.address))
             .map(|(id, connection)| connection.snapshot(*id))

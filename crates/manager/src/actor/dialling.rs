@@ -44,7 +44,8 @@ impl Actor {
     }
 
     /// Dials what has not been tried of a peer. A dial that another part of the node has under
-    /// way is waited for: its outcome comes here too.
+    /// way is waited for, and so is the end of connections that are being closed: both come here
+    /// too.
     pub(super) fn try_addresses(&mut self, peer: PeerId) {
         let addresses = self.dials.take_untried(&peer);
         let options = DialOpts::peer_id(peer)

@@ -198,7 +198,7 @@ impl Actor {
                 self.bootstrapping.retain(|waiter| !waiter.is_closed());
             }
             Command::Disconnect { peer, reply } => {
-                let _ = reply.send(self.swarm.disconnect_peer_id(peer).is_ok());
+                let _ = reply.send(self.disconnect(peer));
             }
             Command::Listen { address, reply } => self.listen(address, reply),
             Command::StopListening { id, reply } => {
@@ -214,6 +214,9 @@ impl Actor {
                 blocked,
                 reply,
             } => {
+                if blocked {
+                    self.closing(peer);
+                }
                 let behaviour = self.swarm.behaviour_mut();
                 if blocked {
                     behaviour.blocked.block_peer(peer);

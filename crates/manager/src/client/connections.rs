@@ -88,7 +88,8 @@ impl NetworkClient {
         self.wait_for_dial(target, command).await
     }
 
-    /// Closes every connection with `peer` and gives up dialling it. `true` if one stood.
+    /// Closes every connection with `peer` and gives up dialling it. `true` if one stood. A dial
+    /// from then on waits for the end of those, and makes a new one.
     ///
     /// # Errors
     ///
