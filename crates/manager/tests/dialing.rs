@@ -167,7 +167,7 @@ async fn the_wrong_peer_is_an_error_and_leaves_no_connection() {
 #[tokio::test]
 async fn concurrent_dials_share_one_connection() {
     for over in BOTH {
-        let (a, b) = (start(config()).await, start(config()).await);
+        let (mut a, b) = (start(config()).await, start(config()).await);
         let named = b.listen(over).await;
         let unnamed = without_peer(&named);
         for address in [named, unnamed] {
@@ -179,6 +179,8 @@ async fn concurrent_dials_share_one_connection() {
             );
             assert_eq!(a.connections().await, 1, "{over:?}");
             within(a.client.disconnect(b.peer())).await.unwrap();
+            a.wait_for(|event| matches!(event, NetworkEvent::Disconnected { .. }).then_some(()))
+                .await;
         }
     }
 }

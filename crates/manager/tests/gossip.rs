@@ -12,7 +12,8 @@ mod common;
 use std::{collections::HashSet, time::Duration};
 
 use calimero_network::{
-    ContextId, Keypair, NetworkEvent, NetworkManager, PublishError, Stopped, SubscribeError, Topic,
+    ContextId, Keypair, NetworkConfig, NetworkEvent, NetworkManager, PublishError, Stopped,
+    SubscribeError, Topic,
     pubsub::{self, PublishError as NotSent},
 };
 use calimero_network_primitives::limits::MAX_GOSSIP_MESSAGE_BYTES;
@@ -26,7 +27,11 @@ fn topic() -> Topic {
 
 /// Two connected nodes that follow the topic and know it of each other.
 async fn members(over: Over) -> (Node, Node) {
-    let (mut a, mut b) = pair(over).await;
+    members_with(over, config()).await
+}
+
+async fn members_with(over: Over, config: NetworkConfig) -> (Node, Node) {
+    let (mut a, mut b) = pair_with(over, config.clone(), config).await;
     for node in [&a, &b] {
         assert!(within(node.client.subscribe(&topic())).await.unwrap());
     }
@@ -93,6 +98,31 @@ async fn messages_go_both_ways_and_the_views_agree() {
             .await
             .unwrap_err();
         assert_eq!(error, PublishError::NotSent(NotSent::NoPeers));
+    }
+}
+
+#[tokio::test]
+async fn what_was_published_arrives_though_its_publisher_goes_at_once() {
+    const MESSAGES: u8 = 8;
+    for (over, size) in BOTH
+        .into_iter()
+        .flat_map(|over| [(over, 1), (over, MAX_GOSSIP_MESSAGE_BYTES)])
+    {
+        let mut config = config();
+        config.handle.shutdown_timeout = Duration::from_secs(20);
+        // The machine's time to wake a thread is not the node's.
+        config.handle.linger = Duration::from_secs(3);
+        let (a, mut b) = members_with(over, config).await;
+        for number in 0..MESSAGES {
+            let data = vec![number; size];
+            within(a.client.publish(&topic(), data)).await.unwrap();
+        }
+        within(a.client.shutdown()).await.unwrap();
+        let mut heard = Vec::new();
+        for _ in 0..MESSAGES {
+            heard.push(message(&mut b).await.data[0]);
+        }
+        assert_eq!(heard, Vec::from_iter(0..MESSAGES), "{over:?}, {size} bytes");
     }
 }
 

@@ -53,6 +53,7 @@ fn every_key_is_written() {
         "answer_timeout_ms",
         "event_queue_bytes",
         "shutdown_timeout_ms",
+        "linger_ms",
         "boot",
         "steps_ms",
         "reservations",
@@ -377,12 +378,14 @@ fn blob() -> impl Strategy<Value = BlobConfig> {
 
 fn handle() -> impl Strategy<Value = HandleConfig> {
     let runtime = prop_oneof![Just(RuntimeKind::Dedicated), Just(RuntimeKind::Shared)];
-    (queue(), queue(), runtime, duration()).prop_map(|(commands, events, runtime, shutdown)| {
+    let waits = [duration(), duration()];
+    (queue(), queue(), runtime, waits).prop_map(|(commands, events, runtime, waits)| {
         changed(|config: &mut HandleConfig| {
             config.command_queue = commands;
             config.event_queue = events;
             config.runtime = runtime;
-            config.shutdown_timeout = shutdown;
+            config.shutdown_timeout = waits[0];
+            config.linger = waits[1];
         })
     })
 }

@@ -12,7 +12,9 @@ mod metrics;
 
 use std::{
     collections::{HashMap, HashSet},
+    future::poll_fn,
     sync::Arc,
+    task::Poll,
     time::Duration,
 };
 
@@ -345,8 +347,9 @@ impl Actor {
         });
     }
 
-    /// Answers everybody who waits, takes registrations back, remembers peers, closes listeners and
-    /// connections, and drives the swarm until all are gone or the deadline passes.
+    /// Answers everybody who waits, takes registrations back, remembers peers, closes listeners,
+    /// writes what was published, closes connections, and drives the swarm until all are gone or the
+    /// deadline passes.
     async fn stop(&mut self) {
         let deadline = Instant::now() + self.config.handle.shutdown_timeout;
         self.shared.stop();
@@ -362,6 +365,7 @@ impl Actor {
             let sent = deadline.min(Instant::now() + UNREGISTER_TIME);
             self.drive_until(sent, |_| false).await;
         }
+        self.write_messages(deadline).await;
         for peer in self.swarm.connected_peers().copied().collect::<Vec<_>>() {
             let _ = self.swarm.disconnect_peer_id(peer);
         }
@@ -379,6 +383,23 @@ impl Actor {
             .is_err()
         {
             tracing::warn!("peers could not be saved in time");
+        }
+    }
+
+    /// Writes the messages that are queued, in half of the time that is left, and lets peers read
+    /// them: a connection that closes takes back what its other end has not read.
+    async fn write_messages(&mut self, deadline: Instant) {
+        let (start, linger) = (Instant::now(), self.config.handle.linger);
+        let Some(last_queued) = self.swarm.behaviour_mut().pubsub.flush() else {
+            return;
+        };
+        let written = start + deadline.saturating_duration_since(start) / 2;
+        self.drive_until(written, |actor| actor.swarm.behaviour().pubsub.is_flushed())
+            .await;
+        if Instant::from_std(last_queued) + linger > start {
+            let read = deadline.min(Instant::now() + linger);
+            self.drive_until(read, |actor| actor.connections.is_empty())
+                .await;
         }
     }
 
@@ -400,7 +421,12 @@ impl Actor {
     /// Drives the swarm of a manager that stops.
     async fn drive_until(&mut self, deadline: Instant, done: impl Fn(&Self) -> bool) {
         while !done(self) {
-            let Ok(event) = timeout_at(deadline, self.swarm.select_next_some()).await else {
+            // What is done may come without an event of the swarm.
+            let next = poll_fn(|cx| match self.swarm.poll_next_unpin(cx) {
+                Poll::Pending if done(self) => Poll::Ready(None),
+                event => event,
+            });
+            let Ok(Some(event)) = timeout_at(deadline, next).await else {
                 return;
             };
             // A handshake that was under way ends here too.

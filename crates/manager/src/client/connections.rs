@@ -89,7 +89,7 @@ impl NetworkClient {
     }
 
     /// Closes every connection with `peer` and gives up dialling it. `true` if one stood. A dial
-    /// from then on waits for the end of those, and makes a new one.
+    /// from then on makes a new one, of a named peer when those have ended.
     ///
     /// # Errors
     ///

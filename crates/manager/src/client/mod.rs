@@ -199,8 +199,9 @@ impl NetworkClient {
         self.ask(|reply| Command::Metrics { reply }).await
     }
 
-    /// Stops the manager: answers everybody who waits with `Stopped`, closes listeners, tells
-    /// every peer, and returns when that is done, at the latest after
+    /// Stops the manager: answers everybody who waits with `Stopped`, closes listeners, writes the
+    /// messages that are queued (in half of the time at most) and lets peers read them
+    /// (`handle.linger_ms`), tells every peer, and returns when that is done, at the latest after
     /// `handle.shutdown_timeout_ms`.
     ///
     /// # Errors

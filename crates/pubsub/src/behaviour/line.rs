@@ -75,6 +75,11 @@ impl Line {
         !was_due && self.is_due()
     }
 
+    /// Whether nothing was handed over since the queue was found empty.
+    pub(super) fn is_empty(&self) -> bool {
+        self.messages.load(SeqCst) == 0
+    }
+
     /// Whether own messages must wait.
     pub(super) fn is_full(&self) -> bool {
         self.holds(self.limits.window_messages, self.limits.window_bytes)

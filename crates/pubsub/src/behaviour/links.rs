@@ -56,6 +56,12 @@ impl Links {
         self.peers.get(peer).map(|peer| Arc::clone(&peer.line))
     }
 
+    /// Peers for whom something may wait to be written.
+    pub(super) fn unsent(&self) -> impl Iterator<Item = PeerId> {
+        let unsent = self.peers.iter().filter(|(_, peer)| !peer.line.is_empty());
+        unsent.map(|(id, _)| *id)
+    }
+
     pub(super) fn connections(&self, peer: &PeerId) -> &[ConnectionId] {
         self.peers.get(peer).map_or(&[], |peer| &peer.connections)
     }

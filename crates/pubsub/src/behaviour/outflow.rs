@@ -20,6 +20,10 @@ pub(super) struct Outflow {
     crowded: HashSet<PeerId>,
     /// A message was refused, and the one who came with it is to be told when there is room.
     refused: bool,
+    /// When a message was last put into a queue.
+    last_queued: Option<Instant>,
+    /// Peers whose queues have not been found empty since that was asked for.
+    unsent: HashSet<PeerId>,
 }
 
 impl Outflow {
@@ -28,6 +32,8 @@ impl Outflow {
             holds,
             crowded: HashSet::new(),
             refused: false,
+            last_queued: None,
+            unsent: HashSet::new(),
         }
     }
 
@@ -75,6 +81,7 @@ impl Behaviour {
         let Some(line) = self.links.line(&peer) else {
             return;
         };
+        self.outflow.last_queued = Some(now());
         if line.hand(bytes) {
             self.look_after(&peer);
         }
@@ -108,8 +115,31 @@ impl Behaviour {
 
     /// The queue of `peer` was found empty, or the peer is gone.
     pub(super) fn drained(&mut self, peer: &PeerId) {
+        self.outflow.unsent.remove(peer);
         self.outflow.holds.drained(peer);
         self.relieved(peer);
+    }
+
+    /// Has every connection tell when what is queued for its peer now has been written.
+    /// [`is_flushed`](Self::is_flushed) says when all have. Gives when a message was last queued,
+    /// own ones and those of others.
+    pub fn flush(&mut self) -> Option<Instant> {
+        let unsent: HashSet<_> = self.links.unsent().collect();
+        for peer in &unsent {
+            if let Some(line) = self.links.line(peer) {
+                line.await_empty();
+                self.look_after(peer);
+            }
+        }
+        self.outflow.unsent = unsent;
+        self.outflow.last_queued
+    }
+
+    /// Whether all that was queued at the last [`flush`](Self::flush) has been handed to the
+    /// transport, or its peer is gone.
+    #[must_use]
+    pub fn is_flushed(&self) -> bool {
+        self.outflow.unsent.is_empty()
     }
 
     /// Goes on without the peers that have held back for too long.
