@@ -14,6 +14,7 @@ use std::{io::Read as _, net, net::Ipv4Addr, time::Duration};
 use calimero_network::{
     AddressError, DialError, Keypair, Multiaddr, NetworkEvent, PeerId, multiaddr::Protocol,
 };
+use calimero_network_primitives::addr::without_peer;
 use common::{BOTH, Over, config, pair, start, within};
 
 fn stranger() -> PeerId {
@@ -42,13 +43,6 @@ fn silent() -> Silent {
         listener: tcp,
         _udp: udp,
     }
-}
-
-fn without_peer(address: &Multiaddr) -> Multiaddr {
-    let parts = address.iter();
-    parts
-        .filter(|part| !matches!(part, Protocol::P2p(_)))
-        .collect()
 }
 
 fn attempts(error: DialError) -> Vec<(Multiaddr, AddressError)> {
@@ -212,7 +206,7 @@ async fn a_dial_after_a_disconnect_makes_a_new_connection() {
         ))
         .await;
         assert!(matches!(dialled, Err(DialError::Aborted)), "{dialled:?}");
-        // So is one of whom we want to hear nothing.
+        // One with a peer of whom we want to hear nothing is denied.
         within(a.client.dial(unnamed)).await.unwrap();
         within(a.client.block(b.peer())).await.unwrap();
         let denied = within(a.client.dial_peer(b.peer(), [])).await;

@@ -80,8 +80,8 @@ pub(crate) struct AddressArgs {
 pub(crate) struct NodeArgs {
     #[command(flatten)]
     pub(crate) addresses: AddressArgs,
-    /// Configuration file (TOML). What it does not name has its default. Without it, `node.toml`
-    /// of the data folder, if it is there.
+    /// Configuration file (TOML). What it does not name has the default of this command. Without
+    /// it, `node.toml` of the data folder, if it is there.
     #[arg(long, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
     /// Identity file, made if it does not exist. Without it, that of the data folder; without

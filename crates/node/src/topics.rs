@@ -19,7 +19,7 @@ use crate::{
     signals::Signals,
 };
 
-/// Time for a node that lives for this alone to end, half of it for its messages to be written: the
+/// Time for a node that lives to publish to end, half of it for its messages to be written: the
 /// largest one within 30 s takes 280 kbit/s.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -127,9 +127,11 @@ async fn running(at: &WhereArgs) -> Result<Option<Client>, CommandError> {
     }
 }
 
-/// A node that lives for this alone.
+/// A node that lives for this alone, and ends when what it has published is written.
 async fn start(at: &WhereArgs) -> Result<NetworkClient, CommandError> {
-    let (client, mut events) = NetworkManager::start(identity(), config(at)?).await?;
+    let mut config = config(at)?;
+    config.handle.shutdown_timeout = SHUTDOWN_TIMEOUT;
+    let (client, mut events) = NetworkManager::start(identity(), config).await?;
     tokio::spawn(async move { while events.next().await.is_some() {} });
     for address in &at.dial {
         client.dial(address.clone()).await?;
@@ -149,7 +151,6 @@ fn config(at: &WhereArgs) -> Result<NetworkConfig, CommandError> {
         listen: Vec::new(),
         ..NetworkConfig::default()
     };
-    config.handle.shutdown_timeout = SHUTDOWN_TIMEOUT;
     config.discovery.boot = at.boot.clone();
     config.discovery.local_network = at.local;
     Ok(config)

@@ -1,5 +1,10 @@
 //! The own neighbourhood in the Kademlia table, where answers are lost.
 
+use std::sync::{
+    Arc,
+    atomic::{AtomicU32, Ordering::SeqCst},
+};
+
 use calimero_network_primitives::addr::without_peer;
 use libp2p_swarm::SwarmEvent;
 use prost::Message;
@@ -12,14 +17,16 @@ use crate::{
 const KAD: &str = "/calimero/kad/1.0.0";
 /// `FIND_NODE` among the types of messages.
 const FIND_NODE: i32 = 4;
+/// Looks of which every answer is lost.
+const LOST: u32 = 2;
 
 /// The parts of Kademlia's message that a look has need of.
 #[derive(Clone, PartialEq, Message)]
 struct Kad {
     #[prost(int32, tag = "1")]
     kind: i32,
-    #[prost(bytes = "vec", optional, tag = "2")]
-    key: Option<Vec<u8>>,
+    #[prost(bytes = "vec", tag = "2")]
+    key: Vec<u8>,
     #[prost(message, repeated, tag = "8")]
     closer: Vec<Closer>,
 }
@@ -42,19 +49,23 @@ async fn a_look_that_nobody_answers_is_repeated_until_somebody_does() {
     let mut script = script(MEMORY, true).await;
     let answer = Kad {
         kind: FIND_NODE,
-        key: None,
+        key: Vec::new(),
         closer: vec![Closer {
             id: far_id.to_bytes(),
             addresses: vec![without_peer(&far_at).to_vec()],
         }],
     };
-    script.answer(KAD, move |number, _, mut stream| {
-        let answer = answer.clone();
+    let looks = Arc::new(AtomicU32::new(0));
+    script.answer(KAD, move |_, peer, mut stream| {
+        let (answer, looks) = (answer.clone(), Arc::clone(&looks));
         async move {
             let asked: Kad = read(&mut stream).await.unwrap();
             assert_eq!(asked.kind, FIND_NODE);
-            // The first two answers are lost.
-            if number >= 2 {
+            // A look begins with the own id, and goes on with what is far from it.
+            if asked.key == peer.to_bytes() {
+                looks.fetch_add(1, SeqCst);
+            }
+            if looks.load(SeqCst) > LOST {
                 write(&mut stream, &answer).await;
             }
         }

@@ -7,12 +7,11 @@ use std::{
 };
 
 use calimero_network_discovery::liveness;
-use calimero_network_primitives::{Multiaddr, PeerId};
+use calimero_network_primitives::{Multiaddr, PeerId, addr::without_peer};
 use calimero_network_transport::Link;
 use libp2p::{
     core::ConnectedPoint,
     identify,
-    multiaddr::Protocol,
     swarm::{ConnectionError, ConnectionId},
 };
 
@@ -217,18 +216,11 @@ impl Actor {
 
     /// The connection that was made by dialling an address.
     pub(super) fn dialled_connection(&self, address: &Multiaddr) -> Option<Connection> {
-        let is_it = |dialled: &Multiaddr| {
-            let mut dialled = dialled.clone();
-            if matches!(dialled.iter().last(), Some(Protocol::P2p(_))) {
-                dialled.pop();
-            }
-            dialled == *address
-        };
         self.connections
             .iter()
             .filter(|(_, connection)| !connection.closing)
             .filter(|(_, connection)| connection.direction == Direction::Outbound)
-            .find(|(_, connection)| is_it(&connection.address))
+            .find(|(_, connection)| without_peer(&connection.address) == *address)
             .map(|(id, connection)| connection.snapshot(*id))
     }
 

@@ -42,7 +42,7 @@ pub struct HandleConfig {
     pub shutdown_timeout: Duration,
     /// Time for peers at shutdown to read what was written to them last, in milliseconds. Default
     /// 200 ms: a way of 150 ms, the longest of the internet, and the turn of a busy reader. What a
-    /// peer has not read when its connection closes is lost: without it 7 of 10 messages were that
+    /// peer has not read when its connection closes is lost: without it 62 of 80 messages were that
     /// were published right before (measured on loopback).
     #[serde(rename = "linger_ms", with = "super::duration")]
     pub linger: Duration,
