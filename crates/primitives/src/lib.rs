@@ -7,6 +7,7 @@
 //! - [`addr`]: where an address reaches, what carries it, whom it leads to, circuit addresses;
 //! - [`config`]: [`NetworkConfig`] and its parts, read from TOML and checked before use;
 //! - [`limits`]: every bound, with its unit and its reason;
+//! - [`resources`]: the accounting of what peers hold, with its limits;
 //! - [`Places`]: how much of a bound is in use.
 //!
 //! Everything here reads hostile input: parsers look at lengths before they decode, allocate
@@ -52,6 +53,8 @@ pub mod limits;
 mod places;
 #[cfg(feature = "peers")]
 mod protocol;
+#[cfg(feature = "peers")]
+pub mod resources;
 mod topic;
 
 #[cfg(feature = "peers")]
