@@ -322,7 +322,10 @@ mod tests {
         book.dial_failed(to, link(1), None);
         assert!(effects(&mut book).is_empty());
         book.dial_failed(to, link(9), failure);
-        assert_eq!(effects(&mut book), ["fail 0: peer not reached"]);
+        assert_eq!(
+            effects(&mut book),
+            ["fail 0: peer not reached: no address answers"]
+        );
         assert!(book.requests.is_empty() && book.peers.is_empty());
     }
 

@@ -15,7 +15,7 @@ use crate::{
 #[non_exhaustive]
 pub enum OutboundFailure {
     /// The request is too large to be sent.
-    #[error("request not sent")]
+    #[error("request not sent: {0}")]
     Request(#[from] EncodeError),
     /// As many requests as may are waiting for their answers.
     #[error("request not sent: {limit} are waiting for an answer")]
@@ -24,19 +24,19 @@ pub enum OutboundFailure {
         limit: usize,
     },
     /// There is no connection to the peer and none could be made.
-    #[error("peer not reached")]
+    #[error("peer not reached: {0}")]
     Dial(#[from] DialFailure),
     /// The peer does not speak the protocol.
     #[error("the peer does not speak the invite protocol")]
     Unsupported,
     /// The peer, not its application, says why there is no answer.
-    #[error("request refused")]
+    #[error("request refused: {0}")]
     Refused(#[from] Refusal),
     /// The peer ended the stream without a word.
     #[error("the peer ended the stream without an answer")]
     Unanswered,
     /// What the peer sent is no answer, or one that is too large.
-    #[error("answer not understood")]
+    #[error("answer not understood: {0}")]
     Answer(#[from] DecodeError),
     /// The connection closed. The peer may have served the request.
     #[error("connection closed before the answer")]
@@ -48,7 +48,7 @@ pub enum OutboundFailure {
         after: Duration,
     },
     /// The stream failed.
-    #[error("stream failed")]
+    #[error("stream failed: {0}")]
     Io(#[from] io::Error),
 }
 
@@ -109,7 +109,7 @@ pub enum InboundFailure {
         scope: Scope,
     },
     /// What arrived is no request. The peer was told if it showed a nonce.
-    #[error("request not understood")]
+    #[error("request not understood: {0}")]
     Request(#[from] DecodeError),
     /// The request did not arrive whole in time.
     #[error("request did not arrive within {after:?}")]
@@ -136,7 +136,7 @@ pub enum InboundFailure {
     #[error("connection closed before the answer")]
     ConnectionClosed,
     /// The stream failed.
-    #[error("stream failed")]
+    #[error("stream failed: {0}")]
     Io(#[from] io::Error),
 }
 
@@ -163,7 +163,7 @@ impl std::fmt::Display for Scope {
 #[non_exhaustive]
 pub enum RespondError {
     /// The answer is too large. The peer is told that there is none.
-    #[error("answer not sent")]
+    #[error("answer not sent: {0}")]
     Response(#[from] EncodeError),
     /// Nobody waits for it: the connection is closed or the time is over.
     #[error("nobody waits for the answer any more")]

@@ -65,6 +65,6 @@ pub enum FrameError {
     #[error("the sending direction is closed")]
     Closed,
     /// The byte stream failed.
-    #[error("byte stream failed")]
+    #[error("byte stream failed: {0}")]
     Io(#[from] io::Error),
 }

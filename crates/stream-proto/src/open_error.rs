@@ -25,7 +25,7 @@ pub enum OpenError {
         peer: PeerId,
     },
     /// There was no connection, and the peer could not be dialled.
-    #[error("could not dial {peer}")]
+    #[error("could not dial {peer}: {cause}")]
     Dial {
         /// Who was dialled.
         peer: PeerId,
@@ -59,7 +59,7 @@ pub enum OpenError {
     #[error("the stream behaviour has stopped")]
     Stopped,
     /// The substream failed during negotiation, on every connection there is.
-    #[error("negotiating {protocol} with {peer} failed")]
+    #[error("negotiating {protocol} with {peer} failed: {source}")]
     Io {
         /// With whom.
         peer: PeerId,

@@ -96,8 +96,8 @@ pub enum AddressError {
         errors: Vec<AddressError>,
     },
     /// Another failure of the operating system.
-    #[error("input/output: {0}")]
-    Io(io::ErrorKind),
+    #[error("{0}")]
+    Io(Cause),
 }
 
 /// An error of a library below, shared so that [`AddressError`] can be cloned.
@@ -117,13 +117,29 @@ impl Cause {
 
 impl fmt::Display for Cause {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)?;
-        let mut source = self.0.source();
-        while let Some(error) = source {
-            write!(f, ": {error}")?;
-            source = error.source();
+        fmt::Display::fmt(&Chain(&*self.0), f)
+    }
+}
+
+/// Displays an error and its causes, each once: `a: b: c`.
+///
+/// Some errors name their cause in their own text. A cause that the output contains already is not
+/// written again.
+pub struct Chain<'a>(pub &'a (dyn Error + 'static));
+
+impl fmt::Display for Chain<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut text = self.0.to_string();
+        let mut cause = self.0.source();
+        while let Some(error) = cause {
+            let said = error.to_string();
+            if !text.contains(&said) {
+                text.push_str(": ");
+                text.push_str(&said);
+            }
+            cause = error.source();
         }
-        Ok(())
+        f.write_str(&text)
     }
 }
 
@@ -156,7 +172,7 @@ impl From<io::Error> for AddressError {
             | io::ErrorKind::ConnectionReset
             | io::ErrorKind::ConnectionAborted
             | io::ErrorKind::BrokenPipe => Self::Closed,
-            kind => Self::Io(kind),
+            _ => Self::Io(Cause::new(error)),
         }
     }
 }
@@ -283,7 +299,36 @@ pub fn classify(error: &TransportError<io::Error>) -> AddressError {
                 }
                 cause = inner.source();
             }
-            AddressError::from(io::Error::from(error.kind()))
+            AddressError::from(os_error(error))
         }
     }
+}
+
+/// The error of the operating system that `error` wraps, with its number and text; a copy of
+/// `error`'s kind and text if it wraps none.
+#[must_use]
+pub fn os_error(error: &io::Error) -> io::Error {
+    fn find(error: &(dyn Error + 'static)) -> Option<io::Error> {
+        if let Some(error) = error.downcast_ref::<io::Error>() {
+            if let Some(code) = error.raw_os_error() {
+                return Some(io::Error::from_raw_os_error(code));
+            }
+            return error.get_ref().and_then(|inner| find(inner));
+        }
+        if let Some(AddressError::Io(cause)) = error.downcast_ref::<AddressError>() {
+            return find(cause.get());
+        }
+        error.source().and_then(find)
+    }
+    find(error).unwrap_or_else(|| io::Error::new(error.kind(), Chain(error).to_string()))
+}
+
+/// Checks that the addresses of the interfaces of this host can be watched, which listening on a
+/// wildcard address needs.
+///
+/// # Errors
+///
+/// The error of the operating system, such as where a service manager refuses netlink sockets.
+pub fn check_interface_watch() -> io::Result<()> {
+    if_watch::tokio::IfWatcher::new().map(|_| ())
 }

@@ -72,6 +72,7 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod buffer;
+mod close;
 mod crypto;
 mod error;
 mod link;
@@ -86,8 +87,9 @@ mod upgrade;
 mod yamux;
 
 pub use self::{
+    close::CloseCause,
     crypto::{CertificateError, CryptoError, warm_up},
-    error::{AddressError, BuildError, Cause, classify},
+    error::{AddressError, BuildError, Cause, Chain, check_interface_watch, classify, os_error},
     link::{Bytes, Cipher, Link, Links, MuxerKind, SecurityKind, Totals, TransportKind},
     transport::{Transport, build, build_memory},
 };

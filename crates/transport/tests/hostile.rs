@@ -16,7 +16,7 @@ use calimero_network_primitives::config::{
     Security::{Noise, Tls},
     TransportConfig,
 };
-use calimero_network_transport::{AddressError, build, classify};
+use calimero_network_transport::{AddressError, Cause, build, classify};
 use futures::{AsyncWriteExt, future::poll_fn};
 use libp2p_core::{Transport as _, muxing::StreamMuxerExt, transport::TransportError};
 use libp2p_identity::{Keypair, PeerId};
@@ -90,15 +90,15 @@ async fn garbage_in_place_of_a_negotiation_is_not_libp2p() {
     for names in [&[Tls, Noise][..], &[Tls], &[Noise]] {
         let address = answering(b"\x13/not-multistream/1\n").await;
         let error = cause(&mut net(&offering(names)), address).await;
-        assert!(
-            matches!(
-                error,
-                AddressError::NotLibp2p
-                    | AddressError::ProtocolNegotiation
-                    | AddressError::Io(std::io::ErrorKind::InvalidData)
-            ),
-            "{error:?}"
-        );
+        let is_invalid = |cause: &Cause| {
+            let error = cause.get().downcast_ref::<std::io::Error>();
+            error.is_some_and(|error| error.kind() == std::io::ErrorKind::InvalidData)
+        };
+        match &error {
+            AddressError::NotLibp2p | AddressError::ProtocolNegotiation => {}
+            AddressError::Io(cause) => assert!(is_invalid(cause), "{error:?}"),
+            _ => panic!("{error:?}"),
+        }
     }
 }
 

@@ -5,7 +5,7 @@ mod frames;
 mod io;
 mod muxer;
 
-pub(crate) use self::muxer::Muxer;
+pub(crate) use self::muxer::{Muxer, MuxerError};
 
 /// The protocol name that both sides agree on.
 pub(crate) const PROTOCOL: &str = "/yamux/1.0.0";

@@ -49,6 +49,13 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 #[error(transparent)]
 pub(crate) struct MuxerError(yamux::ConnectionError);
 
+impl MuxerError {
+    /// The error of the `yamux` crate.
+    pub(crate) fn cause(&self) -> &yamux::ConnectionError {
+        &self.0
+    }
+}
+
 impl From<yamux::ConnectionError> for MuxerError {
     fn from(error: yamux::ConnectionError) -> Self {
         Self(error)
