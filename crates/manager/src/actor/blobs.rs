@@ -1,128 +1,77 @@
-//! Providers of blobs in the DHT: announced, renewed, withdrawn, found.
+//! Providers of blobs in the DHT: announced, withdrawn, found.
 //!
-//! A provider puts its signed record under the key of the blob, where one record of each storing
-//! peer is kept, whoever's it is; and it has itself held as a provider of the same key, where
-//! every provider has a place of its own. Whoever looks asks for both.
+//! A provider publishes its signed record under the key of the blob, where a storing peer keeps one
+//! record of all providers, and registers as a provider of the same key, where every provider has an
+//! entry of its own. A lookup asks for both.
 
-use std::{
-    collections::{BTreeMap, HashMap},
-    time::Duration,
-};
+use std::{collections::HashMap, time::Instant};
 
 use calimero_network_blob::{
+    announce::{Announcements, TooManyAnnounced},
     serve::Requested,
     wire::{ProviderRecord, RecordKey, UnsignedRecord},
 };
 use calimero_network_discovery::behaviour::{
     Event, MAX_QUERIES, QueryId, QueryOutcome, Quorum, Record, RecordKey as Key,
 };
-use calimero_network_primitives::{Keypair, PeerId};
-use tokio::{sync::mpsc, time::Instant};
+use calimero_network_primitives::{Keypair, PeerId, config::BlobConfig};
+use tokio::sync::mpsc;
 
 use super::Actor;
 use crate::{
-    blobs::{BlobReport, ProviderRecords},
+    blobs::ProviderRecords,
     command::{BlobCommand, Reply},
-    error::{AnnounceBlobError, QueryBlobError},
-    event::NetworkEvent,
+    error::{AnnounceBlobError, QueryBlobError, Stopped},
+    event::BlobEvent,
     status::BlobProvider,
 };
 
-/// Pause before an announcement that nobody stored is tried again, doubled with each try: a node
-/// that has just started soon knows somebody.
-const RETRY_FIRST: Duration = Duration::from_secs(1);
+/// Announcements published at one time, by two queries each: a quarter of all queries, so that
+/// lookups find permits however many blobs are announced.
+const MAX_IN_FLIGHT: usize = MAX_QUERIES / 8;
 
-/// Longest such pause.
-const RETRY_MAX: Duration = Duration::from_secs(300);
-
-/// Announcements under way at one time, of two queries each: a quarter of the queries that may
-/// run, so that lookups find room whatever is announced.
-const MAX_PUTS: usize = MAX_QUERIES / 8;
-
-/// Providers told at once of what one peer answers about them: 4. Nothing proves what it says, and
-/// a fetch remembers no more providers than `blob.fetch.max_providers`, 64. So a peer that makes
-/// some up does not take the places of those whom others name.
-const TOLD_OF_ONE_ANSWER: usize = 4;
+/// Providers taken at once from the answer of one peer: 4. Nothing proves the answer, and a fetch
+/// takes at most `blob.fetch.max_providers`, 64; the rest of the answer follows at the end of the
+/// search, so that a peer that invents providers does not displace those that others name.
+const TAKEN_OF_ONE_ANSWER: usize = 4;
 
 type AnnounceReply = Reply<Result<(), AnnounceBlobError>>;
 
-/// A blob that this node says it has.
-struct Announced {
-    size_bytes: u64,
-    /// Its turn, where it waits for one: the key of [`Announcements::due`].
-    due: Option<(Instant, u64)>,
-    /// Before the next try, where the one under way finds nobody.
-    pause: Duration,
-    /// Who waits for the end of the next try.
-    waiting: Vec<AnnounceReply>,
-}
-
-/// What a query is for.
+/// The purpose of a query in the DHT.
 enum Query {
-    Put(RecordKey),
-    /// Its end means nothing: the record that is put beside it tells whether anybody listens.
+    Publish(RecordKey),
+    /// Its end is not used: the record that is published with it shows whether peers store it.
     Provide,
     Find {
         found: mpsc::Sender<BlobProvider>,
-        /// What one answer names beyond [`TOLD_OF_ONE_ANSWER`], told at the end.
+        /// Providers beyond [`TAKEN_OF_ONE_ANSWER`] of an answer, sent at the end.
         later: Vec<BlobProvider>,
     },
 }
 
-/// Announcements and lookups.
-pub(super) struct Announcements {
+/// Announcements and lookups of blobs.
+pub(super) struct BlobRecords {
     identity: Keypair,
     records: ProviderRecords,
-    announced: HashMap<RecordKey, Announced>,
-    /// Those whose turn comes, by time; the number tells those of one instant apart.
-    due: BTreeMap<(Instant, u64), RecordKey>,
-    turns: u64,
+    announcements: Announcements<AnnounceReply>,
     queries: HashMap<QueryId, Query>,
-    /// How many of the queries are [`Query::Put`].
-    puts: usize,
 }
 
-impl Announcements {
-    pub(super) fn new(identity: Keypair, unsigned: bool) -> Self {
+impl BlobRecords {
+    pub(super) fn new(identity: Keypair, config: &BlobConfig) -> Self {
         Self {
             identity,
-            records: ProviderRecords { unsigned },
-            announced: HashMap::new(),
-            due: BTreeMap::new(),
-            turns: 0,
+            records: ProviderRecords {
+                unsigned: config.unsigned_records,
+            },
+            announcements: Announcements::new(config.max_announced, MAX_IN_FLIGHT),
             queries: HashMap::new(),
-            puts: 0,
         }
     }
 
-    /// Returns when it is the turn of an announcement.
-    pub(super) async fn turn(&self) {
-        match self.due.first_key_value() {
-            // The end of one that is under way makes room.
-            Some(((at, _), _)) if self.puts < MAX_PUTS => tokio::time::sleep_until(*at).await,
-            _ => std::future::pending().await,
-        }
-    }
-
-    /// The announcement whose turn it is, if one may begin.
-    fn next_due(&self, now: Instant) -> Option<RecordKey> {
-        let ((at, _), key) = self.due.first_key_value()?;
-        (*at <= now && self.puts < MAX_PUTS).then_some(*key)
-    }
-
-    /// Gives an announcement its turn, in place of the one it had.
-    fn set_due(&mut self, key: &RecordKey, at: Option<Instant>) {
-        let Some(announced) = self.announced.get_mut(key) else {
-            return;
-        };
-        self.turns += 1;
-        let turn = at.map(|at| (at, self.turns));
-        if let Some(before) = std::mem::replace(&mut announced.due, turn) {
-            self.due.remove(&before);
-        }
-        if let Some(turn) = turn {
-            self.due.insert(turn, *key);
-        }
+    /// When an announcement is due.
+    pub(super) fn next_timeout(&self) -> Option<Instant> {
+        self.announcements.next_timeout()
     }
 
     fn value(&self, key: &RecordKey, size_bytes: u64) -> Result<Vec<u8>, AnnounceBlobError> {
@@ -153,9 +102,12 @@ impl Actor {
                 let name = Key::from(key.to_bytes().to_vec());
                 discovery.remove_record(&name);
                 discovery.stop_providing(&name);
-                self.announcements.set_due(&key, None);
-                let known = self.announcements.announced.remove(&key).is_some();
-                let _ = reply.send(known);
+                let withdrawn = self.blob_records.announcements.withdraw(&key);
+                let _ = reply.send(withdrawn.is_some());
+                answer(
+                    withdrawn.unwrap_or_default(),
+                    &Err(AnnounceBlobError::Withdrawn),
+                );
             }
             BlobCommand::Query { key, found, reply } => {
                 let _ = reply.send(self.find(key, found));
@@ -164,7 +116,7 @@ impl Actor {
     }
 
     pub(super) fn on_requested(&mut self, requested: Requested) {
-        self.events.send(NetworkEvent::BlobRequested {
+        self.events.send(BlobEvent::Requested {
             peer: requested.peer,
             context_id: requested.context_id,
             blob_id: requested.blob_id,
@@ -173,90 +125,30 @@ impl Actor {
         });
     }
 
-    pub(super) fn on_blob_report(&mut self, report: BlobReport) {
-        let event = match report {
-            BlobReport::Found {
-                context_id,
-                blob_id,
-                providers,
-            } => NetworkEvent::BlobProvidersFound {
-                context_id,
-                blob_id,
-                providers,
-            },
-            BlobReport::Progress {
-                context_id,
-                blob_id,
-                progress,
-            } => NetworkEvent::BlobProgress {
-                context_id,
-                blob_id,
-                progress,
-            },
-            BlobReport::Ended {
-                context_id,
-                blob_id,
-                outcome: Ok(size_bytes),
-            } => NetworkEvent::BlobDownloaded {
-                context_id,
-                blob_id,
-                size_bytes,
-            },
-            BlobReport::Ended {
-                context_id,
-                blob_id,
-                outcome: Err(error),
-            } => NetworkEvent::BlobDownloadFailed {
-                context_id,
-                blob_id,
-                error,
-            },
-        };
-        self.events.send(event);
-    }
-
     fn announce(&mut self, key: RecordKey, size_bytes: u64, reply: AnnounceReply) {
-        let limit = self.config.blob.max_announced;
-        let announcements = &mut self.announcements;
-        let known = announcements.announced.contains_key(&key);
-        if !known && announcements.announced.len() >= limit {
+        let announcements = &mut self.blob_records.announcements;
+        let announced = announcements.announce(key, size_bytes, reply, Instant::now());
+        if let Err((TooManyAnnounced { limit }, reply)) = announced {
             let _ = reply.send(Err(AnnounceBlobError::TooMany { limit }));
-            return;
         }
-        let announced = (announcements.announced.entry(key)).or_insert_with(|| Announced {
-            size_bytes,
-            due: None,
-            pause: RETRY_FIRST,
-            waiting: Vec::new(),
-        });
-        announced.size_bytes = size_bytes;
-        announced.waiting.push(reply);
-        announcements.set_due(&key, Some(Instant::now()));
         self.announce_due();
     }
 
-    /// Tells the DHT of blobs whose turn it is, as many at one time as may be.
+    /// Publishes the records that are due.
     pub(super) fn announce_due(&mut self) {
-        let now = Instant::now();
-        while let Some(key) = self.announcements.next_due(now) {
-            self.announcements.set_due(&key, None);
-            self.put(key);
+        while let Some((key, size_bytes)) = self.blob_records.announcements.next(Instant::now()) {
+            self.publish_record(key, size_bytes);
         }
     }
 
-    /// Tells the DHT of one blob. Where that cannot even begin, it is tried later.
-    fn put(&mut self, key: RecordKey) {
-        let Some(announced) = self.announcements.announced.get(&key) else {
-            return;
-        };
-        let value = match self.announcements.value(&key, announced.size_bytes) {
+    fn publish_record(&mut self, key: RecordKey, size_bytes: u64) {
+        let value = match self.blob_records.value(&key, size_bytes) {
             Ok(value) => value,
             Err(error) => {
-                // It will fail as often as it is tried.
-                if let Some(announced) = self.announcements.announced.remove(&key) {
-                    answer(announced.waiting, &Err(error));
-                }
-                return;
+                // A retry would fail in the same way.
+                let waiters = self.blob_records.announcements.withdraw(&key);
+                answer(waiters.unwrap_or_default(), &Err(error));
+                return self.on_published(key, false);
             }
         };
         let discovery = &mut self.swarm.behaviour_mut().discovery;
@@ -264,41 +156,36 @@ impl Actor {
         if self.config.blob.dht_providers
             && let Ok(query) = discovery.provide(name.clone())
         {
-            self.announcements.queries.insert(query, Query::Provide);
+            self.blob_records.queries.insert(query, Query::Provide);
         }
         match discovery.put_record(name, value, None, Quorum::One) {
             Ok(query) => {
-                self.announcements.queries.insert(query, Query::Put(key));
-                self.announcements.puts += 1;
+                let purpose = Query::Publish(key);
+                self.blob_records.queries.insert(query, purpose);
             }
             Err(error) => {
-                tracing::debug!(%error, "a provider record is not put");
-                self.stored(key, Err(AnnounceBlobError::NotStored));
+                tracing::debug!(%error, "cannot publish a provider record");
+                self.on_published(key, false);
             }
         }
     }
 
     /// A try to announce has ended.
-    fn stored(&mut self, key: RecordKey, outcome: Result<(), AnnounceBlobError>) {
-        let Some(announced) = self.announcements.announced.get_mut(&key) else {
-            return;
-        };
-        answer(std::mem::take(&mut announced.waiting), &outcome);
-        let pause = announced.pause;
-        match outcome {
-            Ok(()) => {
-                announced.pause = RETRY_FIRST;
-                self.events.send(NetworkEvent::BlobAnnounced {
-                    context_id: key.context_id,
-                    blob_id: key.blob_id,
-                });
-            }
-            Err(_) => {
-                announced.pause = pause.saturating_mul(2).min(RETRY_MAX);
-                self.announcements
-                    .set_due(&key, Some(Instant::now() + pause));
-            }
+    fn on_published(&mut self, key: RecordKey, stored: bool) {
+        let announcements = &mut self.blob_records.announcements;
+        let waiters = announcements.on_published(&key, stored, Instant::now());
+        if stored && announcements.contains(&key) {
+            self.events.send(BlobEvent::Announced {
+                context_id: key.context_id,
+                blob_id: key.blob_id,
+            });
         }
+        let outcome = if stored {
+            Ok(())
+        } else {
+            Err(AnnounceBlobError::NotStored)
+        };
+        answer(waiters, &outcome);
     }
 
     fn find(
@@ -309,7 +196,7 @@ impl Actor {
         let discovery = &mut self.swarm.behaviour_mut().discovery;
         let name = Key::from(key.to_bytes().to_vec());
         let records = discovery.get_records(name.clone());
-        // One of them is better than none.
+        // One of the two queries is better than none.
         let providers = (self.config.blob.dht_providers).then(|| discovery.get_providers(name));
         let providers = providers.and_then(Result::ok);
         if records.is_err() && providers.is_none() {
@@ -320,12 +207,12 @@ impl Actor {
                 found: found.clone(),
                 later: Vec::new(),
             };
-            self.announcements.queries.insert(*query, find);
+            self.blob_records.queries.insert(*query, find);
         }
         Ok(())
     }
 
-    /// What discovery says of queries.
+    /// Handles the events of queries in the DHT.
     pub(super) fn on_query(&mut self, event: Event) {
         match event {
             Event::RecordsFound { query, records, .. } => self.records_found(query, &records),
@@ -342,7 +229,7 @@ impl Actor {
     }
 
     fn records_found(&mut self, query: QueryId, records: &[Record]) {
-        let read = |record| self.announcements.records.read(record);
+        let read = |record| self.blob_records.records.read(record);
         let found = records
             .iter()
             .filter_map(read)
@@ -359,13 +246,13 @@ impl Actor {
         let Some(Query::Find {
             found: listener,
             later,
-        }) = self.announcements.queries.get_mut(&query)
+        }) = self.blob_records.queries.get_mut(&query)
         else {
             return;
         };
         let mut others = found.into_iter().filter(|found| found.peer != local);
-        for provider in others.by_ref().take(TOLD_OF_ONE_ANSWER) {
-            // The queue has room for all that both queries tell.
+        for provider in others.by_ref().take(TAKEN_OF_ONE_ANSWER) {
+            // The queue holds all providers that both queries can name.
             if let Err(mpsc::error::TrySendError::Closed(_)) = listener.try_send(provider) {
                 self.swarm.behaviour_mut().discovery.stop_query(query);
                 return;
@@ -375,14 +262,9 @@ impl Actor {
     }
 
     fn query_ended(&mut self, query: QueryId, outcome: &QueryOutcome) {
-        match self.announcements.queries.remove(&query) {
-            Some(Query::Put(key)) => {
-                self.announcements.puts -= 1;
-                let stored = match outcome {
-                    QueryOutcome::Stored => Ok(()),
-                    _ => Err(AnnounceBlobError::NotStored),
-                };
-                self.stored(key, stored);
+        match self.blob_records.queries.remove(&query) {
+            Some(Query::Publish(key)) => {
+                self.on_published(key, matches!(outcome, QueryOutcome::Stored));
                 self.announce_due();
             }
             Some(Query::Find { found, later }) => {
@@ -394,19 +276,16 @@ impl Actor {
         }
     }
 
-    /// Who waits for an announcement waits in vain: the manager stops.
+    /// Ends all announcements and lookups of a manager that stops.
     pub(super) fn drop_announcements(&mut self) {
-        for (_, announced) in self.announcements.announced.drain() {
-            let stopped = AnnounceBlobError::Stopped(crate::error::Stopped);
-            answer(announced.waiting, &Err(stopped));
-        }
-        self.announcements.due.clear();
-        self.announcements.queries.clear();
+        let waiters = self.blob_records.announcements.drain();
+        answer(waiters, &Err(Stopped.into()));
+        self.blob_records.queries.clear();
     }
 }
 
-fn answer(waiting: Vec<AnnounceReply>, outcome: &Result<(), AnnounceBlobError>) {
-    for reply in waiting {
+fn answer(waiters: Vec<AnnounceReply>, outcome: &Result<(), AnnounceBlobError>) {
+    for reply in waiters {
         let _ = reply.send(outcome.clone());
     }
 }
