@@ -9,7 +9,7 @@ use std::{
 use bytes::Bytes;
 use calimero_network::{
     ContextId, Events, Keypair, NetworkClient, NetworkConfig, NetworkEvent, NetworkManager,
-    Stopped, Topic, multiaddr::Protocol,
+    Stopped, StreamEvent, Topic, multiaddr::Protocol,
 };
 use clap::Args;
 use tokio::task::JoinSet;
@@ -89,7 +89,7 @@ async fn start(topic: &Topic) -> Result<(NetworkClient, Events), Failure> {
 /// Gives back what comes on streams.
 async fn answer(mut events: Events) {
     while let Some(event) = events.next().await {
-        if let NetworkEvent::StreamOpened { mut stream, .. } = event {
+        if let NetworkEvent::Stream(StreamEvent::Opened { mut stream, .. }) = event {
             tokio::spawn(async move {
                 while let Some(Ok(frame)) = stream.next().await {
                     if stream.send(frame).await.is_err() {

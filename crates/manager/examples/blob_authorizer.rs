@@ -1,5 +1,5 @@
-//! Blobs for members only: a node that serves a store asks its own rule, for each request, whether
-//! the key that signed it belongs to a member of the context. Ends by itself.
+//! Blobs for members only: a node that serves a store checks for each request whether the key that
+//! signed it belongs to a member of the context. The program ends without input.
 //!
 //! `cargo run -p calimero-network --example blob_authorizer`
 
@@ -21,7 +21,7 @@ use calimero_network::{
     identity::ed25519,
 };
 
-/// Within which it is all done, or has failed.
+/// Deadline of the whole program: 60 s.
 const DEADLINE: Duration = Duration::from_secs(60);
 
 const CONTEXT: ContextId = ContextId::new([7; 32]);
@@ -29,7 +29,7 @@ const CONTEXT: ContextId = ContextId::new([7; 32]);
 /// An Ed25519 public key.
 type MemberKey = [u8; 32];
 
-/// Who belongs to which context. Clones share it, so that members come and go while it is asked.
+/// The members of each context. Clones share it, so that members can change while the node runs.
 #[derive(Clone, Default)]
 struct Members {
     of: Arc<RwLock<HashMap<ContextId, HashSet<MemberKey>>>>,
@@ -48,8 +48,8 @@ impl Members {
 }
 
 impl Authorizer for Members {
-    /// The signature is verified, recent and not used before; what it is worth is said here. The
-    /// answer is a future, so that a rule may ask a database.
+    /// The server has verified that the signature is valid, recent and not used before; this decides
+    /// what it permits. The answer is a future, so that a rule can query a database.
     fn authorize(&self, access: Access) -> Authorized {
         let members = self.clone();
         Box::pin(async move {
@@ -83,7 +83,7 @@ async fn run() -> Result<(), Box<dyn Error>> {
     let visitor = requester(&address, key.clone()).await?;
     let refused = fetch(&visitor, provider_id, blob_id).await?.err();
     println!("before: {}", refused.as_ref().ok_or("a stranger got it")?);
-    // To a stranger it looks as if the blob were not there.
+    // To any other peer the answer is the same as for a missing blob.
     assert!(matches!(
         refused.as_deref(),
         Some(FetchBlobError::Fetch(FetchError::NoProviders { .. }))
@@ -121,7 +121,7 @@ async fn requester(
     Ok(client)
 }
 
-/// What a node gets: the content, or why not.
+/// Fetches a blob and returns the content or the error.
 async fn fetch(
     client: &NetworkClient,
     from: PeerId,

@@ -5,20 +5,21 @@
 //! cargo run -p calimero-network --example chat -- Bob ADDRESS
 //! ```
 //!
-//! Without one, two people talk to each other in one process and part.
+//! Without a name, two nodes in one process exchange messages and end.
 
 use std::{error::Error, io::BufRead, ops::ControlFlow, time::Duration};
 
 use calimero_network::{
-    Events, Keypair, NetworkClient, NetworkConfig, NetworkEvent, NetworkManager, Topic, addr,
+    Events, GossipEvent, Keypair, NetworkClient, NetworkConfig, NetworkEvent, NetworkManager,
+    Topic, addr,
 };
 use futures::{Stream, StreamExt, stream};
 use tokio::sync::mpsc;
 
-/// How long a line is kept for somebody to come.
+/// Time that a line is kept for the first subscriber.
 const KEPT: Duration = Duration::from_secs(60);
 
-/// Within which the two without a name have parted.
+/// Deadline of the program without a name.
 const DEADLINE: Duration = Duration::from_secs(60);
 
 /// Lines typed ahead of those that are sent.
@@ -33,7 +34,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     }
 }
 
-/// A node that takes part.
+/// A node that is subscribed to the chat.
 struct Person {
     name: String,
     client: NetworkClient,
@@ -55,13 +56,13 @@ impl Person {
         })
     }
 
-    /// Says what comes from `lines` and gives what others say to `hear`, until there are no more
-    /// lines or `hear` has had enough.
+    /// Publishes `lines` and passes received messages to `receive`, until the lines end or `receive`
+    /// returns `false`.
     async fn chat(
         &mut self,
         topic: &Topic,
         mut lines: impl Stream<Item = String> + Unpin,
-        mut hear: impl FnMut(&str) -> ControlFlow<()>,
+        mut receive: impl FnMut(&str) -> ControlFlow<()>,
     ) -> Result<(), Box<dyn Error>> {
         loop {
             tokio::select! {
@@ -74,13 +75,13 @@ impl Person {
                     }
                 }
                 event = self.events.next() => match event.ok_or("the node has stopped")? {
-                    NetworkEvent::Message(message) => {
+                    NetworkEvent::Gossip(GossipEvent::Message(message)) => {
                         let line = String::from_utf8_lossy(&message.data);
-                        if hear(&line).is_break() {
+                        if receive(&line).is_break() {
                             return Ok(());
                         }
                     }
-                    NetworkEvent::Lagged { missed } => println!("({missed} lines were missed)"),
+                    NetworkEvent::Gossip(GossipEvent::Lagged { missed }) => println!("({missed} lines were missed)"),
                     _ => {}
                 },
             }
@@ -100,7 +101,7 @@ async fn interactive(name: String, address: Option<String>) -> Result<(), Box<dy
             println!("{}", addr::with_peer(&address, person.client.peer_id())?);
         }
     }
-    // The terminal knows nothing of tasks.
+    // Reading the terminal blocks a thread.
     let (typed, lines) = mpsc::channel(TYPED_AHEAD);
     std::thread::spawn(move || {
         for line in std::io::stdin().lock().lines().map_while(Result::ok) {
@@ -145,14 +146,14 @@ async fn talk() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// These lines, and then silence.
+/// A stream of these lines that stays open.
 fn said(lines: [&'static str; 2]) -> impl Stream<Item = String> + Unpin {
     stream::iter(lines)
         .map(str::to_owned)
         .chain(stream::pending())
 }
 
-/// Listens to two lines.
+/// Returns `false` after two messages.
 fn two(heard: &mut Vec<String>) -> impl FnMut(&str) -> ControlFlow<()> {
     |line| {
         heard.push(line.to_owned());

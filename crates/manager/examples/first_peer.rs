@@ -1,21 +1,21 @@
 //! Time from the start of a node to its first overlay peer: on loopback, with one boot node and
-//! one member that is there already. Twenty nodes one after another; the median counts.
+//! one member that is running already. Twenty nodes start one after another; the result is the median.
 //!
 //! `cargo run --release -p calimero-network --example first_peer`
 
 use std::time::{Duration, Instant};
 
 use calimero_network::{
-    Events, Keypair, Multiaddr, NetworkClient, NetworkConfig, NetworkEvent, NetworkManager, PeerId,
-    Topic, addr,
+    Events, GossipEvent, Keypair, Multiaddr, NetworkClient, NetworkConfig, NetworkEvent,
+    NetworkManager, PeerId, Topic, addr,
 };
 
 type Failed = Box<dyn std::error::Error>;
 
-/// Nodes measured.
+/// Number of nodes that are measured.
 const NODES: usize = 20;
 
-/// Time for one.
+/// Deadline of one measurement.
 const LIMIT: Duration = Duration::from_secs(60);
 
 fn local() -> Result<NetworkConfig, Failed> {
@@ -37,7 +37,8 @@ async fn member(boot: &Multiaddr, topic: &Topic) -> Result<(NetworkClient, Event
 
 async fn met(events: &mut Events, peer: PeerId) -> Result<(), Failed> {
     while let Some(event) = events.next().await {
-        if matches!(event, NetworkEvent::Subscribed { peer: of, .. } if of == peer) {
+        if matches!(event, NetworkEvent::Gossip(GossipEvent::Subscribed { peer: of, .. }) if of == peer)
+        {
             return Ok(());
         }
     }

@@ -1,9 +1,9 @@
-//! A node that is driven line by line, for tests against other implementations.
+//! A node that reads commands from standard input, for tests against other implementations.
 //!
 //!     cargo run -p calimero-network --example interop_peer -- [--config FILE] [--local true] [--listen ADDR]..
 //!
 //! Every line of standard input is a JSON object with a number `id` and what to `do`; it is answered
-//! by one line `{"id":..,"ok":..}` or `{"id":..,"error":".."}`, in whatever order answers come. Lines
+//! by one line `{"id":..,"ok":..}` or `{"id":..,"error":".."}`, in any order. Lines
 //! without `id` are events. Streams that peers open are echoed, frame by frame, and invites are
 //! answered with the quote that came with them. The end of standard input ends the node.
 
@@ -11,9 +11,10 @@ use std::{env, error::Error, fs, io::BufRead as _, sync::Arc, thread};
 
 use bytes::Bytes;
 use calimero_network::{
-    BlobId, BlobProvider, Connection, ContextId, Direction, FrameError, FrameStream, Keypair,
-    Multiaddr, NetworkClient, NetworkConfig, NetworkEvent, NetworkManager, Path, PeerId, PeerInfo,
-    SpecializedNodeInviteRequest, SpecializedNodeInviteResponse, Substream, Topic,
+    BlobId, BlobProvider, Connection, ConnectionEvent, ContextId, Direction, DiscoveryEvent,
+    FrameError, FrameStream, GossipEvent, InviteEvent, Keypair, Multiaddr, NetworkClient,
+    NetworkConfig, NetworkEvent, NetworkManager, Path, PeerId, PeerInfo,
+    SpecializedNodeInviteRequest, SpecializedNodeInviteResponse, StreamEvent, Substream, Topic,
     blob::{
         fetch::Destination,
         store::{FsBlobStore, FsConfig},
@@ -23,7 +24,7 @@ use serde::{Deserialize, Deserializer, de::Error as _};
 use serde_json::{Value, json};
 use tokio::{sync::mpsc, task};
 
-/// Lines read ahead of what is being done.
+/// Lines that are read before earlier ones are answered.
 const READ_AHEAD_LINES: usize = 16;
 
 #[derive(Deserialize)]
@@ -36,19 +37,19 @@ struct Line {
 #[derive(Deserialize)]
 #[serde(tag = "do", rename_all = "snake_case")]
 enum Command {
-    /// Connects, and says how.
+    /// Dials an address and returns the connection.
     Dial { address: Multiaddr },
     /// Closes every connection with a peer.
     Disconnect {
         #[serde(deserialize_with = "parsed")]
         peer: PeerId,
     },
-    /// What identify told of a peer.
+    /// Returns the identify information of a peer.
     Identified {
         #[serde(deserialize_with = "parsed")]
         peer: PeerId,
     },
-    /// Connections as they stand.
+    /// Returns the addresses and connections.
     Status,
     /// Sends frames of these sizes one after the other, each of which must come back as it was.
     Frames {
@@ -56,19 +57,19 @@ enum Command {
         peer: PeerId,
         sizes: Vec<usize>,
     },
-    /// Follows a topic; its messages come as events.
+    /// Subscribes to a topic; its messages are events.
     Subscribe { topic: Topic },
-    /// Peers that follow a topic.
+    /// Returns the subscribers of a topic.
     Subscribers { topic: Topic },
     /// Publishes a message of this size.
     Publish { topic: Topic, size: usize },
-    /// Keeps a blob of this size, to be had from this node.
+    /// Stores a blob of this size, which this node serves.
     PutBlob { size: usize },
-    /// Tells the network that this node has a blob.
+    /// Announces a blob in a context.
     AnnounceBlob { context: ContextId, blob: BlobId },
-    /// Every provider of a blob that the network knows.
+    /// Returns every provider of a blob that the DHT names.
     QueryBlob { context: ContextId, blob: BlobId },
-    /// Asks a peer for an invitation; its answer comes as an event.
+    /// Asks a peer for an invitation; its answer is an event.
     Invite {
         #[serde(deserialize_with = "parsed")]
         peer: PeerId,
@@ -243,7 +244,7 @@ async fn carry_out(
     })
 }
 
-/// Bytes whose value tells their place.
+/// Bytes whose value depends on their position.
 fn pattern(size: usize) -> Bytes {
     (0..size).map(|at| (at % 251) as u8).collect()
 }
@@ -268,35 +269,41 @@ async fn round_trip(
 
 fn tell(client: &NetworkClient, event: NetworkEvent) {
     let line = match event {
-        NetworkEvent::Connected(new) => {
+        NetworkEvent::Connection(ConnectionEvent::Connected(new)) => {
             json!({ "event": "connected", "connection": connection(&new) })
         }
-        NetworkEvent::Disconnected { peer, reason, .. } => json!({
+        NetworkEvent::Connection(ConnectionEvent::Disconnected { peer, reason, .. }) => json!({
             "event": "disconnected", "peer": peer.to_base58(), "reason": format!("{reason:?}"),
         }),
-        NetworkEvent::Identified { peer, info } => json!({
+        NetworkEvent::Connection(ConnectionEvent::Identified { peer, info }) => json!({
             "event": "identified", "peer": peer.to_base58(), "identity": identity(&info),
         }),
-        NetworkEvent::Message(message) => json!({
+        NetworkEvent::Gossip(GossipEvent::Message(message)) => json!({
             "event": "message", "topic": message.topic.to_string(),
             "source": message.source.to_base58(), "bytes": message.data.len(),
             "intact": message.data == pattern(message.data.len()),
         }),
-        NetworkEvent::RelayReserved { relay } => {
+        NetworkEvent::Discovery(DiscoveryEvent::RelayReservation {
+            relay,
+            reserved: true,
+        }) => {
             json!({ "event": "relay_reserved", "relay": relay.to_base58() })
         }
-        NetworkEvent::ReachabilityChanged { reachability } => {
+        NetworkEvent::Discovery(DiscoveryEvent::ReachabilityChanged { reachability }) => {
             json!({ "event": "reachability", "reachability": format!("{reachability:?}") })
         }
-        NetworkEvent::ExternalAddressConfirmed { address } => {
+        NetworkEvent::Discovery(DiscoveryEvent::ExternalAddress {
+            address,
+            confirmed: true,
+        }) => {
             json!({ "event": "confirmed", "address": address.to_string() })
         }
-        NetworkEvent::HolePunched { peer, direct } => {
+        NetworkEvent::Connection(ConnectionEvent::HolePunched { peer, direct }) => {
             json!({ "event": "hole_punched", "peer": peer.to_base58(), "direct": direct })
         }
-        NetworkEvent::InviteRequest {
+        NetworkEvent::Invite(InviteEvent::Request {
             request, channel, ..
-        } => {
+        }) => {
             let SpecializedNodeInviteRequest::TeeAttestation {
                 nonce, quote_bytes, ..
             } = request
@@ -307,12 +314,12 @@ fn tell(client: &NetworkClient, event: NetworkEvent) {
             let sent = client.send_specialized_node_invitation_response(channel, &answer);
             json!({ "event": "invite_answered", "sent": sent.is_ok() })
         }
-        NetworkEvent::InviteResponse { response, .. } => json!({
+        NetworkEvent::Invite(InviteEvent::Response { response, .. }) => json!({
             "event": "invited", "nonce": response.nonce,
             "bytes": response.invitation_bytes.map(|bytes| bytes.len()),
             "error": response.error,
         }),
-        NetworkEvent::StreamOpened { peer, stream, .. } => {
+        NetworkEvent::Stream(StreamEvent::Opened { peer, stream, .. }) => {
             tokio::spawn(echo(peer, stream));
             return;
         }
@@ -321,7 +328,7 @@ fn tell(client: &NetworkClient, event: NetworkEvent) {
     println!("{line}");
 }
 
-/// Sends every frame back until the peer ends, and tells how that was.
+/// Sends every frame back until the peer ends the stream, and prints the result.
 async fn echo(peer: PeerId, mut stream: FrameStream<Substream>) {
     let mut frames = 0;
     let ended = loop {

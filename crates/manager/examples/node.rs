@@ -1,9 +1,11 @@
-//! A whole node in thirty lines, and another one for it to meet: connected, a message published, a
-//! stream opened. Ends by itself.
+//! A whole node in thirty lines and a second one: they connect, publish a message and open a stream.
+//! The program ends without input.
 //!
 //! `cargo run -p calimero-network --example node`
 
-use calimero_network::{Keypair, NetworkConfig, NetworkEvent, NetworkManager, Topic};
+use calimero_network::{
+    GossipEvent, Keypair, NetworkConfig, NetworkEvent, NetworkManager, StreamEvent, Topic,
+};
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -18,7 +20,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let topic = Topic::free("greetings")?;
     bob.subscribe(&topic).await?;
     ada.dial(bob.status().await?.listening.remove(0)).await?;
-    let minute = std::time::Duration::from_secs(60); // for Bob to say what he follows
+    let minute = std::time::Duration::from_secs(60); // for the subscription of Bob to arrive
     ada.publish_or_keep(&topic, "hello, whoever listens", minute)
         .await?;
     let mut stream = ada.open_stream(bob.peer_id()).await?;
@@ -27,8 +29,8 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut heard = Vec::new();
     while heard.len() < 2 {
         match events.next().await.ok_or("Bob has stopped")? {
-            NetworkEvent::Message(message) => heard.push(message.data),
-            NetworkEvent::StreamOpened { mut stream, .. } => {
+            NetworkEvent::Gossip(GossipEvent::Message(message)) => heard.push(message.data),
+            NetworkEvent::Stream(StreamEvent::Opened { mut stream, .. }) => {
                 heard.extend(stream.next().await.transpose()?)
             }
             other => println!("{other:?}"),

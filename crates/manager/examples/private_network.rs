@@ -1,5 +1,5 @@
-//! A private network: each node has the list of all its members, and connects with nobody else, in
-//! neither direction. Ends by itself.
+//! A private network: each node has a list of all members and connects with no other peer, in neither
+//! direction. The program ends without input.
 //!
 //! `cargo run -p calimero-network --example private_network`
 
@@ -7,10 +7,10 @@ use std::{error::Error, time::Duration};
 
 use calimero_network::{
     Denial, DialError, Events, Keypair, NetworkClient, NetworkConfig, NetworkEvent, NetworkManager,
-    PeerId,
+    PeerId, StreamEvent,
 };
 
-/// Within which it is all done, or has failed.
+/// Deadline of the whole program.
 const DEADLINE: Duration = Duration::from_secs(60);
 
 #[tokio::main]
@@ -23,7 +23,7 @@ async fn run() -> Result<(), Box<dyn Error>> {
     let members = [&ada, &bob].map(|key| key.public().to_peer_id());
     let (ada, mut ada_sees) = start(ada, &members).await?;
     let (bob, _) = start(bob, &members).await?;
-    let (eve, _) = start(eve, &[]).await?; // who lets everybody in
+    let (eve, _) = start(eve, &[]).await?; // accepts every peer
 
     // Members reach each other.
     let to_ada = ada.status().await?.listening.remove(0);
@@ -32,20 +32,20 @@ async fn run() -> Result<(), Box<dyn Error>> {
     stream.send("among us".into()).await?;
     loop {
         let event = ada_sees.next().await.ok_or("Ada has stopped")?;
-        if let NetworkEvent::StreamOpened { mut stream, .. } = event {
+        if let NetworkEvent::Stream(StreamEvent::Opened { mut stream, .. }) = event {
             assert_eq!(stream.next().await.transpose()?, Some("among us".into()));
             break;
         }
     }
 
-    // A member does not reach out to others, and is told why.
+    // A member does not dial other peers, and the error says so.
     let to_eve = eve.status().await?.listening.remove(0);
     let refused = ada.dial(to_eve).await.err().ok_or("a member strayed")?;
     println!("Ada to Eve: {refused}");
     assert!(matches!(refused, DialError::Denied(Denial::NotAllowed)));
 
-    // Others may prove who they are, and are turned away for it: Eve may see a connection, which
-    // ends before anything is told or served.
+    // A member refuses other peers after the handshake: Eve may see a connection, which closes before
+    // any protocol runs on it.
     let dialled = eve.dial(to_ada).await;
     println!("Eve to Ada: {:?}", dialled.err());
     let opened = eve.open_stream(ada.peer_id()).await;
@@ -58,7 +58,7 @@ async fn run() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// A node that connects with `members`, or with everybody if there are none.
+/// A node that connects with `members` only, or with every peer if there are none.
 async fn start(
     identity: Keypair,
     members: &[PeerId],

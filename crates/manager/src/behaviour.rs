@@ -14,9 +14,9 @@ use libp2p::{
 
 use crate::{blobs::ProviderRecords, error::StartError};
 
-/// Every protocol of the node. Limits and lists stand first, so that a connection they refuse
-/// reaches no other. Gossip stands last: it takes a peer for connected as soon as it is asked, and
-/// does not hear that another refused.
+/// Every protocol of the node. Limits and lists come first, so that a connection that they refuse
+/// reaches no other behaviour. Gossip comes last: it counts a peer as connected as soon as it is asked
+/// for a handler, and does not learn that a later behaviour refused the connection.
 #[derive(NetworkBehaviour)]
 pub(crate) struct Behaviour {
     limits: connection_limits::Behaviour,

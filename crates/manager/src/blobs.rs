@@ -1,4 +1,5 @@
-//! What of blobs is neither the actor's nor the handle's: which records are genuine, who serves.
+//! Parts of the blob protocol that the actor and the handle share: validation of provider records,
+//! and the tasks that serve blobs.
 
 use std::sync::Arc;
 
@@ -12,22 +13,25 @@ use calimero_network_blob::{
 use calimero_network_discovery::behaviour::{
     Record, RecordKey as Key, RecordRefused, RecordValidator,
 };
-use calimero_network_primitives::{BlobId, ContextId, PeerId};
+use calimero_network_primitives::PeerId;
 use calimero_network_stream::{Control, Incoming};
 use futures::StreamExt;
 use libp2p::StreamProtocol;
 use tokio::sync::mpsc;
 
-use crate::error::{FetchBlobError, StartError, Stopped};
+use crate::{
+    error::{StartError, Stopped},
+    event::BlobEvent,
+};
 
-/// Word of blobs that waits for the actor.
+/// Blob events and requests that wait for the actor: 256. Progress beyond that is dropped.
 pub(crate) const REPORT_QUEUE: usize = 256;
 
-/// What a client has to fetch blobs with.
+/// The parts of a client that fetch blobs.
 pub(crate) struct Blobs {
     pub(crate) fetcher: Fetcher,
     pub(crate) store: Option<Arc<dyn BlobStore>>,
-    pub(crate) reports: mpsc::Sender<BlobReport>,
+    pub(crate) reports: mpsc::Sender<BlobEvent>,
 }
 
 impl std::fmt::Debug for Blobs {
@@ -36,34 +40,14 @@ impl std::fmt::Debug for Blobs {
     }
 }
 
-/// What the actor is told of transfers, to be told to whoever reads events.
-#[derive(Debug)]
-pub(crate) enum BlobReport {
-    Found {
-        context_id: ContextId,
-        blob_id: BlobId,
-        providers: Vec<PeerId>,
-    },
-    Progress {
-        context_id: ContextId,
-        blob_id: BlobId,
-        progress: calimero_network_blob::fetch::Progress,
-    },
-    Ended {
-        context_id: ContextId,
-        blob_id: BlobId,
-        outcome: Result<u64, Arc<FetchBlobError>>,
-    },
-}
-
-/// Takes provider records and nothing else.
+/// Validates records of the DHT: only provider records of blobs are stored.
 pub(crate) struct ProviderRecords {
-    /// Whether the older layout counts, which proves nothing.
+    /// Whether unsigned records are accepted, which prove nothing.
     pub(crate) unsigned: bool,
 }
 
 impl ProviderRecords {
-    /// The provider that a record names, and the size it claims, if the record is genuine.
+    /// The provider that a record names and the size that it claims, if the record is valid.
     pub(crate) fn read(&self, record: &Record) -> Option<(PeerId, u64)> {
         let key = RecordKey::from_bytes(record.key.as_ref()).ok()?;
         match ProviderRecord::verify(&key, &record.value) {
@@ -93,7 +77,7 @@ impl RecordValidator for ProviderRecords {
     }
 }
 
-/// Serves these versions of the protocol until the swarm is gone. Runs on the swarm's runtime.
+/// Serves these versions of the protocol until the swarm stops. Runs on the runtime of the swarm.
 pub(crate) fn serve(
     control: &Control,
     server: &Server,
@@ -108,8 +92,8 @@ pub(crate) fn serve(
     Ok(())
 }
 
-/// How many streams there are is bounded where they are accepted (`streams.max_inbound`), and what
-/// they cost by the server.
+/// Accepts streams of one version. `streams.max_inbound` bounds their number, and the server bounds
+/// their cost.
 async fn accept(mut incoming: Incoming, version: Version, server: Server) {
     while let Some(inbound) = incoming.next().await {
         let peer = inbound.peer;

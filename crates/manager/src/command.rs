@@ -1,5 +1,5 @@
-//! What clients ask of the actor. Each command carries where its answer goes; an answer that
-//! nobody waits for any more is dropped.
+//! Commands that clients send to the actor. Each one carries the sender of its answer; the answer to
+//! a caller that was dropped is discarded.
 
 use std::{sync::Arc, time::Duration};
 
@@ -19,69 +19,76 @@ use crate::{
     status::{BlobProvider, Connection, PeerInfo, Status},
 };
 
-/// Where an answer goes.
+/// The sender of the answer to a command.
 pub(crate) type Reply<T> = oneshot::Sender<T>;
 
-/// One request to the actor.
+/// A command to the actor.
 #[derive(Debug)]
 pub(crate) enum Command {
-    /// Connect to whoever answers at an address, which names no peer.
+    /// Dial an address that names no peer.
     DialAddress {
         address: Multiaddr,
         reply: Reply<Result<Connection, DialError>>,
     },
-    /// Connect to a peer.
+    /// Dial a peer at these addresses.
     DialPeer {
         peer: PeerId,
         addresses: Vec<Multiaddr>,
         reply: Reply<Result<Connection, DialError>>,
     },
-    /// Somebody who waited for a dial, a publish or a first peer went away.
+    /// Remove callers that were dropped while they waited for a dial, a message or a first peer.
     Forget,
-    /// Close every connection with a peer and give up dialling it.
+    /// Close every connection with a peer and cancel its dial.
     Disconnect { peer: PeerId, reply: Reply<bool> },
-    /// Listen on an address.
+    /// Listen on an address that a caller names.
     Listen {
         address: Multiaddr,
         reply: Reply<Result<(ListenerId, Multiaddr), ListenError>>,
     },
-    /// Close a listener.
+    /// Listen on an address of the configuration, now or later.
+    ListenConfigured {
+        address: Multiaddr,
+        reply: Reply<Result<(), ListenError>>,
+    },
+    /// Close one of the listeners.
     StopListening { id: ListenerId, reply: Reply<bool> },
-    /// Refuse a peer, or no longer.
+    /// Put a peer on the block list, or remove it.
     Block {
         peer: PeerId,
         blocked: bool,
         reply: Reply<()>,
     },
-    /// What a connected peer says of itself, once it has; nothing if it leaves before.
+    /// Return the identify information of a connected peer once it is received, or `None` if the peer
+    /// disconnects before.
     Identified {
         peer: PeerId,
         reply: Reply<Option<Arc<PeerInfo>>>,
     },
-    /// Look for peers now; answered once there is one.
+    /// Start discovery now; answered when a peer is connected.
     Bootstrap {
         reply: Reply<Result<(), BootstrapError>>,
     },
-    /// Something about topics.
+    /// A command of gossip.
     Gossip(GossipCommand),
-    /// Send an invite request.
+    /// Send an invite request to a peer.
     Invite {
         peer: PeerId,
         request: SpecializedNodeInviteRequest,
         reply: Reply<Result<OutboundRequestId, InviteError>>,
     },
-    /// Something about blobs.
+    /// A command of blobs.
     Blob(BlobCommand),
-    /// A snapshot.
+    /// Return a snapshot of the manager.
     Status { reply: Reply<Status> },
-    /// Everything that is counted, as text.
+    /// Return all metrics as text.
     Metrics { reply: Reply<String> },
-    /// Stop.
+    /// Stop the manager in order.
     Shutdown { reply: Reply<()> },
 }
 
 impl Command {
-    /// Whether what reads show changes by it, at once or by its end. A message does not change it.
+    /// Returns `true` if the command changes state that is visible through the read API. A message does
+    /// not.
     pub(crate) fn changes_state(&self) -> bool {
         match self {
             Self::Forget
@@ -101,29 +108,45 @@ impl Command {
     }
 }
 
-/// What becomes of a message that cannot be sent at once.
+/// How a node subscribes to a topic.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Subscription {
+    /// Whether the subscribers of the topic form an overlay: this node registers under the topic at
+    /// rendezvous servers and looks for other members. Default: `true`. Without it, the topic is
+    /// shared among peers that are connected for another reason, which suits a topic that every
+    /// node of a network subscribes to.
+    pub overlay: bool,
+}
+
+impl Default for Subscription {
+    fn default() -> Self {
+        Self { overlay: true }
+    }
+}
+
+/// The handling of a message that cannot be sent at once.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Otherwise {
-    /// It is refused.
+    /// The message is refused with an error.
     Fail,
-    /// It waits for room in the queues of the peers.
+    /// The message waits until the send queue of a subscriber has space.
     WaitForRoom,
-    /// It waits for the first subscriber, for so long.
+    /// The message waits for the first subscriber, for this time.
     WaitForPeers(Duration),
 }
 
-/// One request about blobs.
+/// A command of blobs.
 #[derive(Debug)]
 pub(crate) enum BlobCommand {
-    /// Say that this node has a blob.
+    /// Announce a blob of this node.
     Announce {
         key: RecordKey,
         size_bytes: u64,
         reply: Reply<Result<(), AnnounceBlobError>>,
     },
-    /// Say so no more.
+    /// End the announcement of a blob.
     Withdraw { key: RecordKey, reply: Reply<bool> },
-    /// Look for those that have a blob.
+    /// Look up the providers of a blob.
     Query {
         key: RecordKey,
         found: mpsc::Sender<BlobProvider>,
@@ -131,36 +154,37 @@ pub(crate) enum BlobCommand {
     },
 }
 
-/// One request about topics.
+/// A command of gossip.
 #[derive(Debug)]
 pub(crate) enum GossipCommand {
-    /// Follow a topic. `false` where it was followed.
+    /// Subscribe to a topic. `false` where the node is subscribed already.
     Subscribe {
         topic: Topic,
+        subscription: Subscription,
         reply: Reply<Result<bool, pubsub::SubscribeError>>,
     },
-    /// Follow a topic no longer. `false` where it was not.
+    /// Unsubscribe from a topic. `false` where the node is not subscribed.
     Unsubscribe { topic: Topic, reply: Reply<bool> },
-    /// Send a message.
+    /// Publish a message on a topic.
     Publish {
         topic: Topic,
         data: Bytes,
         otherwise: Otherwise,
         reply: Reply<Result<MessageId, PublishError>>,
     },
-    /// The peers in the mesh of a topic.
+    /// Return the peers in the mesh of a topic.
     MeshPeers {
         topic: Topic,
         reply: Reply<Vec<PeerId>>,
     },
-    /// The connected peers that follow a topic.
+    /// Return the connected subscribers of a topic.
     Subscribers {
         topic: Topic,
         reply: Reply<Vec<PeerId>>,
     },
-    /// The state of all meshes.
+    /// Return the state of all meshes.
     Stats { reply: Reply<MeshStats> },
-    /// How much a peer is preferred.
+    /// Set the application score of a peer.
     Prefer {
         peer: PeerId,
         preference: f64,

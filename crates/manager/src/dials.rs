@@ -1,8 +1,8 @@
-//! Who waits for which dial: a table without IO or clock.
+//! The callers that wait for dials: a table without IO or clock.
 //!
-//! Dials of one peer share one outcome. An address that comes while another is being tried is
-//! tried next, before anybody is told of a failure; any connection with the peer, whoever began
-//! it, ends them all well.
+//! Dials of one peer share one outcome. An address that is added while another one is dialled is
+//! dialled next, before a failure is returned. Any connection with the peer, whichever side dialled
+//! it, ends all dials of the peer with success.
 
 use std::collections::{HashMap, HashSet};
 
@@ -14,7 +14,7 @@ use crate::error::{AddressFailure, DialError};
 /// Addresses tried for one peer before its dial fails: what identify may list, twice.
 pub(crate) const MAX_ADDRESSES_PER_DIAL: usize = 64;
 
-/// The table. `W` is whoever waits, opaque here.
+/// The table. `W` identifies a caller that waits; it is opaque here.
 #[derive(Debug)]
 pub(crate) struct Dials<W> {
     peers: HashMap<PeerId, PeerDial<W>>,
@@ -24,9 +24,9 @@ pub(crate) struct Dials<W> {
 #[derive(Debug)]
 struct PeerDial<W> {
     waiters: Vec<W>,
-    /// Given and not yet tried.
+    /// Addresses that were added and not dialled yet.
     untried: Vec<Multiaddr>,
-    /// Given at any time, so that none is tried twice.
+    /// All addresses that were added, so that none is dialled twice.
     known: HashSet<Multiaddr>,
     failures: Vec<AddressFailure>,
 }
@@ -71,7 +71,7 @@ impl<W> Dials<W> {
         first
     }
 
-    /// The addresses of `peer` to be tried now; they count as tried from here on.
+    /// The addresses of `peer` to dial now. They count as tried from here on.
     pub(crate) fn take_untried(&mut self, peer: &PeerId) -> Vec<Multiaddr> {
         self.peers
             .get_mut(peer)
@@ -86,12 +86,12 @@ impl<W> Dials<W> {
             .is_some_and(|dial| !dial.untried.is_empty())
     }
 
-    /// Whether anybody waits for a connection with `peer`.
+    /// Whether a caller waits for a connection with `peer`.
     pub(crate) fn is_waited_for(&self, peer: &PeerId) -> bool {
         self.peers.contains_key(peer)
     }
 
-    /// Nobody is to wait for a connection with `peer` any more: everybody who did.
+    /// Cancels the dial of `peer` and returns its waiters.
     pub(crate) fn give_up(&mut self, peer: &PeerId) -> Vec<W> {
         self.peers
             .remove(peer)
@@ -99,7 +99,7 @@ impl<W> Dials<W> {
             .unwrap_or_default()
     }
 
-    /// Puts addresses back whose dial could not begin yet.
+    /// Returns addresses to the untried ones, because their dial could not begin yet.
     pub(crate) fn put_back(&mut self, peer: &PeerId, addresses: Vec<Multiaddr>) {
         if let Some(dial) = self.peers.get_mut(peer) {
             dial.untried.extend(addresses);
@@ -125,15 +125,15 @@ impl<W> Dials<W> {
             .push(waiter);
     }
 
-    /// A connection stands: everybody who waited for it or for its peer.
+    /// A connection was established. Returns the waiters for it and for its peer.
     pub(crate) fn connected(&mut self, peer: &PeerId, id: ConnectionId) -> Vec<W> {
         let of_peer = self.peers.remove(peer).map(|dial| dial.waiters);
         let of_address = self.addresses.remove(&id).map(|dial| dial.waiters);
         of_peer.into_iter().chain(of_address).flatten().collect()
     }
 
-    /// A dial of `peer` failed. Nothing if untried addresses are left (the caller dials them) or
-    /// nobody waits; else everybody who waited and what they are told.
+    /// A dial of `peer` failed. Returns its waiters and their error, or `None` if untried addresses
+    /// are left, which the caller dials, or if no caller waits.
     pub(crate) fn peer_failed(
         &mut self,
         peer: &PeerId,
@@ -166,7 +166,7 @@ impl<W> Dials<W> {
         Some((dial.waiters, error))
     }
 
-    /// The dial of an address failed: everybody who waited for it.
+    /// The dial of an address failed. Returns its waiters.
     pub(crate) fn address_failed(&mut self, id: ConnectionId) -> Vec<W> {
         self.addresses
             .remove(&id)
@@ -174,7 +174,7 @@ impl<W> Dials<W> {
             .unwrap_or_default()
     }
 
-    /// Forgets waiters that went away. Gives the peers nobody waits for any more.
+    /// Removes waiters that were dropped. Returns the peers without a waiter.
     pub(crate) fn forget(&mut self, gone: impl Fn(&W) -> bool) -> Vec<PeerId> {
         let mut abandoned = Vec::new();
         self.peers.retain(|peer, dial| {
@@ -190,7 +190,7 @@ impl<W> Dials<W> {
         abandoned
     }
 
-    /// Ends the table: everybody who still waits.
+    /// Empties the table and returns all waiters.
     pub(crate) fn drain(&mut self) -> Vec<W> {
         let peers = self.peers.drain().flat_map(|(_, dial)| dial.waiters);
         let mut waiters: Vec<_> = peers.collect();

@@ -1,4 +1,4 @@
-//! One error type per operation, each carrying what its caller acts on.
+//! Errors: one type for each operation, with the values that its caller acts on.
 
 use std::{io, sync::Arc, time::Duration};
 
@@ -17,11 +17,11 @@ use libp2p::{
 #[error("the network manager has stopped")]
 pub struct Stopped;
 
-/// Why a manager did not start.
+/// The cause for which a manager did not start.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StartError {
-    /// The configuration contradicts itself.
+    /// The configuration contradicts itself or a limit.
     #[error("configuration: {0}")]
     Config(#[from] ConfigError),
     /// Gossip could not be set up.
@@ -41,7 +41,7 @@ pub enum StartError {
     Thread(#[source] io::Error),
 }
 
-/// Why an address is not listened on.
+/// The cause for which the node does not listen on an address.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ListenError {
@@ -51,56 +51,56 @@ pub enum ListenError {
     /// No configured transport listens on such an address.
     #[error("cannot listen on {address}: no configured transport supports it")]
     Unsupported {
-        /// The address asked for.
+        /// The address of the call or the configuration.
         address: Multiaddr,
     },
     /// The operating system refused, or the listener closed before it was ready.
     #[error("cannot listen on {address}: {source}")]
     Io {
-        /// The address asked for.
+        /// The address of the call or the configuration.
         address: Multiaddr,
-        /// What the operating system said.
+        /// The error of the operating system, with its number.
         source: io::Error,
     },
-    /// The listener did not report an address in time, as where no interface is up.
+    /// The listener reported no address in time, for example because no interface is up.
     #[error("{address} reported no address to listen on within {after:?}")]
     Deadline {
-        /// The address asked for.
+        /// The address of the call or the configuration.
         address: Multiaddr,
-        /// The deadline that passed.
+        /// The deadline that passed, `connections.listen_timeout_ms`.
         after: Duration,
     },
 }
 
-/// Why no peer was found.
+/// The cause for which [`bootstrap`](crate::NetworkClient::bootstrap) found no peer.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum BootstrapError {
     /// The manager has stopped.
     #[error(transparent)]
     Stopped(#[from] Stopped),
-    /// No boot node is configured, nobody is remembered, and mDNS is off.
-    #[error("there is nobody to ask: no boot node, no remembered peer, no mDNS")]
-    NobodyToAsk,
-    /// Nobody answered in time. The node goes on looking.
-    #[error("nobody answered within {after:?}")]
+    /// No boot node is configured, the peer cache is empty, and mDNS is off.
+    #[error("no peer to connect to: no boot node, no cached peer, no mDNS")]
+    NoKnownPeers,
+    /// No peer answered in time. Discovery goes on.
+    #[error("no peer answered within {after:?}")]
     Deadline {
         /// The deadline that passed, `connections.dial_timeout_ms`.
         after: Duration,
     },
 }
 
-/// One address of a dial and why it failed.
+/// An address of a dial, with the cause of its failure.
 #[derive(Clone, Debug)]
 pub struct AddressFailure {
-    /// The address dialled.
+    /// The address that was dialled.
     pub address: Multiaddr,
-    /// Why it failed.
+    /// The cause of the failure.
     pub cause: AddressError,
 }
 
-/// Why a dial ended without a connection. Every caller that waits for the same dial gets the
-/// same error.
+/// The cause for which a dial ended without a connection. All callers that wait for the same dial
+/// receive the same error.
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum DialError {
@@ -119,7 +119,7 @@ pub enum DialError {
         /// The peer to be dialled.
         peer: PeerId,
     },
-    /// Two peer ids are named for one dial.
+    /// The address and the caller name two different peers.
     #[error("{address} does not name {expected}")]
     Contradiction {
         /// The address, which ends in another peer id.
@@ -127,134 +127,137 @@ pub enum DialError {
         /// The peer to be dialled.
         expected: PeerId,
     },
-    /// A connection limit, the allow list or the block list refuses it.
+    /// A connection limit, the allow list or the block list refuses the connection.
     #[error("the connection is denied: {0}")]
     Denied(#[source] Denial),
-    /// Every address failed.
+    /// Every address of the peer failed.
     #[error("no address could be reached: {}", Listed(attempts))]
     Failed {
-        /// Each address dialled and why it failed.
+        /// Each address that was dialled, with its cause.
         attempts: Vec<AddressFailure>,
     },
-    /// The dial was given up because its peer was disconnected meanwhile.
+    /// The dial was cancelled, because this node disconnected from the peer during it.
     #[error("the dial was aborted")]
     Aborted,
-    /// The deadline passed.
+    /// The dial did not end in time.
     #[error("{target} did not connect within {after:?}")]
     Deadline {
-        /// What was dialled, an address or `/p2p/<peer>`.
+        /// The target of the dial: an address or `/p2p/<peer>`.
         target: Multiaddr,
         /// The deadline that passed, `connections.dial_timeout_ms`.
         after: Duration,
     },
 }
 
-/// Why a topic is not followed.
+/// The cause for which the node is not subscribed to a topic.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum SubscribeError {
     /// The manager has stopped.
     #[error(transparent)]
     Stopped(#[from] Stopped),
-    /// As many topics as allowed are followed already, in number or bytes.
+    /// The limit of subscriptions is reached, in number or bytes.
     #[error(transparent)]
     Limit(#[from] pubsub::SubscribeError),
 }
 
-/// Why a message was not published. It is lost unless it is published again.
+/// The cause for which a message was not published. The caller may publish it again.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum PublishError {
     /// The manager has stopped.
     #[error(transparent)]
     Stopped(#[from] Stopped),
-    /// Nobody follows the topic, the message is too large, or queues are full.
+    /// The topic has no subscriber, the message is too large, or send queues are full.
     #[error(transparent)]
     NotSent(#[from] pubsub::PublishError),
-    /// The queues of the peers that follow the topic stayed full.
-    #[error("no room in the queues of the peers within {after:?}")]
+    /// The send queues of all subscribers stayed full.
+    #[error("the send queues of all subscribers stayed full for {after:?}")]
     Deadline {
         /// The deadline that passed, `pubsub.peers.publish_wait_ms`.
         after: Duration,
     },
 }
 
-/// Why an invite request was not sent.
+/// The cause for which an invite request was not sent.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum InviteError {
     /// The manager has stopped.
     #[error(transparent)]
     Stopped(#[from] Stopped),
-    /// As many requests as may wait for their answers, or their answers wait to be read.
-    #[error("{limit} requests wait for an answer, or their answers to be read")]
+    /// The limit of pending requests is reached. Answers that are not read yet count as pending.
+    #[error("{limit} requests are pending, or their answers are unread")]
     TooMany {
-        /// Most requests of all peers at one time, `specialized.max_outbound`.
+        /// Most requests to all peers at one time, `specialized.max_outbound`.
         limit: usize,
     },
 }
 
-/// Why a blob is not announced.
+/// The cause for which a blob is not announced.
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum AnnounceBlobError {
     /// The manager has stopped.
     #[error(transparent)]
     Stopped(#[from] Stopped),
-    /// The manager serves no blobs.
-    #[error("the manager was started without a store of blobs")]
+    /// The manager was started without a blob store.
+    #[error("the manager was started without a blob store")]
     NoStore,
-    /// The store does not have it.
+    /// The store does not hold the blob.
     #[error("blob {blob_id} is not in the store")]
     NotHere {
-        /// The blob.
+        /// The id of the blob.
         blob_id: BlobId,
     },
-    /// The store failed.
+    /// The store returned an error.
     #[error(transparent)]
     Store(Arc<StoreError>),
-    /// As many are announced as may be.
+    /// As many blobs are announced as the configuration permits.
     #[error("{limit} blobs are announced already")]
     TooMany {
-        /// Most at one time, `blob.max_announced`.
+        /// Most blobs announced at one time, `blob.max_announced`.
         limit: usize,
     },
-    /// The record could not be made: the identity's key is too large for one.
+    /// The announcement was withdrawn before a peer stored it.
+    #[error("the announcement was withdrawn")]
+    Withdrawn,
+    /// The record could not be built: the public key of the identity is too large for it.
     #[error(transparent)]
     Record(#[from] RecordError),
-    /// Nobody holds it yet. It is tried again by itself.
-    #[error("no peer holds the announcement yet")]
+    /// No peer stores the announcement yet. The manager tries again automatically.
+    #[error("no peer stores the announcement yet")]
     NotStored,
 }
 
-/// Why providers are not looked for.
+/// The cause for which a lookup of providers did not start.
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum QueryBlobError {
     /// The manager has stopped.
     #[error(transparent)]
     Stopped(#[from] Stopped),
-    /// As many lookups run as may. Worth trying again when some have ended.
-    #[error("{limit} lookups run already")]
+    /// The limit of lookups is reached. A later call succeeds when others have ended.
+    #[error("{limit} lookups are running, which is the limit")]
     Busy {
-        /// How many may run at one time.
+        /// Most lookups at one time.
         limit: usize,
     },
 }
 
-/// Why a blob was not fetched.
+/// The cause for which a blob was not fetched.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum FetchBlobError {
     /// The manager has stopped.
     #[error(transparent)]
     Stopped(#[from] Stopped),
-    /// Nobody gave it, or it could not be kept.
+    /// No provider delivered the blob, or its destination failed.
     #[error(transparent)]
     Fetch(#[from] FetchError),
 }
 
-/// Which rule of this node refuses a connection.
+/// The rule of this node that refuses a connection.
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Denial {
@@ -264,10 +267,10 @@ pub enum Denial {
     /// The peer is on the block list.
     #[error("the peer is on the block list")]
     Blocked,
-    /// There is an allow list and the peer is not on it.
+    /// An allow list is configured and the peer is not on it.
     #[error("the peer is not on the allow list")]
     NotAllowed,
-    /// Another protocol of the node refuses it.
+    /// Another part of the node refuses the connection.
     #[error(transparent)]
     Other(Arc<dyn std::error::Error + Send + Sync>),
 }

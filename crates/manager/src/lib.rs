@@ -6,7 +6,7 @@
 //! client is dropped; from then on every call returns `Stopped`.
 //!
 //! ```
-//! use calimero_network::{NetworkConfig, NetworkEvent, NetworkManager, identity::Keypair};
+//! use calimero_network::{NetworkConfig, NetworkEvent, NetworkManager, StreamEvent, identity::Keypair};
 //!
 //! # async fn run() -> Result<(), Box<dyn std::error::Error>> {
 //! let loopback = NetworkConfig {
@@ -22,7 +22,7 @@
 //! stream.send("hello".into()).await?;
 //!
 //! while let Some(event) = bob_sees.next().await {
-//!     if let NetworkEvent::StreamOpened { peer, mut stream, .. } = event {
+//!     if let NetworkEvent::Stream(StreamEvent::Opened { peer, mut stream, .. }) = event {
 //!         assert_eq!(peer, alice.peer_id());
 //!         assert_eq!(stream.next().await.ok_or("closed")??, "hello");
 //!         break;
@@ -45,10 +45,12 @@ mod command;
 mod dials;
 mod error;
 mod event;
+mod json;
+mod listening;
 mod manager;
 mod memo;
 mod metrics;
-mod remembered;
+mod peer_cache;
 mod runtime;
 mod status;
 
@@ -68,7 +70,7 @@ pub use calimero_network_stream::{
     Incoming, OpenError, RefuseReason, Substream,
 };
 pub use calimero_network_transport::{
-    AddressError, BuildError, Cipher, Link, MuxerKind, SecurityKind, TransportKind,
+    AddressError, BuildError, Cipher, CloseCause, Link, MuxerKind, SecurityKind, TransportKind,
 };
 pub use libp2p::{
     StreamProtocol,
@@ -77,16 +79,20 @@ pub use libp2p::{
 };
 /// Crates whose types occur in what is public here, in the versions that are used: everything of
 /// libp2p's is found by this one name.
-pub use {bytes, futures, libp2p, tokio};
+pub use {bytes, futures, libp2p, prometheus_client, tokio};
 
 pub use self::{
     client::{BlobProviders, BlobTransfer, NetworkClient},
+    command::Subscription,
     error::{
         AddressFailure, AnnounceBlobError, BootstrapError, Denial, DialError, FetchBlobError,
         InviteError, ListenError, PublishError, QueryBlobError, StartError, Stopped,
         SubscribeError,
     },
-    event::{CloseReason, Events, NetworkEvent},
+    event::{
+        BlobEvent, CloseReason, ConnectionEvent, DiscoveryEvent, Events, GossipEvent, InviteEvent,
+        ListenerEvent, NetworkEvent, StreamEvent,
+    },
     manager::{Builder, NetworkManager},
     status::{BlobProvider, Connection, Direction, Path, PeerInfo, Status},
 };

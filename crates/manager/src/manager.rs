@@ -1,6 +1,6 @@
-//! Start: from a configuration to a running actor.
+//! The start of a manager, from a configuration to a running actor.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use calimero_network_blob::{
     fetch::Fetcher,
@@ -10,11 +10,12 @@ use calimero_network_blob::{
 };
 use calimero_network_discovery::cache::PeerCache;
 use calimero_network_primitives::{
-    Keypair, Multiaddr, NetworkConfig, ProtocolId, config::BlobVersion, identity::ed25519,
+    Keypair, NetworkConfig, ProtocolId, config::BlobVersion, identity::ed25519,
 };
 use calimero_network_stream::{self as stream, Control, Incoming};
 use calimero_network_transport::{self as transport, Links};
 use libp2p::{StreamProtocol, Swarm, swarm};
+use prometheus_client::registry::Registry;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::{
@@ -24,13 +25,15 @@ use crate::{
     client::NetworkClient,
     error::{ListenError, StartError, Stopped},
     event::{EventSender, Events},
-    remembered::Remembered,
+    listening::wildcard,
+    metrics::Metrics,
+    peer_cache::PeerCacheWriter,
     runtime,
     status::Shared,
 };
 
-/// The actor that owns the swarm. It has no methods but its start: everything else goes through
-/// [`NetworkClient`].
+/// The actor that owns the swarm. It has only functions that start it; a running manager is used
+/// through [`NetworkClient`].
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct NetworkManager;
@@ -39,7 +42,10 @@ impl NetworkManager {
     /// Starts a node: checks the configuration, builds the transports, listens on every
     /// configured address, and runs.
     ///
-    /// An unspecified IPv6 address is passed over, with a warning, on a host without IPv6.
+    /// A wildcard address, such as `/ip6/::/tcp/2428`, means all interfaces that exist. Where a
+    /// host has none of its kind, or refuses to report them, the node starts without it, logs a
+    /// warning, and listens on what appears later. An address that names an interface, and a port in
+    /// use, are errors.
     ///
     /// # Errors
     ///
@@ -64,15 +70,15 @@ impl NetworkManager {
         Self::builder(identity, config).in_memory().start().await
     }
 
-    /// A start with more than an identity and a configuration: where peers are remembered over a
-    /// restart, another transport.
+    /// A builder for a manager with more than an identity and a configuration: a peer cache, a blob
+    /// store, a registry of metrics, another transport.
     #[must_use]
     pub fn builder(identity: Keypair, config: NetworkConfig) -> Builder {
         Builder::new(identity, config)
     }
 }
 
-/// What a manager is started with beside its identity and configuration.
+/// The builder of a manager: its identity, its configuration and the optional parts.
 pub struct Builder {
     identity: Keypair,
     config: NetworkConfig,
@@ -81,6 +87,7 @@ pub struct Builder {
     blobs: Option<Arc<dyn BlobStore>>,
     authorizer: Option<Arc<dyn Authorizer>>,
     signer: Option<ed25519::Keypair>,
+    metrics: Option<Metrics>,
 }
 
 impl Builder {
@@ -93,37 +100,48 @@ impl Builder {
             blobs: None,
             authorizer: None,
             signer: None,
+            metrics: None,
         }
     }
 
-    /// Remembers peers in `cache` over a restart: those it holds are dialled first, and it is
-    /// written every `discovery.cache.save_interval_ms` and at the end. Without one, nobody is
-    /// remembered.
+    /// Keeps known peers in `cache` over a restart: the manager dials the cached peers first, and
+    /// writes the cache every `discovery.cache.save_interval_ms` and when it stops. Without a cache,
+    /// no peer is kept.
     #[must_use]
     pub fn peer_cache(mut self, cache: impl PeerCache) -> Self {
         self.peer_cache = Some(Arc::new(cache));
         self
     }
 
-    /// Serves blobs from `store`, by what it calls public where
-    /// [`authorize_blobs`](Self::authorize_blobs) says nothing else. Without one, none are served.
+    /// Serves blobs from `store`. Without an authorizer
+    /// ([`authorize_blobs`](Self::authorize_blobs)) it serves the blobs that the store marks as
+    /// public. Without a store, it serves none.
     #[must_use]
     pub fn blobs(mut self, store: Arc<dyn BlobStore>) -> Self {
         self.blobs = Some(store);
         self
     }
 
-    /// Lets `authorizer` decide who may have which blob.
+    /// Lets `authorizer` decide which peer may fetch which blob.
     #[must_use]
     pub fn authorize_blobs(mut self, authorizer: impl Authorizer) -> Self {
         self.authorizer = Some(Arc::new(authorizer));
         self
     }
 
-    /// Signs requests for blobs with this key, which providers may ask for.
+    /// Signs requests for blobs with this key. Providers may require a signature.
     #[must_use]
     pub fn sign_blob_requests(mut self, signer: ed25519::Keypair) -> Self {
         self.signer = Some(signer);
+        self
+    }
+
+    /// Registers the metrics of the manager in `registry`, under the prefix `calimero_network`, in
+    /// addition to [`NetworkClient::metrics`]. Counters are exact at any time; metrics that describe
+    /// a state, such as the number of connections being set up, are refreshed every 5 s.
+    #[must_use]
+    pub fn metrics(mut self, registry: &mut Registry) -> Self {
+        self.metrics = Some(Metrics::new(Some(registry)));
         self
     }
 
@@ -150,7 +168,10 @@ impl Builder {
             blobs,
             authorizer,
             signer,
+            metrics,
         } = self;
+        let exports_metrics = metrics.is_some();
+        let metrics = metrics.unwrap_or_else(|| Metrics::new(None));
         let build = if in_memory {
             transport::build_memory
         } else {
@@ -190,10 +211,21 @@ impl Builder {
                     let _ = ready.send(Err(error));
                     return;
                 }
-                let remembered = Remembered::load(peer_cache);
+                let peer_cache = PeerCacheWriter::load(peer_cache);
                 let actor = Actor::new(
-                    swarm, links, inbound, receiver, events, remembered, shared, config, identity,
-                    requested, heard,
+                    swarm,
+                    links,
+                    inbound,
+                    receiver,
+                    events,
+                    peer_cache,
+                    shared,
+                    config,
+                    identity,
+                    requested,
+                    heard,
+                    metrics,
+                    exports_metrics,
                 );
                 if ready.send(Ok(control)).is_ok() {
                     actor.run().await;
@@ -227,7 +259,7 @@ type BuildTransport = fn(
     &calimero_network_primitives::config::TransportConfig,
 ) -> Result<transport::Transport, transport::BuildError>;
 
-/// Marks the manager as stopped when its task ends, however it ends.
+/// Marks the manager as stopped when its task ends, for any reason.
 pub(crate) struct StopOnDrop(Arc<Shared>);
 
 impl Drop for StopOnDrop {
@@ -236,8 +268,8 @@ impl Drop for StopOnDrop {
     }
 }
 
-/// Builds what the actor owns. Runs inside the runtime that will drive it, because sockets
-/// belong to the runtime they are made in.
+/// Builds the swarm of the actor. Runs inside the runtime that will drive the swarm, because a socket
+/// belongs to the runtime that creates it.
 fn build_swarm(
     identity: &Keypair,
     config: &NetworkConfig,
@@ -260,7 +292,7 @@ fn build_swarm(
     Ok((swarm, transport.links, control, inbound))
 }
 
-/// Opens streams of these versions, in their order. A configuration that is valid names one.
+/// An opener of streams of these versions, in their order. A valid configuration names at least one.
 fn opener(control: &Control, versions: &[BlobVersion]) -> StreamOpener {
     match versions {
         [wanted, instead @ ..] => StreamOpener::with_versions(control.clone(), *wanted, instead),
@@ -268,31 +300,36 @@ fn opener(control: &Control, versions: &[BlobVersion]) -> StreamOpener {
     }
 }
 
-/// Listens on every configured address.
+/// Time that a wildcard address has to report its first address before the start goes on without it:
+/// 500 ms. Interfaces that exist are reported within milliseconds.
+const WILDCARD_GRACE: Duration = Duration::from_millis(500);
+
+/// Listens on every configured address, all at the same time. A wildcard address without an address
+/// yet is not an error: the node listens on what appears later.
 async fn listen(client: &NetworkClient) -> Result<(), StartError> {
-    for address in client.config().listen.clone() {
-        match client.listen_on(address).await {
-            Ok(_) => {}
-            Err(ListenError::Io { address, source }) if is_missing_ipv6(&address, &source) => {
-                tracing::warn!(%address, error = %source, "this host has no IPv6");
-            }
-            Err(error) => {
-                let _ = client.shutdown().await;
-                return Err(error.into());
+    let addresses = client.config().listen.iter();
+    let listening = addresses.map(|address| async move {
+        let limit = client.config().connections.listen_timeout;
+        match wildcard(address) {
+            None => client.listen_configured(address, limit).await,
+            Some(_) => {
+                match client
+                    .listen_configured(address, limit.min(WILDCARD_GRACE))
+                    .await
+                {
+                    Err(ListenError::Deadline { address, .. }) => {
+                        tracing::warn!(%address, "no interface has an address of this kind yet");
+                        Ok(())
+                    }
+                    outcome => outcome,
+                }
             }
         }
+    });
+    let outcomes = futures::future::join_all(listening).await;
+    if let Some(error) = outcomes.into_iter().find_map(Result::err) {
+        let _ = client.shutdown().await;
+        return Err(error.into());
     }
     Ok(())
-}
-
-fn is_missing_ipv6(address: &Multiaddr, error: &std::io::Error) -> bool {
-    use calimero_network_primitives::multiaddr::Protocol;
-    /// Linux, macOS and Windows for `EAFNOSUPPORT`, whose `ErrorKind` is not stable.
-    const ADDRESS_FAMILY_NOT_SUPPORTED: [i32; 3] = [97, 47, 10047];
-    let unspecified =
-        matches!(address.iter().next(), Some(Protocol::Ip6(ip)) if ip.is_unspecified());
-    let family = error
-        .raw_os_error()
-        .is_some_and(|code| ADDRESS_FAMILY_NOT_SUPPORTED.contains(&code));
-    unspecified && (family || error.kind() == std::io::ErrorKind::AddrNotAvailable)
 }

@@ -1,4 +1,4 @@
-//! Peers remembered over a restart: the cache, kept off the network's thread.
+//! The peer cache writer: loads and saves the peer cache outside of the thread of the network.
 
 use std::{sync::Arc, time::SystemTime};
 
@@ -8,18 +8,18 @@ use calimero_network_discovery::{
 };
 use tokio::task::JoinHandle;
 
-/// The cache and what is being done with it. One thing at a time: a saving that comes while
-/// another is under way waits, and a newer one takes its place.
+/// The cache and its running operation. It runs one operation at a time: entries to save wait for the
+/// operation that runs, and newer entries replace them.
 #[derive(Default)]
-pub(crate) struct Remembered {
+pub(crate) struct PeerCacheWriter {
     cache: Option<Arc<dyn PeerCache>>,
     loading: Option<JoinHandle<Result<Loaded, CacheError>>>,
     saving: Option<JoinHandle<Result<(), CacheError>>>,
     waiting: Option<Vec<CacheEntry>>,
 }
 
-impl Remembered {
-    /// Begins to load. Must be called in a tokio runtime.
+impl PeerCacheWriter {
+    /// Starts to load the cache. Must be called in a tokio runtime.
     pub(crate) fn load(cache: Option<Arc<dyn PeerCache>>) -> Self {
         let loading = cache
             .clone()
@@ -31,7 +31,7 @@ impl Remembered {
         }
     }
 
-    /// Puts `entries` in place of what is saved.
+    /// Saves `entries` in place of the saved ones.
     pub(crate) fn save(&mut self, entries: Vec<CacheEntry>) {
         let Some(cache) = &self.cache else { return };
         if self.saving.is_some() {
@@ -43,7 +43,7 @@ impl Remembered {
         self.saving = Some(tokio::task::spawn_blocking(saving));
     }
 
-    /// Gives what was loaded, once; sees to what is being saved. Cancel safe.
+    /// Returns the loaded entries, once, and drives the operations until then. Cancel safe.
     pub(crate) async fn loaded(&mut self) -> Vec<CacheEntry> {
         loop {
             tokio::select! {
@@ -53,7 +53,7 @@ impl Remembered {
         }
     }
 
-    /// Returns once everything is saved.
+    /// Returns when all entries are saved.
     pub(crate) async fn settle(&mut self) {
         while self.saving.is_some() {
             let saved = ended(&mut self.saving).await;
@@ -63,7 +63,7 @@ impl Remembered {
 
     fn on_saved(&mut self, saved: Option<Result<(), CacheError>>) {
         if let Some(Err(error)) = saved {
-            tracing::warn!(%error, "peers could not be saved");
+            tracing::warn!(%error, "cannot save the peer cache");
         }
         if let Some(entries) = self.waiting.take() {
             self.save(entries);
@@ -71,7 +71,8 @@ impl Remembered {
     }
 }
 
-/// What a task gave, once it has ended; nothing if it panicked. Never, if there is none.
+/// The output of a task when it has ended, or `None` if it panicked. Waits without end if no task
+/// runs.
 async fn ended<T>(task: &mut Option<JoinHandle<T>>) -> Option<T> {
     let Some(running) = task else {
         return std::future::pending().await;
@@ -132,23 +133,23 @@ mod tests {
     #[tokio::test]
     async fn the_newest_of_those_that_wait_is_saved() {
         let cache = Arc::new(Counting::default());
-        let mut remembered = Remembered::load(Some(cache.clone()));
-        assert!(remembered.loaded().await.is_empty());
+        let mut writer = PeerCacheWriter::load(Some(cache.clone()));
+        assert!(writer.loaded().await.is_empty());
         let held = cache.saved.lock().unwrap();
         for count in 1..=3 {
-            remembered.save(entries_of(count));
+            writer.save(entries_of(count));
         }
         drop(held);
-        remembered.settle().await;
+        writer.settle().await;
         assert_eq!(*cache.saved.lock().unwrap(), [1, 3]);
     }
 
     #[tokio::test]
     async fn without_a_cache_nothing_is_waited_for() {
-        let mut remembered = Remembered::load(None);
-        remembered.save(entries_of(1));
-        remembered.settle().await;
-        let loaded = tokio::time::timeout(std::time::Duration::from_millis(1), remembered.loaded());
+        let mut writer = PeerCacheWriter::load(None);
+        writer.save(entries_of(1));
+        writer.settle().await;
+        let loaded = tokio::time::timeout(std::time::Duration::from_millis(1), writer.loaded());
         assert!(loaded.await.is_err());
     }
 }

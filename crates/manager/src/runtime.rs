@@ -1,8 +1,8 @@
-//! Where the swarm runs.
+//! The runtime of the swarm.
 //!
-//! A connection is a task, and so is whoever reads or writes one of its streams: each frame wakes
-//! one from the other. On a runtime of several threads the two land on different cores and every
-//! wake-up crosses between them. The default is therefore a thread of its own for the network,
+//! A connection is a task, and so is the user of one of its streams: each frame wakes one from the
+//! other. On a runtime of several threads the two run on different cores and every wake-up crosses
+//! between them. The default is therefore a thread of its own for the network,
 //! whose runtime has that one thread: the swarm and its connections wake each other for the price
 //! of a queue, and the caller's runtime stays free for the caller.
 
@@ -11,8 +11,8 @@ use std::{future::Future, io};
 use calimero_network_primitives::config::RuntimeKind;
 use tokio::runtime::Handle;
 
-/// Runs `task` to its end where `kind` says, and drops `guard` when it has ended, even by a panic.
-/// Gives the runtime it runs on.
+/// Runs `task` to its end on a runtime of this kind, and drops `guard` when the task has ended, even
+/// by a panic. Returns the handle of the runtime.
 pub(crate) fn spawn(
     kind: RuntimeKind,
     guard: impl Send + 'static,

@@ -1,6 +1,7 @@
-//! What the manager knows of itself at one moment.
+//! Snapshots of the manager: addresses, connections, peers.
 
 use std::{
+    fmt,
     sync::Arc,
     sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     time::Duration,
@@ -10,19 +11,20 @@ use calimero_network_discovery as discovery;
 use calimero_network_primitives::{Multiaddr, PeerId, addr::Circuit};
 use calimero_network_transport::{Link, MuxerKind, SecurityKind, TransportKind};
 use libp2p::{StreamProtocol, core::ConnectedPoint, swarm::ConnectionId};
+use serde::{Serialize, Serializer, ser::SerializeStruct as _};
 
-use crate::memo::Changes;
+use crate::{json, memo::Changes};
 
-/// A peer that is said to have a blob.
+/// A provider of a blob, as the DHT names it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BlobProvider {
-    /// The peer.
+    /// The peer id of the provider.
     pub peer: PeerId,
-    /// The size of the blob in bytes, where the peer has signed that it has it.
+    /// The size of the blob in bytes, if the provider has signed its record.
     pub size_bytes: Option<u64>,
 }
 
-/// A snapshot of the manager.
+/// A snapshot of the manager: addresses, discovery, connections.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Status {
@@ -30,23 +32,23 @@ pub struct Status {
     pub peer: PeerId,
     /// Addresses listened on, without `/p2p`.
     pub listening: Vec<Multiaddr>,
-    /// Addresses under which others are known to reach this node.
+    /// External addresses, at which other peers can reach this node.
     pub external: Vec<Multiaddr>,
-    /// How discovery stands: phase, reachability and why, registrations, reservations, overlays,
-    /// and the way to each peer.
+    /// The state of discovery: phase, reachability and how it is known, registrations, reservations,
+    /// overlays, and the path to each peer.
     pub discovery: discovery::Status,
     /// Established connections, oldest first.
     pub connections: Vec<Connection>,
-    /// Connections being set up, outbound.
+    /// Number of outbound connections being set up.
     pub pending_outbound: u32,
-    /// Connections being set up, inbound.
+    /// Number of inbound connections being set up.
     pub pending_inbound: u32,
-    /// Messages of topics that nobody read in time and that were dropped, since the start.
+    /// Number of messages dropped since the start because the reader of events was too slow.
     pub events_dropped: u64,
 }
 
 impl Status {
-    /// Connected peers, each once.
+    /// The connected peers, each of them once.
     #[must_use]
     pub fn peers(&self) -> Vec<PeerId> {
         let mut peers: Vec<_> = self.connections.iter().map(|c| c.peer).collect();
@@ -56,69 +58,118 @@ impl Status {
     }
 }
 
-/// One established connection.
+/// An established connection to a peer.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Connection {
-    /// The peer at its other end.
+    /// The id of the remote peer.
     pub peer: PeerId,
-    /// Its number in this process.
+    /// The number of the connection in this process.
     pub id: ConnectionId,
-    /// Who dialled.
+    /// The side that dialled the connection.
     pub direction: Direction,
-    /// The other end's address: the one dialled, or the one it came from.
+    /// The remote address: the one that was dialled, or the one the connection came from.
     pub address: Multiaddr,
     /// Direct or through a relay.
     pub path: Path,
-    /// Age, since the handshake ended.
+    /// Time since the end of the handshake.
     pub age: Duration,
-    /// The last round-trip time measured by ping, if any yet.
+    /// The last round-trip time that ping measured.
     pub rtt: Option<Duration>,
-    /// What the peer said of itself, once identify has run.
+    /// The identify information of the peer, once received.
     pub info: Option<Arc<PeerInfo>>,
-    /// The link beneath, with its byte counters.
+    /// The link below the connection, with its byte counters.
     pub link: Arc<Link>,
 }
 
+impl Serialize for Connection {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        let relay = match self.path {
+            Path::Direct => None,
+            Path::Relayed { relay } => relay,
+        };
+        let mut fields = to.serialize_struct("Connection", 10)?;
+        fields.serialize_field("peer", &self.peer.to_base58())?;
+        fields.serialize_field("connection", &self.id.to_string())?;
+        fields.serialize_field("address", &self.address)?;
+        fields.serialize_field("inbound", &(self.direction == Direction::Inbound))?;
+        fields.serialize_field("transport", &self.transport().to_string())?;
+        fields.serialize_field("security", &self.security().to_string())?;
+        fields.serialize_field("muxer", &self.muxer().to_string())?;
+        fields.serialize_field("path", &self.path.to_string())?;
+        fields.serialize_field("relay", &relay.map(|relay| relay.to_base58()))?;
+        fields.serialize_field("rtt_ms", &self.rtt.map(|rtt| rtt.as_secs_f64() * 1e3))?;
+        fields.end()
+    }
+}
+
+impl fmt::Display for Connection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let way = match self.direction {
+            Direction::Inbound => "from",
+            Direction::Outbound => "to",
+        };
+        write!(
+            f,
+            "{} ({way} {}; {}, {}, {}, {})",
+            self.peer,
+            self.address,
+            self.transport(),
+            self.security(),
+            self.muxer(),
+            self.path
+        )
+    }
+}
+
 impl Connection {
-    /// What carries it.
+    /// The transport of the connection.
     #[must_use]
     pub fn transport(&self) -> TransportKind {
         self.link.transport()
     }
 
-    /// What secures it.
+    /// The security protocol of the connection.
     #[must_use]
     pub fn security(&self) -> SecurityKind {
         self.link.security()
     }
 
-    /// What multiplexes it.
+    /// The stream multiplexer of the connection.
     #[must_use]
     pub fn muxer(&self) -> MuxerKind {
         self.link.muxer()
     }
 }
 
-/// Who dialled a connection.
+/// The side that dialled a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Direction {
-    /// The peer did.
+    /// The remote peer dialled.
     Inbound,
-    /// This node did.
+    /// This node dialled the peer.
     Outbound,
 }
 
 /// How a connection reaches its peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Path {
-    /// Without anybody between.
+    /// A direct connection, without a relay.
     Direct,
     /// Through a relay, which carries a bounded number of bytes for a bounded time.
     Relayed {
-        /// The relay, where the address names it.
+        /// The relay, if the address names it.
         relay: Option<PeerId>,
     },
+}
+
+impl fmt::Display for Path {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Direct => "direct",
+            Self::Relayed { .. } => "relayed",
+        })
+    }
 }
 
 impl Path {
@@ -135,19 +186,20 @@ impl Path {
     }
 }
 
-/// What a peer says of itself through identify. Nothing of it is verified but the peer id.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// The identify information of a peer. Only the peer id is verified.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct PeerInfo {
-    /// Version of the protocol family, such as `/calimero-network/0.1.0`.
+    /// The version of the protocol family, such as `/calimero-network/0.1.0`.
     pub protocol_version: String,
     /// Name and version of the program.
     pub agent_version: String,
-    /// Addresses it listens on.
+    /// The addresses that the peer listens on.
     pub listening: Vec<Multiaddr>,
-    /// Protocols it accepts streams for.
+    /// The protocols that the peer accepts streams of.
+    #[serde(serialize_with = "json::texts")]
     pub protocols: Vec<StreamProtocol>,
-    /// The address under which it sees this node.
+    /// The address of this node that the peer observes.
     pub observed: Multiaddr,
 }
 

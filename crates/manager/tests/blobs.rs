@@ -1,4 +1,4 @@
-//! Blobs through managers: found in the DHT, fetched, told of.
+//! Blobs through managers: found in the DHT, fetched, with their events.
 
 #![allow(
     clippy::unwrap_used,
@@ -12,8 +12,8 @@ mod common;
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use calimero_network::{
-    AnnounceBlobError, BlobId, ContextId, FetchBlobError, Keypair, NetworkClient, NetworkConfig,
-    NetworkEvent, NetworkManager, PeerId,
+    AnnounceBlobError, BlobEvent, BlobId, ContextId, FetchBlobError, Keypair, NetworkClient,
+    NetworkConfig, NetworkEvent, NetworkManager, PeerId,
     blob::{
         fetch::{Destination, FetchError},
         store::{BlobStore as _, FsBlobStore, FsConfig},
@@ -82,22 +82,22 @@ async fn a_blob_moves_over_every_transport_and_is_told_of() {
         assert_eq!(fetched.unwrap().providers, [(peer, 5 * MIB as u64 + 3)]);
         assert!(here.store.has(&id));
         let size = here.node.wait_for(|event| match event {
-            NetworkEvent::BlobDownloaded {
+            NetworkEvent::Blob(BlobEvent::Downloaded {
                 blob_id,
                 size_bytes,
                 ..
-            } if blob_id == id => Some(size_bytes),
+            }) if blob_id == id => Some(size_bytes),
             _ => None,
         });
         assert_eq!(size.await, 5 * MIB as u64 + 3);
         let requester = here.node.peer();
         let given = there.node.wait_for(|event| match event {
-            NetworkEvent::BlobRequested {
+            NetworkEvent::Blob(BlobEvent::Requested {
                 peer,
                 blob_id,
                 given,
                 ..
-            } if peer == requester && blob_id == id => Some(given),
+            }) if peer == requester && blob_id == id => Some(given),
             _ => None,
         });
         assert!(given.await);
@@ -119,7 +119,9 @@ async fn a_failure_is_told_and_names_the_peer() {
     };
     assert_eq!(failures[0].peer, peer);
     let told = here.node.wait_for(|event| match event {
-        NetworkEvent::BlobDownloadFailed { blob_id, error, .. } if blob_id == id => Some(error),
+        NetworkEvent::Blob(BlobEvent::DownloadFailed { blob_id, error, .. }) if blob_id == id => {
+            Some(error)
+        }
         _ => None,
     });
     assert_eq!(told.await.to_string(), error.to_string());
@@ -127,7 +129,7 @@ async fn a_failure_is_told_and_names_the_peer() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn all_providers_are_found_and_a_withdrawn_one_is_not_renewed() {
-    // Everybody knows the hub, and nobody else.
+    // Every node knows the hub and no other node.
     let hub = provider(local()).await;
     let address = hub.node.listen(Over::Tcp).await;
     let blob = content(2, 3 * MIB);
@@ -159,7 +161,7 @@ async fn all_providers_are_found_and_a_withdrawn_one_is_not_renewed() {
         }
     });
     found.await.expect("not all are found");
-    // Found by the DHT alone, of whom one at least can be dialled through what the hub tells.
+    // Found by the DHT alone; at least one can be dialled at an address that the hub returns.
     for provider in &providers {
         assert!(
             provider
@@ -178,7 +180,7 @@ async fn all_providers_are_found_and_a_withdrawn_one_is_not_renewed() {
                 .unwrap()
         );
     }
-    // In another context nobody has it.
+    // In another context the blob has no provider.
     let mut query = (here.node.client)
         .query_blob(ContextId::new([8; 32]), id)
         .await
@@ -186,7 +188,7 @@ async fn all_providers_are_found_and_a_withdrawn_one_is_not_renewed() {
     assert_eq!(timeout(LIMIT, query.next()).await.expect("no end"), None);
 }
 
-/// Announces until somebody holds it: a node learns of others a moment after it has met them.
+/// Announces until a peer stores it: a node learns of others a moment after it is connected.
 async fn announce(client: &NetworkClient, id: BlobId) {
     timeout(LIMIT, async {
         loop {
@@ -215,10 +217,10 @@ async fn a_blob_is_fetched_by_name_alone_and_each_step_is_told_in_order() {
     here.node.client.dial(address).await.unwrap();
     announce(&there.node.client, id).await;
     let announced = there.node.wait_for(|event| match event {
-        NetworkEvent::BlobAnnounced {
+        NetworkEvent::Blob(BlobEvent::Announced {
             context_id,
             blob_id,
-        } if blob_id == id => Some(context_id),
+        }) if blob_id == id => Some(context_id),
         _ => None,
     });
     assert_eq!(announced.await, CONTEXT);
@@ -229,31 +231,31 @@ async fn a_blob_is_fetched_by_name_alone_and_each_step_is_told_in_order() {
     let mut told = Vec::new();
     let reading = here.node.wait_for(|event| {
         let (step, is_end) = match event {
-            NetworkEvent::BlobProvidersFound {
+            NetworkEvent::Blob(BlobEvent::ProvidersFound {
                 context_id,
                 blob_id,
                 providers,
-            } => {
+            }) => {
                 assert_eq!((context_id, blob_id), (CONTEXT, id));
                 assert_eq!(providers, [there.node.peer()]);
                 ("found", false)
             }
-            NetworkEvent::BlobProgress {
+            NetworkEvent::Blob(BlobEvent::Progress {
                 blob_id, progress, ..
-            } => {
+            }) => {
                 assert_eq!(blob_id, id);
                 assert!(progress.verified_bytes <= size);
                 ("progress", false)
             }
-            NetworkEvent::BlobDownloaded {
+            NetworkEvent::Blob(BlobEvent::Downloaded {
                 blob_id,
                 size_bytes,
                 ..
-            } => {
+            }) => {
                 assert_eq!((blob_id, size_bytes), (id, size));
                 ("downloaded", true)
             }
-            NetworkEvent::BlobDownloadFailed { error, .. } => panic!("{error}"),
+            NetworkEvent::Blob(BlobEvent::DownloadFailed { error, .. }) => panic!("{error}"),
             _ => return None,
         };
         if told.last() != Some(&step) {
@@ -270,20 +272,20 @@ async fn a_blob_is_fetched_by_name_alone_and_each_step_is_told_in_order() {
     assert_eq!(told.last(), Some(&"downloaded"));
     let requester = here.node.peer();
     let given = there.node.wait_for(|event| match event {
-        NetworkEvent::BlobRequested {
+        NetworkEvent::Blob(BlobEvent::Requested {
             peer,
             context_id,
             blob_id,
             given,
             count,
-        } if blob_id == id => Some((peer, context_id, given, count > 0)),
+        }) if blob_id == id => Some((peer, context_id, given, count > 0)),
         _ => None,
     });
     assert_eq!(given.await, (requester, CONTEXT, true, true));
 }
 
 /// As many announcements as may be under way, several times over: all of them are held in the end,
-/// and a lookup is answered meanwhile.
+/// and a lookup is answered at the same time.
 #[tokio::test(flavor = "multi_thread")]
 async fn hundreds_of_blobs_announced_at_once_are_all_held() {
     const BLOBS: u16 = 300;

@@ -1,4 +1,4 @@
-//! Dials that fail, share an outcome, are given up or meet somebody else.
+//! Dials that fail, share an outcome, are cancelled or reach another peer.
 
 #![allow(
     clippy::unwrap_used,
@@ -12,7 +12,8 @@ mod common;
 use std::{io::Read as _, net, net::Ipv4Addr, time::Duration};
 
 use calimero_network::{
-    AddressError, DialError, Keypair, Multiaddr, NetworkEvent, PeerId, multiaddr::Protocol,
+    AddressError, ConnectionEvent, DialError, Keypair, Multiaddr, NetworkEvent, PeerId,
+    multiaddr::Protocol,
 };
 use calimero_network_primitives::addr::without_peer;
 use common::{BOTH, Over, config, pair, start, within};
@@ -148,7 +149,9 @@ async fn the_wrong_peer_is_an_error_and_leaves_no_connection() {
         within(dialler.client.dial(real)).await.unwrap();
         let first = listener
             .wait_for(|event| match event {
-                NetworkEvent::Connected(connection) => Some(connection.id),
+                NetworkEvent::Connection(ConnectionEvent::Connected(connection)) => {
+                    Some(connection.id)
+                }
                 _ => None,
             })
             .await;
@@ -173,8 +176,14 @@ async fn concurrent_dials_share_one_connection() {
             );
             assert_eq!(a.connections().await, 1, "{over:?}");
             within(a.client.disconnect(b.peer())).await.unwrap();
-            a.wait_for(|event| matches!(event, NetworkEvent::Disconnected { .. }).then_some(()))
-                .await;
+            a.wait_for(|event| {
+                matches!(
+                    event,
+                    NetworkEvent::Connection(ConnectionEvent::Disconnected { .. })
+                )
+                .then_some(())
+            })
+            .await;
         }
     }
 }
@@ -192,7 +201,7 @@ async fn a_dial_after_a_disconnect_makes_a_new_connection() {
             assert_ne!(next.id, last.id, "{over:?}");
             last = next;
         }
-        // It stands when all others have ended.
+        // It is open after all others have ended.
         while a.connections().await > 1 {
             tokio::task::yield_now().await;
         }
@@ -206,7 +215,7 @@ async fn a_dial_after_a_disconnect_makes_a_new_connection() {
         ))
         .await;
         assert!(matches!(dialled, Err(DialError::Aborted)), "{dialled:?}");
-        // One with a peer of whom we want to hear nothing is denied.
+        // A connection with a blocked peer is denied.
         within(a.client.dial(unnamed)).await.unwrap();
         within(a.client.block(b.peer())).await.unwrap();
         let denied = within(a.client.dial_peer(b.peer(), [])).await;

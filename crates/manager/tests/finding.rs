@@ -85,7 +85,7 @@ impl Member {
         within(self.client().dial(address.clone())).await.unwrap();
     }
 
-    /// Has the blob and says so, until somebody holds that.
+    /// Stores the blob and announces it until a peer stores the record.
     async fn provide(&self, content: &[u8]) -> BlobId {
         let id = self.store.put(content).unwrap().id;
         within(async {
@@ -100,7 +100,7 @@ impl Member {
         .await
     }
 
-    /// Everybody whom one search finds, and the size that they have signed.
+    /// All providers that one search finds, with the size that they have signed.
     async fn search(&self, id: BlobId) -> BTreeMap<PeerId, Option<u64>> {
         let mut found = BTreeMap::new();
         let mut query = self.client().query_blob(CONTEXT, id).await.unwrap();
@@ -114,7 +114,7 @@ impl Member {
         found
     }
 
-    /// Searches until `is_it` holds of whom a search finds.
+    /// Searches until `is_it` accepts the providers of a search.
     async fn search_until(
         &self,
         id: BlobId,
@@ -354,7 +354,7 @@ async fn forged_records_and_invented_providers_hide_nobody() {
         expected.is_subset(found) && all_lied(5)
     })
     .await;
-    // A size is signed; nobody has it who has not signed.
+    // A size is signed; only a provider that has signed has one.
     let found = here.search(id).await;
     for (peer, size) in &found {
         let honest = expected.contains(peer);
@@ -376,8 +376,8 @@ async fn forged_records_and_invented_providers_hide_nobody() {
     );
 }
 
-/// One who says that it stores a record ends an announcement, and need not do so: everybody close
-/// to the key is sent it all the same.
+/// A peer that claims to store a record ends the announcement even if it does not store it: all peers
+/// close to the key receive the record all the same.
 #[tokio::test(flavor = "multi_thread")]
 async fn those_who_say_that_they_store_a_record_and_do_not_keep_it_from_nobody() {
     let hub = Member::start(local()).await;
@@ -475,7 +475,7 @@ async fn what_is_renewed_stays_and_what_is_not_expires() {
     let rest = BTreeSet::from([other.node.peer()]);
     here.search_until(id, "the other alone", |found| *found == rest)
         .await;
-    // One that is gone without a word is forgotten as well.
+    // A provider that vanished is removed as well.
     drop(other);
     here.search_until(id, "nobody", BTreeSet::is_empty).await;
 }

@@ -1,4 +1,4 @@
-//! More streams at once than anybody wants.
+//! More streams at once than the limits permit.
 
 #![allow(
     clippy::unwrap_used,
@@ -12,7 +12,9 @@ mod common;
 use std::time::Duration;
 
 use bytes::Bytes;
-use calimero_network::{FrameStream, NetworkClient, NetworkEvent, PeerId, Substream};
+use calimero_network::{
+    ConnectionEvent, FrameStream, NetworkClient, NetworkEvent, PeerId, StreamEvent, Substream,
+};
 use common::{BOTH, Node, assert_works, pair, pair_with, within};
 use futures::future::join_all;
 
@@ -24,7 +26,7 @@ fn echo(mut node: Node) -> tokio::task::JoinHandle<Node> {
         loop {
             tokio::select! {
                 event = node.events.next() => match event {
-                    Some(NetworkEvent::StreamOpened { stream, .. }) => {
+                    Some(NetworkEvent::Stream(StreamEvent::Opened { stream, .. })) => {
                         tokio::spawn(echo_one(stream));
                     }
                     Some(_) => {}
@@ -108,19 +110,21 @@ async fn two_thousand_streams_at_once_are_served_or_refused_and_the_rest_lives()
         let mut held = Vec::new();
         let mut refused = 0;
         let serve = async {
-            // Refusals are told, served streams are held; together they are all that were sent.
+            // Refused streams are reported and served ones are held; together they are all that were opened.
             while held.len() + refused < STREAMS as usize {
                 match within(b.events.next()).await.expect("running") {
-                    NetworkEvent::StreamOpened { mut stream, .. } => {
+                    NetworkEvent::Stream(StreamEvent::Opened { mut stream, .. }) => {
                         let frame = within(stream.next()).await.unwrap().unwrap();
                         within(stream.send(frame)).await.unwrap();
                         held.push(stream);
                     }
-                    NetworkEvent::StreamsRefused { peer, count, .. } => {
+                    NetworkEvent::Stream(StreamEvent::Refused { peer, count, .. }) => {
                         assert_eq!(peer, a.peer());
                         refused += usize::try_from(count).unwrap();
                     }
-                    NetworkEvent::Disconnected { reason, .. } => panic!("{over:?}: {reason:?}"),
+                    NetworkEvent::Connection(ConnectionEvent::Disconnected { reason, .. }) => {
+                        panic!("{over:?}: {reason:?}")
+                    }
                     _ => {}
                 }
             }

@@ -82,7 +82,7 @@ async fn a_cut_is_told_from_an_end() {
 async fn a_reset_is_an_error_wherever_it_comes() {
     for over in BOTH {
         let (peer, mut node) = pair(over).await;
-        // Inside a frame, and between two, where it is told from an end by the reset alone.
+        // Inside a frame, and between two, where only the reset distinguishes it from an end.
         for wire in [&b"\0\0\0\x05hel"[..], b"\0\0\0\x02hi"] {
             let mut raw = within(peer.client.open_raw_stream(node.peer(), GENERAL))
                 .await
@@ -108,7 +108,7 @@ async fn a_dawdling_peer_meets_the_deadline_and_holds_nobody_up() {
         let mut raw = within(peer.client.open_raw_stream(node.peer(), GENERAL))
             .await
             .unwrap();
-        // A byte at a time, for ever: a claim of 1 MiB that would take days.
+        // One byte at a time, without end: a claim of 1 MiB that would take days.
         let dawdling = tokio::spawn(async move {
             raw.write_all(&(1u32 << 20).to_be_bytes()).await?;
             loop {

@@ -12,8 +12,8 @@ mod common;
 use std::{collections::HashSet, time::Duration};
 
 use calimero_network::{
-    ContextId, Keypair, NetworkConfig, NetworkEvent, NetworkManager, PublishError, Stopped,
-    SubscribeError, Topic,
+    ConnectionEvent, ContextId, GossipEvent, Keypair, ListenerEvent, NetworkConfig, NetworkEvent,
+    NetworkManager, PublishError, Stopped, SubscribeError, Topic,
     pubsub::{self, PublishError as NotSent},
 };
 use calimero_network_primitives::limits::MAX_GOSSIP_MESSAGE_BYTES;
@@ -39,7 +39,9 @@ async fn members_with(over: Over, config: NetworkConfig) -> (Node, Node) {
     for (node, other) in [(&mut a, second), (&mut b, first)] {
         let told = node
             .wait_for(|event| match event {
-                NetworkEvent::Subscribed { peer, topic } => Some((peer, topic)),
+                NetworkEvent::Gossip(GossipEvent::Subscribed { peer, topic }) => {
+                    Some((peer, topic))
+                }
                 _ => None,
             })
             .await;
@@ -50,7 +52,7 @@ async fn members_with(over: Over, config: NetworkConfig) -> (Node, Node) {
 
 async fn message(node: &mut Node) -> pubsub::Message {
     node.wait_for(|event| match event {
-        NetworkEvent::Message(message) => Some(message),
+        NetworkEvent::Gossip(GossipEvent::Message(message)) => Some(message),
         _ => None,
     })
     .await
@@ -71,7 +73,7 @@ async fn messages_go_both_ways_and_the_views_agree() {
         within(b.client.publish(&topic(), "back")).await.unwrap();
         assert_eq!(message(&mut a).await.data, "back");
 
-        // The mesh stands after a heartbeat at most.
+        // The mesh is complete after one heartbeat at most.
         while within(a.client.mesh_peer_count(&topic())).await.unwrap() == 0 {
             tokio::task::yield_now().await;
         }
@@ -89,7 +91,7 @@ async fn messages_go_both_ways_and_the_views_agree() {
         assert!(!within(b.client.unsubscribe(&topic())).await.unwrap());
         let left = a
             .wait_for(|event| match event {
-                NetworkEvent::Unsubscribed { peer, .. } => Some(peer),
+                NetworkEvent::Gossip(GossipEvent::Unsubscribed { peer, .. }) => Some(peer),
                 _ => None,
             })
             .await;
@@ -148,7 +150,7 @@ async fn the_largest_message_goes_both_ways_and_one_byte_more_is_refused() {
     }
 }
 
-/// Whoever returns tells a member that counts it as a member already, and is told nothing.
+/// A returning peer announces itself to a member that still counts it, and receives no announcement.
 #[tokio::test]
 async fn a_member_that_returns_while_its_old_connection_stands_is_heard_and_hears() {
     let keypair = Keypair::generate_ed25519();
@@ -164,9 +166,10 @@ async fn a_member_that_returns_while_its_old_connection_stands_is_heard_and_hear
 
     let former = incarnation().await;
     within(former.client.dial(address.clone())).await.unwrap();
-    let known = |event| matches!(event, NetworkEvent::Subscribed { .. }).then_some(());
+    let known =
+        |event| matches!(event, NetworkEvent::Gossip(GossipEvent::Subscribed { .. })).then_some(());
     stayed.wait_for(known).await;
-    // The only thread of its network stops, and its connection stands.
+    // The only thread of its network stops, and its connection stays open.
     let (thaw, thawed) = std::sync::mpsc::sync_channel::<()>(0);
     let network = former.client.runtime();
     network.spawn(async move { thawed.recv() });
@@ -204,7 +207,9 @@ async fn preferred_peers_stay_in_a_mesh_that_is_too_full() {
     for (index, leaf) in leaves.iter().enumerate() {
         within(leaf.client.subscribe(&topic())).await.unwrap();
         within(leaf.client.dial(address.clone())).await.unwrap();
-        let known = |event| matches!(event, NetworkEvent::Subscribed { .. }).then_some(());
+        let known = |event| {
+            matches!(event, NetworkEvent::Gossip(GossipEvent::Subscribed { .. })).then_some(())
+        };
         hub.wait_for(known).await;
         let count = async || hub.client.mesh_peer_count(&topic()).await.unwrap();
         within(async {
@@ -314,8 +319,10 @@ async fn a_slow_reader_is_told_what_it_missed_and_hears_all_else() {
     let (a, mut b) = pair_with(Over::Tcp, config(), small).await;
     within(b.client.subscribe(&topic())).await.unwrap();
     let mut a = a;
-    a.wait_for(|event| matches!(event, NetworkEvent::Subscribed { .. }).then_some(()))
-        .await;
+    a.wait_for(|event| {
+        matches!(event, NetworkEvent::Gossip(GossipEvent::Subscribed { .. })).then_some(())
+    })
+    .await;
     for number in 0..100_u32 {
         let data = number.to_be_bytes().to_vec();
         within(a.client.publish(&topic(), data)).await.unwrap();
@@ -336,13 +343,15 @@ async fn a_slow_reader_is_told_what_it_missed_and_hears_all_else() {
     while expected < 100 || !subscribed {
         b.wait_for(|event| {
             match event {
-                NetworkEvent::Lagged { missed } => expected += u32::try_from(missed).unwrap(),
-                NetworkEvent::Message(message) => {
+                NetworkEvent::Gossip(GossipEvent::Lagged { missed }) => {
+                    expected += u32::try_from(missed).unwrap()
+                }
+                NetworkEvent::Gossip(GossipEvent::Message(message)) => {
                     assert_eq!(message.data, expected.to_be_bytes()[..]);
                     expected += 1;
                 }
-                NetworkEvent::Connected(_) => connected = true,
-                NetworkEvent::Subscribed { .. } => subscribed = true,
+                NetworkEvent::Connection(ConnectionEvent::Connected(_)) => connected = true,
+                NetworkEvent::Gossip(GossipEvent::Subscribed { .. }) => subscribed = true,
                 _ => {}
             }
             Some(())
@@ -393,18 +402,19 @@ async fn what_begins_and_ends_unread_is_not_told() {
     let last = a.listen(Over::Tcp).await;
     let (mut connected, mut subscribed) = (HashSet::new(), HashSet::new());
     a.wait_for(|event| match event {
-        NetworkEvent::Connected(connection) => {
+        NetworkEvent::Connection(ConnectionEvent::Connected(connection)) => {
             assert!(connected.insert(connection.peer));
             None
         }
-        NetworkEvent::Subscribed { peer, .. } => {
+        NetworkEvent::Gossip(GossipEvent::Subscribed { peer, .. }) => {
             assert!(subscribed.insert(peer));
             None
         }
-        NetworkEvent::Disconnected { .. } | NetworkEvent::Lagged { .. } => {
+        NetworkEvent::Connection(ConnectionEvent::Disconnected { .. })
+        | NetworkEvent::Gossip(GossipEvent::Lagged { .. }) => {
             panic!("{event:?}")
         }
-        NetworkEvent::Listening { address, .. } => last
+        NetworkEvent::Listener(ListenerEvent::Listening { address, .. }) => last
             .to_string()
             .starts_with(&address.to_string())
             .then_some(()),
@@ -421,8 +431,10 @@ async fn a_publisher_is_held_back_by_the_queues_of_its_peers() {
     tight.pubsub.peers.window = 8;
     let (mut a, mut b) = pair_with(Over::Tcp, tight, config()).await;
     within(b.client.subscribe(&topic())).await.unwrap();
-    a.wait_for(|event| matches!(event, NetworkEvent::Subscribed { .. }).then_some(()))
-        .await;
+    a.wait_for(|event| {
+        matches!(event, NetworkEvent::Gossip(GossipEvent::Subscribed { .. })).then_some(())
+    })
+    .await;
     // More than the queue and the windows beneath it hold.
     let payload = bytes::Bytes::from(vec![7; 256 * 1024]);
     let publishing = async {
@@ -473,7 +485,7 @@ async fn fifteen_hundred_overlays_are_told_to_whoever_connects() {
     while told.len() < 1500 {
         let topic = b
             .wait_for(|event| match event {
-                NetworkEvent::Subscribed { topic, .. } => Some(topic),
+                NetworkEvent::Gossip(GossipEvent::Subscribed { topic, .. }) => Some(topic),
                 _ => None,
             })
             .await;

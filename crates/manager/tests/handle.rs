@@ -12,8 +12,9 @@ mod common;
 use std::time::Duration;
 
 use calimero_network::{
-    CloseReason, Denial, DialError, Direction, Keypair, NetworkClient, NetworkConfig, NetworkEvent,
-    NetworkManager, Path, StartError, Stopped, config::RuntimeKind,
+    CloseReason, ConnectionEvent, Denial, DialError, Direction, Keypair, NetworkClient,
+    NetworkConfig, NetworkEvent, NetworkManager, Path, StartError, Stopped, StreamEvent,
+    config::RuntimeKind,
 };
 use common::{BOTH, Over, assert_works, config, pair, pair_with, start, within};
 
@@ -179,17 +180,17 @@ async fn streams_that_nobody_reads_wait_or_are_refused() {
     let mut opened = Vec::new();
     for _ in 0..20 {
         opened.push(within(a.client.open_stream(b.peer())).await.unwrap());
-        // Told of by a reset where nobody takes it.
+        // The reset is seen at the side that opened it.
         let _ = within(opened.last_mut().unwrap().send("hi".into())).await;
     }
     let (mut served, mut refused) = (0, 0);
     while served + refused < 20 {
         b.wait_for(|event| match event {
-            NetworkEvent::StreamOpened { .. } => {
+            NetworkEvent::Stream(StreamEvent::Opened { .. }) => {
                 served += 1;
                 Some(())
             }
-            NetworkEvent::StreamsRefused { count, .. } => {
+            NetworkEvent::Stream(StreamEvent::Refused { count, .. }) => {
                 refused += count;
                 Some(())
             }
@@ -242,7 +243,11 @@ async fn the_blocked_are_disconnected_and_stay_out() {
     assert_works(&a, &mut b).await;
     within(b.client.block(a.peer())).await.unwrap();
     b.wait_for(|event| match event {
-        NetworkEvent::Disconnected { peer, .. } if peer == a.peer() => Some(()),
+        NetworkEvent::Connection(ConnectionEvent::Disconnected { peer, .. })
+            if peer == a.peer() =>
+        {
+            Some(())
+        }
         _ => None,
     })
     .await;
@@ -287,7 +292,7 @@ async fn an_idle_connection_is_closed_and_says_so() {
     let mut a = a;
     let reason = a
         .wait_for(|event| match event {
-            NetworkEvent::Disconnected { reason, .. } => Some(reason),
+            NetworkEvent::Connection(ConnectionEvent::Disconnected { reason, .. }) => Some(reason),
             _ => None,
         })
         .await;

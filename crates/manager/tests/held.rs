@@ -13,7 +13,8 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use calimero_network::{
-    ContextId, NetworkClient, NetworkEvent, PublishError, StreamProtocol, Topic, pubsub,
+    ConnectionEvent, ContextId, GossipEvent, NetworkClient, NetworkEvent, PublishError,
+    StreamProtocol, Topic, pubsub,
 };
 use common::{Over, config, resident_bytes, start, within};
 use futures::{AsyncReadExt as _, AsyncWriteExt as _, StreamExt as _};
@@ -30,7 +31,7 @@ fn topic() -> Topic {
     Topic::context(ContextId::new([9; 32]))
 }
 
-/// Publishes as fast as the node takes it, until told to stop. Gives how many were sent.
+/// Publishes as fast as the node accepts messages, until stopped. Returns the number of messages.
 async fn flood(client: NetworkClient, until: Instant) -> u64 {
     let payload = Bytes::from(vec![7; 1024]);
     let mut sent = 0;
@@ -73,7 +74,9 @@ async fn nothing_waits_for_a_consumer_that_does_not_read() {
         .await
         .unwrap();
     publisher
-        .wait_for(|event| matches!(event, NetworkEvent::Subscribed { .. }).then_some(()))
+        .wait_for(|event| {
+            matches!(event, NetworkEvent::Gossip(GossipEvent::Subscribed { .. })).then_some(())
+        })
         .await;
     let mut echoes = held.client.accept(ECHO).unwrap();
     tokio::spawn(async move {
@@ -116,16 +119,20 @@ async fn nothing_waits_for_a_consumer_that_does_not_read() {
         .find(|c| c.peer == publisher.peer());
     assert!(pinged.unwrap().rtt.is_some());
 
-    // What was told meanwhile: each gap is said, and of what came and went nothing is left.
+    // The events of that time: each gap is reported, and connections that came and went are not.
     let (mut missed, mut got, mut connected) = (0, 0, Vec::new());
     let delivered = held.client.mesh_stats().await.unwrap().counters.delivered;
     while missed + got < delivered {
         held.wait_for(|event| {
             match event {
-                NetworkEvent::Lagged { missed: more } => missed += more,
-                NetworkEvent::Message(_) => got += 1,
-                NetworkEvent::Connected(connection) => connected.push(connection.peer),
-                NetworkEvent::Disconnected { .. } => panic!("{event:?}"),
+                NetworkEvent::Gossip(GossipEvent::Lagged { missed: more }) => missed += more,
+                NetworkEvent::Gossip(GossipEvent::Message(_)) => got += 1,
+                NetworkEvent::Connection(ConnectionEvent::Connected(connection)) => {
+                    connected.push(connection.peer)
+                }
+                NetworkEvent::Connection(ConnectionEvent::Disconnected { .. }) => {
+                    panic!("{event:?}")
+                }
                 _ => {}
             }
             Some(())

@@ -1,4 +1,4 @@
-//! Peers that misuse topics, over TCP: they are bounded, and nobody else notices.
+//! Peers that misuse topics, over TCP: they are bounded, and other peers are not affected.
 
 #![allow(
     clippy::unwrap_used,
@@ -14,8 +14,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use calimero_network::{
-    ContextId, Keypair, Multiaddr, NetworkConfig, NetworkEvent, PeerId, StreamProtocol, Substream,
-    Topic, pubsub::Counters,
+    ContextId, GossipEvent, Keypair, Multiaddr, NetworkConfig, NetworkEvent, PeerId,
+    StreamProtocol, Substream, Topic, pubsub::Counters,
 };
 use common::{Node, Over, config, resident_bytes, start, within};
 use futures::AsyncWriteExt as _;
@@ -71,7 +71,7 @@ impl Scene {
         }
     }
 
-    /// `false` once nobody takes it.
+    /// `false` once the peer takes no more.
     async fn send(&mut self, bytes: &[u8]) -> bool {
         let write = async {
             self.stream.write_all(bytes).await?;
@@ -109,7 +109,7 @@ impl Scene {
         .await;
     }
 
-    /// The honest members hear each other, nothing else is heard, and memory is as before.
+    /// The honest members receive each other's messages and no others, and memory is as before.
     async fn undisturbed(&mut self) {
         for _ in 0..3 {
             self.sent += 1;
@@ -131,8 +131,10 @@ async fn meet(a: &mut Node, b: &mut Node) {
     let address = a.listen(Over::Tcp).await;
     within(b.client.dial(address)).await.unwrap();
     for node in [a, b] {
-        node.wait_for(|event| matches!(event, NetworkEvent::Subscribed { .. }).then_some(()))
-            .await;
+        node.wait_for(|event| {
+            matches!(event, NetworkEvent::Gossip(GossipEvent::Subscribed { .. })).then_some(())
+        })
+        .await;
     }
 }
 
@@ -151,7 +153,7 @@ async fn connected(node: &Node, peer: PeerId) -> bool {
 
 async fn message(node: &mut Node) -> (PeerId, Bytes) {
     node.wait_for(|event| match event {
-        NetworkEvent::Message(message) => Some((message.source, message.data)),
+        NetworkEvent::Gossip(GossipEvent::Message(message)) => Some((message.source, message.data)),
         _ => None,
     })
     .await
@@ -171,7 +173,7 @@ async fn unsigned_and_wrongly_signed_messages_reach_nobody_and_end_in_a_ban() {
         assert!(scene.send(&meshsub::frame(&rpc)).await);
     }
     scene.until(|counters| counters.invalid_dropped == 10).await;
-    // It would be the next message that anybody hears.
+    // It would be the next message that a member receives.
     scene.undisturbed().await;
     for number in 0..20 {
         let rpc = meshsub::publish(&key, number, &topic(), b"forged", Signature::Wrong);
@@ -292,7 +294,7 @@ impl Silent {
         Self(command.stdout(std::process::Stdio::null()).spawn().unwrap())
     }
 
-    /// From here on its sockets stay open, and nobody reads them.
+    /// From here on its sockets stay open and are not read.
     fn stop(&self) {
         let pid = self.0.id().to_string();
         let status = std::process::Command::new("kill")
@@ -319,7 +321,7 @@ async fn a_member_that_never_reads_is_closed_and_the_others_get_everything() {
     tight.pubsub.peers.window = 16;
     tight.pubsub.peers.hold = Duration::from_millis(300);
     tight.pubsub.peers.slow_timeout = Duration::from_secs(2);
-    // What is published is cached for so long, whoever reads it.
+    // A published message is cached for this time, read or not.
     tight.pubsub.memory.history_heartbeats = 1;
     tight.pubsub.memory.gossip_heartbeats = 1;
     let (mut victim, mut friend) = (start(tight).await, start(config()).await);
@@ -327,7 +329,9 @@ async fn a_member_that_never_reads_is_closed_and_the_others_get_everything() {
     let silent = Silent::start(&victim.listen(Over::Tcp).await);
     victim
         .wait_for(|event| match event {
-            NetworkEvent::Subscribed { peer, .. } => (peer != friend.peer()).then_some(()),
+            NetworkEvent::Gossip(GossipEvent::Subscribed { peer, .. }) => {
+                (peer != friend.peer()).then_some(())
+            }
             _ => None,
         })
         .await;

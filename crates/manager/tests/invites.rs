@@ -13,8 +13,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use calimero_network::{
-    InviteError, Keypair, NetworkEvent, OutboundRequestId, ResponseChannel,
-    SpecializedNodeInviteRequest as Request, SpecializedNodeInviteResponse as Response, Stopped,
+    InviteError, InviteEvent, Keypair, ListenerEvent, NetworkEvent, OutboundRequestId,
+    ResponseChannel, SpecializedNodeInviteRequest as Request,
+    SpecializedNodeInviteResponse as Response, Stopped,
     specialized::{InboundFailure, OutboundFailure, Refusal},
 };
 use common::{BOTH, Node, Over, config, pair, pair_with, within};
@@ -29,9 +30,9 @@ fn request(quote: impl Into<Bytes>) -> Request {
 
 async fn asked(node: &mut Node) -> (Request, ResponseChannel) {
     node.wait_for(|event| match event {
-        NetworkEvent::InviteRequest {
+        NetworkEvent::Invite(InviteEvent::Request {
             request, channel, ..
-        } => Some((request, channel)),
+        }) => Some((request, channel)),
         _ => None,
     })
     .await
@@ -39,11 +40,11 @@ async fn asked(node: &mut Node) -> (Request, ResponseChannel) {
 
 async fn failure(node: &mut Node, expected: OutboundRequestId) -> OutboundFailure {
     node.wait_for(|event| match event {
-        NetworkEvent::InviteFailed {
+        NetworkEvent::Invite(InviteEvent::Failed {
             request_id,
             failure,
             ..
-        } => {
+        }) => {
             assert_eq!(request_id, expected);
             Some(failure)
         }
@@ -69,11 +70,11 @@ async fn a_node_asks_and_is_invited() {
             .unwrap();
         let response = node
             .wait_for(|event| match event {
-                NetworkEvent::InviteResponse {
+                NetworkEvent::Invite(InviteEvent::Response {
                     peer,
                     request_id,
                     response,
-                } => {
+                }) => {
                     assert_eq!((peer, request_id), (host.peer(), id));
                     Some(response)
                 }
@@ -82,7 +83,7 @@ async fn a_node_asks_and_is_invited() {
             .await;
         assert_eq!(response, answer);
         host.wait_for(|event| match event {
-            NetworkEvent::InviteResponseSent { peer, .. } => {
+            NetworkEvent::Invite(InviteEvent::ResponseSent { peer, .. }) => {
                 assert_eq!(peer, node.peer());
                 Some(())
             }
@@ -128,7 +129,7 @@ async fn every_failure_comes_with_its_request() {
     assert!(matches!(error, OutboundFailure::Refused(_)), "{error:?}");
     let ended = host
         .wait_for(|event| match event {
-            NetworkEvent::InviteResponseFailed { failure, .. } => Some(failure),
+            NetworkEvent::Invite(InviteEvent::ResponseFailed { failure, .. }) => Some(failure),
             _ => None,
         })
         .await;
@@ -173,7 +174,7 @@ async fn refused_requests_are_counted_for_the_host() {
     for _ in 0..3 {
         let error = node
             .wait_for(|event| match event {
-                NetworkEvent::InviteFailed { failure, .. } => Some(failure),
+                NetworkEvent::Invite(InviteEvent::Failed { failure, .. }) => Some(failure),
                 _ => None,
             })
             .await;
@@ -185,12 +186,12 @@ async fn refused_requests_are_counted_for_the_host() {
     let (mut refused, mut channels) = (0, Vec::new());
     while refused < 3 || channels.is_empty() {
         host.wait_for(|event| match event {
-            NetworkEvent::InvitesRefused { peer, count, .. } => {
+            NetworkEvent::Invite(InviteEvent::Refused { peer, count, .. }) => {
                 assert_eq!(peer, node.peer());
                 refused += count;
                 Some(())
             }
-            NetworkEvent::InviteRequest { channel, .. } => {
+            NetworkEvent::Invite(InviteEvent::Request { channel, .. }) => {
                 channels.push(channel);
                 Some(())
             }
@@ -220,8 +221,10 @@ async fn answers_that_nobody_reads_count_as_open_requests() {
     ask().await.unwrap();
     assert_eq!(ask().await, Err(InviteError::TooMany { limit: 2 }));
     let late = ask();
-    node.wait_for(|event| matches!(event, NetworkEvent::InviteFailed { .. }).then_some(()))
-        .await;
+    node.wait_for(|event| {
+        matches!(event, NetworkEvent::Invite(InviteEvent::Failed { .. })).then_some(())
+    })
+    .await;
     assert!(late.await.is_ok());
 }
 
@@ -241,10 +244,11 @@ async fn a_request_that_ends_unread_is_not_told() {
     );
     let last = host.listen(Over::Tcp).await;
     host.wait_for(|event| match event {
-        NetworkEvent::InviteRequest { .. } | NetworkEvent::InviteResponseFailed { .. } => {
+        NetworkEvent::Invite(InviteEvent::Request { .. })
+        | NetworkEvent::Invite(InviteEvent::ResponseFailed { .. }) => {
             panic!("{event:?}")
         }
-        NetworkEvent::Listening { address, .. } => last
+        NetworkEvent::Listener(ListenerEvent::Listening { address, .. }) => last
             .to_string()
             .starts_with(&address.to_string())
             .then_some(()),

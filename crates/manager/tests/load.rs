@@ -20,8 +20,8 @@ use std::{
 
 use bytes::Bytes;
 use calimero_network::{
-    BlobId, ContextId, Keypair, Multiaddr, NetworkClient, NetworkConfig, NetworkEvent,
-    NetworkManager, PeerId, PublishError, Stopped, Topic,
+    BlobEvent, BlobId, ConnectionEvent, ContextId, GossipEvent, Keypair, Multiaddr, NetworkClient,
+    NetworkConfig, NetworkEvent, NetworkManager, PeerId, PublishError, Stopped, StreamEvent, Topic,
     blob::{
         fetch::Destination,
         store::{FsBlobStore, FsConfig, StoreError},
@@ -90,7 +90,7 @@ async fn until_met(node: &mut Node, peer: PeerId) {
             continue;
         }
         node.wait_for(|event| match event {
-            NetworkEvent::Subscribed { peer: of, topic: t } => {
+            NetworkEvent::Gossip(GossipEvent::Subscribed { peer: of, topic: t }) => {
                 (of == peer && t == topic).then_some(())
             }
             _ => None,
@@ -117,7 +117,7 @@ fn serve(mut node: Node) -> NetworkClient {
     let client = node.client.clone();
     tokio::spawn(async move {
         while let Some(event) = node.events.next().await {
-            if let NetworkEvent::StreamOpened { mut stream, .. } = event {
+            if let NetworkEvent::Stream(StreamEvent::Opened { mut stream, .. }) = event {
                 tokio::spawn(async move { while let Some(Ok(_)) = stream.next().await {} });
             }
         }
@@ -148,7 +148,7 @@ async fn busy(kept: &Kept, to: PeerId, blobs: Vec<BlobId>) -> Busy {
             let mut ticks = tokio::time::interval(PUBLISH_EVERY);
             loop {
                 ticks.tick().await;
-                // Its last peer may be gone before it is: only its own end ends it.
+                // Its last peer may disconnect first: only its own shutdown ends it.
                 let published = client.publish(&topic, vec![3; 1024]).await;
                 if published.is_err_and(|error| is_stopped(&error)) {
                     break;
@@ -219,7 +219,9 @@ async fn a_busy_node_is_shut_down_and_comes_back_with_all_it_had() {
         until_met(&mut kept.node, stays).await;
         let busy = busy(&kept, stays, left.clone()).await;
         kept.node
-            .wait_for(|event| matches!(event, NetworkEvent::BlobDownloaded { .. }).then_some(()))
+            .wait_for(|event| {
+                matches!(event, NetworkEvent::Blob(BlobEvent::Downloaded { .. })).then_some(())
+            })
             .await;
         let limit = kept.node.client.config().handle.shutdown_timeout;
         // The machine's time to wake a thread is not the node's.
@@ -241,7 +243,7 @@ async fn a_busy_node_that_is_dropped_comes_back_with_all_it_had() {
     let (_boot, boots, stays, _stays_running, blobs) = company(there.path()).await;
     let identity = Keypair::generate_ed25519();
     let path = here.path().to_owned();
-    // Its runtime ends under it, as a process does: nothing is told, nothing is saved.
+    // Its runtime ends, as with a process that is killed: nothing is sent and nothing is saved.
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
         .enable_all()
@@ -255,7 +257,7 @@ async fn a_busy_node_that_is_dropped_comes_back_with_all_it_had() {
         until_met(&mut kept.node, stays).await;
         let busy = busy(&kept, stays, blobs).await;
         let id = kept.node.wait_for(|event| match event {
-            NetworkEvent::BlobDownloaded { blob_id, .. } => Some(blob_id),
+            NetworkEvent::Blob(BlobEvent::Downloaded { blob_id, .. }) => Some(blob_id),
             _ => None,
         });
         let id = id.await;
@@ -350,7 +352,7 @@ async fn a_node_works_on_when_its_events_are_dropped_under_load() {
     delivered(100).await;
     drop(b.events);
     delivered(1000).await;
-    // Streams that nobody could read are let go.
+    // Streams that cannot be read are released.
     let mut stream = within(a.client.open_stream(b.client.peer_id()))
         .await
         .unwrap();
@@ -370,28 +372,48 @@ async fn a_read_shows_what_was_told() {
         let topic = topic.clone();
         async move { client.subscribed_peers(&topic).await.unwrap() }
     };
-    // Many rounds, none of which waits for anything but what was told.
+    // Many rounds, which wait for events only.
     for _ in 0..50 {
         assert_eq!(subscribed(&a).await, []);
         within(b.client.subscribe(&topic)).await.unwrap();
-        a.wait_for(|event| matches!(event, NetworkEvent::Subscribed { .. }).then_some(()))
-            .await;
+        a.wait_for(|event| {
+            matches!(event, NetworkEvent::Gossip(GossipEvent::Subscribed { .. })).then_some(())
+        })
+        .await;
         assert_eq!(subscribed(&a).await, [peer]);
         within(b.client.unsubscribe(&topic)).await.unwrap();
-        a.wait_for(|event| matches!(event, NetworkEvent::Unsubscribed { .. }).then_some(()))
-            .await;
+        a.wait_for(|event| {
+            matches!(
+                event,
+                NetworkEvent::Gossip(GossipEvent::Unsubscribed { .. })
+            )
+            .then_some(())
+        })
+        .await;
     }
     for _ in 0..10 {
         assert_eq!(a.connections().await, 1);
         within(b.client.disconnect(a.peer())).await.unwrap();
-        a.wait_for(|event| matches!(event, NetworkEvent::Disconnected { .. }).then_some(()))
-            .await;
+        a.wait_for(|event| {
+            matches!(
+                event,
+                NetworkEvent::Connection(ConnectionEvent::Disconnected { .. })
+            )
+            .then_some(())
+        })
+        .await;
         assert_eq!(a.connections().await, 0);
         let address = a.listen(Over::Tcp).await;
         within(b.client.dial(address)).await.unwrap();
         assert_eq!(b.connections().await, 1);
-        a.wait_for(|event| matches!(event, NetworkEvent::Connected(_)).then_some(()))
-            .await;
+        a.wait_for(|event| {
+            matches!(
+                event,
+                NetworkEvent::Connection(ConnectionEvent::Connected(_))
+            )
+            .then_some(())
+        })
+        .await;
     }
     let listened = a.client.status().await.unwrap().listening.len();
     let (_, another) = a.client.listen_on(loopback(Over::Tcp)).await.unwrap();

@@ -1,4 +1,4 @@
-//! Nodes that know nobody but a boot node find each other, and stay found.
+//! Nodes that know only a boot node find each other and stay connected.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -11,7 +11,8 @@ mod common;
 use std::time::Duration;
 
 use calimero_network::{
-    BootstrapError, Keypair, Multiaddr, NetworkConfig, NetworkEvent, NetworkManager, PeerId, Topic,
+    BootstrapError, DiscoveryEvent, GossipEvent, Keypair, Multiaddr, NetworkConfig, NetworkEvent,
+    NetworkManager, PeerId, Topic,
     discovery::{
         cache::{FileCache, PeerCache as _},
         machine::Phase,
@@ -61,7 +62,7 @@ async fn until_met(node: &mut Node, peer: PeerId) {
         return;
     }
     node.wait_for(|event| match event {
-        NetworkEvent::Subscribed { peer: of, topic } => {
+        NetworkEvent::Gossip(GossipEvent::Subscribed { peer: of, topic }) => {
             (of == peer && topic == weather()).then_some(())
         }
         _ => None,
@@ -76,7 +77,9 @@ async fn until_joined(node: &mut Node) {
         return;
     }
     node.wait_for(|event| match event {
-        NetworkEvent::PhaseChanged { phase } => (phase == Phase::Joined).then_some(()),
+        NetworkEvent::Discovery(DiscoveryEvent::PhaseChanged { phase }) => {
+            (phase == Phase::Joined).then_some(())
+        }
         _ => None,
     })
     .await;
@@ -106,7 +109,7 @@ async fn nodes_that_know_only_the_boot_node_meet_and_talk() {
     for listener in listeners {
         let message = listener
             .wait_for(|event| match event {
-                NetworkEvent::Message(message) => Some(message),
+                NetworkEvent::Gossip(GossipEvent::Message(message)) => Some(message),
                 _ => None,
             })
             .await;
@@ -196,7 +199,7 @@ async fn bootstrap_says_why_there_is_nobody() {
     let lonely = start(local()).await;
     assert_eq!(
         lonely.client.bootstrap().await,
-        Err(BootstrapError::NobodyToAsk)
+        Err(BootstrapError::NoKnownPeers)
     );
     let nobody = Keypair::generate_ed25519().public().to_peer_id();
     let dead = format!("/ip4/127.0.0.1/tcp/1/p2p/{nobody}")

@@ -158,7 +158,7 @@ async fn a_boot_node_announces_what_it_serves() {
         &[ALWAYS, DIRECT, RENDEZVOUS, RELAY],
     )
     .await;
-    // Only who is reached itself can tell others whether they are.
+    // Only a reachable node can probe others.
     boot.discovery.external = vec!["/ip4/192.0.2.1/tcp/2428".parse().unwrap()];
     let roles = [ALWAYS, DIRECT, RENDEZVOUS, RELAY, REACHABLE];
     assert_announces(&start(boot).await, &roles).await;
@@ -196,7 +196,7 @@ async fn through_a_relay_a_direct_way_is_offered() {
     assert_eq!(of_a, listed(&[ALWAYS, RELAYED]));
 }
 
-/// mDNS speaks to everybody on the local network, so this runs where there is none: in a network
+/// mDNS sends to all hosts of the local network, so this runs where there are none: in a network
 /// namespace of its own.
 #[test]
 fn neighbours_are_found_without_a_protocol() {

@@ -1,4 +1,4 @@
-//! Through a relay that nobody here wrote: stock libp2p serves, our transport reserves and dials.
+//! Through a relay of another implementation: libp2p's own serves, our transport reserves and dials.
 
 #![allow(
     clippy::unwrap_used,
@@ -10,14 +10,15 @@
 mod common;
 
 use calimero_network::{
-    Direction, Keypair, NetworkEvent, Path, PeerId, TransportKind, multiaddr::Protocol,
+    ConnectionEvent, Direction, Keypair, NetworkEvent, Path, PeerId, TransportKind,
+    multiaddr::Protocol,
 };
 use common::{Node, assert_works, config, relay::start_relay, start, within};
 
 /// A connection of `node` with `peer` that leads through a relay.
 async fn relayed(node: &mut Node, peer: PeerId) -> calimero_network::Connection {
     node.wait_for(|event| match event {
-        NetworkEvent::Connected(connection)
+        NetworkEvent::Connection(ConnectionEvent::Connected(connection))
             if connection.peer == peer && connection.path != Path::Direct =>
         {
             Some(connection)

@@ -41,7 +41,7 @@ async fn a_peer_that_never_reads_stops_its_stream_and_nothing_else() {
             b.inbound(),
         ))
         .await;
-        // Windows, not the sender's patience, bound what lies unread: 32 MiB is far above them.
+        // The windows bound the unread data, not the deadline of the sender: 32 MiB is far above them.
         assert!(sent < 512, "{over:?}: {sent} frames of 64 KiB were taken");
         assert_works(&a, &mut b).await;
         drop(unread);
@@ -164,7 +164,7 @@ async fn shutdown_in_the_middle_of_everything_is_acknowledged() {
         assert!(matches!(error, FrameError::Io(_)), "{error:?}");
         drop(unread);
         all_events_end(a).await;
-        // The other side is told, and lives.
+        // The other side receives an error and goes on.
         while b.client.peer_count().unwrap() > 0 {
             within(b.events.next()).await.expect("running");
         }

@@ -19,7 +19,7 @@ use calimero_network::{
 use common::{Node, Over, config, start, within};
 use serde_json::Value;
 
-/// Files in which entries are read, and the entries. `*` stands for any one key or place.
+/// Files in which entries are read, and the entries. `*` matches any one key or index.
 const READ_BY: &[(&str, &[&str])] = &[
     (
         "primitives/tests/vectors.rs",
@@ -169,7 +169,7 @@ fn every_entry_is_read_by_a_test() {
     }
 }
 
-/// A table that names a test which looks at something else would be worth nothing.
+/// The table must not name a test that checks something else.
 #[test]
 fn the_tests_named_read_what_they_are_named_for() {
     for (file, patterns) in READ_BY {

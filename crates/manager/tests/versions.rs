@@ -17,9 +17,9 @@ use std::{
 };
 
 use calimero_network::{
-    AnnounceBlobError, BlobId, BlobProvider, ContextId, Keypair, NetworkConfig, NetworkEvent,
-    NetworkManager, ProtocolId, SpecializedNodeInviteRequest as Request,
-    SpecializedNodeInviteResponse as Response, Topic,
+    AnnounceBlobError, BlobId, BlobProvider, ContextId, GossipEvent, InviteEvent, Keypair,
+    NetworkConfig, NetworkEvent, NetworkManager, ProtocolId,
+    SpecializedNodeInviteRequest as Request, SpecializedNodeInviteResponse as Response, Topic,
     blob::{
         fetch::Destination,
         store::{FsBlobStore, FsConfig},
@@ -132,7 +132,7 @@ impl Member {
         }
     }
 
-    /// Waits until `other` has told what it speaks, and gives the names.
+    /// Waits until `other` has sent its protocols, and returns their names.
     async fn hears_of(&self, other: &Self) -> Vec<String> {
         let peer = other.node.peer();
         let identified = async {
@@ -156,7 +156,7 @@ impl Member {
         assert!(self.store.has(&blob));
     }
 
-    /// Announces until somebody holds it: a node learns of others a moment after it has met them.
+    /// Announces until a peer stores it: a node learns of others a moment after it is connected.
     async fn announce(&self, blob: BlobId) {
         let announced = async {
             while let Err(error) = self.node.client.announce_blob(CONTEXT, blob).await {
@@ -177,8 +177,8 @@ impl Member {
     }
 }
 
-/// An older node and one of today, connected, who have heard what the other speaks. The older one
-/// has dialled where `older_dials`.
+/// A v0 node and a node of today, connected and identified. The v0 node has dialled if
+/// `older_dials`.
 async fn met(over: Over, older_dials: bool, unsigned: bool) -> (Member, Member) {
     let older = Member::start(OLDER, unsigned).await;
     let today = Member::start("", unsigned).await;
@@ -232,7 +232,7 @@ async fn streams_open_both_ways() {
 #[tokio::test(flavor = "multi_thread")]
 async fn messages_go_both_ways_and_on() {
     let topic = Topic::context(CONTEXT);
-    // The older node stands between two of today.
+    // The v0 node is between two nodes of today.
     let (mut older, mut today) = met(Over::Tcp, true, false).await;
     let mut far = Member::start("", false).await;
     far.node.listen(Over::Tcp).await;
@@ -258,7 +258,9 @@ async fn messages_go_both_ways_and_on() {
         for (at, member) in members.iter_mut().enumerate() {
             if at != from {
                 let heard = member.node.wait_for(|event| match event {
-                    NetworkEvent::Message(message) => Some((message.source, message.data)),
+                    NetworkEvent::Gossip(GossipEvent::Message(message)) => {
+                        Some((message.source, message.data))
+                    }
                     _ => None,
                 });
                 let expected = (publisher.peer_id(), payload.into());
@@ -267,7 +269,7 @@ async fn messages_go_both_ways_and_on() {
         }
     }
     assert_nothing_newer_was_asked_for();
-    // What is asked for and refused is heard of here.
+    // A request that is refused is reported here.
     let newest = "/meshsub/1.3.0".to_owned();
     assert!(REFUSED.lock().unwrap().contains(&newest));
 }
@@ -322,9 +324,9 @@ async fn invites_are_asked_for_and_given_both_ways() {
             .send_specialized_node_verification_request(asked.node.peer(), request.clone());
         within(sent).await.unwrap();
         let heard = asked.node.wait_for(|event| match event {
-            NetworkEvent::InviteRequest {
+            NetworkEvent::Invite(InviteEvent::Request {
                 request, channel, ..
-            } => Some((request, channel)),
+            }) => Some((request, channel)),
             _ => None,
         });
         let (heard, channel) = heard.await;
@@ -334,7 +336,7 @@ async fn invites_are_asked_for_and_given_both_ways() {
             .send_specialized_node_invitation_response(channel, &answer)
             .unwrap();
         let answered = asking.node.wait_for(|event| match event {
-            NetworkEvent::InviteResponse { response, .. } => Some(response),
+            NetworkEvent::Invite(InviteEvent::Response { response, .. }) => Some(response),
             _ => None,
         });
         assert_eq!(answered.await, answer);

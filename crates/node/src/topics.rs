@@ -4,7 +4,7 @@
 use std::{io, thread, time::Duration};
 
 use calimero_network::{
-    Keypair, NetworkClient, NetworkConfig, NetworkEvent, NetworkManager, Topic,
+    GossipEvent, Keypair, NetworkClient, NetworkConfig, NetworkEvent, NetworkManager, Topic,
 };
 use serde::Deserialize as _;
 use tokio::sync::mpsc;
@@ -100,11 +100,9 @@ pub(crate) async fn subscribe(args: SubscribeArgs) -> Result<(), CommandError> {
     loop {
         tokio::select! {
             event = events.next() => match event {
-                Some(event @ (NetworkEvent::Message(_) | NetworkEvent::Lagged { .. })) => {
-                    if let Some(line) = Line::of(event) {
-                        output.print(&line);
-                    }
-                }
+                Some(NetworkEvent::Gossip(
+                    event @ (GossipEvent::Message(_) | GossipEvent::Lagged { .. }),
+                )) => output.print(&event),
                 Some(_) => {}
                 None => return Ok(()),
             },

@@ -11,8 +11,8 @@ use actix::{
 };
 use bytes::Bytes;
 use calimero_network::{
-    Events, FrameStream, Keypair, NetworkClient, NetworkConfig, NetworkEvent, NetworkManager,
-    PeerId, Substream, Topic,
+    Events, FrameStream, GossipEvent, Keypair, NetworkClient, NetworkConfig, NetworkEvent,
+    NetworkManager, PeerId, StreamEvent, Substream, Topic,
 };
 use tokio::sync::mpsc;
 
@@ -31,7 +31,7 @@ impl Message for Happened {
 
 /// Hands every event to `actor`, in order, one at a time, until the manager or the actor stops.
 /// While the actor is busy events wait in the manager's bounded queue: of messages, what does not
-/// fit is counted and told as [`NetworkEvent::Lagged`], and streams that nobody takes wait with
+/// fit is counted and told as [`GossipEvent::Lagged`], and streams that nobody takes wait with
 /// their limits.
 async fn bridge(mut events: Events, actor: Recipient<Happened>) {
     while let Some(event) = events.next().await {
@@ -82,7 +82,7 @@ impl Handler<Happened> for Counter {
 
     fn handle(&mut self, Happened(event): Happened, context: &mut Self::Context) {
         match event {
-            NetworkEvent::Message(message) => {
+            NetworkEvent::Gossip(GossipEvent::Message(message)) => {
                 let Ok(number) = message.data.as_ref().try_into().map(u64::from_be_bytes) else {
                     return;
                 };
@@ -92,10 +92,12 @@ impl Handler<Happened> for Counter {
                 actix::AsyncContext::notify(context, Say(number + 1));
             }
             // What takes time runs beside the actor.
-            NetworkEvent::StreamOpened { peer, stream, .. } => {
+            NetworkEvent::Stream(StreamEvent::Opened { peer, stream, .. }) => {
                 actix::spawn(read(peer, stream));
             }
-            NetworkEvent::Lagged { missed } => println!("{missed} numbers were missed"),
+            NetworkEvent::Gossip(GossipEvent::Lagged { missed }) => {
+                println!("{missed} numbers were missed")
+            }
             _ => {}
         }
     }

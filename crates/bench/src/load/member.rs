@@ -9,8 +9,8 @@ use std::{
 
 use bytes::{BufMut as _, Bytes, BytesMut};
 use calimero_network::{
-    BlobId, Events, FrameStream, Keypair, NetworkClient, NetworkEvent, NetworkManager, PeerId,
-    Substream, Topic,
+    BlobId, Events, FrameStream, GossipEvent, Keypair, NetworkClient, NetworkEvent, NetworkManager,
+    PeerId, StreamEvent, Substream, Topic,
     blob::store::{FsBlobStore, FsConfig, StoreError},
     config::PubsubConfig,
     discovery::cache::FileCache,
@@ -237,16 +237,20 @@ impl Consumer {
     async fn run(mut self, mut events: Events) {
         while let Some(event) = events.next().await {
             match event {
-                NetworkEvent::Message(message) => self.on_message(&message.topic, &message.data),
-                NetworkEvent::Subscribed { topic, .. } => self.on_subscribed(topic),
-                NetworkEvent::StreamOpened { stream, .. } => {
+                NetworkEvent::Gossip(GossipEvent::Message(message)) => {
+                    self.on_message(&message.topic, &message.data)
+                }
+                NetworkEvent::Gossip(GossipEvent::Subscribed { topic, .. }) => {
+                    self.on_subscribed(topic)
+                }
+                NetworkEvent::Stream(StreamEvent::Opened { stream, .. }) => {
                     self.runtime.spawn(echo(stream));
                 }
-                NetworkEvent::Lagged { missed } => {
+                NetworkEvent::Gossip(GossipEvent::Lagged { missed }) => {
                     self.net
                         .fault(format!("a consumer missed {missed} messages"));
                 }
-                NetworkEvent::StreamsRefused { reason, count, .. } => {
+                NetworkEvent::Stream(StreamEvent::Refused { reason, count, .. }) => {
                     self.net
                         .fault(format!("{count} streams refused: {reason:?}"));
                 }

@@ -1,11 +1,11 @@
-//! Measures blobs between two processes on loopback, beside the same bytes on a bare stream.
+//! Measures blobs between two processes on loopback, and the same bytes on a bare stream.
 //!
 //! ```text
-//! blob_speed                          everything, as the tables of docs/performance.md
+//! blob_speed                          all measurements of docs/performance.md
 //! blob_speed tcp|quic MIB RUNS        throughput, memory and processor time, against a bare stream
 //! blob_speed small COUNT RUNS         blobs of 4 KiB in one batch
-//! blob_speed kill MIB                 what a fetch that was killed halfway moves again
-//! blob_speed alone MIB                how fast hashing and the store are without a network
+//! blob_speed kill MIB                 bytes that a fetch receives again after a kill halfway
+//! blob_speed alone MIB                speed of hashing and of the store without a network
 //! ```
 //!
 //! Each run fetches into a new store on the disk of the current folder, verified and durable.

@@ -1,4 +1,4 @@
-//! What the process uses, and the other process.
+//! Resources of this process, and the other process.
 
 use std::{
     env, fs,
@@ -12,14 +12,14 @@ use calimero_network::{Multiaddr, PeerId, multiaddr::Protocol};
 
 use crate::Failure;
 
-/// What a process has used since it was started.
+/// Resources that a process has used since its start.
 pub(crate) struct Usage {
     pub(crate) resident_kib: u64,
     pub(crate) peak_kib: u64,
     pub(crate) cpu: Duration,
 }
 
-/// What it used since it was told to note where it stands.
+/// Resources that a process has used since the start of a measurement.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Used {
     pub(crate) peak_kib: u64,
@@ -48,13 +48,13 @@ impl Usage {
         })
     }
 
-    /// Lets the peak of resident memory begin anew, and notes where the process stands.
+    /// Resets the peak of resident memory and records the resources used so far.
     pub(crate) fn begin() -> Result<Self, Failure> {
         fs::write("/proc/self/clear_refs", "5")?;
         Self::now()
     }
 
-    /// What was used since `begun`, memory above what an idle process had.
+    /// Resources used since `begun`; memory above that of the idle process.
     pub(crate) fn since(begun: &Self, idle_kib: u64) -> Result<Used, Failure> {
         let now = Self::now()?;
         Ok(Used {
@@ -64,7 +64,7 @@ impl Usage {
     }
 }
 
-/// This program, as another process.
+/// This program, started as a second process.
 pub(crate) fn another(args: &[&str]) -> Result<Child, Failure> {
     let mut command = Command::new(env::current_exe()?);
     command.args(args);
@@ -74,7 +74,7 @@ pub(crate) fn another(args: &[&str]) -> Result<Child, Failure> {
         .spawn()?)
 }
 
-/// The process that serves.
+/// The process that serves blobs.
 pub(crate) struct Provider {
     child: Child,
     to: ChildStdin,
@@ -111,7 +111,7 @@ impl Provider {
         Ok(answer.trim().to_owned())
     }
 
-    /// What it used since it was last asked to begin.
+    /// Resources that it used since the last start of a measurement.
     pub(crate) fn used(&mut self) -> Result<Used, Failure> {
         let answer = self.ask("used")?;
         let (peak_kib, cpu_ms) = answer.split_once(' ').ok_or("no answer")?;

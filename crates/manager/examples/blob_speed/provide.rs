@@ -4,7 +4,7 @@ use std::{io::BufRead, sync::Arc};
 
 use bytes::Bytes;
 use calimero_network::{
-    FrameStream, Keypair, NetworkEvent, NetworkManager,
+    FrameStream, Keypair, NetworkEvent, NetworkManager, StreamEvent,
     blob::store::{FsBlobStore, FsConfig},
     multiaddr::Protocol,
 };
@@ -23,7 +23,7 @@ pub(crate) async fn provide(over: &str, folder: &str) -> Result<(), Failure> {
     println!("{}", address.with(Protocol::P2p(client.peer_id())));
     client.runtime().spawn(async move {
         while let Some(event) = events.next().await {
-            if let NetworkEvent::StreamOpened { stream, .. } = event {
+            if let NetworkEvent::Stream(StreamEvent::Opened { stream, .. }) = event {
                 tokio::spawn(send(stream));
             }
         }

@@ -1,4 +1,4 @@
-//! What is measured.
+//! The measurements.
 
 use std::{
     fmt,
@@ -38,7 +38,7 @@ fn median(values: impl IntoIterator<Item = f64>) -> f64 {
     values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
 }
 
-/// What one transfer took, here and at the provider.
+/// Resources that one transfer used, here and at the provider.
 #[derive(Clone, Copy, Default)]
 struct Took {
     mb_per_s: f64,
@@ -185,7 +185,7 @@ pub(crate) async fn small(count: usize, runs: usize) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Fetches, saying how much is verified, until somebody ends the process.
+/// Fetches and prints the verified bytes, until the process is killed.
 pub(crate) async fn fetch_to_be_killed(
     address: Multiaddr,
     id: BlobId,
@@ -245,7 +245,7 @@ pub(crate) async fn kill(mib: usize) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Hashing on one core, and a durable store that two threads fill.
+/// Measures hashing on one core, and a durable store that two threads fill.
 pub(crate) fn alone(mib: usize) -> Result<(), Failure> {
     let chunk = content(3, MIB);
     let begun = Instant::now();

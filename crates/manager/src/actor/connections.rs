@@ -1,4 +1,4 @@
-//! Connections: what is kept of each, and what is told of them.
+//! Connections: their state and their events.
 
 use std::{
     collections::HashSet,
@@ -8,7 +8,7 @@ use std::{
 
 use calimero_network_discovery::liveness;
 use calimero_network_primitives::{Multiaddr, PeerId, addr::without_peer};
-use calimero_network_transport::Link;
+use calimero_network_transport::{CloseCause, Link};
 use libp2p::{
     core::ConnectedPoint,
     identify,
@@ -19,11 +19,11 @@ use super::Actor;
 use crate::{
     command::Reply,
     error::DialError,
-    event::{CloseReason, NetworkEvent},
+    event::{CloseReason, ConnectionEvent},
     status::{Connection, Direction, Path, PeerInfo, Status},
 };
 
-/// What the actor keeps of a connection.
+/// The state of an established connection.
 pub(super) struct Established {
     peer: PeerId,
     since: Instant,
@@ -34,7 +34,7 @@ pub(super) struct Established {
     rtt: Option<Duration>,
     info: Option<Arc<PeerInfo>>,
     unresponsive: bool,
-    /// Whether it was closed here; the end of it is yet to come.
+    /// Whether this node is closing it; the swarm has not reported the end yet.
     closing: bool,
 }
 
@@ -46,7 +46,7 @@ impl Actor {
         endpoint: &ConnectedPoint,
     ) {
         let Some(link) = self.links.claim(&peer, endpoint) else {
-            // It has closed since, or more came at once than are kept on record.
+            // The connection has closed already, or too many came at once to keep their links.
             self.swarm.close_connection(id);
             for waiter in self.dials.connected(&peer, id) {
                 let _ = waiter.send(Err(DialError::Aborted));
@@ -76,7 +76,7 @@ impl Actor {
         for waiter in self.dials.connected(&peer, id) {
             let _ = waiter.send(Ok(connection.clone()));
         }
-        self.events.send(NetworkEvent::Connected(connection));
+        self.events.send(ConnectionEvent::Connected(connection));
     }
 
     pub(super) fn on_closed(
@@ -91,17 +91,17 @@ impl Actor {
         };
         self.count_peers();
         if remaining == 0 {
-            self.tell_info(&peer, None);
+            self.answer_info(&peer, None);
         }
         let reason = match cause {
             _ if closed.unresponsive => CloseReason::Unresponsive,
             None => CloseReason::Local,
             Some(ConnectionError::KeepAliveTimeout) => CloseReason::Idle,
             Some(ConnectionError::IO(error)) => CloseReason::Remote {
-                error: error.kind(),
+                cause: CloseCause::of(&error),
             },
         };
-        self.events.send(NetworkEvent::Disconnected {
+        self.events.send(ConnectionEvent::Disconnected {
             peer,
             connection,
             reason,
@@ -112,7 +112,7 @@ impl Actor {
         }
     }
 
-    /// Closes every connection with `peer` and gives up dialling it. Says whether one stood.
+    /// Closes every connection with `peer` and cancels its dial. Returns whether it was connected.
     pub(super) fn disconnect(&mut self, peer: PeerId) -> bool {
         self.closing(peer);
         for waiter in self.dials.give_up(&peer) {
@@ -121,7 +121,7 @@ impl Actor {
         self.swarm.disconnect_peer_id(peer).is_ok()
     }
 
-    /// The connections with `peer` are about to be closed: they serve nobody any more.
+    /// Marks the connections with `peer` as closing, so that no caller receives one of them.
     pub(super) fn closing(&mut self, peer: PeerId) {
         let connections = self.connections.values_mut();
         for connection in connections.filter(|connection| connection.peer == peer) {
@@ -144,9 +144,9 @@ impl Actor {
                 news = true;
             }
         }
-        self.tell_info(&peer, Some(&info));
+        self.answer_info(&peer, Some(&info));
         if news {
-            self.events.send(NetworkEvent::Identified { peer, info });
+            self.events.send(ConnectionEvent::Identified { peer, info });
         }
     }
 
@@ -161,7 +161,7 @@ impl Actor {
         waiters.push(reply);
     }
 
-    pub(super) fn tell_info(&mut self, peer: &PeerId, info: Option<&Arc<PeerInfo>>) {
+    pub(super) fn answer_info(&mut self, peer: &PeerId, info: Option<&Arc<PeerInfo>>) {
         for waiter in self.identifying.remove(peer).into_iter().flatten() {
             let _ = waiter.send(info.cloned());
         }
@@ -205,7 +205,7 @@ impl Actor {
         connections.find_map(|c| (c.peer == *peer).then(|| c.info.clone()).flatten())
     }
 
-    /// A direct connection with the peer rather than a relayed one.
+    /// The best connection with a peer: a direct one before a relayed one.
     pub(super) fn best_connection(&self, peer: &PeerId) -> Option<Connection> {
         self.connections
             .iter()
@@ -214,7 +214,7 @@ impl Actor {
             .map(|(id, connection)| connection.snapshot(*id))
     }
 
-    /// The connection that was made by dialling an address.
+    /// The outbound connection to an address.
     pub(super) fn dialled_connection(&self, address: &Multiaddr) -> Option<Connection> {
         self.connections
             .iter()

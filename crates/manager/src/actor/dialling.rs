@@ -1,4 +1,4 @@
-//! Dials: begun, shared, given up.
+//! Dials: started, shared, cancelled.
 
 use calimero_network_primitives::{Multiaddr, PeerId, addr::peer_of};
 use calimero_network_transport::{AddressError, classify};
@@ -15,7 +15,7 @@ impl Actor {
         if let Some(id) = self.dials.under_way(&address) {
             return self.dials.wait_for_address(id, address, reply);
         }
-        // Of many calls for one address some come when the dial that they would have shared is over.
+        // Of many calls for one address some arrive after the end of the dial that they would share.
         if let Some(connection) = self.dialled_connection(&address) {
             let _ = reply.send(Ok(connection));
             return;
@@ -43,9 +43,8 @@ impl Actor {
         }
     }
 
-    /// Dials what has not been tried of a peer. A dial that another part of the node has under
-    /// way is waited for, and so is the end of connections that are being closed: both come here
-    /// too.
+    /// Dials the untried addresses of a peer. If another part of the node is dialling the peer, or its
+    /// connections are closing, the addresses wait for the end of that, which is reported here too.
     pub(super) fn try_addresses(&mut self, peer: PeerId) {
         let addresses = self.dials.take_untried(&peer);
         let options = DialOpts::peer_id(peer)
@@ -100,8 +99,8 @@ impl Actor {
     pub(super) fn forget_dials(&mut self) {
         for peer in self.dials.forget(DialReply::is_closed) {
             if !self.swarm.is_connected(&peer) {
-                // An error here says that no connection stood, which is known; a dial under way
-                // is aborted all the same.
+                // An error means that no connection exists, which is known here. A dial in progress is
+                // aborted all the same.
                 let _ = self.swarm.disconnect_peer_id(peer);
             }
         }

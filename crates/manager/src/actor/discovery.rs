@@ -1,13 +1,17 @@
-//! What discovery says, and what is asked of it.
+//! Events of discovery, and the first peer of a node.
 
 use std::collections::VecDeque;
 
 use calimero_network_discovery::behaviour::{Event, HolePunch};
 
 use super::Actor;
-use crate::{command::Reply, error::BootstrapError, event::NetworkEvent};
+use crate::{
+    command::Reply,
+    error::BootstrapError,
+    event::{ConnectionEvent, DiscoveryEvent},
+};
 
-/// Who waits for the first peer.
+/// Callers that wait for the first peer.
 pub(super) type Bootstrapping = VecDeque<Reply<Result<(), BootstrapError>>>;
 
 impl Actor {
@@ -16,19 +20,23 @@ impl Actor {
             Event::Identified { peer, info, .. } => self.on_identified(peer, *info),
             Event::Liveness(event) => self.on_liveness(event),
             Event::PhaseChanged { to, .. } => {
-                self.events.send(NetworkEvent::PhaseChanged { phase: to });
+                self.events.send(DiscoveryEvent::PhaseChanged { phase: to });
             }
             Event::ReachabilityChanged { reachability } => {
                 self.events
-                    .send(NetworkEvent::ReachabilityChanged { reachability });
+                    .send(DiscoveryEvent::ReachabilityChanged { reachability });
             }
             Event::ExternalAddressConfirmed { address } => {
-                self.events
-                    .send(NetworkEvent::ExternalAddressConfirmed { address });
+                self.events.send(DiscoveryEvent::ExternalAddress {
+                    address,
+                    confirmed: true,
+                });
             }
             Event::ExternalAddressExpired { address } => {
-                self.events
-                    .send(NetworkEvent::ExternalAddressExpired { address });
+                self.events.send(DiscoveryEvent::ExternalAddress {
+                    address,
+                    confirmed: false,
+                });
             }
             Event::PathChanged {
                 peer,
@@ -36,26 +44,33 @@ impl Actor {
                 to: Some(_),
             } => {
                 if let Some(connection) = self.best_connection(&peer) {
-                    self.events.send(NetworkEvent::PathChanged(connection));
+                    self.events.send(ConnectionEvent::PathChanged(connection));
                 }
             }
-            Event::HolePunch { peer, outcome } => self.events.send(NetworkEvent::HolePunched {
+            Event::HolePunch { peer, outcome } => self.events.send(ConnectionEvent::HolePunched {
                 peer,
                 direct: outcome == HolePunch::Direct,
             }),
             Event::ReservationGranted {
                 relay,
                 renewed: false,
-            } => self.events.send(NetworkEvent::RelayReserved { relay }),
+            } => self.events.send(DiscoveryEvent::RelayReservation {
+                relay,
+                reserved: true,
+            }),
             Event::ReservationLost { relay } => {
-                self.events.send(NetworkEvent::RelayLost { relay });
+                self.events.send(DiscoveryEvent::RelayReservation {
+                    relay,
+                    reserved: false,
+                });
             }
             Event::FollowRefused { namespace } => {
-                self.events.send(NetworkEvent::OverlayRefused { namespace });
+                self.events
+                    .send(DiscoveryEvent::OverlayRefused { namespace });
             }
             Event::SaveCache => {
                 let entries = self.swarm.behaviour().discovery.cache();
-                self.remembered.save(entries);
+                self.peer_cache.save(entries);
             }
             event @ (Event::RecordsFound { .. }
             | Event::ProvidersFound { .. }
@@ -68,7 +83,7 @@ impl Actor {
                 namespace,
                 why,
             } => tracing::debug!(%server, %namespace, ?why, "not registered"),
-            Event::ReservationFailed { relay } => tracing::debug!(%relay, "no slot"),
+            Event::ReservationFailed { relay } => tracing::debug!(%relay, "no reservation"),
             Event::Discovered {
                 server,
                 namespace,
@@ -78,20 +93,20 @@ impl Actor {
         }
     }
 
-    /// Looks for peers now, and answers as soon as there is one.
+    /// Starts discovery now, and answers as soon as a peer is connected.
     pub(super) fn bootstrap(&mut self, reply: Reply<Result<(), BootstrapError>>) {
         self.swarm.behaviour_mut().discovery.bootstrap();
         if !self.connections.is_empty() {
             let _ = reply.send(Ok(()));
-        } else if self.has_nobody_to_ask() {
-            let _ = reply.send(Err(BootstrapError::NobodyToAsk));
+        } else if self.knows_no_peers() {
+            let _ = reply.send(Err(BootstrapError::NoKnownPeers));
         } else {
             self.bootstrapping.retain(|waiter| !waiter.is_closed());
             self.bootstrapping.push_back(reply);
         }
     }
 
-    fn has_nobody_to_ask(&mut self) -> bool {
+    fn knows_no_peers(&mut self) -> bool {
         let config = &self.config.discovery;
         let discovery = &mut self.swarm.behaviour_mut().discovery;
         config.boot.is_empty() && !config.mdns && discovery.status().discovery.known_peers == 0

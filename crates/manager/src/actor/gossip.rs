@@ -17,7 +17,7 @@ use super::Actor;
 use crate::{
     command::{GossipCommand, Otherwise, Reply},
     error::{PublishError, Stopped},
-    event::NetworkEvent,
+    event::GossipEvent,
 };
 
 /// Pause before messages that found the queue of a peer full are tried again, should nobody tell
@@ -56,16 +56,20 @@ impl Actor {
     pub(super) fn on_gossip_command(&mut self, command: GossipCommand) {
         let pubsub = &mut self.swarm.behaviour_mut().pubsub;
         match command {
-            GossipCommand::Subscribe { topic, reply } => {
+            GossipCommand::Subscribe {
+                topic,
+                subscription,
+                reply,
+            } => {
                 let result = pubsub.subscribe(&topic);
-                if let Ok(true) = result {
-                    self.on_followed(&topic);
+                if let Ok(is_new) = result {
+                    self.set_overlay(&topic, is_new, subscription.overlay);
                 }
                 let _ = reply.send(result);
             }
             GossipCommand::Unsubscribe { topic, reply } => {
                 let left = pubsub.unsubscribe(&topic);
-                if left {
+                if left && !self.without_overlay.remove(&topic) {
                     self.on_unfollowed(&topic);
                 }
                 let _ = reply.send(left);
@@ -195,14 +199,14 @@ impl Actor {
 
     pub(super) fn on_gossip(&mut self, event: Event) {
         match event {
-            Event::Message(message) => self.events.send(NetworkEvent::Message(message)),
+            Event::Message(message) => self.events.send(GossipEvent::Message(message)),
             Event::Subscribed { peer, topic } => {
                 self.on_member_seen(&peer, &topic);
-                self.events.send(NetworkEvent::Subscribed { peer, topic });
+                self.events.send(GossipEvent::Subscribed { peer, topic });
             }
             Event::Unsubscribed { peer, topic } => {
                 self.on_member_gone(&peer, &topic);
-                self.events.send(NetworkEvent::Unsubscribed { peer, topic });
+                self.events.send(GossipEvent::Unsubscribed { peer, topic });
             }
             Event::KeptSent { keep, id, .. } => self.on_kept(keep, Ok(id)),
             Event::KeptLost { keep, .. } => self.on_kept(keep, Err(NotSent::NoPeers)),
@@ -229,6 +233,21 @@ impl Actor {
 
 /// Who is in which overlay, for whoever looks for members.
 impl Actor {
+    /// Begins or ends the search for members of a subscribed topic, as its newest subscription asks.
+    fn set_overlay(&mut self, topic: &Topic, is_new: bool, overlay: bool) {
+        let had_overlay = !is_new && !self.without_overlay.contains(topic);
+        if overlay {
+            self.without_overlay.remove(topic);
+        } else {
+            self.without_overlay.insert(topic.clone());
+        }
+        match (had_overlay, overlay) {
+            (false, true) => self.on_followed(topic),
+            (true, false) => self.on_unfollowed(topic),
+            _ => {}
+        }
+    }
+
     /// This node follows `topic` from now on.
     fn on_followed(&mut self, topic: &Topic) {
         if let Some(overlay) = overlay_of(topic) {

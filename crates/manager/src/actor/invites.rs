@@ -1,4 +1,4 @@
-//! Specialized node invites: asked, answered, told.
+//! Specialized node invites: requests, answers, events.
 
 use calimero_network_primitives::PeerId;
 use calimero_network_specialized::{
@@ -6,11 +6,11 @@ use calimero_network_specialized::{
 };
 
 use super::Actor;
-use crate::{error::InviteError, event::NetworkEvent};
+use crate::{error::InviteError, event::InviteEvent};
 
 impl Actor {
-    /// Refuses what would be in the way of earlier ones: ends that nobody reads count as requests
-    /// that have not ended.
+    /// Refuses a request beyond the limit. Requests whose end is unread count as pending, so that their
+    /// events always have space.
     pub(super) fn send_invite(
         &mut self,
         peer: PeerId,
@@ -35,7 +35,7 @@ impl Actor {
                 ..
             } => {
                 self.asked.insert(request_id);
-                NetworkEvent::InviteRequest {
+                InviteEvent::Request {
                     peer,
                     request_id,
                     request,
@@ -46,7 +46,7 @@ impl Actor {
                 peer,
                 request_id,
                 response,
-            } => NetworkEvent::InviteResponse {
+            } => InviteEvent::Response {
                 peer,
                 request_id,
                 response,
@@ -55,14 +55,14 @@ impl Actor {
                 peer,
                 request_id,
                 failure,
-            } => NetworkEvent::InviteFailed {
+            } => InviteEvent::Failed {
                 peer,
                 request_id,
                 failure,
             },
             Event::ResponseSent { peer, request_id } => {
                 self.asked.remove(&request_id);
-                NetworkEvent::InviteResponseSent { peer, request_id }
+                InviteEvent::ResponseSent { peer, request_id }
             }
             Event::InboundFailure {
                 peer,
@@ -75,21 +75,21 @@ impl Actor {
         self.events.send(event);
     }
 
-    /// A request that nobody saw is only counted.
+    /// A request that failed before it was emitted is only counted.
     fn invite_failed(
         &mut self,
         peer: PeerId,
         request_id: InboundRequestId,
         failure: InboundFailure,
-    ) -> NetworkEvent {
+    ) -> InviteEvent {
         if self.asked.remove(&request_id) {
-            NetworkEvent::InviteResponseFailed {
+            InviteEvent::ResponseFailed {
                 peer,
                 request_id,
                 failure,
             }
         } else {
-            NetworkEvent::InvitesRefused {
+            InviteEvent::Refused {
                 peer,
                 failure,
                 count: 1,

@@ -1,14 +1,23 @@
-//! What is read when somebody asks for metrics.
+//! Metrics that describe a state, read from the parts of the node.
 
-use std::sync::atomic::Ordering;
+use std::{sync::atomic::Ordering, time::Duration};
 
 use calimero_network_discovery::server;
 
 use super::Actor;
 use crate::metrics::{Facts, Served};
 
+/// How often the metrics that describe a state are refreshed in the registry of the program that
+/// embeds the manager: every 5 s, a third of the usual interval of a scrape.
+pub(super) const REFRESH_INTERVAL: Duration = Duration::from_secs(5);
+
 impl Actor {
     pub(super) fn encode_metrics(&mut self) -> String {
+        self.refresh_metrics();
+        self.metrics.encode()
+    }
+
+    pub(super) fn refresh_metrics(&mut self) {
         let counters = self.swarm.network_info();
         let counters = counters.connection_counters();
         let behaviour = self.swarm.behaviour_mut();
@@ -21,7 +30,7 @@ impl Actor {
             discovery: behaviour.discovery.status(),
             served: served(&behaviour.server),
         };
-        self.metrics.encode(&facts)
+        self.metrics.refresh(&facts);
     }
 }
 

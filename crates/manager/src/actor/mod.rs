@@ -1,5 +1,5 @@
-//! The actor that owns the swarm: one task, one loop. It carries out commands and turns what the
-//! swarm says into events, status and answers.
+//! The actor that owns the swarm: one task with one loop. It executes commands and turns the events of
+//! the swarm into events, status and answers.
 
 mod blobs;
 mod connections;
@@ -20,7 +20,7 @@ use std::{
 
 use calimero_network_blob::serve::Requested;
 use calimero_network_discovery::behaviour::Event as Discovered;
-use calimero_network_primitives::{Keypair, Multiaddr, NetworkConfig, PeerId};
+use calimero_network_primitives::{Keypair, Multiaddr, NetworkConfig, PeerId, Topic};
 use calimero_network_pubsub::Event as Gossip;
 use calimero_network_specialized::InboundRequestId;
 use calimero_network_stream::{self as stream, FrameStream, Inbound, Incoming};
@@ -36,29 +36,29 @@ use tokio::{
 };
 
 use self::{
-    blobs::Announcements, connections::Established, discovery::Bootstrapping, gossip::Publishes,
+    blobs::BlobRecords, connections::Established, discovery::Bootstrapping, gossip::Publishes,
+    listening::ListenReply,
 };
 use crate::{
     behaviour::{Behaviour, BehaviourEvent},
-    blobs::BlobReport,
     command::{Command, Reply},
     dials::Dials,
-    error::{DialError, ListenError, Stopped},
-    event::{EventSender, NetworkEvent},
+    error::{DialError, Stopped},
+    event::{BlobEvent, EventSender, ListenerEvent, StreamEvent},
+    listening::Wanted,
     metrics::Metrics,
-    remembered::Remembered,
+    peer_cache::PeerCacheWriter,
     status::{Connection, PeerInfo, Shared},
 };
 
-/// Time that a registration has to be taken back at the end, its stream to be opened included:
-/// servers do not answer. Round trips around the world take 300 ms. What is not taken back ends by
-/// its time.
+/// Time in which a stopping node withdraws its registrations, the opening of the streams included:
+/// 300 ms, a round trip around the world. Servers do not answer. A registration that is not withdrawn
+/// expires.
 const UNREGISTER_TIME: Duration = Duration::from_millis(300);
 
 type DialReply = Reply<Result<Connection, DialError>>;
-type ListenReply = Reply<Result<(ListenerId, Multiaddr), ListenError>>;
 
-/// Everything the loop works on.
+/// The state of the loop.
 pub(crate) struct Actor {
     swarm: Swarm<Behaviour>,
     links: Links,
@@ -71,24 +71,30 @@ pub(crate) struct Actor {
     dials: Dials<DialReply>,
     /// Messages that wait to be sent, and who waits for it.
     publishes: Publishes,
-    /// Invite requests that were told and have not ended.
+    /// Subscribed topics that are no overlays.
+    without_overlay: HashSet<Topic>,
+    /// Invite requests that were emitted and have not ended.
     asked: HashSet<InboundRequestId>,
-    announcements: Announcements,
-    /// Who was asked for blobs.
+    blob_records: BlobRecords,
+    /// Requests for blobs that the server received.
     requested: mpsc::Receiver<Requested>,
-    reports: mpsc::Receiver<BlobReport>,
-    /// Who waits for a first peer.
+    reports: mpsc::Receiver<BlobEvent>,
+    /// Callers that wait for the first peer.
     bootstrapping: Bootstrapping,
-    remembered: Remembered,
+    peer_cache: PeerCacheWriter,
     metrics: Metrics,
-    /// Who waits for what a peer says of itself.
+    /// When the metrics in the registry of the embedding program are refreshed, if there is one.
+    refresh_metrics_at: Option<Instant>,
+    /// Callers that wait for the identify information of a peer.
     identifying: HashMap<PeerId, Vec<Reply<Option<Arc<PeerInfo>>>>>,
     listeners: HashSet<ListenerId>,
-    /// Listeners that have not reported an address yet, and who waits for it.
+    /// The configured addresses, and the listeners that are open for them.
+    wanted: Wanted,
+    /// Listeners without an address yet, and the callers that wait for it.
     listening: HashMap<ListenerId, (Multiaddr, ListenReply)>,
 }
 
-/// What the loop does next.
+/// The next step of the loop.
 enum Next {
     Go,
     Stop(Option<Reply<()>>),
@@ -97,7 +103,7 @@ enum Next {
 impl Actor {
     #[expect(
         clippy::too_many_arguments,
-        reason = "each is made where the actor is, and goes nowhere else"
+        reason = "each part is built in one place and belongs to the actor alone"
     )]
     pub(crate) fn new(
         swarm: Swarm<Behaviour>,
@@ -105,15 +111,17 @@ impl Actor {
         inbound: Incoming,
         commands: mpsc::Receiver<Command>,
         events: EventSender,
-        remembered: Remembered,
+        peer_cache: PeerCacheWriter,
         shared: Arc<Shared>,
         config: Arc<NetworkConfig>,
         identity: Keypair,
         requested: mpsc::Receiver<Requested>,
-        reports: mpsc::Receiver<BlobReport>,
+        reports: mpsc::Receiver<BlobEvent>,
+        metrics: Metrics,
+        exports_metrics: bool,
     ) -> Self {
         Self {
-            announcements: Announcements::new(identity, config.blob.unsigned_records),
+            blob_records: BlobRecords::new(identity, &config.blob),
             requested,
             reports,
             swarm,
@@ -126,17 +134,20 @@ impl Actor {
             connections: HashMap::new(),
             dials: Dials::default(),
             publishes: Publishes::default(),
+            without_overlay: HashSet::new(),
             asked: HashSet::new(),
             bootstrapping: Bootstrapping::default(),
-            remembered,
-            metrics: Metrics::new(),
+            peer_cache,
+            metrics,
+            refresh_metrics_at: exports_metrics.then(Instant::now),
             identifying: HashMap::new(),
             listeners: HashSet::new(),
+            wanted: Wanted::default(),
             listening: HashMap::new(),
         }
     }
 
-    /// Runs until a client asks for the end or none is left.
+    /// Runs until a client calls `shutdown` or the last client is dropped.
     pub(crate) async fn run(mut self) {
         let reply = loop {
             let next = tokio::select! {
@@ -152,11 +163,11 @@ impl Actor {
                     self.on_inbound_stream(inbound);
                     Next::Go
                 }
-                peers = self.remembered.loaded() => {
+                peers = self.peer_cache.loaded() => {
                     self.swarm.behaviour_mut().discovery.cache_loaded(peers);
                     Next::Go
                 }
-                () = self.announcements.turn() => {
+                () = sleep_until(self.blob_records.next_timeout()) => {
                     self.announce_due();
                     Next::Go
                 }
@@ -165,7 +176,16 @@ impl Actor {
                     Next::Go
                 }
                 Some(report) = self.reports.recv() => {
-                    self.on_blob_report(report);
+                    self.events.send(report);
+                    Next::Go
+                }
+                () = sleep_until(self.wanted.next_timeout()) => {
+                    self.listen_again();
+                    Next::Go
+                }
+                () = sleep_until(self.refresh_metrics_at.map(Instant::into_std)) => {
+                    self.refresh_metrics();
+                    self.refresh_metrics_at = Some(Instant::now() + metrics::REFRESH_INTERVAL);
                     Next::Go
                 }
                 () = self.publishes.retry() => {
@@ -203,13 +223,18 @@ impl Actor {
                 let _ = reply.send(self.disconnect(peer));
             }
             Command::Listen { address, reply } => self.listen(address, reply),
+            Command::ListenConfigured { address, reply } => {
+                self.listen_configured(address, reply);
+            }
             Command::StopListening { id, reply } => {
                 // The transport knows a listener until its end is reported.
-                let stood = self.listeners.remove(&id);
-                if stood {
+                let was_open = self.listeners.remove(&id);
+                // The caller wants it closed, so it is not opened again.
+                self.wanted.closed(id);
+                if was_open {
                     self.swarm.remove_listener(id);
                 }
-                let _ = reply.send(stood);
+                let _ = reply.send(was_open);
             }
             Command::Block {
                 peer,
@@ -253,8 +278,8 @@ impl Actor {
 
     fn on_swarm_event(&mut self, event: SwarmEvent<BehaviourEvent>) {
         self.metrics.record(&event);
-        // Before anybody is told, so that whoever was told reads nothing older.
-        if tells_of_state(&event) {
+        // Counted before the event is emitted, so that its reader does not see older state.
+        if changes_state(&event) {
             self.shared.changes.count();
         }
         match event {
@@ -284,7 +309,7 @@ impl Actor {
             SwarmEvent::ExpiredListenAddr {
                 listener_id,
                 address,
-            } => self.events.send(NetworkEvent::NotListening {
+            } => self.events.send(ListenerEvent::NotListening {
                 listener: listener_id,
                 addresses: vec![address],
                 error: None,
@@ -323,15 +348,14 @@ impl Actor {
                 protocol,
                 reason,
                 count,
-            } => self.events.send(NetworkEvent::StreamsRefused {
+            } => self.events.send(StreamEvent::Refused {
                 peer,
                 protocol,
                 reason,
                 count,
             }),
             stream::Event::OthersRefused { count } => {
-                self.events
-                    .send(NetworkEvent::OtherStreamsRefused { count });
+                self.events.send(StreamEvent::OthersRefused { count });
             }
             _ => {}
         }
@@ -339,7 +363,7 @@ impl Actor {
 
     fn on_inbound_stream(&mut self, inbound: Inbound) {
         self.metrics.stream_opened();
-        self.events.send(NetworkEvent::StreamOpened {
+        self.events.send(StreamEvent::Opened {
             peer: inbound.peer,
             connection: inbound.connection,
             protocol: inbound.protocol,
@@ -347,14 +371,14 @@ impl Actor {
         });
     }
 
-    /// Answers everybody who waits, takes registrations back, remembers peers, closes listeners,
-    /// writes what was published, closes connections, and drives the swarm until all are gone or the
-    /// deadline passes.
+    /// Answers all waiting callers, closes listeners, withdraws registrations, writes queued messages,
+    /// closes connections, and drives the swarm until all are closed or the deadline passes. Then
+    /// waits for the peer cache.
     async fn stop(&mut self) {
         let deadline = Instant::now() + self.config.handle.shutdown_timeout;
         self.shared.stop();
         self.commands.close();
-        self.answer_everybody();
+        self.answer_all();
         for listener in self.listeners.drain() {
             self.swarm.remove_listener(listener);
         }
@@ -377,17 +401,17 @@ impl Actor {
                 "connections cut at the deadline"
             );
         }
-        // A disk that hangs does not hold the end.
-        if timeout_at(deadline, self.remembered.settle())
+        // A disk that hangs must not delay the end beyond the deadline.
+        if timeout_at(deadline, self.peer_cache.settle())
             .await
             .is_err()
         {
-            tracing::warn!("peers could not be saved in time");
+            tracing::warn!("the peer cache was not saved in time");
         }
     }
 
-    /// Writes the messages that are queued, in half of the time that is left, and lets peers read
-    /// them: a connection that closes takes back what its other end has not read.
+    /// Writes the queued messages, in half of the time that is left, and leaves peers time to read them:
+    /// data that a peer has not read is lost when the connection closes.
     async fn write_messages(&mut self, deadline: Instant) {
         let (start, linger) = (Instant::now(), self.config.handle.linger);
         let Some(last_queued) = self.swarm.behaviour_mut().pubsub.flush() else {
@@ -403,7 +427,7 @@ impl Actor {
         }
     }
 
-    fn answer_everybody(&mut self) {
+    fn answer_all(&mut self) {
         for waiter in self.dials.drain() {
             let _ = waiter.send(Err(Stopped.into()));
         }
@@ -414,14 +438,14 @@ impl Actor {
         }
         let pending = self.listening.drain();
         for (_, (_, reply)) in pending {
-            let _ = reply.send(Err(Stopped.into()));
+            reply.stopped();
         }
     }
 
-    /// Drives the swarm of a manager that stops.
+    /// Drives the swarm of a stopping manager until `done` or the deadline.
     async fn drive_until(&mut self, deadline: Instant, done: impl Fn(&Self) -> bool) {
         while !done(self) {
-            // What is done may come without an event of the swarm.
+            // `done` may become true without an event of the swarm.
             let next = poll_fn(|cx| match self.swarm.poll_next_unpin(cx) {
                 Poll::Pending if done(self) => Poll::Ready(None),
                 event => event,
@@ -429,7 +453,7 @@ impl Actor {
             let Ok(Some(event)) = timeout_at(deadline, next).await else {
                 return;
             };
-            // A handshake that was under way ends here too.
+            // A handshake that was in progress may end during the shutdown.
             if let SwarmEvent::ConnectionEstablished { connection_id, .. } = &event {
                 self.swarm.close_connection(*connection_id);
             }
@@ -438,9 +462,9 @@ impl Actor {
     }
 }
 
-/// Whether somebody may be told something because of this event that reads show too. What comes
-/// with every message, stream and request does not.
-fn tells_of_state(event: &SwarmEvent<BehaviourEvent>) -> bool {
+/// Returns `true` if this event changes state that is visible through the read API. Messages,
+/// streams and requests do not.
+fn changes_state(event: &SwarmEvent<BehaviourEvent>) -> bool {
     !matches!(
         event,
         SwarmEvent::Behaviour(
@@ -457,9 +481,17 @@ fn tells_of_state(event: &SwarmEvent<BehaviourEvent>) -> bool {
     )
 }
 
-/// The next inbound stream, once whoever reads events has room for it. Until then it waits where
-/// the limits of `streams` hold.
+/// The next inbound stream, once the queue of events takes it. Until then it waits in `streams`, whose
+/// limits apply.
 async fn next_inbound(inbound: &mut Incoming, events: &EventSender) -> Option<Inbound> {
     events.stream_room().await;
     inbound.next().await
+}
+
+/// Returns at `at`, or never.
+async fn sleep_until(at: Option<std::time::Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at.into()).await,
+        None => std::future::pending().await,
+    }
 }

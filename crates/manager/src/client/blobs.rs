@@ -1,4 +1,4 @@
-//! Blobs: announced, found, fetched.
+//! Calls for blobs: announce, look up, fetch.
 
 use std::{
     collections::HashMap,
@@ -19,13 +19,13 @@ use tokio::{sync::mpsc, task::JoinHandle};
 
 use super::NetworkClient;
 use crate::{
-    blobs::BlobReport,
     command::{BlobCommand, Command},
     error::{AnnounceBlobError, FetchBlobError, QueryBlobError, Stopped},
+    event::BlobEvent,
     status::BlobProvider,
 };
 
-/// Providers that wait to be read: as many as both lookups of one blob can tell.
+/// Providers that wait to be read: as many as both lookups of one blob can name.
 const FOUND_QUEUE: usize = MAX_RECORDS_PER_QUERY + MAX_PROVIDERS_PER_QUERY;
 
 /// Blobs.
@@ -60,7 +60,7 @@ const FOUND_QUEUE: usize = MAX_RECORDS_PER_QUERY + MAX_PROVIDERS_PER_QUERY;
 ///
 /// // Where providers are not known, the DHT is asked: here, and by every fetch.
 /// match provider.announce_blob(context_id, blob_id).await {
-///     Ok(()) | Err(AnnounceBlobError::NotStored) => {} // tried again by itself
+///     Ok(()) | Err(AnnounceBlobError::NotStored) => {} // tried again automatically
 ///     Err(error) => return Err(error.into()),
 /// }
 /// let mut providers = node.query_blob(context_id, blob_id).await?;
@@ -79,18 +79,16 @@ impl NetworkClient {
         self.inner.blobs.store.as_ref()
     }
 
-    /// Tells the network that this node has a blob of its store, on behalf of a context: a signed
-    /// record in the DHT, and a place among its providers. Renewed until it is
-    /// [withdrawn](Self::withdraw_blob) or the manager stops, after which it is found for up to
-    /// 12 hours.
+    /// Announces a blob of the store in a context: publishes a signed record in the DHT and registers
+    /// this node as a provider. The announcement is renewed until it is
+    /// [withdrawn](Self::withdraw_blob) or the manager stops; peers find it for up to 12 hours after.
     ///
-    /// Returns when somebody holds the announcement, or when 60 s have passed, the deadline of
-    /// one try.
+    /// Returns when a peer stores the announcement, or after 60 s, the deadline of one try.
     ///
     /// # Errors
     ///
-    /// [`AnnounceBlobError`]. After [`NotStored`](AnnounceBlobError::NotStored), which is what a
-    /// node without peers gets, it is tried again by itself.
+    /// [`AnnounceBlobError`]. After [`NotStored`](AnnounceBlobError::NotStored), which a node without
+    /// peers returns, the manager tries again automatically.
     pub async fn announce_blob(
         &self,
         context_id: ContextId,
@@ -104,6 +102,22 @@ impl NetworkClient {
         let size_bytes = size
             .map_err(|error| AnnounceBlobError::Store(Arc::new(error)))?
             .ok_or(AnnounceBlobError::NotHere { blob_id })?;
+        self.announce_blob_of_size(context_id, blob_id, size_bytes)
+            .await
+    }
+
+    /// As [`announce_blob`](Self::announce_blob), for a blob of this size that the program serves
+    /// itself. The manager needs no store and does not check the size.
+    ///
+    /// # Errors
+    ///
+    /// [`AnnounceBlobError`], of which `NoStore`, `NotHere` and `Store` do not occur.
+    pub async fn announce_blob_of_size(
+        &self,
+        context_id: ContextId,
+        blob_id: BlobId,
+        size_bytes: u64,
+    ) -> Result<(), AnnounceBlobError> {
         let key = RecordKey {
             context_id,
             blob_id,
@@ -118,8 +132,8 @@ impl NetworkClient {
         .await?
     }
 
-    /// Tells the network no more that this node has a blob. `false` where it was not announced.
-    /// What others hold of the announcement expires within 12 hours.
+    /// Ends the announcement of a blob. Returns `false` if it was not announced. Records that other
+    /// peers store expire within 12 hours.
     ///
     /// # Errors
     ///
@@ -137,13 +151,12 @@ impl NetworkClient {
             .await
     }
 
-    /// Looks for the providers of a blob in the DHT: all of them, each as soon as it is found.
-    /// Ends when everybody who might know was asked, after 60 s at the latest; dropping it ends
-    /// the search.
+    /// Looks up the providers of a blob in the DHT and yields each as soon as it is found. Ends when
+    /// all close peers were asked, after 60 s at the latest; dropping the result ends the search.
     ///
-    /// A provider with a size has signed that it has the blob. One without is said to have it by
-    /// itself alone, and nothing but asking it tells. Where its signature is found later, it is
-    /// told once more, with the size.
+    /// A provider with a size has signed its record. One without a size is only registered, and only a
+    /// request to it shows whether it has the blob. If its signed record is found later, the provider
+    /// is yielded again, with the size.
     ///
     /// # Errors
     ///
@@ -162,15 +175,15 @@ impl NetworkClient {
             .await??;
         Ok(BlobProviders {
             receiver,
-            told: HashMap::new(),
+            yielded: HashMap::new(),
         })
     }
 
-    /// Fetches a blob, verified chunk by chunk, from `providers` and from whoever else the DHT
-    /// knows, on the runtime of the network. How far it is, and its end, are events as well.
+    /// Fetches a blob from `providers` and from further providers that the DHT names, and verifies each
+    /// chunk. The transfer runs on the runtime of the network. Its progress and its end are events too.
     ///
-    /// Dropping the result cancels; what was verified is kept by the destination for the next
-    /// try.
+    /// Dropping the result cancels the transfer. The destination keeps verified chunks for the next
+    /// attempt.
     pub fn request_blob(
         &self,
         context_id: ContextId,
@@ -182,7 +195,18 @@ impl NetworkClient {
             blob_id,
             context_id,
         };
-        let searched = self.search(request);
+        self.request_blob_with(request, providers, to)
+    }
+
+    /// As [`request_blob`](Self::request_blob), with the options of a [`FetchRequest`].
+    pub fn request_blob_with(
+        &self,
+        request: FetchRequest,
+        providers: Vec<PeerId>,
+        to: Destination,
+    ) -> BlobTransfer {
+        let (context_id, blob_id) = (request.context_id, request.blob_id);
+        let searched = self.search(context_id, blob_id);
         let providers = stream::select(stream::iter(providers), searched);
         // What a transfer spawns and waits for belongs to the runtime of the network.
         let _entered = self.inner.runtime.enter();
@@ -196,18 +220,21 @@ impl NetworkClient {
                     outcome = &mut transfer => break outcome.map_err(|error| Arc::new(error.into())),
                     Some(progress) = watched.next() => {
                         // Superseded by the next one where there is no room.
-                        let _ = reports.try_send(BlobReport::Progress { context_id, blob_id, progress });
+                        let _ = reports.try_send(BlobEvent::Progress { context_id, blob_id, progress });
                     }
                 }
             };
-            let said = match &outcome {
-                Ok(fetched) => Ok(fetched.size_bytes),
-                Err(error) => Err(Arc::clone(error)),
-            };
-            let ended = BlobReport::Ended {
-                context_id,
-                blob_id,
-                outcome: said,
+            let ended = match &outcome {
+                Ok(fetched) => BlobEvent::Downloaded {
+                    context_id,
+                    blob_id,
+                    size_bytes: fetched.size_bytes,
+                },
+                Err(error) => BlobEvent::DownloadFailed {
+                    context_id,
+                    blob_id,
+                    error: Arc::clone(error),
+                },
             };
             let _ = reports.send(ended).await;
             outcome
@@ -220,7 +247,7 @@ impl NetworkClient {
     ///
     /// # Errors
     ///
-    /// [`FetchBlobError`] where the store refuses; what nobody gave is in the result.
+    /// [`FetchBlobError`] if the store fails. Blobs that no provider delivered are in the result.
     pub async fn request_blobs(
         &self,
         context_id: ContextId,
@@ -235,13 +262,13 @@ impl NetworkClient {
         Ok(batch?)
     }
 
-    /// Providers of the DHT, told to whoever reads events too.
-    fn search(&self, request: FetchRequest) -> impl Stream<Item = PeerId> + Send + use<> {
-        let FetchRequest {
-            context_id,
-            blob_id,
-        } = request;
-        // Not the handle, which would keep the manager from stopping.
+    /// Providers that the DHT names, which are also emitted as events.
+    fn search(
+        &self,
+        context_id: ContextId,
+        blob_id: BlobId,
+    ) -> impl Stream<Item = PeerId> + Send + use<> {
+        // A strong handle would keep the manager from stopping.
         let commands = self.inner.commands.downgrade();
         let reports = self.inner.blobs.reports.clone();
         let found = async move {
@@ -258,7 +285,7 @@ impl NetworkClient {
             let _ = answer.await;
             BlobProviders {
                 receiver,
-                told: HashMap::new(),
+                yielded: HashMap::new(),
             }
         };
         let mut all = Vec::new();
@@ -269,7 +296,7 @@ impl NetworkClient {
             }
             all.push(provider.peer);
             let providers = all.clone();
-            let _ = reports.try_send(BlobReport::Found {
+            let _ = reports.try_send(BlobEvent::ProvidersFound {
                 context_id,
                 blob_id,
                 providers,
@@ -279,16 +306,16 @@ impl NetworkClient {
     }
 }
 
-/// The providers of a blob, as they are found.
+/// The providers of a blob, each as soon as it is found.
 #[derive(Debug)]
 pub struct BlobProviders {
     receiver: mpsc::Receiver<BlobProvider>,
-    /// Who was told of, and whether with the size.
-    told: HashMap<PeerId, bool>,
+    /// The providers yielded so far, and whether with the size.
+    yielded: HashMap<PeerId, bool>,
 }
 
 impl BlobProviders {
-    /// The next one; `None` when everybody was asked.
+    /// The next provider; `None` at the end of the search. Cancel safe.
     pub async fn next(&mut self) -> Option<BlobProvider> {
         StreamExt::next(self).await
     }
@@ -303,16 +330,16 @@ impl Stream for BlobProviders {
                 return Poll::Ready(None);
             };
             let signed = provider.size_bytes.is_some();
-            let before = self.told.get(&provider.peer);
+            let before = self.yielded.get(&provider.peer);
             if before.is_none_or(|before| signed && !before) {
-                self.told.insert(provider.peer, signed);
+                self.yielded.insert(provider.peer, signed);
                 return Poll::Ready(Some(provider));
             }
         }
     }
 }
 
-/// A fetch that runs. A future of its end; dropping it cancels it.
+/// A running transfer: a future of its end. Dropping it cancels the transfer.
 #[must_use = "dropping it cancels the fetch"]
 pub struct BlobTransfer {
     task: JoinHandle<Result<Fetched, Arc<FetchBlobError>>>,
@@ -320,7 +347,7 @@ pub struct BlobTransfer {
 }
 
 impl BlobTransfer {
-    /// How far it is, again and again until it ends.
+    /// The progress of the transfer, as a stream that ends with it.
     pub fn progress(&mut self) -> &mut ProgressStream {
         &mut self.progress
     }
@@ -347,7 +374,7 @@ impl std::fmt::Debug for BlobTransfer {
     }
 }
 
-/// Ends a task when dropped.
+/// Aborts a task when dropped.
 struct OnDrop<T>(JoinHandle<T>);
 
 impl<T> Drop for OnDrop<T> {
@@ -361,7 +388,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_provider_is_told_once_and_again_with_its_size() {
+    async fn a_provider_is_yielded_once_and_again_with_its_size() {
         let (one, other) = (PeerId::random(), PeerId::random());
         let (found, receiver) = mpsc::channel(8);
         let told = [
@@ -377,8 +404,8 @@ mod tests {
             found.try_send(provider).unwrap();
         }
         drop(found);
-        let told = HashMap::new();
-        let providers = BlobProviders { receiver, told };
+        let yielded = HashMap::new();
+        let providers = BlobProviders { receiver, yielded };
         let told: Vec<_> = providers
             .map(|provider| (provider.peer, provider.size_bytes))
             .collect()

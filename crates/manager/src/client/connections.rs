@@ -1,5 +1,7 @@
 //! Connections and listeners.
 
+use std::time::Duration;
+
 use calimero_network_primitives::{Multiaddr, PeerId, addr::peer_of, multiaddr::Protocol};
 use libp2p::swarm::derive_prelude::ListenerId;
 
@@ -25,7 +27,7 @@ use crate::{
 /// assert!(matches!(refused, DialError::Denied(Denial::Blocked)));
 /// alice.unblock(bob.peer_id()).await?;
 ///
-/// // Whoever answers there. With `dial_peer`, or `/p2p/<peer>` at its end, nobody but that peer.
+/// // Any peer at that address. `dial_peer`, or `/p2p/<peer>` at its end, names the only peer accepted.
 /// let connection = alice.dial(address).await?;
 /// assert_eq!((connection.peer, connection.path), (bob.peer_id(), Path::Direct));
 /// assert!(alice.disconnect(bob.peer_id()).await?);
@@ -35,9 +37,9 @@ use crate::{
 /// # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(run()).unwrap();
 /// ```
 impl NetworkClient {
-    /// Connects to whoever answers at `address`; to nobody else than the peer it ends in, if it
-    /// ends in `/p2p/<peer>`. A peer that is connected already is not dialled again, and neither is
-    /// an address that a connection has been made to.
+    /// Connects to the peer at `address`. If the address ends in `/p2p/<peer>`, no other peer is
+    /// accepted. A peer that is connected is not dialled again, and neither is an address that has an
+    /// outbound connection: the call returns that connection.
     ///
     /// Calls for the same peer or address share one dial and its outcome. The deadline is
     /// `connections.dial_timeout_ms`.
@@ -88,8 +90,8 @@ impl NetworkClient {
         self.wait_for_dial(target, command).await
     }
 
-    /// Closes every connection with `peer` and gives up dialling it. `true` if one stood. A dial
-    /// from then on makes a new one, of a named peer when those have ended.
+    /// Closes every connection with `peer` and cancels its dial. Returns `true` if the peer was
+    /// connected. A later dial makes a new connection, after the closing ones have ended.
     ///
     /// # Errors
     ///
@@ -98,7 +100,7 @@ impl NetworkClient {
         self.ask(|reply| Command::Disconnect { peer, reply }).await
     }
 
-    /// Refuses `peer` from now on and closes its connections.
+    /// Puts `peer` on the block list and closes its connections.
     ///
     /// # Errors
     ///
@@ -113,7 +115,7 @@ impl NetworkClient {
         .await
     }
 
-    /// Refuses `peer` no longer.
+    /// Removes `peer` from the block list.
     ///
     /// # Errors
     ///
@@ -128,8 +130,8 @@ impl NetworkClient {
         .await
     }
 
-    /// Listens on `address`. Gives the listener and the first address it is reached under, with
-    /// the port that was bound; more follow as events where `address` stands for several.
+    /// Listens on `address`. Returns the listener and its first address, with the port that was bound.
+    /// Further addresses of a wildcard follow as events.
     ///
     /// # Errors
     ///
@@ -148,7 +150,26 @@ impl NetworkClient {
             .ok_or(ListenError::Deadline { address, after })??
     }
 
-    /// Closes a listener. `true` if it stood.
+    /// Listens on an address of the configuration; see [`NetworkManager::start`].
+    ///
+    /// [`NetworkManager::start`]: crate::NetworkManager::start
+    pub(crate) async fn listen_configured(
+        &self,
+        address: &Multiaddr,
+        limit: Duration,
+    ) -> Result<(), ListenError> {
+        let command = |reply| Command::ListenConfigured {
+            address: address.clone(),
+            reply,
+        };
+        let outcome = within(limit, self.ask(command)).await;
+        outcome.ok_or_else(|| ListenError::Deadline {
+            address: address.clone(),
+            after: limit,
+        })??
+    }
+
+    /// Closes a listener. Returns `true` if it was open.
     ///
     /// # Errors
     ///
@@ -157,12 +178,11 @@ impl NetworkClient {
         self.ask(|reply| Command::StopListening { id, reply }).await
     }
 
-    /// Looks for peers now: dials boot nodes, remembered and lost peers, asks for members of every
-    /// overlay followed. Returns once a boot node or another peer is connected; where one is,
-    /// at once.
+    /// Starts discovery now: dials boot nodes, cached and lost peers, and asks for members of every
+    /// overlay. Returns when a peer is connected, at once if one is.
     ///
-    /// A node does all this by itself, again and again. This is for whoever wants to wait for the
-    /// first peer, or knows that the network has just come back.
+    /// A node does this automatically and repeatedly. A program calls it to wait for the first peer, or
+    /// when it knows that the network has just come back.
     ///
     /// ```
     /// # use calimero_network::{Keypair, NetworkConfig, NetworkManager, addr};

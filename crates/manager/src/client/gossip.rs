@@ -8,7 +8,7 @@ use calimero_network_pubsub::{MeshStats, MessageId, PublishError as NotSent};
 
 use super::{Forget, NetworkClient, within};
 use crate::{
-    command::{Command, GossipCommand, Otherwise},
+    command::{Command, GossipCommand, Otherwise, Subscription},
     error::{PublishError, Stopped, SubscribeError},
 };
 
@@ -16,7 +16,8 @@ use crate::{
 ///
 /// ```
 /// # use calimero_network::{
-/// #     Keypair, NetworkConfig, NetworkEvent, NetworkManager, PublishError, Topic, pubsub,
+/// #     GossipEvent, Keypair, NetworkConfig, NetworkEvent, NetworkManager, PublishError, Topic,
+/// #     pubsub,
 /// # };
 /// # async fn run() -> Result<(), Box<dyn std::error::Error>> {
 /// # let quiet = NetworkConfig { listen: Vec::new(), ..NetworkConfig::default() };
@@ -27,7 +28,7 @@ use crate::{
 /// let topic = Topic::free("weather")?;
 /// assert!(bob.subscribe(&topic).await?);
 ///
-/// // Nobody whom Alice knows follows the topic yet.
+/// // No peer of Alice is subscribed to the topic yet.
 /// let error = alice.publish(&topic, "rain").await.unwrap_err();
 /// assert_eq!(error, PublishError::NotSent(pubsub::PublishError::NoPeers));
 ///
@@ -36,7 +37,7 @@ use crate::{
 /// assert_eq!(alice.subscribed_peers(&topic).await?, [bob.peer_id()]);
 ///
 /// while let Some(event) = bob_sees.next().await {
-///     if let NetworkEvent::Message(message) = event {
+///     if let NetworkEvent::Gossip(GossipEvent::Message(message)) = event {
 ///         assert_eq!((message.source, message.id), (alice.peer_id(), id));
 ///         assert_eq!(message.data, "sun");
 ///         break;
@@ -57,20 +58,39 @@ use crate::{
 /// # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(run()).unwrap();
 /// ```
 impl NetworkClient {
-    /// Follows a topic from now on: its messages come as
-    /// [`NetworkEvent::Message`](crate::NetworkEvent::Message). `false` if it was followed.
+    /// Subscribes to a topic: its messages are emitted as
+    /// [`GossipEvent::Message`](crate::GossipEvent::Message). Returns `false` if the node was
+    /// subscribed already.
     ///
     /// # Errors
     ///
-    /// [`SubscribeError`] where as many topics as allowed are followed, in number or bytes.
+    /// [`SubscribeError`] if the limit of subscriptions is reached, in number or bytes.
     pub async fn subscribe(&self, topic: &Topic) -> Result<bool, SubscribeError> {
+        self.subscribe_with(topic, Subscription::default()).await
+    }
+
+    /// As [`subscribe`](Self::subscribe), with a choice whether the subscribers form an overlay.
+    /// Where the node is subscribed already, the newer `subscription` holds.
+    ///
+    /// # Errors
+    ///
+    /// [`SubscribeError`] if the limit of subscriptions is reached, in number or bytes.
+    pub async fn subscribe_with(
+        &self,
+        topic: &Topic,
+        subscription: Subscription,
+    ) -> Result<bool, SubscribeError> {
         let topic = topic.clone();
-        let command = |reply| GossipCommand::Subscribe { topic, reply };
+        let command = |reply| GossipCommand::Subscribe {
+            topic,
+            subscription,
+            reply,
+        };
         Ok(self.ask_gossip(command).await??)
     }
 
-    /// Follows a topic no longer. `false` if it was not followed. Messages that arrived before
-    /// may still come.
+    /// Unsubscribes from a topic. Returns `false` if the node was not subscribed. Messages that arrived
+    /// before may still be emitted.
     ///
     /// # Errors
     ///
@@ -81,8 +101,8 @@ impl NetworkClient {
             .await
     }
 
-    /// Sends `data` to those who follow `topic`, which this node need not follow. Waits while
-    /// their queues are full, for `pubsub.peers.publish_wait_ms` at most.
+    /// Publishes `data` to the subscribers of `topic`, to which this node need not be subscribed. Waits
+    /// while their send queues are full, for at most `pubsub.peers.publish_wait_ms`.
     ///
     /// `Ok` says that the message is queued for at least one peer, not that it has arrived. No
     /// copy is made of `data` if it is the only handle to the whole of its buffer.
@@ -102,7 +122,7 @@ impl NetworkClient {
             .unwrap_or(Err(PublishError::Deadline { after }))
     }
 
-    /// As [`publish`](Self::publish), but does not wait for room.
+    /// As [`publish`](Self::publish), but returns at once if the send queues are full.
     ///
     /// # Errors
     ///
@@ -115,16 +135,16 @@ impl NetworkClient {
         self.send_message(topic, data.into(), Otherwise::Fail).await
     }
 
-    /// As [`publish`](Self::publish), but where nobody follows `topic` yet, keeps the message for
-    /// `time` and sends it to the first one who does. Messages of one topic are sent in the order
+    /// As [`publish`](Self::publish), but if `topic` has no subscriber yet, keeps the message for
+    /// `time` and sends it to the first subscriber. Messages of one topic are sent in the order in which
     /// they were kept. `pubsub.keep.max_time_ms` bounds `time`.
     ///
     /// Returns when the message was sent; dropping the future takes it back.
     ///
     /// # Errors
     ///
-    /// [`PublishError`]: `NoPeers` once the time is over, `KeepFull` where as many messages are
-    /// kept as may be (`pubsub.keep`).
+    /// [`PublishError`]: `NoPeers` after the time, `KeepFull` if the limit of kept messages is reached
+    /// (`pubsub.keep`).
     pub async fn publish_or_keep(
         &self,
         topic: &Topic,
@@ -150,7 +170,7 @@ impl NetworkClient {
         Ok(self.kept_mesh_peers(topic).await?.to_vec())
     }
 
-    /// How many peers there are in the mesh of `topic`.
+    /// The number of peers in the mesh of `topic`.
     ///
     /// # Errors
     ///
@@ -159,7 +179,7 @@ impl NetworkClient {
         Ok(self.kept_mesh_peers(topic).await?.len())
     }
 
-    /// The connected peers that follow `topic`, as far as they have said so; see
+    /// The connected peers that announced a subscription to `topic`; see
     /// [what reads see](Self#what-reads-see).
     ///
     /// # Errors
@@ -174,8 +194,8 @@ impl NetworkClient {
         Ok(self.read(memo, topic, ask).await?.to_vec())
     }
 
-    /// The state of all meshes, with counts of what was sent, received and refused, as of now:
-    /// it is asked of the manager each time.
+    /// The state of all meshes, with counts of messages sent, received and refused. Each call asks the
+    /// manager.
     ///
     /// # Errors
     ///
@@ -185,8 +205,8 @@ impl NetworkClient {
             .await
     }
 
-    /// Sets how much this node prefers `peer`, from -100 to 100; 0 is where every peer starts.
-    /// Preferred peers stay in a mesh that is too full. No preference shuts a peer out.
+    /// Sets the application score of `peer`, from -100 to 100; every peer starts at 0. Peers of a higher
+    /// score remain in a mesh that is too full. No score excludes a peer.
     ///
     /// # Errors
     ///

@@ -13,7 +13,7 @@ use crate::{command::Command, error::InviteError};
 ///
 /// ```
 /// # use calimero_network::{
-/// #     Keypair, NetworkConfig, NetworkEvent, NetworkManager,
+/// #     InviteEvent, Keypair, NetworkConfig, NetworkEvent, NetworkManager,
 /// #     SpecializedNodeInviteRequest as Request, SpecializedNodeInviteResponse as Response,
 /// # };
 /// # async fn run() -> Result<(), Box<dyn std::error::Error>> {
@@ -31,14 +31,14 @@ use crate::{command::Command, error::InviteError};
 /// let asked = node.send_specialized_node_verification_request(host.peer_id(), request).await?;
 ///
 /// while let Some(event) = host_sees.next().await {
-///     if let NetworkEvent::InviteRequest { request, channel, .. } = event {
+///     if let NetworkEvent::Invite(InviteEvent::Request { request, channel, .. }) = event {
 ///         let answer = Response::invitation(*request.nonce(), "welcome");
 ///         host.send_specialized_node_invitation_response(channel, &answer)?;
 ///         break;
 ///     }
 /// }
 /// while let Some(event) = node_sees.next().await {
-///     if let NetworkEvent::InviteResponse { request_id, response, .. } = event {
+///     if let NetworkEvent::Invite(InviteEvent::Response { request_id, response, .. }) = event {
 ///         assert_eq!(request_id, asked);
 ///         assert_eq!(response.invitation_bytes, Some("welcome".into()));
 ///         break;
@@ -49,12 +49,12 @@ use crate::{command::Command, error::InviteError};
 /// # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(run()).unwrap();
 /// ```
 impl NetworkClient {
-    /// Asks `peer` to verify this node and to invite it, dialling it if no connection stands and
-    /// an address is known.
+    /// Asks `peer` to verify this node and to invite it. Dials the peer if it is not connected and an
+    /// address is known.
     ///
     /// The id that is given comes back in exactly one
-    /// [`InviteResponse`](crate::NetworkEvent::InviteResponse) or
-    /// [`InviteFailed`](crate::NetworkEvent::InviteFailed), after
+    /// [`InviteEvent::Response`](crate::InviteEvent::Response) or
+    /// [`InviteEvent::Failed`](crate::InviteEvent::Failed), after
     /// `specialized.request_timeout_ms` at the latest.
     ///
     /// # Errors
@@ -73,13 +73,13 @@ impl NetworkClient {
         .await?
     }
 
-    /// Answers the request that came with `channel`, from any task. That the answer was sent, or
-    /// why not, is told by [`InviteResponseSent`](crate::NetworkEvent::InviteResponseSent) or
-    /// [`InviteResponseFailed`](crate::NetworkEvent::InviteResponseFailed).
+    /// Answers the request that came with `channel`, from any task. Followed by
+    /// [`InviteEvent::ResponseSent`](crate::InviteEvent::ResponseSent) or
+    /// [`InviteEvent::ResponseFailed`](crate::InviteEvent::ResponseFailed).
     ///
     /// # Errors
     ///
-    /// [`RespondError`] if the answer is too large, or nobody waits for it any more.
+    /// [`RespondError`] if the answer is too large, or the request has ended.
     pub fn send_specialized_node_invitation_response(
         &self,
         channel: ResponseChannel,

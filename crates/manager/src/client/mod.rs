@@ -1,4 +1,4 @@
-//! The handle, by concern.
+//! The handle to a running manager, by concern.
 
 mod blobs;
 mod connections;
@@ -73,7 +73,7 @@ struct Answers {
     subscribers: Memo<Topic, Arc<[PeerId]>>,
 }
 
-/// What it is, how it stands, and its end.
+/// Identity, status and shutdown.
 ///
 /// ```
 /// # use calimero_network::{Keypair, NetworkConfig, NetworkManager, Stopped};
@@ -91,7 +91,7 @@ struct Answers {
 /// let status = alice.status().await?;
 /// assert_eq!((status.peer, status.peers()), (alice.peer_id(), vec![bob.peer_id()]));
 /// assert!(alice.metrics().await?.contains("peers 1"));
-/// // What moves many bytes runs beside the network.
+/// // A task that moves many bytes runs on the runtime of the network.
 /// assert_eq!(alice.runtime().spawn(async { 6 * 7 }).await?, 42);
 ///
 /// alice.shutdown().await?;
@@ -147,7 +147,7 @@ impl NetworkClient {
         &self.inner.runtime
     }
 
-    /// How many peers are connected. Reads a counter, asks nobody.
+    /// The number of connected peers. Reads a counter and does not wait.
     ///
     /// # Errors
     ///
@@ -159,8 +159,8 @@ impl NetworkClient {
         Ok(self.inner.shared.peers.load(Ordering::Acquire))
     }
 
-    /// What `peer` says of itself through identify, as soon as it has said it. Nothing if it is
-    /// not connected, leaves before, does not speak identify, or says nothing for
+    /// The identify information of `peer`, as soon as it is received. `None` if the peer is not
+    /// connected, disconnects before, does not speak identify, or sends nothing within
     /// `streams.open_timeout_ms`.
     ///
     /// # Errors
@@ -187,7 +187,7 @@ impl NetworkClient {
     }
 
     /// Counters and gauges in the text format of OpenMetrics, which Prometheus reads: connections,
-    /// bytes, dials, discovery, and what is served to others. `docs/boot-nodes.md` of the
+    /// bytes, dials, discovery, and the servers for other peers. `docs/boot-nodes.md` of the
     /// repository lists them.
     ///
     /// Costs the manager some tens of microseconds, and a copy of discovery's tables.
@@ -199,9 +199,9 @@ impl NetworkClient {
         self.ask(|reply| Command::Metrics { reply }).await
     }
 
-    /// Stops the manager: answers everybody who waits with `Stopped`, closes listeners, writes the
-    /// messages that are queued (in half of the time at most) and lets peers read them
-    /// (`handle.linger_ms`), tells every peer, and returns when that is done, at the latest after
+    /// Stops the manager. Every waiting call returns `Stopped`, listeners close, queued messages are
+    /// written (in at most half of the time) and peers have `handle.linger_ms` to read them, and
+    /// connections close in order. Returns when that is done, at the latest after
     /// `handle.shutdown_timeout_ms`.
     ///
     /// # Errors
@@ -238,7 +238,7 @@ impl NetworkClient {
         Ok(answer)
     }
 
-    /// Sends a command and waits for its answer; waits for room in the queue first.
+    /// Sends a command and waits for its answer. Waits first while the queue of commands is full.
     async fn ask<T>(&self, command: impl FnOnce(Reply<T>) -> Command) -> Result<T, Stopped> {
         let (reply, answer) = oneshot::channel();
         let sent = self.inner.commands.send(command(reply)).await;
@@ -247,12 +247,12 @@ impl NetworkClient {
     }
 }
 
-/// Tells the actor, when dropped, that somebody who waited went away. With a full queue it is not
-/// told, and what was asked for ends by its own deadline.
+/// Asks the actor, when dropped, to remove the waiters of callers that were dropped. If the queue is
+/// full, the request is not sent, and the operation ends by its own deadline.
 struct Forget<'a>(&'a mpsc::Sender<Command>);
 
 impl Forget<'_> {
-    /// The answer is here: there is nothing to forget.
+    /// The answer has arrived: no waiter is left to remove.
     fn disarm(self) {
         std::mem::forget(self);
     }
@@ -264,7 +264,7 @@ impl Drop for Forget<'_> {
     }
 }
 
-/// What `future` gives within `limit`, else nothing.
+/// The output of `future`, or `None` if it is not ready within `limit`.
 async fn within<F: Future>(limit: Duration, future: F) -> Option<F::Output> {
     match select(pin!(future), Delay::new(limit)).await {
         Either::Left((output, _)) => Some(output),

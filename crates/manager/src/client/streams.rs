@@ -11,7 +11,7 @@ use crate::PeerId;
 ///
 /// ```
 /// # use calimero_network::{
-/// #     Keypair, NetworkConfig, NetworkEvent, NetworkManager, OpenError, StreamProtocol,
+/// #     Keypair, NetworkConfig, NetworkEvent, NetworkManager, OpenError, StreamEvent, StreamProtocol,
 /// # };
 /// # use futures::{AsyncReadExt, AsyncWriteExt, StreamExt};
 /// # async fn run() -> Result<(), Box<dyn std::error::Error>> {
@@ -25,14 +25,14 @@ use crate::PeerId;
 /// let mut stream = alice.open_stream(bob.peer_id()).await?;
 /// stream.send("how are you?".into()).await?;
 /// while let Some(event) = bob_sees.next().await {
-///     if let NetworkEvent::StreamOpened { mut stream, .. } = event {
+///     if let NetworkEvent::Stream(StreamEvent::Opened { mut stream, .. }) = event {
 ///         assert_eq!(stream.next().await.ok_or("closed")??, "how are you?");
 ///         assert_eq!(bob.open_inbound_streams(), 1);
 ///         break;
 ///     }
 /// }
 ///
-/// // In bytes, of a protocol of one's own.
+/// // As bytes, of another protocol.
 /// let protocol = StreamProtocol::new("/shout/1");
 /// let error = alice.open_raw_stream(bob.peer_id(), protocol.clone()).await.unwrap_err();
 /// assert!(matches!(error, OpenError::UnsupportedProtocol { .. }));
@@ -40,16 +40,16 @@ use crate::PeerId;
 /// let mut stream = alice.open_raw_stream(bob.peer_id(), protocol).await?;
 /// stream.write_all(b"HELLO").await?;
 /// stream.close().await?;
-/// let mut heard = Vec::new();
-/// shouts.next().await.ok_or("stopped")?.stream.read_to_end(&mut heard).await?;
-/// assert_eq!(heard, b"HELLO");
+/// let mut received = Vec::new();
+/// shouts.next().await.ok_or("stopped")?.stream.read_to_end(&mut received).await?;
+/// assert_eq!(received, b"HELLO");
 /// # Ok(())
 /// # }
 /// # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(run()).unwrap();
 /// ```
 impl NetworkClient {
-    /// Opens a stream of the general protocol to `peer`, in frames, dialling it if addresses are
-    /// known and no connection stands. The deadline is `streams.open_timeout_ms`.
+    /// Opens a stream of the general protocol to `peer`, in frames. Dials the peer if it is not
+    /// connected and an address is known. The deadline is `streams.open_timeout_ms`.
     ///
     /// # Errors
     ///
@@ -79,9 +79,8 @@ impl NetworkClient {
         self.inner.streams.open(peer, protocol).await
     }
 
-    /// Accepts streams of another protocol than the general one, whose streams come as
-    /// [`NetworkEvent::StreamOpened`](crate::NetworkEvent::StreamOpened). Dropping the result
-    /// ends that.
+    /// Accepts streams of a protocol other than the general one, whose streams are emitted as
+    /// [`StreamEvent::Opened`](crate::StreamEvent::Opened). Dropping the result ends the acceptance.
     ///
     /// # Errors
     ///
@@ -90,8 +89,7 @@ impl NetworkClient {
         self.inner.streams.accept(protocol)
     }
 
-    /// How many streams that peers opened are open or wait to be accepted, of all protocols that
-    /// are accepted here.
+    /// The number of inbound streams that are open or wait to be accepted, of all accepted protocols.
     #[must_use]
     pub fn open_inbound_streams(&self) -> usize {
         self.inner.streams.open_inbound()

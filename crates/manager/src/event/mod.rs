@@ -1,331 +1,197 @@
-//! What happens without being asked for.
+//! Events that the manager emits.
+//!
+//! Each concern has an enum of its own in a file of its own. Next to an event are the three things
+//! that depend on it: its class, by which an unread event gives way to newer ones, its JSON, and
+//! its text.
 
+mod blob;
+mod connection;
+mod discovery;
+mod gossip;
+mod invite;
+mod listener;
 mod queue;
+mod stream;
+#[cfg(test)]
+mod tests;
 
-use std::sync::Arc;
+use std::fmt;
 
-use calimero_network_blob::fetch::Progress;
-use calimero_network_discovery::machine::{Namespace, Phase, Reachability};
+use calimero_network_discovery::machine::Namespace;
 use calimero_network_primitives::{BlobId, ContextId, Multiaddr, PeerId, Topic};
-use calimero_network_pubsub::Message;
-use calimero_network_specialized::{
-    InboundFailure, InboundRequestId, OutboundFailure, OutboundRequestId, ResponseChannel,
-    SpecializedNodeInviteRequest, SpecializedNodeInviteResponse,
-};
-use calimero_network_stream::{FrameStream, RefuseReason, Substream};
+use calimero_network_specialized::InboundRequestId;
+use calimero_network_stream::RefuseReason;
 use libp2p::{
     StreamProtocol,
     swarm::{ConnectionId, derive_prelude::ListenerId},
 };
+use serde::Serialize;
 
 pub(crate) use self::queue::EventSender;
-pub use self::queue::Events;
-use crate::{
-    error::FetchBlobError,
-    status::{Connection, PeerInfo},
+use self::queue::Unread;
+pub use self::{
+    blob::BlobEvent,
+    connection::{CloseReason, ConnectionEvent},
+    discovery::DiscoveryEvent,
+    gossip::GossipEvent,
+    invite::InviteEvent,
+    listener::ListenerEvent,
+    queue::Events,
+    stream::StreamEvent,
 };
 
-/// Something that happened in the network.
-#[derive(Debug)]
+/// An event of the network, by the part of the node that it concerns.
+///
+/// `Serialize` writes one flat JSON object: `event` is the name of the event in snake case, and the
+/// other keys are its fields. Identifiers and addresses are strings in their usual text form, times
+/// end in `_ms`. Streams and response channels are left out. `Display` writes one line of text.
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
 #[non_exhaustive]
 #[expect(
     clippy::large_enum_variant,
     reason = "an event is moved once, into the queue and out; a box would cost an allocation for each stream"
 )]
 pub enum NetworkEvent {
-    /// An address is listened on from now on. For whoever publishes addresses.
-    Listening {
-        /// The listener it belongs to.
-        listener: ListenerId,
-        /// The address.
-        address: Multiaddr,
-    },
-    /// An address is no longer listened on. For whoever publishes addresses.
-    NotListening {
-        /// The listener it belonged to.
-        listener: ListenerId,
-        /// The addresses that are gone.
-        addresses: Vec<Multiaddr>,
-        /// Why the listener closed, if it did so by itself.
-        error: Option<std::io::Error>,
-    },
-    /// A connection stands. A peer can have several. For whoever has something for a peer.
-    Connected(Connection),
-    /// A connection is gone. For whoever waited for the peer, once none remains, and for operators
-    /// where the reason is not this node's.
-    Disconnected {
-        /// The peer at its other end.
-        peer: PeerId,
-        /// Its number in this process.
-        connection: ConnectionId,
-        /// Why it ended.
-        reason: CloseReason,
-        /// Connections with the same peer that still stand.
-        remaining: u32,
-    },
-    /// The best way to a peer has changed: a relayed one became direct, or the direct one is lost
-    /// and a relayed one is left. For whoever waits with large transfers.
-    PathChanged(Connection),
-    /// An attempt to connect directly to a peer that is relayed has ended. For operators.
-    HolePunched {
-        /// The peer.
-        peer: PeerId,
-        /// Whether there is a direct connection now.
-        direct: bool,
-    },
-    /// Discovery has come further, or was thrown back. For operators.
-    PhaseChanged {
-        /// How far it is.
-        phase: Phase,
-    },
-    /// Whether others reach this node, or how that is known, has changed. For operators.
-    ReachabilityChanged {
-        /// How it stands.
-        reachability: Reachability,
-    },
-    /// Others are told from now on that this node is at an address. For whoever publishes
-    /// addresses.
-    ExternalAddressConfirmed {
-        /// The address; where it holds `/p2p-circuit`, through a relay.
-        address: Multiaddr,
-    },
-    /// Others are told no more that this node is at an address. For whoever publishes addresses.
-    ExternalAddressExpired {
-        /// The address.
-        address: Multiaddr,
-    },
-    /// A relay holds a slot for this node. For operators.
-    RelayReserved {
-        /// The relay.
-        relay: PeerId,
-    },
-    /// A relay holds no slot for this node, or no longer; it, or another, is asked again. For
-    /// operators.
-    RelayLost {
-        /// The relay.
-        relay: PeerId,
-    },
-    /// No peers are looked for of a topic that is followed: of as many overlays as
-    /// `discovery.rendezvous.max_overlays` says, they are already. For operators.
-    OverlayRefused {
-        /// The rendezvous namespace of the topic.
-        namespace: Namespace,
-    },
-    /// A peer said what it is and what it speaks. Again whenever that changes. For whoever asks a
-    /// peer only what it understands.
-    Identified {
-        /// The peer.
-        peer: PeerId,
-        /// What it said; unverified.
-        info: Arc<PeerInfo>,
-    },
-    /// A peer opened a stream of the general protocol. Whoever serves streams owns it now;
-    /// dropping it resets it.
-    StreamOpened {
-        /// The peer.
-        peer: PeerId,
-        /// The connection that carries it.
-        connection: ConnectionId,
-        /// The protocol agreed on.
-        protocol: StreamProtocol,
-        /// The stream, in frames.
-        stream: FrameStream<Substream>,
-    },
-    /// Streams of a peer were refused because a limit was reached. For operators.
-    StreamsRefused {
-        /// The peer.
-        peer: PeerId,
-        /// The protocol asked for.
-        protocol: StreamProtocol,
-        /// Which limit.
-        reason: RefuseReason,
-        /// How many since the last such event.
-        count: u64,
-    },
-    /// Streams were refused beside those reported: of so many peers and protocols at once that
-    /// they are not told apart. For operators.
-    OtherStreamsRefused {
-        /// How many.
-        count: u64,
-    },
-    /// A peer follows a topic from now on, which this node need not follow. For whoever looks for
-    /// others to talk to.
-    ///
-    /// A connection that ends takes all subscriptions of its peer with it, without an event for
-    /// each.
-    Subscribed {
-        /// The peer.
-        peer: PeerId,
-        /// The topic.
-        topic: Topic,
-    },
-    /// A peer follows a topic no longer. For whoever counts on others to hear.
-    Unsubscribed {
-        /// The peer.
-        peer: PeerId,
-        /// The topic.
-        topic: Topic,
-    },
-    /// A message of a topic that this node follows, its signature checked. Told once for each
-    /// message. For the application.
-    Message(Message),
-    /// A peer asks to be invited. Whoever may invite answers by
-    /// [`send_specialized_node_invitation_response`]; dropping the channel tells the peer that
-    /// there is no answer. Ends in `InviteResponseSent` or `InviteResponseFailed`.
-    ///
-    /// [`send_specialized_node_invitation_response`]:
-    ///     crate::NetworkClient::send_specialized_node_invitation_response
-    InviteRequest {
-        /// Who asks.
-        peer: PeerId,
-        /// Names the request in later events.
-        request_id: InboundRequestId,
-        /// What is asked. Nothing of it has been verified.
-        request: SpecializedNodeInviteRequest,
-        /// Takes the answer.
-        channel: ResponseChannel,
-    },
-    /// The answer to an invite request of this node. For whoever asked.
-    InviteResponse {
-        /// Who answers.
-        peer: PeerId,
-        /// What [`send_specialized_node_verification_request`] gave.
-        ///
-        /// [`send_specialized_node_verification_request`]:
-        ///     crate::NetworkClient::send_specialized_node_verification_request
-        request_id: OutboundRequestId,
-        /// The answer of the peer's application. Nothing of it has been verified.
-        response: SpecializedNodeInviteResponse,
-    },
-    /// An invite request of this node has no answer. For whoever asked.
-    InviteFailed {
-        /// Who was asked.
-        peer: PeerId,
-        /// What [`send_specialized_node_verification_request`] gave.
-        ///
-        /// [`send_specialized_node_verification_request`]:
-        ///     crate::NetworkClient::send_specialized_node_verification_request
-        request_id: OutboundRequestId,
-        /// Why.
-        failure: OutboundFailure,
-    },
-    /// An answer of this node was handed to the connection, all of it. For whoever invites.
-    InviteResponseSent {
-        /// Who asked.
-        peer: PeerId,
-        /// Which request.
-        request_id: InboundRequestId,
-    },
-    /// A peer's invite request was not answered. For whoever invites.
-    InviteResponseFailed {
-        /// Who asked.
-        peer: PeerId,
-        /// Which request.
-        request_id: InboundRequestId,
-        /// Why.
-        failure: InboundFailure,
-    },
-    /// Invite requests of a peer were refused before anybody saw them. For operators.
-    InvitesRefused {
-        /// The peer.
-        peer: PeerId,
-        /// Why the first of them was.
-        failure: InboundFailure,
-        /// How many since the last such event.
-        count: u64,
-    },
-    /// Invite requests were refused beside those reported: of so many peers that they are not
-    /// told apart. For operators.
-    OtherInvitesRefused {
-        /// How many.
-        count: u64,
-    },
-    /// Somebody holds the announcement of a blob of this node, after it was announced or tried
-    /// again. For operators.
-    BlobAnnounced {
-        /// The context in which it is offered.
-        context_id: ContextId,
-        /// The blob.
-        blob_id: BlobId,
-    },
-    /// A peer asks for blobs of this node. For operators.
-    BlobRequested {
-        /// The peer.
-        peer: PeerId,
-        /// The context on whose behalf it asks, of the last request.
-        context_id: ContextId,
-        /// The blob, of the last request.
-        blob_id: BlobId,
-        /// Whether it may have it and it is here.
-        given: bool,
-        /// How many requests since the last such event.
-        count: u64,
-    },
-    /// Peers asked for blobs beside those reported: so many at once that they are not told apart.
-    /// For operators.
-    OtherBlobsRequested {
-        /// How many requests.
-        count: u64,
-    },
-    /// The DHT knows providers of a blob that this node fetches. For whoever shows progress.
-    BlobProvidersFound {
-        /// The context on whose behalf it is fetched.
-        context_id: ContextId,
-        /// The blob.
-        blob_id: BlobId,
-        /// All that were found so far.
-        providers: Vec<PeerId>,
-    },
-    /// A fetch has come further. For whoever shows progress.
-    BlobProgress {
-        /// The context on whose behalf it is fetched.
-        context_id: ContextId,
-        /// The blob.
-        blob_id: BlobId,
-        /// How far it is.
-        progress: Progress,
-    },
-    /// A blob is fetched: verified, durable, where it should be. The last event of its transfer. For
-    /// whoever waits for it beside the one who asked.
-    BlobDownloaded {
-        /// The context on whose behalf it was fetched.
-        context_id: ContextId,
-        /// The blob.
-        blob_id: BlobId,
-        /// Its size in bytes.
-        size_bytes: u64,
-    },
-    /// A blob is not fetched; what was verified of it is kept for the next try. The last event of
-    /// its transfer. For whoever waits for it beside the one who asked.
-    BlobDownloadFailed {
-        /// The context on whose behalf it was fetched.
-        context_id: ContextId,
-        /// The blob.
-        blob_id: BlobId,
-        /// Why; it names the providers that were asked.
-        error: Arc<FetchBlobError>,
-    },
-    /// Messages of topics were dropped at this place of the sequence because nobody read them in
-    /// time. For whoever must fetch what is missing. Other events are never dropped.
-    Lagged {
-        /// How many.
-        missed: u64,
-    },
+    /// An event of the addresses that this node listens on.
+    Listener(ListenerEvent),
+    /// An event of a connection or of the peer at its other end.
+    Connection(ConnectionEvent),
+    /// An event of discovery: phase, reachability, external addresses, relays, overlays.
+    Discovery(DiscoveryEvent),
+    /// An event of streams that peers open.
+    Stream(StreamEvent),
+    /// An event of topics: messages and subscriptions.
+    Gossip(GossipEvent),
+    /// An event of a specialized node invite.
+    Invite(InviteEvent),
+    /// An event of the announcement, the service or the transfer of a blob.
+    Blob(BlobEvent),
 }
 
-/// Why a connection ended.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum CloseReason {
-    /// This node closed it.
-    Local,
-    /// It carried no stream for `connections.idle_timeout_ms`.
-    Idle,
-    /// It left as many pings in a row unanswered as `connections.ping.max_failures`.
-    Unresponsive,
-    /// The peer closed it, or the link broke.
-    Remote {
-        /// What the transport said.
-        error: std::io::ErrorKind,
-    },
+impl NetworkEvent {
+    fn class(&mut self, unread: &mut Unread<'_>) -> Class {
+        match self {
+            Self::Listener(event) => event.class(unread),
+            Self::Connection(event) => event.class(unread),
+            Self::Discovery(event) => event.class(unread),
+            Self::Stream(event) => event.class(unread),
+            Self::Gossip(event) => event.class(unread),
+            Self::Invite(event) => event.class(unread),
+            Self::Blob(event) => event.class(unread),
+        }
+    }
+}
+
+impl fmt::Display for NetworkEvent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Listener(event) => fmt::Display::fmt(event, f),
+            Self::Connection(event) => fmt::Display::fmt(event, f),
+            Self::Discovery(event) => fmt::Display::fmt(event, f),
+            Self::Stream(event) => fmt::Display::fmt(event, f),
+            Self::Gossip(event) => fmt::Display::fmt(event, f),
+            Self::Invite(event) => fmt::Display::fmt(event, f),
+            Self::Blob(event) => fmt::Display::fmt(event, f),
+        }
+    }
+}
+
+macro_rules! concerns {
+    ($($concern:ident($event:ty)),* $(,)?) => {
+        $(impl From<$event> for NetworkEvent {
+            fn from(event: $event) -> Self {
+                Self::$concern(event)
+            }
+        })*
+    };
+}
+
+concerns! {
+    Listener(ListenerEvent),
+    Connection(ConnectionEvent),
+    Discovery(DiscoveryEvent),
+    Stream(StreamEvent),
+    Gossip(GossipEvent),
+    Invite(InviteEvent),
+    Blob(BlobEvent),
+}
+
+/// How an event is queued, and how it gives way to newer ones while it is unread.
+#[derive(Debug)]
+enum Class {
+    /// A message of this many bytes. The oldest unread messages are dropped and counted when the
+    /// bounds of the queue are reached.
+    Message { bytes: usize },
+    /// Messages that were dropped before they reached the queue.
+    Missed { messages: u64 },
+    /// The latest state of a subject. It replaces the unread event with the same key, in its place.
+    State(Key),
+    /// A control event. It is never dropped and never replaced; its emitter bounds the number.
+    Control(Bounded),
+    /// A report of refusals by one subject. The event itself adds up unread reports.
+    Report(Key),
+    /// How far a transfer is. It replaces the unread event with the same key and moves to the end of
+    /// the queue; beyond [`queue::MAX_TRANSFERS`] keys it is dropped.
+    Transfer(Key),
+    /// Not queued: the reader has all that it says, or needs none of it.
+    Void,
+}
+
+/// The bounds that unread control events are counted against.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Bounded {
+    /// Bounded by the number of things in the network.
+    Subjects,
+    /// Inbound streams: at most `handle.event_queue` wait here, the others in `streams`.
+    Streams,
+    /// Ends of invite requests of this node: at most `specialized.max_outbound`.
+    Answers,
+    /// Reports of refusals: at most [`queue::MAX_REPORTS`].
+    Reports,
+    /// Transfers and announcements: at most [`queue::MAX_TRANSFERS`].
+    Transfers,
+}
+
+/// The subject of an event. A newer event replaces an unread one with an equal key.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Key {
+    /// The kind of state; events that replace one another share it.
+    kind: &'static str,
+    subject: Subject,
+}
+
+impl Key {
+    fn new(kind: &'static str, subject: Subject) -> Self {
+        Self { kind, subject }
+    }
+}
+
+/// The thing that an event is about.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum Subject {
+    /// This node as a whole.
+    Node,
+    Listener(ListenerId, Option<Multiaddr>),
+    Address(Multiaddr),
+    Connection(ConnectionId),
+    /// A peer, connected or not.
+    Peer(PeerId),
+    /// A peer while it is connected: void once its last connection has closed.
+    Connected(PeerId),
+    /// A subscription of a connected peer: void once its last connection has closed.
+    Subscription(PeerId, Topic),
+    Overlay(Namespace),
+    Protocol(PeerId, StreamProtocol, RefuseReason),
+    Request(InboundRequestId),
+    Blob(ContextId, BlobId),
+    /// An event that no other one replaces.
+    Unique(u64),
+}
+
+impl Subject {
+    /// Whether nothing is left of the subject once `peer` has no connection.
+    fn ends_with(&self, peer: &PeerId) -> bool {
+        matches!(self, Self::Connected(of) | Self::Subscription(of, _) if of == peer)
+    }
 }

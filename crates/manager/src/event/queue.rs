@@ -1,9 +1,8 @@
-//! The queue between the actor and whoever reads events.
+//! The queue between the actor and the reader of events.
 //!
-//! Messages of topics are bounded in number and bytes, and the oldest give way. Everything else
-//! tells a state: of each connection, peer, stream or request no more waits than its newest, and
-//! what began and ended unread is not told at all. So events that are not messages always arrive,
-//! and their number is bounded by what exists, however long nobody reads.
+//! Messages are bounded in number and bytes, and the oldest are dropped. Every other event either
+//! replaces an unread one about the same subject or is bounded by its emitter, so it always arrives,
+//! and the number of unread events is bounded by what exists, however long the reader waits.
 
 use std::{
     future::poll_fn,
@@ -12,68 +11,24 @@ use std::{
     task::{Context, Poll},
 };
 
-use calimero_network_discovery::machine::Namespace;
-use calimero_network_primitives::{
-    BlobId, ContextId, Multiaddr, PeerId, Topic, config::HandleConfig,
-};
+use calimero_network_primitives::{PeerId, config::HandleConfig};
 use calimero_network_pubsub::{EventQueue, Queued};
-use calimero_network_specialized::{InboundRequestId, OutboundRequestId};
-use calimero_network_stream::RefuseReason;
 use futures::task::AtomicWaker;
-use libp2p::{
-    StreamProtocol,
-    swarm::{ConnectionId, derive_prelude::ListenerId},
-};
 
-use super::NetworkEvent;
-use crate::status::{Direction, Shared};
+use super::{Bounded, Class, GossipEvent, Key, NetworkEvent, Subject};
+use crate::status::Shared;
 
-/// Reports of refusals that wait, each of another peer: 256, some tens of KiB. Strangers cause
-/// them, so those beyond are summed.
-const MAX_REPORTS: usize = 256;
+/// Unread reports of refusals, each of another peer: 256, some tens of KiB. Peers cause them at
+/// will, so further ones are added up in one event.
+pub(super) const MAX_REPORTS: usize = 256;
 
-/// What waits to be read of fetches and announcements: 1,024, of a fetch two at most.
-const MAX_TRANSFERS: usize = 1024;
+/// Unread events of transfers and announcements: 1,024, at most two of a transfer.
+pub(super) const MAX_TRANSFERS: usize = 1024;
 
-/// What an event is about. A newer event takes the place of an unread one about the same.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-enum Key {
-    Listening(ListenerId, Multiaddr),
-    /// The whole of a listener, or one of its addresses.
-    NotListening(ListenerId, Option<Multiaddr>),
-    /// A listener that was never listened on.
-    NeverListening,
-    Connection(ConnectionId),
-    /// A connection to a peer that this node dialled, which began and ended unread.
-    Lost(PeerId),
-    Identity(PeerId),
-    Path(PeerId),
-    HolePunch(PeerId),
-    Phase,
-    Reachability,
-    External(Multiaddr),
-    Relay(PeerId),
-    Overlay(Namespace),
-    Stream(u64),
-    StreamsOf(PeerId, StreamProtocol, RefuseReason),
-    OtherStreams,
-    Subscription(PeerId, Topic),
-    Asked(InboundRequestId),
-    InvitesOf(PeerId),
-    OtherInvites,
-    Answered(OutboundRequestId),
-    BlobsOf(PeerId),
-    OtherBlobs,
-    /// How far a transfer is, or how it ended.
-    Blob(ContextId, BlobId),
-    Found(ContextId, BlobId),
-    Announced(ContextId, BlobId),
-}
-
-/// The events that wait, and what of them is counted apart.
+/// The events that are unread, and the counts of those that have a bound of their own.
 struct Waiting {
-    queue: EventQueue<Key, NetworkEvent, NetworkEvent>,
-    next_stream: u64,
+    queue: EventQueue<Key, (Bounded, NetworkEvent), NetworkEvent>,
+    next_unique: u64,
     streams: usize,
     reports: usize,
     answers: usize,
@@ -98,12 +53,12 @@ impl Inbox {
     }
 }
 
-/// The stream of events. Dropping it is fine: events are then not kept for anybody.
+/// The stream of events. After it is dropped, events are discarded.
 ///
-/// Events come in the order they happened. Nothing of the node waits for whoever reads: of
-/// messages, the oldest are dropped and [`NetworkEvent::Lagged`] says how many; inbound streams
-/// wait in `streams.accept_queue`; of all else, an unread event gives way to a newer one about the
-/// same connection, peer or request.
+/// Events come in the order in which they happened. The node never waits for the reader. The oldest
+/// unread messages are dropped, and [`GossipEvent::Lagged`] carries their number. Inbound streams
+/// wait in `streams.accept_queue`. Any other unread event is replaced by a newer one about the same
+/// connection, peer or request.
 pub struct Events {
     inbox: Arc<Inbox>,
 }
@@ -117,7 +72,7 @@ impl Events {
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<NetworkEvent>> {
-        // Registered before the look, so that no event falls between.
+        // Registered before the queue is read: an event that is pushed in between wakes the task.
         self.inbox.reader.register(cx.waker());
         let mut waiting = self.inbox.lock();
         let event = waiting.pop();
@@ -125,7 +80,7 @@ impl Events {
             return Poll::Pending;
         }
         drop(waiting);
-        if let Some(NetworkEvent::StreamOpened { .. }) = event {
+        if let Some(NetworkEvent::Stream(_)) = event {
             self.inbox.sender.wake();
         }
         Poll::Ready(event)
@@ -144,7 +99,7 @@ impl Drop for Events {
     fn drop(&mut self) {
         let mut waiting = self.inbox.lock();
         waiting.unread = true;
-        // Streams and invite requests that wait are let go now, not when the manager stops.
+        // Unread streams and invite requests are released now, not when the manager stops.
         while waiting.pop().is_some() {}
         drop(waiting);
         self.inbox.sender.wake();
@@ -157,7 +112,7 @@ impl std::fmt::Debug for Events {
     }
 }
 
-/// The actor's end, which never waits.
+/// The sending end, which belongs to the actor. Sending never waits.
 pub(crate) struct EventSender {
     inbox: Arc<Inbox>,
     max_streams: usize,
@@ -169,7 +124,7 @@ impl EventSender {
         let inbox = Arc::new(Inbox {
             waiting: Mutex::new(Waiting {
                 queue: EventQueue::new(config.event_queue, config.event_queue_bytes),
-                next_stream: 0,
+                next_unique: 0,
                 streams: 0,
                 reports: 0,
                 answers: 0,
@@ -188,19 +143,19 @@ impl EventSender {
         (sender, Events { inbox })
     }
 
-    pub(crate) fn send(&mut self, event: NetworkEvent) {
+    pub(crate) fn send(&mut self, event: impl Into<NetworkEvent>) {
         let mut waiting = self.inbox.lock();
         if waiting.unread {
             return;
         }
-        waiting.push(event);
+        waiting.push(event.into());
         let dropped = waiting.queue.missed_in_all();
         drop(waiting);
         self.shared.events_dropped.store(dropped, Ordering::Relaxed);
         self.inbox.reader.wake();
     }
 
-    /// Waits until another inbound stream may be handed over.
+    /// Waits until the queue takes another inbound stream.
     pub(crate) async fn stream_room(&self) {
         poll_fn(|cx| {
             self.inbox.sender.register(cx.waker());
@@ -214,9 +169,17 @@ impl EventSender {
         .await;
     }
 
-    /// Ends of own invite requests that wait to be read.
+    /// Number of unread ends of invite requests of this node.
     pub(crate) fn unread_answers(&self) -> usize {
         self.inbox.lock().answers
+    }
+}
+
+#[cfg(test)]
+impl EventSender {
+    /// Number of unread events that are not messages.
+    pub(super) fn unread_events(&self) -> usize {
+        self.inbox.lock().queue.controls()
     }
 }
 
@@ -228,238 +191,116 @@ impl Drop for EventSender {
 }
 
 impl Waiting {
+    fn count(&mut self, bounded: Bounded) -> Option<&mut usize> {
+        match bounded {
+            Bounded::Subjects => None,
+            Bounded::Streams => Some(&mut self.streams),
+            Bounded::Answers => Some(&mut self.answers),
+            Bounded::Reports => Some(&mut self.reports),
+            Bounded::Transfers => Some(&mut self.transfers),
+        }
+    }
+
+    /// An event is about to leave the queue.
+    fn release(&mut self, (bounded, event): (Bounded, NetworkEvent)) -> NetworkEvent {
+        if let Some(count) = self.count(bounded) {
+            *count -= 1;
+        }
+        event
+    }
+
     fn pop(&mut self) -> Option<NetworkEvent> {
-        let event = match self.queue.pop()? {
-            Queued::Message(event) | Queued::Control(event) => event,
-            Queued::Lagged { missed } => NetworkEvent::Lagged { missed },
-        };
-        match &event {
-            NetworkEvent::StreamOpened { .. } => self.streams -= 1,
-            NetworkEvent::StreamsRefused { .. } | NetworkEvent::InvitesRefused { .. } => {
-                self.reports -= 1;
-            }
-            NetworkEvent::BlobRequested { .. } => self.reports -= 1,
-            NetworkEvent::BlobAnnounced { .. }
-            | NetworkEvent::BlobProvidersFound { .. }
-            | NetworkEvent::BlobProgress { .. }
-            | NetworkEvent::BlobDownloaded { .. }
-            | NetworkEvent::BlobDownloadFailed { .. } => self.transfers -= 1,
-            NetworkEvent::InviteResponse { .. } | NetworkEvent::InviteFailed { .. } => {
-                self.answers -= 1;
-            }
-            _ => {}
-        }
-        Some(event)
+        Some(match self.queue.pop()? {
+            Queued::Message(event) => event,
+            Queued::Control(control) => self.release(control),
+            Queued::Lagged { missed } => GossipEvent::Lagged { missed }.into(),
+        })
     }
 
-    fn push(&mut self, event: NetworkEvent) {
-        let key = match &event {
-            NetworkEvent::Message(message) => {
-                let bytes = message.data.len();
-                return self.queue.push_message(event, bytes);
+    fn push(&mut self, mut event: NetworkEvent) {
+        let (key, bounded) = match event.class(&mut Unread(self)) {
+            Class::Message { bytes } => return self.queue.push_message(event, bytes),
+            Class::Missed { messages } => return self.queue.miss(messages),
+            Class::Void => return,
+            Class::State(key) => (key, Bounded::Subjects),
+            Class::Report(key) => (key, Bounded::Reports),
+            Class::Control(bounded) => {
+                self.next_unique += 1;
+                let subject = Subject::Unique(self.next_unique);
+                (Key::new("control", subject), bounded)
             }
-            NetworkEvent::Lagged { missed } => return self.queue.miss(*missed),
-            NetworkEvent::Listening { listener, address } => {
-                Key::Listening(*listener, address.clone())
-            }
-            NetworkEvent::NotListening { .. } => return self.push_not_listening(event),
-            NetworkEvent::Connected(connection) => Key::Connection(connection.id),
-            NetworkEvent::Disconnected {
-                peer,
-                connection,
-                remaining,
-                ..
-            } => {
-                if *remaining == 0 {
-                    self.forget_peer(peer);
-                }
-                let key = Key::Connection(*connection);
-                match self.queue.retract(&key) {
-                    Some(NetworkEvent::Connected(unread)) => match unread.direction {
-                        Direction::Inbound => return,
-                        // Whoever dialled knows of it, read or not.
-                        Direction::Outbound => Key::Lost(*peer),
-                    },
-                    _ => key,
-                }
-            }
-            NetworkEvent::Identified { peer, .. } => Key::Identity(*peer),
-            NetworkEvent::PathChanged(connection) => Key::Path(connection.peer),
-            NetworkEvent::HolePunched { peer, .. } => Key::HolePunch(*peer),
-            NetworkEvent::PhaseChanged { .. } => Key::Phase,
-            NetworkEvent::ReachabilityChanged { .. } => Key::Reachability,
-            NetworkEvent::ExternalAddressConfirmed { address } => Key::External(address.clone()),
-            NetworkEvent::ExternalAddressExpired { address } => {
-                let key = Key::External(address.clone());
-                if self.queue.retract(&key).is_some() {
+            Class::Transfer(key) => {
+                if Unread(self).retract(&key).is_none() && self.transfers >= MAX_TRANSFERS {
                     return;
                 }
-                key
-            }
-            NetworkEvent::RelayReserved { relay } | NetworkEvent::RelayLost { relay } => {
-                Key::Relay(*relay)
-            }
-            NetworkEvent::OverlayRefused { namespace } => Key::Overlay(namespace.clone()),
-            NetworkEvent::StreamOpened { .. } => {
-                self.next_stream += 1;
-                self.streams += 1;
-                Key::Stream(self.next_stream)
-            }
-            NetworkEvent::StreamsRefused { .. }
-            | NetworkEvent::InvitesRefused { .. }
-            | NetworkEvent::OtherStreamsRefused { .. }
-            | NetworkEvent::OtherInvitesRefused { .. }
-            | NetworkEvent::BlobRequested { .. }
-            | NetworkEvent::OtherBlobsRequested { .. } => return self.push_report(event),
-            NetworkEvent::BlobAnnounced { .. }
-            | NetworkEvent::BlobProvidersFound { .. }
-            | NetworkEvent::BlobProgress { .. }
-            | NetworkEvent::BlobDownloaded { .. }
-            | NetworkEvent::BlobDownloadFailed { .. } => return self.push_transfer(event),
-            NetworkEvent::Subscribed { peer, topic }
-            | NetworkEvent::Unsubscribed { peer, topic } => {
-                let key = Key::Subscription(*peer, topic.clone());
-                // One is the end of the other, and whoever reads knows neither.
-                if self.queue.retract(&key).is_some() {
-                    return;
-                }
-                key
-            }
-            NetworkEvent::InviteRequest { request_id, .. }
-            | NetworkEvent::InviteResponseSent { request_id, .. } => Key::Asked(*request_id),
-            NetworkEvent::InviteResponseFailed { request_id, .. } => {
-                let key = Key::Asked(*request_id);
-                if self.queue.retract(&key).is_some() {
-                    return;
-                }
-                key
-            }
-            NetworkEvent::InviteResponse { request_id, .. }
-            | NetworkEvent::InviteFailed { request_id, .. } => {
-                self.answers += 1;
-                Key::Answered(*request_id)
+                (key, Bounded::Transfers)
             }
         };
-        self.queue.push_control(key, event);
+        if let Some(count) = self.count(bounded) {
+            *count += 1;
+        }
+        self.queue.push_control(key, (bounded, event));
+    }
+}
+
+/// The unread events, as an event sees them that is about to be queued.
+pub(super) struct Unread<'a>(&'a mut Waiting);
+
+impl Unread<'_> {
+    /// Takes back the event with this key.
+    pub(super) fn retract(&mut self, key: &Key) -> Option<NetworkEvent> {
+        let control = self.0.queue.retract(key)?;
+        Some(self.0.release(control))
     }
 
-    /// What nobody was told to be listened on need not be told to be gone.
-    fn push_not_listening(&mut self, mut event: NetworkEvent) {
-        let NetworkEvent::NotListening {
-            listener,
-            addresses,
-            error,
-        } = &mut event
-        else {
-            return;
-        };
-        let listener = *listener;
-        let told = addresses.len();
-        addresses.retain(|address| {
-            let key = Key::Listening(listener, address.clone());
-            self.queue.retract(&key).is_none()
-        });
-        if addresses.is_empty() && (told > 0 || error.is_none()) {
-            return;
-        }
-        let key = match addresses.as_slice() {
-            [] => Key::NeverListening,
-            [only] if error.is_none() => Key::NotListening(listener, Some(only.clone())),
-            _ => Key::NotListening(listener, None),
-        };
-        self.queue.push_control(key, event);
+    /// Takes back the event with this key if it is the opposite of the new one: to a reader that saw
+    /// neither, nothing changed. Returns whether it did.
+    pub(super) fn cancels(
+        &mut self,
+        key: &Key,
+        is_opposite: impl FnOnce(&NetworkEvent) -> bool,
+    ) -> bool {
+        let unread = self.0.queue.control_mut(key);
+        unread.is_some_and(|(_, event)| is_opposite(event)) && self.retract(key).is_some()
     }
 
-    /// Adds up what is refused. Beyond some number of peers they are not told apart.
-    fn push_report(&mut self, event: NetworkEvent) {
-        let (key, count) = match &event {
-            NetworkEvent::StreamsRefused {
-                peer,
-                protocol,
-                reason,
-                count,
-            } => (Key::StreamsOf(*peer, protocol.clone(), *reason), *count),
-            NetworkEvent::InvitesRefused { peer, count, .. } => (Key::InvitesOf(*peer), *count),
-            NetworkEvent::OtherStreamsRefused { count } => (Key::OtherStreams, *count),
-            NetworkEvent::OtherInvitesRefused { count } => (Key::OtherInvites, *count),
-            NetworkEvent::BlobRequested { peer, count, .. } => (Key::BlobsOf(*peer), *count),
-            NetworkEvent::OtherBlobsRequested { count } => (Key::OtherBlobs, *count),
-            _ => return,
-        };
-        if let Some(
-            NetworkEvent::StreamsRefused { count: sum, .. }
-            | NetworkEvent::InvitesRefused { count: sum, .. }
-            | NetworkEvent::OtherStreamsRefused { count: sum }
-            | NetworkEvent::OtherInvitesRefused { count: sum }
-            | NetworkEvent::BlobRequested { count: sum, .. }
-            | NetworkEvent::OtherBlobsRequested { count: sum },
-        ) = self.queue.control_mut(&key)
-        {
-            *sum += count;
-            return;
-        }
-        match key {
-            Key::StreamsOf(..) if self.reports >= MAX_REPORTS => {
-                self.push_report(NetworkEvent::OtherStreamsRefused { count });
+    /// Takes back the state of a peer whose last connection has closed.
+    pub(super) fn forget(&mut self, peer: &PeerId) {
+        // These keys belong to events of `Class::State`, which have no count.
+        self.0
+            .queue
+            .retract_where(|key| key.subject.ends_with(peer));
+    }
+
+    /// Adds `count` to the unread event with this key, which counts by `count_of`; without one, the
+    /// new event is queued under the key.
+    pub(super) fn sum(
+        &mut self,
+        key: Key,
+        count: u64,
+        count_of: impl FnOnce(&mut NetworkEvent) -> Option<&mut u64>,
+    ) -> Class {
+        let unread = self.0.queue.control_mut(&key);
+        match unread.and_then(|(_, event)| count_of(event)) {
+            Some(sum) => {
+                *sum = sum.saturating_add(count);
+                Class::Void
             }
-            Key::InvitesOf(_) if self.reports >= MAX_REPORTS => {
-                self.push_report(NetworkEvent::OtherInvitesRefused { count });
-            }
-            Key::BlobsOf(_) if self.reports >= MAX_REPORTS => {
-                self.push_report(NetworkEvent::OtherBlobsRequested { count });
-            }
-            Key::StreamsOf(..) | Key::InvitesOf(_) | Key::BlobsOf(_) => {
-                self.reports += 1;
-                self.queue.push_control(key, event);
-            }
-            _ => self.queue.push_control(key, event),
+            None => Class::State(key),
         }
     }
 
-    /// Of each fetch the newest. Beyond some number the handle of the fetch alone tells.
-    fn push_transfer(&mut self, event: NetworkEvent) {
-        let key = match &event {
-            NetworkEvent::BlobAnnounced {
-                context_id,
-                blob_id,
-            } => Key::Announced(*context_id, *blob_id),
-            NetworkEvent::BlobProvidersFound {
-                context_id,
-                blob_id,
-                ..
-            } => Key::Found(*context_id, *blob_id),
-            NetworkEvent::BlobProgress {
-                context_id,
-                blob_id,
-                ..
-            }
-            | NetworkEvent::BlobDownloaded {
-                context_id,
-                blob_id,
-                ..
-            }
-            | NetworkEvent::BlobDownloadFailed {
-                context_id,
-                blob_id,
-                ..
-            } => Key::Blob(*context_id, *blob_id),
-            _ => return,
-        };
-        if self.queue.retract(&key).is_none() {
-            if self.transfers >= MAX_TRANSFERS {
-                return;
-            }
-            self.transfers += 1;
+    /// As [`sum`](Self::sum), for reports of one peer each, whose number is bounded. `None` if the
+    /// bound is reached and the peer has no unread report.
+    pub(super) fn report(
+        &mut self,
+        key: Key,
+        count: u64,
+        count_of: impl FnOnce(&mut NetworkEvent) -> Option<&mut u64>,
+    ) -> Option<Class> {
+        match self.sum(key, count, count_of) {
+            Class::State(key) => (self.0.reports < MAX_REPORTS).then_some(Class::Report(key)),
+            class => Some(class),
         }
-        self.queue.push_control(key, event);
-    }
-
-    /// What a peer said of itself is void once it has left.
-    fn forget_peer(&mut self, peer: &PeerId) {
-        for key in [Key::Identity, Key::Path, Key::HolePunch] {
-            self.queue.retract(&key(*peer));
-        }
-        self.queue
-            .retract_where(|key| matches!(key, Key::Subscription(of, _) if of == peer));
     }
 }

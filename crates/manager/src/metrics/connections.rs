@@ -1,9 +1,9 @@
-//! Connections, dials, streams and bytes.
+//! Metrics of connections, dials, streams and bytes.
 
 use calimero_network_discovery::liveness::Outcome;
 use calimero_network_primitives::addr::{AddressTransport, transport_of};
 use calimero_network_stream as stream;
-use calimero_network_transport::Bytes;
+use calimero_network_transport::{Bytes, CloseCause};
 use libp2p::{
     allow_block_list::{Blocked, NotAllowed},
     connection_limits::Exceeded,
@@ -16,10 +16,10 @@ use prometheus_client::{
         gauge::Gauge,
         histogram::{Histogram, exponential_buckets},
     },
-    registry::{Registry, Unit},
+    registry::Unit,
 };
 
-use super::{Counters, Facts, Gauges, counter, counters, gauge, gauges, level, set};
+use super::{Counters, Facts, Gauges, Registries, counter, counters, gauge, gauges, level, set};
 use crate::{behaviour::BehaviourEvent, status::Path};
 
 #[derive(Debug)]
@@ -39,7 +39,7 @@ pub(super) struct Connections {
 }
 
 impl Connections {
-    pub(super) fn new(registry: &mut Registry) -> Self {
+    pub(super) fn new(registry: &mut Registries<'_>) -> Self {
         let bytes = Counters::default();
         registry.register_with_unit(
             "transport",
@@ -47,7 +47,7 @@ impl Connections {
             Unit::Bytes,
             bytes.clone(),
         );
-        // 1 ms to 16 s: from one machine to a network that is about to be given up.
+        // 1 ms to 16 s: from one machine to a connection that ping is about to close.
         let round_trip = Histogram::new(exponential_buckets(0.001, 2.0, 15));
         registry.register_with_unit(
             "ping_round_trip",
@@ -113,7 +113,7 @@ impl Connections {
                 let by = match cause {
                     None => "here",
                     Some(ConnectionError::KeepAliveTimeout) => "idle",
-                    Some(ConnectionError::IO(_)) => "error",
+                    Some(ConnectionError::IO(error)) => CloseCause::of(error).name(),
                 };
                 self.closed.get_or_create(&[("by", by)]).inc();
             }
@@ -178,7 +178,7 @@ impl Connections {
     }
 }
 
-/// What a connection is told apart by.
+/// The labels of a connection.
 fn labels(endpoint: &ConnectedPoint) -> super::Labels<3> {
     let direction = if endpoint.is_dialer() {
         "outbound"
@@ -226,7 +226,7 @@ fn listen_failure(error: &ListenError) -> &'static str {
     }
 }
 
-/// Which rule of this node refused a connection.
+/// The name of the rule of this node that refused a connection.
 fn denial(cause: &ConnectionDenied) -> &'static str {
     if cause.downcast_ref::<NotAllowed>().is_some() {
         "not_allowed"

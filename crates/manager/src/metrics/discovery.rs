@@ -1,16 +1,13 @@
-//! How discovery stands.
+//! Metrics of discovery.
 
 use calimero_network_discovery::{
     Event, Status,
     behaviour::HolePunch,
     machine::{Phase, Reachability, Registration, Reservation},
 };
-use prometheus_client::{
-    metrics::{counter::Counter, gauge::Gauge},
-    registry::Registry,
-};
+use prometheus_client::metrics::{counter::Counter, gauge::Gauge};
 
-use super::{Counters, Gauges, counter, counters, gauge, gauges, level};
+use super::{Counters, Gauges, Registries, counter, counters, gauge, gauges, level};
 
 const PHASES: [(Phase, &str); 6] = [
     (Phase::Boot, "boot"),
@@ -42,7 +39,7 @@ pub(super) struct Discovery {
 }
 
 impl Discovery {
-    pub(super) fn new(registry: &mut Registry) -> Self {
+    pub(super) fn new(registry: &mut Registries<'_>) -> Self {
         Self {
             phase: gauges(
                 registry,
@@ -177,7 +174,7 @@ impl Discovery {
     }
 }
 
-/// Of `all` things that are kept, `held` are there and the others wanted.
+/// Of `all` wanted things, `held` exist and the others are still requested.
 fn split(gauges: &Gauges<1>, held: usize, all: usize) {
     for (state, count) in [("held", held), ("wanted", all.saturating_sub(held))] {
         gauges.get_or_create(&[("state", state)]).set(level(count));

@@ -1,11 +1,11 @@
-//! What a monitoring system asks: counters and gauges in the text format of OpenMetrics.
+//! Metrics: counters and gauges in the text format of OpenMetrics.
 //!
-//! One writer, the actor: it shows every event of the swarm to [`Metrics::record`], and what is a
-//! state rather than an event is read when somebody asks ([`Metrics::encode`]). The labels are a
-//! few fixed words, never what a peer says, so that the series are as many as are written here.
+//! The actor is the only writer. It passes every event of the swarm to [`Metrics::record`], and it sets
+//! the metrics that describe a state before they are read ([`Metrics::refresh`]). Labels have a few
+//! fixed values, never text of a peer, so that the number of series is fixed.
 //!
-//! `libp2p-metrics` is not used: it labels by the protocols of an address, which are a peer's
-//! choice, and it reads events that stay inside discovery here.
+//! `libp2p-metrics` is not used: its labels hold the protocols of an address, which a peer chooses, and
+//! it needs events that stay inside discovery here.
 
 mod connections;
 mod discovery;
@@ -19,17 +19,17 @@ use libp2p::swarm::{DialError, SwarmEvent};
 use prometheus_client::{
     encoding::{EncodeLabelSet, text},
     metrics::{counter::Counter, family::Family, gauge::Gauge},
-    registry::Registry,
+    registry::{Metric, Registry, Unit},
 };
 
 pub(crate) use self::server::Served;
 use self::{connections::Connections, discovery::Discovery, server::Server};
 use crate::behaviour::BehaviourEvent;
 
-/// Before every name.
+/// The prefix of every metric.
 const PREFIX: &str = "calimero_network";
 
-/// Labels: names and words that are fixed.
+/// A set of labels: fixed names and fixed values.
 type Labels<const N: usize> = [(&'static str, &'static str); N];
 
 /// A counter for each set of labels.
@@ -38,7 +38,7 @@ type Counters<const N: usize> = Family<Labels<N>, Counter>;
 /// A gauge for each set of labels.
 type Gauges<const N: usize> = Family<Labels<N>, Gauge>;
 
-/// States that are read when somebody asks.
+/// State that metrics describe, read from the parts of the node.
 pub(crate) struct Facts {
     pub(crate) peers: usize,
     pub(crate) pending_inbound: u32,
@@ -49,7 +49,7 @@ pub(crate) struct Facts {
     pub(crate) served: Served,
 }
 
-/// Everything that is counted.
+/// All metrics of the manager.
 #[derive(Debug)]
 pub(crate) struct Metrics {
     registry: Registry,
@@ -59,9 +59,42 @@ pub(crate) struct Metrics {
     events_dropped: Counter,
 }
 
+/// The registries that metrics are registered in: the manager's own, and the one of the program that
+/// embeds it.
+struct Registries<'a> {
+    own: Registry,
+    other: Option<&'a mut Registry>,
+}
+
+impl Registries<'_> {
+    fn register(&mut self, name: &str, help: &str, metric: impl Metric + Clone) {
+        if let Some(other) = &mut self.other {
+            other.register(name, help, metric.clone());
+        }
+        self.own.register(name, help, metric);
+    }
+
+    fn register_with_unit(
+        &mut self,
+        name: &str,
+        help: &str,
+        unit: Unit,
+        metric: impl Metric + Clone,
+    ) {
+        if let Some(other) = &mut self.other {
+            other.register_with_unit(name, help, unit.clone(), metric.clone());
+        }
+        self.own.register_with_unit(name, help, unit, metric);
+    }
+}
+
 impl Metrics {
-    pub(crate) fn new() -> Self {
-        let mut registry = Registry::with_prefix(PREFIX);
+    /// Metrics in a registry of their own, and in `other` under the same prefix.
+    pub(crate) fn new(other: Option<&mut Registry>) -> Self {
+        let mut registry = Registries {
+            own: Registry::with_prefix(PREFIX),
+            other: other.map(|registry| registry.sub_registry_with_prefix(PREFIX)),
+        };
         let build = Family::<Labels<1>, Gauge>::default();
         registry.register(
             "build_info",
@@ -74,14 +107,14 @@ impl Metrics {
         let events_dropped = counter(
             &mut registry,
             "events_dropped",
-            "Events that nobody read in time",
+            "Messages dropped because the reader of events was too slow",
         );
         Self {
             connections: Connections::new(&mut registry),
             discovery: Discovery::new(&mut registry),
             server: Server::new(&mut registry),
             events_dropped,
-            registry,
+            registry: registry.own,
         }
     }
 
@@ -103,22 +136,26 @@ impl Metrics {
         }
     }
 
-    /// Counts a dial that did not even begin, of which the swarm has no event.
+    /// Counts a dial that did not begin, for which the swarm emits no event.
     pub(crate) fn dial_failed(&mut self, error: &DialError) {
         self.connections.dial_failed(error);
     }
 
-    /// Counts a stream that a peer has opened and that was handed on.
+    /// Counts a stream that a peer opened.
     pub(crate) fn stream_opened(&mut self) {
         self.connections.stream_opened();
     }
 
-    /// All of it as text, with `facts` as of now.
-    pub(crate) fn encode(&mut self, facts: &Facts) -> String {
+    /// Sets the metrics that describe a state to `facts`.
+    pub(crate) fn refresh(&mut self, facts: &Facts) {
         set(&self.events_dropped, facts.events_dropped);
         self.connections.refresh(facts);
         self.discovery.refresh(&facts.discovery);
         self.server.refresh(facts.served);
+    }
+
+    /// All metrics as text.
+    pub(crate) fn encode(&self) -> String {
         let mut text = String::new();
         // Writing to a string does not fail.
         let _ = text::encode(&mut text, &self.registry);
@@ -126,19 +163,19 @@ impl Metrics {
     }
 }
 
-fn counter(registry: &mut Registry, name: &str, help: &str) -> Counter {
+fn counter(registry: &mut Registries<'_>, name: &str, help: &str) -> Counter {
     let counter = Counter::default();
     registry.register(name, help, counter.clone());
     counter
 }
 
-fn gauge(registry: &mut Registry, name: &str, help: &str) -> Gauge {
+fn gauge(registry: &mut Registries<'_>, name: &str, help: &str) -> Gauge {
     let gauge = Gauge::default();
     registry.register(name, help, gauge.clone());
     gauge
 }
 
-fn counters<const N: usize>(registry: &mut Registry, name: &str, help: &str) -> Counters<N>
+fn counters<const N: usize>(registry: &mut Registries<'_>, name: &str, help: &str) -> Counters<N>
 where
     Labels<N>: EncodeLabelSet,
 {
@@ -147,7 +184,7 @@ where
     counters
 }
 
-fn gauges<const N: usize>(registry: &mut Registry, name: &str, help: &str) -> Gauges<N>
+fn gauges<const N: usize>(registry: &mut Registries<'_>, name: &str, help: &str) -> Gauges<N>
 where
     Labels<N>: EncodeLabelSet,
 {
@@ -156,14 +193,14 @@ where
     gauges
 }
 
-/// Sets a counter to what has been counted elsewhere.
+/// Sets a counter to a value that is counted elsewhere.
 fn set(counter: &Counter<u64, AtomicU64>, value: u64) {
     counter
         .inner()
         .store(value, std::sync::atomic::Ordering::Relaxed);
 }
 
-/// A count as a gauge has it.
+/// The value of a gauge for a count.
 fn level(count: usize) -> i64 {
     i64::try_from(count).unwrap_or(i64::MAX)
 }
@@ -173,18 +210,30 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_program_reads_the_same_metrics_in_its_own_registry() {
+        let mut theirs = Registry::with_prefix("program");
+        let mut metrics = Metrics::new(Some(&mut theirs));
+        metrics.stream_opened();
+        let mut text = String::new();
+        text::encode(&mut text, &theirs).unwrap();
+        let line = "_streams_opened_total 1\n";
+        assert!(text.contains(&format!("program_{PREFIX}{line}")), "{text}");
+        assert!(metrics.encode().contains(&format!("{PREFIX}{line}")));
+    }
+
+    #[test]
     fn names_say_what_is_counted_and_in_which_unit() {
         let mut text = String::new();
-        text::encode(&mut text, &Metrics::new().registry).unwrap();
+        text::encode(&mut text, &Metrics::new(None).registry).unwrap();
         let names: Vec<&str> = (text.lines())
             .filter_map(|line| line.strip_prefix("# TYPE "))
             .collect();
-        // Those with labels show as soon as something is counted under one.
+        // Metrics with labels appear when the first value is counted.
         assert!(names.len() >= 20, "{text}");
         for name in names {
             assert!(name.starts_with(PREFIX), "{name}");
             let (name, kind) = name.split_once(' ').unwrap();
-            // The format writes `_total` behind a counter's name by itself.
+            // The format appends `_total` to the name of a counter automatically.
             assert!(!name.ends_with("_total"), "{name}");
             if kind == "histogram" {
                 assert!(name.ends_with("_seconds"), "{name}");

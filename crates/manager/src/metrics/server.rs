@@ -1,4 +1,4 @@
-//! What a boot node serves.
+//! Metrics of the servers of a boot node.
 
 use calimero_network_discovery::server::{
     Event, relay,
@@ -10,12 +10,12 @@ use calimero_network_discovery::server::{
 };
 use prometheus_client::{
     metrics::{counter::Counter, gauge::Gauge},
-    registry::{Registry, Unit},
+    registry::Unit,
 };
 
-use super::{Counters, counter, counters, gauge, level};
+use super::{Counters, Registries, counter, counters, gauge, level};
 
-/// What is served at this moment.
+/// The load of the servers at this moment.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Served {
     pub(crate) held: Held,
@@ -42,7 +42,7 @@ pub(super) struct Server {
 }
 
 impl Server {
-    pub(super) fn new(registry: &mut Registry) -> Self {
+    pub(super) fn new(registry: &mut Registries<'_>) -> Self {
         let memory = Gauge::default();
         registry.register_with_unit(
             "rendezvous_memory",

@@ -16,7 +16,7 @@ use std::{fs, time::Duration};
 
 use calimero_network::{
     Events, FrameStream, Keypair, Multiaddr, NetworkClient, NetworkConfig, NetworkEvent,
-    NetworkManager, PeerId, StreamProtocol, Substream, multiaddr::Protocol,
+    NetworkManager, PeerId, StreamEvent, StreamProtocol, Substream, multiaddr::Protocol,
 };
 
 /// How long anything in a test may take: long for the machine under load, short for a hang.
@@ -86,7 +86,7 @@ impl Node {
     /// The next general stream that is opened to this node.
     pub async fn inbound(&mut self) -> FrameStream<Substream> {
         self.wait_for(|event| match event {
-            NetworkEvent::StreamOpened { stream, .. } => Some(stream),
+            NetworkEvent::Stream(StreamEvent::Opened { stream, .. }) => Some(stream),
             _ => None,
         })
         .await

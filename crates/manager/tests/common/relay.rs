@@ -42,7 +42,7 @@ pub async fn start_relay() -> (PeerId, Multiaddr) {
             break address;
         }
     };
-    // Without an external address a relay has nothing to tell those who reserve.
+    // Without an external address a relay has no address to return with a reservation.
     swarm.add_external_address(address.clone());
     tokio::spawn(async move {
         loop {

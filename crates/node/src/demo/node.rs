@@ -3,8 +3,8 @@
 use std::{net::Ipv4Addr, sync::Arc, time::Instant};
 
 use calimero_network::{
-    Builder, Events, FrameStream, Keypair, Multiaddr, NetworkClient, NetworkConfig, NetworkEvent,
-    NetworkManager, Substream,
+    Builder, ConnectionEvent, Events, FrameStream, GossipEvent, Keypair, Multiaddr, NetworkClient,
+    NetworkConfig, NetworkEvent, NetworkManager, StreamEvent, Substream,
     blob::store::FsBlobStore,
     config::{BlobStoreConfig, RuntimeKind},
     multiaddr::Protocol,
@@ -173,15 +173,15 @@ async fn serve(
 ) {
     while let Some(event) = events.next().await {
         match event {
-            NetworkEvent::Connected(connection) => {
+            NetworkEvent::Connection(ConnectionEvent::Connected(connection)) => {
                 output.print(&Line::connected(name, &connection));
                 changed.notify_waiters();
             }
-            NetworkEvent::StreamOpened { peer, stream, .. } => {
+            NetworkEvent::Stream(StreamEvent::Opened { peer, stream, .. }) => {
                 output.print(&Line::stream(name, &peer));
                 tokio::spawn(answer(stream));
             }
-            NetworkEvent::Message(message) => {
+            NetworkEvent::Gossip(GossipEvent::Message(message)) => {
                 let at = Instant::now();
                 // Nobody counts any more once the demonstration ends.
                 let _ = heard.send(Heard { name, message, at }).await;

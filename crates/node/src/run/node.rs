@@ -3,11 +3,12 @@
 use std::{net::SocketAddr, sync::Arc};
 
 use calimero_network::{
-    Builder, Events, NetworkClient, NetworkEvent, Topic, blob::store::FsBlobStore,
+    Builder, ConnectionEvent, Events, GossipEvent, NetworkClient, NetworkEvent, Topic,
+    blob::store::FsBlobStore,
 };
 use tokio::{sync::Notify, task::JoinSet};
 
-use super::lines::Line;
+use super::lines::{Line, is_printed};
 use crate::{
     blob::{Announcer, Running},
     data::DataFolder,
@@ -105,13 +106,13 @@ impl Node {
                         if tells_of_a_loss(&event) {
                             self.lost.notify_waiters();
                         }
-                        if let (NetworkEvent::Message(message), Some(readers)) =
+                        if let (NetworkEvent::Gossip(GossipEvent::Message(message)), Some(readers)) =
                             (&event, &self.readers)
                         {
                             readers.hear(message);
                         }
-                        if let Some(line) = Line::of(event) {
-                            self.output.print(&line);
+                        if is_printed(&event) {
+                            self.output.print(&event);
                         }
                     }
                     None => break,
@@ -134,6 +135,7 @@ impl Node {
 fn tells_of_a_loss(event: &NetworkEvent) -> bool {
     matches!(
         event,
-        NetworkEvent::Disconnected { .. } | NetworkEvent::Lagged { .. }
+        NetworkEvent::Connection(ConnectionEvent::Disconnected { .. })
+            | NetworkEvent::Gossip(GossipEvent::Lagged { .. })
     )
 }

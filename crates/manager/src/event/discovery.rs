@@ -1,0 +1,152 @@
+//! Events of discovery.
+
+use std::fmt;
+
+use calimero_network_discovery::machine::{Namespace, Phase, Reachability, ReachableBecause};
+use calimero_network_primitives::{Multiaddr, PeerId};
+use serde::{Serialize, Serializer, ser::SerializeStruct as _};
+
+use super::{Class, Key, NetworkEvent, Subject, queue::Unread};
+use crate::json;
+
+/// An event of discovery.
+#[derive(Debug, Serialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum DiscoveryEvent {
+    /// Discovery reached another phase.
+    #[serde(rename = "phase")]
+    PhaseChanged {
+        /// The phase that is reached.
+        #[serde(serialize_with = "phase_name")]
+        phase: Phase,
+    },
+    /// It changed whether other peers can reach this node, or how that is known.
+    #[serde(rename = "reachability")]
+    ReachabilityChanged {
+        /// The reachability from now on.
+        #[serde(flatten, serialize_with = "reachability_fields")]
+        reachability: Reachability,
+    },
+    /// An address became or ceased to be an external address, which this node announces to peers.
+    #[serde(rename = "external")]
+    ExternalAddress {
+        /// The address; one that holds `/p2p-circuit` leads through a relay.
+        address: Multiaddr,
+        /// Whether it is announced now.
+        confirmed: bool,
+    },
+    /// A relay granted a reservation, or a reservation was lost. A lost one is requested again from
+    /// the same or from another relay.
+    #[serde(rename = "relay")]
+    RelayReservation {
+        /// The peer id of the relay.
+        #[serde(rename = "peer", serialize_with = "json::text")]
+        relay: PeerId,
+        /// Whether the relay holds a reservation for this node now.
+        reserved: bool,
+    },
+    /// Discovery does not look for members of a subscribed topic, because
+    /// `discovery.rendezvous.max_overlays` overlays are searched already.
+    OverlayRefused {
+        /// The rendezvous namespace of the topic.
+        #[serde(serialize_with = "json::text")]
+        namespace: Namespace,
+    },
+}
+
+impl DiscoveryEvent {
+    pub(super) fn class(&mut self, unread: &mut Unread<'_>) -> Class {
+        let key = match self {
+            Self::PhaseChanged { .. } => Key::new("phase", Subject::Node),
+            Self::ReachabilityChanged { .. } => Key::new("reachability", Subject::Node),
+            Self::ExternalAddress { address, confirmed } => {
+                let key = Key::new("external", Subject::Address(address.clone()));
+                let undone = |event: &NetworkEvent| {
+                    matches!(event, NetworkEvent::Discovery(Self::ExternalAddress {
+                        confirmed: before, ..
+                    }) if before != confirmed)
+                };
+                if unread.cancels(&key, undone) {
+                    return Class::Void;
+                }
+                key
+            }
+            Self::RelayReservation { relay, .. } => Key::new("relay", Subject::Peer(*relay)),
+            Self::OverlayRefused { namespace } => {
+                Key::new("overlay", Subject::Overlay(namespace.clone()))
+            }
+        };
+        Class::State(key)
+    }
+}
+
+impl fmt::Display for DiscoveryEvent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::PhaseChanged { phase } => write!(f, "phase {}", name_of(*phase)),
+            Self::ReachabilityChanged { reachability } => {
+                let (reachable, reason) = known(reachability);
+                let word = match reachable {
+                    Some(true) => "reachable",
+                    Some(false) => "unreachable",
+                    None => "reachability",
+                };
+                write!(f, "{word}: {reason}")
+            }
+            Self::ExternalAddress { address, confirmed } => {
+                let end = if *confirmed { "confirmed" } else { "expired" };
+                write!(f, "external address {address}: {end}")
+            }
+            Self::RelayReservation { relay, reserved } => {
+                let end = if *reserved { "granted" } else { "lost" };
+                write!(f, "relay {relay}: reservation {end}")
+            }
+            Self::OverlayRefused { namespace } => {
+                write!(f, "overlay {namespace}: no search, the limit is reached")
+            }
+        }
+    }
+}
+
+/// The name of a phase in JSON and text.
+fn name_of(phase: Phase) -> &'static str {
+    match phase {
+        Phase::Boot => "boot",
+        Phase::Register => "register",
+        Phase::Discover => "discover",
+        Phase::Connect => "connect",
+        Phase::Joined => "joined",
+        Phase::Stopped => "stopped",
+    }
+}
+
+fn phase_name<S: Serializer>(phase: &Phase, to: S) -> Result<S::Ok, S::Error> {
+    to.serialize_str(name_of(*phase))
+}
+
+/// Whether this node is reachable, where that is known, and how it is known.
+fn known(reachability: &Reachability) -> (Option<bool>, String) {
+    match reachability {
+        Reachability::Unknown => (None, "not known yet".to_owned()),
+        Reachability::Reachable { why } => {
+            let reason = match why {
+                ReachableBecause::Configured => "a public address is configured".to_owned(),
+                ReachableBecause::LocalNetwork => "the network is local".to_owned(),
+                ReachableBecause::Probed { address, server } => {
+                    format!("{server} reached {address}")
+                }
+            };
+            (Some(true), reason)
+        }
+        Reachability::Unreachable => (Some(false), "no address was reached".to_owned()),
+    }
+}
+
+fn reachability_fields<S: Serializer>(value: &Reachability, to: S) -> Result<S::Ok, S::Error> {
+    let (reachable, reason) = known(value);
+    let mut fields = to.serialize_struct("Reachability", 2)?;
+    fields.serialize_field("reachable", &reachable)?;
+    fields.serialize_field("reason", &reason)?;
+    fields.end()
+}
