@@ -48,9 +48,9 @@ mod event;
 mod json;
 mod listening;
 mod manager;
-mod memo;
 mod metrics;
 mod peer_cache;
+mod read_cache;
 mod runtime;
 mod status;
 

@@ -10,10 +10,16 @@ use calimero_network_blob::{
 };
 use calimero_network_discovery::cache::PeerCache;
 use calimero_network_primitives::{
-    Keypair, NetworkConfig, ProtocolId, config::BlobVersion, identity::ed25519,
+    Keypair, Multiaddr, NetworkConfig, ProtocolId, config::BlobVersion, identity::ed25519,
 };
 use calimero_network_stream::{self as stream, Control, Incoming};
 use calimero_network_transport::{self as transport, Links};
+use futures::{
+    FutureExt as _, StreamExt as _,
+    future::{Either, select},
+    stream::FuturesUnordered,
+};
+use futures_timer::Delay;
 use libp2p::{StreamProtocol, Swarm, swarm};
 use prometheus_client::registry::Registry;
 use tokio::sync::{mpsc, oneshot};
@@ -300,36 +306,46 @@ fn opener(control: &Control, versions: &[BlobVersion]) -> StreamOpener {
     }
 }
 
-/// Time that a wildcard address has to report its first address before the start goes on without it:
-/// 500 ms. Interfaces that exist are reported within milliseconds.
+/// Time that wildcard addresses have to report their first address after another one has reported
+/// and no explicit address is left: 500 ms. Interfaces that exist are reported within milliseconds.
 const WILDCARD_GRACE: Duration = Duration::from_millis(500);
 
 /// Listens on every configured address, all at the same time. A wildcard address without an address
 /// yet is not an error: the node listens on what appears later.
 async fn listen(client: &NetworkClient) -> Result<(), StartError> {
-    let addresses = client.config().listen.iter();
-    let listening = addresses.map(|address| async move {
-        let limit = client.config().connections.listen_timeout;
-        match wildcard(address) {
-            None => client.listen_configured(address, limit).await,
-            Some(_) => {
-                match client
-                    .listen_configured(address, limit.min(WILDCARD_GRACE))
-                    .await
-                {
-                    Err(ListenError::Deadline { address, .. }) => {
-                        tracing::warn!(%address, "no interface has an address of this kind yet");
-                        Ok(())
-                    }
-                    outcome => outcome,
-                }
+    let limit = client.config().connections.listen_timeout;
+    let mut waiting: Vec<&Multiaddr> = client.config().listen.iter().collect();
+    let listening = waiting.iter().copied().map(|address| {
+        let listening = client.listen_configured(address, limit);
+        listening.map(move |outcome| (address, outcome))
+    });
+    let mut listening: FuturesUnordered<_> = listening.collect();
+    let mut grace = None;
+    loop {
+        let next = match &mut grace {
+            None => listening.next().await,
+            Some(grace) => match select(listening.next(), grace).await {
+                Either::Left((next, _)) => next,
+                Either::Right(_) => None,
+            },
+        };
+        let Some((address, outcome)) = next else {
+            break;
+        };
+        match outcome {
+            Ok(()) => waiting.retain(|waiting| *waiting != address),
+            Err(ListenError::Deadline { .. }) if wildcard(address).is_some() => {}
+            Err(error) => {
+                let _ = client.shutdown().await;
+                return Err(error.into());
             }
         }
-    });
-    let outcomes = futures::future::join_all(listening).await;
-    if let Some(error) = outcomes.into_iter().find_map(Result::err) {
-        let _ = client.shutdown().await;
-        return Err(error.into());
+        if grace.is_none() && waiting.iter().all(|address| wildcard(address).is_some()) {
+            grace = Some(Delay::new(WILDCARD_GRACE));
+        }
+    }
+    for address in waiting {
+        tracing::warn!(%address, "no interface has an address of this kind yet");
     }
     Ok(())
 }

@@ -13,7 +13,7 @@ use calimero_network_transport::{Link, MuxerKind, SecurityKind, TransportKind};
 use libp2p::{StreamProtocol, core::ConnectedPoint, swarm::ConnectionId};
 use serde::{Serialize, Serializer, ser::SerializeStruct as _};
 
-use crate::{json, memo::Changes};
+use crate::{json, read_cache::Changes};
 
 /// A provider of a blob, as the DHT names it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -206,7 +206,7 @@ pub struct PeerInfo {
 /// What clients read without asking the actor: one writer, the actor; any number of readers.
 #[derive(Debug, Default)]
 pub(crate) struct Shared {
-    /// Changes that were told.
+    /// Changes that the actor emitted.
     pub(crate) changes: Changes,
     pub(crate) peers: AtomicUsize,
     pub(crate) events_dropped: AtomicU64,

@@ -76,10 +76,11 @@ fn of_io(error: &io::Error) -> Option<CloseCause> {
     }
     use io::ErrorKind as Kind;
     match error.kind() {
-        Kind::UnexpectedEof => Some(CloseCause::Closed),
-        Kind::ConnectionReset | Kind::ConnectionAborted | Kind::BrokenPipe => {
-            Some(CloseCause::Reset)
+        // A write after the peer has closed fails with a broken pipe.
+        Kind::UnexpectedEof | Kind::BrokenPipe | Kind::ConnectionAborted => {
+            Some(CloseCause::Closed)
         }
+        Kind::ConnectionReset => Some(CloseCause::Reset),
         Kind::TimedOut => Some(CloseCause::TimedOut),
         Kind::HostUnreachable | Kind::NetworkUnreachable | Kind::NetworkDown => {
             Some(CloseCause::Unreachable)

@@ -69,7 +69,7 @@ pub(crate) struct Actor {
     config: Arc<NetworkConfig>,
     connections: HashMap<ConnectionId, Established>,
     dials: Dials<DialReply>,
-    /// Messages that wait to be sent, and who waits for it.
+    /// Messages that wait to be sent, and their callers.
     publishes: Publishes,
     /// Subscribed topics that are no overlays.
     without_overlay: HashSet<Topic>,

@@ -208,7 +208,7 @@ impl NetworkClient {
         let (context_id, blob_id) = (request.context_id, request.blob_id);
         let searched = self.search(context_id, blob_id);
         let providers = stream::select(stream::iter(providers), searched);
-        // What a transfer spawns and waits for belongs to the runtime of the network.
+        // The tasks and timers of a transfer belong to the runtime of the network.
         let _entered = self.inner.runtime.enter();
         let transfer = self.inner.blobs.fetcher.fetch(request, providers, to);
         let (progress, mut watched) = (transfer.progress(), transfer.progress());

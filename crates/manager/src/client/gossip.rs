@@ -46,10 +46,10 @@ use crate::{
 /// // Bob's followers are known: from now on it is published, or said why not.
 /// alice.publish(&topic, "wind").await?;
 ///
-/// // Who is preferred stays in a mesh that is too full. Nobody is shut out.
+/// // A peer of a higher score remains in a mesh that is too full. No peer is excluded.
 /// alice.set_peer_score(bob.peer_id(), 10.0).await?;
 /// assert_eq!(alice.mesh_stats().await?.counters.published, 2);
-/// // In the mesh are those who follow a topic together; Alice only sends.
+/// // A mesh connects subscribers; Alice only publishes.
 /// assert_eq!(alice.mesh_peer_count(&topic).await?, 0);
 /// assert!(alice.mesh_peers(&topic).await?.is_empty());
 /// assert!(bob.unsubscribe(&topic).await?);
@@ -190,8 +190,8 @@ impl NetworkClient {
             let topic = topic.clone();
             self.ask_gossip(|reply| GossipCommand::Subscribers { topic, reply })
         };
-        let memo = &self.inner.answers.subscribers;
-        Ok(self.read(memo, topic, ask).await?.to_vec())
+        let cache = &self.inner.answers.subscribers;
+        Ok(self.read(cache, topic, ask).await?.to_vec())
     }
 
     /// The state of all meshes, with counts of messages sent, received and refused. Each call asks the

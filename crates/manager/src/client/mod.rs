@@ -28,7 +28,7 @@ use crate::{
     blobs::Blobs,
     command::{Command, Reply},
     error::Stopped,
-    memo::Memo,
+    read_cache::ReadCache,
     status::{PeerInfo, Shared, Status},
 };
 
@@ -42,12 +42,12 @@ pub use self::blobs::{BlobProviders, BlobTransfer};
 /// # What reads see
 ///
 /// [`status`](Self::status), [`mesh_peers`](Self::mesh_peers),
-/// [`mesh_peer_count`](Self::mesh_peer_count) and [`subscribed_peers`](Self::subscribed_peers) give
-/// what the manager has answered before, to any clone of the handle, while that holds: until
-/// something changes of which there is an event or the answer to a call, and for 10 ms at most after
-/// the answer came. So a read shows at least the effect of every call that has returned and of
-/// every event that was read, other than messages, and may otherwise be 10 ms old. Hundreds of
-/// thousands of reads a second then cost the manager a hundred. [`peer_count`](Self::peer_count) is never old.
+/// [`mesh_peer_count`](Self::mesh_peer_count) and [`subscribed_peers`](Self::subscribed_peers) share a
+/// read cache among all clones of the handle. An answer is valid until the manager emits an event or
+/// answers a call that changes state, and for at most 10 ms. So a read shows at least the effect of
+/// every call that has returned and of every event that was read, other than messages, and may
+/// otherwise be 10 ms old. Hundreds of thousands of reads a second then cost the manager a hundred.
+/// [`peer_count`](Self::peer_count) reads a counter and is never old.
 #[derive(Clone, Debug)]
 pub struct NetworkClient {
     inner: Arc<Inner>,
@@ -65,12 +65,12 @@ struct Inner {
     answers: Answers,
 }
 
-/// Answers that may be given again.
+/// The read caches, one for each kind of answer.
 #[derive(Debug, Default)]
 struct Answers {
-    status: Memo<(), Arc<Status>>,
-    mesh_peers: Memo<Topic, Arc<[PeerId]>>,
-    subscribers: Memo<Topic, Arc<[PeerId]>>,
+    status: ReadCache<(), Arc<Status>>,
+    mesh_peers: ReadCache<Topic, Arc<[PeerId]>>,
+    subscribers: ReadCache<Topic, Arc<[PeerId]>>,
 }
 
 /// Identity, status and shutdown.
@@ -211,10 +211,10 @@ impl NetworkClient {
         self.ask(|reply| Command::Shutdown { reply }).await
     }
 
-    /// Gives what `memo` has of `key`, else asks and keeps the answer.
+    /// Returns the cached answer about `key`, or asks the actor and caches its answer.
     async fn read<K, V, A, F>(
         &self,
-        memo: &Memo<K, V>,
+        cache: &ReadCache<K, V>,
         key: &K,
         ask: impl FnOnce() -> F,
     ) -> Result<V, Stopped>
@@ -223,18 +223,18 @@ impl NetworkClient {
         V: Clone + From<A>,
         F: Future<Output = Result<A, Stopped>>,
     {
-        // Whoever reads in a loop until something changes lets others on its thread run.
+        // A task that reads in a loop until something changes must let other tasks run.
         consume_budget().await;
         let shared = &self.inner.shared;
         if shared.is_stopped() {
             return Err(Stopped);
         }
         let asked = shared.changes.now();
-        if let Some(answer) = memo.get(key, asked) {
+        if let Some(answer) = cache.get(key, asked) {
             return Ok(answer);
         }
         let answer = V::from(ask().await?);
-        memo.keep(key.clone(), asked.answered(), answer.clone());
+        cache.keep(key.clone(), asked.answered(), answer.clone());
         Ok(answer)
     }
 

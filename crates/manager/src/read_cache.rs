@@ -1,10 +1,9 @@
-//! What the actor answered a moment ago, for whoever asks the same again.
+//! The read cache: answers of the actor that clients reuse.
 //!
-//! A read that goes through the actor wakes its thread and waits for its turn: tens of
-//! microseconds on an idle host, milliseconds on a busy one. An answer may be given again while
-//! nobody can tell the difference: until the actor tells of a change (an event, or the answer to
-//! a command that changes something), and for [`MAX_AGE`] at most, because meshes change without
-//! a word.
+//! A read through the actor wakes its thread and waits for its turn: tens of microseconds on an idle
+//! host, milliseconds on a busy one. An answer is reused until the actor emits a change (an event, or
+//! the answer to a command that changes state), and for at most [`MAX_AGE`], because meshes change
+//! without an event.
 
 use std::{
     borrow::Borrow,
@@ -17,21 +16,21 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// How long an answer is given again: 10 ms. Meshes change once a heartbeat (1 s) and peers ping
-/// every 15 s, so that it is no older than what it is about; one read in a thousand then reaches
-/// the actor where 100,000 come a second.
+/// Time for which an answer is reused: 10 ms. Meshes change once a heartbeat (1 s) and round-trip
+/// times every 15 s, so an answer is hardly older than its subject. Of 100,000 reads a second, one in
+/// a thousand reaches the actor.
 pub(crate) const MAX_AGE: Duration = Duration::from_millis(10);
 
-/// Answers kept of one kind, one for each thing asked about: 256, as many topics as anybody reads
-/// in turn; some hundreds of KiB.
+/// Cached answers of one kind: 256, more than the topics that one program reads in turn; some hundreds
+/// of KiB.
 const MAX_KEPT: usize = 256;
 
-/// Counts the changes that were told. One writer, the actor; any number of readers.
+/// Counts the changes that the actor emitted. The actor is the only writer.
 #[derive(Debug, Default)]
 pub(crate) struct Changes(AtomicU64);
 
 impl Changes {
-    /// A change is about to be told. Comes before whatever tells it.
+    /// Counts a change. Called before the event or the answer that shows it.
     pub(crate) fn count(&self) {
         self.0.fetch_add(1, Ordering::Release);
     }
@@ -44,7 +43,7 @@ impl Changes {
     }
 }
 
-/// When something was asked, and with how many changes told: the answer shows all of these.
+/// The time of a read and the number of changes before it, all of which the answer shows.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Asked {
     changes: u64,
@@ -52,8 +51,8 @@ pub(crate) struct Asked {
 }
 
 impl Asked {
-    /// The answer is here. Its age counts from now on: where the host is so busy that answers take
-    /// longer than they may be kept, none would ever be kept else.
+    /// The answer has arrived, and its age counts from now. If it counted from the read, a busy host on
+    /// which answers take longer than [`MAX_AGE`] would cache none.
     pub(crate) fn answered(self) -> Self {
         Self {
             at: Instant::now(),
@@ -66,18 +65,18 @@ impl Asked {
     }
 }
 
-/// Answers of one kind.
+/// Cached answers of one kind, by their subject.
 #[derive(Debug)]
-pub(crate) struct Memo<K, V>(RwLock<HashMap<K, (Asked, V)>>);
+pub(crate) struct ReadCache<K, V>(RwLock<HashMap<K, (Asked, V)>>);
 
-impl<K, V> Default for Memo<K, V> {
+impl<K, V> Default for ReadCache<K, V> {
     fn default() -> Self {
         Self(RwLock::default())
     }
 }
 
-impl<K: Eq + Hash, V: Clone> Memo<K, V> {
-    /// The answer about `key`, if it still holds at `now`.
+impl<K: Eq + Hash, V: Clone> ReadCache<K, V> {
+    /// The cached answer about `key`, if it is still valid at `now`.
     pub(crate) fn get<Q>(&self, key: &Q, now: Asked) -> Option<V>
     where
         K: Borrow<Q>,
@@ -88,7 +87,7 @@ impl<K: Eq + Hash, V: Clone> Memo<K, V> {
         asked.holds(now).then(|| answer.clone())
     }
 
-    /// Keeps what was answered, in place of older answers.
+    /// Caches an answer in place of an older one.
     pub(crate) fn keep(&self, key: K, asked: Asked, answer: V) {
         let mut kept = self.0.write().unwrap_or_else(PoisonError::into_inner);
         if kept.len() >= MAX_KEPT && !kept.contains_key(&key) {
@@ -116,40 +115,40 @@ mod tests {
 
     #[test]
     fn an_answer_holds_for_a_while() {
-        let (memo, asked) = (Memo::default(), Changes::default().now());
-        memo.keep("key", asked, 7);
-        assert_eq!(memo.get("key", asked), Some(7));
-        assert_eq!(memo.get("other", asked), None);
+        let (cache, asked) = (ReadCache::default(), Changes::default().now());
+        cache.keep("key", asked, 7);
+        assert_eq!(cache.get("key", asked), Some(7));
+        assert_eq!(cache.get("other", asked), None);
         let just = later(asked, MAX_AGE - Duration::from_nanos(1));
-        assert_eq!(memo.get("key", just), Some(7));
-        assert_eq!(memo.get("key", later(asked, MAX_AGE)), None);
+        assert_eq!(cache.get("key", just), Some(7));
+        assert_eq!(cache.get("key", later(asked, MAX_AGE)), None);
     }
 
     #[test]
     fn an_answer_asked_for_before_a_change_does_not_hold_after_it() {
-        let (memo, changes) = (Memo::default(), Changes::default());
+        let (cache, changes) = (ReadCache::default(), Changes::default());
         let before = changes.now();
         changes.count();
         // The answer came after the change, but may be older.
-        memo.keep((), before, 1);
-        assert_eq!(memo.get(&(), changes.now()), None);
-        memo.keep((), before.answered(), 1);
-        assert_eq!(memo.get(&(), changes.now()), None);
+        cache.keep((), before, 1);
+        assert_eq!(cache.get(&(), changes.now()), None);
+        cache.keep((), before.answered(), 1);
+        assert_eq!(cache.get(&(), changes.now()), None);
         let after = changes.now();
-        memo.keep((), after, 2);
-        assert_eq!(memo.get(&(), later(after, MAX_AGE / 2)), Some(2));
+        cache.keep((), after, 2);
+        assert_eq!(cache.get(&(), later(after, MAX_AGE / 2)), Some(2));
     }
 
     proptest! {
         #[test]
         fn no_more_is_kept_than_allowed(keys in prop::collection::vec(0..1000u32, 0..2000)) {
-            let (memo, asked) = (Memo::default(), Changes::default().now());
+            let (cache, asked) = (ReadCache::default(), Changes::default().now());
             for (nth, key) in keys.into_iter().enumerate() {
                 // Old ones give way, new ones are not kept where there is no room.
                 let asked = later(asked, Duration::from_micros(20) * u32::try_from(nth).unwrap());
-                memo.keep(key, asked, nth);
-                prop_assert!(memo.0.read().unwrap().len() <= MAX_KEPT);
-                prop_assert!(memo.get(&key, asked).is_none_or(|answer| answer == nth));
+                cache.keep(key, asked, nth);
+                prop_assert!(cache.0.read().unwrap().len() <= MAX_KEPT);
+                prop_assert!(cache.get(&key, asked).is_none_or(|answer| answer == nth));
             }
         }
     }
