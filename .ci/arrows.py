@@ -6,7 +6,7 @@
 
 Arrows point down only:
 
-    node -> manager -> {transport, discovery, pubsub, blob -> stream, specialized} -> primitives
+    node -> manager -> {transport, discovery, pubsub, blob -> stream, specialized} -> {primitives, exchange}
 
 A dependency may go to any lower layer. Within a layer there is one arrow, blob -> stream; a
 development dependency may point sideways, because tests join what programs join, but never up.
@@ -22,6 +22,7 @@ from pathlib import Path
 PREFIX = "calimero-network"
 LAYERS = {
     f"{PREFIX}-primitives": 0,
+    f"{PREFIX}-exchange": 0,
     f"{PREFIX}-transport": 1,
     f"{PREFIX}-discovery": 1,
     f"{PREFIX}-pubsub": 1,
@@ -165,7 +166,8 @@ def synthetic():
     arrows = {
         f"{PREFIX}-primitives": [],
         f"{PREFIX}-transport": [f"{PREFIX}-primitives"],
-        f"{PREFIX}-discovery": [f"{PREFIX}-primitives"],
+        f"{PREFIX}-exchange": [],
+        f"{PREFIX}-discovery": [f"{PREFIX}-primitives", f"{PREFIX}-exchange"],
         f"{PREFIX}-pubsub": [f"{PREFIX}-primitives"],
         f"{PREFIX}-stream": [f"{PREFIX}-primitives"],
         f"{PREFIX}-blob": [f"{PREFIX}-stream", f"{PREFIX}-primitives"],

@@ -8,7 +8,8 @@
 //! - [`cache`] keeps peers over a restart.
 //! - [`liveness`] closes connections whose peer has fallen silent: a link that dies without a
 //!   FIN looks open until somebody asks.
-//! - [`server`] is what boot nodes serve: a place to meet, and circuits.
+//! - [`server`] is what boot nodes serve: rendezvous and relay.
+//! - [`wire`] encodes and decodes the messages of both sides.
 //!
 //! ```
 //! use std::time::Instant;
@@ -49,6 +50,7 @@ pub mod cache;
 pub mod liveness;
 pub mod machine;
 pub mod server;
+pub mod wire;
 
 #[cfg(feature = "libp2p")]
 pub use self::behaviour::{Behaviour, Event, Status};

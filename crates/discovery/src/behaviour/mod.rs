@@ -86,13 +86,11 @@
 //! and the server's side of AutoNAT v2 by libp2p's. Probes of others are served on connections
 //! that are made while this node is reachable.
 
-mod ask;
 mod awaited;
 mod clock;
 mod effects;
 mod error;
 mod event;
-mod frame;
 mod hear;
 mod inner;
 #[allow(

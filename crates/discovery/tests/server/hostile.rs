@@ -150,7 +150,7 @@ async fn records_that_are_not_the_peers_own_and_whole_are_refused() {
         (Vec::new(), Refusal::Record),
     ] {
         let answer = client.ask(&register("ns", &bytes)).await.unwrap();
-        assert_eq!(u64::from(status(&answer)), refusal.code());
+        assert_eq!(i64::from(status(&answer)), i64::from(refusal.code()));
         let (event, held) = server.event().await;
         let Event::Refused {
             request: AnswerKind::Register,

@@ -1,36 +1,29 @@
-//! The two streams of a probe: the question that goes out, and the dial back that comes in.
+//! The two streams of a probe: the request that goes out, and the dial-back that comes in.
 
-use std::{
-    convert::Infallible,
-    io,
-    task::{Context, Poll},
-    time::Duration,
+use std::{io, time::Duration};
+
+use calimero_network_exchange::{
+    inbound::Responder,
+    outbound::{Limits, Requester},
+    within,
+};
+use calimero_network_primitives::{Multiaddr, Place, Places};
+use futures::{AsyncWriteExt as _, FutureExt as _, channel::oneshot};
+use libp2p_swarm::{Stream, StreamProtocol};
+
+use crate::{
+    machine::ProbeOutcome,
+    wire::{
+        autonat::{self, Answer},
+        frame,
+    },
 };
 
-use calimero_network_primitives::Multiaddr;
-use futures::{
-    AsyncWriteExt, FutureExt, StreamExt,
-    channel::oneshot,
-    future::{self, BoxFuture, Either},
-    stream::FuturesUnordered,
-};
-use futures_timer::Delay;
-use libp2p_core::upgrade::{DeniedUpgrade, ReadyUpgrade};
-use libp2p_swarm::{
-    ConnectionHandler, ConnectionHandlerEvent, Stream, StreamProtocol, SubstreamProtocol,
-    handler::{ConnectionEvent, FullyNegotiatedInbound},
-};
-
-use super::{super::ask::Exchange, wire};
-use crate::machine::ProbeOutcome;
-
-/// Dial backs read at one time on one connection; one more ends the newest.
+/// Dial-backs that are read at one time on one connection. One more is reset.
 const MAX_DIAL_BACKS: usize = 2;
 
-/// Time for a dial back to arrive on its stream.
+/// Time for a dial-back to arrive on its stream and to be acknowledged.
 const DIAL_BACK_TIMEOUT: Duration = Duration::from_secs(10);
-
-const DIAL_BACK: StreamProtocol = StreamProtocol::new("/libp2p/autonat/2/dial-back");
 
 #[derive(Debug)]
 pub struct Request {
@@ -38,111 +31,117 @@ pub struct Request {
     pub(super) nonce: u64,
 }
 
-/// A question to a server.
+/// The asking side of `/libp2p/autonat/2/dial-request`.
+#[derive(Debug)]
 pub struct Probe;
 
-impl Exchange for Probe {
+impl Requester for Probe {
     type Request = Request;
     type Answer = ProbeOutcome;
 
-    const PROTOCOL: StreamProtocol = StreamProtocol::new("/libp2p/autonat/2/dial-request");
-    /// A server takes as long as its dial; libp2p-autonat 0.16 gives it 10 s, others 15 s.
-    const TIMEOUT: Duration = Duration::from_secs(30);
+    fn protocol(&self) -> StreamProtocol {
+        StreamProtocol::new("/libp2p/autonat/2/dial-request")
+    }
 
-    fn run(mut stream: Stream, request: Request) -> BoxFuture<'static, io::Result<ProbeOutcome>> {
+    fn limits(&self) -> Limits {
+        Limits {
+            max_running: 8,
+            // All probes that the client has under way may go to one server.
+            max_waiting: super::MAX_ASKED,
+            // A server takes as long as its dial; libp2p-autonat 0.16 gives it 10 s, others 15 s.
+            timeout: Duration::from_secs(30),
+        }
+    }
+
+    fn run(
+        &self,
+        mut stream: Stream,
+        Request { address, nonce }: Request,
+    ) -> impl Future<Output = io::Result<ProbeOutcome>> + Send + 'static {
         async move {
-            let outcome = wire::request(&mut stream, &request.address, request.nonce).await?;
-            // It is answered, whatever becomes of the stream.
+            frame::write(&mut stream, &autonat::encode_request(&address, nonce)).await?;
+            let mut answer = receive(&mut stream).await?;
+            if let Answer::DataRequested(bytes) = answer {
+                for part in autonat::encode_data(bytes) {
+                    frame::write(&mut stream, &part).await?;
+                }
+                answer = receive(&mut stream).await?;
+            }
+            let Answer::Outcome(outcome) = answer else {
+                return Err(io::ErrorKind::InvalidData.into());
+            };
+            // The answer counts, however the stream ends.
             let _ = stream.close().await;
             Ok(outcome)
         }
-        .boxed()
     }
 }
 
-/// A server has dialled back.
-#[derive(Debug)]
-pub struct DialledBack {
-    pub(super) nonce: u64,
-    /// To be told once that is taken note of. Only then is the server thanked, so that its answer
-    /// on the other connection cannot be there before.
-    pub(super) noted: oneshot::Sender<()>,
+async fn receive(stream: &mut Stream) -> io::Result<Answer> {
+    let message = frame::read(stream, autonat::MAX_MESSAGE_BYTES).await?;
+    autonat::decode_answer(&message).map_err(invalid)
 }
 
-enum Step {
-    Heard(Stream, u64),
-    Thanked,
+fn invalid(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, error)
 }
 
-/// Hears dial backs.
-#[derive(Default)]
+/// The answering side of `/libp2p/autonat/2/dial-back`. A request is the nonce that a server brings
+/// back. The behaviour answers once it has recorded the nonce: the server is acknowledged only
+/// then, so its answer on the other connection cannot arrive before.
+#[derive(Debug, Default)]
 pub struct DialBack {
-    running: FuturesUnordered<BoxFuture<'static, io::Result<Step>>>,
+    reading: Places,
 }
 
-impl DialBack {
-    fn run(&mut self, step: impl Future<Output = io::Result<Step>> + Send + 'static) {
-        let step = future::select(step.boxed(), Delay::new(DIAL_BACK_TIMEOUT));
-        let step = step.map(|first| match first {
-            Either::Left((step, _)) => step,
-            Either::Right(_) => Err(io::ErrorKind::TimedOut.into()),
-        });
-        self.running.push(step.boxed());
-    }
-}
+impl Responder for DialBack {
+    type Request = u64;
+    type Answer = ();
+    type Permit = Place;
+    type Pending = (Stream, Place);
+    type Failure = io::Error;
 
-async fn hear(mut stream: Stream) -> io::Result<Step> {
-    let nonce = wire::dialled_back(&mut stream).await?;
-    Ok(Step::Heard(stream, nonce))
-}
-
-async fn thank(mut stream: Stream, noted: oneshot::Receiver<()>) -> io::Result<Step> {
-    noted.await.map_err(|_| io::ErrorKind::InvalidData)?;
-    wire::thank(&mut stream).await?;
-    stream.close().await?;
-    Ok(Step::Thanked)
-}
-
-impl ConnectionHandler for DialBack {
-    type FromBehaviour = Infallible;
-    type ToBehaviour = DialledBack;
-    type InboundProtocol = ReadyUpgrade<StreamProtocol>;
-    type OutboundProtocol = DeniedUpgrade;
-    type InboundOpenInfo = ();
-    type OutboundOpenInfo = ();
-
-    fn listen_protocol(&self) -> SubstreamProtocol<Self::InboundProtocol> {
-        SubstreamProtocol::new(ReadyUpgrade::new(DIAL_BACK), ())
+    fn protocol(&self) -> StreamProtocol {
+        StreamProtocol::new("/libp2p/autonat/2/dial-back")
     }
 
-    fn on_behaviour_event(&mut self, never: Infallible) {
-        match never {}
+    fn timeout(&self) -> Duration {
+        DIAL_BACK_TIMEOUT
     }
 
-    fn poll(
-        &mut self,
-        cx: &mut Context<'_>,
-    ) -> Poll<ConnectionHandlerEvent<DeniedUpgrade, (), DialledBack>> {
-        while let Poll::Ready(Some(heard)) = self.running.poll_next_unpin(cx) {
-            if let Ok(Step::Heard(stream, nonce)) = heard {
-                let (noted, taken) = oneshot::channel();
-                self.run(thank(stream, taken));
-                let event = DialledBack { nonce, noted };
-                return Poll::Ready(ConnectionHandlerEvent::NotifyBehaviour(event));
-            }
-        }
-        Poll::Pending
+    fn admit(&mut self) -> io::Result<Place> {
+        let permit = self.reading.take(MAX_DIAL_BACKS);
+        permit.ok_or_else(|| io::ErrorKind::ResourceBusy.into())
     }
 
-    fn on_connection_event(
-        &mut self,
-        event: ConnectionEvent<'_, Self::InboundProtocol, DeniedUpgrade>,
-    ) {
-        if let ConnectionEvent::FullyNegotiatedInbound(FullyNegotiatedInbound { protocol, .. }) =
-            event
-            && self.running.len() < MAX_DIAL_BACKS
-        {
-            self.run(hear(protocol));
+    fn receive(
+        &self,
+        mut stream: Stream,
+        permit: Place,
+    ) -> impl Future<Output = io::Result<(u64, Self::Pending)>> + Send + 'static {
+        async move {
+            let message = frame::read(&mut stream, autonat::MAX_DIAL_BACK_BYTES);
+            let message = timed(message).await??;
+            let nonce = autonat::decode_dial_back(&message).map_err(invalid)?;
+            Ok((nonce, (stream, permit)))
         }
     }
+
+    fn respond(
+        &self,
+        (mut stream, _permit): Self::Pending,
+        recorded: oneshot::Receiver<()>,
+    ) -> impl Future<Output = io::Result<()>> + Send + 'static {
+        timed(async move {
+            recorded.await.map_err(invalid)?;
+            frame::write(&mut stream, &autonat::encode_dial_back_response()).await?;
+            stream.close().await
+        })
+        .map(|done| done.and_then(|done| done))
+    }
+}
+
+async fn timed<T>(work: impl Future<Output = T>) -> io::Result<T> {
+    let done = within(DIAL_BACK_TIMEOUT, work).await;
+    done.ok_or_else(|| io::ErrorKind::TimedOut.into())
 }

@@ -5,16 +5,17 @@
 //! that chooses.
 
 mod handler;
-mod wire;
 
 use std::{
     collections::{HashMap, HashSet, VecDeque},
-    io,
     task::{Context, Poll},
 };
 
+use calimero_network_exchange::{
+    inbound,
+    outbound::{self, Command, RequestId},
+};
 use calimero_network_primitives::{Multiaddr, PeerId};
-
 use libp2p_core::{Endpoint, transport::PortUse};
 use libp2p_swarm::{
     ConnectionClosed, ConnectionDenied, ConnectionHandler, ConnectionHandlerSelect, ConnectionId,
@@ -23,8 +24,7 @@ use libp2p_swarm::{
 };
 use rand::{Rng, SeedableRng, rngs::StdRng, seq::IteratorRandom};
 
-use self::handler::{DialBack, DialledBack, Probe, Request};
-use super::ask::{self, Told};
+use self::handler::{DialBack, Probe, Request};
 use crate::machine::ProbeOutcome;
 
 /// Addresses that wait for somebody who probes: more than the machine has under test.
@@ -59,7 +59,7 @@ pub struct Client {
     preferred: HashSet<PeerId>,
     unasked: VecDeque<Multiaddr>,
     /// By the nonce that the server has to bring back.
-    asked: HashMap<ask::Id, Asked>,
+    asked: HashMap<RequestId, Asked>,
     waiting: VecDeque<ToSwarm<Event, THandlerInEvent<Self>>>,
 }
 
@@ -111,7 +111,7 @@ impl Client {
             self.waiting.push_back(ToSwarm::NotifyHandler {
                 peer_id: server,
                 handler: NotifyHandler::One(connection),
-                event: Either::Left((nonce, request)),
+                event: Either::Left(Command::Send(nonce, request)),
             });
         }
     }
@@ -126,14 +126,14 @@ impl Client {
         chosen.map(|(connection, server)| (*connection, *server))
     }
 
-    fn ended(&mut self, nonce: ask::Id, result: io::Result<ProbeOutcome>) {
+    fn ended(&mut self, nonce: RequestId, result: Option<ProbeOutcome>) {
         let Some(asked) = self.asked.remove(&nonce) else {
             return;
         };
         let outcome = match result {
-            Ok(ProbeOutcome::Reached) if !asked.dialled_back => ProbeOutcome::NotTried,
-            Ok(outcome) => outcome,
-            Err(_) => ProbeOutcome::NotTried,
+            Some(ProbeOutcome::Reached) if !asked.dialled_back => ProbeOutcome::NotTried,
+            Some(outcome) => outcome,
+            None => ProbeOutcome::NotTried,
         };
         self.waiting.push_back(ToSwarm::GenerateEvent(Event {
             address: asked.address,
@@ -152,17 +152,21 @@ impl Client {
             .map(|(nonce, _)| *nonce)
             .collect();
         for nonce in lost {
-            self.ended(nonce, Err(io::ErrorKind::ConnectionReset.into()));
+            self.ended(nonce, None);
         }
     }
 }
 
-fn new_handler() -> ConnectionHandlerSelect<ask::Handler<Probe>, DialBack> {
-    ask::Handler::default().select(DialBack::default())
+fn new_handler() -> ConnectionHandlerSelect<outbound::Handler<Probe>, inbound::Handler<DialBack>> {
+    outbound::Handler::new(Probe).select(inbound::Handler::new(
+        DialBack::default(),
+        inbound::Ids::default(),
+    ))
 }
 
 impl NetworkBehaviour for Client {
-    type ConnectionHandler = ConnectionHandlerSelect<ask::Handler<Probe>, DialBack>;
+    type ConnectionHandler =
+        ConnectionHandlerSelect<outbound::Handler<Probe>, inbound::Handler<DialBack>>;
     type ToSwarm = Event;
 
     fn handle_established_inbound_connection(
@@ -199,22 +203,27 @@ impl NetworkBehaviour for Client {
         event: THandlerOutEvent<Self>,
     ) {
         match event {
-            Either::Left(Told::Supported(true)) => {
+            Either::Left(outbound::Event::Supported(true)) => {
                 self.servers.insert(connection, peer);
                 self.ask();
             }
-            Either::Left(Told::Supported(false)) => {
+            Either::Left(outbound::Event::Supported(false)) => {
                 self.servers.remove(&connection);
             }
-            Either::Left(Told::Answer(nonce, result)) => self.ended(nonce, result),
-            // From whom it comes is not looked at: the nonce is known to the server alone.
-            Either::Right(DialledBack { nonce, noted }) => {
+            Either::Left(outbound::Event::Ended(nonce, result)) => self.ended(nonce, result.ok()),
+            // The peer that sends it is not looked at: only the server knows the nonce.
+            Either::Right(inbound::Event::Request {
+                request: nonce,
+                answer,
+                ..
+            }) => {
                 if let Some(asked) = self.asked.get_mut(&nonce) {
                     asked.dialled_back = true;
-                    // The connection may be gone by now.
-                    let _ = noted.send(());
+                    // The connection may be closed by now.
+                    let _ = answer.send(());
                 }
             }
+            Either::Right(inbound::Event::Ended { .. }) => {}
         }
     }
 

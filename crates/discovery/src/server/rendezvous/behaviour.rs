@@ -8,6 +8,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use calimero_network_exchange::inbound;
 use calimero_network_primitives::{
     Multiaddr, PeerId, Places,
     config::{ConfigError, RendezvousServerConfig},
@@ -22,12 +23,14 @@ use libp2p_swarm::{
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
 
 use super::{
-    exchange::Failure,
-    handler::{Handler, Shared, ToBehaviour, kind},
+    handler::{Failure, Handler, NotServed, Shared},
     registry::{Held, Registered, Registry},
-    wire::{self, AnswerKind, Refusal, Request},
 };
-use crate::{machine::Namespace, server::now};
+use crate::{
+    machine::Namespace,
+    server::now,
+    wire::rendezvous::{self as wire, AnswerKind, Refusal, Request},
+};
 
 /// Shortest time between two looks for registrations whose life is over. They are never told
 /// after it, whenever they are forgotten.
@@ -113,6 +116,7 @@ impl Behaviour {
             shared: Shared {
                 config: Arc::new(config.clone()),
                 serving: Places::default(),
+                ids: inbound::Ids::default(),
             },
             rng,
             expiry: None,
@@ -135,7 +139,7 @@ impl Behaviour {
     /// The answer to a request, and what to tell of it.
     fn serve(&mut self, peer: PeerId, request: Request) -> (Option<Bytes>, Event) {
         let (registry, rng, now) = (&mut self.registry, &mut self.rng, now());
-        let kind = kind(&request);
+        let kind = request.answer();
         let refused = |refusal| {
             let event = Event::Refused {
                 peer,
@@ -224,7 +228,7 @@ impl NetworkBehaviour for Behaviour {
         _: &Multiaddr,
         _: &Multiaddr,
     ) -> Result<THandler<Self>, ConnectionDenied> {
-        Ok(Handler::new(peer, self.shared.clone()))
+        Ok(self.shared.handler(peer))
     }
 
     fn handle_established_outbound_connection(
@@ -235,7 +239,7 @@ impl NetworkBehaviour for Behaviour {
         _: Endpoint,
         _: PortUse,
     ) -> Result<THandler<Self>, ConnectionDenied> {
-        Ok(Handler::new(peer, self.shared.clone()))
+        Ok(self.shared.handler(peer))
     }
 
     fn on_swarm_event(&mut self, _: FromSwarm<'_>) {}
@@ -247,18 +251,27 @@ impl NetworkBehaviour for Behaviour {
         event: THandlerOutEvent<Self>,
     ) {
         let event = match event {
-            ToBehaviour::Asked { request, answer } => {
+            inbound::Event::Request {
+                request, answer, ..
+            } => {
                 let (bytes, event) = self.serve(peer, request);
-                // Whoever is gone by now is not waiting.
+                // A stream that was reset by now takes no answer.
                 let _ = answer.send(bytes.unwrap_or_default());
                 event
             }
-            ToBehaviour::Refused { request, refusal } => Event::Refused {
+            inbound::Event::Ended { result: Ok(()), .. } => return,
+            inbound::Event::Ended {
+                result: Err(NotServed::Refused(request, refusal)),
+                ..
+            } => Event::Refused {
                 peer,
                 request,
                 refusal,
             },
-            ToBehaviour::Failed(failure) => Event::Failed { peer, failure },
+            inbound::Event::Ended {
+                result: Err(NotServed::Failed(failure)),
+                ..
+            } => Event::Failed { peer, failure },
         };
         self.events.push_back(event);
     }

@@ -1,205 +1,239 @@
-//! The requests of one connection.
+//! The answering side of `/rendezvous/1.0.0` on one connection.
 
-use std::{
-    collections::VecDeque,
-    convert::Infallible,
-    fmt,
-    sync::Arc,
-    task::{Context, Poll},
-    time::Duration,
-};
+use std::{io, pin::pin, sync::Arc, time::Duration};
 
 use bytes::Bytes;
+use calimero_network_exchange::inbound;
 use calimero_network_primitives::{PeerId, Place, Places, config::RendezvousServerConfig};
 use futures::{
-    FutureExt as _, StreamExt as _, channel::oneshot, future::BoxFuture, stream::FuturesUnordered,
+    AsyncWriteExt as _,
+    channel::oneshot,
+    future::{Either, select},
 };
 use futures_timer::Delay;
-use libp2p_core::upgrade::{DeniedUpgrade, ReadyUpgrade};
-use libp2p_swarm::{
-    ConnectionHandler, ConnectionHandlerEvent, Stream, StreamProtocol, SubstreamProtocol,
-    handler::{ConnectionEvent, FullyNegotiatedInbound},
+use libp2p_swarm::{Stream, StreamProtocol};
+
+use super::{record, throttle::Throttle};
+use crate::{
+    server::now,
+    wire::{
+        frame::{self, FrameError},
+        rendezvous::{self as wire, AnswerKind, DecodeError, Refusal, Request},
+    },
 };
 
-use super::{
-    exchange::{self, Failure, REQUEST_OVERHEAD_BYTES},
-    record,
-    throttle::Throttle,
-    wire::{self, AnswerKind, DecodeError, Refusal, Request},
-};
-use crate::server::now;
+/// Bytes of a request besides its record: a namespace (255), a cookie (1,024) and unknown fields.
+const REQUEST_OVERHEAD_BYTES: usize = 2048;
 
-/// The protocol's name.
-const PROTOCOL: StreamProtocol = StreamProtocol::new("/rendezvous/1.0.0");
+/// The handler of one connection.
+pub type Handler = inbound::Handler<Server>;
+
+/// Why a stream carried no request, or its answer was not taken.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Failure {
+    /// The bytes are not a request.
+    #[error("not a request of /rendezvous/1.0.0")]
+    Malformed,
+    /// The request is longer than any valid request.
+    #[error("a request of {claimed} bytes; at most {limit} are accepted")]
+    TooLong {
+        /// Length that the peer announced, in bytes.
+        claimed: usize,
+        /// Longest request that is read, in bytes.
+        limit: usize,
+    },
+    /// The deadline passed.
+    #[error("not done within {} ms", after.as_millis())]
+    Late {
+        /// Time that a request has from its stream to its answer.
+        after: Duration,
+    },
+    /// The limit of concurrent requests is reached.
+    #[error("{limit} requests are being served, the most that may")]
+    TooMany {
+        /// The limit that is reached: that of the connection or that of all.
+        limit: usize,
+    },
+    /// The peer sends requests above the rate limit, and this one would wait past its deadline.
+    #[error("the rate limit of requests is exceeded")]
+    TooFast,
+    /// The stream failed.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+}
+
+impl From<FrameError> for Failure {
+    fn from(error: FrameError) -> Self {
+        match error {
+            FrameError::Length => Self::Malformed,
+            FrameError::TooLong { claimed, limit } => Self::TooLong { claimed, limit },
+            FrameError::Io(error) => Self::Io(error),
+        }
+    }
+}
+
+/// Why a request did not reach the registry, or its answer not the peer.
+#[derive(Debug)]
+pub enum NotServed {
+    /// The request was answered with a refusal before it reached the registry.
+    Refused(AnswerKind, Refusal),
+    /// No answer was sent.
+    Failed(Failure),
+}
+
+impl<E: Into<Failure>> From<E> for NotServed {
+    fn from(error: E) -> Self {
+        Self::Failed(error.into())
+    }
+}
 
 /// What the connections of one behaviour share.
 #[derive(Clone, Debug)]
 pub(super) struct Shared {
     pub(super) config: Arc<RendezvousServerConfig>,
     pub(super) serving: Places,
+    pub(super) ids: inbound::Ids,
 }
 
-/// Nothing: a behaviour answers through the channel of the request.
-pub type FromBehaviour = Infallible;
-
-/// What a connection tells the behaviour.
-#[derive(Debug)]
-pub enum ToBehaviour {
-    /// A peer asks. A record in the request is its own and verified.
-    Asked {
-        /// What.
-        request: Request,
-        /// Takes the answer; empty for what has none.
-        answer: oneshot::Sender<Bytes>,
-    },
-    /// A peer was refused before its request came this far.
-    Refused {
-        /// What it asked for.
-        request: AnswerKind,
-        /// Why.
-        refusal: Refusal,
-    },
-    /// A stream carried no request, or took no answer.
-    Failed(Failure),
-}
-
-/// How far a stream has come.
-enum Step {
-    /// The request is here, and the stream that the answer goes to.
-    Received(Request, Box<Served>),
-    /// The refusal has been sent.
-    Refused(AnswerKind, Refusal),
-    Failed(Failure),
-    Done,
-}
-
-/// A stream being served.
-struct Served {
-    stream: Stream,
-    deadline: Delay,
-    after: Duration,
-    _places: [Place; 2],
-}
-
-/// Serves the requests of one connection.
-pub struct Handler {
-    peer: PeerId,
-    shared: Shared,
-    under_way: Places,
-    throttle: Throttle,
-    serving: FuturesUnordered<BoxFuture<'static, Step>>,
-    /// At most one for each stream event, and drained before the next.
-    events: VecDeque<ToBehaviour>,
-}
-
-impl fmt::Debug for Handler {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Handler").finish_non_exhaustive()
+impl Shared {
+    /// The handler of a new connection with `peer`.
+    pub(super) fn handler(&self, peer: PeerId) -> Handler {
+        inbound::Handler::new(Server::new(peer, self.clone()), self.ids.clone())
     }
 }
 
-impl Handler {
-    pub(super) fn new(peer: PeerId, shared: Shared) -> Self {
+/// Serves the requests of one connection: admits and throttles them, reads them, and verifies what
+/// needs no registry. A record that reaches the registry is signed by the peer itself.
+#[derive(Debug)]
+pub struct Server {
+    peer: PeerId,
+    shared: Shared,
+    of_connection: Places,
+    throttle: Throttle,
+}
+
+/// What a stream holds until its end: the permits, and the wait that the throttle imposes.
+pub struct Permit {
+    _permits: [Place; 2],
+    wait: Duration,
+}
+
+/// A stream whose request has arrived.
+pub struct Pending {
+    stream: Stream,
+    deadline: Delay,
+    _permit: Permit,
+}
+
+impl Server {
+    fn new(peer: PeerId, shared: Shared) -> Self {
+        let config = &shared.config;
         Self {
             peer,
-            throttle: Throttle::new(
-                shared.config.request_burst,
-                shared.config.requests_per_second,
-            ),
+            throttle: Throttle::new(config.request_burst, config.requests_per_second),
+            of_connection: Places::default(),
             shared,
-            under_way: Places::default(),
-            serving: FuturesUnordered::new(),
-            events: VecDeque::new(),
         }
     }
 
-    /// A peer has opened a stream. What is refused here is reset: there is nothing to answer yet.
-    fn accept(&mut self, stream: Stream) {
-        let places = match self.admit() {
-            Ok(places) => places,
-            Err(limit) => return self.fail(Failure::TooMany { limit }),
-        };
-        let config = &self.shared.config;
-        let after = config.request_timeout;
-        let Some(wait) = self.throttle.admit(now(), after) else {
-            return self.fail(Failure::TooFast);
-        };
-        let served = Served {
-            stream,
-            deadline: Delay::new(after),
-            after,
-            _places: places,
-        };
-        let limit = config.max_record_bytes + REQUEST_OVERHEAD_BYTES;
-        let peer = self.peer;
-        self.serving
-            .push(receive(served, wait, limit, peer).boxed());
-    }
-
-    /// The places of one request, among those of this connection and among all; or the limit that
-    /// is reached.
-    fn admit(&self) -> Result<[Place; 2], usize> {
+    /// The permits of one request, of this connection and of all; or the limit that is reached.
+    fn permits(&self) -> Result<[Place; 2], usize> {
         let config = &self.shared.config;
         let take = |places: &Places, limit| places.take(limit).ok_or(limit);
         Ok([
-            take(&self.under_way, config.max_requests_per_connection)?,
+            take(&self.of_connection, config.max_requests_per_connection)?,
             take(&self.shared.serving, config.max_requests)?,
         ])
     }
+}
 
-    fn fail(&mut self, failure: Failure) {
-        self.events.push_back(ToBehaviour::Failed(failure));
+impl inbound::Responder for Server {
+    type Request = Request;
+    /// Empty for a request that has no answer.
+    type Answer = Bytes;
+    type Permit = Permit;
+    type Pending = Pending;
+    type Failure = NotServed;
+
+    fn protocol(&self) -> StreamProtocol {
+        StreamProtocol::new(wire::PROTOCOL)
     }
 
-    /// What a step means for the behaviour.
-    fn step(&mut self, step: Step) -> Option<ToBehaviour> {
-        match step {
-            Step::Received(request, served) => {
-                let (answer, awaited) = oneshot::channel();
-                self.serving.push(respond(served, awaited).boxed());
-                Some(ToBehaviour::Asked { request, answer })
-            }
-            Step::Refused(request, refusal) => Some(ToBehaviour::Refused { request, refusal }),
-            Step::Failed(failure) => Some(ToBehaviour::Failed(failure)),
-            Step::Done => None,
+    fn timeout(&self) -> Duration {
+        self.shared.config.request_timeout
+    }
+
+    fn admit(&mut self) -> Result<Permit, NotServed> {
+        let permits = self.permits().map_err(|limit| Failure::TooMany { limit })?;
+        let wait = self.throttle.admit(now(), self.timeout());
+        Ok(Permit {
+            _permits: permits,
+            wait: wait.ok_or(Failure::TooFast)?,
+        })
+    }
+
+    fn receive(
+        &self,
+        mut stream: Stream,
+        permit: Permit,
+    ) -> impl Future<Output = Result<(Request, Pending), NotServed>> + Send + 'static {
+        let (after, peer) = (self.timeout(), self.peer);
+        let limit = self.shared.config.max_record_bytes + REQUEST_OVERHEAD_BYTES;
+        async move {
+            // One deadline for the whole exchange, the wait of the throttle included.
+            let mut deadline = Delay::new(after);
+            let received = async {
+                if !permit.wait.is_zero() {
+                    Delay::new(permit.wait).await;
+                }
+                let message = frame::read(&mut stream, limit).await?;
+                let refused = match wire::decode(&message) {
+                    Ok(request) => match check(&request, peer) {
+                        Ok(()) => return Ok(request),
+                        Err(refusal) => (request.answer(), refusal),
+                    },
+                    Err(DecodeError::Malformed(_)) => return Err(Failure::Malformed.into()),
+                    Err(DecodeError::Refused { answer, refusal }) => (answer, refusal),
+                };
+                let (answer, refusal) = refused;
+                let refusal_bytes = wire::encode_refusal(answer, refusal).unwrap_or_default();
+                send(&mut stream, &refusal_bytes).await?;
+                Err(NotServed::Refused(answer, refusal))
+            };
+            let request = by(&mut deadline, after, received).await?;
+            let pending = Pending {
+                stream,
+                deadline,
+                _permit: permit,
+            };
+            Ok((request, pending))
+        }
+    }
+
+    fn respond(
+        &self,
+        pending: Pending,
+        answer: oneshot::Receiver<Bytes>,
+    ) -> impl Future<Output = Result<(), NotServed>> + Send + 'static {
+        let after = self.timeout();
+        async move {
+            let Pending {
+                mut stream,
+                mut deadline,
+                _permit,
+            } = pending;
+            let work = async {
+                // The behaviour always answers, unless it was dropped.
+                let answer = answer.await.unwrap_or_default();
+                Ok(send(&mut stream, &answer).await?)
+            };
+            by(&mut deadline, after, work).await
         }
     }
 }
 
-/// Waits for its turn, reads the request and verifies what can be without the registry.
-async fn receive(mut served: Served, wait: Duration, limit: usize, peer: PeerId) -> Step {
-    let Served {
-        stream,
-        deadline,
-        after,
-        ..
-    } = &mut served;
-    let read = async {
-        if !wait.is_zero() {
-            Delay::new(wait).await;
-        }
-        exchange::read(stream, limit).await
-    };
-    let message = match exchange::by(deadline, *after, read).await {
-        Ok(message) => message,
-        Err(failure) => return Step::Failed(failure),
-    };
-    let (request, refusal) = match wire::decode(&message) {
-        Ok(request) => match check(&request, peer) {
-            Ok(()) => return Step::Received(request, Box::new(served)),
-            Err(refusal) => (kind(&request), refusal),
-        },
-        Err(DecodeError::Malformed) => return Step::Failed(Failure::Malformed),
-        Err(DecodeError::Refused { answer, refusal }) => (answer, refusal),
-    };
-    let answer = wire::encode_refusal(request, refusal).unwrap_or_default();
-    match exchange::by(deadline, *after, exchange::answer(stream, &answer)).await {
-        Ok(()) => Step::Refused(request, refusal),
-        Err(failure) => Step::Failed(failure),
-    }
-}
-
-/// Whether a record is the peer's own.
+/// Returns whether the record of a registration is the peer's own.
 fn check(request: &Request, peer: PeerId) -> Result<(), Refusal> {
     match request {
         Request::Register { record, .. } => match record::verify(record)? {
@@ -210,78 +244,22 @@ fn check(request: &Request, peer: PeerId) -> Result<(), Refusal> {
     }
 }
 
-/// Which answer a request has.
-pub(super) fn kind(request: &Request) -> AnswerKind {
-    match request {
-        Request::Register { .. } => AnswerKind::Register,
-        Request::Unregister { .. } => AnswerKind::Unregister,
-        Request::Discover { .. } => AnswerKind::Discover,
+/// Returns the result of `work`, unless `deadline` passes first.
+async fn by<T>(
+    deadline: &mut Delay,
+    after: Duration,
+    work: impl Future<Output = Result<T, NotServed>>,
+) -> Result<T, NotServed> {
+    match select(pin!(work), deadline).await {
+        Either::Left((result, _)) => result,
+        Either::Right(_) => Err(Failure::Late { after }.into()),
     }
 }
 
-/// Waits for the behaviour's answer and sends it.
-async fn respond(mut served: Box<Served>, awaited: oneshot::Receiver<Bytes>) -> Step {
-    let Served {
-        stream,
-        deadline,
-        after,
-        ..
-    } = &mut *served;
-    let work = async {
-        // A behaviour that is gone answers nothing.
-        let answer = awaited.await.unwrap_or_default();
-        exchange::answer(stream, &answer).await
-    };
-    match exchange::by(deadline, *after, work).await {
-        Ok(()) => Step::Done,
-        Err(failure) => Step::Failed(failure),
-    }
-}
-
-impl ConnectionHandler for Handler {
-    type FromBehaviour = FromBehaviour;
-    type ToBehaviour = ToBehaviour;
-    type InboundProtocol = ReadyUpgrade<StreamProtocol>;
-    type OutboundProtocol = DeniedUpgrade;
-    type InboundOpenInfo = ();
-    type OutboundOpenInfo = ();
-
-    fn listen_protocol(&self) -> SubstreamProtocol<Self::InboundProtocol> {
-        SubstreamProtocol::new(ReadyUpgrade::new(PROTOCOL), ())
-            .with_timeout(self.shared.config.request_timeout)
-    }
-
-    fn on_behaviour_event(&mut self, never: FromBehaviour) {
-        match never {}
-    }
-
-    fn poll(
-        &mut self,
-        cx: &mut Context<'_>,
-    ) -> Poll<ConnectionHandlerEvent<Self::OutboundProtocol, (), ToBehaviour>> {
-        if let Some(event) = self.events.pop_front() {
-            return Poll::Ready(ConnectionHandlerEvent::NotifyBehaviour(event));
-        }
-        while let Poll::Ready(Some(step)) = self.serving.poll_next_unpin(cx) {
-            if let Some(event) = self.step(step) {
-                return Poll::Ready(ConnectionHandlerEvent::NotifyBehaviour(event));
-            }
-        }
-        Poll::Pending
-    }
-
-    fn on_connection_event(
-        &mut self,
-        event: ConnectionEvent<'_, Self::InboundProtocol, Self::OutboundProtocol>,
-    ) {
-        if let ConnectionEvent::FullyNegotiatedInbound(FullyNegotiatedInbound {
-            protocol: stream,
-            ..
-        }) = event
-        {
-            self.accept(stream);
-        }
-    }
+/// Sends an answer and ends the stream.
+async fn send(stream: &mut Stream, answer: &[u8]) -> io::Result<()> {
+    stream.write_all(answer).await?;
+    stream.close().await
 }
 
 #[cfg(test)]
@@ -297,16 +275,17 @@ mod tests {
                 ..RendezvousServerConfig::default()
             }),
             serving: Places::default(),
+            ids: inbound::Ids::default(),
         };
-        let handler = || Handler::new(PeerId::random(), shared.clone());
-        let (one, other) = (handler(), handler());
-        let first = one.admit().unwrap();
-        let _second = one.admit().unwrap();
-        assert_eq!(one.admit().unwrap_err(), 2);
-        let _third = other.admit().unwrap();
-        assert_eq!(other.admit().unwrap_err(), 3);
+        let server = || Server::new(PeerId::random(), shared.clone());
+        let (one, other) = (server(), server());
+        let first = one.permits().unwrap();
+        let _second = one.permits().unwrap();
+        assert_eq!(one.permits().unwrap_err(), 2);
+        let _third = other.permits().unwrap();
+        assert_eq!(other.permits().unwrap_err(), 3);
         drop(first);
-        assert_eq!((one.under_way.taken(), shared.serving.taken()), (1, 2));
-        let _fourth = other.admit().unwrap();
+        assert_eq!((one.of_connection.taken(), shared.serving.taken()), (1, 2));
+        let _fourth = other.permits().unwrap();
     }
 }

@@ -16,25 +16,22 @@
 //! [specification]: https://github.com/libp2p/specs/tree/master/rendezvous
 
 #[cfg(feature = "libp2p")]
-#[cfg(feature = "libp2p")]
 mod behaviour;
 mod cookie;
 #[cfg(feature = "libp2p")]
-mod exchange;
-#[cfg(feature = "libp2p")]
 mod handler;
-mod protobuf;
 #[cfg(feature = "libp2p")]
 mod record;
 pub mod registry;
 #[cfg(feature = "libp2p")]
 mod throttle;
-pub mod wire;
 
 #[cfg(feature = "libp2p")]
 pub use self::{
     behaviour::{Behaviour, Event},
-    exchange::Failure,
-    handler::{FromBehaviour, Handler, ToBehaviour},
+    handler::{Failure, Handler, NotServed, Pending, Permit, Server},
     record::verify,
 };
+
+/// The messages, as bytes.
+pub use crate::wire::rendezvous as wire;

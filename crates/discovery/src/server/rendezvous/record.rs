@@ -3,7 +3,7 @@
 use calimero_network_primitives::PeerId;
 use libp2p_core::{PeerRecord, SignedEnvelope};
 
-use super::wire::Refusal;
+use crate::wire::rendezvous::Refusal;
 
 /// Verifies a record and says whose it is: signed by the key that its peer id is made of, for
 /// at least one address.

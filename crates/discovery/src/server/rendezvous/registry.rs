@@ -30,11 +30,11 @@ use calimero_network_primitives::{PeerId, config::RendezvousServerConfig};
 use rand::{Rng, RngCore};
 
 pub use super::cookie::MAX_WALKS;
-use super::{
-    cookie::{Cookies, Place},
-    wire::{Found, Refusal, found_len},
+use super::cookie::{Cookies, Place};
+use crate::{
+    machine::Namespace,
+    wire::rendezvous::{Found, Refusal, found_len},
 };
-use crate::machine::Namespace;
 
 /// Memory that a registration takes besides its record, in bytes: its entries in five tables.
 /// Measured: 334 at 320,000 registrations, just after a table has grown.
