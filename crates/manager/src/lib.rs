@@ -56,6 +56,7 @@ mod status;
 
 pub use calimero_network_blob as blob;
 pub use calimero_network_discovery as discovery;
+pub use calimero_network_primitives::resources;
 pub use calimero_network_primitives::{
     BlobId, ConfigError, ContextId, GroupId, Keypair, Multiaddr, NamespaceId, NetworkConfig,
     PeerId, ProtocolId, Topic, addr, config, identity, multiaddr,

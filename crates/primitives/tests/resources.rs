@@ -255,7 +255,7 @@ fn refusals_are_counted_by_scope() {
     let refused = holder.take(Resource::FrameBytes, 5).unwrap_err();
     assert_eq!(
         refused.to_string(),
-        format!("the limit of 4 frame_bytes for peer {} is reached", peer(1)),
+        format!("at most 4 frame bytes are allowed for peer {}", peer(1)),
     );
     let _permit = holder.take(Resource::FrameBytes, 3).expect("it is free");
     let usage = resources.snapshot();

@@ -1,7 +1,9 @@
-//! How many inbound streams may be open, and the book of those that were refused: no IO, no clock.
+//! Why inbound streams are refused, and the counts of refusals that were not reported yet: no IO, no
+//! clock.
 
 use std::{collections::HashMap, fmt};
 
+use calimero_network_primitives::resources::{Origin, Refused, Scope};
 use libp2p_identity::PeerId;
 use libp2p_swarm::StreamProtocol;
 
@@ -15,6 +17,14 @@ const MAX_REFUSAL_KINDS: usize = 1024;
 pub enum RefuseReason {
     /// The peer has as many inbound streams open as one peer may.
     PeerLimit {
+        /// Streams.
+        limit: usize,
+    },
+    /// The peers of one IP prefix or relay have as many inbound streams open as they may have
+    /// together.
+    OriginLimit {
+        /// The prefix or relay.
+        origin: Origin,
         /// Streams.
         limit: usize,
     },
@@ -36,6 +46,9 @@ impl fmt::Display for RefuseReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::PeerLimit { limit } => write!(f, "{limit} streams of the peer are open"),
+            Self::OriginLimit { origin, limit } => {
+                write!(f, "{limit} streams of the peers of {origin} are open")
+            }
             Self::TotalLimit { limit } => write!(f, "{limit} streams are open in all"),
             Self::QueueFull { limit } => write!(f, "{limit} streams wait to be accepted"),
             Self::NotAccepted => f.write_str("the protocol is no longer accepted"),
@@ -43,58 +56,14 @@ impl fmt::Display for RefuseReason {
     }
 }
 
-/// Counts open inbound streams.
-#[derive(Debug)]
-pub(crate) struct Admission {
-    max_per_peer: usize,
-    max_total: usize,
-    open: HashMap<PeerId, usize>,
-    total: usize,
-}
-
-impl Admission {
-    pub(crate) fn new(max_per_peer: usize, max_total: usize) -> Self {
-        Self {
-            max_per_peer,
-            max_total,
-            open: HashMap::new(),
-            total: 0,
+impl From<Refused> for RefuseReason {
+    fn from(refused: Refused) -> Self {
+        let limit = usize::try_from(refused.limit).unwrap_or(usize::MAX);
+        match refused.scope {
+            Scope::Peer(_) => Self::PeerLimit { limit },
+            Scope::Origin(origin) => Self::OriginLimit { origin, limit },
+            _ => Self::TotalLimit { limit },
         }
-    }
-
-    /// Counts one more stream of `peer`, if there may be one.
-    pub(crate) fn admit(&mut self, peer: PeerId) -> Result<(), RefuseReason> {
-        if self.total >= self.max_total {
-            let limit = self.max_total;
-            return Err(RefuseReason::TotalLimit { limit });
-        }
-        if self
-            .open
-            .get(&peer)
-            .is_some_and(|open| *open >= self.max_per_peer)
-        {
-            let limit = self.max_per_peer;
-            return Err(RefuseReason::PeerLimit { limit });
-        }
-        *self.open.entry(peer).or_default() += 1;
-        self.total += 1;
-        Ok(())
-    }
-
-    /// Counts one stream of `peer` less.
-    pub(crate) fn release(&mut self, peer: PeerId) {
-        if let Some(open) = self.open.get_mut(&peer) {
-            *open -= 1;
-            self.total -= 1;
-            if *open == 0 {
-                self.open.remove(&peer);
-            }
-        }
-    }
-
-    /// Open inbound streams of all peers.
-    pub(crate) fn total(&self) -> usize {
-        self.total
     }
 }
 
@@ -146,8 +115,6 @@ impl Refusals {
 
 #[cfg(test)]
 mod tests {
-    use proptest::prelude::*;
-
     use super::*;
 
     #[test]
@@ -172,34 +139,5 @@ mod tests {
             4000
         );
         assert!(refusals.is_empty());
-    }
-
-    proptest! {
-        #[test]
-        fn never_more_than_the_limits_and_all_places_come_back(
-            per_peer in 1..5usize,
-            total in 1..12usize,
-            steps in prop::collection::vec((0..4usize, any::<bool>()), 0..200),
-        ) {
-            let peers: Vec<_> = (0..4).map(|_| PeerId::random()).collect();
-            let mut admission = Admission::new(per_peer, total);
-            let mut open = [0; 4];
-            for (who, admit) in steps {
-                if admit {
-                    let room = open[who] < per_peer && open.iter().sum::<usize>() < total;
-                    prop_assert_eq!(admission.admit(peers[who]).is_ok(), room);
-                    open[who] += usize::from(room);
-                } else if open[who] > 0 {
-                    admission.release(peers[who]);
-                    open[who] -= 1;
-                }
-                prop_assert_eq!(admission.total(), open.iter().sum::<usize>());
-            }
-            for (who, open) in open.into_iter().enumerate() {
-                (0..open).for_each(|_| admission.release(peers[who]));
-            }
-            prop_assert_eq!(admission.total(), 0);
-            prop_assert!(admission.open.is_empty());
-        }
     }
 }

@@ -8,7 +8,10 @@ use std::{
     time::Duration,
 };
 
-use calimero_network_primitives::config::StreamsConfig;
+use calimero_network_primitives::{
+    config::StreamsConfig,
+    resources::{Limits, Origin, Resources},
+};
 use futures::FutureExt;
 use futures_timer::Delay;
 use libp2p_core::{Endpoint, Multiaddr, transport::PortUse};
@@ -61,7 +64,7 @@ pub enum Event {
 /// [`max_negotiating_inbound_streams`](crate::config::max_negotiating_inbound_streams).
 ///
 /// ```
-/// use calimero_network_stream::{Behaviour, FrameStream, StreamProtocol, config::StreamsConfig};
+/// use calimero_network_stream::{Behaviour, FrameConfig, StreamProtocol, config::StreamsConfig};
 /// use futures::StreamExt;
 ///
 /// # async fn example(swarm_with: impl FnOnce(Behaviour), peer: libp2p_identity::PeerId)
@@ -72,11 +75,11 @@ pub enum Event {
 /// let mut incoming = control.accept(protocol.clone())?;
 /// swarm_with(behaviour);
 ///
-/// let mut outbound = FrameStream::new(control.open(peer, protocol).await?);
+/// let mut outbound = control.open(peer, protocol).await?.into_frames(FrameConfig::default());
 /// outbound.send("hello".into()).await?;
 /// while let Some(inbound) = incoming.next().await {
 ///     println!("{} opened a stream", inbound.peer);
-///     let mut frames = FrameStream::new(inbound.stream);
+///     let mut frames = inbound.stream.into_frames(FrameConfig::default());
 ///     println!("{:?}", frames.next().await);
 /// }
 /// # Ok(())
@@ -95,14 +98,29 @@ pub struct Behaviour {
 
 impl Behaviour {
     /// A behaviour with the bounds of `config`, which is taken as
-    /// [validated](StreamsConfig::validate).
+    /// [validated](StreamsConfig::validate), and an accounting of its own.
     #[must_use]
     pub fn new(config: StreamsConfig) -> Self {
+        let mut limits = Limits::default();
+        limits.set_streams(&config);
+        Self::with_resources(config, Resources::new(limits))
+    }
+
+    /// [`new`](Self::new) with the accounting of a node, whose limits apply in place of those of
+    /// `config`.
+    #[must_use]
+    pub fn with_resources(config: StreamsConfig, resources: Resources) -> Self {
         Self {
-            shared: Arc::new(Shared::new(config)),
+            shared: Arc::new(Shared::new(config, resources)),
             events: VecDeque::new(),
             report_pause: None,
         }
+    }
+
+    /// The accounting that streams and frames are counted in.
+    #[must_use]
+    pub fn resources(&self) -> &Resources {
+        &self.shared.resources
     }
 
     /// A handle to open and accept streams by.
@@ -157,21 +175,23 @@ impl NetworkBehaviour for Behaviour {
         &mut self,
         connection: ConnectionId,
         peer: PeerId,
-        _: &Multiaddr,
-        _: &Multiaddr,
+        local: &Multiaddr,
+        remote: &Multiaddr,
     ) -> Result<THandler<Self>, ConnectionDenied> {
-        Ok(Handler::new(peer, connection, self.shared.clone()))
+        let origin = Origin::of_inbound(local, remote);
+        Ok(Handler::new(peer, connection, origin, self.shared.clone()))
     }
 
     fn handle_established_outbound_connection(
         &mut self,
         connection: ConnectionId,
         peer: PeerId,
-        _: &Multiaddr,
+        address: &Multiaddr,
         _: Endpoint,
         _: PortUse,
     ) -> Result<THandler<Self>, ConnectionDenied> {
-        Ok(Handler::new(peer, connection, self.shared.clone()))
+        let origin = Origin::of_addr(address);
+        Ok(Handler::new(peer, connection, origin, self.shared.clone()))
     }
 
     fn on_swarm_event(&mut self, event: FromSwarm<'_>) {

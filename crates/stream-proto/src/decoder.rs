@@ -9,7 +9,7 @@ use crate::{codec::FrameCodec, config::FrameConfig, error::FrameError};
 
 /// Size a receive buffer starts with, in bytes: one page. Thousands of streams that say nothing
 /// cost a page each.
-const FIRST_BUFFER_BYTES: usize = 4 * KIB;
+pub(crate) const FIRST_BUFFER_BYTES: usize = 4 * KIB;
 
 /// Largest buffer kept while nothing is received, in bytes: what Yamux grants a stream unasked.
 const IDLE_BUFFER_BYTES: usize = 256 * KIB;
@@ -103,10 +103,17 @@ impl FrameDecoder {
 
     /// Where the next bytes belong. Never empty.
     pub fn space(&mut self) -> &mut [u8] {
-        self.take_back();
+        self.space_within(usize::MAX)
+    }
+
+    /// [`space`](Self::space) in a buffer of at most `limit` bytes, or of [`needed`](Self::needed)
+    /// bytes if that is more.
+    pub fn space_within(&mut self, limit: usize) -> &mut [u8] {
+        let limit = limit.max(self.needed());
+        self.take_back(limit);
         let frame = self.frame_at_hand();
-        if self.filled == self.buffer.len() || self.buffer.len() < self.usual {
-            self.grow(frame);
+        if self.filled == self.buffer.len() || self.buffer.len() < self.usual.min(limit) {
+            self.grow(frame, limit);
         }
         // A frame of its own buffer ends with it: what follows starts at the front of the next.
         let end = if frame > self.read_buffer && frame > self.filled {
@@ -134,9 +141,62 @@ impl FrameDecoder {
         self.codec.end(self.pending())
     }
 
+    /// Size of the smallest buffer in which the frame at hand can arrive, in bytes: the size of the
+    /// frame on the wire, or one page if its length is not known.
+    #[must_use]
+    pub fn needed(&self) -> usize {
+        let page = FIRST_BUFFER_BYTES.min(self.read_buffer);
+        self.frame_at_hand().max(self.pending().len() + 1).max(page)
+    }
+
+    /// Size of the buffer that the next read would use without a limit, in bytes.
+    #[must_use]
+    pub fn wanted(&self) -> usize {
+        self.needed().max(self.usual)
+    }
+
+    /// Returns `true` if no byte is buffered: neither a frame nor the beginning of one.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.ready.is_empty() && self.pending().is_empty()
+    }
+
+    /// Returns `true` if [`next_frame`](Self::next_frame) needs another read to yield a frame, as
+    /// far as that is known.
+    pub(crate) fn is_drained(&self) -> bool {
+        self.ready.is_empty()
+    }
+
+    /// Bytes of the buffer that would be used again. Memory behind them was never touched.
+    pub(crate) fn reusable(&self) -> usize {
+        let lent = self.lent.as_ref();
+        lent.map_or(self.buffer.len(), |lent| lent.whole.len())
+    }
+
+    /// Bytes that arrived of the frame at hand.
+    pub(crate) fn begun(&self) -> usize {
+        self.pending().len()
+    }
+
+    /// Drops a buffer of more than `limit` bytes that would be used again. What it holds of the
+    /// frame at hand moves to a smaller one.
+    pub(crate) fn shed(&mut self, limit: usize) {
+        if !self.ready.is_empty() || self.reusable() <= limit {
+            return;
+        }
+        self.buffer = match self.lent.take() {
+            Some(Lent { whole, rest }) => {
+                self.filled = rest.len();
+                BytesMut::from(&whole[rest])
+            }
+            None => BytesMut::from(&self.buffer[..self.filled]),
+        };
+        self.usual = self.usual.min(FIRST_BUFFER_BYTES);
+    }
+
     /// Says that nothing is to be read at present: a large empty buffer is given back.
     pub fn idle(&mut self) {
-        self.take_back();
+        self.take_back(usize::MAX);
         if self.filled == 0 && self.buffer.capacity() > IDLE_BUFFER_BYTES.max(self.read_buffer) {
             self.buffer = BytesMut::new();
         }
@@ -176,11 +236,12 @@ impl FrameDecoder {
     }
 
     /// Makes room for at least one byte: up to the end of a frame of `frame` bytes, as far as
-    /// twice what has arrived, or what a frame before it took.
-    fn grow(&mut self, frame: usize) {
+    /// twice what has arrived, or what a frame before it took; at most `limit`.
+    fn grow(&mut self, frame: usize, limit: usize) {
         let earned = self.filled.saturating_mul(2).max(self.proven);
-        let goal = frame.min(earned).max(self.usual).max(self.filled + 1);
-        if self.filled == self.buffer.capacity() || self.buffer.capacity() < self.usual {
+        let usual = self.usual.min(limit);
+        let goal = frame.min(earned).max(usual).max(self.filled + 1);
+        if self.filled == self.buffer.capacity() || self.buffer.capacity() < usual {
             self.buffer.reserve(goal.saturating_sub(self.buffer.len()));
         }
         // Zeroed piece by piece, just before it is written, while it is in the cache.
@@ -194,7 +255,7 @@ impl FrameDecoder {
 
     /// Takes back the lent buffer if its frames are dropped, else starts another one with what
     /// lay behind them.
-    fn take_back(&mut self) {
+    fn take_back(&mut self, limit: usize) {
         if !self.ready.is_empty() {
             return;
         }
@@ -205,18 +266,18 @@ impl FrameDecoder {
         // A buffer that served larger frames than come now goes.
         let wanted = self.read_buffer.max(self.proven).saturating_mul(2);
         self.buffer = match whole.try_into_mut() {
-            Ok(mut buffer) if buffer.capacity() <= wanted => {
+            Ok(mut buffer) if buffer.capacity() <= wanted && buffer.len() <= limit => {
                 buffer.copy_within(rest, 0);
                 buffer
             }
             Ok(buffer) => BytesMut::from(&buffer[rest]),
-            Err(whole) => self.fresh(&whole[rest]),
+            Err(whole) => self.fresh(&whole[rest], limit),
         };
     }
 
     /// A buffer as large as is usual here that begins with `rest`.
-    fn fresh(&self, rest: &[u8]) -> BytesMut {
-        let mut buffer = BytesMut::with_capacity(self.usual.max(rest.len()));
+    fn fresh(&self, rest: &[u8], limit: usize) -> BytesMut {
+        let mut buffer = BytesMut::with_capacity(self.usual.min(limit).max(rest.len()));
         buffer.extend_from_slice(rest);
         buffer
     }

@@ -22,9 +22,9 @@ impl fmt::Display for FramePart {
 
 /// Why a frame could not be sent or received.
 ///
-/// After [`TooLarge`](Self::TooLarge), [`Cut`](Self::Cut) and [`Io`](Self::Io) the direction it
-/// occurred in has ended: a receiver yields `None`, a sender [`Closed`](Self::Closed). After the
-/// others the stream goes on.
+/// After [`TooLarge`](Self::TooLarge), [`Cut`](Self::Cut), [`Revoked`](Self::Revoked),
+/// [`NoMemory`](Self::NoMemory) and [`Io`](Self::Io) the direction it occurred in has ended: a
+/// receiver yields `None`, a sender [`Closed`](Self::Closed). After the others the stream goes on.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum FrameError {
@@ -59,6 +59,22 @@ pub enum FrameError {
     #[error("deadline of {after:?} passed")]
     Deadline {
         /// The time that was given.
+        after: Duration,
+    },
+    /// The memory of an incomplete frame was given to another stream because this one stalled.
+    #[error("frame dropped: it stalled while other streams waited for its {held} bytes of memory")]
+    Revoked {
+        /// Memory that the frame held, in bytes.
+        held: usize,
+    },
+    /// No memory was free for a frame.
+    #[error(
+        "no memory for a frame within {after:?}: {wanted} bytes are above the budget or in use"
+    )]
+    NoMemory {
+        /// Memory that the frame needs in addition, in bytes.
+        wanted: usize,
+        /// Time for which the receiver waited.
         after: Duration,
     },
     /// The sending direction is closed or has failed before.

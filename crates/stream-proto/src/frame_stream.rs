@@ -18,6 +18,7 @@ use crate::{
     config::FrameConfig,
     error::FrameError,
     halves::{FrameReceiver, FrameSender, SendQueue, within},
+    read_budget::ReadBudget,
 };
 
 /// The two directions of a [`FrameStream`], apart.
@@ -69,6 +70,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> FrameStream<S> {
     pub fn with_config(io: S, config: FrameConfig) -> Self {
         Self {
             receiver: FrameReceiver::with_config(io, config),
+            queue: SendQueue::new(config),
+        }
+    }
+
+    /// Frames over `io`, received with memory from `budget`; see
+    /// [`FrameReceiver::with_budget`].
+    #[must_use]
+    pub fn with_budget(io: S, config: FrameConfig, budget: Box<dyn ReadBudget>) -> Self {
+        Self {
+            receiver: FrameReceiver::with_budget(io, config, budget),
             queue: SendQueue::new(config),
         }
     }

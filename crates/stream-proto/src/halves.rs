@@ -12,7 +12,10 @@ use bytes::Bytes;
 use futures::{AsyncRead, AsyncWrite, Sink, Stream, future::Either, stream::FusedStream};
 use futures_timer::Delay;
 
-use crate::{config::FrameConfig, decoder::FrameDecoder, encoder::FrameEncoder, error::FrameError};
+use crate::{
+    config::FrameConfig, decoder::FrameDecoder, encoder::FrameEncoder, error::FrameError,
+    read_budget::ReadBudget,
+};
 
 /// Receives frames from any byte source.
 ///
@@ -22,6 +25,8 @@ use crate::{config::FrameConfig, decoder::FrameDecoder, encoder::FrameEncoder, e
 pub struct FrameReceiver<R> {
     io: R,
     decoder: FrameDecoder,
+    budget: Option<Box<dyn ReadBudget>>,
+    config: FrameConfig,
     ended: bool,
 }
 
@@ -38,7 +43,21 @@ impl<R: AsyncRead + Unpin> FrameReceiver<R> {
         Self {
             io,
             decoder: FrameDecoder::new(config),
+            budget: None,
+            config,
             ended: false,
+        }
+    }
+
+    /// Receives from `io` with memory from `budget`.
+    ///
+    /// The receiver does not read while the budget has no memory for the frame at hand, so that the
+    /// peer meets back-pressure.
+    #[must_use]
+    pub fn with_budget(io: R, config: FrameConfig, budget: Box<dyn ReadBudget>) -> Self {
+        Self {
+            budget: Some(budget),
+            ..Self::with_config(io, config)
         }
     }
 
@@ -74,25 +93,57 @@ impl<R: AsyncRead + Unpin> FrameReceiver<R> {
             return Poll::Ready(None);
         }
         let frame = ready!(self.poll_decode(cx)).transpose();
-        self.ended = !matches!(frame, Some(Ok(_)));
+        if !matches!(frame, Some(Ok(_))) {
+            self.ended = true;
+            // The caller may keep a receiver that has ended. Memory of a budget is released now.
+            if self.budget.take().is_some() {
+                self.decoder = FrameDecoder::new(self.config);
+            }
+        }
         Poll::Ready(frame)
     }
 
     fn poll_decode(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, FrameError>> {
         loop {
             if let Some(frame) = self.decoder.next_frame()? {
+                if self.decoder.is_drained() {
+                    self.settle();
+                }
                 return Poll::Ready(Ok(Some(frame)));
             }
-            match Pin::new(&mut self.io).poll_read(cx, self.decoder.space()) {
+            let limit = match &mut self.budget {
+                Some(budget) => {
+                    let (needed, wanted) = (self.decoder.needed(), self.decoder.wanted());
+                    ready!(budget.poll_reserve(cx, needed, wanted))?
+                }
+                None => usize::MAX,
+            };
+            match Pin::new(&mut self.io).poll_read(cx, self.decoder.space_within(limit)) {
                 Poll::Ready(Ok(0)) => return Poll::Ready(self.decoder.end().map(|()| None)),
-                Poll::Ready(Ok(n)) => self.decoder.arrived(n),
+                Poll::Ready(Ok(n)) => {
+                    self.decoder.arrived(n);
+                    if let Some(budget) = &mut self.budget {
+                        budget.on_arrived(n);
+                    }
+                }
                 Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::Interrupted => {}
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(error.into())),
                 Poll::Pending => {
                     self.decoder.idle();
+                    if self.decoder.is_empty() {
+                        self.settle();
+                    }
                     return Poll::Pending;
                 }
             }
+        }
+    }
+
+    /// Gives memory back that the frame at hand does not need.
+    fn settle(&mut self) {
+        if let Some(budget) = &mut self.budget {
+            let keep = budget.settle(self.decoder.begun(), self.decoder.reusable());
+            self.decoder.shed(keep);
         }
     }
 }
@@ -116,13 +167,14 @@ impl<R> FrameReceiver<R> {
 
     /// The source, and the direction without it.
     pub(crate) fn detach(self) -> (R, FrameReceiver<()>) {
-        let Self { io, decoder, ended } = self;
         let io_less = FrameReceiver {
             io: (),
-            decoder,
-            ended,
+            decoder: self.decoder,
+            budget: self.budget,
+            config: self.config,
+            ended: self.ended,
         };
-        (io, io_less)
+        (self.io, io_less)
     }
 }
 
@@ -132,6 +184,8 @@ impl FrameReceiver<()> {
         FrameReceiver {
             io,
             decoder: self.decoder,
+            budget: self.budget,
+            config: self.config,
             ended: self.ended,
         }
     }

@@ -11,6 +11,7 @@ use std::{
     time::Duration,
 };
 
+use calimero_network_primitives::resources::Origin;
 use libp2p_core::upgrade::{InboundUpgrade, OutboundUpgrade, UpgradeInfo};
 use libp2p_identity::PeerId;
 use libp2p_swarm::{
@@ -23,6 +24,7 @@ use libp2p_swarm::{
 };
 
 use crate::{
+    budget::FrameBudget,
     router::RequestId,
     shared::{Mailbox, Negotiated, Shared},
 };
@@ -33,6 +35,7 @@ pub struct Handler {
     peer: PeerId,
     connection: ConnectionId,
     shared: Arc<Shared>,
+    budget: FrameBudget,
     mailbox: Arc<Mailbox>,
     protocols: Arc<[StreamProtocol]>,
     protocols_version: Option<u64>,
@@ -42,7 +45,13 @@ pub struct Handler {
 }
 
 impl Handler {
-    pub(crate) fn new(peer: PeerId, connection: ConnectionId, shared: Arc<Shared>) -> Self {
+    pub(crate) fn new(
+        peer: PeerId,
+        connection: ConnectionId,
+        origin: Option<Origin>,
+        shared: Arc<Shared>,
+    ) -> Self {
+        let holder = shared.resources.holder(Some(peer), origin);
         let mut protocols_version = None;
         let protocols = shared
             .protocols_since(&mut protocols_version)
@@ -50,6 +59,7 @@ impl Handler {
         Self {
             peer,
             connection,
+            budget: FrameBudget::new(holder),
             mailbox: shared.mailbox(connection),
             timeout: shared.open_timeout(),
             shared,
@@ -61,7 +71,7 @@ impl Handler {
 
     fn negotiated(&self, id: RequestId, result: Negotiated) {
         self.shared
-            .negotiated(self.peer, self.connection, id, result);
+            .negotiated(self.peer, self.connection, id, result, &self.budget);
     }
 }
 
@@ -114,7 +124,7 @@ impl ConnectionHandler for Handler {
                 ..
             }) => self
                 .shared
-                .arrived(self.peer, self.connection, protocol, stream),
+                .arrived(self.peer, self.connection, protocol, stream, &self.budget),
             ConnectionEvent::FullyNegotiatedOutbound(FullyNegotiatedOutbound {
                 protocol: (stream, protocol),
                 info: id,

@@ -8,11 +8,14 @@ mod encoder;
 mod error;
 mod frame_stream;
 mod halves;
+mod read_budget;
 
 #[cfg(feature = "libp2p")]
 mod admission;
 #[cfg(feature = "libp2p")]
 mod behaviour;
+#[cfg(feature = "libp2p")]
+mod budget;
 #[cfg(feature = "libp2p")]
 mod control;
 #[cfg(feature = "libp2p")]
@@ -30,6 +33,7 @@ mod substream;
 pub use self::{
     admission::RefuseReason,
     behaviour::{Behaviour, Event},
+    budget::FrameBudget,
     control::{Control, Incoming},
     open_error::{AcceptError, AddressError, DialCause, OpenError},
     substream::{Inbound, Substream},
@@ -41,6 +45,7 @@ pub use self::{
     error::{FrameError, FramePart},
     frame_stream::{FrameHalves, FrameParts, FrameStream},
     halves::{FrameReceiver, FrameSender},
+    read_budget::ReadBudget,
 };
 #[cfg(feature = "libp2p")]
 pub use libp2p_swarm::StreamProtocol;

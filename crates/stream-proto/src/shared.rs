@@ -1,8 +1,7 @@
 //! What the behaviour, its handlers and the controls share.
 //!
-//! Two locks: the state, and the count of open inbound streams, which the drop of a stream takes.
-//! The second is only ever taken last. Streams are handed over and dropped without the first, since
-//! their drop may take the second and wakes the connection.
+//! One lock, that of the state. Streams are handed over and dropped without it, since their drop
+//! releases permits and wakes the connection.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -14,7 +13,10 @@ use std::{
     time::Duration,
 };
 
-use calimero_network_primitives::config::StreamsConfig;
+use calimero_network_primitives::{
+    config::StreamsConfig,
+    resources::{Resource, Resources},
+};
 use futures::{
     channel::{mpsc, oneshot},
     task::AtomicWaker,
@@ -23,11 +25,12 @@ use libp2p_identity::PeerId;
 use libp2p_swarm::{ConnectionId, Stream, StreamProtocol};
 
 use crate::{
-    admission::{Admission, Refusal, Refusals, RefuseReason},
+    admission::{Refusal, Refusals, RefuseReason},
+    budget::FrameBudget,
     halves::waitable,
     open_error::{AcceptError, DialCause, OpenError},
     router::{Bounds, Effect, Failure, Outcome, RequestId, Router},
-    substream::{Inbound, Permit, Slot, Substream},
+    substream::{Inbound, Slot, Substream},
 };
 
 pub(crate) type Reply = Result<Substream, OpenError>;
@@ -45,7 +48,7 @@ pub(crate) enum Negotiated {
 #[derive(Debug)]
 pub(crate) struct Shared {
     state: Mutex<State>,
-    admission: Arc<Mutex<Admission>>,
+    pub(crate) resources: Resources,
     /// Counts changes of the accepted protocols, so that handlers know when to look.
     protocols_version: AtomicU64,
     /// The task that polls the behaviour.
@@ -115,13 +118,12 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Shared {
-    pub(crate) fn new(config: StreamsConfig) -> Self {
+    pub(crate) fn new(config: StreamsConfig, resources: Resources) -> Self {
         let bounds = Bounds {
             negotiating: config.max_negotiating_per_connection,
             open: config.max_outbound_per_connection,
             waiting: config.max_waiting_per_peer,
         };
-        let admission = Admission::new(config.max_inbound_per_peer, config.max_inbound);
         Self {
             state: Mutex::new(State {
                 router: Router::new(bounds),
@@ -133,7 +135,7 @@ impl Shared {
                 refusals: Refusals::default(),
                 stopped: false,
             }),
-            admission: Arc::new(Mutex::new(admission)),
+            resources,
             protocols_version: AtomicU64::new(0),
             behaviour: AtomicWaker::new(),
             config,
@@ -257,6 +259,7 @@ impl Shared {
         on: ConnectionId,
         id: RequestId,
         result: Negotiated,
+        budget: &FrameBudget,
     ) {
         let (outcome, stream, mut error) = match result {
             Negotiated::Opened(stream, protocol) => {
@@ -294,7 +297,7 @@ impl Shared {
         drop(state);
         if let (Some((stream, protocol)), Some(waiter)) = (stream, waiter) {
             let slot = Slot::new(self.clone(), peer, on);
-            let stream = Substream::outbound(stream, protocol, relayed, slot);
+            let stream = Substream::outbound(stream, protocol, relayed, budget.clone(), slot);
             after.replies.push((waiter.reply, Ok(stream)));
         }
         self.settle(after);
@@ -313,16 +316,23 @@ impl Shared {
         connection: ConnectionId,
         protocol: StreamProtocol,
         stream: Stream,
+        budget: &FrameBudget,
     ) {
         let relayed = lock(&self.state).router.is_relayed(peer, connection);
-        let inbound = match Permit::take(&self.admission, peer) {
+        let inbound = match budget.holder().take(Resource::InboundStreams, 1) {
             Ok(permit) => Inbound {
                 peer,
                 connection,
                 protocol: protocol.clone(),
-                stream: Substream::inbound(stream, protocol.clone(), relayed, permit),
+                stream: Substream::inbound(
+                    stream,
+                    protocol.clone(),
+                    relayed,
+                    budget.clone(),
+                    permit,
+                ),
             },
-            Err(reason) => return self.refuse(peer, protocol, reason),
+            Err(refused) => return self.refuse(peer, protocol, refused.into()),
         };
         let queued = match lock(&self.state).acceptors.get_mut(&protocol) {
             Some(acceptor) => acceptor.try_send(inbound).map_err(|error| {
@@ -434,7 +444,8 @@ impl Shared {
 
     /// Open inbound streams of all peers.
     pub(crate) fn inbound(&self) -> usize {
-        lock(&self.admission).total()
+        let open = self.resources.used(Resource::InboundStreams);
+        usize::try_from(open).unwrap_or(usize::MAX)
     }
 
     /// Answers everybody: the behaviour is gone.

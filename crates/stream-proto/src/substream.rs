@@ -1,51 +1,18 @@
-//! Streams as they are handed to users, with their place in the count of open ones.
+//! Streams as they are handed to users, with the permits that they hold.
 
 use std::{
     io::{self, IoSlice, IoSliceMut},
     pin::Pin,
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
     task::{Context, Poll},
 };
 
+use calimero_network_primitives::resources::Permit;
 use futures::{AsyncRead, AsyncWrite};
 use libp2p_identity::PeerId;
 use libp2p_swarm::{ConnectionId, Stream, StreamProtocol};
 
-use crate::{
-    admission::{Admission, RefuseReason},
-    shared::Shared,
-};
-
-/// A place among the open inbound streams of a peer, given back when dropped.
-#[derive(Debug)]
-pub(crate) struct Permit {
-    admission: Arc<Mutex<Admission>>,
-    peer: PeerId,
-}
-
-impl Permit {
-    pub(crate) fn take(
-        admission: &Arc<Mutex<Admission>>,
-        peer: PeerId,
-    ) -> Result<Self, RefuseReason> {
-        let mut book = admission.lock().unwrap_or_else(PoisonError::into_inner);
-        book.admit(peer)?;
-        Ok(Self {
-            admission: admission.clone(),
-            peer,
-        })
-    }
-}
-
-impl Drop for Permit {
-    fn drop(&mut self) {
-        let mut book = self
-            .admission
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        book.release(self.peer);
-    }
-}
+use crate::{budget::FrameBudget, config::FrameConfig, frame_stream::FrameStream, shared::Shared};
 
 /// A slot among the streams opened on a connection, given back when dropped.
 #[derive(Debug)]
@@ -71,8 +38,10 @@ impl Drop for Slot {
     }
 }
 
-/// An open stream of a connection: [`AsyncRead`] and [`AsyncWrite`], to be wrapped in a
-/// [`FrameStream`](crate::FrameStream) or used as it is.
+/// An open stream of a connection: [`AsyncRead`] and [`AsyncWrite`].
+///
+/// [`into_frames`](Self::into_frames) reads and writes it in frames, with memory from the budget of
+/// its peer.
 ///
 /// Dropping it without closing it resets it. It counts against the limits until it is dropped.
 ///
@@ -80,17 +49,18 @@ impl Drop for Slot {
 /// apart marks its end itself.
 #[derive(Debug)]
 pub struct Substream {
-    // Dropped first: the place is free when the stream is gone.
+    // Dropped first: the permit is released when the stream is closed.
     stream: Stream,
     protocol: StreamProtocol,
     relayed: bool,
-    _place: Place,
+    budget: FrameBudget,
+    _held: Held,
 }
 
-/// What an open stream takes.
+/// The permit that an open stream holds.
 #[derive(Debug)]
 #[expect(dead_code, reason = "held for its drop")]
-enum Place {
+enum Held {
     Outbound(Slot),
     Inbound(Permit),
 }
@@ -100,13 +70,15 @@ impl Substream {
         stream: Stream,
         protocol: StreamProtocol,
         relayed: bool,
+        budget: FrameBudget,
         slot: Slot,
     ) -> Self {
         Self {
             stream,
             protocol,
             relayed,
-            _place: Place::Outbound(slot),
+            budget,
+            _held: Held::Outbound(slot),
         }
     }
 
@@ -114,14 +86,29 @@ impl Substream {
         stream: Stream,
         protocol: StreamProtocol,
         relayed: bool,
+        budget: FrameBudget,
         permit: Permit,
     ) -> Self {
         Self {
             stream,
             protocol,
             relayed,
-            _place: Place::Inbound(permit),
+            budget,
+            _held: Held::Inbound(permit),
         }
+    }
+
+    /// Reads and writes the stream in frames, with memory from the budget of its peer.
+    #[must_use]
+    pub fn into_frames(self, config: FrameConfig) -> FrameStream<Self> {
+        let budget = self.budget.reader();
+        FrameStream::with_budget(self, config, budget)
+    }
+
+    /// The memory that frames of this stream may use until they have arrived in full.
+    #[must_use]
+    pub fn frame_budget(&self) -> &FrameBudget {
+        &self.budget
     }
 
     /// Lets the connection close although this stream is open, as

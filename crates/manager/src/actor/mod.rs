@@ -23,7 +23,7 @@ use calimero_network_discovery::behaviour::Event as Discovered;
 use calimero_network_primitives::{Keypair, Multiaddr, NetworkConfig, PeerId, Topic};
 use calimero_network_pubsub::Event as Gossip;
 use calimero_network_specialized::InboundRequestId;
-use calimero_network_stream::{self as stream, FrameStream, Inbound, Incoming};
+use calimero_network_stream::{self as stream, Inbound, Incoming};
 use calimero_network_transport::Links;
 use futures::StreamExt as _;
 use libp2p::{
@@ -367,7 +367,7 @@ impl Actor {
             peer: inbound.peer,
             connection: inbound.connection,
             protocol: inbound.protocol,
-            stream: FrameStream::with_config(inbound.stream, (&self.config.streams).into()),
+            stream: inbound.stream.into_frames((&self.config.streams).into()),
         });
     }
 

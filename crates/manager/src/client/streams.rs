@@ -57,10 +57,7 @@ impl NetworkClient {
     pub async fn open_stream(&self, peer: PeerId) -> Result<FrameStream<Substream>, OpenError> {
         let protocol = StreamProtocol::new(ProtocolId::Stream.as_str());
         let stream = self.open_raw_stream(peer, protocol).await?;
-        Ok(FrameStream::with_config(
-            stream,
-            (&self.inner.config.streams).into(),
-        ))
+        Ok(stream.into_frames((&self.inner.config.streams).into()))
     }
 
     /// Opens a stream of any protocol to `peer`, as plain bytes.

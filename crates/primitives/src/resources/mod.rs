@@ -53,6 +53,8 @@
 //! The scope of a peer or an origin exists while a holder or a permit refers to it. Identities that
 //! hold nothing cost nothing.
 
+#[cfg(feature = "config")]
+mod config;
 mod limits;
 mod origin;
 mod queue;
@@ -105,7 +107,7 @@ impl fmt::Display for Scope {
 
 /// An amount was refused because it exceeds a limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the limit of {limit} {} for {scope} is reached", resource.name())]
+#[error("at most {limit} {} are allowed for {scope}", resource.name().replace('_', " "))]
 #[non_exhaustive]
 pub struct Refused {
     /// The resource that was asked for, or its total.
@@ -126,6 +128,30 @@ pub enum Protection {
     BootNode = 2,
     /// The peer is a member of an overlay of this node.
     Member = 4,
+}
+
+/// How far a peer is trusted with what is scarce. Later ranks compare greater.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[non_exhaustive]
+pub enum Rank {
+    /// The peer is not protected.
+    Stranger,
+    /// The peer is a member of an overlay of this node. Peers can make themselves members.
+    Member,
+    /// The peer is configured or a boot node.
+    Configured,
+}
+
+/// The waiters that an amount held stands in the way of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Contention {
+    /// There are none.
+    None,
+    /// Callers of the same peer wait.
+    Peer,
+    /// Callers of other peers wait because a scope is exhausted that this holder is part of.
+    Shared,
 }
 
 /// The use of one resource at one moment, for `status` and metrics.
@@ -219,11 +245,8 @@ impl Resources {
     /// makes one holder and clones it.
     #[must_use]
     pub fn holder(&self, peer: Option<PeerId>, origin: Option<Origin>) -> Holder {
-        let peer = peer.map(|peer| {
-            let protected = || lock(&self.0.protected).contains_key(&peer);
-            self.0.peers.entry(peer, protected)
-        });
-        let origin = origin.map(|origin| self.0.origins.entry(origin, || false));
+        let peer = peer.map(|peer| self.0.peers.entry(peer, || self.protection(&peer)));
+        let origin = origin.map(|origin| self.0.origins.entry(origin, || 0));
         Holder(Arc::new(Scopes {
             resources: self.clone(),
             peer,
@@ -254,7 +277,7 @@ impl Resources {
     /// Returns `true` if the peer is protected.
     #[must_use]
     pub fn is_protected(&self, peer: &PeerId) -> bool {
-        lock(&self.0.protected).contains_key(peer)
+        self.protection(peer) != 0
     }
 
     /// The use of every resource against its limit.
@@ -294,6 +317,12 @@ impl Resources {
         self.0.peers.len() + self.0.origins.len()
     }
 
+    /// The reasons for which a peer is protected, as a set of bits.
+    fn protection(&self, peer: &PeerId) -> u8 {
+        let protected = lock(&self.0.protected);
+        protected.get(peer).copied().unwrap_or_default()
+    }
+
     fn update_protection(&self, peer: PeerId) {
         let Some(entry) = self.0.peers.find(&peer) else {
             return;
@@ -301,8 +330,8 @@ impl Resources {
         // Stored under the lock, so that of two concurrent changes the later one is stored last. The
         // entry is looked up before: a new entry takes the two locks in the other order.
         let protected = lock(&self.0.protected);
-        let now = protected.contains_key(&peer);
-        entry.protected.store(now, Ordering::SeqCst);
+        let reasons = protected.get(&peer).copied().unwrap_or_default();
+        entry.protection.store(reasons, Ordering::SeqCst);
         drop(protected);
         for resource in Resource::ALL {
             self.serve(resource);
@@ -396,8 +425,34 @@ impl Holder {
     /// Returns `true` if the peer is protected.
     #[must_use]
     pub fn is_protected(&self) -> bool {
+        self.protection() != 0
+    }
+
+    /// The rank of the peer.
+    #[must_use]
+    pub fn rank(&self) -> Rank {
+        match self.protection() {
+            0 => Rank::Stranger,
+            reasons if reasons == Protection::Member as u8 => Rank::Member,
+            _ => Rank::Configured,
+        }
+    }
+
+    /// The callers that wait for `resource` because of what the peer of this holder may hold.
+    ///
+    /// Locks the queue of the resource if there are waiters.
+    #[must_use]
+    pub fn contention(&self, resource: Resource) -> Contention {
+        if !self.0.resources.has_waiters(resource) {
+            return Contention::None;
+        }
+        let queue = lock(&self.0.resources.0.queues[resource.index()]);
+        queue.contention(self, resource)
+    }
+
+    fn protection(&self) -> u8 {
         let peer = self.0.peer.as_ref();
-        peer.is_some_and(|peer| peer.protected.load(Ordering::SeqCst))
+        peer.map_or(0, |peer| peer.protection.load(Ordering::SeqCst))
     }
 
     /// Amount of `resource` that the peer holds; 0 without a peer.
@@ -412,17 +467,6 @@ impl Holder {
     pub fn used_by_origin(&self, resource: Resource) -> u64 {
         let origin = self.0.origin.as_ref();
         origin.map_or(0, |origin| origin.used.get(resource))
-    }
-
-    /// Returns the refusal that [`take`](Self::take) would return now.
-    ///
-    /// # Errors
-    ///
-    /// [`Refused`] with the narrowest scope whose limit the amount exceeds.
-    pub fn check(&self, resource: Resource, amount: u64) -> Result<(), Refused> {
-        self.charge(resource, amount)?;
-        self.discharge(resource, amount);
-        Ok(())
     }
 
     /// Returns `true` if at most half of every limit is in use once `amount` more is taken.
@@ -539,6 +583,23 @@ impl Holder {
             let node = limit.node.saturating_sub(limit.reserve);
             Limit { node, ..limit }
         }
+    }
+
+    /// The narrowest scope that has less than `amount` of `resource` left.
+    fn exhausted(&self, resource: Resource, amount: u64) -> Option<Scope> {
+        let limit = self.limit(resource);
+        let full = |used: u64, limit: u64| used.saturating_add(amount) > limit;
+        if let Some(peer) = self.peer()
+            && full(self.used_by_peer(resource), limit.peer)
+        {
+            return Some(Scope::Peer(peer));
+        }
+        if let Some(origin) = self.origin()
+            && full(self.used_by_origin(resource), limit.origin)
+        {
+            return Some(Scope::Origin(origin));
+        }
+        full(self.0.resources.used(resource), limit.node).then_some(Scope::Node)
     }
 
     /// Refuses an amount that no release could make room for.

@@ -11,7 +11,7 @@ use std::{
 
 use libp2p_identity::PeerId;
 
-use super::{Holder, Origin, Permit, Refused, Resource, Scope, scope::lock};
+use super::{Contention, Holder, Origin, Permit, Refused, Resource, Scope, scope::lock};
 
 /// The waiters for one resource.
 ///
@@ -79,6 +79,27 @@ impl Queue {
     pub(super) fn len(&self) -> usize {
         let waiters = self.0.iter().flat_map(|of| &of.peers);
         waiters.map(|of| of.waiters.len()).sum()
+    }
+
+    /// The waiters that what the peer of `holder` holds stands in the way of.
+    pub(super) fn contention(&self, holder: &Holder, resource: Resource) -> Contention {
+        let mut contention = Contention::None;
+        let peers = self.0.iter().flat_map(|of| &of.peers);
+        for waiter in peers.filter_map(|of| of.waiters.front()) {
+            let blocked = match waiter.holder.exhausted(resource, waiter.amount) {
+                Some(Scope::Peer(peer)) => holder.peer() == Some(peer),
+                Some(Scope::Origin(origin)) => holder.origin() == Some(origin),
+                // What a protected peer holds is not in the way of strangers.
+                Some(Scope::Node) => waiter.holder.is_protected() || !holder.is_protected(),
+                None => false,
+            };
+            match blocked {
+                true if waiter.holder.peer() == holder.peer() => contention = Contention::Peer,
+                true => return Contention::Shared,
+                false => {}
+            }
+        }
+        contention
     }
 
     /// Grants permits as far as the limits allow. Returns the wakers of those who got one.

@@ -5,7 +5,7 @@ use std::{
     hash::{BuildHasher, Hash},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, Weak,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicU8, AtomicU64, Ordering},
     },
 };
 
@@ -57,7 +57,8 @@ impl Default for Counters {
 pub(super) struct Entry<K: Hash + Eq + Copy> {
     pub(super) key: K,
     pub(super) used: Counters,
-    pub(super) protected: AtomicBool,
+    /// The reasons for which a peer is protected, as a set of bits.
+    pub(super) protection: AtomicU8,
     table: Arc<Table<K>>,
 }
 
@@ -89,12 +90,12 @@ impl<K: Hash + Eq + Copy> Table<K> {
         })
     }
 
-    /// The entry of `key`. Makes one if there is none; `protected` is asked under the lock of the
-    /// entry, so that a change of protection cannot slip between.
+    /// The entry of `key`. Makes one if there is none; `protection` is called under the lock of
+    /// the table, so that no change of protection is missed.
     pub(super) fn entry(
         self: &Arc<Self>,
         key: K,
-        protected: impl FnOnce() -> bool,
+        protection: impl FnOnce() -> u8,
     ) -> Arc<Entry<K>> {
         let mut shard = self.shard(&key);
         if let Some(entry) = shard.get(&key).and_then(Weak::upgrade) {
@@ -103,7 +104,7 @@ impl<K: Hash + Eq + Copy> Table<K> {
         let entry = Arc::new(Entry {
             key,
             used: Counters::default(),
-            protected: AtomicBool::new(protected()),
+            protection: AtomicU8::new(protection()),
             table: self.clone(),
         });
         shard.insert(key, Arc::downgrade(&entry));

@@ -15,6 +15,7 @@ use std::{
     time::Duration,
 };
 
+use calimero_network_primitives::resources::Resources;
 use calimero_network_stream::{
     Behaviour, Control, Event, FrameStream, StreamProtocol,
     config::{StreamsConfig, max_negotiating_inbound_streams},
@@ -144,6 +145,7 @@ pub(crate) async fn inert_peer() -> (PeerId, Multiaddr, JoinHandle<StreamMuxerBo
 pub(crate) struct Node {
     pub(crate) peer: PeerId,
     pub(crate) control: Control,
+    pub(crate) resources: Resources,
     pub(crate) address: Option<Multiaddr>,
     acts: mpsc::Sender<Act>,
     events: mpsc::Receiver<Seen>,
@@ -178,6 +180,7 @@ impl Node {
             .with_max_negotiating_inbound_streams(max_negotiating_inbound_streams(&config));
         let streams = Behaviour::new(config);
         let control = streams.control();
+        let resources = streams.resources().clone();
         let behaviour = Tested {
             streams,
             book: Book::default(),
@@ -199,6 +202,7 @@ impl Node {
         Self {
             peer,
             control,
+            resources,
             address: None,
             acts,
             events,
