@@ -92,9 +92,11 @@ fn a_host_without_an_address_starts_and_listens_when_one_appears() {
 #[test]
 fn a_host_that_refuses_netlink_listens_on_the_addresses_that_are_found_without() {
     let Some(host) = host("nonl") else { return };
-    host.ip("link add dummy0 type dummy\naddr add 10.84.0.1/24 dev dummy0\nlink set dummy0 up\n")
-        .unwrap();
-    host.ip("route add default dev dummy0\n").unwrap();
+    host.ip(
+        "link add veth0 type veth peer name veth1\naddr add 10.84.0.1/24 dev veth0\n\
+         link set veth0 up\nlink set veth1 up\nroute add default dev veth0\n",
+    )
+    .unwrap();
     let mut command = host.command("python3");
     command.args(["-c", WITHOUT_NETLINK]);
     command.arg(calnet().get_program()).args(["run", "--json"]);
