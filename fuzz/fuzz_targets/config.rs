@@ -18,6 +18,10 @@ fuzz_target!(|text: &str| {
         }
         Err(ConfigError::Parse { key, .. }) => assert!(!key.is_empty()),
         Err(ConfigError::Invalid { key, .. }) => assert!(!key.is_empty()),
+        Err(ConfigError::Removed { key, now }) => assert!(!key.is_empty() && !now.is_empty()),
+        Err(ConfigError::Published) => {
+            assert!(text.contains("swarm") || text.contains("bootstrap"))
+        }
         Err(other) => panic!("reading failed to write: {other}"),
     }
 });

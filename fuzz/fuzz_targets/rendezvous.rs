@@ -10,7 +10,10 @@ use calimero_network_discovery::server::rendezvous::{
     registry::Registry,
     wire::{Request, decode, encode_discovered},
 };
-use calimero_network_primitives::{Keypair, PeerId, config::RendezvousServerConfig};
+use calimero_network_primitives::{
+    Keypair, PeerId,
+    config::{RendezvousServerConfig, RendezvousServerTuning},
+};
 use libfuzzer_sys::fuzz_target;
 
 /// A generator whose numbers are far apart and the same in every run.
@@ -39,10 +42,13 @@ fn peer(seed: u8) -> PeerId {
 fuzz_target!(|input: &[u8]| {
     let config = RendezvousServerConfig {
         max_registrations: 8,
-        max_registrations_per_peer: 3,
-        max_registrations_per_namespace: 5,
-        max_answer: 4,
-        max_record_bytes: 300,
+        tuning: RendezvousServerTuning {
+            max_registrations_per_peer: 3,
+            max_registrations_per_namespace: 5,
+            max_answer: 4,
+            max_record_bytes: 300,
+            ..RendezvousServerTuning::default()
+        },
         ..RendezvousServerConfig::default()
     };
     let peers = [peer(1), peer(2), peer(3)];

@@ -25,7 +25,7 @@ pub const RETRY_MAX: Duration = Duration::from_secs(300);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{limit} blobs are announced already")]
 pub struct TooManyAnnounced {
-    /// Most blobs announced at one time, `blob.max_announced`.
+    /// Blobs that may be announced at the same time.
     pub limit: usize,
 }
 
@@ -131,6 +131,14 @@ impl<W> Announcements<W> {
         // The end of a publication in flight is the input that frees a permit.
         let (&(at, _), _) = self.due.first_key_value()?;
         (self.in_flight.len() < self.max_in_flight).then_some(at)
+    }
+
+    /// Publishes a record again at `at`, unless a try is scheduled or in flight.
+    pub fn renew_at(&mut self, key: &RecordKey, at: Instant) {
+        let is_idle = (self.announced.get(key)).is_some_and(|blob| blob.turn.is_none());
+        if is_idle && !self.in_flight.contains(key) {
+            self.schedule(key, Some(at));
+        }
     }
 
     /// The publication of a record ended. Returns the waiters of this try.

@@ -114,8 +114,8 @@ fn peers(count: usize) -> Vec<PeerId> {
 fn a_peer_may_renew_at_every_bound_of_numbers() {
     let mut server = Server::new(|config| {
         config.max_registrations = 4;
-        config.max_registrations_per_peer = 2;
-        config.max_registrations_per_namespace = 3;
+        config.tuning.max_registrations_per_peer = 2;
+        config.tuning.max_registrations_per_namespace = 3;
     });
     let [one, two, three, four] = [(); 4].map(|()| PeerId::random());
     for namespace in ["a", "b"] {
@@ -171,7 +171,7 @@ fn memory_is_bounded_and_a_refused_renewal_keeps_what_was() {
 
 #[test]
 fn a_record_over_the_bound_is_refused() {
-    let mut server = Server::new(|config| config.max_record_bytes = 256);
+    let mut server = Server::new(|config| config.tuning.max_record_bytes = 256);
     let peer = PeerId::random();
     server
         .register_with(peer, "ns", vec![0; 256], None)
@@ -269,9 +269,9 @@ fn page_by_page_everybody_is_told_once_and_then_who_is_new() {
 #[test]
 fn a_page_is_bounded_in_number_and_bytes_whatever_is_asked_for() {
     let mut server = Server::new(|config| {
-        config.max_answer = 10;
-        config.max_record_bytes = 1024;
-        config.max_answer_bytes = 4096;
+        config.tuning.max_answer = 10;
+        config.tuning.max_record_bytes = 1024;
+        config.tuning.max_answer_bytes = 4096;
     });
     for (index, member) in peers(100).into_iter().enumerate() {
         let namespace = if index < 50 { "short" } else { "long" };
@@ -331,7 +331,7 @@ fn made_up_members_fill_no_page_beyond_their_share() {
 
 #[test]
 fn a_question_examines_a_bounded_number_of_members() {
-    let mut server = Server::new(|config| config.max_registrations_per_namespace = 100_000);
+    let mut server = Server::new(|config| config.tuning.max_registrations_per_namespace = 100_000);
     let members = peers(3 * MAX_EXAMINED);
     for member in &members {
         server.register(*member, "ns").unwrap();
@@ -412,11 +412,11 @@ proptest! {
     fn it_holds_what_a_list_would(steps in prop::collection::vec(step(), 1..150)) {
         let mut server = Server::new(|config| {
             config.max_registrations = 20;
-            config.max_registrations_per_peer = 2;
-            config.max_registrations_per_namespace = 8;
+            config.tuning.max_registrations_per_peer = 2;
+            config.tuning.max_registrations_per_namespace = 8;
             config.max_bytes = MAX_BYTES;
-            config.max_record_bytes = 380;
-            config.max_answer = 4;
+            config.tuning.max_record_bytes = 380;
+            config.tuning.max_answer = 4;
         });
         let names = ["a", "b", "c"];
         let everybody = peers(12);

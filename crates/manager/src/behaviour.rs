@@ -37,9 +37,9 @@ impl Behaviour {
     ) -> Result<Self, StartError> {
         let connections = &config.connections;
         let limits = ConnectionLimits::default()
-            .with_max_pending_incoming(Some(connections.max_pending_inbound))
-            .with_max_pending_outgoing(Some(connections.max_pending_outbound))
-            .with_max_established_per_peer(Some(connections.max_per_peer))
+            .with_max_pending_incoming(Some(connections.tuning.max_pending_inbound))
+            .with_max_pending_outgoing(Some(connections.tuning.max_pending_outbound))
+            .with_max_established_per_peer(Some(connections.tuning.max_per_peer))
             .with_max_established(Some(connections.max_established));
         let mut blocked = allow_block_list::Behaviour::<BlockedPeers>::default();
         for peer in &connections.block {

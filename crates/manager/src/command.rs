@@ -19,6 +19,9 @@ use crate::{
     status::{BlobProvider, Connection, PeerInfo, Status},
 };
 
+/// Client calls that wait for the manager: 256. Further callers wait for a free entry.
+pub(crate) const COMMAND_QUEUE: usize = 256;
+
 /// The sender of the answer to a command.
 pub(crate) type Reply<T> = oneshot::Sender<T>;
 

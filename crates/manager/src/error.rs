@@ -67,7 +67,7 @@ pub enum ListenError {
     Deadline {
         /// The address of the call or the configuration.
         address: Multiaddr,
-        /// The deadline that passed, `connections.listen_timeout_ms`.
+        /// The deadline that passed, [`LISTEN_TIMEOUT`](calimero_network_primitives::limits::LISTEN_TIMEOUT).
         after: Duration,
     },
 }
@@ -85,7 +85,7 @@ pub enum BootstrapError {
     /// No peer answered in time. Discovery goes on.
     #[error("no peer answered within {after:?}")]
     Deadline {
-        /// The deadline that passed, `connections.dial_timeout_ms`.
+        /// The deadline that passed, [`dial_timeout`](calimero_network_primitives::config::ConnectionsTuning::dial_timeout).
         after: Duration,
     },
 }
@@ -144,7 +144,7 @@ pub enum DialError {
     Deadline {
         /// The target of the dial: an address or `/p2p/<peer>`.
         target: Multiaddr,
-        /// The deadline that passed, `connections.dial_timeout_ms`.
+        /// The deadline that passed, [`dial_timeout`](calimero_network_primitives::config::ConnectionsTuning::dial_timeout).
         after: Duration,
     },
 }
@@ -216,7 +216,7 @@ pub enum AnnounceBlobError {
     /// As many blobs are announced as the configuration permits.
     #[error("{limit} blobs are announced already")]
     TooMany {
-        /// Most blobs announced at one time, `blob.max_announced`.
+        /// Most blobs announced at one time, [`MAX_ANNOUNCED_BLOBS`](calimero_network_primitives::limits::MAX_ANNOUNCED_BLOBS).
         limit: usize,
     },
     /// The announcement was withdrawn before a peer stored it.

@@ -11,6 +11,7 @@ use calimero_network_blob::{
 use calimero_network_discovery::cache::PeerCache;
 use calimero_network_primitives::{
     Keypair, Multiaddr, NetworkConfig, ProtocolId, config::BlobVersion, identity::ed25519,
+    limits::LISTEN_TIMEOUT,
 };
 use calimero_network_stream::{self as stream, Control, Incoming};
 use calimero_network_transport::{self as transport, Links};
@@ -29,6 +30,7 @@ use crate::{
     behaviour::Behaviour,
     blobs::{Blobs, REPORT_QUEUE, serve},
     client::NetworkClient,
+    command::COMMAND_QUEUE,
     error::{ListenError, StartError, Stopped},
     event::{EventSender, Events},
     listening::wildcard,
@@ -187,7 +189,7 @@ impl Builder {
         transport::warm_up();
         let config = Arc::new(config);
         let shared = Arc::new(Shared::default());
-        let (commands, receiver) = mpsc::channel(config.handle.command_queue);
+        let (commands, receiver) = mpsc::channel(COMMAND_QUEUE);
         let (events, stream) = EventSender::new(&config.handle, shared.clone());
         let peer = identity.public().to_peer_id();
         let (ready, started) = oneshot::channel();
@@ -313,7 +315,7 @@ const WILDCARD_GRACE: Duration = Duration::from_millis(500);
 /// Listens on every configured address, all at the same time. A wildcard address without an address
 /// yet is not an error: the node listens on what appears later.
 async fn listen(client: &NetworkClient) -> Result<(), StartError> {
-    let limit = client.config().connections.listen_timeout;
+    let limit = LISTEN_TIMEOUT;
     let mut waiting: Vec<&Multiaddr> = client.config().listen.iter().collect();
     let listening = waiting.iter().copied().map(|address| {
         let listening = client.listen_configured(address, limit);

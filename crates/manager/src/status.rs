@@ -190,7 +190,7 @@ impl Path {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct PeerInfo {
-    /// The version of the protocol family, such as `/calimero-network/0.1.0`.
+    /// The version of the protocol family, such as `/calimero-network/0.12.0`.
     pub protocol_version: String,
     /// Name and version of the program.
     pub agent_version: String,

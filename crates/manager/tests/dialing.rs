@@ -59,7 +59,7 @@ fn attempts(error: DialError) -> Vec<(Multiaddr, AddressError)> {
 async fn a_dial_to_a_dead_address_ends_by_its_deadline_twice() {
     let dead = silent();
     let mut config = config();
-    config.transport.handshake_timeout = Duration::from_millis(500);
+    config.transport.tuning.handshake_timeout = Duration::from_millis(500);
     let node = start(config).await;
     for address in [dead.tcp.clone(), dead.quic.clone()] {
         let known = address.clone().with(Protocol::P2p(stranger()));
@@ -82,7 +82,7 @@ async fn a_dial_to_a_dead_address_ends_by_its_deadline_twice() {
 async fn the_dial_deadline_holds_where_the_transport_has_none() {
     let dead = silent();
     let mut config = config();
-    config.connections.dial_timeout = Duration::from_millis(300);
+    config.connections.tuning.dial_timeout = Duration::from_millis(300);
     let node = start(config).await;
     for address in [dead.tcp.clone(), dead.quic.with(Protocol::P2p(stranger()))] {
         match within(node.client.dial(address.clone())).await.unwrap_err() {
@@ -227,7 +227,7 @@ async fn a_dial_after_a_disconnect_makes_a_new_connection() {
 async fn concurrent_dials_share_one_failure() {
     let dead = silent();
     let mut config = config();
-    config.transport.handshake_timeout = Duration::from_millis(300);
+    config.transport.tuning.handshake_timeout = Duration::from_millis(300);
     let node = start(config).await;
     let address = dead.tcp.clone().with(Protocol::P2p(stranger()));
     let dials = (0..20).map(|_| node.client.dial(address.clone()));
@@ -245,7 +245,7 @@ async fn concurrent_dials_share_one_failure() {
 async fn an_address_given_later_is_tried_before_the_dial_fails() {
     let dead = silent();
     let mut config = config();
-    config.transport.handshake_timeout = Duration::from_millis(500);
+    config.transport.tuning.handshake_timeout = Duration::from_millis(500);
     let (a, b) = (start(config).await, start(common::config()).await);
     let alive = b.listen(Over::Tcp).await;
     let dead = dead.tcp.clone().with(Protocol::P2p(b.peer()));

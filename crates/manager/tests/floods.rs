@@ -89,7 +89,7 @@ async fn two_thousand_streams_at_once_are_served_or_refused_and_the_rest_lives()
         let mut receiver = common::config();
         receiver.streams.max_inbound_per_peer = 300;
         let mut sender = common::config();
-        sender.streams.max_outbound_per_connection = STREAMS as usize;
+        sender.streams.tuning.max_outbound_per_connection = STREAMS as usize;
         let yamux = &mut sender.transport.yamux;
         yamux.max_streams *= 2;
         yamux.connection_window_bytes *= 2;

@@ -113,7 +113,7 @@ async fn what_was_published_arrives_though_its_publisher_goes_at_once() {
         let mut config = config();
         config.handle.shutdown_timeout = Duration::from_secs(20);
         // The machine's time to wake a thread is not the node's.
-        config.handle.linger = Duration::from_secs(3);
+        config.handle.tuning.linger = Duration::from_secs(3);
         let (a, mut b) = members_with(over, config).await;
         for number in 0..MESSAGES {
             let data = vec![number; size];

@@ -117,14 +117,14 @@ async fn nodes_meet_in_memory() {
 #[tokio::test]
 async fn a_config_that_contradicts_itself_starts_nothing() {
     let mut config = config();
-    config.streams.accept_queue = 0;
+    config.streams.tuning.accept_queue = 0;
     let error = NetworkManager::start(Keypair::generate_ed25519(), config)
         .await
         .err();
     let error = error.expect("refused");
     assert!(matches!(error, StartError::Config(_)), "{error:?}");
     assert!(
-        error.to_string().contains("streams.accept_queue"),
+        error.to_string().contains("streams.tuning.accept_queue"),
         "{error}"
     );
 }
@@ -175,7 +175,7 @@ async fn a_listener_can_be_closed() {
 async fn streams_that_nobody_reads_wait_or_are_refused() {
     let mut small = config();
     small.handle.event_queue = 4;
-    small.streams.accept_queue = 4;
+    small.streams.tuning.accept_queue = 4;
     let (a, mut b) = pair_with(Over::Tcp, config(), small).await;
     let mut opened = Vec::new();
     for _ in 0..20 {
@@ -265,7 +265,7 @@ async fn the_blocked_are_disconnected_and_stay_out() {
 async fn connections_are_limited_and_the_limit_is_named() {
     let mut small = config();
     small.connections.max_established = 2;
-    small.connections.max_per_peer = 1;
+    small.connections.tuning.max_per_peer = 1;
     let node = start(small).await;
     let mut others = Vec::new();
     for _ in 0..3 {

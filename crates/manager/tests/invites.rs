@@ -162,8 +162,8 @@ async fn every_failure_comes_with_its_request() {
 #[tokio::test]
 async fn refused_requests_are_counted_for_the_host() {
     let mut small = config();
-    small.specialized.max_inbound_per_connection = 1;
-    small.specialized.max_inbound = 1;
+    small.specialized.tuning.max_inbound_per_connection = 1;
+    small.specialized.tuning.max_inbound = 1;
     let (mut node, mut host) = pair_with(Over::Tcp, config(), small).await;
     for _ in 0..4 {
         let asking = node
@@ -205,7 +205,7 @@ async fn refused_requests_are_counted_for_the_host() {
 #[tokio::test]
 async fn answers_that_nobody_reads_count_as_open_requests() {
     let mut small = config();
-    small.specialized.max_outbound = 2;
+    small.specialized.tuning.max_outbound = 2;
     let (mut node, _host) = pair_with(Over::Tcp, small, config()).await;
     let stranger = Keypair::generate_ed25519().public().to_peer_id();
     let client = node.client.clone();

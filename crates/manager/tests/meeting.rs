@@ -206,8 +206,8 @@ async fn bootstrap_says_why_there_is_nobody() {
         .parse()
         .unwrap();
     let mut config = knowing(&[&dead]);
-    config.connections.dial_timeout = Duration::from_millis(300);
-    let after = config.connections.dial_timeout;
+    config.connections.tuning.dial_timeout = Duration::from_millis(300);
+    let after = config.connections.tuning.dial_timeout;
     let node = start(config).await;
     assert_eq!(
         node.client.bootstrap().await,

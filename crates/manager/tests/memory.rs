@@ -27,7 +27,7 @@ async fn streams_cost_what_they_carry() {
 async fn claims_cost_nothing() {
     for over in BOTH {
         let mut eager = config();
-        eager.streams.max_outbound_per_connection = 1000;
+        eager.streams.tuning.max_outbound_per_connection = 1000;
         let (liar, mut node) = pair_with(over, eager, config()).await;
         assert_works(&liar, &mut node).await;
         let before = resident_bytes();
@@ -72,7 +72,7 @@ const LEFT_BYTES: usize = 32 << 20;
 async fn a_flood_leaves_nothing_behind() {
     for over in BOTH {
         let mut eager = config();
-        eager.streams.max_outbound_per_connection = 2000;
+        eager.streams.tuning.max_outbound_per_connection = 2000;
         eager.transport.yamux.max_streams *= 2;
         eager.transport.yamux.connection_window_bytes *= 2;
         let (a, mut b) = pair_with(over, eager, config()).await;

@@ -39,7 +39,6 @@ const CONTEXT: ContextId = ContextId::new([7; 32]);
 const OLDER: &str = "
 [blob]
 versions = ['0.0.2']
-dht_providers = false
 
 [pubsub]
 newest_version = '1.1'
@@ -118,6 +117,8 @@ impl Member {
         config.discovery.local_network = true;
         config.discovery.mdns = false;
         config.blob.unsigned_records = unsigned;
+        // A published node neither writes nor reads provider records of Kademlia.
+        config.blob.tuning.dht_providers = toml != OLDER;
         let dir = tempfile::tempdir().unwrap();
         let store = FsBlobStore::open(dir.path(), &FsConfig::default()).unwrap();
         let (client, events) = NetworkManager::builder(Keypair::generate_ed25519(), config)
@@ -304,6 +305,28 @@ async fn providers_are_found_both_ways() {
         }
     }
     assert_nothing_newer_was_asked_for();
+}
+
+/// A node with the preset for networks that still run 0.11 and one with the defaults find each other
+/// by signed records, which have a size.
+#[tokio::test(flavor = "multi_thread")]
+async fn providers_are_found_across_the_preset_for_published_nodes() {
+    let mixed = Member::start("preset = 'published-0.11'", true).await;
+    let today = Member::start("", false).await;
+    let address = today.node.listen(Over::Tcp).await;
+    within(mixed.node.client.dial(address)).await.unwrap();
+    mixed.hears_of(&today).await;
+    today.hears_of(&mixed).await;
+    for (seed, provider, other) in [(5, &mixed, &today), (6, &today, &mixed)] {
+        let stored = provider.store.put(&content(seed)).unwrap();
+        provider.announce(stored.id).await;
+        let expected = BlobProvider {
+            peer: provider.node.peer(),
+            size_bytes: Some(stored.size_bytes),
+        };
+        let found = other.providers(stored.id).await;
+        assert!(found.contains(&expected), "blob {seed}: {found:?}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

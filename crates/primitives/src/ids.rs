@@ -60,12 +60,12 @@ pub enum ParseIdError {
     Character {
         /// The form that was read.
         encoding: TextEncoding,
-        /// The character.
+        /// The first refused character.
         character: char,
         /// Where it begins, in bytes from the start of the text.
         position: usize,
     },
-    /// The bytes, or the bytes that the text stands for, are not 32.
+    /// The input does not have, or does not encode, exactly 32 bytes.
     #[error("id of {len} bytes, must have {ID_LEN_BYTES}")]
     ByteLength {
         /// How many there are.
@@ -217,13 +217,13 @@ macro_rules! id {
                 Self(bytes)
             }
 
-            /// The 32 bytes.
+            /// Borrows the 32 bytes of the id.
             #[must_use]
             pub const fn as_bytes(&self) -> &[u8; ID_LEN_BYTES] {
                 &self.0
             }
 
-            /// The 32 bytes.
+            /// Returns the 32 bytes of the id.
             #[must_use]
             pub const fn to_bytes(self) -> [u8; ID_LEN_BYTES] {
                 self.0

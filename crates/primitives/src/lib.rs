@@ -1,23 +1,24 @@
-//! What every room of the house shares: identifiers, protocol names, limits, topics, addresses
-//! and configuration. No IO, no clock, no runtime, no libp2p umbrella crate.
+//! What all crates of the calimero network share: identifiers, protocol names, limits, topics,
+//! addresses and configuration. No IO, no clock, no runtime, no libp2p umbrella crate.
 //!
 //! - [`ContextId`], [`BlobId`], [`GroupId`], [`NamespaceId`]: 32 bytes, one text form each;
 //! - [`Topic`]: gossip topics and the rendezvous namespaces that belong to them;
 //! - [`ProtocolId`]: the names that peers negotiate;
-//! - [`addr`]: where an address reaches, what carries it, whom it leads to, circuit addresses;
+//! - [`addr`]: scope, transport and peer of an address, circuit addresses;
 //! - [`config`]: [`NetworkConfig`] and its parts, read from TOML and checked before use;
 //! - [`limits`]: every bound, with its unit and its reason;
 //! - [`resources`]: the accounting of what peers hold, with its limits;
 //! - [`Places`]: how much of a bound is in use.
 //!
-//! Everything here reads hostile input: parsers look at lengths before they decode, allocate
-//! nothing that the input's claims could grow, and say in a typed error what is wrong and where.
+//! All parsers accept hostile input: they check lengths before they decode, do not allocate by
+//! claims of the input, and return a typed error that names what is wrong and where.
 //!
 //! ```
 //! # #[cfg(feature = "config")] {
 //! use calimero_network_primitives::{
 //!     ContextId, NetworkConfig, Topic,
 //!     addr::{DialPolicy, is_dialable},
+//!     config::Security,
 //! };
 //!
 //! let id: ContextId = "29d2S7vB453rNYFdR5Ycwt7y9haRT5fwVwL9zTmBhfV2".parse()?;
@@ -30,7 +31,7 @@
 //! assert!(!is_dialable(&"/ip4/127.0.0.1/tcp/2428".parse()?, DialPolicy::Private));
 //!
 //! let config = NetworkConfig::from_toml("transport.tcp.prefer = 'noise'")?;
-//! assert!(config.transport.tcp.noise);
+//! assert_eq!(config.transport.tcp.prefer, Security::Noise);
 //! let error = NetworkConfig::from_toml("transport.quic.windows = 1").unwrap_err();
 //! assert!(error.to_string().starts_with("transport.quic.windows: unknown field"));
 //! # }
@@ -40,7 +41,7 @@
 //! # Features
 //!
 //! `config` (default): [`NetworkConfig`]. `peers`, which it turns on: [`PeerId`], [`Keypair`],
-//! [`Multiaddr`], [`addr`] and [`ProtocolId`]. What is left is ids, topics and limits.
+//! [`Multiaddr`], [`addr`] and [`ProtocolId`]. Without them the crate has ids, topics and limits.
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 

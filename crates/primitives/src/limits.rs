@@ -1,8 +1,7 @@
 //! Every bound of the wire and its default, with its unit and its reason.
 //!
-//! A bound that both ends must agree on is a constant here and nowhere else. A bound that an
-//! operator may move is the default of a field in [`crate::config`], and that field names the
-//! constant.
+//! A bound on which both ends must agree is a constant here and nowhere else. A bound that an
+//! operator may change is the default of a field in [`crate::config`], which names the constant.
 
 use std::time::Duration;
 
@@ -29,6 +28,18 @@ pub const FRAME_WRITE_BUFFER_BYTES: usize = 64 * KIB;
 /// Bytes read from a stream of frames at one time, where nothing else is configured: 64 KiB.
 pub const FRAME_READ_BUFFER_BYTES: usize = 64 * KIB;
 
+/// Time for an outbound stream to open, dialling and negotiation included: 30 s, the deadline of a
+/// dial.
+pub const STREAM_OPEN_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Time for a listener to report its first address: 5 s. Binding is local, so this passes only
+/// where no interface is up.
+pub const LISTEN_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Blobs that one node announces at the same time: 4,096, the keys under which a node holds
+/// provider records.
+pub const MAX_ANNOUNCED_BLOBS: usize = 4_096;
+
 /// Largest invite message, in bytes: 1 MiB, inclusive. Part of the wire format.
 pub const MAX_INVITE_MESSAGE_BYTES: usize = MIB;
 
@@ -37,9 +48,15 @@ pub const MAX_INVITE_MESSAGE_BYTES: usize = MIB;
 /// Published 0.11.0-rc.4 nodes drop what is over 64 KiB.
 pub const MAX_GOSSIP_MESSAGE_BYTES: usize = MIB;
 
-/// Topics that a node may follow at one time: 2,048.
+/// Largest gossip message that published 0.11.0-rc.4 nodes accept, in bytes: 62 KiB.
 ///
-/// A node tells a new peer all its topics in one message, which the peer accepts up to
+/// Their limit of 64 KiB covers the whole RPC. Author, sequence number, signature, the longest topic
+/// ([`MAX_TOPIC_BYTES`]) and all lengths take less than 2 KiB.
+pub const MAX_PUBLISHED_MESSAGE_BYTES: usize = 62 * KIB;
+
+/// Topics that a node may subscribe to at the same time: 2,048.
+///
+/// A node announces all its topics to a new peer in one message, which the peer accepts up to
 /// [`MAX_GOSSIP_CONTROL_BYTES`]: as many of 244 bytes each, or 506 of [`MAX_TOPIC_BYTES`].
 /// Published 0.11.0-rc.4 nodes take 64 KiB of it, about 1,150 contexts.
 pub const MAX_OWN_TOPICS: usize = 2_048;
@@ -77,8 +94,8 @@ pub const MAX_CONFIGURED_DURATION: Duration = Duration::from_secs(365 * 24 * 60 
 
 /// Longest queue or table a configuration may ask for, in entries: 2^20.
 ///
-/// At some hundred bytes an entry, a full one holds some hundred MiB: more than any queue is
-/// worth, and far from the lengths near the address space at which channels panic.
+/// At some hundred bytes per entry, a full one takes some hundred MiB. Channels of tokio panic only
+/// near the size of the address space.
 pub const MAX_CONFIGURED_QUEUE: usize = 1 << 20;
 
 /// Connections being set up at one time, each way.
@@ -89,7 +106,7 @@ pub const MAX_PENDING_CONNECTIONS: u32 = 128;
 
 /// Established connections with one peer.
 ///
-/// Simultaneous dials, a relayed connection beside its direct successor and both transports at
+/// Simultaneous dials, a relayed connection with its direct successor and both transports at
 /// once need four; eight leaves room for a reconnect that overlaps.
 pub const MAX_CONNECTIONS_PER_PEER: u32 = 8;
 

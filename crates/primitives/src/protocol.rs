@@ -14,10 +14,10 @@ use strum::{Display, EnumIter, EnumString, IntoStaticStr};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Display, EnumIter, EnumString, IntoStaticStr)]
 #[non_exhaustive]
 pub enum ProtocolId {
-    /// General framed streams.
+    /// General streams of length-prefixed frames.
     #[strum(serialize = "/calimero/stream/0.0.2")]
     Stream,
-    /// Blob transfer.
+    /// Blob transfer, version 0.0.2.
     #[strum(serialize = "/calimero/blob/0.0.2")]
     Blob,
     /// The Kademlia of this network.
@@ -36,6 +36,6 @@ impl ProtocolId {
     }
 }
 
-/// The protocol version that identify tells: `/calimero-network/<version of this crate>`.
+/// Protocol version that identify sends: `/calimero-network/<version of this crate>`.
 pub const IDENTIFY_PROTOCOL_VERSION: &str =
     concat!("/calimero-network/", env!("CARGO_PKG_VERSION"));

@@ -95,7 +95,7 @@ pub enum Topic {
     Group(GroupId),
     /// The members of a namespace: `ns/` and 64 hexadecimal digits.
     Namespace(NamespaceId),
-    /// Any other text.
+    /// Any other text of at most 1 KiB.
     Free(FreeTopic),
 }
 

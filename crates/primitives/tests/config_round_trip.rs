@@ -10,12 +10,11 @@ use std::{net::Ipv4Addr, time::Duration};
 use calimero_network_primitives::{
     ConfigError, Keypair, Multiaddr, NetworkConfig, PeerId,
     config::{
-        BlobConfig, BlobVersion, ConnectionsConfig, DiscoveryConfig, HandleConfig, MeshConfig,
-        PingConfig, PubsubConfig, QuicConfig, RateConfig, RelayServerConfig,
-        RendezvousServerConfig, RuntimeKind, Security, ServerConfig, SpecializedConfig,
-        StreamsConfig, TcpConfig, TransportConfig, YamuxConfig,
+        BlobConfig, BlobVersion, ConnectionsConfig, DiscoveryConfig, GossipVersion, HandleConfig,
+        MeshConfig, PingConfig, Preset, PubsubConfig, RuntimeKind, Security, ServerConfig,
+        SpecializedConfig, StreamsConfig, TransportConfig,
     },
-    limits::{KIB, MAX_CONFIGURED_DURATION, MAX_CONFIGURED_QUEUE, MAX_FRAME_PAYLOAD_BYTES, MIB},
+    limits::{KIB, MAX_CONFIGURED_DURATION, MAX_CONFIGURED_QUEUE, MIB},
     multiaddr::Protocol,
 };
 use proptest::prelude::*;
@@ -34,49 +33,53 @@ fn the_default_is_valid_and_survives() {
     assert_eq!(NetworkConfig::from_toml("").unwrap(), config);
 }
 
+/// Returns the paths of all keys of a table.
+fn keys(table: &toml::Table, prefix: &str) -> Vec<String> {
+    let below = |(name, value): (&String, &toml::Value)| match value {
+        toml::Value::Table(table) => keys(table, &format!("{prefix}{name}.")),
+        _ => vec![format!("{prefix}{name}")],
+    };
+    table.iter().flat_map(below).collect()
+}
+
 #[test]
-fn every_key_is_written() {
-    let toml = NetworkConfig::default().to_toml().unwrap();
-    for key in [
-        "listen",
-        "agent_version",
-        "handshake_timeout_ms",
-        "prefer",
-        "split_send_bytes",
-        "keep_alive_ms",
-        "allow",
-        "block",
-        "max_failures",
-        "open_timeout_ms",
-        "heartbeat_ms",
-        "replayed_ids",
-        "answer_timeout_ms",
-        "event_queue_bytes",
-        "shutdown_timeout_ms",
-        "linger_ms",
-        "boot",
-        "steps_ms",
-        "reservations",
-        "max_registrations_per_namespace",
-        "max_circuit_bytes",
-        "burst",
-        "unsigned_records",
-        "window_chunks",
-        "max_transfers_per_peer",
-    ] {
-        assert!(
-            toml.contains(&format!("\n{key} = ")) || toml.starts_with(key),
-            "{key}"
-        );
-    }
+fn there_are_at_most_60_keys() {
+    let text = NetworkConfig::default().to_toml().unwrap();
+    let keys = keys(&text.parse().unwrap(), "");
+    assert!(keys.len() <= 60, "{}: {keys:#?}", keys.len());
 }
 
 #[test]
 fn one_key_changes_one_field() {
-    let toml = "[transport.quic]\nkeep_alive_ms = 7000";
+    let toml = "[connections.ping]\ninterval_ms = 7000";
     let mut expected = NetworkConfig::default();
-    expected.transport.quic.keep_alive = Duration::from_secs(7);
+    expected.connections.ping.interval = Duration::from_secs(7);
     assert_eq!(NetworkConfig::from_toml(toml).unwrap(), expected);
+}
+
+#[test]
+fn a_preset_sets_its_values_and_a_key_overrides_them() {
+    for preset in Preset::ALL {
+        let config = NetworkConfig::preset(preset);
+        config.validate().unwrap();
+        let toml = config.to_toml().unwrap();
+        assert_eq!(NetworkConfig::from_toml(&toml).unwrap(), config);
+    }
+    assert_eq!(
+        NetworkConfig::preset(Preset::Small),
+        NetworkConfig::default()
+    );
+    let large = NetworkConfig::from_toml("preset = 'large'").unwrap();
+    assert_eq!(large, NetworkConfig::preset(Preset::Large));
+    assert_eq!(large.pubsub.mesh, MeshConfig::large());
+    let published = "preset = 'published-0.11'\npubsub.mesh = 'large'";
+    let published = NetworkConfig::from_toml(published).unwrap();
+    let mut expected = NetworkConfig::preset(Preset::Published0_11);
+    expected.pubsub.mesh = MeshConfig::large();
+    assert_eq!(published, expected);
+    assert!(published.pubsub.max_message_bytes + 2 * KIB <= 64 * KIB);
+    assert!(published.blob.unsigned_records && published.blob.tuning.dht_providers);
+    assert_eq!(published.blob.versions, [BlobVersion::V1, BlobVersion::V0]);
 }
 
 #[test]
@@ -102,21 +105,21 @@ fn what_a_file_does_not_name_is_as_in_the_base() {
         matches!(refused("[discovery]\nboots = 1"), ConfigError::Parse { key, .. }
         if key == "discovery.boots")
     );
-    // What holds alone may not hold beside the base.
-    let few = "discovery.boot = []\ndiscovery.book.max_peers = 1500";
+    // A file that is valid alone may contradict the base.
+    let few = "discovery.boot = []\ndiscovery.max_peers = 1500";
     assert!(NetworkConfig::from_toml(few).is_ok());
     assert!(matches!(refused(few), ConfigError::Invalid { key, .. }
-        if key == "discovery.book.max_peers"));
+        if key == "discovery.max_peers"));
 }
 
 #[test]
 fn the_largest_numbers_survive_and_larger_ones_are_an_error() {
     let mut config = NetworkConfig::default();
-    config.transport.yamux.connection_window_bytes = usize::MAX;
+    config.handle.event_queue_bytes = i64::MAX as usize;
     let toml = config.to_toml().unwrap();
     assert_eq!(NetworkConfig::from_toml(&toml), Ok(config.clone()));
 
-    config.connections.dial_timeout = Duration::MAX;
+    config.connections.idle_timeout = Duration::MAX;
     assert!(config.validate().is_err());
     assert!(matches!(
         config.to_toml(),
@@ -124,7 +127,7 @@ fn the_largest_numbers_survive_and_larger_ones_are_an_error() {
     ));
 }
 
-/// The default, changed: fields that a strategy does not name keep their default.
+/// Returns the default after a change.
 fn changed<T: Default>(change: impl FnOnce(&mut T)) -> T {
     let mut value = T::default();
     change(&mut value);
@@ -140,85 +143,30 @@ fn queue() -> impl Strategy<Value = usize> {
     1..=MAX_CONFIGURED_QUEUE
 }
 
-fn tcp() -> impl Strategy<Value = TcpConfig> {
-    let security = prop_oneof![Just(Security::Tls), Just(Security::Noise)];
-    (any::<bool>(), security, 1_u32..=65_535).prop_map(|(tls, prefer, backlog)| {
-        changed(|config: &mut TcpConfig| {
-            config.tls = tls;
-            config.prefer = prefer;
-            config.backlog = backlog;
-        })
-    })
-}
-
-fn yamux() -> impl Strategy<Value = YamuxConfig> {
-    (2_usize..5000, KIB..=MIB, 0_usize..1 << 30).prop_map(|(max_streams, split, more)| {
-        changed(|config: &mut YamuxConfig| {
-            config.max_streams = max_streams;
-            config.split_send_bytes = split;
-            config.connection_window_bytes = max_streams * 256 * KIB + more;
-        })
-    })
-}
-
-fn quic() -> impl Strategy<Value = QuicConfig> {
-    let timers = [1_u64..1 << 31, 1_u64..1 << 31];
-    let windows = ((1_u32 << 16)..(1 << 30), 0_u32..1 << 30, (1_u32 << 16)..);
-    (any::<bool>(), timers, 1_u32.., windows).prop_map(
-        |(enabled, [keep_alive, more], max_streams, (stream, wider, send))| {
-            changed(|config: &mut QuicConfig| {
-                config.enabled = enabled;
-                config.keep_alive = Duration::from_millis(keep_alive);
-                config.idle_timeout = Duration::from_millis(keep_alive + more);
-                config.max_streams = max_streams;
-                config.stream_window_bytes = stream;
-                config.connection_window_bytes = stream + wider;
-                config.send_window_bytes = send;
-            })
-        },
-    )
-}
-
 fn transport() -> impl Strategy<Value = TransportConfig> {
-    (tcp(), yamux(), quic(), any::<[bool; 2]>(), duration()).prop_map(
-        |(tcp, yamux, quic, [dns, relay_client], handshake_timeout)| {
-            changed(|config: &mut TransportConfig| {
-                config.tcp = tcp;
-                config.yamux = yamux;
-                config.quic = quic;
-                config.dns = dns;
-                config.relay_client = relay_client;
-                config.handshake_timeout = handshake_timeout;
-            })
-        },
-    )
-}
-
-fn ping() -> impl Strategy<Value = PingConfig> {
-    (duration(), duration(), 1_u32..).prop_map(|(interval, timeout, max_failures)| {
-        changed(|config: &mut PingConfig| {
-            config.interval = interval;
-            config.timeout = timeout;
-            config.max_failures = max_failures;
+    let security = prop_oneof![Just(Security::Tls), Just(Security::Noise)];
+    (security, any::<[bool; 3]>()).prop_map(|(prefer, [quic, dns, relay_client])| {
+        changed(|config: &mut TransportConfig| {
+            config.tcp.prefer = prefer;
+            config.quic.enabled = quic;
+            config.dns = dns;
+            config.relay_client = relay_client;
         })
     })
 }
 
 fn connections() -> impl Strategy<Value = ConnectionsConfig> {
-    // Whoever keeps more connections remembers more peers, and there are only so many numbers.
-    let counts = [1_u32..u32::MAX, 1_u32..u32::MAX, 1_u32..u32::MAX];
-    let times = [duration(), duration(), duration()];
-    (counts, any::<u32>(), times, ping(), 0_u8..4).prop_map(
-        |([inbound, outbound, per_peer], more, [dial, listen, idle], ping, peers)| {
+    let ping = (duration(), duration(), 1_u32..);
+    (8..u32::MAX, duration(), ping, 0_u8..4).prop_map(
+        |(established, idle, (interval, timeout, max_failures), peers)| {
             changed(|config: &mut ConnectionsConfig| {
-                config.max_pending_inbound = inbound;
-                config.max_pending_outbound = outbound;
-                config.max_per_peer = per_peer;
-                config.max_established = per_peer.saturating_add(more).min(u32::MAX - 1);
-                config.dial_timeout = dial;
-                config.listen_timeout = listen;
+                config.max_established = established;
                 config.idle_timeout = idle;
-                config.ping = ping;
+                config.ping = PingConfig {
+                    interval,
+                    timeout,
+                    max_failures,
+                };
                 config.allow = (0..peers).map(|seed| peer(seed + 1)).collect();
                 config.block = (0..peers).map(|seed| peer(seed + 101)).collect();
             })
@@ -227,37 +175,19 @@ fn connections() -> impl Strategy<Value = ConnectionsConfig> {
 }
 
 fn streams() -> impl Strategy<Value = StreamsConfig> {
-    let queues = [queue(), queue(), queue(), queue(), queue(), queue()];
-    let bytes = || 1..=MAX_FRAME_PAYLOAD_BYTES;
-    (queues, duration(), [bytes(), bytes(), bytes()]).prop_map(
-        |([one, other, accept, opening, more, waiting], open_timeout, [frame, write, read])| {
-            changed(|config: &mut StreamsConfig| {
-                config.max_inbound_per_peer = one.min(other);
-                config.max_inbound = one.max(other);
-                config.accept_queue = accept;
-                config.max_negotiating_per_connection = opening.min(more);
-                config.max_outbound_per_connection = opening.max(more);
-                config.max_waiting_per_peer = waiting;
-                config.open_timeout = open_timeout;
-                config.max_frame_bytes = frame;
-                config.write_buffer_bytes = write;
-                config.read_buffer_bytes = read;
-            })
-        },
-    )
+    (1_usize..=1664, queue()).prop_map(|(per_peer, all)| {
+        changed(|config: &mut StreamsConfig| {
+            config.max_inbound_per_peer = per_peer;
+            config.max_inbound = all.max(per_peer);
+        })
+    })
 }
 
 fn discovery() -> impl Strategy<Value = DiscoveryConfig> {
     let boot = prop::collection::vec((any::<u32>(), any::<u16>(), any::<u8>()), 0..4);
-    let steps = prop::array::uniform5(0_u64..1 << 31).prop_map(|mut steps| {
-        steps.sort_unstable();
-        steps.map(Duration::from_millis)
-    });
-    let switches = any::<[bool; 2]>();
-    let waits = [1_u64..1 << 31, 1_u64..1 << 31];
-    let counts = [0_u32..1 << 20, 1_u32..1 << 20];
-    (boot, switches, "[a-z/]{0,255}", waits, steps, counts).prop_map(
-        |(boot, [local, mdns], namespace, [tick, ttl], steps, [reservations, per_peer])| {
+    let counts = (1_u32.., any::<u32>());
+    (boot, any::<[bool; 2]>(), "[a-z/]{0,255}", counts).prop_map(
+        |(boot, [local, mdns], namespace, (members_target, relays))| {
             let boot = boot.into_iter().map(|(ip, port, seed)| {
                 Multiaddr::from(Ipv4Addr::from(ip))
                     .with(Protocol::Tcp(port))
@@ -268,107 +198,45 @@ fn discovery() -> impl Strategy<Value = DiscoveryConfig> {
                 config.local_network = local;
                 config.mdns = mdns;
                 config.global_namespace = namespace;
-                config.tick = Duration::from_millis(tick);
-                config.rendezvous.ttl = Duration::from_millis(ttl);
-                config.redial.steps = steps;
-                config.relay.reservations = reservations;
-                config.book.max_addresses_per_peer = per_peer;
-            })
-        },
-    )
-}
-
-fn rendezvous_server() -> impl Strategy<Value = RendezvousServerConfig> {
-    let counts = [queue(), queue(), queue(), queue(), queue(), queue()];
-    let bytes = (256_usize..=64 * KIB, 0_usize..KIB, 0_usize..1 << 30);
-    let rates = [1_u32..1_000_000, 1_u32..1_000_000];
-    // Whole seconds, the shorter life first.
-    let lives = [1_u64..1 << 20, 0_u64..1 << 20];
-    (any::<bool>(), counts, bytes, rates, lives, duration()).prop_map(
-        |(enabled, [one, other, per_namespace, answer, three, four], bytes, rates, lives, wait)| {
-            let (record, more, all) = bytes;
-            changed(|config: &mut RendezvousServerConfig| {
-                config.enabled = enabled;
-                config.max_registrations = one.max(other);
-                config.max_registrations_per_peer = one.min(other);
-                config.max_registrations_per_namespace = per_namespace;
-                config.max_bytes = record + 2 * KIB + all;
-                config.max_record_bytes = record;
-                config.max_answer = answer;
-                config.max_answer_bytes = record + KIB + more;
-                config.min_ttl = Duration::from_secs(lives[0]);
-                config.max_ttl = Duration::from_secs(lives[0] + lives[1]);
-                config.max_requests_per_connection = three.min(four);
-                config.max_requests = three.max(four);
-                config.request_burst = rates[0];
-                config.requests_per_second = rates[1];
-                config.request_timeout = wait;
-            })
-        },
-    )
-}
-
-fn rate() -> impl Strategy<Value = RateConfig> {
-    (1_u32.., duration()).prop_map(|(burst, interval)| RateConfig { burst, interval })
-}
-
-fn relay_server() -> impl Strategy<Value = RelayServerConfig> {
-    let counts = [queue(), queue(), queue(), queue()];
-    let lives = [1_u64..1 << 24, 1_u64..1 << 24];
-    let rates = [rate(), rate(), rate(), rate()];
-    (any::<bool>(), counts, lives, 1_u64..1 << 62, rates).prop_map(
-        |(enabled, counts, lives, bytes, rates)| {
-            changed(|config: &mut RelayServerConfig| {
-                config.enabled = enabled;
-                config.max_reservations = counts[0];
-                config.max_reservations_per_peer = counts[1];
-                config.reservation_duration = Duration::from_secs(lives[0]);
-                config.max_circuits = counts[2];
-                config.max_circuits_per_peer = counts[3];
-                config.max_circuit_duration = Duration::from_secs(lives[1]);
-                config.max_circuit_bytes = bytes;
-                config.reservation_rate_per_peer = rates[0];
-                config.reservation_rate_per_ip = rates[1];
-                config.circuit_rate_per_peer = rates[2];
-                config.circuit_rate_per_ip = rates[3];
+                config.members_target = members_target;
+                config.relays = relays;
             })
         },
     )
 }
 
 fn server() -> impl Strategy<Value = ServerConfig> {
-    (rendezvous_server(), relay_server())
-        .prop_map(|(rendezvous, relay)| ServerConfig { rendezvous, relay })
+    let counts = [queue(), queue(), queue(), queue()];
+    let circuits = (1_u64..1 << 24, 1_u64..1 << 62);
+    (any::<[bool; 2]>(), counts, 6144_usize..1 << 40, circuits).prop_map(
+        |([rendezvous, relay], counts, bytes, (life, circuit_bytes))| {
+            changed(|config: &mut ServerConfig| {
+                config.rendezvous.enabled = rendezvous;
+                config.rendezvous.max_registrations = counts[0].max(64);
+                config.rendezvous.max_bytes = bytes;
+                config.relay.enabled = relay;
+                config.relay.max_reservations = counts[1];
+                config.relay.max_circuits = counts[2];
+                config.relay.max_circuits_per_peer = counts[3];
+                config.relay.max_circuit_duration = Duration::from_secs(life);
+                config.relay.max_circuit_bytes = circuit_bytes;
+            })
+        },
+    )
 }
 
 fn blob() -> impl Strategy<Value = BlobConfig> {
-    let switches = any::<[bool; 4]>();
-    let chunks = prop::array::uniform5(2_usize..=1024).prop_map(|mut chunks| {
-        chunks.sort_unstable();
-        chunks
-    });
-    let waits = prop::array::uniform3(duration()).prop_map(|mut waits| {
-        waits.sort_unstable();
-        waits
-    });
-    (switches, chunks, waits, 1_usize..=4096, 1..=i64::MAX as u64).prop_map(
-        |(switches, [least, less, some, more, most], waits, announced, bytes)| {
-            let [unsigned, relays, public, older] = switches;
+    let serve = (16..=MAX_CONFIGURED_QUEUE, 4_usize..=1024);
+    (any::<[bool; 4]>(), serve, 1..=i64::MAX as u64).prop_map(
+        |([unsigned, relays, public, older], (transfers, chunks), bytes)| {
             changed(|config: &mut BlobConfig| {
                 config.unsigned_records = unsigned;
                 if older {
                     config.versions = vec![BlobVersion::V0];
-                    config.dht_providers = false;
                 }
-                config.max_announced = announced;
-                config.fetch.verify_chunks = least;
-                config.fetch.provider_window_chunks = less;
-                config.fetch.window_chunks = some;
-                config.fetch.rest_initial = waits[0];
-                config.fetch.rest_max = waits[1];
                 config.fetch.through_relays = relays;
-                config.serve.max_chunks_per_peer = more;
-                config.serve.max_chunks = most;
+                config.serve.max_transfers = transfers;
+                config.serve.max_chunks = chunks;
                 config.store.max_bytes = bytes;
                 config.store.public = public;
             })
@@ -378,49 +246,36 @@ fn blob() -> impl Strategy<Value = BlobConfig> {
 
 fn handle() -> impl Strategy<Value = HandleConfig> {
     let runtime = prop_oneof![Just(RuntimeKind::Dedicated), Just(RuntimeKind::Shared)];
-    let waits = [duration(), duration()];
-    (queue(), queue(), runtime, waits).prop_map(|(commands, events, runtime, waits)| {
+    (queue(), 0..1_usize << 40, runtime, duration()).prop_map(|(events, more, runtime, wait)| {
         changed(|config: &mut HandleConfig| {
-            config.command_queue = commands;
             config.event_queue = events;
+            config.event_queue_bytes = MIB + more;
             config.runtime = runtime;
-            config.shutdown_timeout = waits[0];
-            config.linger = waits[1];
+            config.shutdown_timeout = wait;
         })
     })
 }
 
 fn pubsub() -> impl Strategy<Value = PubsubConfig> {
     let mesh = prop_oneof![Just(MeshConfig::small()), Just(MeshConfig::large())];
-    let heartbeat = (1..=5_000_u64).prop_map(Duration::from_millis);
-    (mesh, heartbeat, 1..=MIB, 1..=2048_usize, duration()).prop_map(
-        |(mesh, heartbeat, message, topics, ids)| {
-            changed(|config: &mut PubsubConfig| {
-                config.mesh = MeshConfig { heartbeat, ..mesh };
-                config.max_message_bytes = message;
-                config.max_topics = topics;
-                config.memory.ids = ids;
-            })
-        },
-    )
+    let version = prop_oneof![Just(GossipVersion::V1_1), Just(GossipVersion::V1_3)];
+    (mesh, version, 1..=MIB, 1..=2048_usize).prop_map(|(mesh, version, message, topics)| {
+        changed(|config: &mut PubsubConfig| {
+            config.mesh = mesh;
+            config.newest_version = version;
+            config.max_message_bytes = message;
+            config.max_topics = topics;
+        })
+    })
 }
 
 fn specialized() -> impl Strategy<Value = SpecializedConfig> {
-    let queues = [queue(), queue(), queue(), queue()];
-    (queues, 128..=MIB, [duration(), duration(), duration()]).prop_map(
-        |([one, other, connection, all], message, [request, receive, answer])| {
-            changed(|config: &mut SpecializedConfig| {
-                config.max_inbound_per_connection = one.min(other);
-                config.max_inbound = one.max(other);
-                config.max_outbound_per_connection = connection;
-                config.max_outbound = all;
-                config.max_message_bytes = message;
-                config.request_timeout = request;
-                config.receive_timeout = receive;
-                config.answer_timeout = answer;
-            })
-        },
-    )
+    [duration(), duration()].prop_map(|[request, answer]| {
+        changed(|config: &mut SpecializedConfig| {
+            config.request_timeout = request;
+            config.answer_timeout = answer;
+        })
+    })
 }
 
 fn listen() -> impl Strategy<Value = Vec<Multiaddr>> {
@@ -457,12 +312,7 @@ fn config() -> impl Strategy<Value = NetworkConfig> {
                 config.blob,
             ) = protocols;
             config.handle = handle;
-            // Both ways together fit into what Yamux allows.
-            let most = (config.transport.yamux.max_streams / 2).max(1);
-            let streams = &mut config.streams;
-            streams.max_inbound_per_peer = streams.max_inbound_per_peer.min(most);
-            streams.max_outbound_per_connection = streams.max_outbound_per_connection.min(most);
-            config.discovery.book.max_peers = config.connections.max_established + 1;
+            config.discovery.max_peers = config.connections.max_established + 1;
         })
     })
 }

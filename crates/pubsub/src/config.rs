@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 pub use calimero_network_primitives::config::{
-    GossipMemoryConfig, GossipPeersConfig, GossipVersion, KeepConfig, MeshConfig,
-    PubsubConfig as Config, RepairConfig,
+    GossipMemoryTuning, GossipPeersTuning, GossipVersion, KeepTuning, MeshConfig,
+    PubsubConfig as Config, RepairTuning,
 };
 use calimero_network_primitives::{PeerId, limits::MAX_GOSSIP_CONTROL_BYTES};
 use libp2p_gossipsub as gossipsub;

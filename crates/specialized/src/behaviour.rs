@@ -105,8 +105,8 @@ impl Behaviour {
     pub fn new(config: &SpecializedConfig) -> Result<Self, ConfigError> {
         config.validate("")?;
         Ok(Self {
-            book: Book::new(config.max_outbound),
-            deadlines: Deadlines::new(config.request_timeout, config.max_outbound),
+            book: Book::new(config.tuning.max_outbound),
+            deadlines: Deadlines::new(config.request_timeout, config.tuning.max_outbound),
             shared: Shared::new(config.clone()),
             inbound: HashMap::new(),
             events: VecDeque::new(),
@@ -135,7 +135,7 @@ impl Behaviour {
         addresses: Vec<Multiaddr>,
     ) -> OutboundRequestId {
         let wire = request
-            .encode(self.shared.config.max_message_bytes)
+            .encode(self.shared.config.tuning.max_message_bytes)
             .map_err(OutboundFailure::Request);
         let id = self.book.send(peer, wire, addresses);
         if self.book.holds(id) {

@@ -1,6 +1,6 @@
 //! Configuration of this crate, which the whole network's configuration holds as one part.
 
-pub use calimero_network_primitives::config::{ConfigError, SpecializedConfig};
+pub use calimero_network_primitives::config::{ConfigError, SpecializedConfig, SpecializedTuning};
 use calimero_network_primitives::limits::MAX_INVITE_MESSAGE_BYTES;
 
 use crate::codec::MAX_MESSAGE_BYTES;

@@ -163,9 +163,9 @@ impl fmt::Debug for Handler {
 impl Handler {
     pub(crate) fn new(shared: Shared) -> Self {
         let admission = Admission::new(
-            shared.config.max_inbound_per_connection,
+            shared.config.tuning.max_inbound_per_connection,
             shared.serving.clone(),
-            shared.config.max_inbound,
+            shared.config.tuning.max_inbound,
         );
         Self {
             shared,
@@ -200,7 +200,7 @@ impl Handler {
             // Given up while the stream was being opened.
             return;
         };
-        let limit = self.shared.config.max_message_bytes;
+        let limit = self.shared.config.tuning.max_message_bytes;
         let work = async move { (id, exchange::request(stream, wire, limit).await) };
         let (stop, registration) = AbortHandle::new_pair();
         self.stops.insert(id, stop);
@@ -234,7 +234,10 @@ impl Handler {
         let mut stream = Box::new(stream);
         let id = InboundRequestId(self.shared.next_inbound.fetch_add(1, Ordering::Relaxed));
         let config = &self.shared.config;
-        let (limit, time) = (config.max_message_bytes, config.receive_timeout);
+        let (limit, time) = (
+            config.tuning.max_message_bytes,
+            config.tuning.receive_timeout,
+        );
         match self.admission.admit() {
             Ok(permit) => self.serving.push(
                 async move {
@@ -261,7 +264,7 @@ impl Handler {
             Step::Received(id, request, stream, permit) => {
                 let (answer, awaited) = oneshot::channel();
                 let config = self.shared.config.clone();
-                let limit = config.max_message_bytes;
+                let limit = config.tuning.max_message_bytes;
                 let nonce = *request.nonce();
                 let work = async move {
                     Step::Ended(id, serve(stream, nonce, awaited, permit, &config).await)
@@ -310,7 +313,7 @@ async fn serve(
     let after = config.answer_timeout;
     let refusal = |refusal| {
         SpecializedNodeInviteResponse::refusal(nonce, refusal)
-            .encode(config.max_message_bytes)
+            .encode(config.tuning.max_message_bytes)
             .unwrap_or_default()
     };
     let (wire, result) = match exchange::within(after, awaited).await {
@@ -340,7 +343,7 @@ impl ConnectionHandler for Handler {
 
     fn listen_protocol(&self) -> SubstreamProtocol<Self::InboundProtocol> {
         SubstreamProtocol::new(Self::protocol(), ())
-            .with_timeout(self.shared.config.receive_timeout)
+            .with_timeout(self.shared.config.tuning.receive_timeout)
     }
 
     fn on_behaviour_event(&mut self, event: FromBehaviour) {
@@ -359,7 +362,7 @@ impl ConnectionHandler for Handler {
         }
         let config = &self.shared.config;
         let busy = self.opening.len() + self.stops.len();
-        if busy < config.max_outbound_per_connection
+        if busy < config.tuning.max_outbound_per_connection
             && let Some((id, wire)) = self.line.pop_front()
         {
             let protocol =

@@ -49,7 +49,7 @@ mod message;
 pub use self::{
     behaviour::{Behaviour, Event},
     book::OutboundRequestId,
-    config::SpecializedConfig,
+    config::{SpecializedConfig, SpecializedTuning},
     failure::{DialFailure, InboundFailure, OutboundFailure, RespondError, Scope},
     handler::{InboundRequestId, ResponseChannel},
 };

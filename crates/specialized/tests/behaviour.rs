@@ -14,6 +14,7 @@ use calimero_network_specialized::{
     Behaviour, DialFailure, EncodeError, Event, InboundFailure, OutboundFailure, Refusal,
     RespondError, ResponseChannel, Scope, SpecializedConfig,
     SpecializedNodeInviteRequest as Request, SpecializedNodeInviteResponse as Response,
+    SpecializedTuning,
 };
 use futures::StreamExt;
 use libp2p_core::multiaddr;
@@ -169,7 +170,7 @@ async fn an_answer_that_is_too_large_tells_both() {
     let to = *answerer.local_peer_id();
     let id = asker.behaviour_mut().send_request(to, &request(7));
     let (asked, channel) = asked(&mut answerer, &mut asker).await;
-    let limit = config().max_message_bytes;
+    let limit = config().tuning.max_message_bytes;
     let oversize = Response::invitation(*asked.nonce(), vec![0; limit]);
     let claimed = limit + 32 + 1 + 4 + 1;
     assert_eq!(
@@ -186,7 +187,7 @@ async fn an_answer_that_is_too_large_tells_both() {
 #[tokio::test]
 async fn a_request_that_is_too_large_is_not_sent() {
     let (mut asker, answerer) = pair(&config(), &config()).await;
-    let limit = config().max_message_bytes;
+    let limit = config().tuning.max_message_bytes;
     let oversize = Request::TeeAttestation {
         nonce: [7; 32],
         quote_bytes: vec![0; limit].into(),
@@ -208,14 +209,17 @@ async fn a_request_that_is_too_large_is_not_sent() {
 #[tokio::test]
 async fn a_request_that_the_peer_finds_too_large_is_refused() {
     let narrow = SpecializedConfig {
-        max_message_bytes: 4096,
+        tuning: SpecializedTuning {
+            max_message_bytes: 4096,
+            ..config().tuning
+        },
         ..config()
     };
     let (mut asker, mut answerer) = pair(&config(), &narrow).await;
     let to = *answerer.local_peer_id();
     let largest = Request::TeeAttestation {
         nonce: [7; 32],
-        quote_bytes: vec![0; config().max_message_bytes - 69].into(),
+        quote_bytes: vec![0; config().tuning.max_message_bytes - 69].into(),
         public_key: [9; 32],
     };
     let id = asker.behaviour_mut().send_request(to, &largest);
@@ -399,7 +403,10 @@ async fn a_cancelled_request_ends_without_an_event() {
 #[tokio::test]
 async fn more_than_may_wait_fail_at_once() {
     let one = SpecializedConfig {
-        max_outbound: 1,
+        tuning: SpecializedTuning {
+            max_outbound: 1,
+            ..config().tuning
+        },
         ..config()
     };
     let (mut asker, answerer) = pair(&one, &config()).await;
@@ -416,7 +423,10 @@ async fn more_than_may_wait_fail_at_once() {
 /// An asker that sends as many requests at once as it is told to.
 fn eager() -> SpecializedConfig {
     SpecializedConfig {
-        max_outbound_per_connection: 64,
+        tuning: SpecializedTuning {
+            max_outbound_per_connection: 64,
+            ..config().tuning
+        },
         ..config()
     }
 }
@@ -484,7 +494,10 @@ async fn eight_of_a_connection_are_served_and_the_others_hear_that_it_is_busy() 
 #[tokio::test]
 async fn the_total_holds_over_all_connections() {
     let few = SpecializedConfig {
-        max_inbound: 10,
+        tuning: SpecializedTuning {
+            max_inbound: 10,
+            ..config().tuning
+        },
         ..config()
     };
     let (mut first, mut answerer) = pair(&eager(), &few).await;
@@ -532,9 +545,12 @@ async fn a_hundred_requests_at_once_are_all_answered() {
 #[test]
 fn contradictions_are_refused_when_it_is_built() {
     let none = SpecializedConfig {
-        max_outbound: 0,
+        tuning: SpecializedTuning {
+            max_outbound: 0,
+            ..config().tuning
+        },
         ..config()
     };
     let error = Behaviour::new(&none).unwrap_err();
-    assert_eq!(error.to_string(), "max_outbound: must be above 0");
+    assert_eq!(error.to_string(), "tuning.max_outbound: must be above 0");
 }

@@ -13,7 +13,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use calimero_network_specialized::{
     Behaviour, DecodeError, Event, InboundFailure, Message, OutboundFailure, Part, Refusal, Scope,
-    SpecializedConfig, SpecializedNodeInviteResponse as Response,
+    SpecializedConfig, SpecializedNodeInviteResponse as Response, SpecializedTuning,
 };
 use futures::{AsyncReadExt, AsyncWriteExt, StreamExt, future::BoxFuture};
 use libp2p_identity::PeerId;
@@ -34,8 +34,11 @@ fn config() -> SpecializedConfig {
 fn hasty() -> SpecializedConfig {
     SpecializedConfig {
         request_timeout: SHORT,
-        receive_timeout: SHORT,
         answer_timeout: SHORT,
+        tuning: SpecializedTuning {
+            receive_timeout: SHORT,
+            ..config().tuning
+        },
         ..config()
     }
 }
@@ -95,7 +98,7 @@ async fn a_claim_of_4_gib_is_refused() {
     let claim = [0xff; 4];
     let nonce = [&[0][..], &[7; 32]].concat();
     let (failure, heard) = told(&config(), &[&claim[..], &nonce].concat(), false).await;
-    let limit = config().max_message_bytes;
+    let limit = config().tuning.max_message_bytes;
     let claimed = 0xffff_ffff;
     match failure {
         InboundFailure::Request(error) => {
@@ -299,7 +302,7 @@ async fn an_answer_of_4_gib_is_refused() {
         })
     })
     .await;
-    let (limit, claimed) = (config().max_message_bytes, 0xffff_ffff);
+    let (limit, claimed) = (config().tuning.max_message_bytes, 0xffff_ffff);
     match failure {
         OutboundFailure::Answer(error) => {
             assert_eq!(error, DecodeError::TooLarge { limit, claimed });

@@ -1,7 +1,7 @@
 //! Configuration of this crate: the shared type, and the part of it that frames need.
 
 #[cfg(feature = "libp2p")]
-pub use calimero_network_primitives::config::StreamsConfig;
+pub use calimero_network_primitives::config::{StreamsConfig, StreamsTuning};
 use calimero_network_primitives::limits::{
     FRAME_READ_BUFFER_BYTES, FRAME_WRITE_BUFFER_BYTES, MAX_FRAME_PAYLOAD_BYTES,
 };
@@ -16,17 +16,6 @@ pub struct FrameConfig {
     pub read_buffer: usize,
     /// Bytes of small frames gathered before they are written without a flush.
     pub write_buffer: usize,
-}
-
-#[cfg(feature = "libp2p")]
-impl From<&StreamsConfig> for FrameConfig {
-    fn from(config: &StreamsConfig) -> Self {
-        Self {
-            max_payload: config.max_frame_bytes.min(MAX_FRAME_PAYLOAD_BYTES),
-            read_buffer: config.read_buffer_bytes,
-            write_buffer: config.write_buffer_bytes,
-        }
-    }
 }
 
 impl Default for FrameConfig {

@@ -37,7 +37,7 @@ impl Control {
     }
 
     /// Opens a stream of `protocol` to `peer`, within
-    /// [`open_timeout`](crate::config::StreamsConfig::open_timeout).
+    /// [`STREAM_OPEN_TIMEOUT`](calimero_network_primitives::limits::STREAM_OPEN_TIMEOUT).
     ///
     /// Uses the best connection there is: one that works before one that lately failed, direct
     /// before relayed. Dials if there is none; all who wait for a peer share one dial, and a
@@ -76,7 +76,7 @@ impl Control {
     }
 
     /// [`open`](Self::open) with a deadline of its own. One longer than
-    /// [`open_timeout`](crate::config::StreamsConfig::open_timeout) gives more time for dialling
+    /// [`STREAM_OPEN_TIMEOUT`](calimero_network_primitives::limits::STREAM_OPEN_TIMEOUT) gives more time for dialling
     /// and waiting in line; a negotiation takes no longer than that.
     ///
     /// # Errors
@@ -154,7 +154,7 @@ impl Drop for Place<'_> {
 
 /// Inbound streams of one protocol, in the order in which they were negotiated.
 ///
-/// As many as [`accept_queue`](crate::config::StreamsConfig::accept_queue) wait here; what comes
+/// As many as [`accept_queue`](crate::config::StreamsTuning::accept_queue) wait here; what comes
 /// on top is refused and reported. Dropping it stops the protocol from being accepted and
 /// announced, and resets the streams that wait. Ends when the behaviour is dropped.
 #[derive(Debug)]

@@ -15,6 +15,7 @@ use std::{
 
 use calimero_network_primitives::{
     config::StreamsConfig,
+    limits::STREAM_OPEN_TIMEOUT,
     resources::{Resource, Resources},
 };
 use futures::{
@@ -120,9 +121,9 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Shared {
     pub(crate) fn new(config: StreamsConfig, resources: Resources) -> Self {
         let bounds = Bounds {
-            negotiating: config.max_negotiating_per_connection,
-            open: config.max_outbound_per_connection,
-            waiting: config.max_waiting_per_peer,
+            negotiating: config.tuning.max_negotiating_per_connection,
+            open: config.tuning.max_outbound_per_connection,
+            waiting: config.tuning.max_waiting_per_peer,
         };
         Self {
             state: Mutex::new(State {
@@ -143,7 +144,7 @@ impl Shared {
     }
 
     pub(crate) fn open_timeout(&self) -> Duration {
-        waitable(self.config.open_timeout)
+        waitable(STREAM_OPEN_TIMEOUT)
     }
 
     // What controls ask for.
@@ -160,7 +161,7 @@ impl Shared {
         if state.stopped {
             return Err(OpenError::Stopped);
         }
-        let limit = self.config.max_waiting_per_peer;
+        let limit = self.config.tuning.max_waiting_per_peer;
         let id = state
             .router
             .open(peer, &mut effects)
@@ -211,7 +212,7 @@ impl Shared {
             return Err(AcceptError::AlreadyAccepted { protocol });
         }
         // The one sender has a place of its own beside the buffer.
-        let (sender, receiver) = mpsc::channel(self.config.accept_queue.saturating_sub(1));
+        let (sender, receiver) = mpsc::channel(self.config.tuning.accept_queue.saturating_sub(1));
         state.acceptors.insert(protocol, sender);
         self.announce(state);
         Ok(receiver)
@@ -337,7 +338,7 @@ impl Shared {
         let queued = match lock(&self.state).acceptors.get_mut(&protocol) {
             Some(acceptor) => acceptor.try_send(inbound).map_err(|error| {
                 let reason = if error.is_full() {
-                    let limit = self.config.accept_queue;
+                    let limit = self.config.tuning.accept_queue;
                     RefuseReason::QueueFull { limit }
                 } else {
                     RefuseReason::NotAccepted

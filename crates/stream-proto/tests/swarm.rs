@@ -15,7 +15,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use calimero_network_stream::{
     AcceptError, Behaviour, DialCause, Event, FrameStream, OpenError, RefuseReason, StreamProtocol,
-    config::StreamsConfig,
+    config::{StreamsConfig, StreamsTuning},
 };
 use futures::{AsyncReadExt, AsyncWriteExt, FutureExt, StreamExt, future::join_all};
 use libp2p_identity::PeerId;
@@ -180,7 +180,10 @@ async fn inbound_limits_refuse_one_by_one_and_places_come_back() {
     let config = StreamsConfig {
         max_inbound_per_peer: 10,
         max_inbound: 15,
-        accept_queue: 12,
+        tuning: StreamsTuning {
+            accept_queue: 12,
+            ..StreamsTuning::default()
+        },
         ..StreamsConfig::default()
     };
     let mut b = Node::listening_with(config).await;
@@ -246,7 +249,10 @@ async fn inbound_limits_refuse_one_by_one_and_places_come_back() {
 #[tokio::test]
 async fn dropped_opens_give_up_their_place() {
     let config = StreamsConfig {
-        max_waiting_per_peer: 5,
+        tuning: StreamsTuning {
+            max_waiting_per_peer: 5,
+            ..StreamsTuning::default()
+        },
         ..StreamsConfig::default()
     };
     let a = Node::memory(config);
@@ -283,7 +289,10 @@ async fn dropped_opens_give_up_their_place() {
 #[tokio::test]
 async fn a_connection_that_closes_wakes_those_who_wait_on_it() {
     let config = StreamsConfig {
-        max_negotiating_per_connection: 3,
+        tuning: StreamsTuning {
+            max_negotiating_per_connection: 3,
+            ..StreamsTuning::default()
+        },
         ..StreamsConfig::default()
     };
     let mut a = Node::memory(config);

@@ -16,7 +16,8 @@ use bytes::Bytes;
 use calimero_network_primitives::limits::KIB;
 use calimero_network_stream::{
     Event, FrameError, FrameReceiver, FrameStream, OpenError, RefuseReason, StreamProtocol,
-    Substream, config::StreamsConfig,
+    Substream,
+    config::{StreamsConfig, StreamsTuning},
 };
 use futures::{
     AsyncReadExt, AsyncWriteExt, FutureExt, StreamExt,
@@ -144,7 +145,10 @@ async fn two_thousand_at_once_are_served_to_the_limit_and_the_rest_refused() {
     const OPENED: usize = 2000;
     const LIMIT: usize = 512;
     let a = Node::memory(StreamsConfig {
-        max_outbound_per_connection: OPENED,
+        tuning: StreamsTuning {
+            max_outbound_per_connection: OPENED,
+            ..StreamsTuning::default()
+        },
         ..StreamsConfig::default()
     });
     let mut b = Node::listening_on(TCP, StreamsConfig::default()).await;
@@ -210,7 +214,10 @@ async fn two_thousand_at_once_are_served_to_the_limit_and_the_rest_refused() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn streams_above_the_limit_of_a_connection_wait_in_line_and_are_served() {
     let a = Node::memory(StreamsConfig {
-        max_outbound_per_connection: 10,
+        tuning: StreamsTuning {
+            max_outbound_per_connection: 10,
+            ..StreamsTuning::default()
+        },
         ..StreamsConfig::default()
     });
     let b = Node::listening_on(TCP, StreamsConfig::default()).await;
@@ -280,7 +287,10 @@ async fn a_dial_of_somebody_else_is_shared() {
 async fn five_hundred_claims_cost_a_page_each() {
     const STREAMS: usize = 500;
     let a = Node::memory(StreamsConfig {
-        max_outbound_per_connection: STREAMS,
+        tuning: StreamsTuning {
+            max_outbound_per_connection: STREAMS,
+            ..StreamsTuning::default()
+        },
         ..StreamsConfig::default()
     });
     let b = Node::listening_on(TCP, StreamsConfig::default()).await;

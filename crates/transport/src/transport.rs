@@ -26,6 +26,9 @@ use crate::{
     upgrade::Upgrade,
 };
 
+/// Connections that the kernel completes ahead of `accept`: 1024, the size of libp2p-tcp.
+const LISTEN_BACKLOG: u32 = 1024;
+
 /// Handshake deadlines that an address with a name may take in all: the name is looked up, and
 /// what it resolves to is dialled one after the other.
 const NAME_ATTEMPTS: u32 = 3;
@@ -63,7 +66,7 @@ impl fmt::Debug for Transport {
 /// system's resolver configuration is broken.
 pub fn build(keypair: &Keypair, config: &TransportConfig) -> Result<Transport, BuildError> {
     let parts = Parts::new(keypair, config)?;
-    let tcp = config.tcp.enabled.then(|| parts.tcp(config));
+    let tcp = config.tcp.enabled.then(|| parts.tcp());
     let quic = if config.quic.enabled {
         Some(parts.quic(keypair, config)?)
     } else {
@@ -108,14 +111,14 @@ impl Parts {
             crypto,
             links,
             upgrade: Arc::new(upgrade),
-            handshake_timeout: config.handshake_timeout,
+            handshake_timeout: config.tuning.handshake_timeout,
         })
     }
 
-    fn tcp(&self, config: &TransportConfig) -> Boxed<Upgraded> {
+    fn tcp(&self) -> Boxed<Upgraded> {
         let sockets = libp2p_tcp::Config::new()
             .nodelay(true)
-            .listen_backlog(config.tcp.backlog);
+            .listen_backlog(LISTEN_BACKLOG);
         let tcp = libp2p_tcp::tokio::Transport::new(sockets);
         self.secure(tcp, TransportKind::Tcp)
     }

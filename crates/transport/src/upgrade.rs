@@ -6,7 +6,7 @@ use std::{
     sync::Arc,
 };
 
-use calimero_network_primitives::config::{Security, TransportConfig, YamuxConfig};
+use calimero_network_primitives::config::{Security, TransportConfig, YamuxTuning};
 use futures::{AsyncRead, AsyncWrite};
 use libp2p_core::{
     connection::ConnectedPoint,
@@ -37,7 +37,7 @@ pub(crate) struct Upgrade {
     noise: Option<libp2p_noise::Config>,
     /// Names of the security protocols, the preferred one first.
     names: Vec<&'static str>,
-    yamux: YamuxConfig,
+    yamux: YamuxTuning,
     links: Links,
 }
 
@@ -73,16 +73,16 @@ impl Upgrade {
             Security::Noise => vec![NOISE, tls::PROTOCOL],
         };
         names.retain(|name| match *name {
-            NOISE => tcp.noise,
-            _ => tcp.tls,
+            NOISE => tcp.tuning.noise,
+            _ => tcp.tuning.tls,
         });
-        let noise = if tcp.noise {
+        let noise = if tcp.tuning.noise {
             Some(libp2p_noise::Config::new(keypair)?)
         } else {
             None
         };
         Ok(Self {
-            crypto: tcp.tls.then(|| crypto.clone()),
+            crypto: tcp.tuning.tls.then(|| crypto.clone()),
             noise,
             names,
             yamux: config.yamux.clone(),

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use calimero_network_primitives::config::{
     Security::{Noise, Tls},
-    TransportConfig,
+    TransportConfig, TransportTuning,
 };
 use calimero_network_transport::{AddressError, Cause, build, classify};
 use futures::{AsyncWriteExt, future::poll_fn};
@@ -38,7 +38,9 @@ fn net(config: &TransportConfig) -> Net {
 
 fn impatient() -> TransportConfig {
     TransportConfig {
-        handshake_timeout: Duration::from_millis(300),
+        tuning: TransportTuning {
+            handshake_timeout: Duration::from_millis(300),
+        },
         ..TransportConfig::default()
     }
 }
@@ -82,7 +84,7 @@ async fn a_listener_that_says_nothing_ends_with_the_deadline() {
     let AddressError::Timeout { after } = error else {
         panic!("{error}");
     };
-    assert_eq!(after, config.handshake_timeout);
+    assert_eq!(after, config.tuning.handshake_timeout);
 }
 
 #[tokio::test]

@@ -156,7 +156,7 @@ impl Batch {
         if opened.version == Version::V0 || self.context.must_wait(&opened, true) {
             return Ok(());
         }
-        let after = self.context.config.stall_timeout;
+        let after = self.context.config.tuning.stall_timeout;
         let (reader, writer) = opened.stream.split();
         let mut reader = MessageReader::<_, Response>::new(reader, Arc::default());
         let mut writer = MessageWriter::new(writer, after);

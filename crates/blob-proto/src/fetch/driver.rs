@@ -35,6 +35,9 @@ use crate::{
     transfer::{BoxDuplex, Opened},
 };
 
+/// Providers of one blob that are used: 64. Further ones are ignored.
+const MAX_PROVIDERS: usize = 64;
+
 /// Time between measurements while nothing else happens: a quarter of a second.
 const SAMPLE: Duration = Duration::from_millis(250);
 
@@ -91,7 +94,7 @@ impl Driver {
         let planner = Planner::new(planner_config(&context), [0]);
         let older = Planner::new(serial_config(&context), [0]);
         Self {
-            book: Book::new(context.config.max_providers),
+            book: Book::new(MAX_PROVIDERS),
             context,
             store,
             ordered,
@@ -207,7 +210,7 @@ impl Driver {
         }
         let now = self.now();
         let since = *self.stuck_since.get_or_insert(now);
-        let late = now.saturating_sub(since) >= self.context.config.search_timeout;
+        let late = now.saturating_sub(since) >= self.context.config.tuning.search_timeout;
         if late || self.providers.is_done() {
             let id = self.context.request.blob_id;
             let failures = self.book.failures();

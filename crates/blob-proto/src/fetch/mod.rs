@@ -5,7 +5,7 @@
 //! chunks from all of them at once, as many from each as it can send, each verified before it is
 //! kept. Where only older providers are left it gets the whole blob from one of them.
 //!
-//! Memory is bounded by [`verify_chunks`](BlobFetchConfig::verify_chunks) and three chunks of each
+//! Memory is bounded by [`VERIFY_CHUNKS`] and three chunks of each
 //! provider that sends; what has not arrived stays with the network. Hashing and writing run on tokio's
 //! blocking threads, as many at a time as chunks may be verified at a time.
 //!
@@ -30,7 +30,7 @@ use std::{
     task::{Context, Poll},
 };
 
-pub use calimero_network_primitives::config::BlobFetchConfig;
+pub use calimero_network_primitives::config::{BlobFetchConfig, BlobFetchTuning};
 use calimero_network_primitives::{ContextId, PeerId};
 use futures::{AsyncWrite, FutureExt, Stream, StreamExt, future::BoxFuture};
 use tokio::sync::{Semaphore, mpsc, watch};
@@ -106,6 +106,10 @@ pub struct Fetched {
     pub hold: Option<Hold>,
 }
 
+/// Chunks that have arrived and are being hashed and written, or wait for it: 4, on a host of two
+/// cores two in progress and two queued. Further chunks stay with the network.
+pub const VERIFY_CHUNKS: usize = 4;
+
 /// Fetches blobs. Cheap to clone.
 #[derive(Clone)]
 pub struct Fetcher {
@@ -136,7 +140,7 @@ impl Fetcher {
 
     /// Fetches a blob from the providers that `providers` yields, the sooner the better. A
     /// transfer that nobody can help any more fails when `providers` ends, or after
-    /// [`search_timeout`](BlobFetchConfig::search_timeout).
+    /// [`search_timeout`](BlobFetchTuning::search_timeout).
     ///
     /// Runs on tokio, with its timers.
     pub fn fetch(
@@ -195,7 +199,7 @@ impl Fetcher {
             identity: self.identity.clone(),
             config: Arc::clone(&self.config),
             request,
-            verifying: Arc::new(Semaphore::new(self.config.verify_chunks)),
+            verifying: Arc::new(Semaphore::new(VERIFY_CHUNKS)),
             events,
         }
     }

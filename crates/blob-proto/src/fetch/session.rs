@@ -28,6 +28,9 @@ use crate::{
     v1::{Hello, ListAssembly, MAX_INLINE_BYTES, Refusal, Request, Response, SessionAuth},
 };
 
+/// Time for a stream to a provider to open: 30 s, the deadline of a dial.
+const OPEN_TIMEOUT: Duration = Duration::from_secs(30);
+
 /// Time between looks for a direct path: 1 s. A hole punch takes a few round trips.
 const DIRECT_RECHECK: Duration = Duration::from_secs(1);
 
@@ -127,7 +130,7 @@ impl Context {
         meter.reaching.store(true, Ordering::Relaxed);
         let begun = Instant::now();
         loop {
-            let after = self.config.open_timeout;
+            let after = OPEN_TIMEOUT;
             let opened = timeout(after, self.opener.open_boxed(peer)).await;
             let opened = opened
                 .map_err(|_| ProviderError::OpenTimeout { after })?
@@ -138,10 +141,10 @@ impl Context {
             }
             drop(opened);
             let waited = begun.elapsed();
-            if waited >= self.config.direct_timeout {
+            if waited >= self.config.tuning.direct_timeout {
                 return Err(ProviderError::Relayed { waited });
             }
-            sleep(DIRECT_RECHECK.min(self.config.direct_timeout - waited)).await;
+            sleep(DIRECT_RECHECK.min(self.config.tuning.direct_timeout - waited)).await;
         }
     }
 
@@ -236,7 +239,7 @@ impl Session {
         let (reader, writer) = opened.stream.split();
         let mut reader =
             MessageReader::<_, Response>::new(reader, Arc::clone(&self.meter.received));
-        let mut writer = MessageWriter::new(writer, self.context.config.stall_timeout);
+        let mut writer = MessageWriter::new(writer, self.context.config.tuning.stall_timeout);
         self.feed(
             &mut writer,
             &Request::Hello(self.context.hello(&self.id.peer)),

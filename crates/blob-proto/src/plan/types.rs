@@ -4,6 +4,17 @@ use std::{ops::Range, time::Duration};
 
 use calimero_network_primitives::{PeerId, config::BlobFetchConfig};
 
+/// Chunks of 1 MiB that are requested from all providers of a blob and not yet verified: 16, the
+/// memory of a download.
+pub(crate) const WINDOW_CHUNKS: usize = 16;
+
+/// Chunks of 1 MiB that are requested from one provider and not yet verified: 8. At 100 MiB/s this
+/// is 80 ms, above most round-trip times.
+pub(crate) const PROVIDER_WINDOW_CHUNKS: usize = 8;
+
+/// Minimum rate of a provider, in bytes per second: 16 KiB, one chunk a minute. An estimate.
+pub(crate) const FLOOR_BYTES_PER_S: u64 = 16 * 1024;
+
 /// How transfers are spread over providers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PlannerConfig {
@@ -32,14 +43,14 @@ impl From<&BlobFetchConfig> for PlannerConfig {
     /// With a seed of 1: whoever plans for many requesters sets another.
     fn from(config: &BlobFetchConfig) -> Self {
         Self {
-            window_chunks: config.window_chunks,
-            provider_window_chunks: config.provider_window_chunks,
-            stall_timeout: config.stall_timeout,
-            floor_bytes_per_s: config.floor_bytes_per_s,
-            floor_span: config.floor_span,
-            rest_initial: config.rest_initial,
-            rest_max: config.rest_max,
-            max_failures: config.max_failures,
+            window_chunks: WINDOW_CHUNKS,
+            provider_window_chunks: PROVIDER_WINDOW_CHUNKS,
+            stall_timeout: config.tuning.stall_timeout,
+            floor_bytes_per_s: FLOOR_BYTES_PER_S,
+            floor_span: config.tuning.floor_span,
+            rest_initial: config.tuning.rest_initial,
+            rest_max: config.tuning.rest_max,
+            max_failures: config.tuning.max_failures,
             seed: 1,
         }
     }

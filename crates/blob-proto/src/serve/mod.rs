@@ -14,7 +14,7 @@ mod slots;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-pub use calimero_network_primitives::config::BlobServeConfig;
+pub use calimero_network_primitives::config::{BlobServeConfig, BlobServeTuning};
 use calimero_network_primitives::{ContextId, PeerId};
 use futures::{AsyncRead, AsyncWrite};
 use tokio::sync::mpsc;
@@ -30,6 +30,10 @@ use crate::{
     transfer::{BoxDuplex, Version},
     wire::ReplayGuard,
 };
+
+/// Authentications of protocol 0.0.2 that are remembered against replays: 65,536. This allows 1,600
+/// new ones a second and takes 10 MiB.
+const MAX_REMEMBERED_AUTHS: usize = 65_536;
 
 /// What was done for one stream.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -84,7 +88,7 @@ impl Server {
             store,
             requests: None,
             slots: Slots::new(config),
-            replays: Arc::new(Mutex::new(ReplayGuard::new(config.max_remembered_auths))),
+            replays: Arc::new(Mutex::new(ReplayGuard::new(MAX_REMEMBERED_AUTHS))),
         };
         Self {
             shared: Arc::new(shared),
@@ -175,7 +179,7 @@ impl Requester {
         &self,
         sending: impl Future<Output = Result<(), E>>,
     ) -> Result<(), ServeError> {
-        let after = self.config().chunk_timeout;
+        let after = self.config().tuning.chunk_timeout;
         let sent = tokio::time::timeout(after, sending).await;
         sent.map_err(|_| ServeError::Slow { after })?
             .map_err(Into::into)

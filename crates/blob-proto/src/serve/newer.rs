@@ -35,8 +35,8 @@ const BUSY_RETRY_MS: u64 = 1000;
 pub(super) async fn serve(requester: Requester, stream: BoxDuplex) -> Result<Served, ServeError> {
     let (reader, writer) = stream.split();
     let mut reader = MessageReader::<_, Request>::new(reader, Arc::default());
-    let writer = MessageWriter::new(writer, requester.config().stall_timeout);
-    let after = requester.config().request_timeout;
+    let writer = MessageWriter::new(writer, requester.config().tuning.stall_timeout);
+    let after = requester.config().tuning.request_timeout;
     let hello = match timeout(after, reader.next()).await {
         Err(_) => return Err(ServeError::NoRequest { after }),
         Ok(first) => match first? {
@@ -48,7 +48,7 @@ pub(super) async fn serve(requester: Requester, stream: BoxDuplex) -> Result<Ser
     let public_key = verify(&requester, &hello)?;
     let (requests, queue) = mpsc::channel(PIPELINE);
     let unanswered = AtomicUsize::new(0);
-    let idle_timeout = requester.config().idle_timeout;
+    let idle_timeout = requester.config().tuning.idle_timeout;
     let listening = listen(reader, requests, idle_timeout, &unanswered);
     let answers = Answers {
         requester: &requester,

@@ -26,8 +26,8 @@ pub(super) async fn serve(requester: Requester, stream: BoxDuplex) -> Result<Ser
         ..FrameConfig::default()
     };
     let mut frames = FrameReceiver::with_config(reader, config);
-    let mut writer = MessageWriter::new(writer, requester.config().stall_timeout);
-    let after = requester.config().request_timeout;
+    let mut writer = MessageWriter::new(writer, requester.config().tuning.stall_timeout);
+    let after = requester.config().tuning.request_timeout;
     let request = match timeout(after, frames.next()).await {
         Ok(request) => request.transpose()?.ok_or(ServeError::Closed)?,
         Err(_) => return Err(ServeError::NoRequest { after }),
@@ -96,7 +96,7 @@ async fn send<W: AsyncWrite + Unpin>(
     writer: &mut MessageWriter<W>,
     reader: &dyn BlobReader,
 ) -> Result<u64, ServeError> {
-    let after = requester.config().request_timeout;
+    let after = requester.config().tuning.request_timeout;
     // Not told that there is nothing here: who is cut off tries again.
     let _transfer = requester.slots.transfer(after).await;
     let _transfer = _transfer.ok_or(ServeError::Busy { after })?;

@@ -59,8 +59,8 @@ impl Slots {
         Self {
             all: Places::new(config.max_transfers, config.max_chunks),
             peers: Arc::default(),
-            max_transfers_per_peer: config.max_transfers_per_peer,
-            max_chunks_per_peer: config.max_chunks_per_peer,
+            max_transfers_per_peer: config.tuning.max_transfers_per_peer,
+            max_chunks_per_peer: config.tuning.max_chunks_per_peer,
         }
     }
 
@@ -150,7 +150,10 @@ impl Drop for PeerSlots {
 
 #[cfg(test)]
 mod tests {
-    use calimero_network_primitives::{Keypair, PeerId, config::BlobServeConfig};
+    use calimero_network_primitives::{
+        Keypair, PeerId,
+        config::{BlobServeConfig, BlobServeTuning},
+    };
     use futures::{FutureExt, future::join_all};
 
     use super::Slots;
@@ -163,9 +166,12 @@ mod tests {
     fn slots(max_chunks: usize, max_chunks_per_peer: usize) -> Slots {
         Slots::new(&BlobServeConfig {
             max_transfers: 2,
-            max_transfers_per_peer: 2,
             max_chunks,
-            max_chunks_per_peer,
+            tuning: BlobServeTuning {
+                max_transfers_per_peer: 2,
+                max_chunks_per_peer,
+                ..BlobServeTuning::default()
+            },
             ..BlobServeConfig::default()
         })
     }

@@ -314,7 +314,10 @@ async fn a_search_without_end_ends() {
         context_id: CONTEXT,
     };
     let config = calimero_network_blob::fetch::BlobFetchConfig {
-        search_timeout: std::time::Duration::from_millis(300),
+        tuning: calimero_network_blob::fetch::BlobFetchTuning {
+            search_timeout: std::time::Duration::from_millis(300),
+            ..impatient().tuning
+        },
         ..impatient()
     };
     let transfer = fetcher(&net, &config).fetch(request, stream::pending(), to_store(&here.store));
@@ -346,7 +349,10 @@ async fn an_older_provider_finishes_what_a_newer_one_began() {
     .await;
     let here = folder();
     let config = calimero_network_blob::fetch::BlobFetchConfig {
-        max_failures: 1,
+        tuning: calimero_network_blob::fetch::BlobFetchTuning {
+            max_failures: 1,
+            ..impatient().tuning
+        },
         ..impatient()
     };
     let fetched = fetch(&net, &config, id, [peer(1), peer(2)], &here.store).await;

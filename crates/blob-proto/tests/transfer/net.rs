@@ -14,7 +14,10 @@ use std::{
 use bytes::Bytes;
 use calimero_network_blob::{
     BlobHasher, BlobId, ChunkList,
-    fetch::{BlobFetchConfig, Destination, FetchError, FetchRequest, Fetched, Fetcher, Transfer},
+    fetch::{
+        BlobFetchConfig, BlobFetchTuning, Destination, FetchError, FetchRequest, Fetched, Fetcher,
+        Transfer,
+    },
     serve::Server,
     store::{BlobStore, FsBlobStore, FsConfig},
     transfer::{Identity, Opened, Opener, Version},
@@ -176,12 +179,15 @@ pub(crate) fn requester() -> PeerId {
 /// Deadlines short enough for a test, long enough for a loaded machine.
 pub(crate) fn impatient() -> BlobFetchConfig {
     BlobFetchConfig {
-        stall_timeout: Duration::from_secs(4),
-        floor_span: Duration::from_secs(8),
-        rest_initial: Duration::from_millis(50),
-        rest_max: Duration::from_millis(200),
-        max_failures: 2,
-        search_timeout: Duration::from_secs(5),
+        tuning: BlobFetchTuning {
+            stall_timeout: Duration::from_secs(4),
+            floor_span: Duration::from_secs(8),
+            rest_initial: Duration::from_millis(50),
+            rest_max: Duration::from_millis(200),
+            max_failures: 2,
+            search_timeout: Duration::from_secs(5),
+            ..BlobFetchTuning::default()
+        },
         ..BlobFetchConfig::default()
     }
 }

@@ -3,7 +3,7 @@
 use std::{sync::atomic::Ordering, time::Duration};
 
 use calimero_network_blob::{
-    fetch::{BlobFetchConfig, FetchError, ProviderError},
+    fetch::{BlobFetchConfig, BlobFetchTuning, FetchError, ProviderError},
     transfer::Version,
 };
 
@@ -31,7 +31,10 @@ async fn no_direct_path_is_said() {
     let there = folder();
     let id = there.store.put(&content(1, 2 * MIB)).unwrap().id;
     let config = BlobFetchConfig {
-        direct_timeout: Duration::from_millis(500),
+        tuning: BlobFetchTuning {
+            direct_timeout: Duration::from_millis(500),
+            ..impatient().tuning
+        },
         ..impatient()
     };
     for version in [Version::V1, Version::V0] {

@@ -13,7 +13,10 @@ use calimero_network_blob::{
     v1::{Hello, Refusal, Request, RequesterCodec, Response, SessionAuth},
     wire::{BlobAuth, BlobRequest, BlobResponse},
 };
-use calimero_network_primitives::{PeerId, config::BlobServeConfig};
+use calimero_network_primitives::{
+    PeerId,
+    config::{BlobServeConfig, BlobServeTuning},
+};
 use futures::{AsyncReadExt, AsyncWriteExt, StreamExt, future, stream::FuturesUnordered};
 use tokio::{
     net::{TcpListener, TcpStream},
@@ -46,9 +49,12 @@ fn server(store: &FsBlobStore, config: &BlobServeConfig) -> Server {
 
 fn impatient_server() -> BlobServeConfig {
     BlobServeConfig {
-        request_timeout: Duration::from_millis(500),
-        idle_timeout: Duration::from_millis(500),
-        stall_timeout: Duration::from_secs(2),
+        tuning: BlobServeTuning {
+            request_timeout: Duration::from_millis(500),
+            idle_timeout: Duration::from_millis(500),
+            stall_timeout: Duration::from_secs(2),
+            ..BlobServeTuning::default()
+        },
         ..BlobServeConfig::default()
     }
 }
@@ -232,10 +238,13 @@ async fn who_takes_little_does_not_keep_others_waiting() {
     let there = folder();
     let id = there.store.put(&content(2, 64 * MIB)).unwrap().id;
     let config = BlobServeConfig {
-        max_chunks_per_peer: 2,
         max_chunks: 2,
-        stall_timeout: LONG,
-        chunk_timeout: Duration::from_secs(1),
+        tuning: BlobServeTuning {
+            max_chunks_per_peer: 2,
+            stall_timeout: LONG,
+            chunk_timeout: Duration::from_secs(1),
+            ..impatient_server().tuning
+        },
         ..impatient_server()
     };
     let server = server(&there.store, &config);
@@ -253,7 +262,7 @@ async fn who_takes_little_does_not_keep_others_waiting() {
         let responses = ask(quick, &[hello(), read(id, 0..3)]).await;
         assert_eq!(responses.len(), 3);
         let served = tokio::time::timeout(LONG, served).await.expect("no end");
-        let after = config.chunk_timeout;
+        let after = config.tuning.chunk_timeout;
         assert!(
             matches!(served.unwrap(), Err(ServeError::Slow { after: given }) if given == after)
         );
@@ -428,8 +437,11 @@ async fn an_older_requester_waits_its_turn() {
     let there = folder();
     let id = there.store.put(&content(4, 3 * MIB)).unwrap().id;
     let config = BlobServeConfig {
-        max_transfers_per_peer: 1,
         max_transfers: 1,
+        tuning: BlobServeTuning {
+            max_transfers_per_peer: 1,
+            ..BlobServeTuning::default()
+        },
         ..BlobServeConfig::default()
     };
     let server = server(&there.store, &config);

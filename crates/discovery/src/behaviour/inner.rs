@@ -5,7 +5,7 @@ use std::convert::Infallible;
 use calimero_network_primitives::{
     IDENTIFY_PROTOCOL_VERSION, Keypair, PeerId, ProtocolId,
     addr::peer_of,
-    config::{DiscoveryConfig, PingConfig, RecordsConfig},
+    config::{DiscoveryConfig, PingConfig, RecordsTuning},
 };
 use libp2p_autonat::v2 as autonat;
 use libp2p_kad as kad;
@@ -101,7 +101,7 @@ pub(super) fn new_mdns(local: PeerId) -> Result<mdns::tokio::Behaviour, BuildErr
 /// Serves from the first moment: a Kademlia that waits for a confirmed address before it serves
 /// never does on a private network. Peers come into its table through the machine, which filters
 /// their addresses.
-fn new_kad(local: PeerId, records: &RecordsConfig) -> kad::Behaviour<Store> {
+fn new_kad(local: PeerId, records: &RecordsTuning) -> kad::Behaviour<Store> {
     let protocol = StreamProtocol::new(KADEMLIA);
     debug_assert_eq!(protocol.as_ref(), ProtocolId::Kademlia.as_str());
     let mut config = kad::Config::new(protocol);

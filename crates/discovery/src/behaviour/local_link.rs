@@ -124,7 +124,7 @@ mod tests {
         }
         assert!(!behaviour.inner.mdns.is_enabled());
         let status = behaviour.status().discovery;
-        assert!(status.known_peers <= config.book.max_peers as usize);
+        assert!(status.known_peers <= config.max_peers as usize);
         assert!(status.queued_dials <= config.dials.max_queued as usize);
         assert!(status.dials_in_flight <= config.dials.max_in_flight as usize);
 

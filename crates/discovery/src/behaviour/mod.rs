@@ -75,9 +75,9 @@
 //! A relayed connection is closed some time after a direct one stands beside it, which is tried
 //! for in two ways: whoever is reached through a relay dials back, and DCUtR. Where both fail,
 //! whoever has dialled tries again by another connection through the relay, after a wait that
-//! doubles ([`RelayConfig::punch_min_backoff`]), for as long as the peer stays relayed.
+//! doubles ([`RelayTuning::punch_min_backoff`]), for as long as the peer stays relayed.
 //!
-//! [`RelayConfig::punch_min_backoff`]: calimero_network_primitives::config::RelayConfig
+//! [`RelayTuning::punch_min_backoff`]: calimero_network_primitives::config::RelayTuning
 //!
 //! # What is spoken
 //!
@@ -257,7 +257,7 @@ impl Behaviour {
         let local = identity.public().to_peer_id();
         let mut config = config.clone();
         if relay_client.is_none() {
-            config.relay.reservations = 0;
+            config.relays = 0;
         }
         let dial_policy = if config.local_network {
             DialPolicy::Local

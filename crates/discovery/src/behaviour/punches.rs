@@ -12,7 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use calimero_network_primitives::{Multiaddr, PeerId, config::RelayConfig};
+use calimero_network_primitives::{Multiaddr, PeerId, config::RelayTuning};
 use libp2p_swarm::ConnectionId;
 use rand::{SeedableRng, rngs::StdRng};
 
@@ -67,7 +67,7 @@ pub(super) struct Punches {
 }
 
 impl Punches {
-    pub(super) fn new(config: &RelayConfig, seed: u64) -> Self {
+    pub(super) fn new(config: &RelayTuning, seed: u64) -> Self {
         Self {
             min: config.punch_min_backoff,
             max: config.punch_max_backoff,
@@ -184,7 +184,7 @@ mod tests {
     use crate::behaviour::now;
 
     fn punches() -> Punches {
-        Punches::new(&RelayConfig::default(), 1)
+        Punches::new(&RelayTuning::default(), 1)
     }
 
     fn via() -> Multiaddr {

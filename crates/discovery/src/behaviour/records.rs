@@ -7,7 +7,7 @@ use std::{
 };
 
 use calimero_network_primitives::{
-    PeerId, config::RecordsConfig, limits::MAX_PROVIDER_RECORD_BYTES,
+    PeerId, config::RecordsTuning, limits::MAX_PROVIDER_RECORD_BYTES,
 };
 use libp2p_kad::{
     self as kad, ProviderRecord, QueryId, Record, RecordKey, store::MemoryStoreConfig,
@@ -99,7 +99,7 @@ impl RecordValidator for RefuseRecords {
     }
 }
 
-pub(super) fn configure(config: &mut kad::Config, records: &RecordsConfig) {
+pub(super) fn configure(config: &mut kad::Config, records: &RecordsTuning) {
     config
         .set_record_filtering(kad::StoreInserts::FilterBoth)
         .set_record_ttl(Some(records.ttl))

@@ -102,7 +102,7 @@ fn a_hundred_thousand_strangers_leave_memory_flat() {
     assert!(grown <= 16, "{grown} MiB for the second half");
     let status = behaviour.status().discovery;
     let config = DiscoveryConfig::default();
-    assert_eq!(status.known_peers, config.book.max_peers as usize);
+    assert_eq!(status.known_peers, config.max_peers as usize);
     assert!(status.queued_dials <= config.dials.max_queued as usize);
     assert!(behaviour.dials.len() <= config.dials.max_in_flight as usize);
     let (peers, _) = table(&mut behaviour);

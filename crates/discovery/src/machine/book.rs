@@ -2,12 +2,18 @@
 
 use std::time::{Duration, Instant};
 
-use calimero_network_primitives::{Multiaddr, PeerId, config::BookConfig};
+use calimero_network_primitives::{Multiaddr, PeerId, config::BookTuning};
 
 use super::{
     address::is_circuit,
     peers::{NOBODY, Number, PeerTable},
 };
+
+/// Time without contact after which a peer is forgotten: 24 h, the usual lease of a home address.
+pub(super) const MAX_AGE: Duration = Duration::from_secs(24 * 3600);
+
+/// Failed dials in a row after which an address is forgotten.
+const MAX_DIAL_FAILURES: u32 = 3;
 
 #[derive(Clone, Debug)]
 struct Known {
@@ -64,7 +70,9 @@ impl Entry {
 /// connected peers are never evicted.
 #[derive(Clone, Debug)]
 pub(super) struct AddressBook {
-    config: BookConfig,
+    /// Peers in the book; above it the one seen least recently is evicted.
+    max_peers: u32,
+    config: BookTuning,
     peers: PeerTable<Entry>,
     /// Of those that may be evicted, the one unheard of for longest, and the one heard of last.
     /// Each knows its neighbours. Word of a peer puts it last, so that nothing is searched for; but
@@ -74,8 +82,9 @@ pub(super) struct AddressBook {
 }
 
 impl AddressBook {
-    pub(super) fn new(config: BookConfig) -> Self {
+    pub(super) fn new(max_peers: u32, config: BookTuning) -> Self {
         Self {
+            max_peers,
             config,
             peers: PeerTable::default(),
             first: NOBODY,
@@ -105,7 +114,7 @@ impl AddressBook {
         mut new: impl FnMut(Multiaddr),
     ) {
         let mut addresses = addresses.peekable();
-        let Some(left) = self.config.max_age.checked_sub(age) else {
+        let Some(left) = MAX_AGE.checked_sub(age) else {
             return;
         };
         if addresses.peek().is_none() {
@@ -138,7 +147,7 @@ impl AddressBook {
         };
         entry.connected = true;
         let new = address.is_some_and(|address| prove(entry, address, max));
-        self.heard(number, now + self.config.max_age);
+        self.heard(number, now + MAX_AGE);
         self.shrink();
         new
     }
@@ -156,13 +165,13 @@ impl AddressBook {
             self.forget(number);
             return;
         }
-        self.heard(number, now + self.config.max_age);
+        self.heard(number, now + MAX_AGE);
         self.shrink();
     }
 
     /// A dial of `address` failed. Returns whether that was once too often.
     pub(super) fn dial_failed(&mut self, peer: &PeerId, address: &Multiaddr) -> bool {
-        let max = self.config.max_dial_failures;
+        let max = MAX_DIAL_FAILURES;
         let Some(number) = self.peers.number(peer) else {
             return false;
         };
@@ -212,7 +221,7 @@ impl AddressBook {
                 let came = entry.connected && !entry.known.is_empty();
                 let left = entry.expires.map(|at| at.saturating_duration_since(now));
                 let age = match left {
-                    Some(left) if !entry.connected => self.config.max_age.saturating_sub(left),
+                    Some(left) if !entry.connected => MAX_AGE.saturating_sub(left),
                     _ => Duration::ZERO,
                 };
                 (reached || came).then_some((!reached, age, *peer))
@@ -263,7 +272,7 @@ impl AddressBook {
 
     /// Forgets whom nothing was heard of for longest, until there is room or nobody to forget.
     fn shrink(&mut self) {
-        while self.peers.len() > self.config.max_peers as usize && self.first != NOBODY {
+        while self.peers.len() > self.max_peers as usize && self.first != NOBODY {
             self.forget(self.first);
         }
     }

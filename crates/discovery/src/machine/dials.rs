@@ -2,10 +2,14 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
-use calimero_network_primitives::{PeerId, config::DialsConfig};
+use calimero_network_primitives::{PeerId, config::DialsTuning};
+
+/// Time after which a dial that has not ended counts as failed: 35 s, the deadline of a dial (30 s)
+/// and a reserve.
+pub(super) const DIAL_TIMEOUT: Duration = Duration::from_secs(35);
 
 /// Peers that rest at one time: above it, the one whose rest ends first is free again.
 const MAX_RESTING: usize = 4096;
@@ -51,7 +55,7 @@ enum State {
 /// The queue of peers to dial and the dials under way.
 #[derive(Clone, Debug)]
 pub(super) struct Dials {
-    config: DialsConfig,
+    config: DialsTuning,
     states: HashMap<PeerId, State>,
     waiting: BTreeMap<Turn, PeerId>,
     under_way: BTreeMap<End, PeerId>,
@@ -60,7 +64,7 @@ pub(super) struct Dials {
 }
 
 impl Dials {
-    pub(super) fn new(config: DialsConfig) -> Self {
+    pub(super) fn new(config: DialsTuning) -> Self {
         Self {
             config,
             states: HashMap::new(),
@@ -96,7 +100,7 @@ impl Dials {
             return None;
         }
         let ((reason, _), peer) = self.waiting.pop_first()?;
-        let end = (now + self.config.timeout, self.next_number());
+        let end = (now + DIAL_TIMEOUT, self.next_number());
         self.states.insert(peer, State::UnderWay(end));
         self.under_way.insert(end, peer);
         Some((peer, reason))

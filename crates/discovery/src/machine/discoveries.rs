@@ -6,7 +6,7 @@ use std::{
     time::Instant,
 };
 
-use calimero_network_primitives::{PeerId, config::RendezvousConfig};
+use calimero_network_primitives::{PeerId, config::RendezvousTuning};
 use rand::rngs::StdRng;
 
 use super::{
@@ -60,7 +60,7 @@ impl Need {
 /// has its turn.
 #[derive(Clone, Debug)]
 pub(super) struct Discoveries {
-    config: RendezvousConfig,
+    config: RendezvousTuning,
     servers: BTreeMap<PeerId, bool>,
     followed: BTreeSet<Namespace>,
     questions: BTreeMap<Key, Question>,
@@ -73,7 +73,7 @@ pub(super) struct Discoveries {
 }
 
 impl Discoveries {
-    pub(super) fn new(config: RendezvousConfig, servers: impl IntoIterator<Item = PeerId>) -> Self {
+    pub(super) fn new(config: RendezvousTuning, servers: impl IntoIterator<Item = PeerId>) -> Self {
         Self {
             config,
             servers: servers.into_iter().map(|peer| (peer, false)).collect(),
@@ -254,7 +254,8 @@ impl Discoveries {
                 cookie: question.cookie.clone(),
                 limit: question.limit,
             });
-            self.deadlines.set(key, now + self.config.timeout);
+            self.deadlines
+                .set(key, now + super::registrations::SERVER_TIMEOUT);
         }
     }
 

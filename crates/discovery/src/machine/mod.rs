@@ -158,12 +158,12 @@ impl Machine {
             now,
             out: VecDeque::new(),
             blocked: BTreeSet::new(),
-            book: AddressBook::new(config.book),
+            book: AddressBook::new(config.max_peers, config.book),
             connections: Connections::default(),
             overlays: Overlays::new(
                 overlays.max_overlays,
                 overlays.max_members,
-                dials.members_target,
+                config.members_target,
             ),
             dials: Dials::new(dials),
             redials: Redials::new(config.redial),
@@ -171,9 +171,9 @@ impl Machine {
             prober: Prober::new(config.reachability, !config.external.is_empty()),
             registrations: Registrations::new(config.rendezvous, boot.keys().copied()),
             discoveries: Discoveries::new(config.rendezvous, boot.keys().copied()),
-            relays: Relays::new(config.relay, boot.clone()),
+            relays: Relays::new(config.relays, config.relay, boot.clone()),
             next_tick,
-            next_save: now + config.cache.save_interval,
+            next_save: now + config.cache_save_interval,
             patience_ends: Some(now + config.relay.patience),
             serves_probes: false,
             stopped: false,
@@ -299,7 +299,7 @@ impl Machine {
     }
 
     /// The peers whose connections are worth keeping, however little they are used: boot nodes,
-    /// and members of overlays, of each three times `dials.members_target` at most, those
+    /// and members of overlays, of each three times `members_target` at most, those
     /// connected longest. Some are named more than once. The connections of others may close
     /// when nobody uses them: that is what bounds the connections of a node whom everybody was
     /// told of.
@@ -462,7 +462,7 @@ impl Machine {
             self.want(peer, DialReason::Member);
         }
         if self.next_save <= self.now {
-            self.next_save = self.now + self.config.cache.save_interval;
+            self.next_save = self.now + self.config.cache_save_interval;
             self.out.push_back(Effect::SaveCache);
         }
     }

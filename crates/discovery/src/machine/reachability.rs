@@ -2,16 +2,23 @@
 
 use std::{
     collections::{BTreeMap, VecDeque},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
-use calimero_network_primitives::{Multiaddr, PeerId, config::ReachabilityConfig};
+use calimero_network_primitives::{Multiaddr, PeerId, config::ReachabilityTuning};
 use rand::rngs::StdRng;
 
 use super::{
     effect::Effect,
     schedule::{Schedule, backoff, jittered},
 };
+
+/// Time for a probe to end.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Failed probes in a row after which a reachable address counts as unreachable: 2, because a single
+/// prober may be the one that is cut off.
+const FAILURES_TO_LOSE: u32 = 2;
 
 /// Whether others can reach us.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -89,7 +96,7 @@ pub(super) enum Change {
 /// to be probed again.
 #[derive(Clone, Debug)]
 pub(super) struct Prober {
-    config: ReachabilityConfig,
+    config: ReachabilityTuning,
     configured: bool,
     /// Whether we listen on a network that is local.
     local: bool,
@@ -102,7 +109,7 @@ pub(super) struct Prober {
 }
 
 impl Prober {
-    pub(super) fn new(config: ReachabilityConfig, configured: bool) -> Self {
+    pub(super) fn new(config: ReachabilityTuning, configured: bool) -> Self {
         Self {
             config,
             configured,
@@ -162,7 +169,7 @@ impl Prober {
                 continue;
             }
             candidate.probing = true;
-            let deadline = now + self.config.probe_timeout;
+            let deadline = now + PROBE_TIMEOUT;
             self.due.set(address.clone(), deadline);
             out.push_back(Effect::Probe { address });
         }
@@ -196,8 +203,8 @@ impl Prober {
             ProbeOutcome::NotReached => {
                 candidate.untried = 0;
                 candidate.failures = candidate.failures.saturating_add(1);
-                let lost = candidate.failures >= self.config.failures_to_lose
-                    && candidate.reached_by.take().is_some();
+                let lost =
+                    candidate.failures >= FAILURES_TO_LOSE && candidate.reached_by.take().is_some();
                 let failures = candidate.failures;
                 (lost.then_some(Change::Lost), self.retry_in(failures, rng))
             }
@@ -269,7 +276,7 @@ impl Prober {
         self.candidates.len()
     }
 
-    fn retry_in(&self, attempts: u32, rng: &mut StdRng) -> std::time::Duration {
+    fn retry_in(&self, attempts: u32, rng: &mut StdRng) -> Duration {
         let (min, max) = (self.config.min_backoff, self.config.max_backoff);
         backoff(rng, min, max, attempts)
     }

@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use calimero_network_primitives::{Multiaddr, PeerId, config::RedialConfig};
+use calimero_network_primitives::{Multiaddr, PeerId, config::RedialTuning};
 use rand::rngs::StdRng;
 
 use super::schedule::{Schedule, jittered};
@@ -27,7 +27,7 @@ struct Lost {
 /// Lost peers. Each has a time at which it is due, or a dial that is waiting or under way.
 #[derive(Clone, Debug)]
 pub(super) struct Redials {
-    config: RedialConfig,
+    config: RedialTuning,
     lost: HashMap<PeerId, Lost>,
     due: Schedule<PeerId>,
     /// Peers that are back, with the dials that took, until it is seen that they stay.
@@ -36,7 +36,7 @@ pub(super) struct Redials {
 }
 
 impl Redials {
-    pub(super) fn new(config: RedialConfig) -> Self {
+    pub(super) fn new(config: RedialTuning) -> Self {
         Self {
             config,
             lost: HashMap::new(),

@@ -3,10 +3,10 @@
 
 use std::{
     collections::{BTreeMap, VecDeque},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
-use calimero_network_primitives::{Multiaddr, PeerId, config::RelayConfig};
+use calimero_network_primitives::{Multiaddr, PeerId, config::RelayTuning};
 use rand::{Rng, rngs::StdRng};
 
 use super::{
@@ -14,6 +14,13 @@ use super::{
     effect::Effect,
     schedule::{Schedule, backoff},
 };
+
+/// Time for a relay to answer, its dial included.
+const RELAY_TIMEOUT: Duration = Duration::from_secs(45);
+
+/// Lifetime of a reservation that is not renewed: 65 min. Relays grant one hour (circuit v2
+/// specification) and clients renew before its end.
+const RESERVATION_LIFETIME: Duration = Duration::from_secs(65 * 60);
 
 /// Names one attempt to listen through a relay, and the listener it becomes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -63,7 +70,9 @@ pub(super) enum Change {
 /// The relays there are, and our slots on them.
 #[derive(Clone, Debug)]
 pub(super) struct Relays {
-    config: RelayConfig,
+    /// Reservations that are held at the same time.
+    max_reservations: u32,
+    config: RelayTuning,
     relays: BTreeMap<PeerId, Relay>,
     listeners: BTreeMap<RelayListener, PeerId>,
     /// Deadline, expiry or end of rest, by the state.
@@ -74,10 +83,12 @@ pub(super) struct Relays {
 
 impl Relays {
     pub(super) fn new(
-        config: RelayConfig,
+        max_reservations: u32,
+        config: RelayTuning,
         relays: impl IntoIterator<Item = (PeerId, Vec<Multiaddr>)>,
     ) -> Self {
         let mut all = Self {
+            max_reservations,
             config,
             relays: BTreeMap::new(),
             listeners: BTreeMap::new(),
@@ -129,7 +140,7 @@ impl Relays {
     pub(super) fn accepted(&mut self, listener: RelayListener, now: Instant) -> Option<Change> {
         let peer = *self.listeners.get(&listener)?;
         let relay = self.relays.get_mut(&peer)?;
-        let expires = now + self.config.lifetime;
+        let expires = now + RESERVATION_LIFETIME;
         let renewed = matches!(relay.state, Reservation::Held { .. });
         relay.state = Reservation::Held { listener, expires };
         relay.failures = 0;
@@ -234,7 +245,7 @@ impl Relays {
     /// Asks for slots until there are enough: the relay that failed least first, and of several
     /// such a random one, so that nodes spread over them.
     fn fill(&mut self, now: Instant, rng: &mut StdRng, out: &mut VecDeque<Effect>) {
-        while self.wanted && self.active() < self.config.reservations as usize {
+        while self.wanted && self.active() < self.max_reservations as usize {
             let idle = self
                 .relays
                 .iter()
@@ -262,7 +273,7 @@ impl Relays {
             relay.circuit = circuit_address(address, peer);
         }
         relay.state = Reservation::Requested { listener };
-        self.due.set(peer, now + self.config.timeout);
+        self.due.set(peer, now + RELAY_TIMEOUT);
         out.push_back(Effect::Reserve {
             listener,
             relay: peer,

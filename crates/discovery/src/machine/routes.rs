@@ -76,7 +76,7 @@ impl Machine {
         let dialled = self.config.cache.dialled_at_start as usize;
         for (place, entry) in entries.into_iter().enumerate() {
             self.learn_aged(entry.peer, &entry.addresses, entry.age);
-            if place < dialled && entry.age < self.config.book.max_age {
+            if place < dialled && entry.age < super::book::MAX_AGE {
                 self.want(entry.peer, DialReason::Cached);
             }
         }
@@ -338,7 +338,7 @@ impl Machine {
     /// for enough to know whom to dial when some are lacking.
     pub(super) fn ask(&mut self) {
         let overlays = &self.overlays;
-        let few = self.config.dials.members_target;
+        let few = self.config.members_target;
         let limit = |namespace: &Namespace| {
             let sought = need(overlays, namespace).sought();
             few.max(u32::try_from(sought).unwrap_or(u32::MAX))

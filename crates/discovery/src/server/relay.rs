@@ -27,7 +27,7 @@ use std::{
 
 use calimero_network_primitives::{
     Multiaddr, PeerId,
-    config::{ConfigError, RateConfig, RelayServerConfig},
+    config::{ConfigError, RateTuning, RelayServerConfig},
 };
 use libp2p_core::{Endpoint, connection::ConnectedPoint, transport::PortUse};
 use libp2p_relay as stock;
@@ -262,8 +262,8 @@ fn translate(config: &RelayServerConfig, peers: Arc<Mutex<Peers>>) -> stock::Con
         // By the last rate limiter.
         max_reservations: usize::MAX,
         // It refuses above its bounds, not at them.
-        max_reservations_per_peer: config.max_reservations_per_peer.saturating_sub(1),
-        reservation_duration: config.reservation_duration,
+        max_reservations_per_peer: config.tuning.max_reservations_per_peer.saturating_sub(1),
+        reservation_duration: config.tuning.reservation_duration,
         reservation_rate_limiters: Vec::new(),
         max_circuits: config.max_circuits,
         max_circuits_per_peer: config.max_circuits_per_peer.saturating_sub(1),
@@ -272,10 +272,10 @@ fn translate(config: &RelayServerConfig, peers: Arc<Mutex<Peers>>) -> stock::Con
         circuit_src_rate_limiters: Vec::new(),
     };
     // By address first: what it refuses leaves no bucket for the peer, and peers can be made up.
-    let per_ip = config.reservation_rate_per_ip;
-    let per_peer = config.reservation_rate_per_peer;
-    let circuits_per_ip = config.circuit_rate_per_ip;
-    let circuits_per_peer = config.circuit_rate_per_peer;
+    let per_ip = config.tuning.reservation_rate_per_ip;
+    let per_peer = config.tuning.reservation_rate_per_peer;
+    let circuits_per_ip = config.tuning.circuit_rate_per_ip;
+    let circuits_per_peer = config.tuning.circuit_rate_per_peer;
     let mut limits = limits
         .reservation_rate_per_ip(burst(per_ip), per_ip.interval)
         .reservation_rate_per_peer(burst(per_peer), per_peer.interval)
@@ -288,7 +288,7 @@ fn translate(config: &RelayServerConfig, peers: Arc<Mutex<Peers>>) -> stock::Con
 }
 
 /// A valid configuration has none of 0.
-fn burst(rate: RateConfig) -> NonZeroU32 {
+fn burst(rate: RateTuning) -> NonZeroU32 {
     NonZeroU32::new(rate.burst).unwrap_or(NonZeroU32::MIN)
 }
 

@@ -240,7 +240,7 @@ async fn an_address_is_probed_again_and_again_lost_and_found() {
 async fn a_server_that_does_not_dial_back_is_not_believed() {
     let boot = server(false, Arc::new(AtomicBool::new(true))).await;
     let mut config = config(&[boot]);
-    config.relay.reservations = 0;
+    config.relays = 0;
     let (mut node, at) = candidate(&mut config);
     let mut probes = 0;
     told(&mut [&mut node], |_, event| {

@@ -153,7 +153,7 @@ async fn a_relay_that_denies_is_asked_again_and_another_one_is_used() {
     let (free, _free_task) = boot(MEMORY, Setup::default()).await;
     let [full_id, free_id] = [&full, &free].map(|address| peer_of(address).unwrap());
     let mut config = config(&[full, free]);
-    config.relay.reservations = 1;
+    config.relays = 1;
     let mut node = node(MEMORY, &config);
     let used = told(&mut [&mut node], |_, event| match event {
         Event::ReservationGranted { relay, .. } => Some(*relay),
@@ -163,7 +163,7 @@ async fn a_relay_that_denies_is_asked_again_and_another_one_is_used() {
     assert_eq!(used, free_id);
 
     // With two wanted, the full one is asked time and again.
-    config.relay.reservations = 2;
+    config.relays = 2;
     let mut node = crate::common::node(MEMORY, &config);
     let mut denied = 0;
     told(&mut [&mut node], |_, event| {

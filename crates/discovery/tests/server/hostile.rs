@@ -118,7 +118,7 @@ fn status(answer: &[u8]) -> u32 {
 
 #[tokio::test]
 async fn records_that_are_not_the_peers_own_and_whole_are_refused() {
-    let mut server = Server::start(TCP, |config| config.max_record_bytes = 1024).await;
+    let mut server = Server::start(TCP, |config| config.tuning.max_record_bytes = 1024).await;
     let client = Client::connect(&server).await;
     let own = record(&client.keypair, 1);
     assert_eq!(status(&client.ask(&register("ns", &own)).await.unwrap()), 0);
@@ -198,7 +198,7 @@ async fn what_is_no_request_ends_its_stream_and_nothing_else() {
 #[tokio::test]
 async fn a_request_that_never_ends_is_given_up() {
     let mut server = Server::start(TCP, |config| {
-        config.request_timeout = Duration::from_millis(300);
+        config.tuning.request_timeout = Duration::from_millis(300);
     })
     .await;
     let client = Client::connect(&server).await;
@@ -242,9 +242,9 @@ async fn outcomes(server: &mut Server, wanted: usize) -> BTreeMap<&'static str, 
 #[tokio::test]
 async fn streams_beyond_the_limits_are_refused_and_others_are_served() {
     let mut server = Server::start(TCP, |config| {
-        config.max_requests_per_connection = 4;
-        config.max_requests = 6;
-        config.request_timeout = DEADLINE;
+        config.tuning.max_requests_per_connection = 4;
+        config.tuning.max_requests = 6;
+        config.tuning.request_timeout = DEADLINE;
     })
     .await;
     let (one, two) = (
@@ -287,10 +287,10 @@ async fn streams_beyond_the_limits_are_refused_and_others_are_served() {
 #[tokio::test]
 async fn a_flood_of_registrations_is_held_back_and_leaves_room_for_others() {
     let mut server = Server::start(TCP, |config| {
-        config.max_registrations_per_peer = 10;
-        config.request_burst = 20;
-        config.requests_per_second = 1;
-        config.request_timeout = Duration::from_secs(2);
+        config.tuning.max_registrations_per_peer = 10;
+        config.tuning.request_burst = 20;
+        config.tuning.requests_per_second = 1;
+        config.tuning.request_timeout = Duration::from_secs(2);
     })
     .await;
     let hostile = Client::connect(&server).await;

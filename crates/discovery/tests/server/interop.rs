@@ -165,7 +165,7 @@ async fn a_stock_client_goes_through_all_members_page_by_page() {
 
 #[tokio::test]
 async fn a_stock_client_is_refused_in_its_own_words() {
-    let server = Server::start(TCP, |config| config.max_registrations_per_peer = 2).await;
+    let server = Server::start(TCP, |config| config.tuning.max_registrations_per_peer = 2).await;
     let mut client = Client::connect(&server).await;
     for ttl_s in [7199, 72 * 3600 + 1] {
         let refused = client.register("ns", Some(ttl_s)).await;
@@ -196,9 +196,9 @@ async fn a_stock_client_is_refused_in_its_own_words() {
 #[tokio::test]
 async fn a_burst_of_a_stock_client_is_served_whole() {
     let server = Server::start(TCP, |config| {
-        config.request_burst = 8;
-        config.requests_per_second = 50;
-        config.max_registrations_per_peer = 60;
+        config.tuning.request_burst = 8;
+        config.tuning.requests_per_second = 50;
+        config.tuning.max_registrations_per_peer = 60;
     })
     .await;
     let mut client = Client::connect(&server).await;
@@ -218,7 +218,8 @@ async fn a_burst_of_a_stock_client_is_served_whole() {
 
 #[tokio::test]
 async fn a_registration_ends_by_itself() {
-    let mut server = Server::start(TCP, |config| config.min_ttl = Duration::from_secs(1)).await;
+    let mut server =
+        Server::start(TCP, |config| config.tuning.min_ttl = Duration::from_secs(1)).await;
     let mut client = Client::connect(&server).await;
     client.register("ns", Some(1)).await.unwrap();
     let expired = async {

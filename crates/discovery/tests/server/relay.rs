@@ -8,7 +8,7 @@ use calimero_network_discovery::server::{
 };
 use calimero_network_primitives::{
     Keypair, Multiaddr, PeerId,
-    config::{RateConfig, RelayServerConfig, ServerConfig, TransportConfig},
+    config::{RateTuning, RelayServerConfig, ServerConfig, TransportConfig},
     multiaddr::Protocol,
 };
 use calimero_network_transport::build;
@@ -169,7 +169,7 @@ async fn a_slot_is_renewed_where_none_is_free() {
     let mut relay = Relay::start(|config| {
         config.max_reservations = 1;
         // The stock client renews a quarter before the end.
-        config.reservation_duration = Duration::from_secs(4);
+        config.tuning.reservation_duration = Duration::from_secs(4);
     })
     .await;
     let mut client = Client::new();
@@ -193,7 +193,7 @@ async fn a_slot_is_renewed_where_none_is_free() {
 #[tokio::test]
 async fn slots_are_granted_no_faster_than_the_rate_of_an_address() {
     let relay = Relay::start(|config| {
-        config.reservation_rate_per_ip = RateConfig {
+        config.tuning.reservation_rate_per_ip = RateTuning {
             burst: 2,
             interval: Duration::from_secs(3600),
         };

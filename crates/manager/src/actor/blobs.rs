@@ -14,7 +14,9 @@ use calimero_network_blob::{
 use calimero_network_discovery::behaviour::{
     Event, MAX_QUERIES, QueryId, QueryOutcome, Quorum, Record, RecordKey as Key,
 };
-use calimero_network_primitives::{Keypair, PeerId, config::BlobConfig};
+use calimero_network_primitives::{
+    Keypair, PeerId, config::BlobConfig, limits::MAX_ANNOUNCED_BLOBS,
+};
 use tokio::sync::mpsc;
 
 use super::Actor;
@@ -31,7 +33,7 @@ use crate::{
 const MAX_IN_FLIGHT: usize = MAX_QUERIES / 8;
 
 /// Providers taken at once from the answer of one peer: 4. Nothing proves the answer, and a fetch
-/// takes at most `blob.fetch.max_providers`, 64; the rest of the answer follows at the end of the
+/// takes at most 64; the rest of the answer follows at the end of the
 /// search, so that a peer that invents providers does not displace those that others name.
 const TAKEN_OF_ONE_ANSWER: usize = 4;
 
@@ -39,7 +41,13 @@ type AnnounceReply = Reply<Result<(), AnnounceBlobError>>;
 
 /// The purpose of a query in the DHT.
 enum Query {
-    Publish(RecordKey),
+    Publish {
+        key: RecordKey,
+        /// The record that is published next.
+        next: Option<Vec<u8>>,
+        /// Whether an earlier record of this try was stored.
+        stored: bool,
+    },
     /// Its end is not used: the record that is published with it shows whether peers store it.
     Provide,
     Find {
@@ -64,7 +72,7 @@ impl BlobRecords {
             records: ProviderRecords {
                 unsigned: config.unsigned_records,
             },
-            announcements: Announcements::new(config.max_announced, MAX_IN_FLIGHT),
+            announcements: Announcements::new(MAX_ANNOUNCED_BLOBS, MAX_IN_FLIGHT),
             queries: HashMap::new(),
         }
     }
@@ -74,18 +82,26 @@ impl BlobRecords {
         self.announcements.next_timeout()
     }
 
-    fn value(&self, key: &RecordKey, size_bytes: u64) -> Result<Vec<u8>, AnnounceBlobError> {
-        let value = if self.records.unsigned {
-            let provider = self.identity.public().to_peer_id();
-            let record = UnsignedRecord {
-                provider,
-                size_bytes,
-            };
-            record.encode()
-        } else {
-            ProviderRecord::sign(&self.identity, key, size_bytes)
+    /// Returns the signed record of a blob, and the unsigned one where the configuration asks for it.
+    ///
+    /// Both have one key, so that a peer that takes both keeps the one it got last. The signed record
+    /// is published first: peers that refuse the unsigned one keep it, and published 0.11 nodes, which
+    /// take both, end with the one that they can read.
+    fn values(
+        &self,
+        key: &RecordKey,
+        size_bytes: u64,
+    ) -> Result<(Vec<u8>, Option<Vec<u8>>), AnnounceBlobError> {
+        let signed = ProviderRecord::sign(&self.identity, key, size_bytes)?.to_vec();
+        if !self.records.unsigned {
+            return Ok((signed, None));
+        }
+        let provider = self.identity.public().to_peer_id();
+        let record = UnsignedRecord {
+            provider,
+            size_bytes,
         };
-        Ok(value?.to_vec())
+        Ok((signed, Some(record.encode()?.to_vec())))
     }
 }
 
@@ -142,8 +158,8 @@ impl Actor {
     }
 
     fn publish_record(&mut self, key: RecordKey, size_bytes: u64) {
-        let value = match self.blob_records.value(&key, size_bytes) {
-            Ok(value) => value,
+        let (value, next) = match self.blob_records.values(&key, size_bytes) {
+            Ok(values) => values,
             Err(error) => {
                 // A retry would fail in the same way.
                 let waiters = self.blob_records.announcements.withdraw(&key);
@@ -153,19 +169,32 @@ impl Actor {
         };
         let discovery = &mut self.swarm.behaviour_mut().discovery;
         let name = Key::from(key.to_bytes().to_vec());
-        if self.config.blob.dht_providers
+        if self.config.blob.tuning.dht_providers
             && let Ok(query) = discovery.provide(name.clone())
         {
             self.blob_records.queries.insert(query, Query::Provide);
         }
+        self.publish_value(key, value, next, false);
+    }
+
+    /// Publishes one record of a try; `stored` is whether an earlier one was stored.
+    fn publish_value(
+        &mut self,
+        key: RecordKey,
+        value: Vec<u8>,
+        next: Option<Vec<u8>>,
+        stored: bool,
+    ) {
+        let discovery = &mut self.swarm.behaviour_mut().discovery;
+        let name = Key::from(key.to_bytes().to_vec());
         match discovery.put_record(name, value, None, Quorum::One) {
             Ok(query) => {
-                let purpose = Query::Publish(key);
+                let purpose = Query::Publish { key, next, stored };
                 self.blob_records.queries.insert(query, purpose);
             }
             Err(error) => {
                 tracing::debug!(%error, "cannot publish a provider record");
-                self.on_published(key, false);
+                self.on_published(key, stored);
             }
         }
     }
@@ -173,7 +202,13 @@ impl Actor {
     /// A try to announce has ended.
     fn on_published(&mut self, key: RecordKey, stored: bool) {
         let announcements = &mut self.blob_records.announcements;
-        let waiters = announcements.on_published(&key, stored, Instant::now());
+        let now = Instant::now();
+        let waiters = announcements.on_published(&key, stored, now);
+        if stored && self.blob_records.records.unsigned {
+            // Kademlia renews the record that was published last, and no other.
+            let interval = self.config.discovery.records.publication_interval;
+            announcements.renew_at(&key, now + interval);
+        }
         if stored && announcements.contains(&key) {
             self.events.send(BlobEvent::Announced {
                 context_id: key.context_id,
@@ -197,7 +232,8 @@ impl Actor {
         let name = Key::from(key.to_bytes().to_vec());
         let records = discovery.get_records(name.clone());
         // One of the two queries is better than none.
-        let providers = (self.config.blob.dht_providers).then(|| discovery.get_providers(name));
+        let providers =
+            (self.config.blob.tuning.dht_providers).then(|| discovery.get_providers(name));
         let providers = providers.and_then(Result::ok);
         if records.is_err() && providers.is_none() {
             return Err(QueryBlobError::Busy { limit: MAX_QUERIES });
@@ -263,8 +299,13 @@ impl Actor {
 
     fn query_ended(&mut self, query: QueryId, outcome: &QueryOutcome) {
         match self.blob_records.queries.remove(&query) {
-            Some(Query::Publish(key)) => {
-                self.on_published(key, matches!(outcome, QueryOutcome::Stored));
+            Some(Query::Publish { key, next, stored }) => {
+                let stored = stored || matches!(outcome, QueryOutcome::Stored);
+                let next = next.filter(|_| self.blob_records.announcements.contains(&key));
+                match next {
+                    Some(value) => self.publish_value(key, value, None, stored),
+                    None => self.on_published(key, stored),
+                }
                 self.announce_due();
             }
             Some(Query::Find { found, later }) => {

@@ -15,7 +15,7 @@ use tokio::time::Instant;
 
 use super::Actor;
 use crate::{
-    command::{GossipCommand, Otherwise, Reply},
+    command::{COMMAND_QUEUE, GossipCommand, Otherwise, Reply},
     error::{PublishError, Stopped},
     event::GossipEvent,
 };
@@ -139,7 +139,7 @@ impl Actor {
     /// Keeps a message until there is room, behind those that came before, and no more of them than
     /// of commands.
     fn wait_for_room(&mut self, topic: Topic, data: Bytes, reply: PublishReply) {
-        if self.publishes.for_room.len() < self.config.handle.command_queue {
+        if self.publishes.for_room.len() < COMMAND_QUEUE {
             self.publishes.for_room.push_back((topic, data, reply));
             self.publishes.retry_later();
         } else {

@@ -16,7 +16,7 @@ impl Actor {
         peer: PeerId,
         request: &SpecializedNodeInviteRequest,
     ) -> Result<OutboundRequestId, InviteError> {
-        let limit = self.config.specialized.max_outbound;
+        let limit = self.config.specialized.tuning.max_outbound;
         let unread = self.events.unread_answers();
         let invites = &mut self.swarm.behaviour_mut().invites;
         if invites.outbound_requests() + unread >= limit {

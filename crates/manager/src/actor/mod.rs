@@ -23,7 +23,7 @@ use calimero_network_discovery::behaviour::Event as Discovered;
 use calimero_network_primitives::{Keypair, Multiaddr, NetworkConfig, PeerId, Topic};
 use calimero_network_pubsub::Event as Gossip;
 use calimero_network_specialized::InboundRequestId;
-use calimero_network_stream::{self as stream, Inbound, Incoming};
+use calimero_network_stream::{self as stream, FrameConfig, Inbound, Incoming};
 use calimero_network_transport::Links;
 use futures::StreamExt as _;
 use libp2p::{
@@ -367,7 +367,7 @@ impl Actor {
             peer: inbound.peer,
             connection: inbound.connection,
             protocol: inbound.protocol,
-            stream: inbound.stream.into_frames((&self.config.streams).into()),
+            stream: inbound.stream.into_frames(FrameConfig::default()),
         });
     }
 
@@ -413,7 +413,7 @@ impl Actor {
     /// Writes the queued messages, in half of the time that is left, and leaves peers time to read them:
     /// data that a peer has not read is lost when the connection closes.
     async fn write_messages(&mut self, deadline: Instant) {
-        let (start, linger) = (Instant::now(), self.config.handle.linger);
+        let (start, linger) = (Instant::now(), self.config.handle.tuning.linger);
         let Some(last_queued) = self.swarm.behaviour_mut().pubsub.flush() else {
             return;
         };

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use calimero_network_primitives::{Multiaddr, PeerId, addr::peer_of, multiaddr::Protocol};
+use calimero_network_primitives::{
+    Multiaddr, PeerId, addr::peer_of, limits::LISTEN_TIMEOUT, multiaddr::Protocol,
+};
 use libp2p::swarm::derive_prelude::ListenerId;
 
 use super::{Forget, NetworkClient, within};
@@ -42,7 +44,7 @@ impl NetworkClient {
     /// outbound connection: the call returns that connection.
     ///
     /// Calls for the same peer or address share one dial and its outcome. The deadline is
-    /// `connections.dial_timeout_ms`.
+    /// [`dial_timeout`](calimero_network_primitives::config::ConnectionsTuning::dial_timeout).
     ///
     /// # Errors
     ///
@@ -135,12 +137,12 @@ impl NetworkClient {
     ///
     /// # Errors
     ///
-    /// [`ListenError`]; its deadline is `connections.listen_timeout_ms`.
+    /// [`ListenError`]; its deadline is [`LISTEN_TIMEOUT`].
     pub async fn listen_on(
         &self,
         address: Multiaddr,
     ) -> Result<(ListenerId, Multiaddr), ListenError> {
-        let after = self.inner.config.connections.listen_timeout;
+        let after = LISTEN_TIMEOUT;
         let command = |reply| Command::Listen {
             address: address.clone(),
             reply,
@@ -203,9 +205,9 @@ impl NetworkClient {
     ///
     /// # Errors
     ///
-    /// [`BootstrapError`]; its deadline is `connections.dial_timeout_ms`.
+    /// [`BootstrapError`]; its deadline is [`dial_timeout`](calimero_network_primitives::config::ConnectionsTuning::dial_timeout).
     pub async fn bootstrap(&self) -> Result<(), BootstrapError> {
-        let after = self.inner.config.connections.dial_timeout;
+        let after = self.inner.config.connections.tuning.dial_timeout;
         let forget = Forget(&self.inner.commands);
         let answer = within(after, self.ask(|reply| Command::Bootstrap { reply })).await;
         if answer.is_some() {
@@ -219,7 +221,7 @@ impl NetworkClient {
         target: Multiaddr,
         command: impl FnOnce(Reply<Result<Connection, DialError>>) -> Command,
     ) -> Result<Connection, DialError> {
-        let after = self.inner.config.connections.dial_timeout;
+        let after = self.inner.config.connections.tuning.dial_timeout;
         let forget = Forget(&self.inner.commands);
         let answer = within(after, self.ask(command)).await;
         if answer.is_some() {

@@ -14,7 +14,7 @@ use std::{
     time::Duration,
 };
 
-use calimero_network_primitives::{NetworkConfig, PeerId, Topic};
+use calimero_network_primitives::{NetworkConfig, PeerId, Topic, limits::STREAM_OPEN_TIMEOUT};
 use calimero_network_stream::Control;
 use futures::future::{Either, select};
 use futures_timer::Delay;
@@ -161,13 +161,13 @@ impl NetworkClient {
 
     /// The identify information of `peer`, as soon as it is received. `None` if the peer is not
     /// connected, disconnects before, does not speak identify, or sends nothing within
-    /// `streams.open_timeout_ms`.
+    /// [`STREAM_OPEN_TIMEOUT`].
     ///
     /// # Errors
     ///
     /// [`Stopped`].
     pub async fn identified(&self, peer: PeerId) -> Result<Option<Arc<PeerInfo>>, Stopped> {
-        let limit = self.inner.config.streams.open_timeout;
+        let limit = STREAM_OPEN_TIMEOUT;
         let answer = self.ask(|reply| Command::Identified { peer, reply });
         within(limit, answer).await.unwrap_or(Ok(None))
     }
@@ -200,7 +200,7 @@ impl NetworkClient {
     }
 
     /// Stops the manager. Every waiting call returns `Stopped`, listeners close, queued messages are
-    /// written (in at most half of the time) and peers have `handle.linger_ms` to read them, and
+    /// written (in at most half of the time) and peers have [`linger`](calimero_network_primitives::config::HandleTuning::linger) to read them, and
     /// connections close in order. Returns when that is done, at the latest after
     /// `handle.shutdown_timeout_ms`.
     ///

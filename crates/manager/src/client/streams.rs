@@ -1,7 +1,9 @@
 //! Streams.
 
 use calimero_network_primitives::ProtocolId;
-use calimero_network_stream::{AcceptError, FrameStream, Incoming, OpenError, Substream};
+use calimero_network_stream::{
+    AcceptError, FrameConfig, FrameStream, Incoming, OpenError, Substream,
+};
 use libp2p::StreamProtocol;
 
 use super::NetworkClient;
@@ -49,7 +51,7 @@ use crate::PeerId;
 /// ```
 impl NetworkClient {
     /// Opens a stream of the general protocol to `peer`, in frames. Dials the peer if it is not
-    /// connected and an address is known. The deadline is `streams.open_timeout_ms`.
+    /// connected and an address is known. The deadline is [`STREAM_OPEN_TIMEOUT`](calimero_network_primitives::limits::STREAM_OPEN_TIMEOUT).
     ///
     /// # Errors
     ///
@@ -57,7 +59,7 @@ impl NetworkClient {
     pub async fn open_stream(&self, peer: PeerId) -> Result<FrameStream<Substream>, OpenError> {
         let protocol = StreamProtocol::new(ProtocolId::Stream.as_str());
         let stream = self.open_raw_stream(peer, protocol).await?;
-        Ok(stream.into_frames((&self.inner.config.streams).into()))
+        Ok(stream.into_frames(FrameConfig::default()))
     }
 
     /// Opens a stream of any protocol to `peer`, as plain bytes.

@@ -3,6 +3,7 @@
 
 use calimero_network::{
     AnnounceBlobError, BlobId, ContextId, NetworkClient, blob::store::FsBlobStore,
+    limits::MAX_ANNOUNCED_BLOBS,
 };
 use futures::{StreamExt as _, stream};
 use tokio::sync::mpsc;
@@ -82,7 +83,7 @@ async fn run(
     queue: mpsc::Receiver<(ContextId, BlobId)>,
     output: Output,
 ) {
-    let limit = client.config().blob.max_announced;
+    let limit = MAX_ANNOUNCED_BLOBS;
     if held.len() > limit {
         output.print(&Line::BlobsNotAnnounced {
             count: held.len() - limit,

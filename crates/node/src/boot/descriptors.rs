@@ -13,8 +13,8 @@ pub(super) fn raise(config: &NetworkConfig) {
 
     let connections = &config.connections;
     let wanted = u64::from(connections.max_established)
-        + u64::from(connections.max_pending_inbound)
-        + u64::from(connections.max_pending_outbound)
+        + u64::from(connections.tuning.max_pending_inbound)
+        + u64::from(connections.tuning.max_pending_outbound)
         + OTHERS;
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
     let enough = |limit: Option<u64>| limit.is_none_or(|limit| limit >= wanted);

@@ -51,9 +51,9 @@ fn defaults() -> NetworkConfig {
     config.server.rendezvous.enabled = true;
     config.server.relay.enabled = true;
     config.connections.max_established = MAX_ESTABLISHED;
-    config.connections.max_pending_inbound = MAX_PENDING_INBOUND;
-    config.discovery.book.max_peers = MAX_KNOWN_PEERS;
-    config.discovery.relay.reservations = 0;
+    config.connections.tuning.max_pending_inbound = MAX_PENDING_INBOUND;
+    config.discovery.max_peers = MAX_KNOWN_PEERS;
+    config.discovery.relays = 0;
     config
 }
 

@@ -86,7 +86,7 @@ impl Node {
             listen: Vec::new(),
             ..NetworkConfig::default()
         };
-        config.transport.tcp.tls = speaks == Speaks::Everything;
+        config.transport.tcp.tuning.tls = speaks == Speaks::Everything;
         config.discovery.local_network = true;
         let mut mortal = None;
         match role {

@@ -166,11 +166,11 @@ mod tests {
     fn a_config_that_is_refused_names_its_file_and_key() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("node.toml");
-        fs::write(&path, "[transport.quic]\nidle_timeout_ms = 1\n").unwrap();
+        fs::write(&path, "[discovery]\nmax_peers = 1\n").unwrap();
         let error = read_config(Some(&path), NetworkConfig::default())
             .unwrap_err()
             .to_string();
         assert!(error.contains("node.toml"), "{error}");
-        assert!(error.contains("transport.quic.keep_alive_ms"), "{error}");
+        assert!(error.contains("discovery.max_peers"), "{error}");
     }
 }

@@ -313,7 +313,7 @@ fn node_restarts(transport: Transport) -> (Vec<Recovery>, String) {
 
 fn node_restarts_without_boot_nodes(transport: Transport) -> (Vec<Recovery>, String) {
     let mut world = World::new(1);
-    world.configure("[discovery.cache]\nsave_interval_ms = 1000\n");
+    world.configure("[discovery]\ncache_save_interval_ms = 1000\n");
     let mut pair = Pair::in_world(world, [Kind::PortRestricted, Kind::Open], transport);
     pair.world.boots[0].node.kill();
     // Long enough for a round of upkeep after they met, in which the cache is saved.

@@ -1,61 +1,85 @@
-//! Configuration of the manager's queues and of its end.
+//! Configuration of the manager: its event queue, its runtime and its shutdown.
 
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{ConfigError, check_duration, check_queue};
+use super::{ConfigError, check_durations, check_queues};
 use crate::limits::MIB;
 
 /// Where the swarm and its connections run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum RuntimeKind {
-    /// On a thread of their own with a runtime of one thread.
+    /// On a dedicated thread with a single-threaded runtime.
     #[default]
     Dedicated,
     /// On the tokio runtime that starts the manager.
     Shared,
 }
 
-/// The queues between the manager and its users, and how long it may take to stop.
+/// The event queue of the manager, its runtime and its shutdown.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct HandleConfig {
-    /// Client calls that wait for the manager. Default 256; a full queue makes callers wait.
-    pub command_queue: usize,
-    /// Messages of topics that wait to be read, and as many inbound streams. Default 8192: 0.4 s
-    /// of the highest rate measured between two nodes. The oldest messages give way to what does
-    /// not fit, are counted, and their loss is said in their place; streams wait in
-    /// `streams.accept_queue`. Other events are not counted: they tell a state, and of each
-    /// connection, peer or request no more than the newest waits.
+    /// Topic messages, and as many inbound streams, that wait for the reader of events.
+    ///
+    /// A full queue drops its oldest messages and reports how many. Streams wait in their own accept
+    /// queue. Other events describe a state and replace their predecessor instead of being counted.
+    ///
+    /// - Default: 8192, 0.4 s at the highest rate measured between two nodes.
+    /// - Range: 1 to 1048576.
+    /// - Reason: a program that pauses for longer between two reads needs a longer queue.
     pub event_queue: usize,
-    /// Payload of the messages that wait to be read, in bytes. Default 64 MiB: the memory that a
-    /// reader who stops costs. At least `pubsub.max_message_bytes`.
+    /// Payload of the topic messages that wait for the reader of events, in bytes.
+    ///
+    /// - Default: 64 MiB, the memory that a stopped reader costs.
+    /// - Range: at least `pubsub.max_message_bytes`.
+    /// - Reason: a small host grants less memory, a busy one more.
     pub event_queue_bytes: usize,
-    /// Where the swarm and its connections run. Default `dedicated`: with streams read and
-    /// written there too it moves 1.4 times what a tokio runtime of two threads moves over TCP
-    /// (measured), where every chunk wakes a task on the other core.
+    /// Where the swarm and its connections run, `dedicated` or `shared`.
+    ///
+    /// - Default: `dedicated`, which moves 1.4 times as many bytes over TCP as a tokio runtime of two
+    ///   threads (measured), because no chunk wakes a task on another core.
+    /// - Reason: a program that must not start threads uses its own runtime.
     pub runtime: RuntimeKind,
-    /// Time for the end of the work in hand at shutdown, in milliseconds. Default 3 s.
+    /// Time for operations in progress to end at shutdown, in milliseconds.
+    ///
+    /// - Default: 3 s.
+    /// - Range: 1 to 31536000000.
+    /// - Reason: a service manager may kill the process earlier, or grant more time.
     #[serde(rename = "shutdown_timeout_ms", with = "super::duration")]
     pub shutdown_timeout: Duration,
-    /// Time for peers at shutdown to read what was written to them last, in milliseconds. Default
-    /// 200 ms: a way of 150 ms, the longest of the internet, and the turn of a busy reader. What a
-    /// peer has not read when its connection closes is lost: without it 62 of 80 messages were that
-    /// were published right before (measured on loopback).
-    #[serde(rename = "linger_ms", with = "super::duration")]
+    /// Timers that tests vary. Not a key.
+    #[serde(skip)]
+    pub tuning: HandleTuning,
+}
+
+/// Timers of the manager: values that no file sets.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HandleTuning {
+    /// Time for peers to read, at shutdown, what was written to them last. Default 200 ms: a round
+    /// trip of 150 ms, the longest of the internet, and the delay of a busy reader. A peer loses
+    /// what it has not read when its connection closes: without this time 62 of 80 messages were
+    /// lost that were published right before (measured on loopback).
     pub linger: Duration,
 }
 
 impl Default for HandleConfig {
     fn default() -> Self {
         Self {
-            command_queue: 256,
             event_queue: 8192,
             event_queue_bytes: 64 * MIB,
             runtime: RuntimeKind::default(),
             shutdown_timeout: Duration::from_secs(3),
+            tuning: HandleTuning::default(),
+        }
+    }
+}
+
+impl Default for HandleTuning {
+    fn default() -> Self {
+        Self {
             linger: Duration::from_millis(200),
         }
     }
@@ -63,10 +87,13 @@ impl Default for HandleConfig {
 
 impl HandleConfig {
     pub(super) fn validate(&self, prefix: &str) -> Result<(), ConfigError> {
-        let key = |name: &str| format!("{prefix}{name}");
-        check_queue(self.command_queue, || key("command_queue"))?;
-        check_queue(self.event_queue, || key("event_queue"))?;
-        check_duration(self.shutdown_timeout, || key("shutdown_timeout_ms"))?;
-        check_duration(self.linger, || key("linger_ms"))
+        check_queues(prefix, &[("event_queue", self.event_queue)])?;
+        check_durations(
+            prefix,
+            &[
+                ("shutdown_timeout_ms", self.shutdown_timeout),
+                ("tuning.linger", self.tuning.linger),
+            ],
+        )
     }
 }

@@ -1,15 +1,25 @@
-//! Configuration: one serde type per concern, joined in [`NetworkConfig`].
+//! Configuration: one type per concern, joined in [`NetworkConfig`].
 //!
-//! In files, durations and sizes carry their unit in the key (`_ms`, `_bytes`). Unknown keys are
-//! refused with their path, and contradictions before anything is built.
+//! A `…Config` holds the keys of a configuration file. Each key has a reason for which an operator or
+//! an embedding program sets it; its documentation gives the unit, the default, the range and that
+//! reason. A `…Tuning` holds limits and timers that no file sets: tests shorten them, and everywhere
+//! else the defaults apply. Both are validated together, and a protocol crate takes both as one value.
+//!
+//! In files, durations and sizes have their unit in the key (`_ms`, `_bytes`). Unknown keys are
+//! refused with their path, keys of earlier versions with their replacement, and contradictions
+//! before anything is built.
 
 mod blob;
 mod connections;
 mod discovery;
 mod duration;
+mod file;
 mod handle;
+mod import;
 mod peers;
+mod preset;
 mod pubsub;
+mod removed;
 mod server;
 mod specialized;
 mod streams;
@@ -23,24 +33,34 @@ use std::{
 
 use multiaddr::{Multiaddr, Protocol};
 use serde::{Deserialize, Serialize};
-use serde_path_to_error::{Path, Segment};
 
 pub use self::{
-    blob::{BlobConfig, BlobFetchConfig, BlobServeConfig, BlobStoreConfig, BlobVersion},
-    connections::{ConnectionsConfig, PingConfig},
+    blob::{
+        BlobConfig, BlobFetchConfig, BlobFetchTuning, BlobServeConfig, BlobServeTuning,
+        BlobStoreConfig, BlobTuning, BlobVersion,
+    },
+    connections::{ConnectionsConfig, ConnectionsTuning, PingConfig},
     discovery::{
-        BookConfig, CacheConfig, DialsConfig, DiscoveryConfig, ReachabilityConfig, RecordsConfig,
-        RedialConfig, RelayConfig, RendezvousConfig,
+        BookTuning, CacheTuning, DialsTuning, DiscoveryConfig, ReachabilityTuning, RecordsTuning,
+        RedialTuning, RelayTuning, RendezvousTuning,
     },
-    handle::{HandleConfig, RuntimeKind},
+    handle::{HandleConfig, HandleTuning, RuntimeKind},
+    import::import_0_11,
+    preset::Preset,
     pubsub::{
-        GossipMemoryConfig, GossipPeersConfig, GossipVersion, KeepConfig, MeshConfig, PubsubConfig,
-        RepairConfig,
+        GossipMemoryTuning, GossipPeersTuning, GossipVersion, KeepTuning, MeshConfig, PubsubConfig,
+        RepairTuning,
     },
-    server::{RateConfig, RelayServerConfig, RendezvousServerConfig, ServerConfig},
-    specialized::SpecializedConfig,
-    streams::StreamsConfig,
-    transport::{QuicConfig, Security, TcpConfig, TransportConfig, YamuxConfig},
+    server::{
+        RateTuning, RelayServerConfig, RelayServerTuning, RendezvousServerConfig,
+        RendezvousServerTuning, ServerConfig,
+    },
+    specialized::{SpecializedConfig, SpecializedTuning},
+    streams::{StreamsConfig, StreamsTuning},
+    transport::{
+        QuicConfig, QuicTuning, Security, TcpConfig, TcpTuning, TransportConfig, TransportTuning,
+        YamuxTuning,
+    },
 };
 use crate::{
     addr::{AddressTransport, is_dns, transport_of},
@@ -54,36 +74,50 @@ pub enum ConfigError {
     /// The text is not TOML.
     #[error("line {line}: {reason}")]
     Syntax {
-        /// The line, counted from 1.
+        /// Number of the line, counted from 1.
         line: usize,
-        /// What the parser says.
+        /// Message of the parser.
         reason: String,
     },
-    /// A key is unknown, or its value is of another type.
+    /// A key is unknown, or its value has another type.
     #[error("{key}: {reason}")]
     Parse {
-        /// Path of the key, dots between its parts.
+        /// Path of the key, with dots between its parts.
         key: String,
-        /// What the parser says.
+        /// Message of the parser.
         reason: String,
     },
-    /// A value cannot hold, alone or beside the others.
+    /// The file belongs to the published 0.11 node.
+    #[error("this is a file of calimero-network 0.11; convert it with `calnet config import`")]
+    Published,
+    /// The file to import does not belong to the published 0.11 node.
+    #[error("this is no file of calimero-network 0.11: it has neither [swarm] nor [bootstrap]")]
+    NotPublished,
+    /// The key was removed after an earlier version.
+    #[error("{key}: {now}")]
+    Removed {
+        /// Path of the key, with dots between its parts.
+        key: &'static str,
+        /// The replacement of the key, or the value that is fixed now.
+        now: &'static str,
+    },
+    /// A value is refused, alone or together with others.
     #[error("{key}: {reason}")]
     Invalid {
-        /// Path of the key, dots between its parts.
+        /// Path of the key, with dots between its parts.
         key: String,
-        /// Which rule it breaks.
+        /// The rule that the value breaks.
         reason: &'static str,
     },
-    /// A value has no form in a file. No valid configuration holds such a value.
+    /// A value cannot be written to a file. No valid configuration contains such a value.
     #[error("cannot be written as TOML: {reason}")]
     Unwritable {
-        /// What the writer says.
+        /// Message of the serializer.
         reason: String,
     },
 }
 
-/// `Ok` where `holds`, else the key and rule that `otherwise` names.
+/// Returns `Ok` if `holds`, otherwise the key and the rule that `otherwise` names.
 fn check(
     holds: bool,
     otherwise: impl FnOnce() -> (String, &'static str),
@@ -95,7 +129,7 @@ fn check(
     Err(ConfigError::Invalid { key, reason })
 }
 
-/// Refuses a duration that would end before it starts, or so late that a clock cannot say when.
+/// Refuses a duration that is zero, or so long that adding it to a clock may overflow.
 fn check_duration(value: Duration, key: impl Fn() -> String) -> Result<(), ConfigError> {
     check(!value.is_zero(), || (key(), "must be above 0"))?;
     check(value <= MAX_CONFIGURED_DURATION, || {
@@ -103,7 +137,18 @@ fn check_duration(value: Duration, key: impl Fn() -> String) -> Result<(), Confi
     })
 }
 
-/// Refuses a queue or table that holds nothing, or that no host has the memory for.
+/// [`check_duration`] for several values, named below `prefix`.
+fn check_durations(prefix: &str, values: &[(&str, Duration)]) -> Result<(), ConfigError> {
+    (values.iter())
+        .try_for_each(|(name, value)| check_duration(*value, || format!("{prefix}{name}")))
+}
+
+/// [`check_queue`] for several values, named below `prefix`.
+fn check_queues(prefix: &str, values: &[(&str, usize)]) -> Result<(), ConfigError> {
+    (values.iter()).try_for_each(|(name, value)| check_queue(*value, || format!("{prefix}{name}")))
+}
+
+/// Refuses the length 0 of a queue or table, and lengths for which no host has the memory.
 fn check_queue(value: usize, key: impl Fn() -> String) -> Result<(), ConfigError> {
     check(value > 0, || (key(), "must be above 0"))?;
     check(value <= MAX_CONFIGURED_QUEUE, || {
@@ -111,42 +156,47 @@ fn check_queue(value: usize, key: impl Fn() -> String) -> Result<(), ConfigError
     })
 }
 
-/// Everything a node of the network is configured by, but its identity.
+/// The configuration of a node, without its identity.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct NetworkConfig {
-    /// Addresses to listen on. Default: port [`DEFAULT_PORT`] on every interface, TCP and QUIC,
-    /// IPv4 and IPv6. Empty: no inbound connections. Each must be of a transport that is on, so
-    /// whoever turns TCP or QUIC off says here what is left.
+    /// Addresses to listen on.
+    ///
+    /// - Default: port 2428 on all interfaces, TCP and QUIC, IPv4 and IPv6.
+    /// - Range: addresses of transports that are on. An empty list accepts no inbound connections.
+    /// - Reason: hosts differ in ports and interfaces.
     pub listen: Vec<Multiaddr>,
-    /// Name and version of the program, told to peers by identify. Default
-    /// `calimero-network/<version>`. At most 255 bytes.
+    /// Name and version of the program, which identify sends to peers.
+    ///
+    /// - Default: `calimero-network/<version>`.
+    /// - Range: at most 255 bytes.
+    /// - Reason: an embedding program shows its own name to peers.
     pub agent_version: String,
-    /// What carries bytes.
+    /// The transports that carry bytes.
     #[serde(deserialize_with = "table::deserialize")]
     pub transport: TransportConfig,
-    /// How many connections, how long, with whom.
+    /// Connections: how many, how long, with which peers.
     #[serde(deserialize_with = "table::deserialize")]
     pub connections: ConnectionsConfig,
-    /// Streams and frames.
+    /// Streams and their limits.
     #[serde(deserialize_with = "table::deserialize")]
     pub streams: StreamsConfig,
-    /// Finding peers and keeping them.
+    /// How peers are found and kept.
     #[serde(deserialize_with = "table::deserialize")]
     pub discovery: DiscoveryConfig,
-    /// What is served to others: meeting points and relayed circuits.
+    /// What the node serves to others: rendezvous and relay.
     #[serde(deserialize_with = "table::deserialize")]
     pub server: ServerConfig,
-    /// Topics: meshes, memory, what peers may do.
+    /// Topics, their meshes and messages.
     #[serde(deserialize_with = "table::deserialize")]
     pub pubsub: PubsubConfig,
-    /// Specialized node invites.
+    /// Specialized node invites and their deadlines.
     #[serde(deserialize_with = "table::deserialize")]
     pub specialized: SpecializedConfig,
-    /// Blobs: how they are found, fetched, served and kept.
+    /// Blobs: how they are announced, fetched, served and stored.
     #[serde(deserialize_with = "table::deserialize")]
     pub blob: BlobConfig,
-    /// Queues between the manager and its users, and its end.
+    /// The event queue, the runtime and the shutdown of the manager.
     #[serde(deserialize_with = "table::deserialize")]
     pub handle: HandleConfig,
 }
@@ -178,67 +228,11 @@ impl Default for NetworkConfig {
 }
 
 impl NetworkConfig {
-    /// Reads a configuration from TOML and validates it. What is not named has its default.
+    /// Checks every value, alone and together with the others.
     ///
     /// # Errors
     ///
-    /// [`ConfigError::Syntax`] with the line that is not TOML, [`ConfigError::Parse`] with the
-    /// path of the key that is unknown or of another type, [`ConfigError::Invalid`] with the key
-    /// whose value cannot hold.
-    pub fn from_toml(text: &str) -> Result<Self, ConfigError> {
-        let document =
-            toml::de::Deserializer::parse(text).map_err(|error| syntax_error(text, &error))?;
-        let config: Self =
-            serde_path_to_error::deserialize(document).map_err(|error| ConfigError::Parse {
-                key: key_of(error.path()),
-                reason: error.inner().message().to_owned(),
-            })?;
-        config.validate()?;
-        Ok(config)
-    }
-
-    /// As [`from_toml`](Self::from_toml), but what is not named is as in `base`: for programs whose
-    /// nodes are not like most.
-    ///
-    /// # Errors
-    ///
-    /// As [`from_toml`](Self::from_toml). What is validated is the whole.
-    pub fn from_toml_over(text: &str, base: &Self) -> Result<Self, ConfigError> {
-        // Read alone for its errors: lines and keys are those of the text.
-        let document =
-            toml::de::Deserializer::parse(text).map_err(|error| syntax_error(text, &error))?;
-        let parse_error = |error: serde_path_to_error::Error<toml::de::Error>| ConfigError::Parse {
-            key: key_of(error.path()),
-            reason: error.inner().message().to_owned(),
-        };
-        let _: Self = serde_path_to_error::deserialize(document).map_err(parse_error)?;
-        let over: toml::Table = text.parse().map_err(|error| syntax_error(text, &error))?;
-        let whole = base.to_toml()?;
-        let mut whole: toml::Table =
-            (whole.parse()).map_err(|error| syntax_error(&whole, &error))?;
-        lay_over(&mut whole, over);
-        let config: Self = serde_path_to_error::deserialize(whole).map_err(parse_error)?;
-        config.validate()?;
-        Ok(config)
-    }
-
-    /// Writes the configuration as TOML, every key present.
-    ///
-    /// # Errors
-    ///
-    /// [`ConfigError::Unwritable`] where a duration exceeds 2^64 - 1 milliseconds, which
-    /// [`validate`](Self::validate) refuses.
-    pub fn to_toml(&self) -> Result<String, ConfigError> {
-        toml::to_string_pretty(self).map_err(|error| ConfigError::Unwritable {
-            reason: error.to_string(),
-        })
-    }
-
-    /// Refuses contradictions.
-    ///
-    /// # Errors
-    ///
-    /// [`ConfigError::Invalid`] with the first key that cannot hold.
+    /// [`ConfigError::Invalid`] with the first key whose value is refused.
     pub fn validate(&self) -> Result<(), ConfigError> {
         check(self.agent_version.len() <= 255, || {
             ("agent_version".to_owned(), "must be at most 255 bytes")
@@ -251,22 +245,22 @@ impl NetworkConfig {
         }
         self.connections.validate("connections.")?;
         self.streams.validate("streams.")?;
-        let both_ways = (self.streams.max_outbound_per_connection)
+        let both_ways = (self.streams.tuning.max_outbound_per_connection)
             .checked_add(self.streams.max_inbound_per_peer);
         let fit = both_ways.is_some_and(|streams| streams <= self.transport.yamux.max_streams);
         check(fit, || {
             (
                 "streams.max_inbound_per_peer".to_owned(),
-                "must not exceed transport.yamux.max_streams together with \
-                 streams.max_outbound_per_connection: Yamux ends the connection there",
+                "must not exceed 2048, the streams of a Yamux connection, together with the 384 \
+                 outbound streams of a connection",
             )
         })?;
         self.discovery.validate_under("discovery.")?;
-        let room = self.discovery.book.max_peers > self.connections.max_established;
+        let room = self.discovery.max_peers > self.connections.max_established;
         check(room, || {
             (
-                "discovery.book.max_peers".to_owned(),
-                "must exceed connections.max_established: connected peers are never forgotten",
+                "discovery.max_peers".to_owned(),
+                "must exceed connections.max_established, because connected peers are never forgotten",
             )
         })?;
         self.server.validate("server.")?;
@@ -283,7 +277,41 @@ impl NetworkConfig {
         })
     }
 
-    /// Why `addr` cannot be listened on with these transports, if it cannot.
+    /// Takes the values that no file sets from `base`.
+    fn copy_tuning(&mut self, base: &Self) {
+        self.transport.tuning = base.transport.tuning.clone();
+        self.transport.yamux = base.transport.yamux.clone();
+        self.transport.tcp.tuning = base.transport.tcp.tuning.clone();
+        self.transport.quic.tuning = base.transport.quic.tuning.clone();
+        self.connections.tuning = base.connections.tuning.clone();
+        self.streams.tuning = base.streams.tuning.clone();
+        self.discovery.tick = base.discovery.tick;
+        self.discovery.book = base.discovery.book;
+        self.discovery.dials = base.discovery.dials;
+        self.discovery.redial = base.discovery.redial;
+        self.discovery.rendezvous = base.discovery.rendezvous;
+        self.discovery.relay = base.discovery.relay;
+        self.discovery.reachability = base.discovery.reachability;
+        self.discovery.cache = base.discovery.cache;
+        self.discovery.records = base.discovery.records;
+        self.server.rendezvous.tuning = base.server.rendezvous.tuning.clone();
+        self.server.relay.tuning = base.server.relay.tuning.clone();
+        // A mesh that was set in Rust has no name of its own in files.
+        if self.pubsub.mesh == MeshConfig::small() && base.pubsub.mesh != MeshConfig::large() {
+            self.pubsub.mesh = base.pubsub.mesh.clone();
+        }
+        self.pubsub.memory = base.pubsub.memory.clone();
+        self.pubsub.peers = base.pubsub.peers.clone();
+        self.pubsub.keep = base.pubsub.keep.clone();
+        self.pubsub.repair = base.pubsub.repair.clone();
+        self.specialized.tuning = base.specialized.tuning.clone();
+        self.blob.tuning = base.blob.tuning.clone();
+        self.blob.fetch.tuning = base.blob.fetch.tuning.clone();
+        self.blob.serve.tuning = base.blob.serve.tuning.clone();
+        self.handle.tuning = base.handle.tuning.clone();
+    }
+
+    /// Returns why `addr` cannot be listened on with these transports, if it cannot.
     fn listen_refusal(&self, addr: &Multiaddr) -> Option<&'static str> {
         let transport = &self.transport;
         match transport_of(addr) {
@@ -307,58 +335,4 @@ impl NetworkConfig {
             }
         }
     }
-}
-
-fn syntax_error(text: &str, error: &toml::de::Error) -> ConfigError {
-    ConfigError::Syntax {
-        line: line_of(text, error.span().map_or(0, |span| span.start)),
-        reason: error.message().to_owned(),
-    }
-}
-
-/// Puts the values of `over` in place of those of `under`, key by key in tables of both.
-fn lay_over(under: &mut toml::Table, over: toml::Table) {
-    for (key, value) in over {
-        match (under.get_mut(&key), value) {
-            (Some(toml::Value::Table(under)), toml::Value::Table(over)) => lay_over(under, over),
-            (_, value) => {
-                under.insert(key, value);
-            }
-        }
-    }
-}
-
-/// A path as TOML would write it: keys that are not bare are quoted, so that an empty one, or one
-/// with a dot in it, shows as what it is.
-fn key_of(path: &Path) -> String {
-    let bare = |key: &str| {
-        let is_bare = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
-        !key.is_empty() && key.chars().all(is_bare)
-    };
-    let mut text = String::new();
-    for segment in path {
-        let key = match segment {
-            Segment::Seq { index } => {
-                text.push_str(&format!("[{index}]"));
-                continue;
-            }
-            Segment::Map { key } | Segment::Enum { variant: key } => key.as_str(),
-            Segment::Unknown => "?",
-        };
-        if !text.is_empty() {
-            text.push('.');
-        }
-        if bare(key) {
-            text.push_str(key);
-        } else {
-            text.push_str(&format!("{key:?}"));
-        }
-    }
-    text
-}
-
-/// The line of the byte at `offset`, counted from 1.
-fn line_of(text: &str, offset: usize) -> usize {
-    let before = text.bytes().take(offset);
-    1 + before.filter(|&byte| byte == b'\n').count()
 }

@@ -4,197 +4,220 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{ConfigError, check, check_duration, check_queue, table};
+use super::{ConfigError, check, check_duration, check_queue};
 use crate::limits::{MAX_GOSSIP_MESSAGE_BYTES, MAX_OWN_TOPICS, MIB};
 
 /// How messages travel over topics, and what is remembered of them.
-///
-/// [`small`](Self::small), the default, is for overlays of 2 to 20 members; [`large`](Self::large)
-/// for larger ones. They differ in [`mesh`](Self::mesh) alone.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct PubsubConfig {
-    /// The mesh of each overlay.
-    #[serde(deserialize_with = "table::deserialize")]
+    /// Sizes of the mesh of each topic, `small` or `large`.
+    ///
+    /// - Default: `small`, for topics with 2 to 20 members: 4 in a mesh, own messages go to every
+    ///   known subscriber. `large` is for more members: 6 in a mesh, own messages go to the mesh.
+    /// - Reason: a small mesh costs few copies, a large one survives the loss of more members. The
+    ///   preset `large` sets it.
+    #[serde(with = "mesh_name")]
     pub mesh: MeshConfig,
-    /// What is remembered of messages.
-    #[serde(deserialize_with = "table::deserialize")]
-    pub memory: GossipMemoryConfig,
-    /// What peers may announce, send and leave unread.
-    #[serde(deserialize_with = "table::deserialize")]
-    pub peers: GossipPeersConfig,
-    /// What is kept for topics that nobody else follows yet.
-    #[serde(deserialize_with = "table::deserialize")]
-    pub keep: KeepConfig,
-    /// How a peer that has missed the announcements is brought back.
-    #[serde(deserialize_with = "table::deserialize")]
-    pub repair: RepairConfig,
-    /// Largest payload published and accepted, in bytes. Default and most:
-    /// [`MAX_GOSSIP_MESSAGE_BYTES`]. The same both ways, so that nothing is sent that an equal
-    /// would drop. Least 1.
+    /// Largest payload that is published and accepted, in bytes.
+    ///
+    /// - Default: 1 MiB, the bound of the wire format, in both directions.
+    /// - Range: 1 to 1048576.
+    /// - Reason: published 0.11 nodes drop messages above 64 KiB. The preset `published-0.11` sets
+    ///   what fits.
     pub max_message_bytes: usize,
-    /// Topics followed at one time. Default 2,000; at most [`MAX_OWN_TOPICS`].
+    /// Topics that the node subscribes to at the same time.
+    ///
+    /// - Default: 2000.
+    /// - Range: 1 to 2048, what one announcement holds.
+    /// - Reason: a program with few topics finds its own leaks early.
     pub max_topics: usize,
-    /// Newest version of gossipsub that is offered, with all before it. Default `"1.3"`. What two
-    /// nodes speak is the newest that both offer.
+    /// Newest version of gossipsub that is offered, together with all earlier ones.
+    ///
+    /// - Default: `1.3`. Two nodes speak the newest version that both offer.
+    /// - Range: `1.1` or `1.3`.
+    /// - Reason: a network that must behave exactly like published 0.11 nodes limits it.
     pub newest_version: GossipVersion,
+    /// Limits of the memory of messages. Not a key.
+    #[serde(skip)]
+    pub memory: GossipMemoryTuning,
+    /// Limits of peers and their send queues. Not a key.
+    #[serde(skip)]
+    pub peers: GossipPeersTuning,
+    /// Limits of messages that wait for a first subscriber. Not a key.
+    #[serde(skip)]
+    pub keep: KeepTuning,
+    /// Timers of the repair of one-way subscriptions. Not a key.
+    #[serde(skip)]
+    pub repair: RepairTuning,
 }
 
 /// A version of gossipsub, as `/meshsub/<version>.0` names it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum GossipVersion {
-    /// 1.1 and 1.0: no IDONTWANT, so that each message comes from several members. libp2p-gossipsub
-    /// offers 1.2 with 1.3 alone.
+    /// 1.1 and 1.0, without IDONTWANT, so that each message arrives from several members.
+    /// libp2p-gossipsub offers 1.2 only together with 1.3.
     #[serde(rename = "1.1")]
     V1_1,
-    /// 1.3, 1.2, 1.1 and 1.0.
+    /// All versions: 1.3, 1.2, 1.1 and 1.0.
     #[default]
     #[serde(rename = "1.3")]
     V1_3,
 }
 
-/// The mesh of each overlay: with how many of its members messages are exchanged in full.
+/// The mesh of each topic: with how many of its members messages are exchanged in full.
 ///
 /// Sizes obey `outbound_min <= low <= target <= high` and `2 * outbound_min <= target`, the
-/// conditions of the gossipsub specification, v1.1.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+/// conditions of the gossipsub specification, v1.1. A file names [`small`](Self::small) or
+/// [`large`](Self::large); single values can be set in Rust only.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MeshConfig {
     /// Members in the mesh after a correction (`D`). Default 4, `large` 6 (the value of the
     /// specification).
     pub target: usize,
-    /// Members below which more are taken in (`D_low`). Default 2, so that an overlay of three is
-    /// content; `large` 5, as libp2p-gossipsub.
+    /// Members below which more are grafted (`D_low`). Default 2, which a topic with three members
+    /// reaches; `large` 5, as libp2p-gossipsub.
     pub low: usize,
-    /// Members above which some are put out (`D_high`). Default 8, `large` 12 (the value of the
+    /// Members above which some are pruned (`D_high`). Default 8, `large` 12 (the value of the
     /// specification).
     pub high: usize,
-    /// Members among them that this node dialled itself (`D_out`), which somebody who surrounds
-    /// the node with his own connections cannot put there. Default 1, all that an overlay of two
-    /// has; `large` 2.
+    /// Members to which this node opened the connection (`D_out`). An attacker that surrounds the
+    /// node with inbound connections cannot take their part. Default 1, all that a topic of two
+    /// members has; `large` 2.
     pub outbound_min: usize,
-    /// Send own messages to all known subscribers instead of the mesh alone. Default on: in
-    /// overlays of 20 it costs the publisher some copies and saves a hop. `large` off: it would
-    /// cost one copy per member.
+    /// Whether own messages are sent to all known subscribers instead of the mesh. Default on: with
+    /// 20 members it costs the publisher some copies and saves a hop. `large` off: it would cost one
+    /// copy per member.
     pub flood_publish: bool,
-    /// Interval of mesh maintenance and gossip, in milliseconds. Default 1 s, the value of the
-    /// specification. Latency of repair against traffic.
-    #[serde(rename = "heartbeat_ms", with = "super::duration")]
+    /// Interval of mesh maintenance and gossip. Default 1 s, the value of the specification.
     pub heartbeat: Duration,
-    /// How long a member put out of the mesh stays out, in milliseconds. Whole seconds: the wire
-    /// carries no fractions. Default 1 s: where there are only two members, a longer one is
-    /// silence. `large` 60 s, the value of the specification.
-    #[serde(rename = "prune_backoff_ms", with = "super::duration")]
+    /// Time during which a pruned member is not grafted, in whole seconds, the unit of the wire
+    /// format. Default 1 s: with only two members, a longer one is silence. `large` 60 s, the value
+    /// of the specification.
     pub prune_backoff: Duration,
-    /// How long this node stays out of the mesh of a topic it has left, in milliseconds. Whole
+    /// Time during which this node does not graft for a topic that it unsubscribed from, in whole
     /// seconds. Default 1 s, as `prune_backoff`; `large` 10 s, the value of the specification.
-    #[serde(rename = "unsubscribe_backoff_ms", with = "super::duration")]
     pub unsubscribe_backoff: Duration,
-    /// Messages of more than this size, in bytes with author, topic and signature, are announced
-    /// to the mesh on arrival, so that others spare a second copy (IDONTWANT). Default 8 KiB: an
-    /// announcement is an RPC of its own to every member of the mesh, which costs as much processor
-    /// time as some copies of 1 KiB, since the signature of a copy is not checked again. Measured
-    /// with five nodes at full speed and 1 KiB, announcing each leaves 1.7 copies instead of 2.3 and
-    /// takes half as much processor time again. At least 64.
+    /// Size of messages, in bytes with author, topic and signature, above which their arrival is
+    /// announced to the mesh (IDONTWANT), so that members do not send further copies.
+    ///
+    /// Default 8 KiB. An announcement is an RPC to every member of the mesh and costs as much
+    /// processor time as some copies of 1 KiB, whose signature is not checked again. Measured with
+    /// five nodes at full speed and 1 KiB, announcing each message leaves 1.7 copies instead of 2.3
+    /// and takes half as much processor time again. At least 64.
     pub announce_arrival_bytes: usize,
 }
 
-/// What is remembered of messages.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct GossipMemoryConfig {
-    /// How long the id of a message is remembered at least, in milliseconds. Default 60 s, the
-    /// value of libp2p-gossipsub: longer than any path through a mesh.
-    #[serde(rename = "ids_ms", with = "super::duration")]
+/// What is remembered of messages: values that no file sets.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GossipMemoryTuning {
+    /// Shortest time for which the id of a message is remembered. Default 60 s, the value of
+    /// libp2p-gossipsub, longer than any path through a mesh. With a shorter one, honest peers that
+    /// forward late look like peers that replay.
     pub ids: Duration,
-    /// Ids remembered beyond that time against replays, in number. Default 262,144: about 20 MiB
-    /// when full. A message repeated later than as many others counts as new.
+    /// Ids that are remembered beyond that time against replays. Default 262,144: about 20 MiB when
+    /// full. A message that is repeated after as many others counts as new.
     pub replayed_ids: usize,
-    /// Heartbeats for which a whole message is kept for members outside the mesh. Default 5, the
-    /// value of the specification. Memory is this time times the rate of arrival.
+    /// Heartbeats for which a message is kept for members outside the mesh. Default 5, the value of
+    /// the specification. Memory is this time multiplied by the rate of arrival.
     pub history_heartbeats: usize,
-    /// Of these heartbeats, the latest whose messages are offered to members outside the mesh.
-    /// Default 3, the value of the specification. At most `history_heartbeats`.
+    /// Latest of these heartbeats whose messages are announced to members outside the mesh. Default
+    /// 3, the value of the specification. At most `history_heartbeats`.
     pub gossip_heartbeats: usize,
 }
 
-/// What peers may announce, send and leave unread.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct GossipPeersConfig {
-    /// Topics of one peer that this node does not follow itself and remembers all the same.
-    /// Default 4,096: twice what a node of this kind may follow. Those that this node follows are
-    /// always remembered.
+/// What peers may announce, send and leave unread: values that no file sets.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GossipPeersTuning {
+    /// Topics of one peer that are remembered although this node does not subscribe to them. Default
+    /// 4,096: twice what a node may subscribe to. Own topics are always remembered.
     pub max_foreign_topics_per_peer: usize,
-    /// The same of all peers together. Default 65,536, held twice (here and in gossipsub): about
-    /// 20 MiB at the 44 bytes of a context, 150 MiB if all are as long as a topic may be.
+    /// The same for all peers together. Default 65,536: about 20 MiB at the 44 bytes of a context,
+    /// 150 MiB if every topic has the largest length.
     pub max_foreign_topics: usize,
-    /// Messages that wait to be sent to one peer, in number. Default 4,096: a quarter of a second
-    /// at the highest rates measured between two nodes. A queue that is full loses what does not
-    /// fit, and the peer is closed when that lasts `slow_timeout`. A peer that never reads so holds
-    /// this number times the size of the messages in memory, until then.
+    /// Messages in the send queue of one peer. Default 4,096: a quarter of a second at the highest
+    /// rate measured between two nodes. A full queue drops messages; the peer is disconnected when
+    /// that lasts for `slow_timeout`.
     pub queue: usize,
-    /// Bytes of payload that wait to be sent to one peer, at most. Default 64 MiB: as many as the
-    /// largest messages of a second between two nodes. A peer with more is closed at once. At least
-    /// `window_bytes`.
+    /// Bytes of payload in the send queue of one peer. Default 64 MiB. A peer above it is
+    /// disconnected at once. At least `window_bytes`.
     pub queue_bytes: usize,
-    /// Messages that wait for one peer from which on own ones are held back, in number. Default
-    /// 256: enough that the connection has always something to write, few enough that what peers no
-    /// longer want is found quickly among them. At most `queue`, whose other part is for messages of
-    /// others.
+    /// Messages in the send queue of one peer above which own messages are delayed. Default 256: the
+    /// connection always has data to write, and messages that the peer no longer wants are found
+    /// quickly. At most `queue`; the rest is for forwarded messages.
     pub window: usize,
     /// The same in bytes of payload. Default 4 MiB. At least `max_message_bytes`.
     pub window_bytes: usize,
-    /// How long a peer whose queue does not empty holds others back, in milliseconds. Default 2 s:
-    /// longer than a busy host keeps a process waiting, shorter than `publish_wait`. After that
-    /// messages go on to the others, and to that peer until its queue is full.
-    #[serde(rename = "hold_ms", with = "super::duration")]
+    /// Time for which a peer whose queue does not shrink delays messages to others. Default 2 s:
+    /// longer than a busy host suspends a process, shorter than `publish_wait`.
     pub hold: Duration,
-    /// How long an own message may wait in that queue, in milliseconds. Default 5 s, the value of
+    /// Time for which an own message may wait in that queue. Default 5 s, the value of
     /// libp2p-gossipsub.
-    #[serde(rename = "publish_wait_ms", with = "super::duration")]
     pub publish_wait: Duration,
-    /// How long a message of others may wait in that queue, in milliseconds. Default 5 s: as own
-    /// ones; the value of libp2p-gossipsub, 1 s, loses messages on a host that is only busy.
-    #[serde(rename = "forward_wait_ms", with = "super::duration")]
+    /// Time for which a forwarded message may wait in that queue. Default 5 s, as for own ones; the
+    /// value of libp2p-gossipsub, 1 s, loses messages on a busy host.
     pub forward_wait: Duration,
-    /// How long a peer's queue may be full, in milliseconds, before it is closed. Default 10 s. At
-    /// least two heartbeats, because a full queue is reported once a heartbeat.
-    #[serde(rename = "slow_timeout_ms", with = "super::duration")]
+    /// Time for which the queue of a peer may be full before it is disconnected. Default 10 s. At
+    /// least two heartbeats, because a full queue is reported once per heartbeat.
     pub slow_timeout: Duration,
-    /// How long a peer that misbehaves is refused, in milliseconds. Default 60 s.
-    #[serde(rename = "ban_ms", with = "super::duration")]
+    /// Time for which a peer that misbehaved is refused. Default 60 s.
     pub ban: Duration,
 }
 
-/// What is kept for topics that nobody else follows yet, where the publisher asks for it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct KeepConfig {
-    /// Longest time a message may be kept, in milliseconds. Default 60 s.
-    #[serde(rename = "max_time_ms", with = "super::duration")]
+/// What is kept for topics without another subscriber, where the publisher asks for it: values that
+/// no file sets.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeepTuning {
+    /// Longest time for which a message is kept. Default 60 s.
     pub max_time: Duration,
-    /// Messages kept, in number. Default 1,024.
+    /// Messages that are kept. Default 1,024.
     pub max_messages: usize,
-    /// Messages kept, in bytes of payload. Default 16 MiB. At least `max_message_bytes`.
+    /// Bytes of payload that are kept. Default 16 MiB. At least `max_message_bytes`.
     pub max_bytes: usize,
 }
 
-/// How a peer that has missed the announcements is brought back.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct RepairConfig {
-    /// Close and redial such a peer. Default on.
+/// How a peer that missed announcements of subscriptions is repaired: values that no file sets.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RepairTuning {
+    /// Whether such a peer is disconnected and dialled again. Default on.
     pub enabled: bool,
-    /// How long a peer may deliver messages of a topic it has not announced, in milliseconds.
-    /// Default 1 s, several round trips: announcements under way arrive in that time.
-    #[serde(rename = "grace_ms", with = "super::duration")]
+    /// Time for which a peer may deliver messages of a topic that it has not announced. Default 1 s,
+    /// several round trips: announcements in flight arrive in that time.
     pub grace: Duration,
-    /// Least time between two repairs of one peer, in milliseconds; it doubles with each that
-    /// changes nothing, up to 16 times. Default 15 s. A connection that only the other end takes
-    /// for alive is closed by its pings after about 60 s, so that the third repair works at last.
-    #[serde(rename = "cooldown_ms", with = "super::duration")]
+    /// Shortest time between two repairs of one peer; it doubles with each that changes nothing, up
+    /// to 16 times. Default 15 s. A connection that only one end considers open is closed by pings
+    /// after about 60 s, so that the third repair succeeds.
     pub cooldown: Duration,
+}
+
+/// The name of a mesh in files.
+mod mesh_name {
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    use super::MeshConfig;
+
+    /// Sizes of a mesh by name.
+    #[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+    #[serde(rename_all = "lowercase")]
+    enum Name {
+        Small,
+        Large,
+    }
+
+    /// Writes the name. A mesh that was set in Rust has that of `small`.
+    pub(super) fn serialize<S: Serializer>(mesh: &MeshConfig, to: S) -> Result<S::Ok, S::Error> {
+        let is_large = *mesh == MeshConfig::large();
+        let name = if is_large { Name::Large } else { Name::Small };
+        name.serialize(to)
+    }
+
+    /// Reads the name of a mesh.
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<MeshConfig, D::Error> {
+        Ok(match Name::deserialize(from)? {
+            Name::Small => MeshConfig::small(),
+            Name::Large => MeshConfig::large(),
+        })
+    }
 }
 
 impl Default for PubsubConfig {
@@ -204,22 +227,22 @@ impl Default for PubsubConfig {
 }
 
 impl PubsubConfig {
-    /// For overlays of 2 to 20 members.
+    /// Returns the configuration for topics with 2 to 20 members.
     #[must_use]
     pub fn small() -> Self {
         Self {
             mesh: MeshConfig::small(),
-            memory: GossipMemoryConfig::default(),
-            peers: GossipPeersConfig::default(),
-            keep: KeepConfig::default(),
-            repair: RepairConfig::default(),
+            memory: GossipMemoryTuning::default(),
+            peers: GossipPeersTuning::default(),
+            keep: KeepTuning::default(),
+            repair: RepairTuning::default(),
             max_message_bytes: MAX_GOSSIP_MESSAGE_BYTES,
             max_topics: 2_000,
             newest_version: GossipVersion::default(),
         }
     }
 
-    /// For overlays of more than 20 members.
+    /// Returns the configuration for topics with more than 20 members.
     #[must_use]
     pub fn large() -> Self {
         Self {
@@ -228,11 +251,11 @@ impl PubsubConfig {
         }
     }
 
-    /// Refuses contradictions, naming the key below `prefix` (empty, or ending in a dot).
+    /// Checks every value. Keys are named below `prefix`, which is empty or ends in a dot.
     ///
     /// # Errors
     ///
-    /// [`ConfigError::Invalid`] with the first key that cannot hold.
+    /// [`ConfigError::Invalid`] with the first key whose value is refused.
     pub fn validate(&self, prefix: &str) -> Result<(), ConfigError> {
         let key = |name: &str| format!("{prefix}{name}");
         check(self.max_message_bytes > 0, || {
@@ -269,7 +292,7 @@ impl Default for MeshConfig {
 }
 
 impl MeshConfig {
-    /// For overlays of 2 to 20 members.
+    /// Returns the configuration for topics with 2 to 20 members.
     #[must_use]
     pub const fn small() -> Self {
         Self {
@@ -285,7 +308,7 @@ impl MeshConfig {
         }
     }
 
-    /// For overlays of more than 20 members.
+    /// Returns the configuration for topics with more than 20 members.
     #[must_use]
     pub const fn large() -> Self {
         Self {
@@ -316,17 +339,17 @@ impl MeshConfig {
         check(self.outbound_min * 2 <= self.target, || {
             (key("outbound_min"), "must be at most half of target")
         })?;
-        check_duration(self.heartbeat, || key("heartbeat_ms"))?;
+        check_duration(self.heartbeat, || key("heartbeat"))?;
         for (name, backoff) in [
-            ("prune_backoff_ms", self.prune_backoff),
-            ("unsubscribe_backoff_ms", self.unsubscribe_backoff),
+            ("prune_backoff", self.prune_backoff),
+            ("unsubscribe_backoff", self.unsubscribe_backoff),
         ] {
             check_duration(backoff, || key(name))?;
             check(backoff.subsec_nanos() == 0, || {
                 (key(name), "must be whole seconds")
             })?;
             check(backoff <= Duration::from_secs(3600), || {
-                (key(name), "must be at most 3600000, what peers obey")
+                (key(name), "must be at most an hour, what peers obey")
             })?;
         }
         check(self.announce_arrival_bytes >= 64, || {
@@ -335,7 +358,7 @@ impl MeshConfig {
     }
 }
 
-impl Default for GossipMemoryConfig {
+impl Default for GossipMemoryTuning {
     fn default() -> Self {
         Self {
             ids: Duration::from_secs(60),
@@ -346,10 +369,10 @@ impl Default for GossipMemoryConfig {
     }
 }
 
-impl GossipMemoryConfig {
+impl GossipMemoryTuning {
     fn validate(&self, prefix: &str) -> Result<(), ConfigError> {
         let key = |name: &str| format!("{prefix}{name}");
-        check_duration(self.ids, || key("ids_ms"))?;
+        check_duration(self.ids, || key("ids"))?;
         check_queue(self.replayed_ids, || key("replayed_ids"))?;
         check_queue(self.gossip_heartbeats, || key("gossip_heartbeats"))?;
         check(self.gossip_heartbeats <= self.history_heartbeats, || {
@@ -364,7 +387,7 @@ impl GossipMemoryConfig {
     }
 }
 
-impl Default for GossipPeersConfig {
+impl Default for GossipPeersTuning {
     fn default() -> Self {
         Self {
             max_foreign_topics_per_peer: 2 * MAX_OWN_TOPICS,
@@ -382,7 +405,7 @@ impl Default for GossipPeersConfig {
     }
 }
 
-impl GossipPeersConfig {
+impl GossipPeersTuning {
     fn validate(
         &self,
         prefix: &str,
@@ -420,21 +443,21 @@ impl GossipPeersConfig {
             },
         )?;
         for (name, value) in [
-            ("publish_wait_ms", self.publish_wait),
-            ("forward_wait_ms", self.forward_wait),
-            ("hold_ms", self.hold),
-            ("slow_timeout_ms", self.slow_timeout),
-            ("ban_ms", self.ban),
+            ("publish_wait", self.publish_wait),
+            ("forward_wait", self.forward_wait),
+            ("hold", self.hold),
+            ("slow_timeout", self.slow_timeout),
+            ("ban", self.ban),
         ] {
             check_duration(value, || key(name))?;
         }
         check(self.slow_timeout >= heartbeat * 2, || {
-            (key("slow_timeout_ms"), "must be at least two heartbeats")
+            (key("slow_timeout"), "must be at least two heartbeats")
         })
     }
 }
 
-impl Default for KeepConfig {
+impl Default for KeepTuning {
     fn default() -> Self {
         Self {
             max_time: Duration::from_secs(60),
@@ -444,10 +467,10 @@ impl Default for KeepConfig {
     }
 }
 
-impl KeepConfig {
+impl KeepTuning {
     fn validate(&self, prefix: &str, max_message_bytes: usize) -> Result<(), ConfigError> {
         let key = |name: &str| format!("{prefix}{name}");
-        check_duration(self.max_time, || key("max_time_ms"))?;
+        check_duration(self.max_time, || key("max_time"))?;
         check_queue(self.max_messages, || key("max_messages"))?;
         check(self.max_bytes >= max_message_bytes, || {
             (key("max_bytes"), "must be at least max_message_bytes")
@@ -455,7 +478,7 @@ impl KeepConfig {
     }
 }
 
-impl Default for RepairConfig {
+impl Default for RepairTuning {
     fn default() -> Self {
         Self {
             enabled: true,
@@ -465,13 +488,13 @@ impl Default for RepairConfig {
     }
 }
 
-impl RepairConfig {
+impl RepairTuning {
     fn validate(&self, prefix: &str) -> Result<(), ConfigError> {
         let key = |name: &str| format!("{prefix}{name}");
-        check_duration(self.grace, || key("grace_ms"))?;
-        check_duration(self.cooldown, || key("cooldown_ms"))?;
+        check_duration(self.grace, || key("grace"))?;
+        check_duration(self.cooldown, || key("cooldown"))?;
         check(self.grace <= self.cooldown, || {
-            (key("grace_ms"), "must not exceed cooldown_ms")
+            (key("grace"), "must not exceed cooldown")
         })
     }
 }
@@ -512,11 +535,11 @@ mod tests {
             ("mesh.outbound_min", |c| {
                 (c.mesh.low, c.mesh.target, c.mesh.outbound_min) = (3, 3, 2);
             }),
-            ("mesh.heartbeat_ms", |c| c.mesh.heartbeat = Duration::ZERO),
-            ("mesh.prune_backoff_ms", |c| {
+            ("mesh.heartbeat", |c| c.mesh.heartbeat = Duration::ZERO),
+            ("mesh.prune_backoff", |c| {
                 c.mesh.prune_backoff = Duration::from_millis(1500);
             }),
-            ("mesh.unsubscribe_backoff_ms", |c| {
+            ("mesh.unsubscribe_backoff", |c| {
                 c.mesh.unsubscribe_backoff = Duration::from_secs(3601);
             }),
             ("mesh.announce_arrival_bytes", |c| {
@@ -532,14 +555,12 @@ mod tests {
             ("peers.window", |c| c.peers.window = 4_097),
             ("peers.window_bytes", |c| c.peers.window_bytes = 1),
             ("peers.window_bytes", |c| c.peers.queue_bytes = 1),
-            ("peers.hold_ms", |c| c.peers.hold = Duration::ZERO),
-            ("peers.slow_timeout_ms", |c| {
+            ("peers.hold", |c| c.peers.hold = Duration::ZERO),
+            ("peers.slow_timeout", |c| {
                 c.peers.slow_timeout = Duration::from_secs(1);
             }),
             ("keep.max_bytes", |c| c.keep.max_bytes = 1),
-            ("repair.grace_ms", |c| {
-                c.repair.grace = Duration::from_secs(16)
-            }),
+            ("repair.grace", |c| c.repair.grace = Duration::from_secs(16)),
         ] {
             assert_eq!(refusal(change), format!("pubsub.{key}"));
         }
@@ -547,12 +568,11 @@ mod tests {
 
     #[test]
     fn a_file_changes_what_it_names() {
-        let config: PubsubConfig =
-            toml::from_str("max_topics = 7\nmesh = { heartbeat_ms = 500 }").unwrap();
+        let config: PubsubConfig = toml::from_str("max_topics = 7\nmesh = 'large'").unwrap();
         assert_eq!(config.max_topics, 7);
-        assert_eq!(config.mesh.heartbeat, Duration::from_millis(500));
-        assert_eq!(config.mesh.target, 4);
-        let error = toml::from_str::<PubsubConfig>("mesh = { size = 3 }").unwrap_err();
-        assert!(error.to_string().contains("unknown field `size`"));
+        assert_eq!(config.mesh, MeshConfig::large());
+        assert_eq!(config.max_message_bytes, MAX_GOSSIP_MESSAGE_BYTES);
+        let error = toml::from_str::<PubsubConfig>("mesh = 'huge'").unwrap_err();
+        assert!(error.to_string().contains("unknown variant `huge`"));
     }
 }

@@ -4,49 +4,70 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{ConfigError, check, check_duration, check_queue};
+use super::{ConfigError, check, check_durations, check_queues};
 use crate::limits::MAX_INVITE_MESSAGE_BYTES;
 
-/// Least `max_message_bytes`: a response with neither invitation nor error takes 34 bytes, and
-/// what is left carries the reason of a refusal.
+/// Smallest limit of a message: a response with neither invitation nor error takes 34 bytes, the
+/// rest carries the reason of a refusal.
 const MIN_MESSAGE_BYTES: usize = 128;
 
-/// How many invite requests are served and sent at one time, how large they are and how long
-/// they may take.
+/// How long invite requests may take.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct SpecializedConfig {
-    /// Requests of one connection that are being received or answered at one time. Default 8,
-    /// by the wire format; what is over it is refused at once.
-    pub max_inbound_per_connection: usize,
-    /// Requests of all connections that are being received or answered at one time. Default
-    /// 128: a request and its answer take at most 1 MiB each, so strangers fill at most 256 MiB.
-    pub max_inbound: usize,
-    /// Requests that wait for an answer on one connection; further ones wait in line within
-    /// their deadline. Default 8, as many as the peer serves.
-    pub max_outbound_per_connection: usize,
-    /// Requests that wait for a connection, in line or for an answer, of all peers. Default
-    /// 256; what is over it fails at once.
-    pub max_outbound: usize,
-    /// Largest message sent or accepted, in bytes. Default and most:
-    /// [`MAX_INVITE_MESSAGE_BYTES`]. At least 128.
-    pub max_message_bytes: usize,
-    /// Time from sending a request to its answer, in milliseconds: dialling, negotiation, and the
-    /// peer's work. Default 30 s: the answer time below, and 10 s for a handshake.
+    /// Time from sending a request to its answer, in milliseconds, dialling included.
+    ///
+    /// - Default: 30 s, the answer time of the peer and 10 s for a handshake.
+    /// - Range: 1 to 31536000000.
+    /// - Reason: a peer that verifies an attestation with a remote service needs longer.
     #[serde(rename = "request_timeout_ms", with = "super::duration")]
     pub request_timeout: Duration,
-    /// Time for an inbound request to arrive whole, in milliseconds. Default 10 s: 1 MiB at
-    /// 100 KiB/s. A slower peer loses its turn.
-    #[serde(rename = "receive_timeout_ms", with = "super::duration")]
-    pub receive_timeout: Duration,
-    /// Time from the arrival of a request to its answer, in milliseconds, and as long again for
-    /// the peer to take what is written. Default 20 s: below `request_timeout_ms`, so that a
-    /// requester hears that there is no answer before it gives up by itself.
+    /// Time from the arrival of a request to its answer by this node, in milliseconds.
+    ///
+    /// - Default: 20 s, less than `request_timeout_ms`, so that a requester learns of a missing
+    ///   answer before its own deadline. The peer has as long again to read the answer.
+    /// - Range: 1 to 31536000000.
+    /// - Reason: a program that verifies an attestation with a remote service needs longer.
     #[serde(rename = "answer_timeout_ms", with = "super::duration")]
     pub answer_timeout: Duration,
+    /// Limits that tests vary. Not a key.
+    #[serde(skip)]
+    pub tuning: SpecializedTuning,
+}
+
+/// Limits of invite requests: values that no file sets.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SpecializedTuning {
+    /// Requests of one connection that are received or answered at the same time. Default 8, by the
+    /// wire format; a further one is refused at once.
+    pub max_inbound_per_connection: usize,
+    /// Requests of all connections that are received or answered at the same time. Default 128: a
+    /// request and its answer take at most 1 MiB each, 256 MiB in all.
+    pub max_inbound: usize,
+    /// Requests that wait for an answer on one connection. Default 8, as many as the peer serves;
+    /// further ones are queued within their deadline.
+    pub max_outbound_per_connection: usize,
+    /// Requests of all peers that are queued or wait for a connection or an answer. Default 256; a
+    /// further one fails at once.
+    pub max_outbound: usize,
+    /// Largest message that is sent or accepted, in bytes, from 128 to
+    /// [`MAX_INVITE_MESSAGE_BYTES`], the default.
+    pub max_message_bytes: usize,
+    /// Time for an inbound request to arrive completely. Default 10 s: 1 MiB at 100 KiB/s.
+    pub receive_timeout: Duration,
 }
 
 impl Default for SpecializedConfig {
+    fn default() -> Self {
+        Self {
+            request_timeout: Duration::from_secs(30),
+            answer_timeout: Duration::from_secs(20),
+            tuning: SpecializedTuning::default(),
+        }
+    }
+}
+
+impl Default for SpecializedTuning {
     fn default() -> Self {
         Self {
             max_inbound_per_connection: 8,
@@ -54,57 +75,60 @@ impl Default for SpecializedConfig {
             max_outbound_per_connection: 8,
             max_outbound: 256,
             max_message_bytes: MAX_INVITE_MESSAGE_BYTES,
-            request_timeout: Duration::from_secs(30),
             receive_timeout: Duration::from_secs(10),
-            answer_timeout: Duration::from_secs(20),
         }
     }
 }
 
 impl SpecializedConfig {
-    /// Refuses contradictions, naming the key below `prefix` (empty, or ending in a dot).
+    /// Checks every value. Keys are named below `prefix`, which is empty or ends in a dot.
     ///
     /// # Errors
     ///
-    /// [`ConfigError::Invalid`] with the first key that cannot hold.
+    /// [`ConfigError::Invalid`] with the first key whose value is refused.
     pub fn validate(&self, prefix: &str) -> Result<(), ConfigError> {
-        let key = |name: &str| format!("{prefix}{name}");
-        for (name, value) in [
-            (
-                "max_inbound_per_connection",
-                self.max_inbound_per_connection,
-            ),
-            ("max_inbound", self.max_inbound),
-            (
-                "max_outbound_per_connection",
-                self.max_outbound_per_connection,
-            ),
-            ("max_outbound", self.max_outbound),
-        ] {
-            check_queue(value, || key(name))?;
-        }
-        check(self.max_inbound_per_connection <= self.max_inbound, || {
-            (
-                key("max_inbound_per_connection"),
-                "must not exceed max_inbound",
-            )
-        })?;
+        let tuning = &self.tuning;
+        let key = |name: &str| format!("{prefix}tuning.{name}");
+        check_durations(
+            prefix,
+            &[
+                ("request_timeout_ms", self.request_timeout),
+                ("answer_timeout_ms", self.answer_timeout),
+                ("tuning.receive_timeout", tuning.receive_timeout),
+            ],
+        )?;
+        check_queues(
+            &key(""),
+            &[
+                (
+                    "max_inbound_per_connection",
+                    tuning.max_inbound_per_connection,
+                ),
+                ("max_inbound", tuning.max_inbound),
+                (
+                    "max_outbound_per_connection",
+                    tuning.max_outbound_per_connection,
+                ),
+                ("max_outbound", tuning.max_outbound),
+            ],
+        )?;
         check(
-            (MIN_MESSAGE_BYTES..=MAX_INVITE_MESSAGE_BYTES).contains(&self.max_message_bytes),
+            tuning.max_inbound_per_connection <= tuning.max_inbound,
+            || {
+                (
+                    key("max_inbound_per_connection"),
+                    "must not exceed max_inbound",
+                )
+            },
+        )?;
+        check(
+            (MIN_MESSAGE_BYTES..=MAX_INVITE_MESSAGE_BYTES).contains(&tuning.max_message_bytes),
             || {
                 (
                     key("max_message_bytes"),
                     "must be from 128 to 1048576, the bound of the wire format",
                 )
             },
-        )?;
-        for (name, value) in [
-            ("request_timeout_ms", self.request_timeout),
-            ("receive_timeout_ms", self.receive_timeout),
-            ("answer_timeout_ms", self.answer_timeout),
-        ] {
-            check_duration(value, || key(name))?;
-        }
-        Ok(())
+        )
     }
 }

@@ -10,7 +10,7 @@ use serde::{
 /// Reads a table.
 ///
 /// A derived `Deserialize` takes an array for a struct as well, its elements for the fields in
-/// order: `ping = [5000]` would mean something that nobody can read.
+/// order: `ping = [5000]` would be accepted and hard to understand.
 pub(super) fn deserialize<'de, T: Deserialize<'de>, D: Deserializer<'de>>(
     from: D,
 ) -> Result<T, D::Error> {

@@ -4,32 +4,44 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{ConfigError, check, check_duration};
-use crate::limits::{KIB, MIB, YAMUX_INITIAL_WINDOW_BYTES, YAMUX_MAX_FRAME_BYTES};
+use super::{ConfigError, check, check_durations};
+use crate::limits::{KIB, MIB, YAMUX_INITIAL_WINDOW_BYTES};
 
-/// What carries bytes between peers: TCP with TLS or Noise and Yamux, QUIC, DNS, relays.
+/// The transports: TCP with TLS or Noise and Yamux, QUIC, DNS and the relay client.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct TransportConfig {
     /// TCP and its security protocols.
     #[serde(deserialize_with = "super::table::deserialize")]
     pub tcp: TcpConfig,
-    /// The multiplexer of TCP connections.
-    #[serde(deserialize_with = "super::table::deserialize")]
-    pub yamux: YamuxConfig,
-    /// QUIC.
+    /// QUIC version 1.
     #[serde(deserialize_with = "super::table::deserialize")]
     pub quic: QuicConfig,
-    /// Whether `/dns`, `/dns4`, `/dns6` and `/dnsaddr` addresses are resolved, by the system's
-    /// resolver configuration. On by default: boot addresses are often names.
+    /// Whether `/dns`, `/dns4`, `/dns6` and `/dnsaddr` addresses are resolved, by the resolver
+    /// configuration of the system.
+    ///
+    /// - Default: on, because addresses of boot nodes are often names.
+    /// - Reason: a host without a resolver, or one that must not send queries, turns it off.
     pub dns: bool,
-    /// Whether circuit relay v2 addresses can be dialled and listened on. On by default: it is
-    /// how nodes behind NATs are reached.
+    /// Whether circuit relay v2 addresses are dialled and listened on.
+    ///
+    /// - Default: on, because nodes behind a NAT are reached through relays.
+    /// - Reason: a node of a network without relays turns it off.
     pub relay_client: bool,
-    /// Time for a connection to become authenticated and multiplexed, in milliseconds, counted
-    /// from the first packet. Default 10 s: three round trips on a satellite link (about 2 s)
-    /// and a relay between, with room for one lost packet each.
-    #[serde(rename = "handshake_timeout_ms", with = "super::duration")]
+    /// Limits of the Yamux multiplexer. Not a key.
+    #[serde(skip)]
+    pub yamux: YamuxTuning,
+    /// Timers that tests shorten. Not a key.
+    #[serde(skip)]
+    pub tuning: TransportTuning,
+}
+
+/// Timers of all transports: values that no file sets.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TransportTuning {
+    /// Time for a connection to become authenticated and multiplexed, from its first packet. Default
+    /// 10 s: three round trips over a satellite link (about 2 s) and a relay, with one lost packet
+    /// each.
     pub handshake_timeout: Duration,
 }
 
@@ -37,21 +49,29 @@ impl Default for TransportConfig {
     fn default() -> Self {
         Self {
             tcp: TcpConfig::default(),
-            yamux: YamuxConfig::default(),
             quic: QuicConfig::default(),
             dns: true,
             relay_client: true,
+            yamux: YamuxTuning::default(),
+            tuning: TransportTuning::default(),
+        }
+    }
+}
+
+impl Default for TransportTuning {
+    fn default() -> Self {
+        Self {
             handshake_timeout: Duration::from_secs(10),
         }
     }
 }
 
 impl TransportConfig {
-    /// Refuses contradictions, naming the key below `prefix` (empty, or ending in a dot).
+    /// Checks every value. Keys are named below `prefix`, which is empty or ends in a dot.
     ///
     /// # Errors
     ///
-    /// [`ConfigError::Invalid`] with the first key that cannot hold.
+    /// [`ConfigError::Invalid`] with the first key whose value is refused.
     pub fn validate(&self, prefix: &str) -> Result<(), ConfigError> {
         let key = |name: &str| format!("{prefix}{name}");
         check(self.tcp.enabled || self.quic.enabled, || {
@@ -60,29 +80,30 @@ impl TransportConfig {
                 "TCP and QUIC are both off, so no peer can be reached",
             )
         })?;
-        check(!self.tcp.enabled || self.tcp.tls || self.tcp.noise, || {
+        let tuning = &self.tcp.tuning;
+        check(!self.tcp.enabled || tuning.tls || tuning.noise, || {
             (
-                key("tcp.tls"),
+                key("tcp.tuning.tls"),
                 "TLS and Noise are both off, so no TCP connection can be secured",
             )
         })?;
-        check((1..=65_535).contains(&self.tcp.backlog), || {
-            (key("tcp.backlog"), "must be from 1 to 65535")
-        })?;
-        check_duration(self.handshake_timeout, || key("handshake_timeout_ms"))?;
+        check_durations(
+            prefix,
+            &[("tuning.handshake_timeout", self.tuning.handshake_timeout)],
+        )?;
         self.yamux.validate(&key("yamux."))?;
         self.quic.validate(&key("quic."))
     }
 }
 
-/// Which security protocol a dialler offers first.
+/// Security protocol that a dialler offers first.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Security {
-    /// TLS 1.3 with libp2p's certificate extension.
+    /// TLS 1.3 with the certificate extension of libp2p.
     #[default]
     Tls,
-    /// Noise XX.
+    /// Noise with the XX handshake.
     Noise,
 }
 
@@ -90,110 +111,129 @@ pub enum Security {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct TcpConfig {
-    /// Whether TCP addresses are dialled and listened on. On by default.
+    /// Whether TCP addresses are dialled and listened on.
+    ///
+    /// - Default: on.
+    /// - Range: `transport.quic.enabled` must be on where this is off.
+    /// - Reason: a host whose firewall passes only UDP turns it off.
     pub enabled: bool,
-    /// Whether TLS 1.3 is offered and accepted. On by default.
-    pub tls: bool,
-    /// Whether Noise is offered and accepted. On by default.
-    pub noise: bool,
-    /// Which of the two a dialler offers first, where both are on. Default `tls`: with AES
-    /// instructions it moves more bytes a second than Noise, whose only cipher is
-    /// ChaCha20-Poly1305.
+    /// Security protocol that a dialler offers first, `tls` or `noise`.
+    ///
+    /// - Default: `tls`, which moves more bytes per second than Noise on processors with AES
+    ///   instructions; the only cipher of Noise is ChaCha20-Poly1305.
+    /// - Reason: a processor without AES instructions is faster with Noise.
     pub prefer: Security,
-    /// Connections the kernel completes ahead of `accept`. Default 1024, the size of libp2p-tcp.
-    /// At most 65535, above which some kernels keep the low 16 bits alone.
-    pub backlog: u32,
+    /// Security protocols that tests turn off. Not a key.
+    #[serde(skip)]
+    pub tuning: TcpTuning,
+}
+
+/// Security protocols of TCP: values that no file sets.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TcpTuning {
+    /// Whether TLS 1.3 is offered and accepted. Default on.
+    pub tls: bool,
+    /// Whether Noise is offered and accepted. Default on.
+    pub noise: bool,
 }
 
 impl Default for TcpConfig {
     fn default() -> Self {
         Self {
             enabled: true,
-            tls: true,
-            noise: true,
             prefer: Security::Tls,
-            backlog: 1024,
+            tuning: TcpTuning::default(),
         }
     }
 }
 
-/// The Yamux multiplexer.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct YamuxConfig {
-    /// Streams open at one time on one connection, both directions together. Default 2048: what
-    /// a busy peer of 2,000 requests holds; each costs a few hundred bytes until data arrives.
+impl Default for TcpTuning {
+    fn default() -> Self {
+        Self {
+            tls: true,
+            noise: true,
+        }
+    }
+}
+
+/// Limits of the Yamux multiplexer: values that no file sets.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct YamuxTuning {
+    /// Streams that are open on one connection, in both directions together. Default 2048, the
+    /// requests of a busy peer; a stream takes a few hundred bytes until data arrives.
     pub max_streams: usize,
-    /// Largest data frame written, in bytes. Default 16 KiB, as in the `yamux` crate: with all
-    /// frames of a round sent in one write, measured at 0.9 CPU seconds a GiB for both sides
-    /// over TLS, against 1.2 at 256 KiB, where each frame is allocated from fresh pages. At most
-    /// 1 MiB, above which the Rust `yamux` crate of the other side ends the connection.
-    pub split_send_bytes: usize,
-    /// Bytes all streams of one connection may hold unread, at most. Windows above the initial
-    /// 256 KiB a stream are handed out of it as the path's bandwidth-delay product is learnt.
-    /// At least 256 KiB times `max_streams`. The default leaves 16 MiB of growth, which one
-    /// stream may take: 160 MB/s over 100 ms. Received frames may be as large as the window.
+    /// Bytes that all streams of one connection may hold unread.
+    ///
+    /// Windows above the initial 256 KiB of a stream are granted out of it as the bandwidth-delay
+    /// product of the path is measured. At least 256 KiB times `max_streams`. The default adds
+    /// 16 MiB, all of which one stream may take: 160 MB/s over 100 ms. Received frames may be as
+    /// large as the window.
     pub connection_window_bytes: usize,
 }
 
-impl Default for YamuxConfig {
+impl Default for YamuxTuning {
     fn default() -> Self {
         let max_streams = 2048;
         Self {
             max_streams,
-            split_send_bytes: 16 * KIB,
             connection_window_bytes: max_streams * YAMUX_INITIAL_WINDOW_BYTES + 16 * MIB,
         }
     }
 }
 
-impl YamuxConfig {
+impl YamuxTuning {
     fn validate(&self, prefix: &str) -> Result<(), ConfigError> {
         let key = |name: &str| format!("{prefix}{name}");
         check(self.max_streams > 0, || {
             (key("max_streams"), "must be above 0")
         })?;
-        check(
-            (KIB..=YAMUX_MAX_FRAME_BYTES).contains(&self.split_send_bytes),
-            || (key("split_send_bytes"), "must be from 1 KiB to 1 MiB"),
-        )?;
         let least = self.max_streams.checked_mul(YAMUX_INITIAL_WINDOW_BYTES);
         check(
             least.is_some_and(|least| self.connection_window_bytes >= least),
             || {
                 (
                     key("connection_window_bytes"),
-                    "must be at least 256 KiB times max_streams, the window every stream may use unasked",
+                    "must be at least 256 KiB times max_streams, the initial windows of all streams",
                 )
             },
         )
     }
 }
 
-/// QUIC version 1.
+/// The QUIC transport, version 1.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct QuicConfig {
-    /// Whether QUIC addresses are dialled and listened on. On by default.
+    /// Whether QUIC addresses are dialled and listened on.
+    ///
+    /// - Default: on.
+    /// - Range: `transport.tcp.enabled` must be on where this is off.
+    /// - Reason: a host whose firewall blocks UDP turns it off.
     pub enabled: bool,
-    /// Silence after which a connection is given up, in milliseconds. Default 30 s, the value of
-    /// go-libp2p. The smaller of both sides' values counts.
-    #[serde(rename = "idle_timeout_ms", with = "super::duration")]
+    /// Timers and windows, which tests vary. Not a key.
+    #[serde(skip)]
+    pub tuning: QuicTuning,
+}
+
+/// Timers and windows of QUIC: values that no file sets.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct QuicTuning {
+    /// Silence after which a connection is closed. Default 30 s, the value of go-libp2p. The smaller
+    /// value of both sides counts.
     pub idle_timeout: Duration,
-    /// Silence after which a keep-alive packet is sent, in milliseconds. Default 5 s: shorter
-    /// than the 30 s after which home routers forget a UDP mapping, and three of them fit into
-    /// the 15 s that some peers wait. Must be below `idle_timeout_ms`.
-    #[serde(rename = "keep_alive_ms", with = "super::duration")]
+    /// Silence after which a keep-alive packet is sent. Default 5 s: shorter than the 30 s after
+    /// which home routers forget a UDP mapping, and three packets fit into the 15 s that some peers
+    /// wait. Must be below `idle_timeout`.
     pub keep_alive: Duration,
-    /// Inbound streams open at one time on one connection. Default 2048, as for Yamux.
+    /// Inbound streams that are open on one connection. Default 2048, as for Yamux.
     pub max_streams: u32,
-    /// Bytes one stream may hold unread. Default 4 MiB: 100 Mbit/s over 300 ms.
+    /// Bytes that one stream may hold unread. Default 4 MiB: 100 Mbit/s over 300 ms.
     pub stream_window_bytes: u32,
-    /// Bytes all streams of one connection may hold unread. Default 16 MiB. At least
+    /// Bytes that all streams of one connection may hold unread. Default 16 MiB. At least
     /// `stream_window_bytes`.
     pub connection_window_bytes: u32,
-    /// Bytes written and not yet acknowledged on one connection. Default 16 MiB, the receiver's
-    /// window.
+    /// Bytes of one connection that are written and not acknowledged. Default 16 MiB, the receive
+    /// window of the connection.
     pub send_window_bytes: u32,
 }
 
@@ -201,6 +241,14 @@ impl Default for QuicConfig {
     fn default() -> Self {
         Self {
             enabled: true,
+            tuning: QuicTuning::default(),
+        }
+    }
+}
+
+impl Default for QuicTuning {
+    fn default() -> Self {
+        Self {
             idle_timeout: Duration::from_secs(30),
             keep_alive: Duration::from_secs(5),
             max_streams: 2048,
@@ -213,28 +261,29 @@ impl Default for QuicConfig {
 
 impl QuicConfig {
     fn validate(&self, prefix: &str) -> Result<(), ConfigError> {
-        let key = |name: &str| format!("{prefix}{name}");
-        check(!self.keep_alive.is_zero(), || {
-            (key("keep_alive_ms"), "must be above 0")
+        let key = |name: &str| format!("{prefix}tuning.{name}");
+        let tuning = &self.tuning;
+        check(!tuning.keep_alive.is_zero(), || {
+            (key("keep_alive"), "must be above 0")
         })?;
-        check(self.keep_alive < self.idle_timeout, || {
+        check(tuning.keep_alive < tuning.idle_timeout, || {
             (
-                key("keep_alive_ms"),
-                "must be below idle_timeout_ms, else idle connections die",
+                key("keep_alive"),
+                "must be below idle_timeout, else idle connections are closed",
             )
         })?;
         check(
-            self.idle_timeout.as_millis() <= u128::from(u32::MAX),
-            || (key("idle_timeout_ms"), "must be at most 2^32 - 1"),
+            tuning.idle_timeout.as_millis() <= u128::from(u32::MAX),
+            || (key("idle_timeout"), "must be at most 4294967295 ms"),
         )?;
-        check(self.max_streams > 0, || {
+        check(tuning.max_streams > 0, || {
             (key("max_streams"), "must be above 0")
         })?;
-        check(self.stream_window_bytes as usize >= 64 * KIB, || {
+        check(tuning.stream_window_bytes as usize >= 64 * KIB, || {
             (key("stream_window_bytes"), "must be at least 64 KiB")
         })?;
         check(
-            self.connection_window_bytes >= self.stream_window_bytes,
+            tuning.connection_window_bytes >= tuning.stream_window_bytes,
             || {
                 (
                     key("connection_window_bytes"),
@@ -242,7 +291,7 @@ impl QuicConfig {
                 )
             },
         )?;
-        check(self.send_window_bytes as usize >= 64 * KIB, || {
+        check(tuning.send_window_bytes as usize >= 64 * KIB, || {
             (key("send_window_bytes"), "must be at least 64 KiB")
         })
     }

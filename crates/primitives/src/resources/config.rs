@@ -37,7 +37,7 @@ impl From<&NetworkConfig> for Limits {
 impl Limits {
     /// Sets the limits of connections.
     pub fn set_connections(&mut self, config: &ConnectionsConfig) {
-        let peer = u64::from(config.max_per_peer);
+        let peer = u64::from(config.tuning.max_per_peer);
         let total = Limit {
             node: u64::from(config.max_established),
             reserve: MAX_CONNECTION_RESERVE.min(u64::from(config.max_established) / 8),
@@ -50,13 +50,13 @@ impl Limits {
         self.set(Resource::Connections, total);
         self.set(Resource::OutboundConnections, one_way);
         self.set(Resource::InboundConnections, Limit { origin, ..one_way });
-        let node = u64::from(config.max_pending_inbound);
+        let node = u64::from(config.tuning.max_pending_inbound);
         self.update(Resource::PendingInbound, |limit| Limit {
             node,
             origin: node.div_ceil(2),
             ..limit
         });
-        let node = u64::from(config.max_pending_outbound);
+        let node = u64::from(config.tuning.max_pending_outbound);
         self.update(Resource::PendingOutbound, |limit| Limit {
             node,
             reserve: node / 4,
@@ -72,19 +72,25 @@ impl Limits {
 
     /// Sets the limits of invite requests.
     pub fn set_invites(&mut self, config: &SpecializedConfig) {
-        let limit = shared(config.max_inbound, config.max_inbound_per_connection);
+        let limit = shared(
+            config.tuning.max_inbound,
+            config.tuning.max_inbound_per_connection,
+        );
         self.set(Resource::InviteRequests, limit);
         self.widen_requests(limit);
     }
 
     /// Sets the limits of a rendezvous server.
     pub fn set_rendezvous(&mut self, config: &RendezvousServerConfig) {
-        let limit = shared(config.max_requests, config.max_requests_per_connection);
+        let limit = shared(
+            config.tuning.max_requests,
+            config.tuning.max_requests_per_connection,
+        );
         self.set(Resource::RendezvousRequests, limit);
         self.widen_requests(limit);
         let (node, peer) = (
             config.max_registrations as u64,
-            config.max_registrations_per_peer as u64,
+            config.tuning.max_registrations_per_peer as u64,
         );
         // 256 peers of one address, or a quarter of a smaller registry.
         let origin = peer.saturating_mul(256).min(part(node, 4)).max(peer);
@@ -110,7 +116,10 @@ impl Limits {
                 peer,
             }
         };
-        let reservations = (config.max_reservations, config.max_reservations_per_peer);
+        let reservations = (
+            config.max_reservations,
+            config.tuning.max_reservations_per_peer,
+        );
         let circuits = (config.max_circuits, config.max_circuits_per_peer);
         self.set(
             Resource::Reservations,
@@ -149,6 +158,7 @@ fn part(node: u64, parts: u64) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::ConnectionsTuning;
 
     #[test]
     fn the_default_configuration_sets_the_default_limits_of_connections() {
@@ -173,7 +183,10 @@ mod tests {
     fn the_smallest_configuration_leaves_one_connection_for_each_direction() {
         let config = ConnectionsConfig {
             max_established: 1,
-            max_per_peer: 1,
+            tuning: ConnectionsTuning {
+                max_per_peer: 1,
+                ..ConnectionsTuning::default()
+            },
             ..ConnectionsConfig::default()
         };
         let mut limits = Limits::default();

@@ -171,15 +171,15 @@ fn server(
 fn transport(config: &QuicConfig) -> quinn::TransportConfig {
     let mut transport = quinn::TransportConfig::default();
     transport.max_concurrent_uni_streams(VarInt::from_u32(0));
-    transport.max_concurrent_bidi_streams(VarInt::from_u32(config.max_streams));
+    transport.max_concurrent_bidi_streams(VarInt::from_u32(config.tuning.max_streams));
     transport.datagram_receive_buffer_size(None);
-    transport.keep_alive_interval(Some(config.keep_alive));
-    let idle_millis = u32::try_from(config.idle_timeout.as_millis()).unwrap_or(u32::MAX);
+    transport.keep_alive_interval(Some(config.tuning.keep_alive));
+    let idle_millis = u32::try_from(config.tuning.idle_timeout.as_millis()).unwrap_or(u32::MAX);
     transport.max_idle_timeout(Some(IdleTimeout::from(VarInt::from_u32(idle_millis))));
     transport.allow_spin(false);
-    transport.stream_receive_window(VarInt::from_u32(config.stream_window_bytes));
-    transport.receive_window(VarInt::from_u32(config.connection_window_bytes));
-    transport.send_window(u64::from(config.send_window_bytes));
+    transport.stream_receive_window(VarInt::from_u32(config.tuning.stream_window_bytes));
+    transport.receive_window(VarInt::from_u32(config.tuning.connection_window_bytes));
+    transport.send_window(u64::from(config.tuning.send_window_bytes));
     // Congestion control (Cubic) and acknowledgements stay as they come: asking for fewer
     // acknowledgements changed nothing beyond the noise, and every path is safe with these.
     let mut mtu = MtuDiscoveryConfig::default();

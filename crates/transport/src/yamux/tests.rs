@@ -2,7 +2,7 @@
 
 use std::{future::Future, time::Duration};
 
-use calimero_network_primitives::config::YamuxConfig;
+use calimero_network_primitives::config::YamuxTuning;
 use futures::{
     AsyncRead, AsyncReadExt, AsyncWriteExt,
     future::{join, poll_fn},
@@ -72,7 +72,7 @@ impl Raw {
     }
 }
 
-fn muxer(config: &YamuxConfig) -> (Raw, Muxer<Pipe>) {
+fn muxer(config: &YamuxTuning) -> (Raw, Muxer<Pipe>) {
     let (a, b) = pipe(64 * 1024 * 1024, &[usize::MAX]);
     let meter = Links::default().meter(TransportKind::Memory);
     let link = meter.link(SecurityKind::Noise, MuxerKind::Yamux);
@@ -112,7 +112,7 @@ async fn read(stream: &mut (impl AsyncRead + Unpin), length: usize) {
 
 #[tokio::test]
 async fn a_frame_of_the_whole_first_window_is_taken_unasked() {
-    let (mut raw, mut muxer) = muxer(&YamuxConfig::default());
+    let (mut raw, mut muxer) = muxer(&YamuxTuning::default());
     let body = vec![1; INITIAL_WINDOW as usize];
     raw.data(SYN | FIN, 1, &body).await;
     let mut stream = inbound(&mut muxer).await;
@@ -125,7 +125,7 @@ async fn a_frame_of_the_whole_first_window_is_taken_unasked() {
 
 #[tokio::test]
 async fn frames_of_the_whole_window_are_taken_as_it_grows_beyond_a_mebibyte() {
-    let (mut raw, mut muxer) = muxer(&YamuxConfig::default());
+    let (mut raw, mut muxer) = muxer(&YamuxTuning::default());
     raw.data(SYN, 1, b"!").await;
     let mut stream = inbound(&mut muxer).await;
     let mut largest = 0;
@@ -172,7 +172,7 @@ async fn frames_of_the_whole_window_are_taken_as_it_grows_beyond_a_mebibyte() {
 
 #[tokio::test]
 async fn a_frame_beyond_the_window_ends_the_connection() {
-    let (mut raw, mut muxer) = muxer(&YamuxConfig::default());
+    let (mut raw, mut muxer) = muxer(&YamuxTuning::default());
     raw.data(SYN, 1, &vec![1; INITIAL_WINDOW as usize + 1])
         .await;
     let _stream = inbound(&mut muxer).await;
@@ -190,7 +190,7 @@ async fn a_frame_beyond_the_window_ends_the_connection() {
 
 #[tokio::test]
 async fn a_claimed_length_costs_no_memory_and_a_cut_frame_is_an_error() {
-    let (mut raw, mut muxer) = muxer(&YamuxConfig::default());
+    let (mut raw, mut muxer) = muxer(&YamuxTuning::default());
     raw.send(DATA, SYN, 1, u32::MAX, b"only this").await;
     drop(raw);
     let end = poll_fn(|cx| Pin::new(&mut muxer).poll(cx)).await;
@@ -199,9 +199,9 @@ async fn a_claimed_length_costs_no_memory_and_a_cut_frame_is_an_error() {
 
 #[tokio::test]
 async fn streams_beyond_the_limit_are_reset_one_by_one() {
-    let config = YamuxConfig {
+    let config = YamuxTuning {
         max_streams: 10,
-        ..YamuxConfig::default()
+        ..YamuxTuning::default()
     };
     let (mut raw, mut muxer) = muxer(&config);
     for stream in 0..15 {

@@ -40,8 +40,8 @@ pub(crate) async fn within<F: Future>(future: F) -> F::Output {
 /// TLS and Noise, in the order given.
 pub(crate) fn offering(names: &[Security]) -> TransportConfig {
     let mut config = TransportConfig::default();
-    config.tcp.tls = names.contains(&Security::Tls);
-    config.tcp.noise = names.contains(&Security::Noise);
+    config.tcp.tuning.tls = names.contains(&Security::Tls);
+    config.tcp.tuning.noise = names.contains(&Security::Noise);
     config.tcp.prefer = names[0];
     config
 }

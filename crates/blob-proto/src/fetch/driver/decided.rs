@@ -16,7 +16,7 @@ use crate::{
         older::{Keep, Older},
         session::{Ask, End, Meter, Session, SessionId},
     },
-    plan::{Cause, Effect, Input},
+    plan::{Cause, Effect, FLOOR_BYTES_PER_S, Input, PROVIDER_WINDOW_CHUNKS},
 };
 
 /// A session that runs.
@@ -70,10 +70,10 @@ impl Driver {
             // It is noted where it is found.
             Cause::Failed(_) => None,
             Cause::Stalled => Some(ProviderError::Stalled {
-                after: config.stall_timeout,
+                after: config.tuning.stall_timeout,
             }),
             Cause::TooSlow => Some(ProviderError::TooSlow {
-                floor_bytes_per_s: config.floor_bytes_per_s,
+                floor_bytes_per_s: FLOOR_BYTES_PER_S,
             }),
         };
         if let Some(error) = error {
@@ -95,7 +95,7 @@ impl Driver {
             },
         };
         // Each request is for a chunk at least, so the window bounds those that wait.
-        let (asks, receiver) = mpsc::channel(self.context.config.provider_window_chunks + 1);
+        let (asks, receiver) = mpsc::channel(PROVIDER_WINDOW_CHUNKS + 1);
         let _ = asks.try_send(ask);
         let meter = Meter::default();
         let id = self.next_session(peer);

@@ -16,7 +16,7 @@ use crate::{
         FetchError, ProviderError,
         session::{End, Event, EventKind, SessionId},
     },
-    plan::{Failure, Input, Planner},
+    plan::{Failure, Input, Planner, WINDOW_CHUNKS},
     store::{BlobStore, PartialBlob, StoreError, Stored},
 };
 
@@ -102,7 +102,7 @@ impl Driver {
 
     fn tell_horizon(&mut self) {
         if self.ordered {
-            let ahead = self.context.config.window_chunks as u64;
+            let ahead = WINDOW_CHUNKS as u64;
             self.tell(Input::Horizon(self.book.first_missing() + ahead));
         }
     }

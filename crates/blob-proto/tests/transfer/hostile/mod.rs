@@ -10,7 +10,7 @@ use std::sync::{
 };
 
 use calimero_network_blob::{
-    fetch::{BlobFetchConfig, FetchError, ProviderError},
+    fetch::{BlobFetchConfig, BlobFetchTuning, FetchError, ProviderError},
     transfer::Version,
 };
 use futures::future::BoxFuture;
@@ -40,7 +40,10 @@ async fn found(
     // The hostile one alone: nothing of it is visible, and it is named.
     let here = folder();
     let config = BlobFetchConfig {
-        max_failures: 1,
+        tuning: BlobFetchTuning {
+            max_failures: 1,
+            ..impatient().tuning
+        },
         ..impatient()
     };
     let alone = fetch(&net, &config, id, [peer(1)], &here.store).await;

@@ -7,7 +7,7 @@ use bytes::{Bytes, BytesMut};
 use calimero_network_blob::{
     ChunkList, blob_id,
     error::ChunkError,
-    fetch::{BlobFetchConfig, ProviderError},
+    fetch::{BlobFetchConfig, BlobFetchTuning, ProviderError},
     transfer::Version,
     v1::{ListPage, MessageError, PageError, ProviderCodec, Refusal, Request, Response},
 };
@@ -415,7 +415,10 @@ async fn small_content_after_a_list() {
     .await;
     let here = folder();
     let patient = BlobFetchConfig {
-        stall_timeout: crate::net::LONG,
+        tuning: BlobFetchTuning {
+            stall_timeout: crate::net::LONG,
+            ..impatient().tuning
+        },
         ..impatient()
     };
     let fetched = fetch(&net, &patient, id, [gives, lists], &here.store).await;

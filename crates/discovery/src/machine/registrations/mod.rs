@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use calimero_network_primitives::{PeerId, config::RendezvousConfig};
+use calimero_network_primitives::{PeerId, config::RendezvousTuning};
 use rand::rngs::StdRng;
 
 use self::table::Table;
@@ -18,6 +18,10 @@ use super::{
     namespace::Namespace,
     schedule::{Schedule, backoff, jittered},
 };
+
+/// Time for a rendezvous server to answer: 20 s, the deadline of the request (10 s) and the
+/// negotiation of a stream (10 s).
+pub(super) const SERVER_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Refusals in a row after which a server counts as full for us. libp2p-rendezvous 0.18 says
 /// the same of a lost request, so one proves nothing.
@@ -48,7 +52,7 @@ type Key = (PeerId, Namespace);
 /// One registration per server and namespace followed.
 #[derive(Clone, Debug)]
 pub(super) struct Registrations {
-    config: RendezvousConfig,
+    config: RendezvousTuning,
     table: Table,
     /// Deadline, refresh or retry of a registration, by its state.
     due: Schedule<Key>,
@@ -57,7 +61,7 @@ pub(super) struct Registrations {
 }
 
 impl Registrations {
-    pub(super) fn new(config: RendezvousConfig, servers: impl IntoIterator<Item = PeerId>) -> Self {
+    pub(super) fn new(config: RendezvousTuning, servers: impl IntoIterator<Item = PeerId>) -> Self {
         let places = config.max_registrations_per_server as usize;
         Self {
             config,
@@ -314,7 +318,7 @@ impl Registrations {
             return;
         }
         slot.state = Registration::Requested;
-        self.due.set(key.clone(), now + self.config.timeout);
+        self.due.set(key.clone(), now + SERVER_TIMEOUT);
         out.push_back(Effect::Register {
             server: key.0,
             namespace: key.1.clone(),

@@ -90,11 +90,8 @@ fn a_lost_member_is_redialled_with_the_addresses_it_had() {
 #[test]
 fn closes_in_a_wave_are_all_redialled_within_the_bound_of_dials() {
     let mut driver = Driver::registered(DiscoveryConfig {
-        dials: calimero_network_primitives::config::DialsConfig {
-            members_target: 300,
-            ..Default::default()
-        },
-        rendezvous: calimero_network_primitives::config::RendezvousConfig {
+        members_target: 300,
+        rendezvous: calimero_network_primitives::config::RendezvousTuning {
             max_members: 400,
             ..Default::default()
         },
@@ -254,7 +251,7 @@ fn a_slot_lost_denied_expired_or_unanswered_is_asked_for_again() {
 #[test]
 fn the_next_relay_is_asked_at_once_and_the_lost_one_backs_off() {
     let mut config = config();
-    config.relay.reservations = 1;
+    config.relays = 1;
     let (mut driver, asked) = unreachable(config);
     assert_eq!(asked.len(), 1);
     let next = reservations(&close(&mut driver, asked[0].0));
@@ -482,7 +479,7 @@ fn a_lost_peer_driven_out_of_the_queue_has_another_turn() {
 #[test]
 fn a_boot_node_that_is_unblocked_takes_the_place_of_another_peer() {
     let mut config = config();
-    config.book.max_peers = 4;
+    config.max_peers = 4;
     let mut driver = Driver::new(config);
     driver.tell(Input::Block(peer(BOOT)));
     for number in 10..14 {

@@ -45,7 +45,7 @@ fn nothing_is_given_up(machine: &Machine) {
             !matches!(state, Reservation::Idle | Reservation::Resting { .. })
         };
         let active = status.reservations.iter().filter(active).count();
-        let wanted = machine.config.relay.reservations as usize;
+        let wanted = machine.config.relays as usize;
         assert!(active >= wanted, "{:?}", status.reservations);
     }
     for (server, namespace, state) in &status.registrations {

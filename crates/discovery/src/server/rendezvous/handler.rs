@@ -131,7 +131,10 @@ impl Server {
         let config = &shared.config;
         Self {
             peer,
-            throttle: Throttle::new(config.request_burst, config.requests_per_second),
+            throttle: Throttle::new(
+                config.tuning.request_burst,
+                config.tuning.requests_per_second,
+            ),
             of_connection: Places::default(),
             shared,
         }
@@ -142,8 +145,11 @@ impl Server {
         let config = &self.shared.config;
         let take = |places: &Places, limit| places.take(limit).ok_or(limit);
         Ok([
-            take(&self.of_connection, config.max_requests_per_connection)?,
-            take(&self.shared.serving, config.max_requests)?,
+            take(
+                &self.of_connection,
+                config.tuning.max_requests_per_connection,
+            )?,
+            take(&self.shared.serving, config.tuning.max_requests)?,
         ])
     }
 }
@@ -161,7 +167,7 @@ impl inbound::Responder for Server {
     }
 
     fn timeout(&self) -> Duration {
-        self.shared.config.request_timeout
+        self.shared.config.tuning.request_timeout
     }
 
     fn admit(&mut self) -> Result<Permit, NotServed> {
@@ -179,7 +185,7 @@ impl inbound::Responder for Server {
         permit: Permit,
     ) -> impl Future<Output = Result<(Request, Pending), NotServed>> + Send + 'static {
         let (after, peer) = (self.timeout(), self.peer);
-        let limit = self.shared.config.max_record_bytes + REQUEST_OVERHEAD_BYTES;
+        let limit = self.shared.config.tuning.max_record_bytes + REQUEST_OVERHEAD_BYTES;
         async move {
             // One deadline for the whole exchange, the wait of the throttle included.
             let mut deadline = Delay::new(after);
@@ -264,14 +270,19 @@ async fn send(stream: &mut Stream, answer: &[u8]) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use calimero_network_primitives::config::RendezvousServerTuning;
+
     use super::*;
 
     #[test]
     fn the_nearer_limit_refuses_and_dropping_frees_both() {
         let shared = Shared {
             config: Arc::new(RendezvousServerConfig {
-                max_requests_per_connection: 2,
-                max_requests: 3,
+                tuning: RendezvousServerTuning {
+                    max_requests_per_connection: 2,
+                    max_requests: 3,
+                    ..RendezvousServerTuning::default()
+                },
                 ..RendezvousServerConfig::default()
             }),
             serving: Places::default(),

@@ -150,12 +150,15 @@ impl Registry {
         rng: &mut impl RngCore,
     ) -> Result<Registered, Refusal> {
         self.expire(now);
-        let (min, max) = (self.config.min_ttl.as_secs(), self.config.max_ttl.as_secs());
+        let (min, max) = (
+            self.config.tuning.min_ttl.as_secs(),
+            self.config.tuning.max_ttl.as_secs(),
+        );
         let ttl_s = ttl_s.unwrap_or(min);
         if !(min..=max).contains(&ttl_s) {
             return Err(Refusal::Ttl);
         }
-        if record.len() > self.config.max_record_bytes {
+        if record.len() > self.config.tuning.max_record_bytes {
             return Err(Refusal::Record);
         }
         let before = self.serial(&peer, namespace);
@@ -206,14 +209,14 @@ impl Registry {
             }
             None => self.first_place(namespace, rng),
         };
-        let most = self.config.max_answer;
+        let most = self.config.tuning.max_answer;
         let limit = limit.map_or(most, |limit| {
             usize::try_from(limit).unwrap_or(most).min(most)
         });
         let mut page = Page {
             found: Vec::new(),
             limit,
-            room: self.config.max_answer_bytes,
+            room: self.config.tuning.max_answer_bytes,
             examined: 0,
         };
         let place = match self.namespaces.get(namespace) {
@@ -272,8 +275,8 @@ impl Registry {
         let of_peer = self.peers.get(peer).map(BTreeMap::len);
         let in_namespace = self.namespaces.get(namespace).map(|m| m.list.len());
         let counts = before.is_some()
-            || (of_peer.unwrap_or(0) < config.max_registrations_per_peer
-                && in_namespace.unwrap_or(0) < config.max_registrations_per_namespace
+            || (of_peer.unwrap_or(0) < config.tuning.max_registrations_per_peer
+                && in_namespace.unwrap_or(0) < config.tuning.max_registrations_per_namespace
                 && self.registrations.len() < config.max_registrations);
         let freed = before
             .and_then(|serial| self.registrations.get(&serial))

@@ -173,7 +173,7 @@ impl World {
             ..DiscoveryConfig::default()
         };
         if let Some(memory) = self.settings.memory {
-            config.book.max_peers = memory;
+            config.max_peers = memory;
             config.rendezvous.max_members = memory;
         }
         config

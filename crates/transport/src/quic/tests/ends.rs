@@ -77,8 +77,11 @@ impl Elsewhere {
 
 fn impatient() -> QuicConfig {
     QuicConfig {
-        idle_timeout: Duration::from_millis(800),
-        keep_alive: Duration::from_millis(200),
+        tuning: QuicTuning {
+            idle_timeout: Duration::from_millis(800),
+            keep_alive: Duration::from_millis(200),
+            ..QuicTuning::default()
+        },
         ..QuicConfig::default()
     }
 }
@@ -118,7 +121,10 @@ async fn keep_alive_holds_a_silent_connection() {
 async fn the_peer_comes_back_without_its_connections() {
     let peer = Elsewhere::start(Keypair::generate_ed25519(), LOOPBACK);
     let config = QuicConfig {
-        keep_alive: Duration::from_millis(100),
+        tuning: QuicTuning {
+            keep_alive: Duration::from_millis(100),
+            ..QuicTuning::default()
+        },
         ..QuicConfig::default()
     };
     let mut node = Node::configured(&Keypair::generate_ed25519(), &config, DEADLINE);

@@ -9,7 +9,7 @@ mod streams;
 
 use std::{future::poll_fn, io, pin::Pin, time::Duration};
 
-use calimero_network_primitives::config::QuicConfig;
+use calimero_network_primitives::config::{QuicConfig, QuicTuning};
 use futures::{AsyncReadExt, AsyncWriteExt};
 use libp2p_core::{
     Endpoint, Multiaddr, Transport as _,

@@ -103,7 +103,7 @@ async fn what_was_closed_arrives_although_the_stream_is_dropped() {
 async fn a_writer_waits_for_the_reader() {
     let (_a, _b, mut dialled, mut accepted) = connected().await;
     let (mut near, mut far) = stream(&mut dialled, &mut accepted).await;
-    let window = u64::from(QuicConfig::default().stream_window_bytes);
+    let window = u64::from(QuicConfig::default().tuning.stream_window_bytes);
     let sent = 4 * window;
     let writer = tokio::spawn(async move {
         let block = vec![0; 64 << 10];

@@ -165,7 +165,7 @@ impl Checked {
         assert!(status.queued_dials <= config.dials.max_queued as usize);
         assert!(status.lost_peers <= config.redial.max_peers as usize + boot);
         let kept = status.connected_peers + boot;
-        assert!(status.known_peers <= kept.max(config.book.max_peers as usize));
+        assert!(status.known_peers <= kept.max(config.max_peers as usize));
         assert!(status.overlays.len() <= config.rendezvous.max_overlays as usize);
         for (_, overlay) in &status.overlays {
             assert!(overlay.known <= config.rendezvous.max_members as usize);

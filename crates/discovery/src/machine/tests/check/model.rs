@@ -12,7 +12,7 @@ use calimero_network_primitives::{
 use super::{
     super::machine::{
         AddressSource, Cookie, Effect, Input, MAX_ADDRESS_BYTES, Namespace, Path, RelayListener,
-        RendezvousFailure,
+        RendezvousFailure, dials::DIAL_TIMEOUT, registrations::SERVER_TIMEOUT,
     },
     script::{LOCAL, peer},
 };
@@ -55,10 +55,10 @@ impl Model {
                 _ => None,
             });
         Self {
-            dial_timeout: config.dials.timeout,
-            answer_timeout: config.rendezvous.timeout,
+            dial_timeout: DIAL_TIMEOUT,
+            answer_timeout: SERVER_TIMEOUT,
             max_answer: config.rendezvous.max_answer,
-            max_slots: config.relay.reservations as usize,
+            max_slots: config.relays as usize,
             // What the book knows and what a redial has captured.
             max_dialled: config.boot.len() + 2 * config.book.max_addresses_per_peer as usize,
             boot: boot.collect(),

@@ -5,8 +5,8 @@ use std::time::Duration;
 use calimero_network_primitives::{
     Multiaddr, PeerId,
     config::{
-        BookConfig, CacheConfig, DialsConfig, DiscoveryConfig, ReachabilityConfig, RedialConfig,
-        RelayConfig, RendezvousConfig,
+        BookTuning, CacheTuning, DialsTuning, DiscoveryConfig, ReachabilityTuning, RedialTuning,
+        RendezvousTuning,
     },
     multiaddr::Protocol,
 };
@@ -66,45 +66,41 @@ pub(crate) fn config(variant: u8) -> DiscoveryConfig {
             true => namespace(0).to_string(),
             false => String::new(),
         },
-        book: BookConfig {
+        max_peers: 6,
+        members_target: 2,
+        relays: if bit(4) { 1 } else { 2 },
+        book: BookTuning {
             max_addresses_per_peer: 2,
-            max_peers: 6,
-            ..BookConfig::default()
         },
-        dials: DialsConfig {
+        dials: DialsTuning {
             max_in_flight: 2,
             max_queued: 2,
-            members_target: 2,
             max_per_answer: 2,
-            ..DialsConfig::default()
+            ..DialsTuning::default()
         },
-        redial: RedialConfig {
+        redial: RedialTuning {
             max_peers: 3,
-            ..RedialConfig::default()
+            ..RedialTuning::default()
         },
-        rendezvous: RendezvousConfig {
+        rendezvous: RendezvousTuning {
             max_overlays: 4,
             max_members: 3,
             max_registrations_per_server: 2,
             max_answer: 4,
             discoveries_per_tick: 3,
             rotation: minute,
-            ..RendezvousConfig::default()
+            ..RendezvousTuning::default()
         },
-        relay: RelayConfig {
-            reservations: if bit(4) { 1 } else { 2 },
-            ..RelayConfig::default()
-        },
-        reachability: ReachabilityConfig {
+        reachability: ReachabilityTuning {
             max_candidates: 3,
             retest: minute,
             max_backoff: minute,
-            ..ReachabilityConfig::default()
+            ..ReachabilityTuning::default()
         },
-        cache: CacheConfig {
+        cache: CacheTuning {
             max_peers: 4,
             dialled_at_start: 2,
-            ..CacheConfig::default()
+            ..CacheTuning::default()
         },
         ..DiscoveryConfig::default()
     }

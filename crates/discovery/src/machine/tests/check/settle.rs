@@ -93,9 +93,7 @@ impl Checked {
         }
         let held = |state: &Reservation| matches!(state, Reservation::Held { .. });
         let slots = status.reservations.iter().filter(|(_, s)| held(s)).count();
-        if status.reachability == Reachability::Unreachable
-            && slots < self.config.relay.reservations as usize
-        {
+        if status.reachability == Reachability::Unreachable && slots < self.config.relays as usize {
             for (relay, state) in &status.reservations {
                 let asked = asked.reservations.contains_key(relay);
                 assert!(asked || held(state), "{relay} is never asked again");
