@@ -3,9 +3,10 @@
 #![no_main]
 
 use bytes::Bytes;
-use calimero_network_blob::wire::{
-    BlobChunk, BlobRequest, BlobResponse, MAX_HANDSHAKE_BYTES, ProviderRecord, RecordKey,
-    UnsignedRecord,
+use calimero_network_blob::record::{ProviderRecord, RecordKey, UnsignedRecord};
+use calimero_network_blob::v0::{
+    BlobChunk, BlobRequest, BlobResponse, MAX_HANDSHAKE_BYTES, 
+   
 };
 use libfuzzer_sys::fuzz_target;
 

@@ -1,4 +1,4 @@
-//! Blobs in a Swarm of one's own, beside nothing but the stream behaviour: one node serves a store,
+//! Blobs in a Swarm that has only the stream behaviour: one node serves a store,
 //! another fetches a blob of it over TCP on this machine. Ends by itself.
 //!
 //! `cargo run -p calimero-network-blob --example two_stores`
@@ -41,7 +41,7 @@ async fn run() -> Result<(), Box<dyn Error>> {
     provider.listen_on("/ip4/127.0.0.1/tcp/0".parse()?)?;
     let address = listening(&mut provider).await;
     let server = Server::new(provider_id, Arc::new(theirs), &BlobServeConfig::default())
-        .with_authorizer(|_access| true); // everybody may have everything
+        .with_authorizer(|_access| true); // every peer may have every blob
     serve(&provider_control, &server)?;
     tokio::spawn(drive(provider));
 
@@ -55,10 +55,7 @@ async fn run() -> Result<(), Box<dyn Error>> {
         Identity::unsigned(requester_id),
         &BlobFetchConfig::default(),
     );
-    let request = FetchRequest {
-        blob_id,
-        context_id: ContextId::new([7; 32]),
-    };
+    let request = FetchRequest::new(ContextId::new([7; 32]), blob_id);
     let to = Destination::Store(Arc::new(ours.clone()));
     let transfer = fetcher.fetch(request, stream::iter([provider_id]), to);
     let mut progress = transfer.progress();

@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::wire::RecordKey;
+use crate::{BlobId, record::RecordKey};
 
 /// Pause before the first retry of an announcement that no peer stored: 1 s. A node that has just
 /// started usually has peers soon after.
@@ -109,6 +109,15 @@ impl<W> Announcements<W> {
         self.schedule(key, None);
         let announced = self.announced.remove(key)?;
         Some(announced.into_waiters())
+    }
+
+    /// Returns the announcements of a blob, one for each of its contexts.
+    #[must_use]
+    pub fn keys_of(&self, blob_id: &BlobId) -> Vec<RecordKey> {
+        let keys = self.announced.keys();
+        keys.filter(|key| key.blob_id == *blob_id)
+            .copied()
+            .collect()
     }
 
     /// The record to publish now, and the size of its blob. The caller calls again until it returns

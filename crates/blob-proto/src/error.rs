@@ -5,6 +5,26 @@ use calimero_network_primitives::BlobId;
 #[cfg(feature = "peers")]
 use calimero_network_primitives::PeerId;
 
+/// Why code of the embedding program, such as a store, an authorizer or a signer, gave no answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum CallbackError {
+    /// The code of the program panicked.
+    #[error("{what} panicked")]
+    Panicked {
+        /// The method that was called.
+        what: &'static str,
+    },
+    /// The code did not answer in time.
+    #[error("{what} did not answer within {after:?}")]
+    TimedOut {
+        /// The method that was called.
+        what: &'static str,
+        /// The time that it had.
+        after: std::time::Duration,
+    },
+}
+
 /// Why a list of chunk hashes was refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -80,9 +100,9 @@ pub enum HandshakeError {
     Json {
         /// What kind of error it is.
         kind: JsonErrorKind,
-        /// Line, from one.
+        /// Line of the error, from one.
         line: usize,
-        /// Column, from one.
+        /// Column of the error, from one.
         column: usize,
     },
 }
@@ -115,7 +135,7 @@ impl HandshakeError {
     }
 }
 
-/// Why a frame is not a chunk, or data not one frame's worth.
+/// Why a frame is not a chunk, or why data does not fit into one frame.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ChunkFrameError {

@@ -3,7 +3,7 @@
 //! Content is cut into chunks of [`BLOB_CHUNK_BYTES`], the last one shorter but never empty. A
 //! chunk's hash is its SHA-256, and the blob's id is the SHA-256 of all chunk hashes in order.
 //! So a list of chunk hashes proves itself against the id before a single chunk has arrived, and
-//! each chunk proves itself against the list, in any order and from anybody.
+//! each chunk proves itself against the list, in any order and from any provider.
 
 use std::fmt;
 
@@ -39,7 +39,7 @@ impl ChunkHash {
         Self(Sha256::digest(chunk).into())
     }
 
-    /// The digest.
+    /// Returns the bytes of the digest.
     #[must_use]
     pub fn as_bytes(&self) -> &[u8; CHUNK_HASH_BYTES] {
         &self.0
@@ -78,7 +78,7 @@ pub fn blob_id(content: &[u8]) -> BlobId {
 /// that does not belong to its id.
 ///
 /// The list fixes the size of the blob but for the length of its last chunk, which that chunk's
-/// hash fixes. A size that somebody claims can therefore be refused at once where
+/// hash fixes. A claimed size can therefore be refused at once where
 /// [`accepts_size`](Self::accepts_size) says no, and is certain once the last chunk is verified.
 #[derive(Clone, PartialEq, Eq)]
 pub struct ChunkList {
@@ -267,7 +267,7 @@ impl BlobHasher {
         Ok(())
     }
 
-    /// Ends the content.
+    /// Ends the content and returns its hashes.
     #[must_use]
     pub fn finish(mut self) -> Hashed {
         let size_bytes = self.size_bytes();

@@ -1,20 +1,28 @@
 #![doc = include_str!("../README.md")]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+#[cfg(feature = "peers")]
 pub mod announce;
+#[cfg(any(feature = "fs", feature = "transfer"))]
+mod clock;
+pub mod collection;
 pub mod error;
 #[cfg(feature = "transfer")]
 pub mod fetch;
+#[cfg(feature = "transfer")]
+mod guard;
 mod id;
 #[cfg(feature = "peers")]
 pub mod plan;
+#[cfg(feature = "peers")]
+pub mod record;
 #[cfg(feature = "transfer")]
 pub mod serve;
 pub mod store;
 #[cfg(feature = "transfer")]
 pub mod transfer;
+pub mod v0;
 pub mod v1;
-pub mod wire;
 
 pub use self::id::{
     BlobHasher, BlobId, CHUNK_HASH_BYTES, ChunkHash, ChunkList, Hashed, MAX_BLOB_BYTES,

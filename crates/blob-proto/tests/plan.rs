@@ -156,10 +156,17 @@ impl Simulation {
                         "said once"
                     );
                 }
+                Effect::Cancel { peer } => {
+                    let provider = self.providers.get_mut(&peer).unwrap();
+                    provider.queue.clear();
+                    provider.next = None;
+                }
                 Effect::NoProviders { missing } => self.outcome.missing = Some(missing),
             }
         }
-        assert!(self.planner.in_flight() <= self.config.window_chunks);
+        // An idle provider is asked for one chunk, whatever the others hold.
+        let most = self.config.window_chunks + self.providers.len();
+        assert!(self.planner.in_flight() <= most);
         self.outcome.took = self.now;
     }
 
@@ -271,6 +278,97 @@ fn the_tail_of_a_slow_provider_is_taken_over() {
     };
     let outcome = simulate(&default_config(), 40, &[slow, steady(20 * MIB)]);
     assert!(outcome.took < Duration::from_secs(4), "{:?}", outcome.took);
+}
+
+/// As many slow providers as fill the window, each above the floor, do not keep an idle one out.
+#[test]
+fn slow_providers_cannot_hold_a_transfer() {
+    for (chunks, dribblers) in [(1, 1), (3, 1), (40, 16)] {
+        let dribbling = (0..dribblers).map(|_| steady(120 << 10));
+        let behaviours: Vec<_> = dribbling.chain([steady(10 * MIB)]).collect();
+        let outcome = simulate(&default_config(), chunks, &behaviours);
+        assert_eq!(outcome.verified, whole(chunks));
+        assert!(outcome.took < Duration::from_secs(9), "{:?}", outcome.took);
+    }
+}
+
+#[test]
+fn equal_providers_send_few_duplicates() {
+    for chunks in [3, 4, 5, 7, 40, 200] {
+        for rate in [MIB / 2, 3 * MIB, 100 * MIB] {
+            let outcome = simulate(&default_config(), chunks, &[steady(rate), steady(rate)]);
+            let sent: u64 = outcome.sent.values().sum();
+            assert!((sent - chunks) * 20 <= chunks, "{sent} chunks for {chunks}");
+        }
+    }
+}
+
+#[test]
+fn a_provider_that_does_not_have_the_blob_is_asked_again_when_it_is_found_again() {
+    let config = default_config();
+    let mut planner = Planner::new(config.clone(), 0..4);
+    let peer = peer(1);
+    let failed = |failure| Input::Failed { peer, failure };
+    planner.handle(Input::Found(peer), Duration::ZERO);
+    planner.handle(failed(Failure::Refused), Duration::ZERO);
+    let soon = Duration::from_secs(1);
+    assert_eq!(planner.handle(Input::Found(peer), soon), [], "too soon");
+    let read = Effect::Read { peer, chunks: 0..2 };
+    assert_eq!(planner.handle(Input::Found(peer), config.rest_max), [read]);
+    planner.handle(failed(Failure::Lied), config.rest_max);
+    let later = config.rest_max * 9;
+    assert_eq!(planner.handle(Input::Found(peer), later), [], "it lied");
+}
+
+#[test]
+fn a_listed_provider_that_cannot_be_reached_is_soon_out() {
+    let mut planner = Planner::new(default_config(), 0..4);
+    let peer = peer(1);
+    let unreachable = Input::Failed {
+        peer,
+        failure: Failure::Unreachable,
+    };
+    planner.handle(Input::Found(peer), Duration::ZERO);
+    planner.handle(unreachable.clone(), Duration::ZERO);
+    let rested = planner.next_timeout().unwrap();
+    assert!(
+        !planner.handle(Input::Tick, rested).is_empty(),
+        "it is tried again"
+    );
+    let effects = planner.handle(unreachable, rested);
+    assert!(effects.contains(&Effect::NoProviders { missing: 4 }));
+}
+
+/// As a provider of v0 at 52 KB/s that sends each chunk in one burst.
+#[test]
+fn a_provider_that_sends_in_bursts_is_not_left() {
+    let burst = Duration::from_secs(60);
+    let config = PlannerConfig {
+        window_chunks: 1,
+        provider_window_chunks: 1,
+        burst,
+        floor_span: 2 * burst,
+        ..default_config()
+    };
+    let peer = peer(1);
+    let mut planner = Planner::new(config, 0..1);
+    planner.handle(Input::Found(peer), Duration::ZERO);
+    let received = |bytes| Input::Received { peer, bytes };
+    assert_eq!(planner.handle(received(100), Duration::from_secs(1)), []);
+    for second in 2..200 {
+        let input = match second % 20 {
+            0 => received(CHUNK),
+            _ => Input::Tick,
+        };
+        let effects = planner.handle(input, Duration::from_secs(second));
+        assert_eq!(effects, [], "after {second} s");
+    }
+    // One that answers nothing at all is left after the stall timeout.
+    let mut silent = Planner::new(default_config(), 0..1);
+    silent.handle(Input::Found(peer), Duration::ZERO);
+    let left = silent.handle(Input::Tick, default_config().stall_timeout);
+    let cause = Cause::Stalled;
+    assert!(left.contains(&Effect::Leave { peer, cause }), "{left:?}");
 }
 
 #[test]
@@ -443,7 +541,7 @@ proptest! {
             let before = planner.missing();
             planner.handle(input, now);
             prop_assert!(planner.missing() <= before);
-            prop_assert!(planner.in_flight() <= 16);
+            prop_assert!(planner.in_flight() <= 16 + 3);
             if let Some(due) = planner.next_timeout() {
                 prop_assert!(due > now, "what is due is done");
             }
@@ -505,7 +603,7 @@ fn a_provider_that_is_being_reached_has_no_deadline() {
         let mut effects = effects.into_iter();
         effects.any(|effect| matches!(effect, Effect::Leave { .. }))
     };
-    // Long beyond both deadlines, told of every second.
+    // Much longer than both deadlines, with an input every second.
     let mut now = Duration::ZERO;
     while now < 3 * (config.stall_timeout + config.floor_span) {
         now += Duration::from_secs(1);

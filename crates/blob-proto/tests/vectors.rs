@@ -12,10 +12,8 @@ use std::sync::LazyLock;
 use bytes::Bytes;
 use calimero_network_blob::{
     BlobHasher, BlobId, ChunkHash, ChunkList, blob_id,
-    wire::{
-        BlobAuth, BlobChunk, BlobRequest, BlobResponse, ProviderRecord, RecordKey, UnsignedRecord,
-        chunk_prefix,
-    },
+    record::{ProviderRecord, RecordKey, UnsignedRecord},
+    v0::{BlobAuth, BlobChunk, BlobRequest, BlobResponse, chunk_prefix},
 };
 use calimero_network_primitives::{
     ContextId, Keypair, PeerId,

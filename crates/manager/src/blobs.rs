@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use calimero_network_blob::{
     fetch::Fetcher,
+    record::{ProviderRecord, RecordKey, UnsignedRecord},
     serve::Server,
     store::BlobStore,
     transfer::Version,
-    wire::{ProviderRecord, RecordKey, UnsignedRecord},
 };
 use calimero_network_discovery::behaviour::{
     Record, RecordKey as Key, RecordRefused, RecordValidator,

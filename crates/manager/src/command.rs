@@ -4,7 +4,7 @@
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use calimero_network_blob::wire::RecordKey;
+use calimero_network_blob::record::RecordKey;
 use calimero_network_primitives::{Multiaddr, PeerId, Topic};
 use calimero_network_pubsub::{self as pubsub, MeshStats, MessageId};
 use calimero_network_specialized::{OutboundRequestId, SpecializedNodeInviteRequest};

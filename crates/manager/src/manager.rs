@@ -6,12 +6,11 @@ use calimero_network_blob::{
     fetch::Fetcher,
     serve::{Authorizer, Server},
     store::BlobStore,
-    transfer::{Identity, StreamOpener},
+    transfer::{Identity, Signer, StreamOpener},
 };
 use calimero_network_discovery::cache::PeerCache;
 use calimero_network_primitives::{
-    Keypair, Multiaddr, NetworkConfig, ProtocolId, config::BlobVersion, identity::ed25519,
-    limits::LISTEN_TIMEOUT,
+    Keypair, Multiaddr, NetworkConfig, ProtocolId, config::BlobVersion, limits::LISTEN_TIMEOUT,
 };
 use calimero_network_stream::{self as stream, Control, Incoming};
 use calimero_network_transport::{self as transport, Links};
@@ -94,7 +93,7 @@ pub struct Builder {
     peer_cache: Option<Arc<dyn PeerCache>>,
     blobs: Option<Arc<dyn BlobStore>>,
     authorizer: Option<Arc<dyn Authorizer>>,
-    signer: Option<ed25519::Keypair>,
+    signer: Option<Arc<dyn Signer>>,
     metrics: Option<Metrics>,
 }
 
@@ -137,10 +136,11 @@ impl Builder {
         self
     }
 
-    /// Signs requests for blobs with this key. Providers may require a signature.
+    /// Signs requests for blobs by `signer`, such as an Ed25519 key pair. A request may have a signer
+    /// of its own.
     #[must_use]
-    pub fn sign_blob_requests(mut self, signer: ed25519::Keypair) -> Self {
-        self.signer = Some(signer);
+    pub fn sign_blob_requests(mut self, signer: impl Signer) -> Self {
+        self.signer = Some(Arc::new(signer));
         self
     }
 
@@ -196,7 +196,7 @@ impl Builder {
         let (reports, heard) = mpsc::channel(REPORT_QUEUE);
         let (requests, requested) = mpsc::channel(REPORT_QUEUE);
         let server = blobs.clone().map(|store| {
-            let server = Server::new(peer, store, &config.blob.serve).with_requests(requests);
+            let server = Server::new(peer, store, &config.blob.serve).with_events(requests);
             match authorizer {
                 Some(authorizer) => server.with_shared_authorizer(authorizer),
                 None => server,

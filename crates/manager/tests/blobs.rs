@@ -108,7 +108,9 @@ async fn a_blob_moves_over_every_transport_and_is_told_of() {
 async fn a_failure_is_told_and_names_the_peer() {
     let there = provider(local()).await;
     let address = there.node.listen(Over::Tcp).await;
-    let mut here = provider(local()).await;
+    let mut config = local();
+    config.blob.fetch.tuning.search_timeout = Duration::from_secs(1);
+    let mut here = provider(config).await;
     here.node.client.dial(address).await.unwrap();
     let id = calimero_network::blob::blob_id(b"nobody has it");
     let peer = there.node.peer();
@@ -344,7 +346,9 @@ async fn a_node_without_a_store_serves_nothing() {
         .unwrap();
     let bare = Node { client, events };
     let address = bare.listen(Over::Tcp).await;
-    let here = provider(local()).await;
+    let mut config = local();
+    config.blob.fetch.tuning.search_timeout = Duration::from_secs(1);
+    let here = provider(config).await;
     here.node.client.dial(address).await.unwrap();
     let id = calimero_network::blob::blob_id(b"not there");
     let fetched = request(&here.node.client, id, vec![bare.peer()], &here.store).await;

@@ -25,8 +25,8 @@ use calimero_network::{
     blob::{
         blob_id,
         fetch::Destination,
+        record::{ProviderRecord, RecordKey},
         store::{FsBlobStore, FsConfig},
-        wire::{ProviderRecord, RecordKey},
     },
 };
 use common::{LIMIT, Node, Over, config, within};

@@ -1,14 +1,18 @@
 //! Many small blobs at once.
 
 use std::{
-    collections::VecDeque,
+    collections::{HashMap, VecDeque},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use bytes::Bytes;
 use calimero_network_primitives::{ContextId, PeerId};
 use futures::{AsyncReadExt, future, stream};
-use tokio::{sync::mpsc, time::timeout};
+use tokio::{
+    sync::{Notify, mpsc},
+    time::{Instant, sleep, timeout},
+};
 
 use super::{
     Destination, FetchError, FetchRequest, Fetcher, ProviderError,
@@ -16,7 +20,7 @@ use super::{
 };
 use crate::{
     BlobId, blob_id,
-    store::{BlobStore, Hold, StoreError, blocking::blocking},
+    store::{BlobStore, Hold, StoreError, Verification, blocking::blocking},
     transfer::{MessageReader, MessageWriter, Version},
     v1::{MAX_INLINE_BYTES, Request, Response},
 };
@@ -33,13 +37,20 @@ const GROUP_QUEUE: usize = 2;
 /// Content that is made durable together, in bytes: 8 MiB.
 const STORE_BYTES: usize = 8 * 1024 * 1024;
 
+/// Time that a provider owes a blob before an idle one is asked for it as well: 250 ms, several
+/// round trips. A guess.
+const OVERDUE: Duration = Duration::from_millis(250);
+
+/// Time between looks of an idle provider for overdue blobs.
+const RECHECK: Duration = Duration::from_millis(50);
+
 /// What came of a batch.
 #[derive(Debug, Default)]
 #[non_exhaustive]
 pub struct FetchedBatch {
     /// The blobs that are in the store now, verified and durable.
     pub fetched: Vec<BlobId>,
-    /// The blobs that nobody gave, each with the reason.
+    /// The blobs that no provider gave, each with the reason.
     pub failed: Vec<(BlobId, FetchError)>,
     /// Bytes of content that came over the network.
     pub received_bytes: u64,
@@ -49,16 +60,60 @@ pub struct FetchedBatch {
 
 type Group = Vec<(BlobId, Bytes)>;
 
-/// The blobs that nobody was asked for yet, and those that need more than one request.
+/// A blob that was asked for and has not arrived.
+struct Asked {
+    since: Instant,
+    askers: u8,
+}
+
+/// The blobs that are missing.
 #[derive(Default)]
 struct Queue {
+    /// Blobs that are not asked for.
     wanted: VecDeque<BlobId>,
+    asked: HashMap<BlobId, Asked>,
+    /// Blobs that need more than one request.
     singly: Vec<BlobId>,
+}
+
+impl Queue {
+    fn is_settled(&self) -> bool {
+        self.wanted.is_empty() && self.asked.is_empty()
+    }
+
+    /// Takes a blob to ask for. An idle provider is also given what another one owes for long.
+    fn take(&mut self, idle: bool, now: Instant) -> Option<BlobId> {
+        if let Some(id) = self.wanted.pop_front() {
+            let (since, askers) = (now, 1);
+            self.asked.insert(id, Asked { since, askers });
+            return Some(id);
+        }
+        let overdue = |asked: &Asked| asked.askers == 1 && now - asked.since >= OVERDUE;
+        let mut owed = self.asked.iter_mut().filter(|(_, asked)| overdue(asked));
+        let (id, asked) = owed.next().filter(|_| idle)?;
+        asked.askers += 1;
+        Some(*id)
+    }
+
+    /// Takes blobs back from a provider that failed.
+    fn give_back(&mut self, ids: impl IntoIterator<Item = BlobId>) {
+        for id in ids {
+            if let Some(asked) = self.asked.get_mut(&id) {
+                asked.askers -= 1;
+                if asked.askers == 0 {
+                    self.asked.remove(&id);
+                    self.wanted.push_back(id);
+                }
+            }
+        }
+    }
 }
 
 struct Batch {
     context: Context,
     queue: Mutex<Queue>,
+    /// Notified when nothing is missing any more.
+    settled: Notify,
 }
 
 pub(super) async fn run(
@@ -71,17 +126,14 @@ pub(super) async fn run(
     let mut queue = Queue::default();
     let mut batch = FetchedBatch::default();
     for id in blobs {
-        match store.size(id).await? {
-            Some(_) => batch.fetched.push(id),
-            None => queue.wanted.push_back(id),
+        match store.verify(id, true).await? {
+            Verification::Intact { .. } => batch.fetched.push(id),
+            _ => queue.wanted.push_back(id),
         }
     }
     let left = small(&fetcher, context_id, queue, &providers, &store, &mut batch).await?;
     for blob_id in left {
-        let request = FetchRequest {
-            blob_id,
-            context_id,
-        };
+        let request = FetchRequest::new(context_id, blob_id);
         let to = Destination::Store(Arc::clone(&store));
         let fetch = fetcher.fetch(request, stream::iter(providers.clone()), to);
         match fetch.await {
@@ -106,15 +158,13 @@ async fn small(
     store: &Arc<dyn BlobStore>,
     into: &mut FetchedBatch,
 ) -> Result<Vec<BlobId>, FetchError> {
-    // The sessions here are not those of a single blob, and tell nobody.
+    // The sessions here are not those of a single blob, and report no events.
     let (events, _) = mpsc::channel(1);
-    let request = FetchRequest {
-        blob_id: blob_id(&[]),
-        context_id,
-    };
+    let request = FetchRequest::new(context_id, blob_id(&[]));
     let batch = Batch {
         context: fetcher.shared(request, events),
         queue: Mutex::new(queue),
+        settled: Notify::new(),
     };
     let (groups, received) = mpsc::channel(GROUP_QUEUE);
     let asking = providers
@@ -135,13 +185,25 @@ impl Batch {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Waits until nothing is missing any more.
+    async fn settled(&self) {
+        loop {
+            // Before the look, so that no notification is missed.
+            let settled = self.settled.notified();
+            if self.queue().is_settled() {
+                return;
+            }
+            settled.await;
+        }
+    }
+
     /// Asks one provider for as much as it gives. What it did not answer goes back.
     async fn ask(&self, peer: PeerId, groups: mpsc::Sender<Group>) {
         let mut asked = VecDeque::with_capacity(PIPELINE);
         if let Err(error) = self.talk(peer, &groups, &mut asked).await {
-            tracing::debug!(%peer, %error, "a provider of a batch is left");
+            tracing::debug!(%peer, %error, "a provider of a batch failed");
         }
-        self.queue().wanted.extend(asked);
+        self.queue().give_back(asked);
     }
 
     async fn talk(
@@ -150,9 +212,13 @@ impl Batch {
         groups: &mpsc::Sender<Group>,
         asked: &mut VecDeque<BlobId>,
     ) -> Result<(), ProviderError> {
-        let opened = self.context.open(peer, false, &Meter::default()).await?;
-        // Older providers give one blob a stream, which is not worth doing here; and relays carry
-        // a blob or two.
+        let meter = Meter::default();
+        let opened = tokio::select! {
+            opened = self.context.open(peer, false, &meter) => opened?,
+            () = self.settled() => return Ok(()),
+        };
+        // A provider of v0 sends one blob a stream, which is too slow here, and relays carry one
+        // or two small blobs.
         if opened.version == Version::V0 || self.context.must_wait(&opened, true) {
             return Ok(());
         }
@@ -160,48 +226,68 @@ impl Batch {
         let (reader, writer) = opened.stream.split();
         let mut reader = MessageReader::<_, Response>::new(reader, Arc::default());
         let mut writer = MessageWriter::new(writer, after);
-        let hello = Request::Hello(self.context.hello(&peer));
+        let hello = Request::Hello(self.context.hello(None, peer).await?);
         writer
             .feed_request(&hello)
             .map_err(ProviderError::Message)?;
         let mut group = Group::new();
         let mut group_bytes = 0;
-        loop {
+        let ended = loop {
             // Asked in halves of the pipeline, so that requests travel together.
             if asked.len() <= PIPELINE / 2 {
                 self.take(asked, &mut writer)?;
                 writer.flush().await?;
             }
             if asked.is_empty() {
-                break;
+                // Others still owe something.
+                tokio::select! {
+                    () = self.settled() => break Ok(()),
+                    () = sleep(RECHECK) => continue,
+                }
             }
-            let response = match timeout(after, reader.next()).await {
-                Ok(response) => response?.ok_or(ProviderError::Closed { received_bytes: 0 })?,
-                Err(_) => return Err(ProviderError::Stalled { after }),
+            let response = tokio::select! {
+                response = timeout(after, reader.next()) => response,
+                () = self.settled() => break Ok(()),
+            };
+            let response = match response {
+                Ok(Ok(Some(response))) => response,
+                Ok(Ok(None)) => break Err(ProviderError::Closed { received_bytes: 0 }),
+                Ok(Err(error)) => break Err(error.into()),
+                Err(_) => break Err(ProviderError::Stalled { after }),
             };
             let Some(id) = asked.pop_front() else {
-                return Err(ProviderError::Unexpected);
+                break Err(ProviderError::Unexpected);
             };
+            let first = self.queue().asked.remove(&id).is_some();
             match response {
-                Response::Inline { content } => {
+                Response::Inline { content } if first => {
                     group_bytes += content.len();
                     group.push((id, content));
                 }
-                // Too large, or not here: it is asked of everybody.
+                // Another provider was faster.
+                _ if !first => {}
+                // Too large, or not here: all providers are asked for it afterwards.
                 Response::List(_) | Response::Refused(_) => self.queue().singly.push(id),
-                Response::Chunk { .. } => return Err(ProviderError::Unexpected),
+                _ => {
+                    self.queue().singly.push(id);
+                    break Err(ProviderError::Unexpected);
+                }
+            }
+            if self.queue().is_settled() {
+                self.settled.notify_waiters();
             }
             if group_bytes >= GROUP_BYTES {
                 group_bytes = 0;
                 if groups.send(std::mem::take(&mut group)).await.is_err() {
-                    return Ok(());
+                    break Ok(());
                 }
             }
-        }
+        };
+        // What arrived before a failure counts.
         let _ = groups.send(group).await;
-        // The provider waits for it; whether it arrives is its concern.
+        // The provider waits for it. Whether it arrives does not matter here.
         let _ = writer.close().await;
-        Ok(())
+        ended
     }
 
     fn take<W: futures::AsyncWrite + Unpin>(
@@ -209,9 +295,10 @@ impl Batch {
         asked: &mut VecDeque<BlobId>,
         writer: &mut MessageWriter<W>,
     ) -> Result<(), ProviderError> {
+        let (idle, now) = (asked.is_empty(), Instant::now());
         let mut queue = self.queue();
         while asked.len() < PIPELINE
-            && let Some(blob_id) = queue.wanted.pop_front()
+            && let Some(blob_id) = queue.take(idle, now)
         {
             asked.push_back(blob_id);
             let get = Request::Get {

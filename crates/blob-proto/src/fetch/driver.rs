@@ -1,29 +1,36 @@
-//! Carries out what the planners decide: opens sessions, hands on what they bring, keeps it.
+//! Carries out what the planners decide: opens sessions and stores what they receive.
 //!
-//! Two planners: one for providers of 1.0.0, first over the list of chunk hashes as if it were a
-//! single chunk, then over the chunks; and one for older providers, over the whole blob as if it
-//! were a single chunk, one provider at a time. The older ones are asked where nobody else is
-//! left, or nobody else has answered within a grace period.
+//! There are two planners: one for providers of v1, first over the list of chunk hashes as if it
+//! were a single chunk, then over the chunks; and one for providers of v0, over the whole blob as
+//! if it were a single chunk, one provider at a time and a second one where the first is very slow.
+//! Providers of v0 are asked where no provider of v1 is left, or none has answered within a grace
+//! period.
 
 mod book;
 mod decided;
-mod heard;
 mod measured;
+mod received;
+mod sources;
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use calimero_network_primitives::PeerId;
 use futures::{
     StreamExt,
     future::{self, BoxFuture},
-    stream::{BoxStream, Fuse, FuturesUnordered},
+    stream::FuturesUnordered,
 };
 use tokio::{
     sync::{mpsc, watch},
     time::{Instant, sleep_until, timeout},
 };
 
-use self::{book::Book, decided::Handle, heard::Written};
+pub(super) use self::sources::Sources;
+use self::{book::Book, decided::Handle, received::Written};
 use super::{
     FetchError, Fetched, Progress,
     session::{Context, End, Event, SessionId},
@@ -31,12 +38,16 @@ use super::{
 use crate::{
     id::CHUNK_BYTES,
     plan::{Input, Planner, PlannerConfig},
-    store::{BlobStore, PartialBlob, StoreError, Stored},
+    store::{BlobStore, PartialBlob, StoreError, Stored, Verification},
     transfer::{BoxDuplex, Opened},
 };
 
 /// Providers of one blob that are used: 64. Further ones are ignored.
 const MAX_PROVIDERS: usize = 64;
+
+/// Longest burst of a provider of v0, in stall timeouts: 6, so a minute by default, in which a chunk
+/// arrives at the default floor of 16 KiB/s.
+const BURST_STALLS: u32 = 6;
 
 /// Time between measurements while nothing else happens: a quarter of a second.
 const SAMPLE: Duration = Duration::from_millis(250);
@@ -45,7 +56,11 @@ const SAMPLE: Duration = Duration::from_millis(250);
 /// and two round trips across the world.
 const GRACE: Duration = Duration::from_secs(2);
 
-/// Time for providers to be told that nothing more is wanted.
+/// Rate of all providers of v1 together below which a provider of v0 is asked as well, in bytes a
+/// second: 128 KiB, an eighth of what an untried provider is assumed to have.
+const SLOW_BYTES_PER_S: u64 = 128 * 1024;
+
+/// Time to close the streams to all providers at the end.
 const FAREWELL: Duration = Duration::from_millis(500);
 
 /// Events that wait for the driver. What they hold in memory is bounded by the places for chunks.
@@ -60,24 +75,28 @@ pub(super) struct Driver {
     /// Whether chunks have to be kept in order.
     pub(super) ordered: bool,
     pub(super) progress: watch::Sender<Progress>,
-    providers: Fuse<BoxStream<'static, PeerId>>,
+    sources: Sources,
     events: mpsc::Receiver<Event>,
     planner: Planner,
-    older: Planner,
+    v0: Planner,
     book: Book,
-    /// Older providers that are not told to their planner yet.
+    /// Providers of v0 that their planner does not know yet.
     waiting: Vec<PeerId>,
     /// Their streams, open already.
     opened: HashMap<PeerId, Opened<BoxDuplex>>,
     /// When the first of them was found.
-    older_since: Option<Duration>,
+    v0_since: Option<Duration>,
     partial: Option<Arc<dyn PartialBlob>>,
+    /// When the chunks were first asked for.
+    chunks_since: Option<Duration>,
     sessions: HashMap<PeerId, Handle>,
     running: FuturesUnordered<Running>,
     writing: FuturesUnordered<Writing>,
     begun: Instant,
-    /// Since when there is nobody to ask.
-    stuck_since: Option<Duration>,
+    /// When a provider could last be asked.
+    last_hope: Duration,
+    /// Whether no provider can be asked at present.
+    searching: bool,
     sessions_begun: u64,
     done: bool,
 }
@@ -88,30 +107,33 @@ impl Driver {
         events: mpsc::Receiver<Event>,
         store: Arc<dyn BlobStore>,
         ordered: bool,
-        providers: BoxStream<'static, PeerId>,
+        sources: Sources,
         progress: watch::Sender<Progress>,
     ) -> Self {
-        let planner = Planner::new(planner_config(&context), [0]);
-        let older = Planner::new(serial_config(&context), [0]);
+        let searches = sources.searches();
+        let planner = Planner::new(planner_config(&context, searches), [0]);
+        let v0 = Planner::new(serial_config(&context, searches), [0]);
         Self {
             book: Book::new(MAX_PROVIDERS),
             context,
             store,
             ordered,
             progress,
-            providers: providers.fuse(),
+            sources,
             events,
             planner,
-            older,
+            v0,
             waiting: Vec::new(),
             opened: HashMap::new(),
-            older_since: None,
+            v0_since: None,
             partial: None,
+            chunks_since: None,
             sessions: HashMap::new(),
             running: FuturesUnordered::new(),
             writing: FuturesUnordered::new(),
             begun: Instant::now(),
-            stuck_since: None,
+            last_hope: Duration::ZERO,
+            searching: false,
             sessions_begun: 0,
             done: false,
         }
@@ -119,7 +141,8 @@ impl Driver {
 
     pub(super) async fn run(mut self) -> Result<Fetched, FetchError> {
         let id = self.context.request.blob_id;
-        if let Some(size_bytes) = self.store.size(id).await? {
+        // What does not verify is withdrawn and fetched again.
+        if let Verification::Intact { size_bytes } = self.store.verify(id, true).await? {
             self.book.complete(size_bytes);
             self.publish();
             return Ok(self.book.fetched(id, size_bytes, None));
@@ -138,15 +161,13 @@ impl Driver {
             if self.done && self.writing.is_empty() {
                 return self.finish().await;
             }
-            self.call_older();
+            self.call_v0();
             self.check_stuck()?;
             let due = self.begun + self.next_timeout();
             tokio::select! {
-                Some(peer) = self.providers.next(), if !self.providers.is_done() => {
-                    self.found(peer);
-                }
+                peer = self.sources.next() => self.found(peer),
                 Some(event) = self.events.recv() => {
-                    if let Some(stored) = self.happened(event).await? {
+                    if let Some(stored) = self.received(event).await? {
                         return Ok(stored);
                     }
                 }
@@ -169,49 +190,74 @@ impl Driver {
     }
 
     fn next_timeout(&self) -> Duration {
-        let timeouts = [self.planner.next_timeout(), self.older.next_timeout()];
+        let timeouts = [
+            self.planner.next_timeout(),
+            self.v0.next_timeout(),
+            self.sources.next_timeout(),
+        ];
         let sample = self.now() + SAMPLE;
         timeouts.into_iter().flatten().fold(sample, Duration::min)
     }
 
     fn found(&mut self, peer: PeerId) {
         if self.book.found(peer) {
-            self.tell(Input::Found(peer));
+            self.last_hope = self.now();
+            self.plan(Input::Found(peer));
+            return;
+        }
+        // One that was given up may have come back.
+        match self.book.is_v0(&peer) {
+            Some(true) => self.plan_v0(Input::Found(peer)),
+            Some(false) => self.plan(Input::Found(peer)),
+            None => {}
         }
     }
 
-    /// Turns to older providers where it is time to.
-    fn call_older(&mut self) {
+    /// Asks providers of v0 where it is time to.
+    fn call_v0(&mut self) {
         if self.waiting.is_empty() {
             return;
         }
         let now = self.now();
         let late = self.partial.is_none()
             && self
-                .older_since
+                .v0_since
                 .is_some_and(|since| now.saturating_sub(since) >= GRACE);
-        if late || (self.planner.is_alone() && self.writing.is_empty() && !self.done) {
+        // Slow providers of v1 must not keep a transfer from a provider of v0.
+        let slow = self.planner.total_rate() < SLOW_BYTES_PER_S
+            && self
+                .chunks_since
+                .is_some_and(|since| now.saturating_sub(since) >= GRACE);
+        if late || slow || (self.planner.is_alone() && self.writing.is_empty() && !self.done) {
             for peer in std::mem::take(&mut self.waiting) {
-                self.tell_older(Input::Found(peer));
+                self.plan_v0(Input::Found(peer));
             }
         }
     }
 
-    /// Gives up where nobody is left to ask, and nobody comes.
+    /// Repeats the search while bytes are missing. Fails where no provider is left and none can
+    /// come, or none could be reached for too long.
     fn check_stuck(&mut self) -> Result<(), FetchError> {
-        let hopeful = self.done
-            || !self.writing.is_empty()
-            || !self.waiting.is_empty()
-            || !self.planner.is_alone()
-            || !self.older.is_alone();
-        if hopeful {
-            self.stuck_since = None;
-            return Ok(());
-        }
         let now = self.now();
-        let since = *self.stuck_since.get_or_insert(now);
-        let late = now.saturating_sub(since) >= self.context.config.tuning.search_timeout;
-        if late || self.providers.is_done() {
+        let is_open = |session: &Handle| !session.meter.reaching.load(Ordering::Relaxed);
+        let connected = self.sessions.values().any(is_open);
+        let busy = self.done || !self.writing.is_empty() || !self.waiting.is_empty();
+        if busy || connected {
+            self.last_hope = now;
+        }
+        if !self.done {
+            self.sources.repeat(now);
+        }
+        let searching = !busy && self.sessions.is_empty();
+        if std::mem::replace(&mut self.searching, searching) != searching {
+            if searching {
+                self.sources.hurry();
+            }
+            self.publish();
+        }
+        let late = now.saturating_sub(self.last_hope) >= self.context.config.tuning.search_timeout;
+        let hopeless = !busy && self.planner.is_alone() && self.v0.is_alone();
+        if late || (hopeless && !self.sources.may_yield()) {
             let id = self.context.request.blob_id;
             let failures = self.book.failures();
             return Err(FetchError::NoProviders { id, failures });
@@ -219,10 +265,10 @@ impl Driver {
         Ok(())
     }
 
-    /// Makes the blob visible, and lets providers go meanwhile.
+    /// Makes the blob visible, and closes the streams to providers at the same time.
     async fn finish(&mut self) -> Result<Stored, FetchError> {
         let Some(partial) = self.partial.take() else {
-            return Err(FetchError::Store(StoreError::Stopped));
+            return Err(StoreError::Stopped.into());
         };
         for session in self.sessions.values_mut() {
             session.asks = None;
@@ -235,19 +281,33 @@ impl Driver {
     }
 }
 
-fn planner_config(context: &Context) -> PlannerConfig {
-    PlannerConfig {
+fn planner_config(context: &Context, searches: bool) -> PlannerConfig {
+    let config = PlannerConfig {
         seed: rand_seed(context),
         ..PlannerConfig::from(&*context.config)
+    };
+    match searches {
+        false => config,
+        // The search timeout decides when to give up. Providers that were away are asked again.
+        true => PlannerConfig {
+            max_failures: u32::MAX,
+            max_unreachable: u32::MAX,
+            ..config
+        },
     }
 }
 
-/// For older providers: one at a time.
-fn serial_config(context: &Context) -> PlannerConfig {
+/// For providers of v0: one at a time. They may send each chunk of 1 MiB in one burst.
+fn serial_config(context: &Context, searches: bool) -> PlannerConfig {
+    let config = planner_config(context, searches);
+    let chunk = Duration::from_secs(CHUNK_BYTES / config.floor_bytes_per_s.max(1));
+    let burst = chunk.min(config.stall_timeout * BURST_STALLS);
     PlannerConfig {
         window_chunks: 1,
         provider_window_chunks: 1,
-        ..planner_config(context)
+        burst,
+        floor_span: config.floor_span.max(2 * burst),
+        ..config
     }
 }
 

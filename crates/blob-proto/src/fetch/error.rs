@@ -7,36 +7,52 @@ use calimero_network_stream::FrameError;
 
 use crate::{
     BlobId,
-    error::{ChunkError, ChunkFrameError, HandshakeError},
+    error::{CallbackError, ChunkError, ChunkFrameError, HandshakeError},
     store::StoreError,
     v1::{CodecError, MessageError, PageError},
 };
 
 /// Why a blob was not fetched. What was verified is kept for the next try.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum FetchError {
     /// No provider is left that could be asked. Each that was asked is named with its last
     /// failure.
     #[error("no provider gave blob {id}{}", Failures(.failures))]
     NoProviders {
-        /// The blob.
+        /// The id of the blob.
         id: BlobId,
         /// What each provider did last, in order of their ids. Empty where none was found.
         failures: Vec<ProviderFailure>,
     },
-    /// What was fetched could not be kept.
+    /// The blob is larger than the request accepts.
+    #[error("blob {id} has at least {least_bytes} bytes, at most {max_bytes} are accepted")]
+    TooLarge {
+        /// The id of the blob.
+        id: BlobId,
+        /// Smallest size that it can have, in bytes.
+        least_bytes: u64,
+        /// Largest size that is accepted, in bytes.
+        max_bytes: u64,
+    },
+    /// The destination could not keep what was fetched.
     #[error(transparent)]
-    Store(#[from] StoreError),
+    Store(Arc<StoreError>),
+}
+
+impl From<StoreError> for FetchError {
+    fn from(error: StoreError) -> Self {
+        Self::Store(Arc::new(error))
+    }
 }
 
 /// A provider, and what it did.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("{peer}: {reason}")]
 pub struct ProviderFailure {
-    /// The provider.
+    /// The peer id of the provider.
     pub peer: PeerId,
-    /// What it did.
+    /// What the provider did last.
     #[source]
     pub reason: ProviderError,
 }
@@ -48,7 +64,7 @@ pub enum ProviderError {
     /// The stream to it could not be opened.
     #[error("no stream could be opened: {source}")]
     Open {
-        /// The opener's words.
+        /// The error of the opener.
         source: Arc<dyn Error + Send + Sync>,
     },
     /// The stream to it did not open in time.
@@ -66,6 +82,9 @@ pub enum ProviderError {
     /// It does not have the blob, or does not give it to this requester.
     #[error("does not have the blob, or does not give it")]
     NotFound,
+    /// The signer of the request did not sign.
+    #[error("the request to it was not signed: {0}")]
+    Signer(CallbackError),
     /// It has too much to do.
     #[error("is busy for {retry_after:?}")]
     Busy {
@@ -93,10 +112,10 @@ pub enum ProviderError {
         /// Bytes of content that it had sent.
         received_bytes: u64,
     },
-    /// The stream broke.
+    /// The stream to it broke.
     #[error("the stream broke: {source}")]
     Io {
-        /// How.
+        /// The error of the stream.
         source: Arc<io::Error>,
     },
     /// It sent a frame that is none.

@@ -10,16 +10,19 @@
 //! blocking threads, as many at a time as chunks may be verified at a time.
 //!
 //! A [`Transfer`] does nothing until it is polled, and dropping it cancels it. What was verified
-//! by then is kept by the store, or beside the file, for the next try.
+//! by then is kept by the store, or in a second file, for the next attempt.
 
 mod batch;
 mod driver;
 mod error;
 #[cfg(unix)]
 mod file;
-mod older;
+mod memory;
 mod progress;
+mod request;
 mod session;
+mod shared;
+mod v0;
 mod writer;
 
 #[cfg(unix)]
@@ -28,44 +31,49 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
+    time::Duration,
 };
 
+use bytes::Bytes;
 pub use calimero_network_primitives::config::{BlobFetchConfig, BlobFetchTuning};
 use calimero_network_primitives::{ContextId, PeerId};
-use futures::{AsyncWrite, FutureExt, Stream, StreamExt, future::BoxFuture};
+use futures::{AsyncWrite, FutureExt, future::Shared};
 use tokio::sync::{Semaphore, mpsc, watch};
 
 pub use self::{
     batch::FetchedBatch,
     error::{FetchError, ProviderError, ProviderFailure},
     progress::{Progress, ProgressStream, ProviderProgress},
+    request::{FetchRequest, Providers},
 };
 use self::{
-    driver::{Driver, EVENT_QUEUE},
-    session::Context as Shared,
+    driver::{Driver, EVENT_QUEUE, Sources},
+    memory::MemoryTarget,
+    session::Context as SessionContext,
+    shared::{Joined, Run, Transfers},
 };
 use crate::{
     BlobId,
+    guard::{GuardedStore, STORE_TIMEOUT},
     store::{BlobStore, Hold},
     transfer::{DynOpener, Identity, Opener},
 };
 
-/// Which blob, and on whose behalf.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct FetchRequest {
-    /// The blob.
-    pub blob_id: BlobId,
-    /// The context on whose behalf it is asked for.
-    pub context_id: ContextId,
-}
-
-/// Where a blob goes.
+/// The place that a blob is fetched to.
 pub enum Destination {
-    /// Into a store. A blob that is there already is not fetched.
+    /// A store. A blob that is there already is verified; one that is intact is not fetched, and of
+    /// a damaged one only the chunks that do not verify. Transfers of one blob into one store are
+    /// one transfer.
     Store(Arc<dyn BlobStore>),
-    /// To a file, which appears when all of it is verified and durable. Until then it is beside
-    /// it, with `.part` behind its name, and a later fetch to the same file goes on with it. A
-    /// file that is the blob already stays as it is, and is made durable; another one is replaced.
+    /// Memory, up to a size in bytes. The content is in [`Fetched::content`].
+    Memory {
+        /// Largest blob that is accepted, in bytes.
+        max_bytes: u64,
+    },
+    /// A file, which appears when all of it is verified and durable. Until then its chunks are in a
+    /// second file with `.part` behind its name, and a later fetch to the same file resumes with
+    /// them. A file that is the blob already stays as it is and is made durable. Any other file is
+    /// replaced.
     #[cfg(unix)]
     File(PathBuf),
     /// To a writer, in order, each chunk when it is verified. It is flushed and not closed.
@@ -79,6 +87,7 @@ impl std::fmt::Debug for Destination {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
             Self::Store(_) => "Store",
+            Self::Memory { .. } => "Memory",
             #[cfg(unix)]
             Self::File(_) => "File",
             Self::Writer(_) => "Writer",
@@ -86,11 +95,11 @@ impl std::fmt::Debug for Destination {
     }
 }
 
-/// A blob that is where it should be, verified and durable.
-#[derive(Debug)]
+/// A blob that arrived: verified, and durable where the destination is.
+#[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Fetched {
-    /// The blob.
+    /// The id of the blob.
     pub id: BlobId,
     /// Its size in bytes.
     pub size_bytes: u64,
@@ -104,6 +113,8 @@ pub struct Fetched {
     pub failures: Vec<ProviderFailure>,
     /// Keeps it from garbage collection until it is tagged. `None` where it was there already.
     pub hold: Option<Hold>,
+    /// The content, where the destination is [`Destination::Memory`].
+    pub content: Option<Bytes>,
 }
 
 /// Chunks that have arrived and are being hashed and written, or wait for it: 4, on a host of two
@@ -116,6 +127,8 @@ pub struct Fetcher {
     opener: Arc<dyn DynOpener>,
     identity: Identity,
     config: Arc<BlobFetchConfig>,
+    store_timeout: Duration,
+    transfers: Transfers,
 }
 
 impl std::fmt::Debug for Fetcher {
@@ -135,40 +148,97 @@ impl Fetcher {
             opener: Arc::new(opener),
             identity,
             config: Arc::new(config.clone()),
+            store_timeout: STORE_TIMEOUT,
+            transfers: Transfers::default(),
         }
     }
 
-    /// Fetches a blob from the providers that `providers` yields, the sooner the better. A
-    /// transfer that nobody can help any more fails when `providers` ends, or after
-    /// [`search_timeout`](BlobFetchTuning::search_timeout).
+    /// Sets the time that a store has to answer, in place of 60 s. Work that depends on the size of
+    /// a blob has a second more for each 8 MiB.
+    #[must_use]
+    pub fn with_store_timeout(mut self, after: Duration) -> Self {
+        self.store_timeout = after;
+        self
+    }
+
+    /// Fetches a blob from providers: a stream of peers, or [`Providers`] with a search that is
+    /// repeated while bytes are missing.
+    ///
+    /// A fetch into a store that another call fetches the same blob into joins that transfer, with
+    /// its providers. It ends with the last of its waiters.
     ///
     /// Runs on tokio, with its timers.
     pub fn fetch(
         &self,
         request: FetchRequest,
-        providers: impl Stream<Item = PeerId> + Send + 'static,
+        providers: impl Into<Providers>,
         to: Destination,
     ) -> Transfer {
+        let providers = providers.into();
+        let (run, watched) = match to {
+            Destination::Store(store) => {
+                let guarded = GuardedStore::wrap(Arc::clone(&store), self.store_timeout);
+                let begin = |providers, joined| {
+                    self.begin(request.clone(), providers, joined, guarded, false, None)
+                };
+                self.transfers.join(&request, &store, providers, begin)
+            }
+            Destination::Memory { max_bytes } => {
+                let memory = MemoryTarget::new(max_bytes);
+                let request = FetchRequest {
+                    max_bytes: request.max_bytes.min(max_bytes),
+                    ..request
+                };
+                let store = Arc::new(memory.clone());
+                self.begin_alone(request, providers, store, false, Some(memory))
+            }
+            #[cfg(unix)]
+            Destination::File(path) => {
+                let store = Arc::new(file::FileTarget::new(path));
+                self.begin_alone(request, providers, store, false, None)
+            }
+            Destination::Writer(to) => {
+                let store = Arc::new(writer::WriterTarget::new(to));
+                self.begin_alone(request, providers, store, true, None)
+            }
+        };
+        Transfer { run, watched }
+    }
+
+    fn begin_alone(
+        &self,
+        request: FetchRequest,
+        providers: Providers,
+        store: Arc<dyn BlobStore>,
+        ordered: bool,
+        memory: Option<MemoryTarget>,
+    ) -> Joined {
+        let (_, joined) = mpsc::unbounded_channel();
+        let (run, watched) = self.begin(request, providers, joined, store, ordered, memory);
+        (run.shared(), watched)
+    }
+
+    fn begin(
+        &self,
+        request: FetchRequest,
+        providers: Providers,
+        joined: mpsc::UnboundedReceiver<Providers>,
+        store: Arc<dyn BlobStore>,
+        ordered: bool,
+        memory: Option<MemoryTarget>,
+    ) -> (Run, watch::Receiver<Progress>) {
         let (events, receiver) = mpsc::channel(EVENT_QUEUE);
         let (progress, watched) = watch::channel(Progress::default());
         let shared = Arc::new(self.shared(request, events));
-        let (store, ordered): (Arc<dyn BlobStore>, _) = match to {
-            Destination::Store(store) => (store, false),
-            #[cfg(unix)]
-            Destination::File(path) => (Arc::new(file::FileTarget::new(path)), false),
-            Destination::Writer(to) => (Arc::new(writer::WriterTarget::new(to)), true),
-        };
-        let providers = providers.boxed();
         let run = async move {
             // Made when it is first polled: the clock begins then.
-            Driver::new(shared, receiver, store, ordered, providers, progress)
-                .run()
-                .await
+            let sources = Sources::new(providers, joined);
+            let driver = Driver::new(shared, receiver, store, ordered, sources, progress);
+            let mut fetched = driver.run().await?;
+            fetched.content = memory.and_then(|memory| memory.take());
+            Ok(fetched)
         };
-        Transfer {
-            run: run.boxed(),
-            watched,
-        }
+        (run.boxed(), watched)
     }
 }
 
@@ -181,7 +251,7 @@ impl Fetcher {
     ///
     /// # Errors
     ///
-    /// What the store refuses. A blob that nobody gives is no error of the batch: it is in
+    /// What the store refuses. A blob that no provider gives is no error of the batch: it is in
     /// [`FetchedBatch::failed`], with the reason.
     pub fn fetch_batch(
         &self,
@@ -190,11 +260,16 @@ impl Fetcher {
         providers: Vec<PeerId>,
         store: Arc<dyn BlobStore>,
     ) -> impl Future<Output = Result<FetchedBatch, FetchError>> + Send + use<> {
+        let store = GuardedStore::wrap(store, self.store_timeout);
         batch::run(self.clone(), context_id, blobs, providers, store)
     }
 
-    fn shared(&self, request: FetchRequest, events: mpsc::Sender<session::Event>) -> Shared {
-        Shared {
+    fn shared(
+        &self,
+        request: FetchRequest,
+        events: mpsc::Sender<session::Event>,
+    ) -> SessionContext {
+        SessionContext {
             opener: Arc::clone(&self.opener),
             identity: self.identity.clone(),
             config: Arc::clone(&self.config),
@@ -208,7 +283,7 @@ impl Fetcher {
 /// A fetch. A future; dropping it cancels it.
 #[must_use = "nothing is fetched until it is polled"]
 pub struct Transfer {
-    run: BoxFuture<'static, Result<Fetched, FetchError>>,
+    run: Shared<Run>,
     watched: watch::Receiver<Progress>,
 }
 

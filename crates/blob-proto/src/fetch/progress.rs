@@ -17,6 +17,9 @@ pub struct Progress {
     pub received_bytes: u64,
     /// Bytes a second that are verified, smoothed over about two seconds.
     pub rate_bytes_per_s: u64,
+    /// Whether no provider can be asked at present. The transfer waits for the search, or for a
+    /// provider that failed to come back.
+    pub searching: bool,
     /// The providers that were asked, in order of their ids.
     pub providers: Vec<ProviderProgress>,
 }
@@ -24,7 +27,7 @@ pub struct Progress {
 /// What comes from one provider.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ProviderProgress {
-    /// The provider.
+    /// The peer id of the provider.
     pub peer: PeerId,
     /// Bytes of content that came from it and were verified.
     pub verified_bytes: u64,
@@ -51,7 +54,7 @@ pub(super) fn stream_of(receiver: watch::Receiver<Progress>) -> ProgressStream {
     ))
 }
 
-/// A smoothed rate.
+/// A rate that is smoothed over seconds.
 #[derive(Debug, Default)]
 pub(super) struct Rate {
     since: Duration,

@@ -21,9 +21,12 @@ use tokio::{
 use super::{FetchRequest, ProviderError};
 use crate::{
     BlobId, ChunkList, blob_id,
+    clock::unix_seconds,
+    guard::{CALLBACK_TIMEOUT, guarded},
     store::{StoreError, Stored},
     transfer::{
-        BoxDuplex, DynOpener, Identity, MessageReader, MessageWriter, Opened, Version, unix_seconds,
+        BoxDuplex, DynOpener, Identity, MessageReader, MessageWriter, Opened, SignRequest,
+        Signature, Version,
     },
     v1::{Hello, ListAssembly, MAX_INLINE_BYTES, Refusal, Request, Response, SessionAuth},
 };
@@ -40,7 +43,7 @@ pub(super) struct Context {
     pub(super) identity: Identity,
     pub(super) config: Arc<BlobFetchConfig>,
     pub(super) request: FetchRequest,
-    /// A place for each chunk that has arrived and is not verified yet.
+    /// A permit for each chunk that has arrived and is not verified yet.
     pub(super) verifying: Arc<Semaphore>,
     pub(super) events: mpsc::Sender<Event>,
 }
@@ -52,14 +55,14 @@ pub(super) enum Ask {
     Chunks(Range<u64>),
 }
 
-/// A session: with whom, and which of all the sessions of the transfer, counted from one.
+/// A session: its provider, and its number among all sessions of the transfer, counted from one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct SessionId {
     pub(super) peer: PeerId,
     pub(super) number: u64,
 }
 
-/// What a session tells the driver.
+/// A report of a session to the driver.
 pub(super) struct Event {
     pub(super) from: SessionId,
     pub(super) kind: EventKind,
@@ -82,15 +85,15 @@ pub(super) enum EventKind {
 
 /// How a session ended.
 pub(super) enum End {
-    /// As it should.
+    /// Nothing more was asked of it.
     Fine,
     /// By the provider, when it had answered everything that it was asked.
     Closed { received_bytes: u64 },
     /// The provider speaks the older protocol alone.
-    Older(Opened<BoxDuplex>),
+    V0(Opened<BoxDuplex>),
     /// The blob is stored.
     Stored(Stored),
-    /// The provider failed.
+    /// The provider failed in some way.
     Provider(ProviderError),
     /// What came could not be kept.
     Store(StoreError),
@@ -148,15 +151,44 @@ impl Context {
         }
     }
 
-    /// The greeting of a stream to `provider`, signed where there is a key.
-    pub(super) fn hello(&self, provider: &PeerId) -> Hello {
+    /// The greeting of a stream to `provider`, signed where there is a signer.
+    pub(super) async fn hello(
+        &self,
+        blob_id: Option<BlobId>,
+        provider: PeerId,
+    ) -> Result<Hello, ProviderError> {
         let context_id = self.context_id();
-        let identity = &self.identity;
-        let auth = identity.signer.as_ref().and_then(|signer| {
-            let now = unix_seconds();
-            SessionAuth::sign(signer, &context_id, &identity.peer, provider, now).ok()
+        let timestamp = unix_seconds();
+        let local = &self.identity.peer;
+        let message = SessionAuth::message(&context_id, local, &provider, timestamp);
+        let signature = self.sign(blob_id, provider, message).await?;
+        let auth = signature.map(|signed| SessionAuth {
+            public_key: signed.public_key,
+            signature: signed.signature,
+            timestamp,
         });
-        Hello { context_id, auth }
+        Ok(Hello { context_id, auth })
+    }
+
+    /// Asks the signer of the request, or that of the fetcher.
+    pub(super) async fn sign(
+        &self,
+        blob_id: Option<BlobId>,
+        provider: PeerId,
+        message: Vec<u8>,
+    ) -> Result<Option<Signature>, ProviderError> {
+        let own = self.request.signer.as_ref();
+        let Some(signer) = own.or(self.identity.signer.as_ref()) else {
+            return Ok(None);
+        };
+        let request = SignRequest {
+            blob_id,
+            context_id: self.context_id(),
+            provider,
+            message,
+        };
+        let signed = guarded("Signer::sign", CALLBACK_TIMEOUT, || signer.sign(request));
+        signed.await.map_err(ProviderError::Signer)
     }
 
     pub(super) fn must_wait(&self, opened: &Opened<BoxDuplex>, for_content: bool) -> bool {
@@ -219,7 +251,7 @@ impl Session {
                 .open(self.id.peer, for_content, &self.meter)
                 .await?;
             if opened.version == Version::V0 {
-                return Ok(End::Older(opened));
+                return Ok(End::V0(opened));
             }
             // A stream through a relay serves for the list, and is given up for the content.
             match self.talk_over(opened, ask).await? {
@@ -240,10 +272,9 @@ impl Session {
         let mut reader =
             MessageReader::<_, Response>::new(reader, Arc::clone(&self.meter.received));
         let mut writer = MessageWriter::new(writer, self.context.config.tuning.stall_timeout);
-        self.feed(
-            &mut writer,
-            &Request::Hello(self.context.hello(&self.id.peer)),
-        )?;
+        let blob_id = self.context.blob_id();
+        let hello = self.context.hello(Some(blob_id), self.id.peer).await?;
+        self.feed(&mut writer, &Request::Hello(hello))?;
         self.ask(&mut writer, first)?;
         let mut place = None;
         loop {
@@ -357,7 +388,7 @@ impl Session {
     }
 
     async fn tell(&self, kind: EventKind) {
-        // Without a driver there is nobody to tell, and this session is about to be dropped.
+        // The queue is closed where the driver has ended. This session is then about to be dropped.
         let _ = self
             .context
             .events

@@ -1,15 +1,17 @@
 //! Which chunk is asked of which provider, and when: a state machine without IO, clock or
 //! randomness.
 //!
-//! The driver tells it what happened ([`Planner::handle`]) and carries out the [`Effect`]s it
+//! The driver passes each [`Input`] to [`Planner::handle`] and carries out the [`Effect`]s it
 //! answers with, in order. It calls again with [`Input::Tick`] no later than
 //! [`Planner::next_timeout`]. Time is the distance from any fixed point the driver chooses.
 //!
 //! Chunks are asked for from the front of what is missing, of every provider as many as it sends
-//! in a second, so that the fast ones carry more. Where nothing is left to ask for, an idle
-//! provider is asked for the last chunk of the one that would take longest, if it would be
-//! quicker; whichever comes first counts. A provider that stalls or falls below the floor rests,
-//! ever longer, and its chunks go to others; one that lied is not asked again.
+//! in a second, so that the fast ones carry more. An idle provider is always asked for one chunk,
+//! whatever the others hold. Where nothing is left to ask for, it is asked for the last chunk of
+//! the provider that would take longest, if that one is slower than a fraction of the usual; the
+//! first copy counts, and a provider that owes only copies is cancelled. A provider that stalls or
+//! falls below the floor rests, with each failure for longer, and its chunks go to others. One that
+//! lied is not asked again. One that does not have the blob is asked again when it is found again.
 
 mod provider;
 mod ranges;
@@ -27,26 +29,38 @@ use self::{
 };
 use crate::id::CHUNK_BYTES;
 
-/// Rate assumed while no provider's is known, in bytes a second: 1 MiB, a guess.
+/// Rate that an untried provider is assumed to have at least, in bytes a second: 1 MiB, a guess. It
+/// must not follow the rates that are known: a single slow provider would then look usual.
 const UNKNOWN_RATE: u64 = 1024 * 1024;
 
+/// Chunks that are asked of a second provider while the first is only twice as slow, one in this
+/// many: 20, so that duplicates are at most 5 %.
+const CHEAP_DUPLICATES: u64 = 20;
+
+/// How many times slower than an idle provider the first one is where its chunk is asked of both,
+/// beyond [`CHEAP_DUPLICATES`]: 8, so that it sends an eighth of the chunk in vain.
+const SLOW_FACTOR: u32 = 8;
+
 /// Time after which it is looked again whether an idle provider would be quicker than one that
-/// keeps others waiting. Half a second, a guess: short beside the stall deadline.
+/// keeps others waiting. Half a second, a guess: much shorter than the stall deadline.
 const STEAL_RECHECK: Duration = Duration::from_millis(500);
 
-/// Plans one transfer.
+/// The plan of one transfer.
 #[derive(Clone, Debug)]
 pub struct Planner {
     config: PlannerConfig,
     providers: BTreeMap<PeerId, Provider>,
-    /// Missing and asked of nobody.
+    /// Chunks that are missing and not asked for.
     wanted: Ranges,
-    /// Missing and asked of somebody: of how many, at most two.
+    /// Chunks that are asked for, with the number of providers: one or two.
     asked: BTreeMap<u64, u8>,
     in_flight: usize,
+    /// Chunks of the plan, and how many of them were asked of a second provider.
+    total: u64,
+    duplicates: u64,
     /// First chunk that is not to be asked for yet.
     horizon: u64,
-    /// When it was last told something.
+    /// Time of the last input.
     now: Duration,
     random: u64,
     /// Whether the end, or the want of providers, is said.
@@ -60,6 +74,7 @@ impl Planner {
     pub fn new(config: PlannerConfig, missing: impl IntoIterator<Item = u64>) -> Self {
         let mut wanted = Ranges::default();
         missing.into_iter().for_each(|index| wanted.insert(index));
+        let wanted_total = wanted.len();
         Self {
             random: config.seed | 1,
             config,
@@ -67,6 +82,8 @@ impl Planner {
             wanted,
             asked: BTreeMap::new(),
             in_flight: 0,
+            total: wanted_total,
+            duplicates: 0,
             horizon: u64::MAX,
             now: Duration::ZERO,
             said_done: false,
@@ -92,6 +109,13 @@ impl Planner {
         self.providers.get(peer)?.rate()
     }
 
+    /// Returns the sum of the rates of all providers that are asked, in bytes a second.
+    #[must_use]
+    pub fn total_rate(&self) -> u64 {
+        let rates = self.ready().filter_map(|(_, provider)| provider.rate());
+        rates.fold(0, u64::saturating_add)
+    }
+
     /// Whether something is asked of a provider that it has not answered.
     #[must_use]
     pub fn is_asked(&self, peer: &PeerId) -> bool {
@@ -103,7 +127,7 @@ impl Planner {
     #[must_use]
     pub fn is_alone(&self) -> bool {
         let mut providers = self.providers.values();
-        providers.all(|provider| provider.status == Status::Out)
+        providers.all(|provider| matches!(provider.status, Status::Out { .. }))
     }
 
     /// When [`Input::Tick`] is due, if nothing else happens before.
@@ -115,7 +139,7 @@ impl Planner {
         let due = |provider: &Provider| match provider.status {
             Status::Ready => provider.deadline(&self.config),
             Status::Resting { until } => Some(until),
-            Status::Out => None,
+            Status::Out { .. } => None,
         };
         let recheck = self.could_steal().then(|| self.now + STEAL_RECHECK);
         self.providers.values().filter_map(due).chain(recheck).min()
@@ -127,16 +151,16 @@ impl Planner {
         self.now = now;
         match input {
             Input::Found(peer) => {
-                self.providers
-                    .entry(peer)
-                    .or_insert_with(|| Provider::new(now));
+                let provider = self.providers.entry(peer);
+                let provider = provider.or_insert_with(|| Provider::new(now));
+                provider.revive(&self.config, now);
             }
             Input::Received { peer, bytes } => {
                 if let Some(provider) = self.providers.get_mut(&peer) {
                     provider.receive(bytes, now);
                 }
             }
-            Input::Verified { peer, index } => self.verified(peer, index),
+            Input::Verified { peer, index } => self.verified(peer, index, &mut effects),
             Input::Failed { peer, failure } => {
                 self.leave(peer, Cause::Failed(failure), now, &mut effects);
             }
@@ -155,9 +179,11 @@ impl Planner {
         effects
     }
 
-    fn verified(&mut self, peer: PeerId, index: u64) {
+    fn verified(&mut self, peer: PeerId, index: u64, effects: &mut Vec<Effect>) {
         self.wanted.remove(index);
-        self.asked.remove(&index);
+        if self.asked.remove(&index) == Some(2) {
+            self.cancel_copies(peer, index, effects);
+        }
         if let Some(provider) = self.providers.get_mut(&peer) {
             // What came before a failure may be verified after it, and makes up for nothing.
             if provider.status == Status::Ready {
@@ -166,6 +192,21 @@ impl Planner {
             if let Some(at) = provider.in_flight.iter().position(|asked| *asked == index) {
                 provider.in_flight.remove(at);
                 self.in_flight -= 1;
+            }
+        }
+    }
+
+    /// Cancels the other provider of a chunk, where it owes nothing but what is there already.
+    fn cancel_copies(&mut self, peer: PeerId, index: u64, effects: &mut Vec<Effect>) {
+        for (other, provider) in &mut self.providers {
+            let owes = |index: &u64| self.asked.contains_key(index);
+            if *other != peer
+                && provider.in_flight.contains(&index)
+                && !provider.in_flight.iter().any(owes)
+            {
+                self.in_flight -= provider.in_flight.len();
+                provider.in_flight.clear();
+                effects.push(Effect::Cancel { peer: *other });
             }
         }
     }
@@ -190,9 +231,17 @@ impl Planner {
         let Some(provider) = self.providers.get_mut(&peer) else {
             return;
         };
-        let for_good = matches!(cause, Cause::Failed(Failure::Lied | Failure::Refused));
+        let refused = matches!(cause, Cause::Failed(Failure::Lied | Failure::Refused));
+        let unreachable = matches!(cause, Cause::Failed(Failure::Unreachable));
+        provider.unreachable = if unreachable {
+            provider.unreachable + 1
+        } else {
+            0
+        };
+        provider.lied |= matches!(cause, Cause::Failed(Failure::Lied));
+        let for_good = refused || provider.unreachable >= self.config.max_unreachable;
         match provider.status {
-            Status::Out => return,
+            Status::Out { .. } => return,
             // The end of a stream that was left already is not another failure.
             Status::Resting { .. } if !for_good => return,
             _ => {}
@@ -210,7 +259,9 @@ impl Planner {
         provider.failures += 1;
         let rest = rest(&self.config, provider.failures, jitter);
         provider.status = match cause {
-            _ if for_good || provider.failures >= self.config.max_failures => Status::Out,
+            _ if for_good || provider.failures >= self.config.max_failures => {
+                Status::Out { since: now }
+            }
             Cause::Failed(Failure::Busy { retry_after }) => Status::Resting {
                 until: now + rest.max(retry_after.min(self.config.rest_max)),
             },
@@ -237,6 +288,7 @@ impl Planner {
             if let Some(askers) = self.asked.get_mut(&index) {
                 *askers += 1;
             }
+            self.duplicates += 1;
             self.send(peer, index..index + 1, now, effects);
         }
     }
@@ -249,30 +301,33 @@ impl Planner {
         }
     }
 
-    /// The provider that would send a further chunk soonest, and for how many it has room.
+    /// The provider that would send a further chunk soonest, and how many it may be asked for. One
+    /// that is idle is asked even where the window is full: others may hold all of it for long.
     fn next_to_ask(&self) -> Option<(PeerId, usize)> {
-        let room = self.config.window_chunks.checked_sub(self.in_flight)?;
-        if room == 0 || !self.wants() {
+        if !self.wants() {
             return None;
         }
+        let free = self.config.window_chunks.saturating_sub(self.in_flight);
         let typical = self.typical_rate();
         let open = self.ready().filter_map(|(peer, provider)| {
-            let own = provider
-                .window(&self.config)
-                .checked_sub(provider.in_flight.len())?;
-            let soon = provider.expected(provider.in_flight.len() + 1, typical);
-            (own > 0).then_some((soon, peer, own.min(room)))
+            let asked = provider.in_flight.len();
+            let own = provider.window(&self.config).checked_sub(asked)?;
+            let room = free.max(usize::from(asked == 0));
+            let soon = provider.expected(asked + 1, typical);
+            (own.min(room) > 0).then_some((soon, peer, own.min(room)))
         });
         open.min_by_key(|(soon, peer, _)| (*soon, *peer))
             .map(|(_, peer, room)| (*peer, room))
     }
 
-    /// An idle provider, and the chunk of another that it would send sooner.
+    /// An idle provider, and the chunk of another that it would send much sooner.
     fn next_to_steal(&self) -> Option<(PeerId, u64)> {
-        if self.wants() || self.in_flight >= self.config.window_chunks {
+        if self.wants() {
             return None;
         }
         let typical = self.typical_rate();
+        let cheap = (self.duplicates + 1) * CHEAP_DUPLICATES <= self.total;
+        let factor = if cheap { 2 } else { SLOW_FACTOR };
         let idle = self
             .ready()
             .filter(|(_, provider)| provider.in_flight.is_empty());
@@ -281,20 +336,19 @@ impl Planner {
             // Answers come in order, so the last one takes longest.
             let unique = |index: &u64| self.asked.get(index) == Some(&1);
             let last = owner.in_flight.iter().rposition(unique)?;
-            // Who has been silent for a while may well be silent for as long again.
-            let wait = owner
-                .expected(last + 1, typical)
-                .max(owner.silence(self.now));
+            // A provider whose rate is unknown has shown nothing but its silence. One that is silent
+            // sends nothing in vain, so twice the usual time is enough.
+            let known = owner.rate().map(|_| owner.expected(last + 1, typical));
+            let wait = (known.unwrap_or_default() / factor).max(owner.silence(self.now) / 2);
             Some((wait, owner.in_flight[last]))
         });
         let (wait, index) = stealable.max()?;
         (wait > thief.expected(1, typical)).then_some((*peer, index))
     }
 
-    /// Whether a provider is idle while another keeps a chunk to itself.
+    /// Returns `true` where a provider is idle while another holds a chunk alone.
     fn could_steal(&self) -> bool {
         !self.wants()
-            && self.in_flight < self.config.window_chunks
             && self
                 .ready()
                 .any(|(_, provider)| provider.in_flight.is_empty())
@@ -316,7 +370,7 @@ impl Planner {
         self.said_alone = alone && !self.providers.is_empty();
     }
 
-    /// Whether something may be asked for that is asked of nobody.
+    /// Returns `true` where a missing chunk may be asked for and is not.
     fn wants(&self) -> bool {
         self.wanted
             .first()
@@ -328,10 +382,10 @@ impl Planner {
         providers.filter(|(_, provider)| provider.status == Status::Ready)
     }
 
-    /// The best rate known, so that a new provider is tried before it is judged.
+    /// The best rate known, and no less than an untried provider is assumed to have.
     fn typical_rate(&self) -> u64 {
         let rates = self.ready().filter_map(|(_, provider)| provider.rate());
-        rates.max().unwrap_or(UNKNOWN_RATE)
+        rates.max().unwrap_or_default().max(UNKNOWN_RATE)
     }
 
     /// A number below 1024 by xorshift, for nothing that an adversary may not guess.

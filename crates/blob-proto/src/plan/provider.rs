@@ -21,8 +21,10 @@ pub(super) enum Status {
     Resting {
         until: Duration,
     },
-    /// Never asked again.
-    Out,
+    /// Not asked again, unless it is found again.
+    Out {
+        since: Duration,
+    },
 }
 
 #[derive(Clone, Debug)]
@@ -31,6 +33,11 @@ pub(super) struct Provider {
     /// Chunks asked for, in the order they will be answered.
     pub(super) in_flight: VecDeque<u64>,
     pub(super) failures: u32,
+    /// Times in a row that no stream to it could be opened.
+    pub(super) unreachable: u32,
+    pub(super) lied: bool,
+    /// Whether something came since it was asked after a pause.
+    has_begun: bool,
     /// When the last byte came, or the first request after a pause was sent.
     last_byte: Duration,
     /// Begin of the span over which the floor is checked, and what came since.
@@ -49,6 +56,9 @@ impl Provider {
             status: Status::Ready,
             in_flight: VecDeque::new(),
             failures: 0,
+            unreachable: 0,
+            lied: false,
+            has_begun: false,
             last_byte: now,
             floor_since: now,
             floor_bytes: 0,
@@ -62,6 +72,18 @@ impl Provider {
         self.rate
     }
 
+    /// Takes a provider back that was found again some time after it was given up. One that lied
+    /// stays out.
+    pub(super) fn revive(&mut self, config: &PlannerConfig, now: Duration) {
+        if let Status::Out { since } = self.status
+            && !self.lied
+            && now.saturating_sub(since) >= config.rest_max
+        {
+            self.status = Status::Ready;
+            (self.failures, self.unreachable) = (0, 0);
+        }
+    }
+
     /// Notes that chunks are asked for.
     pub(super) fn ask(&mut self, chunks: impl Iterator<Item = u64>, now: Duration) {
         if self.in_flight.is_empty() {
@@ -71,13 +93,16 @@ impl Provider {
         self.in_flight.extend(chunks);
     }
 
-    /// Begins all measurements anew.
+    /// Restarts all measurements.
     pub(super) fn restart(&mut self, now: Duration) {
         (self.last_byte, self.floor_since, self.rate_since) = (now, now, now);
         (self.floor_bytes, self.rate_bytes) = (0, 0);
+        self.has_begun = false;
     }
 
     pub(super) fn receive(&mut self, bytes: u64, now: Duration) {
+        self.unreachable = 0;
+        self.has_begun = true;
         self.last_byte = now;
         self.floor_bytes = self.floor_bytes.saturating_add(bytes);
         self.rate_bytes = self.rate_bytes.saturating_add(bytes);
@@ -124,12 +149,20 @@ impl Provider {
         if self.in_flight.is_empty() {
             return None;
         }
-        let stall = self.last_byte + config.stall_timeout;
+        let stall = self.last_byte + self.patience(config);
         Some(stall.min(self.floor_since + config.floor_span))
     }
 
+    /// Longest silence that is accepted now.
+    fn patience(&self, config: &PlannerConfig) -> Duration {
+        match self.has_begun {
+            true => config.stall_timeout.max(config.burst),
+            false => config.stall_timeout,
+        }
+    }
+
     pub(super) fn is_stalled(&self, config: &PlannerConfig, now: Duration) -> bool {
-        !self.in_flight.is_empty() && now >= self.last_byte + config.stall_timeout
+        !self.in_flight.is_empty() && now >= self.last_byte + self.patience(config)
     }
 
     /// Whether the span is over and too little came in it. Begins the next span.

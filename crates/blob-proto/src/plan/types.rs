@@ -15,6 +15,9 @@ pub(crate) const PROVIDER_WINDOW_CHUNKS: usize = 8;
 /// Minimum rate of a provider, in bytes per second: 16 KiB, one chunk a minute. An estimate.
 pub(crate) const FLOOR_BYTES_PER_S: u64 = 16 * 1024;
 
+/// Attempts in a row to open a stream to a listed provider, at most.
+const MAX_UNREACHABLE: u32 = 2;
+
 /// How transfers are spread over providers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PlannerConfig {
@@ -25,6 +28,9 @@ pub struct PlannerConfig {
     pub provider_window_chunks: usize,
     /// Time without a byte after which a provider rests. Default 10 s.
     pub stall_timeout: Duration,
+    /// Time between two bursts of a provider that has begun to send, where it is above
+    /// `stall_timeout`. Default zero. For providers that send a chunk at a time.
+    pub burst: Duration,
     /// Least rate of a provider, in bytes a second. Default 16 KiB: a chunk a minute. A guess.
     pub floor_bytes_per_s: u64,
     /// Span over which the least rate is measured. Default 20 s.
@@ -33,24 +39,30 @@ pub struct PlannerConfig {
     pub rest_initial: Duration,
     /// Longest rest. Default 60 s.
     pub rest_max: Duration,
-    /// Failures in a row after which a provider is not asked again. Default 5.
+    /// Failures in a row after which a provider is not asked again. Default 5. [`u32::MAX`] where
+    /// the search for providers goes on, so that one that was away is asked again.
     pub max_failures: u32,
+    /// Attempts in a row to open a stream after which a provider is not asked again. Default 2: one
+    /// that restarts is found by the second. [`u32::MAX`] as for `max_failures`.
+    pub max_unreachable: u32,
     /// Varies rests, so that many requesters do not return together. Take a random number.
     pub seed: u64,
 }
 
 impl From<&BlobFetchConfig> for PlannerConfig {
-    /// With a seed of 1: whoever plans for many requesters sets another.
+    /// With a seed of 1. A program that plans for many requesters sets another one.
     fn from(config: &BlobFetchConfig) -> Self {
         Self {
             window_chunks: WINDOW_CHUNKS,
             provider_window_chunks: PROVIDER_WINDOW_CHUNKS,
             stall_timeout: config.tuning.stall_timeout,
+            burst: Duration::ZERO,
             floor_bytes_per_s: FLOOR_BYTES_PER_S,
             floor_span: config.tuning.floor_span,
             rest_initial: config.tuning.rest_initial,
             rest_max: config.tuning.rest_max,
             max_failures: config.tuning.max_failures,
+            max_unreachable: MAX_UNREACHABLE,
             seed: 1,
         }
     }
@@ -62,37 +74,37 @@ impl Default for PlannerConfig {
     }
 }
 
-/// What happened.
+/// What happened to a transfer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Input {
     /// A provider was found. Said again of one that is known, it changes nothing.
     Found(PeerId),
     /// Bytes of chunks came from a provider, verified or not yet.
     Received {
-        /// The provider.
+        /// The peer id of the provider.
         peer: PeerId,
-        /// How many.
+        /// The number of bytes.
         bytes: u64,
     },
     /// A chunk of a provider is verified and kept, or was there already.
     Verified {
-        /// The provider.
+        /// The peer id of the provider.
         peer: PeerId,
-        /// The chunk.
+        /// The index of the chunk.
         index: u64,
     },
     /// A provider does not answer what it was asked for.
     Failed {
-        /// The provider.
+        /// The peer id of the provider.
         peer: PeerId,
-        /// Why.
+        /// What it did instead.
         failure: Failure,
     },
     /// A provider is still being reached: its deadlines do not run yet.
     Reaching(PeerId),
     /// Chunks from this one on are not to be asked for yet. Until it is said, all may be.
     Horizon(u64),
-    /// Time has passed.
+    /// Time has passed, and nothing else.
     Tick,
 }
 
@@ -101,14 +113,17 @@ pub enum Input {
 pub enum Failure {
     /// It sent what does not verify. It is not asked again.
     Lied,
-    /// It does not have the blob, or does not give it. It is not asked again.
+    /// It does not have the blob, or does not give it. It is not asked again before it is found
+    /// again.
     Refused,
+    /// No stream to it could be opened.
+    Unreachable,
     /// It has too much to do, and says for how long.
     Busy {
-        /// Time to wait.
+        /// The time to wait before.
         retry_after: Duration,
     },
-    /// The stream to it could not be opened, or broke.
+    /// The stream to it broke.
     Broken,
 }
 
@@ -117,17 +132,23 @@ pub enum Failure {
 pub enum Effect {
     /// Ask a provider for chunks, of one run.
     Read {
-        /// The provider.
+        /// The peer id of the provider.
         peer: PeerId,
-        /// The chunks.
+        /// The indices of the chunks.
         chunks: Range<u64>,
     },
     /// Close the stream to a provider; nothing it still sends counts.
     Leave {
-        /// The provider.
+        /// The peer id of the provider.
         peer: PeerId,
-        /// Why.
+        /// The reason to leave it.
         cause: Cause,
+    },
+    /// Close the stream to a provider that owes only chunks that another one sent first. It has not
+    /// failed.
+    Cancel {
+        /// The peer id of the provider.
+        peer: PeerId,
     },
     /// All chunks are there.
     Done,
@@ -146,6 +167,6 @@ pub enum Cause {
     Failed(Failure),
     /// Nothing came for too long.
     Stalled,
-    /// Too little came.
+    /// Too little came from it.
     TooSlow,
 }

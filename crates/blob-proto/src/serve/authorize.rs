@@ -13,7 +13,7 @@ pub struct Access {
     pub requester: PeerId,
     /// On whose behalf, by the word of the requester.
     pub context_id: ContextId,
-    /// Which blob.
+    /// The id of the blob.
     pub blob_id: BlobId,
     /// The Ed25519 key that the request is signed with, if it is: proven, and recent.
     pub public_key: Option<[u8; 32]>,
@@ -35,13 +35,13 @@ impl<F: Fn(Access) -> bool + Send + Sync + 'static> Authorizer for F {
     }
 }
 
-/// Gives everybody what the store calls public.
+/// Allows every peer the blobs that the store calls public.
 pub struct Public {
     store: Arc<dyn BlobStore>,
 }
 
 impl Public {
-    /// Asks `store`.
+    /// Returns an authorizer that asks `store`.
     #[must_use]
     pub fn new(store: Arc<dyn BlobStore>) -> Self {
         Self { store }

@@ -2,10 +2,11 @@
 
 use std::{io, time::Duration};
 
+use calimero_network_primitives::resources::Refused;
 use calimero_network_stream::FrameError;
 
 use crate::{
-    error::{AuthError, ChunkFrameError, HandshakeError},
+    error::{AuthError, CallbackError, ChunkFrameError, HandshakeError},
     store::StoreError,
     v1::{CodecError, MessageError},
 };
@@ -41,8 +42,8 @@ pub enum ServeError {
     /// The requester's authentication was refused.
     #[error(transparent)]
     Auth(#[from] AuthError),
-    /// As many transfers as may be are under way already, and none ended in time.
-    #[error("no transfer became free within {after:?}")]
+    /// A permit for a transfer or for a chunk in memory did not become free in time.
+    #[error("no permit became free within {after:?}")]
     Busy {
         /// The time that was waited.
         after: Duration,
@@ -53,9 +54,15 @@ pub enum ServeError {
         /// The time that was given.
         after: Duration,
     },
-    /// The store failed.
+    /// The store of the server failed.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// A limit is smaller than one answer needs.
+    #[error(transparent)]
+    Refused(#[from] Refused),
+    /// The authorizer panicked or did not answer.
+    #[error(transparent)]
+    Callback(#[from] CallbackError),
     /// The store returned a chunk that is none.
     #[error(transparent)]
     Chunk(#[from] ChunkFrameError),

@@ -1,39 +1,47 @@
 //! Serving blobs from a store, to many requesters at a time.
 //!
 //! A [`Server`] answers the streams it is handed, of both versions of the protocol. What it holds
-//! in memory is bounded by [`max_chunks`](BlobServeConfig::max_chunks): each chunk takes a place
-//! first of its requester and then of all, and who waits is served in turn, so a peer with many
-//! streams gets no more than a peer with few that are enough for it. A chunk is read from the
-//! store, on tokio's blocking threads, while the one before it is sent.
+//! is counted in the accounting of the node ([`resources`](calimero_network_primitives::resources)):
+//! a permit for each transfer, and permits for the bytes of answers that are not sent. Waiting
+//! requesters take turns by IP prefix, then by peer, and wait no longer than a deadline. A requester
+//! that takes less than a chunk in [`chunk_timeout`](BlobServeConfig::chunk_timeout) loses its
+//! stream, and with it its permits.
+//!
+//! Each chunk is verified before it is sent. A blob that does not verify is withdrawn from the
+//! store and [reported](ServeEvent::Damaged).
 
 mod authorize;
 mod error;
-mod newer;
-mod older;
-mod slots;
+mod v0;
+mod v1;
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
+use bytes::Bytes;
 pub use calimero_network_primitives::config::{BlobServeConfig, BlobServeTuning};
-use calimero_network_primitives::{ContextId, PeerId};
+use calimero_network_primitives::{
+    ContextId, PeerId,
+    resources::{Holder, Limit, Limits, Origin, Permit, Resource, Resources},
+};
 use futures::{AsyncRead, AsyncWrite};
 use tokio::sync::mpsc;
 
-use self::slots::{PeerSlots, Slots};
 pub use self::{
     authorize::{Access, Authorized, Authorizer, Public},
     error::ServeError,
 };
 use crate::{
-    BlobId,
-    store::{BlobReader, BlobStore, StoreError},
+    BlobId, ChunkList,
+    error::CallbackError,
+    guard::{CALLBACK_TIMEOUT, GuardedStore, STORE_TIMEOUT, guarded},
+    id::CHUNK_BYTES,
+    store::{BlobReader, BlobStore, StoreError, blocking::blocking},
     transfer::{BoxDuplex, Version},
-    wire::ReplayGuard,
+    v0::ReplayGuard,
 };
-
-/// Authentications of protocol 0.0.2 that are remembered against replays: 65,536. This allows 1,600
-/// new ones a second and takes 10 MiB.
-const MAX_REMEMBERED_AUTHS: usize = 65_536;
 
 /// What was done for one stream.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -46,17 +54,31 @@ pub struct Served {
     pub sent_bytes: u64,
 }
 
-/// A blob was asked for.
+/// A peer asked for a blob.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Requested {
-    /// Who asks.
+    /// The peer that asked.
     pub peer: PeerId,
-    /// On whose behalf.
+    /// The context on whose behalf it asked.
     pub context_id: ContextId,
-    /// Which blob.
+    /// The blob that it asked for.
     pub blob_id: BlobId,
     /// Whether the peer may have it and it is here.
     pub given: bool,
+}
+
+/// What a server reports.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ServeEvent {
+    /// A peer asked for a blob.
+    Requested(Requested),
+    /// A blob of the store does not verify. It was withdrawn from the store, where the store can
+    /// do that; nothing damaged was sent.
+    Damaged {
+        /// The id of the blob.
+        blob_id: BlobId,
+    },
 }
 
 /// Serves blobs from a store. Cheap to clone; all clones share their bounds.
@@ -71,8 +93,8 @@ struct Shared {
     config: BlobServeConfig,
     store: Arc<dyn BlobStore>,
     authorizer: Arc<dyn Authorizer>,
-    requests: Option<mpsc::Sender<Requested>>,
-    slots: Slots,
+    events: Option<mpsc::Sender<ServeEvent>>,
+    resources: Resources,
     replays: Arc<Mutex<ReplayGuard>>,
 }
 
@@ -81,14 +103,17 @@ impl Server {
     /// taken as it is: [`BlobServeConfig::validate`] says whether it can hold.
     #[must_use]
     pub fn new(local: PeerId, store: Arc<dyn BlobStore>, config: &BlobServeConfig) -> Self {
+        let store = GuardedStore::wrap(store, STORE_TIMEOUT);
         let shared = Shared {
             local,
             config: config.clone(),
             authorizer: Arc::new(Public::new(Arc::clone(&store))),
             store,
-            requests: None,
-            slots: Slots::new(config),
-            replays: Arc::new(Mutex::new(ReplayGuard::new(MAX_REMEMBERED_AUTHS))),
+            events: None,
+            resources: Resources::new(limits(config)),
+            replays: Arc::new(Mutex::new(ReplayGuard::new(
+                config.tuning.max_remembered_auths,
+            ))),
         };
         Self {
             shared: Arc::new(shared),
@@ -108,11 +133,26 @@ impl Server {
         self
     }
 
-    /// The same server, which tells of each blob that is asked for, as long as the queue has
-    /// room.
+    /// Counts what requesters hold in the accounting of the node, and by its limits, in place of one
+    /// of its own with the limits of the configuration.
     #[must_use]
-    pub fn with_requests(mut self, requests: mpsc::Sender<Requested>) -> Self {
-        Arc::make_mut(&mut self.shared).requests = Some(requests);
+    pub fn with_resources(mut self, resources: Resources) -> Self {
+        Arc::make_mut(&mut self.shared).resources = resources;
+        self
+    }
+
+    /// Reports events to a queue. An event that finds the queue full is dropped.
+    #[must_use]
+    pub fn with_events(mut self, events: mpsc::Sender<ServeEvent>) -> Self {
+        Arc::make_mut(&mut self.shared).events = Some(events);
+        self
+    }
+
+    /// Sets the time that the store has to answer, in place of 60 s.
+    #[must_use]
+    pub fn with_store_timeout(mut self, after: Duration) -> Self {
+        let shared = Arc::make_mut(&mut self.shared);
+        shared.store = GuardedStore::wrap(Arc::clone(&shared.store), after);
         self
     }
 
@@ -122,10 +162,29 @@ impl Server {
     ///
     /// # Errors
     ///
-    /// [`ServeError`] with why it ended early. What was answered before stands.
+    /// [`ServeError`] with the reason why it ended early. Answers that were sent before are valid.
     pub fn serve<S>(
         &self,
         peer: PeerId,
+        version: Version,
+        stream: S,
+    ) -> impl Future<Output = Result<Served, ServeError>> + Send + use<S>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        self.serve_from(peer, None, version, stream)
+    }
+
+    /// As [`serve`](Self::serve), for a peer whose connection comes from `origin`: all peers of an
+    /// origin share its limits.
+    ///
+    /// # Errors
+    ///
+    /// As [`serve`](Self::serve).
+    pub fn serve_from<S>(
+        &self,
+        peer: PeerId,
+        origin: Option<Origin>,
         version: Version,
         stream: S,
     ) -> impl Future<Output = Result<Served, ServeError>> + Send + use<S>
@@ -136,16 +195,33 @@ impl Server {
         let stream: BoxDuplex = Box::new(stream);
         async move {
             let requester = Requester {
-                slots: shared.slots.of(peer),
+                holder: shared.resources.holder(Some(peer), origin),
                 shared,
                 peer,
             };
             match version {
-                Version::V1 => newer::serve(requester, stream).await,
-                Version::V0 => older::serve(requester, stream).await,
+                Version::V1 => v1::serve(requester, stream).await,
+                Version::V0 => v0::serve(requester, stream).await,
             }
         }
     }
+}
+
+/// The limits of a server with an accounting of its own.
+fn limits(config: &BlobServeConfig) -> Limits {
+    let bytes = |chunks: usize| chunks as u64 * CHUNK_BYTES;
+    let mut limits = Limits::default();
+    limits.update(Resource::BlobTransfers, |_| Limit {
+        node: config.max_transfers as u64,
+        peer: config.tuning.max_transfers_per_peer as u64,
+        ..Limit::UNLIMITED
+    });
+    limits.update(Resource::BlobBytes, |_| Limit {
+        node: bytes(config.max_chunks),
+        peer: bytes(config.tuning.max_chunks_per_peer),
+        ..Limit::UNLIMITED
+    });
+    limits
 }
 
 impl std::fmt::Debug for Server {
@@ -157,11 +233,11 @@ impl std::fmt::Debug for Server {
     }
 }
 
-/// Who is served, and by what.
+/// One requester of a server, on one stream.
 struct Requester {
     shared: Arc<Shared>,
     peer: PeerId,
-    slots: PeerSlots,
+    holder: Holder,
 }
 
 impl Requester {
@@ -192,26 +268,87 @@ impl Requester {
         blob_id: BlobId,
         public_key: Option<[u8; 32]>,
     ) -> Result<Option<Arc<dyn BlobReader>>, StoreError> {
+        let may = self.authorize(context_id, blob_id, public_key).await?;
+        let reader = match may {
+            true => self.shared.store.reader(blob_id).await?,
+            false => None,
+        };
+        self.report(ServeEvent::Requested(Requested {
+            peer: self.peer,
+            context_id,
+            blob_id,
+            given: reader.is_some(),
+        }));
+        Ok(reader)
+    }
+
+    /// Asks the authorizer. Its panic or silence is an error.
+    async fn authorize(
+        &self,
+        context_id: ContextId,
+        blob_id: BlobId,
+        public_key: Option<[u8; 32]>,
+    ) -> Result<bool, CallbackError> {
         let access = Access {
             requester: self.peer,
             context_id,
             blob_id,
             public_key,
         };
-        let may = self.shared.authorizer.authorize(access).await;
-        let reader = match may {
-            true => self.shared.store.reader(blob_id).await?,
-            false => None,
-        };
-        if let Some(requests) = &self.shared.requests {
-            // Who does not listen misses it; the count of what was served does not depend on it.
-            let _ = requests.try_send(Requested {
-                peer: self.peer,
-                context_id,
-                blob_id,
-                given: reader.is_some(),
-            });
+        let authorizer = &self.shared.authorizer;
+        let authorize = || authorizer.authorize(access);
+        guarded("Authorizer::authorize", CALLBACK_TIMEOUT, authorize).await
+    }
+
+    fn report(&self, event: ServeEvent) {
+        if let Some(events) = &self.shared.events {
+            // A full queue drops it. The counts of what was served do not depend on it.
+            let _ = events.try_send(event);
         }
-        Ok(reader)
+    }
+
+    /// Waits for a permit, no longer than the deadline of a first request.
+    async fn acquire(&self, resource: Resource, amount: u64) -> Result<Permit, ServeError> {
+        let after = self.config().tuning.request_timeout;
+        match tokio::time::timeout(after, self.holder.acquire(resource, amount)).await {
+            Ok(permit) => Ok(permit?),
+            Err(_) => Err(ServeError::Busy { after }),
+        }
+    }
+
+    /// Reads a chunk once there is a permit for it, and verifies it. `None` beyond the end.
+    async fn read(
+        &self,
+        reader: &dyn BlobReader,
+        list: &ChunkList,
+        index: u64,
+    ) -> Result<Option<(Bytes, Permit)>, ServeError> {
+        let size_bytes = reader.size_bytes();
+        let start = index.saturating_mul(CHUNK_BYTES);
+        if start >= size_bytes {
+            return Ok(None);
+        }
+        let permit = self.acquire(Resource::BlobBytes, CHUNK_BYTES).await?;
+        let end = start.saturating_add(CHUNK_BYTES).min(size_bytes);
+        let chunk = reader.read(start..end).await?;
+        let (list, id) = (list.clone(), reader.id());
+        let verified = blocking(move || {
+            // Below MAX_BLOB_CHUNKS.
+            let verified = list.verify(index as usize, &chunk);
+            verified.map_err(|_| StoreError::Damaged { id })?;
+            Ok(chunk)
+        });
+        Ok(Some((verified.await?, permit)))
+    }
+
+    /// Withdraws a blob whose content does not verify, and reports it.
+    async fn on_store_error(&self, blob_id: BlobId, error: &StoreError) {
+        tracing::warn!(%blob_id, %error, "the blob store failed");
+        if matches!(error, StoreError::Damaged { .. }) {
+            if let Err(error) = self.shared.store.withdraw(blob_id).await {
+                tracing::warn!(%blob_id, %error, "a damaged blob was not withdrawn");
+            }
+            self.report(ServeEvent::Damaged { blob_id });
+        }
     }
 }

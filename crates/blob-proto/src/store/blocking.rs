@@ -1,13 +1,14 @@
 //! Work that may block, and disks that are kept busy while more arrives.
 
 use std::{
-    fs::File,
     io,
     sync::atomic::{AtomicBool, AtomicU64, Ordering},
 };
 
 use tokio::runtime::Handle;
 
+#[cfg(unix)]
+use super::disk::DiskFile;
 use super::{StoreError, StoreFuture};
 
 /// Runs blocking work once the future is polled. Dropping the future does not stop work that has
@@ -34,14 +35,14 @@ pub(crate) struct WriteBack {
 }
 
 impl WriteBack {
-    /// Notes what was written, and flushes if it is time to and nobody else does.
-    pub(crate) fn wrote(&self, file: &File, bytes: u64) -> io::Result<()> {
+    /// Counts what was written, and flushes where it is due and no other thread does.
+    pub(crate) fn wrote(&self, file: &dyn DiskFile, bytes: u64) -> io::Result<()> {
         let before = self.written_bytes.fetch_add(bytes, Ordering::Relaxed);
         let due = before / WRITE_BACK_BYTES != (before + bytes) / WRITE_BACK_BYTES;
         if !due || self.flushing.swap(true, Ordering::Acquire) {
             return Ok(());
         }
-        let flushed = file.sync_data();
+        let flushed = file.sync();
         self.flushing.store(false, Ordering::Release);
         flushed
     }

@@ -7,18 +7,23 @@ use std::{
     path::Path,
     sync::{
         Mutex, PoisonError,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
+    time::Duration,
 };
 
 use calimero_network_primitives::limits::BLOB_CHUNK_BYTES;
 
-use super::{DISK_ALIGN_BYTES as ALIGN_BYTES, blocking::WriteBack};
+use super::{DISK_ALIGN_BYTES as ALIGN_BYTES, blocking::WriteBack, disk::DiskFile};
 use crate::id::CHUNK_BYTES;
 
 /// Buffers that are kept to be filled again, of one chunk each: 4, as many as are verified at one
 /// time by default.
 const KEPT_BUFFERS: usize = 4;
+
+/// Disk space that is allocated at the first chunk, in bytes: 8 MiB, a guess.
+#[cfg(target_os = "linux")]
+const FIRST_RESERVED_BYTES: u64 = 8 * CHUNK_BYTES;
 
 /// Writes whole chunks past the system's cache where it can: they are about to be made durable,
 /// and copying them into the cache costs more processor time than hashing them (measured: 0.5 s
@@ -32,17 +37,26 @@ pub(crate) struct ChunkFile {
     refused: AtomicBool,
     buffers: Mutex<Vec<Aligned>>,
     write_back: WriteBack,
+    written_bytes: AtomicU64,
+    /// Most that is allocated ahead, in bytes.
+    limit_bytes: u64,
+    reserved_bytes: AtomicU64,
 }
 
 impl ChunkFile {
-    /// Writes to `file`, which is open for reading and writing and has that path.
-    pub(crate) fn new(file: File, path: &Path) -> Self {
+    /// Writes to `file`, which is open for reading and writing and has that path. At most
+    /// `limit_bytes` are allocated ahead of what is written: no more than the offset of the last
+    /// chunk, whose length is where the file ends.
+    pub(crate) fn new(file: File, path: &Path, limit_bytes: u64) -> Self {
         Self {
             file,
             direct: open_direct(path),
             refused: AtomicBool::new(false),
             buffers: Mutex::default(),
             write_back: WriteBack::default(),
+            written_bytes: AtomicU64::new(0),
+            limit_bytes,
+            reserved_bytes: AtomicU64::new(0),
         }
     }
 
@@ -50,28 +64,36 @@ impl ChunkFile {
         &self.file
     }
 
-    /// Takes room on the disk for the first bytes of the file, as far as there is some: a file
-    /// that does not grow with each chunk takes several at the same time. Not for the last chunk,
-    /// whose length is where the file ends.
-    #[cfg(any(feature = "fs", test))]
-    pub(crate) fn reserve(&self, chunks: usize) {
+    /// Allocates disk space ahead of the chunks, in steps that double with what was written: a file
+    /// that does not grow with each chunk takes several at the same time. A list of chunk hashes
+    /// alone allocates nothing.
+    fn reserve(&self, written_bytes: u64) {
         #[cfg(target_os = "linux")]
-        if let Some(len_bytes) = (chunks as u64)
-            .checked_sub(1)
-            .map(|rest| rest * CHUNK_BYTES)
-            && len_bytes > 0
         {
             use rustix::fs::{FallocateFlags, fallocate};
-            // Without it, room is taken as chunks arrive.
-            let _ = fallocate(&self.file, FallocateFlags::empty(), 0, len_bytes);
+            let ahead_bytes = (written_bytes * 2).max(FIRST_RESERVED_BYTES);
+            let wanted_bytes = ahead_bytes.min(self.limit_bytes);
+            let before = self.reserved_bytes.load(Ordering::Relaxed);
+            if wanted_bytes > before && written_bytes >= before {
+                self.reserved_bytes
+                    .fetch_max(wanted_bytes, Ordering::Relaxed);
+                // A failure leaves the space to be taken as chunks arrive.
+                let _ = fallocate(&self.file, FallocateFlags::empty(), 0, wanted_bytes);
+            }
         }
         #[cfg(not(target_os = "linux"))]
-        let _ = chunks;
+        let _ = written_bytes;
     }
 
-    /// Writes a chunk to its place. It survives the end of the process then.
+    /// Writes a chunk at its offset. It survives the end of the process.
     pub(crate) fn write(&self, index: usize, chunk: &[u8]) -> io::Result<()> {
-        let start = index as u64 * CHUNK_BYTES;
+        self.write_at(chunk, index as u64 * CHUNK_BYTES)
+    }
+
+    fn write_at(&self, chunk: &[u8], start: u64) -> io::Result<()> {
+        let len_bytes = chunk.len() as u64;
+        let before = self.written_bytes.fetch_add(len_bytes, Ordering::Relaxed);
+        self.reserve(before);
         if let Some(direct) = self.direct_for(chunk) {
             match self.write_direct(direct, chunk, start) {
                 Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
@@ -105,6 +127,32 @@ impl ChunkFile {
             kept.push(buffer);
         }
         written
+    }
+}
+
+impl DiskFile for ChunkFile {
+    fn len(&self) -> io::Result<u64> {
+        DiskFile::len(&self.file)
+    }
+
+    fn modified(&self) -> io::Result<Duration> {
+        DiskFile::modified(&self.file)
+    }
+
+    fn read(&self, to: &mut Vec<u8>, len: usize, at: u64) -> io::Result<()> {
+        DiskFile::read(&self.file, to, len, at)
+    }
+
+    fn write(&self, from: &[u8], at: u64) -> io::Result<()> {
+        self.write_at(from, at)
+    }
+
+    fn set_len(&self, len_bytes: u64) -> io::Result<()> {
+        self.file.set_len(len_bytes)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.file.sync_all()
     }
 }
 
@@ -161,7 +209,7 @@ mod tests {
         }
     }
 
-    /// Whole chunks go past the cache, the last one through it, and whoever reads sees both.
+    /// Whole chunks are written past the cache, the last one through it. A reader sees both.
     #[test]
     fn chunks_lie_in_their_places_by_either_way() {
         for (past_the_cache, aligned) in [(true, true), (true, false), (false, false)] {
@@ -169,11 +217,10 @@ mod tests {
             let path = dir.path().join("content");
             let mut options = OpenOptions::new();
             let options = options.read(true).write(true).create(true).truncate(true);
-            let mut file = ChunkFile::new(options.open(&path).unwrap(), &path);
+            let mut file = ChunkFile::new(options.open(&path).unwrap(), &path, 3 << 20);
             if !past_the_cache {
                 file.direct = None;
             }
-            file.reserve(4);
             let chunk = |index: u8, len| vec![index + 1; len];
             file.write(3, &chunk(3, 77)).unwrap();
             for index in [2, 0, 1] {

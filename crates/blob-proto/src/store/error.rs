@@ -4,7 +4,8 @@ use std::{io, path::PathBuf};
 
 use crate::{
     BlobId,
-    error::{ChunkError, ListError},
+    collection::CollectionError,
+    error::{CallbackError, ChunkError, ListError},
 };
 
 /// Why an operation on a store failed. Whatever it was, nothing half-done is visible.
@@ -16,7 +17,7 @@ pub enum StoreError {
     DiskFull {
         /// What was being done.
         doing: &'static str,
-        /// To which file.
+        /// The file that it was done to.
         path: PathBuf,
     },
     /// The operating system refused something else.
@@ -24,20 +25,25 @@ pub enum StoreError {
     Io {
         /// What was being done.
         doing: &'static str,
-        /// To which file.
+        /// The file that it was done to.
         path: PathBuf,
-        /// The system's answer.
+        /// The error of the system.
         source: io::Error,
     },
     /// The store may not hold that much.
     #[error(
-        "{wanted_bytes} bytes more than the {used_bytes} in use exceed the quota of {limit_bytes}"
+        "{wanted_bytes} bytes more than the {used_bytes} in use exceed the limit of {limit_bytes} \
+         ({partial_bytes} of partial downloads and {reserved_bytes} of blobs being written included)"
     )]
     Quota {
         /// Most that the store may hold, in bytes.
         limit_bytes: u64,
-        /// What it holds or has promised to hold, in bytes.
+        /// What blobs, partial downloads and blobs being written use, in bytes.
         used_bytes: u64,
+        /// The part of it that partial downloads use, in bytes.
+        partial_bytes: u64,
+        /// The part of it that is reserved for blobs being written, in bytes.
+        reserved_bytes: u64,
         /// What was asked for, in bytes.
         wanted_bytes: u64,
     },
@@ -58,7 +64,7 @@ pub enum StoreError {
     /// A partial download lacks chunks.
     #[error("blob {id} lacks {missing_chunks} chunks")]
     Incomplete {
-        /// The blob.
+        /// The id of the blob.
         id: BlobId,
         /// Chunks that are not there yet.
         missing_chunks: usize,
@@ -66,13 +72,13 @@ pub enum StoreError {
     /// The store does not have the blob.
     #[error("blob {id} is not in the store")]
     NotFound {
-        /// The blob.
+        /// The id of the blob.
         id: BlobId,
     },
     /// What is stored under the id is not its content any more: the disk lost or changed bytes.
     #[error("what is stored as blob {id} is damaged")]
     Damaged {
-        /// The blob.
+        /// The id of the blob.
         id: BlobId,
     },
     /// A range that the blob does not have, or longer than is read at one time.
@@ -80,9 +86,9 @@ pub enum StoreError {
         "{len_bytes} bytes from {start} of a blob of {size_bytes}, at most {max_bytes} at a time"
     )]
     Range {
-        /// First byte.
+        /// Offset of the first byte.
         start: u64,
-        /// Length, in bytes.
+        /// Length of the range, in bytes.
         len_bytes: u64,
         /// Size of the blob, in bytes.
         size_bytes: u64,
@@ -92,13 +98,13 @@ pub enum StoreError {
     /// Somebody else is downloading the blob into this store.
     #[error("blob {id} is being downloaded already")]
     Busy {
-        /// The blob.
+        /// The id of the blob.
         id: BlobId,
     },
     /// As many of a kind as the store keeps are there.
     #[error("{max} {what} are in the store, which is the most it keeps")]
     TooMany {
-        /// Of which kind.
+        /// The kind of thing.
         what: &'static str,
         /// Most that are kept.
         max: usize,
@@ -111,11 +117,17 @@ pub enum StoreError {
         /// Longest name, in bytes.
         max_bytes: usize,
     },
-    /// Tags cannot be read, so nobody knows which blobs they protect; nothing is collected.
+    /// Tags cannot be read. The blobs that they protect are unknown, so nothing is collected.
     #[error("{damaged} damaged tags may protect any blob")]
     DamagedTags {
-        /// How many.
+        /// The number of such tags.
         damaged: usize,
+    },
+    /// A file to be stored is a folder, a device, a pipe or a socket.
+    #[error("{} is not a regular file", path.display())]
+    NotRegular {
+        /// The path of the file.
+        path: PathBuf,
     },
     /// Another process has the store open.
     #[error("{} is in use by another process", path.display())]
@@ -132,18 +144,24 @@ pub enum StoreError {
     /// The writer that the content goes to failed.
     #[error("the writer failed: {source}")]
     Writer {
-        /// How.
+        /// The error of the writer.
         source: io::Error,
     },
     /// What was written to a writer, which cannot take it back, is not the content of the blob.
     #[error("what was written before is not the content of blob {id}")]
     Spoiled {
-        /// The blob.
+        /// The id of the blob.
         id: BlobId,
     },
     /// An earlier write of this blob failed, so its content has a gap.
     #[error("an earlier write failed")]
     Broken,
+    /// The files of a folder are no collection.
+    #[error(transparent)]
+    Collection(#[from] CollectionError),
+    /// The store panicked or did not answer.
+    #[error(transparent)]
+    Callback(#[from] CallbackError),
     /// There is no runtime to work on, or it ended before the work did.
     #[error("no runtime, or it stopped before the store was done")]
     Stopped,

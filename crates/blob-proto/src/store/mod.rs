@@ -9,6 +9,8 @@
 pub(crate) mod blocking;
 #[cfg(all(any(feature = "fs", feature = "transfer"), unix))]
 pub(crate) mod chunk_file;
+#[cfg(all(any(feature = "fs", feature = "transfer"), unix))]
+pub(crate) mod disk;
 pub(crate) mod error;
 #[cfg(all(feature = "fs", unix))]
 mod fs;
@@ -21,8 +23,8 @@ pub use self::error::StoreError;
 #[cfg(all(feature = "fs", unix))]
 pub use self::fs::{
     FsBatch, FsBlobStore, FsConfig, FsPartial, FsReader, FsWriter, MAX_PARTIALS, MAX_TAG_BYTES,
-    MAX_TAGS, PACK_MAX_BLOB_BYTES, PACK_MAX_BYTES, PACK_MAX_ENTRIES, PackIndex, PartialState,
-    Usage,
+    MAX_TAGS, PACK_MAX_BLOB_BYTES, PACK_MAX_BYTES, PACK_MAX_ENTRIES, PARTIAL_MAX_AGE, PackIndex,
+    PartialState, PartialUsage, StoredFolder, Usage,
 };
 use crate::{BlobId, ChunkList};
 
@@ -47,12 +49,52 @@ pub trait BlobStore: Send + Sync + 'static {
     /// Opens a blob to read, or `None` where the store does not have all of it.
     fn reader(&self, id: BlobId) -> StoreFuture<Option<Arc<dyn BlobReader>>>;
 
-    /// Whether a blob is given to whoever knows its id, where no authorizer says otherwise.
+    /// Whether a blob is given to every peer that knows its id, where no authorizer says otherwise.
     ///
-    /// Default: it is. A store that keeps what is not for everybody answers for each blob.
+    /// Default: it is. A store with private blobs answers for each blob.
     fn is_public(&self, id: BlobId) -> StoreFuture<bool> {
         let _ = id;
         Box::pin(std::future::ready(Ok(true)))
+    }
+
+    /// Returns a number that is the same for all handles of one store, such as an address. Transfers
+    /// of one blob into one store are one transfer.
+    ///
+    /// Default: `None`. Only clones of the same `Arc` are then the same store.
+    fn address(&self) -> Option<usize> {
+        None
+    }
+
+    /// Reads a blob again and compares it with its id. With `repair`, a blob that does not verify
+    /// is [withdrawn](Self::withdraw), so that the next fetch or put of it stores it again.
+    ///
+    /// Default: reads the blob through [`reader`](Self::reader).
+    fn verify(&self, id: BlobId, repair: bool) -> StoreFuture<Verification> {
+        let (reader, withdraw) = (self.reader(id), repair.then(|| self.withdraw(id)));
+        Box::pin(async move {
+            let Some(reader) = reader.await? else {
+                return Ok(Verification::Missing);
+            };
+            if verify_all(&*reader).await? {
+                let size_bytes = reader.size_bytes();
+                return Ok(Verification::Intact { size_bytes });
+            }
+            let withdrawn = match withdraw {
+                Some(withdraw) => withdraw.await?,
+                None => false,
+            };
+            Ok(Verification::Damaged { withdrawn })
+        })
+    }
+
+    /// Stops showing a blob that was found damaged. Chunks of it that verify may be kept as a
+    /// partial download. Returns whether the blob was shown before.
+    ///
+    /// Default: does nothing. A store that cannot withdraw goes on showing the blob; what does not
+    /// verify is still never sent.
+    fn withdraw(&self, id: BlobId) -> StoreFuture<bool> {
+        let _ = id;
+        Box::pin(std::future::ready(Ok(false)))
     }
 
     /// Begins a blob whose content arrives in order.
@@ -69,9 +111,42 @@ pub trait BlobStore: Send + Sync + 'static {
     fn put_batch(&self, blobs: Vec<(Option<BlobId>, Bytes)>) -> StoreFuture<StoredBatch>;
 }
 
+/// The result of reading a stored blob again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verification {
+    /// Every byte of the blob verifies against its id.
+    Intact {
+        /// Size of the blob, in bytes.
+        size_bytes: u64,
+    },
+    /// The stored bytes are not the content of the blob.
+    Damaged {
+        /// Whether the store stopped showing the blob.
+        withdrawn: bool,
+    },
+    /// The store does not have the blob.
+    Missing,
+}
+
+/// Reads all of a blob and compares it with its id.
+async fn verify_all(reader: &dyn BlobReader) -> Result<bool, StoreError> {
+    let mut hasher = crate::BlobHasher::new();
+    let size_bytes = reader.size_bytes();
+    for index in 0..crate::chunk_count(size_bytes) {
+        let start = index * crate::id::CHUNK_BYTES;
+        let end = (start + crate::id::CHUNK_BYTES).min(size_bytes);
+        match reader.read(start..end).await {
+            Ok(piece) => hasher.update(&piece)?,
+            Err(StoreError::Damaged { .. }) => return Ok(false),
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(hasher.finish().list.id() == reader.id())
+}
+
 /// A complete blob, open to be read. It stays readable when it is removed from the store.
 pub trait BlobReader: Send + Sync {
-    /// The blob.
+    /// Returns the id of the blob.
     fn id(&self) -> BlobId;
 
     /// Its size in bytes.
@@ -95,7 +170,7 @@ pub trait BlobWriter: Send {
 
 /// A blob whose chunks arrive in any order. Dropping it keeps the chunks for the next try.
 pub trait PartialBlob: Send + Sync {
-    /// Its chunk hashes.
+    /// Returns its chunk hashes.
     fn list(&self) -> &ChunkList;
 
     /// Whether a chunk is there and verified. `false` beyond the end.
@@ -107,6 +182,15 @@ pub trait PartialBlob: Send + Sync {
     /// Verifies a chunk and writes it.
     fn write(&self, index: usize, chunk: Bytes) -> StoreFuture<()>;
 
+    /// Reads a chunk back, so that it can be served while others are missing. `None` where it is
+    /// missing. Does not verify what the disk returns.
+    ///
+    /// Default: `None`. Chunks are then served once the blob is complete.
+    fn read(&self, index: usize) -> StoreFuture<Option<Bytes>> {
+        let _ = index;
+        Box::pin(std::future::ready(Ok(None)))
+    }
+
     /// Makes the blob durable and visible.
     ///
     /// Fails with [`StoreError::Incomplete`] while chunks are missing, and loses none then.
@@ -116,7 +200,7 @@ pub trait PartialBlob: Send + Sync {
 /// A blob that is durable and visible.
 #[derive(Debug)]
 pub struct Stored {
-    /// The blob.
+    /// The id of the blob.
     pub id: BlobId,
     /// Its size in bytes.
     pub size_bytes: u64,
@@ -133,26 +217,29 @@ pub struct StoredBatch {
     pub hold: Hold,
 }
 
-/// Keeps blobs from garbage collection until it is dropped.
+/// Keeps blobs from garbage collection until it and all its clones are dropped.
 #[must_use = "what it holds may be collected once it is dropped"]
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub struct Hold {
-    release: Option<Box<dyn FnOnce() + Send + Sync>>,
+    _release: Option<Arc<Release>>,
 }
+
+/// What the last clone of a [`Hold`] calls.
+struct Release(Option<Box<dyn FnOnce() + Send + Sync>>);
 
 impl Hold {
     /// A hold that calls `release` when it is dropped. One that does nothing is
     /// [`Hold::default`].
     pub fn new(release: impl FnOnce() + Send + Sync + 'static) -> Self {
         Self {
-            release: Some(Box::new(release)),
+            _release: Some(Arc::new(Release(Some(Box::new(release))))),
         }
     }
 }
 
-impl Drop for Hold {
+impl Drop for Release {
     fn drop(&mut self) {
-        if let Some(release) = self.release.take() {
+        if let Some(release) = self.0.take() {
             release();
         }
     }

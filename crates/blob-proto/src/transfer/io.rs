@@ -64,7 +64,7 @@ impl Message for Request {
 }
 
 /// Reads messages. A large frame is read into a buffer of its own, up to its end, so that it is
-/// copied by nobody; the buffer is filled again once the message is dropped.
+/// not copied; the buffer is filled again once the message is dropped.
 ///
 /// Such a buffer has the length that the frame claims, at most one chunk: who reads responses
 /// has asked for them, and requests are never that large.
@@ -167,7 +167,7 @@ impl<R: AsyncRead + Unpin, M: Message> MessageReader<R, M> {
         Poll::Pending
     }
 
-    /// An initialised buffer, one that nobody reads any more if there is one.
+    /// Returns an initialised buffer: a kept one that is not in use any more, or a new one.
     fn buffer(&mut self, len: usize) -> BytesMut {
         let free = self.kept.iter().position(Bytes::is_unique);
         let kept = free.map(|at| self.kept.swap_remove(at));
@@ -181,7 +181,7 @@ impl<R: AsyncRead + Unpin, M: Message> MessageReader<R, M> {
     }
 }
 
-/// A buffer for a frame, placed so that a whole chunk at its end lies where a disk takes it from
+/// A buffer for a frame, placed so that a whole chunk at its end is aligned as a disk takes it
 /// without a copy.
 fn aligned(len: usize) -> BytesMut {
     let mut buffer = BytesMut::with_capacity(len + DISK_ALIGN_BYTES);
@@ -223,7 +223,7 @@ impl<W: AsyncWrite + Unpin> MessageWriter<W> {
         }
     }
 
-    /// Gathers a request.
+    /// Adds a request to the buffer.
     pub(crate) fn feed_request(&mut self, request: &Request) -> Result<(), MessageError> {
         let mut message = BytesMut::new();
         request.encode(&mut message)?;

@@ -14,7 +14,7 @@ pub const PROTOCOLS: [Version; 2] = [Version::V1, Version::V0];
 /// A stream to a provider.
 #[derive(Debug)]
 pub struct Opened<S> {
-    /// The stream.
+    /// The stream that was opened.
     pub stream: S,
     /// What was negotiated on it.
     pub version: Version,

@@ -21,9 +21,9 @@ pub enum PageError {
     /// It does not continue what is there.
     #[error("a page of chunk hashes from {from}, expected from {expected}")]
     Gap {
-        /// Where it begins.
+        /// The index where it begins.
         from: u64,
-        /// Where it should.
+        /// The index where it should begin.
         expected: u64,
     },
     /// It claims another size than the pages before.

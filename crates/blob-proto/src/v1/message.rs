@@ -75,7 +75,7 @@ pub enum MessageError {
     /// A field holds what it may not hold.
     #[error("the field {field} is out of bounds")]
     Field {
-        /// Which one.
+        /// The name of the field.
         field: &'static str,
     },
 }
@@ -96,7 +96,7 @@ pub enum Request {
     Hello(Hello),
     /// Asks for a blob: its content if that is small, else chunk hashes.
     Get {
-        /// The blob.
+        /// The id of the blob.
         blob_id: BlobId,
         /// Largest content that is wanted in place of the list, in bytes. At most
         /// [`MAX_INLINE_BYTES`].
@@ -104,9 +104,9 @@ pub enum Request {
         /// First chunk hash that is wanted. At most [`MAX_BLOB_CHUNKS`].
         from: u64,
     },
-    /// Asks for chunks.
+    /// Asks for some chunks of a blob.
     Read {
-        /// The blob.
+        /// The id of the blob.
         blob_id: BlobId,
         /// Indices of chunks: at least one range and at most [`MAX_READ_RANGES`], none empty,
         /// ascending without overlap, at most [`MAX_READ_CHUNKS`] chunks in all.
@@ -143,14 +143,14 @@ pub enum Refusal {
 /// What a provider sends.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Response {
-    /// Some chunk hashes.
+    /// Some chunk hashes of a blob.
     List(ListPage),
     /// All of a small blob, at most [`MAX_INLINE_BYTES`].
     Inline {
         /// The content, to be verified against the id.
         content: Bytes,
     },
-    /// One chunk.
+    /// One chunk of a blob.
     Chunk {
         /// Its index. Below [`MAX_BLOB_CHUNKS`].
         index: u64,

@@ -6,7 +6,7 @@ use calimero_network_primitives::{ContextId, PeerId, identity::ed25519};
 #[cfg(feature = "peers")]
 use crate::{
     error::AuthError,
-    wire::{AUTH_MAX_AGE_S, AUTH_MAX_AHEAD_S},
+    v0::{AUTH_MAX_AGE_S, AUTH_MAX_AHEAD_S},
 };
 
 /// What the signature begins with, so that it means nothing elsewhere.
@@ -15,7 +15,7 @@ const DOMAIN: &[u8] = b"calimero:blob:session:v1";
 
 /// Proof that the holder of a key asks for blobs of a context now, from one peer as another.
 ///
-/// The signature names both ends of the connection, so nobody can present it elsewhere, and one
+/// The signature names both ends of the connection, so it is valid nowhere else, and one
 /// serves all requests of a stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SessionAuth {
@@ -42,7 +42,7 @@ impl SessionAuth {
         provider: &PeerId,
         timestamp: u64,
     ) -> Result<Self, AuthError> {
-        let message = message(context_id, requester, provider, timestamp);
+        let message = Self::message(context_id, requester, provider, timestamp);
         let signature = keypair.sign(&message);
         Ok(Self {
             public_key: keypair.public().to_bytes(),
@@ -51,8 +51,19 @@ impl SessionAuth {
         })
     }
 
+    /// Returns the bytes that are signed for a stream at a time, in seconds since the Unix epoch.
+    #[must_use]
+    pub fn message(
+        context_id: &ContextId,
+        requester: &PeerId,
+        provider: &PeerId,
+        timestamp: u64,
+    ) -> Vec<u8> {
+        message(context_id, requester, provider, timestamp)
+    }
+
     /// Verifies that the key asks on this connection, within the window that
-    /// [`BlobAuth`](crate::wire::BlobAuth) has. `now` is in seconds since the Unix epoch.
+    /// [`BlobAuth`](crate::v0::BlobAuth) has. `now` is in seconds since the Unix epoch.
     ///
     /// # Errors
     ///

@@ -1,4 +1,4 @@
-//! What is put is there, whole, whoever puts it and however.
+//! Stored blobs are complete, by every way of storing them.
 
 use std::{fs, thread};
 
@@ -57,6 +57,7 @@ fn a_blob_is_there_after_reopening() {
             blobs: 6,
             used_bytes: used as u64,
             partials: 0,
+            partial_bytes: 0,
             reserved_bytes: 0,
             limit_bytes: 64 << 30,
         }

@@ -1,9 +1,20 @@
 //! Downloads that go on where they were left.
 
-use std::{fs, os::unix::fs::FileExt, path::Path, thread};
+use std::{
+    fs,
+    os::unix::fs::FileExt,
+    path::Path,
+    thread,
+    time::{Duration, SystemTime},
+};
 
-use calimero_network_blob::{blob_id, error::ChunkError, store::StoreError};
+use calimero_network_blob::{
+    BlobId, ChunkList, blob_id,
+    error::ChunkError,
+    store::{PARTIAL_MAX_AGE, StoreError},
+};
 use calimero_network_primitives::limits::BLOB_CHUNK_BYTES;
+use sha2::Digest;
 use tempfile::TempDir;
 
 use crate::{content, files, list, open, read_all};
@@ -150,4 +161,53 @@ fn a_partial_state_is_never_trusted() {
     assert_eq!(missing, 1);
     let file = dir.path().join("blobs").join(blob_id(&blob).to_hex());
     assert_eq!(fs::metadata(file).unwrap().len(), 3 << 20);
+}
+
+#[test]
+fn a_list_of_made_up_hashes_takes_no_more_than_its_own_length() {
+    use std::os::unix::fs::MetadataExt;
+
+    let dir = TempDir::new().unwrap();
+    let store = open(&dir);
+    // 4 GiB by the word of 128 KiB of hashes.
+    let digests = content(1, 4096 * 32);
+    let id = sha2::Sha256::digest(&digests);
+    let list = ChunkList::prove(BlobId::new(id.into()), digests.into()).unwrap();
+    let partial = store.partial(list.clone()).unwrap();
+    assert_eq!(store.usage().partial_bytes, 4096 * 32);
+    let part = dir
+        .path()
+        .join("blobs")
+        .join(format!("{}.part", list.id().to_hex()));
+    assert_eq!(fs::metadata(&part).unwrap().blocks(), 0);
+    assert!(partial.write(0, &content(2, BLOB_CHUNK_BYTES)).is_err());
+    assert_eq!(store.usage().partial_bytes, 4096 * 32);
+    assert_eq!(fs::metadata(&part).unwrap().blocks(), 0);
+    let usage = store.partial_usage();
+    assert_eq!((usage.len(), usage[0].max_bytes), (1, 4 << 30));
+}
+
+#[test]
+fn abandoned_downloads_expire() {
+    let dir = TempDir::new().unwrap();
+    let store = open(&dir);
+    let old = content(1, 2 * BLOB_CHUNK_BYTES);
+    let fresh = content(2, 2 * BLOB_CHUNK_BYTES);
+    for blob in [&old, &fresh] {
+        let partial = store.partial(list(blob)).unwrap();
+        partial.write(0, &blob[..BLOB_CHUNK_BYTES]).unwrap();
+    }
+    drop(store);
+    let state = dir
+        .path()
+        .join("blobs")
+        .join(format!("{}.state", blob_id(&old).to_hex()));
+    let before = SystemTime::now() - PARTIAL_MAX_AGE - Duration::from_secs(60);
+    let file = fs::OpenOptions::new().write(true).open(state).unwrap();
+    file.set_modified(before).unwrap();
+    let store = open(&dir);
+    assert_eq!(store.partials(), [blob_id(&fresh)]);
+    let names = files(&dir.path().join("blobs"));
+    assert_eq!(names.len(), 2, "{names:?}");
+    assert_eq!(store.usage().partial_bytes, (BLOB_CHUNK_BYTES + 64) as u64);
 }

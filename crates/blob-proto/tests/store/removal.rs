@@ -95,17 +95,34 @@ fn the_quota_holds_and_says_so() {
             limit_bytes: 3_145_728,
             used_bytes: 2_097_152,
             wanted_bytes: 1_048_577,
+            partial_bytes: 0,
+            reserved_bytes: 1_048_576,
         }
     ));
     assert!(matches!(writer.write(b"x"), Err(StoreError::Broken)));
     assert!(matches!(writer.finish(None), Err(StoreError::Broken)));
     // What the writer had set aside is free again.
     let two = content(4, 2 << 20);
+    let too_large = store.partial(list(&content(5, (2 << 20) + 1)));
+    assert!(matches!(too_large, Err(StoreError::Quota { .. })));
     let partial = store.partial(list(&two)).unwrap();
-    assert_eq!(store.usage().reserved_bytes, 2 << 20);
-    assert!(matches!(store.put(b"x"), Err(StoreError::Quota { .. })));
+    // The claim of a list takes its own length. Chunks take theirs as they are verified.
+    assert_eq!(store.usage().partial_bytes, 64);
+    store.put(b"x").unwrap();
+    store.remove(&blob_id(b"x")).unwrap();
+    partial.write(0, &two[..1 << 20]).unwrap();
+    let full = partial.write(1, &two[1 << 20..]);
+    assert!(matches!(full, Err(StoreError::Quota { .. })), "{full:?}");
+    assert_eq!(store.usage().partial_bytes, (1 << 20) + 64);
+    assert!(matches!(
+        store.put(&two[..1 << 20]),
+        Err(StoreError::Quota { .. })
+    ));
     drop(partial);
-    assert!(matches!(store.put(b"x"), Err(StoreError::Quota { .. })));
+    assert!(matches!(
+        store.put(&two[..1 << 20]),
+        Err(StoreError::Quota { .. })
+    ));
     assert!(store.discard_partial(&blob_id(&two)).unwrap());
     store.put(&two).unwrap();
     assert!(matches!(store.put(b"x"), Err(StoreError::Quota { .. })));

@@ -11,8 +11,8 @@ use calimero_network_blob::{
         BlobReader, BlobStore, BlobWriter, FsBlobStore, PartialBlob, StoreFuture, StoredBatch,
     },
     transfer::Version,
+    v0::BlobRequest,
     v1::{Hello, Request, RequesterCodec},
-    wire::BlobRequest,
 };
 use calimero_network_primitives::config::BlobServeConfig;
 use futures::{AsyncWriteExt, future};
@@ -30,7 +30,7 @@ use crate::{
 
 const MIB: usize = 1 << 20;
 
-/// A store that tells which ranges are read.
+/// A store that reports which ranges are read.
 struct Told {
     store: FsBlobStore,
     reads: mpsc::Sender<Range<u64>>,
@@ -96,13 +96,13 @@ fn request(version: Version, blob_id: BlobId) -> Vec<u8> {
         blob_id,
         ranges: vec![all],
     };
-    let older = BlobRequest {
+    let v0 = BlobRequest {
         blob_id,
         context_id: CONTEXT,
         auth: None,
     };
     match version {
-        Version::V0 => frame(&older.encode().unwrap()).to_vec(),
+        Version::V0 => frame(&v0.encode().unwrap()).to_vec(),
         Version::V1 => {
             let mut wire = BytesMut::new();
             RequesterCodec.encode(hello, &mut wire).unwrap();

@@ -68,10 +68,7 @@ async fn the_request_is_the_captured_one() {
     .await;
     let here = folder();
     let fetcher = Fetcher::new(net, Identity::unsigned(requester()), &impatient());
-    let request = FetchRequest {
-        blob_id,
-        context_id,
-    };
+    let request = FetchRequest::new(context_id, blob_id);
     let transfer = fetcher.fetch(request, stream::iter([peer(1)]), to_store(&here.store));
     let fetched = tokio::time::timeout(LONG, transfer).await.expect("no end");
     let Err(FetchError::NoProviders { failures, .. }) = fetched else {

@@ -183,7 +183,7 @@ async fn dropping_cancels_and_keeps_what_was_verified() {
     let content = content(6, 24 * MIB);
     let id = there.store.put(&content).unwrap().id;
     let net = Net::default();
-    // Sends less than half of it, so that it cannot be over before anybody looks.
+    // Sends less than half of it, so that it cannot end before the test looks.
     let store: Arc<dyn BlobStore> = Arc::new(there.store.clone());
     let config = calimero_network_primitives::config::BlobServeConfig::default();
     let server = calimero_network_blob::serve::Server::new(peer(1), store, &config);
@@ -252,10 +252,7 @@ async fn a_provider_that_is_found_later_is_asked() {
     net.add_store(peer(2), Version::V1, &there.store).await;
     let here = folder();
     let (found, providers) = futures::channel::mpsc::channel(4);
-    let request = FetchRequest {
-        blob_id: id,
-        context_id: CONTEXT,
-    };
+    let request = FetchRequest::new(CONTEXT, id);
     let fetcher = fetcher(&net, &impatient());
     let transfer = fetcher.fetch(request, providers, to_store(&here.store));
     let mut found = found;
@@ -309,10 +306,7 @@ async fn nobody_to_ask_is_an_error_that_names_all() {
 async fn a_search_without_end_ends() {
     let net = Net::default();
     let here = folder();
-    let request = FetchRequest {
-        blob_id: blob_id(b"nobody has it"),
-        context_id: CONTEXT,
-    };
+    let request = FetchRequest::new(CONTEXT, blob_id(b"nobody has it"));
     let config = calimero_network_blob::fetch::BlobFetchConfig {
         tuning: calimero_network_blob::fetch::BlobFetchTuning {
             search_timeout: std::time::Duration::from_millis(300),
@@ -402,14 +396,11 @@ async fn a_signed_request_is_authorized() {
         assert!(matches!(failures[0].reason, ProviderError::NotFound));
         let identity = Identity {
             peer: requester(),
-            signer: Some(signer.clone()),
+            signer: Some(Arc::new(signer.clone())),
         };
         let fetcher =
             calimero_network_blob::fetch::Fetcher::new(net.clone(), identity, &impatient());
-        let request = FetchRequest {
-            blob_id: id,
-            context_id: CONTEXT,
-        };
+        let request = FetchRequest::new(CONTEXT, id);
         let providers = stream::iter([peer(1)]);
         let transfer = fetcher.fetch(request, providers, to_store(&here.store));
         let fetched = tokio::time::timeout(LONG, transfer).await.expect("no end");
@@ -462,7 +453,7 @@ async fn a_batch_brings_small_and_large() {
     net.add(
         peer(4),
         Version::V1,
-        crate::hostile::newer(|request| match request {
+        crate::hostile::v1(|request| match request {
             calimero_network_blob::v1::Request::Hello(_) => vec![],
             _ => vec![calimero_network_blob::v1::Response::Inline {
                 content: bytes::Bytes::from_static(b"other"),

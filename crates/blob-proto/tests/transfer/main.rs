@@ -18,4 +18,6 @@ mod hostile;
 mod links;
 mod net;
 mod relayed;
+mod repair;
 mod server;
+mod shared;

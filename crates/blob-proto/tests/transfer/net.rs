@@ -203,10 +203,7 @@ pub(crate) fn start(
     providers: impl IntoIterator<Item = PeerId>,
     to: Destination,
 ) -> Transfer {
-    let request = FetchRequest {
-        blob_id,
-        context_id: CONTEXT,
-    };
+    let request = FetchRequest::new(CONTEXT, blob_id);
     let providers: Vec<_> = providers.into_iter().collect();
     fetcher(net, config).fetch(request, stream::iter(providers), to)
 }

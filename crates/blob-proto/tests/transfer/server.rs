@@ -7,11 +7,11 @@ use bytes::BytesMut;
 use calimero_network_blob::{
     BlobId,
     error::AuthError,
-    serve::{Requested, ServeError, Served, Server},
+    serve::{Access, Requested, ServeError, ServeEvent, Served, Server},
     store::{BlobStore, FsBlobStore, FsConfig},
     transfer::Version,
+    v0::{BlobAuth, BlobRequest, BlobResponse},
     v1::{Hello, Refusal, Request, RequesterCodec, Response, SessionAuth},
-    wire::{BlobAuth, BlobRequest, BlobResponse},
 };
 use calimero_network_primitives::{
     PeerId,
@@ -170,15 +170,17 @@ async fn requests_are_told_of() {
     let there = folder();
     let id = there.store.put(b"x").unwrap().id;
     let (told, mut heard) = mpsc::channel(8);
-    let server = server(&there.store, &BlobServeConfig::default()).with_requests(told);
+    let server = server(&there.store, &BlobServeConfig::default()).with_events(told);
     let (socket, _) = connect(&server, requester(), Version::V1).await;
     let absent = BlobId::new([7; 32]);
     ask(socket, &[hello(), get(id), get(absent)]).await;
-    let expected = [(id, true), (absent, false)].map(|(blob_id, given)| Requested {
-        peer: requester(),
-        context_id: CONTEXT,
-        blob_id,
-        given,
+    let expected = [(id, true), (absent, false)].map(|(blob_id, given)| {
+        ServeEvent::Requested(Requested {
+            peer: requester(),
+            context_id: CONTEXT,
+            blob_id,
+            given,
+        })
     });
     // Both are looked up at the same time.
     let heard = [heard.recv().await.unwrap(), heard.recv().await.unwrap()];
@@ -306,7 +308,7 @@ async fn what_is_no_request_ends_the_stream() {
     }
 }
 
-async fn ask_older(server: &Server, peer: PeerId, request: &BlobRequest) -> (bool, Outcome) {
+async fn ask_v0(server: &Server, peer: PeerId, request: &BlobRequest) -> (bool, Outcome) {
     let (mut socket, served) = connect(server, peer, Version::V0).await;
     let request = frame(&request.encode().unwrap());
     socket.write_all(&request).await.unwrap();
@@ -322,20 +324,23 @@ async fn ask_older(server: &Server, peer: PeerId, request: &BlobRequest) -> (boo
 async fn authentications_are_checked() {
     let there = folder();
     let id = there.store.put(b"for those who sign").unwrap().id;
-    let server = server(&there.store, &BlobServeConfig::default());
     let signer = signer();
+    let key = signer.public().to_bytes();
+    // What is given without a signature needs no guard against replay.
+    let server = server(&there.store, &BlobServeConfig::default())
+        .with_authorizer(move |access: Access| access.public_key == Some(key));
     let signed_at = |timestamp| BlobRequest {
         blob_id: id,
         context_id: CONTEXT,
         auth: Some(BlobAuth::sign(&signer, &id, &CONTEXT, timestamp).unwrap()),
     };
     let good = signed_at(now());
-    let (found, served) = ask_older(&server, requester(), &good).await;
+    let (found, served) = ask_v0(&server, requester(), &good).await;
     assert!(found);
     served.await.unwrap().unwrap();
     // Once more by the same peer, and replayed by another one.
-    assert!(ask_older(&server, requester(), &good).await.0);
-    let (found, served) = ask_older(&server, peer(66), &good).await;
+    assert!(ask_v0(&server, requester(), &good).await.0);
+    let (found, served) = ask_v0(&server, peer(66), &good).await;
     assert!(!found);
     let replayed = served.await.unwrap();
     assert!(matches!(
@@ -357,7 +362,7 @@ async fn authentications_are_checked() {
         other,
         torn,
     ] {
-        let (found, served) = ask_older(&server, requester(), &bad).await;
+        let (found, served) = ask_v0(&server, requester(), &bad).await;
         assert!(!found, "{bad:?}");
         assert!(matches!(served.await.unwrap(), Err(ServeError::Auth(_))));
     }
@@ -419,7 +424,7 @@ async fn a_thousand_requests_of_one_peer_do_not_stop_another() {
     let here = folder();
     let fetched = fetch(&net, &impatient(), id, [peer(1)], &here.store).await;
     fetched.unwrap();
-    // Of its own, all but a few are told to come again.
+    // All but a few of its own are refused as busy.
     let busy = greedy.iter_mut().map(|(socket, _)| async {
         let mut head = [0; 8];
         // A chunk begins with its length of four bytes, a refusal with one of four.

@@ -8,8 +8,8 @@ use std::{collections::HashMap, time::Instant};
 
 use calimero_network_blob::{
     announce::{Announcements, TooManyAnnounced},
-    serve::Requested,
-    wire::{ProviderRecord, RecordKey, UnsignedRecord},
+    record::{ProviderRecord, RecordKey, UnsignedRecord},
+    serve::ServeEvent,
 };
 use calimero_network_discovery::behaviour::{
     Event, MAX_QUERIES, QueryId, QueryOutcome, Quorum, Record, RecordKey as Key,
@@ -114,16 +114,7 @@ impl Actor {
                 reply,
             } => self.announce(key, size_bytes, reply),
             BlobCommand::Withdraw { key, reply } => {
-                let discovery = &mut self.swarm.behaviour_mut().discovery;
-                let name = Key::from(key.to_bytes().to_vec());
-                discovery.remove_record(&name);
-                discovery.stop_providing(&name);
-                let withdrawn = self.blob_records.announcements.withdraw(&key);
-                let _ = reply.send(withdrawn.is_some());
-                answer(
-                    withdrawn.unwrap_or_default(),
-                    &Err(AnnounceBlobError::Withdrawn),
-                );
+                let _ = reply.send(self.withdraw(&key));
             }
             BlobCommand::Query { key, found, reply } => {
                 let _ = reply.send(self.find(key, found));
@@ -131,7 +122,19 @@ impl Actor {
         }
     }
 
-    pub(super) fn on_requested(&mut self, requested: Requested) {
+    pub(super) fn on_served(&mut self, event: ServeEvent) {
+        let requested = match event {
+            ServeEvent::Requested(requested) => requested,
+            // It is not offered any more. A later announcement offers it again.
+            ServeEvent::Damaged { blob_id } => {
+                let damaged = self.blob_records.announcements.keys_of(&blob_id);
+                for key in damaged {
+                    self.withdraw(&key);
+                }
+                return;
+            }
+            _ => return,
+        };
         self.events.send(BlobEvent::Requested {
             peer: requested.peer,
             context_id: requested.context_id,
@@ -139,6 +142,21 @@ impl Actor {
             given: requested.given,
             count: 1,
         });
+    }
+
+    /// Stops announcing a blob. `false` where it was not announced.
+    fn withdraw(&mut self, key: &RecordKey) -> bool {
+        let discovery = &mut self.swarm.behaviour_mut().discovery;
+        let name = Key::from(key.to_bytes().to_vec());
+        discovery.remove_record(&name);
+        discovery.stop_providing(&name);
+        let withdrawn = self.blob_records.announcements.withdraw(key);
+        let was_announced = withdrawn.is_some();
+        answer(
+            withdrawn.unwrap_or_default(),
+            &Err(AnnounceBlobError::Withdrawn),
+        );
+        was_announced
     }
 
     fn announce(&mut self, key: RecordKey, size_bytes: u64, reply: AnnounceReply) {

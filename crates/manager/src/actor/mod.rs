@@ -18,7 +18,7 @@ use std::{
     time::Duration,
 };
 
-use calimero_network_blob::serve::Requested;
+use calimero_network_blob::serve::ServeEvent;
 use calimero_network_discovery::behaviour::Event as Discovered;
 use calimero_network_primitives::{Keypair, Multiaddr, NetworkConfig, PeerId, Topic};
 use calimero_network_pubsub::Event as Gossip;
@@ -76,8 +76,8 @@ pub(crate) struct Actor {
     /// Invite requests that were emitted and have not ended.
     asked: HashSet<InboundRequestId>,
     blob_records: BlobRecords,
-    /// Requests for blobs that the server received.
-    requested: mpsc::Receiver<Requested>,
+    /// What the server of blobs reports.
+    requested: mpsc::Receiver<ServeEvent>,
     reports: mpsc::Receiver<BlobEvent>,
     /// Callers that wait for the first peer.
     bootstrapping: Bootstrapping,
@@ -115,7 +115,7 @@ impl Actor {
         shared: Arc<Shared>,
         config: Arc<NetworkConfig>,
         identity: Keypair,
-        requested: mpsc::Receiver<Requested>,
+        requested: mpsc::Receiver<ServeEvent>,
         reports: mpsc::Receiver<BlobEvent>,
         metrics: Metrics,
         exports_metrics: bool,
@@ -172,7 +172,7 @@ impl Actor {
                     Next::Go
                 }
                 Some(requested) = self.requested.recv() => {
-                    self.on_requested(requested);
+                    self.on_served(requested);
                     Next::Go
                 }
                 Some(report) = self.reports.recv() => {

@@ -3,18 +3,21 @@
 use std::{
     collections::HashMap,
     pin::Pin,
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
     task::{Context, Poll, ready},
 };
 
 use calimero_network_blob::{
-    fetch::{Destination, FetchRequest, Fetched, FetchedBatch, ProgressStream},
+    fetch::{Destination, FetchRequest, Fetched, FetchedBatch, ProgressStream, Providers},
+    record::RecordKey,
     store::BlobStore,
-    wire::RecordKey,
 };
 use calimero_network_discovery::behaviour::{MAX_PROVIDERS_PER_QUERY, MAX_RECORDS_PER_QUERY};
 use calimero_network_primitives::{BlobId, ContextId, PeerId};
-use futures::{FutureExt, Stream, StreamExt, future, stream};
+use futures::{
+    FutureExt, Stream, StreamExt,
+    stream::{self, BoxStream},
+};
 use tokio::{sync::mpsc, task::JoinHandle};
 
 use super::NetworkClient;
@@ -191,11 +194,7 @@ impl NetworkClient {
         providers: Vec<PeerId>,
         to: Destination,
     ) -> BlobTransfer {
-        let request = FetchRequest {
-            blob_id,
-            context_id,
-        };
-        self.request_blob_with(request, providers, to)
+        self.request_blob_with(FetchRequest::new(context_id, blob_id), providers, to)
     }
 
     /// As [`request_blob`](Self::request_blob), with the options of a [`FetchRequest`].
@@ -206,8 +205,8 @@ impl NetworkClient {
         to: Destination,
     ) -> BlobTransfer {
         let (context_id, blob_id) = (request.context_id, request.blob_id);
-        let searched = self.search(context_id, blob_id);
-        let providers = stream::select(stream::iter(providers), searched);
+        let providers = Providers::listed(stream::iter(providers))
+            .with_search(self.search(context_id, blob_id));
         // The tasks and timers of a transfer belong to the runtime of the network.
         let _entered = self.inner.runtime.enter();
         let transfer = self.inner.blobs.fetcher.fetch(request, providers, to);
@@ -262,47 +261,58 @@ impl NetworkClient {
         Ok(batch?)
     }
 
-    /// Providers that the DHT names, which are also emitted as events.
+    /// A search for providers in the DHT that can be repeated. New providers are emitted as events.
     fn search(
         &self,
         context_id: ContextId,
         blob_id: BlobId,
-    ) -> impl Stream<Item = PeerId> + Send + use<> {
+    ) -> impl FnMut() -> BoxStream<'static, PeerId> + Send + use<> {
         // A strong handle would keep the manager from stopping.
         let commands = self.inner.commands.downgrade();
         let reports = self.inner.blobs.reports.clone();
-        let found = async move {
-            let key = RecordKey {
-                context_id,
-                blob_id,
-            };
-            let (found, receiver) = mpsc::channel(FOUND_QUEUE);
-            let (reply, answer) = tokio::sync::oneshot::channel();
-            if let Some(commands) = commands.upgrade() {
-                let query = BlobCommand::Query { key, found, reply };
-                let _ = commands.send(Command::Blob(query)).await;
-            }
-            let _ = answer.await;
-            BlobProviders {
-                receiver,
-                yielded: HashMap::new(),
-            }
-        };
-        let mut all = Vec::new();
-        stream::once(found).flatten().filter_map(move |provider| {
-            // The size is of no use to a fetch, which learns it with the hashes.
-            if all.contains(&provider.peer) {
-                return future::ready(None);
-            }
-            all.push(provider.peer);
-            let providers = all.clone();
-            let _ = reports.try_send(BlobEvent::ProvidersFound {
-                context_id,
-                blob_id,
-                providers,
+        let all = Arc::new(Mutex::new(Vec::new()));
+        move || {
+            let commands = commands.clone();
+            let found = find(commands, context_id, blob_id);
+            let (all, reports) = (Arc::clone(&all), reports.clone());
+            let found = stream::once(found).flatten().map(move |provider| {
+                // The size is of no use to a fetch, which learns it with the hashes.
+                let mut all = all.lock().unwrap_or_else(PoisonError::into_inner);
+                if !all.contains(&provider.peer) {
+                    all.push(provider.peer);
+                    let _ = reports.try_send(BlobEvent::ProvidersFound {
+                        context_id,
+                        blob_id,
+                        providers: all.clone(),
+                    });
+                }
+                provider.peer
             });
-            future::ready(Some(provider.peer))
-        })
+            found.boxed()
+        }
+    }
+}
+
+/// Asks the DHT for the providers of a blob once.
+async fn find(
+    commands: mpsc::WeakSender<Command>,
+    context_id: ContextId,
+    blob_id: BlobId,
+) -> BlobProviders {
+    let key = RecordKey {
+        context_id,
+        blob_id,
+    };
+    let (found, receiver) = mpsc::channel(FOUND_QUEUE);
+    let (reply, answer) = tokio::sync::oneshot::channel();
+    if let Some(commands) = commands.upgrade() {
+        let query = BlobCommand::Query { key, found, reply };
+        let _ = commands.send(Command::Blob(query)).await;
+    }
+    let _ = answer.await;
+    BlobProviders {
+        receiver,
+        yielded: HashMap::new(),
     }
 }
 

@@ -167,6 +167,9 @@ pub struct BlobServeTuning {
     /// Time for a requester to read one chunk of 1 MiB. Default 64 s: 16 KiB/s, the rate below which
     /// a requester gives up a provider.
     pub chunk_timeout: Duration,
+    /// Authentications of protocol 0.0.2 that are remembered against replays. Default 65,536, which
+    /// allows 1,600 new ones a second and takes 10 MiB.
+    pub max_remembered_auths: usize,
 }
 
 impl Default for BlobServeTuning {
@@ -178,6 +181,7 @@ impl Default for BlobServeTuning {
             idle_timeout: Duration::from_secs(60),
             stall_timeout: Duration::from_secs(20),
             chunk_timeout: Duration::from_secs(64),
+            max_remembered_auths: 65_536,
         }
     }
 }

@@ -26,7 +26,7 @@ struct Provider {
     verified_bytes: u64,
     /// What it did last, and in which session.
     failure: Option<(u64, ProviderError)>,
-    older: bool,
+    v0: bool,
 }
 
 pub(super) struct Book {
@@ -76,29 +76,34 @@ impl Book {
         }
     }
 
-    pub(super) fn set_older(&mut self, peer: PeerId) {
+    /// Whether a provider speaks v0 alone. `None` where it is not known.
+    pub(super) fn is_v0(&self, peer: &PeerId) -> Option<bool> {
+        self.providers.get(peer).map(|provider| provider.v0)
+    }
+
+    pub(super) fn set_v0(&mut self, peer: PeerId) {
         if let Some(provider) = self.providers.get_mut(&peer) {
-            provider.older = true;
+            provider.v0 = true;
         }
     }
 
     /// Older providers that may still be asked.
-    pub(super) fn older(&self) -> Vec<PeerId> {
+    pub(super) fn v0(&self) -> Vec<PeerId> {
         self.hopeful(true)
     }
 
     /// Other providers that may still be asked.
-    pub(super) fn newer(&self) -> Vec<PeerId> {
+    pub(super) fn v1(&self) -> Vec<PeerId> {
         self.hopeful(false)
     }
 
-    fn hopeful(&self, older: bool) -> Vec<PeerId> {
+    fn hopeful(&self, v0: bool) -> Vec<PeerId> {
         let hopeful = self.providers.iter().filter(|(_, provider)| {
             let out = provider
                 .failure
                 .as_ref()
                 .is_some_and(|(_, error)| error.is_final());
-            provider.older == older && !out
+            provider.v0 == v0 && !out
         });
         hopeful.map(|(peer, _)| *peer).collect()
     }
@@ -212,6 +217,7 @@ impl Book {
             verified_bytes: self.verified_bytes,
             received_bytes: self.received_bytes,
             rate_bytes_per_s: self.rate.at(now, fetched_bytes),
+            searching: false,
             providers: providers.collect(),
         }
     }
@@ -226,6 +232,7 @@ impl Book {
             providers: gave.map(|(peer, p)| (*peer, p.verified_bytes)).collect(),
             failures: self.failures(),
             hold,
+            content: None,
         }
     }
 }
@@ -290,6 +297,6 @@ mod tests {
         book.failed(session(1), ProviderError::Chunk(lie));
         book.verified(session(2), 7);
         assert_eq!(book.failures().len(), 1);
-        assert!(book.newer().is_empty());
+        assert!(book.v1().is_empty());
     }
 }

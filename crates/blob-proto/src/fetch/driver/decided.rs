@@ -1,4 +1,4 @@
-//! What the planners decide: whom to ask, and whom to leave.
+//! Carries out the decisions of the planners: which providers to ask, and which to leave.
 
 use std::sync::Arc;
 
@@ -9,12 +9,12 @@ use futures::{
 };
 use tokio::sync::mpsc;
 
-use super::Driver;
+use super::{Driver, planner_config, serial_config};
 use crate::{
     fetch::{
         ProviderError,
-        older::{Keep, Older},
         session::{Ask, End, Meter, Session, SessionId},
+        v0::{Keep, V0Fetch},
     },
     plan::{Cause, Effect, FLOOR_BYTES_PER_S, Input, PROVIDER_WINDOW_CHUNKS},
 };
@@ -23,7 +23,7 @@ use crate::{
 pub(super) struct Handle {
     pub(super) id: SessionId,
     pub(super) meter: Meter,
-    /// Bytes of the meter that the planner was told of.
+    /// Bytes of the meter that were reported to the planner.
     pub(super) sampled: u64,
     /// Absent for older providers, who are asked once.
     pub(super) asks: Option<mpsc::Sender<Ask>>,
@@ -37,7 +37,7 @@ impl Drop for Handle {
 }
 
 impl Driver {
-    pub(super) fn tell(&mut self, input: Input) {
+    pub(super) fn plan(&mut self, input: Input) {
         for effect in self.planner.handle(input, self.now()) {
             match effect {
                 Effect::Read { peer, chunks } => {
@@ -47,30 +47,35 @@ impl Driver {
                     };
                     self.ask(peer, ask);
                 }
-                Effect::Leave { peer, cause } => self.leave(peer, cause),
+                Effect::Leave { peer, cause } => self.leave(peer, cause, false),
+                Effect::Cancel { peer } => drop(self.sessions.remove(&peer)),
                 Effect::Done => self.done = self.partial.is_some(),
                 Effect::NoProviders { .. } => {}
             }
         }
     }
 
-    pub(super) fn tell_older(&mut self, input: Input) {
-        for effect in self.older.handle(input, self.now()) {
+    pub(super) fn plan_v0(&mut self, input: Input) {
+        for effect in self.v0.handle(input, self.now()) {
             match effect {
-                Effect::Read { peer, .. } => self.ask_older(peer),
-                Effect::Leave { peer, cause } => self.leave(peer, cause),
+                Effect::Read { peer, .. } => self.ask_v0(peer),
+                Effect::Leave { peer, cause } => self.leave(peer, cause, true),
+                Effect::Cancel { peer } => drop(self.sessions.remove(&peer)),
                 Effect::Done | Effect::NoProviders { .. } => {}
             }
         }
     }
 
-    fn leave(&mut self, peer: PeerId, cause: Cause) {
-        let config = &self.context.config;
+    fn leave(&mut self, peer: PeerId, cause: Cause, v0: bool) {
+        let config = match v0 {
+            true => serial_config(&self.context, false),
+            false => planner_config(&self.context, false),
+        };
         let error = match cause {
             // It is noted where it is found.
             Cause::Failed(_) => None,
             Cause::Stalled => Some(ProviderError::Stalled {
-                after: config.tuning.stall_timeout,
+                after: config.stall_timeout,
             }),
             Cause::TooSlow => Some(ProviderError::TooSlow {
                 floor_bytes_per_s: FLOOR_BYTES_PER_S,
@@ -103,10 +108,10 @@ impl Driver {
         self.start(id, meter, Some(asks), session.run().boxed());
     }
 
-    fn ask_older(&mut self, peer: PeerId) {
+    fn ask_v0(&mut self, peer: PeerId) {
         let meter = Meter::default();
         let id = self.next_session(peer);
-        let older = Older {
+        let v0 = V0Fetch {
             context: Arc::clone(&self.context),
             id,
             meter: meter.clone(),
@@ -121,7 +126,7 @@ impl Driver {
                     Err(error) => return End::Store(error),
                 },
             };
-            older.run(opened, keep).await
+            v0.run(opened, keep).await
         };
         self.start(id, meter, None, transfer.boxed());
     }

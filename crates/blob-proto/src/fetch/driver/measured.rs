@@ -1,4 +1,4 @@
-//! What has arrived, told to the planners and to whoever follows the progress.
+//! What has arrived, reported to the planners and to the readers of the progress.
 
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -6,7 +6,7 @@ use super::Driver;
 use crate::plan::Input;
 
 impl Driver {
-    /// Tells the planners what has arrived since, and everybody else how far it is.
+    /// Reports what has arrived since the last call, and publishes the progress where it is due.
     pub(super) fn sample(&mut self) {
         let mut came = Vec::new();
         for (peer, session) in &mut self.sessions {
@@ -17,20 +17,20 @@ impl Driver {
                 came.push((*peer, session.asks.is_none(), reaching, bytes));
             }
         }
-        for (peer, older, reaching, bytes) in came {
+        for (peer, v0, reaching, bytes) in came {
             self.book.received(bytes);
             let input = match reaching {
                 true => Input::Reaching(peer),
                 false => Input::Received { peer, bytes },
             };
-            match older {
-                true => self.tell_older(input),
-                false => self.tell(input),
+            match v0 {
+                true => self.plan_v0(input),
+                false => self.plan(input),
             }
         }
-        self.tell(Input::Tick);
-        if !self.older.is_alone() {
-            self.tell_older(Input::Tick);
+        self.plan(Input::Tick);
+        if !self.v0.is_alone() {
+            self.plan_v0(Input::Tick);
         }
         let now = self.now();
         if self.book.is_due(now) {
@@ -41,9 +41,10 @@ impl Driver {
     pub(super) fn publish(&mut self) {
         let now = self.now();
         let (planner, sessions) = (&self.planner, &self.sessions);
-        let progress = self.book.progress(now, |peer| {
+        let mut progress = self.book.progress(now, |peer| {
             (planner.rate(peer), sessions.contains_key(peer))
         });
+        progress.searching = self.searching;
         self.progress.send_replace(progress);
     }
 }

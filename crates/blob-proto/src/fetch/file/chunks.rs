@@ -84,7 +84,7 @@ impl FilePartial {
         }
         Ok(Self {
             list,
-            content: ChunkFile::new(content, &part),
+            content: ChunkFile::new(content, &part, 0),
             part,
             path,
             have: Mutex::new(have),

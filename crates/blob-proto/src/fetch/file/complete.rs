@@ -19,8 +19,8 @@ use crate::{
     },
 };
 
-/// A file of which nothing is missing. Whether it is durable, nobody knows: who gave it its name
-/// may have ended before flushing the folder.
+/// A file of which nothing is missing. It may not be durable: the process that renamed it may have
+/// ended before it flushed the folder.
 pub(super) struct CompleteFile {
     list: ChunkList,
     path: PathBuf,
@@ -29,8 +29,8 @@ pub(super) struct CompleteFile {
 }
 
 impl CompleteFile {
-    /// The file at `path`, if its content is what `list` tells of. One that cannot be read is
-    /// not: the fetch that replaces it says what is wrong with it.
+    /// The file at `path`, if its content is that of `list`. `None` for one that cannot be
+    /// read: the fetch that replaces it reports what is wrong with it.
     pub(super) fn find(path: &Path, list: &ChunkList) -> Option<Self> {
         let file = OpenOptions::new().read(true).write(true).open(path).ok()?;
         let metadata = file.metadata().ok()?;

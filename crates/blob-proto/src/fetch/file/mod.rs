@@ -29,8 +29,8 @@ use crate::{
 
 /// A file as a place for one blob.
 ///
-/// What has arrived of it lies beside it, chunks in their places. Nothing says which are there:
-/// each is hashed when the download is taken up again. A file that is the blob already, because a
+/// Chunks that have arrived are in a second file, at their offsets. No state is stored: each is
+/// hashed when the download is resumed. A file that is the blob already, because a
 /// process ended between giving it its name and saying so, stays as it is.
 pub(super) struct FileTarget {
     path: PathBuf,
@@ -121,7 +121,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Removes the chunks of an earlier try, which nobody needs once the file is complete.
+/// Removes the chunks of an earlier attempt, which are not needed once the file is complete.
 fn remove_chunks(path: &Path) {
     match fs::remove_file(beside(path, ".part")) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {

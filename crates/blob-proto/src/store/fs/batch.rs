@@ -1,20 +1,17 @@
 //! Many blobs that become durable together.
 
-use std::{collections::HashSet, io::Write, sync::Arc};
+use std::{collections::HashSet, sync::Arc};
 
 use super::{
     FsBlobStore, Holds, Reservation, Shared, content_name, dead_name,
     dir::Temporary,
-    index::{Entry, Place},
-    pack::{PACK_MAX_BLOB_BYTES, PackIndex},
+    index::{Entry, Location},
+    pack::{Dead, PACK_MAX_BLOB_BYTES, PackIndex},
     pack_name,
 };
 use crate::{
     BlobHasher, BlobId, ChunkList, blob_id,
-    store::{
-        StoredBatch,
-        error::{StoreError, io_error},
-    },
+    store::{StoredBatch, error::StoreError},
 };
 
 /// Small blobs gathered before they are written, in bytes: 1 MiB. The content that a batch holds
@@ -85,8 +82,7 @@ impl PackWriter {
     }
 
     fn spill(&mut self) -> Result<(), StoreError> {
-        let written = self.temporary.file.write_all(&self.buffer);
-        written.map_err(io_error("writing", &self.temporary.path))?;
+        self.temporary.append(&self.buffer)?;
         self.buffer.clear();
         Ok(())
     }
@@ -135,7 +131,7 @@ impl FsBatch {
             let actual = id;
             return Err(StoreError::Mismatch { expected, actual });
         }
-        if self.hold(id) {
+        if self.hold(id, content)? {
             let result = match list {
                 None => self.write_small(id, content),
                 Some(list) => self.write_whole(list, content),
@@ -170,36 +166,40 @@ impl FsBatch {
         let mut index = shared.index();
         self.reservation.settle(&mut index);
         for (id, size_bytes) in files {
-            let place = Place::File;
-            index.insert(id, Entry { size_bytes, place });
+            let location = Location::File;
+            index.insert(
+                id,
+                Entry {
+                    size_bytes,
+                    location,
+                },
+            );
         }
-        let mut duplicates = Vec::new();
-        for (number, pack) in numbers {
-            if index.insert_pack(number, &pack, None) {
-                duplicates.extend(
-                    index
-                        .packs
-                        .get(&number)
-                        .map(|info| (number, info.dead.encode())),
-                );
-            }
+        for (number, pack, dead) in numbers {
+            index.insert_pack(number, &pack, &dead);
         }
         drop(index);
-        for (number, dead) in duplicates {
-            shared.packs.write(&dead_name(number), &dead)?;
-        }
         Ok(StoredBatch {
             ids: self.held.ids.clone(),
             hold: self.held.into_hold(),
         })
     }
 
-    /// Holds a blob, and says whether it has to be written.
-    fn hold(&mut self, id: BlobId) -> bool {
+    /// Holds a blob. Returns `true` where it has to be written: it is not stored, or its stored copy
+    /// is damaged.
+    fn hold(&mut self, id: BlobId, content: &[u8]) -> Result<bool, StoreError> {
         let mut index = self.shared.index();
         index.hold(id);
         self.held.ids.push(id);
-        !index.entries.contains_key(&id) && self.writes.insert(id)
+        let shown = index.entries.contains_key(&id);
+        drop(index);
+        if shown && self.shared.has_intact(id, content) {
+            return Ok(false);
+        }
+        if shown {
+            self.shared.withdraw(id)?;
+        }
+        Ok(self.writes.insert(id))
     }
 
     fn write_small(&mut self, id: BlobId, content: &[u8]) -> Result<(), StoreError> {
@@ -225,8 +225,7 @@ impl FsBatch {
         let size_bytes = content.len() as u64;
         self.reservation.grow(size_bytes)?;
         let mut temporary = self.shared.blobs.temporary()?;
-        let written = temporary.file.write_all(content);
-        written.map_err(io_error("writing", &temporary.path))?;
+        temporary.append(content)?;
         self.files.push(Whole {
             temporary,
             list,
@@ -238,15 +237,28 @@ impl FsBatch {
     fn publish_packs(
         &mut self,
         packs: Vec<(Temporary, PackIndex)>,
-    ) -> Result<Vec<(u64, PackIndex)>, StoreError> {
+    ) -> Result<Vec<(u64, PackIndex, Dead)>, StoreError> {
         if packs.is_empty() {
             return Ok(Vec::new());
         }
         let mut numbers = Vec::with_capacity(packs.len());
         for (temporary, pack) in packs {
-            let number = self.shared.index().next_pack();
+            let mut index = self.shared.index();
+            let number = index.next_pack();
+            // What another writer stored in the meantime is marked as removed from this pack
+            // before anything can remove the other copy. Publishing is locked.
+            let mut dead = Dead::none(pack.len());
+            for (at, entry) in pack.entries().iter().enumerate() {
+                if index.entries.contains_key(&entry.id) {
+                    dead.insert(at);
+                }
+            }
+            drop(index);
+            self.shared
+                .packs
+                .write(&dead_name(number), &dead.encode())?;
             temporary.publish(&self.shared.packs, &pack_name(number))?;
-            numbers.push((number, pack));
+            numbers.push((number, pack, dead));
         }
         self.shared.packs.flush()?;
         Ok(numbers)

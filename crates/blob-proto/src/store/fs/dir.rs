@@ -1,8 +1,7 @@
 //! A folder whose files appear whole and durable, or not at all.
 
 use std::{
-    fs::{self, File, OpenOptions},
-    io::Write,
+    io,
     path::{Path, PathBuf},
     sync::{
         Arc,
@@ -10,13 +9,16 @@ use std::{
     },
 };
 
-use crate::store::error::{StoreError, io_error};
+use crate::store::{
+    disk::{Disk, DiskFile, Mode},
+    error::{StoreError, io_error},
+};
 
 /// Ending of files that are not whole yet, after a number.
 const TEMPORARY: &str = ".tmp";
 
-/// Whether a file is one that a process did not finish. Such are deleted when the store is
-/// opened.
+/// Returns `true` for the name of a file that a process did not finish. Such files are deleted when
+/// the store is opened.
 pub(super) fn is_temporary(name: &str) -> bool {
     name.strip_suffix(TEMPORARY)
         .is_some_and(|number| number.parse::<u64>().is_ok())
@@ -25,22 +27,25 @@ pub(super) fn is_temporary(name: &str) -> bool {
 /// A folder of the store.
 #[derive(Clone, Debug)]
 pub(super) struct Dir {
+    disk: Arc<dyn Disk>,
     path: PathBuf,
-    /// Open for as long as the store is, to flush the folder's own entries.
-    handle: Arc<File>,
     temporaries: Arc<AtomicU64>,
 }
 
 impl Dir {
     /// Opens a folder, creating it where it does not exist.
-    pub(super) fn open(path: PathBuf) -> Result<Self, StoreError> {
-        fs::create_dir_all(&path).map_err(io_error("creating", &path))?;
-        let handle = File::open(&path).map_err(io_error("opening", &path))?;
+    pub(super) fn open(disk: &Arc<dyn Disk>, path: PathBuf) -> Result<Self, StoreError> {
+        disk.create_dir(&path)
+            .map_err(io_error("creating", &path))?;
         Ok(Self {
+            disk: Arc::clone(disk),
             path,
-            handle: Arc::new(handle),
             temporaries: Arc::default(),
         })
+    }
+
+    pub(super) fn disk(&self) -> &Arc<dyn Disk> {
+        &self.disk
     }
 
     pub(super) fn path(&self) -> &Path {
@@ -51,38 +56,42 @@ impl Dir {
         self.path.join(name)
     }
 
-    /// Names of the regular files here, after those of a former process that never became whole
-    /// are deleted.
+    /// Returns the names of the regular files, after temporary files of a former process are
+    /// deleted.
     pub(super) fn sweep(&self) -> Result<Vec<String>, StoreError> {
-        let failed = || io_error("listing", &self.path);
-        let mut names = Vec::new();
-        for entry in fs::read_dir(&self.path).map_err(failed())? {
-            let entry = entry.map_err(failed())?;
-            let Ok(name) = entry.file_name().into_string() else {
-                continue;
-            };
-            if is_temporary(&name) {
-                self.remove(&name)?;
-            } else if entry.file_type().map_err(failed())?.is_file() {
-                names.push(name);
-            }
+        let files = self.disk.files(&self.path);
+        let mut names = files.map_err(io_error("listing", &self.path))?;
+        let temporaries: Vec<_> = names.extract_if(.., |name| is_temporary(name)).collect();
+        for name in temporaries {
+            self.remove(&name)?;
         }
         Ok(names)
     }
 
-    /// A new file that nobody sees until it is published.
+    /// Opens a file of the folder.
+    pub(super) fn file(&self, name: &str, mode: Mode) -> Result<Box<dyn DiskFile>, StoreError> {
+        let path = self.join(name);
+        let opened = self.disk.open(&path, mode);
+        opened.map_err(io_error("opening", &path))
+    }
+
+    /// Reads a small file. `None` where it does not exist or is longer than `max_bytes`.
+    pub(super) fn read(&self, name: &str, max_bytes: u64) -> Result<Option<Vec<u8>>, StoreError> {
+        let path = self.join(name);
+        let content = self.disk.read(&path, max_bytes);
+        content.map_err(io_error("reading", &path))
+    }
+
+    /// Creates a file that is not visible until it is published.
     pub(super) fn temporary(&self) -> Result<Temporary, StoreError> {
         let number = self.temporaries.fetch_add(1, Ordering::Relaxed);
         let path = self.path.join(format!("{number}{TEMPORARY}"));
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create_new(true)
-            .open(&path)
-            .map_err(io_error("creating", &path))?;
+        let opened = self.disk.open(&path, Mode::New);
         Ok(Temporary {
-            file,
+            disk: Arc::clone(&self.disk),
+            file: opened.map_err(io_error("creating", &path))?,
             path,
+            len_bytes: 0,
             published: false,
         })
     }
@@ -90,8 +99,7 @@ impl Dir {
     /// Writes a small file that appears whole. Durable once [`flush`](Self::flush) returns.
     pub(super) fn write(&self, name: &str, content: &[u8]) -> Result<(), StoreError> {
         let mut temporary = self.temporary()?;
-        let result = temporary.file.write_all(content);
-        result.map_err(io_error("writing", &temporary.path))?;
+        temporary.append(content)?;
         temporary.flush()?;
         temporary.publish(self, name)
     }
@@ -99,14 +107,15 @@ impl Dir {
     /// Renames a file within the folder. Durable once [`flush`](Self::flush) returns.
     pub(super) fn rename(&self, from: &str, to: &str) -> Result<(), StoreError> {
         let from = self.join(from);
-        fs::rename(&from, self.join(to)).map_err(io_error("renaming", &from))
+        let renamed = self.disk.rename(&from, &self.join(to));
+        renamed.map_err(io_error("renaming", &from))
     }
 
-    /// Deletes a file if it is there. Durable once [`flush`](Self::flush) returns.
+    /// Deletes a file if it exists. Durable once [`flush`](Self::flush) returns.
     pub(super) fn remove(&self, name: &str) -> Result<(), StoreError> {
         let path = self.join(name);
-        match fs::remove_file(&path) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+        match self.disk.remove(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 Err(io_error("deleting", &path)(error))
             }
             _ => Ok(()),
@@ -115,7 +124,7 @@ impl Dir {
 
     /// Makes what was published, renamed and removed durable.
     pub(super) fn flush(&self) -> Result<(), StoreError> {
-        let flushed = self.handle.sync_all();
+        let flushed = self.disk.sync_dir(&self.path);
         flushed.map_err(io_error("flushing", &self.path))
     }
 }
@@ -123,22 +132,33 @@ impl Dir {
 /// A file that is deleted when dropped, unless it was published.
 #[derive(Debug)]
 pub(super) struct Temporary {
-    pub(super) file: File,
+    disk: Arc<dyn Disk>,
+    pub(super) file: Box<dyn DiskFile>,
     pub(super) path: PathBuf,
+    len_bytes: u64,
     published: bool,
 }
 
 impl Temporary {
+    /// Writes the next piece of the content.
+    pub(super) fn append(&mut self, piece: &[u8]) -> Result<(), StoreError> {
+        let written = self.file.write(piece, self.len_bytes);
+        written.map_err(io_error("writing", &self.path))?;
+        self.len_bytes += piece.len() as u64;
+        Ok(())
+    }
+
     /// Makes the content durable.
     pub(super) fn flush(&self) -> Result<(), StoreError> {
-        let flushed = self.file.sync_all();
+        let flushed = self.file.sync();
         flushed.map_err(io_error("flushing", &self.path))
     }
 
-    /// Gives the file its name, in place of whatever had it. Its content must be flushed before,
-    /// and its name is durable once the folder is flushed after.
+    /// Gives the file its name, in place of what had it. Its content must be flushed before, and
+    /// its name is durable once the folder is flushed after.
     pub(super) fn publish(mut self, dir: &Dir, name: &str) -> Result<(), StoreError> {
-        fs::rename(&self.path, dir.join(name)).map_err(io_error("renaming", &self.path))?;
+        let renamed = self.disk.rename(&self.path, &dir.join(name));
+        renamed.map_err(io_error("renaming", &self.path))?;
         self.published = true;
         Ok(())
     }
@@ -147,8 +167,8 @@ impl Temporary {
 impl Drop for Temporary {
     fn drop(&mut self) {
         if !self.published {
-            // What cannot be deleted now is swept when the store is next opened.
-            let _ = fs::remove_file(&self.path);
+            // What cannot be deleted now is deleted when the store is next opened.
+            let _ = self.disk.remove(&self.path);
         }
     }
 }

@@ -7,12 +7,12 @@ use std::{
 
 use bytes::Bytes;
 
-use super::{FsBlobStore, FsPartial, FsReader, FsWriter, lock};
+use super::{FsBlobStore, FsPartial, FsReader, FsWriter, lock, repair::is_damage};
 use crate::{
     BlobId, ChunkList,
     store::{
         BlobReader, BlobStore, BlobWriter, PartialBlob, StoreError, StoreFuture, Stored,
-        StoredBatch, blocking::blocking,
+        StoredBatch, Verification, blocking::blocking,
     },
 };
 
@@ -30,9 +30,29 @@ impl BlobStore for FsBlobStore {
     fn reader(&self, id: BlobId) -> StoreFuture<Option<Arc<dyn BlobReader>>> {
         let store = self.clone();
         blocking(move || {
-            let reader = FsBlobStore::reader(&store, &id)?;
+            let reader = match FsBlobStore::reader(&store, &id) {
+                Err(error) if is_damage(&error) => {
+                    store.withdraw(&id)?;
+                    None
+                }
+                opened => opened?,
+            };
             Ok(reader.map(|reader| Arc::new(reader) as Arc<dyn BlobReader>))
         })
+    }
+
+    fn address(&self) -> Option<usize> {
+        Some(Arc::as_ptr(&self.shared).addr())
+    }
+
+    fn verify(&self, id: BlobId, repair: bool) -> StoreFuture<Verification> {
+        let store = self.clone();
+        blocking(move || store.check(&id, repair))
+    }
+
+    fn withdraw(&self, id: BlobId) -> StoreFuture<bool> {
+        let store = self.clone();
+        blocking(move || FsBlobStore::withdraw(&store, &id))
     }
 
     fn writer(&self) -> StoreFuture<Box<dyn BlobWriter>> {
@@ -127,6 +147,11 @@ impl PartialBlob for SharedPartial {
     fn write(&self, index: usize, chunk: Bytes) -> StoreFuture<()> {
         let partial = Arc::clone(&self.partial);
         blocking(move || partial.write(index, &chunk))
+    }
+
+    fn read(&self, index: usize) -> StoreFuture<Option<Bytes>> {
+        let partial = Arc::clone(&self.partial);
+        blocking(move || partial.read(index))
     }
 
     fn finish(&self) -> StoreFuture<Stored> {

@@ -1,20 +1,19 @@
-//! What the store holds, in memory: where each blob is, how much is used, what must stay.
+//! The state of the store in memory: where each blob is, how much space is used, what is held.
 
 use std::collections::HashMap;
 
 use super::pack::{Dead, PackEntry, PackIndex};
 use crate::{BlobId, store::StoreError};
 
-/// Partial downloads that are kept: 1024. Each holds an entry here, and its full size of the
-/// quota, until it is finished or discarded.
+/// Partial downloads that are kept, at most: 1024. Each has an entry in memory and two files.
 pub const MAX_PARTIALS: usize = 1024;
 
 /// Where a blob is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Place {
+pub(super) enum Location {
     /// In a file of its own.
     File,
-    /// In a pack.
+    /// In a pack, with others.
     Pack {
         number: u64,
         entry: u32,
@@ -22,10 +21,11 @@ pub(super) enum Place {
     },
 }
 
-#[derive(Clone, Copy, Debug)]
+/// A blob that is shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Entry {
     pub(super) size_bytes: u64,
-    pub(super) place: Place,
+    pub(super) location: Location,
 }
 
 /// A pack and what is removed of it.
@@ -55,7 +55,7 @@ impl PackInfo {
         }
     }
 
-    /// Whether more than half of the content is removed.
+    /// Returns `true` where more than half of the content is removed.
     pub(super) fn is_sparse(&self) -> bool {
         self.live_bytes < self.content_bytes / 2
     }
@@ -64,7 +64,13 @@ impl PackInfo {
 /// A partial download that the folder holds.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct PartialInfo {
-    pub(super) reserved_bytes: u64,
+    /// Bytes that count against the limit: the verified chunks and the list of hashes.
+    pub(super) used_bytes: u64,
+    /// Largest size that the blob can have, in bytes.
+    pub(super) max_bytes: u64,
+    /// When a chunk was last written, in seconds since the Unix epoch.
+    pub(super) written_s: u64,
+    /// Whether a transfer has it open.
     pub(super) open: bool,
 }
 
@@ -75,7 +81,8 @@ pub(super) struct Index {
     pub(super) partials: HashMap<BlobId, PartialInfo>,
     /// How often each blob is held. No zeros.
     holds: HashMap<BlobId, usize>,
-    used_bytes: u64,
+    blob_bytes: u64,
+    partial_bytes: u64,
     reserved_bytes: u64,
     limit_bytes: u64,
     next_pack: u64,
@@ -89,54 +96,115 @@ impl Index {
         }
     }
 
-    pub(super) fn used_bytes(&self) -> u64 {
-        self.used_bytes
+    pub(super) fn blob_bytes(&self) -> u64 {
+        self.blob_bytes
+    }
+
+    pub(super) fn partial_bytes(&self) -> u64 {
+        self.partial_bytes
     }
 
     pub(super) fn reserved_bytes(&self) -> u64 {
         self.reserved_bytes
     }
 
-    /// Sets bytes of the quota aside.
-    pub(super) fn reserve(&mut self, wanted_bytes: u64) -> Result<(), StoreError> {
-        let used_bytes = self.used_bytes.saturating_add(self.reserved_bytes);
+    /// Refuses what would exceed the limit. Reserves nothing.
+    pub(super) fn check(&self, wanted_bytes: u64) -> Result<(), StoreError> {
+        let used_bytes = (self.blob_bytes)
+            .saturating_add(self.partial_bytes)
+            .saturating_add(self.reserved_bytes);
         if used_bytes.saturating_add(wanted_bytes) > self.limit_bytes {
             return Err(StoreError::Quota {
                 limit_bytes: self.limit_bytes,
                 used_bytes,
+                partial_bytes: self.partial_bytes,
+                reserved_bytes: self.reserved_bytes,
                 wanted_bytes,
             });
         }
-        self.reserved_bytes += wanted_bytes;
         Ok(())
     }
 
-    /// Sets bytes aside for what is on the disk already, whatever the quota says.
-    pub(super) fn reserve_existing(&mut self, bytes: u64) {
-        self.reserved_bytes = self.reserved_bytes.saturating_add(bytes);
+    /// Reserves bytes for content that is about to be written.
+    pub(super) fn reserve(&mut self, wanted_bytes: u64) -> Result<(), StoreError> {
+        self.check(wanted_bytes)?;
+        self.reserved_bytes += wanted_bytes;
+        Ok(())
     }
 
     pub(super) fn release(&mut self, bytes: u64) {
         self.reserved_bytes = self.reserved_bytes.saturating_sub(bytes);
     }
 
-    /// Shows a blob. `false` where it is there already.
+    /// Adds a partial download, whatever the limit says: its bytes are on the disk already.
+    pub(super) fn insert_partial(&mut self, id: BlobId, partial: PartialInfo) {
+        self.remove_partial(&id);
+        self.partial_bytes = self.partial_bytes.saturating_add(partial.used_bytes);
+        self.partials.insert(id, partial);
+    }
+
+    pub(super) fn remove_partial(&mut self, id: &BlobId) -> Option<PartialInfo> {
+        let partial = self.partials.remove(id)?;
+        self.partial_bytes = self.partial_bytes.saturating_sub(partial.used_bytes);
+        Some(partial)
+    }
+
+    /// Takes space for a verified chunk of a partial download.
+    pub(super) fn grow_partial(
+        &mut self,
+        id: &BlobId,
+        bytes: u64,
+        now_s: u64,
+    ) -> Result<(), StoreError> {
+        self.check(bytes)?;
+        if let Some(partial) = self.partials.get_mut(id) {
+            partial.used_bytes += bytes;
+            partial.written_s = now_s;
+            self.partial_bytes += bytes;
+        }
+        Ok(())
+    }
+
+    /// Sets what a partial download uses, once its chunks are verified.
+    pub(super) fn resize_partial(&mut self, id: &BlobId, used_bytes: u64) {
+        if let Some(partial) = self.partials.get_mut(id) {
+            let before = std::mem::replace(&mut partial.used_bytes, used_bytes);
+            self.partial_bytes = self.partial_bytes.saturating_sub(before) + used_bytes;
+        }
+    }
+
+    /// Gives space of a partial download back, where a chunk could not be written.
+    pub(super) fn shrink_partial(&mut self, id: &BlobId, bytes: u64) {
+        if let Some(partial) = self.partials.get_mut(id) {
+            partial.used_bytes -= bytes;
+            self.partial_bytes -= bytes;
+        }
+    }
+
+    /// Shows a blob. `false` where it is shown already.
     pub(super) fn insert(&mut self, id: BlobId, entry: Entry) -> bool {
         if self.entries.contains_key(&id) {
             return false;
         }
-        self.used_bytes = self.used_bytes.saturating_add(entry.size_bytes);
-        self.entries.insert(id, entry);
+        self.replace(id, entry);
         true
     }
 
-    /// Hides a blob, unless somebody holds it and holds count.
+    /// Shows a blob in place of an earlier copy, which is returned.
+    pub(super) fn replace(&mut self, id: BlobId, entry: Entry) -> Option<Entry> {
+        let before = self.take(&id, false);
+        self.blob_bytes = self.blob_bytes.saturating_add(entry.size_bytes);
+        self.entries.insert(id, entry);
+        before
+    }
+
+    /// Hides a blob, unless it is held and `unless_held` is set.
     pub(super) fn take(&mut self, id: &BlobId, unless_held: bool) -> Option<Entry> {
         if unless_held && self.holds.contains_key(id) {
             return None;
         }
         let entry = self.entries.remove(id)?;
-        self.used_bytes = self.used_bytes.saturating_sub(entry.size_bytes);
+        self.blob_bytes = self.blob_bytes.saturating_sub(entry.size_bytes);
         Some(entry)
     }
 
@@ -153,7 +221,7 @@ impl Index {
         }
     }
 
-    /// A number that no pack has.
+    /// Returns a number that no pack has.
     pub(super) fn next_pack(&mut self) -> u64 {
         self.next_pack += 1;
         self.next_pack
@@ -164,21 +232,19 @@ impl Index {
         self.next_pack = self.next_pack.max(number);
     }
 
-    /// Shows the blobs of a pack, but those that are removed. Those that are there already are
-    /// removed from the pack; whether there were any is returned.
-    pub(super) fn insert_pack(
-        &mut self,
-        number: u64,
-        pack: &PackIndex,
-        dead: Option<Dead>,
-    ) -> bool {
+    /// Shows the blobs of a pack, except those that are removed. Blobs that are shown already are
+    /// marked as removed from this pack; their entries are returned.
+    pub(super) fn insert_pack(&mut self, number: u64, pack: &PackIndex, dead: &Dead) -> Vec<u32> {
         let mut info = PackInfo::new(pack);
-        let mut duplicates = false;
+        let mut duplicates = Vec::new();
         for (entry, blob) in pack.entries().iter().enumerate() {
-            let removed = dead.as_ref().is_some_and(|dead| dead.contains(entry));
-            if removed || !self.insert(blob.id, place_in_pack(number, entry, blob)) {
+            let removed = dead.contains(entry);
+            if removed || !self.insert(blob.id, entry_in_pack(number, entry, blob)) {
                 info.kill(entry, u64::from(blob.len_bytes));
-                duplicates |= !removed;
+                if !removed {
+                    // At most PACK_MAX_ENTRIES.
+                    duplicates.push(entry as u32);
+                }
             }
         }
         self.packs.insert(number, info);
@@ -186,10 +252,10 @@ impl Index {
     }
 }
 
-pub(super) fn place_in_pack(number: u64, entry: usize, blob: &PackEntry) -> Entry {
+pub(super) fn entry_in_pack(number: u64, entry: usize, blob: &PackEntry) -> Entry {
     Entry {
         size_bytes: u64::from(blob.len_bytes),
-        place: Place::Pack {
+        location: Location::Pack {
             number,
             // At most PACK_MAX_ENTRIES.
             entry: entry as u32,

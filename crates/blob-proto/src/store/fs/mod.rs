@@ -6,34 +6,39 @@
 //! blobs/ID              content of a blob, ID in hexadecimal
 //! blobs/ID.hashes       its chunk hashes where it has several: 32 bytes each, proven by the id
 //! blobs/ID.part         content of a partial download
-//! blobs/ID.state        which of its chunks are there
+//! blobs/ID.state        its chunk hashes and the chunks that were written
 //! packs/N.pack          many small blobs in one file
 //! packs/N.dead          which of them are removed
 //! tags/HASH             a tag
 //! ```
 //!
 //! Every file is written under a temporary name in its own folder, flushed and renamed; then the
-//! folder is flushed, and only then the blob is acknowledged. Opening the store deletes what a
-//! killed process left half-done. File names are made of ids and numbers, never of what a peer
-//! or user calls something.
+//! folder is flushed, and only then the blob is acknowledged. A removal deletes names or overwrites
+//! one byte for each blob, so it needs no free space. Opening the store deletes what an interrupted
+//! process did not finish. File names are made of ids and numbers, never of names that a peer or a
+//! user chose. The module's tests cut the power between any two of these steps.
 
 mod batch;
 mod dir;
 mod face;
+mod folder;
 mod index;
 mod open;
 mod pack;
 mod partial;
+#[cfg(test)]
+mod power_cut;
 mod read;
 mod remove;
+mod repair;
 mod state;
 mod tags;
 mod write;
 
 use std::{
-    fs::File,
     path::Path,
     sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    time::Duration,
 };
 
 /// How a folder of blobs is kept.
@@ -41,31 +46,50 @@ pub use calimero_network_primitives::config::BlobStoreConfig as FsConfig;
 
 pub use self::{
     batch::FsBatch,
+    folder::StoredFolder,
     index::MAX_PARTIALS,
     pack::{PACK_MAX_BLOB_BYTES, PACK_MAX_BYTES, PACK_MAX_ENTRIES, PackIndex},
-    partial::FsPartial,
+    partial::{FsPartial, PARTIAL_MAX_AGE},
     read::FsReader,
     state::PartialState,
     tags::{MAX_TAG_BYTES, MAX_TAGS},
     write::FsWriter,
 };
 use self::{dir::Dir, index::Index, tags::Tags};
-use super::{Hold, StoreError};
-use crate::BlobId;
+use super::{
+    Hold, StoreError,
+    disk::{Disk, Lock, RealDisk},
+};
+use crate::{BlobId, clock::unix_seconds};
 
-/// What a store holds.
+/// How much a store holds. The limit applies to the sum of the three numbers of bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Usage {
-    /// Blobs that are complete.
+    /// Number of complete blobs.
     pub blobs: usize,
-    /// Their content, in bytes.
+    /// Content of complete blobs, in bytes.
     pub used_bytes: u64,
-    /// Partial downloads.
+    /// Number of partial downloads.
     pub partials: usize,
-    /// What is set aside for partial downloads and for blobs being written, in bytes.
+    /// Verified chunks and chunk hashes of partial downloads, in bytes.
+    pub partial_bytes: u64,
+    /// Content of blobs that are being written, in bytes.
     pub reserved_bytes: u64,
     /// Most that the store may hold, in bytes.
     pub limit_bytes: u64,
+}
+
+/// A partial download that a store keeps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PartialUsage {
+    /// The blob of which a part is stored.
+    pub id: BlobId,
+    /// Verified chunks and chunk hashes, in bytes.
+    pub used_bytes: u64,
+    /// Largest size that the blob can have, in bytes.
+    pub max_bytes: u64,
+    /// Time since a chunk was last written.
+    pub age: Duration,
 }
 
 /// Blobs in a folder. Cheap to clone; all clones are the same store.
@@ -87,10 +111,10 @@ struct Shared {
     /// at the same time. Taken before the other two; the index is never held over a write.
     publishing: Mutex<()>,
     limit_bytes: u64,
-    /// Whether blobs are given to whoever knows their id.
+    /// Whether blobs are given to every peer that knows their id.
     public: bool,
-    /// Locked for as long as it is open.
-    _lock: File,
+    /// Held for as long as the store is open.
+    _lock: Lock,
 }
 
 impl Shared {
@@ -122,7 +146,11 @@ impl FsBlobStore {
     /// the folder holds a store of another version or something else, and what the system
     /// refuses.
     pub fn open(path: impl AsRef<Path>, config: &FsConfig) -> Result<Self, StoreError> {
-        let shared = Arc::new(open::open(path.as_ref(), config)?);
+        Self::open_on(Arc::new(RealDisk), path.as_ref(), config)
+    }
+
+    fn open_on(disk: Arc<dyn Disk>, path: &Path, config: &FsConfig) -> Result<Self, StoreError> {
+        let shared = Arc::new(open::open(&disk, path, config)?);
         Ok(Self { shared })
     }
 
@@ -156,14 +184,32 @@ impl FsBlobStore {
         self.shared.index().partials.keys().copied().collect()
     }
 
-    /// What the store holds.
+    /// Returns what each partial download holds and how old it is, ordered by id.
+    #[must_use]
+    pub fn partial_usage(&self) -> Vec<PartialUsage> {
+        let now_s = unix_seconds();
+        let index = self.shared.index();
+        let usage = index.partials.iter().map(|(id, partial)| PartialUsage {
+            id: *id,
+            used_bytes: partial.used_bytes,
+            max_bytes: partial.max_bytes,
+            age: Duration::from_secs(now_s.saturating_sub(partial.written_s)),
+        });
+        let mut usage: Vec<_> = usage.collect();
+        drop(index);
+        usage.sort_unstable_by_key(|partial| partial.id);
+        usage
+    }
+
+    /// Returns how much the store holds.
     #[must_use]
     pub fn usage(&self) -> Usage {
         let index = self.shared.index();
         Usage {
             blobs: index.entries.len(),
-            used_bytes: index.used_bytes(),
+            used_bytes: index.blob_bytes(),
             partials: index.partials.len(),
+            partial_bytes: index.partial_bytes(),
             reserved_bytes: index.reserved_bytes(),
             limit_bytes: self.shared.limit_bytes,
         }
@@ -252,8 +298,9 @@ impl Reservation {
         }
     }
 
+    /// Must not be called while publishing is locked: expired partial downloads may have to go.
     fn grow(&mut self, bytes: u64) -> Result<(), StoreError> {
-        self.shared.index().reserve(bytes)?;
+        self.shared.with_space(|index| index.reserve(bytes))?;
         self.bytes += bytes;
         Ok(())
     }

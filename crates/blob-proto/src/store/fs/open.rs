@@ -1,45 +1,49 @@
-//! Opening the folder: what a former process finished is shown, what it left half-done goes.
+//! Opening the folder: finished blobs are shown, unfinished files are deleted.
 
-use std::{
-    collections::HashSet,
-    fs::{self, File, OpenOptions},
-    io,
-    path::{Path, PathBuf},
-    sync::Mutex,
-};
-
-use rustix::fs::{FlockOperation, flock};
+use std::{collections::HashSet, path::Path, sync::Arc, sync::Mutex};
 
 use super::{
     FsConfig, Shared, dead_name,
     dir::{Dir, is_temporary},
     hashes_name,
-    index::{Entry, Index, MAX_PARTIALS, PartialInfo, Place},
-    pack::{Dead, PackIndex},
+    index::{Entry, Index, Location, MAX_PARTIALS, PartialInfo},
+    pack::{Dead, PackIndex, dead_len},
     pack_name, part_name,
-    partial::read_state,
+    partial::{is_expired, read_state},
     state_name,
     tags::Tags,
 };
 use crate::{
     BlobId,
-    store::error::{StoreError, io_error},
+    clock::unix_seconds,
+    id::CHUNK_BYTES,
+    store::{
+        disk::{Disk, Lock, Mode},
+        error::{StoreError, io_error},
+    },
 };
 
-/// What the file of the format says.
+/// Content of the file that names the format.
 const FORMAT: &[u8] = b"calimero blob store 1\n";
 
-pub(super) fn open(path: &Path, config: &FsConfig) -> Result<Shared, StoreError> {
-    let root = Dir::open(path.to_owned())?;
+/// Longest file of the format that is read, in bytes: a later version may say more.
+const FORMAT_MAX_BYTES: u64 = 1024;
+
+pub(super) fn open(
+    disk: &Arc<dyn Disk>,
+    path: &Path,
+    config: &FsConfig,
+) -> Result<Shared, StoreError> {
+    let root = Dir::open(disk, path.to_owned())?;
     refuse_foreign(&root)?;
     let lock = lock(&root)?;
     check_format(&root)?;
     let mut index = Index::new(config.max_bytes);
-    let blobs = Dir::open(root.join("blobs"))?;
+    let blobs = Dir::open(disk, root.join("blobs"))?;
     load_blobs(&blobs, &mut index)?;
-    let packs = Dir::open(root.join("packs"))?;
+    let packs = Dir::open(disk, root.join("packs"))?;
     load_packs(&packs, &mut index)?;
-    let tags = Tags::open(Dir::open(root.join("tags"))?)?;
+    let tags = Tags::open(Dir::open(disk, root.join("tags"))?)?;
     root.flush()?;
     Ok(Shared {
         blobs,
@@ -53,56 +57,43 @@ pub(super) fn open(path: &Path, config: &FsConfig) -> Result<Shared, StoreError>
     })
 }
 
-/// Refuses a folder that holds something, but no store: nothing of it is ours to sweep.
+/// Refuses a folder that holds files, but no store: they must not be deleted.
 fn refuse_foreign(root: &Dir) -> Result<(), StoreError> {
     let path = root.path();
-    if root.join("format").exists() {
+    let files = root.disk().files(path).map_err(io_error("listing", path))?;
+    // A process that is interrupted while it creates the store leaves the other two.
+    let foreign = |name: &String| name != "lock" && !is_temporary(name);
+    if files.iter().any(|name| name == "format") || !files.iter().any(foreign) {
         return Ok(());
     }
-    for entry in fs::read_dir(path).map_err(io_error("listing", path))? {
-        let name = entry.map_err(io_error("listing", path))?.file_name();
-        // What a store leaves that was killed while it was created.
-        if !name
-            .to_str()
-            .is_some_and(|name| name == "lock" || is_temporary(name))
-        {
-            return Err(StoreError::Format {
-                path: path.to_owned(),
-            });
-        }
-    }
-    Ok(())
+    Err(StoreError::Format {
+        path: path.to_owned(),
+    })
 }
 
 /// Locks the store for this process. The system unlocks it however the process ends.
-fn lock(root: &Dir) -> Result<File, StoreError> {
+fn lock(root: &Dir) -> Result<Lock, StoreError> {
     let path = root.join("lock");
-    let file = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .open(&path)
-        .map_err(io_error("opening", &path))?;
-    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(file),
-        Err(rustix::io::Errno::WOULDBLOCK) => Err(StoreError::Locked {
-            path: root.path().to_owned(),
-        }),
-        Err(error) => Err(io_error("locking", &path)(error.into())),
-    }
+    let locked = root
+        .disk()
+        .lock(&path)
+        .map_err(io_error("locking", &path))?;
+    locked.ok_or_else(|| StoreError::Locked {
+        path: root.path().to_owned(),
+    })
 }
 
 fn check_format(root: &Dir) -> Result<(), StoreError> {
-    root.sweep()?;
-    let path = root.join("format");
-    match fs::read(&path) {
-        Ok(found) if found == FORMAT => Ok(()),
-        Ok(_) => Err(StoreError::Format { path }),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            root.write("format", FORMAT)?;
-            root.flush()
-        }
-        Err(error) => Err(io_error("reading", &path)(error)),
+    let names = root.sweep()?;
+    if !names.iter().any(|name| name == "format") {
+        root.write("format", FORMAT)?;
+        return root.flush();
+    }
+    match root.read("format", FORMAT_MAX_BYTES)? {
+        Some(found) if found == FORMAT => Ok(()),
+        _ => Err(StoreError::Format {
+            path: root.join("format"),
+        }),
     }
 }
 
@@ -114,9 +105,16 @@ fn load_blobs(dir: &Dir, index: &mut Index) -> Result<(), StoreError> {
             continue;
         };
         if ending.is_empty() {
-            let size_bytes = size_of(dir.join(&name))?;
-            let place = Place::File;
-            index.insert(id, Entry { size_bytes, place });
+            let file = dir.file(&name, Mode::Read)?;
+            let size_bytes = file.len().map_err(io_error("reading", &dir.join(&name)))?;
+            let location = Location::File;
+            index.insert(
+                id,
+                Entry {
+                    size_bytes,
+                    location,
+                },
+            );
         } else {
             endings.push((id, ending.to_owned()));
         }
@@ -133,22 +131,27 @@ fn load_blobs(dir: &Dir, index: &mut Index) -> Result<(), StoreError> {
     }
     parts
         .into_iter()
-        .try_for_each(|id| load_partial(dir, id, index))
+        .try_for_each(|id| load_partial(dir, id, index))?;
+    // Or names that were removed now could return after blobs of the same id were stored.
+    dir.flush()
 }
 
-/// Keeps a partial download that can be resumed, and deletes one that cannot.
+/// Keeps a partial download that can be resumed, and deletes any other.
 fn load_partial(dir: &Dir, id: BlobId, index: &mut Index) -> Result<(), StoreError> {
     let useful = !index.entries.contains_key(&id) && index.partials.len() < MAX_PARTIALS;
-    match read_state(dir, &id)?.filter(|_| useful) {
-        Some(state) => {
-            let (_, reserved_bytes) = state.list.size_bounds();
-            index.reserve_existing(reserved_bytes);
-            let open = false;
-            index.partials.insert(
+    let now_s = unix_seconds();
+    match read_state(dir, &id)?.filter(|(_, written_s)| useful && !is_expired(*written_s, now_s)) {
+        Some((state, written_s)) => {
+            let (_, max_bytes) = state.list.size_bounds();
+            let content_bytes = state.claimed.len() as u64 * CHUNK_BYTES;
+            let hashes_bytes = state.list.digests().len() as u64;
+            index.insert_partial(
                 id,
                 PartialInfo {
-                    reserved_bytes,
-                    open,
+                    used_bytes: content_bytes.min(max_bytes) + hashes_bytes,
+                    max_bytes,
+                    written_s,
+                    open: false,
                 },
             );
             Ok(())
@@ -170,7 +173,7 @@ fn load_packs(dir: &Dir, index: &mut Index) -> Result<(), StoreError> {
         .iter()
         .filter_map(|name| number(name, ".pack"))
         .collect();
-    // Where a pack was written anew and the old one is still there, the new one counts.
+    // Where a pack was rewritten and the old one still exists, the new one counts.
     numbers.sort_unstable_by(|a, b| b.cmp(a));
     for &number in &numbers {
         index.occupy_pack(number);
@@ -184,37 +187,33 @@ fn load_packs(dir: &Dir, index: &mut Index) -> Result<(), StoreError> {
     dir.flush()
 }
 
-/// Shows the blobs of a pack. A damaged pack is left alone: its blobs are not shown, and whoever
-/// looks after the disk may still rescue something.
+/// Shows the blobs of a pack. A damaged pack stays and its blobs are not shown: an operator may
+/// still rescue something.
 fn load_pack(dir: &Dir, number: u64, index: &mut Index) -> Result<(), StoreError> {
-    let path = dir.join(&pack_name(number));
-    let file = File::open(&path).map_err(io_error("opening", &path))?;
-    let Some(pack) = PackIndex::read(&file).map_err(io_error("reading", &path))? else {
+    let name = pack_name(number);
+    let file = dir.file(&name, Mode::Read)?;
+    let read = PackIndex::read(&*file);
+    let Some(pack) = read.map_err(io_error("reading", &dir.join(&name)))? else {
         return Ok(());
     };
-    let dead_path = dir.join(&dead_name(number));
-    let dead = match fs::read(&dead_path) {
-        Ok(file) => Dead::decode(&file, pack.len()),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-        Err(error) => return Err(io_error("reading", &dead_path)(error)),
-    };
-    let duplicates = index.insert_pack(number, &pack, dead);
+    let marks = dir.read(&dead_name(number), dead_len(pack.len()))?;
+    let marks = marks.and_then(|file| Dead::decode(&file, pack.len()));
+    let (dead, current) = marks.unwrap_or_else(|| (Dead::none(pack.len()), false));
+    let duplicates = index.insert_pack(number, &pack, &dead);
     let Some(info) = index.packs.get(&number) else {
         return Ok(());
     };
     if info.live == 0 {
         index.packs.remove(&number);
-        dir.remove(&pack_name(number))?;
+        dir.remove(&name)?;
+        // In this order, and each flushed: without its removals a pack shows all its blobs.
+        dir.flush()?;
         return dir.remove(&dead_name(number));
     }
-    if duplicates {
-        // Or a blob that is removed where it counts would return from here.
+    if !current || !duplicates.is_empty() {
+        // Or a blob that is removed where it counts would return from here. Also gives a file of
+        // removals that was lost, or has the older format, its full length.
         dir.write(&dead_name(number), &info.dead.encode())?;
     }
     Ok(())
-}
-
-fn size_of(path: PathBuf) -> Result<u64, StoreError> {
-    let metadata = fs::metadata(&path).map_err(io_error("reading", &path))?;
-    Ok(metadata.len())
 }

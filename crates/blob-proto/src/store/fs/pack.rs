@@ -9,26 +9,29 @@
 //!           SHA-256 of the index and of the 20 bytes before this field (32)
 //! ```
 //!
-//! Which of its blobs are removed stands in a file beside it, replaced as a whole:
+//! A second file says which of its blobs are removed. It gets its full length when the pack is
+//! written, so that a removal overwrites one byte and needs no free space:
 //!
 //! ```text
-//! "CALDEAD1" (8), one bit for each blob (lowest bit first), SHA-256 of all before (32)
+//! "CALDEAD2" (8), for each blob one byte: 00 while it is stored, ff once it is removed
 //! ```
 //!
-//! A damaged file of removals removes nothing: a blob that returns does less harm than a lost one.
+//! Of a byte that has another value the majority of its bits counts. A missing or foreign file
+//! removes nothing: a blob that returns does less harm than a lost one. Version 1 ("CALDEAD1", one
+//! bit for each blob, SHA-256 of all before) is read and replaced when the store is opened.
 
-use std::{fs::File, io, os::unix::fs::FileExt};
+use std::io;
 
 use sha2::{Digest, Sha256};
 
-use crate::BlobId;
+use crate::{BlobId, store::disk::DiskFile};
 
 /// Largest blob that is put into a pack, in bytes: 64 KiB. Beyond it, a file of its own costs
-/// little beside the content.
+/// little in proportion to its content.
 pub const PACK_MAX_BLOB_BYTES: usize = 64 * 1024;
 
 /// Content after which a batch begins another pack, in bytes: 64 MiB, what is copied at most when
-/// a pack with many removals is written anew.
+/// a pack with many removals is rewritten.
 pub const PACK_MAX_BYTES: u64 = 64 * 1024 * 1024;
 
 /// Blobs after which a batch begins another pack. Bounds the index that is read at once to
@@ -36,7 +39,10 @@ pub const PACK_MAX_BYTES: u64 = 64 * 1024 * 1024;
 pub const PACK_MAX_ENTRIES: usize = 65_536;
 
 const MAGIC: &[u8; 8] = b"CALPACK1";
-const DEAD_MAGIC: &[u8; 8] = b"CALDEAD1";
+const DEAD_MAGIC: &[u8; 8] = b"CALDEAD2";
+const DEAD_V1_MAGIC: &[u8; 8] = b"CALDEAD1";
+/// The byte of a removed blob.
+pub(super) const REMOVED: u8 = 0xff;
 const ENTRY_BYTES: usize = 32 + 8 + 4;
 const DIGEST_BYTES: usize = 32;
 const FOOTER_BYTES: usize = 8 + 4 + 8 + DIGEST_BYTES;
@@ -65,7 +71,7 @@ impl PackIndex {
         self.content_bytes
     }
 
-    /// Number of blobs.
+    /// Returns the number of blobs.
     #[must_use]
     pub fn len(&self) -> usize {
         self.entries.len()
@@ -138,22 +144,23 @@ impl PackIndex {
     }
 
     /// Reads the index of a pack file. `Ok(None)` where it is no pack, or a damaged one.
-    pub(super) fn read(file: &File) -> io::Result<Option<Self>> {
-        let pack_bytes = file.metadata()?.len();
-        let mut footer = [0; FOOTER_BYTES];
+    pub(super) fn read(file: &dyn DiskFile) -> io::Result<Option<Self>> {
+        let pack_bytes = file.len()?;
+        let mut footer = Vec::new();
         let Some(footer_at) = pack_bytes.checked_sub(FOOTER_BYTES as u64) else {
             return Ok(None);
         };
-        file.read_exact_at(&mut footer, footer_at)?;
+        file.read(&mut footer, FOOTER_BYTES, footer_at)?;
         let Some((count, content_bytes)) = read_footer(&footer) else {
             return Ok(None);
         };
         // The count is bounded, so this allocates at most a full index.
-        let mut tail = vec![0; count * ENTRY_BYTES + FOOTER_BYTES];
-        if content_bytes.checked_add(tail.len() as u64) != Some(pack_bytes) {
+        let tail_bytes = count * ENTRY_BYTES + FOOTER_BYTES;
+        if content_bytes.checked_add(tail_bytes as u64) != Some(pack_bytes) {
             return Ok(None);
         }
-        file.read_exact_at(&mut tail, content_bytes)?;
+        let mut tail = Vec::new();
+        file.read(&mut tail, tail_bytes, content_bytes)?;
         Ok(Self::decode(&tail, pack_bytes))
     }
 }
@@ -168,45 +175,65 @@ fn read_footer(tail: &[u8]) -> Option<(usize, u64)> {
     (count <= PACK_MAX_ENTRIES).then_some((count, u64::from_le_bytes(*content_bytes)))
 }
 
-/// Which blobs of a pack are removed.
+/// Which blobs of a pack are removed: one byte for each.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Dead {
-    bits: Vec<u8>,
+    marks: Vec<u8>,
+}
+
+/// Offset in the file of removals of the byte of an entry.
+pub(super) fn dead_offset(entry: u32) -> u64 {
+    DEAD_MAGIC.len() as u64 + u64::from(entry)
+}
+
+/// Length of the file of removals of a pack with that many blobs, in bytes.
+pub(super) fn dead_len(entries: usize) -> u64 {
+    (DEAD_MAGIC.len() + entries) as u64
 }
 
 impl Dead {
     pub(super) fn none(entries: usize) -> Self {
         Self {
-            bits: vec![0; entries.div_ceil(8)],
+            marks: vec![0; entries],
         }
     }
 
+    pub(super) fn len(&self) -> usize {
+        self.marks.len()
+    }
+
     pub(super) fn contains(&self, entry: usize) -> bool {
-        self.bits
-            .get(entry / 8)
-            .is_some_and(|bits| bits & (1 << (entry % 8)) != 0)
+        let mark = self.marks.get(entry);
+        mark.is_some_and(|mark| mark.count_ones() > 4)
     }
 
     pub(super) fn insert(&mut self, entry: usize) {
-        if let Some(bits) = self.bits.get_mut(entry / 8) {
-            *bits |= 1 << (entry % 8);
+        if let Some(mark) = self.marks.get_mut(entry) {
+            *mark = REMOVED;
         }
     }
 
     pub(super) fn encode(&self) -> Vec<u8> {
-        let mut file = [DEAD_MAGIC.as_slice(), &self.bits].concat();
-        let digest = Sha256::digest(&file);
-        file.extend_from_slice(&digest);
-        file
+        [DEAD_MAGIC.as_slice(), &self.marks].concat()
     }
 
-    pub(super) fn decode(file: &[u8], entries: usize) -> Option<Self> {
+    /// Reads a file of removals. The flag is `true` where the file is of the current version.
+    pub(super) fn decode(file: &[u8], entries: usize) -> Option<(Self, bool)> {
+        if let Some(marks) = file.strip_prefix(DEAD_MAGIC) {
+            let marks = marks.to_vec();
+            return (marks.len() == entries).then_some((Self { marks }, true));
+        }
         let (signed, digest) = file.split_last_chunk::<DIGEST_BYTES>()?;
-        let bits = signed.strip_prefix(DEAD_MAGIC)?;
-        let whole = bits.len() == entries.div_ceil(8) && Sha256::digest(signed)[..] == digest[..];
-        whole.then(|| Self {
-            bits: bits.to_vec(),
-        })
+        let bits = signed.strip_prefix(DEAD_V1_MAGIC)?;
+        if bits.len() != entries.div_ceil(8) || Sha256::digest(signed)[..] != digest[..] {
+            return None;
+        }
+        let mut dead = Self::none(entries);
+        let removed = |entry: &usize| bits[entry / 8] & (1 << (entry % 8)) != 0;
+        (0..entries)
+            .filter(removed)
+            .for_each(|entry| dead.insert(entry));
+        Some((dead, false))
     }
 }
 
@@ -244,6 +271,25 @@ mod tests {
         );
     }
 
+    #[test]
+    fn removals_of_version_1_are_read_and_one_flipped_bit_removes_nothing() {
+        use sha2::{Digest, Sha256};
+        let mut file = [b"CALDEAD1".as_slice(), &[0b101, 0b1]].concat();
+        let digest = Sha256::digest(&file);
+        file.extend_from_slice(&digest);
+        let (dead, current) = Dead::decode(&file, 9).unwrap();
+        assert!(!current);
+        let removed: Vec<_> = (0..9).filter(|entry| dead.contains(*entry)).collect();
+        assert_eq!(removed, [0, 2, 8]);
+        for bit in 0..8 {
+            let mut file = Dead::none(1).encode();
+            file[8] ^= 1 << bit;
+            assert!(!Dead::decode(&file, 1).unwrap().0.contains(0));
+            file[8] = 0xff ^ (1 << bit);
+            assert!(Dead::decode(&file, 1).unwrap().0.contains(0));
+        }
+    }
+
     proptest! {
         #[test]
         fn an_index_survives_a_round_trip(lens in prop::collection::vec(any::<u32>(), 0..40)) {
@@ -279,7 +325,8 @@ mod tests {
         fn removals_survive_a_round_trip(entries in 1..100_usize, picks in any::<[usize; 5]>()) {
             let mut dead = Dead::none(entries);
             picks.iter().for_each(|pick| dead.insert(pick % entries));
-            let read = Dead::decode(&dead.encode(), entries).unwrap();
+            let (read, current) = Dead::decode(&dead.encode(), entries).unwrap();
+            prop_assert!(current);
             for entry in 0..entries {
                 let picked = picks.iter().any(|pick| pick % entries == entry);
                 prop_assert_eq!(read.contains(entry), picked);

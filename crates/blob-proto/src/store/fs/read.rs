@@ -1,7 +1,7 @@
 //! A complete blob, open to be read.
 
 use std::{
-    fs::{self, File},
+    io,
     ops::Range,
     path::PathBuf,
     sync::{Arc, OnceLock},
@@ -9,16 +9,19 @@ use std::{
 
 use bytes::Bytes;
 use calimero_network_primitives::limits::BLOB_CHUNK_BYTES;
-use rustix::{
-    buffer::spare_capacity,
-    io::{Errno, pread},
-};
 
-use super::{FsBlobStore, content_name, hashes_name, index::Place, pack_name};
+use super::{
+    FsBlobStore, Shared, content_name,
+    dir::Dir,
+    hashes_name,
+    index::{Entry, Location},
+    pack_name,
+};
 use crate::{
     BlobHasher, BlobId, ChunkList,
     store::{
         MAX_READ_BYTES,
+        disk::{DiskFile, Mode},
         error::{StoreError, io_error},
     },
 };
@@ -32,13 +35,14 @@ pub struct FsReader {
 
 #[derive(Debug)]
 struct Open {
+    /// Folder of the chunk hashes.
+    blobs: Dir,
     id: BlobId,
     size_bytes: u64,
-    file: File,
+    file: Box<dyn DiskFile>,
     path: PathBuf,
     /// Where the blob begins in the file.
     offset: u64,
-    hashes: PathBuf,
     list: OnceLock<ChunkList>,
 }
 
@@ -47,55 +51,54 @@ impl FsBlobStore {
     ///
     /// # Errors
     ///
-    /// What the system refuses.
+    /// [`StoreError::Damaged`] where its file is missing or too short, and what the system refuses.
     pub fn reader(&self, id: &BlobId) -> Result<Option<FsReader>, StoreError> {
         // Under the lock, so that the file is not replaced between looking it up and opening it.
         let index = self.shared.index();
-        let Some(&entry) = index.entries.get(id) else {
-            return Ok(None);
-        };
-        let (path, offset) = match entry.place {
-            Place::File => (self.shared.blobs.join(&content_name(id)), 0),
-            Place::Pack { number, offset, .. } => {
-                (self.shared.packs.join(&pack_name(number)), offset)
-            }
-        };
-        let file = File::open(&path);
-        drop(index);
-        let open = Open {
-            id: *id,
-            size_bytes: entry.size_bytes,
-            file: file.map_err(io_error("opening", &path))?,
-            path,
-            offset,
-            hashes: self.shared.blobs.join(&hashes_name(id)),
-            list: OnceLock::new(),
-        };
-        Ok(Some(FsReader {
-            open: Arc::new(open),
-        }))
-    }
-
-    /// Reads a blob again and compares it with its id.
-    ///
-    /// # Errors
-    ///
-    /// [`StoreError::Damaged`] where it has other bytes than it was stored with,
-    /// [`StoreError::NotFound`] where it is not here, and what the system refuses.
-    pub fn verify(&self, id: &BlobId) -> Result<(), StoreError> {
-        let reader = self.reader(id)?.ok_or(StoreError::NotFound { id: *id })?;
-        reader.rehash().map(|_| ())
+        match index.entries.get(id) {
+            Some(entry) => FsReader::open(&self.shared, *id, *entry).map(Some),
+            None => Ok(None),
+        }
     }
 }
 
 impl FsReader {
-    /// The blob.
+    pub(super) fn open(shared: &Shared, id: BlobId, entry: Entry) -> Result<Self, StoreError> {
+        let (dir, name, offset) = match entry.location {
+            Location::File => (&shared.blobs, content_name(&id), 0),
+            Location::Pack { number, offset, .. } => (&shared.packs, pack_name(number), offset),
+        };
+        let path = dir.join(&name);
+        let file = match dir.disk().open(&path, Mode::Read) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Err(StoreError::Damaged { id });
+            }
+            opened => opened.map_err(io_error("opening", &path))?,
+        };
+        if file.len().map_err(io_error("reading", &path))? < offset + entry.size_bytes {
+            return Err(StoreError::Damaged { id });
+        }
+        let open = Open {
+            blobs: shared.blobs.clone(),
+            id,
+            size_bytes: entry.size_bytes,
+            file,
+            path,
+            offset,
+            list: OnceLock::new(),
+        };
+        Ok(Self {
+            open: Arc::new(open),
+        })
+    }
+
+    /// The id of the blob.
     #[must_use]
     pub fn id(&self) -> BlobId {
         self.open.id
     }
 
-    /// Its size in bytes.
+    /// Size of the blob, in bytes.
     #[must_use]
     pub fn size_bytes(&self) -> u64 {
         self.open.size_bytes
@@ -121,23 +124,16 @@ impl FsReader {
                 max_bytes: MAX_READ_BYTES,
             });
         };
-        let mut content = Vec::with_capacity(len);
-        while content.len() < len {
-            let at = open.offset + range.start + content.len() as u64;
-            // Into memory that nobody has to clear first. It holds no more than is wanted.
-            match pread(&open.file, spare_capacity(&mut content), at) {
-                Ok(0) => return Err(StoreError::Damaged { id: open.id }),
-                Ok(_) => {}
-                Err(Errno::INTR) => {}
-                Err(error) => return Err(io_error("reading", &open.path)(error.into())),
-            }
+        let mut content = Vec::new();
+        let read = open.file.read(&mut content, len, open.offset + range.start);
+        read.map_err(io_error("reading", &open.path))?;
+        if content.len() < len {
+            return Err(StoreError::Damaged { id: open.id });
         }
-        content.truncate(len);
         Ok(content.into())
     }
 
-    /// Reads a chunk. Does not verify what the disk returns: whoever fetches it does, and
-    /// [`ChunkList::verify`] can.
+    /// Reads a chunk. Does not verify what the disk returns: [`ChunkList::verify`] does.
     ///
     /// # Errors
     ///
@@ -149,7 +145,7 @@ impl FsReader {
         self.read(start..end)
     }
 
-    /// The chunk hashes. Where they are not at hand, or damaged, all of the blob is read.
+    /// Returns the chunk hashes. Where their file is missing or damaged, all of the blob is read.
     ///
     /// # Errors
     ///
@@ -159,26 +155,27 @@ impl FsReader {
         if let Some(list) = self.open.list.get() {
             return Ok(list.clone());
         }
-        let list = match self.stored_list() {
+        let list = match self.stored_list()? {
             Some(list) => list,
             None => self.rehash()?,
         };
         Ok(self.open.list.get_or_init(|| list).clone())
     }
 
-    /// The chunk hashes beside the content, if they prove themselves.
-    fn stored_list(&self) -> Option<ChunkList> {
+    /// Reads the file of chunk hashes. `None` where they do not prove themselves.
+    pub(super) fn stored_list(&self) -> Result<Option<ChunkList>, StoreError> {
         let open = &*self.open;
         if open.size_bytes <= BLOB_CHUNK_BYTES as u64 {
-            return None;
+            return Ok(None);
         }
         let expected = crate::chunk_count(open.size_bytes) * crate::CHUNK_HASH_BYTES as u64;
-        let found = fs::metadata(&open.hashes).ok()?.len();
-        let digests = (found == expected).then(|| fs::read(&open.hashes).ok())??;
-        ChunkList::prove(open.id, digests.into()).ok()
+        let digests = open.blobs.read(&hashes_name(&open.id), expected)?;
+        let digests = digests.filter(|digests| digests.len() as u64 == expected);
+        Ok(digests.and_then(|digests| ChunkList::prove(open.id, digests.into()).ok()))
     }
 
-    fn rehash(&self) -> Result<ChunkList, StoreError> {
+    /// Reads all of the blob and computes its chunk hashes.
+    pub(super) fn rehash(&self) -> Result<ChunkList, StoreError> {
         let mut hasher = BlobHasher::new();
         for index in 0..crate::chunk_count(self.open.size_bytes) {
             hasher.update(&self.chunk(index)?)?;

@@ -1,5 +1,4 @@
-//! What stands beside the content of a partial download: which chunks it shall have, and which
-//! of them are there.
+//! The state of a partial download: the hashes of all chunks, and the chunks that were written.
 //!
 //! Format, version 1, integers little-endian:
 //!

@@ -4,15 +4,12 @@
 //! Format, version 1: "CALTAG01" (8), blob id (32), the name (all up to the digest), SHA-256 of
 //! all before (32).
 
-use std::{collections::BTreeMap, fs};
+use std::collections::BTreeMap;
 
 use sha2::{Digest, Sha256};
 
 use super::dir::Dir;
-use crate::{
-    BlobId,
-    store::error::{StoreError, io_error},
-};
+use crate::{BlobId, store::error::StoreError};
 
 /// Longest name of a tag, in bytes.
 pub const MAX_TAG_BYTES: usize = 255;
@@ -22,6 +19,9 @@ pub const MAX_TAGS: usize = 65_536;
 
 const MAGIC: &[u8; 8] = b"CALTAG01";
 const DIGEST_BYTES: usize = 32;
+
+/// Longest file of a tag, in bytes.
+const MAX_FILE_BYTES: u64 = (MAGIC.len() + 32 + MAX_TAG_BYTES + DIGEST_BYTES) as u64;
 
 /// The tags, in memory and on the disk alike.
 #[derive(Debug)]
@@ -40,9 +40,9 @@ impl Tags {
             dir,
         };
         for file in tags.dir.sweep()? {
-            let path = tags.dir.join(&file);
-            let content = fs::read(&path).map_err(io_error("reading", &path))?;
-            match decode(&content).filter(|(name, _)| file_name(name) == file) {
+            let content = tags.dir.read(&file, MAX_FILE_BYTES)?;
+            let content = content.as_deref().and_then(decode);
+            match content.filter(|(name, _)| file_name(name) == file) {
                 Some((name, id)) if tags.by_name.len() < MAX_TAGS => {
                     tags.by_name.insert(name.to_owned(), id);
                 }

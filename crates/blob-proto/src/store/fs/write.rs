@@ -1,17 +1,14 @@
 //! A blob whose content arrives in order.
 
-use std::{
-    fs::File,
-    io::{Read, Write},
-    path::Path,
-    sync::Arc,
-};
+use std::{fs::File, io::Read, os::unix::fs::OpenOptionsExt, path::Path, sync::Arc};
+
+use rustix::fs::OFlags;
 
 use super::{
     FsBlobStore, Holds, Reservation, Shared, content_name,
     dir::Temporary,
     hashes_name,
-    index::{Entry, Place},
+    index::{Entry, Location},
 };
 use crate::{
     BlobHasher, BlobId, ChunkList,
@@ -22,7 +19,7 @@ use crate::{
     },
 };
 
-/// Bytes that are read at one time from what is stored: one chunk.
+/// Bytes that are read at one time from a file that is stored: one chunk.
 const PIECE_BYTES: usize = calimero_network_primitives::limits::BLOB_CHUNK_BYTES;
 
 /// A blob being written. Dropping it leaves nothing behind.
@@ -53,7 +50,7 @@ impl FsBlobStore {
         })
     }
 
-    /// Stores content that is at hand as a whole.
+    /// Stores content that is in memory as a whole.
     ///
     /// # Errors
     ///
@@ -64,14 +61,17 @@ impl FsBlobStore {
         writer.finish(None)
     }
 
-    /// Stores a file, in pieces of 1 MiB.
+    /// Stores a regular file, in pieces of 1 MiB. The size that the file has when it is opened must
+    /// fit into the store.
     ///
     /// # Errors
     ///
-    /// As [`FsWriter::write`] and [`FsWriter::finish`], and where the file cannot be read.
+    /// [`StoreError::NotRegular`] for a folder, a device, a pipe or a socket, as
+    /// [`FsWriter::write`] and [`FsWriter::finish`], and where the file cannot be read.
     pub fn put_file(&self, path: impl AsRef<Path>) -> Result<Stored, StoreError> {
         let path = path.as_ref();
-        let mut file = File::open(path).map_err(io_error("opening", path))?;
+        let (mut file, size_bytes) = open_regular(path)?;
+        self.shared.with_space(|index| index.check(size_bytes))?;
         let mut writer = self.writer()?;
         let mut piece = vec![0; PIECE_BYTES];
         loop {
@@ -85,8 +85,24 @@ impl FsBlobStore {
     }
 }
 
+/// Opens a file that is to be stored, and returns its size in bytes.
+pub(super) fn open_regular(path: &Path) -> Result<(File, u64), StoreError> {
+    // Opening a pipe blocks until it has a writer.
+    let nonblocking = i32::try_from(OFlags::NONBLOCK.bits()).unwrap_or_default();
+    let mut options = File::options();
+    let file = options.read(true).custom_flags(nonblocking).open(path);
+    let file = file.map_err(io_error("opening", path))?;
+    let metadata = file.metadata().map_err(io_error("reading", path))?;
+    if !metadata.is_file() {
+        return Err(StoreError::NotRegular {
+            path: path.to_owned(),
+        });
+    }
+    Ok((file, metadata.len()))
+}
+
 impl FsWriter {
-    /// Bytes written so far.
+    /// Returns the number of bytes written so far.
     #[must_use]
     pub fn size_bytes(&self) -> u64 {
         self.hasher.size_bytes()
@@ -111,18 +127,18 @@ impl FsWriter {
         self.reservation.grow(piece.len() as u64)?;
         self.hasher.update(piece)?;
         let temporary = &mut self.temporary;
-        let written = temporary.file.write_all(piece);
-        written.map_err(io_error("writing", &temporary.path))?;
-        let flushed = (self.write_back).wrote(&temporary.file, piece.len() as u64);
+        temporary.append(piece)?;
+        let flushed = (self.write_back).wrote(&*temporary.file, piece.len() as u64);
         flushed.map_err(io_error("flushing", &temporary.path))
     }
 
-    /// Ends the content and makes it durable and visible.
+    /// Ends the content and makes it durable and visible. A copy that is stored already is
+    /// replaced, so that damage to it is repaired.
     ///
     /// # Errors
     ///
     /// [`StoreError::Mismatch`] where it is not the blob that is `expected`, and what the system
-    /// refuses. Nothing is visible then.
+    /// refuses. Nothing new is visible then.
     pub fn finish(mut self, expected: Option<BlobId>) -> Result<Stored, StoreError> {
         if self.broken {
             return Err(StoreError::Broken);
@@ -135,14 +151,12 @@ impl FsWriter {
         }
         self.temporary.flush()?;
         let _publishing = self.shared.publishing();
-        if !self.shared.index().entries.contains_key(&id) {
-            self.shared.write_hashes(&hashed.list)?;
-            let blobs = &self.shared.blobs;
-            self.temporary.publish(blobs, &content_name(&id))?;
-            blobs.flush()?;
-        }
-        let size_bytes = hashed.size_bytes;
-        Ok(self.shared.show_file(id, size_bytes, &mut self.reservation))
+        self.shared.write_hashes(&hashed.list)?;
+        let blobs = &self.shared.blobs;
+        self.temporary.publish(blobs, &content_name(&id))?;
+        blobs.flush()?;
+        self.shared
+            .show_file(id, hashed.size_bytes, Some(&mut self.reservation))
     }
 }
 
@@ -155,23 +169,41 @@ impl Shared {
         self.blobs.write(&hashes_name(&list.id()), list.digests())
     }
 
-    /// Shows a blob that is durable in a file of its own, if it is not shown yet, and holds it.
+    /// Shows a blob that is durable in a file of its own, in place of an earlier copy, and holds
+    /// it. Called while publishing is locked.
     pub(super) fn show_file(
         self: &Arc<Self>,
         id: BlobId,
         size_bytes: u64,
-        reservation: &mut Reservation,
-    ) -> Stored {
+        reservation: Option<&mut Reservation>,
+    ) -> Result<Stored, StoreError> {
         let mut index = self.index();
-        reservation.settle(&mut index);
-        let place = Place::File;
-        index.insert(id, Entry { size_bytes, place });
+        if let Some(reservation) = reservation {
+            reservation.settle(&mut index);
+        }
+        let location = Location::File;
+        let before = index.replace(
+            id,
+            Entry {
+                size_bytes,
+                location,
+            },
+        );
         index.hold(id);
         drop(index);
-        Stored {
+        let hold = Holds::of(self, vec![id]).into_hold();
+        if let Some(Entry {
+            location: Location::Pack { number, entry, .. },
+            size_bytes,
+        }) = before
+        {
+            // Or the copy in the pack would be shown again once the file is removed.
+            self.remove_from_pack(number, &[(entry, size_bytes)])?;
+        }
+        Ok(Stored {
             id,
             size_bytes,
-            hold: Holds::of(self, vec![id]).into_hold(),
-        }
+            hold,
+        })
     }
 }

@@ -1,8 +1,8 @@
 //! Providers that lie, stall, flood and break off. Another one finishes the job each time, and
 //! the error names the peer and what it did.
 
-mod newer;
-mod older;
+mod v0;
+mod v1;
 
 use std::sync::{
     Arc,
@@ -15,7 +15,7 @@ use calimero_network_blob::{
 };
 use futures::future::BoxFuture;
 
-pub(crate) use self::newer::newer;
+pub(crate) use self::v1::v1;
 use crate::net::{Net, Socket, content, fetch, folder, impatient, peer, read_all};
 
 const MIB: usize = 1 << 20;
@@ -54,7 +54,7 @@ async fn found(
     assert_eq!(failures.len(), 1);
     assert_eq!(failures[0].peer, peer(1));
     assert!(asked.load(Ordering::SeqCst));
-    // With an honest one beside it, of either version, which may be slow once.
+    // With an honest one as well, of either version, which may be slow once.
     let config = impatient();
     for honest in [Version::V1, Version::V0] {
         net.add_store(peer(2), honest, &there.store).await;

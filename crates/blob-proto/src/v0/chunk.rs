@@ -11,7 +11,7 @@ pub const CHUNK_PREFIX_BYTES: usize = 4;
 /// One chunk of a transfer. An empty one ends it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct BlobChunk {
-    /// The content.
+    /// The content of the chunk.
     pub data: Bytes,
 }
 

@@ -21,7 +21,7 @@ const SIZE_BYTES: usize = 8;
 pub struct RecordKey {
     /// The context in which the blob is offered.
     pub context_id: ContextId,
-    /// The blob.
+    /// The id of the blob.
     pub blob_id: BlobId,
 }
 
@@ -66,7 +66,7 @@ pub struct ProviderRecord {
 }
 
 /// The signed layout: Borsh of `{ peer_id: Vec<u8>, size: u64, public_key: Vec<u8>, signature:
-/// Vec<u8> }`. Read in place, since Borsh's own reader allocates for the lengths it is told.
+/// Vec<u8> }`. Read in place, since Borsh's own reader allocates by the lengths that the bytes claim.
 struct Layout<'a> {
     peer_id: &'a [u8],
     size_bytes: u64,
@@ -164,13 +164,13 @@ impl ProviderRecord {
     }
 }
 
-/// The older layout, which anybody can write in anybody's name: the peer id, then the size as
+/// The unsigned layout, which every peer can write in the name of any other: the peer id, then the size as
 /// little-endian `u64`. Only for networks whose configuration asks for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct UnsignedRecord {
     /// Who is said to have the blob. Nothing proves it.
     pub provider: PeerId,
-    /// Size of the blob in bytes, by the word of whoever wrote the record.
+    /// Size of the blob in bytes, as the writer of the record claims.
     pub size_bytes: u64,
 }
 

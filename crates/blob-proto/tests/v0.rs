@@ -14,9 +14,10 @@ use calimero_network_blob::{
         AuthError, ChunkError, ChunkFrameError, HandshakeError, JsonErrorKind, ListError,
         RecordError,
     },
-    wire::{
+    record::{ProviderRecord, RecordKey, UnsignedRecord},
+    v0::{
         AUTH_MAX_AGE_S, AUTH_MAX_AHEAD_S, BlobAuth, BlobChunk, BlobRequest, BlobResponse,
-        MAX_HANDSHAKE_BYTES, ProviderRecord, RecordKey, ReplayGuard, UnsignedRecord, chunk_prefix,
+        MAX_HANDSHAKE_BYTES, ReplayGuard, chunk_prefix,
     },
 };
 use calimero_network_primitives::{

@@ -36,10 +36,12 @@ pub(super) struct Written {
 }
 
 impl Driver {
-    pub(super) async fn happened(&mut self, event: Event) -> Result<Option<Stored>, FetchError> {
+    pub(super) async fn received(&mut self, event: Event) -> Result<Option<Stored>, FetchError> {
         let Event { from, kind } = event;
         match kind {
             EventKind::List { list, size_bytes } if self.partial.is_none() => {
+                // The list is proven, and with it the size but for the last chunk.
+                self.check_size(list.size_bounds().0)?;
                 self.book.size(size_bytes);
                 self.begin_chunks(list).await?;
             }
@@ -66,6 +68,7 @@ impl Driver {
     async fn keep_inline(&mut self, from: SessionId, content: Bytes) -> Result<Stored, FetchError> {
         let id = self.context.request.blob_id;
         let size_bytes = content.len() as u64;
+        self.check_size(size_bytes)?;
         let stored = self.store.put_batch(vec![(Some(id), content)]).await?;
         self.book.verified(from, size_bytes);
         Ok(Stored {
@@ -75,35 +78,51 @@ impl Driver {
         })
     }
 
+    fn check_size(&self, least_bytes: u64) -> Result<(), FetchError> {
+        let (id, max_bytes) = (self.context.request.blob_id, self.context.request.max_bytes);
+        match least_bytes > max_bytes {
+            true => Err(FetchError::TooLarge {
+                id,
+                least_bytes,
+                max_bytes,
+            }),
+            false => Ok(()),
+        }
+    }
+
     /// Turns from the list to the chunks.
     async fn begin_chunks(&mut self, list: ChunkList) -> Result<(), FetchError> {
-        // What an older provider has sent so far cannot be told from what it should have sent.
-        let older: Vec<_> = (self.sessions.iter())
+        // What a provider of v0 has sent so far is not verified, so its session is dropped.
+        let v0: Vec<_> = (self.sessions.iter())
             .filter(|(_, session)| session.asks.is_none())
             .map(|(peer, _)| *peer)
             .collect();
-        for peer in older {
+        for peer in v0 {
             self.sessions.remove(&peer);
         }
-        self.waiting = self.book.older();
+        self.waiting = self.book.v0();
         let partial = open_partial(&*self.store, list).await?;
         let missing = self.book.begin_chunks(&*partial);
-        let candidates = self.book.newer();
-        self.planner = Planner::new(planner_config(&self.context), missing);
-        self.older = Planner::new(serial_config(&self.context), [0]);
+        let candidates = self.book.v1();
+        self.planner = Planner::new(
+            planner_config(&self.context, self.sources.searches()),
+            missing,
+        );
+        self.v0 = Planner::new(serial_config(&self.context, self.sources.searches()), [0]);
         self.partial = Some(partial);
-        self.tell_horizon();
+        self.chunks_since = Some(self.now());
+        self.plan_horizon();
         for peer in candidates {
-            self.tell(Input::Found(peer));
+            self.plan(Input::Found(peer));
         }
-        self.tell(Input::Tick);
+        self.plan(Input::Tick);
         Ok(())
     }
 
-    fn tell_horizon(&mut self) {
+    fn plan_horizon(&mut self) {
         if self.ordered {
             let ahead = WINDOW_CHUNKS as u64;
-            self.tell(Input::Horizon(self.book.first_missing() + ahead));
+            self.plan(Input::Horizon(self.book.first_missing() + ahead));
         }
     }
 
@@ -119,7 +138,7 @@ impl Driver {
         };
         if self.book.has(index) {
             let peer = from.peer;
-            self.tell(Input::Verified { peer, index });
+            self.plan(Input::Verified { peer, index });
             return;
         }
         let len = data.len() as u64;
@@ -148,10 +167,10 @@ impl Driver {
         match result {
             Ok(()) => {
                 if self.book.chunk_verified(from, index, len) {
-                    self.tell_horizon();
+                    self.plan_horizon();
                 }
                 let peer = from.peer;
-                self.tell(Input::Verified { peer, index });
+                self.plan(Input::Verified { peer, index });
                 Ok(())
             }
             Err(StoreError::Chunk(error)) => {
@@ -178,15 +197,15 @@ impl Driver {
             End::Closed { .. } => {
                 self.sessions.remove(&peer);
             }
-            End::Older(opened) => {
+            End::V0(opened) => {
                 self.sessions.remove(&peer);
                 self.opened.insert(peer, opened);
-                self.book.set_older(peer);
+                self.book.set_v0(peer);
                 self.waiting.push(peer);
                 let now = self.now();
-                self.older_since.get_or_insert(now);
+                self.v0_since.get_or_insert(now);
                 let failure = Failure::Refused;
-                self.tell(Input::Failed { peer, failure });
+                self.plan(Input::Failed { peer, failure });
             }
             End::Stored(stored) => {
                 self.book.verified(id, stored.size_bytes);
@@ -204,18 +223,19 @@ impl Driver {
         let failure = match &error {
             error if error.is_lie() => Failure::Lied,
             ProviderError::NotFound | ProviderError::Relayed { .. } => Failure::Refused,
+            ProviderError::Open { .. } | ProviderError::OpenTimeout { .. } => Failure::Unreachable,
             ProviderError::Busy { retry_after } => Failure::Busy {
                 retry_after: *retry_after,
             },
             _ => Failure::Broken,
         };
         self.book.failed(id, error);
-        self.tell(Input::Failed { peer, failure });
-        self.tell_older(Input::Failed { peer, failure });
+        self.plan(Input::Failed { peer, failure });
+        self.plan_v0(Input::Failed { peer, failure });
     }
 }
 
-/// Opens the partial download, which whoever was just given up may still hold.
+/// Opens the partial download, which a cancelled transfer may still hold for a moment.
 async fn open_partial(
     store: &dyn BlobStore,
     list: ChunkList,

@@ -12,10 +12,10 @@ use super::{
     session::{Context, End, Event, EventKind, Meter, SessionId},
 };
 use crate::{
-    MAX_BLOB_BYTES,
+    clock::unix_seconds,
     store::{BlobWriter, PartialBlob, StoreError, StoreFuture, Stored},
-    transfer::{BoxDuplex, Counted, Opened, unix_seconds},
-    wire::{BlobAuth, BlobChunk, BlobRequest, BlobResponse, CHUNK_PREFIX_BYTES},
+    transfer::{BoxDuplex, Counted, Opened},
+    v0::{BlobAuth, BlobChunk, BlobRequest, BlobResponse, CHUNK_PREFIX_BYTES},
 };
 
 /// Where the content goes.
@@ -26,7 +26,7 @@ pub(super) enum Keep {
     Missing(Arc<dyn PartialBlob>),
 }
 
-pub(super) struct Older {
+pub(super) struct V0Fetch {
     pub(super) context: Arc<Context>,
     pub(super) id: SessionId,
     pub(super) meter: Meter,
@@ -34,7 +34,7 @@ pub(super) struct Older {
 
 type Frames = FrameStream<Counted<BoxDuplex>>;
 
-impl Older {
+impl V0Fetch {
     /// Fetches over a stream that is open already, if there is one.
     pub(super) async fn run(self, opened: Option<Opened<BoxDuplex>>, into: Keep) -> End {
         match self.fetch(opened, into).await {
@@ -63,6 +63,7 @@ impl Older {
         let size_bytes = self.shake_hands(&mut frames).await?;
         let content = Content {
             said_bytes: size_bytes,
+            max_bytes: self.context.request.max_bytes,
             received_bytes: 0,
         };
         let stored = match into {
@@ -79,10 +80,15 @@ impl Older {
 
     async fn shake_hands(&self, frames: &mut Frames) -> Result<Option<u64>, ProviderError> {
         let request = &self.context.request;
-        let signer = self.context.identity.signer.as_ref();
-        let auth = signer.and_then(|signer| {
-            let now = unix_seconds();
-            BlobAuth::sign(signer, &request.blob_id, &request.context_id, now).ok()
+        let timestamp = unix_seconds();
+        let message = BlobAuth::message(&request.blob_id, &request.context_id, timestamp);
+        let signed = self
+            .context
+            .sign(Some(request.blob_id), self.id.peer, message);
+        let auth = signed.await?.map(|signed| BlobAuth {
+            public_key: signed.public_key,
+            signature: signed.signature,
+            timestamp,
         });
         let request = BlobRequest {
             blob_id: request.blob_id,
@@ -99,8 +105,8 @@ impl Older {
             return Err(ProviderError::NotFound);
         }
         if let Some(size_bytes) = response.size {
-            if size_bytes > MAX_BLOB_BYTES {
-                let max_bytes = MAX_BLOB_BYTES;
+            let max_bytes = self.context.request.max_bytes;
+            if size_bytes > max_bytes {
                 return Err(ProviderError::TooLarge {
                     size_bytes,
                     max_bytes,
@@ -146,7 +152,7 @@ impl Older {
         let mut index = 0;
         let mut gathered = BytesMut::new();
         while let Some(piece) = content.next(frames).await? {
-            // Each piece is a chunk, but whoever cuts otherwise loses nothing by it.
+            // Each piece is a chunk. A provider that cuts pieces of another length is read as well.
             if gathered.is_empty() && piece.len() == BLOB_CHUNK_BYTES {
                 self.hand_on(&*partial, index, piece).await;
                 index += 1;
@@ -182,7 +188,7 @@ impl Older {
     }
 
     async fn tell(&self, kind: EventKind) {
-        // Without a driver there is nobody to tell, and this transfer is about to be dropped.
+        // The queue is closed where the driver has ended. This transfer is then about to be dropped.
         let _ = self
             .context
             .events
@@ -197,6 +203,8 @@ impl Older {
 /// The pieces of the content, counted against what was announced.
 struct Content {
     said_bytes: Option<u64>,
+    /// Most that is accepted of a provider that announced no size.
+    max_bytes: u64,
     received_bytes: u64,
 }
 
@@ -225,7 +233,7 @@ impl Content {
             };
         }
         self.received_bytes += data.len() as u64;
-        let said_bytes = self.said_bytes.unwrap_or(MAX_BLOB_BYTES);
+        let said_bytes = self.said_bytes.unwrap_or(self.max_bytes);
         if self.received_bytes > said_bytes {
             return Err(ProviderError::More { said_bytes });
         }

@@ -8,7 +8,7 @@ use calimero_network_blob::{
     error::{ChunkFrameError, HandshakeError},
     fetch::ProviderError,
     transfer::Version,
-    wire::BlobResponse,
+    v0::BlobResponse,
 };
 use calimero_network_stream::FrameError;
 use futures::{AsyncReadExt, AsyncWriteExt, FutureExt, future::BoxFuture};
@@ -16,8 +16,8 @@ use futures::{AsyncReadExt, AsyncWriteExt, FutureExt, future::BoxFuture};
 use super::{MIB, found};
 use crate::net::{Socket, chunk_frame, content, frame};
 
-/// Reads the request of 0.0.2 and writes what it is told, then waits for the requester to go.
-fn older(answer: Vec<Bytes>, close: bool) -> impl Fn(Socket) -> BoxFuture<'static, ()> {
+/// Reads the request of 0.0.2, writes `answer`, then waits for the requester to close.
+fn v0(answer: Vec<Bytes>, close: bool) -> impl Fn(Socket) -> BoxFuture<'static, ()> {
     move |mut socket| {
         let answer = answer.clone();
         async move {
@@ -48,7 +48,7 @@ async fn more_bytes_than_said() {
     let flood: Vec<_> = std::iter::once(found_size(10))
         .chain((0..2000).map(|_| chunk_frame(&vec![7; MIB])))
         .collect();
-    let reason = found(Version::V0, 2 * MIB, older(flood, true)).await;
+    let reason = found(Version::V0, 2 * MIB, v0(flood, true)).await;
     assert!(
         matches!(reason, ProviderError::More { said_bytes: 10 }),
         "{reason}"
@@ -62,7 +62,7 @@ async fn fewer_bytes_than_said() {
         chunk_frame(&content(99, 2 * MIB)[..MIB]),
         chunk_frame(&[]),
     ];
-    let reason = found(Version::V0, 2 * MIB, older(short, true)).await;
+    let reason = found(Version::V0, 2 * MIB, v0(short, true)).await;
     let expected = matches!(
         reason,
         ProviderError::Fewer { said_bytes, received_bytes }
@@ -78,7 +78,7 @@ async fn other_bytes() {
         chunk_frame(&content(98, MIB)),
         chunk_frame(&[]),
     ];
-    let reason = found(Version::V0, MIB, older(other, true)).await;
+    let reason = found(Version::V0, MIB, v0(other, true)).await;
     let false_id = blob_id(&content(98, MIB));
     assert!(
         matches!(reason, ProviderError::Content { actual } if actual == false_id),
@@ -89,14 +89,14 @@ async fn other_bytes() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_empty_blob_that_is_none() {
     let empty = vec![found_size(0), chunk_frame(&[])];
-    let reason = found(Version::V0, MIB, older(empty, true)).await;
+    let reason = found(Version::V0, MIB, v0(empty, true)).await;
     assert!(
         matches!(reason, ProviderError::Content { actual } if actual == blob_id(&[])),
         "{reason}"
     );
     // And content for the empty blob, which has none.
     let some = vec![found_size(0), chunk_frame(&[7; 10]), chunk_frame(&[])];
-    let reason = found(Version::V0, 0, older(some, true)).await;
+    let reason = found(Version::V0, 0, v0(some, true)).await;
     assert!(
         matches!(reason, ProviderError::More { said_bytes: 0 }),
         "{reason}"
@@ -106,7 +106,7 @@ async fn an_empty_blob_that_is_none() {
 #[tokio::test(flavor = "multi_thread")]
 async fn early_close() {
     let cut = vec![found_size(2 * MIB as u64), chunk_frame(&[7; 1000])];
-    let reason = found(Version::V0, 2 * MIB, older(cut, true)).await;
+    let reason = found(Version::V0, 2 * MIB, v0(cut, true)).await;
     assert!(
         matches!(
             reason,
@@ -124,7 +124,7 @@ async fn close_inside_a_frame() {
     let reason = found(
         Version::V0,
         2 * MIB,
-        older(vec![found_size(2 * MIB as u64), torn], true),
+        v0(vec![found_size(2 * MIB as u64), torn], true),
     )
     .await;
     let cut = matches!(&reason, ProviderError::Frame { source } if matches!(**source, FrameError::Cut { .. }));
@@ -133,7 +133,7 @@ async fn close_inside_a_frame() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn close_without_an_answer() {
-    let reason = found(Version::V0, MIB, older(vec![], true)).await;
+    let reason = found(Version::V0, MIB, v0(vec![], true)).await;
     assert!(
         matches!(reason, ProviderError::Closed { received_bytes: 0 }),
         "{reason}"
@@ -142,7 +142,7 @@ async fn close_without_an_answer() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn no_answer() {
-    let reason = found(Version::V0, MIB, older(vec![], false)).await;
+    let reason = found(Version::V0, MIB, v0(vec![], false)).await;
     assert!(matches!(reason, ProviderError::Stalled { .. }), "{reason}");
 }
 
@@ -150,7 +150,7 @@ async fn no_answer() {
 async fn no_end() {
     // All of it is there, and neither the empty chunk nor the close comes.
     let endless = vec![found_size(MIB as u64), chunk_frame(&content(99, MIB))];
-    let reason = found(Version::V0, MIB, older(endless, false)).await;
+    let reason = found(Version::V0, MIB, v0(endless, false)).await;
     assert!(matches!(reason, ProviderError::Stalled { .. }), "{reason}");
 }
 
@@ -173,7 +173,7 @@ async fn drips() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_size_beyond_all_bounds() {
     for size_bytes in [1 << 63, u64::MAX, (1 << 40) + 1] {
-        let reason = found(Version::V0, MIB, older(vec![found_size(size_bytes)], false)).await;
+        let reason = found(Version::V0, MIB, v0(vec![found_size(size_bytes)], false)).await;
         assert!(
             matches!(reason, ProviderError::TooLarge { size_bytes: said, .. } if said == size_bytes),
             "{reason}"
@@ -189,7 +189,7 @@ async fn a_chunk_of_eight_mib() {
         found_size(8 * MIB as u64 - 4),
         Bytes::copy_from_slice(&prefix),
     ];
-    let reason = found(Version::V0, MIB, older(large, false)).await;
+    let reason = found(Version::V0, MIB, v0(large, false)).await;
     let refused = matches!(&reason, ProviderError::Frame { source } if matches!(**source, FrameError::TooLarge { .. }));
     assert!(refused, "{reason}");
 }
@@ -197,7 +197,7 @@ async fn a_chunk_of_eight_mib() {
 #[tokio::test(flavor = "multi_thread")]
 async fn json_bombs() {
     let deep = "[".repeat(16_000);
-    let reason = found(Version::V0, MIB, older(vec![frame(deep.as_bytes())], false)).await;
+    let reason = found(Version::V0, MIB, v0(vec![frame(deep.as_bytes())], false)).await;
     assert!(
         matches!(
             reason,
@@ -206,7 +206,7 @@ async fn json_bombs() {
         "{reason}"
     );
     let long = vec![b' '; MIB];
-    let reason = found(Version::V0, MIB, older(vec![frame(&long)], false)).await;
+    let reason = found(Version::V0, MIB, v0(vec![frame(&long)], false)).await;
     assert!(
         matches!(
             reason,
@@ -222,7 +222,7 @@ async fn borsh_claims() {
     let reason = found(
         Version::V0,
         MIB,
-        older(vec![found_size(MIB as u64), claim], false),
+        v0(vec![found_size(MIB as u64), claim], false),
     )
     .await;
     assert!(
@@ -236,7 +236,7 @@ async fn borsh_claims() {
     let reason = found(
         Version::V0,
         MIB,
-        older(vec![found_size(MIB as u64), lie], false),
+        v0(vec![found_size(MIB as u64), lie], false),
     )
     .await;
     assert!(

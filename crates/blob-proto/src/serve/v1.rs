@@ -9,15 +9,20 @@ use std::{
     time::Duration,
 };
 
-use calimero_network_primitives::ContextId;
+use calimero_network_primitives::{ContextId, resources::Resource};
 use futures::{AsyncRead, AsyncReadExt, AsyncWrite, StreamExt, future, stream};
-use tokio::{sync::mpsc, time::timeout};
+use tokio::{
+    sync::mpsc,
+    time::{Instant, timeout},
+};
 
-use super::{Requester, ServeError, Served, older::read};
+use super::{Requester, ServeError, Served};
 use crate::{
-    BlobId, CHUNK_HASH_BYTES, chunk_count,
+    BlobId, CHUNK_HASH_BYTES, blob_id, chunk_count,
+    clock::unix_seconds,
+    id::CHUNK_BYTES,
     store::{BlobReader, StoreError},
-    transfer::{BoxDuplex, MessageReader, MessageWriter, unix_seconds},
+    transfer::{BoxDuplex, MessageReader, MessageWriter},
     v1::{Hello, ListPage, MAX_PAGE_HASHES, Refusal, Request, Response},
 };
 
@@ -26,11 +31,13 @@ use crate::{
 const PIPELINE: usize = 64;
 
 /// Small blobs and lists of one stream that are read at one time: 8, so at most 512 KiB of
-/// content, within the one place for a chunk that they take.
+/// content, within the one permit of 1 MiB that they take.
 const GETS_AT_ONCE: usize = 8;
 
-/// What a requester is told to wait where all places are taken, in milliseconds.
-const BUSY_RETRY_MS: u64 = 1000;
+/// The answer where no permit is free. The time to wait is a guess.
+const BUSY: Refusal = Refusal::Busy {
+    retry_after_ms: 1000,
+};
 
 pub(super) async fn serve(requester: Requester, stream: BoxDuplex) -> Result<Served, ServeError> {
     let (reader, writer) = stream.split();
@@ -166,9 +173,22 @@ impl<W: AsyncWrite + AsyncRead + Unpin> Answers<'_, futures::io::WriteHalf<W>> {
         if gets.is_empty() {
             return Ok(());
         }
-        let count = gets.len();
+        let mut gets = gets.into_iter();
+        loop {
+            let group: Vec<_> = gets.by_ref().take(GETS_AT_ONCE).collect();
+            if group.is_empty() {
+                return Ok(());
+            }
+            self.get_group(group).await?;
+        }
+    }
+
+    /// Answers as many requests as one permit covers, within the deadline of one chunk.
+    async fn get_group(&mut self, gets: Vec<Get>) -> Result<(), ServeError> {
         let requester = self.requester;
-        let _place = requester.slots.chunk().await;
+        let _permit = requester.acquire(Resource::BlobBytes, CHUNK_BYTES).await?;
+        let begun = Instant::now();
+        let count = gets.len();
         let (context_id, public_key) = (self.context_id, self.public_key);
         let mut answers = stream::iter(gets)
             .map(|get| async move {
@@ -178,14 +198,14 @@ impl<W: AsyncWrite + AsyncRead + Unpin> Answers<'_, futures::io::WriteHalf<W>> {
                     Ok(None) => (None, Ok(Response::Refused(Refusal::NotFound))),
                     Err(error) => (None, Err(error)),
                 };
+                if let Err(error) = &response {
+                    requester.on_store_error(get.blob_id, error).await;
+                }
                 (reader, response)
             })
             .buffered(GETS_AT_ONCE);
         while let Some((reader, response)) = answers.next().await {
-            let response = response.unwrap_or_else(|error| {
-                tracing::warn!(%error, "the store failed");
-                Response::Refused(Refusal::Failed)
-            });
+            let response = response.unwrap_or(Response::Refused(Refusal::Failed));
             match &response {
                 Response::Refused(_) => self.served.refused += 1,
                 Response::Inline { content } => self.served.sent_bytes += content.len() as u64,
@@ -195,7 +215,14 @@ impl<W: AsyncWrite + AsyncRead + Unpin> Answers<'_, futures::io::WriteHalf<W>> {
             if matches!(response, Response::List(_)) {
                 self.open = reader;
             }
-            self.writer.feed_response(&response).await?;
+            let left = requester
+                .config()
+                .tuning
+                .chunk_timeout
+                .saturating_sub(begun.elapsed());
+            let sent = timeout(left, self.writer.feed_response(&response)).await;
+            let after = requester.config().tuning.chunk_timeout;
+            sent.map_err(|_| ServeError::Slow { after })??;
         }
         drop(answers);
         self.answered(count);
@@ -204,12 +231,8 @@ impl<W: AsyncWrite + AsyncRead + Unpin> Answers<'_, futures::io::WriteHalf<W>> {
 
     /// Answers a request for chunks.
     async fn read(&mut self, blob_id: BlobId, ranges: Vec<Range<u64>>) -> Result<(), ServeError> {
-        let Some(_transfer) = self.requester.slots.try_transfer() else {
-            return self
-                .refuse(Refusal::Busy {
-                    retry_after_ms: BUSY_RETRY_MS,
-                })
-                .await;
+        let Ok(_transfer) = self.requester.holder.take(Resource::BlobTransfers, 1) else {
+            return self.refuse(BUSY).await;
         };
         let open = self.open.take().filter(|open| open.id() == blob_id);
         let reader = match open {
@@ -220,10 +243,7 @@ impl<W: AsyncWrite + AsyncRead + Unpin> Answers<'_, futures::io::WriteHalf<W>> {
                     .await;
                 match opened {
                     Ok(opened) => opened,
-                    Err(error) => {
-                        tracing::warn!(%error, "the store failed");
-                        return self.refuse(Refusal::Failed).await;
-                    }
+                    Err(error) => return self.fail(blob_id, &error).await,
                 }
             }
         };
@@ -246,37 +266,45 @@ impl<W: AsyncWrite + AsyncRead + Unpin> Answers<'_, futures::io::WriteHalf<W>> {
         ranges: Vec<Range<u64>>,
     ) -> Result<(), ServeError> {
         let requester = self.requester;
+        let list = match reader.list().await {
+            Ok(list) => list,
+            Err(error) => return self.fail(reader.id(), &error).await,
+        };
         let mut indices = ranges.into_iter().flatten();
         let read_next = async |index: Option<u64>| match index {
             Some(index) => {
-                let read = read(requester, reader, index).await?;
-                let (data, place) = read.ok_or(StoreError::Stopped)?;
-                Ok(Some((index, data, place)))
+                let read = requester.read(reader, &list, index).await?;
+                let (data, permit) = read.ok_or(StoreError::Stopped)?;
+                Ok(Some((index, data, permit)))
             }
-            None => Ok::<_, StoreError>(None),
+            None => Ok::<_, ServeError>(None),
         };
         let mut next = read_next(indices.next()).await;
         loop {
-            let (index, data, place) = match next {
+            let (index, data, permit) = match next {
                 Ok(Some(chunk)) => chunk,
                 Ok(None) => return Ok(()),
-                Err(error) => {
-                    tracing::warn!(%error, "the store failed");
-                    return self.refuse(Refusal::Failed).await;
-                }
+                Err(ServeError::Store(error)) => return self.fail(reader.id(), &error).await,
+                Err(ServeError::Busy { .. }) => return self.refuse(BUSY).await,
+                Err(error) => return Err(error),
             };
             self.served.sent_bytes += data.len() as u64;
             let writer = &mut self.writer;
             let sending = async move {
                 let response = Response::Chunk { index, data };
                 let sent = requester.in_time(writer.feed_response(&response)).await;
-                drop((response, place));
+                drop((response, permit));
                 sent
             };
-            // A failure of the store is told once what was read before it is sent.
+            // A failure of the store is handled after the chunk that was read before it is sent.
             let reading = async { Ok(read_next(indices.next()).await) };
             ((), next) = future::try_join(sending, reading).await?;
         }
+    }
+
+    async fn fail(&mut self, blob_id: BlobId, error: &StoreError) -> Result<(), ServeError> {
+        self.requester.on_store_error(blob_id, error).await;
+        self.refuse(Refusal::Failed).await
     }
 
     async fn refuse(&mut self, refusal: Refusal) -> Result<(), ServeError> {
@@ -290,6 +318,11 @@ async fn respond(reader: &dyn BlobReader, get: &Get) -> Result<Response, StoreEr
     let size_bytes = reader.size_bytes();
     if size_bytes <= get.inline_max_bytes {
         let content = reader.read(0..size_bytes).await?;
+        let id = reader.id();
+        // At most 64 KiB, hashed in less time than handing it to another thread takes.
+        if blob_id(&content) != id {
+            return Err(StoreError::Damaged { id });
+        }
         return Ok(Response::Inline { content });
     }
     let list = reader.list().await?;

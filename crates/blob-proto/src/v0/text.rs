@@ -15,7 +15,7 @@ pub(super) const SIGNATURE_BYTES: usize = 64;
 pub(super) mod base58 {
     use super::{Deserializer, Error, Serializer, Visitor, fmt};
 
-    pub(in crate::wire) fn serialize<S: Serializer>(
+    pub(in crate::v0) fn serialize<S: Serializer>(
         bytes: &[u8; 32],
         serializer: S,
     ) -> Result<S::Ok, S::Error> {
@@ -28,7 +28,7 @@ pub(super) mod base58 {
         serializer.serialize_str(text)
     }
 
-    pub(in crate::wire) fn deserialize<'de, D: Deserializer<'de>>(
+    pub(in crate::v0) fn deserialize<'de, D: Deserializer<'de>>(
         deserializer: D,
     ) -> Result<[u8; 32], D::Error> {
         struct Text;
@@ -59,7 +59,7 @@ pub(super) mod signature {
         Deserializer, Error, SIGNATURE_BYTES, SeqAccess, SerializeTuple, Serializer, Visitor, fmt,
     };
 
-    pub(in crate::wire) fn serialize<S: Serializer>(
+    pub(in crate::v0) fn serialize<S: Serializer>(
         bytes: &[u8; SIGNATURE_BYTES],
         serializer: S,
     ) -> Result<S::Ok, S::Error> {
@@ -70,7 +70,7 @@ pub(super) mod signature {
         numbers.end()
     }
 
-    pub(in crate::wire) fn deserialize<'de, D: Deserializer<'de>>(
+    pub(in crate::v0) fn deserialize<'de, D: Deserializer<'de>>(
         deserializer: D,
     ) -> Result<[u8; SIGNATURE_BYTES], D::Error> {
         struct Numbers;

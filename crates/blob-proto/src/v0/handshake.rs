@@ -16,7 +16,7 @@ pub const MAX_HANDSHAKE_BYTES: usize = 16 * 1024;
 /// The first message of a requester: which blob, from which context, and who asks.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BlobRequest {
-    /// The blob.
+    /// The id of the blob.
     pub blob_id: BlobId,
     /// The context on whose behalf it is asked for.
     pub context_id: ContextId,
@@ -46,10 +46,10 @@ impl BlobRequest {
     }
 }
 
-/// The provider's answer.
+/// The provider's answer to a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BlobResponse {
-    /// Whether chunks follow.
+    /// Whether chunks follow the answer.
     pub found: bool,
     /// Size of the blob in bytes, by the word of the provider. It is a claim: nothing is
     /// allocated for it.

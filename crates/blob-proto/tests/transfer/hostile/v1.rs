@@ -19,8 +19,8 @@ use futures::{
 use super::{MIB, found};
 use crate::net::{Net, Socket, content, fetch, folder, impatient, list, peer, read_all};
 
-/// Answers each request of 1.0.0 with what it is told.
-pub(crate) fn newer(
+/// Answers each request of 1.0.0 with the responses of `answer`.
+pub(crate) fn v1(
     answer: impl Fn(Request) -> Vec<Response> + Send + Sync + 'static,
 ) -> impl Fn(Socket) -> BoxFuture<'static, ()> + Send + Sync + 'static {
     let answer = Arc::new(answer);
@@ -51,13 +51,13 @@ fn page(list: &ChunkList, size_bytes: u64) -> Response {
     })
 }
 
-/// Sends the true list, and for chunks what it is told.
+/// Sends the true list, and the responses of `chunk` for chunks.
 fn with_list(
     len: usize,
     chunk: impl Fn(u64) -> Vec<Response> + Send + Sync + 'static,
 ) -> impl Fn(Socket) -> BoxFuture<'static, ()> + Send + Sync + 'static {
     let list = list(&content(99, len));
-    newer(move |request| match request {
+    v1(move |request| match request {
         Request::Hello(_) => vec![],
         Request::Get { .. } => vec![page(&list, len as u64)],
         Request::Read { ranges, .. } => ranges.into_iter().flatten().flat_map(&chunk).collect(),
@@ -141,7 +141,7 @@ async fn a_list_of_another_blob() {
     let reason = found(
         Version::V1,
         5 * MIB,
-        newer(move |request| match request {
+        v1(move |request| match request {
             Request::Get { .. } => vec![page(&other, 5 * MIB as u64)],
             _ => vec![],
         }),
@@ -159,7 +159,7 @@ async fn a_list_shorter_than_its_size() {
     let reason = found(
         Version::V1,
         5 * MIB,
-        newer(move |request| match request {
+        v1(move |request| match request {
             Request::Get { .. } => vec![page(&true_list, 1 << 40)],
             _ => vec![],
         }),
@@ -173,13 +173,13 @@ async fn a_list_shorter_than_its_size() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_empty_blob_that_is_none() {
-    let empty_list = newer(|request| match request {
+    let empty_list = v1(|request| match request {
         Request::Get { .. } => vec![page(&list(&[]), 0)],
         _ => vec![],
     });
     let reason = found(Version::V1, 5 * MIB, empty_list).await;
     assert!(matches!(reason, ProviderError::List(_)), "{reason}");
-    let no_content = newer(|request| match request {
+    let no_content = v1(|request| match request {
         Request::Get { .. } => vec![Response::Inline {
             content: Bytes::new(),
         }],
@@ -197,7 +197,7 @@ async fn small_content_of_another_blob() {
     let reason = found(
         Version::V1,
         100,
-        newer(|request| match request {
+        v1(|request| match request {
             Request::Get { .. } => vec![Response::Inline {
                 content: Bytes::from_static(b"other"),
             }],
@@ -223,7 +223,7 @@ async fn refusals() {
         let reason = found(
             Version::V1,
             2 * MIB,
-            newer(move |request| match request {
+            v1(move |request| match request {
                 Request::Hello(_) => vec![],
                 _ => vec![Response::Refused(refusal)],
             }),
@@ -388,7 +388,7 @@ async fn small_content_after_a_list() {
     net.add(
         lists,
         Version::V1,
-        newer(move |request| match request {
+        v1(move |request| match request {
             Request::Hello(_) => vec![],
             Request::Get { .. } => vec![page.clone()],
             Request::Read { .. } => {

@@ -1,8 +1,8 @@
-//! Which authentications were presented lately, and by whom.
+//! The authentications that were presented lately, and the peers that presented them.
 
 use std::collections::{BTreeMap, HashMap};
 
-use calimero_network_primitives::{BlobId, ContextId, PeerId};
+use calimero_network_primitives::{BlobId, ContextId, PeerId, resources::Permit};
 
 use super::{
     BlobAuth,
@@ -24,7 +24,8 @@ pub const REPLAY_GUARD_CAPACITY: usize = 65_536;
 #[derive(Debug)]
 pub struct ReplayGuard {
     capacity: usize,
-    presenters: HashMap<[u8; 32], PeerId>,
+    /// The peer that presented each digest first, and what it holds in the accounting for it.
+    presenters: HashMap<[u8; 32], (PeerId, Option<Permit>)>,
     /// Digests by the last second in which they are valid. At most 41 different seconds hold
     /// anything while the clock runs forwards.
     expiries: BTreeMap<u64, Vec<[u8; 32]>>,
@@ -47,7 +48,7 @@ impl ReplayGuard {
         }
     }
 
-    /// Authentications remembered.
+    /// Returns the number of remembered authentications.
     #[must_use]
     pub fn len(&self) -> usize {
         self.presenters.len()
@@ -74,10 +75,28 @@ impl ReplayGuard {
         presenter: PeerId,
         now: u64,
     ) -> Result<(), AuthError> {
+        self.admit_with(auth, blob_id, context_id, presenter, now, None)
+    }
+
+    /// As [`admit`](Self::admit), with a permit that is held for as long as the authentication is
+    /// remembered, so that each peer and each IP prefix has a share of the guard.
+    ///
+    /// # Errors
+    ///
+    /// As [`admit`](Self::admit).
+    pub fn admit_with(
+        &mut self,
+        auth: &BlobAuth,
+        blob_id: &BlobId,
+        context_id: &ContextId,
+        presenter: PeerId,
+        now: u64,
+        permit: Option<Permit>,
+    ) -> Result<(), AuthError> {
         auth.verify(blob_id, context_id, now)?;
         self.expire(now);
         let digest = auth.digest(blob_id, context_id);
-        if let Some(&first) = self.presenters.get(&digest) {
+        if let Some(&(first, _)) = self.presenters.get(&digest) {
             return if first == presenter {
                 Ok(())
             } else {
@@ -90,7 +109,7 @@ impl ReplayGuard {
                 max_age_s: AUTH_MAX_AGE_S + AUTH_MAX_AHEAD_S,
             });
         }
-        self.presenters.insert(digest, presenter);
+        self.presenters.insert(digest, (presenter, permit));
         self.expiries
             .entry(auth.timestamp.saturating_add(AUTH_MAX_AGE_S))
             .or_default()

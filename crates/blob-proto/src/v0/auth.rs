@@ -23,8 +23,8 @@ const PAYLOAD_BYTES: usize = 32 + 32 + 8;
 
 /// Proof that the holder of a key asks for a blob now.
 ///
-/// It names neither requester nor provider, so whoever receives it could present it elsewhere
-/// while it lasts. A provider bounds that with a [`ReplayGuard`](super::ReplayGuard).
+/// It names neither requester nor provider, so a provider that receives it could present it to
+/// another one while it is valid. A provider bounds that with a [`ReplayGuard`](super::ReplayGuard).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BlobAuth {
     /// The Ed25519 key that signs.
@@ -51,12 +51,18 @@ impl BlobAuth {
         context_id: &ContextId,
         timestamp: u64,
     ) -> Result<Self, AuthError> {
-        let signature = keypair.sign(&payload(blob_id, context_id, timestamp));
+        let signature = keypair.sign(&Self::message(blob_id, context_id, timestamp));
         Ok(Self {
             public_key: keypair.public().to_bytes(),
             signature: signature.try_into().map_err(|_| AuthError::Signature)?,
             timestamp,
         })
+    }
+
+    /// Returns the bytes that are signed for a request at a time, in seconds since the Unix epoch.
+    #[must_use]
+    pub fn message(blob_id: &BlobId, context_id: &ContextId, timestamp: u64) -> Vec<u8> {
+        payload(blob_id, context_id, timestamp).to_vec()
     }
 
     /// Verifies that the key asks for this blob, and that it did so from [`AUTH_MAX_AGE_S`]
@@ -96,7 +102,7 @@ impl BlobAuth {
         Ok(())
     }
 
-    /// Names what is signed and by whom, whatever the signature looks like: two signatures of one
+    /// A digest of the key and of what is signed, without the signature: two signatures of one
     /// key over one request are the same authentication.
     pub(super) fn digest(&self, blob_id: &BlobId, context_id: &ContextId) -> [u8; 32] {
         Sha256::new()

@@ -1,5 +1,5 @@
-//! The wire format of `/calimero/blob/0.0.2`, byte for byte, and of provider records. Pure: bytes
-//! in, values out, no IO, no clock.
+//! The wire format of `/calimero/blob/0.0.2`, byte for byte. Pure: bytes in, values out, no IO, no
+//! clock.
 //!
 //! On the length-prefixed frames of the stream crate:
 //!
@@ -14,18 +14,13 @@ mod auth;
 mod chunk;
 mod handshake;
 #[cfg(feature = "peers")]
-mod record;
-#[cfg(feature = "peers")]
 mod replay;
 mod text;
 
+#[cfg(feature = "peers")]
+pub use self::replay::{REPLAY_GUARD_CAPACITY, ReplayGuard};
 pub use self::{
     auth::{AUTH_MAX_AGE_S, AUTH_MAX_AHEAD_S, BlobAuth},
     chunk::{BlobChunk, CHUNK_PREFIX_BYTES, chunk_prefix},
     handshake::{BlobRequest, BlobResponse, MAX_HANDSHAKE_BYTES},
-};
-#[cfg(feature = "peers")]
-pub use self::{
-    record::{ProviderRecord, RECORD_KEY_BYTES, RecordKey, UnsignedRecord},
-    replay::{REPLAY_GUARD_CAPACITY, ReplayGuard},
 };

@@ -2,19 +2,22 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
-use calimero_network_primitives::limits::FRAME_PREFIX_BYTES;
+use calimero_network_primitives::{limits::FRAME_PREFIX_BYTES, resources::Resource};
 use calimero_network_stream::{FrameConfig, FrameReceiver};
 use futures::{AsyncReadExt, AsyncWrite, future};
 use tokio::time::timeout;
 
-use super::{Requester, ServeError, Served, slots::Chunk};
+use super::{Requester, ServeError, Served};
 use crate::{
-    chunk_count,
-    id::CHUNK_BYTES,
-    store::{BlobReader, StoreError},
-    transfer::{BoxDuplex, MessageWriter, unix_seconds},
-    wire::{BlobRequest, BlobResponse, CHUNK_PREFIX_BYTES, MAX_HANDSHAKE_BYTES, chunk_prefix},
+    ChunkList, chunk_count,
+    clock::unix_seconds,
+    error::AuthError,
+    store::BlobReader,
+    transfer::{BoxDuplex, MessageWriter},
+    v0::{
+        AUTH_MAX_AGE_S, AUTH_MAX_AHEAD_S, BlobRequest, BlobResponse, CHUNK_PREFIX_BYTES,
+        MAX_HANDSHAKE_BYTES, chunk_prefix,
+    },
 };
 
 pub(super) async fn serve(requester: Requester, stream: BoxDuplex) -> Result<Served, ServeError> {
@@ -39,25 +42,27 @@ pub(super) async fn serve(requester: Requester, stream: BoxDuplex) -> Result<Ser
     };
     let opened = open(&requester, &request).await;
     let outcome = match opened {
-        Ok(Some(reader)) => send(&requester, &mut writer, &*reader).await,
+        Ok(Some((reader, list))) => send(&requester, &mut writer, &*reader, &list).await,
         refused => {
             served.refused = 1;
             respond(&mut writer, BlobResponse::NOT_FOUND).await?;
             refused.map(|_| 0)
         }
     };
+    if let Err(ServeError::Store(error)) = &outcome {
+        requester.on_store_error(request.blob_id, error).await;
+    }
     served.sent_bytes = outcome?;
     writer.close().await?;
-    // The requester closes as well, or sends what nobody waits for.
+    // The requester closes as well. What else it sends is ignored.
     let _ = timeout(after, frames.next()).await;
     Ok(served)
 }
 
+type Opened = (Arc<dyn BlobReader>, ChunkList);
+
 /// Opens the blob if the requester may have it.
-async fn open(
-    requester: &Requester,
-    request: &BlobRequest,
-) -> Result<Option<Arc<dyn BlobReader>>, ServeError> {
+async fn open(requester: &Requester, request: &BlobRequest) -> Result<Option<Opened>, ServeError> {
     let BlobRequest {
         blob_id,
         context_id,
@@ -68,15 +73,27 @@ async fn open(
         auth.verify(blob_id, context_id, now)?;
     }
     let public_key = auth.as_ref().map(|auth| auth.public_key);
-    let opened = requester.open(*context_id, *blob_id, public_key).await?;
-    // Remembered only for who may have something, so that strangers cannot fill the memory.
-    if let (Some(auth), Some(_)) = (auth, &opened) {
-        let peer = requester.peer;
-        requester
-            .replays()
-            .admit(auth, blob_id, context_id, peer, now)?;
+    let Some(reader) = requester.open(*context_id, *blob_id, public_key).await? else {
+        return Ok(None);
+    };
+    // A blob that is given without a signature needs no guard against replay. Otherwise many
+    // throw-away keys could fill the memory of the guard by requests for public blobs.
+    if let Some(auth) = auth
+        && !requester
+            .authorize(*context_id, *blob_id, None)
+            .await
+            .unwrap_or(false)
+    {
+        let permit = requester.holder.take(Resource::BlobNonces, 1);
+        let permit = permit.map_err(|refused| AuthError::Busy {
+            capacity: usize::try_from(refused.limit).unwrap_or(usize::MAX),
+            max_age_s: AUTH_MAX_AGE_S + AUTH_MAX_AHEAD_S,
+        })?;
+        let (peer, mut replays) = (requester.peer, requester.replays());
+        replays.admit_with(auth, blob_id, context_id, peer, now, Some(permit))?;
     }
-    Ok(opened)
+    let list = reader.list().await?;
+    Ok(Some((reader, list)))
 }
 
 async fn respond<W: AsyncWrite + Unpin>(
@@ -95,15 +112,14 @@ async fn send<W: AsyncWrite + Unpin>(
     requester: &Requester,
     writer: &mut MessageWriter<W>,
     reader: &dyn BlobReader,
+    list: &ChunkList,
 ) -> Result<u64, ServeError> {
-    let after = requester.config().tuning.request_timeout;
-    // Not told that there is nothing here: who is cut off tries again.
-    let _transfer = requester.slots.transfer(after).await;
-    let _transfer = _transfer.ok_or(ServeError::Busy { after })?;
+    // Where it has to wait for too long the stream is cut. "Not found" would make it look elsewhere.
+    let _transfer = requester.acquire(Resource::BlobTransfers, 1).await?;
     let size_bytes = reader.size_bytes();
     respond(writer, BlobResponse::found(size_bytes)).await?;
     let chunks = chunk_count(size_bytes);
-    let mut next = read(requester, reader, 0).await?;
+    let mut next = requester.read(reader, list, 0).await?;
     for index in 1..=chunks {
         let Some((chunk, place)) = next.take() else {
             break;
@@ -113,30 +129,13 @@ async fn send<W: AsyncWrite + Unpin>(
             drop((chunk, place));
             sent
         };
-        let reading = async { Ok(read(requester, reader, index).await) };
+        let reading = async { Ok(requester.read(reader, list, index).await) };
         let ((), read) = future::try_join(sending, reading).await?;
         next = read?;
     }
     send_chunk(writer, &[]).await?;
     writer.flush().await?;
     Ok(size_bytes)
-}
-
-/// Reads a chunk once there is a place for it; `None` beyond the end.
-pub(super) async fn read(
-    requester: &Requester,
-    reader: &dyn BlobReader,
-    index: u64,
-) -> Result<Option<(Bytes, Chunk)>, StoreError> {
-    let size_bytes = reader.size_bytes();
-    let start = index.saturating_mul(CHUNK_BYTES);
-    if start >= size_bytes {
-        return Ok(None);
-    }
-    let place = requester.slots.chunk().await.ok_or(StoreError::Stopped)?;
-    let end = start.saturating_add(CHUNK_BYTES).min(size_bytes);
-    let chunk = reader.read(start..end).await?;
-    Ok(Some((chunk, place)))
 }
 
 async fn send_chunk<W: AsyncWrite + Unpin>(

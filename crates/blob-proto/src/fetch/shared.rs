@@ -1,0 +1,94 @@
+//! One transfer for one blob into one store, however many ask for it.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use calimero_network_primitives::ContextId;
+use futures::{
+    FutureExt,
+    future::{BoxFuture, Shared, WeakShared},
+};
+use tokio::sync::{mpsc, watch};
+
+use super::{FetchError, FetchRequest, Fetched, Progress, Providers};
+use crate::{BlobId, store::BlobStore};
+
+pub(super) type Run = BoxFuture<'static, Result<Fetched, FetchError>>;
+
+/// What makes two transfers the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Key {
+    store: usize,
+    blob_id: BlobId,
+    context_id: ContextId,
+    max_bytes: u64,
+    signer: Option<usize>,
+}
+
+/// A transfer that runs for as long as one of its waiters polls it.
+struct Running {
+    run: WeakShared<Run>,
+    progress: watch::Receiver<Progress>,
+    joining: mpsc::UnboundedSender<Providers>,
+}
+
+/// A transfer and its progress.
+pub(super) type Joined = (Shared<Run>, watch::Receiver<Progress>);
+
+/// The transfers of a fetcher that others can join.
+#[derive(Clone, Default)]
+pub(super) struct Transfers {
+    running: Arc<Mutex<HashMap<Key, Running>>>,
+}
+
+impl Transfers {
+    /// Joins a transfer of the same blob into the same store, or begins one. The providers of a
+    /// waiter are added to those of the transfer.
+    pub(super) fn join(
+        &self,
+        request: &FetchRequest,
+        store: &Arc<dyn BlobStore>,
+        providers: Providers,
+        begin: impl FnOnce(
+            Providers,
+            mpsc::UnboundedReceiver<Providers>,
+        ) -> (Run, watch::Receiver<Progress>),
+    ) -> Joined {
+        let address = Arc::as_ptr(store).cast::<()>() as usize;
+        let signer = request.signer.as_ref();
+        let key = Key {
+            store: store.address().unwrap_or(address),
+            blob_id: request.blob_id,
+            context_id: request.context_id,
+            max_bytes: request.max_bytes,
+            signer: signer.map(|signer| Arc::as_ptr(signer).cast::<()>() as usize),
+        };
+        let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        // A transfer that has ended is not joined: its blob may have been removed since.
+        running.retain(|_, one| one.run.upgrade().is_some_and(|run| run.peek().is_none()));
+        let one = running.get(&key);
+        let joined = one.and_then(|one| Some((one.run.upgrade()?, one)));
+        let providers = match joined {
+            Some((run, one)) => match one.joining.send(providers) {
+                Ok(()) => return (run, one.progress.clone()),
+                Err(mpsc::error::SendError(providers)) => providers,
+            },
+            None => providers,
+        };
+        let (joining, joined) = mpsc::unbounded_channel();
+        let (run, progress) = begin(providers, joined);
+        let run = run.shared();
+        if let Some(weak) = run.downgrade() {
+            let progress = progress.clone();
+            let one = Running {
+                run: weak,
+                progress,
+                joining,
+            };
+            running.insert(key, one);
+        }
+        (run, progress)
+    }
+}
