@@ -1,4 +1,4 @@
-// Frames as `stream/0.0.2` and `blob/0.0.2` carry them, written from docs/wire.md alone: four bytes
+// Frames as `stream/0.0.2` and `blob/0.0.2` carry them, written from docs/protocol.md alone: four bytes
 // of big-endian length, then the payload.
 
 /** Largest payload of a frame, in bytes. */

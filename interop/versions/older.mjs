@@ -19,9 +19,9 @@ const FRAMES = [0, 1, 65_536, MAX_PAYLOAD]
 /** Names that the published implementation does not know. */
 const NEWER = ['/calimero/blob/1.0.0', '/meshsub/1.3.0']
 
-/** As docs/wire.md says it. */
+/** As docs/protocol.md says it. */
 async function older (t) {
-  const wire = await readFile(new URL('../../docs/wire.md', import.meta.url), 'utf8')
+  const wire = await readFile(new URL('../../docs/protocol.md', import.meta.url), 'utf8')
   return configFile(t, /```toml\n(.*?)```/s.exec(wire)[1])
 }
 

@@ -1,5 +1,5 @@
 //! The protocols that a node announces, as a stock libp2p peer hears them through identify, are
-//! those that `docs/wire.md` lists for its role: no fewer, and no more.
+//! those that `docs/protocol.md` lists for its role: no fewer, and no more.
 
 #![allow(
     clippy::unwrap_used,
@@ -25,7 +25,7 @@ use libp2p::{
     tcp, yamux,
 };
 
-const WIRE: &str = include_str!("../../../docs/wire.md");
+const WIRE: &str = include_str!("../../../docs/protocol.md");
 
 /// Who speaks a protocol, in the words of the table.
 const ALWAYS: &str = "every node";

@@ -16,7 +16,7 @@ use calimero_network_specialized::{
 use proptest::{collection::vec, option, prelude::*};
 use serde_json::Value;
 
-/// The messages as `wire.md` spells them, with Borsh's own reader and writer.
+/// The messages as `protocol.md` specifies them, with Borsh's own reader and writer.
 #[derive(Debug, BorshSerialize, BorshDeserialize)]
 enum PlainRequest {
     TeeAttestation {

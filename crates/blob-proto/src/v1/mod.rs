@@ -1,5 +1,5 @@
 //! `/calimero/blob/1.0.0`, byte for byte: the list of chunk hashes first, then any chunks, from
-//! any number of providers. `docs/wire.md` specifies it. Pure: bytes in, values out.
+//! any number of providers. `docs/protocol.md` specifies it. Pure: bytes in, values out.
 //!
 //! Frames are an unsigned varint length and one message. A requester opens with [`Hello`], then
 //! sends any number of requests without waiting; the provider answers them in order:
