@@ -2,61 +2,85 @@
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
-use calimero_network::{BlobId, ContextId, Multiaddr, Topic};
+use calimero_network::{BlobId, ContextId, Multiaddr, PeerId, Topic};
 use clap::{Args, Parser, Subcommand};
 
 /// A node of the peer-to-peer network, its demonstration and its measuring tools.
 #[derive(Debug, Parser)]
-#[command(name = "calnet", version, arg_required_else_help = true)]
+#[command(name = "calnet", version, arg_required_else_help = true, after_help = EXIT_STATUS)]
 pub(crate) struct Cli {
-    /// What is logged to standard error, as in `info` or `libp2p_swarm=debug,warn`. By default
-    /// warnings, but for two libraries that warn of a node without a network.
-    #[arg(
-        long,
-        global = true,
-        env = "CALNET_LOG",
-        default_value = "warn,libp2p_kad=error,quinn_udp=error",
-        value_name = "FILTER"
-    )]
-    pub(crate) log: String,
+    /// What is logged to standard error, such as `info` or `libp2p_swarm=debug,warn`. By default
+    /// warnings. Of one place in the code at most a few lines a minute are written at the levels
+    /// error, warn and info; suppressed lines are counted.
+    #[arg(long, global = true, env = "CALNET_LOG", value_name = "FILTER")]
+    pub(crate) log: Option<String>,
+    /// Print one JSON object a line, each with `event` and `time` (RFC 3339). A failure is an
+    /// object on standard error: `{"event":"error","code":"…","message":"…"}`.
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
     #[command(subcommand)]
     pub(crate) command: Command,
 }
 
+/// What scripts act on.
+const EXIT_STATUS: &str = "Exit status: 0 success, 1 other failure, 2 wrong usage or configuration, \
+    3 not reachable, 4 timed out, 5 not found, 6 refused, 7 a check failed, \
+    128 and the number of a signal if one interrupted the command.";
+
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Start a boot node and others on loopback, let them talk, and check what they did.
-    Demo(DemoArgs),
-    /// Make the data folder of a node: its identity and its configuration.
+    Demo,
+    /// Create the data folder of a node: its identity and its configuration.
     Init(InitArgs),
     /// Run a node until ctrl-c.
     Run(RunArgs),
-    /// Run a boot node until ctrl-c: others find each other by it, and reach each other through it.
+    /// Run a boot node until ctrl-c. Others find each other by it and reach each other through it.
     Boot(BootArgs),
-    /// Print how a running node stands.
+    /// Print the status of a running node.
     Status(StatusArgs),
-    /// List the peers that a running node is connected with.
+    /// List the peers of a running node.
     Peers(StatusArgs),
-    /// Publish messages to a topic, those given or each line of standard input.
+    /// Dial an address with a running node.
+    Connect {
+        /// Multiaddress to dial, with or without `/p2p/<peer>`.
+        #[arg(value_name = "ADDR")]
+        address: Multiaddr,
+        #[command(flatten)]
+        node: RunningArgs,
+    },
+    /// Close the connections of a running node with a peer.
+    Disconnect(PeerArgs),
+    /// Close the connections of a running node with a peer and refuse new ones, until it is unblocked
+    /// or the node ends.
+    Block(PeerArgs),
+    /// Accept connections with a blocked peer again.
+    Unblock(PeerArgs),
+    /// List the topics of a running node, with their subscribers.
+    Topics(RunningArgs),
+    /// Publish messages to a topic: the arguments, or each line of standard input.
     Publish(PublishArgs),
     /// Print the messages of topics until ctrl-c.
     Subscribe(SubscribeArgs),
-    /// Dial a node and print who it is and how it is reached.
+    /// Dial a node and print its identity and how it is reached.
     Probe(ProbeArgs),
     /// Store, list, check and fetch blobs.
     Blob(BlobArgs),
     /// Measure throughput and round trips to a running node.
     Perf(PerfArgs),
+    /// Show, check and convert configuration files.
+    Config {
+        #[command(subcommand)]
+        command: ConfigCommand,
+    },
+    /// Print the completions of a shell.
+    Completions {
+        /// Shell to print the completions for.
+        shell: clap_complete::Shell,
+    },
 }
 
-#[derive(Debug, Args)]
-pub(crate) struct DemoArgs {
-    /// Print JSON lines.
-    #[arg(long)]
-    pub(crate) json: bool,
-}
-
-/// Where a node stands in the network.
+/// Addresses of a node and of the nodes that it starts from.
 #[derive(Debug, Args)]
 pub(crate) struct AddressArgs {
     /// Address to listen on, such as `/ip4/0.0.0.0/tcp/2428`; may be repeated. Without it, those
@@ -66,8 +90,8 @@ pub(crate) struct AddressArgs {
     /// Boot node, with its `/p2p/<peer>`: kept connected and asked for peers; may be repeated.
     #[arg(long, value_name = "ADDR", num_args = 1..)]
     pub(crate) boot: Vec<Multiaddr>,
-    /// Public address under which others reach this node; may be repeated. Without one, others
-    /// are asked to find out, and until they have nobody is reached through this node.
+    /// Public address under which others reach this node; may be repeated. Without it, the node
+    /// asks others to test its addresses.
     #[arg(long, value_name = "ADDR", num_args = 1..)]
     pub(crate) external: Vec<Multiaddr>,
     /// The network lives on this machine or link: loopback and link-local addresses are dialled.
@@ -75,63 +99,95 @@ pub(crate) struct AddressArgs {
     pub(crate) local: bool,
 }
 
-/// What every command has that is a node until ctrl-c.
+/// Arguments of the commands that are a node until ctrl-c.
 #[derive(Debug, Args)]
 pub(crate) struct NodeArgs {
     #[command(flatten)]
     pub(crate) addresses: AddressArgs,
-    /// Configuration file (TOML). What it does not name has the default of this command. Without
-    /// it, `node.toml` of the data folder, if it is there.
+    /// Configuration file (TOML). Keys that it does not name have the defaults of this command.
+    /// Without it, `node.toml` of the data folder, if that exists.
     #[arg(long, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
-    /// Identity file, made if it does not exist. Without it, that of the data folder; without
-    /// that, a new identity for this run.
+    /// Identity file, created if it does not exist. Without it, the identity of the data folder;
+    /// without a data folder, a new identity for this run.
     #[arg(long, value_name = "FILE")]
     pub(crate) identity: Option<PathBuf>,
-    /// Address to serve `/metrics` and `/status` at, over HTTP. It asks nobody who they are, so
-    /// use loopback, as in `127.0.0.1:9428`.
+    /// Address to serve `/metrics` and `/status` at, over HTTP, without authentication. Use
+    /// loopback, such as `127.0.0.1:9428`.
     #[arg(long, value_name = "ADDR")]
     pub(crate) metrics: Option<SocketAddr>,
-    /// Print JSON lines.
-    #[arg(long)]
-    pub(crate) json: bool,
+    /// Host name under which a browser or a scraper may ask for them, besides `localhost` and IP
+    /// addresses; may be repeated. Other names are refused, since a web page of a stranger can
+    /// name this host (DNS rebinding).
+    #[arg(long, value_name = "NAME", requires = "metrics")]
+    pub(crate) metrics_host: Vec<String>,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct InitArgs {
-    /// The folder, made if it does not exist. Nothing in it is overwritten.
+    /// The folder, created if it does not exist. Nothing in it is overwritten.
     #[arg(long, value_name = "DIR")]
     pub(crate) data: PathBuf,
     #[command(flatten)]
     pub(crate) addresses: AddressArgs,
-    /// Print JSON.
-    #[arg(long)]
-    pub(crate) json: bool,
+}
+
+/// A node that runs on a data folder of this machine.
+#[derive(Debug, Args)]
+pub(crate) struct RunningArgs {
+    /// Data folder of the node, `--data` of `calnet run` or `calnet boot`.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PeerArgs {
+    /// Peer id in base58.
+    #[arg(value_name = "PEER")]
+    pub(crate) peer: PeerId,
+    #[command(flatten)]
+    pub(crate) node: RunningArgs,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ConfigCommand {
+    /// Print the configuration in effect: of a running node, or the file with all defaults.
+    Show(ConfigSource),
+    /// Read a configuration file and check that a node accepts it.
+    Check(ConfigSource),
+}
+
+/// A configuration: of a running node, a file, or the defaults of a node.
+#[derive(Debug, Args)]
+pub(crate) struct ConfigSource {
+    /// Data folder. If a node runs on it, its configuration in effect; else `node.toml` in it.
+    #[arg(long, value_name = "DIR", conflicts_with = "config")]
+    pub(crate) data: Option<PathBuf>,
+    /// Configuration file in TOML.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct StatusArgs {
-    /// Data folder of the node, `--data` of `calnet run`.
+    /// Data folder of the node, `--data` of `calnet run` or `calnet boot`.
     #[arg(long, value_name = "DIR", conflicts_with = "http")]
     pub(crate) data: Option<PathBuf>,
-    /// Address of its page, `--metrics` of `calnet run` or `calnet boot`.
+    /// HTTP address of the node, `--metrics` of `calnet run` or `calnet boot`.
     #[arg(long, value_name = "ADDR")]
     pub(crate) http: Option<SocketAddr>,
-    /// Print JSON.
-    #[arg(long)]
-    pub(crate) json: bool,
 }
 
-/// Which node talks: one that runs, or one that lives for the command alone.
+/// The node that a command uses: a running one, or one that runs for the command alone.
 #[derive(Debug, Args)]
 pub(crate) struct WhereArgs {
-    /// Data folder of a node that runs, which talks.
+    /// Data folder of the running node to use.
     #[arg(long, value_name = "DIR", conflicts_with_all = ["boot", "dial", "local"])]
     pub(crate) data: Option<PathBuf>,
-    /// Boot node, with its `/p2p/<peer>`, to find who follows the topic; may be repeated.
+    /// Boot node, with its `/p2p/<peer>`, to find subscribers of the topic; may be repeated.
     #[arg(long, value_name = "ADDR")]
     pub(crate) boot: Vec<Multiaddr>,
-    /// Address of a node that follows the topic; may be repeated.
+    /// Address of a subscriber of the topic; may be repeated.
     #[arg(long, value_name = "ADDR")]
     pub(crate) dial: Vec<Multiaddr>,
     /// The network lives on this machine or link: loopback and link-local addresses are dialled.
@@ -141,29 +197,23 @@ pub(crate) struct WhereArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct PublishArgs {
-    /// The topic.
+    /// Topic to publish to.
     #[arg(value_name = "TOPIC")]
     pub(crate) topic: Topic,
-    /// The messages. Without one, each line of standard input is a message.
+    /// The messages. Without any, each line of standard input is a message.
     #[arg(value_name = "MESSAGE")]
     pub(crate) messages: Vec<String>,
     #[command(flatten)]
     pub(crate) at: WhereArgs,
-    /// Print JSON lines.
-    #[arg(long)]
-    pub(crate) json: bool,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct SubscribeArgs {
-    /// The topics.
+    /// Topics to subscribe to.
     #[arg(required = true, value_name = "TOPIC")]
     pub(crate) topics: Vec<Topic>,
     #[command(flatten)]
     pub(crate) at: WhereArgs,
-    /// Print JSON lines.
-    #[arg(long)]
-    pub(crate) json: bool,
 }
 
 #[derive(Debug, Args)]
@@ -173,48 +223,47 @@ pub(crate) struct RunArgs {
     /// Address to dial and to dial again whenever the connection is lost; may be repeated.
     #[arg(long, value_name = "ADDR", num_args = 1..)]
     pub(crate) dial: Vec<Multiaddr>,
-    /// Folder that keeps the identity, the peers and the blobs of the node, made if it does not
-    /// exist.
+    /// Folder of the identity, the peer cache and the blobs of the node, created if it does not
+    /// exist. One process at a time uses it.
     #[arg(long, value_name = "DIR")]
     pub(crate) data: Option<PathBuf>,
-    /// Topic to follow; may be repeated. Its messages are printed.
+    /// Topic to subscribe to; may be repeated. Its messages are printed.
     #[arg(long, value_name = "TOPIC", num_args = 1..)]
     pub(crate) subscribe: Vec<Topic>,
-    /// Topic to publish to: each line of standard input is a message. What nobody follows yet is
-    /// kept for a while (`pubsub.keep`).
+    /// Topic to publish to: each line of standard input is a message. Without a subscriber, messages
+    /// are kept for a while (`pubsub.keep`).
     #[arg(long, value_name = "TOPIC")]
     pub(crate) publish: Option<Topic>,
-    /// Do not answer `calnet perf` (`/perf/1.0.0`).
+    /// Answer `calnet perf` (`/perf/1.0.0`): send up to 64 GiB to each peer that asks.
     #[arg(long)]
-    pub(crate) no_perf: bool,
+    pub(crate) perf: bool,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct BootArgs {
     #[command(flatten)]
     pub(crate) node: NodeArgs,
-    /// Folder that keeps the identity and the peers of the node, made if it does not exist.
+    /// Folder of the identity and the peer cache of the node, created if it does not exist. One
+    /// process at a time uses it.
     #[arg(long, value_name = "DIR", default_value = "calnet-boot")]
     pub(crate) data: PathBuf,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct BlobArgs {
-    /// Folder that keeps the blobs: that of `calnet run --data`, whose node is asked if it runs.
+    /// Folder of the blobs, `--data` of `calnet run`. If a node runs on it, the command uses that
+    /// node.
     #[arg(long, global = true, value_name = "DIR")]
     pub(crate) data: Option<PathBuf>,
-    /// Print JSON lines.
-    #[arg(long, global = true)]
-    pub(crate) json: bool,
     #[command(subcommand)]
     pub(crate) command: BlobCommand,
 }
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum BlobCommand {
-    /// Store files as blobs and print their ids. A node announces what its folder holds.
+    /// Store files as blobs and print their ids. A node announces the blobs of its folder.
     Add {
-        /// The files.
+        /// Regular files. `-` reads standard input to its end.
         #[arg(required = true, value_name = "FILE")]
         files: Vec<PathBuf>,
         /// Context in which the blobs are offered.
@@ -225,19 +274,19 @@ pub(crate) enum BlobCommand {
         )]
         context: ContextId,
     },
-    /// Fetch a blob, from where an earlier try was left.
+    /// Fetch a blob. Continues an earlier attempt.
     Get(GetArgs),
     /// List blobs and unfinished downloads.
     Ls,
     /// Delete blobs and unfinished downloads.
     Rm {
-        /// The blobs.
+        /// Ids of the blobs to delete.
         #[arg(required = true, value_name = "ID")]
         ids: Vec<BlobId>,
     },
     /// Read blobs and compare them with their ids: all, or those named.
     Verify {
-        /// The blobs.
+        /// Ids of the blobs to read. Without any, all blobs are read.
         #[arg(value_name = "ID")]
         ids: Vec<BlobId>,
     },
@@ -245,16 +294,17 @@ pub(crate) enum BlobCommand {
 
 #[derive(Debug, Args)]
 pub(crate) struct GetArgs {
-    /// The blob.
+    /// Id of the blob to fetch.
     #[arg(value_name = "ID")]
     pub(crate) id: BlobId,
-    /// File to write, which appears when all of it is verified. Without it, the data folder.
+    /// File to write once the blob is verified; `-` writes it to standard output. Without it, the
+    /// blob is fetched into the data folder.
     #[arg(short, long, value_name = "FILE")]
     pub(crate) output: Option<PathBuf>,
-    /// Address of a node that has the blob; may be repeated.
+    /// Address of a provider; may be repeated.
     #[arg(long, value_name = "ADDR", num_args = 1..)]
     pub(crate) dial: Vec<Multiaddr>,
-    /// Boot node, with its `/p2p/<peer>`, to find who has the blob; may be repeated.
+    /// Boot node, with its `/p2p/<peer>`, to find providers; may be repeated.
     #[arg(long, value_name = "ADDR", num_args = 1..)]
     pub(crate) boot: Vec<Multiaddr>,
     /// Context in which the blob is offered.
@@ -271,23 +321,21 @@ pub(crate) struct GetArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct ProbeArgs {
-    /// Address of the node. With `/p2p/<peer>` nobody else is accepted.
+    /// Address of the node. With `/p2p/<peer>`, another peer is refused.
     #[arg(value_name = "ADDR")]
     pub(crate) address: Multiaddr,
-    /// Pings to send.
+    /// Number of pings to send.
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub(crate) pings: u32,
     /// Time for everything, in milliseconds.
     #[arg(long, default_value = "15000", value_name = "MS", value_parser = millis)]
     pub(crate) timeout_ms: Duration,
-    /// Print JSON.
-    #[arg(long)]
-    pub(crate) json: bool,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct PerfArgs {
-    /// Address of the node, which runs `calnet run` or another implementation of `/perf/1.0.0`.
+    /// Address of the node, which runs `calnet run --perf` or another implementation of
+    /// `/perf/1.0.0`.
     #[arg(value_name = "ADDR")]
     pub(crate) address: Multiaddr,
     /// Bytes sent in the upload test, all streams together.
@@ -305,9 +353,6 @@ pub(crate) struct PerfArgs {
     /// Time for each test, in milliseconds.
     #[arg(long, default_value = "60000", value_name = "MS", value_parser = millis)]
     pub(crate) timeout_ms: Duration,
-    /// Print JSON lines.
-    #[arg(long)]
-    pub(crate) json: bool,
 }
 
 /// Whole milliseconds above zero.

@@ -1,7 +1,9 @@
-//! The data folder: what a node keeps over a restart, each thing under its name.
+//! The data folder: what a node keeps between two runs.
 
 use std::{
-    fs,
+    fs::{self, DirBuilder, Permissions},
+    io,
+    os::unix::fs::{DirBuilderExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
 };
 
@@ -9,18 +11,24 @@ use calimero_network::{
     blob::store::FsBlobStore, config::BlobStoreConfig, discovery::cache::FileCache,
 };
 
-use crate::error::CommandError;
+use crate::{
+    error::CommandError,
+    lock::{Lock, LockError},
+};
 
-/// A folder that exists.
+/// Mode of the folder: its owner alone reads, writes and enters it.
+const FOLDER_MODE: u32 = 0o700;
+
+/// A folder that exists and that its owner alone can enter.
 #[derive(Debug)]
 pub(crate) struct DataFolder {
     path: PathBuf,
 }
 
 impl DataFolder {
-    /// Makes the folder if it does not exist.
+    /// Creates the folder if it does not exist, and takes the rights of others away if it does.
     pub(crate) fn open(path: &Path) -> Result<Self, CommandError> {
-        fs::create_dir_all(path).map_err(|source| CommandError::DataFolder {
+        restrict(path).map_err(|source| CommandError::DataFolder {
             path: path.to_owned(),
             source,
         })?;
@@ -28,33 +36,73 @@ impl DataFolder {
         Ok(Self { path })
     }
 
-    /// Where the identity is.
+    /// The folder of a node that is expected to run. Creates nothing.
+    pub(crate) fn of_running(path: &Path) -> Self {
+        let path = path.to_owned();
+        Self { path }
+    }
+
+    /// Locks the folder for this process.
+    pub(crate) fn lock(&self) -> Result<Lock, LockError> {
+        Lock::folder(&self.path)
+    }
+
+    /// Path of the identity file.
     pub(crate) fn identity(&self) -> PathBuf {
         self.path.join("identity")
     }
 
-    /// The blobs, opened.
+    /// Opens the blob store.
     pub(crate) fn blobs(&self, config: &BlobStoreConfig) -> Result<FsBlobStore, CommandError> {
         Ok(FsBlobStore::open(self.path.join("blobs"), config)?)
     }
 
-    /// Where a running node is asked.
-    pub(crate) fn door(&self) -> PathBuf {
-        self.path.join("door").join("socket")
+    /// The control socket of the node that runs on the folder.
+    pub(crate) fn control(&self) -> PathBuf {
+        self.path.join("control").join("socket")
     }
 
-    /// Where the configuration is.
+    /// Path of the configuration file.
     pub(crate) fn config(&self) -> PathBuf {
         self.path.join("node.toml")
     }
 
-    /// The configuration, if there is one.
-    pub(crate) fn config_if_there(&self) -> Option<PathBuf> {
+    /// The configuration file, if it exists.
+    pub(crate) fn existing_config(&self) -> Option<PathBuf> {
         Some(self.config()).filter(|path| path.exists())
     }
 
-    /// Where peers are remembered.
+    /// Opens the peer cache file.
     pub(crate) fn peers(&self) -> FileCache {
         FileCache::new(self.path.join("peers"))
+    }
+}
+
+fn restrict(path: &Path) -> io::Result<()> {
+    DirBuilder::new()
+        .recursive(true)
+        .mode(FOLDER_MODE)
+        .create(path)?;
+    let mode = fs::metadata(path)?.permissions().mode() & 0o777;
+    if mode & !FOLDER_MODE != 0 {
+        fs::set_permissions(path, Permissions::from_mode(FOLDER_MODE))?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_is_for_its_owner_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        let made = folder.path().join("a").join("b");
+        DataFolder::open(&made).unwrap();
+        assert_eq!(mode(&made), 0o700);
+        fs::set_permissions(&made, Permissions::from_mode(0o755)).unwrap();
+        DataFolder::open(&made).unwrap();
+        assert_eq!(mode(&made), 0o700);
     }
 }

@@ -1,32 +1,147 @@
-//! Why a command failed, as its last line on standard error.
+//! Why a command failed: its last line on standard error and its exit status.
 
 use std::{error::Error, fmt, io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use calimero_network::{
     AcceptError, AnnounceBlobError, ConfigError, DialError, FetchBlobError, OpenError, PeerId,
-    PublishError, StartError, Stopped, SubscribeError, blob::store::StoreError,
+    PublishError, StartError, Stopped, SubscribeError,
+    blob::{
+        fetch::{FetchError, ProviderError},
+        store::StoreError,
+    },
 };
+use serde::{Deserialize, Serialize};
 
-use crate::identity::IdentityError;
+use crate::{identity::IdentityError, lock::LockError};
 
-/// An error with everything it comes from.
-struct Chain<'a>(&'a (dyn Error + 'static));
+/// An error with all of its causes.
+pub(crate) struct Chain<'a>(pub(crate) &'a (dyn Error + 'static));
 
 impl fmt::Display for Chain<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self.0, f)?;
+        let mut text = self.0.to_string();
+        f.write_str(&text)?;
         let mut cause = self.0.source();
         while let Some(error) = cause {
-            write!(f, ": {error}")?;
+            let next = error.to_string();
+            // Many errors print their cause themselves.
+            if !text.ends_with(&next) {
+                write!(f, ": {next}")?;
+                text = next;
+            }
             cause = error.source();
         }
         Ok(())
     }
 }
 
+/// What kind of failure ended a command. Scripts act on it: it is the exit status, and with
+/// `--json` the field `code`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Code {
+    /// Another failure. Exit status 1.
+    Other,
+    /// The command line or a configuration file is wrong. Exit status 2.
+    Usage,
+    /// No node runs there, or no address of it could be reached. Exit status 3.
+    NotReachable,
+    /// The time for the command has passed. Exit status 4.
+    TimedOut,
+    /// A blob, a file or a protocol does not exist there. Exit status 5.
+    NotFound,
+    /// A limit, a permission, a lock or the peer refuses it. Exit status 6.
+    Refused,
+    /// A check failed: a blob is damaged, or a message was not published. Exit status 7.
+    CheckFailed,
+    /// A signal interrupted the command. Exit status 128 and the number of the signal.
+    Interrupted,
+}
+
+impl Code {
+    /// The exit status of a command that fails with this code.
+    pub(crate) fn status(self) -> u8 {
+        match self {
+            Self::Other => 1,
+            Self::Usage => 2,
+            Self::NotReachable => 3,
+            Self::TimedOut => 4,
+            Self::NotFound => 5,
+            Self::Refused => 6,
+            Self::CheckFailed => 7,
+            Self::Interrupted => 130,
+        }
+    }
+
+    fn of_io(error: &io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::NotFound => Self::NotFound,
+            io::ErrorKind::PermissionDenied
+            | io::ErrorKind::AlreadyExists
+            | io::ErrorKind::AddrInUse
+            | io::ErrorKind::StorageFull
+            | io::ErrorKind::QuotaExceeded
+            | io::ErrorKind::IsADirectory
+            | io::ErrorKind::ReadOnlyFilesystem => Self::Refused,
+            io::ErrorKind::TimedOut => Self::TimedOut,
+            io::ErrorKind::ConnectionRefused
+            | io::ErrorKind::HostUnreachable
+            | io::ErrorKind::NetworkUnreachable => Self::NotReachable,
+            _ => Self::Other,
+        }
+    }
+
+    fn of_store(error: &StoreError) -> Self {
+        match error {
+            StoreError::NotFound { .. } => Self::NotFound,
+            StoreError::Damaged { .. } | StoreError::Mismatch { .. } => Self::CheckFailed,
+            StoreError::DiskFull { .. }
+            | StoreError::Quota { .. }
+            | StoreError::TooLarge(_)
+            | StoreError::TooMany { .. }
+            | StoreError::Busy { .. }
+            | StoreError::Locked { .. } => Self::Refused,
+            StoreError::Io { source, .. } => Self::of_io(source),
+            _ => Self::Other,
+        }
+    }
+
+    fn of_dial(error: &DialError) -> Self {
+        match error {
+            DialError::Denied(_) | DialError::LocalPeer { .. } => Self::Refused,
+            DialError::Contradiction { .. } => Self::Usage,
+            DialError::Deadline { .. } => Self::TimedOut,
+            DialError::NoAddresses { .. } | DialError::Failed { .. } => Self::NotReachable,
+            _ => Self::Other,
+        }
+    }
+
+    fn of_fetch(error: &FetchBlobError) -> Self {
+        match error {
+            FetchBlobError::Fetch(FetchError::Store(error)) => Self::of_store(error),
+            FetchBlobError::Fetch(FetchError::NoProviders { failures, .. }) => {
+                let unreached = |reason: &ProviderError| {
+                    matches!(
+                        reason,
+                        ProviderError::Open { .. } | ProviderError::OpenTimeout { .. }
+                    )
+                };
+                let is_unreached = failures.iter().all(|failure| unreached(&failure.reason));
+                match is_unreached && !failures.is_empty() {
+                    true => Self::NotReachable,
+                    false => Self::NotFound,
+                }
+            }
+            _ => Self::Other,
+        }
+    }
+}
+
 /// Why a command failed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum CommandError {
+    #[error("{0}")]
+    Usage(String),
     #[error("cannot start a runtime: {0}")]
     Runtime(#[source] io::Error),
     #[error("cannot read {}: {source}", path.display())]
@@ -35,6 +150,8 @@ pub(crate) enum CommandError {
     Config { path: PathBuf, source: ConfigError },
     #[error("data folder {}: {source}", path.display())]
     DataFolder { path: PathBuf, source: io::Error },
+    #[error(transparent)]
+    Lock(#[from] LockError),
     #[error("cannot serve metrics at {address}: {source}")]
     Metrics {
         address: SocketAddr,
@@ -50,11 +167,11 @@ pub(crate) enum CommandError {
     Stopped(#[from] Stopped),
     #[error("cannot connect: {0}")]
     Dial(#[from] DialError),
-    #[error("cannot open a stream: {}", Chain(.0))]
+    #[error("cannot open a stream: {0}")]
     Open(#[from] OpenError),
-    #[error("cannot follow a topic: {0}")]
+    #[error("cannot subscribe to a topic: {0}")]
     Subscribe(#[from] SubscribeError),
-    #[error("cannot announce a blob: {}", Chain(.0))]
+    #[error("cannot announce a blob: {0}")]
     Announce(#[from] AnnounceBlobError),
     #[error("cannot publish: {0}")]
     Publish(#[from] PublishError),
@@ -62,7 +179,7 @@ pub(crate) enum CommandError {
     Accept(#[from] AcceptError),
     #[error("{what} did not end within {} ms", after.as_millis())]
     Deadline { what: &'static str, after: Duration },
-    #[error("{peer} did not say who it is: its identify protocol gave no answer")]
+    #[error("{peer} did not answer the identify protocol")]
     Unidentified { peer: PeerId },
     #[error("{what}: {source}")]
     Io {
@@ -81,24 +198,113 @@ pub(crate) enum CommandError {
     Store(#[from] StoreError),
     #[error(transparent)]
     Fetch(Arc<FetchBlobError>),
-    #[error("{error}")]
-    Node { error: String },
-    #[error("{} is there already and is not overwritten", path.display())]
+    #[error("{message}")]
+    Node { code: Code, message: String },
+    #[error("{} exists already and is not overwritten", path.display())]
     Exists { path: PathBuf },
-    #[error("no node runs there: nobody answers at {}", path.display())]
+    #[error("cannot {doing} {}: {source}", path.display())]
+    File {
+        doing: &'static str,
+        path: PathBuf,
+        source: io::Error,
+    },
+    #[error("cannot {doing} {}: it is {kind}", path.display())]
+    FileKind {
+        doing: &'static str,
+        path: PathBuf,
+        /// What it is instead of a regular file, with its article and a hint.
+        kind: &'static str,
+    },
+    #[error("no node runs on this data folder: nothing listens at {}", path.display())]
     NotRunning { path: PathBuf },
-    #[error("name a node: its data folder with --data, or its page with --http")]
+    #[error("cannot reach the node at {}: {source}", path.display())]
+    Control { path: PathBuf, source: io::Error },
+    #[error("name a node: its data folder with --data, or its HTTP address with --http")]
     NoNode,
     #[error(
-        "name a boot node with --boot, a node with --dial, or the folder of one that runs with --data"
+        "name a boot node with --boot, a node with --dial, or the folder of a running one with --data"
     )]
-    NobodyToAsk,
+    NoPeers,
+    #[error("the control interface has no request {method} {path}")]
+    NoRequest { method: String, path: String },
+    #[error("the message did not arrive, or is longer than {limit} bytes")]
+    TooLong { limit: usize },
+    #[error("the node has no blob store")]
+    NoStore,
     #[error("name a data folder with --data")]
     NoDataFolder,
     #[error("name a file with -o, or a data folder with --data")]
     NoDestination,
-    #[error("interrupted again before the peers were told")]
+    #[error("interrupted")]
     Interrupted,
     #[error("{failed} of {checks} checks failed")]
     Checks { failed: usize, checks: usize },
+}
+
+impl CommandError {
+    /// What kind of failure it is.
+    pub(crate) fn code(&self) -> Code {
+        match self {
+            Self::Usage(_)
+            | Self::Config { .. }
+            | Self::NoNode
+            | Self::NoPeers
+            | Self::NoDataFolder
+            | Self::NoDestination => Code::Usage,
+            Self::ReadConfig { source, .. }
+            | Self::DataFolder { source, .. }
+            | Self::Metrics { source, .. }
+            | Self::Control { source, .. }
+            | Self::File { source, .. }
+            | Self::Io { source, .. } => Code::of_io(source),
+            Self::Lock(LockError::Held { .. })
+            | Self::Exists { .. }
+            | Self::FileKind { .. }
+            | Self::NoStore
+            | Self::TooLong { .. }
+            | Self::Identity(_)
+            | Self::Publish(_)
+            | Self::Subscribe(_) => Code::Refused,
+            Self::Lock(LockError::Io { source, .. }) => Code::of_io(source),
+            Self::Dial(error) => Code::of_dial(error),
+            Self::Open(OpenError::UnsupportedProtocol { .. }) | Self::NoRequest { .. } => {
+                Code::NotFound
+            }
+            Self::Open(OpenError::Deadline { .. }) | Self::Deadline { .. } => Code::TimedOut,
+            Self::Open(OpenError::Dial { .. } | OpenError::NotConnected { .. })
+            | Self::NotRunning { .. } => Code::NotReachable,
+            Self::Store(error) => Code::of_store(error),
+            Self::Fetch(error) => Code::of_fetch(error),
+            Self::Node { code, .. } => *code,
+            Self::Interrupted => Code::Interrupted,
+            Self::Checks { .. } => Code::CheckFailed,
+            _ => Code::Other,
+        }
+    }
+}
+
+/// The last line of a command that failed.
+#[derive(Debug, Serialize)]
+#[serde(tag = "event", rename = "error")]
+pub(crate) struct Failure {
+    code: Code,
+    message: String,
+}
+
+impl Failure {
+    pub(crate) fn new(code: Code, message: String) -> Self {
+        Self { code, message }
+    }
+}
+
+impl From<&CommandError> for Failure {
+    fn from(error: &CommandError) -> Self {
+        Self::new(error.code(), Chain(error).to_string())
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "calnet: {}", self.message)
+    }
 }

@@ -1,4 +1,4 @@
-//! The identity file: the key pair in libp2p's protobuf form, readable by its owner alone.
+//! The identity file: the key pair in libp2p's protobuf form, readable by its owner only.
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -43,7 +43,7 @@ fn load(path: &Path, file: File) -> Result<Keypair, IdentityError> {
     Keypair::from_protobuf_encoding(&bytes).map_err(|error| broken(path, &error))
 }
 
-/// Writes a new identity beside `path` and links it there, so that nobody ever reads half of one
+/// Writes a new identity next to `path` and links it there, so that no process reads a part of one
 /// and two processes that start at once agree on one.
 pub(crate) fn create(path: &Path) -> Result<Keypair, IdentityError> {
     let keypair = Keypair::generate_ed25519();

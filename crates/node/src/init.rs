@@ -20,7 +20,7 @@ use crate::{
     run::parse_config,
 };
 
-/// What was made.
+/// The files and the identity that were created.
 #[derive(Debug, Serialize)]
 #[serde(tag = "event", rename = "made")]
 struct Made {
@@ -37,7 +37,7 @@ impl fmt::Display for Made {
     }
 }
 
-pub(crate) fn execute(args: &InitArgs) -> Result<(), CommandError> {
+pub(crate) fn execute(args: &InitArgs, output: &Output) -> Result<(), CommandError> {
     let data = DataFolder::open(&args.data)?;
     let (identity, config) = (data.identity(), data.config());
     // Neither is made if one of them is there.
@@ -50,7 +50,7 @@ pub(crate) fn execute(args: &InitArgs) -> Result<(), CommandError> {
     parse_config(&config, &text, &NetworkConfig::default())?;
     write_for_owner(&config, &text)?;
     let keypair = identity::create(&identity)?;
-    Output::new(args.json).print(&Made {
+    output.print(&Made {
         peer: keypair.public().to_peer_id().to_base58(),
         identity: identity.display().to_string(),
         config: config.display().to_string(),

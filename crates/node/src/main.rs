@@ -3,73 +3,196 @@
 mod blob;
 mod boot;
 mod cli;
+mod config;
+mod control;
 mod data;
 mod demo;
-mod door;
 mod error;
 mod http;
 mod identity;
 mod init;
+mod lock;
+mod log;
+mod one_shot;
+mod operate;
 mod output;
 mod perf;
 mod probe;
 mod progress;
+#[cfg(test)]
+mod reference;
 mod run;
 mod signals;
 mod status;
 mod text;
 mod topics;
 
-use std::process::ExitCode;
+use std::{io, process::ExitCode, time::Duration};
 
-use clap::Parser as _;
+use clap::{CommandFactory as _, Parser as _};
 
 use crate::{
     cli::{Cli, Command},
-    error::CommandError,
-    output::Output,
+    error::{Code, CommandError, Failure},
+    log::{DEFAULT_FILTER, Log},
+    output::{LineWriter, Output, Overflow},
+    signals::Signals,
 };
 
+/// Time for the last records of a node to be written. Its reader may have stopped.
+const NODE_FLUSH_TIME: Duration = Duration::from_secs(1);
+
+/// Time for the last lines of the log.
+const LOG_FLUSH_TIME: Duration = Duration::from_secs(1);
+
 fn main() -> ExitCode {
-    let cli = Cli::parse();
-    start_log(&cli.log);
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return refuse(&error),
+    };
+    let errors = match output::start_errors() {
+        Ok(errors) => errors,
+        Err(_) => return ExitCode::FAILURE,
+    };
+    let log = Log::start(cli.log.as_deref().unwrap_or(DEFAULT_FILTER), errors.clone());
+    let json = cli.json;
+    let status = match run(cli, &log) {
+        Ok(status) => status,
+        Err((error, status)) => {
+            say(&Failure::from(&error), json, &errors);
+            status
+        }
+    };
+    log.report_now();
+    // Neither a stopped reader nor a closed one is a reason to stay.
+    let _ = errors.flush(LOG_FLUSH_TIME);
+    ExitCode::from(status)
+}
+
+/// Runs a command. The error comes with the exit status.
+fn run(cli: Cli, log: &Log) -> Result<u8, (CommandError, u8)> {
+    let failed = |error: CommandError| {
+        let status = error.code().status();
+        (error, status)
+    };
+    let start = |error| failed(CommandError::Runtime(error));
+    let is_node = matches!(
+        cli.command,
+        Command::Run(_) | Command::Boot(_) | Command::Demo
+    );
+    let ends_in_order = is_node || matches!(cli.command, Command::Subscribe(_));
+    let overflow = match is_node {
+        true => Overflow::Drop,
+        false => Overflow::Wait,
+    };
+    let output = Output::start(cli.json, overflow).map_err(start)?;
+    // Handled before anything starts, so that no signal is missed.
+    let signals = Signals::listen(output.clone()).map_err(start)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
-        .build();
-    let result = match runtime {
-        Ok(runtime) => runtime.block_on(execute(cli.command)),
-        Err(error) => Err(CommandError::Runtime(error)),
+        .build()
+        .map_err(start)?;
+    let result = runtime.block_on(async {
+        let mut interrupted = signals.clone();
+        tokio::select! {
+            result = execute(cli.command, output.clone(), signals.clone()) => result,
+            () = log.report() => Ok(()),
+            // A node goes on without a reader. Other commands have nothing left to do.
+            () = output.closed(), if !is_node => Ok(()),
+            () = interrupted.stop(), if !ends_in_order => Err(CommandError::Interrupted),
+        }
+    });
+    // Tasks that block on a file or a pipe are not waited for.
+    runtime.shutdown_background();
+    let flushed = match is_node {
+        true => output.flush(NODE_FLUSH_TIME).or(Ok(())),
+        false => flush_for_reader(&output, &signals),
     };
     match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("calnet: {error}");
-            ExitCode::FAILURE
+        Ok(()) => match flushed {
+            Ok(()) => Ok(0),
+            Err(source) => Err(failed(CommandError::Io {
+                what: "cannot write to standard output",
+                source,
+            })),
+        },
+        Err(error @ CommandError::Interrupted) => {
+            let status = signals.status().unwrap_or(error.code().status());
+            Err((error, status))
+        }
+        Err(error) => Err(failed(error)),
+    }
+}
+
+/// Waits until the reader of a command has taken everything. A signal ends the wait.
+fn flush_for_reader(output: &Output, signals: &Signals) -> io::Result<()> {
+    loop {
+        match output.flush(Duration::from_millis(100)) {
+            Err(error) if error.kind() == io::ErrorKind::TimedOut => {
+                if signals.status().is_some() {
+                    return Ok(());
+                }
+            }
+            flushed => return flushed,
         }
     }
 }
 
-async fn execute(command: Command) -> Result<(), CommandError> {
+async fn execute(command: Command, output: Output, signals: Signals) -> Result<(), CommandError> {
     match command {
-        Command::Demo(args) => demo::execute(Output::new(args.json)).await,
-        Command::Init(args) => init::execute(&args),
-        Command::Run(args) => run::execute(args).await,
-        Command::Boot(args) => boot::execute(args).await,
-        Command::Status(args) => status::status(args).await,
-        Command::Peers(args) => status::peers(args).await,
-        Command::Publish(args) => topics::publish(args).await,
-        Command::Subscribe(args) => topics::subscribe(args).await,
-        Command::Probe(args) => probe::execute(args).await,
-        Command::Blob(args) => blob::execute(args).await,
-        Command::Perf(args) => perf::execute(args).await,
+        Command::Demo => {
+            let mut signals = signals;
+            tokio::select! {
+                result = demo::execute(output) => result,
+                () = signals.stop() => Err(CommandError::Interrupted),
+            }
+        }
+        Command::Init(args) => init::execute(&args, &output),
+        Command::Run(args) => run::execute(args, output, signals).await,
+        Command::Boot(args) => boot::execute(args, output, signals).await,
+        Command::Status(args) => status::status(args, &output).await,
+        Command::Peers(args) => status::peers(args, &output).await,
+        Command::Connect { address, node } => operate::connect(&node, &address, &output).await,
+        Command::Disconnect(args) => operate::disconnect(&args, &output).await,
+        Command::Block(args) => operate::block(&args, &output).await,
+        Command::Unblock(args) => operate::unblock(&args, &output).await,
+        Command::Topics(args) => operate::topics(&args, &output).await,
+        Command::Publish(args) => topics::publish(args, &output).await,
+        Command::Subscribe(args) => topics::subscribe(args, &output, signals).await,
+        Command::Probe(args) => probe::execute(args, &output).await,
+        Command::Blob(args) => blob::execute(args, output).await,
+        Command::Perf(args) => perf::execute(args, output).await,
+        Command::Config { command } => config::execute(command, &output).await,
+        Command::Completions { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "calnet", &mut script);
+            output.write_bytes(script);
+            Ok(())
+        }
     }
 }
 
-/// Logs go to standard error, so that standard output stays what the command prints.
-fn start_log(filter: &str) {
-    let filter = tracing_subscriber::EnvFilter::builder().parse_lossy(filter);
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .init();
+/// Writes the last line of a command that failed to standard error.
+fn say(failure: &Failure, json: bool, errors: &LineWriter) {
+    let mut line = match json {
+        true => output::json_line(failure),
+        false => failure.to_string().into_bytes(),
+    };
+    line.push(b'\n');
+    errors.push_or_drop(line);
+}
+
+/// Prints what is wrong with the arguments, or the help or version that they ask for.
+fn refuse(error: &clap::Error) -> ExitCode {
+    let json = std::env::args_os().any(|argument| argument == "--json");
+    if !json || !error.use_stderr() {
+        error.exit();
+    }
+    let text = error.render().to_string();
+    let text = text.trim_end().trim_start_matches("error: ");
+    if let Ok(errors) = output::start_errors() {
+        say(&Failure::new(Code::Usage, text.to_owned()), json, &errors);
+        let _ = errors.flush(LOG_FLUSH_TIME);
+    }
+    ExitCode::from(Code::Usage.status())
 }

@@ -1,21 +1,20 @@
-//! `calnet probe`: who answers at an address, and how it is reached.
+//! `calnet probe`: the identity of the node at an address, and how it is reached.
 
 use std::{fmt, time::Duration};
 
-use calimero_network::{
-    Connection, Keypair, Multiaddr, NetworkClient, NetworkConfig, NetworkManager, PeerInfo,
-};
+use calimero_network::{Connection, Keypair, Multiaddr, NetworkClient, NetworkManager, PeerInfo};
 use serde::Serialize;
 
 use crate::{
     cli::ProbeArgs,
     error::CommandError,
+    one_shot,
     output::Output,
     perf::ping::Pinger,
     text::{Stack, millis},
 };
 
-pub(crate) async fn execute(args: ProbeArgs) -> Result<(), CommandError> {
+pub(crate) async fn execute(args: ProbeArgs, output: &Output) -> Result<(), CommandError> {
     let what = "the probe";
     let after = args.timeout_ms;
     let probe = async {
@@ -27,16 +26,13 @@ pub(crate) async fn execute(args: ProbeArgs) -> Result<(), CommandError> {
     let report = tokio::time::timeout(after, probe)
         .await
         .map_err(|_| CommandError::Deadline { what, after })??;
-    Output::new(args.json).print(&report);
+    output.print(&report);
     Ok(())
 }
 
-/// A node that listens nowhere, for commands that only dial.
+/// A node for commands that dial one address.
 pub(crate) async fn connectable() -> Result<NetworkClient, CommandError> {
-    let config = NetworkConfig {
-        listen: Vec::new(),
-        ..NetworkConfig::default()
-    };
+    let config = one_shot::config(Vec::new(), false);
     let (client, _) = NetworkManager::start(Keypair::generate_ed25519(), config).await?;
     Ok(client)
 }
@@ -55,7 +51,7 @@ async fn report(
     Ok(Report::new(&connection, &info, &times))
 }
 
-/// What the peer says of itself, once it has said it.
+/// What the peer says of itself by identify.
 async fn identified(
     client: &NetworkClient,
     connection: &Connection,
@@ -67,8 +63,9 @@ async fn identified(
         .ok_or(CommandError::Unidentified { peer })
 }
 
-/// Everything a probe finds out.
+/// The result of a probe.
 #[derive(Debug, Serialize)]
+#[serde(tag = "event", rename = "probed")]
 struct Report {
     peer: String,
     address: String,

@@ -1,4 +1,4 @@
-//! How far a transfer is: a bar on a terminal, lines elsewhere.
+//! Progress of a transfer: a bar on a terminal, records elsewhere.
 
 use std::{
     fmt,
@@ -16,13 +16,13 @@ use crate::{
     text::{bytes, short_text},
 };
 
-/// Time between two lines while less than a quarter of the blob came in it.
+/// Time between two records while less than a quarter of the blob arrives.
 const LINE_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Lines that a fast transfer is told in, at least.
+/// Records of a fast transfer, at least.
 const STEPS: u64 = 4;
 
-/// A bar for people, lines for files, and every word of it for programs.
+/// Shows progress: a bar on a terminal, some records in a file, all of them for programs.
 pub(crate) struct Shown<'a> {
     output: &'a Output,
     bar: Option<ProgressBar>,
@@ -83,7 +83,7 @@ fn bar() -> ProgressBar {
     }
 }
 
-/// A line of progress, as others are: with its name.
+/// A record of progress with the name of its event.
 #[derive(Debug, Serialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 enum Event<'a> {
@@ -97,7 +97,7 @@ impl fmt::Display for Event<'_> {
     }
 }
 
-/// How far a transfer is.
+/// Progress of a transfer.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Line {
     verified_bytes: u64,
@@ -107,7 +107,7 @@ pub(crate) struct Line {
     providers: Vec<Source>,
 }
 
-/// What came from one provider.
+/// The part that came from one provider.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 struct Source {
     peer: String,
@@ -131,7 +131,7 @@ impl Line {
         }
     }
 
-    /// Who gives, and how much of it.
+    /// The providers, and how much came from each.
     fn sources(&self) -> String {
         let gave = self.providers.iter().filter(|one| one.verified_bytes > 0);
         let texts: Vec<_> = gave

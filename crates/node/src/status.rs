@@ -1,4 +1,4 @@
-//! `calnet status` and `calnet peers`: how a running node stands, by its door or its page.
+//! `calnet status` and `calnet peers`: a running node, by its control socket or over HTTP.
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -7,13 +7,12 @@ use comfy_table::{Cell, CellAlignment, Table, presets::NOTHING};
 use http_body_util::{BodyExt as _, Empty, Limited};
 use hyper::{Request, StatusCode, client::conn::http1, header::HOST};
 use hyper_util::rt::TokioIo;
-use serde::Deserialize as _;
 use tokio::{net::TcpStream, time::timeout};
 
 use crate::{
     cli::StatusArgs,
+    control::Client,
     data::DataFolder,
-    door::{self, Client},
     error::CommandError,
     http::status::StatusPage,
     output::Output,
@@ -27,17 +26,15 @@ const TIME: Duration = Duration::from_secs(10);
 /// one.
 const MAX_PAGE_BYTES: usize = 8 << 20;
 
-pub(crate) async fn status(args: StatusArgs) -> Result<(), CommandError> {
-    let page = page(&args).await?;
-    Output::new(args.json).print(&page);
+pub(crate) async fn status(args: StatusArgs, output: &Output) -> Result<(), CommandError> {
+    output.print(&page(&args).await?);
     Ok(())
 }
 
 /// The peers, a line of JSON each, or a table.
-pub(crate) async fn peers(args: StatusArgs) -> Result<(), CommandError> {
+pub(crate) async fn peers(args: StatusArgs, output: &Output) -> Result<(), CommandError> {
     let page = page(&args).await?;
-    let output = Output::new(args.json);
-    if args.json {
+    if output.is_json() {
         page.oldest_connections
             .iter()
             .for_each(|one| output.print(one));
@@ -50,7 +47,7 @@ pub(crate) async fn peers(args: StatusArgs) -> Result<(), CommandError> {
 async fn page(args: &StatusArgs) -> Result<StatusPage, CommandError> {
     let asked = async {
         match (&args.data, args.http) {
-            (Some(data), _) => by_door(&DataFolder::open(data)?).await,
+            (Some(data), _) => by_control(&DataFolder::of_running(data)).await,
             (None, Some(address)) => by_http(address).await,
             (None, None) => Err(CommandError::NoNode),
         }
@@ -61,20 +58,9 @@ async fn page(args: &StatusArgs) -> Result<StatusPage, CommandError> {
         .map_err(|_| CommandError::Deadline { what, after })?
 }
 
-async fn by_door(data: &DataFolder) -> Result<StatusPage, CommandError> {
-    let path = data.door();
-    let door = Client::knock(&path).await;
-    let door = door.ok_or(CommandError::NotRunning { path })?;
-    let mut page = None;
-    door.ask(&door::Request::Status, |line| {
-        page = Some(StatusPage::deserialize(&line));
-    })
-    .await?;
-    match page {
-        Some(Ok(page)) => Ok(page),
-        Some(Err(error)) => Err(unreadable(error)),
-        None => Err(unreadable("it said nothing")),
-    }
+async fn by_control(data: &DataFolder) -> Result<StatusPage, CommandError> {
+    let node = Client::require(&data.control()).await?;
+    node.get("/v1/status").await
 }
 
 async fn by_http(address: SocketAddr) -> Result<StatusPage, CommandError> {

@@ -1,42 +1,46 @@
-//! `calnet publish` and `calnet subscribe`: by the node that runs on a data folder, or by one that
-//! lives for this alone.
+//! `calnet publish` and `calnet subscribe`, by the node that runs on a data folder or by a node that
+//! runs for the command alone.
 
 use std::{io, thread, time::Duration};
 
 use calimero_network::{
     GossipEvent, Keypair, NetworkClient, NetworkConfig, NetworkEvent, NetworkManager, Topic,
 };
-use serde::Deserialize as _;
+use hyper::Method;
 use tokio::sync::mpsc;
 
 use crate::{
     cli::{PublishArgs, SubscribeArgs, WhereArgs},
+    control::{Client, Query},
     data::DataFolder,
-    door::{Client, Request},
     error::CommandError,
+    one_shot,
     output::Output,
-    run::{lines::Line, topics},
+    run::{
+        lines::Line,
+        topics::{self, Input},
+    },
     signals::Signals,
 };
 
-/// Time for a node that lives to publish to end, half of it for its messages to be written: the
-/// largest one within 30 s takes 280 kbit/s.
+/// Time for a node that runs for one `publish` to end. Half of it is for its messages to be written:
+/// 30 s are enough for the largest message at 280 kbit/s.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Publishes what it is given, or each line of standard input, and ends when all of it is sent.
-pub(crate) async fn publish(args: PublishArgs) -> Result<(), CommandError> {
-    let output = Output::new(args.json);
+/// Publishes the messages of the command line, or each line of standard input, and ends when all of
+/// them are sent.
+pub(crate) async fn publish(args: PublishArgs, output: &Output) -> Result<(), CommandError> {
     let PublishArgs {
         topic, messages, ..
     } = args;
     let (sender, mut lines) = mpsc::channel(topics::LINES_AHEAD);
     let longest = NetworkConfig::default().pubsub.max_message_bytes;
-    // A thread of its own, which nothing waits for: a read of standard input cannot be given up.
+    // A thread of its own that is not waited for: a read of standard input cannot be cancelled.
     thread::spawn(move || match messages.is_empty() {
         true => topics::read_lines(io::stdin().lock(), &sender, longest),
         false => messages
             .into_iter()
-            .try_for_each(|message| sender.blocking_send(message.into_bytes()))
+            .try_for_each(|message| sender.blocking_send(input(message, longest)))
             .unwrap_or_default(),
     });
     let mut failed = 0;
@@ -46,19 +50,23 @@ pub(crate) async fn publish(args: PublishArgs) -> Result<(), CommandError> {
         failed += usize::from(matches!(line, Line::PublishFailed { .. }));
         output.print(line);
     };
-    if let Some(mut door) = running(&args.at).await? {
-        door.send(&Request::Publish { topic }).await?;
+    if let Some(node) = running(&args.at).await? {
+        let target = Query::to("/v1/topics/messages")
+            .with("topic", &topic)
+            .build();
         while let Some(line) = lines.recv().await {
-            door.send_message(&line).await?;
-            if let Some(line) = door.next().await? {
-                say(&Line::deserialize(&line)
-                    .map_err(io::Error::from)
-                    .map_err(not_read)?);
-            }
+            let line = match line {
+                Input::Message(line) => line,
+                Input::TooLong { size } => {
+                    say(&topics::too_long(&topic, size, longest));
+                    continue;
+                }
+            };
+            say(&node.request(Method::POST, &target, line.into()).await?);
         }
     } else {
         let node = start(&args.at).await?;
-        // Who follows a topic finds the others who do.
+        // A subscriber of a topic finds the other ones.
         node.subscribe(&topic).await?;
         while let Some(line) = lines.recv().await {
             say(&topics::publish_line(&node, &topic, line).await);
@@ -71,29 +79,36 @@ pub(crate) async fn publish(args: PublishArgs) -> Result<(), CommandError> {
     }
 }
 
+/// A message of the command line.
+fn input(message: String, longest: usize) -> Input {
+    match message.len() > longest {
+        true => Input::TooLong {
+            size: message.len() as u64,
+        },
+        false => Input::Message(message.into_bytes()),
+    }
+}
+
 /// Prints messages until a signal.
-pub(crate) async fn subscribe(args: SubscribeArgs) -> Result<(), CommandError> {
-    let output = Output::new(args.json);
-    let mut signals = Signals::listen().map_err(CommandError::Runtime)?;
-    if let Some(door) = running(&args.at).await? {
-        let request = Request::Subscribe {
-            topics: args.topics,
-        };
-        let reading = door.ask(&request, |line| {
-            if let Ok(line) = Line::deserialize(&line) {
-                output.print(&line);
-            }
-        });
+pub(crate) async fn subscribe(
+    args: SubscribeArgs,
+    output: &Output,
+    mut signals: Signals,
+) -> Result<(), CommandError> {
+    if let Some(node) = running(&args.at).await? {
+        let query = Query::to("/v1/topics/messages");
+        let named = |query: Query, topic| query.with("topic", topic);
+        let target = args.topics.iter().fold(query, named).build();
         return tokio::select! {
-            end = reading => end,
-            () = signals.next() => Ok(()),
+            end = print_messages(&node, &target, output) => end,
+            () = signals.stop() => Ok(()),
         };
     }
     let (client, mut events) = NetworkManager::start(identity(), config(&args.at)?).await?;
     for address in &args.at.dial {
         client.dial(address.clone()).await?;
     }
-    topics::follow(&client, &args.topics).await?;
+    topics::subscribe(&client, &args.topics).await?;
     output.print(&Line::Following {
         topics: args.topics.iter().map(Topic::to_string).collect(),
     });
@@ -106,26 +121,31 @@ pub(crate) async fn subscribe(args: SubscribeArgs) -> Result<(), CommandError> {
                 Some(_) => {}
                 None => return Ok(()),
             },
-            () = signals.next() => break,
+            () = signals.stop() => break,
         }
     }
     client.shutdown().await?;
     Ok(())
 }
 
-/// The node that runs on the data folder, where one is named.
+async fn print_messages(node: &Client, target: &str, output: &Output) -> Result<(), CommandError> {
+    let mut messages = node.events(Method::GET, target).await?;
+    while let Some(line) = messages.next::<Line>().await? {
+        output.print(&line);
+    }
+    Ok(())
+}
+
+/// The node that runs on the data folder, if one is named.
 async fn running(at: &WhereArgs) -> Result<Option<Client>, CommandError> {
     let Some(data) = &at.data else {
         return Ok(None);
     };
-    let path = DataFolder::open(data)?.door();
-    match Client::knock(&path).await {
-        Some(door) => Ok(Some(door)),
-        None => Err(CommandError::NotRunning { path }),
-    }
+    let path = DataFolder::of_running(data).control();
+    Client::require(&path).await.map(Some)
 }
 
-/// A node that lives for this alone, and ends when what it has published is written.
+/// Starts a node that runs for one command and ends once its messages are written.
 async fn start(at: &WhereArgs) -> Result<NetworkClient, CommandError> {
     let mut config = config(at)?;
     config.handle.shutdown_timeout = SHUTDOWN_TIMEOUT;
@@ -143,20 +163,7 @@ fn identity() -> Keypair {
 
 fn config(at: &WhereArgs) -> Result<NetworkConfig, CommandError> {
     if at.boot.is_empty() && at.dial.is_empty() {
-        return Err(CommandError::NobodyToAsk);
+        return Err(CommandError::NoPeers);
     }
-    let mut config = NetworkConfig {
-        listen: Vec::new(),
-        ..NetworkConfig::default()
-    };
-    config.discovery.boot = at.boot.clone();
-    config.discovery.local_network = at.local;
-    Ok(config)
-}
-
-fn not_read(source: io::Error) -> CommandError {
-    CommandError::Io {
-        what: "the node's answer",
-        source,
-    }
+    Ok(one_shot::config(at.boot.clone(), at.local))
 }

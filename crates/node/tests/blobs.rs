@@ -9,9 +9,16 @@
 
 mod support;
 
-use std::{fs, path::Path};
+use std::{
+    fs::{self, Permissions},
+    os::unix::fs::{PermissionsExt as _, symlink},
+    path::Path,
+    process::Stdio,
+    time::Instant,
+};
 
-use support::{Ended, Process, calnet, run};
+use rustix::fs::{CWD, FileType, Mode, mknodat};
+use support::{Ended, LIMIT, Process, calnet, run};
 
 fn blob(data: Option<&Path>, args: &[&str]) -> Ended {
     let mut command = calnet();
@@ -83,7 +90,9 @@ fn damage_is_found() {
     fs::write(stored.path(), bytes).unwrap();
     let verified = blob(Some(&data), &["verify", &id]);
     assert!(!verified.success);
+    assert_eq!(verified.code, Some(7));
     let line = &verified.json_lines()[0];
+    assert_eq!(line["event"], "damaged");
     assert!(
         line["error"].as_str().unwrap().contains("damaged"),
         "{line}"
@@ -108,4 +117,131 @@ fn nobody_who_has_it_is_an_error() {
         got.stderr
     );
     assert!(!file.exists());
+}
+
+#[test]
+fn files_are_checked_before_anything_is_transferred() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    let at = |name: &str| dir.path().join(name);
+    let text = |path: &Path| path.to_str().unwrap().to_owned();
+    let pipe = at("pipe");
+    let mode = Mode::RUSR | Mode::WUSR;
+    mknodat(CWD, &pipe, FileType::Fifo, mode, 0).unwrap();
+    fs::create_dir(at("folder")).unwrap();
+    fs::write(at("file"), b"content").unwrap();
+    // By the node that runs on the folder, and without one.
+    for running in [true, false] {
+        let mut node = Process::node(&["--data", data.to_str().unwrap()]);
+        let address = node.addresses(1).remove(0);
+        if !running {
+            assert!(node.end_by("-TERM").success());
+        }
+        for path in [pipe.as_path(), &at("folder"), Path::new("/dev/zero")] {
+            let added = blob(Some(&data), &["add", &text(path)]);
+            assert_eq!(added.code, Some(6), "{}", added.stderr);
+            assert!(added.stderr.contains("it is a"), "{}", added.stderr);
+        }
+        // Before a provider is dialled: the error is about the file.
+        let id = "11111111111111111111111111111112";
+        let targets = [&pipe, &at("folder"), &at("missing folder/file")];
+        for (target, code) in targets.into_iter().zip([6, 6, 5]) {
+            let arguments = ["get", id, "-o", &text(target), "--dial", &address];
+            let got = blob(running.then_some(data.as_path()), &arguments);
+            assert_eq!(got.code, Some(code), "{}", got.stderr);
+            assert!(got.stderr.contains(&text(target)), "{}", got.stderr);
+        }
+        drop(node);
+        let listed = blob(Some(&data), &["ls"]).json_lines();
+        let usage = listed.last().unwrap();
+        assert_eq!(usage["blobs"], 0);
+        for key in ["partials", "reserved_bytes", "used_bytes"] {
+            assert_eq!(usage[key], 0, "{usage}");
+        }
+        assert!(usage["limit_bytes"].as_u64().unwrap() > 0);
+    }
+}
+
+#[test]
+fn content_goes_through_pipes_and_links_and_keeps_modes() {
+    let dir = tempfile::tempdir().unwrap();
+    let (there, here) = (dir.path().join("there"), dir.path().join("here"));
+    let bytes = content((2 << 20) + 5);
+    let node = Process::node(&["--data", there.to_str().unwrap()]);
+    let address = node.addresses(1).remove(0);
+    let other = Process::node(&["--data", here.to_str().unwrap()]);
+    other.event("listening");
+    // From standard input, through the node.
+    let mut add = calnet();
+    add.args(["blob", "--json", "--data"])
+        .arg(&there)
+        .args(["add", "-"]);
+    add.stdin(Stdio::piped());
+    let mut add = Process::start(add);
+    add.write(&bytes);
+    add.close_input();
+    let added = add.event("added");
+    assert_eq!(added["size_bytes"], bytes.len());
+    let id = added["id"].as_str().unwrap();
+    // To standard output, by a node of its own and by one that runs.
+    for data in [None, Some(&here)] {
+        let mut get = calnet();
+        get.arg("blob");
+        if let Some(data) = data {
+            get.arg("--data").arg(data);
+        }
+        get.args(["get", id, "-o", "-", "--dial", &address]);
+        let got = get.output().unwrap();
+        assert!(got.status.success());
+        assert!(got.stdout == bytes, "{} bytes", got.stdout.len());
+    }
+    // Through a link, to a file that others may read.
+    for data in [None, Some(here.as_path())] {
+        let file = dir.path().join("file");
+        let link = dir.path().join("link");
+        fs::write(&file, b"old").unwrap();
+        fs::set_permissions(&file, Permissions::from_mode(0o640)).unwrap();
+        let _ = fs::remove_file(&link);
+        symlink("file", &link).unwrap();
+        let got = blob(
+            data,
+            &["get", id, "-o", link.to_str().unwrap(), "--dial", &address],
+        );
+        assert!(got.success, "{}", got.stderr);
+        assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
+        assert!(fs::read(&file).unwrap() == bytes);
+        assert_eq!(
+            fs::metadata(&file).unwrap().permissions().mode() & 0o777,
+            0o640
+        );
+    }
+}
+
+#[test]
+fn an_upload_ends_with_its_client() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    let node = Process::node(&["--data", data.to_str().unwrap()]);
+    node.event("listening");
+    let mut add = calnet();
+    add.args(["blob", "--json", "--data"])
+        .arg(&data)
+        .args(["add", "-"]);
+    add.stdin(Stdio::piped());
+    let mut add = Process::start(add);
+    // Some of the content is stored, and its end does not come.
+    add.write(&content(3 << 20));
+    let usage = || blob(Some(&data), &["ls"]).json_lines().pop().unwrap();
+    let deadline = Instant::now() + LIMIT;
+    while usage()["reserved_bytes"] == 0 {
+        assert!(Instant::now() < deadline, "nothing is being stored");
+    }
+    assert_eq!(add.end_by("-TERM").code(), Some(128 + 15));
+    while usage()["reserved_bytes"] != 0 {
+        assert!(
+            Instant::now() < deadline,
+            "the upload goes on without its client"
+        );
+    }
+    assert_eq!(usage()["blobs"], 0);
 }

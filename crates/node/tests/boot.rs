@@ -147,12 +147,12 @@ fn nodes_that_know_two_boot_nodes_find_each_other_and_losing_one_loses_nothing()
     let (alice, alice_peer) = node(&boots);
     let (bob, bob_peer) = node(&boots);
     until_connected(&alice, &[&first.peer, &second.peer, &bob_peer]);
-    // The second boot node is a member at the first, which it was told of.
+    // The second boot node registers at the first, which it is configured with.
     for (boot, peers) in [(&first, 3.0), (&second, 2.0)] {
         boot.until_metric("calimero_network_rendezvous_peers", peers);
     }
 
-    // The first one is gone without a word. Whoever comes now finds the others by the second.
+    // The first one is killed. A new node finds the others by the second.
     let Boot { mut process, .. } = first;
     process.end_by("-KILL");
     let (carol, carol_peer) = node(&boots);

@@ -107,7 +107,7 @@ fn a_probe_of_the_wrong_peer_names_both() {
 
 #[test]
 fn a_node_is_measured_by_the_perf_protocol() {
-    let node = Process::node(&[]);
+    let node = Process::node(&["--perf"]);
     for address in node.addresses(2) {
         let mut command = calnet();
         command.args(["perf", "--json", "--round-trips", "50", "--streams", "3"]);
@@ -146,7 +146,7 @@ fn a_node_is_measured_by_the_perf_protocol() {
 
 #[test]
 fn a_node_that_does_not_answer_perf_is_named() {
-    let node = Process::node(&["--no-perf"]);
+    let node = Process::node(&[]);
     let address = node.addresses(1).remove(0);
     let mut command = calnet();
     command.args(["perf", "--round-trips", "1", &address]);
@@ -189,7 +189,7 @@ fn lines_go_from_one_node_to_another() {
     assert_eq!(published["bytes"], 4);
 }
 
-/// As early as a signal can be sent by somebody who reads what the node prints.
+/// As early as a reader of the records can send a signal.
 #[cfg(unix)]
 #[test]
 fn no_signal_falls_between() {

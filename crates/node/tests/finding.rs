@@ -155,7 +155,7 @@ fn a_running_node_fetches_announces_and_serves_what_it_is_asked_for() {
     let verified = blob(Some(&folder), &["verify"]);
     assert!(verified.success, "{}", verified.stderr);
     assert_eq!(verified.json_lines()[0]["event"], "verified");
-    // A reason comes through the door as well.
+    // The reason comes through the control socket as well.
     let unknown = blob(Some(&folder), &["add", "/nowhere/at all"]);
     assert!(!unknown.success);
     assert!(
@@ -167,7 +167,7 @@ fn a_running_node_fetches_announces_and_serves_what_it_is_asked_for() {
 
 #[cfg(unix)]
 #[test]
-fn the_door_is_for_the_owner_alone_and_closes_with_the_node() {
+fn the_control_socket_is_for_the_owner_alone_and_closes_with_the_node() {
     use std::os::unix::fs::PermissionsExt as _;
     let dir = tempfile::tempdir().unwrap();
     let data = dir.path().join("data");
@@ -176,16 +176,16 @@ fn the_door_is_for_the_owner_alone_and_closes_with_the_node() {
     let listed = blob(Some(&data), &["ls"]);
     assert!(listed.success, "{}", listed.stderr);
     let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
-    assert_eq!(mode(&data.join("door")), 0o700);
-    assert_eq!(mode(&data.join("door").join("socket")), 0o600);
+    assert_eq!(mode(&data.join("control")), 0o700);
+    assert_eq!(mode(&data.join("control").join("socket")), 0o600);
     assert!(node.end_by("-TERM").success());
-    assert!(!data.join("door").join("socket").exists());
-    // One that was killed leaves its door, which is in nobody's way.
+    assert!(!data.join("control").join("socket").exists());
+    // A killed node leaves its control socket in the folder. The next one replaces it.
     let mut node = Process::node(&["--data", data.to_str().unwrap()]);
     node.event("listening");
     assert!(blob(Some(&data), &["ls"]).success);
     node.end_by("-KILL");
-    assert!(data.join("door").join("socket").exists());
+    assert!(data.join("control").join("socket").exists());
     assert!(blob(Some(&data), &["ls"]).success);
     let node = Process::node(&["--data", data.to_str().unwrap()]);
     node.event("listening");

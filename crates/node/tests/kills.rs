@@ -1,4 +1,4 @@
-//! `kill -9` at any instant of a fetch, as processes: nothing that is visible is ever wrong, what
+//! `kill -9` at any instant of a fetch, as processes: nothing that is visible is wrong, what
 //! was acknowledged stays, and the next try goes on where the last one was.
 //!
 //! `CALNET_KILLS` says how many kills there are, 24 without it; a few hundred take some minutes.
@@ -93,7 +93,7 @@ fn provider(dir: &Path, count: u8, len: u64) -> Provider {
     }
 }
 
-/// Numbers that nobody chose: a xorshift generator (Marsaglia, 2003).
+/// Pseudo-random numbers from a xorshift generator (Marsaglia, 2003).
 struct Chance(u64);
 
 impl Chance {

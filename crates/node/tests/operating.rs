@@ -1,5 +1,5 @@
-//! The commands of an operator, as processes: a folder is made, a node runs on it, is looked at,
-//! and talks.
+//! The commands of an operator, as processes: a folder is created, a node runs on it, its status is
+//! read, and messages are exchanged.
 
 #![allow(
     clippy::unwrap_used,
@@ -51,7 +51,7 @@ fn a_folder_is_made_once_and_for_its_owner() {
     assert!(!again.success);
     assert!(again.stderr.contains("not overwritten"), "{}", again.stderr);
     assert_eq!(fs::read(file("identity")).unwrap(), before);
-    // Nor is either of the two, where the other one is gone.
+    // Neither file is created where the other one is missing.
     for gone in ["identity", "node.toml"] {
         let aside = dir.path().join("aside");
         fs::rename(file(gone), &aside).unwrap();
@@ -59,7 +59,7 @@ fn a_folder_is_made_once_and_for_its_owner() {
         assert!(!file(gone).exists());
         fs::rename(&aside, file(gone)).unwrap();
     }
-    // The node that runs on it is the one that was made, and listens where it was told to.
+    // The node has the identity and the listen address that `init` wrote.
     let node = running(data, &[]);
     assert_eq!(node.event("started")["peer"], made["peer"]);
     let address = node.event("listening")["address"].clone();
@@ -78,7 +78,7 @@ fn a_boot_node_without_its_peer_id_is_refused_before_anything_is_written() {
 }
 
 #[test]
-fn a_node_tells_how_it_stands_by_its_door_and_by_its_page() {
+fn a_node_reports_its_status_by_its_control_socket_and_by_http() {
     let dir = tempfile::tempdir().unwrap();
     let data = dir.path().join("node");
     let data = data.to_str().unwrap();
@@ -161,7 +161,7 @@ fn topics_are_read_and_written_through_a_node_and_without_one() {
     for text in ["rain", "wind"] {
         assert_eq!(message(&far), text);
     }
-    // Somebody who comes for one message, and reads it from standard input.
+    // A node that runs for one command publishes lines of standard input.
     let mut from_input = calnet();
     from_input.args(["publish", "--json", "weather", "--dial", &address]);
     from_input.stdin(std::process::Stdio::piped());
@@ -175,7 +175,7 @@ fn topics_are_read_and_written_through_a_node_and_without_one() {
     }
     assert!(near.end_by("-TERM").success());
     assert!(far.end_by("-TERM").success());
-    // Nobody is left, and the node is none the worse.
+    // The node works on after its clients have left.
     assert!(command(&["status", "--data", data]).success);
     assert!(node.end_by("-TERM").success());
     let nobody = command(&["publish", "weather", "rain"]);

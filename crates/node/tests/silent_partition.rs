@@ -48,7 +48,7 @@ impl Lab {
         }
     }
 
-    /// Joins them again.
+    /// Joins the two sides again.
     fn mend(&self, how: Cut) -> Result<(), String> {
         match how {
             Cut::LinkDown => self.hosts[0].ip("link set veth0 up\n"),
@@ -56,7 +56,7 @@ impl Lab {
         }
     }
 
-    /// A line of `ip` on each side, which is told the other's address.
+    /// Runs `ip` on each side with the address of the other one.
     fn each(&self, line: impl Fn(&str) -> String) -> Result<(), String> {
         self.hosts[0].ip(&line(ADDRESSES[1]))?;
         self.hosts[1].ip(&line(ADDRESSES[0]))
@@ -68,7 +68,7 @@ impl Lab {
 enum Cut {
     /// One interface goes down, as when a cable is pulled.
     LinkDown,
-    /// Every packet is sent to an Ethernet address that nobody has. Interfaces and routes stay
+    /// Every packet is sent to an Ethernet address that no interface has. Interfaces and routes stay
     /// as they are, so that no kernel hears of it.
     Blackhole,
 }

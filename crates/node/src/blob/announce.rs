@@ -1,5 +1,5 @@
-//! What a running node tells the network that it has: every blob of its folder, in each context
-//! that it was added or fetched for.
+//! Announcements of a running node: every blob of its folder, in each context that it was added or
+//! fetched for.
 
 use calimero_network::{
     AnnounceBlobError, BlobId, ContextId, NetworkClient, blob::store::FsBlobStore,
@@ -12,13 +12,13 @@ use super::{DEFAULT_CONTEXT, local::contexts};
 use crate::{output::Output, run::lines::Line};
 
 /// Announcements under way at one time. Each asks some twenty peers, so a folder of thousands of
-/// blobs is announced over minutes and nobody notices.
+/// blobs is announced over minutes without a peak of traffic.
 const AT_ONE_TIME: usize = 8;
 
-/// Blobs that wait to be announced. Whoever adds faster waits.
+/// Blobs that wait to be announced. An `add` that is faster waits.
 const QUEUE: usize = 64;
 
-/// Announces what is added, and withdraws what is removed.
+/// Announces blobs that are added and withdraws blobs that are removed.
 #[derive(Clone, Debug)]
 pub(crate) struct Announcer {
     client: NetworkClient,
@@ -27,7 +27,7 @@ pub(crate) struct Announcer {
 }
 
 impl Announcer {
-    /// An announcer, and its work: what is in the folder now, then what is added.
+    /// Returns an announcer and its work: the blobs in the folder now, then those that are added.
     pub(crate) fn new(
         client: NetworkClient,
         store: &FsBlobStore,
@@ -44,13 +44,13 @@ impl Announcer {
         (announcer, work)
     }
 
-    /// Announces a blob, some time soon.
-    pub(super) async fn announce(&self, context: ContextId, id: BlobId) {
-        // A node that ends announces no more.
+    /// Queues a blob to be announced. Waits for room in the queue.
+    pub(crate) async fn announce(&self, context: ContextId, id: BlobId) {
+        // A node that ends announces nothing.
         let _ = self.added.send((context, id)).await;
     }
 
-    /// Says no more that a blob is here.
+    /// Withdraws the announcement of a blob.
     pub(super) async fn withdraw(&self, context: ContextId, id: BlobId) {
         if let Ok(true) = self.client.withdraw_blob(context, id).await {
             self.output.print(&Line::BlobWithdrawn {
@@ -100,9 +100,10 @@ async fn run(
             let (client, output) = (&client, &output);
             async move {
                 match client.announce_blob(context, id).await {
-                    // Told of by an event. What nobody holds yet, the manager tries again.
+                    // The manager emits an event once a peer holds the record, and retries until
+                    // then.
                     Ok(()) | Err(AnnounceBlobError::NotStored | AnnounceBlobError::Stopped(_)) => {}
-                    // Removed since.
+                    // It was removed in between.
                     Err(AnnounceBlobError::NotHere { .. }) => {}
                     Err(error) => output.print(&Line::BlobsNotAnnounced {
                         count: 1,

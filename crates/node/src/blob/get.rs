@@ -1,49 +1,53 @@
 //! `calnet blob get`: a blob from the network.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    io,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
 
 use calimero_network::{
-    BlobId, ContextId, Keypair, Multiaddr, NetworkClient, NetworkConfig, NetworkManager, PeerId,
+    BlobId, ContextId, Keypair, Multiaddr, NetworkClient, NetworkManager, PeerId,
     blob::{fetch::Destination, store::FsBlobStore},
 };
-use futures::StreamExt as _;
+use futures::{AsyncWrite, StreamExt as _};
 use tokio::time::{Instant, sleep};
 
-use super::{Lines, lines::Line, local};
-use crate::{cli::GetArgs, error::CommandError, progress};
+use super::{Lines, Target, lines::Line, local};
+use crate::{cli::GetArgs, error::CommandError, one_shot, output::Output, progress};
 
-/// Time for a search to find somebody who has the blob, over and over: a node that has just
-/// started meets those who know one by one.
+/// Time for the search of a first provider, which is repeated: a node that has just started meets
+/// the peers that hold records one by one.
 const SEARCH_TIME: Duration = Duration::from_secs(10);
 
 /// Pause between two searches.
 const SEARCH_PAUSE: Duration = Duration::from_millis(500);
 
-/// What is fetched.
-pub(super) struct Wanted {
-    pub(super) id: BlobId,
-    pub(super) context: ContextId,
-    /// Who is asked beside those whom the DHT names.
-    pub(super) dial: Vec<Multiaddr>,
+/// A blob to fetch.
+#[derive(Debug)]
+pub(crate) struct Wanted {
+    pub(crate) id: BlobId,
+    pub(crate) context: ContextId,
+    /// Providers that are asked besides those that the DHT names.
+    pub(crate) dial: Vec<Multiaddr>,
 }
 
-/// Fetches with a node that lives for this alone.
+/// Fetches with a node that runs for this command.
 pub(super) async fn execute(
     args: GetArgs,
+    target: Option<Target>,
     store: Option<FsBlobStore>,
+    output: Output,
     lines: Lines,
 ) -> Result<(), CommandError> {
-    if args.output.is_none() && store.is_none() {
+    if target.is_none() && store.is_none() {
         return Err(CommandError::NoDestination);
     }
-    let mut config = NetworkConfig {
-        listen: Vec::new(),
-        ..NetworkConfig::default()
-    };
-    config.discovery.boot = args.boot;
-    config.discovery.local_network = args.local;
+    let config = one_shot::config(args.boot, args.local);
     let (client, mut events) = NetworkManager::start(Keypair::generate_ed25519(), config).await?;
-    // What happens is told by the transfer itself.
+    // The transfer reports its own progress.
     let unread = tokio::spawn(async move { while events.next().await.is_some() {} });
     if !client.config().discovery.boot.is_empty() {
         let _ = client.bootstrap().await;
@@ -53,29 +57,49 @@ pub(super) async fn execute(
         context: args.context,
         dial: args.dial,
     };
-    fetch(&client, wanted, args.output, store.as_ref(), &lines).await?;
+    match (target, &store) {
+        (Some(Target::Stdout), _) => {
+            let writer = Box::new(StdoutWriter(output));
+            fetch(&client, wanted, Destination::Writer(writer), false, &lines).await?;
+        }
+        (Some(Target::File(target)), _) => {
+            let to = Destination::File(target.path().to_owned());
+            fetch(&client, wanted, to, false, &lines).await?;
+            target.restore_permissions()?;
+        }
+        (None, Some(store)) => into_store(&client, wanted, store, &lines).await?,
+        (None, None) => return Err(CommandError::NoDestination),
+    }
     client.shutdown().await?;
     let _ = unread.await;
     Ok(())
 }
 
-/// Fetches a blob to the file `output`, or else into `store`.
-pub(super) async fn fetch(
+/// Fetches a blob into a store and protects it until it is removed.
+pub(super) async fn into_store(
     client: &NetworkClient,
     wanted: Wanted,
-    output: Option<PathBuf>,
-    store: Option<&FsBlobStore>,
+    store: &FsBlobStore,
+    lines: &Lines,
+) -> Result<(), CommandError> {
+    let (id, context) = (wanted.id, wanted.context);
+    let is_here = store.has(&id);
+    let to = Destination::Store(Arc::new(store.clone()));
+    fetch(client, wanted, to, is_here, lines).await?;
+    store.tag(&local::tag(context, &id), id)?;
+    Ok(())
+}
+
+/// Fetches a blob to a destination.
+async fn fetch(
+    client: &NetworkClient,
+    wanted: Wanted,
+    to: Destination,
+    is_here: bool,
     lines: &Lines,
 ) -> Result<(), CommandError> {
     let Wanted { id, context, dial } = wanted;
-    let into = store.filter(|_| output.is_none());
-    let to = match (output, into) {
-        (Some(path), _) => Destination::File(path),
-        (None, Some(store)) => Destination::Store(Arc::new(store.clone())),
-        (None, None) => return Err(CommandError::NoDestination),
-    };
-    let mut providers = meet(client, dial).await?;
-    let is_here = into.is_some_and(|store| store.has(&id));
+    let mut providers = connect(client, dial).await?;
     if providers.is_empty() && !is_here {
         providers = search(client, context, id).await;
     }
@@ -83,22 +107,17 @@ pub(super) async fn fetch(
     let mut progress = std::mem::replace(transfer.progress(), futures::stream::empty().boxed());
     let showing = async {
         while let Some(progress) = progress.next().await {
+            // A closed receiver ends the transfer: its client has left.
             let line = Line::Progress(progress::Line::of(&progress));
-            if lines.tell(line).await.is_err() {
-                // Whoever wanted it has gone away.
-                return Err(CommandError::Interrupted);
-            }
+            lines.send(line).await?;
         }
         Ok(())
     };
     let fetching = async { transfer.await.map_err(CommandError::Fetch) };
     let (fetched, ()) = futures::future::try_join(fetching, showing).await?;
-    if let Some(store) = into {
-        store.tag(&local::tag(context, &id), id)?;
-    }
     let from = fetched.providers.iter();
     lines
-        .tell(Line::Fetched {
+        .send(Line::Fetched {
             id: id.to_string(),
             size_bytes: fetched.size_bytes,
             resumed_bytes: fetched.resumed_bytes,
@@ -108,23 +127,26 @@ pub(super) async fn fetch(
         .await
 }
 
-/// Dials those who are said to have it. One who answers is enough.
-async fn meet(client: &NetworkClient, dial: Vec<Multiaddr>) -> Result<Vec<PeerId>, CommandError> {
-    let mut met = Vec::new();
-    let mut refused = None;
+/// Dials the addresses of providers. One connection is enough.
+async fn connect(
+    client: &NetworkClient,
+    dial: Vec<Multiaddr>,
+) -> Result<Vec<PeerId>, CommandError> {
+    let mut connected = Vec::new();
+    let mut failed = None;
     for address in dial {
         match client.dial(address).await {
-            Ok(connection) => met.push(connection.peer),
-            Err(error) => refused = Some(error),
+            Ok(connection) => connected.push(connection.peer),
+            Err(error) => failed = Some(error),
         }
     }
-    match refused {
-        Some(error) if met.is_empty() => Err(error.into()),
-        _ => Ok(met),
+    match failed {
+        Some(error) if connected.is_empty() => Err(error.into()),
+        _ => Ok(connected),
     }
 }
 
-/// Looks for those who have a blob until somebody is found, or in vain for a while.
+/// Searches for a provider until one is found or the time has passed.
 async fn search(client: &NetworkClient, context: ContextId, id: BlobId) -> Vec<PeerId> {
     let deadline = Instant::now() + SEARCH_TIME;
     while Instant::now() < deadline && !client.config().discovery.boot.is_empty() {
@@ -136,4 +158,26 @@ async fn search(client: &NetworkClient, context: ContextId, id: BlobId) -> Vec<P
         sleep(SEARCH_PAUSE).await;
     }
     Vec::new()
+}
+
+/// Standard output as a writer. Waits for room in its queue.
+struct StdoutWriter(Output);
+
+impl AsyncWrite for StdoutWriter {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.0.write_bytes(bytes.to_vec());
+        Poll::Ready(Ok(bytes.len()))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_close(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
 }

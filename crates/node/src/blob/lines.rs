@@ -1,4 +1,4 @@
-//! What the commands print.
+//! Records of the blob commands.
 
 use std::fmt;
 
@@ -6,37 +6,33 @@ use serde::{Deserialize, Serialize};
 
 use crate::progress;
 
-/// One line.
+/// One record of a blob command.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub(crate) enum Line {
-    /// A blob is in the folder.
+    /// A blob was stored.
     Added {
         id: String,
         size_bytes: u64,
-        file: String,
-    },
-    /// A blob of the folder.
-    Blob { id: String, size_bytes: u64 },
-    /// A download that is not whole.
-    Partial { id: String },
-    /// What the folder holds.
-    Usage {
-        blobs: usize,
-        used_bytes: u64,
-        limit_bytes: u64,
-    },
-    /// A blob is gone, or was not there.
-    Removed { id: String, was_there: bool },
-    /// A blob was read and compared with its id.
-    Verified {
-        id: String,
+        /// The file that it was read from.
         #[serde(default, skip_serializing_if = "Option::is_none")]
-        error: Option<String>,
+        file: Option<String>,
     },
-    /// How far a fetch is.
+    /// A blob of the store.
+    Blob { id: String, size_bytes: u64 },
+    /// A download that is not complete.
+    Partial { id: String },
+    /// What the store holds.
+    Usage(Usage),
+    /// A blob was removed, or was not there.
+    Removed { id: String, was_there: bool },
+    /// A blob was read and has the content of its id.
+    Verified { id: String },
+    /// A blob was read and does not have the content of its id, or could not be read.
+    Damaged { id: String, error: String },
+    /// Progress of a fetch.
     Progress(progress::Line),
-    /// A blob is fetched.
+    /// A blob was fetched.
     Fetched {
         id: String,
         size_bytes: u64,
@@ -46,6 +42,38 @@ pub(crate) enum Line {
     },
 }
 
+/// How much a store holds.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub(crate) struct Usage {
+    /// Number of complete blobs.
+    pub(crate) blobs: usize,
+    /// Their content, in bytes.
+    pub(crate) used_bytes: u64,
+    /// Number of partial downloads.
+    pub(crate) partials: usize,
+    /// Bytes reserved for partial downloads and for blobs that are being written.
+    pub(crate) reserved_bytes: u64,
+    /// The most that the store may hold, in bytes.
+    pub(crate) limit_bytes: u64,
+}
+
+impl fmt::Display for Usage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            blobs,
+            used_bytes,
+            partials,
+            reserved_bytes,
+            limit_bytes,
+        } = self;
+        write!(
+            f,
+            "{blobs} blobs of {used_bytes} bytes, {partials} partial downloads, \
+             {reserved_bytes} bytes reserved, limit {limit_bytes} bytes"
+        )
+    }
+}
+
 impl fmt::Display for Line {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -53,24 +81,20 @@ impl fmt::Display for Line {
                 id,
                 size_bytes,
                 file,
-            } => write!(f, "{id}  {size_bytes:>12}  {file}"),
+            } => {
+                let file = file.as_deref().unwrap_or("-");
+                write!(f, "{id}  {size_bytes:>12}  {file}")
+            }
             Self::Blob { id, size_bytes } => write!(f, "{id}  {size_bytes:>12}"),
             Self::Partial { id } => write!(f, "{id}       partial"),
-            Self::Usage {
-                blobs,
-                used_bytes,
-                limit_bytes,
-            } => write!(f, "{blobs} blobs, {used_bytes} of {limit_bytes} bytes"),
+            Self::Usage(usage) => usage.fmt(f),
             Self::Removed {
                 id,
                 was_there: true,
             } => write!(f, "{id}  removed"),
             Self::Removed { id, .. } => write!(f, "{id}  not here"),
-            Self::Verified { id, error: None } => write!(f, "{id}  good"),
-            Self::Verified {
-                id,
-                error: Some(error),
-            } => write!(f, "{id}  {error}"),
+            Self::Verified { id } => write!(f, "{id}  good"),
+            Self::Damaged { id, error } => write!(f, "{id}  {error}"),
             Self::Progress(progress) => progress.fmt(f),
             Self::Fetched {
                 id,
@@ -80,7 +104,7 @@ impl fmt::Display for Line {
                 providers,
             } => write!(
                 f,
-                "{id}  {size_bytes} bytes, {resumed_bytes} of them kept from before, \
+                "{id}  {size_bytes} bytes, {resumed_bytes} of them from earlier attempts, \
                  {received_bytes} received from {}",
                 providers.join(", ")
             ),

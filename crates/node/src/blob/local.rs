@@ -1,16 +1,29 @@
-//! Blobs of a data folder. These work on the disk until they are done.
+//! Blobs of a data folder. These functions block on the disk.
 
-use std::path::PathBuf;
+use std::{io::Read as _, path::Path};
 
-use calimero_network::{BlobId, ContextId, blob::store::FsBlobStore};
+use calimero_network::{
+    BlobId, ContextId,
+    blob::store::{FsBlobStore, FsWriter, StoreError},
+};
 
-use super::{DEFAULT_CONTEXT, Lines, lines::Line};
-use crate::error::CommandError;
+use super::{
+    DEFAULT_CONTEXT,
+    files::Source,
+    lines::{Line, Usage},
+};
+use crate::{
+    control::StorePage,
+    error::{Chain, CommandError},
+};
 
 /// What the tags of commands begin with.
 const TAG: &str = "calnet/";
 
-/// The tag that keeps a blob which a command has brought here, for a context.
+/// Bytes that are read and stored at one time.
+const PIECE_BYTES: usize = 1 << 20;
+
+/// The tag that protects a blob which a command has brought here, for a context.
 pub(super) fn tag(context: ContextId, id: &BlobId) -> String {
     match context == DEFAULT_CONTEXT {
         true => format!("{TAG}{id}"),
@@ -31,86 +44,129 @@ pub(super) fn contexts(store: &FsBlobStore) -> Vec<(ContextId, BlobId)> {
     .collect()
 }
 
-/// Stores files, each until it is removed.
-pub(super) fn add(
-    store: &FsBlobStore,
-    files: &[PathBuf],
-    context: ContextId,
-    lines: &Lines,
-) -> Result<Vec<BlobId>, CommandError> {
-    let mut added = Vec::with_capacity(files.len());
-    for file in files {
-        let stored = store.put_file(file)?;
-        store.tag(&tag(context, &stored.id), stored.id)?;
-        added.push(stored.id);
-        lines.say(Line::Added {
-            id: stored.id.to_string(),
-            size_bytes: stored.size_bytes,
-            file: file.display().to_string(),
-        })?;
-    }
-    Ok(added)
+/// A blob that was stored.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Added {
+    pub(crate) id: BlobId,
+    pub(crate) size_bytes: u64,
 }
 
-pub(super) fn list(store: &FsBlobStore, lines: &Lines) -> Result<(), CommandError> {
-    for (id, size_bytes) in store.list() {
-        let id = id.to_string();
-        lines.say(Line::Blob { id, size_bytes })?;
+impl Added {
+    /// The record of a blob that was read from a file.
+    pub(super) fn line(&self, file: &Path) -> Line {
+        Line::Added {
+            id: self.id.to_string(),
+            size_bytes: self.size_bytes,
+            file: Some(file.display().to_string()),
+        }
     }
-    for id in store.partials() {
-        let id = id.to_string();
-        lines.say(Line::Partial { id })?;
-    }
+}
+
+/// Refuses content of a known size that the quota has no space for, before any of it is read.
+pub(crate) fn check_space(store: &FsBlobStore, size_bytes: Option<u64>) -> Result<(), StoreError> {
     let usage = store.usage();
-    lines.say(Line::Usage {
-        blobs: usage.blobs,
-        used_bytes: usage.used_bytes,
+    let wanted_bytes = size_bytes.unwrap_or(0);
+    let used_bytes = usage
+        .used_bytes
+        .saturating_add(usage.partial_bytes)
+        .saturating_add(usage.reserved_bytes);
+    if wanted_bytes <= usage.limit_bytes.saturating_sub(used_bytes) {
+        return Ok(());
+    }
+    Err(StoreError::Quota {
         limit_bytes: usage.limit_bytes,
+        used_bytes,
+        partial_bytes: usage.partial_bytes,
+        reserved_bytes: usage.reserved_bytes,
+        wanted_bytes,
     })
 }
 
-pub(super) fn remove(
+/// Stores the content of a source and protects it until it is removed.
+pub(super) fn add(
     store: &FsBlobStore,
-    ids: &[BlobId],
-    lines: &Lines,
-) -> Result<(), CommandError> {
-    let tagged = contexts(store);
-    for id in ids {
-        for (context, _) in tagged.iter().filter(|(_, tagged)| tagged == id) {
-            store.untag(&tag(*context, id))?;
+    mut source: Source,
+    context: ContextId,
+) -> Result<Added, CommandError> {
+    check_space(store, source.size_bytes())?;
+    let mut writer = store.writer()?;
+    let mut piece = vec![0; PIECE_BYTES];
+    loop {
+        match source.read(&mut piece) {
+            Ok(0) => break,
+            Ok(len) => writer.write(&piece[..len])?,
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(source.failed("read", error)),
         }
-        let partial = store.discard_partial(id)?;
-        let whole = store.remove(id)?;
-        lines.say(Line::Removed {
-            id: id.to_string(),
-            was_there: partial || whole,
-        })?;
     }
-    Ok(())
+    source.check_size(writer.size_bytes())?;
+    finish(store, writer, context)
 }
 
-/// Reads blobs again, all of them where none is named, and says which are damaged.
-pub(super) fn verify(
+/// Makes content that is written durable and protects it until it is removed.
+pub(crate) fn finish(
     store: &FsBlobStore,
-    ids: Vec<BlobId>,
-    lines: &Lines,
-) -> Result<(), CommandError> {
-    let ids = match ids.is_empty() {
-        true => store.list().into_iter().map(|(id, _)| id).collect(),
-        false => ids,
-    };
-    let checks = ids.len();
-    let mut failed = 0;
-    for id in ids {
-        let error = store.verify(&id).err();
-        failed += usize::from(error.is_some());
-        lines.say(Line::Verified {
-            id: id.to_string(),
-            error: error.map(|error| error.to_string()),
-        })?;
+    writer: FsWriter,
+    context: ContextId,
+) -> Result<Added, CommandError> {
+    let stored = writer.finish(None)?;
+    store.tag(&tag(context, &stored.id), stored.id)?;
+    Ok(Added {
+        id: stored.id,
+        size_bytes: stored.size_bytes,
+    })
+}
+
+/// What the store holds.
+pub(crate) fn list(store: &FsBlobStore) -> StorePage {
+    let usage = store.usage();
+    let blobs = store.list().into_iter();
+    StorePage {
+        blobs: blobs.map(|(id, size)| (id.to_string(), size)).collect(),
+        partials: store.partials().iter().map(ToString::to_string).collect(),
+        usage: Usage {
+            blobs: usage.blobs,
+            used_bytes: usage.used_bytes,
+            partials: usage.partials,
+            reserved_bytes: usage.reserved_bytes,
+            limit_bytes: usage.limit_bytes,
+        },
     }
-    match failed {
-        0 => Ok(()),
-        failed => Err(CommandError::Checks { failed, checks }),
+}
+
+impl StorePage {
+    /// The same as records.
+    pub(super) fn lines(self) -> impl Iterator<Item = Line> {
+        let blobs = self.blobs.into_iter();
+        let partials = self.partials.into_iter();
+        blobs
+            .map(|(id, size_bytes)| Line::Blob { id, size_bytes })
+            .chain(partials.map(|id| Line::Partial { id }))
+            .chain([Line::Usage(self.usage)])
+    }
+}
+
+/// Removes a blob, its partial download and its tags.
+pub(crate) fn remove(store: &FsBlobStore, id: &BlobId) -> Result<Line, CommandError> {
+    let tagged = contexts(store);
+    for (context, _) in tagged.iter().filter(|(_, tagged)| tagged == id) {
+        store.untag(&tag(*context, id))?;
+    }
+    let partial = store.discard_partial(id)?;
+    let whole = store.remove(id)?;
+    Ok(Line::Removed {
+        id: id.to_string(),
+        was_there: partial || whole,
+    })
+}
+
+/// Reads a blob and compares it with its id.
+pub(crate) fn verify(store: &FsBlobStore, id: &BlobId) -> Line {
+    match store.verify(id) {
+        Ok(()) => Line::Verified { id: id.to_string() },
+        Err(error) => Line::Damaged {
+            id: id.to_string(),
+            error: Chain(&error).to_string(),
+        },
     }
 }

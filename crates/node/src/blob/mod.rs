@@ -1,107 +1,129 @@
-//! `calnet blob`: blobs of a data folder, and of the network. Where a node runs on the folder, it
-//! is asked through its door.
+//! `calnet blob`: blobs of a data folder and of the network. If a node runs on the folder, it is used
+//! through its control socket.
 
 mod announce;
+mod files;
 mod get;
-mod lines;
-mod local;
-
-use std::path::{Path, PathBuf, absolute};
+pub(crate) mod lines;
+pub(crate) mod local;
+mod remote;
 
 use calimero_network::{ContextId, NetworkClient, blob::store::FsBlobStore};
-use serde::Deserialize as _;
 use tokio::sync::mpsc;
 
-pub(crate) use self::announce::Announcer;
-use self::lines::Line;
+pub(crate) use self::{announce::Announcer, get::Wanted, local::Added};
+use self::{
+    files::{Source, Target},
+    lines::Line,
+};
 use crate::{
     cli::{BlobArgs, BlobCommand},
+    control::Client,
     data::DataFolder,
-    door::{BlobRequest, Client, Request},
     error::CommandError,
     output::Output,
     progress::Shown,
 };
 
-/// The context of what is added or fetched without naming one.
-const DEFAULT_CONTEXT: ContextId = ContextId::new([0; 32]);
+/// The context of blobs that are added or fetched without naming one.
+pub(crate) const DEFAULT_CONTEXT: ContextId = ContextId::new([0; 32]);
 
-/// Lines that wait to be printed.
+/// Records that wait to be printed.
 const LINES_AHEAD: usize = 16;
 
-pub(crate) async fn execute(args: BlobArgs) -> Result<(), CommandError> {
-    let output = Output::new(args.json);
-    let data = args.data.as_deref().map(DataFolder::open).transpose()?;
-    let mut printed = Printed::new(&output);
-    // Without a folder there is one thing that can be done.
-    let Some(data) = data else {
+pub(crate) async fn execute(args: BlobArgs, output: Output) -> Result<(), CommandError> {
+    // Files are checked before anything starts.
+    let target = match &args.command {
+        BlobCommand::Get(get) => get.output.as_deref().map(Target::prepare).transpose()?,
+        _ => None,
+    };
+    let mut printed = Printed::new(&output, matches!(target, Some(Target::Stdout)));
+    let Some(data) = &args.data else {
+        // Without a folder there is one thing that can be done.
         let BlobCommand::Get(get) = args.command else {
             return Err(CommandError::NoDataFolder);
         };
         let (lines, written) = Lines::new();
-        let work = get::execute(get, None, lines);
+        let work = get::execute(get, target, None, output.clone(), lines);
         return printed.all(work, written).await;
     };
-    if let Some(door) = Client::knock(&data.door()).await {
-        let request = Request::Blob(request(args.command)?);
-        let asked = door.ask(&request, |line| {
-            if let Ok(line) = Line::deserialize(&line) {
-                printed.one(&line);
-            }
-        });
-        let end = tokio::select! {
-            end = asked => end,
-            // Which takes the connection away, and with it the request.
-            _ = tokio::signal::ctrl_c() => Err(CommandError::Interrupted),
-        };
-        printed.end();
-        return end;
-    }
-    let store = data.blobs(&calimero_network::config::BlobStoreConfig::default())?;
     let (lines, written) = Lines::new();
+    if let Some(node) = Client::connect(&DataFolder::of_running(data).control()).await? {
+        let work = remote::execute(&node, args.command, target, output.clone(), lines);
+        return printed.all(work, written).await;
+    }
+    let data = DataFolder::open(data)?;
+    let _lock = data.lock()?;
+    let store = data.blobs(&calimero_network::config::BlobStoreConfig::default())?;
     match args.command {
         BlobCommand::Get(get) => {
-            let work = get::execute(get, Some(store), lines);
+            let work = get::execute(get, target, Some(store), output.clone(), lines);
             printed.all(work, written).await
         }
-        other => {
-            let work = on_disk(request(other)?, store, lines);
+        command => {
+            let work = blocking(move || on_disk(command, &store, &lines));
             printed.all(work, written).await
         }
     }
 }
 
-/// What a command asks of the node whose folder it is.
-fn request(command: BlobCommand) -> Result<BlobRequest, CommandError> {
-    Ok(match command {
-        BlobCommand::Add { files, context } => BlobRequest::Add {
-            files: files
-                .iter()
-                .map(|file| whole(file))
-                .collect::<Result<_, _>>()?,
-            context,
-        },
-        BlobCommand::Get(get) => BlobRequest::Get {
-            id: get.id,
-            context: get.context,
-            output: get.output.as_deref().map(whole).transpose()?,
-            dial: get.dial.into_iter().chain(get.boot).collect(),
-        },
-        BlobCommand::Ls => BlobRequest::Ls,
-        BlobCommand::Rm { ids } => BlobRequest::Rm { ids },
-        BlobCommand::Verify { ids } => BlobRequest::Verify { ids },
-    })
+/// Carries out a command that needs no network.
+fn on_disk(command: BlobCommand, store: &FsBlobStore, lines: &Lines) -> Result<(), CommandError> {
+    match command {
+        BlobCommand::Add { files, context } => {
+            for file in files {
+                let source = Source::open(&file)?;
+                let added = local::add(store, source, context)?;
+                lines.say(added.line(&file))?;
+            }
+            Ok(())
+        }
+        BlobCommand::Ls => local::list(store)
+            .lines()
+            .try_for_each(|line| lines.say(line)),
+        BlobCommand::Rm { ids } => ids
+            .iter()
+            .try_for_each(|id| lines.say(local::remove(store, id)?)),
+        BlobCommand::Verify { ids } => {
+            let ids = match ids.is_empty() {
+                true => store.list().into_iter().map(|(id, _)| id).collect(),
+                false => ids,
+            };
+            let mut checks = Checks::default();
+            for id in ids {
+                let line = local::verify(store, &id);
+                checks.count(&line);
+                lines.say(line)?;
+            }
+            checks.result()
+        }
+        BlobCommand::Get(_) => Err(CommandError::NoDestination),
+    }
 }
 
-/// A path as it is from everywhere: the node runs elsewhere.
-fn whole(path: &Path) -> Result<PathBuf, CommandError> {
-    absolute(path).map_err(|source| CommandError::Io {
-        what: "a path",
-        source,
-    })
+/// Counts verified and damaged blobs.
+#[derive(Debug, Default)]
+struct Checks {
+    checks: usize,
+    failed: usize,
 }
 
-/// A node that runs, and its blobs.
+impl Checks {
+    fn count(&mut self, line: &Line) {
+        self.checks += 1;
+        self.failed += usize::from(!matches!(line, Line::Verified { .. }));
+    }
+
+    fn result(self) -> Result<(), CommandError> {
+        let Self { checks, failed } = self;
+        match failed {
+            0 => Ok(()),
+            failed => Err(CommandError::Checks { failed, checks }),
+        }
+    }
+}
+
+/// A running node and its blobs.
 #[derive(Clone, Debug)]
 pub(crate) struct Running {
     pub(crate) client: NetworkClient,
@@ -109,75 +131,38 @@ pub(crate) struct Running {
     pub(crate) announcer: Announcer,
 }
 
-/// Carries out what a running node is asked for.
-pub(crate) async fn execute_running(
-    request: BlobRequest,
-    node: &Running,
-    lines: mpsc::Sender<Line>,
-) -> Result<(), CommandError> {
-    let (store, announcer, lines) = (node.store.clone(), &node.announcer, Lines(lines));
-    match request {
-        BlobRequest::Add { files, context } => {
-            let added = blocking(move || local::add(&store, &files, context, &lines)).await?;
-            for id in added {
-                announcer.announce(context, id).await;
+impl Running {
+    /// Fetches a blob into the store and announces it.
+    pub(crate) async fn fetch(&self, wanted: Wanted, lines: Lines) -> Result<(), CommandError> {
+        let (context, id) = (wanted.context, wanted.id);
+        get::into_store(&self.client, wanted, &self.store, &lines).await?;
+        self.announcer.announce(context, id).await;
+        Ok(())
+    }
+
+    /// Withdraws a blob in each of its contexts and removes it.
+    pub(crate) async fn remove(&self, id: calimero_network::BlobId) -> Result<Line, CommandError> {
+        for (context, held) in announce::held(&self.store) {
+            if held == id {
+                self.announcer.withdraw(context, id).await;
             }
-            Ok(())
         }
-        BlobRequest::Get {
-            id,
-            context,
-            output,
-            dial,
-        } => {
-            let into = output.is_none().then_some(&node.store);
-            let found = get::Wanted { id, context, dial };
-            get::fetch(&node.client, found, output, into, &lines).await?;
-            if into.is_some() {
-                announcer.announce(context, id).await;
-            }
-            Ok(())
-        }
-        BlobRequest::Rm { ids } => {
-            for (context, id) in announce::held(&store) {
-                if ids.contains(&id) {
-                    announcer.withdraw(context, id).await;
-                }
-            }
-            on_disk(BlobRequest::Rm { ids }, store, lines).await
-        }
-        other => on_disk(other, store, lines).await,
+        let store = self.store.clone();
+        blocking(move || local::remove(&store, &id)).await
     }
 }
 
-/// Carries out what needs no network.
-async fn on_disk(
-    request: BlobRequest,
-    store: FsBlobStore,
-    lines: Lines,
-) -> Result<(), CommandError> {
-    blocking(move || match request {
-        BlobRequest::Add { files, context } => {
-            local::add(&store, &files, context, &lines).map(|_| ())
-        }
-        BlobRequest::Ls => local::list(&store, &lines),
-        BlobRequest::Rm { ids } => local::remove(&store, &ids, &lines),
-        BlobRequest::Verify { ids } => local::verify(&store, ids, &lines),
-        BlobRequest::Get { .. } => Err(CommandError::NoDestination),
-    })
-    .await
-}
-
-async fn blocking<T: Send + 'static>(
+/// Runs work that blocks on the disk.
+pub(crate) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, CommandError> + Send + 'static,
 ) -> Result<T, CommandError> {
     let done = tokio::task::spawn_blocking(work).await;
     done.map_err(CommandError::Task)?
 }
 
-/// Where lines go. Whoever prints them may have gone away, which ends what says them.
+/// The sender of records. Work ends when their reader does.
 #[derive(Clone)]
-struct Lines(mpsc::Sender<Line>);
+pub(crate) struct Lines(mpsc::Sender<Line>);
 
 impl Lines {
     fn new() -> (Self, mpsc::Receiver<Line>) {
@@ -185,33 +170,43 @@ impl Lines {
         (Self(lines), written)
     }
 
-    /// From a thread that may block.
-    fn say(&self, line: Line) -> Result<(), CommandError> {
-        let said = self.0.blocking_send(line);
-        said.map_err(|_| CommandError::Interrupted)
+    pub(crate) fn to(lines: mpsc::Sender<Line>) -> Self {
+        Self(lines)
     }
 
-    async fn tell(&self, line: Line) -> Result<(), CommandError> {
-        let told = self.0.send(line).await;
-        told.map_err(|_| CommandError::Interrupted)
+    /// Sends a record from a thread that may block.
+    fn say(&self, line: Line) -> Result<(), CommandError> {
+        let sent = self.0.blocking_send(line);
+        sent.map_err(|_| CommandError::Interrupted)
+    }
+
+    async fn send(&self, line: Line) -> Result<(), CommandError> {
+        let sent = self.0.send(line).await;
+        sent.map_err(|_| CommandError::Interrupted)
     }
 }
 
-/// Lines as they are printed, progress as a bar where that is possible.
+/// Prints records, and progress as a bar on a terminal.
 struct Printed<'a> {
     output: &'a Output,
     shown: Shown<'a>,
+    /// Standard output holds the content of a blob, so no record is printed.
+    quiet: bool,
 }
 
 impl<'a> Printed<'a> {
-    fn new(output: &'a Output) -> Self {
+    fn new(output: &'a Output, quiet: bool) -> Self {
         Self {
             output,
             shown: Shown::new(output),
+            quiet,
         }
     }
 
     fn one(&mut self, line: &Line) {
+        if self.quiet {
+            return;
+        }
         if let Line::Progress(progress) = line {
             return self.shown.show(progress);
         }
@@ -219,11 +214,7 @@ impl<'a> Printed<'a> {
         self.output.print(line);
     }
 
-    fn end(&self) {
-        self.shown.end();
-    }
-
-    /// Prints what `work` says until it ends, or is interrupted.
+    /// Prints the records of `work` until it ends.
     async fn all(
         &mut self,
         work: impl Future<Output = Result<(), CommandError>>,
@@ -234,11 +225,8 @@ impl<'a> Printed<'a> {
                 self.one(&line);
             }
         };
-        let end = tokio::select! {
-            (end, ()) = futures::future::join(work, printing) => end,
-            _ = tokio::signal::ctrl_c() => Err(CommandError::Interrupted),
-        };
-        self.end();
+        let (end, ()) = futures::future::join(work, printing).await;
+        self.shown.end();
         end
     }
 }

@@ -1,4 +1,4 @@
-//! `calnet boot`: a node that others find each other by, until ctrl-c.
+//! `calnet boot`: a node by which others find each other, until a signal.
 
 mod descriptors;
 
@@ -8,13 +8,14 @@ use crate::{
     cli::BootArgs,
     data::DataFolder,
     error::CommandError,
-    identity,
+    http, identity,
+    lock::Lock,
     output::Output,
-    run::{node::Node, read_config, stand_at},
+    run::{add_addresses, node::Node, read_config},
     signals::Signals,
 };
 
-/// Connections of a boot node: 10,000 nodes, and half of them by two ways.
+/// Connections of a boot node: 10,000 nodes, half of them with two connections.
 const MAX_ESTABLISHED: u32 = 16_384;
 
 /// Handshakes under way, inbound: after an outage all nodes are back within a minute, some
@@ -24,28 +25,35 @@ const MAX_PENDING_INBOUND: u32 = 1024;
 /// Peers in the address book: more than connections, some 16 MiB.
 const MAX_KNOWN_PEERS: u32 = 20_480;
 
-pub(crate) async fn execute(args: BootArgs) -> Result<(), CommandError> {
+pub(crate) async fn execute(
+    args: BootArgs,
+    output: Output,
+    signals: Signals,
+) -> Result<(), CommandError> {
     let node = args.node;
-    let output = Output::new(node.json);
     let data = DataFolder::open(&args.data)?;
+    let lock = data.lock()?;
     let own = node.identity.unwrap_or_else(|| data.identity());
     let identity = identity::load_or_create(&own)?;
-    let file = node.config.or_else(|| data.config_if_there());
+    let locks = vec![lock, Lock::file(&own)?];
+    let file = node.config.or_else(|| data.existing_config());
     let mut config = read_config(file.as_deref(), defaults())?;
-    stand_at(node.addresses, &mut config);
+    add_addresses(node.addresses, &mut config);
     if config.discovery.external.is_empty() {
-        tracing::warn!("without --external the relay is of no use until others find an address");
+        tracing::warn!(
+            "without --external the relay grants no reservations until peers have confirmed an address of this node"
+        );
     }
     descriptors::raise(&config);
-    // Asked for before anything runs, so that no signal falls between.
-    let signals = Signals::listen().map_err(CommandError::Runtime)?;
     let manager = NetworkManager::builder(identity, config).peer_cache(data.peers());
-    let node = Node::start(manager, node.metrics, signals, output).await?;
+    let page = http::listen(node.metrics, node.metrics_host).await?;
+    let mut node = Node::start(manager, page, locks, signals, output, &[]).await?;
+    node.open_control(&data, None);
     node.until_ended().await
 }
 
-/// What a boot node has where its configuration says nothing: both servers on, room for 10,000
-/// nodes, no slot on other relays.
+/// The configuration of a boot node whose file names no keys: both servers are on, 10,000 nodes fit,
+/// and it makes no reservations on other relays.
 fn defaults() -> NetworkConfig {
     let mut config = NetworkConfig::default();
     config.server.rendezvous.enabled = true;

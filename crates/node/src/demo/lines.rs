@@ -75,7 +75,7 @@ pub(super) struct Check {
     pub(super) passed: bool,
 }
 
-/// The end.
+/// The summary at the end.
 #[derive(Debug, Serialize)]
 pub(super) struct Summary {
     pub(super) edges: Vec<EdgeReport>,

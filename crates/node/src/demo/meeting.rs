@@ -13,13 +13,13 @@ pub(super) const NEWCOMERS: [&str; 3] = ["dave", "erin", "frank"];
 /// The one of them that can be killed, the last.
 pub(super) const MORTAL: &str = "frank";
 
-/// Pause between looks at who is found: an event may be told before the one it waits for.
+/// Pause between two reads of the status.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
-/// How they met.
+/// The outcome of a meeting.
 #[derive(Clone, Debug)]
 pub(super) struct Meeting {
-    /// From the first look to the moment at which everybody had found everybody.
+    /// Time from the first read until each node had found all others.
     pub(super) took: Duration,
     /// For each node, how many of the others it found.
     pub(super) found: Vec<usize>,

@@ -29,14 +29,14 @@ use crate::{error::CommandError, output::Output};
 /// Time for each step. The whole takes a few seconds; a step that hangs ends with its name.
 const STEP_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Time for the blob to be stored twice, and to be fetched: of a node that is silent rather than
-/// gone a fetch waits `blob.fetch.stall_timeout_ms`, 10 s.
+/// Time for the blob to be stored twice, and to be fetched: for a node that is silent a fetch waits
+/// `blob.fetch.stall_timeout_ms`, 10 s.
 const BLOB_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// Messages heard that wait to be counted: all of the demonstration.
+/// Received messages that wait to be counted: all of the demonstration.
 const HEARD_QUEUE: usize = 1024;
 
-/// One connection of the demonstration: who dials whom over what.
+/// One connection of the demonstration: its dialler, its listener and its transport.
 struct Edge {
     from: usize,
     to: usize,
@@ -108,7 +108,7 @@ struct Demo {
     nodes: Vec<Node>,
     edges: Vec<EdgeReport>,
     checks: Vec<Check>,
-    /// What the nodes hear on the overlay.
+    /// Messages that the nodes receive on the overlay.
     heard: mpsc::Receiver<Heard>,
     hear: mpsc::Sender<Heard>,
 }
@@ -197,7 +197,7 @@ impl Demo {
         Ok(())
     }
 
-    /// All nodes follow one topic, publish, and hear each other.
+    /// All nodes subscribe to one topic and publish, and each receives all messages.
     async fn gossip(&mut self) -> Result<(), CommandError> {
         let meshes = step("making a mesh", overlay::meet(&self.nodes)).await?;
         let talking = overlay::talk(&self.nodes, meshes, &mut self.heard);
@@ -324,9 +324,8 @@ impl Demo {
     }
 }
 
-/// The inbound connection of `peer` at `node`, once it stands there too.
-/// Connects over one transport. Nodes look around by themselves, and one that has come to the other
-/// over another transport first has to part from it.
+/// Connects over one transport. Discovery may have connected the nodes over another transport, and
+/// that connection is closed first.
 async fn reached(from: &Node, to: &Node, over: Over) -> Result<Connection, CommandError> {
     let address = to.address(over == Over::Quic);
     let wanted = match over {

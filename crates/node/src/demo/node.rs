@@ -30,9 +30,9 @@ pub(super) enum Speaks {
 pub(super) enum Role {
     /// Others register with it and ask it for others.
     Boot,
-    /// It is told whom to dial.
+    /// The demonstration dials for it.
     Guided,
-    /// It knows this boot node and nobody else.
+    /// It knows this boot node and no other peer.
     Newcomer(Multiaddr),
     /// The same, and it can be killed.
     Mortal(Multiaddr),
@@ -43,7 +43,7 @@ pub(super) struct Node {
     pub(super) name: &'static str,
     pub(super) speaks: Speaks,
     pub(super) client: NetworkClient,
-    /// Told whenever a connection stands.
+    /// Notified when a connection is established.
     pub(super) changed: Arc<Notify>,
     /// Its blobs, which it serves.
     pub(super) store: FsBlobStore,
@@ -65,7 +65,7 @@ impl Mortal {
 }
 
 impl Drop for Mortal {
-    /// Drops every task where it stands, and with them the sockets: nobody is told.
+    /// Drops every task and its sockets at once, without a message to the peers.
     fn drop(&mut self) {
         if let Some(runtime) = self.0.take() {
             runtime.shutdown_background();
@@ -132,7 +132,7 @@ impl Node {
         if quic { &self.quic } else { &self.tcp }.clone()
     }
 
-    /// Ends a mortal node as the end of its process would: nobody is told.
+    /// Ends a mortal node as the end of its process would, without a message to the peers.
     pub(super) fn kill(self) {
         drop(self.mortal);
     }

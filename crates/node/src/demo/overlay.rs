@@ -1,4 +1,5 @@
-//! The overlay: every node follows one topic, each publishes, and all must hear everything once.
+//! The overlay: every node subscribes to one topic and publishes, and each must receive every message
+//! once.
 
 use std::{
     collections::HashSet,
@@ -65,7 +66,7 @@ pub(super) async fn meet(nodes: &[Node]) -> Result<Vec<usize>, CommandError> {
     }
 }
 
-/// Each node publishes in turn; what all of them hear is gathered until nothing is missing.
+/// Each node publishes in turn. Received messages are collected until none is missing.
 pub(super) async fn talk(
     nodes: &[Node],
     meshes: Vec<usize>,
@@ -111,7 +112,7 @@ pub(super) async fn talk(
 }
 
 impl Gossip {
-    /// Whether everybody heard everything, unchanged and once.
+    /// Returns `true` if each node received every message, unchanged and once.
     pub(super) fn is_complete(&self) -> bool {
         self.delivered == self.published * (self.meshes.len() - 1)
             && self.repeated == 0

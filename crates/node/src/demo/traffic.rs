@@ -1,4 +1,4 @@
-//! What the nodes say to each other. The first frame of a stream tells what its server does with
+//! Traffic between the nodes. The first frame of a stream says what its server does with
 //! the others: send each one back, or count their bytes and send the count at the end.
 
 use std::time::{Duration, Instant};

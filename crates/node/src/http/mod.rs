@@ -1,8 +1,9 @@
-//! The page for whoever watches a node: `/metrics` for Prometheus, `/status` as JSON.
+//! What a node serves to those who watch it: `/metrics` for Prometheus, `/status` as JSON.
 //!
-//! It shows whom the node is connected with, to everybody who can reach it, so it belongs on
-//! loopback or behind something that asks who is there.
+//! Both show the peers of the node, without authentication. They belong on loopback, or behind a
+//! proxy that authenticates. Requests of web pages from elsewhere are refused.
 
+mod host;
 pub(crate) mod status;
 
 use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
@@ -24,8 +25,8 @@ use tokio::{
     time::timeout,
 };
 
-use self::status::StatusPage;
-use crate::error::CommandError;
+use self::{host::AllowedHosts, status::StatusPage};
+use crate::{control::METRICS_TYPE, error::CommandError};
 
 /// Connections served at one time: one scraper, a few people. Further ones wait in the backlog.
 const MAX_CONNECTIONS: usize = 16;
@@ -37,38 +38,52 @@ const CONNECTION_TIME: Duration = Duration::from_secs(10);
 /// Pause after a connection could not be accepted: no descriptors are left, and there may be soon.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(500);
 
-/// The text format of OpenMetrics.
-const METRICS_TYPE: HeaderValue =
-    HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
 const JSON_TYPE: HeaderValue = HeaderValue::from_static("application/json");
 const TEXT_TYPE: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
 
-/// Listens at `address`. Gives where that is: port 0 is chosen by the system.
-pub(crate) async fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr), CommandError> {
+/// A socket that HTTP is served on.
+pub(crate) struct Page {
+    /// Its address. The system chooses port 0.
+    pub(crate) address: SocketAddr,
+    listener: TcpListener,
+    hosts: AllowedHosts,
+}
+
+/// Listens at an address, if there is one. The page may be asked for under the names `hosts`.
+pub(crate) async fn listen(
+    address: Option<SocketAddr>,
+    hosts: Vec<String>,
+) -> Result<Option<Page>, CommandError> {
+    let Some(address) = address else {
+        return Ok(None);
+    };
     let listen = async {
         let listener = TcpListener::bind(address).await?;
-        let address = listener.local_addr()?;
-        Ok((listener, address))
+        Ok(Page {
+            address: listener.local_addr()?,
+            listener,
+            hosts: AllowedHosts::new(hosts),
+        })
     };
-    listen
-        .await
+    let page = listen.await;
+    page.map(Some)
         .map_err(|source| CommandError::Metrics { address, source })
 }
 
 /// Serves the pages of `client` until it is dropped.
-pub(crate) async fn serve(listener: TcpListener, client: NetworkClient) {
-    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+pub(crate) async fn serve(page: Page, client: NetworkClient) {
+    let permits = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     loop {
-        let Ok(place) = places.clone().acquire_owned().await else {
+        let Ok(permit) = permits.clone().acquire_owned().await else {
             return;
         };
-        match listener.accept().await {
+        match page.listener.accept().await {
             Ok((stream, _)) => {
-                let client = client.clone();
+                let (client, hosts) = (client.clone(), page.hosts.clone());
                 tokio::spawn(async move {
-                    // What is wrong with a connection is its peer's business.
-                    let _ = timeout(CONNECTION_TIME, connection(stream, client)).await;
-                    drop(place);
+                    // The client of a connection sees for itself that it failed.
+                    let _ = timeout(CONNECTION_TIME, connection(stream, client, hosts)).await;
+                    drop(permit);
                 });
             }
             Err(error) => {
@@ -79,11 +94,24 @@ pub(crate) async fn serve(listener: TcpListener, client: NetworkClient) {
     }
 }
 
-/// Answers one request.
-async fn connection(stream: TcpStream, client: NetworkClient) -> Result<(), hyper::Error> {
-    let service = service_fn(move |request| {
-        let client = client.clone();
-        async move { Ok::<_, Infallible>(answer(&request, &client).await) }
+/// Answers one request and closes the connection.
+async fn connection(
+    stream: TcpStream,
+    client: NetworkClient,
+    hosts: AllowedHosts,
+) -> Result<(), hyper::Error> {
+    let service = service_fn(move |request: Request<Incoming>| {
+        let (client, is_allowed) = (client.clone(), hosts.allow(request.headers()));
+        async move {
+            Ok::<_, Infallible>(match is_allowed {
+                true => answer(&request, &client).await,
+                false => page(
+                    StatusCode::FORBIDDEN,
+                    TEXT_TYPE,
+                    "this host or origin is not allowed; see --metrics-host\n",
+                ),
+            })
+        }
     });
     http1::Builder::new()
         .keep_alive(false)
@@ -95,7 +123,7 @@ async fn connection(stream: TcpStream, client: NetworkClient) -> Result<(), hype
 
 async fn answer(request: &Request<Incoming>, client: &NetworkClient) -> Response<Full<Bytes>> {
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
-        let mut refused = page(StatusCode::METHOD_NOT_ALLOWED, TEXT_TYPE, "GET it\n");
+        let mut refused = page(StatusCode::METHOD_NOT_ALLOWED, TEXT_TYPE, "use GET\n");
         let headers = refused.headers_mut();
         headers.insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
         return refused;

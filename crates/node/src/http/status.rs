@@ -15,6 +15,7 @@ const MAX_LISTED: usize = 256;
 
 /// The status of a node.
 #[derive(Debug, Serialize, Deserialize)]
+#[serde(tag = "event", rename = "status")]
 pub(crate) struct StatusPage {
     peer: String,
     listening: Vec<String>,
@@ -25,7 +26,7 @@ pub(crate) struct StatusPage {
     connections_pending_outbound: u32,
     events_dropped: u64,
     discovery: DiscoveryPage,
-    /// The first 256.
+    /// The oldest connections, at most 256.
     pub(crate) oldest_connections: Vec<ConnectionPage>,
 }
 
@@ -51,16 +52,21 @@ struct OverlayPage {
     members_connected: usize,
 }
 
-/// A registration or a slot, at a peer.
+/// A registration at a rendezvous server or a reservation at a relay.
 #[derive(Debug, Serialize, Deserialize)]
 struct HeldPage {
     at: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     namespace: Option<String>,
     held: bool,
+    /// For a reservation: `idle`, `requested`, `held` or `resting` until the next attempt.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    state: Option<String>,
 }
 
+/// One established connection of the node.
 #[derive(Debug, Serialize, Deserialize)]
+#[serde(tag = "event", rename = "peer")]
 pub(crate) struct ConnectionPage {
     pub(crate) peer: String,
     pub(crate) inbound: bool,
@@ -109,7 +115,8 @@ impl DiscoveryPage {
             .iter()
             .map(|(namespace, overlay)| OverlayPage {
                 namespace: namespace.to_string(),
-                members_known: overlay.known,
+                // The machine counts the members that are known and not connected.
+                members_known: overlay.known + overlay.connected,
                 members_connected: overlay.connected,
             });
         let registrations = status.registrations.iter();
@@ -117,11 +124,13 @@ impl DiscoveryPage {
             at: server.to_base58(),
             namespace: Some(namespace.to_string()),
             held: matches!(state, Registration::Registered { .. }),
+            state: None,
         });
         let reservations = status.reservations.iter().map(|(relay, state)| HeldPage {
             at: relay.to_base58(),
             namespace: None,
             held: matches!(state, Reservation::Held { .. }),
+            state: Some(reservation_text(state).to_owned()),
         });
         Self {
             phase: match status.phase {
@@ -147,6 +156,15 @@ impl DiscoveryPage {
     }
 }
 
+fn reservation_text(state: &Reservation) -> &'static str {
+    match state {
+        Reservation::Idle => "idle",
+        Reservation::Requested { .. } => "requested",
+        Reservation::Held { .. } => "held",
+        Reservation::Resting { .. } => "resting",
+    }
+}
+
 fn because(why: &ReachableBecause) -> String {
     match why {
         ReachableBecause::Configured => "configured".to_owned(),
@@ -158,7 +176,7 @@ fn because(why: &ReachableBecause) -> String {
 }
 
 impl ConnectionPage {
-    fn of(connection: &Connection) -> Self {
+    pub(crate) fn of(connection: &Connection) -> Self {
         let info = connection.info.as_ref();
         Self {
             peer: connection.peer.to_base58(),
@@ -209,12 +227,8 @@ impl fmt::Display for StatusPage {
             )?;
         }
         for relay in &discovery.relay_reservations {
-            let end = if relay.held {
-                "slot held"
-            } else {
-                "slot asked for"
-            };
-            writeln!(f, "relay        {} ({end})", relay.at)?;
+            let state = relay.state.as_deref().unwrap_or("unknown");
+            writeln!(f, "relay        {} (reservation {state})", relay.at)?;
         }
         writeln!(
             f,

@@ -1,4 +1,4 @@
-//! The asking side.
+//! The client of the perf protocol.
 
 use std::{
     fmt, io,
@@ -18,10 +18,10 @@ use crate::{
     text::{self, Stack, megabytes_per_second, millis},
 };
 
-pub(crate) async fn execute(args: PerfArgs) -> Result<(), CommandError> {
+pub(crate) async fn execute(args: PerfArgs, output: Output) -> Result<(), CommandError> {
     let client = connectable().await?;
     let measuring = {
-        let (client, output) = (client.clone(), Output::new(args.json));
+        let client = client.clone();
         async move { measure(&client, &args, &output).await }
     };
     let measured = client.runtime().spawn(measuring).await;
@@ -132,13 +132,13 @@ impl Test {
     }
 }
 
-/// The part of `total` that stream `nth` of `streams` carries; the first ones carry the rest.
+/// The part of `total` that stream `nth` of `streams` carries. The first streams carry the remainder.
 fn share(total: u64, streams: u16, nth: u16) -> u64 {
     let streams = u64::from(streams);
     total / streams + u64::from(u64::from(nth) < total % streams)
 }
 
-/// One exchange of the perf protocol, to its end: what was uploaded has then been read.
+/// One exchange of the perf protocol. At its end the server has read the whole upload.
 async fn request(
     mut stream: Substream,
     peer: PeerId,
@@ -179,7 +179,7 @@ async fn request(
     })
 }
 
-/// One line of output.
+/// One record of the output.
 #[derive(Debug, Serialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 enum Line {

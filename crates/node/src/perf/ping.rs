@@ -1,4 +1,4 @@
-//! libp2p's ping, back to back on one stream or each on its own: 32 bytes there and the same 32 back.
+//! libp2p's ping, back to back on one stream or each on its own: the peer echoes 32 bytes.
 
 use std::time::{Duration, Instant};
 
@@ -10,8 +10,8 @@ use crate::error::CommandError;
 const PROTOCOL: StreamProtocol = StreamProtocol::new("/ipfs/ping/1.0.0");
 const PING_BYTES: usize = 32;
 
-/// Streams tried. A peer keeps the last ping stream it was sent and resets the one before, and
-/// this node's own liveness check opens one as soon as a connection stands.
+/// Streams tried. A peer keeps the last ping stream that was opened and resets the one before it,
+/// and the liveness check of this node opens one as soon as a connection is established.
 const ATTEMPTS: u32 = 3;
 
 /// One stream of pings.
@@ -22,7 +22,7 @@ pub(crate) struct Pinger {
 }
 
 impl Pinger {
-    /// Opens a stream and asks once, so that its negotiation is behind it.
+    /// Opens a stream and sends a first ping, which includes the negotiation.
     pub(crate) async fn open(client: &NetworkClient, peer: PeerId) -> Result<Self, CommandError> {
         Ok(Self::first(client, peer).await?.0)
     }
@@ -34,7 +34,7 @@ impl Pinger {
         peer: PeerId,
     ) -> Result<Duration, CommandError> {
         let (mut pinger, time) = Self::first(client, peer).await?;
-        // What comes of the end does not matter to the answer.
+        // The measurement is complete, so a failed close does not matter.
         let _ = pinger.stream.close().await;
         Ok(time)
     }

@@ -1,36 +1,79 @@
-//! The answering side.
+//! The server of the perf protocol.
 
-use std::{io, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    io,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
 
-use calimero_network::Incoming;
+use calimero_network::{Incoming, PeerId};
 use futures::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, StreamExt as _};
 use tokio::{sync::Semaphore, task::JoinSet};
 
 use super::{BLOCK_BYTES, WANTED_BYTES_LEN};
 
-/// Requests answered at one time; each holds a block of 1 MiB.
+/// Requests answered at one time. Each holds a block of 1 MiB.
 const MAX_REQUESTS: usize = 64;
 
-/// Bytes sent in answer to one request, at most: a second of the fastest links, many times over,
-/// and not for ever.
-const MAX_DOWNLOAD_BYTES: u64 = 64 << 30;
+/// Bytes sent to one peer within [`BUDGET_TIME`]: a second of the fastest links many times over.
+const BUDGET_BYTES: u64 = 64 << 30;
 
-/// Silence after which a request is given up.
+/// Time after which a peer has its whole budget again.
+const BUDGET_TIME: Duration = Duration::from_secs(600);
+
+/// Peers whose budgets are kept. More than can be served in [`BUDGET_TIME`] are refused.
+const MAX_BUDGETS: usize = 1024;
+
+/// Time without a byte after which a request is given up.
 const STALL_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// What each peer may still be sent. Pure: the time is an argument.
+#[derive(Debug, Default)]
+struct Budgets {
+    /// Bytes granted, and since when.
+    granted: HashMap<PeerId, (u64, Instant)>,
+}
+
+impl Budgets {
+    /// Grants bytes to a peer, or returns `false` if they exceed its budget.
+    fn grant(&mut self, peer: PeerId, bytes: u64, now: Instant) -> bool {
+        self.granted
+            .retain(|_, (_, since)| now.saturating_duration_since(*since) < BUDGET_TIME);
+        if self.granted.len() >= MAX_BUDGETS && !self.granted.contains_key(&peer) {
+            return false;
+        }
+        let (granted, _) = self.granted.entry(peer).or_insert((0, now));
+        match granted.checked_add(bytes) {
+            Some(total) if total <= BUDGET_BYTES => {
+                *granted = total;
+                true
+            }
+            _ => false,
+        }
+    }
+}
 
 /// Answers requests until the protocol is no longer accepted.
 pub(crate) async fn serve(mut requests: Incoming) {
-    let places = Arc::new(Semaphore::new(MAX_REQUESTS));
+    let permits = Arc::new(Semaphore::new(MAX_REQUESTS));
+    let budgets = Arc::new(Mutex::new(Budgets::default()));
     let mut running = JoinSet::new();
     loop {
         tokio::select! {
             request = requests.next() => {
                 let Some(request) = request else { break };
-                // Without a place the stream is dropped, and so reset.
-                if let Ok(place) = places.clone().try_acquire_owned() {
+                // Without a permit the stream is dropped, which resets it.
+                if let Ok(permit) = permits.clone().try_acquire_owned() {
+                    let (budgets, peer) = (budgets.clone(), request.peer);
                     running.spawn(async move {
-                        let _place = place;
-                        let _ = answer(request.stream).await;
+                        let _permit = permit;
+                        let grant = |bytes| {
+                            let mut budgets =
+                                budgets.lock().unwrap_or_else(PoisonError::into_inner);
+                            budgets.grant(peer, bytes, Instant::now())
+                        };
+                        let _ = answer(request.stream, grant).await;
                     });
                 }
             }
@@ -39,12 +82,15 @@ pub(crate) async fn serve(mut requests: Incoming) {
     }
 }
 
-/// Answers one request.
-pub(super) async fn answer(mut stream: impl AsyncRead + AsyncWrite + Unpin) -> io::Result<()> {
+/// Answers one request, if its bytes are granted.
+async fn answer(
+    mut stream: impl AsyncRead + AsyncWrite + Unpin,
+    grant: impl FnOnce(u64) -> bool,
+) -> io::Result<()> {
     let mut wanted = [0; WANTED_BYTES_LEN];
     moving(stream.read_exact(&mut wanted)).await?;
     let mut left = u64::from_be_bytes(wanted);
-    if left > MAX_DOWNLOAD_BYTES {
+    if !grant(left) {
         return Err(io::ErrorKind::QuotaExceeded.into());
     }
     let mut block = vec![0; BLOCK_BYTES];
@@ -58,7 +104,37 @@ pub(super) async fn answer(mut stream: impl AsyncRead + AsyncWrite + Unpin) -> i
     moving(stream.close()).await
 }
 
-/// What `io` gives, as long as it does not stall.
+/// The result of `io`, unless it stalls.
 async fn moving<T>(io: impl Future<Output = io::Result<T>>) -> io::Result<T> {
     tokio::time::timeout(STALL_TIMEOUT, io).await?
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_peer_has_a_budget_that_comes_back() {
+        let mut budgets = Budgets::default();
+        let (one, other) = (PeerId::random(), PeerId::random());
+        let start = Instant::now();
+        assert!(budgets.grant(one, BUDGET_BYTES - 1, start));
+        assert!(!budgets.grant(one, 2, start));
+        assert!(!budgets.grant(one, u64::MAX, start));
+        assert!(budgets.grant(one, 1, start));
+        assert!(budgets.grant(other, BUDGET_BYTES, start));
+        assert!(!budgets.grant(one, 1, start + BUDGET_TIME / 2));
+        assert!(budgets.grant(one, 1, start + BUDGET_TIME));
+    }
+
+    #[test]
+    fn the_table_of_budgets_is_bounded() {
+        let mut budgets = Budgets::default();
+        let start = Instant::now();
+        for _ in 0..MAX_BUDGETS {
+            assert!(budgets.grant(PeerId::random(), 1, start));
+        }
+        assert!(!budgets.grant(PeerId::random(), 1, start));
+        assert!(budgets.grant(PeerId::random(), 1, start + BUDGET_TIME));
+    }
 }

@@ -14,7 +14,8 @@ use crate::{
     cli::{AddressArgs, RunArgs},
     data::DataFolder,
     error::CommandError,
-    identity,
+    http, identity,
+    lock::Lock,
     output::Output,
     perf,
     signals::Signals,
@@ -29,21 +30,30 @@ const REDIAL_PAUSES: [Duration; 5] = [
     Duration::from_secs(60),
 ];
 
-pub(crate) async fn execute(args: RunArgs) -> Result<(), CommandError> {
+pub(crate) async fn execute(
+    args: RunArgs,
+    output: Output,
+    signals: Signals,
+) -> Result<(), CommandError> {
     let node = args.node;
-    let output = Output::new(node.json);
     let data = args.data.as_deref().map(DataFolder::open).transpose()?;
+    let mut locks = Vec::new();
+    if let Some(data) = &data {
+        locks.push(data.lock()?);
+    }
     let own = data.as_ref().map(DataFolder::identity);
     let identity = match node.identity.or(own) {
-        Some(path) => identity::load_or_create(&path)?,
+        Some(path) => {
+            let identity = identity::load_or_create(&path)?;
+            locks.push(Lock::file(&path)?);
+            identity
+        }
         None => Keypair::generate_ed25519(),
     };
     let base = NetworkConfig::default();
-    let own = || data.as_ref().and_then(DataFolder::config_if_there);
+    let own = || data.as_ref().and_then(DataFolder::existing_config);
     let mut config = read_config(node.config.or_else(own).as_deref(), base)?;
-    stand_at(node.addresses, &mut config);
-    // Asked for before anything runs, so that no signal falls between.
-    let signals = Signals::listen().map_err(CommandError::Runtime)?;
+    add_addresses(node.addresses, &mut config);
     let store = match &data {
         Some(data) => Some(data.blobs(&config.blob.store)?),
         None => None,
@@ -53,16 +63,17 @@ pub(crate) async fn execute(args: RunArgs) -> Result<(), CommandError> {
         manager = manager.peer_cache(data.peers());
         manager = manager.blobs(Arc::new(store.clone()));
     }
-    let mut node = Node::start(manager, node.metrics, signals, output).await?;
-    if let (Some(data), Some(store)) = (&data, store) {
-        node.open_door(data, store, &args.subscribe);
+    let page = http::listen(node.metrics, node.metrics_host).await?;
+    let mut node = Node::start(manager, page, locks, signals, output, &args.subscribe).await?;
+    if let Some(data) = &data {
+        node.open_control(data, store);
     }
-    if !args.no_perf {
+    if args.perf {
         let requests = node.client.accept(perf::PROTOCOL)?;
         let runtime = node.client.runtime();
         node.tasks.spawn_on(perf::serve(requests), runtime);
     }
-    topics::follow(&node.client, &args.subscribe).await?;
+    topics::subscribe(&node.client, &args.subscribe).await?;
     if let Some(topic) = args.publish {
         let (client, output) = (node.client.clone(), node.output.clone());
         let publishing = topics::publish_lines(client, topic, output);
@@ -76,9 +87,9 @@ pub(crate) async fn execute(args: RunArgs) -> Result<(), CommandError> {
     node.until_ended().await
 }
 
-/// Puts the addresses of the command line into the configuration: those to listen on instead of
-/// its own, all others beside them.
-pub(crate) fn stand_at(addresses: AddressArgs, config: &mut NetworkConfig) {
+/// Puts the addresses of the command line into the configuration. Addresses to listen on replace
+/// those of the configuration, all others are added to them.
+pub(crate) fn add_addresses(addresses: AddressArgs, config: &mut NetworkConfig) {
     if !addresses.listen.is_empty() {
         config.listen = addresses.listen;
     }
@@ -103,7 +114,7 @@ pub(crate) fn read_config(
     parse_config(path, &text, &base)
 }
 
-/// The configuration that the file at `path` has.
+/// The configuration in `text`, the content of the file at `path`.
 pub(crate) fn parse_config(
     path: &Path,
     text: &str,
@@ -115,7 +126,7 @@ pub(crate) fn parse_config(
     })
 }
 
-/// Dials an address, and again whenever its peer is lost.
+/// Dials an address, and again each time the connection is lost.
 async fn keep_connected(
     client: NetworkClient,
     address: Multiaddr,
@@ -148,7 +159,7 @@ async fn until_lost(client: &NetworkClient, peer: PeerId, lost: &Notify) {
     loop {
         let next = lost.notified();
         tokio::pin!(next);
-        // Listens from here on, so that a loss between the look and the wait is not missed.
+        // Registered before the status is read, so that a loss in between is not missed.
         next.as_mut().enable();
         let status = client.status().await;
         if !status.is_ok_and(|status| status.connections.iter().any(|c| c.peer == peer)) {

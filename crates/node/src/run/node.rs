@@ -1,6 +1,6 @@
-//! A node that runs until a signal, and prints what happens.
+//! A node that runs until a signal and prints its events.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::sync::Arc;
 
 use calimero_network::{
     Builder, ConnectionEvent, Events, GossipEvent, NetworkClient, NetworkEvent, Topic,
@@ -11,50 +11,51 @@ use tokio::{sync::Notify, task::JoinSet};
 use super::lines::{Line, is_printed};
 use crate::{
     blob::{Announcer, Running},
+    control::{self, ControlSocket, Feed, Served},
     data::DataFolder,
-    door::{self, Door, Readers, Served},
     error::CommandError,
-    http,
+    http::{self, Page},
+    lock::Lock,
     output::Output,
     signals::Signals,
 };
 
-/// A node that runs.
+/// A node that runs until a signal.
 pub(crate) struct Node {
     pub(crate) client: NetworkClient,
     pub(crate) output: Output,
     /// Ended before the node is.
     pub(crate) tasks: JoinSet<()>,
-    /// Woken whenever a connection may be gone.
+    /// Notified when a connection may have closed.
     pub(crate) lost: Arc<Notify>,
     events: Events,
     signals: Signals,
-    /// Who reads messages through the door.
-    readers: Option<Readers>,
+    /// What clients of the control interface read.
+    feed: Feed,
+    /// Held until the node has ended.
+    _locks: Vec<Lock>,
 }
 
 impl Node {
-    /// Starts a node, and its page for whoever watches it.
+    /// Starts a node and serves its page.
     pub(crate) async fn start(
         manager: Builder,
-        metrics: Option<SocketAddr>,
+        page: Option<Page>,
+        locks: Vec<Lock>,
         signals: Signals,
         output: Output,
+        subscribed: &[Topic],
     ) -> Result<Self, CommandError> {
-        let page = match metrics {
-            Some(address) => Some(http::listen(address).await?),
-            None => None,
-        };
         let (client, events) = manager.start().await?;
         output.print(&Line::Started {
             peer: client.peer_id().to_base58(),
         });
         let mut tasks = JoinSet::new();
-        if let Some((listener, address)) = page {
+        if let Some(page) = page {
             output.print(&Line::Metrics {
-                url: format!("http://{address}/metrics"),
+                url: format!("http://{}/metrics", page.address),
             });
-            tasks.spawn(http::serve(listener, client.clone()));
+            tasks.spawn(http::serve(page, client.clone()));
         }
         Ok(Self {
             client,
@@ -63,76 +64,75 @@ impl Node {
             lost: Arc::default(),
             events,
             signals,
-            readers: None,
+            feed: Feed::new(subscribed),
+            _locks: locks,
         })
     }
 
-    /// Announces the blobs of the data folder, and lets other commands ask for more.
-    pub(crate) fn open_door(&mut self, data: &DataFolder, store: FsBlobStore, follows: &[Topic]) {
+    /// Announces the blobs of the data folder, and serves other commands on its control socket.
+    pub(crate) fn open_control(&mut self, data: &DataFolder, store: Option<FsBlobStore>) {
         let client = self.client.clone();
-        let (announcer, announcing) = Announcer::new(client.clone(), &store, self.output.clone());
-        self.tasks.spawn(announcing);
-        let path = data.door();
-        let door = match Door::open(&path) {
-            Ok(door) => door,
+        let blobs = store.map(|store| {
+            let (announcer, announcing) =
+                Announcer::new(client.clone(), &store, self.output.clone());
+            self.tasks.spawn(announcing);
+            Running {
+                client: client.clone(),
+                store,
+                announcer,
+            }
+        });
+        let path = data.control();
+        let socket = match ControlSocket::open(&path) {
+            Ok(socket) => socket,
             Err(error) => {
-                tracing::warn!(path = %path.display(), %error, "other commands cannot ask this node");
+                tracing::warn!(path = %path.display(), %error, "other commands cannot use this node: its control socket is not open");
                 return;
             }
         };
-        let readers = Readers::new(follows);
-        self.readers = Some(readers.clone());
-        let blobs = Running {
-            client: client.clone(),
-            store,
-            announcer,
-        };
-        self.tasks.spawn(door::serve(
-            door,
+        let feed = self.feed.clone();
+        self.tasks.spawn(control::serve(
+            socket,
             Served {
                 client,
                 blobs,
-                readers,
+                feed,
             },
         ));
     }
 
-    /// Prints what happens until a signal, then ends the node.
+    /// Prints events until a signal, then ends the node in order.
     pub(crate) async fn until_ended(mut self) -> Result<(), CommandError> {
         loop {
             tokio::select! {
                 event = self.events.next() => match event {
                     Some(event) => {
-                        if tells_of_a_loss(&event) {
+                        if may_be_a_loss(&event) {
                             self.lost.notify_waiters();
                         }
-                        if let (NetworkEvent::Gossip(GossipEvent::Message(message)), Some(readers)) =
-                            (&event, &self.readers)
-                        {
-                            readers.hear(message);
+                        if let NetworkEvent::Gossip(GossipEvent::Message(message)) = &event {
+                            self.feed.on_message(message);
                         }
                         if is_printed(&event) {
+                            self.feed.on_record(&event);
                             self.output.print(&event);
                         }
                     }
                     None => break,
                 },
-                () = self.signals.next() => break,
+                () = self.signals.stop() => break,
             }
         }
         self.tasks.shutdown().await;
-        // Whoever asks twice does not want to wait for the peers.
-        tokio::select! {
-            stopped = self.client.shutdown() => stopped?,
-            () = self.signals.next() => return Err(CommandError::Interrupted),
-        }
+        // Takes `handle.shutdown_timeout_ms` at most. A second signal ends the process at once.
+        self.client.shutdown().await?;
         self.output.print(&Line::Stopped {});
         Ok(())
     }
 }
 
-/// Whether a connection may be gone. What was dropped may have told of it.
-fn tells_of_a_loss(event: &NetworkEvent) -> bool {
+/// Returns `true` if a connection may have closed: a dropped event can have been its end.
+fn may_be_a_loss(event: &NetworkEvent) -> bool {
     matches!(
         event,
         NetworkEvent::Connection(ConnectionEvent::Disconnected { .. })

@@ -20,7 +20,7 @@ const AT_A_TIME: usize = 10;
 const OUTAGE: Duration = Duration::from_secs(60);
 /// How long is watched after a link is back: what is open then has answered a ping since.
 const WATCH: Duration = Duration::from_secs(45);
-/// From a slot on a relay to the registrations that tell of it, of which no line is printed: the
+/// From a reservation on a relay to the registrations that contain it, which print no record: the
 /// pause between two attempts to register, 2 s, and a half more.
 const SETTLING: Duration = Duration::from_secs(4);
 /// A node whose link comes back is connected again within this time.
@@ -30,10 +30,10 @@ const RESTART_BOUND: Duration = Duration::from_secs(3);
 
 /// From the moment two nodes can reach each other to their direct connection: a router remembers
 /// what TCP tried in vain for 120 s, and may take what comes next for a part of it; the round after
-/// finds it gone.
+/// does not find it.
 const PUNCH_LIMIT: Duration = Duration::from_secs(600);
 
-/// What goes wrong.
+/// The faults that are injected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fault {
     BootNodeRestarts,
@@ -179,7 +179,7 @@ fn boot_node_restarts(transport: Transport) -> (Vec<Recovery>, String) {
     let mut pair = Pair::new(2, [Kind::PortRestricted; 2], transport);
     let down = Instant::now();
     pair.world.boots[0].node.kill();
-    // Whoever comes meanwhile finds the others through the second.
+    // A node that starts now finds the others through the second.
     let site = pair.world.site(Kind::FullCone);
     let c = pair.world.node("c", &site, &[transport]);
     let newcomer = until_connected(&c, 0, c.started, &pair.a.peer);

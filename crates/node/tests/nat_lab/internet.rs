@@ -74,7 +74,7 @@ impl fmt::Display for Family {
 /// What happens on the way to and from an address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Trouble {
-    /// Nothing gets through, and nobody is told.
+    /// Drops all packets, without an ICMP message.
     Cut,
     /// One packet in ten is lost, each way.
     Lossy,
@@ -129,7 +129,7 @@ impl Internet {
         Ok(internet)
     }
 
-    /// Public addresses that nobody had yet.
+    /// Public addresses that are not in use yet.
     pub(crate) fn allocate(&self) -> Public {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         Public { number }

@@ -1,4 +1,4 @@
-//! Two nodes that know nothing but the boot nodes find each other through what stands between.
+//! Two nodes that know only the boot nodes find each other through the NATs between them.
 
 use std::time::Duration;
 

@@ -98,7 +98,7 @@ impl Servers<'_> {
         Behaviour { mapping, filtering }
     }
 
-    /// Probes TCP from the port that nodes use, where a listener stands beside.
+    /// Probes TCP from the port that nodes use, next to a listener.
     pub(crate) fn tcp(&self, site: &Site) -> Behaviour {
         let inside = site.host().enter(|| listen(any(site, PORT)));
         let listeners = [0, 1].map(|server| {
@@ -166,7 +166,7 @@ fn mapping(
     }
 }
 
-/// Whether two sites that have told each other how a third party sees them reach each other
+/// Whether two sites that know each other's observed addresses reach each other
 /// directly with UDP: both send at once, and to wherever something has come from since.
 pub(crate) fn punches_udp(server: &Site, sites: [&Site; 2]) -> bool {
     let here = any(sites[0], SERVER_PORTS[0]);
@@ -235,7 +235,7 @@ fn at(server: &Site, site: &Site, port: u16) -> SocketAddr {
     }
 }
 
-/// A UDP socket of a site and one of a public host that tells it how it is seen.
+/// A UDP socket of a site and one of a public host that reports its observed address.
 pub(crate) struct Mirror {
     inside: UdpSocket,
     outside: UdpSocket,
@@ -319,8 +319,7 @@ fn receive(socket: &UdpSocket) -> Option<SocketAddr> {
     }
 }
 
-/// Whether a packet from `server` to `to` comes out at `client`, of a few. If none does, nobody
-/// says so.
+/// Returns `true` if one of a few packets from `server` to `to` arrives at `client`. Loss is silent.
 fn reaches(server: &UdpSocket, to: SocketAddr, client: &UdpSocket) -> bool {
     let from = server.local_addr().unwrap();
     client.set_read_timeout(Some(PATIENCE / TRIES)).unwrap();

@@ -1,4 +1,4 @@
-//! Sites: a host and what stands between it and the public segment.
+//! Sites: a host and the router between it and the public segment.
 
 use std::{fmt, net::SocketAddr};
 
@@ -11,15 +11,15 @@ use crate::{
 
 /// Port that nodes listen on, TCP and UDP.
 pub(crate) const PORT: u16 = 2428;
-/// First of the ports that routers map [`PORT`] to: another one, so that whoever takes the port
+/// First of the ports that routers map [`PORT`] to: another one, so that a test which takes the port
 /// it listens on for the one it is seen at is wrong here.
 const MAPPED: u16 = 12428;
 
-/// What stands between a host and the public segment. Each drops without a word what nobody
-/// inside asked for.
+/// The router between a host and the public segment. Each drops packets that no host inside has
+/// asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Kind {
-    /// Nothing: public addresses.
+    /// No router: the host has public addresses.
     Open,
     /// Mapping and filtering independent of the endpoint.
     FullCone,
@@ -98,7 +98,7 @@ pub(crate) fn pairs() -> Vec<[Kind; 2]> {
 /// Whether two kinds let a direct connection through when both sides try at once.
 pub(crate) fn permit([a, b]: [Kind; 2], transport: Transport) -> bool {
     let pass = |kind: Kind| transport == Transport::Tcp || kind != Kind::TcpOnly;
-    // A mapping that nobody can foresee meets a filter that wants to know the port.
+    // A mapping that cannot be predicted meets a filter that checks the port.
     let meets = |a: Kind, b: Kind| a == Kind::Symmetric && b.filters_by_port();
     let common = a.family() == b.family();
     common && pass(a) && pass(b) && !meets(a, b) && !meets(b, a)
@@ -332,8 +332,8 @@ impl Site {
         }
     }
 
-    /// The router starts anew: mappings and what it knew of connections are lost without a word
-    /// to anybody, and ports are mapped to others from now on.
+    /// The router restarts: mappings and connection state are lost silently, and ports are mapped
+    /// to other ports from now on.
     pub(crate) fn reboot_router(&mut self) -> Result<(), String> {
         self.mapped += 100;
         self.apply_rules()?;

@@ -122,7 +122,7 @@ impl Boot {
     }
 }
 
-/// A running node.
+/// A running node of the lab.
 pub(crate) struct Node {
     process: Process,
     pub(crate) peer: String,
@@ -176,7 +176,7 @@ impl Node {
             .map(|(_, entry)| entry)
     }
 
-    /// Waits until others can find it: its registrations stand, or it has found somebody itself.
+    /// Waits until others can find it: it is registered, or it has found a peer itself.
     pub(crate) fn wait_until_registered(&self) {
         let settled = |line: &Value| {
             let phase = line["phase"].as_str().unwrap_or_default();
@@ -270,7 +270,7 @@ impl Node {
             .map(|(_, relay)| relay.to_owned())
     }
 
-    /// Ends it without giving it a chance to say anything to anybody.
+    /// Kills it, so that it sends no message to its peers.
     pub(crate) fn kill(&mut self) {
         self.process.end_by("-KILL");
     }

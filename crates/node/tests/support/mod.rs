@@ -88,7 +88,7 @@ impl Journal {
 pub struct Process {
     child: Child,
     journal: Arc<Journal>,
-    /// How many lines [`event`](Self::event) has gone past.
+    /// How many lines [`event`](Self::event) has returned or skipped.
     past: AtomicUsize,
 }
 
@@ -184,6 +184,14 @@ impl Process {
         listening.collect()
     }
 
+    /// Everything on standard error, which was piped, up to the end of the process.
+    pub fn stderr(&mut self) -> String {
+        let mut text = String::new();
+        let mut stderr = self.child.stderr.take().unwrap();
+        stderr.read_to_string(&mut text).unwrap();
+        text
+    }
+
     /// Sends a signal by name and waits for the end.
     pub fn end_by(&mut self, signal: &str) -> ExitStatus {
         let pid = self.id().to_string();
@@ -225,6 +233,8 @@ impl Drop for Process {
 /// What a command printed and how it ended.
 pub struct Ended {
     pub success: bool,
+    /// The exit status, unless a signal ended the process.
+    pub code: Option<i32>,
     pub stdout: String,
     pub stderr: String,
 }
@@ -264,9 +274,10 @@ pub fn run_within(limit: Duration, mut command: Command) -> Ended {
         journal: Arc::default(),
         past: AtomicUsize::new(0),
     };
-    let success = process.wait_within(limit).success();
+    let status = process.wait_within(limit);
     Ended {
-        success,
+        success: status.success(),
+        code: status.code(),
         stdout: out.join().unwrap().unwrap(),
         stderr: err.join().unwrap().unwrap(),
     }

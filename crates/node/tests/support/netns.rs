@@ -59,7 +59,7 @@ impl Namespace {
         run(command.args(["-n", &self.name, "-batch", "-"]), lines)
     }
 
-    /// Lines of `ip -6`, for what `ip` does not tell the family of.
+    /// Runs `ip -6`, for arguments from which `ip` cannot infer the family.
     pub fn ip6(&self, lines: &str) -> Result<(), String> {
         let mut command = Command::new("ip");
         run(command.args(["-6", "-n", &self.name, "-batch", "-"]), lines)

@@ -1,0 +1,149 @@
+//! Standard output: records as text for people, or as one JSON object a line for programs.
+
+mod descriptor;
+mod writer;
+
+use std::{fmt::Display, io, time::Duration};
+
+use serde::Serialize;
+
+pub(crate) use self::writer::LineWriter;
+
+/// What happens to a record when the reader of standard output is slower than the command.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Overflow {
+    /// The record is dropped and counted: a node does not wait for who watches it.
+    Drop,
+    /// The command waits: its output is what it is run for.
+    Wait,
+}
+
+/// Standard output in one of the two forms. Clones write to the same queue.
+#[derive(Clone, Debug)]
+pub(crate) struct Output {
+    json: bool,
+    overflow: Overflow,
+    writer: LineWriter,
+}
+
+impl Output {
+    /// Standard output of this process.
+    ///
+    /// # Errors
+    ///
+    /// If the descriptor cannot be duplicated or no thread can be started.
+    pub(crate) fn start(json: bool, overflow: Overflow) -> io::Result<Self> {
+        let notice = match json {
+            true => dropped_json,
+            false => dropped_text,
+        };
+        let writer = LineWriter::start(descriptor::stdout()?, notice)?;
+        Ok(Self {
+            json,
+            overflow,
+            writer,
+        })
+    }
+
+    /// Returns `true` if the records are JSON.
+    pub(crate) fn is_json(&self) -> bool {
+        self.json
+    }
+
+    /// Prints a record by its `Display`, or as one line of JSON with the time.
+    pub(crate) fn print(&self, record: &(impl Display + Serialize)) {
+        let mut line = match self.json {
+            true => json_line(record),
+            false => record.to_string().into_bytes(),
+        };
+        line.push(b'\n');
+        match self.overflow {
+            Overflow::Drop => self.writer.push_or_drop(line),
+            Overflow::Wait => self.writer.push_or_wait(line),
+        }
+    }
+
+    /// Writes bytes as they are, and waits for room.
+    pub(crate) fn write_bytes(&self, bytes: Vec<u8>) {
+        self.writer.push_or_wait(bytes);
+    }
+
+    /// Ends all waits for room, now and later.
+    pub(crate) fn release(&self) {
+        self.writer.release();
+    }
+
+    /// Waits until the reader of a command has closed its end. Cancel safe.
+    pub(crate) async fn closed(&self) {
+        tokio::select! {
+            () = self.writer.closed() => {}
+            () = descriptor::reader_closed() => self.writer.close(),
+        }
+    }
+
+    /// Waits until everything is written, at most for `limit`.
+    pub(crate) fn flush(&self, limit: Duration) -> io::Result<()> {
+        self.writer.flush(limit)
+    }
+}
+
+/// A record with the time at which it was printed.
+#[derive(Serialize)]
+struct Stamped<'a, T> {
+    #[serde(flatten)]
+    record: &'a T,
+    /// RFC 3339, UTC, in milliseconds.
+    time: String,
+}
+
+/// One line of JSON without its line feed.
+pub(crate) fn json_line(record: &impl Serialize) -> Vec<u8> {
+    let time = now();
+    // Records are structs with text keys, so this does not fail.
+    serde_json::to_vec(&Stamped { record, time }).unwrap_or_default()
+}
+
+/// The time of the system's clock as RFC 3339 in UTC, in milliseconds.
+pub(crate) fn now() -> String {
+    humantime::format_rfc3339_millis(std::time::SystemTime::now()).to_string()
+}
+
+fn dropped_text(dropped: u64) -> Vec<u8> {
+    format!("dropped       {dropped} lines that standard output did not take\n").into_bytes()
+}
+
+fn dropped_json(dropped: u64) -> Vec<u8> {
+    #[derive(Serialize)]
+    #[serde(tag = "event", rename = "output_dropped")]
+    struct Dropped {
+        count: u64,
+    }
+    let mut line = json_line(&Dropped { count: dropped });
+    line.push(b'\n');
+    line
+}
+
+/// Standard error as a queue that never blocks its callers.
+///
+/// # Errors
+///
+/// If the descriptor cannot be duplicated or no thread can be started.
+pub(crate) fn start_errors() -> io::Result<LineWriter> {
+    LineWriter::start(descriptor::stderr()?, |dropped| {
+        format!("calnet: {dropped} lines were dropped that standard error did not take\n")
+            .into_bytes()
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_line_of_json_has_its_time() {
+        let line = json_line(&serde_json::json!({"event": "stopped"}));
+        let line: serde_json::Value = serde_json::from_slice(&line).unwrap();
+        assert_eq!(line["event"], "stopped");
+        humantime::parse_rfc3339(line["time"].as_str().unwrap()).unwrap();
+    }
+}

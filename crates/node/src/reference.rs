@@ -1,0 +1,261 @@
+//! The pages in `docs/reference`, generated from the code and compared with the files.
+//!
+//! `CALNET_WRITE_REFERENCE=1 cargo test -p calimero-network-node reference` rewrites them.
+
+use std::{env, fmt::Write as _, fs, path::PathBuf};
+
+use calimero_network::{Keypair, NetworkConfig, NetworkManager};
+use clap::{Arg, Command, CommandFactory as _};
+
+use crate::cli::Cli;
+
+/// Compares a page with its file, or writes the file if that is asked for.
+fn check(name: &str, page: &str) {
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../docs/reference");
+    let path = path.join(name);
+    if env::var_os("CALNET_WRITE_REFERENCE").is_some() {
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        return fs::write(path, page).unwrap();
+    }
+    let written = fs::read_to_string(&path).unwrap_or_default();
+    assert!(
+        written == page,
+        "docs/reference/{name} is out of date; see crates/node/src/reference.rs"
+    );
+}
+
+/// Breaks a text into lines of at most 96 characters, each with an indent.
+fn wrapped(text: &str, indent: &str) -> String {
+    let (mut lines, mut line) = (String::new(), String::new());
+    for word in text.split_whitespace() {
+        if !line.is_empty() && indent.len() + line.chars().count() + word.chars().count() >= 96 {
+            lines.push_str(&format!("{indent}{line}\n"));
+            line.clear();
+        }
+        if !line.is_empty() {
+            line.push(' ');
+        }
+        line.push_str(word);
+    }
+    lines.push_str(&format!("{indent}{line}\n"));
+    lines
+}
+
+fn help_of(argument: &Arg) -> String {
+    let help = argument.get_long_help().or(argument.get_help());
+    help.map(ToString::to_string).unwrap_or_default()
+}
+
+fn write_argument(page: &mut String, argument: &Arg) {
+    let values: String = argument
+        .get_value_names()
+        .filter(|_| argument.get_action().takes_values())
+        .map(|names| names.iter().map(|name| format!(" {name}")).collect())
+        .unwrap_or_default();
+    let name = match (argument.get_short(), argument.get_long()) {
+        (Some(short), Some(long)) => format!("-{short}, --{long}{values}"),
+        (None, Some(long)) => format!("--{long}{values}"),
+        _ => values.trim().to_owned(),
+    };
+    let defaults: Vec<_> = argument
+        .get_default_values()
+        .iter()
+        .map(|value| value.to_string_lossy())
+        .collect();
+    writeln!(page, "- `{name}`").unwrap();
+    page.push('\n');
+    page.push_str(&wrapped(&help_of(argument), "  "));
+    if !defaults.is_empty() && argument.get_action().takes_values() {
+        page.push_str(&format!("  Default: `{}`.\n", defaults.join(" ")));
+    }
+    page.push('\n');
+}
+
+fn write_command(page: &mut String, path: &str, command: &Command) {
+    writeln!(page, "## `{path}`\n").unwrap();
+    let about = command.get_long_about().or(command.get_about());
+    let about = about.map(ToString::to_string).unwrap_or_default();
+    page.push_str(&wrapped(&about, ""));
+    page.push('\n');
+    let arguments = command.get_arguments();
+    for argument in arguments.filter(|one| !one.is_global_set()) {
+        write_argument(page, argument);
+    }
+    for sub in command.get_subcommands() {
+        write_command(page, &format!("{path} {}", sub.get_name()), sub);
+    }
+}
+
+#[test]
+fn the_page_of_commands_is_up_to_date() {
+    let command = Cli::command();
+    let mut page = "# Commands\n\n\
+        This page is generated from `crates/node/src/cli.rs`.\n\n\
+        ## Arguments of every command\n\n"
+        .to_owned();
+    for argument in command.get_arguments().filter(|one| one.is_global_set()) {
+        write_argument(&mut page, argument);
+    }
+    page.push_str("## Exit status\n\n");
+    let status = command.get_after_help().unwrap().to_string();
+    page.push_str(&wrapped(&status, ""));
+    page.push('\n');
+    for sub in command.get_subcommands() {
+        write_command(&mut page, &format!("calnet {}", sub.get_name()), sub);
+    }
+    check("cli.md", &format!("{}\n", page.trim_end()));
+}
+
+/// A record of an enum: its name, its documentation and its fields.
+struct Record {
+    name: String,
+    docs: Vec<String>,
+    fields: Vec<(String, Vec<String>)>,
+}
+
+fn snake_case(name: &str) -> String {
+    let mut text = String::new();
+    for (nth, letter) in name.char_indices() {
+        if letter.is_uppercase() && nth > 0 {
+            text.push('_');
+        }
+        text.extend(letter.to_lowercase());
+    }
+    text
+}
+
+/// The variants of an enum in a source file, as rustfmt formats it.
+fn records(name: &str, source: &str) -> Vec<Record> {
+    let start = source.find(&format!("enum {name} {{")).unwrap();
+    let body = &source[start..];
+    let body = &body[..body.find("\n}").unwrap()];
+    let mut records: Vec<Record> = Vec::new();
+    let mut docs = Vec::new();
+    for line in body.lines().skip(1) {
+        let depth = line.len() - line.trim_start().len();
+        let text = line.trim();
+        if let Some(doc) = text.strip_prefix("///") {
+            docs.push(doc.trim().to_owned());
+        } else if text.starts_with('#') {
+            // An attribute.
+        } else if depth == 4 && text.starts_with(|letter: char| letter.is_uppercase()) {
+            let end = text.find(|letter: char| !letter.is_alphanumeric());
+            let name = &text[..end.unwrap_or(text.len())];
+            let mut fields = Vec::new();
+            if let Some((_, inner)) = text.split_once("{ ") {
+                let inner = inner.split(" }").next().unwrap_or_default();
+                fields.extend(inner.split(", ").map(|field| {
+                    let name = field.split(':').next().unwrap_or_default();
+                    (name.to_owned(), Vec::new())
+                }));
+            }
+            records.push(Record {
+                name: snake_case(name),
+                docs: std::mem::take(&mut docs),
+                fields,
+            });
+        } else if depth == 8 && text.contains(": ") {
+            let name = text.split(':').next().unwrap_or_default();
+            let docs = std::mem::take(&mut docs);
+            if let Some(record) = records.last_mut() {
+                record.fields.push((name.to_owned(), docs));
+            }
+        }
+    }
+    records
+}
+
+#[test]
+fn the_page_of_records_is_up_to_date() {
+    let mut page = "# Records\n\n\
+        With `--json` each line of standard output is one JSON object. It has `event`, the name of\n\
+        the record, and `time`, the time at which it was printed (RFC 3339, UTC). A failure is an\n\
+        object with `event` `error`, `code` and `message` on standard error. `stack` stands for the\n\
+        fields `transport`, `security`, `muxer` and `path` of a connection. This page is generated\n\
+        from the code.\n"
+        .to_owned();
+    macro_rules! events {
+        ($file:literal) => {
+            include_str!(concat!("../../manager/src/event/", $file, ".rs"))
+        };
+    }
+    let parts = [
+        (
+            "Commands that run a node",
+            "Line",
+            include_str!("run/lines.rs"),
+        ),
+        (
+            "Addresses to listen on",
+            "ListenerEvent",
+            events!("listener"),
+        ),
+        ("Connections", "ConnectionEvent", events!("connection")),
+        ("Discovery", "DiscoveryEvent", events!("discovery")),
+        ("Streams", "StreamEvent", events!("stream")),
+        ("Topics", "GossipEvent", events!("gossip")),
+        ("Invites", "InviteEvent", events!("invite")),
+        ("Blobs of a node", "BlobEvent", events!("blob")),
+        ("Blob commands", "Line", include_str!("blob/lines.rs")),
+    ];
+    for (title, name, source) in parts {
+        write!(page, "\n## {title}\n").unwrap();
+        for record in records(name, source) {
+            write!(page, "\n### `{}`\n\n", record.name).unwrap();
+            if !record.docs.is_empty() {
+                page.push_str(&wrapped(&record.docs.join(" "), ""));
+                page.push('\n');
+            }
+            let mut fields = Vec::new();
+            for (name, docs) in record.fields {
+                fields.push(match docs.is_empty() {
+                    true => format!("`{name}`"),
+                    false => format!("`{name}` ({})", docs.join(" ").trim_end_matches('.')),
+                });
+            }
+            if !fields.is_empty() {
+                page.push_str(&wrapped(&format!("Fields: {}.", fields.join(", ")), ""));
+            }
+        }
+    }
+    check("events.md", &page.replace("\n\n\n", "\n\n"));
+}
+
+#[tokio::test]
+async fn the_page_of_metrics_is_up_to_date() {
+    let mut config = NetworkConfig {
+        listen: Vec::new(),
+        ..NetworkConfig::default()
+    };
+    config.server.rendezvous.enabled = true;
+    config.server.relay.enabled = true;
+    let key = Keypair::generate_ed25519();
+    let (client, _events) = NetworkManager::start_in_memory(key, config).await.unwrap();
+    let text = client.metrics().await.unwrap();
+    let mut page = "# Metrics\n\n\
+        `calnet run` and `calnet boot` serve these families as OpenMetrics at `/metrics` with\n\
+        `--metrics ADDR`, and at `/v1/metrics` of the control socket. Counters end in `_total` in\n\
+        their samples. This page is generated from a running node.\n"
+        .to_owned();
+    let mut families: Vec<(String, String)> = Vec::new();
+    let mut kinds = std::collections::HashMap::new();
+    for line in text.lines() {
+        if let Some(rest) = line.strip_prefix("# HELP ") {
+            let (name, help) = rest.split_once(' ').unwrap();
+            families.push((name.to_owned(), help.to_owned()));
+        } else if let Some(rest) = line.strip_prefix("# TYPE ") {
+            let (name, kind) = rest.split_once(' ').unwrap();
+            kinds.insert(name.to_owned(), kind.to_owned());
+        }
+    }
+    families.sort_unstable();
+    families.dedup();
+    assert!(!families.is_empty());
+    for (name, help) in families {
+        let kind = kinds.get(&name).map_or("unknown", String::as_str);
+        write!(page, "\n## `{name}`\n\n").unwrap();
+        page.push_str(&wrapped(&format!("A {kind}. {help}"), ""));
+    }
+    check("metrics.md", &page);
+    client.shutdown().await.unwrap();
+}
