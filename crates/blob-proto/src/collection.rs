@@ -1,6 +1,6 @@
 //! A folder, or many files, under one blob id. Pure: bytes in, values out.
 //!
-//! A collection is a blob that lists other blobs with their names. `docs/wire.md` specifies its
+//! A collection is a blob that lists other blobs with their names. `docs/protocol.md` specifies its
 //! bytes, `testdata/blob-collection.json` holds vectors:
 //!
 //! ```text
