@@ -4,10 +4,7 @@
 
 use bytes::Bytes;
 use calimero_network_blob::record::{ProviderRecord, RecordKey, UnsignedRecord};
-use calimero_network_blob::v0::{
-    BlobChunk, BlobRequest, BlobResponse, MAX_HANDSHAKE_BYTES, 
-   
-};
+use calimero_network_blob::v0::{BlobChunk, BlobRequest, BlobResponse, MAX_HANDSHAKE_BYTES};
 use libfuzzer_sys::fuzz_target;
 
 fn chunk(frame: Bytes) {

@@ -18,6 +18,9 @@ fuzz_target!(|input: &[u8]| {
         assert!(page.records.len() <= LIMIT as usize);
         let bytes: usize = page.records.iter().map(Bytes::len).sum();
         assert!(bytes <= input.len());
-        assert!(page.cookie.is_none_or(|cookie| cookie.as_bytes().len() <= MAX_COOKIE_BYTES));
+        assert!(
+            page.cookie
+                .is_none_or(|cookie| cookie.as_bytes().len() <= MAX_COOKIE_BYTES)
+        );
     }
 });
