@@ -5,9 +5,10 @@
 use calimero_network_primitives::{
     Multiaddr, PeerId,
     addr::{
-        AddressTransport, Circuit, CircuitError, DialPolicy, IpScope, circuit_addr, is_dialable,
-        is_dns, is_global, is_link_local, is_loopback, is_private, is_relayed, is_unspecified,
-        peer_of, scope_of, transport_of, with_peer, without_peer,
+        AddressTransport, Circuit, CircuitError, DialAddr, DialGate, DialPolicy, IpScope,
+        MAX_ADDRESS_BYTES, circuit_addr, is_dialable, is_dns, is_global, is_link_local,
+        is_loopback, is_private, is_relayed, is_unspecified, peer_of, scope_of, transport_of,
+        with_peer, without_peer,
     },
 };
 use libfuzzer_sys::fuzz_target;
@@ -37,6 +38,33 @@ fn check_predicates(addr: &Multiaddr) {
         // What is dialled says the same to whoever reads its text.
         let text = addr.to_string();
         assert_eq!(text.parse().ok().as_ref(), Some(addr), "{text}");
+    }
+}
+
+/// Every form of the decision agrees, and a grant opens one address alone.
+fn check_dial(addr: &Multiaddr) {
+    let policy = DialPolicy::Private;
+    let gate = DialGate::from(policy);
+    let decided = DialAddr::new(addr, policy);
+    assert_eq!(gate.check(addr), decided);
+    assert_eq!(decided.is_ok(), is_dialable(addr, policy));
+    if decided.is_ok() {
+        assert!(addr.len() <= MAX_ADDRESS_BYTES);
+        assert!(matches!(
+            scope_of(addr),
+            None | Some(IpScope::Global | IpScope::Private)
+        ));
+    }
+    let granted = gate.grant(addr).is_ok();
+    assert_eq!(granted, is_dialable(addr, DialPolicy::Local));
+    assert_eq!(gate.check(addr).is_ok(), granted);
+    let other = "/ip4/127.0.0.1/tcp/39022".parse().expect("an address");
+    assert!(gate.check(&other).is_err() || without_peer(addr) == other);
+    let [peer, _] = peers();
+    if let Ok(of_peer) = DialAddr::of_peer(&peer, addr, policy) {
+        assert_eq!(peer_of(&of_peer), None);
+        let whole = with_peer(&of_peer, peer).expect("it leads to this peer");
+        assert!(is_dialable(&whole, policy));
     }
 }
 
@@ -82,6 +110,7 @@ fuzz_target!(|input: &[u8]| {
         .and_then(|text| text.parse().ok());
     for addr in binary.iter().chain(&text) {
         check_predicates(addr);
+        check_dial(addr);
         check_peer(addr);
         check_circuit(addr);
     }

@@ -3,10 +3,10 @@
 
 use std::time::{Duration, UNIX_EPOCH};
 
-use calimero_network_discovery::{
-    cache::{MAX_CACHED_ADDRESSES_PER_PEER, MAX_CACHED_PEERS, decode, encode},
-    machine::MAX_ADDRESS_BYTES,
+use calimero_network_discovery::cache::{
+    MAX_CACHED_ADDRESSES_PER_PEER, MAX_CACHED_PEERS, decode, encode,
 };
+use calimero_network_primitives::addr::MAX_ADDRESS_BYTES;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|input: &[u8]| {

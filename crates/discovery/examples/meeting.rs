@@ -14,6 +14,7 @@ use calimero_network_discovery::{
 };
 use calimero_network_primitives::{
     Keypair, Multiaddr, PeerId,
+    addr::DialPolicy,
     config::{DiscoveryConfig, PingConfig, ServerConfig, TransportConfig},
 };
 use calimero_network_transport::build;
@@ -104,7 +105,11 @@ fn node(
         ..DiscoveryConfig::default()
     };
     let peer = identity.public().to_peer_id();
-    let transport = build(identity, &TransportConfig::default())?;
+    let transport = build(
+        identity,
+        &TransportConfig::default(),
+        DialPolicy::Local.into(),
+    )?;
     let discovery = Behaviour::new(
         identity,
         &config,

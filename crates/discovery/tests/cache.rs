@@ -18,9 +18,11 @@ use calimero_network_discovery::{
         CacheError, FileCache, FormatError, LineError, MAX_CACHE_BYTES,
         MAX_CACHED_ADDRESSES_PER_PEER, MAX_CACHED_PEERS, PeerCache, decode, encode,
     },
-    machine::{CacheEntry, MAX_ADDRESS_BYTES},
+    machine::CacheEntry,
 };
-use calimero_network_primitives::{Multiaddr, PeerId, multiaddr::Protocol};
+use calimero_network_primitives::{
+    Multiaddr, PeerId, addr::MAX_ADDRESS_BYTES, multiaddr::Protocol,
+};
 use proptest::prelude::*;
 
 /// 2025, as the tests go.

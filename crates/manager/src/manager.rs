@@ -10,7 +10,10 @@ use calimero_network_blob::{
 };
 use calimero_network_discovery::cache::PeerCache;
 use calimero_network_primitives::{
-    Keypair, Multiaddr, NetworkConfig, ProtocolId, config::BlobVersion, limits::LISTEN_TIMEOUT,
+    Keypair, Multiaddr, NetworkConfig, ProtocolId,
+    addr::{DialGate, DialPolicy},
+    config::BlobVersion,
+    limits::LISTEN_TIMEOUT,
 };
 use calimero_network_stream::{self as stream, Control, Incoming};
 use calimero_network_transport::{self as transport, Links};
@@ -180,8 +183,8 @@ impl Builder {
         } = self;
         let exports_metrics = metrics.is_some();
         let metrics = metrics.unwrap_or_else(|| Metrics::new(None));
-        let build = if in_memory {
-            transport::build_memory
+        let build: BuildTransport = if in_memory {
+            |identity, config, _| transport::build_memory(identity, config)
         } else {
             transport::build
         };
@@ -206,7 +209,7 @@ impl Builder {
             let (config, shared) = (config.clone(), shared.clone());
             async move {
                 let built = build_swarm(&identity, &config, build);
-                let (swarm, links, control, inbound) = match built {
+                let (swarm, (links, gate), control, inbound) = match built {
                     Ok(built) => built,
                     Err(error) => {
                         let _ = ready.send(Err(error));
@@ -223,6 +226,7 @@ impl Builder {
                 let actor = Actor::new(
                     swarm,
                     links,
+                    gate,
                     inbound,
                     receiver,
                     events,
@@ -265,6 +269,7 @@ impl Builder {
 type BuildTransport = fn(
     &Keypair,
     &calimero_network_primitives::config::TransportConfig,
+    DialGate,
 ) -> Result<transport::Transport, transport::BuildError>;
 
 /// Marks the manager as stopped when its task ends, for any reason.
@@ -282,8 +287,11 @@ fn build_swarm(
     identity: &Keypair,
     config: &NetworkConfig,
     build: BuildTransport,
-) -> Result<(Swarm<Behaviour>, Links, Control, Incoming), StartError> {
-    let transport = build(identity, &config.transport)?;
+) -> Result<(Swarm<Behaviour>, (Links, DialGate), Control, Incoming), StartError> {
+    // The operator names the boot nodes, so these may be local on any network.
+    let policy = DialPolicy::for_network(config.discovery.local_network);
+    let gate = DialGate::new(policy, &config.discovery.boot);
+    let transport = build(identity, &config.transport, gate)?;
     let behaviour = Behaviour::new(identity, config, transport.relay_client)?;
     let control = behaviour.streams.control();
     let inbound = control
@@ -297,7 +305,7 @@ fn build_swarm(
         ));
     let peer = identity.public().to_peer_id();
     let swarm = Swarm::new(transport.boxed, behaviour, peer, swarm_config);
-    Ok((swarm, transport.links, control, inbound))
+    Ok((swarm, (transport.links, transport.gate), control, inbound))
 }
 
 /// An opener of streams of these versions, in their order. A valid configuration names at least one.

@@ -5,7 +5,7 @@
 
 use std::{error::Error, time::Duration};
 
-use calimero_network_primitives::{Multiaddr, config::TransportConfig};
+use calimero_network_primitives::{Multiaddr, addr::DialPolicy, config::TransportConfig};
 use calimero_network_transport::{Links, MuxerKind, SecurityKind, TransportKind, build, warm_up};
 use futures::StreamExt;
 use libp2p_identity::Keypair;
@@ -67,7 +67,11 @@ async fn run() -> Result<(), Box<dyn Error>> {
 
 fn swarm() -> Result<(Swarm<dummy::Behaviour>, Links), Box<dyn Error>> {
     let identity = Keypair::generate_ed25519();
-    let transport = build(&identity, &TransportConfig::default())?;
+    let transport = build(
+        &identity,
+        &TransportConfig::default(),
+        DialPolicy::Local.into(),
+    )?;
     let config = libp2p_swarm::Config::with_tokio_executor().with_idle_connection_timeout(DEADLINE);
     let peer = identity.public().to_peer_id();
     let swarm = Swarm::new(transport.boxed, dummy::Behaviour, peer, config);

@@ -24,7 +24,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use calimero_network_primitives::config::{Security, TransportConfig};
+use calimero_network_primitives::{
+    addr::DialPolicy,
+    config::{Security, TransportConfig},
+};
 use calimero_network_transport::build;
 use futures::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, StreamExt, future::poll_fn};
 use libp2p_core::{
@@ -231,7 +234,9 @@ fn net(name: &str) -> Net {
             if name == "noise" {
                 config.tcp.prefer = Security::Noise;
             }
-            build(&keypair, &config).unwrap().boxed
+            build(&keypair, &config, DialPolicy::Local.into())
+                .unwrap()
+                .boxed
         }
     }
 }

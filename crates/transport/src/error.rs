@@ -2,9 +2,9 @@
 
 use std::{error::Error, fmt, io, sync::Arc, time::Duration};
 
-use calimero_network_primitives::config::ConfigError;
+use calimero_network_primitives::{addr::DialRefusal, config::ConfigError};
+use hickory_resolver::net::NetError;
 use libp2p_core::transport::TransportError;
-use libp2p_dns::ResolveError;
 use libp2p_identity::PeerId;
 use multiaddr::Multiaddr;
 use multistream_select::{NegotiationError, ProtocolError};
@@ -31,10 +31,6 @@ pub enum BuildError {
     /// No Noise key could be signed with the identity.
     #[error("noise: {0}")]
     Noise(#[from] libp2p_noise::Error),
-    /// The system's resolver configuration exists and cannot be used. Where it does not exist,
-    /// a name server on the loopback address is asked, as the C library does.
-    #[error("DNS configuration of the system: {0}")]
-    Dns(#[source] io::Error),
 }
 
 /// Why one address could not be dialled, or why one inbound connection came to nothing.
@@ -95,6 +91,9 @@ pub enum AddressError {
         /// One error an attempt, in order.
         errors: Vec<AddressError>,
     },
+    /// The node does not dial such an address. No socket was opened.
+    #[error("not dialled: {0}")]
+    NotAllowed(#[source] DialRefusal),
     /// Another failure of the operating system.
     #[error("{0}")]
     Io(Cause),
@@ -249,8 +248,8 @@ impl From<libp2p_relay::client::transport::Error> for AddressError {
     }
 }
 
-impl From<ResolveError> for AddressError {
-    fn from(error: ResolveError) -> Self {
+impl From<NetError> for AddressError {
+    fn from(error: NetError) -> Self {
         if error.is_nx_domain() || error.is_no_records_found() {
             return Self::NoSuchName;
         }
@@ -258,25 +257,25 @@ impl From<ResolveError> for AddressError {
     }
 }
 
-impl From<libp2p_dns::Error<AddressError>> for AddressError {
-    fn from(error: libp2p_dns::Error<AddressError>) -> Self {
-        use libp2p_dns::Error as Dns;
+impl From<TransportError<Self>> for AddressError {
+    fn from(error: TransportError<Self>) -> Self {
         match error {
-            Dns::Transport(error) => error,
-            Dns::ResolveError(error) => error.into(),
-            Dns::MultiaddrNotSupported(address) => Self::Unsupported(address),
-            Dns::TooManyLookups => Self::NoSuchName,
-            Dns::Dial(errors) => {
-                let mut errors: Vec<Self> = errors.into_iter().map(Self::from).collect();
-                match errors.pop() {
-                    Some(only) if errors.is_empty() => only,
-                    Some(last) => {
-                        errors.push(last);
-                        Self::Resolved { errors }
-                    }
-                    None => Self::NoSuchName,
-                }
+            TransportError::MultiaddrNotSupported(address) => Self::Unsupported(address),
+            TransportError::Other(error) => error,
+        }
+    }
+}
+
+impl AddressError {
+    /// The failure of a name, from the failures of the addresses that it resolved to.
+    pub(crate) fn of_name(mut errors: Vec<Self>) -> Self {
+        match errors.pop() {
+            Some(only) if errors.is_empty() => only,
+            Some(last) => {
+                errors.push(last);
+                Self::Resolved { errors }
             }
+            None => Self::NoSuchName,
         }
     }
 }

@@ -14,6 +14,14 @@
 //!   the socket, and all frames of a round in one write.
 //! - **The expected peer is part of the handshake.** An address that ends in `/p2p/<peer>` is
 //!   dialled for that peer; another that answers over TLS or QUIC never sees a connection.
+//! - **One gate.** Every dial, and every address that a name resolves to, passes a
+//!   [`DialGate`](calimero_network_primitives::addr::DialGate): a stranger's loopback address is
+//!   not dialled, whichever protocol it came by.
+//! - **Names.** Name servers are read again when the system's configuration changes. The addresses
+//!   of a name are dialled with short delays, so dead ones do not hold up a live one.
+//! - **A port has one owner.** Two nodes cannot listen on one port, and dials leave from it all the
+//!   same. A wildcard address listens also where the system does not report its interfaces.
+//! - **Dead paths are noticed** within 20 s, on busy and on idle connections.
 //! - **Frames of any size.** Yamux peers may send frames as large as the window.
 //! - **Too many streams are refused one by one**, and the connection lives on.
 //! - **[`Links`]** say what each connection runs over and count its bytes; [`classify`] says what
@@ -74,13 +82,17 @@
 mod buffer;
 mod close;
 mod crypto;
+mod dns;
 mod error;
+mod gate;
+mod interfaces;
 mod link;
 mod metered;
 #[cfg(test)]
 mod pipe;
 pub mod quic;
 mod read_ahead;
+mod tcp;
 mod tls;
 mod transport;
 mod upgrade;
@@ -96,6 +108,6 @@ pub use self::{
 
 /// Crates whose types occur in what is public here, in the versions that are used.
 pub use {
-    futures, libp2p_core, libp2p_dns, libp2p_noise, libp2p_relay, libp2p_tls, multistream_select,
-    quinn, rustls,
+    futures, hickory_resolver, libp2p_core, libp2p_noise, libp2p_relay, libp2p_tls,
+    multistream_select, quinn, rustls,
 };

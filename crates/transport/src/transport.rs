@@ -1,10 +1,12 @@
 //! The transports, put together.
 
-use std::{fmt, net::Ipv4Addr, path::Path, sync::Arc, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
-use calimero_network_primitives::config::TransportConfig;
+use calimero_network_primitives::{
+    addr::{DialGate, DialPolicy},
+    config::TransportConfig,
+};
 use futures::{AsyncRead, AsyncWrite, FutureExt};
-use hickory_resolver::config::NameServerConfig;
 use libp2p_core::{
     Transport as _,
     connection::ConnectedPoint,
@@ -15,33 +17,34 @@ use libp2p_core::{
         timeout::{TransportTimeout, TransportTimeoutError},
     },
 };
-use libp2p_dns::{ResolverConfig, ResolverOpts};
 use libp2p_identity::{Keypair, PeerId};
 
 use crate::{
     AddressError, BuildError, Links,
     crypto::Crypto,
+    dns::{Dns, Resolver},
+    gate::Gated,
     link::{TransportKind, Upgraded},
-    quic,
+    quic, tcp,
     upgrade::Upgrade,
 };
 
 /// Connections that the kernel completes ahead of `accept`: 1024, the size of libp2p-tcp.
 const LISTEN_BACKLOG: u32 = 1024;
 
-/// Handshake deadlines that an address with a name may take in all: the name is looked up, and
-/// what it resolves to is dialled one after the other.
-const NAME_ATTEMPTS: u32 = 3;
+/// Time that an address with a name may take, in handshake deadlines: one for the lookup, and two
+/// for the addresses of the name, which are dialled with short delays.
+const NAME_DEADLINES: u32 = 3;
 
-/// Where the system keeps its name servers.
-const RESOLVER_CONFIG: &str = "/etc/resolv.conf";
-
-/// What [`build`] makes.
+/// A transport for a Swarm, and what belongs to it.
 pub struct Transport {
     /// The transport, for a Swarm: every connection is authenticated and multiplexed.
     pub boxed: Boxed<(PeerId, StreamMuxerBox)>,
     /// What each connection runs over and has carried.
     pub links: Links,
+    /// The gate that every dial passes. An application grants it the addresses that its operator
+    /// names.
+    pub gate: DialGate,
     /// The behaviour that relayed connections need beside the transport, if the configuration
     /// has them. It goes into the same Swarm.
     pub relay_client: Option<libp2p_relay::client::Behaviour>,
@@ -58,13 +61,21 @@ impl fmt::Debug for Transport {
 
 /// Makes the transport that `config` describes, with the identity `keypair`.
 ///
-/// Needs a tokio runtime when it is used, not yet when it is built.
+/// Every dial passes `gate`, and so does every address that a name resolves to. A dial that the
+/// gate refuses fails with [`AddressError::NotAllowed`] and opens no socket. A gate for one policy
+/// is made by `DialPolicy::Private.into()`.
+///
+/// The transport needs a tokio runtime when it is used, not when it is built. Name servers are
+/// read from the configuration of the system at each lookup, so the transport starts without any.
 ///
 /// # Errors
 ///
-/// [`BuildError`]: the configuration contradicts itself, the identity cannot sign, or the
-/// system's resolver configuration is broken.
-pub fn build(keypair: &Keypair, config: &TransportConfig) -> Result<Transport, BuildError> {
+/// [`BuildError`] if the configuration contradicts itself or the identity cannot sign.
+pub fn build(
+    keypair: &Keypair,
+    config: &TransportConfig,
+    gate: DialGate,
+) -> Result<Transport, BuildError> {
     let parts = Parts::new(keypair, config)?;
     let tcp = config.tcp.enabled.then(|| parts.tcp());
     let quic = if config.quic.enabled {
@@ -74,15 +85,15 @@ pub fn build(keypair: &Keypair, config: &TransportConfig) -> Result<Transport, B
     };
     let direct = either(tcp, quic);
     let named = if config.dns {
-        parts.names(direct)?
+        parts.names(direct, gate.clone())
     } else {
         direct
     };
-    Ok(parts.finish(keypair, config, named))
+    Ok(parts.finish(keypair, config, named, gate))
 }
 
 /// Makes a transport whose `/memory` addresses reach others in the same process, with the same
-/// security, multiplexer and relay client as [`build`]. For tests.
+/// security, multiplexer and relay client as [`build`]. Every address may be dialled. For tests.
 ///
 /// # Errors
 ///
@@ -90,7 +101,7 @@ pub fn build(keypair: &Keypair, config: &TransportConfig) -> Result<Transport, B
 pub fn build_memory(keypair: &Keypair, config: &TransportConfig) -> Result<Transport, BuildError> {
     let parts = Parts::new(keypair, config)?;
     let memory = parts.secure(MemoryTransport::default(), TransportKind::Memory);
-    Ok(parts.finish(keypair, config, memory))
+    Ok(parts.finish(keypair, config, memory, DialPolicy::Local.into()))
 }
 
 /// What the transports share.
@@ -116,11 +127,7 @@ impl Parts {
     }
 
     fn tcp(&self) -> Boxed<Upgraded> {
-        let sockets = libp2p_tcp::Config::new()
-            .nodelay(true)
-            .listen_backlog(LISTEN_BACKLOG);
-        let tcp = libp2p_tcp::tokio::Transport::new(sockets);
-        self.secure(tcp, TransportKind::Tcp)
+        self.secure(tcp::Transport::new(LISTEN_BACKLOG), TransportKind::Tcp)
     }
 
     fn quic(
@@ -160,30 +167,19 @@ impl Parts {
         in_time(upgraded, self.handshake_timeout)
     }
 
-    /// Resolves names before `direct` is asked.
-    fn names(&self, direct: Boxed<Upgraded>) -> Result<Boxed<Upgraded>, BuildError> {
-        let direct = direct.map_err(AddressError::from);
-        // Reading the configuration consumes the transport even where it fails, so a dummy
-        // tries it out.
-        let named = match libp2p_dns::tokio::Transport::system(DummyTransport::<()>::new()) {
-            Ok(_) => libp2p_dns::tokio::Transport::system(direct).map_err(BuildError::Dns)?,
-            Err(_) if !Path::new(RESOLVER_CONFIG).exists() => {
-                tracing::warn!("no {RESOLVER_CONFIG}: names are asked of the loopback address");
-                let config = loopback_resolver();
-                libp2p_dns::tokio::Transport::custom(direct, config, ResolverOpts::default())
-            }
-            Err(error) => return Err(BuildError::Dns(error)),
-        };
-        let named = named.map_err(AddressError::from);
-        Ok(in_time(named, self.handshake_timeout * NAME_ATTEMPTS))
+    /// Resolves names before `direct` is dialled.
+    fn names(&self, direct: Boxed<Upgraded>, gate: DialGate) -> Boxed<Upgraded> {
+        let named = Dns::new(direct, Resolver::system(), gate);
+        in_time(named, self.handshake_timeout * NAME_DEADLINES)
     }
 
-    /// Adds the relay client and leaves the links to be claimed.
+    /// Adds the relay client and the gate, and leaves the links to be claimed.
     fn finish(
         self,
         keypair: &Keypair,
         config: &TransportConfig,
         direct: Boxed<Upgraded>,
+        gate: DialGate,
     ) -> Transport {
         let (relay, relay_client) = if config.relay_client {
             let peer = keypair.public().to_peer_id();
@@ -198,13 +194,16 @@ impl Parts {
         // Circuit addresses begin with the relay's own, which a direct transport would dial.
         let all = either(relay, Some(direct));
         let links = self.links.clone();
-        let boxed = all
+        // Behaviours of libp2p dial addresses of their own choice. The gate is the outermost layer
+        // below the Swarm, so no dial goes around it.
+        let boxed = Gated::new(all, gate.clone())
             .map_err(AddressError::from)
             .map(move |upgraded, endpoint| register(&links, upgraded, endpoint))
             .boxed();
         Transport {
             boxed,
             links: self.links,
+            gate,
             relay_client,
         }
     }
@@ -221,12 +220,6 @@ fn either(first: Option<Boxed<Upgraded>>, second: Option<Boxed<Upgraded>>) -> Bo
         (Some(only), None) | (None, Some(only)) => only,
         (None, None) => DummyTransport::<Upgraded>::new().boxed(),
     }
-}
-
-/// A name server on this host, which is what the C library assumes too.
-fn loopback_resolver() -> ResolverConfig {
-    let server = NameServerConfig::udp_and_tcp(Ipv4Addr::LOCALHOST.into());
-    ResolverConfig::from_name_servers(vec![server])
 }
 
 fn register(

@@ -27,13 +27,16 @@ use tokio::{
 };
 
 use self::common::{
-    Net, accept, connect, dial, drive, exchange, listen, offering, stock, stream, with_peer, within,
+    Net, accept, any_address, connect, dial, drive, exchange, listen, offering, stock, stream,
+    with_peer, within,
 };
 
 const LOOPBACK: &str = "/ip4/127.0.0.1/tcp/0";
 
 fn net(config: &TransportConfig) -> Net {
-    build(&Keypair::generate_ed25519(), config).unwrap().boxed
+    build(&Keypair::generate_ed25519(), config, any_address())
+        .unwrap()
+        .boxed
 }
 
 fn impatient() -> TransportConfig {
@@ -179,7 +182,7 @@ async fn the_wrong_peer_is_named_and_never_sees_a_connection() {
             let mut listener = if stock_listener {
                 stock(&key, &names[..1])
             } else {
-                build(&key, &offering(names)).unwrap().boxed
+                build(&key, &offering(names), any_address()).unwrap().boxed
             };
             let address = listen(&mut listener, LOOPBACK).await;
             let wanted = PeerId::random();
@@ -244,7 +247,7 @@ async fn too_many_streams_are_refused_one_by_one() {
     config.yamux.max_streams = 2000;
     let keys = [Keypair::generate_ed25519(), Keypair::generate_ed25519()];
     let mut dialler = stock_many_streams(&keys[0]);
-    let mut listener = build(&keys[1], &config).unwrap();
+    let mut listener = build(&keys[1], &config, any_address()).unwrap();
     let address = listen(&mut listener.boxed, LOOPBACK).await;
     let ((_, mut out), ((peer, mut inn), endpoint)) =
         within(connect(&mut dialler, &mut listener.boxed, address)).await;

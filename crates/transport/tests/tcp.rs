@@ -14,7 +14,9 @@ use calimero_network_primitives::config::Security::{self, Noise, Tls};
 use calimero_network_transport::{MuxerKind, SecurityKind, TransportKind, build};
 use libp2p_identity::Keypair;
 
-use self::common::{connect, dialled, exchange, listen, offering, stock, with_peer, within};
+use self::common::{
+    any_address, connect, dialled, exchange, listen, offering, stock, with_peer, within,
+};
 
 const LOOPBACK: &str = "/ip4/127.0.0.1/tcp/0";
 const OFFERS: [&[Security]; 4] = [&[Tls, Noise], &[Noise, Tls], &[Tls], &[Noise]];
@@ -27,8 +29,8 @@ async fn every_preference_meets_every_other() {
                 continue;
             };
             let (a, b) = (Keypair::generate_ed25519(), Keypair::generate_ed25519());
-            let mut dialler = build(&a, &offering(ours)).unwrap();
-            let mut listener = build(&b, &offering(theirs)).unwrap();
+            let mut dialler = build(&a, &offering(ours), any_address()).unwrap();
+            let mut listener = build(&b, &offering(theirs), any_address()).unwrap();
             let address = listen(&mut listener.boxed, LOOPBACK).await;
             let address = with_peer(address, b.public().to_peer_id());
 
@@ -68,7 +70,7 @@ async fn libp2p_of_its_own_dials_and_is_dialled() {
             }
             let (a, b) = (Keypair::generate_ed25519(), Keypair::generate_ed25519());
             for dials in [true, false] {
-                let mut own = build(&a, &offering(ours)).unwrap().boxed;
+                let mut own = build(&a, &offering(ours), any_address()).unwrap().boxed;
                 let mut other = stock(&b, theirs);
                 let (dialler, listener, peer) = if dials {
                     (&mut own, &mut other, b.public().to_peer_id())

@@ -1,6 +1,10 @@
 //! Carrying out what the machine asks for.
 
-use calimero_network_primitives::{Multiaddr, PeerId, addr::without_peer, multiaddr::Protocol};
+use calimero_network_primitives::{
+    Multiaddr, PeerId,
+    addr::{is_relayed, without_peer},
+    multiaddr::Protocol,
+};
 use libp2p_swarm::{
     CloseConnection, FromSwarm, ListenOpts, NetworkBehaviour, NewExternalAddrCandidate, ToSwarm,
     derive_prelude::ListenerId,
@@ -8,7 +12,7 @@ use libp2p_swarm::{
 };
 
 use super::{Behaviour, Dialling, Slot, event::Event};
-use crate::machine::{Effect, Path, RelayListener, is_circuit};
+use crate::machine::{Effect, Path, RelayListener};
 
 impl Behaviour {
     pub(super) fn carry_out_all(&mut self) {
@@ -22,6 +26,7 @@ impl Behaviour {
             Effect::Dial {
                 peer, addresses, ..
             } => {
+                let addresses = addresses.into_iter().map(Multiaddr::from).collect();
                 if let Some((peer, addresses)) = self.held_dials.hold(peer, addresses) {
                     self.dial(peer, addresses);
                 }
@@ -31,7 +36,7 @@ impl Behaviour {
                 peer_id: peer,
                 connection: CloseConnection::All,
             }),
-            Effect::AddRoutingAddress { peer, address } => self.add_route(&peer, address),
+            Effect::AddRoutingAddress { peer, address } => self.add_route(&peer, address.into()),
             Effect::RemoveRoutingAddress { peer, address } => {
                 self.inner.kad.remove_address(&peer, &address);
             }
@@ -65,10 +70,16 @@ impl Behaviour {
             Effect::Probe { address } => self.inner.probes.probe(address),
             Effect::AddExternalAddress { address } => self.add_external(address),
             Effect::RemoveExternalAddress { address } => self.remove_external(address),
-            Effect::ServeProbes(serve) => self.inner.serve_probes(serve),
+            Effect::ServeProbes(serve) => self.inner.serve_probes(serve, self.dial_policy),
             Effect::RefuseFollow { namespace } => self.tell(Event::FollowRefused { namespace }),
             Effect::SaveCache => self.tell(Event::SaveCache),
         }
+    }
+
+    /// The addresses of `peer` in the machine's address book, the best first.
+    pub(super) fn known_addresses(&self, peer: &PeerId) -> Vec<Multiaddr> {
+        let known = self.machine.addresses(peer).into_iter();
+        known.map(Multiaddr::from).collect()
     }
 
     pub(super) fn dial(&mut self, peer: PeerId, addresses: Vec<Multiaddr>) {
@@ -117,7 +128,7 @@ impl Behaviour {
         let known: Vec<_> =
             entry.map_or_else(Vec::new, |entry| entry.node.value.iter().cloned().collect());
         if known.len() > self.max_routes {
-            let current = self.machine.addresses(peer);
+            let current = self.known_addresses(peer);
             // The table keeps them with the peer at their end.
             let stale = known.iter().filter(|a| !current.contains(&without_peer(a)));
             for address in stale {
@@ -191,7 +202,7 @@ impl Behaviour {
 
     /// A circuit names whom it leads to, as others expect of it.
     fn complete(&self, address: Multiaddr) -> Multiaddr {
-        if is_circuit(&address) {
+        if is_relayed(&address) {
             address.with(Protocol::P2p(self.local))
         } else {
             address

@@ -29,7 +29,6 @@ impl Behaviour {
             InnerEvent::Dcutr(event) => self.hear_dcutr(&event),
             InnerEvent::Probed(event) => self.hear_probe(event),
             InnerEvent::Mdns(event) => self.hear_mdns(event),
-            InnerEvent::ProbeServed => {}
         }
     }
 

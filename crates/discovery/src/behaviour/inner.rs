@@ -4,16 +4,17 @@ use std::convert::Infallible;
 
 use calimero_network_primitives::{
     IDENTIFY_PROTOCOL_VERSION, Keypair, PeerId, ProtocolId,
-    addr::peer_of,
+    addr::{DialPolicy, peer_of},
     config::{DiscoveryConfig, PingConfig, RecordsTuning},
 };
-use libp2p_autonat::v2 as autonat;
 use libp2p_kad as kad;
 use libp2p_mdns as mdns;
 use libp2p_relay as relay;
 use libp2p_swarm::{NetworkBehaviour, StreamProtocol, behaviour::toggle::Toggle};
 
-use super::{error::BuildError, keep::Keeper, probe, records, rendezvous, store::Store};
+use super::{
+    error::BuildError, identify::Identify, keep::Keeper, probe, records, rendezvous, store::Store,
+};
 use crate::liveness;
 
 /// What runs on the wire. Its handlers are those of the outer behaviour.
@@ -26,13 +27,13 @@ use crate::liveness;
 pub struct Inner {
     pub(super) keeper: Keeper,
     pub(super) liveness: liveness::Behaviour,
-    pub(super) identify: libp2p_identify::Behaviour,
+    pub(super) identify: Identify,
     pub(super) kad: kad::Behaviour<Store>,
     pub(super) rendezvous: rendezvous::Client,
     pub(super) relay: Toggle<relay::client::Behaviour>,
     pub(super) dcutr: Toggle<libp2p_dcutr::Behaviour>,
     pub(super) probes: probe::Client,
-    pub(super) probe_server: Toggle<autonat::server::Behaviour>,
+    pub(super) probe_server: Toggle<probe::server::Server>,
     pub(super) mdns: Toggle<mdns::tokio::Behaviour>,
 }
 
@@ -51,7 +52,6 @@ pub enum InnerEvent {
     Relay(relay::client::Event),
     Dcutr(libp2p_dcutr::Event),
     Probed(probe::Event),
-    ProbeServed,
     Mdns(mdns::Event),
 }
 
@@ -74,7 +74,7 @@ impl Inner {
         Ok(Self {
             keeper: Keeper::default(),
             liveness: liveness::Behaviour::new(ping),
-            identify: libp2p_identify::Behaviour::new(identify),
+            identify: Identify::new(identify),
             kad: new_kad(local, &config.records),
             rendezvous: rendezvous::Client::new(identity.clone()),
             dcutr: relay_client
@@ -89,8 +89,8 @@ impl Inner {
     }
 
     /// Serves probes of others on the connections to come, or does not.
-    pub(super) fn serve_probes(&mut self, serve: bool) {
-        self.probe_server = serve.then(autonat::server::Behaviour::default).into();
+    pub(super) fn serve_probes(&mut self, serve: bool, policy: DialPolicy) {
+        self.probe_server = serve.then(|| probe::server::Server::new(policy)).into();
     }
 }
 
@@ -139,11 +139,5 @@ from! {
 impl From<Infallible> for InnerEvent {
     fn from(never: Infallible) -> Self {
         match never {}
-    }
-}
-
-impl From<autonat::server::Event> for InnerEvent {
-    fn from(_: autonat::server::Event) -> Self {
-        Self::ProbeServed
     }
 }

@@ -81,9 +81,9 @@
 //!
 //! # What is spoken
 //!
-//! Rendezvous (`/rendezvous/1.0.0`) and the client's side of AutoNAT v2 by clients of this crate,
-//! ping by [`liveness`](crate::liveness); Kademlia, identify and its push, relay v2, DCUtR, mDNS
-//! and the server's side of AutoNAT v2 by libp2p's. Probes of others are served on connections
+//! Rendezvous (`/rendezvous/1.0.0`) by a client and AutoNAT v2 by a client and a server of this
+//! crate, ping by [`liveness`](crate::liveness); Kademlia, identify and its push, relay v2, DCUtR
+//! and mDNS by libp2p's. Probes of others are served on connections
 //! that are made while this node is reachable.
 
 mod awaited;
@@ -92,6 +92,11 @@ mod effects;
 mod error;
 mod event;
 mod hear;
+#[allow(
+    unreachable_pub,
+    reason = "handlers are associated types of a public behaviour"
+)]
+mod identify;
 mod inner;
 #[allow(
     unreachable_pub,

@@ -9,7 +9,7 @@
 //!
 //! [DCUtR]: https://github.com/libp2p/specs/blob/master/relay/DCUtR.md
 
-use calimero_network_primitives::PeerId;
+use calimero_network_primitives::{PeerId, addr::is_relayed};
 use libp2p_core::ConnectedPoint;
 use libp2p_swarm::{
     CloseConnection, ConnectionId, ToSwarm,
@@ -23,7 +23,7 @@ use super::{
     peers::PathChange,
     punches::Round,
 };
-use crate::machine::{Path, is_circuit};
+use crate::machine::Path;
 
 /// Dials back under way at one time: what is above it is left to hole punching.
 const MAX_REVERSALS: usize = 32;
@@ -36,8 +36,8 @@ impl Behaviour {
         if !reached_by_relay || self.reversals.len() >= MAX_REVERSALS {
             return;
         }
-        let mut addresses = self.machine.addresses(&peer);
-        addresses.retain(|address| !is_circuit(address));
+        let mut addresses = self.known_addresses(&peer);
+        addresses.retain(|address| !is_relayed(address));
         if addresses.is_empty() {
             return;
         }
@@ -104,8 +104,8 @@ impl Behaviour {
                 let outcome = HolePunch::Failed;
                 self.tell(Event::HolePunch { peer, outcome });
             }
-            let mut addresses = self.machine.addresses(&peer);
-            addresses.retain(|address| is_circuit(address) && *address != via);
+            let mut addresses = self.known_addresses(&peer);
+            addresses.retain(|address| is_relayed(address) && *address != via);
             addresses.insert(0, via);
             let opts = DialOpts::peer_id(peer)
                 .condition(PeerCondition::NotDialing)

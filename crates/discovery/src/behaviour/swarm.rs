@@ -6,7 +6,10 @@ use std::{
     task::{Context, Poll},
 };
 
-use calimero_network_primitives::{Multiaddr, PeerId, addr::is_dialable};
+use calimero_network_primitives::{
+    Multiaddr, PeerId,
+    addr::{is_dialable, is_relayed},
+};
 use libp2p_core::{
     Endpoint,
     transport::{PortUse, TransportError},
@@ -25,7 +28,7 @@ use super::{
     observed::asks_for_own_port,
     peers::{PathChange, path_of},
 };
-use crate::machine::{Input, is_circuit};
+use crate::machine::Input;
 
 impl NetworkBehaviour for Behaviour {
     type ConnectionHandler = THandler<Inner>;
@@ -71,7 +74,7 @@ impl NetworkBehaviour for Behaviour {
             .handle_pending_outbound_connection(connection, peer, addresses, role)?;
         self.began.insert(connection, now());
         let policy = self.dial_policy;
-        let mut all = peer.map_or_else(Vec::new, |peer| self.machine.addresses(&peer));
+        let mut all = peer.map_or_else(Vec::new, |peer| self.known_addresses(&peer));
         let worth_it = offered
             .into_iter()
             .filter(|address| is_dialable(address, policy))
@@ -125,14 +128,14 @@ impl NetworkBehaviour for Behaviour {
                     slot.listening = true;
                 }
             }
-            FromSwarm::NewListenAddr(event) if !is_circuit(event.addr) => {
+            FromSwarm::NewListenAddr(event) if !is_relayed(event.addr) => {
                 self.local_link.listen(&event);
                 self.listening.begins(event.addr, now());
                 self.held_dials.listening(now());
                 self.hear(Input::Listening(event.addr.clone()));
                 self.network_changed();
             }
-            FromSwarm::ExpiredListenAddr(event) if !is_circuit(event.addr) => {
+            FromSwarm::ExpiredListenAddr(event) if !is_relayed(event.addr) => {
                 self.local_link.expire(&event);
                 self.listening.ends(event.addr);
                 self.hear(Input::AddressGone(event.addr.clone()));

@@ -130,7 +130,7 @@ fn a_peer_that_moves_all_the_time_has_few_addresses_anywhere() {
         take(&mut behaviour);
     }
     let max = DiscoveryConfig::default().book.max_addresses_per_peer as usize;
-    let known: HashSet<_> = behaviour.machine.addresses(&peer).into_iter().collect();
+    let known: HashSet<_> = behaviour.known_addresses(&peer).into_iter().collect();
     assert_eq!(known.len(), max);
     let (peers, longest) = table(&mut behaviour);
     assert_eq!(peers, 1);

@@ -14,9 +14,9 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use calimero_network_primitives::{Multiaddr, PeerId};
+use calimero_network_primitives::{Multiaddr, PeerId, addr::MAX_ADDRESS_BYTES};
 
-use crate::machine::{CacheEntry, MAX_ADDRESS_BYTES};
+use crate::machine::CacheEntry;
 
 /// Largest text read or written, in bytes: 4 MiB, 4,096 peers with four circuit addresses each.
 pub const MAX_CACHE_BYTES: usize = 4 << 20;

@@ -2,12 +2,13 @@
 
 use std::time::{Duration, Instant};
 
-use calimero_network_primitives::{Multiaddr, PeerId, config::BookTuning};
-
-use super::{
-    address::is_circuit,
-    peers::{NOBODY, Number, PeerTable},
+use calimero_network_primitives::{
+    Multiaddr, PeerId,
+    addr::{DialAddr, is_relayed},
+    config::BookTuning,
 };
+
+use super::peers::{NOBODY, Number, PeerTable};
 
 /// Time without contact after which a peer is forgotten: 24 h, the usual lease of a home address.
 pub(super) const MAX_AGE: Duration = Duration::from_secs(24 * 3600);
@@ -17,7 +18,7 @@ const MAX_DIAL_FAILURES: u32 = 3;
 
 #[derive(Clone, Debug)]
 struct Known {
-    address: Multiaddr,
+    address: DialAddr,
     /// Dials in a row that failed.
     failures: u32,
     /// Whether a connection was established through it.
@@ -26,9 +27,9 @@ struct Known {
 }
 
 impl Known {
-    fn new(address: Multiaddr, proven: bool) -> Self {
+    fn new(address: DialAddr, proven: bool) -> Self {
         Self {
-            circuit: is_circuit(&address),
+            circuit: is_relayed(&address),
             address,
             failures: 0,
             proven,
@@ -93,7 +94,7 @@ impl AddressBook {
     }
 
     /// Remembers `addresses` of a boot node for good, beyond every bound but their own number.
-    pub(super) fn insert_infrastructure(&mut self, peer: PeerId, addresses: Vec<Multiaddr>) {
+    pub(super) fn insert_infrastructure(&mut self, peer: PeerId, addresses: Vec<DialAddr>) {
         let number = self.peers.number_or_insert(peer, Entry::default);
         if let Some(entry) = self.peers.get_mut(number) {
             entry.infrastructure = true;
@@ -104,14 +105,14 @@ impl AddressBook {
         self.shrink();
     }
 
-    /// Remembers filtered `addresses` of `peer`, heard `age` ago. Tells `new` of those that are.
+    /// Stores `addresses` of `peer`, learned `age` ago, and calls `new` for each that was not stored.
     pub(super) fn learn(
         &mut self,
         peer: PeerId,
-        addresses: impl Iterator<Item = Multiaddr>,
+        addresses: impl Iterator<Item = DialAddr>,
         age: Duration,
         now: Instant,
-        mut new: impl FnMut(Multiaddr),
+        mut new: impl FnMut(DialAddr),
     ) {
         let mut addresses = addresses.peekable();
         let Some(left) = MAX_AGE.checked_sub(age) else {
@@ -137,7 +138,7 @@ impl AddressBook {
     pub(super) fn connected(
         &mut self,
         peer: PeerId,
-        address: Option<&Multiaddr>,
+        address: Option<&DialAddr>,
         now: Instant,
     ) -> bool {
         let max = self.config.max_addresses_per_peer as usize;
@@ -178,7 +179,7 @@ impl AddressBook {
         let Some(entry) = self.peers.get_mut(number) else {
             return false;
         };
-        let Some(at) = entry.known.iter().position(|k| k.address == *address) else {
+        let Some(at) = entry.known.iter().position(|k| *k.address == *address) else {
             return false;
         };
         let known = &mut entry.known[at];
@@ -194,7 +195,7 @@ impl AddressBook {
     }
 
     /// The addresses of `peer`, the best first.
-    pub(super) fn addresses(&self, peer: &PeerId) -> Vec<Multiaddr> {
+    pub(super) fn addresses(&self, peer: &PeerId) -> Vec<DialAddr> {
         let Some(entry) = self.get(peer) else {
             return Vec::new();
         };
@@ -337,7 +338,7 @@ impl AddressBook {
 }
 
 /// Adds `address`, in place of the worst one where there is no room. Returns whether it is new.
-fn add(known: &mut Vec<Known>, address: &Multiaddr, max: usize) -> bool {
+fn add(known: &mut Vec<Known>, address: &DialAddr, max: usize) -> bool {
     if known.iter().any(|k| k.address == *address) {
         return false;
     }
@@ -365,7 +366,7 @@ fn add(known: &mut Vec<Known>, address: &Multiaddr, max: usize) -> bool {
 }
 
 /// Marks `address` as one that works, remembered or not so far.
-fn prove(entry: &mut Entry, address: &Multiaddr, max: usize) -> bool {
+fn prove(entry: &mut Entry, address: &DialAddr, max: usize) -> bool {
     let proven = Known::new(address.clone(), true);
     let place = entry.known.iter().position(|k| k.address == *address);
     match place {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use calimero_network_primitives::{Multiaddr, PeerId};
+use calimero_network_primitives::{Multiaddr, PeerId, addr::DialAddr};
 
 use super::{
     dials::DialReason,
@@ -21,7 +21,7 @@ pub enum Effect {
         /// Whom to dial.
         peer: PeerId,
         /// Where it may be; never empty. Circuits lack the `/p2p/<peer>` at their end.
-        addresses: Vec<Multiaddr>,
+        addresses: Vec<DialAddr>,
         /// Why.
         reason: DialReason,
     },
@@ -35,12 +35,12 @@ pub enum Effect {
         /// Whom with.
         peer: PeerId,
     },
-    /// Tell the Kademlia routing table where `peer` is.
+    /// Add an address of `peer` to the Kademlia routing table.
     AddRoutingAddress {
-        /// Who.
+        /// Peer that the address leads to.
         peer: PeerId,
-        /// Where.
-        address: Multiaddr,
+        /// Address to add, without the `/p2p/<peer>` at its end.
+        address: DialAddr,
     },
     /// Tell the Kademlia routing table that `peer` is not there.
     RemoveRoutingAddress {

@@ -29,7 +29,6 @@
 //! node and overlay. Connections: as many as the driver tells of. Blocked peers: as many as the
 //! operator blocks.
 
-mod address;
 mod book;
 mod connections;
 mod dials;
@@ -58,27 +57,17 @@ use std::{
 
 use calimero_network_primitives::{
     Multiaddr, PeerId,
+    addr::{DialAddr, DialPolicy, DialRules, peer_of, without_peer},
     config::{ConfigError, DiscoveryConfig},
 };
 use rand::{SeedableRng, rngs::StdRng};
 
 use self::{
-    address::{AddressFilter, peer_of, without_peer},
-    book::AddressBook,
-    connections::Connections,
-    dials::Dials,
-    discoveries::Discoveries,
-    externals::Externals,
-    overlays::Overlays,
-    reachability::Prober,
-    redial::Redials,
-    registrations::Registrations,
-    relays::Relays,
-    schedule::jittered,
-    status::Facts,
+    book::AddressBook, connections::Connections, dials::Dials, discoveries::Discoveries,
+    externals::Externals, overlays::Overlays, reachability::Prober, redial::Redials,
+    registrations::Registrations, relays::Relays, schedule::jittered, status::Facts,
 };
 pub use self::{
-    address::{MAX_ADDRESS_BYTES, circuit_address, is_circuit},
     connections::Path,
     dials::DialReason,
     effect::Effect,
@@ -104,12 +93,13 @@ const EFFECTS_KEPT: usize = 32;
 pub struct Machine {
     config: DiscoveryConfig,
     local: PeerId,
-    filter: AddressFilter,
+    /// Decides which addresses of others are kept and dialled.
+    rules: DialRules,
     rng: StdRng,
     /// The latest time heard of.
     now: Instant,
     out: VecDeque<Effect>,
-    boot: BTreeMap<PeerId, Vec<Multiaddr>>,
+    boot: BTreeMap<PeerId, Vec<DialAddr>>,
     blocked: BTreeSet<PeerId>,
     book: AddressBook,
     connections: Connections,
@@ -150,9 +140,9 @@ impl Machine {
         let next_tick = now + jittered(&mut rng, config.tick);
         let mut machine = Self {
             local,
-            filter: AddressFilter {
+            rules: DialRules {
                 local,
-                local_network: config.local_network,
+                policy: DialPolicy::for_network(config.local_network),
             },
             rng,
             now,
@@ -310,9 +300,10 @@ impl Machine {
             .copied()
     }
 
-    /// Where `peer` may be, the best first: what its next dial would try.
+    /// The addresses of `peer`, the best first: what its next dial would try. Circuit addresses
+    /// lack the `/p2p/<peer>` at their end.
     #[must_use]
-    pub fn addresses(&self, peer: &PeerId) -> Vec<Multiaddr> {
+    pub fn addresses(&self, peer: &PeerId) -> Vec<DialAddr> {
         self.book.addresses(peer)
     }
 
@@ -326,7 +317,7 @@ impl Machine {
             .take(self.config.cache.max_peers as usize)
             .map(|(peer, age)| CacheEntry {
                 peer,
-                addresses: self.book.addresses(&peer),
+                addresses: multiaddrs(self.book.addresses(&peer)),
                 age,
             })
             .collect()
@@ -473,15 +464,25 @@ impl Machine {
     }
 }
 
-/// The boot nodes by peer, each with its addresses; ourselves excepted.
-fn boot_nodes(addresses: &[Multiaddr], local: PeerId) -> BTreeMap<PeerId, Vec<Multiaddr>> {
-    let mut boot: BTreeMap<PeerId, Vec<Multiaddr>> = BTreeMap::new();
+/// The boot nodes by peer, each with its addresses, without this node.
+///
+/// The operator names them, so they may be local whatever the policy for addresses of others is.
+fn boot_nodes(addresses: &[Multiaddr], local: PeerId) -> BTreeMap<PeerId, Vec<DialAddr>> {
+    let mut boot: BTreeMap<PeerId, Vec<DialAddr>> = BTreeMap::new();
     for address in addresses {
         if let Some(peer) = peer_of(address)
             && peer != local
+            && let Ok(address) = DialAddr::of_peer(&peer, address, DialPolicy::Local)
         {
-            boot.entry(peer).or_default().push(without_peer(address));
+            boot.entry(peer).or_default().push(address);
         }
     }
     boot
+}
+
+fn multiaddrs(addresses: Vec<DialAddr>) -> Vec<Multiaddr> {
+    addresses
+        .into_iter()
+        .map(DialAddr::into_multiaddr)
+        .collect()
 }

@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use calimero_network_primitives::{Multiaddr, PeerId, config::RedialTuning};
+use calimero_network_primitives::{PeerId, addr::DialAddr, config::RedialTuning};
 use rand::rngs::StdRng;
 
 use super::schedule::{Schedule, jittered};
@@ -19,7 +19,7 @@ struct Lost {
     /// Dials so far.
     attempts: usize,
     /// Where it was, captured at the loss: the address book may forget it meanwhile.
-    addresses: Vec<Multiaddr>,
+    addresses: Vec<DialAddr>,
     /// A boot node is dialled for ever, others until the last step.
     infrastructure: bool,
 }
@@ -50,7 +50,7 @@ impl Redials {
     pub(super) fn lost(
         &mut self,
         peer: PeerId,
-        addresses: Vec<Multiaddr>,
+        addresses: Vec<DialAddr>,
         infrastructure: bool,
         now: Instant,
         rng: &mut StdRng,
@@ -158,7 +158,7 @@ impl Redials {
     }
 
     /// Where `peer` was when it was lost.
-    pub(super) fn addresses(&self, peer: &PeerId) -> &[Multiaddr] {
+    pub(super) fn addresses(&self, peer: &PeerId) -> &[DialAddr] {
         self.lost.get(peer).map_or(&[], |lost| &lost.addresses)
     }
 

@@ -6,11 +6,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use calimero_network_primitives::{Multiaddr, PeerId, config::RelayTuning};
+use calimero_network_primitives::{
+    Multiaddr, PeerId,
+    addr::{DialAddr, circuit_addr},
+    config::RelayTuning,
+};
 use rand::{Rng, rngs::StdRng};
 
 use super::{
-    address::circuit_address,
     effect::Effect,
     schedule::{Schedule, backoff},
 };
@@ -52,9 +55,10 @@ pub enum Reservation {
 
 #[derive(Clone, Debug)]
 struct Relay {
-    addresses: Vec<Multiaddr>,
+    /// The circuit addresses to listen on, one for each address of the relay. Never empty.
+    circuits: Vec<Multiaddr>,
     state: Reservation,
-    /// Where the slot is, or would be.
+    /// The circuit address of this attempt, or of the reservation that is held.
     circuit: Multiaddr,
     /// Attempts in a row that came to nothing.
     failures: u32,
@@ -85,7 +89,7 @@ impl Relays {
     pub(super) fn new(
         max_reservations: u32,
         config: RelayTuning,
-        relays: impl IntoIterator<Item = (PeerId, Vec<Multiaddr>)>,
+        relays: impl IntoIterator<Item = (PeerId, Vec<DialAddr>)>,
     ) -> Self {
         let mut all = Self {
             max_reservations,
@@ -102,14 +106,18 @@ impl Relays {
         all
     }
 
-    /// `peer` is a relay, found at `addresses`.
-    pub(super) fn insert(&mut self, peer: PeerId, addresses: Vec<Multiaddr>) {
-        let Some(first) = addresses.first() else {
+    /// Adds `peer` as a relay that is reached at `addresses`. A relay behind another relay cannot
+    /// be listened on and is left out.
+    pub(super) fn insert(&mut self, peer: PeerId, addresses: Vec<DialAddr>) {
+        let circuits = addresses.iter();
+        let circuits = circuits.filter_map(|address| circuit_addr(address, peer, None).ok());
+        let circuits: Vec<_> = circuits.collect();
+        let Some(first) = circuits.first() else {
             return;
         };
         let relay = Relay {
-            circuit: circuit_address(first, peer),
-            addresses,
+            circuit: first.clone(),
+            circuits,
             state: Reservation::Idle,
             failures: 0,
         };
@@ -268,9 +276,9 @@ impl Relays {
         let listener = RelayListener(self.last_listener);
         self.listeners.insert(listener, peer);
         // Each attempt takes the next address: one of them may be the one that works from here.
-        let turn = relay.failures as usize % relay.addresses.len().max(1);
-        if let Some(address) = relay.addresses.get(turn) {
-            relay.circuit = circuit_address(address, peer);
+        let turn = relay.failures as usize % relay.circuits.len().max(1);
+        if let Some(circuit) = relay.circuits.get(turn) {
+            relay.circuit.clone_from(circuit);
         }
         relay.state = Reservation::Requested { listener };
         self.due.set(peer, now + RELAY_TIMEOUT);

@@ -3,12 +3,15 @@
 
 use std::time::Duration;
 
-use calimero_network_primitives::{Multiaddr, PeerId};
+use calimero_network_primitives::{
+    Multiaddr, PeerId,
+    addr::{DialAddr, DialPolicy},
+};
 use rand::seq::IteratorRandom;
 
 use super::{
     CacheEntry, Cookie, DialReason, Effect, Machine, Namespace, Overlays, Path, RendezvousFailure,
-    address, discoveries::Need, redial::STEADY, without_peer,
+    discoveries::Need, redial::STEADY, without_peer,
 };
 
 /// Addresses looked at in one list a peer tells: honest lists are shorter, and what comes after
@@ -109,17 +112,20 @@ impl Machine {
             self.out.push_back(Effect::Disconnect { peer });
             return;
         }
-        let dialled = dialled
-            .map(|address| without_peer(&address))
-            .filter(|address| address.len() <= address::MAX_ADDRESS_BYTES);
-        let stranger = dialled.is_none()
+        let inbound = dialled.is_none();
+        // The gate of the transport let this address pass. It may be a local one that the operator
+        // named, so the policy for addresses of others does not decide about it again.
+        let dialled =
+            dialled.and_then(|address| DialAddr::of_peer(&peer, &address, DialPolicy::Local).ok());
+        let stranger = inbound
             && path == Path::Direct
             && !self.connections.is_connected(&peer)
             && self.book.is_stranger(&peer);
         let new = self.book.connected(peer, dialled.as_ref(), self.now);
         // What identify says of an address that the book has already is no news to anybody.
         if new
-            && let Some(address) = dialled.and_then(|dialled| self.filter.accept(&peer, &dialled))
+            && let Some(address) =
+                dialled.and_then(|dialled| self.rules.check(&peer, &dialled).ok())
         {
             self.out
                 .push_back(Effect::AddRoutingAddress { peer, address });
@@ -255,11 +261,11 @@ impl Machine {
         if self.is_stranger(&peer) {
             return;
         }
-        let (filter, out) = (self.filter, &mut self.out);
+        let (rules, out) = (self.rules, &mut self.out);
         let kept = addresses
             .iter()
             .take(MAX_ADDRESSES_LOOKED_AT)
-            .filter_map(|address| filter.accept(&peer, address))
+            .filter_map(|address| rules.check(&peer, address).ok())
             .take(self.config.book.max_addresses_per_peer as usize);
         self.book.learn(peer, kept, age, self.now, |address| {
             out.push_back(Effect::AddRoutingAddress { peer, address });

@@ -1,29 +1,29 @@
 //! What the machine does with what it hears of our own addresses and slots.
 
-use calimero_network_primitives::{Multiaddr, PeerId};
+use calimero_network_primitives::{Multiaddr, PeerId, addr::is_relayed};
 
 use super::{
     AddressSource, Effect, Machine, ProbeOutcome, Reachability, ReachableBecause, RelayListener,
-    is_circuit, reachability, relays, without_peer,
+    reachability, relays, without_peer,
 };
 
 impl Machine {
     pub(super) fn address_candidate(&mut self, address: &Multiaddr) {
         // Who is vouched for is not probed, and a circuit says nothing about us.
-        if !self.config.external.is_empty() || is_circuit(address) {
+        if !self.config.external.is_empty() || is_relayed(address) {
             return;
         }
-        if let Some(address) = self.filter.accept(&self.local, address) {
-            self.prober.add(address, self.now);
+        if let Ok(address) = self.rules.check(&self.local, address) {
+            self.prober.add(address.into_multiaddr(), self.now);
             self.prober.advance(self.now, &mut self.rng, &mut self.out);
         }
     }
 
     pub(super) fn listening(&mut self, address: &Multiaddr) {
-        if !self.config.local_network || !self.config.external.is_empty() || is_circuit(address) {
+        if !self.config.local_network || !self.config.external.is_empty() || is_relayed(address) {
             return self.address_candidate(address);
         }
-        if let Some(address) = self.filter.accept(&self.local, address) {
+        if let Ok(address) = self.rules.check(&self.local, address) {
             let (source, out) = (AddressSource::Local, &mut self.out);
             if self.externals.add(&address, source, out) {
                 self.local_changed();

@@ -8,6 +8,7 @@ use calimero_network_discovery::{
 };
 use calimero_network_primitives::{
     Keypair, Multiaddr, PeerId,
+    addr::DialPolicy,
     config::{DiscoveryConfig, PingConfig, TransportConfig},
 };
 use calimero_network_transport::{Transport, build, build_memory};
@@ -57,7 +58,7 @@ pub(crate) fn transport(keypair: &Keypair, listen: &str) -> Transport {
     if listen.starts_with("/memory") {
         build_memory(keypair, &config).unwrap()
     } else {
-        build(keypair, &config).unwrap()
+        build(keypair, &config, DialPolicy::Local.into()).unwrap()
     }
 }
 

@@ -9,6 +9,7 @@
 
 mod common;
 mod dials;
+mod gate;
 mod identify;
 mod meeting;
 mod neighbourhood;

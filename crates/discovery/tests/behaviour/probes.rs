@@ -25,7 +25,7 @@ use tokio::{
 };
 
 use crate::{
-    common::{MEMORY, TCP, config, listen, node, told, until, vouched},
+    common::{MEMORY, TCP, config, listen, node, told, until, vouched, within},
     servers::{Setup, boot, read, script, write},
 };
 
@@ -293,4 +293,64 @@ async fn an_interface_that_is_gone_takes_its_address_with_it() {
         _ => None,
     })
     .await;
+}
+
+/// What a server answers to a stranger that names `addresses`.
+async fn answer_to(server: &Multiaddr, addresses: &[&str]) -> Response {
+    let mut script = script(TCP, true).await;
+    script.swarm.dial(server.clone()).unwrap();
+    let mut control = script.control.clone();
+    script.run();
+    let addresses = addresses.iter();
+    let request = Request {
+        addresses: addresses
+            .map(|address| address.parse::<Multiaddr>().unwrap().to_vec())
+            .collect(),
+        nonce: 7,
+    };
+    let message = Message {
+        request: Some(request),
+        ..Message::default()
+    };
+    let server = peer_of(server).unwrap();
+    let mut stream = within(async {
+        loop {
+            let protocol = StreamProtocol::new(REQUEST);
+            if let Ok(stream) = control.open_stream(server, protocol).await {
+                return stream;
+            }
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    let bytes = prost::Message::encode_length_delimited_to_vec(&message);
+    stream.write_all(&bytes).await.unwrap();
+    stream.flush().await.unwrap();
+    let answer = within(read::<Message>(&mut stream)).await.unwrap();
+    answer.response.unwrap()
+}
+
+#[tokio::test]
+async fn a_stranger_has_nothing_on_this_host_dialled() {
+    /// `E_DIAL_REFUSED`.
+    const REFUSED: i32 = 101;
+    let trap = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = trap.local_addr().unwrap().port();
+    let mut open = config(&[]);
+    open.local_network = false;
+    let server = vouched(TCP, open).await;
+    let at = server.listeners().next().unwrap().clone();
+    let at = at.with_p2p(*server.local_peer_id()).unwrap();
+    crate::common::spawn(server);
+    let loopback = format!("/ip4/127.0.0.1/tcp/{port}");
+    let two_hosts = format!("/ip4/8.8.8.8/tcp/1{loopback}");
+    let name = format!("/dns4/localhost/tcp/{port}");
+    let private = "/ip4/10.0.0.1/tcp/22".to_owned();
+    for address in [&loopback, &two_hosts, &name, &private] {
+        let answer = answer_to(&at, &[address]).await;
+        assert_eq!(answer.status, REFUSED, "{address}: {answer:?}");
+    }
+    let trap = trap.into_std().unwrap();
+    trap.set_nonblocking(true).unwrap();
+    assert!(trap.accept().is_err(), "somebody has connected");
 }

@@ -3,7 +3,10 @@
 use std::{future::Future, time::Duration};
 
 use calimero_network_discovery::liveness::{Behaviour, Event, Outcome};
-use calimero_network_primitives::config::{PingConfig, TransportConfig};
+use calimero_network_primitives::{
+    addr::DialPolicy,
+    config::{PingConfig, TransportConfig},
+};
 use calimero_network_transport::{Transport, build, build_memory};
 use futures::{
     AsyncReadExt, AsyncWriteExt, StreamExt,
@@ -57,7 +60,7 @@ fn transport(keypair: &Keypair, listen: &str) -> Transport {
     if listen == MEMORY {
         build_memory(keypair, &config).unwrap()
     } else {
-        build(keypair, &config).unwrap()
+        build(keypair, &config, DialPolicy::Local.into()).unwrap()
     }
 }
 

@@ -5,6 +5,7 @@ use std::{future::Future, time::Duration};
 use calimero_network_discovery::server::rendezvous::{Behaviour, Event, registry::Held};
 use calimero_network_primitives::{
     Keypair, PeerId,
+    addr::DialPolicy,
     config::{RendezvousServerConfig, TransportConfig},
 };
 use calimero_network_transport::build;
@@ -31,7 +32,9 @@ pub(crate) fn swarm<B: NetworkBehaviour>(keypair: &Keypair, behaviour: B) -> Swa
         relay_client: false,
         ..TransportConfig::default()
     };
-    let transport = build(keypair, &config).unwrap().boxed;
+    let transport = build(keypair, &config, DialPolicy::Local.into())
+        .unwrap()
+        .boxed;
     let config = Config::with_tokio_executor()
         .with_idle_connection_timeout(DEADLINE)
         .with_max_negotiating_inbound_streams(512);

@@ -8,6 +8,7 @@ use calimero_network_discovery::server::{
 };
 use calimero_network_primitives::{
     Keypair, Multiaddr, PeerId,
+    addr::DialPolicy,
     config::{RateTuning, RelayServerConfig, ServerConfig, TransportConfig},
     multiaddr::Protocol,
 };
@@ -88,7 +89,12 @@ struct Client {
 impl Client {
     fn new() -> Self {
         let keypair = Keypair::generate_ed25519();
-        let transport = build(&keypair, &TransportConfig::default()).unwrap();
+        let transport = build(
+            &keypair,
+            &TransportConfig::default(),
+            DialPolicy::Local.into(),
+        )
+        .unwrap();
         let behaviour = Both {
             relay: transport.relay_client.unwrap(),
             streams: stream::Behaviour::new(),

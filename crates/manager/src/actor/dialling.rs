@@ -20,6 +20,7 @@ impl Actor {
             let _ = reply.send(Ok(connection));
             return;
         }
+        self.grant(&address);
         let options = DialOpts::unknown_peer_id().address(address.clone()).build();
         let id = options.connection_id();
         match self.swarm.dial(options) {
@@ -34,12 +35,22 @@ impl Actor {
 
     pub(super) fn dial_peer(&mut self, peer: PeerId, addresses: Vec<Multiaddr>, reply: DialReply) {
         let local = *self.swarm.local_peer_id();
+        addresses.iter().for_each(|address| self.grant(address));
         if peer == local {
             let _ = reply.send(Err(DialError::LocalPeer { peer }));
         } else if let Some(connection) = self.best_connection(&peer) {
             let _ = reply.send(Ok(connection));
         } else if self.dials.wait_for_peer(peer, addresses, reply) {
             self.try_addresses(peer);
+        }
+    }
+
+    /// Lets the dial of an address pass that the embedding program names. It may be local, also
+    /// on a network that is not.
+    fn grant(&self, address: &Multiaddr) {
+        if let Err(refusal) = self.gate.grant(address) {
+            // The dial fails with the same reason, which its caller gets.
+            tracing::debug!(%address, %refusal, "cannot be dialled");
         }
     }
 

@@ -20,7 +20,9 @@ use std::{
 
 use calimero_network_blob::serve::ServeEvent;
 use calimero_network_discovery::behaviour::Event as Discovered;
-use calimero_network_primitives::{Keypair, Multiaddr, NetworkConfig, PeerId, Topic};
+use calimero_network_primitives::{
+    Keypair, Multiaddr, NetworkConfig, PeerId, Topic, addr::DialGate,
+};
 use calimero_network_pubsub::Event as Gossip;
 use calimero_network_specialized::InboundRequestId;
 use calimero_network_stream::{self as stream, FrameConfig, Inbound, Incoming};
@@ -62,6 +64,8 @@ type DialReply = Reply<Result<Connection, DialError>>;
 pub(crate) struct Actor {
     swarm: Swarm<Behaviour>,
     links: Links,
+    /// Decides about every dial. It is granted the addresses that callers dial.
+    gate: DialGate,
     inbound: Incoming,
     commands: mpsc::Receiver<Command>,
     events: EventSender,
@@ -108,6 +112,7 @@ impl Actor {
     pub(crate) fn new(
         swarm: Swarm<Behaviour>,
         links: Links,
+        gate: DialGate,
         inbound: Incoming,
         commands: mpsc::Receiver<Command>,
         events: EventSender,
@@ -126,6 +131,7 @@ impl Actor {
             reports,
             swarm,
             links,
+            gate,
             inbound,
             commands,
             events,

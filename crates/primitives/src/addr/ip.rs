@@ -1,6 +1,9 @@
 //! Where an IP address reaches, by the IANA special-purpose registries.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::{
+    fmt,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+};
 
 /// Where packets to an IP address can go. Every address has exactly one scope.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -26,6 +29,21 @@ pub enum IpScope {
     Reserved,
     /// The internet.
     Global,
+}
+
+impl fmt::Display for IpScope {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Unspecified => "unspecified",
+            Self::Loopback => "loopback",
+            Self::LinkLocal => "link-local",
+            Self::Private => "private",
+            Self::Testing => "testing",
+            Self::Multicast => "multicast",
+            Self::Reserved => "reserved",
+            Self::Global => "global",
+        })
+    }
 }
 
 /// The scope of `ip`.

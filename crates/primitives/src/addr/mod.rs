@@ -1,10 +1,21 @@
-//! What can be told from an address alone: where it reaches, what carries it, whom it leads to,
-//! and whether it is worth a dial.
+//! What an address says: its scope, its transport, the peer it leads to, and whether it may be
+//! dialled.
 //!
-//! Addresses come from peers, so none is trusted: an address of an unknown shape has no transport
-//! and is not dialable, and one with two hosts has no scope, whichever of them comes first.
+//! Addresses come from peers and are not trusted. An address of an unknown shape has no transport
+//! and is not dialable. An address with two hosts has no scope.
+//!
+//! # One decision
+//!
+//! [`DialAddr`] is an address that may be dialled. Only this module makes one, from an address and
+//! a [`DialPolicy`], and [`DialRefusal`] names the reason where it does not. Address books hold
+//! `DialAddr`s. The transport asks a [`DialGate`] before it opens a socket, so an address that
+//! reached a dial in another way, for example inside a libp2p behaviour, is decided in the same
+//! way. The gate also knows the addresses that the operator configured or dialled, which may be
+//! local.
 
 mod circuit;
+mod dial;
+mod gate;
 mod ip;
 mod peer;
 mod shape;
@@ -14,6 +25,8 @@ use multiaddr::{Multiaddr, Protocol};
 use self::shape::Host;
 pub use self::{
     circuit::{Circuit, CircuitError, circuit_addr},
+    dial::{DialAddr, DialPolicy, DialRefusal, DialRules, MAX_ADDRESS_BYTES, is_dialable},
+    gate::{DialGate, MAX_GRANTS},
     ip::{IpScope, ip_scope},
     peer::{PeerMismatch, peer_of, with_peer, without_peer},
     shape::{AddressTransport, transport_of},
@@ -71,51 +84,4 @@ pub fn is_relayed(addr: &Multiaddr) -> bool {
 #[must_use]
 pub fn is_dns(addr: &Multiaddr) -> bool {
     matches!(shape::host(addr), Some(Host::Name(_)))
-}
-
-/// Which addresses are worth a dial on the network that a node belongs to.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub enum DialPolicy {
-    /// Global addresses and names.
-    Global,
-    /// Private addresses too: peers of one site or one carrier may be nearer that way.
-    #[default]
-    Private,
-    /// Every address that can be dialled at all: loopback, link-local, memory and laboratory
-    /// addresses too. For a network that is itself local.
-    Local,
-}
-
-/// Whether `addr` is complete, of a known shape, and within `policy`.
-///
-/// Complete means that its port is not 0 and that a relayed address names its relay and its
-/// target. Names are within every policy (`localhost` within [`DialPolicy::Local`] alone, RFC
-/// 6761): what they resolve to has to be looked at again. Unspecified, multicast and reserved
-/// addresses are within none.
-#[must_use]
-pub fn is_dialable(addr: &Multiaddr, policy: DialPolicy) -> bool {
-    let Some(shape) = shape::shape(addr) else {
-        return false;
-    };
-    shape.complete
-        && match shape.host {
-            Host::Ip(ip) => is_within(ip_scope(ip), policy),
-            Host::Name(name) => policy == DialPolicy::Local || !is_localhost(&name),
-            Host::Memory => policy == DialPolicy::Local,
-        }
-}
-
-fn is_within(scope: IpScope, policy: DialPolicy) -> bool {
-    match scope {
-        IpScope::Global => true,
-        IpScope::Private => policy != DialPolicy::Global,
-        IpScope::Loopback | IpScope::LinkLocal | IpScope::Testing => policy == DialPolicy::Local,
-        IpScope::Unspecified | IpScope::Multicast | IpScope::Reserved => false,
-    }
-}
-
-fn is_localhost(name: &str) -> bool {
-    let name = name.strip_suffix('.').unwrap_or(name);
-    let last = name.rsplit('.').next().unwrap_or(name);
-    last.eq_ignore_ascii_case("localhost")
 }

@@ -17,9 +17,9 @@ pub enum AddressTransport {
     WebSocket,
     /// `/memory/<number>`: inside this process.
     Memory,
-    /// `/dnsaddr/<name>`: known only once the name is resolved.
+    /// `/dnsaddr/<name>`: the transport is known only after the name is resolved.
     Dnsaddr,
-    /// Through a relay, over whatever leads to it.
+    /// Through a relay, over any transport that reaches the relay.
     Circuit,
 }
 
@@ -35,9 +35,12 @@ pub(super) enum Host<'a> {
 pub(super) struct Shape<'a> {
     pub(super) host: Host<'a>,
     pub(super) kind: AddressTransport,
-    /// Whether it can be connected to as it stands: its port is not 0, and a circuit names whom
-    /// it leads to.
-    pub(super) complete: bool,
+    /// Whether the address needs no port, or has one that is not 0.
+    pub(super) ported: bool,
+    /// Relay of a relayed address.
+    pub(super) relay: Option<PeerId>,
+    /// Peer at the end of the address.
+    pub(super) target: Option<PeerId>,
 }
 
 /// What carries bytes to `addr`, if it has a shape that this network's transports understand
@@ -55,30 +58,38 @@ pub fn transport_of(addr: &Multiaddr) -> Option<AddressTransport> {
     shape(addr).map(|shape| shape.kind)
 }
 
-/// The host of `addr`, unless a second one follows.
+/// The host of `addr`; `None` if a second host follows.
 ///
-/// Transports read an address from either end, so in one with two hosts the one that is looked
-/// at here need not be the one that is dialled.
+/// Some transports read an address from its start and some from its end. In an address with two
+/// hosts, the host that is checked here need not be the host that is dialled.
 pub(super) fn host(addr: &Multiaddr) -> Option<Host<'_>> {
     let mut parts = addr.iter().peekable();
     let host = next_host(&mut parts)?;
-    let second = parts.any(|part| {
-        matches!(
-            part,
-            Protocol::Ip4(_)
-                | Protocol::Ip6(_)
-                | Protocol::Ip6zone(_)
-                | Protocol::Dns(_)
-                | Protocol::Dns4(_)
-                | Protocol::Dns6(_)
-                | Protocol::Dnsaddr(_)
-                | Protocol::Memory(_)
-                | Protocol::Unix(_)
-                | Protocol::Onion(..)
-                | Protocol::Onion3(_)
-        )
-    });
-    (!second).then_some(host)
+    (!parts.any(|part| is_host(&part))).then_some(host)
+}
+
+/// Whether `addr` names more than one host.
+pub(super) fn has_two_hosts(addr: &Multiaddr) -> bool {
+    let zone = |part: &Protocol<'_>| matches!(part, Protocol::Ip6zone(_));
+    let hosts = addr.iter().filter(|part| is_host(part) && !zone(part));
+    hosts.count() > 1
+}
+
+fn is_host(part: &Protocol<'_>) -> bool {
+    matches!(
+        part,
+        Protocol::Ip4(_)
+            | Protocol::Ip6(_)
+            | Protocol::Ip6zone(_)
+            | Protocol::Dns(_)
+            | Protocol::Dns4(_)
+            | Protocol::Dns6(_)
+            | Protocol::Dnsaddr(_)
+            | Protocol::Memory(_)
+            | Protocol::Unix(_)
+            | Protocol::Onion(..)
+            | Protocol::Onion3(_)
+    )
 }
 
 /// Takes `addr` apart; `None` if any component is not where a known shape has it.
@@ -93,19 +104,23 @@ pub(super) fn shape(addr: &Multiaddr) -> Option<Shape<'_>> {
         }
         _ => next_transport(&mut parts)?,
     };
-    let relay = take_peer(&mut parts);
+    let peer = take_peer(&mut parts);
     match parts.next() {
         None => Some(Shape {
             host,
             kind,
-            complete: ported,
+            ported,
+            relay: None,
+            target: peer,
         }),
-        Some(Protocol::P2pCircuit) if relay.is_some() => {
+        Some(Protocol::P2pCircuit) if peer.is_some() => {
             let target = take_peer(&mut parts);
-            (parts.next().is_none() && target != relay).then_some(Shape {
+            (parts.next().is_none() && target != peer).then_some(Shape {
                 host,
                 kind: AddressTransport::Circuit,
-                complete: ported && target.is_some(),
+                ported,
+                relay: peer,
+                target,
             })
         }
         Some(_) => None,

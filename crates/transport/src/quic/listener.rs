@@ -1,7 +1,7 @@
 //! A listener: one socket, the addresses it is reachable at, and the connections that come in.
 
 use std::{
-    collections::{HashSet, VecDeque},
+    collections::VecDeque,
     io,
     net::{IpAddr, SocketAddr},
     pin::Pin,
@@ -13,7 +13,6 @@ use std::{
 };
 
 use futures::{Stream, future::BoxFuture};
-use if_watch::{IfEvent, tokio::IfWatcher};
 use libp2p_core::transport::{ListenerId, TransportEvent};
 
 use super::{
@@ -23,6 +22,7 @@ use super::{
     connecting::Counted,
     socket::Socket,
 };
+use crate::interfaces::{Change, Interfaces};
 
 /// An endpoint and the socket under it.
 #[derive(Clone, Debug)]
@@ -74,9 +74,7 @@ pub(super) struct Listener {
     accept: BoxFuture<'static, Option<quinn::Incoming>>,
     /// Handshakes under way.
     handshakes: Arc<AtomicUsize>,
-    /// Watches the interfaces where the socket is bound to all of them.
-    interfaces: Option<IfWatcher>,
-    addresses: HashSet<IpAddr>,
+    interfaces: Interfaces,
     events: VecDeque<Event>,
     open: bool,
     waker: Option<Waker>,
@@ -89,24 +87,17 @@ impl Listener {
         address: SocketAddr,
     ) -> Result<Self, Error> {
         let bound = Bound::listener(settings, address)?;
-        let mut listener = Self {
+        Ok(Self {
             id,
             settings: Arc::clone(settings),
             accept: accept(&bound.endpoint),
             handshakes: Arc::default(),
-            interfaces: None,
-            addresses: HashSet::new(),
+            interfaces: Interfaces::of(bound.address),
             events: VecDeque::new(),
             open: true,
             waker: None,
             bound,
-        };
-        if listener.bound.address.ip().is_unspecified() {
-            listener.interfaces = Some(IfWatcher::new()?);
-        } else {
-            listener.interface_up(listener.bound.address.ip());
-        }
-        Ok(listener)
+        })
     }
 
     /// Whether this is the listener `id`, and not closed.
@@ -129,7 +120,6 @@ impl Listener {
         }
         self.open = false;
         self.bound.endpoint.set_server_config(None);
-        self.interfaces = None;
         self.events.push_back(TransportEvent::ListenerClosed {
             listener_id: self.id,
             reason,
@@ -139,43 +129,17 @@ impl Listener {
         }
     }
 
-    fn interface_up(&mut self, ip: IpAddr) {
-        let port = self.bound.address.port();
-        if same_family(ip, self.bound.address.ip()) && self.addresses.insert(ip) {
-            self.events.push_back(TransportEvent::NewAddress {
+    fn change(&self, change: Change) -> Event {
+        let at = |ip| multiaddr(SocketAddr::new(ip, self.bound.address.port()));
+        match change {
+            Change::Up(ip) => TransportEvent::NewAddress {
                 listener_id: self.id,
-                listen_addr: multiaddr(SocketAddr::new(ip, port)),
-            });
-        }
-    }
-
-    fn interface_down(&mut self, ip: IpAddr) {
-        if self.addresses.remove(&ip) {
-            self.events.push_back(TransportEvent::AddressExpired {
+                listen_addr: at(ip),
+            },
+            Change::Down(ip) => TransportEvent::AddressExpired {
                 listener_id: self.id,
-                listen_addr: multiaddr(SocketAddr::new(ip, self.bound.address.port())),
-            });
-        }
-    }
-
-    /// Queues what the interface watcher says, until it has nothing more to say.
-    fn poll_interfaces(&mut self, cx: &mut Context<'_>) {
-        while let Some(Poll::Ready(event)) = self
-            .interfaces
-            .as_mut()
-            .map(|watcher| watcher.poll_if_event(cx))
-        {
-            match event {
-                Ok(IfEvent::Up(net)) => self.interface_up(net.addr()),
-                Ok(IfEvent::Down(net)) => self.interface_down(net.addr()),
-                Err(error) => {
-                    self.events.push_back(TransportEvent::ListenerError {
-                        listener_id: self.id,
-                        error: error.into(),
-                    });
-                    return;
-                }
-            }
+                listen_addr: at(ip),
+            },
         }
     }
 
@@ -239,9 +203,8 @@ impl Stream for Listener {
                 this.refuse_rest(cx);
                 return Poll::Ready(None);
             }
-            this.poll_interfaces(cx);
-            if !this.events.is_empty() {
-                continue;
+            if let Poll::Ready(change) = this.interfaces.poll(cx) {
+                return Poll::Ready(Some(this.change(change)));
             }
             match this.accept.as_mut().poll(cx) {
                 Poll::Ready(Some(incoming)) => {

@@ -11,7 +11,10 @@
 
 use std::{future::Future, io, time::Duration};
 
-use calimero_network_primitives::config::{Security, TransportConfig};
+use calimero_network_primitives::{
+    addr::{DialGate, DialPolicy},
+    config::{Security, TransportConfig},
+};
 use futures::{
     AsyncReadExt, AsyncWriteExt, StreamExt,
     future::{self, Either, poll_fn},
@@ -35,6 +38,11 @@ pub(crate) async fn within<F: Future>(future: F) -> F::Output {
     tokio::time::timeout(DEADLINE, future)
         .await
         .expect("the test takes too long")
+}
+
+/// Lets every dial pass: the other side is on loopback.
+pub(crate) fn any_address() -> DialGate {
+    DialPolicy::Local.into()
 }
 
 /// TLS and Noise, in the order given.

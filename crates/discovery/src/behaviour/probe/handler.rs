@@ -25,6 +25,13 @@ const MAX_DIAL_BACKS: usize = 2;
 /// Time for a dial-back to arrive on its stream and to be acknowledged.
 const DIAL_BACK_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// Protocol of requests for a dial-back.
+pub(super) const DIAL_REQUEST: StreamProtocol =
+    StreamProtocol::new("/libp2p/autonat/2/dial-request");
+
+/// Protocol of the stream that brings the nonce back.
+pub(super) const DIAL_BACK: StreamProtocol = StreamProtocol::new("/libp2p/autonat/2/dial-back");
+
 #[derive(Debug)]
 pub struct Request {
     pub(super) address: Multiaddr,
@@ -40,7 +47,7 @@ impl Requester for Probe {
     type Answer = ProbeOutcome;
 
     fn protocol(&self) -> StreamProtocol {
-        StreamProtocol::new("/libp2p/autonat/2/dial-request")
+        DIAL_REQUEST
     }
 
     fn limits(&self) -> Limits {
@@ -82,7 +89,7 @@ async fn receive(stream: &mut Stream) -> io::Result<Answer> {
     autonat::decode_answer(&message).map_err(invalid)
 }
 
-fn invalid(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> io::Error {
+pub(super) fn invalid(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, error)
 }
 
@@ -102,7 +109,7 @@ impl Responder for DialBack {
     type Failure = io::Error;
 
     fn protocol(&self) -> StreamProtocol {
-        StreamProtocol::new("/libp2p/autonat/2/dial-back")
+        DIAL_BACK
     }
 
     fn timeout(&self) -> Duration {

@@ -5,6 +5,7 @@
 //! that chooses.
 
 mod handler;
+pub(super) mod server;
 
 use std::{
     collections::{HashMap, HashSet, VecDeque},

@@ -16,7 +16,7 @@ fn filtered_addresses_of_identify_and_mdns_go_to_kademlia() {
     let told = [loopback, address(9)].to_vec();
     let learnt = Effect::AddRoutingAddress {
         peer: peer(9),
-        address: address(9),
+        address: dial_address(9),
     };
     assert_eq!(
         driver.tell(identified(9, told.clone())),
@@ -29,7 +29,7 @@ fn filtered_addresses_of_identify_and_mdns_go_to_kademlia() {
     });
     let learnt = Effect::AddRoutingAddress {
         peer: peer(10),
-        address: address(10),
+        address: dial_address(10),
     };
     assert!(met.contains(&learnt), "{met:?}");
     assert_eq!(driver.tell(identified(9, told)), []);
@@ -70,7 +70,7 @@ fn the_book_keeps_four_addresses_a_peer_and_three_failures_evict() {
 
     driver.connect(9);
     assert_eq!(driver.machine.book.addresses(&peer(9)).len(), 4);
-    assert_eq!(driver.machine.book.addresses(&peer(9))[0], address(9));
+    assert_eq!(driver.machine.book.addresses(&peer(9))[0], dial_address(9));
     driver.disconnect(9);
     assert_eq!(driver.fail_dial(9), []);
     assert_eq!(driver.fail_dial(9), []);
@@ -84,7 +84,7 @@ fn the_book_keeps_four_addresses_a_peer_and_three_failures_evict() {
             .machine
             .book
             .addresses(&peer(9))
-            .contains(&address(9))
+            .contains(&dial_address(9))
     );
 }
 
@@ -97,7 +97,10 @@ fn a_sybil_stream_evicts_neither_boot_nodes_nor_connected_peers() {
     }
     assert_eq!(driver.machine.book.len(), 4096);
     for kept in [BOOT, SECOND_BOOT, 3, 19_999] {
-        assert_eq!(driver.machine.book.addresses(&peer(kept)), [address(kept)]);
+        assert_eq!(
+            driver.machine.book.addresses(&peer(kept)),
+            [dial_address(kept)]
+        );
     }
     assert_eq!(driver.machine.book.addresses(&peer(10)), []);
 }
@@ -110,8 +113,11 @@ fn a_peer_unheard_of_for_a_day_is_forgotten() {
     driver.tell(identified(9, vec![address(9)]));
     driver.wait_s(12 * 3600 + 60);
     assert_eq!(driver.machine.book.addresses(&peer(8)), []);
-    assert_eq!(driver.machine.book.addresses(&peer(9)), [address(9)]);
-    assert_eq!(driver.machine.book.addresses(&peer(BOOT)), [address(BOOT)]);
+    assert_eq!(driver.machine.book.addresses(&peer(9)), [dial_address(9)]);
+    assert_eq!(
+        driver.machine.book.addresses(&peer(BOOT)),
+        [dial_address(BOOT)]
+    );
 }
 
 #[test]

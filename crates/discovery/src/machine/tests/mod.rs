@@ -11,9 +11,14 @@ use calimero_network_primitives::{
     Multiaddr, PeerId, config::DiscoveryConfig, multiaddr::Protocol,
 };
 
-use self::check::script::{BOOT, LOCAL, SECOND_BOOT, address, cookie, namespace, peer};
+use self::check::script::{BOOT, LOCAL, SECOND_BOOT, address, cookie, namespace, peer, through};
 use super::*;
 use crate::machine;
+
+/// The address of a peer, as the address book stores it.
+fn dial_address(number: u32) -> DialAddr {
+    DialAddr::new(&address(number), DialPolicy::Private).unwrap()
+}
 
 /// Two boot nodes, no overlay of all nodes.
 fn config() -> DiscoveryConfig {

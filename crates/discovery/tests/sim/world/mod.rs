@@ -303,7 +303,10 @@ impl World {
         match effect {
             Effect::Dial {
                 peer, addresses, ..
-            } => self.dial(node, id(&peer), addresses),
+            } => {
+                let addresses = addresses.into_iter().map(Multiaddr::from).collect();
+                self.dial(node, id(&peer), addresses);
+            }
             Effect::Register { .. }
             | Effect::Unregister { .. }
             | Effect::Discover { .. }

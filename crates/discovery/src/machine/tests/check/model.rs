@@ -6,13 +6,16 @@ use std::{
 };
 
 use calimero_network_primitives::{
-    Multiaddr, PeerId, config::DiscoveryConfig, multiaddr::Protocol,
+    Multiaddr, PeerId,
+    addr::{DialAddr, MAX_ADDRESS_BYTES},
+    config::DiscoveryConfig,
+    multiaddr::Protocol,
 };
 
 use super::{
     super::machine::{
-        AddressSource, Cookie, Effect, Input, MAX_ADDRESS_BYTES, Namespace, Path, RelayListener,
-        RendezvousFailure, dials::DIAL_TIMEOUT, registrations::SERVER_TIMEOUT,
+        AddressSource, Cookie, Effect, Input, Namespace, Path, RelayListener, RendezvousFailure,
+        dials::DIAL_TIMEOUT, registrations::SERVER_TIMEOUT,
     },
     script::{LOCAL, peer},
 };
@@ -294,7 +297,7 @@ impl Model {
         }
     }
 
-    fn dialled(&mut self, peer: PeerId, addresses: &[Multiaddr]) {
+    fn dialled(&mut self, peer: PeerId, addresses: &[DialAddr]) {
         assert!(!self.connected.contains_key(&peer), "dialled and connected");
         assert!((1..=self.max_dialled).contains(&addresses.len()));
         assert!(addresses.iter().all(|a| a.len() <= MAX_ADDRESS_BYTES));

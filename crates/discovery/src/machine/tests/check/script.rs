@@ -14,7 +14,6 @@ use calimero_network_primitives::{
 use super::{
     super::machine::{
         CacheEntry, Cookie, Input, Namespace, Path, ProbeOutcome, RelayListener, RendezvousFailure,
-        circuit_address,
     },
     model::Model,
 };
@@ -310,14 +309,20 @@ fn outcome_of(byte: u8) -> ProbeOutcome {
     }
 }
 
+/// The circuit address of any peer behind `relay` at `address`.
+pub(crate) fn through(address: &Multiaddr, relay: PeerId) -> Multiaddr {
+    let relay = address.clone().with(Protocol::P2p(relay));
+    relay.with(Protocol::P2pCircuit)
+}
+
 /// Mostly addresses that lead somewhere, some of them of a peer with the same number.
 fn address_of(byte: u8) -> Multiaddr {
     let plain = address((byte % 20).into());
     match byte % 32 {
         24 => "/ip4/127.0.0.1/tcp/1".parse().unwrap(),
         25 => "/ip4/0.0.0.0/tcp/1".parse().unwrap(),
-        26 => circuit_address(&plain, peer_of(byte / 32)),
-        27 => circuit_address(&plain, peer(LOCAL)),
+        26 => through(&plain, peer_of(byte / 32)),
+        27 => through(&plain, peer(LOCAL)),
         28 => plain.with(Protocol::P2p(peer_of(byte / 32))),
         29 => plain.with(Protocol::P2pCircuit),
         30 => {

@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use calimero_network_primitives::PeerId;
+use calimero_network_primitives::{Multiaddr, PeerId};
 
 use super::{
     super::machine::{Effect, Input, Namespace, Reachability, RendezvousFailure, Reservation},
@@ -132,7 +132,7 @@ impl Asked {
                 peer, addresses, ..
             } => {
                 *self.dials.entry(peer).or_default() += 1;
-                let tried = addresses;
+                let tried = addresses.into_iter().map(Multiaddr::from).collect();
                 Some(Input::DialFailed { peer, tried })
             }
             Effect::Register {

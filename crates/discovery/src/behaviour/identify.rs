@@ -1,0 +1,247 @@
+//! Identify, with a message that its readers accept.
+//!
+//! Readers refuse an identify message above 4,096 bytes, so a host with a hundred addresses, as
+//! container bridges give it, is identified by no peer. Here the addresses are ranked and cut
+//! before they reach the message: external addresses first, then those with the widest scope.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    task::{Context, Poll},
+};
+
+use calimero_network_primitives::{
+    Multiaddr, PeerId,
+    addr::{IpScope, scope_of},
+};
+use libp2p_core::{Endpoint, transport::PortUse};
+use libp2p_identify::Behaviour;
+use libp2p_swarm::{
+    ConnectionDenied, ConnectionId, FromSwarm, NetworkBehaviour, THandler, THandlerInEvent,
+    THandlerOutEvent, ToSwarm,
+    behaviour::{ExpiredListenAddr, ExternalAddrConfirmed, ExternalAddrExpired, NewListenAddr},
+    derive_prelude::ListenerId,
+};
+
+/// Bytes of the message that addresses may take, 2 KiB of 4 KiB. The rest is for a key of up to
+/// 550 bytes (RSA 4096), thirty protocol names of 40 bytes, and versions.
+const ADDRESS_BYTES: usize = 2_048;
+
+/// Bytes that the message adds to an address: a tag and a length.
+const OVERHEAD_BYTES: usize = 3;
+
+/// The addresses of this node, and which of them the message contains.
+#[derive(Debug, Default)]
+struct Addresses {
+    listening: BTreeMap<Multiaddr, ListenerId>,
+    external: BTreeSet<Multiaddr>,
+    /// What the message contains: each address, and its listener if it is not external.
+    shown: BTreeMap<Multiaddr, Option<ListenerId>>,
+    /// Whether `shown` lacks an address, so that this is logged once.
+    cut: bool,
+}
+
+impl Addresses {
+    /// Whether `chosen` lacks an address.
+    fn is_cut(&self, chosen: &BTreeMap<Multiaddr, Option<ListenerId>>) -> bool {
+        let mut all = self.external.iter().chain(self.listening.keys());
+        all.any(|address| !chosen.contains_key(address))
+    }
+
+    /// What the message should contain.
+    fn select(&self) -> BTreeMap<Multiaddr, Option<ListenerId>> {
+        let external = self.external.iter().map(|address| (address, None));
+        let listening = self
+            .listening
+            .iter()
+            .map(|(address, id)| (address, Some(*id)));
+        let listening = listening.filter(|(address, _)| !self.external.contains(*address));
+        let mut ranked: Vec<_> = external.chain(listening).collect();
+        ranked.sort_by_key(|(address, listener)| (listener.is_some(), rank(address)));
+        let mut left = ADDRESS_BYTES;
+        let mut chosen = BTreeMap::new();
+        for (address, listener) in ranked {
+            let Some(rest) = left.checked_sub(address.len() + OVERHEAD_BYTES) else {
+                break;
+            };
+            left = rest;
+            chosen.insert(address.clone(), listener);
+        }
+        chosen
+    }
+}
+
+/// The smaller, the farther the address reaches.
+fn rank(address: &Multiaddr) -> (u8, usize) {
+    let scope = match scope_of(address) {
+        Some(IpScope::Global) | None => 0,
+        Some(IpScope::Private) => 1,
+        Some(IpScope::Testing | IpScope::LinkLocal) => 2,
+        Some(_) => 3,
+    };
+    (scope, address.len())
+}
+
+/// [`libp2p_identify::Behaviour`] under a bound on its addresses.
+pub struct Identify {
+    inner: Behaviour,
+    addresses: Addresses,
+}
+
+impl Identify {
+    pub(super) fn new(config: libp2p_identify::Config) -> Self {
+        Self {
+            inner: Behaviour::new(config),
+            addresses: Addresses::default(),
+        }
+    }
+
+    /// Reports to the behaviour inside what has changed of the selection.
+    fn update(&mut self) {
+        let chosen = self.addresses.select();
+        let cut = self.addresses.is_cut(&chosen);
+        let was_cut = std::mem::replace(&mut self.addresses.cut, cut);
+        let shown = std::mem::replace(&mut self.addresses.shown, chosen.clone());
+        if cut && !was_cut {
+            tracing::info!(
+                limit_bytes = ADDRESS_BYTES,
+                "this host has more addresses than fit into the identify message; peers are sent \
+                 those that reach farthest"
+            );
+        }
+        for (addr, listener) in &shown {
+            if chosen.get(addr) == Some(listener) {
+                continue;
+            }
+            self.inner.on_swarm_event(match *listener {
+                Some(listener_id) => {
+                    FromSwarm::ExpiredListenAddr(ExpiredListenAddr { listener_id, addr })
+                }
+                None => FromSwarm::ExternalAddrExpired(ExternalAddrExpired { addr }),
+            });
+        }
+        for (addr, listener) in &chosen {
+            if shown.get(addr) == Some(listener) {
+                continue;
+            }
+            self.inner.on_swarm_event(match *listener {
+                Some(listener_id) => FromSwarm::NewListenAddr(NewListenAddr { listener_id, addr }),
+                None => FromSwarm::ExternalAddrConfirmed(ExternalAddrConfirmed { addr }),
+            });
+        }
+    }
+}
+
+impl NetworkBehaviour for Identify {
+    type ConnectionHandler = THandler<Behaviour>;
+    type ToSwarm = libp2p_identify::Event;
+
+    fn handle_established_inbound_connection(
+        &mut self,
+        connection: ConnectionId,
+        peer: PeerId,
+        local: &Multiaddr,
+        remote: &Multiaddr,
+    ) -> Result<THandler<Self>, ConnectionDenied> {
+        self.inner
+            .handle_established_inbound_connection(connection, peer, local, remote)
+    }
+
+    fn handle_pending_outbound_connection(
+        &mut self,
+        connection: ConnectionId,
+        peer: Option<PeerId>,
+        addresses: &[Multiaddr],
+        role: Endpoint,
+    ) -> Result<Vec<Multiaddr>, ConnectionDenied> {
+        self.inner
+            .handle_pending_outbound_connection(connection, peer, addresses, role)
+    }
+
+    fn handle_established_outbound_connection(
+        &mut self,
+        connection: ConnectionId,
+        peer: PeerId,
+        address: &Multiaddr,
+        role: Endpoint,
+        port: PortUse,
+    ) -> Result<THandler<Self>, ConnectionDenied> {
+        self.inner
+            .handle_established_outbound_connection(connection, peer, address, role, port)
+    }
+
+    fn on_swarm_event(&mut self, event: FromSwarm<'_>) {
+        match event {
+            FromSwarm::NewListenAddr(event) => {
+                let address = event.addr.clone();
+                self.addresses.listening.insert(address, event.listener_id);
+            }
+            FromSwarm::ExpiredListenAddr(event) => {
+                self.addresses.listening.remove(event.addr);
+            }
+            FromSwarm::ExternalAddrConfirmed(event) => {
+                self.addresses.external.insert(event.addr.clone());
+            }
+            FromSwarm::ExternalAddrExpired(event) => {
+                self.addresses.external.remove(event.addr);
+            }
+            event => return self.inner.on_swarm_event(event),
+        }
+        self.update();
+    }
+
+    fn on_connection_handler_event(
+        &mut self,
+        peer: PeerId,
+        connection: ConnectionId,
+        event: THandlerOutEvent<Self>,
+    ) {
+        self.inner
+            .on_connection_handler_event(peer, connection, event);
+    }
+
+    fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<ToSwarm<libp2p_identify::Event, THandlerInEvent<Self>>> {
+        self.inner.poll(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(ip: &str) -> Multiaddr {
+        format!("/ip4/{ip}/udp/2428/quic-v1").parse().unwrap()
+    }
+
+    #[test]
+    fn many_addresses_are_cut_to_those_that_reach_farthest() {
+        let mut addresses = Addresses::default();
+        let listener = ListenerId::next();
+        addresses.listening.insert(at("127.0.0.1"), listener);
+        for n in 0..250 {
+            let bridge = at(&format!("172.17.{n}.1"));
+            addresses.listening.insert(bridge, listener);
+        }
+        addresses.listening.insert(at("8.8.8.8"), listener);
+        addresses.external.insert(at("9.9.9.9"));
+        addresses.external.insert(at("8.8.8.8"));
+        let chosen = addresses.select();
+        let bytes: usize = chosen.keys().map(|a| a.len() + OVERHEAD_BYTES).sum();
+        assert!(bytes <= ADDRESS_BYTES, "{bytes}");
+        assert!(chosen.len() > 100, "{}", chosen.len());
+        assert_eq!(chosen[&at("9.9.9.9")], None);
+        assert_eq!(chosen[&at("8.8.8.8")], None, "sent once");
+        assert!(!chosen.contains_key(&at("127.0.0.1")));
+    }
+
+    #[test]
+    fn few_addresses_are_all_sent() {
+        let mut addresses = Addresses::default();
+        for ip in ["127.0.0.1", "192.168.1.2", "8.8.8.8"] {
+            addresses.listening.insert(at(ip), ListenerId::next());
+        }
+        assert_eq!(addresses.select().len(), 3);
+    }
+}

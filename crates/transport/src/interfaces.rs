@@ -1,0 +1,187 @@
+//! The addresses at which a listening socket is reached.
+
+use std::{
+    collections::{HashSet, VecDeque},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use futures::FutureExt;
+use futures_timer::Delay;
+use if_watch::{IfEvent, tokio::IfWatcher};
+
+/// How often the own address is looked up where the system does not report changes, 10 s.
+const ROUTE_INTERVAL: Duration = Duration::from_secs(10);
+
+/// A change of the addresses of a listener.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Change {
+    /// The listener can be reached at an address.
+    Up(IpAddr),
+    /// The listener can no longer be reached at an address.
+    Down(IpAddr),
+}
+
+/// The addresses of one listener, and where changes come from.
+pub(crate) struct Interfaces {
+    source: Source,
+    /// Address that the socket is bound to. Addresses of the other IP version are not its own.
+    bound: IpAddr,
+    current: HashSet<IpAddr>,
+    changes: VecDeque<Change>,
+}
+
+enum Source {
+    /// Bound to one address.
+    One,
+    /// Bound to all addresses; the system reports them.
+    Watched(IfWatcher),
+    /// Bound to all addresses, and the system refuses to report them. A hardened service may not
+    /// open netlink sockets. The address that a route begins with is found without one.
+    Routed(Delay),
+}
+
+impl Interfaces {
+    /// The addresses of a socket that is bound to `bound`. Never fails: where interfaces cannot be
+    /// watched, it warns, and reports loopback and the address of the default route.
+    pub(crate) fn of(bound: SocketAddr) -> Self {
+        let ip = bound.ip();
+        let mut interfaces = Self {
+            source: Source::One,
+            bound: ip,
+            current: HashSet::new(),
+            changes: VecDeque::new(),
+        };
+        if !ip.is_unspecified() {
+            interfaces.up(ip);
+            return interfaces;
+        }
+        match IfWatcher::new() {
+            Ok(watcher) => interfaces.source = Source::Watched(watcher),
+            Err(error) => interfaces.fall_back(&error),
+        }
+        interfaces
+    }
+
+    /// The addresses, as far as they were reported.
+    pub(crate) fn current(&self) -> impl Iterator<Item = IpAddr> {
+        self.current.iter().copied()
+    }
+
+    /// The next change.
+    pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Change> {
+        loop {
+            if let Some(change) = self.changes.pop_front() {
+                return Poll::Ready(change);
+            }
+            match &mut self.source {
+                Source::One => return Poll::Pending,
+                Source::Watched(watcher) => match watcher.poll_if_event(cx) {
+                    Poll::Ready(Ok(IfEvent::Up(net))) => self.up(net.addr()),
+                    Poll::Ready(Ok(IfEvent::Down(net))) => self.down(net.addr()),
+                    Poll::Ready(Err(error)) => self.fall_back(&error),
+                    Poll::Pending => return Poll::Pending,
+                },
+                Source::Routed(delay) => match delay.poll_unpin(cx) {
+                    Poll::Ready(()) => {
+                        self.source = Source::Routed(Delay::new(ROUTE_INTERVAL));
+                        self.look_up();
+                    }
+                    Poll::Pending => return Poll::Pending,
+                },
+            }
+        }
+    }
+
+    fn fall_back(&mut self, error: &std::io::Error) {
+        tracing::warn!(
+            %error,
+            "cannot watch the network interfaces; listening on loopback and the default route"
+        );
+        self.source = Source::Routed(Delay::new(ROUTE_INTERVAL));
+        self.look_up();
+    }
+
+    fn look_up(&mut self) {
+        let loopback = match self.bound {
+            IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::LOCALHOST),
+            IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::LOCALHOST),
+        };
+        let found: HashSet<_> = [Some(loopback), source_of_route(self.bound)]
+            .into_iter()
+            .flatten()
+            .collect();
+        let lost: Vec<_> = self.current.difference(&found).copied().collect();
+        lost.into_iter().for_each(|ip| self.down(ip));
+        found.into_iter().for_each(|ip| self.up(ip));
+    }
+
+    fn up(&mut self, ip: IpAddr) {
+        if ip.is_ipv4() == self.bound.is_ipv4() && self.current.insert(ip) {
+            self.changes.push_back(Change::Up(ip));
+        }
+    }
+
+    fn down(&mut self, ip: IpAddr) {
+        if self.current.remove(&ip) {
+            self.changes.push_back(Change::Down(ip));
+        }
+    }
+}
+
+/// The own address at the beginning of the default route, if there is one. No packet is sent:
+/// `connect` on a UDP socket chooses a route.
+fn source_of_route(unspecified: IpAddr) -> Option<IpAddr> {
+    let (own, remote): (SocketAddr, SocketAddr) = match unspecified {
+        IpAddr::V4(_) => (
+            (Ipv4Addr::UNSPECIFIED, 0).into(),
+            (Ipv4Addr::new(8, 8, 8, 8), 53).into(),
+        ),
+        IpAddr::V6(_) => (
+            (Ipv6Addr::UNSPECIFIED, 0).into(),
+            (
+                Ipv6Addr::new(0x2001, 0x4860, 0x4860, 0, 0, 0, 0, 0x8888),
+                53,
+            )
+                .into(),
+        ),
+    };
+    let socket = UdpSocket::bind(own).ok()?;
+    socket.connect(remote).ok()?;
+    let ip = socket.local_addr().ok()?.ip();
+    (!ip.is_unspecified()).then_some(ip)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_socket_of_one_address_has_that_one() {
+        let mut interfaces = Interfaces::of(([127, 0, 0, 7], 1).into());
+        let change = poll_fn(|cx| interfaces.poll(cx)).await;
+        assert_eq!(change, Change::Up([127, 0, 0, 7].into()));
+    }
+
+    #[tokio::test]
+    async fn interfaces_that_cannot_be_watched_leave_loopback() {
+        let mut interfaces = Interfaces::of((Ipv4Addr::UNSPECIFIED, 1).into());
+        interfaces.current.clear();
+        interfaces.changes.clear();
+        interfaces.fall_back(&std::io::ErrorKind::PermissionDenied.into());
+        let mut up = HashSet::new();
+        for _ in 0..interfaces.changes.len() {
+            match poll_fn(|cx| interfaces.poll(cx)).await {
+                Change::Up(ip) => assert!(up.insert(ip)),
+                Change::Down(ip) => panic!("{ip} was not up"),
+            }
+        }
+        assert!(up.contains(&IpAddr::V4(Ipv4Addr::LOCALHOST)), "{up:?}");
+        // The same again changes nothing.
+        interfaces.look_up();
+        assert!(interfaces.changes.is_empty());
+    }
+}

@@ -1,0 +1,165 @@
+//! A listening socket.
+
+use std::{
+    collections::VecDeque,
+    io,
+    net::{IpAddr, SocketAddr},
+    pin::Pin,
+    sync::PoisonError,
+    task::{Context, Poll, Waker},
+    time::Duration,
+};
+
+use futures::{FutureExt, future};
+use futures_timer::Delay;
+use libp2p_core::transport::{ListenerId, TransportEvent};
+use tokio::net::TcpListener;
+
+use super::{Ports, Stream, configure, multiaddr};
+use crate::interfaces::{Change, Interfaces};
+
+/// Wait after an error of `accept`, 100 ms. Out of file descriptors, the next call would fail too.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+type Event = TransportEvent<future::Ready<io::Result<Stream>>, io::Error>;
+
+/// Reports addresses, connections and its own end, then ends.
+pub(super) struct Listener {
+    id: ListenerId,
+    socket: TcpListener,
+    address: SocketAddr,
+    interfaces: Interfaces,
+    ports: Ports,
+    events: VecDeque<Event>,
+    pause: Option<Delay>,
+    open: bool,
+    waker: Option<Waker>,
+}
+
+impl Listener {
+    pub(super) fn new(id: ListenerId, socket: TcpListener, ports: Ports) -> io::Result<Self> {
+        let address = socket.local_addr()?;
+        Ok(Self {
+            id,
+            socket,
+            address,
+            interfaces: Interfaces::of(address),
+            ports,
+            events: VecDeque::new(),
+            pause: None,
+            open: true,
+            waker: None,
+        })
+    }
+
+    /// Whether this is the listener `id`, and not closed.
+    pub(super) fn is_open(&self, id: ListenerId) -> bool {
+        self.open && self.id == id
+    }
+
+    /// Accepts no more connections. Established ones are not affected.
+    pub(super) fn close(&mut self) {
+        self.open = false;
+        self.forget_ports();
+        self.events.push_back(TransportEvent::ListenerClosed {
+            listener_id: self.id,
+            reason: Ok(()),
+        });
+        if let Some(waker) = self.waker.take() {
+            waker.wake();
+        }
+    }
+
+    fn change(&mut self, change: Change) -> Event {
+        let at = |ip| multiaddr(SocketAddr::new(ip, self.address.port()));
+        let mut ports = self.ports.write().unwrap_or_else(PoisonError::into_inner);
+        match change {
+            Change::Up(ip) => {
+                ports.insert((ip, self.address.port()));
+                TransportEvent::NewAddress {
+                    listener_id: self.id,
+                    listen_addr: at(ip),
+                }
+            }
+            Change::Down(ip) => {
+                ports.remove(&(ip, self.address.port()));
+                TransportEvent::AddressExpired {
+                    listener_id: self.id,
+                    listen_addr: at(ip),
+                }
+            }
+        }
+    }
+
+    fn forget_ports(&self) {
+        let mut ports = self.ports.write().unwrap_or_else(PoisonError::into_inner);
+        let port = self.address.port();
+        let own: Vec<IpAddr> = self.interfaces.current().collect();
+        own.into_iter().for_each(|ip| {
+            ports.remove(&(ip, port));
+        });
+    }
+
+    fn accepted(&self, stream: tokio::net::TcpStream, remote: SocketAddr) -> io::Result<Event> {
+        let local = stream.local_addr()?;
+        configure(&stream)?;
+        Ok(TransportEvent::Incoming {
+            listener_id: self.id,
+            upgrade: future::ok(Stream::new(stream)),
+            local_addr: multiaddr(local),
+            send_back_addr: multiaddr(remote),
+        })
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        self.forget_ports();
+    }
+}
+
+impl futures::Stream for Listener {
+    type Item = Event;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Event>> {
+        let this = &mut *self;
+        loop {
+            if let Some(event) = this.events.pop_front() {
+                return Poll::Ready(Some(event));
+            }
+            if !this.open {
+                return Poll::Ready(None);
+            }
+            if let Poll::Ready(change) = this.interfaces.poll(cx) {
+                return Poll::Ready(Some(this.change(change)));
+            }
+            if let Some(pause) = &mut this.pause {
+                if pause.poll_unpin(cx).is_pending() {
+                    this.waker = Some(cx.waker().clone());
+                    return Poll::Pending;
+                }
+                this.pause = None;
+            }
+            let error = match this.socket.poll_accept(cx) {
+                // A connection that broke between the kernel's queue and here is its peer's affair.
+                Poll::Ready(Ok((stream, remote))) => match this.accepted(stream, remote) {
+                    Ok(event) => return Poll::Ready(Some(event)),
+                    Err(error) => {
+                        tracing::debug!(%remote, %error, "an accepted connection was lost");
+                        continue;
+                    }
+                },
+                Poll::Ready(Err(error)) => error,
+                Poll::Pending => {
+                    this.waker = Some(cx.waker().clone());
+                    return Poll::Pending;
+                }
+            };
+            this.pause = Some(Delay::new(ACCEPT_PAUSE));
+            return Poll::Ready(Some(TransportEvent::ListenerError {
+                listener_id: this.id,
+                error,
+            }));
+        }
+    }
+}

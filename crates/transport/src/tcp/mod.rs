@@ -1,0 +1,262 @@
+//! TCP sockets: listening, dialling, and noticing that a path has died.
+//!
+//! # One port, one listener
+//!
+//! A dial leaves from the port that the node listens on, so that a NAT lets connections to the
+//! observed address in. Two sockets share a port only if both have `SO_REUSEPORT`. But with this
+//! option on a listening socket, a second process of the same user can listen on the port too, and
+//! the kernel hands each of them a part of the connections. So a listener binds and listens
+//! **without** the option, which fails if any socket listens on the port, and sets it afterwards:
+//! Linux, like the BSDs, compares the options that the sockets have at the time of a bind. A second
+//! node does the same, and its bind without the option fails.
+//!
+//! # Dead paths
+//!
+//! A connection whose path died is closed by the kernel after [`DEAD_AFTER`], whether it was busy
+//! (`TCP_USER_TIMEOUT`) or idle (keep-alive probes). A peer that answers is never closed for being
+//! slow, unless it leaves its receive window shut for the whole time.
+
+mod listener;
+mod stream;
+#[cfg(test)]
+mod tests;
+
+use std::{
+    collections::HashSet,
+    io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    pin::Pin,
+    sync::{Arc, PoisonError, RwLock},
+    task::{Context, Poll, Waker},
+    time::Duration,
+};
+
+use futures::{FutureExt, StreamExt, future::BoxFuture, stream::SelectAll};
+use libp2p_core::transport::{DialOpts, ListenerId, PortUse, TransportError, TransportEvent};
+use multiaddr::{Multiaddr, Protocol};
+use socket2::{Domain, SockRef, Socket, TcpKeepalive, Type};
+
+use self::listener::Listener;
+pub(crate) use self::stream::Stream;
+
+/// Time after which a path without any answer counts as dead, 20 s. Three retransmissions fit in,
+/// also over a second of round trip.
+const DEAD_AFTER: Duration = Duration::from_secs(20);
+
+/// Silence after which the kernel sends the first keep-alive probe, 10 s. Two more follow
+/// [`KEEP_ALIVE_INTERVAL`] apart, so an idle connection is closed after [`DEAD_AFTER`] too.
+const KEEP_ALIVE_IDLE: Duration = Duration::from_secs(10);
+
+/// Time between keep-alive probes, 5 s.
+const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(5);
+
+/// The ports of listeners, by the addresses at which they are reached.
+type Ports = Arc<RwLock<HashSet<(IpAddr, u16)>>>;
+
+/// Dials and listens. Its connections are byte streams without security.
+pub(crate) struct Transport {
+    backlog: i32,
+    ports: Ports,
+    listeners: SelectAll<Listener>,
+    waker: Option<Waker>,
+}
+
+impl Transport {
+    /// A transport whose listeners complete up to `backlog` connections ahead of `accept`.
+    pub(crate) fn new(backlog: u32) -> Self {
+        Self {
+            backlog: i32::try_from(backlog).unwrap_or(i32::MAX),
+            ports: Ports::default(),
+            listeners: SelectAll::new(),
+            waker: None,
+        }
+    }
+
+    fn listen(&mut self, id: ListenerId, address: SocketAddr) -> io::Result<()> {
+        let socket = new_socket(address)?;
+        // Connections of an earlier run in TIME_WAIT do not block the port. On Windows the same
+        // option would let two processes share it.
+        #[cfg(unix)]
+        socket.set_reuse_address(true)?;
+        socket.bind(&address.into())?;
+        socket.listen(self.backlog)?;
+        // Only now: see the module for why the order matters.
+        share_port(&socket)?;
+        let listener = tokio::net::TcpListener::from_std(socket.into())?;
+        let listener = Listener::new(id, listener, Arc::clone(&self.ports))?;
+        self.listeners.push(listener);
+        if let Some(waker) = self.waker.take() {
+            waker.wake();
+        }
+        Ok(())
+    }
+
+    /// The port to dial `remote` from: that of a listener of the same IP version, on or off this
+    /// host.
+    fn port_towards(&self, remote: IpAddr) -> Option<SocketAddr> {
+        let ports = self.ports.read().unwrap_or_else(PoisonError::into_inner);
+        let mut ports = ports.iter();
+        let (_, port) = ports.find(|(ip, _)| {
+            ip.is_ipv4() == remote.is_ipv4() && ip.is_loopback() == remote.is_loopback()
+        })?;
+        Some(match remote {
+            IpAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, *port).into(),
+            IpAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, *port).into(),
+        })
+    }
+}
+
+fn new_socket(address: SocketAddr) -> io::Result<Socket> {
+    let protocol = Some(socket2::Protocol::TCP);
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, protocol)?;
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    socket.set_nonblocking(true)?;
+    Ok(socket)
+}
+
+/// Lets sockets that have the same option bind to the port of `socket`.
+fn share_port(socket: &Socket) -> io::Result<()> {
+    #[cfg(all(unix, not(any(target_os = "solaris", target_os = "illumos"))))]
+    socket.set_reuse_port(true)?;
+    let _ = socket;
+    Ok(())
+}
+
+/// Sets the options of an established connection.
+fn configure(stream: &tokio::net::TcpStream) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    let socket = SockRef::from(stream);
+    let keep_alive = TcpKeepalive::new().with_time(KEEP_ALIVE_IDLE);
+    #[cfg(not(any(target_os = "openbsd", target_os = "redox", target_os = "solaris")))]
+    let keep_alive = keep_alive.with_interval(KEEP_ALIVE_INTERVAL);
+    socket.set_tcp_keepalive(&keep_alive)?;
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    socket.set_tcp_user_timeout(Some(DEAD_AFTER))?;
+    Ok(())
+}
+
+/// Connects from `from`, or from any port.
+async fn connect(to: SocketAddr, from: Option<SocketAddr>) -> io::Result<Stream> {
+    let socket = new_socket(to)?;
+    if let Some(from) = from {
+        socket.set_reuse_address(true)?;
+        share_port(&socket)?;
+        socket.bind(&from.into())?;
+    }
+    match socket.connect(&to.into()) {
+        Ok(()) => {}
+        #[cfg(unix)]
+        Err(error) if error.raw_os_error() == Some(EINPROGRESS) => {}
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+        Err(error) => return Err(error),
+    }
+    let stream = tokio::net::TcpStream::from_std(socket.into())?;
+    stream.writable().await?;
+    if let Some(error) = stream.take_error()? {
+        return Err(error);
+    }
+    configure(&stream)?;
+    Ok(Stream::new(stream))
+}
+
+/// What `connect` of a non-blocking socket returns while it is under way. The kind of this error
+/// is not stable in the standard library.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+const EINPROGRESS: i32 = 115;
+/// What `connect` of a non-blocking socket returns while it is under way.
+#[cfg(all(unix, not(any(target_os = "linux", target_os = "android"))))]
+const EINPROGRESS: i32 = 36;
+
+/// Whether the port cannot be used towards this peer, because a connection uses it already, or
+/// because the address of the listener has disappeared.
+fn port_is_taken(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::AddrNotAvailable | io::ErrorKind::AddrInUse
+    )
+}
+
+impl libp2p_core::Transport for Transport {
+    type Output = Stream;
+    type Error = io::Error;
+    type ListenerUpgrade = futures::future::Ready<io::Result<Stream>>;
+    type Dial = BoxFuture<'static, io::Result<Stream>>;
+
+    fn listen_on(
+        &mut self,
+        id: ListenerId,
+        addr: Multiaddr,
+    ) -> Result<(), TransportError<io::Error>> {
+        let Some(address) = socket_of(&addr) else {
+            return Err(TransportError::MultiaddrNotSupported(addr));
+        };
+        self.listen(id, address).map_err(TransportError::Other)
+    }
+
+    fn remove_listener(&mut self, id: ListenerId) -> bool {
+        let mut listeners = self.listeners.iter_mut();
+        let listener = listeners.find(|listener| listener.is_open(id));
+        listener.map(Listener::close).is_some()
+    }
+
+    fn dial(
+        &mut self,
+        addr: Multiaddr,
+        opts: DialOpts,
+    ) -> Result<Self::Dial, TransportError<io::Error>> {
+        let to = socket_of(&addr);
+        let Some(to) = to.filter(|to| to.port() != 0 && !to.ip().is_unspecified()) else {
+            return Err(TransportError::MultiaddrNotSupported(addr));
+        };
+        let from = match opts.port_use {
+            PortUse::Reuse => self.port_towards(to.ip()),
+            PortUse::New => None,
+        };
+        Ok(async move {
+            match connect(to, from).await {
+                Err(error) if from.is_some() && port_is_taken(&error) => {
+                    tracing::debug!(%to, %error, "dialling from another port");
+                    connect(to, None).await
+                }
+                result => result,
+            }
+        }
+        .boxed())
+    }
+
+    fn poll(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<TransportEvent<Self::ListenerUpgrade, io::Error>> {
+        match self.listeners.poll_next_unpin(cx) {
+            Poll::Ready(Some(event)) => Poll::Ready(event),
+            Poll::Ready(None) | Poll::Pending => {
+                self.waker = Some(cx.waker().clone());
+                Poll::Pending
+            }
+        }
+    }
+}
+
+/// The socket address of `/ip4|ip6/<ip>/tcp/<port>[/p2p/<peer>]`.
+fn socket_of(addr: &Multiaddr) -> Option<SocketAddr> {
+    let mut parts = addr.iter();
+    let ip = match parts.next()? {
+        Protocol::Ip4(ip) => IpAddr::V4(ip),
+        Protocol::Ip6(ip) => IpAddr::V6(ip),
+        _ => return None,
+    };
+    let Some(Protocol::Tcp(port)) = parts.next() else {
+        return None;
+    };
+    match (parts.next(), parts.next()) {
+        (None | Some(Protocol::P2p(_)), None) => Some(SocketAddr::new(ip, port)),
+        _ => None,
+    }
+}
+
+fn multiaddr(socket: SocketAddr) -> Multiaddr {
+    Multiaddr::from(socket.ip()).with(Protocol::Tcp(socket.port()))
+}
