@@ -280,7 +280,8 @@ fn the_tail_of_a_slow_provider_is_taken_over() {
     assert!(outcome.took < Duration::from_secs(4), "{:?}", outcome.took);
 }
 
-/// As many slow providers as fill the window, each above the floor, do not keep an idle one out.
+/// As many slow providers as fill the window, each above the floor, do not keep an idle one out. A
+/// slow provider takes 8.5 s for a chunk; the transfer ends within the time of two.
 #[test]
 fn slow_providers_cannot_hold_a_transfer() {
     for (chunks, dribblers) in [(1, 1), (3, 1), (40, 16)] {
@@ -288,7 +289,7 @@ fn slow_providers_cannot_hold_a_transfer() {
         let behaviours: Vec<_> = dribbling.chain([steady(10 * MIB)]).collect();
         let outcome = simulate(&default_config(), chunks, &behaviours);
         assert_eq!(outcome.verified, whole(chunks));
-        assert!(outcome.took < Duration::from_secs(9), "{:?}", outcome.took);
+        assert!(outcome.took < Duration::from_secs(17), "{:?}", outcome.took);
     }
 }
 

@@ -307,28 +307,6 @@ async fn providers_are_found_both_ways() {
     assert_nothing_newer_was_asked_for();
 }
 
-/// A node with the preset for networks that still run 0.11 and one with the defaults find each other
-/// by signed records, which have a size.
-#[tokio::test(flavor = "multi_thread")]
-async fn providers_are_found_across_the_preset_for_published_nodes() {
-    let mixed = Member::start("preset = 'published-0.11'", true).await;
-    let today = Member::start("", false).await;
-    let address = today.node.listen(Over::Tcp).await;
-    within(mixed.node.client.dial(address)).await.unwrap();
-    mixed.hears_of(&today).await;
-    today.hears_of(&mixed).await;
-    for (seed, provider, other) in [(5, &mixed, &today), (6, &today, &mixed)] {
-        let stored = provider.store.put(&content(seed)).unwrap();
-        provider.announce(stored.id).await;
-        let expected = BlobProvider {
-            peer: provider.node.peer(),
-            size_bytes: Some(stored.size_bytes),
-        };
-        let found = other.providers(stored.id).await;
-        assert!(found.contains(&expected), "blob {seed}: {found:?}");
-    }
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn invites_are_asked_for_and_given_both_ways() {
     let (mut older, mut today) = met(Over::Tcp, true, false).await;

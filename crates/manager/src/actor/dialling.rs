@@ -47,7 +47,7 @@ impl Actor {
 
     /// Lets the dial of an address pass that the embedding program names. It may be local, also
     /// on a network that is not.
-    fn grant(&self, address: &Multiaddr) {
+    pub(super) fn grant(&self, address: &Multiaddr) {
         if let Err(refusal) = self.gate.grant(address) {
             // The dial fails with the same reason, which its caller gets.
             tracing::debug!(%address, %refusal, "cannot be dialled");

@@ -6,7 +6,7 @@ use std::{
     time::Instant,
 };
 
-use calimero_network_primitives::Multiaddr;
+use calimero_network_primitives::{Multiaddr, addr::Circuit};
 use calimero_network_transport::{check_interface_watch, os_error};
 use libp2p::{TransportError, swarm::derive_prelude::ListenerId};
 
@@ -135,6 +135,10 @@ impl Actor {
     }
 
     fn open_listener(&mut self, address: &Multiaddr) -> Result<ListenerId, ListenError> {
+        // The relay of a circuit is dialled, and the caller named its address.
+        if let Ok(circuit) = Circuit::parse(address) {
+            self.grant(circuit.relay_addr());
+        }
         match self.swarm.listen_on(address.clone()) {
             Ok(id) => {
                 self.listeners.insert(id);
