@@ -1,5 +1,11 @@
 //! Both handlers in swarms that are connected through memory: a peer sends a number, the other
 //! sends it back.
+
+#![expect(
+    clippy::manual_async_fn,
+    clippy::type_complexity,
+    reason = "the traits ask for futures that are Send, and the type is that of the Swarm"
+)]
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

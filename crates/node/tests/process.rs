@@ -300,7 +300,7 @@ fn redirected_logs_have_no_colours_and_events_have_times() {
 fn a_peer_does_not_fill_the_log() {
     const STREAMS: usize = 300;
     let mut command = calnet();
-    command.args(["boot", "--json", "--log", "warn"]);
+    command.args(["boot", "--local", "--json", "--log", "warn"]);
     let folder = tempfile::tempdir().unwrap();
     command.args(["--listen", "/ip4/127.0.0.1/tcp/0", "--data"]);
     command.arg(folder.path()).stderr(Stdio::piped());
