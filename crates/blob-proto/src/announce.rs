@@ -212,6 +212,7 @@ impl<W> Announced<W> {
 }
 
 #[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "a test may start at any time")]
 mod tests {
     use calimero_network_primitives::{BlobId, ContextId};
     use proptest::prelude::*;

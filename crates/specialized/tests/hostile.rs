@@ -39,7 +39,6 @@ fn hasty() -> SpecializedConfig {
             receive_timeout: SHORT,
             ..config().tuning
         },
-        ..config()
     }
 }
 

@@ -184,7 +184,6 @@ async fn inbound_limits_refuse_one_by_one_and_places_come_back() {
             accept_queue: 12,
             ..StreamsTuning::default()
         },
-        ..StreamsConfig::default()
     };
     let mut b = Node::listening_with(config).await;
     let mut incoming = b.control.accept(A).unwrap();

@@ -32,6 +32,10 @@ pub(crate) struct Interfaces {
     changes: VecDeque<Change>,
 }
 
+#[expect(
+    clippy::large_enum_variant,
+    reason = "one for each listener, and most of them are the large one"
+)]
 enum Source {
     /// Bound to one address.
     One,

@@ -213,7 +213,7 @@ impl Fetcher {
         ordered: bool,
         memory: Option<MemoryTarget>,
     ) -> Joined {
-        let (_, joined) = mpsc::unbounded_channel();
+        let (_, joined) = mpsc::channel(1);
         let (run, watched) = self.begin(request, providers, joined, store, ordered, memory);
         (run.shared(), watched)
     }
@@ -222,7 +222,7 @@ impl Fetcher {
         &self,
         request: FetchRequest,
         providers: Providers,
-        joined: mpsc::UnboundedReceiver<Providers>,
+        joined: mpsc::Receiver<Providers>,
         store: Arc<dyn BlobStore>,
         ordered: bool,
         memory: Option<MemoryTarget>,

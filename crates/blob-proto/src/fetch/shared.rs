@@ -17,6 +17,9 @@ use crate::{BlobId, store::BlobStore};
 
 pub(super) type Run = BoxFuture<'static, Result<Fetched, FetchError>>;
 
+/// Calls that join a transfer and that its driver has not yet taken up: 256.
+const MAX_JOINING: usize = 256;
+
 /// What makes two transfers the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Key {
@@ -31,7 +34,7 @@ struct Key {
 struct Running {
     run: WeakShared<Run>,
     progress: watch::Receiver<Progress>,
-    joining: mpsc::UnboundedSender<Providers>,
+    joining: mpsc::Sender<Providers>,
 }
 
 /// A transfer and its progress.
@@ -51,10 +54,7 @@ impl Transfers {
         request: &FetchRequest,
         store: &Arc<dyn BlobStore>,
         providers: Providers,
-        begin: impl FnOnce(
-            Providers,
-            mpsc::UnboundedReceiver<Providers>,
-        ) -> (Run, watch::Receiver<Progress>),
+        begin: impl FnOnce(Providers, mpsc::Receiver<Providers>) -> (Run, watch::Receiver<Progress>),
     ) -> Joined {
         let address = Arc::as_ptr(store).cast::<()>() as usize;
         let signer = request.signer.as_ref();
@@ -71,13 +71,14 @@ impl Transfers {
         let one = running.get(&key);
         let joined = one.and_then(|one| Some((one.run.upgrade()?, one)));
         let providers = match joined {
-            Some((run, one)) => match one.joining.send(providers) {
+            Some((run, one)) => match one.joining.try_send(providers) {
                 Ok(()) => return (run, one.progress.clone()),
-                Err(mpsc::error::SendError(providers)) => providers,
+                // Ended, or joined by too many at once: this call is a transfer of its own.
+                Err(error) => error.into_inner(),
             },
             None => providers,
         };
-        let (joining, joined) = mpsc::unbounded_channel();
+        let (joining, joined) = mpsc::channel(MAX_JOINING);
         let (run, progress) = begin(providers, joined);
         let run = run.shared();
         if let Some(weak) = run.downgrade() {

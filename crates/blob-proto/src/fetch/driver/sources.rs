@@ -21,17 +21,14 @@ type Search = Box<dyn FnMut() -> BoxStream<'static, PeerId> + Send>;
 pub(in crate::fetch) struct Sources {
     found: SelectAll<BoxStream<'static, PeerId>>,
     searches: Vec<Search>,
-    joining: mpsc::UnboundedReceiver<Providers>,
+    joining: mpsc::Receiver<Providers>,
     pause: Duration,
     /// When the search is repeated. `None` while it runs.
     due: Option<Duration>,
 }
 
 impl Sources {
-    pub(in crate::fetch) fn new(
-        providers: Providers,
-        joining: mpsc::UnboundedReceiver<Providers>,
-    ) -> Self {
+    pub(in crate::fetch) fn new(providers: Providers, joining: mpsc::Receiver<Providers>) -> Self {
         let mut sources = Self {
             found: SelectAll::new(),
             searches: Vec::new(),

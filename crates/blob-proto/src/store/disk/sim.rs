@@ -5,6 +5,8 @@
 //! and of what came after the flush any part, each operation independent of the others. Writes are
 //! torn as well. That is more than real file systems lose: most of them keep more order.
 
+#![expect(clippy::unwrap_used, reason = "this module is part of the tests")]
+
 use std::{
     collections::{BTreeMap, HashSet},
     io,

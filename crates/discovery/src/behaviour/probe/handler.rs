@@ -1,5 +1,10 @@
 //! The two streams of a probe: the request that goes out, and the dial-back that comes in.
 
+#![expect(
+    clippy::manual_async_fn,
+    reason = "the trait of an exchange asks for a future that is Send"
+)]
+
 use std::{io, time::Duration};
 
 use calimero_network_exchange::{

@@ -5,6 +5,11 @@
 //! away for one bad record, and panics on an answer of the wrong kind. Here the machine is the
 //! one that remembers.
 
+#![expect(
+    clippy::manual_async_fn,
+    reason = "the trait of an exchange asks for a future that is Send"
+)]
+
 use std::{
     collections::{HashMap, VecDeque},
     io,

@@ -37,7 +37,6 @@ impl Prefix {
     pub(super) fn of(address: &Multiaddr) -> Self {
         match ip_of(address) {
             Some(IpAddr::V4(ip)) => Self::V4(ip.to_bits()),
-            #[expect(clippy::cast_possible_truncation, reason = "64 of 128 bits are left")]
             Some(IpAddr::V6(ip)) => Self::V6((ip.to_bits() >> 64) as u64),
             None => Self::None,
         }
