@@ -52,8 +52,10 @@ fn resident() -> u64 {
 )]
 fn machines(max_peers: u32) -> (Vec<Machine>, Instant) {
     let start = Instant::now();
-    let mut config = DiscoveryConfig::default();
-    config.max_peers = max_peers;
+    let mut config = DiscoveryConfig {
+        max_peers,
+        ..DiscoveryConfig::default()
+    };
     config.rendezvous.max_members = max_peers;
     let machine = || Machine::new(config.clone(), peer(0), 7, start).unwrap();
     ((0..MACHINES).map(|_| machine()).collect(), start)

@@ -281,13 +281,16 @@ impl Drop for StopOnDrop {
     }
 }
 
+/// What [`build_swarm`] returns: the swarm, what its transports share with the actor, and the streams.
+type Built = (Swarm<Behaviour>, (Links, DialGate), Control, Incoming);
+
 /// Builds the swarm of the actor. Runs inside the runtime that will drive the swarm, because a socket
 /// belongs to the runtime that creates it.
 fn build_swarm(
     identity: &Keypair,
     config: &NetworkConfig,
     build: BuildTransport,
-) -> Result<(Swarm<Behaviour>, (Links, DialGate), Control, Incoming), StartError> {
+) -> Result<Built, StartError> {
     // The operator names the boot nodes, so these may be local on any network.
     let policy = DialPolicy::for_network(config.discovery.local_network);
     let gate = DialGate::new(policy, &config.discovery.boot);

@@ -1,5 +1,7 @@
 //! The accounting of resources: limits in every scope, release, fairness, and memory.
 
+#![expect(clippy::expect_used, reason = "helpers of tests fail by panicking")]
+
 use std::{
     collections::HashMap,
     net::IpAddr,

@@ -14,6 +14,10 @@ use crate::json;
 #[derive(Debug, Serialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 #[non_exhaustive]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "an event is moved once, into the queue and out; a box would cost an allocation for each stream"
+)]
 pub enum StreamEvent {
     /// A peer opened a stream of the general protocol. The reader of the event owns the stream;
     /// dropping it resets it.

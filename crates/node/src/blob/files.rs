@@ -202,9 +202,7 @@ impl FileTarget {
         let folder = self.path.parent().unwrap_or(Path::new("/"));
         let mut builder = tempfile::Builder::new();
         // As any new file: the umask takes rights away.
-        builder.permissions(Permissions::from(
-            std::os::unix::fs::PermissionsExt::from_mode(0o666),
-        ));
+        builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
         builder
             .tempfile_in(folder)
             .map_err(|source| self.failed(source))

@@ -99,7 +99,6 @@ pub(crate) fn config(variant: u8) -> DiscoveryConfig {
         cache: CacheTuning {
             max_peers: 4,
             dialled_at_start: 2,
-            ..CacheTuning::default()
         },
         ..DiscoveryConfig::default()
     }
