@@ -309,7 +309,12 @@ impl Requester {
 
     /// Waits for a permit, no longer than the deadline of a first request.
     async fn acquire(&self, resource: Resource, amount: u64) -> Result<Permit, ServeError> {
-        let after = self.config().tuning.request_timeout;
+        let tuning = &self.config().tuning;
+        let after = match resource {
+            // Another requester holds its permit for the time that it may take for a chunk.
+            Resource::BlobBytes => tuning.request_timeout.saturating_add(tuning.chunk_timeout),
+            _ => tuning.request_timeout,
+        };
         match tokio::time::timeout(after, self.holder.acquire(resource, amount)).await {
             Ok(permit) => Ok(permit?),
             Err(_) => Err(ServeError::Busy { after }),
