@@ -86,6 +86,10 @@ impl DialGate {
         if is_dns(addr) || DialAddr::new(addr, self.policy).is_err() {
             let mut granted = self.granted.write().unwrap_or_else(PoisonError::into_inner);
             granted.insert(without_peer(addr));
+            // The relay of a circuit is dialled first, by its own address.
+            if let Ok(circuit) = Circuit::parse(addr) {
+                granted.insert(circuit.relay_addr().clone());
+            }
         }
         Ok(allowed)
     }
