@@ -155,6 +155,15 @@ pub(crate) enum ConfigCommand {
     Show(ConfigSource),
     /// Read a configuration file and check that a node accepts it.
     Check(ConfigSource),
+    /// Convert a configuration file of a published 0.11 node. The identity in it is not converted.
+    Import {
+        /// Configuration file of the published node, its `config.toml`.
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+        /// File to write, which may not exist yet. Without it, the result is printed.
+        #[arg(short, long, value_name = "FILE")]
+        output: Option<PathBuf>,
+    },
 }
 
 /// A configuration: of a running node, a file, or the defaults of a node.

@@ -1,8 +1,15 @@
-//! `calnet config`: the configuration in effect, and whether a file is accepted.
+//! `calnet config`: the configuration in effect, whether a file is accepted, and the conversion of a
+//! file of the published 0.11 node.
 
-use std::{fmt, path::PathBuf};
+use std::{
+    fmt, fs,
+    path::{Path, PathBuf},
+};
 
-use calimero_network::NetworkConfig;
+use calimero_network::{
+    NetworkConfig,
+    config::{Preset, import_0_11},
+};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -10,6 +17,7 @@ use crate::{
     control::Client,
     data::DataFolder,
     error::CommandError,
+    init::write_for_owner,
     output::Output,
     run::read_config,
 };
@@ -46,6 +54,28 @@ impl fmt::Display for Accepted {
     }
 }
 
+/// A configuration that was converted.
+#[derive(Debug, Serialize)]
+#[serde(tag = "event", rename = "config_imported")]
+struct Imported {
+    from: PathBuf,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    file: Option<PathBuf>,
+    config: NetworkConfig,
+    /// The keys that differ from the preset.
+    #[serde(skip)]
+    text: String,
+}
+
+impl fmt::Display for Imported {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.file {
+            Some(file) => write!(f, "written  {}", file.display()),
+            None => f.write_str(self.text.trim_end()),
+        }
+    }
+}
+
 pub(crate) async fn execute(command: ConfigCommand, output: &Output) -> Result<(), CommandError> {
     match command {
         ConfigCommand::Show(source) => {
@@ -63,6 +93,7 @@ pub(crate) async fn execute(command: ConfigCommand, output: &Output) -> Result<(
             let (file, _) = read(source)?;
             output.print(&Accepted { file });
         }
+        ConfigCommand::Import { file, output: to } => output.print(&import(file, to)?),
     }
     Ok(())
 }
@@ -73,4 +104,32 @@ fn read(source: ConfigSource) -> Result<(Option<PathBuf>, NetworkConfig), Comman
     let file = source.config.or_else(|| source.data.and_then(of_folder));
     let config = read_config(file.as_deref(), NetworkConfig::default())?;
     Ok((file, config))
+}
+
+/// Converts a file of the published 0.11 node, and writes the result where a file is named.
+fn import(from: PathBuf, to: Option<PathBuf>) -> Result<Imported, CommandError> {
+    let refused = |source| CommandError::Config {
+        path: from.clone(),
+        source,
+    };
+    let config = import_0_11(&read_text(&from)?).map_err(refused)?;
+    let text = config
+        .to_toml_over_preset(Preset::Published0_11)
+        .map_err(refused)?;
+    if let Some(to) = &to {
+        write_for_owner(to, &text)?;
+    }
+    Ok(Imported {
+        from,
+        file: to,
+        config,
+        text,
+    })
+}
+
+fn read_text(path: &Path) -> Result<String, CommandError> {
+    fs::read_to_string(path).map_err(|source| CommandError::ReadConfig {
+        path: path.to_owned(),
+        source,
+    })
 }

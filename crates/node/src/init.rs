@@ -97,7 +97,8 @@ fn list(addresses: &[Multiaddr]) -> String {
     }
 }
 
-fn write_for_owner(path: &Path, text: &str) -> Result<(), CommandError> {
+/// Writes a new file that its owner alone reads.
+pub(crate) fn write_for_owner(path: &Path, text: &str) -> Result<(), CommandError> {
     let write = || -> io::Result<()> {
         let mut options = OpenOptions::new();
         let mut file = options
@@ -108,7 +109,8 @@ fn write_for_owner(path: &Path, text: &str) -> Result<(), CommandError> {
         file.write_all(text.as_bytes())?;
         file.sync_all()
     };
-    write().map_err(|source| CommandError::DataFolder {
+    write().map_err(|source| CommandError::File {
+        doing: "write",
         path: path.to_owned(),
         source,
     })

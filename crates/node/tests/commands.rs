@@ -238,3 +238,39 @@ fn a_config_is_refused_by_file_and_key() {
         assert!(ended.stderr.contains(part), "{}", ended.stderr);
     }
 }
+
+#[test]
+fn a_file_of_a_published_node_is_converted_and_accepted() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
+    let (published, converted) = (at("config.toml"), at("node.toml"));
+    let boot = "/ip4/192.0.2.1/tcp/4001/p2p/12D3KooWR5V4zmisVtVdGE6i8jfFwtgRNq5t8eDGxfckKuhXu7Eh";
+    let text =
+        format!("[swarm]\nlisten = ['/ip4/0.0.0.0/tcp/2528']\n[bootstrap]\nnodes = ['{boot}']\n");
+    std::fs::write(&published, text).unwrap();
+    let config = |args: &[&str]| {
+        let mut command = calnet();
+        command.arg("config").args(args);
+        run(command)
+    };
+    let refused = config(&["check", "--config", &published]);
+    assert_eq!(refused.code, Some(2), "{}", refused.stderr);
+    assert!(
+        refused.stderr.contains("calnet config import"),
+        "{}",
+        refused.stderr
+    );
+    // Printed, and written to a file: the same text.
+    let printed = config(&["import", &published]);
+    assert!(printed.success, "{}", printed.stderr);
+    assert!(config(&["import", &published, "-o", &converted]).success);
+    let written = std::fs::read_to_string(&converted).unwrap();
+    assert_eq!(printed.stdout.trim_end(), written.trim_end());
+    assert!(written.contains(boot), "{written}");
+    assert!(config(&["check", "--config", &converted]).success);
+    // A file that exists is not overwritten, and one that is not of 0.11 is refused.
+    let again = config(&["import", &published, "-o", &converted]);
+    assert_eq!(again.code, Some(6), "{}", again.stderr);
+    assert_eq!(std::fs::read_to_string(&converted).unwrap(), written);
+    assert_eq!(config(&["import", &converted]).code, Some(2));
+}

@@ -81,7 +81,11 @@ fn what_concerns_the_network_is_converted() {
     expected.discovery.relays = 3;
     assert_eq!(config, expected);
     let toml = config.to_toml().unwrap();
-    assert_eq!(NetworkConfig::from_toml(&toml), Ok(config));
+    assert_eq!(NetworkConfig::from_toml(&toml).as_ref(), Ok(&config));
+    let changes = config.to_toml_over_preset(Preset::Published0_11).unwrap();
+    assert!(changes.starts_with("preset = \"published-0.11\""), "{changes}");
+    assert!(!changes.contains("[pubsub]"), "{changes}");
+    assert_eq!(NetworkConfig::from_toml(&changes), Ok(config));
 }
 
 #[test]

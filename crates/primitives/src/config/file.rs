@@ -53,6 +53,20 @@ impl NetworkConfig {
         Ok(config)
     }
 
+    /// Writes as TOML the name of a preset and the keys whose value differs from it. Reading the text
+    /// gives the same configuration. Tuning is not written.
+    ///
+    /// # Errors
+    ///
+    /// As [`to_toml`](Self::to_toml).
+    pub fn to_toml_over_preset(&self, preset: Preset) -> Result<String, ConfigError> {
+        let mut changed = parse(&self.to_toml()?)?;
+        retain_changes(&mut changed, &parse(&Self::preset(preset).to_toml()?)?);
+        let name = toml::Value::try_from(preset).map_err(|error| unwritable(&error))?;
+        changed.insert(PRESET_KEY.to_owned(), name);
+        toml::to_string_pretty(&changed).map_err(|error| unwritable(&error))
+    }
+
     /// Writes the configuration as TOML with every key. Tuning is not written.
     ///
     /// # Errors
@@ -60,10 +74,26 @@ impl NetworkConfig {
     /// [`ConfigError::Unwritable`] where a duration exceeds 2^64 - 1 milliseconds, which
     /// [`validate`](Self::validate) refuses.
     pub fn to_toml(&self) -> Result<String, ConfigError> {
-        toml::to_string_pretty(self).map_err(|error| ConfigError::Unwritable {
-            reason: error.to_string(),
-        })
+        toml::to_string_pretty(self).map_err(|error| unwritable(&error))
     }
+}
+
+fn unwritable(error: &toml::ser::Error) -> ConfigError {
+    ConfigError::Unwritable {
+        reason: error.to_string(),
+    }
+}
+
+/// Removes the keys of `table` that have the same value in `base`, and the tables that are then
+/// empty.
+fn retain_changes(table: &mut toml::Table, base: &toml::Table) {
+    table.retain(|key, value| match (value, base.get(key)) {
+        (toml::Value::Table(value), Some(toml::Value::Table(base))) => {
+            retain_changes(value, base);
+            !value.is_empty()
+        }
+        (value, base) => base != Some(&*value),
+    });
 }
 
 /// Parses TOML into a table.
