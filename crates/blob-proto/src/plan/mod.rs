@@ -7,9 +7,9 @@
 //!
 //! Chunks are asked for from the front of what is missing, of every provider as many as it sends
 //! in a second, so that the fast ones carry more. An idle provider is always asked for one chunk,
-//! whatever the others hold. Where nothing is left to ask for, it is asked for the last chunk of
-//! the provider that would take longest, if that one is slower than a fraction of the usual; the
-//! first copy counts, and a provider that owes only copies is cancelled. A provider that stalls or
+//! whatever the others hold. Where nothing is left to ask for, it is asked for the chunk that would
+//! take longest to arrive, if all providers that hold it are much slower; the first copy counts, and
+//! a provider that owes only copies is cancelled. A provider that stalls or
 //! falls below the floor rests, with each failure for longer, and its chunks go to others. One that
 //! lied is not asked again. One that does not have the blob is asked again when it is found again.
 
@@ -52,7 +52,7 @@ pub struct Planner {
     providers: BTreeMap<PeerId, Provider>,
     /// Chunks that are missing and not asked for.
     wanted: Ranges,
-    /// Chunks that are asked for, with the number of providers: one or two.
+    /// Chunks that are asked for, with the number of providers that they are asked of.
     asked: BTreeMap<u64, u8>,
     in_flight: usize,
     /// Chunks of the plan, and how many of them were asked of a second provider.
@@ -181,7 +181,7 @@ impl Planner {
 
     fn verified(&mut self, peer: PeerId, index: u64, effects: &mut Vec<Effect>) {
         self.wanted.remove(index);
-        if self.asked.remove(&index) == Some(2) {
+        if self.asked.remove(&index).is_some_and(|askers| askers > 1) {
             self.cancel_copies(peer, index, effects);
         }
         if let Some(provider) = self.providers.get_mut(&peer) {
@@ -196,7 +196,7 @@ impl Planner {
         }
     }
 
-    /// Cancels the other provider of a chunk, where it owes nothing but what is there already.
+    /// Cancels the other providers of a chunk that owe nothing but chunks that have arrived.
     fn cancel_copies(&mut self, peer: PeerId, index: u64, effects: &mut Vec<Effect>) {
         for (other, provider) in &mut self.providers {
             let owes = |index: &u64| self.asked.contains_key(index);
@@ -205,7 +205,7 @@ impl Planner {
                 && !provider.in_flight.iter().any(owes)
             {
                 self.in_flight -= provider.in_flight.len();
-                provider.in_flight.clear();
+                provider.cancel(self.now);
                 effects.push(Effect::Cancel { peer: *other });
             }
         }
@@ -320,39 +320,58 @@ impl Planner {
             .map(|(_, peer, room)| (*peer, room))
     }
 
-    /// An idle provider, and the chunk of another that it would send much sooner.
+    /// An idle provider, and the chunk that it would send much sooner than each provider that is
+    /// asked for it.
     fn next_to_steal(&self) -> Option<(PeerId, u64)> {
         if self.wants() {
             return None;
         }
         let typical = self.typical_rate();
-        let cheap = (self.duplicates + 1) * CHEAP_DUPLICATES <= self.total;
-        let factor = if cheap { 2 } else { SLOW_FACTOR };
         let idle = self
             .ready()
             .filter(|(_, provider)| provider.in_flight.is_empty());
-        let (peer, thief) = idle.min_by_key(|(peer, thief)| (thief.expected(1, typical), *peer))?;
-        let stealable = self.ready().filter_map(|(_, owner)| {
-            // Answers come in order, so the last one takes longest.
-            let unique = |index: &u64| self.asked.get(index) == Some(&1);
-            let last = owner.in_flight.iter().rposition(unique)?;
-            // A provider whose rate is unknown has shown nothing but its silence. One that is silent
-            // sends nothing in vain, so twice the usual time is enough.
-            let known = owner.rate().map(|_| owner.expected(last + 1, typical));
-            let wait = (known.unwrap_or_default() / factor).max(owner.silence(self.now) / 2);
-            Some((wait, owner.in_flight[last]))
-        });
-        let (wait, index) = stealable.max()?;
+        // Of two that are expected equally soon, the one whose rate is measured.
+        let soonest = |(peer, thief): &(&PeerId, &Provider)| {
+            (thief.expected(1, typical), thief.rate().is_none(), **peer)
+        };
+        let (peer, thief) = idle.min_by_key(soonest)?;
+        let (index, wait) = self.longest_wait(typical)?;
         (wait > thief.expected(1, typical)).then_some((*peer, index))
     }
 
-    /// Returns `true` where a provider is idle while another holds a chunk alone.
+    /// The chunk that would take longest to arrive, and the time for which its providers count as
+    /// slower than an idle one. A chunk is as late as the quickest provider that is asked for it.
+    fn longest_wait(&self, typical: u64) -> Option<(u64, Duration)> {
+        let cheap = (self.duplicates + 1) * CHEAP_DUPLICATES <= self.total;
+        let factor = if cheap { 2 } else { SLOW_FACTOR };
+        let mut waits = BTreeMap::new();
+        for (_, owner) in self.ready() {
+            // A provider whose rate is unknown has shown nothing but its silence. One that is silent
+            // sends nothing in vain, so twice the usual time is enough.
+            let silence = owner.silence(self.now) / 2;
+            for (at, index) in owner.in_flight.iter().enumerate() {
+                // Answers come in order, so the last one takes longest.
+                let known = owner
+                    .rate()
+                    .map(|_| owner.expected(at + 1, typical) / factor);
+                let wait = known.unwrap_or_default().max(silence);
+                let earliest = waits.entry(*index).or_insert(wait);
+                *earliest = wait.min(*earliest);
+            }
+        }
+        waits.retain(|index, _| self.asked.contains_key(index));
+        waits
+            .into_iter()
+            .max_by_key(|(index, wait)| (*wait, *index))
+    }
+
+    /// Returns `true` where a provider is idle while others are asked for chunks.
     fn could_steal(&self) -> bool {
         !self.wants()
+            && !self.asked.is_empty()
             && self
                 .ready()
                 .any(|(_, provider)| provider.in_flight.is_empty())
-            && self.asked.values().any(|askers| *askers == 1)
     }
 
     fn conclude(&mut self, effects: &mut Vec<Effect>) {

@@ -93,6 +93,17 @@ impl Provider {
         self.in_flight.extend(chunks);
     }
 
+    /// Notes that nothing is wanted of it any more. One whose rate is not known has sent less than a
+    /// chunk since it was asked, so it is no faster than a chunk in that time.
+    pub(super) fn cancel(&mut self, now: Duration) {
+        self.in_flight.clear();
+        if self.rate.is_none() {
+            let micros = now.saturating_sub(self.rate_since).as_micros().max(1);
+            let most = u128::from(self.rate_bytes + CHUNK_BYTES) * 1_000_000 / micros;
+            self.rate = Some(u64::try_from(most).unwrap_or(u64::MAX));
+        }
+    }
+
     /// Restarts all measurements.
     pub(super) fn restart(&mut self, now: Duration) {
         (self.last_byte, self.floor_since, self.rate_since) = (now, now, now);
