@@ -174,7 +174,10 @@ impl Fetcher {
         providers: impl Into<Providers>,
         to: Destination,
     ) -> Transfer {
-        let providers = providers.into();
+        let mut providers = providers.into();
+        if !request.search {
+            providers.search = None;
+        }
         let (run, watched) = match to {
             Destination::Store(store) => {
                 let guarded = GuardedStore::wrap(Arc::clone(&store), self.store_timeout);

@@ -19,6 +19,9 @@ pub struct FetchRequest {
     /// Signs the requests, in place of the signer of the fetcher's
     /// [`Identity`](crate::transfer::Identity).
     pub signer: Option<Arc<dyn Signer>>,
+    /// Whether further providers are searched for while the listed ones do not have the blob. Default
+    /// `true`. It has no effect on [`Providers`] without a search.
+    pub search: bool,
 }
 
 impl FetchRequest {
@@ -30,6 +33,7 @@ impl FetchRequest {
             context_id,
             max_bytes: MAX_BLOB_BYTES,
             signer: None,
+            search: true,
         }
     }
 
@@ -37,6 +41,14 @@ impl FetchRequest {
     #[must_use]
     pub fn with_max_bytes(mut self, max_bytes: u64) -> Self {
         self.max_bytes = max_bytes;
+        self
+    }
+
+    /// Asks only the listed providers. The transfer fails as soon as none of them can be asked any
+    /// more, without waiting for [`search_timeout`](super::BlobFetchTuning::search_timeout).
+    #[must_use]
+    pub fn without_search(mut self) -> Self {
+        self.search = false;
         self
     }
 
@@ -54,6 +66,7 @@ impl fmt::Debug for FetchRequest {
             .field("blob_id", &self.blob_id)
             .field("context_id", &self.context_id)
             .field("max_bytes", &self.max_bytes)
+            .field("search", &self.search)
             .finish_non_exhaustive()
     }
 }

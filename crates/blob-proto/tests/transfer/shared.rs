@@ -256,6 +256,30 @@ async fn a_sole_provider_that_was_away_is_asked_again() {
     assert_eq!(streams.load(Ordering::SeqCst), 7);
 }
 
+/// The request is for the listed providers alone, with a search that would go on for long.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_without_a_search_ends_with_its_providers() {
+    let net = Net::default();
+    let empty = folder();
+    net.add_store(peer(1), Version::V1, &empty.store).await;
+    let here = folder();
+    let searches = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&searches);
+    let providers = Providers::listed(stream::iter([peer(1)])).with_search(move || {
+        counted.fetch_add(1, Ordering::SeqCst);
+        stream::pending::<PeerId>()
+    });
+    let request = FetchRequest::new(CONTEXT, blob_id(b"missing")).without_search();
+    let config = BlobFetchConfig::default();
+    let transfer = fetcher(&net, &config).fetch(request, providers, to_store(&here.store));
+    let ended = tokio::time::timeout(LONG, transfer).await.expect("no end");
+    assert!(
+        matches!(ended, Err(FetchError::NoProviders { .. })),
+        "{ended:?}"
+    );
+    assert_eq!(searches.load(Ordering::SeqCst), 0);
+}
+
 /// With the defaults, which give a provider five attempts and rests of up to a minute.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_listed_provider_that_is_gone_ends_the_transfer_at_once() {

@@ -10,7 +10,10 @@ use std::{
 
 use calimero_network::{
     BlobId, ContextId, Keypair, Multiaddr, NetworkClient, NetworkManager, PeerId,
-    blob::{fetch::Destination, store::FsBlobStore},
+    blob::{
+        fetch::{Destination, FetchRequest},
+        store::FsBlobStore,
+    },
 };
 use futures::{AsyncWrite, StreamExt as _};
 use tokio::time::{Instant, sleep};
@@ -32,6 +35,8 @@ pub(crate) struct Wanted {
     pub(crate) context: ContextId,
     /// Providers that are asked besides those that the DHT names.
     pub(crate) dial: Vec<Multiaddr>,
+    /// Whether further providers are searched for. Without boot nodes and mDNS no peer could answer.
+    pub(crate) search: bool,
 }
 
 /// Fetches with a node that runs for this command.
@@ -52,10 +57,12 @@ pub(super) async fn execute(
     if !client.config().discovery.boot.is_empty() {
         let _ = client.bootstrap().await;
     }
+    let discovery = &client.config().discovery;
     let wanted = Wanted {
         id: args.id,
         context: args.context,
         dial: args.dial,
+        search: !discovery.boot.is_empty() || discovery.mdns,
     };
     match (target, &store) {
         (Some(Target::Stdout), _) => {
@@ -98,12 +105,14 @@ async fn fetch(
     is_here: bool,
     lines: &Lines,
 ) -> Result<(), CommandError> {
-    let Wanted { id, context, dial } = wanted;
-    let mut providers = connect(client, dial).await?;
-    if providers.is_empty() && !is_here {
+    let (id, context) = (wanted.id, wanted.context);
+    let mut providers = connect(client, wanted.dial).await?;
+    if providers.is_empty() && wanted.search && !is_here {
         providers = search(client, context, id).await;
     }
-    let mut transfer = client.request_blob(context, id, providers, to);
+    let mut request = FetchRequest::new(context, id);
+    request.search = wanted.search;
+    let mut transfer = client.request_blob_with(request, providers, to);
     let mut progress = std::mem::replace(transfer.progress(), futures::stream::empty().boxed());
     let showing = async {
         while let Some(progress) = progress.next().await {

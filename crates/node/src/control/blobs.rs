@@ -146,6 +146,7 @@ pub(super) fn fetch(
         id: blob_of(id)?,
         context: context_of(parameters)?,
         dial: parameters.all("dial")?,
+        search: true,
     };
     let blobs = running(served)?.clone();
     let (lines, received) = mpsc::channel(LINES_AHEAD);
