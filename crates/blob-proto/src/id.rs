@@ -28,6 +28,11 @@ pub const MAX_BLOB_BYTES: u64 = MAX_BLOB_CHUNKS as u64 * CHUNK_BYTES;
 /// [`BLOB_CHUNK_BYTES`] as a size of content.
 pub(crate) const CHUNK_BYTES: u64 = BLOB_CHUNK_BYTES as u64;
 
+/// Alignment of chunks in memory that are written past the system's cache, in bytes: 4 KiB, the
+/// largest sector in use. A disk that wants more refuses, and is written through the cache.
+#[cfg(any(all(feature = "fs", unix), feature = "transfer"))]
+pub(crate) const DISK_ALIGN_BYTES: usize = 4096;
+
 /// SHA-256 of one chunk.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct ChunkHash([u8; CHUNK_HASH_BYTES]);

@@ -8,8 +8,6 @@
 #[cfg(any(feature = "fs", feature = "transfer"))]
 pub(crate) mod blocking;
 #[cfg(all(any(feature = "fs", feature = "transfer"), unix))]
-pub(crate) mod chunk_file;
-#[cfg(all(any(feature = "fs", feature = "transfer"), unix))]
 pub(crate) mod disk;
 pub(crate) mod error;
 #[cfg(all(feature = "fs", unix))]
@@ -32,11 +30,6 @@ use crate::{BlobId, ChunkList};
 ///
 /// Bounds what one call allocates, whatever range it is asked for.
 pub const MAX_READ_BYTES: usize = calimero_network_primitives::limits::MAX_FRAME_PAYLOAD_BYTES;
-
-/// Alignment of what goes to a disk past the system's cache, in bytes: 4 KiB, the largest sector
-/// in use. A disk that wants more refuses, and is written through the cache.
-#[cfg(any(all(feature = "fs", unix), feature = "transfer"))]
-pub(crate) const DISK_ALIGN_BYTES: usize = 4096;
 
 /// The answer of a store, some time later.
 pub type StoreFuture<T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send>>;

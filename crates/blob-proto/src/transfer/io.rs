@@ -19,7 +19,7 @@ use futures::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::time::timeout;
 
 use crate::{
-    store::DISK_ALIGN_BYTES,
+    id::DISK_ALIGN_BYTES,
     v1::{
         CodecError, MAX_REQUEST_BYTES, MAX_RESPONSE_BYTES, MessageError, Request, Response,
         frame_len,

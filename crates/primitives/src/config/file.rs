@@ -2,7 +2,7 @@
 
 use serde_path_to_error::{Path, Segment};
 
-use super::{ConfigError, NetworkConfig, Preset, import, removed};
+use super::{ConfigError, NetworkConfig, Preset, removed};
 
 /// Key at the top of a file that names a [`Preset`].
 const PRESET_KEY: &str = "preset";
@@ -29,7 +29,7 @@ impl NetworkConfig {
     /// As [`from_toml`](Self::from_toml).
     pub fn from_toml_over(text: &str, base: &Self) -> Result<Self, ConfigError> {
         let mut over = parse(text)?;
-        if import::is_published(&over) {
+        if is_published(&over) {
             return Err(ConfigError::Published);
         }
         if let Some((key, now)) = removed::find(&over) {
@@ -94,6 +94,14 @@ fn retain_changes(table: &mut toml::Table, base: &toml::Table) {
         }
         (value, base) => base != Some(&*value),
     });
+}
+
+/// Returns `true` for a file of the published 0.11 node. Its tables `swarm` and `bootstrap` exist in
+/// no other format, and each file of a node has one of them.
+pub(super) fn is_published(table: &toml::Table) -> bool {
+    ["swarm", "bootstrap"]
+        .iter()
+        .any(|name| matches!(table.get(*name), Some(toml::Value::Table(_))))
 }
 
 /// Parses TOML into a table.

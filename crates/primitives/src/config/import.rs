@@ -5,14 +5,6 @@ use serde::Deserialize;
 
 use super::{ConfigError, NetworkConfig, Preset, file};
 
-/// Returns `true` for a file of the published 0.11 node. Its tables `swarm` and `bootstrap` exist in
-/// no other format, and each file of a node has one of them.
-pub(super) fn is_published(table: &toml::Table) -> bool {
-    ["swarm", "bootstrap"]
-        .iter()
-        .any(|name| matches!(table.get(*name), Some(toml::Value::Table(_))))
-}
-
 /// The part of a 0.11 file that concerns the network. Other tables are ignored.
 #[derive(Default, Deserialize)]
 #[serde(default)]
@@ -84,7 +76,7 @@ struct Relay {
 /// another type, and [`ConfigError::Invalid`] with the key of the result whose value is refused.
 pub fn import_0_11(text: &str) -> Result<NetworkConfig, ConfigError> {
     let table = file::parse(text)?;
-    if !is_published(&table) {
+    if !file::is_published(&table) {
         return Err(ConfigError::NotPublished);
     }
     let published: Published = file::deserialize(table)?;

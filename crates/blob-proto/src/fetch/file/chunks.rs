@@ -15,8 +15,8 @@ use crate::{
     ChunkList,
     id::CHUNK_BYTES,
     store::{
-        Hold, PartialBlob, StoreError, StoreFuture, Stored, blocking::blocking,
-        chunk_file::ChunkFile, error::io_error,
+        Hold, PartialBlob, StoreError, StoreFuture, Stored, blocking::blocking, disk::ChunkFile,
+        error::io_error,
     },
 };
 

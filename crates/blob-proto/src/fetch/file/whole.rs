@@ -13,8 +13,7 @@ use super::{beside, lock, open, publish, remove_chunks};
 use crate::{
     BlobHasher, BlobId,
     store::{
-        BlobWriter, Hold, StoreError, StoreFuture, Stored,
-        blocking::{WriteBack, blocking},
+        BlobWriter, Hold, StoreError, StoreFuture, Stored, blocking::blocking, disk::WriteBack,
         error::io_error,
     },
 };

@@ -1,13 +1,15 @@
 //! The file system operations that the stores need, behind traits, so that tests can cut the power
 //! between any two of them.
 
+mod chunk_file;
 mod real;
 #[cfg(all(test, feature = "fs"))]
 pub(crate) mod sim;
+mod write_back;
 
 use std::{fmt, io, path::Path, time::Duration};
 
-pub(crate) use self::real::RealDisk;
+pub(crate) use self::{chunk_file::ChunkFile, real::RealDisk, write_back::WriteBack};
 
 /// How a file is opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -14,8 +14,7 @@ use rustix::{
     io::{Errno, pread},
 };
 
-use super::{Disk, DiskFile, Lock, Mode};
-use crate::store::chunk_file::ChunkFile;
+use super::{ChunkFile, Disk, DiskFile, Lock, Mode};
 
 /// Permissions of folders: their owner alone.
 const FOLDER_MODE: u32 = 0o700;

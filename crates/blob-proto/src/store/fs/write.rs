@@ -14,7 +14,7 @@ use crate::{
     BlobHasher, BlobId, ChunkList,
     store::{
         Stored,
-        blocking::WriteBack,
+        disk::WriteBack,
         error::{StoreError, io_error},
     },
 };

@@ -14,8 +14,8 @@ use std::{
 
 use calimero_network_primitives::limits::BLOB_CHUNK_BYTES;
 
-use super::{DISK_ALIGN_BYTES as ALIGN_BYTES, blocking::WriteBack, disk::DiskFile};
-use crate::id::CHUNK_BYTES;
+use super::{DiskFile, WriteBack};
+use crate::id::{CHUNK_BYTES, DISK_ALIGN_BYTES as ALIGN_BYTES};
 
 /// Buffers that are kept to be filled again, of one chunk each: 4, as many as are verified at one
 /// time by default.
