@@ -162,7 +162,7 @@ async fn an_answer_that_is_late_refuses_the_request() {
         "{failure:?}"
     );
     assert!(!channel.is_open());
-    assert_eq!(channel.send(&answer_to(&asked)), Err(RespondError::Gone));
+    assert_eq!(channel.send(&answer_to(&asked)), Err(RespondError::Closed));
 }
 
 #[tokio::test]
