@@ -214,8 +214,8 @@ async fn resolve(resolver: &Resolver, addr: Multiaddr) -> Result<Vec<Multiaddr>,
         };
         match ips {
             Ok(ips) => {
-                let alternate = alternate(ips).into_iter();
-                resolved.extend(alternate.map(|ip| {
+                let ordered = alternate(ips).into_iter();
+                resolved.extend(ordered.map(|ip| {
                     let whole = std::iter::once(Protocol::from(ip)).chain(&rest);
                     whole.collect::<Multiaddr>()
                 }));

@@ -29,6 +29,7 @@ const HOSTS: &str = "/etc/hosts";
 /// Longest time for which a negative response is cached, 10 s. A zone may
 /// request hours. A node that starts shortly before its name is published would
 /// then not resolve it for that time.
+const MAX_NEGATIVE_TTL: Duration = Duration::from_secs(10);
 
 /// Prefix of the TXT records of a `/dnsaddr` name.
 const DNSADDR_PREFIX: &str = "_dnsaddr.";

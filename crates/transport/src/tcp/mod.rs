@@ -18,7 +18,6 @@
 //! if it is busy (`TCP_USER_TIMEOUT`) and if it is idle (keep-alive probes). A
 //! slow peer that answers is not disconnected, unless it keeps its receive
 //! window closed for the whole time.
-//! slow, unless it leaves its receive window shut for the whole time.
 
 mod listener;
 mod stream;
