@@ -59,7 +59,7 @@ pub(crate) struct Counts {
     /// Deliveries to members that need not receive them: new members, and
     /// members that leave soon.
     pub(crate) not_required: u64,
-    /// Messages whose publisher left within [`GRACE`], and the missing
+    /// Messages of publishers that left within [`GRACE`], and the missing
     /// deliveries of these messages.
     pub(crate) orphans: u64,
     pub(crate) orphans_missed: u64,
