@@ -93,8 +93,8 @@ impl Provider {
         self.in_flight.extend(chunks);
     }
 
-    /// Notes that nothing is wanted of it any more. One whose rate is not known has sent less than a
-    /// chunk since it was asked, so it is no faster than a chunk in that time.
+    /// Takes back all requests to the provider. A provider whose rate is unknown has sent less than a
+    /// chunk since it was asked, so its rate is at most a chunk in that time.
     pub(super) fn cancel(&mut self, now: Duration) {
         self.in_flight.clear();
         if self.rate.is_none() {
@@ -104,7 +104,7 @@ impl Provider {
         }
     }
 
-    /// Restarts all measurements.
+    /// Restarts all measurements of the provider.
     pub(super) fn restart(&mut self, now: Duration) {
         (self.last_byte, self.floor_since, self.rate_since) = (now, now, now);
         (self.floor_bytes, self.rate_bytes) = (0, 0);
