@@ -31,8 +31,32 @@ use crate::{
     halves::clamp_timeout,
     open_error::{AcceptError, DialCause, OpenError},
     router::{Bounds, Effect, Failure, Outcome, RequestId, Router},
-    substream::{Inbound, OutboundPermit, Substream},
+    substream::{Inbound, Substream},
 };
+
+/// A permit for one outbound stream of a connection, released on drop.
+#[derive(Debug)]
+struct OutboundPermit {
+    shared: Arc<Shared>,
+    peer: PeerId,
+    connection: ConnectionId,
+}
+
+impl OutboundPermit {
+    fn new(shared: Arc<Shared>, peer: PeerId, connection: ConnectionId) -> Self {
+        Self {
+            shared,
+            peer,
+            connection,
+        }
+    }
+}
+
+impl Drop for OutboundPermit {
+    fn drop(&mut self) {
+        self.shared.released(self.peer, self.connection);
+    }
+}
 
 pub(crate) type Reply = Result<Substream, OpenError>;
 
@@ -306,7 +330,7 @@ impl Shared {
         drop(state);
         if let (Some((stream, protocol)), Some(waiter)) = (stream, waiter) {
             let permit = OutboundPermit::new(self.clone(), peer, on);
-            let stream = Substream::outbound(stream, protocol, relayed, budget.clone(), permit);
+            let stream = Substream::new(stream, protocol, relayed, budget.clone(), permit);
             after.replies.push((waiter.reply, Ok(stream)));
         }
         self.settle(after);
@@ -333,13 +357,7 @@ impl Shared {
                 peer,
                 connection,
                 protocol: protocol.clone(),
-                stream: Substream::inbound(
-                    stream,
-                    protocol.clone(),
-                    relayed,
-                    budget.clone(),
-                    permit,
-                ),
+                stream: Substream::new(stream, protocol.clone(), relayed, budget.clone(), permit),
             },
             Err(refused) => return self.refuse(peer, protocol, refused.into()),
         };

@@ -1,42 +1,17 @@
 //! Open streams with the permits that they hold.
 
 use std::{
+    fmt,
     io::{self, IoSlice, IoSliceMut},
     pin::Pin,
-    sync::Arc,
     task::{Context, Poll},
 };
 
-use calimero_network_primitives::resources::Permit;
 use futures::{AsyncRead, AsyncWrite};
 use libp2p_identity::PeerId;
 use libp2p_swarm::{ConnectionId, Stream, StreamProtocol};
 
-use crate::{budget::FrameBudget, config::FrameConfig, frame_stream::FrameStream, shared::Shared};
-
-/// A permit for one outbound stream of a connection, released on drop.
-#[derive(Debug)]
-pub(crate) struct OutboundPermit {
-    shared: Arc<Shared>,
-    peer: PeerId,
-    connection: ConnectionId,
-}
-
-impl OutboundPermit {
-    pub(crate) fn new(shared: Arc<Shared>, peer: PeerId, connection: ConnectionId) -> Self {
-        Self {
-            shared,
-            peer,
-            connection,
-        }
-    }
-}
-
-impl Drop for OutboundPermit {
-    fn drop(&mut self) {
-        self.shared.released(self.peer, self.connection);
-    }
-}
+use crate::{budget::FrameBudget, config::FrameConfig, frame_stream::FrameStream};
 
 /// An open stream of a connection. It implements [`AsyncRead`] and
 /// [`AsyncWrite`].
@@ -57,47 +32,29 @@ pub struct Substream {
     protocol: StreamProtocol,
     relayed: bool,
     budget: FrameBudget,
-    _held: Held,
+    _held: Box<dyn Held>,
 }
 
-/// The permit that an open stream holds.
-#[derive(Debug)]
-#[expect(dead_code, reason = "held for its drop")]
-enum Held {
-    Outbound(OutboundPermit),
-    Inbound(Permit),
-}
+/// What an open stream holds until it is dropped.
+pub(crate) trait Held: fmt::Debug + Send + Sync {}
+
+impl<T: fmt::Debug + Send + Sync> Held for T {}
 
 impl Substream {
-    pub(crate) fn outbound(
+    /// Returns a stream that holds `permit` until it is dropped.
+    pub(crate) fn new(
         stream: Stream,
         protocol: StreamProtocol,
         relayed: bool,
         budget: FrameBudget,
-        permit: OutboundPermit,
+        permit: impl Held + 'static,
     ) -> Self {
         Self {
             stream,
             protocol,
             relayed,
             budget,
-            _held: Held::Outbound(permit),
-        }
-    }
-
-    pub(crate) fn inbound(
-        stream: Stream,
-        protocol: StreamProtocol,
-        relayed: bool,
-        budget: FrameBudget,
-        permit: Permit,
-    ) -> Self {
-        Self {
-            stream,
-            protocol,
-            relayed,
-            budget,
-            _held: Held::Inbound(permit),
+            _held: Box::new(permit),
         }
     }
 
