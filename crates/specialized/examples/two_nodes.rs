@@ -1,5 +1,6 @@
-//! The behaviour alone, in Swarms of one's own: two nodes over TCP on this machine. The one shows a
-//! quote and asks to be invited, the other looks at the quote and answers. Ends by itself.
+//! The behaviour in a minimal swarm: two nodes over TCP on this machine. One
+//! sends a quote and asks to be invited, the other checks the quote and
+//! answers. The program exits when the exchange is complete.
 //!
 //! `cargo run -p calimero-network-specialized --example two_nodes`
 
@@ -14,7 +15,7 @@ use libp2p_core::{Multiaddr, Transport, upgrade::Version};
 use libp2p_identity::Keypair;
 use libp2p_swarm::{Swarm, SwarmEvent};
 
-/// Within which it is all done, or has failed.
+/// Deadline of the whole exchange.
 const DEADLINE: Duration = Duration::from_secs(20);
 
 #[tokio::main(flavor = "current_thread")]
@@ -29,7 +30,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
         public_key: [9; 32],
     };
     let inviter_id = *inviter.local_peer_id();
-    // Dials too, and answers with an id that comes back in exactly one event.
+    // Dials the peer if necessary. The returned id appears in exactly one
+    // event.
     let asked =
         node.behaviour_mut()
             .send_request_with_addresses(inviter_id, &request, vec![address]);
@@ -81,7 +83,7 @@ async fn listening(swarm: &mut Swarm<Behaviour>) -> Result<Multiaddr, Box<dyn Er
     tokio::time::timeout(DEADLINE, listening).await?
 }
 
-/// The inviting side.
+/// Answers requests on the inviting side.
 fn answer(event: SwarmEvent<Event>) {
     let SwarmEvent::Behaviour(Event::Request {
         peer,
@@ -109,7 +111,7 @@ fn answer(event: SwarmEvent<Event>) {
     }
 }
 
-/// The asking side: the answer, once it is there.
+/// Returns the response on the requesting side when it has arrived.
 fn answered(event: SwarmEvent<Event>) -> Result<Option<Response>, Box<dyn Error>> {
     match event {
         SwarmEvent::Behaviour(Event::Response { response, .. }) => Ok(Some(response)),

@@ -1,4 +1,5 @@
-//! The libp2p behaviour: typed requests out and in, each with an id, a deadline and one end.
+//! The libp2p behaviour: sends and serves typed requests. Every request has an
+//! id and a deadline and ends exactly once.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -16,82 +17,86 @@ use libp2p_swarm::{
 };
 
 use crate::{
-    book::{Book, Effect, OutboundRequestId},
     codec::Message,
     config::{ConfigError, SpecializedConfig},
     failure::{DialFailure, InboundFailure, OutboundFailure},
     handler::{FromBehaviour, Handler, InboundRequestId, ResponseChannel, Shared, ToBehaviour},
     message::{SpecializedNodeInviteRequest, SpecializedNodeInviteResponse},
+    outbound::{Effect, OutboundRequestId, OutboundRequests},
 };
 
-/// What happened. Every request ends in exactly one event, on either side.
+/// Events that the behaviour emits. Every request ends in exactly one event, on
+/// both sides.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Event {
-    /// A peer asks. It ends in [`ResponseSent`](Self::ResponseSent) or
+    /// A peer sent a request. The request ends in
+    /// [`ResponseSent`](Self::ResponseSent) or
     /// [`InboundFailure`](Self::InboundFailure).
     Request {
-        /// Who asks.
+        /// The remote peer that sent the request.
         peer: PeerId,
-        /// Over which connection.
+        /// The connection on which the request arrived.
         connection: ConnectionId,
-        /// Names the request in later events.
+        /// Id of the request in later events.
         request_id: InboundRequestId,
-        /// What is asked. Nothing of it has been verified.
+        /// The request. It was decoded, but not verified.
         request: SpecializedNodeInviteRequest,
-        /// Takes the answer, from any task.
+        /// Channel for the response, usable from any task.
         channel: ResponseChannel,
     },
-    /// The answer to a request of ours.
+    /// A peer answered a request of this node.
     Response {
-        /// Who answers.
+        /// The remote peer that answered.
         peer: PeerId,
-        /// What [`Behaviour::send_request`] returned.
+        /// The id that [`Behaviour::send_request`] returned.
         request_id: OutboundRequestId,
-        /// The answer of the peer's application. Nothing of it has been verified.
+        /// The response of the peer's application. It was decoded, but not
+        /// verified.
         response: SpecializedNodeInviteResponse,
     },
-    /// A request of ours has no answer.
+    /// A request of this node failed.
     OutboundFailure {
-        /// Who was asked.
+        /// The remote peer to which the request was addressed.
         peer: PeerId,
-        /// What [`Behaviour::send_request`] returned.
+        /// The id that [`Behaviour::send_request`] returned.
         request_id: OutboundRequestId,
-        /// Why.
+        /// The reason of the failure.
         failure: OutboundFailure,
     },
-    /// An answer of ours was handed to the connection, all of it.
+    /// A response of this node was written to the connection completely.
     ResponseSent {
-        /// Who asked.
+        /// The remote peer that sent the request.
         peer: PeerId,
-        /// Which request.
+        /// Id of the request that was answered.
         request_id: InboundRequestId,
     },
-    /// A request of a peer was not answered. For one that was refused or never understood there
-    /// was no [`Request`](Self::Request) before.
+    /// A request of a peer was not answered. No [`Request`](Self::Request)
+    /// event precedes it if the request was refused or could not be decoded.
     InboundFailure {
-        /// Who asked.
+        /// The remote peer that sent the request.
         peer: PeerId,
-        /// Over which connection.
+        /// The connection of the request.
         connection: ConnectionId,
-        /// Which request.
+        /// Id of the request that failed.
         request_id: InboundRequestId,
-        /// Why.
+        /// The reason of the failure.
         failure: InboundFailure,
     },
 }
 
-/// Asks and answers, over the connections of any `Swarm`.
+/// Sends and serves invite requests over the connections of a swarm.
 ///
-/// Events wait here until the swarm takes them. What a connection tells comes one at a time, so
-/// they are as many as the calls of [`send_request`](Self::send_request) and the requests on a
-/// connection that closes.
+/// Events are queued until the swarm takes them. Connections report one event
+/// at a time, so the number of queued events is bounded by the calls of
+/// [`send_request`](Self::send_request) and by the requests on a connection
+/// that closes.
 #[derive(Debug)]
 pub struct Behaviour {
     shared: Shared,
-    book: Book,
+    outbound: OutboundRequests,
     deadlines: Deadlines,
-    /// Requests that the application was given and that have not ended.
+    /// Requests that were passed to the application and have not ended.
     inbound: HashMap<InboundRequestId, (PeerId, ConnectionId)>,
     events: VecDeque<Event>,
 }
@@ -105,7 +110,7 @@ impl Behaviour {
     pub fn new(config: &SpecializedConfig) -> Result<Self, ConfigError> {
         config.validate("")?;
         Ok(Self {
-            book: Book::new(config.tuning.max_outbound),
+            outbound: OutboundRequests::new(config.tuning.max_outbound),
             deadlines: Deadlines::new(config.request_timeout, config.tuning.max_outbound),
             shared: Shared::new(config.clone()),
             inbound: HashMap::new(),
@@ -113,11 +118,12 @@ impl Behaviour {
         })
     }
 
-    /// Asks `peer`, dialling it if it is not connected: at the addresses that the behaviours of
-    /// the swarm know.
+    /// Sends a request to `peer`. If the peer is not connected, the swarm dials
+    /// it at the addresses that its behaviours know.
     ///
-    /// The returned id comes back in exactly one [`Event::Response`] or
-    /// [`Event::OutboundFailure`], by the deadline of the configuration at the latest.
+    /// The returned id appears in exactly one [`Event::Response`] or
+    /// [`Event::OutboundFailure`], at the latest when the configured deadline
+    /// passes.
     pub fn send_request(
         &mut self,
         peer: PeerId,
@@ -126,8 +132,9 @@ impl Behaviour {
         self.send_request_with_addresses(peer, request, Vec::new())
     }
 
-    /// As [`send_request`](Self::send_request), dialling at `addresses` besides. They are not
-    /// used if a connection is up or being made already.
+    /// Same as [`send_request`](Self::send_request), with additional addresses
+    /// for the dial. They are not used if the peer is connected or being
+    /// dialled.
     pub fn send_request_with_addresses(
         &mut self,
         peer: PeerId,
@@ -137,24 +144,25 @@ impl Behaviour {
         let wire = request
             .encode(self.shared.config.tuning.max_message_bytes)
             .map_err(OutboundFailure::Request);
-        let id = self.book.send(peer, wire, addresses);
-        if self.book.holds(id) {
-            self.deadlines.push(id, &self.book);
+        let id = self.outbound.send(peer, wire, addresses);
+        if self.outbound.contains(id) {
+            self.deadlines.push(id, &self.outbound);
         }
         id
     }
 
-    /// Gives a request up: no event will come for it. False if it had ended.
+    /// Cancels a request, so that no event is emitted for it. Returns `false`
+    /// if the request had already ended.
     ///
-    /// The peer may have served it.
+    /// The peer may have served the request.
     pub fn cancel_request(&mut self, request: OutboundRequestId) -> bool {
-        self.book.give_up(request, None)
+        self.outbound.cancel(request, None)
     }
 
-    /// Requests of ours that have not ended.
+    /// Returns the number of outbound requests that have not ended.
     #[must_use]
     pub fn outbound_requests(&self) -> usize {
-        self.book.len()
+        self.outbound.len()
     }
 
     /// Requests of all peers that hold a place: arriving, waiting for the application, or being
@@ -164,8 +172,8 @@ impl Behaviour {
         self.shared.serving.taken()
     }
 
-    /// What `effect` means to the swarm.
-    fn carry_out(&mut self, effect: Effect) -> ToSwarm<Event, FromBehaviour> {
+    /// Converts an effect of the request table to a command for the swarm.
+    fn apply(&mut self, effect: Effect) -> ToSwarm<Event, FromBehaviour> {
         let notify = |peer_id, connection, event| ToSwarm::NotifyHandler {
             peer_id,
             handler: NotifyHandler::One(connection),
@@ -177,7 +185,7 @@ impl Behaviour {
                     .addresses(addresses)
                     .extend_addresses_through_behaviour()
                     .build();
-                self.book.dialling(peer, opts.connection_id());
+                self.outbound.dialling(peer, opts.connection_id());
                 ToSwarm::Dial { opts }
             }
             Effect::Send(peer, connection, id, wire) => {
@@ -195,7 +203,7 @@ impl Behaviour {
     }
 
     fn on_closed(&mut self, peer: PeerId, connection: ConnectionId) {
-        self.book.closed(peer, connection);
+        self.outbound.closed(peer, connection);
         let mut lost: Vec<_> = self
             .inbound
             .extract_if(|_, (_, over)| *over == connection)
@@ -245,13 +253,17 @@ impl NetworkBehaviour for Behaviour {
                     .get_remote_address()
                     .iter()
                     .any(|part| part == Protocol::P2pCircuit);
-                self.book.connected(up.peer_id, up.connection_id, relayed);
+                self.outbound
+                    .connected(up.peer_id, up.connection_id, relayed);
             }
-            FromSwarm::ConnectionClosed(gone) => self.on_closed(gone.peer_id, gone.connection_id),
+            FromSwarm::ConnectionClosed(closed) => {
+                self.on_closed(closed.peer_id, closed.connection_id);
+            }
             FromSwarm::DialFailure(failed) => {
                 if let Some(peer) = failed.peer_id {
                     let failure = DialFailure::of(failed.error);
-                    self.book.dial_failed(peer, failed.connection_id, failure);
+                    self.outbound
+                        .dial_failed(peer, failed.connection_id, failure);
                 }
             }
             _ => {}
@@ -288,8 +300,9 @@ impl NetworkBehaviour for Behaviour {
                 }
             }
             ToBehaviour::Answered(request_id, result) => {
-                if self.book.ended(request_id).is_none() {
-                    // Its deadline has been told, or nobody wants it.
+                if self.outbound.ended(request_id).is_none() {
+                    // The deadline was already reported, or the request was
+                    // cancelled.
                     return;
                 }
                 match result {
@@ -310,27 +323,28 @@ impl NetworkBehaviour for Behaviour {
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<ToSwarm<Event, THandlerInEvent<Self>>> {
-        while let Poll::Ready(id) = self.deadlines.poll(cx, &self.book) {
+        while let Poll::Ready(id) = self.deadlines.poll(cx, &self.outbound) {
             let after = self.deadlines.after;
-            self.book
-                .give_up(id, Some(OutboundFailure::Deadline { after }));
+            self.outbound
+                .cancel(id, Some(OutboundFailure::Deadline { after }));
         }
         if let Some(event) = self.events.pop_front() {
             return Poll::Ready(ToSwarm::GenerateEvent(event));
         }
-        match self.book.effect() {
-            Some(effect) => Poll::Ready(self.carry_out(effect)),
+        match self.outbound.effect() {
+            Some(effect) => Poll::Ready(self.apply(effect)),
             None => Poll::Pending,
         }
     }
 }
 
-/// The deadlines of outbound requests. All are given the same time, so they pass in order and
-/// only the first is watched.
+/// The deadlines of outbound requests. All requests have the same duration, so
+/// they expire in order and only the first timer is polled.
 #[derive(Debug)]
 struct Deadlines {
     after: Duration,
-    /// Length above which what has ended is swept out: twice what can be waiting.
+    /// Queue length above which ended requests are removed: twice the limit of
+    /// pending requests.
     sweep_above: usize,
     queue: VecDeque<(OutboundRequestId, Delay)>,
 }
@@ -344,22 +358,26 @@ impl Deadlines {
         }
     }
 
-    fn push(&mut self, id: OutboundRequestId, book: &Book) {
+    fn push(&mut self, id: OutboundRequestId, outbound: &OutboundRequests) {
         if self.queue.len() >= self.sweep_above {
-            self.queue.retain(|(id, _)| book.holds(*id));
+            self.queue.retain(|(id, _)| outbound.contains(*id));
         }
         self.queue.push_back((id, Delay::new(self.after)));
     }
 
-    /// The next request that waits past its deadline.
-    fn poll(&mut self, cx: &mut Context<'_>, book: &Book) -> Poll<OutboundRequestId> {
+    /// Returns the next pending request whose deadline has passed.
+    fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        outbound: &OutboundRequests,
+    ) -> Poll<OutboundRequestId> {
         while let Some((id, delay)) = self.queue.front_mut() {
             let id = *id;
-            if book.holds(id) {
+            if outbound.contains(id) {
                 std::task::ready!(delay.poll_unpin(cx));
             }
             self.queue.pop_front();
-            if book.holds(id) {
+            if outbound.contains(id) {
                 return Poll::Ready(id);
             }
         }

@@ -1,7 +1,9 @@
-//! Messages to bytes and back: a 4-byte big-endian length of at most 1 MiB, then Borsh.
+//! The wire format: a 4-byte big-endian length of at most 1 MiB, followed by
+//! Borsh.
 //!
-//! Whole messages go through [`Message::encode`] and [`Message::decode`]; a message that is still
-//! arriving through [`Receiver`]. Decoded byte fields are slices of the buffer they arrived in.
+//! [`Message::encode`] and [`Message::decode`] convert complete messages.
+//! [`Receiver`] buffers a message that is still arriving. Decoded byte fields
+//! are slices of the receive buffer.
 
 use std::io;
 
@@ -15,17 +17,19 @@ use crate::{
     message::{SpecializedNodeInviteRequest, SpecializedNodeInviteResponse},
 };
 
-/// Largest message, in bytes, without its prefix: 1 MiB, inclusive. Part of the wire format.
+/// Largest message, in bytes, without its prefix: 1 MiB. Part of the wire
+/// format.
 pub const MAX_MESSAGE_BYTES: usize = 1024 * 1024;
 
 /// Length of the prefix of a message, in bytes: one big-endian `u32`.
 pub const PREFIX_BYTES: usize = 4;
 
-/// Size a receive buffer starts with, in bytes: most of an attestation quote (4 to 5 KiB for
-/// Intel TDX) in one or two reads, and a page for a peer that only claims.
+/// Initial size of a receive buffer, in bytes. It holds most of an attestation
+/// quote (4 to 5 KiB for Intel TDX) in one or two reads, and costs one page if
+/// a peer claims a length and sends nothing.
 const FIRST_BUFFER_BYTES: usize = 4 * 1024;
 
-/// Bytes of a Borsh length, a little-endian `u32`.
+/// Size of a Borsh length, a little-endian `u32`, in bytes.
 const BORSH_LEN_BYTES: usize = 4;
 
 mod sealed {
@@ -35,18 +39,20 @@ mod sealed {
 }
 use sealed::Sealed;
 
-/// A message of this protocol. Implemented by the two there are.
+/// A message of this protocol. The trait is sealed and implemented by both
+/// message types.
 pub trait Message: Sealed + Sized {
-    /// Reads the message from its Borsh form, all of it.
+    /// Decodes a message from its complete Borsh form.
     ///
-    /// Nothing is allocated for a byte field, and for a text only what is there of it.
+    /// Byte fields are not copied. A text field allocates at most the bytes
+    /// that are present.
     ///
     /// # Errors
     ///
-    /// [`DecodeError`], of every kind but [`TooLarge`](DecodeError::TooLarge).
+    /// Any [`DecodeError`] except [`TooLarge`](DecodeError::TooLarge).
     fn decode_body(body: Bytes) -> Result<Self, DecodeError>;
 
-    /// The message with its prefix, as it is sent.
+    /// Encodes the message with its length prefix.
     ///
     /// # Errors
     ///
@@ -61,17 +67,18 @@ pub trait Message: Sealed + Sized {
         let prefix = u32::try_from(claimed).map_err(|_| too_large)?;
         let mut wire = BytesMut::with_capacity(PREFIX_BYTES + claimed).writer();
         wire.get_mut().put_u32(prefix);
-        // A buffer in memory takes whatever is written, and no field exceeds the limit.
+        // Writing to memory cannot fail, and no field exceeds the limit.
         BorshSerialize::serialize(self, &mut wire).map_err(|_: io::Error| too_large)?;
         Ok(wire.into_inner().freeze())
     }
 
-    /// Reads one message with its prefix, and nothing behind it.
+    /// Decodes one message with its length prefix. No bytes may follow it.
     ///
     /// # Errors
     ///
-    /// [`DecodeError`]: the claim is above `limit` or [`MAX_MESSAGE_BYTES`], the bytes are cut,
-    /// more than one message, or not one of this kind.
+    /// [`DecodeError`] if the claimed length is above `limit` or
+    /// [`MAX_MESSAGE_BYTES`], or if the bytes are truncated, followed by
+    /// others, or not a message of this type.
     fn decode(mut wire: Bytes, limit: usize) -> Result<Self, DecodeError> {
         let claimed = match claim(&wire, limit)? {
             Ok(claimed) => claimed,
@@ -92,7 +99,8 @@ pub trait Message: Sealed + Sized {
     }
 }
 
-/// The length that `wire` begins with, or how many bytes of the prefix are missing.
+/// Returns the claimed length at the start of `wire`, or the number of missing
+/// prefix bytes.
 fn claim(wire: &[u8], limit: usize) -> Result<Result<usize, usize>, DecodeError> {
     let Some(prefix) = wire.first_chunk::<PREFIX_BYTES>() else {
         return Ok(Err(PREFIX_BYTES - wire.len()));
@@ -155,18 +163,20 @@ impl Message for SpecializedNodeInviteResponse {
     }
 }
 
-/// Bytes of a request's body up to the end of its nonce.
+/// Size of the variant number and the nonce at the start of a request, in
+/// bytes.
 #[cfg(feature = "libp2p")]
 pub(crate) const REQUEST_HEAD_BYTES: usize = 1 + NONCE_BYTES;
 
-/// A stream that ended before the first byte of a message.
+/// Error for a stream that ended before the first byte of a message.
 #[cfg(feature = "libp2p")]
 pub(crate) const EMPTY: DecodeError = DecodeError::Cut {
     part: Part::Prefix,
     missing: PREFIX_BYTES,
 };
 
-/// The nonce that the body of a request begins with, whatever follows it.
+/// Returns the nonce at the start of the body of a request. The rest of the
+/// body may be missing or invalid.
 #[cfg(feature = "libp2p")]
 pub(crate) fn request_nonce(body: &[u8]) -> Option<[u8; NONCE_BYTES]> {
     match body.split_first()? {
@@ -175,7 +185,7 @@ pub(crate) fn request_nonce(body: &[u8]) -> Option<[u8; NONCE_BYTES]> {
     }
 }
 
-/// What is left of a Borsh body.
+/// Reader of the remaining fields of a Borsh body.
 struct Fields(Bytes);
 
 impl Fields {
@@ -232,11 +242,12 @@ impl Fields {
     }
 }
 
-/// Gathers one message as it arrives.
+/// Buffers one message while it arrives.
 ///
-/// The driver reads into [`space`](Self::space) and says how much arrived with
-/// [`arrived`](Self::arrived) until that yields the body. The space ends with the message, so
-/// nothing behind it is read; and it doubles with what has arrived, so a claim allocates nothing.
+/// The caller reads into [`space`](Self::space) and reports the number of bytes
+/// with [`arrived`](Self::arrived) until that returns the body. The space ends
+/// with the message, so no later byte is read. It doubles with the received
+/// bytes, so a claimed length alone allocates nothing.
 ///
 /// ```
 /// use calimero_network_specialized::codec::{MAX_MESSAGE_BYTES, Receiver};
@@ -256,15 +267,18 @@ impl Fields {
 #[derive(Debug)]
 pub struct Receiver {
     limit: usize,
-    /// All of it is initialised, the first `filled` bytes have arrived.
+    /// Receive buffer. All of it is initialised, and the first `filled` bytes
+    /// have arrived.
     buffer: BytesMut,
     filled: usize,
-    /// Size of the message with its prefix; that of the prefix until it has arrived.
+    /// Size of the message with its prefix, or of the prefix until it has
+    /// arrived.
     whole: usize,
 }
 
 impl Receiver {
-    /// Waits for a message of at most `limit` bytes, or [`MAX_MESSAGE_BYTES`] if that is less.
+    /// Creates a receiver for a message of at most `limit` bytes. Values above
+    /// [`MAX_MESSAGE_BYTES`] are reduced to that limit.
     #[must_use]
     pub fn new(limit: usize) -> Self {
         Self {
@@ -275,7 +289,8 @@ impl Receiver {
         }
     }
 
-    /// Where the next bytes belong. Empty once the message is whole or refused.
+    /// Returns the part of the buffer for the next bytes. It is empty after the
+    /// message is complete or refused.
     pub fn space(&mut self) -> &mut [u8] {
         if self.filled == self.buffer.len() {
             let goal = self.filled.saturating_mul(2).max(FIRST_BUFFER_BYTES);
@@ -285,12 +300,14 @@ impl Receiver {
         &mut self.buffer[self.filled..]
     }
 
-    /// Says that the first `n` bytes of the [`space`](Self::space) have been filled. Yields the
-    /// body, without its prefix, once it is whole; the receiver is done then.
+    /// Reports that the first `n` bytes of [`space`](Self::space) were filled.
+    /// Returns the body without its prefix when it is complete; the receiver
+    /// must not be used after that.
     ///
     /// # Errors
     ///
-    /// [`DecodeError::TooLarge`] once the prefix has arrived, and from then on.
+    /// [`DecodeError::TooLarge`] when the prefix has arrived, and on every
+    /// later call.
     pub fn arrived(&mut self, n: usize) -> Result<Option<Bytes>, DecodeError> {
         self.filled = self.filled.saturating_add(n).min(self.buffer.len());
         match claim(&self.buffer[..self.filled], self.limit)? {
@@ -307,7 +324,8 @@ impl Receiver {
         Ok(Some(body))
     }
 
-    /// What an end of the stream means now: what is missing. `None` if no byte has arrived.
+    /// Returns the error for an end of stream at the current position, or
+    /// `None` if no byte has arrived.
     #[must_use]
     pub fn cut(&self) -> Option<DecodeError> {
         let part = match self.filled {
@@ -319,13 +337,13 @@ impl Receiver {
         Some(DecodeError::Cut { part, missing })
     }
 
-    /// Bytes that have arrived.
+    /// Returns the number of bytes that have arrived.
     #[must_use]
     pub fn filled(&self) -> usize {
         self.filled
     }
 
-    /// Bytes that the buffer takes, used or not.
+    /// Returns the size of the buffer, in bytes.
     #[must_use]
     pub fn capacity(&self) -> usize {
         self.buffer.capacity()

@@ -1,14 +1,14 @@
-//! What can go wrong with the bytes.
+//! Errors of encoding and decoding messages.
 
 use std::fmt;
 
-/// Part of a message, as decoding and its errors name it.
+/// A part of a message, as errors name it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Part {
-    /// The four bytes of the message's length.
+    /// The 4-byte length prefix of the message.
     Prefix,
-    /// What the length counts.
+    /// The message after its prefix.
     Body,
     /// The variant number of a request.
     Variant,
@@ -39,66 +39,67 @@ impl fmt::Display for Part {
     }
 }
 
-/// Why a message was not encoded.
+/// An error of encoding a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum EncodeError {
-    /// The message would exceed the limit. Nothing was allocated for it.
+    /// The message is above the limit. Nothing was allocated for it.
     #[error("message of {claimed} bytes, the limit is {limit}")]
     TooLarge {
         /// Largest message that is sent, in bytes.
         limit: usize,
-        /// What this one would take, in bytes.
+        /// Encoded size of the message, in bytes.
         claimed: usize,
     },
 }
 
-/// Why bytes are no message.
+/// An error of decoding a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum DecodeError {
-    /// The prefix claims more than the limit. Nothing was allocated for it.
+    /// The prefix claims a length above the limit. Nothing was allocated for
+    /// it.
     #[error("peer claims a message of {claimed} bytes, the limit is {limit}")]
     TooLarge {
         /// Largest message that is accepted, in bytes.
         limit: usize,
-        /// What the prefix claims, in bytes.
+        /// Length in the prefix, in bytes.
         claimed: usize,
     },
-    /// The bytes end inside `part`.
+    /// The bytes end inside a part of the message.
     #[error("{part} cut short: {missing} bytes missing")]
     Cut {
-        /// Where the bytes end.
+        /// Part in which the bytes end.
         part: Part,
-        /// Bytes that this part still needs.
+        /// Number of bytes that are missing in this part.
         missing: usize,
     },
-    /// Bytes are left behind the message.
-    #[error("{bytes} bytes behind the message")]
+    /// Further bytes follow the message.
+    #[error("{bytes} unexpected bytes after the message")]
     Trailing {
-        /// How many.
+        /// Number of further bytes.
         bytes: usize,
     },
-    /// A request of a kind that is not known.
+    /// The request has an unknown variant.
     #[error("request of unknown variant {variant}")]
     UnknownVariant {
-        /// Its number.
+        /// Variant number of the request.
         variant: u8,
     },
-    /// The byte that says whether an optional part is present is neither 0 nor 1.
-    #[error("{part} is preceded by {tag}, neither 0 nor 1")]
+    /// The tag of an optional part is neither 0 nor 1.
+    #[error("invalid tag {tag} of the optional field {part}: expected 0 or 1")]
     BadOption {
-        /// The optional part.
+        /// The optional part of the message.
         part: Part,
-        /// The byte.
+        /// The invalid tag byte.
         tag: u8,
     },
-    /// Text that is not UTF-8.
-    #[error("{part} is not UTF-8 from byte {valid_up_to} on")]
+    /// A text field is not valid UTF-8.
+    #[error("{part} is not valid UTF-8 at byte {valid_up_to}")]
     NotUtf8 {
-        /// The text.
+        /// The part that contains the text.
         part: Part,
-        /// Bytes of it that are UTF-8.
+        /// Length of the valid prefix of the text, in bytes.
         valid_up_to: usize,
     },
 }

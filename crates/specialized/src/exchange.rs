@@ -1,4 +1,4 @@
-//! One request and its answer on one stream, seen from either end.
+//! One request and its response on one stream, for both sides.
 
 use std::{future::Future, io, pin::pin, time::Duration};
 
@@ -16,7 +16,7 @@ use crate::{
     message::{NONCE_BYTES, Refusal, SpecializedNodeInviteRequest, SpecializedNodeInviteResponse},
 };
 
-/// The result of `work`, or `None` if it takes longer than `limit`.
+/// Runs `work` with a deadline. Returns `None` if it takes longer than `limit`.
 pub(crate) async fn within<T>(limit: Duration, work: impl Future<Output = T>) -> Option<T> {
     match select(pin!(work), Delay::new(limit)).await {
         Either::Left((done, _)) => Some(done),
@@ -24,9 +24,9 @@ pub(crate) async fn within<T>(limit: Duration, work: impl Future<Output = T>) ->
     }
 }
 
-/// Why no message arrived.
+/// Reason for which no complete message was received.
 enum Incomplete {
-    /// The stream ended before its first byte.
+    /// The stream ended before the first byte.
     Nothing,
     Refused(DecodeError),
     Io(io::Error),
@@ -50,9 +50,10 @@ async fn receive(stream: &mut (impl AsyncRead + Unpin), limit: usize) -> Result<
     }
 }
 
-/// Sends the request `wire` and waits for its answer.
+/// Sends the encoded request and receives its response.
 ///
-/// Reads while it writes: a peer that refuses a large request answers before it has read it.
+/// It reads while it writes, because a peer that refuses a large request
+/// answers before it has read all of it.
 pub(crate) async fn request(
     stream: impl AsyncRead + AsyncWrite + Unpin,
     wire: Bytes,
@@ -66,7 +67,7 @@ pub(crate) async fn request(
     let read = pin!(receive(&mut reader, limit));
     let received = match select(write, read).await {
         Either::Left((Ok(()), read)) => read.await,
-        // The answer may lie before the end that the writer has met.
+        // The response may have arrived before the write failed.
         Either::Left((Err(error), read)) => read.await.map_err(|_| Incomplete::Io(error)),
         Either::Right((received, _)) => received,
     };
@@ -82,7 +83,8 @@ pub(crate) async fn request(
     }
 }
 
-/// Reads a request within `time`. A peer whose request is not one is told, if it shows a nonce.
+/// Receives a request within `time`. If the request is invalid but contains a
+/// nonce, the peer gets a refusal.
 pub(crate) async fn receive_request(
     stream: &mut (impl AsyncRead + AsyncWrite + Unpin),
     limit: usize,
@@ -116,18 +118,18 @@ pub(crate) async fn receive_request(
         .unwrap_or(Err(InboundFailure::Slow { after: time }))
 }
 
-/// Refuses a request of which nothing has been read, within `time`.
+/// Refuses a request that was not read yet, within `time`.
 pub(crate) async fn refuse_request(
     mut stream: impl AsyncRead + AsyncWrite + Unpin,
     refusal: Refusal,
     time: Duration,
 ) {
     let work = refuse_unread(&mut stream, PREFIX_BYTES, refusal);
-    let _told = within(time, work).await;
+    let _ = within(time, work).await;
 }
 
-/// Reads as much of a request as shows its nonce, `skip` bytes before its body, and refuses it.
-/// A peer that shows none hears the end of the stream.
+/// Reads a request up to its nonce, which starts `skip` bytes before the body,
+/// and sends a refusal. Without a nonce the stream is only closed.
 async fn refuse_unread(
     stream: &mut (impl AsyncRead + AsyncWrite + Unpin),
     skip: usize,
@@ -149,12 +151,13 @@ async fn refuse(
 ) {
     let response = SpecializedNodeInviteResponse::refusal(nonce, refusal);
     if let Ok(wire) = response.encode(codec::MAX_MESSAGE_BYTES) {
-        // A peer that does not take it has been refused as well.
-        let _told = send(stream, &wire, || ()).await;
+        // The failure to deliver a refusal does not change the result.
+        let _ = send(stream, &wire, || ()).await;
     }
 }
 
-/// Sends `wire` as the last of the stream, and calls `written` before the peer can have all of it.
+/// Sends `wire` and closes the stream. Calls `written` before the peer can
+/// receive the last byte.
 pub(crate) async fn send(
     stream: &mut (impl AsyncWrite + Unpin),
     wire: &[u8],

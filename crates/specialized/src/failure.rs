@@ -1,4 +1,4 @@
-//! Why a request came to nothing, on either side.
+//! Reasons for which a request failed, on both sides.
 
 use std::{io, time::Duration};
 
@@ -10,41 +10,41 @@ use crate::{
     message::Refusal,
 };
 
-/// Why a request that was sent has no answer.
+/// Reason for which an outbound request failed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum OutboundFailure {
-    /// The request is too large to be sent.
+    /// The request is too large. It was not sent.
     #[error("request not sent: {0}")]
     Request(#[from] EncodeError),
-    /// As many requests as may are waiting for their answers.
-    #[error("request not sent: {limit} are waiting for an answer")]
+    /// The limit of pending requests is reached.
+    #[error("request not sent: {limit} requests are pending, which is the limit")]
     TooMany {
-        /// Most requests of all peers at one time.
+        /// Limit of pending requests to all peers.
         limit: usize,
     },
-    /// There is no connection to the peer and none could be made.
-    #[error("peer not reached: {0}")]
+    /// The peer is not connected, and the dial failed.
+    #[error("dial failed: {0}")]
     Dial(#[from] DialFailure),
-    /// The peer does not speak the protocol.
-    #[error("the peer does not speak the invite protocol")]
+    /// The peer does not support the protocol.
+    #[error("the peer does not support the invite protocol")]
     Unsupported,
-    /// The peer, not its application, says why there is no answer.
+    /// The peer's node refused the request before its application answered.
     #[error("request refused: {0}")]
     Refused(#[from] Refusal),
-    /// The peer ended the stream without a word.
-    #[error("the peer ended the stream without an answer")]
+    /// The peer closed the stream without a response.
+    #[error("the peer closed the stream without a response")]
     Unanswered,
-    /// What the peer sent is no answer, or one that is too large.
-    #[error("answer not understood: {0}")]
+    /// The response is invalid or too large.
+    #[error("invalid response: {0}")]
     Answer(#[from] DecodeError),
     /// The connection closed. The peer may have served the request.
-    #[error("connection closed before the answer")]
+    #[error("connection closed before the response")]
     ConnectionClosed,
     /// The deadline passed. The peer may have served the request.
-    #[error("no answer within {after:?}")]
+    #[error("no response within {after:?}")]
     Deadline {
-        /// The time that was given, from sending on.
+        /// Time from sending the request to the deadline.
         after: Duration,
     },
     /// The stream failed.
@@ -52,35 +52,36 @@ pub enum OutboundFailure {
     Io(#[from] io::Error),
 }
 
-/// Why there is no connection.
+/// Reason for which the peer could not be dialled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum DialFailure {
     /// No address of the peer is known.
     #[error("no address is known")]
     NoAddresses,
-    /// No address answered.
-    #[error("no address answers")]
+    /// All addresses of the peer failed.
+    #[error("all addresses failed")]
     Unreachable,
-    /// Somebody else answered.
-    #[error("{obtained} answers in its place")]
+    /// A peer with another id answered.
+    #[error("another peer answered: {obtained}")]
     WrongPeer {
-        /// Who.
+        /// Id of the peer that answered.
         obtained: PeerId,
     },
-    /// The peer is this node.
+    /// The peer id belongs to this node.
     #[error("the peer is this node")]
     Oneself,
-    /// A rule of this node forbids the connection.
-    #[error("a rule of this node forbids it")]
+    /// A behaviour of this node denied the connection.
+    #[error("denied by this node")]
     Denied,
-    /// The attempt was given up.
-    #[error("the attempt was given up")]
+    /// This node aborted the dial.
+    #[error("aborted")]
     Aborted,
 }
 
 impl DialFailure {
-    /// `None` where the dial was left to another one under way, so that nothing has failed yet.
+    /// Converts `error`. Returns `None` if another dial of the peer is in
+    /// progress.
     pub(crate) fn of(error: &DialError) -> Option<Self> {
         Some(match error {
             DialError::DialPeerConditionFalse(_) => return None,
@@ -96,7 +97,8 @@ impl DialFailure {
     }
 }
 
-/// Why a request that came in was not answered, or its answer not taken.
+/// Reason for which an inbound request was not answered, or its response not
+/// delivered.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum InboundFailure {
@@ -108,32 +110,35 @@ pub enum InboundFailure {
         /// Of whom.
         scope: Scope,
     },
-    /// What arrived is no request. The peer was told if it showed a nonce.
-    #[error("request not understood: {0}")]
+    /// The request is invalid. The peer got a refusal if the request contained
+    /// a nonce.
+    #[error("invalid request: {0}")]
     Request(#[from] DecodeError),
-    /// The request did not arrive whole in time.
+    /// The request did not arrive completely in time.
     #[error("request did not arrive within {after:?}")]
     Slow {
-        /// The time that was given.
+        /// Time limit for receiving a request.
         after: Duration,
     },
-    /// The [`ResponseChannel`](crate::ResponseChannel) was dropped. The peer was told.
+    /// The [`ResponseChannel`](crate::ResponseChannel) was dropped. The peer
+    /// got a refusal.
     #[error("the response channel was dropped")]
     Unanswered,
-    /// The [`ResponseChannel`](crate::ResponseChannel) was not used in time. The peer was told.
-    #[error("no answer was given within {after:?}")]
+    /// The [`ResponseChannel`](crate::ResponseChannel) was not used in time.
+    /// The peer got a refusal.
+    #[error("the application did not respond within {after:?}")]
     Late {
-        /// The time that was given.
+        /// Time limit for the application.
         after: Duration,
     },
-    /// The peer did not take the answer in time.
-    #[error("the peer did not take the answer within {after:?}")]
+    /// The peer did not read the response in time.
+    #[error("the peer did not read the response within {after:?}")]
     NotTaken {
-        /// The time that was given.
+        /// Time limit for sending the response.
         after: Duration,
     },
-    /// The connection closed before the answer was sent.
-    #[error("connection closed before the answer")]
+    /// The connection closed before the response was sent.
+    #[error("connection closed before the response")]
     ConnectionClosed,
     /// The stream failed.
     #[error("stream failed: {0}")]
@@ -158,14 +163,15 @@ impl std::fmt::Display for Scope {
     }
 }
 
-/// Why an answer was not sent.
+/// An error of sending a response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum RespondError {
-    /// The answer is too large. The peer is told that there is none.
-    #[error("answer not sent: {0}")]
+    /// The response is too large. The peer gets a refusal.
+    #[error("response not sent: {0}")]
     Response(#[from] EncodeError),
-    /// Nobody waits for it: the connection is closed or the time is over.
-    #[error("nobody waits for the answer any more")]
-    Gone,
+    /// The requester no longer waits: the connection is closed or the deadline
+    /// passed.
+    #[error("the requester no longer waits for the response")]
+    Closed,
 }

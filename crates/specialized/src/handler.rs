@@ -1,4 +1,5 @@
-//! The streams of one connection: requests that go out, and those that are served.
+//! The handler of one connection: outbound requests and inbound requests being
+//! served.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -27,19 +28,20 @@ use libp2p_swarm::{
 
 use crate::{
     admission::{Admission, Permit},
-    book::OutboundRequestId,
     codec::Message,
     config::SpecializedConfig,
     exchange,
     failure::{InboundFailure, OutboundFailure, RespondError},
     message::{NONCE_BYTES, Refusal, SpecializedNodeInviteRequest, SpecializedNodeInviteResponse},
+    outbound::OutboundRequestId,
 };
 
-/// Streams of one connection that are being told that they are refused. Each holds some hundred
-/// bytes; what comes on top is reset without a word.
+/// Largest number of streams of one connection on which refusals are sent at
+/// one time. Each needs a few hundred bytes. Further streams are reset without
+/// a refusal.
 const MAX_REFUSALS: usize = 8;
 
-/// Names an inbound request. Unique within one behaviour.
+/// Identifier of an inbound request, unique within one behaviour.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct InboundRequestId(u64);
 
@@ -49,7 +51,8 @@ impl fmt::Display for InboundRequestId {
     }
 }
 
-/// The way back to the peer that asked. Dropping it tells the peer that there is no answer.
+/// The channel for the response to an inbound request. Dropping it sends a
+/// refusal to the peer.
 #[derive(Debug)]
 pub struct ResponseChannel {
     answer: oneshot::Sender<Bytes>,
@@ -57,26 +60,26 @@ pub struct ResponseChannel {
 }
 
 impl ResponseChannel {
-    /// Sends the answer. That it was sent, or why not, is told by an
-    /// [`Event`](crate::Event) with the request's id.
+    /// Sends the response. An [`Event`](crate::Event) with the id of the
+    /// request reports whether it was delivered.
     ///
     /// # Errors
     ///
-    /// [`RespondError::Response`] if the answer is too large: the peer is told that there is none.
-    /// [`RespondError::Gone`] if nobody waits any more.
+    /// [`RespondError::Response`] if the response is too large; the peer gets a
+    /// refusal. [`RespondError::Closed`] if the requester no longer waits.
     pub fn send(self, response: &SpecializedNodeInviteResponse) -> Result<(), RespondError> {
         let wire = response.encode(self.limit)?;
-        self.answer.send(wire).map_err(|_| RespondError::Gone)
+        self.answer.send(wire).map_err(|_| RespondError::Closed)
     }
 
-    /// Whether somebody still waits for the answer.
+    /// Returns `true` if the requester still waits for the response.
     #[must_use]
     pub fn is_open(&self) -> bool {
         !self.answer.is_canceled()
     }
 }
 
-/// What the connections of one behaviour share.
+/// State that the connections of one behaviour share.
 #[derive(Clone, Debug)]
 pub(crate) struct Shared {
     pub(crate) config: Arc<SpecializedConfig>,
@@ -94,16 +97,16 @@ impl Shared {
     }
 }
 
-/// What the behaviour asks of a connection.
+/// Commands of the behaviour to a connection handler.
 #[derive(Debug)]
 pub enum FromBehaviour {
-    /// Send a request.
+    /// Send the request with this id.
     Send(OutboundRequestId, Bytes),
-    /// Stop an exchange.
+    /// Stop the exchange of the request.
     Stop(OutboundRequestId),
 }
 
-/// What a connection tells the behaviour.
+/// Events of a connection handler for the behaviour.
 #[derive(Debug)]
 pub enum ToBehaviour {
     /// An outbound request ended.
@@ -111,7 +114,7 @@ pub enum ToBehaviour {
         OutboundRequestId,
         Result<SpecializedNodeInviteResponse, OutboundFailure>,
     ),
-    /// A request came in.
+    /// An inbound request was received.
     Requested(
         InboundRequestId,
         SpecializedNodeInviteRequest,
@@ -121,9 +124,9 @@ pub enum ToBehaviour {
     Served(InboundRequestId, Result<(), InboundFailure>),
 }
 
-/// What serving an inbound request has come to.
+/// Result of one step of serving an inbound request.
 enum Step {
-    /// The request is here, and the stream that the answer goes to.
+    /// The request was received; the response is written to the stream.
     Received(
         InboundRequestId,
         SpecializedNodeInviteRequest,
@@ -141,16 +144,18 @@ type Exchange = (
 /// The handler of one connection.
 pub struct Handler {
     shared: Shared,
-    /// Requests that wait for their turn, and those whose streams are being opened.
-    line: VecDeque<(OutboundRequestId, Bytes)>,
+    /// Queue of requests that wait for capacity, and requests whose streams are
+    /// being opened.
+    queue: VecDeque<(OutboundRequestId, Bytes)>,
     opening: HashMap<OutboundRequestId, Bytes>,
-    /// Requests whose answers are awaited.
+    /// Requests that wait for their response.
     stops: HashMap<OutboundRequestId, AbortHandle>,
     exchanges: FuturesUnordered<Abortable<BoxFuture<'static, Exchange>>>,
     admission: Admission,
     serving: FuturesUnordered<BoxFuture<'static, Step>>,
     refusing: FuturesUnordered<BoxFuture<'static, ()>>,
-    /// At most one per stream event, and drained before the next.
+    /// At most one event per stream event, taken before the next one is
+    /// handled.
     events: VecDeque<ToBehaviour>,
 }
 
@@ -169,7 +174,7 @@ impl Handler {
         );
         Self {
             shared,
-            line: VecDeque::new(),
+            queue: VecDeque::new(),
             opening: HashMap::new(),
             stops: HashMap::new(),
             exchanges: FuturesUnordered::new(),
@@ -187,17 +192,17 @@ impl Handler {
     }
 
     fn stop(&mut self, id: OutboundRequestId) {
-        self.line.retain(|(waiting, _)| *waiting != id);
+        self.queue.retain(|(waiting, _)| *waiting != id);
         self.opening.remove(&id);
         if let Some(stop) = self.stops.remove(&id) {
             stop.abort();
         }
     }
 
-    /// The stream of request `id` is open.
-    fn exchange(&mut self, id: OutboundRequestId, stream: Stream) {
+    /// Starts the exchange of request `id` on its open stream.
+    fn start_exchange(&mut self, id: OutboundRequestId, stream: Stream) {
         let Some(wire) = self.opening.remove(&id) else {
-            // Given up while the stream was being opened.
+            // Cancelled while the stream was being opened.
             return;
         };
         let limit = self.shared.config.tuning.max_message_bytes;
@@ -208,8 +213,8 @@ impl Handler {
             .push(Abortable::new(work.boxed(), registration));
     }
 
-    /// The stream of request `id` could not be opened.
-    fn not_opened(
+    /// Handles a stream that could not be opened.
+    fn on_open_failed(
         &mut self,
         id: OutboundRequestId,
         error: StreamUpgradeError<std::convert::Infallible>,
@@ -229,7 +234,7 @@ impl Handler {
             .push_back(ToBehaviour::Answered(id, Err(failure)));
     }
 
-    /// A peer has opened a stream to ask something.
+    /// Serves or refuses a request on a new inbound stream.
     fn accept(&mut self, stream: Stream) {
         let mut stream = Box::new(stream);
         let id = InboundRequestId(self.shared.next_inbound.fetch_add(1, Ordering::Relaxed));
@@ -276,7 +281,7 @@ impl Handler {
         }
     }
 
-    /// The next exchange that ended by itself.
+    /// Returns the next exchange that was not stopped.
     fn poll_exchanges(&mut self, cx: &mut Context<'_>) -> Poll<Option<Exchange>> {
         while let Poll::Ready(Some(ended)) = self.exchanges.poll_next_unpin(cx) {
             if let Ok((id, result)) = ended {
@@ -302,7 +307,7 @@ impl Handler {
     }
 }
 
-/// Waits for the application's answer and sends it, or tells the peer that there is none.
+/// Waits for the response of the application and sends it, or sends a refusal.
 async fn serve(
     mut stream: Box<Stream>,
     nonce: [u8; NONCE_BYTES],
@@ -348,7 +353,7 @@ impl ConnectionHandler for Handler {
 
     fn on_behaviour_event(&mut self, event: FromBehaviour) {
         match event {
-            FromBehaviour::Send(id, wire) => self.line.push_back((id, wire)),
+            FromBehaviour::Send(id, wire) => self.queue.push_back((id, wire)),
             FromBehaviour::Stop(id) => self.stop(id),
         }
     }
@@ -363,7 +368,7 @@ impl ConnectionHandler for Handler {
         let config = &self.shared.config;
         let busy = self.opening.len() + self.stops.len();
         if busy < config.tuning.max_outbound_per_connection
-            && let Some((id, wire)) = self.line.pop_front()
+            && let Some((id, wire)) = self.queue.pop_front()
         {
             let protocol =
                 SubstreamProtocol::new(Self::protocol(), id).with_timeout(config.request_timeout);
@@ -377,7 +382,8 @@ impl ConnectionHandler for Handler {
         if let Some(event) = self.events.pop_front() {
             return Poll::Ready(Some(event));
         }
-        // An answer may have come with the end of the connection. What failed now failed by it.
+        // A response may have arrived together with the end of the connection.
+        // Failures are reported as `ConnectionClosed` instead.
         while let Poll::Ready(Some((id, result))) = self.poll_exchanges(cx) {
             if result.is_ok() {
                 return Poll::Ready(Some(ToBehaviour::Answered(id, result)));
@@ -402,11 +408,11 @@ impl ConnectionHandler for Handler {
             ConnectionEvent::FullyNegotiatedOutbound(FullyNegotiatedOutbound {
                 protocol,
                 info,
-            }) => self.exchange(info, protocol),
+            }) => self.start_exchange(info, protocol),
             ConnectionEvent::DialUpgradeError(DialUpgradeError { info, error }) => {
-                self.not_opened(info, error);
+                self.on_open_failed(info, error);
             }
-            // Nothing was negotiated inbound, so there is nothing to end.
+            // A failed inbound negotiation has no request to end.
             _ => {}
         }
     }

@@ -2,8 +2,9 @@
 //!
 //! # Messages and bytes
 //!
-//! [`Message::encode`] and [`Message::decode`] are the wire format, whole; [`codec::Receiver`]
-//! gathers a message that is still arriving. Both are there without the feature `libp2p`.
+//! [`Message::encode`] and [`Message::decode`] convert complete messages;
+//! [`codec::Receiver`] buffers a message that is still arriving. Both are
+//! available without the feature `libp2p`.
 //!
 //! ```
 //! use calimero_network_specialized::{
@@ -18,7 +19,7 @@
 //! let wire = request.encode(MAX_MESSAGE_BYTES)?;
 //! assert_eq!(Request::decode(wire.clone(), MAX_MESSAGE_BYTES), Ok(request));
 //!
-//! // A limit of one's own holds both ways.
+//! // A smaller limit applies to encoding and decoding.
 //! let (limit, claimed) = (64, wire.len() - 4);
 //! let refused = DecodeError::TooLarge { limit, claimed };
 //! assert_eq!(Request::decode(wire, limit), Err(refused));
@@ -31,8 +32,6 @@
 mod admission;
 #[cfg(feature = "libp2p")]
 mod behaviour;
-#[cfg(feature = "libp2p")]
-mod book;
 pub mod codec;
 #[cfg(feature = "libp2p")]
 pub mod config;
@@ -44,14 +43,16 @@ mod failure;
 #[cfg(feature = "libp2p")]
 mod handler;
 mod message;
+#[cfg(feature = "libp2p")]
+mod outbound;
 
 #[cfg(feature = "libp2p")]
 pub use self::{
     behaviour::{Behaviour, Event},
-    book::OutboundRequestId,
     config::{SpecializedConfig, SpecializedTuning},
     failure::{DialFailure, InboundFailure, OutboundFailure, RespondError, Scope},
     handler::{InboundRequestId, ResponseChannel},
+    outbound::OutboundRequestId,
 };
 pub use self::{
     codec::Message,
@@ -62,8 +63,10 @@ pub use self::{
     },
 };
 
-/// The crate of `Bytes`, in the version that is used.
+/// Re-export of the crate that defines `Bytes`, in the version that this crate
+/// uses.
 pub use bytes;
-/// Crates whose types occur in what is public here, in the versions that are used.
+/// Re-exports of the libp2p crates whose types appear in the public API, in the
+/// versions that this crate uses.
 #[cfg(feature = "libp2p")]
 pub use {libp2p_core, libp2p_identity, libp2p_swarm};

@@ -1,4 +1,5 @@
-//! The messages: what an attested node asks, and what it is told.
+//! The messages of the protocol: the request of an attested node and its
+//! response.
 
 use std::fmt;
 
@@ -11,27 +12,30 @@ pub const NONCE_BYTES: usize = 32;
 /// Length of a public key, in bytes.
 pub const PUBLIC_KEY_BYTES: usize = 32;
 
-/// A node of a special kind asks to be invited.
+/// A request of a specialized node to be invited.
 ///
-/// Borsh: an enum, the variant number in one byte before its fields.
+/// In Borsh it is an enum: one byte with the variant number precedes the
+/// fields.
 #[derive(Clone, PartialEq, Eq, Hash, BorshSerialize)]
 #[non_exhaustive]
 pub enum SpecializedNodeInviteRequest {
-    /// Variant 0: a node that runs in a trusted execution environment shows its attestation.
+    /// Variant 0: a node in a trusted execution environment sends its
+    /// attestation.
     TeeAttestation {
-        /// Ties the answer to the question. It comes from whoever announced that such nodes are
-        /// wanted.
+        /// Connects the response to the request. The node that announced a need
+        /// for such nodes chose it.
         nonce: [u8; NONCE_BYTES],
-        /// The attestation quote. Opaque here; whoever answers verifies it. Decoded, it is a slice
-        /// of the receive buffer.
+        /// The attestation quote. This crate does not interpret it; the
+        /// receiver's application verifies it. A decoded quote is a slice of
+        /// the receive buffer.
         quote_bytes: Bytes,
-        /// The public key that the invitation is to be made for.
+        /// The public key for which the invitation is created.
         public_key: [u8; PUBLIC_KEY_BYTES],
     },
 }
 
 impl SpecializedNodeInviteRequest {
-    /// What ties the answer to this request.
+    /// Returns the nonce that connects the response to this request.
     #[must_use]
     pub fn nonce(&self) -> &[u8; NONCE_BYTES] {
         match self {
@@ -40,7 +44,7 @@ impl SpecializedNodeInviteRequest {
     }
 }
 
-/// Opaque bytes as logs show them: by their number.
+/// Formats opaque bytes as their number.
 struct Opaque<'a>(&'a Bytes);
 
 impl fmt::Debug for Opaque<'_> {
@@ -66,17 +70,20 @@ impl fmt::Debug for SpecializedNodeInviteRequest {
     }
 }
 
-/// The answer: an invitation, or why there is none.
+/// The response: an invitation, or the reason why there is none.
 ///
-/// The format allows both and neither; what that means is for the application to say. So is
-/// whether [`nonce`](Self::nonce) must be that of the request.
+/// The format allows both fields to be present or absent; the application
+/// defines the meaning. The application also decides whether
+/// [`nonce`](Self::nonce) must equal that of the request.
 #[derive(Clone, PartialEq, Eq, Hash, BorshSerialize)]
 pub struct SpecializedNodeInviteResponse {
     /// The nonce of the request.
     pub nonce: [u8; NONCE_BYTES],
-    /// The invitation. Opaque here. Decoded, it is a slice of the receive buffer.
+    /// The invitation. This crate does not interpret it. A decoded invitation
+    /// is a slice of the receive buffer.
     pub invitation_bytes: Option<Bytes>,
-    /// Why there is no invitation. Text of the peer: not trusted, up to 1 MiB of it.
+    /// The reason why there is no invitation: untrusted text of the peer, up to
+    /// 1 MiB.
     pub error: Option<String>,
 }
 
@@ -92,7 +99,7 @@ impl fmt::Debug for SpecializedNodeInviteResponse {
 }
 
 impl SpecializedNodeInviteResponse {
-    /// An answer with an invitation.
+    /// Creates a response with an invitation.
     #[must_use]
     pub fn invitation(nonce: [u8; NONCE_BYTES], invitation: impl Into<Bytes>) -> Self {
         Self {
@@ -102,7 +109,7 @@ impl SpecializedNodeInviteResponse {
         }
     }
 
-    /// An answer that says why there is no invitation.
+    /// Creates a response with an error text.
     #[must_use]
     pub fn error(nonce: [u8; NONCE_BYTES], error: impl Into<String>) -> Self {
         Self {
@@ -112,13 +119,15 @@ impl SpecializedNodeInviteResponse {
         }
     }
 
-    /// The answer of a node that did not get as far as answering.
+    /// Creates the response of a node that refuses a request before its
+    /// application has answered.
     #[must_use]
     pub fn refusal(nonce: [u8; NONCE_BYTES], refusal: Refusal) -> Self {
         Self::error(nonce, refusal.text())
     }
 
-    /// Which refusal this is; `None` if it is an answer of the peer's application.
+    /// Returns the refusal that this response contains, or `None` if it is a
+    /// response of the peer's application.
     #[must_use]
     pub fn as_refusal(&self) -> Option<Refusal> {
         if self.invitation_bytes.is_some() {
@@ -129,33 +138,33 @@ impl SpecializedNodeInviteResponse {
     }
 }
 
-/// Why a node did not get as far as answering.
+/// Reason for which a node refused a request before its application answered.
 ///
-/// The format has no place for it beside the error text, so each refusal has a fixed text that
-/// starts with the name of the protocol: implementations that do not know it report it as any
-/// other error.
+/// The format has no field for it except the error text. Each refusal therefore
+/// has a fixed text that starts with the name of the protocol, and other
+/// implementations report it as an ordinary error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
 #[non_exhaustive]
 pub enum Refusal {
-    /// It serves as many requests as it may.
-    #[error("the peer serves as many requests as it may")]
+    /// The limit of concurrent requests is reached.
+    #[error("the peer serves its limit of concurrent requests")]
     Busy,
-    /// The request is larger than it accepts.
-    #[error("the request is larger than the peer accepts")]
+    /// The request is above the peer's limit.
+    #[error("the request is above the peer's size limit")]
     TooLarge,
-    /// The request is not one it can read.
-    #[error("the peer cannot read the request")]
+    /// The request could not be decoded.
+    #[error("the peer cannot decode the request")]
     Malformed,
-    /// Its application let the request go without an answer.
-    #[error("the peer's application gave no answer")]
+    /// The application dropped the request without a response.
+    #[error("the peer's application gave no response")]
     Unanswered,
-    /// Its application did not answer in time.
-    #[error("the peer's application gave no answer in time")]
+    /// The application did not respond in time.
+    #[error("the peer's application gave no response in time")]
     Late,
 }
 
 impl Refusal {
-    /// Every refusal.
+    /// All refusals, each exactly once.
     pub const ALL: [Self; 5] = [
         Self::Busy,
         Self::TooLarge,
@@ -164,7 +173,7 @@ impl Refusal {
         Self::Late,
     ];
 
-    /// The error text that stands for it. At most 64 bytes.
+    /// Returns the error text of the refusal in a response. At most 64 bytes.
     #[must_use]
     pub fn text(self) -> &'static str {
         match self {

@@ -1,4 +1,5 @@
-//! The behaviour between in-memory swarms: answers, limits, and every kind of failure.
+//! The behaviour between in-memory swarms: responses, limits, and every kind of
+//! failure.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -21,18 +22,18 @@ use libp2p_core::multiaddr;
 use libp2p_identity::PeerId;
 use libp2p_swarm::{Swarm, SwarmEvent, dummy};
 use libp2p_swarm_test::SwarmExt;
-use support::{PATIENCE, SHORT, event, event_beside, failure_of, node, pair, request};
+use support::{DEADLINE, SHORT, event, event_while_running, failure_of, node, pair, request};
 
 fn config() -> SpecializedConfig {
     SpecializedConfig::default()
 }
 
-/// The next request that `answerer` gets, while `asker` runs.
+/// Returns the next request that `responder` receives, while `requester` runs.
 async fn asked(
-    answerer: &mut Swarm<Behaviour>,
-    asker: &mut Swarm<Behaviour>,
+    responder: &mut Swarm<Behaviour>,
+    requester: &mut Swarm<Behaviour>,
 ) -> (Request, ResponseChannel) {
-    match event_beside(answerer, asker).await {
+    match event_while_running(responder, requester).await {
         Event::Request {
             request, channel, ..
         } => (request, channel),
@@ -46,18 +47,18 @@ fn answer_to(request: &Request) -> Response {
 
 #[tokio::test]
 async fn a_request_is_answered() {
-    let (mut asker, mut answerer) = pair(&config(), &config()).await;
-    let to = *answerer.local_peer_id();
-    let id = asker.behaviour_mut().send_request(to, &request(7));
-    assert_eq!(asker.behaviour().outbound_requests(), 1);
+    let (mut requester, mut responder) = pair(&config(), &config()).await;
+    let to = *responder.local_peer_id();
+    let id = requester.behaviour_mut().send_request(to, &request(7));
+    assert_eq!(requester.behaviour().outbound_requests(), 1);
 
-    let (asked, channel) = asked(&mut answerer, &mut asker).await;
+    let (asked, channel) = asked(&mut responder, &mut requester).await;
     assert_eq!(asked, request(7));
-    assert_eq!(answerer.behaviour().inbound_requests(), 1);
+    assert_eq!(responder.behaviour().inbound_requests(), 1);
     assert!(channel.is_open());
     channel.send(&answer_to(&asked)).unwrap();
 
-    let (answered, sent) = tokio::join!(event(&mut asker), event(&mut answerer));
+    let (answered, sent) = tokio::join!(event(&mut requester), event(&mut responder));
     let Event::Response {
         peer,
         request_id,
@@ -69,18 +70,18 @@ async fn a_request_is_answered() {
     assert_eq!((peer, request_id), (to, id));
     assert_eq!(response, answer_to(&asked));
     assert!(matches!(sent, Event::ResponseSent { .. }), "{sent:?}");
-    assert_eq!(asker.behaviour().outbound_requests(), 0);
-    assert_eq!(answerer.behaviour().inbound_requests(), 0);
+    assert_eq!(requester.behaviour().outbound_requests(), 0);
+    assert_eq!(responder.behaviour().inbound_requests(), 0);
 }
 
 #[tokio::test]
-async fn a_request_to_a_stranger_dials_it() {
-    let (mut asker, mut answerer) = (node(&config()), node(&config()));
-    let (address, _) = answerer.listen().await;
-    let to = *answerer.local_peer_id();
+async fn a_request_to_an_unconnected_peer_dials_it() {
+    let (mut requester, mut responder) = (node(&config()), node(&config()));
+    let (address, _) = responder.listen().await;
+    let to = *responder.local_peer_id();
     let sent: Vec<_> = (0..3)
         .map(|nonce| {
-            asker.behaviour_mut().send_request_with_addresses(
+            requester.behaviour_mut().send_request_with_addresses(
                 to,
                 &request(nonce),
                 vec![address.clone()],
@@ -89,14 +90,14 @@ async fn a_request_to_a_stranger_dials_it() {
         .collect();
     let mut seen = HashSet::new();
     for _ in 0..3 {
-        let (asked, channel) = asked(&mut answerer, &mut asker).await;
+        let (asked, channel) = asked(&mut responder, &mut requester).await;
         channel.send(&answer_to(&asked)).unwrap();
         seen.insert(asked);
     }
     assert_eq!(seen, (0..3).map(request).collect());
     let mut answered = HashSet::new();
     while answered.len() < sent.len() {
-        match event_beside(&mut asker, &mut answerer).await {
+        match event_while_running(&mut requester, &mut responder).await {
             Event::Response { request_id, .. } => assert!(answered.insert(request_id)),
             other => panic!("{other:?}"),
         }
@@ -106,70 +107,70 @@ async fn a_request_to_a_stranger_dials_it() {
 
 #[tokio::test]
 async fn an_error_of_the_application_is_an_answer() {
-    let (mut asker, mut answerer) = pair(&config(), &config()).await;
-    let to = *answerer.local_peer_id();
-    asker.behaviour_mut().send_request(to, &request(7));
-    let (asked, channel) = asked(&mut answerer, &mut asker).await;
+    let (mut requester, mut responder) = pair(&config(), &config()).await;
+    let to = *responder.local_peer_id();
+    requester.behaviour_mut().send_request(to, &request(7));
+    let (asked, channel) = asked(&mut responder, &mut requester).await;
     let bad_quote = Response::error(*asked.nonce(), "bad quote");
     channel.send(&bad_quote).unwrap();
-    match event_beside(&mut asker, &mut answerer).await {
+    match event_while_running(&mut requester, &mut responder).await {
         Event::Response { response, .. } => assert_eq!(response, bad_quote),
         other => panic!("{other:?}"),
     }
 }
 
 #[tokio::test]
-async fn a_dropped_channel_tells_the_requester() {
-    let (mut asker, mut answerer) = pair(&config(), &config()).await;
-    let to = *answerer.local_peer_id();
-    let id = asker.behaviour_mut().send_request(to, &request(7));
-    let (_, channel) = asked(&mut answerer, &mut asker).await;
+async fn a_dropped_channel_refuses_the_request() {
+    let (mut requester, mut responder) = pair(&config(), &config()).await;
+    let to = *responder.local_peer_id();
+    let id = requester.behaviour_mut().send_request(to, &request(7));
+    let (_, channel) = asked(&mut responder, &mut requester).await;
     drop(channel);
-    let (heard, told) = tokio::join!(event(&mut asker), event(&mut answerer));
-    let heard = failure_of(id, heard);
+    let (received, reported) = tokio::join!(event(&mut requester), event(&mut responder));
+    let received = failure_of(id, received);
     assert!(
-        matches!(heard, OutboundFailure::Refused(Refusal::Unanswered)),
-        "{heard:?}"
+        matches!(received, OutboundFailure::Refused(Refusal::Unanswered)),
+        "{received:?}"
     );
-    let Event::InboundFailure { failure, .. } = told else {
-        panic!("{told:?}");
+    let Event::InboundFailure { failure, .. } = reported else {
+        panic!("{reported:?}");
     };
     assert!(matches!(failure, InboundFailure::Unanswered), "{failure:?}");
 }
 
 #[tokio::test]
-async fn an_answer_that_is_late_tells_the_requester() {
+async fn an_answer_that_is_late_refuses_the_request() {
     let late = SpecializedConfig {
         answer_timeout: SHORT,
         ..config()
     };
-    let (mut asker, mut answerer) = pair(&config(), &late).await;
-    let to = *answerer.local_peer_id();
-    let id = asker.behaviour_mut().send_request(to, &request(7));
-    let (asked, channel) = asked(&mut answerer, &mut asker).await;
-    let (heard, told) = tokio::join!(event(&mut asker), event(&mut answerer));
-    let heard = failure_of(id, heard);
+    let (mut requester, mut responder) = pair(&config(), &late).await;
+    let to = *responder.local_peer_id();
+    let id = requester.behaviour_mut().send_request(to, &request(7));
+    let (asked, channel) = asked(&mut responder, &mut requester).await;
+    let (received, reported) = tokio::join!(event(&mut requester), event(&mut responder));
+    let received = failure_of(id, received);
     assert!(
-        matches!(heard, OutboundFailure::Refused(Refusal::Late)),
-        "{heard:?}"
+        matches!(received, OutboundFailure::Refused(Refusal::Late)),
+        "{received:?}"
     );
-    let Event::InboundFailure { failure, .. } = told else {
-        panic!("{told:?}");
+    let Event::InboundFailure { failure, .. } = reported else {
+        panic!("{reported:?}");
     };
     assert!(
         matches!(failure, InboundFailure::Late { after: SHORT }),
         "{failure:?}"
     );
     assert!(!channel.is_open());
-    assert_eq!(channel.send(&answer_to(&asked)), Err(RespondError::Gone));
+    assert_eq!(channel.send(&answer_to(&asked)), Err(RespondError::Closed));
 }
 
 #[tokio::test]
-async fn an_answer_that_is_too_large_tells_both() {
-    let (mut asker, mut answerer) = pair(&config(), &config()).await;
-    let to = *answerer.local_peer_id();
-    let id = asker.behaviour_mut().send_request(to, &request(7));
-    let (asked, channel) = asked(&mut answerer, &mut asker).await;
+async fn an_answer_that_is_too_large_fails_on_both_sides() {
+    let (mut requester, mut responder) = pair(&config(), &config()).await;
+    let to = *responder.local_peer_id();
+    let id = requester.behaviour_mut().send_request(to, &request(7));
+    let (asked, channel) = asked(&mut responder, &mut requester).await;
     let limit = config().tuning.max_message_bytes;
     let oversize = Response::invitation(*asked.nonce(), vec![0; limit]);
     let claimed = limit + 32 + 1 + 4 + 1;
@@ -177,26 +178,29 @@ async fn an_answer_that_is_too_large_tells_both() {
         channel.send(&oversize),
         Err(EncodeError::TooLarge { limit, claimed }.into())
     );
-    let heard = failure_of(id, event_beside(&mut asker, &mut answerer).await);
+    let received = failure_of(
+        id,
+        event_while_running(&mut requester, &mut responder).await,
+    );
     assert!(
-        matches!(heard, OutboundFailure::Refused(Refusal::Unanswered)),
-        "{heard:?}"
+        matches!(received, OutboundFailure::Refused(Refusal::Unanswered)),
+        "{received:?}"
     );
 }
 
 #[tokio::test]
 async fn a_request_that_is_too_large_is_not_sent() {
-    let (mut asker, answerer) = pair(&config(), &config()).await;
+    let (mut requester, responder) = pair(&config(), &config()).await;
     let limit = config().tuning.max_message_bytes;
     let oversize = Request::TeeAttestation {
         nonce: [7; 32],
         quote_bytes: vec![0; limit].into(),
         public_key: [9; 32],
     };
-    let to = *answerer.local_peer_id();
-    let id = asker.behaviour_mut().send_request(to, &oversize);
+    let to = *responder.local_peer_id();
+    let id = requester.behaviour_mut().send_request(to, &oversize);
     let claimed = limit + 1 + 32 + 4 + 32;
-    match failure_of(id, event(&mut asker).await) {
+    match failure_of(id, event(&mut requester).await) {
         OutboundFailure::Request(error) => {
             assert_eq!(error, EncodeError::TooLarge { limit, claimed });
         }
@@ -204,8 +208,8 @@ async fn a_request_that_is_too_large_is_not_sent() {
     }
 }
 
-/// The largest request there is, to peers that take fewer bytes: the refusal comes while the
-/// request is still being written.
+/// A request of the largest size to peers with a smaller limit. The refusal
+/// arrives while the request is still being written.
 #[tokio::test]
 async fn a_request_that_the_peer_finds_too_large_is_refused() {
     let narrow = SpecializedConfig {
@@ -215,60 +219,64 @@ async fn a_request_that_the_peer_finds_too_large_is_refused() {
         },
         ..config()
     };
-    let (mut asker, mut answerer) = pair(&config(), &narrow).await;
-    let to = *answerer.local_peer_id();
+    let (mut requester, mut responder) = pair(&config(), &narrow).await;
+    let to = *responder.local_peer_id();
     let largest = Request::TeeAttestation {
         nonce: [7; 32],
         quote_bytes: vec![0; config().tuning.max_message_bytes - 69].into(),
         public_key: [9; 32],
     };
-    let id = asker.behaviour_mut().send_request(to, &largest);
-    let (heard, told) = tokio::join!(event(&mut asker), event(&mut answerer));
-    let heard = failure_of(id, heard);
+    let id = requester.behaviour_mut().send_request(to, &largest);
+    let (received, reported) = tokio::join!(event(&mut requester), event(&mut responder));
+    let received = failure_of(id, received);
     assert!(
-        matches!(heard, OutboundFailure::Refused(Refusal::TooLarge)),
-        "{heard:?}"
+        matches!(received, OutboundFailure::Refused(Refusal::TooLarge)),
+        "{received:?}"
     );
-    let Event::InboundFailure { failure, .. } = told else {
-        panic!("{told:?}");
+    let Event::InboundFailure { failure, .. } = reported else {
+        panic!("{reported:?}");
     };
     assert!(matches!(failure, InboundFailure::Request(_)), "{failure:?}");
 }
 
 #[tokio::test]
-async fn a_peer_without_the_protocol_says_so() {
-    let mut asker = node(&config());
+async fn a_peer_without_the_protocol_is_reported() {
+    let mut requester = node(&config());
     let mut stranger = Swarm::new_ephemeral_tokio(|_| dummy::Behaviour);
-    support::connect(&mut asker, &mut stranger).await;
+    support::connect(&mut requester, &mut stranger).await;
     let to = *stranger.local_peer_id();
-    let id = asker.behaviour_mut().send_request(to, &request(7));
-    let heard = failure_of(id, event_beside(&mut asker, &mut stranger).await);
-    assert!(matches!(heard, OutboundFailure::Unsupported), "{heard:?}");
+    let id = requester.behaviour_mut().send_request(to, &request(7));
+    let received = failure_of(id, event_while_running(&mut requester, &mut stranger).await);
+    assert!(
+        matches!(received, OutboundFailure::Unsupported),
+        "{received:?}"
+    );
 }
 
 #[tokio::test]
-async fn dials_that_fail_say_how() {
-    let mut asker = node(&config());
-    let id = asker
+async fn dial_failures_report_their_cause() {
+    let mut requester = node(&config());
+    let id = requester
         .behaviour_mut()
         .send_request(PeerId::random(), &request(7));
-    let failed = failure_of(id, event(&mut asker).await);
+    let failed = failure_of(id, event(&mut requester).await);
     assert!(
         matches!(failed, OutboundFailure::Dial(DialFailure::NoAddresses)),
         "{failed:?}"
     );
 
-    // Nobody listens there: memory addresses are handed out from the top of their range.
+    // No node listens there: memory addresses are assigned from the top of
+    // their range.
     let nowhere = multiaddr::Protocol::Memory(1).into();
     let ids = [0, 1].map(|nonce| {
-        asker.behaviour_mut().send_request_with_addresses(
+        requester.behaviour_mut().send_request_with_addresses(
             PeerId::random(),
             &request(nonce),
             vec![Clone::clone(&nowhere)],
         )
     });
     for id in ids {
-        let failed = failure_of(id, event(&mut asker).await);
+        let failed = failure_of(id, event(&mut requester).await);
         assert!(
             matches!(failed, OutboundFailure::Dial(DialFailure::Unreachable)),
             "{failed:?}"
@@ -277,39 +285,42 @@ async fn dials_that_fail_say_how() {
 }
 
 #[tokio::test]
-async fn a_dial_that_meets_somebody_else_says_whom() {
-    let (mut asker, mut answerer) = (node(&config()), node(&config()));
-    let (address, _) = answerer.listen().await;
-    let id = asker.behaviour_mut().send_request_with_addresses(
+async fn a_dial_answered_by_another_peer_reports_its_id() {
+    let (mut requester, mut responder) = (node(&config()), node(&config()));
+    let (address, _) = responder.listen().await;
+    let id = requester.behaviour_mut().send_request_with_addresses(
         PeerId::random(),
         &request(7),
         vec![address],
     );
-    match failure_of(id, event_beside(&mut asker, &mut answerer).await) {
+    match failure_of(
+        id,
+        event_while_running(&mut requester, &mut responder).await,
+    ) {
         OutboundFailure::Dial(DialFailure::WrongPeer { obtained }) => {
-            assert_eq!(obtained, *answerer.local_peer_id());
+            assert_eq!(obtained, *responder.local_peer_id());
         }
         other => panic!("{other:?}"),
     }
 }
 
 #[tokio::test]
-async fn a_peer_that_goes_fails_the_request_on_both_sides() {
-    let (mut asker, mut answerer) = pair(&config(), &config()).await;
-    let to = *answerer.local_peer_id();
-    let id = asker.behaviour_mut().send_request(to, &request(7));
-    let (_, channel) = asked(&mut answerer, &mut asker).await;
-    answerer
-        .disconnect_peer_id(*asker.local_peer_id())
+async fn a_disconnecting_peer_fails_the_request_on_both_sides() {
+    let (mut requester, mut responder) = pair(&config(), &config()).await;
+    let to = *responder.local_peer_id();
+    let id = requester.behaviour_mut().send_request(to, &request(7));
+    let (_, channel) = asked(&mut responder, &mut requester).await;
+    responder
+        .disconnect_peer_id(*requester.local_peer_id())
         .expect("connected");
-    let (heard, told) = tokio::join!(event(&mut asker), event(&mut answerer));
-    let heard = failure_of(id, heard);
+    let (received, reported) = tokio::join!(event(&mut requester), event(&mut responder));
+    let received = failure_of(id, received);
     assert!(
-        matches!(heard, OutboundFailure::ConnectionClosed),
-        "{heard:?}"
+        matches!(received, OutboundFailure::ConnectionClosed),
+        "{received:?}"
     );
-    let Event::InboundFailure { failure, .. } = told else {
-        panic!("{told:?}");
+    let Event::InboundFailure { failure, .. } = reported else {
+        panic!("{reported:?}");
     };
     assert!(
         matches!(failure, InboundFailure::ConnectionClosed),
@@ -320,24 +331,27 @@ async fn a_peer_that_goes_fails_the_request_on_both_sides() {
 
 #[tokio::test]
 async fn no_answer_by_the_deadline_fails_the_request() {
-    let hasty = SpecializedConfig {
+    let short_timeouts = SpecializedConfig {
         request_timeout: SHORT,
         ..config()
     };
-    let (mut asker, mut answerer) = pair(&hasty, &config()).await;
-    let to = *answerer.local_peer_id();
-    let id = asker.behaviour_mut().send_request(to, &request(7));
-    let (asked, channel) = asked(&mut answerer, &mut asker).await;
-    let heard = failure_of(id, event_beside(&mut asker, &mut answerer).await);
-    assert!(
-        matches!(heard, OutboundFailure::Deadline { after: SHORT }),
-        "{heard:?}"
+    let (mut requester, mut responder) = pair(&short_timeouts, &config()).await;
+    let to = *responder.local_peer_id();
+    let id = requester.behaviour_mut().send_request(to, &request(7));
+    let (asked, channel) = asked(&mut responder, &mut requester).await;
+    let received = failure_of(
+        id,
+        event_while_running(&mut requester, &mut responder).await,
     );
-    // An answer after that is nobody's; the next request is served.
+    assert!(
+        matches!(received, OutboundFailure::Deadline { after: SHORT }),
+        "{received:?}"
+    );
+    // A later response is ignored, and the next request is served.
     channel.send(&answer_to(&asked)).unwrap();
-    let id = asker.behaviour_mut().send_request(to, &request(8));
+    let id = requester.behaviour_mut().send_request(to, &request(8));
     let (asked, channel) = loop {
-        match event_beside(&mut answerer, &mut asker).await {
+        match event_while_running(&mut responder, &mut requester).await {
             Event::Request {
                 request, channel, ..
             } => break (request, channel),
@@ -346,47 +360,48 @@ async fn no_answer_by_the_deadline_fails_the_request() {
         }
     };
     channel.send(&answer_to(&asked)).unwrap();
-    match event_beside(&mut asker, &mut answerer).await {
+    match event_while_running(&mut requester, &mut responder).await {
         Event::Response { request_id, .. } => assert_eq!(request_id, id),
         other => panic!("{other:?}"),
     }
 }
 
-/// The deadline holds while dialling too: the peer accepts the connection and says nothing.
+/// The deadline includes dialling: the peer accepts the connection and sends
+/// nothing.
 #[tokio::test]
 async fn the_deadline_holds_while_dialling() {
-    let hasty = SpecializedConfig {
+    let short_timeouts = SpecializedConfig {
         request_timeout: SHORT,
         ..config()
     };
-    let mut asker = node(&hasty);
+    let mut requester = node(&short_timeouts);
     let mute = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = mute.local_addr().unwrap().port();
     let address = format!("/ip4/127.0.0.1/tcp/{port}").parse().unwrap();
-    let id = asker.behaviour_mut().send_request_with_addresses(
+    let id = requester.behaviour_mut().send_request_with_addresses(
         PeerId::random(),
         &request(7),
         vec![address],
     );
-    let heard = failure_of(id, event(&mut asker).await);
+    let received = failure_of(id, event(&mut requester).await);
     assert!(
-        matches!(heard, OutboundFailure::Deadline { after: SHORT }),
-        "{heard:?}"
+        matches!(received, OutboundFailure::Deadline { after: SHORT }),
+        "{received:?}"
     );
 }
 
 #[tokio::test]
 async fn a_cancelled_request_ends_without_an_event() {
-    let (mut asker, mut answerer) = pair(&config(), &config()).await;
-    let to = *answerer.local_peer_id();
-    let cancelled = asker.behaviour_mut().send_request(to, &request(1));
-    let (first, channel) = asked(&mut answerer, &mut asker).await;
-    assert!(asker.behaviour_mut().cancel_request(cancelled));
-    assert!(!asker.behaviour_mut().cancel_request(cancelled));
-    let kept = asker.behaviour_mut().send_request(to, &request(2));
+    let (mut requester, mut responder) = pair(&config(), &config()).await;
+    let to = *responder.local_peer_id();
+    let cancelled = requester.behaviour_mut().send_request(to, &request(1));
+    let (first, channel) = asked(&mut responder, &mut requester).await;
+    assert!(requester.behaviour_mut().cancel_request(cancelled));
+    assert!(!requester.behaviour_mut().cancel_request(cancelled));
+    let kept = requester.behaviour_mut().send_request(to, &request(2));
     channel.send(&answer_to(&first)).unwrap();
     loop {
-        match event_beside(&mut answerer, &mut asker).await {
+        match event_while_running(&mut responder, &mut requester).await {
             Event::Request {
                 request, channel, ..
             } => break channel.send(&answer_to(&request)).unwrap(),
@@ -394,14 +409,14 @@ async fn a_cancelled_request_ends_without_an_event() {
             other => panic!("{other:?}"),
         }
     }
-    match event_beside(&mut asker, &mut answerer).await {
+    match event_while_running(&mut requester, &mut responder).await {
         Event::Response { request_id, .. } => assert_eq!(request_id, kept),
         other => panic!("{other:?}"),
     }
 }
 
 #[tokio::test]
-async fn more_than_may_wait_fail_at_once() {
+async fn requests_above_the_limit_fail_at_once() {
     let one = SpecializedConfig {
         tuning: SpecializedTuning {
             max_outbound: 1,
@@ -409,19 +424,20 @@ async fn more_than_may_wait_fail_at_once() {
         },
         ..config()
     };
-    let (mut asker, answerer) = pair(&one, &config()).await;
-    let to = *answerer.local_peer_id();
-    asker.behaviour_mut().send_request(to, &request(1));
-    let id = asker.behaviour_mut().send_request(to, &request(2));
-    let failed = failure_of(id, event(&mut asker).await);
+    let (mut requester, responder) = pair(&one, &config()).await;
+    let to = *responder.local_peer_id();
+    requester.behaviour_mut().send_request(to, &request(1));
+    let id = requester.behaviour_mut().send_request(to, &request(2));
+    let failed = failure_of(id, event(&mut requester).await);
     assert!(
         matches!(failed, OutboundFailure::TooMany { limit: 1 }),
         "{failed:?}"
     );
 }
 
-/// An asker that sends as many requests at once as it is told to.
-fn eager() -> SpecializedConfig {
+/// A configuration without limits below the number of concurrent requests of
+/// these tests.
+fn unlimited_outbound() -> SpecializedConfig {
     SpecializedConfig {
         tuning: SpecializedTuning {
             max_outbound_per_connection: 64,
@@ -431,22 +447,23 @@ fn eager() -> SpecializedConfig {
     }
 }
 
-/// Sends `requests` at once to an answerer that holds its answers back; how many it was given
-/// and how many were refused, and by which limit.
-async fn crowd(
-    asker: &mut Swarm<Behaviour>,
-    answerer: &mut Swarm<Behaviour>,
+/// Sends `requests` at once to a node that delays its responses. Returns how
+/// many requests it received, how many were refused, and the limit that refused
+/// them.
+async fn send_many(
+    requester: &mut Swarm<Behaviour>,
+    responder: &mut Swarm<Behaviour>,
     requests: u8,
 ) -> (Vec<(Request, ResponseChannel)>, Vec<(Scope, usize)>) {
-    let to = *answerer.local_peer_id();
+    let to = *responder.local_peer_id();
     for nonce in 0..requests {
-        asker.behaviour_mut().send_request(to, &request(nonce));
+        requester.behaviour_mut().send_request(to, &request(nonce));
     }
-    let (mut given, mut refused, mut heard) = (Vec::new(), Vec::new(), 0);
+    let (mut given, mut refused, mut received) = (Vec::new(), Vec::new(), 0);
     let all = async {
-        while given.len() + refused.len() < usize::from(requests) || heard < refused.len() {
+        while given.len() + refused.len() < usize::from(requests) || received < refused.len() {
             tokio::select! {
-                event = answerer.select_next_some() => match event {
+                event = responder.select_next_some() => match event {
                     SwarmEvent::Behaviour(Event::Request { request, channel, .. }) => {
                         given.push((request, channel));
                     }
@@ -456,17 +473,18 @@ async fn crowd(
                     SwarmEvent::Behaviour(other) => panic!("{other:?}"),
                     _ => {}
                 },
-                event = asker.select_next_some() => match event {
+                event = requester.select_next_some() => match event {
                     SwarmEvent::Behaviour(Event::OutboundFailure {
                         failure: OutboundFailure::Refused(Refusal::Busy), ..
-                    }) => heard += 1,
+                    }) => received += 1,
                     SwarmEvent::Behaviour(other) => panic!("{other:?}"),
                     _ => {}
                 },
             }
         }
     };
-    // Far below every deadline of the configuration: the refusals came at once.
+    // Much earlier than every configured deadline: the refusals were sent at
+    // once.
     tokio::time::timeout(Duration::from_secs(5), all)
         .await
         .unwrap();
@@ -474,21 +492,21 @@ async fn crowd(
 }
 
 #[tokio::test]
-async fn eight_of_a_connection_are_served_and_the_others_hear_that_it_is_busy() {
-    let (mut asker, mut answerer) = pair(&eager(), &config()).await;
-    let (given, refused) = crowd(&mut asker, &mut answerer, 12).await;
+async fn eight_of_a_connection_are_served_and_the_others_are_refused_as_busy() {
+    let (mut requester, mut responder) = pair(&unlimited_outbound(), &config()).await;
+    let (given, refused) = send_many(&mut requester, &mut responder, 12).await;
     assert_eq!(given.len(), 8);
     assert_eq!(refused, [(Scope::Connection, 8); 4]);
-    assert_eq!(answerer.behaviour().inbound_requests(), 8);
+    assert_eq!(responder.behaviour().inbound_requests(), 8);
 
     for (request, channel) in given {
         channel.send(&answer_to(&request)).unwrap();
     }
     for _ in 0..8 {
-        let event = event_beside(&mut asker, &mut answerer).await;
+        let event = event_while_running(&mut requester, &mut responder).await;
         assert!(matches!(event, Event::Response { .. }), "{event:?}");
     }
-    assert_eq!(answerer.behaviour().inbound_requests(), 0);
+    assert_eq!(responder.behaviour().inbound_requests(), 0);
 }
 
 #[tokio::test]
@@ -500,30 +518,31 @@ async fn the_total_holds_over_all_connections() {
         },
         ..config()
     };
-    let (mut first, mut answerer) = pair(&eager(), &few).await;
-    let mut second = node(&eager());
-    second.connect(&mut answerer).await;
-    let (_held, refused) = crowd(&mut first, &mut answerer, 8).await;
+    let (mut first, mut responder) = pair(&unlimited_outbound(), &few).await;
+    let mut second = node(&unlimited_outbound());
+    second.connect(&mut responder).await;
+    let (_held, refused) = send_many(&mut first, &mut responder, 8).await;
     assert_eq!(refused, []);
     tokio::spawn(first.loop_on_next());
-    let (given, refused) = crowd(&mut second, &mut answerer, 5).await;
+    let (given, refused) = send_many(&mut second, &mut responder, 5).await;
     assert_eq!(given.len(), 2);
     assert_eq!(refused, [(Scope::All, 10); 3]);
 }
 
-/// By default an asker keeps within what the answerer serves, so nothing is refused.
+/// With the default limits, one requester stays below the limits of the other
+/// side.
 #[tokio::test]
 async fn a_hundred_requests_at_once_are_all_answered() {
-    let (mut asker, mut answerer) = pair(&config(), &config()).await;
-    let to = *answerer.local_peer_id();
+    let (mut requester, mut responder) = pair(&config(), &config()).await;
+    let to = *responder.local_peer_id();
     for nonce in 0..100 {
-        asker.behaviour_mut().send_request(to, &request(nonce));
+        requester.behaviour_mut().send_request(to, &request(nonce));
     }
     let mut answered = 0;
     let all = async {
         while answered < 100 {
             tokio::select! {
-                event = answerer.select_next_some() => match event {
+                event = responder.select_next_some() => match event {
                     SwarmEvent::Behaviour(Event::Request { request, channel, .. }) => {
                         channel.send(&answer_to(&request)).unwrap();
                     }
@@ -531,7 +550,7 @@ async fn a_hundred_requests_at_once_are_all_answered() {
                     SwarmEvent::Behaviour(other) => panic!("{other:?}"),
                     _ => {}
                 },
-                event = asker.select_next_some() => match event {
+                event = requester.select_next_some() => match event {
                     SwarmEvent::Behaviour(Event::Response { .. }) => answered += 1,
                     SwarmEvent::Behaviour(other) => panic!("{other:?}"),
                     _ => {}
@@ -539,7 +558,7 @@ async fn a_hundred_requests_at_once_are_all_answered() {
             }
         }
     };
-    tokio::time::timeout(PATIENCE, all).await.unwrap();
+    tokio::time::timeout(DEADLINE, all).await.unwrap();
 }
 
 #[test]

@@ -1,4 +1,5 @@
-//! The wire format: against the published bytes, against Borsh's own derive, against any bytes.
+//! The wire format compared with the published bytes, with Borsh's derive, and
+//! on arbitrary bytes.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -16,7 +17,8 @@ use calimero_network_specialized::{
 use proptest::{collection::vec, option, prelude::*};
 use serde_json::Value;
 
-/// The messages as `protocol.md` specifies them, with Borsh's own reader and writer.
+/// The messages as `protocol.md` specifies them, with the derived Borsh
+/// implementation.
 #[derive(Debug, BorshSerialize, BorshDeserialize)]
 enum PlainRequest {
     TeeAttestation {
@@ -66,7 +68,7 @@ fn request(quote_len: usize) -> Request {
     }
 }
 
-/// What a request takes beside its quote, in bytes.
+/// Size of a request without its quote, in bytes.
 const REQUEST_OVERHEAD: usize = 1 + 32 + 4 + 32;
 
 fn framed(body: &[u8]) -> Bytes {
@@ -111,7 +113,7 @@ fn the_published_bytes() {
     same_both_ways(&message, &hex_of(&of["framed_hex"]));
 }
 
-/// Every refusal that there is, each once.
+/// All refusals, each exactly once.
 #[test]
 fn the_bytes_of_refusals() {
     let text = include_str!("../../../testdata/invite-refusals.json");
@@ -148,7 +150,7 @@ fn one_mebibyte_passes_and_one_byte_more_does_not() {
 }
 
 #[test]
-fn what_is_no_message_says_why() {
+fn invalid_messages_report_their_cause() {
     let decode_request = |body: &[u8]| Request::decode_body(Bytes::copy_from_slice(body));
     let decode_response = |body: &[u8]| Response::decode_body(Bytes::copy_from_slice(body));
 
@@ -193,7 +195,7 @@ fn what_is_no_message_says_why() {
 }
 
 #[test]
-fn refusals_are_told_from_answers() {
+fn refusals_are_distinguished_from_answers() {
     for refusal in Refusal::ALL {
         let response = Response::refusal([7; 32], refusal);
         assert!(refusal.text().len() <= 64, "{refusal:?}");
@@ -207,7 +209,8 @@ fn refusals_are_told_from_answers() {
     assert_eq!(both.as_refusal(), None);
 }
 
-/// Hands `wire` to a receiver in pieces of at most `piece` bytes, checking its memory.
+/// Passes `wire` to a receiver in pieces of at most `piece` bytes and checks
+/// its memory use.
 fn receive(wire: &[u8], limit: usize, piece: usize) -> Result<Option<Bytes>, DecodeError> {
     let mut receiver = Receiver::new(limit);
     let mut rest = wire;
@@ -219,7 +222,8 @@ fn receive(wire: &[u8], limit: usize, piece: usize) -> Result<Option<Bytes>, Dec
         }
         space[..n].copy_from_slice(&rest[..n]);
         rest = &rest[n..];
-        // Twice what arrived by the doubling here, and twice again by that of the allocator.
+        // The receiver doubles its buffer, and the allocator may double it
+        // again.
         let arrived = wire.len() - rest.len();
         assert!(receiver.capacity() <= 4 * arrived.max(4096));
         if let Some(body) = receiver.arrived(n)? {
@@ -231,7 +235,7 @@ fn receive(wire: &[u8], limit: usize, piece: usize) -> Result<Option<Bytes>, Dec
 }
 
 #[test]
-fn an_end_says_what_is_missing() {
+fn an_end_reports_the_missing_bytes() {
     assert_eq!(Receiver::new(64).cut(), None);
     let (part, missing) = (Part::Prefix, 2);
     assert_eq!(
@@ -287,8 +291,9 @@ fn any_response() -> impl Strategy<Value = PlainResponse> {
         })
 }
 
-/// Whether `slice` lies within `buffer`: it was not copied, so nothing was allocated for it.
-fn lies_in(slice: &[u8], buffer: &[u8]) -> bool {
+/// Returns `true` if `slice` is inside `buffer`, which means that it was not
+/// copied.
+fn is_slice_of(slice: &[u8], buffer: &[u8]) -> bool {
     slice.is_empty() || buffer.as_ptr_range().contains(&slice.as_ptr())
 }
 
@@ -303,7 +308,7 @@ proptest! {
         let Request::TeeAttestation { quote_bytes, .. } = &decoded else {
             return Err(TestCaseError::fail("another variant"));
         };
-        prop_assert!(lies_in(quote_bytes, &wire));
+        prop_assert!(is_slice_of(quote_bytes, &wire));
         prop_assert_eq!(decoded, message);
     }
 
@@ -314,18 +319,19 @@ proptest! {
         let wire = message.encode(MAX_MESSAGE_BYTES).unwrap();
         prop_assert_eq!(&wire, &framed(&body));
         let decoded = Response::decode(wire.clone(), MAX_MESSAGE_BYTES).unwrap();
-        prop_assert!(decoded.invitation_bytes.iter().all(|bytes| lies_in(bytes, &wire)));
+        prop_assert!(decoded.invitation_bytes.iter().all(|bytes| is_slice_of(bytes, &wire)));
         prop_assert_eq!(decoded, message);
     }
 
-    /// Borsh's own reader and this one agree on every body, so also on what they refuse.
+    /// Borsh and this decoder agree on every body, and therefore also on which
+    /// bodies they refuse.
     #[test]
     fn any_bytes_are_read_as_borsh_reads_them(
         kind in 0..3_u8,
         mut body in vec(prop_oneof![0..3_u8, any::<u8>()], 0..120),
     ) {
         if kind == 0 && body.len() > 36 {
-            // A quote whose length fits now and then.
+            // Some generated quotes have a matching length.
             body[0] = 0;
             body[33] %= 64;
             body[34..37].fill(0);
@@ -338,7 +344,8 @@ proptest! {
         let _ = Response::decode(body.into(), MAX_MESSAGE_BYTES);
     }
 
-    /// A length inside the message that exceeds what is there is refused by what is missing.
+    /// A length inside a message that exceeds the remaining bytes is refused
+    /// with the number of missing bytes.
     #[test]
     fn claims_inside_a_message_are_checked(claimed in any::<u32>(), there in 0..64_usize) {
         let tail = vec![b'a'; there];
@@ -359,7 +366,7 @@ proptest! {
         }
     }
 
-    /// A claim before the message costs what has arrived, whatever it claims.
+    /// A claimed length before a message uses memory only for received bytes.
     #[test]
     fn claims_before_a_message_allocate_nothing(
         claimed in prop_oneof![any::<u32>(), 0..=0x10_0000_u32],

@@ -1,4 +1,4 @@
-//! Peers that open streams of the protocol and do as they please on them.
+//! Peers that open streams of the protocol and violate it.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -20,18 +20,18 @@ use libp2p_identity::PeerId;
 use libp2p_stream::{self as stream, Control};
 use libp2p_swarm::{Stream, StreamProtocol, Swarm};
 use libp2p_swarm_test::SwarmExt;
-use support::{PATIENCE, SHORT, event, failure_of, node, request};
+use support::{DEADLINE, SHORT, event, failure_of, node, request};
 
 const INVITE: StreamProtocol = StreamProtocol::new("/calimero/specialized-node-invite/1.0.0");
 
-/// Between two bytes of a peer that is slow on purpose.
+/// Delay between two bytes of a slow peer.
 const TRICKLE: Duration = Duration::from_millis(10);
 
 fn config() -> SpecializedConfig {
     SpecializedConfig::default()
 }
 
-fn hasty() -> SpecializedConfig {
+fn short_timeouts() -> SpecializedConfig {
     SpecializedConfig {
         request_timeout: SHORT,
         answer_timeout: SHORT,
@@ -42,8 +42,8 @@ fn hasty() -> SpecializedConfig {
     }
 }
 
-/// A node, and the control of a connected peer that knows streams alone.
-async fn beside_raw(config: &SpecializedConfig) -> (Swarm<Behaviour>, Control, PeerId) {
+/// Starts a node, and a connected peer whose streams the test controls.
+async fn node_and_raw_peer(config: &SpecializedConfig) -> (Swarm<Behaviour>, Control, PeerId) {
     let mut swarm = node(config);
     let mut raw = Swarm::new_ephemeral_tokio(|_| stream::Behaviour::new());
     support::connect(&mut swarm, &mut raw).await;
@@ -52,42 +52,48 @@ async fn beside_raw(config: &SpecializedConfig) -> (Swarm<Behaviour>, Control, P
     (swarm, control, raw_id)
 }
 
-/// Opens a stream, writes `bytes`, closes it if told to, and reads to its end.
+/// Opens a stream, writes `bytes`, closes the stream if `close` is set, and
+/// reads to its end.
 async fn talk(mut control: Control, to: PeerId, bytes: Vec<u8>, close: bool) -> Vec<u8> {
     let mut stream = control.open_stream(to, INVITE).await.unwrap();
-    // A node that has heard enough may end the stream while it is written to.
+    // The node may close the stream while the peer still writes.
     let _ = stream.write_all(&bytes).await;
     let _ = stream.flush().await;
     if close {
         let _ = stream.close().await;
     }
-    let mut heard = Vec::new();
-    let _ = stream.read_to_end(&mut heard).await;
-    heard
+    let mut received = Vec::new();
+    let _ = stream.read_to_end(&mut received).await;
+    received
 }
 
-/// What a node makes of `bytes`, and what their sender hears.
-async fn told(config: &SpecializedConfig, bytes: &[u8], close: bool) -> (InboundFailure, Vec<u8>) {
-    let (mut swarm, control, _) = beside_raw(config).await;
+/// Returns the failure that the node reports for `bytes`, and what their sender
+/// receives.
+async fn reported(
+    config: &SpecializedConfig,
+    bytes: &[u8],
+    close: bool,
+) -> (InboundFailure, Vec<u8>) {
+    let (mut swarm, control, _) = node_and_raw_peer(config).await;
     let to = *swarm.local_peer_id();
-    let heard = tokio::spawn(talk(control, to, bytes.to_vec(), close));
+    let received = tokio::spawn(talk(control, to, bytes.to_vec(), close));
     let failure = match event(&mut swarm).await {
         Event::InboundFailure { failure, .. } => failure,
         other => panic!("{other:?}"),
     };
     assert_eq!(swarm.behaviour().inbound_requests(), 0);
-    let heard = async {
+    let received = async {
         tokio::select! {
-            heard = heard => heard.unwrap(),
+            received = received => received.unwrap(),
             event = event(&mut swarm) => panic!("{event:?}"),
         }
     };
-    let heard = tokio::time::timeout(PATIENCE, heard).await.unwrap();
-    (failure, heard)
+    let received = tokio::time::timeout(DEADLINE, received).await.unwrap();
+    (failure, received)
 }
 
-fn refusal_in(heard: Vec<u8>) -> Option<Refusal> {
-    Response::decode(Bytes::from(heard), usize::MAX)
+fn refusal_in(received: Vec<u8>) -> Option<Refusal> {
+    Response::decode(Bytes::from(received), usize::MAX)
         .unwrap()
         .as_refusal()
 }
@@ -96,7 +102,7 @@ fn refusal_in(heard: Vec<u8>) -> Option<Refusal> {
 async fn a_claim_of_4_gib_is_refused() {
     let claim = [0xff; 4];
     let nonce = [&[0][..], &[7; 32]].concat();
-    let (failure, heard) = told(&config(), &[&claim[..], &nonce].concat(), false).await;
+    let (failure, received) = reported(&config(), &[&claim[..], &nonce].concat(), false).await;
     let limit = config().tuning.max_message_bytes;
     let claimed = 0xffff_ffff;
     match failure {
@@ -105,12 +111,12 @@ async fn a_claim_of_4_gib_is_refused() {
         }
         other => panic!("{other:?}"),
     }
-    assert_eq!(refusal_in(heard), Some(Refusal::TooLarge));
+    assert_eq!(refusal_in(received), Some(Refusal::TooLarge));
 }
 
 #[tokio::test]
-async fn a_claim_without_a_nonce_hears_the_end_of_the_stream() {
-    let (failure, heard) = told(&config(), &[0xff; 4], true).await;
+async fn a_claim_without_a_nonce_only_ends_the_stream() {
+    let (failure, received) = reported(&config(), &[0xff; 4], true).await;
     assert!(
         matches!(
             failure,
@@ -118,37 +124,37 @@ async fn a_claim_without_a_nonce_hears_the_end_of_the_stream() {
         ),
         "{failure:?}"
     );
-    assert!(heard.is_empty());
+    assert!(received.is_empty());
 }
 
 #[tokio::test]
-async fn a_request_that_ends_half_way_is_told_by_what_is_missing() {
+async fn a_request_that_is_truncated_is_reported_with_the_missing_bytes() {
     let wire = request(7).encode(usize::MAX).unwrap();
-    let (failure, heard) = told(&config(), &wire[..1000], true).await;
+    let (failure, received) = reported(&config(), &wire[..1000], true).await;
     let (part, missing) = (Part::Body, wire.len() - 1000);
     match failure {
         InboundFailure::Request(error) => assert_eq!(error, DecodeError::Cut { part, missing }),
         other => panic!("{other:?}"),
     }
-    assert!(heard.is_empty());
+    assert!(received.is_empty());
 }
 
 #[tokio::test]
 async fn a_malformed_request_is_refused_by_its_nonce() {
     let body = [&[0][..], &[7; 32], &[0xff; 4], &[9; 32]].concat();
     let prefix = u32::try_from(body.len()).unwrap().to_be_bytes();
-    let (failure, heard) = told(&config(), &[&prefix[..], &body].concat(), false).await;
+    let (failure, received) = reported(&config(), &[&prefix[..], &body].concat(), false).await;
     let (part, missing) = (Part::QuoteBytes, 0xffff_ffff - 32);
     match failure {
         InboundFailure::Request(error) => assert_eq!(error, DecodeError::Cut { part, missing }),
         other => panic!("{other:?}"),
     }
-    assert_eq!(refusal_in(heard), Some(Refusal::Malformed));
+    assert_eq!(refusal_in(received), Some(Refusal::Malformed));
 }
 
 #[tokio::test]
-async fn a_request_of_another_kind_hears_the_end_of_the_stream() {
-    let (failure, heard) = told(&config(), &[0, 0, 0, 1, 9], false).await;
+async fn a_request_of_another_kind_only_ends_the_stream() {
+    let (failure, received) = reported(&config(), &[0, 0, 0, 1, 9], false).await;
     let variant = 9;
     match failure {
         InboundFailure::Request(error) => {
@@ -156,12 +162,12 @@ async fn a_request_of_another_kind_hears_the_end_of_the_stream() {
         }
         other => panic!("{other:?}"),
     }
-    assert!(heard.is_empty());
+    assert!(received.is_empty());
 }
 
 #[tokio::test]
-async fn a_request_in_drops_loses_its_turn() {
-    let (mut swarm, mut control, _) = beside_raw(&hasty()).await;
+async fn a_request_sent_slowly_is_dropped() {
+    let (mut swarm, mut control, _) = node_and_raw_peer(&short_timeouts()).await;
     let to = *swarm.local_peer_id();
     let slow = tokio::spawn(async move {
         let mut stream = control.open_stream(to, INVITE).await.unwrap();
@@ -195,8 +201,8 @@ async fn a_request_in_drops_loses_its_turn() {
 }
 
 #[tokio::test]
-async fn an_answer_that_nobody_takes_gives_its_place_back() {
-    let (mut swarm, mut control, _) = beside_raw(&hasty()).await;
+async fn an_unread_answer_releases_its_permit() {
+    let (mut swarm, mut control, _) = node_and_raw_peer(&short_timeouts()).await;
     let to = *swarm.local_peer_id();
     let held = tokio::spawn(async move {
         let mut stream = control.open_stream(to, INVITE).await.unwrap();
@@ -209,7 +215,7 @@ async fn an_answer_that_nobody_takes_gives_its_place_back() {
         Event::Request { channel, .. } => channel,
         other => panic!("{other:?}"),
     };
-    // Above the window of a stream, so that the rest waits for a reader.
+    // Larger than the stream window, so that the rest waits for the reader.
     let answer = Response::invitation([7; 32], vec![0; 1_000_000]);
     channel.send(&answer).unwrap();
     let failure = match event(&mut swarm).await {
@@ -224,19 +230,20 @@ async fn an_answer_that_nobody_takes_gives_its_place_back() {
     drop(held.await.unwrap());
 }
 
-/// A peer that opens streams and says nothing takes the places of its own connection, no more,
-/// and others are served meanwhile.
+/// A peer that opens streams and sends nothing uses only the permits of its own
+/// connection, and requests of other peers are served.
 #[tokio::test]
-async fn silent_streams_take_eight_places_and_leave_the_others() {
+async fn silent_streams_use_eight_permits_and_no_more() {
     const STREAMS: usize = 100;
-    let (mut swarm, control, _) = beside_raw(&config()).await;
+    let (mut swarm, control, _) = node_and_raw_peer(&config()).await;
     let to = *swarm.local_peer_id();
     let silent = tokio::spawn(async move {
         let opened = (0..STREAMS).map(|_| {
             let mut control = control.clone();
             async move {
                 let mut stream = control.open_stream(to, INVITE).await.unwrap();
-                // What shows that the stream is meant: nothing is sent before the first byte.
+                // Negotiation is lazy: nothing is sent before the first byte is
+                // written.
                 let _ = stream.write_all(&[0]).await;
                 let _ = stream.flush().await;
                 stream
@@ -275,12 +282,12 @@ async fn silent_streams_take_eight_places_and_leave_the_others() {
     drop(silent.await.unwrap());
 }
 
-/// What a request comes to at a peer that does `act` on its stream.
+/// Returns the result of a request to a peer that runs `act` on its stream.
 async fn asked(
     config: &SpecializedConfig,
     act: fn(Stream) -> BoxFuture<'static, ()>,
 ) -> OutboundFailure {
-    let (mut swarm, mut control, raw) = beside_raw(config).await;
+    let (mut swarm, mut control, raw) = node_and_raw_peer(config).await;
     let mut incoming = control.accept(INVITE).unwrap();
     tokio::spawn(async move {
         while let Some((_, stream)) = incoming.next().await {
@@ -311,8 +318,8 @@ async fn an_answer_of_4_gib_is_refused() {
 }
 
 #[tokio::test]
-async fn an_answer_in_drops_meets_the_deadline() {
-    let failure = asked(&hasty(), |mut stream| {
+async fn an_answer_sent_slowly_meets_the_deadline() {
+    let failure = asked(&short_timeouts(), |mut stream| {
         Box::pin(async move {
             let wire = Response::invitation([7; 32], vec![0; 5000]);
             for byte in wire.encode(usize::MAX).unwrap().chunks(1) {
@@ -331,7 +338,7 @@ async fn an_answer_in_drops_meets_the_deadline() {
 
 #[tokio::test]
 async fn silence_meets_the_deadline() {
-    let failure = asked(&hasty(), |stream| {
+    let failure = asked(&short_timeouts(), |stream| {
         Box::pin(async move {
             let _kept = stream;
             futures::future::pending().await
@@ -345,7 +352,7 @@ async fn silence_meets_the_deadline() {
 }
 
 #[tokio::test]
-async fn an_answer_that_ends_half_way_is_told_by_what_is_missing() {
+async fn an_answer_that_is_truncated_is_reported_with_the_missing_bytes() {
     let failure = asked(&config(), |mut stream| {
         Box::pin(async move {
             let _ = stream.write_all(&[0, 0, 1, 0, 7, 7]).await;
@@ -361,7 +368,7 @@ async fn an_answer_that_ends_half_way_is_told_by_what_is_missing() {
 }
 
 #[tokio::test]
-async fn a_stream_that_ends_without_a_word_is_unanswered() {
+async fn a_stream_closed_without_an_answer_is_unanswered() {
     let failure = asked(&config(), |mut stream| {
         Box::pin(async move {
             let _ = stream.read_to_end(&mut Vec::new()).await;
@@ -376,7 +383,7 @@ async fn a_stream_that_ends_without_a_word_is_unanswered() {
 }
 
 #[tokio::test]
-async fn an_answer_with_more_behind_it_is_refused() {
+async fn an_answer_with_trailing_bytes_is_refused() {
     let failure = asked(&config(), |mut stream| {
         Box::pin(async move {
             let body = [&[7; 32][..], &[0, 0, 1]].concat();

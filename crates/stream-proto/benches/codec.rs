@@ -1,9 +1,11 @@
-//! Frames through memory: this crate beside tokio-util's `LengthDelimitedCodec` and
-//! asynchronous-codec's `LengthCodec`, each through its own reader and writer.
+//! Frames through memory: this crate compared with `LengthDelimitedCodec` of
+//! tokio-util and `LengthCodec` of asynchronous-codec, each with its own reader
+//! and writer.
 //!
-//! `cargo bench -p calimero-network-stream --bench codec`. One item is one frame; the figures mean
-//! something beside each other, in one run. What is written is copied once into a buffer, as a
-//! socket does, and what is read comes from a slice. Frames are dropped as they are received.
+//! Run it with `cargo bench -p calimero-network-stream --bench codec`. One item
+//! is one frame. Compare only figures of the same run. Written bytes are copied
+//! once into a buffer, as a socket does, and read bytes come from a slice.
+//! Frames are dropped when they are received.
 
 #![allow(
     clippy::unwrap_used,
@@ -32,14 +34,14 @@ use tokio_util::codec::LengthDelimitedCodec;
 
 const SIZES: [usize; 4] = [64, KIB, 64 * KIB, MIB];
 
-/// Bytes of payload in one round.
+/// Payload bytes in one round.
 const ROUND: usize = 8 * MIB;
 
 fn main() {
     divan::main();
 }
 
-/// Takes what is written into one buffer, over and over.
+/// A sink that copies all writes into one buffer.
 struct Socket(Vec<u8>);
 
 impl Socket {
@@ -91,7 +93,7 @@ impl tokio::io::AsyncWrite for Socket {
     }
 }
 
-/// The frames of one round on the wire, after a prefix of 4 or 8 bytes each.
+/// Encodes the frames of one round, each with a prefix of 4 or 8 bytes.
 fn wire(size: usize, prefix: usize) -> Vec<u8> {
     let mut frame = vec![0; prefix];
     frame[prefix - 4..].copy_from_slice(&u32::try_from(size).unwrap().to_be_bytes());
@@ -105,7 +107,7 @@ fn counted<'a, 'b>(bencher: Bencher<'a, 'b>, size: usize) -> Bencher<'a, 'b> {
         .counter(ItemsCount::new(ROUND / size))
 }
 
-/// Feeds a round of frames and flushes once.
+/// Feeds one round of frames and flushes once.
 fn feed<E: std::fmt::Debug>(sink: impl futures::Sink<Bytes, Error = E>, size: usize) {
     let payload = Bytes::from(vec![7; size]);
     let mut sink = std::pin::pin!(sink);
@@ -117,7 +119,7 @@ fn feed<E: std::fmt::Debug>(sink: impl futures::Sink<Bytes, Error = E>, size: us
     });
 }
 
-/// Receives frames to the end, and checks their number.
+/// Receives all frames and checks their number.
 fn drain<T, E>(stream: impl futures::Stream<Item = Result<T, E>>, size: usize) {
     let mut stream = std::pin::pin!(stream);
     let mut frames = 0;
@@ -181,7 +183,7 @@ fn decode_asynchronous_codec(bencher: Bencher<'_, '_>, size: usize) {
     });
 }
 
-/// The codec by itself, out of a buffer that is there: no copy at all.
+/// The codec alone on a complete buffer, without a copy.
 #[divan::bench(args = SIZES)]
 fn decode_bare_this(bencher: Bencher<'_, '_>, size: usize) {
     use asynchronous_codec::Decoder;
@@ -196,7 +198,7 @@ fn decode_bare_this(bencher: Bencher<'_, '_>, size: usize) {
         });
 }
 
-/// The same for tokio-util.
+/// The codec of tokio-util alone on a complete buffer.
 #[divan::bench(args = SIZES)]
 fn decode_bare_tokio_util(bencher: Bencher<'_, '_>, size: usize) {
     use tokio_util::codec::Decoder;

@@ -1,5 +1,6 @@
-//! The behaviour alone, in Swarms of one's own: two nodes over TCP on this machine, the one of which
-//! sends back whatever frames the other sends. Ends by itself.
+//! The behaviour in a minimal swarm: two nodes over TCP on this machine. One
+//! sends back all frames that the other sends. The program exits when the
+//! exchange is complete.
 //!
 //! `cargo run -p calimero-network-stream --example echo`
 
@@ -14,10 +15,10 @@ use libp2p_core::{Multiaddr, Transport, upgrade::Version};
 use libp2p_identity::Keypair;
 use libp2p_swarm::{Swarm, SwarmEvent};
 
-/// Any name will do; both sides have to know it.
+/// Name of the protocol. Both sides must use the same name.
 const PROTOCOL: StreamProtocol = StreamProtocol::new("/echo/1");
 
-/// Within which it is all done, or has failed.
+/// Deadline of the whole exchange.
 const DEADLINE: Duration = Duration::from_secs(20);
 
 #[tokio::main]
@@ -44,7 +45,7 @@ async fn run() -> Result<(), Box<dyn Error>> {
     tokio::spawn(drive(client));
     let stream = control.open(server_id, PROTOCOL).await?;
     let (mut sender, mut receiver) = FrameStream::new(stream).split();
-    // At the same time, as two that only send would wait for each other for ever.
+    // Send and receive concurrently: two peers that only send would deadlock.
     let sending = async {
         for frame in ["one", "two", "three"] {
             sender.feed(frame.into()).await?;
@@ -64,7 +65,7 @@ async fn run() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// Sends back what comes on one stream, until its other side is done.
+/// Sends back all frames of one stream until the peer closes it.
 async fn echo(inbound: Inbound) {
     let mut frames = FrameStream::new(inbound.stream);
     while let Some(Ok(frame)) = frames.next().await {
@@ -112,7 +113,7 @@ async fn connected(swarm: &mut Swarm<Behaviour>) -> Result<(), Box<dyn Error>> {
     }
 }
 
-/// Keeps a swarm going until the program ends.
+/// Polls a swarm until the program exits.
 async fn drive(mut swarm: Swarm<Behaviour>) {
     loop {
         swarm.select_next_some().await;

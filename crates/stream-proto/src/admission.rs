@@ -1,5 +1,5 @@
-//! Why inbound streams are refused, and the counts of refusals that were not reported yet: no IO, no
-//! clock.
+//! Reasons for refusing inbound streams, and counters of refusals that were not
+//! reported yet. No IO, no clock.
 
 use std::{collections::HashMap, fmt};
 
@@ -7,38 +7,41 @@ use calimero_network_primitives::resources::{Origin, Refused, Scope};
 use libp2p_identity::PeerId;
 use libp2p_swarm::StreamProtocol;
 
-/// Kinds of refusal remembered at one time. A flood comes from few peers for few protocols; what
-/// is beyond is counted without its peer.
+/// Largest number of refusal kinds counted separately. A flood usually comes
+/// from few peers on few protocols; refusals above the limit are counted
+/// without their peer.
 const MAX_REFUSAL_KINDS: usize = 1024;
 
-/// Why an inbound stream was refused.
+/// Reason for which an inbound stream was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum RefuseReason {
-    /// The peer has as many inbound streams open as one peer may.
+    /// The peer reached its limit of open inbound streams.
     PeerLimit {
-        /// Streams.
+        /// Limit of streams per peer.
         limit: usize,
     },
-    /// The peers of one IP prefix or relay have as many inbound streams open as they may have
-    /// together.
+    /// The peers of one IP prefix or relay reached their common limit of open
+    /// inbound streams.
     OriginLimit {
-        /// The prefix or relay.
+        /// The IP prefix or relay.
         origin: Origin,
-        /// Streams.
+        /// Limit of streams per origin.
         limit: usize,
     },
-    /// As many inbound streams are open as may be in all.
+    /// The node reached its limit of open inbound streams.
     TotalLimit {
-        /// Streams.
+        /// Limit of streams of the node.
         limit: usize,
     },
-    /// As many streams wait to be taken from [`Incoming`](crate::Incoming) as may.
+    /// The queue of streams that wait to be taken from
+    /// [`Incoming`](crate::Incoming) is full.
     QueueFull {
-        /// Streams.
+        /// Capacity of the queue, in streams.
         limit: usize,
     },
-    /// The protocol stopped being accepted while the stream was negotiated.
+    /// The [`Incoming`](crate::Incoming) of the protocol was dropped while the
+    /// stream was negotiated.
     NotAccepted,
 }
 
@@ -67,15 +70,15 @@ impl From<Refused> for RefuseReason {
     }
 }
 
-/// Refusals since they were last reported.
+/// Counters of refusals since the last report.
 #[derive(Debug, Default)]
 pub(crate) struct Refusals {
     counts: HashMap<(PeerId, StreamProtocol, RefuseReason), u64>,
-    /// Those that found no place in `counts`.
+    /// Number of refusals above [`MAX_REFUSAL_KINDS`].
     others: u64,
 }
 
-/// Refusals of one kind.
+/// Number of refusals of one kind.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Refusal {
     pub(crate) peer: PeerId,
@@ -85,7 +88,7 @@ pub(crate) struct Refusal {
 }
 
 impl Refusals {
-    pub(crate) fn note(&mut self, peer: PeerId, protocol: StreamProtocol, reason: RefuseReason) {
+    pub(crate) fn record(&mut self, peer: PeerId, protocol: StreamProtocol, reason: RefuseReason) {
         let key = (peer, protocol, reason);
         if let Some(count) = self.counts.get_mut(&key) {
             *count += 1;
@@ -100,7 +103,8 @@ impl Refusals {
         self.counts.is_empty() && self.others == 0
     }
 
-    /// Takes what was noted: per kind, and the number of those without a kind.
+    /// Takes all counters: one entry per kind, and the number of refusals
+    /// without a kind.
     pub(crate) fn take(&mut self) -> (Vec<Refusal>, u64) {
         let counts = std::mem::take(&mut self.counts).into_iter();
         let refusals = counts.map(|((peer, protocol, reason), count)| Refusal {
@@ -123,10 +127,10 @@ mod tests {
         let protocol = StreamProtocol::new("/a");
         let (peer, reason) = (PeerId::random(), RefuseReason::PeerLimit { limit: 1 });
         for _ in 0..2000 {
-            refusals.note(peer, protocol.clone(), reason);
+            refusals.record(peer, protocol.clone(), reason);
         }
         for _ in 0..2000 {
-            refusals.note(PeerId::random(), protocol.clone(), reason);
+            refusals.record(PeerId::random(), protocol.clone(), reason);
         }
         let (kinds, others) = refusals.take();
         assert_eq!(kinds.len(), MAX_REFUSAL_KINDS);

@@ -1,4 +1,5 @@
-//! The behaviour: tells the shared state what the swarm does, and dials for those who wait.
+//! The behaviour: forwards swarm events to the shared state and dials for
+//! waiting requests.
 
 use std::{
     collections::VecDeque,
@@ -28,39 +29,40 @@ use crate::{
     shared::Shared,
 };
 
-/// Shortest time between two reports of refused streams: a flood is reported as a number a
-/// second, whatever its size.
+/// Shortest time between two reports of refused streams. A flood causes one
+/// report per second, whatever its size.
 const REFUSAL_REPORT_INTERVAL: Duration = Duration::from_secs(1);
 
-/// What the behaviour tells its swarm.
+/// Events that the behaviour emits to the swarm.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Event {
-    /// Inbound streams were refused, which reset them. The connection lives on.
+    /// Inbound streams were refused and reset. The connection stays open.
     ///
-    /// Refusals of the same kind within one second are reported as one.
+    /// Refusals of the same kind within one second are reported in one event.
     Refused {
-        /// Who opened them.
+        /// The remote peer that opened the streams.
         peer: PeerId,
-        /// For which protocol.
+        /// The protocol of the streams.
         protocol: StreamProtocol,
-        /// Why they were refused.
+        /// The reason of the refusal.
         reason: RefuseReason,
-        /// How many.
+        /// Number of refused streams.
         count: u64,
     },
-    /// Inbound streams were refused beside those reported: so many peers and protocols were
-    /// refused within one second that they are not told apart.
+    /// Further inbound streams were refused. So many peers and protocols were
+    /// refused within one second that they are not counted separately.
     OthersRefused {
-        /// How many.
+        /// Number of refused streams.
         count: u64,
     },
 }
 
-/// Opens and accepts streams, within bounds, for anybody who has a [`Control`] of it.
+/// Opens and accepts streams, within limits, on behalf of every [`Control`] of
+/// it.
 ///
-/// All bounds are those of [`StreamsConfig`]. A swarm that holds it must let connections negotiate
-/// as many inbound streams at one time as one peer may open; see
+/// [`StreamsConfig`] defines the limits. The swarm must let a connection
+/// negotiate as many inbound streams at one time as one peer may open; see
 /// [`max_negotiating_inbound_streams`](crate::config::max_negotiating_inbound_streams).
 ///
 /// ```
@@ -86,19 +88,20 @@ pub enum Event {
 /// # }
 /// ```
 ///
-/// Dropping it answers all who wait with [`OpenError::Stopped`](crate::OpenError::Stopped) and
-/// ends every [`Incoming`](crate::Incoming).
+/// When the behaviour is dropped, all pending requests fail with
+/// [`OpenError::Stopped`](crate::OpenError::Stopped) and every
+/// [`Incoming`](crate::Incoming) ends.
 #[derive(Debug)]
 pub struct Behaviour {
     shared: Arc<Shared>,
     events: VecDeque<Event>,
-    /// Runs after a report of refusals; the next one waits for it.
+    /// Timer that delays the next report of refusals.
     report_pause: Option<Delay>,
 }
 
 impl Behaviour {
-    /// A behaviour with the bounds of `config`, which is taken as
-    /// [validated](StreamsConfig::validate), and an accounting of its own.
+    /// Creates a behaviour with its own resource accounting. The caller must
+    /// have [validated](StreamsConfig::validate) `config`.
     #[must_use]
     pub fn new(config: StreamsConfig) -> Self {
         let mut limits = Limits::default();
@@ -106,8 +109,8 @@ impl Behaviour {
         Self::with_resources(config, Resources::new(limits))
     }
 
-    /// [`new`](Self::new) with the accounting of a node, whose limits apply in place of those of
-    /// `config`.
+    /// Creates a behaviour that shares the resource accounting of a node. The
+    /// limits of `resources` replace those of `config`.
     #[must_use]
     pub fn with_resources(config: StreamsConfig, resources: Resources) -> Self {
         Self {
@@ -117,19 +120,20 @@ impl Behaviour {
         }
     }
 
-    /// The accounting that streams and frames are counted in.
+    /// Returns the accounting of streams and frame memory.
     #[must_use]
     pub fn resources(&self) -> &Resources {
         &self.shared.resources
     }
 
-    /// A handle to open and accept streams by.
+    /// Returns a handle that opens and accepts streams.
     #[must_use]
     pub fn control(&self) -> Control {
         Control::new(self.shared.clone())
     }
 
-    /// Makes events of the refusals noted, unless that was done a moment ago.
+    /// Converts recorded refusals to events, at most once per
+    /// [`REFUSAL_REPORT_INTERVAL`].
     fn report_refusals(&mut self, cx: &mut Context<'_>) {
         if let Some(pause) = &mut self.report_pause {
             if pause.poll_unpin(cx).is_pending() {

@@ -1,13 +1,15 @@
-//! The budget of bytes for frames that have not arrived in full, and the rate at which a frame has
-//! to arrive while others wait for its memory.
+//! The memory budget for frames that have not arrived completely, and the
+//! minimum rate of a frame while others wait for its memory.
 //!
-//! A frame is reserved whole before more than a page of it is read, so that frames which have
-//! begun can end: two that wait for each other's memory cannot exist. What is not granted is not
-//! read, and the peer meets the back-pressure of its stream.
+//! The receiver reserves a frame completely before it reads more than a page of
+//! it. A frame that has started can therefore always complete, and two
+//! receivers cannot wait for each other's memory. Without a reservation the
+//! receiver does not read, which causes back-pressure on the peer.
 //!
-//! A peer that claims a frame and does not send it would hold its reservation for ever. Therefore a
-//! receiver in the middle of a frame looks every [`ROUND`] whether others wait for memory in a scope
-//! that it is part of, and ends if it has been too slow; see [`judge`].
+//! A peer that claims a frame and does not send it would hold its reservation
+//! forever. A receiver in the middle of a frame therefore checks every
+//! [`ROUND`] whether other receivers wait for memory in one of its scopes, and
+//! ends if the frame was too slow; see [`judge`].
 
 use std::{
     task::{Context, Poll, ready},
@@ -23,52 +25,56 @@ use futures_timer::Delay;
 
 use crate::{decoder::FIRST_BUFFER_BYTES, error::FrameError, read_budget::ReadBudget};
 
-/// Time between two examinations of a receiver in the middle of a frame.
+/// Interval between two checks of a receiver in the middle of a frame.
 ///
-/// Longer than a round trip on any path, so that a stream which moves at all has moved.
+/// It is longer than a round trip on any usual path, so that a stream without
+/// losses makes progress in every round.
 const ROUND: Duration = Duration::from_secs(2);
 
-/// Rate below which a frame stalls, in bytes per second. A 56 kbit/s link delivers it.
+/// Rate below which a frame counts as stalled, in bytes per second. A link of
+/// 56 kbit/s reaches it.
 const MIN_RATE: u64 = 4 * KIB as u64;
 
-/// Time that every frame has while peers wait for its memory, in addition to what
-/// [`CONTENDED_RATE`] gives it.
+/// Time that every frame has while other peers wait for its memory, in addition
+/// to the time that [`CONTENDED_RATE`] allows.
 const CONTENDED_GRACE: Duration = Duration::from_secs(10);
 
-/// Average rate that is demanded of a frame while peers wait for its memory, in bytes per second: an
-/// 8 MiB frame arrives within 42 s. Peers that keep all memory in use cannot do so by trickling.
+/// Average rate that a frame must reach while other peers wait for its memory,
+/// in bytes per second. A frame of 8 MiB must arrive within 42 s. Peers cannot
+/// hold all memory by sending slowly.
 const CONTENDED_RATE: u64 = 256 * KIB as u64;
 
-/// Time after which a receiver that waits for memory gives up.
+/// Time after which a receiver that waits for memory fails.
 ///
-/// Longer than a frame may take while others wait. Reached only where memory is held by receivers
-/// that this node does not poll.
+/// It is longer than a frame may take under contention. A receiver reaches it
+/// only if this node does not poll the receivers that hold the memory.
 const MAX_WAIT: Duration = Duration::from_secs(60);
 
-/// The memory for incomplete frames of one peer: [`Resource::FrameBytes`] in the scopes of a
-/// [`Holder`].
+/// The memory budget for incomplete frames of one peer:
+/// [`Resource::FrameBytes`] in the scopes of a [`Holder`].
 ///
-/// Substreams carry one, and [`Substream::into_frames`](crate::Substream::into_frames) applies it.
-/// Where a substream is wrapped before it is read in frames,
-/// [`FrameReceiver::with_budget`](crate::FrameReceiver::with_budget) takes the
-/// [`reader`](Self::reader) of its budget.
+/// Every substream has one, and
+/// [`Substream::into_frames`](crate::Substream::into_frames) applies it. If a
+/// substream is wrapped before frames are read from it, pass the
+/// [`reader`](Self::reader) of its budget to
+/// [`FrameReceiver::with_budget`](crate::FrameReceiver::with_budget).
 #[derive(Clone, Debug)]
 pub struct FrameBudget(Holder);
 
 impl FrameBudget {
-    /// A budget that counts for `holder`.
+    /// Creates a budget that is accounted to `holder`.
     #[must_use]
     pub fn new(holder: Holder) -> Self {
         Self(holder)
     }
 
-    /// The scopes that the memory counts in.
+    /// Returns the scopes to which the memory is accounted.
     #[must_use]
     pub fn holder(&self) -> &Holder {
         &self.0
     }
 
-    /// The budget as one receiver uses it.
+    /// Creates the budget of one receiver.
     #[must_use]
     pub fn reader(&self) -> Box<dyn ReadBudget> {
         Box::new(Reader {
@@ -87,16 +93,18 @@ struct Reader {
     wait: Option<Wait>,
 }
 
-/// Memory beyond the first page. The page is free: the limit of streams bounds it.
+/// Reserved memory beyond the first page. The first page is not reserved: the
+/// limit of streams bounds it.
 #[derive(Debug)]
 struct Held {
     permit: Permit,
-    /// The frame that arrives; `None` while the memory is a buffer for reuse.
+    /// The frame that is arriving; `None` while the memory is a buffer for
+    /// reuse.
     frame: Option<Progress>,
     round: Delay,
 }
 
-/// A receiver that waits for memory.
+/// A pending reservation of a receiver.
 #[derive(Debug)]
 struct Wait {
     acquire: Acquire,
@@ -104,32 +112,33 @@ struct Wait {
     deadline: Delay,
 }
 
-/// How a frame arrives.
+/// Progress of one frame.
 #[derive(Clone, Copy, Debug, Default)]
 struct Progress {
-    /// Bytes of the frame that have a reservation.
+    /// Reserved bytes of the frame.
     size: u64,
     /// Bytes that arrived in the current round.
     arrived: u64,
-    /// Rounds that began after the frame did.
+    /// Number of complete rounds since the frame started.
     rounds: u32,
-    /// The last of those in a row in which the frame stalled.
+    /// Number of consecutive stalled rounds up to now.
     stalled: u32,
 }
 
-/// What becomes of a frame at the end of a round.
+/// Result of the check at the end of a round.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Verdict {
     Continue,
     Revoke,
 }
 
-/// Judges a frame at the end of a round.
+/// Checks a frame at the end of a round.
 ///
-/// A frame that stalls loses its memory if others wait for it: at once if its peer holds the most
-/// memory of all, else after another round. A frame that moves keeps its memory while only streams
-/// of the same peer wait. While other peers wait, it has [`CONTENDED_GRACE`] and the time that its
-/// size takes at [`CONTENDED_RATE`].
+/// If other receivers wait for memory, a stalled frame loses its reservation:
+/// after one round if its peer holds the most memory of all peers, otherwise
+/// after two. A frame that makes progress keeps its reservation while only
+/// streams of the same peer wait. While other peers wait, it has
+/// [`CONTENDED_GRACE`] and the time that its size takes at [`CONTENDED_RATE`].
 fn judge(frame: Progress, contention: Contention, largest: bool) -> Verdict {
     let limit = CONTENDED_GRACE + Duration::from_secs(frame.size / CONTENDED_RATE);
     let late = ROUND * frame.rounds > limit;
@@ -142,10 +151,11 @@ fn judge(frame: Progress, contention: Contention, largest: bool) -> Verdict {
 }
 
 impl Held {
-    /// Polls the rounds of the frame at hand.
+    /// Polls the round timer of the current frame and checks the frame at the
+    /// end of each round.
     fn poll_rounds(&mut self, cx: &mut Context<'_>, size: u64) -> Verdict {
         let Some(frame) = &mut self.frame else {
-            // The round under way began before the frame and does not count.
+            // The current round started before the frame and does not count.
             self.frame = Some(Progress {
                 size,
                 ..Progress::default()
@@ -180,11 +190,11 @@ impl Reader {
         self.held.as_ref().map_or(0, |held| held.permit.amount())
     }
 
-    /// Adds `permit` to what is held.
+    /// Adds `permit` to the reservation.
     fn hold(&mut self, permit: Permit) {
         match &mut self.held {
             Some(held) => {
-                // Of the same holder, so it is never refused.
+                // Both permits have the same holder, so this never fails.
                 let _ = held.permit.absorb(permit);
             }
             None => {
@@ -197,7 +207,7 @@ impl Reader {
         }
     }
 
-    /// Waits for `more` bytes.
+    /// Waits until `more` bytes are reserved.
     fn poll_wait(&mut self, cx: &mut Context<'_>, more: u64) -> Poll<Result<(), FrameError>> {
         if self.wait.as_ref().is_some_and(|wait| wait.more != more) {
             self.wait = None;
@@ -214,7 +224,8 @@ impl Reader {
                 self.hold(permit);
                 return Poll::Ready(Ok(()));
             }
-            // More than the budget of a peer: it will never be free.
+            // The request is above the budget of the peer and can never
+            // succeed.
             Poll::Ready(Err(_)) => Duration::ZERO,
             Poll::Pending => {
                 ready!(wait.deadline.poll_unpin(cx));
@@ -237,7 +248,8 @@ impl ReadBudget for Reader {
         let (needed, wanted) = (beyond(needed), beyond(wanted));
         let granted = self.granted();
         if wanted > granted && wanted > needed {
-            // More than is needed makes reads larger. It is taken while memory is plentiful.
+            // A larger buffer makes reads larger. It is reserved only while at
+            // least half of the memory is free.
             let more = wanted - granted;
             if self.holder.has_half_left(Resource::FrameBytes, more)
                 && let Ok(permit) = self.holder.take(Resource::FrameBytes, more)
@@ -271,7 +283,8 @@ impl ReadBudget for Reader {
             return FIRST_BUFFER_BYTES;
         };
         held.frame = None;
-        // A buffer for reuse is kept while memory is plentiful.
+        // The buffer is retained for reuse only while at least half of the
+        // memory is free.
         let plentiful = self.holder.has_half_left(Resource::FrameBytes, 0);
         let keep = if plentiful { reusable } else { begun };
         let keep = (keep.saturating_sub(FIRST_BUFFER_BYTES) as u64).min(held.permit.amount());
@@ -279,7 +292,7 @@ impl ReadBudget for Reader {
             self.held = None;
             return FIRST_BUFFER_BYTES;
         }
-        // A smaller amount is always granted.
+        // A reduction always succeeds.
         let _ = held.permit.resize(keep);
         FIRST_BUFFER_BYTES.saturating_add(usize::try_from(keep).unwrap_or(usize::MAX))
     }

@@ -1,4 +1,4 @@
-//! The frame: a big-endian `u32` payload length, then the payload.
+//! The frame format: a big-endian `u32` payload length followed by the payload.
 
 use asynchronous_codec::{Decoder, Encoder};
 use bytes::{Buf, BufMut, Bytes, BytesMut};
@@ -8,9 +8,9 @@ use crate::error::{FrameError, FramePart};
 
 /// Encodes and decodes frames for [`asynchronous_codec::Framed`].
 ///
-/// Decoding allocates nothing and reserves nothing: a frame is a slice of the buffer it arrived
-/// in, and a length that is merely claimed leaves the buffer as it is.
-/// [`FrameStream`](crate::FrameStream) does the same with fewer copies below it.
+/// Decoding allocates and reserves nothing. A decoded frame is a slice of the
+/// buffer in which it arrived, and a claimed length does not change the buffer.
+/// [`FrameStream`](crate::FrameStream) does the same with fewer copies.
 ///
 /// ```
 /// use asynchronous_codec::{Decoder, Encoder};
@@ -30,8 +30,8 @@ pub struct FrameCodec {
 }
 
 impl FrameCodec {
-    /// A codec that refuses payloads above `max_payload` bytes, or above
-    /// [`MAX_FRAME_PAYLOAD_BYTES`] if that is less.
+    /// Creates a codec that refuses payloads above `max_payload` bytes. Values
+    /// above [`MAX_FRAME_PAYLOAD_BYTES`] are reduced to that limit.
     #[must_use]
     pub fn new(max_payload: usize) -> Self {
         Self {
@@ -39,13 +39,14 @@ impl FrameCodec {
         }
     }
 
-    /// Largest payload, in bytes.
+    /// Returns the largest payload that the codec accepts, in bytes.
     #[must_use]
     pub fn max_payload(&self) -> usize {
         self.max_payload
     }
 
-    /// The payload length that `wire` begins with; `None` while the prefix is incomplete.
+    /// Returns the payload length at the start of `wire`, or `None` while the
+    /// prefix is incomplete.
     pub(crate) fn claim(&self, wire: &[u8]) -> Result<Option<usize>, FrameError> {
         let Some(prefix) = wire.first_chunk::<FRAME_PREFIX_BYTES>() else {
             return Ok(None);
@@ -60,7 +61,7 @@ impl FrameCodec {
         Ok(Some(claimed))
     }
 
-    /// The prefix of a payload of `len` bytes.
+    /// Returns the length prefix of a payload of `len` bytes.
     pub(crate) fn prefix(&self, len: usize) -> Result<[u8; FRAME_PREFIX_BYTES], FrameError> {
         match u32::try_from(len) {
             Ok(prefix) if len <= self.max_payload => Ok(prefix.to_be_bytes()),
@@ -71,7 +72,8 @@ impl FrameCodec {
         }
     }
 
-    /// What an end of stream means when `rest` has arrived and holds no whole frame.
+    /// Checks whether the stream may end after `rest`, which contains no
+    /// complete frame.
     pub(crate) fn end(&self, rest: &[u8]) -> Result<(), FrameError> {
         let (part, arrived, whole) = match self.claim(rest)? {
             _ if rest.is_empty() => return Ok(()),

@@ -1,4 +1,5 @@
-//! Configuration of this crate: the shared type, and the part of it that frames need.
+//! Configuration of this crate: the shared stream settings and the sizes of the
+//! frame codec.
 
 #[cfg(feature = "libp2p")]
 pub use calimero_network_primitives::config::{StreamsConfig, StreamsTuning};
@@ -6,15 +7,18 @@ use calimero_network_primitives::limits::{
     FRAME_READ_BUFFER_BYTES, FRAME_WRITE_BUFFER_BYTES, MAX_FRAME_PAYLOAD_BYTES,
 };
 
-/// Sizes a [`FrameStream`](crate::FrameStream) works with, all in bytes.
+/// Buffer and payload sizes of a [`FrameStream`](crate::FrameStream), all in
+/// bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FrameConfig {
-    /// Largest payload sent or accepted. At most [`MAX_FRAME_PAYLOAD_BYTES`]; what is above is
-    /// taken for it.
+    /// Largest payload that is sent or accepted. Values above
+    /// [`MAX_FRAME_PAYLOAD_BYTES`] are reduced to that limit.
     pub max_payload: usize,
-    /// Bytes asked of the stream in one read once a peer sends that much.
+    /// Largest read, in bytes. The receiver reaches this size when the peer
+    /// sends enough data.
     pub read_buffer: usize,
-    /// Bytes of small frames gathered before they are written without a flush.
+    /// Number of bytes gathered from small frames before the sender writes them
+    /// without a flush.
     pub write_buffer: usize,
 }
 
@@ -28,12 +32,16 @@ impl Default for FrameConfig {
     }
 }
 
-/// How many inbound streams a connection must be allowed to negotiate at one time
-/// (`libp2p_swarm::Config::with_max_negotiating_inbound_streams`, 128 by default): as many as one
-/// peer may have open, so that a peer which opens them all at once has every one served.
+/// Returns the number of inbound streams that a connection must be allowed to
+/// negotiate at one time. Pass it to
+/// `libp2p_swarm::Config::with_max_negotiating_inbound_streams`, whose default
+/// is 128.
 ///
-/// Above that number a connection leaves streams with its muxer, which keeps 256 of them
-/// (libp2p-yamux 0.48) and resets the rest without anybody being told.
+/// The value is the limit of inbound streams of one peer, so that a peer that
+/// opens all of them at once is served.
+///
+/// Above that number, streams wait in the muxer. It queues 256 of them
+/// (libp2p-yamux 0.48) and resets the others without a notification.
 #[must_use]
 #[cfg(feature = "libp2p")]
 pub fn max_negotiating_inbound_streams(config: &StreamsConfig) -> usize {

@@ -1,4 +1,4 @@
-//! The handle by which streams are opened and accepted.
+//! The handle that opens and accepts streams.
 
 use std::{
     pin::Pin,
@@ -18,14 +18,15 @@ use libp2p_identity::PeerId;
 use libp2p_swarm::StreamProtocol;
 
 use crate::{
-    halves::waitable,
+    halves::clamp_timeout,
     open_error::{AcceptError, OpenError},
     router::RequestId,
     shared::Shared,
     substream::{Inbound, Substream},
 };
 
-/// Opens and accepts streams of the [`Behaviour`](crate::Behaviour) it was made by. Cheap to clone.
+/// A handle that opens and accepts streams of a
+/// [`Behaviour`](crate::Behaviour). It is cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Control {
     shared: Arc<Shared>,
@@ -39,17 +40,17 @@ impl Control {
     /// Opens a stream of `protocol` to `peer`, within
     /// [`STREAM_OPEN_TIMEOUT`](calimero_network_primitives::limits::STREAM_OPEN_TIMEOUT).
     ///
-    /// Uses the best connection there is: one that works before one that lately failed, direct
-    /// before relayed. Dials if there is none; all who wait for a peer share one dial, and a
-    /// connection made by anybody serves them. Requests are served in the order in which their
-    /// futures were first polled.
+    /// Uses the best existing connection: working connections before those
+    /// whose last use failed, and direct before relayed ones. If the peer is
+    /// not connected, the behaviour dials it. All requests for a peer share one
+    /// dial, and any new connection to the peer serves them. Requests are
+    /// served in the order in which their futures were first polled.
     ///
-    /// Dropping the future gives up the request and its place in line.
+    /// Dropping the future cancels the request.
     ///
     /// # Errors
     ///
-    /// [`OpenError`], one for each way in which it can fail. None is waited for longer than the
-    /// deadline.
+    /// Returns an [`OpenError`] at the latest when the deadline passes.
     pub fn open(
         &self,
         peer: PeerId,
@@ -58,26 +59,28 @@ impl Control {
         self.open_within(peer, protocol, self.shared.open_timeout())
     }
 
-    /// [`open`](Self::open) where one of several protocols will do: `wanted`, or else the first of
-    /// `instead` that the peer speaks. All are offered in one negotiation, but those that the peer
-    /// has not announced while it has announced others of them.
-    /// [`Substream::protocol`] says which it is.
+    /// Opens a stream of one of several protocols: `wanted`, or otherwise the
+    /// first of `fallbacks` that the peer supports. One negotiation offers all of
+    /// them. If the peer has announced some of these protocols through
+    /// identify, only those are offered. [`Substream::protocol`] returns the
+    /// negotiated protocol.
     ///
     /// # Errors
     ///
-    /// Those of [`open`](Self::open), in which `wanted` stands for all of them.
+    /// Those of [`open`](Self::open). Errors name `wanted` as the protocol.
     pub fn open_any(
         &self,
         peer: PeerId,
         wanted: StreamProtocol,
-        instead: Arc<[StreamProtocol]>,
+        fallbacks: Arc<[StreamProtocol]>,
     ) -> impl Future<Output = Result<Substream, OpenError>> + Send + use<> {
-        self.request(peer, wanted, instead, self.shared.open_timeout())
+        self.request(peer, wanted, fallbacks, self.shared.open_timeout())
     }
 
-    /// [`open`](Self::open) with a deadline of its own. One longer than
-    /// [`STREAM_OPEN_TIMEOUT`](calimero_network_primitives::limits::STREAM_OPEN_TIMEOUT) gives more time for dialling
-    /// and waiting in line; a negotiation takes no longer than that.
+    /// Same as [`open`](Self::open) with its own deadline. A deadline above
+    /// [`STREAM_OPEN_TIMEOUT`](calimero_network_primitives::limits::STREAM_OPEN_TIMEOUT)
+    /// gives more time for dialling and waiting; a single negotiation is still
+    /// limited to that constant.
     ///
     /// # Errors
     ///
@@ -95,22 +98,22 @@ impl Control {
         &self,
         peer: PeerId,
         wanted: StreamProtocol,
-        instead: Arc<[StreamProtocol]>,
+        fallbacks: Arc<[StreamProtocol]>,
         after: Duration,
     ) -> impl Future<Output = Result<Substream, OpenError>> + Send + use<> {
         let shared = self.shared.clone();
         async move {
-            let (id, answer) = shared.request(peer, wanted, instead)?;
-            let mut place = Place {
+            let (id, answer) = shared.request(peer, wanted, fallbacks)?;
+            let mut pending = PendingRequest {
                 shared: &shared,
                 id,
                 late: false,
             };
-            match select(answer, Delay::new(waitable(after))).await {
+            match select(answer, Delay::new(clamp_timeout(after))).await {
                 Either::Left((Ok(reply), _)) => reply,
                 Either::Left((Err(_), _)) => Err(OpenError::Stopped),
                 Either::Right(((), _)) => {
-                    place.late = true;
+                    pending.late = true;
                     Err(OpenError::Deadline { peer, after })
                 }
             }
@@ -121,8 +124,9 @@ impl Control {
     ///
     /// # Errors
     ///
-    /// [`AcceptError::AlreadyAccepted`] while another [`Incoming`] of the protocol lives,
-    /// [`AcceptError::Stopped`] once the behaviour is gone.
+    /// [`AcceptError::AlreadyAccepted`] while another [`Incoming`] of the
+    /// protocol exists, [`AcceptError::Stopped`] after the behaviour was
+    /// dropped.
     pub fn accept(&self, protocol: StreamProtocol) -> Result<Incoming, AcceptError> {
         let receiver = self.shared.accept(protocol.clone())?;
         Ok(Incoming {
@@ -132,31 +136,35 @@ impl Control {
         })
     }
 
-    /// Inbound streams that are open or wait to be accepted, of all peers and protocols.
+    /// Returns the number of inbound streams of all peers and protocols that
+    /// are open or wait to be accepted.
     #[must_use]
     pub fn open_inbound(&self) -> usize {
         self.shared.inbound()
     }
 }
 
-/// The place of a request. Dropping it gives it up; after the answer that does nothing.
-struct Place<'a> {
+/// Cancels its request on drop. After the request completed, the drop has no
+/// effect.
+struct PendingRequest<'a> {
     shared: &'a Shared,
     id: RequestId,
     late: bool,
 }
 
-impl Drop for Place<'_> {
+impl Drop for PendingRequest<'_> {
     fn drop(&mut self) {
-        self.shared.forget(self.id, self.late);
+        self.shared.cancel(self.id, self.late);
     }
 }
 
-/// Inbound streams of one protocol, in the order in which they were negotiated.
+/// A stream of the inbound streams of one protocol, in the order in which they
+/// were negotiated.
 ///
-/// As many as [`accept_queue`](crate::config::StreamsTuning::accept_queue) wait here; what comes
-/// on top is refused and reported. Dropping it stops the protocol from being accepted and
-/// announced, and resets the streams that wait. Ends when the behaviour is dropped.
+/// Up to [`accept_queue`](crate::config::StreamsTuning::accept_queue) streams
+/// wait here. Further streams are refused and reported. Dropping an `Incoming`
+/// stops accepting and announcing the protocol and resets the waiting streams.
+/// It ends when the behaviour is dropped.
 #[derive(Debug)]
 #[must_use = "dropping it stops the protocol from being accepted"]
 pub struct Incoming {
@@ -166,7 +174,7 @@ pub struct Incoming {
 }
 
 impl Incoming {
-    /// The protocol accepted.
+    /// Returns the protocol that is accepted.
     #[must_use]
     pub fn protocol(&self) -> &StreamProtocol {
         &self.protocol

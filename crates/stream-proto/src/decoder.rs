@@ -1,4 +1,4 @@
-//! The receive buffer: bytes in, frames out, no IO.
+//! The receive buffer: converts bytes to frames without IO.
 
 use std::{mem, ops::Range};
 
@@ -7,27 +7,31 @@ use calimero_network_primitives::limits::{FRAME_PREFIX_BYTES, KIB};
 
 use crate::{codec::FrameCodec, config::FrameConfig, error::FrameError};
 
-/// Size a receive buffer starts with, in bytes: one page. Thousands of streams that say nothing
-/// cost a page each.
+/// Initial size of a receive buffer, in bytes: one page, so that an idle stream
+/// costs at most one page.
 pub(crate) const FIRST_BUFFER_BYTES: usize = 4 * KIB;
 
-/// Largest buffer kept while nothing is received, in bytes: what Yamux grants a stream unasked.
+/// Largest buffer that an idle receiver retains, in bytes. Yamux grants a
+/// stream the same initial window.
 const IDLE_BUFFER_BYTES: usize = 256 * KIB;
 
-/// A read that left the buffer emptier than one part in this many is copied out instead of
-/// lending the buffer, so that a small frame which somebody keeps does not keep a large buffer.
+/// Inverse of the fill ratio below which a read is copied out of the buffer.
+/// The copy prevents a small frame that the caller retains from keeping a large
+/// buffer allocated.
 const SPARSE: usize = 8;
 
-/// Cuts a stream of bytes into frames, holding the buffer they arrive in.
+/// Splits a stream of bytes into frames and owns the receive buffer.
 ///
-/// The driver calls [`next_frame`](Self::next_frame) until it yields `None`, reads into
-/// [`space`](Self::space), says how much arrived with [`arrived`](Self::arrived), and starts
-/// again; at the end of the stream it asks [`end`](Self::end).
+/// The caller calls [`next_frame`](Self::next_frame) until it returns `None`,
+/// reads into [`space`](Self::space), reports the number of bytes with
+/// [`arrived`](Self::arrived), and starts again. At the end of the stream it
+/// calls [`end`](Self::end).
 ///
-/// Frames are slices of the buffer. The buffer is initialised once and used again as soon as the
-/// frames cut from it are dropped; where they are kept, another one takes its place. It doubles
-/// with the bytes that arrive, up to the end of the frame at hand, and starts larger only where
-/// the stream has already delivered a frame of that size: a claim alone allocates nothing.
+/// Frames are slices of the buffer. The decoder initialises the buffer once and
+/// reuses it when all frames cut from it are dropped. If they are still alive,
+/// it allocates a new one. The buffer doubles as bytes arrive, up to the end of
+/// the current frame. It starts larger only if the stream has already delivered
+/// a frame of that size, so a claimed length alone allocates nothing.
 ///
 /// ```
 /// use calimero_network_stream::{FrameConfig, FrameDecoder};
@@ -44,31 +48,33 @@ const SPARSE: usize = 8;
 #[derive(Debug)]
 pub struct FrameDecoder {
     codec: FrameCodec,
-    /// Most bytes asked for where no single frame needs more.
+    /// Largest read, in bytes, unless a single frame needs more.
     read_buffer: usize,
-    /// Where bytes arrive. All of it is initialised, the first `filled` bytes have arrived.
+    /// Receive buffer. All of it is initialised, and the first `filled` bytes
+    /// have arrived.
     buffer: BytesMut,
     filled: usize,
-    /// Whole frames, prefixes included, not yet handed out.
+    /// Complete frames with their prefixes that were not yet returned.
     ready: Bytes,
-    /// The buffer that `ready` was cut from, while it is lent.
+    /// The buffer that `ready` was cut from, until it is reclaimed.
     lent: Option<Lent>,
-    /// Size of the buffer where no frame asks for more. Doubles when a read fills it.
+    /// Size of the buffer when no frame needs more. Doubles when a read fills
+    /// it.
     usual: usize,
-    /// Size on the wire of the last frame above `read_buffer` that arrived whole, while no batch of
-    /// smaller ones followed.
+    /// Size on the wire of the last complete frame above `read_buffer`. Reset
+    /// to 0 by a batch of smaller frames.
     proven: usize,
 }
 
 #[derive(Debug)]
 struct Lent {
     whole: Bytes,
-    /// Bytes behind the last whole frame, which belong to the next buffer.
+    /// Bytes after the last complete frame. They move to the next buffer.
     rest: Range<usize>,
 }
 
 impl FrameDecoder {
-    /// An empty decoder.
+    /// Creates a decoder with an empty buffer.
     #[must_use]
     pub fn new(config: FrameConfig) -> Self {
         let read_buffer = config.read_buffer.max(FRAME_PREFIX_BYTES);
@@ -84,15 +90,17 @@ impl FrameDecoder {
         }
     }
 
-    /// The next whole frame; `None` if more bytes are needed.
+    /// Returns the next complete frame, or `None` if more bytes are needed.
     ///
     /// # Errors
     ///
-    /// [`FrameError::TooLarge`] once the frames before the claim are handed out, and from then on.
+    /// [`FrameError::TooLarge`] after all frames before the refused claim were
+    /// returned, and on every later call.
     pub fn next_frame(&mut self) -> Result<Option<Bytes>, FrameError> {
         if self.ready.is_empty() {
             if let Some(lent) = &self.lent {
-                // No whole frame is in the rest, but a refused claim may be.
+                // The rest contains no complete frame, but it may contain a
+                // refused claim.
                 self.codec.claim(&lent.whole[lent.rest.clone()])?;
                 return Ok(None);
             }
@@ -101,13 +109,13 @@ impl FrameDecoder {
         Ok(self.pop())
     }
 
-    /// Where the next bytes belong. Never empty.
+    /// Returns the part of the buffer for the next bytes. It is never empty.
     pub fn space(&mut self) -> &mut [u8] {
         self.space_within(usize::MAX)
     }
 
-    /// [`space`](Self::space) in a buffer of at most `limit` bytes, or of [`needed`](Self::needed)
-    /// bytes if that is more.
+    /// Same as [`space`](Self::space) in a buffer of at most `limit` bytes, or
+    /// of [`needed`](Self::needed) bytes if that is more.
     pub fn space_within(&mut self, limit: usize) -> &mut [u8] {
         let limit = limit.max(self.needed());
         self.take_back(limit);
@@ -115,7 +123,8 @@ impl FrameDecoder {
         if self.filled == self.buffer.len() || self.buffer.len() < self.usual.min(limit) {
             self.grow(frame, limit);
         }
-        // A frame of its own buffer ends with it: what follows starts at the front of the next.
+        // A frame above `read_buffer` ends its buffer, so that the next frame
+        // starts at offset 0 of a new buffer and needs no copy.
         let end = if frame > self.read_buffer && frame > self.filled {
             frame.min(self.buffer.len())
         } else {
@@ -124,7 +133,7 @@ impl FrameDecoder {
         &mut self.buffer[self.filled..end]
     }
 
-    /// Says that the first `n` bytes of the [`space`](Self::space) have been filled.
+    /// Reports that the first `n` bytes of [`space`](Self::space) were filled.
     pub fn arrived(&mut self, n: usize) {
         self.filled = (self.filled + n).min(self.buffer.len());
         if self.filled == self.buffer.len() {
@@ -132,54 +141,57 @@ impl FrameDecoder {
         }
     }
 
-    /// What an end of the stream means now.
+    /// Checks whether the stream may end at the current position.
     ///
     /// # Errors
     ///
-    /// [`FrameError::Cut`] inside a frame, with what is missing.
+    /// [`FrameError::Cut`] inside a frame, with the number of missing bytes.
     pub fn end(&self) -> Result<(), FrameError> {
         self.codec.end(self.pending())
     }
 
-    /// Size of the smallest buffer in which the frame at hand can arrive, in bytes: the size of the
-    /// frame on the wire, or one page if its length is not known.
+    /// Returns the size of the smallest buffer in which the current frame can
+    /// arrive, in bytes: the size of the frame on the wire, or one page if its
+    /// length is not known.
     #[must_use]
     pub fn needed(&self) -> usize {
         let page = FIRST_BUFFER_BYTES.min(self.read_buffer);
         self.frame_at_hand().max(self.pending().len() + 1).max(page)
     }
 
-    /// Size of the buffer that the next read would use without a limit, in bytes.
+    /// Returns the size of the buffer that the next read would use without a
+    /// limit, in bytes.
     #[must_use]
     pub fn wanted(&self) -> usize {
         self.needed().max(self.usual)
     }
 
-    /// Returns `true` if no byte is buffered: neither a frame nor the beginning of one.
+    /// Returns `true` if no byte is buffered, neither of a complete nor of an
+    /// incomplete frame.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.ready.is_empty() && self.pending().is_empty()
     }
 
-    /// Returns `true` if [`next_frame`](Self::next_frame) needs another read to yield a frame, as
-    /// far as that is known.
+    /// Returns `true` if all complete frames found so far were returned.
     pub(crate) fn is_drained(&self) -> bool {
         self.ready.is_empty()
     }
 
-    /// Bytes of the buffer that would be used again. Memory behind them was never touched.
+    /// Returns the size of the buffer that can be reused. Memory after it was
+    /// never touched.
     pub(crate) fn reusable(&self) -> usize {
         let lent = self.lent.as_ref();
         lent.map_or(self.buffer.len(), |lent| lent.whole.len())
     }
 
-    /// Bytes that arrived of the frame at hand.
+    /// Returns how many bytes of the current frame have arrived.
     pub(crate) fn begun(&self) -> usize {
         self.pending().len()
     }
 
-    /// Drops a buffer of more than `limit` bytes that would be used again. What it holds of the
-    /// frame at hand moves to a smaller one.
+    /// Drops the reusable buffer if it is larger than `limit` bytes. Received
+    /// bytes of the current frame move to a smaller buffer.
     pub(crate) fn shed(&mut self, limit: usize) {
         if !self.ready.is_empty() || self.reusable() <= limit {
             return;
@@ -194,7 +206,8 @@ impl FrameDecoder {
         self.usual = self.usual.min(FIRST_BUFFER_BYTES);
     }
 
-    /// Says that nothing is to be read at present: a large empty buffer is given back.
+    /// Reports that no data is available. The decoder drops a large empty
+    /// buffer.
     pub fn idle(&mut self) {
         self.take_back(usize::MAX);
         if self.filled == 0 && self.buffer.capacity() > IDLE_BUFFER_BYTES.max(self.read_buffer) {
@@ -202,14 +215,15 @@ impl FrameDecoder {
         }
     }
 
-    /// Bytes the buffer takes, used or not, beside those lent to frames that are still held.
+    /// Returns the size of the buffer, in bytes, without buffers that earlier
+    /// frames keep allocated.
     #[must_use]
     pub fn capacity(&self) -> usize {
         self.buffer.capacity() + self.lent.as_ref().map_or(0, |lent| lent.whole.len())
     }
 
-    /// Bytes that arrived and belong to no frame handed out: whole frames, then the last one's
-    /// beginning.
+    /// Returns the received bytes that belong to no returned frame: complete
+    /// frames first, then the start of the last one.
     #[must_use]
     pub fn into_rest(self) -> Bytes {
         let pending = self.pending();
@@ -219,7 +233,7 @@ impl FrameDecoder {
         [&self.ready[..], pending].concat().into()
     }
 
-    /// Bytes behind the last whole frame that was found.
+    /// Returns the bytes after the last complete frame.
     fn pending(&self) -> &[u8] {
         match &self.lent {
             Some(lent) => &lent.whole[lent.rest.clone()],
@@ -227,7 +241,8 @@ impl FrameDecoder {
         }
     }
 
-    /// Size on the wire of the frame that is arriving; 0 where its length is not known or refused.
+    /// Returns the size on the wire of the current frame, or 0 if its length is
+    /// unknown or refused.
     fn frame_at_hand(&self) -> usize {
         match self.codec.claim(self.pending()) {
             Ok(Some(len)) => FRAME_PREFIX_BYTES + len,
@@ -235,8 +250,10 @@ impl FrameDecoder {
         }
     }
 
-    /// Makes room for at least one byte: up to the end of a frame of `frame` bytes, as far as
-    /// twice what has arrived, or what a frame before it took; at most `limit`.
+    /// Extends the buffer by at least one byte. The new size is the smallest of
+    /// the end of a frame of `frame` bytes and the larger of twice the received
+    /// bytes and the last large frame, and at least the usual size; at most
+    /// `limit`.
     fn grow(&mut self, frame: usize, limit: usize) {
         let earned = self.filled.saturating_mul(2).max(self.proven);
         let usual = self.usual.min(limit);
@@ -244,7 +261,8 @@ impl FrameDecoder {
         if self.filled == self.buffer.capacity() || self.buffer.capacity() < usual {
             self.buffer.reserve(goal.saturating_sub(self.buffer.len()));
         }
-        // Zeroed piece by piece, just before it is written, while it is in the cache.
+        // The buffer is zeroed in pieces directly before each read, while the
+        // piece is in the cache.
         let piece = goal
             .min(self.filled + self.read_buffer)
             .min(self.buffer.capacity());
@@ -253,8 +271,8 @@ impl FrameDecoder {
         }
     }
 
-    /// Takes back the lent buffer if its frames are dropped, else starts another one with what
-    /// lay behind them.
+    /// Reclaims the lent buffer if its frames were dropped. Otherwise starts a
+    /// new one with the bytes that followed them.
     fn take_back(&mut self, limit: usize) {
         if !self.ready.is_empty() {
             return;
@@ -263,7 +281,7 @@ impl FrameDecoder {
             return;
         };
         self.filled = rest.len();
-        // A buffer that served larger frames than come now goes.
+        // A buffer that served larger frames than the current ones is dropped.
         let wanted = self.read_buffer.max(self.proven).saturating_mul(2);
         self.buffer = match whole.try_into_mut() {
             Ok(mut buffer) if buffer.capacity() <= wanted && buffer.len() <= limit => {
@@ -275,14 +293,14 @@ impl FrameDecoder {
         };
     }
 
-    /// A buffer as large as is usual here that begins with `rest`.
+    /// Allocates a buffer of the usual size that starts with `rest`.
     fn fresh(&self, rest: &[u8], limit: usize) -> BytesMut {
         let mut buffer = BytesMut::with_capacity(self.usual.min(limit).max(rest.len()));
         buffer.extend_from_slice(rest);
         buffer
     }
 
-    /// Finds the whole frames in the buffer and makes them ready.
+    /// Finds the complete frames in the buffer and moves them to `ready`.
     fn stage(&mut self) -> Result<(), FrameError> {
         let mut end = 0;
         let mut largest = 0;
@@ -319,12 +337,12 @@ impl FrameDecoder {
         Ok(())
     }
 
-    /// Takes the first of the ready frames.
+    /// Removes and returns the first frame of `ready`.
     fn pop(&mut self) -> Option<Bytes> {
         let len = self.codec.claim(&self.ready).ok().flatten()?;
         self.ready.advance(FRAME_PREFIX_BYTES);
         let frame = match len {
-            // An empty slice would still hold the buffer.
+            // An empty slice would keep the buffer allocated.
             0 => Bytes::new(),
             _ => self.ready.split_to(len.min(self.ready.len())),
         };

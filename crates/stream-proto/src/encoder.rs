@@ -1,4 +1,4 @@
-//! The send buffer: frames in, bytes out, no IO.
+//! The send buffer: converts frames to bytes without IO.
 
 use std::io::IoSlice;
 
@@ -7,28 +7,33 @@ use calimero_network_primitives::limits::KIB;
 
 use crate::{codec::FrameCodec, config::FrameConfig, error::FrameError};
 
-/// Payloads above this many bytes are written from where they lie; smaller ones are gathered.
+/// Largest payload that is copied into the send buffer, in bytes. Larger
+/// payloads are written from their own memory.
 ///
-/// Gathering costs one copy within the cache, about a microsecond for this much; a write of its
-/// own costs a frame of the muxer and a record of the cipher, about as much.
+/// Copying 32 KiB within the cache takes about one microsecond. A separate
+/// write costs a muxer frame and a cipher record, which takes about as long.
 pub(crate) const GATHER_BYTES: usize = 32 * KIB;
 
-/// Bytes that go with the prefix of a payload written from where it lies: a full TLS record,
-/// and the data frame that Yamux sends by default.
+/// Number of bytes that are sent together with the prefix of a large payload:
+/// the size of a full TLS record and of the data frame that Yamux sends by
+/// default.
 ///
-/// A Yamux stream writes one slice of a vectored write at a time, as a frame of its own: a lone
-/// prefix would cost 12 bytes of header and a TLS record for 4 bytes.
+/// A Yamux stream writes one slice of a vectored write at a time, each in its
+/// own muxer frame. A separate prefix would cost a header of 12 bytes and a TLS
+/// record for 4 bytes.
 const HEAD_BYTES: usize = 16 * KIB;
 
-/// Frames that wait to be written.
+/// Queue of encoded frames that were not written yet.
 #[derive(Debug)]
 pub(crate) struct FrameEncoder {
     codec: FrameCodec,
-    /// Bytes gathered above which they are to be written before another frame is taken.
+    /// Number of gathered bytes above which no further frame is accepted before
+    /// a write.
     limit: usize,
-    /// Written first.
+    /// Bytes that are written first.
     gathered: BytesMut,
-    /// The rest of a large payload, written after `gathered` and before anything else.
+    /// Rest of a large payload. It is written after `gathered` and before any
+    /// later frame.
     direct: Bytes,
 }
 
@@ -42,8 +47,8 @@ impl FrameEncoder {
         }
     }
 
-    /// Whether another frame may be taken before anything is written.
-    pub(crate) fn has_room(&self) -> bool {
+    /// Returns `true` if another frame is accepted without a write.
+    pub(crate) fn has_capacity(&self) -> bool {
         self.direct.is_empty() && self.gathered.len() < self.limit
     }
 
@@ -51,11 +56,12 @@ impl FrameEncoder {
         self.gathered.is_empty() && self.direct.is_empty()
     }
 
-    /// Takes a frame. The caller sees to it that there is [room](Self::has_room).
+    /// Appends a frame. The caller checks [`has_capacity`](Self::has_capacity) first.
     pub(crate) fn push(&mut self, mut payload: Bytes) -> Result<(), FrameError> {
         let prefix = self.codec.prefix(payload.len())?;
         if !self.direct.is_empty() {
-            // Without room the order still holds, at the price of a copy.
+            // The caller did not check. A copy preserves the order of the
+            // bytes.
             self.gathered.put(std::mem::take(&mut self.direct));
         }
         let head = if payload.len() <= GATHER_BYTES {
@@ -72,23 +78,23 @@ impl FrameEncoder {
         Ok(())
     }
 
-    /// What is to be written, in order; either may be empty.
+    /// Returns the bytes to write, in order. Either slice may be empty.
     pub(crate) fn slices(&self) -> [IoSlice<'_>; 2] {
         [IoSlice::new(&self.gathered), IoSlice::new(&self.direct)]
     }
 
-    /// Says that the first `n` bytes have been written.
+    /// Removes the first `n` bytes, which were written.
     pub(crate) fn written(&mut self, n: usize) {
         let gathered = n.min(self.gathered.len());
         self.gathered.advance(gathered);
         self.direct.advance((n - gathered).min(self.direct.len()));
         if self.direct.is_empty() {
-            // An empty slice would still hold the payload.
+            // An empty slice would keep the payload allocated.
             self.direct = Bytes::new();
         }
     }
 
-    /// What has not been written.
+    /// Returns the bytes that were not written.
     pub(crate) fn into_rest(mut self) -> Bytes {
         self.gathered.put(self.direct);
         self.gathered.freeze()

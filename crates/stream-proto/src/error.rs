@@ -1,8 +1,8 @@
-//! What can go wrong, one type per operation.
+//! Errors of sending and receiving frames.
 
 use std::{fmt, io, time::Duration};
 
-/// Where in a frame the stream ended.
+/// The part of a frame in which the stream ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum FramePart {
     /// Inside the four bytes of the length.
@@ -20,23 +20,27 @@ impl fmt::Display for FramePart {
     }
 }
 
-/// Why a frame could not be sent or received.
+/// An error of sending or receiving a frame.
 ///
-/// After [`TooLarge`](Self::TooLarge), [`Cut`](Self::Cut), [`Revoked`](Self::Revoked),
-/// [`NoMemory`](Self::NoMemory) and [`Io`](Self::Io) the direction it occurred in has ended: a
-/// receiver yields `None`, a sender [`Closed`](Self::Closed). After the others the stream goes on.
+/// [`TooLarge`](Self::TooLarge), [`Cut`](Self::Cut),
+/// [`Revoked`](Self::Revoked), [`NoMemory`](Self::NoMemory) and
+/// [`Io`](Self::Io) end the direction in which they occur: the receiver then
+/// yields `None`, and the sender returns [`Closed`](Self::Closed). The stream
+/// stays usable after the other errors.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum FrameError {
-    /// The peer claims a payload above the limit. Nothing was allocated for it.
+    /// The peer claims a payload above the limit. No memory was allocated for
+    /// it.
     #[error("peer claims a frame of {claimed} bytes, the limit is {limit}")]
     TooLarge {
         /// Largest payload accepted, in bytes.
         limit: usize,
-        /// What the prefix claims, in bytes.
+        /// Payload length in the prefix, in bytes.
         claimed: usize,
     },
-    /// The payload to be sent is above the limit. Nothing was written, the stream goes on.
+    /// The payload to send is above the limit. Nothing was written, and the
+    /// stream stays usable.
     #[error("payload of {len} bytes does not fit a frame, the limit is {limit}")]
     PayloadTooLarge {
         /// Largest payload sent, in bytes.
@@ -44,40 +48,42 @@ pub enum FrameError {
         /// Length of the payload, in bytes.
         len: usize,
     },
-    /// The stream ended inside a frame. An end between frames is no error.
+    /// The stream ended inside a frame. An end of stream between frames is not
+    /// an error.
     #[error("stream cut inside the {part} of a frame: {arrived} bytes arrived, {missing} missing")]
     Cut {
-        /// Which part of the frame was cut.
+        /// Part of the frame in which the stream ended.
         part: FramePart,
-        /// Bytes of that part that arrived.
+        /// Number of bytes of that part that arrived.
         arrived: usize,
-        /// Bytes of that part that did not.
+        /// Number of bytes of that part that are missing.
         missing: usize,
     },
-    /// The operation did not end in time. Nothing is lost: what was received stays buffered and
-    /// a frame that was taken for sending stays queued.
+    /// The operation did not complete in time. No data is lost: received bytes
+    /// stay buffered, and a frame that was accepted for sending stays queued.
     #[error("deadline of {after:?} passed")]
     Deadline {
-        /// The time that was given.
+        /// The deadline that was given.
         after: Duration,
     },
-    /// The memory of an incomplete frame was given to another stream because this one stalled.
+    /// The receiver dropped an incomplete frame because it stalled while other
+    /// streams waited for its memory.
     #[error("frame dropped: it stalled while other streams waited for its {held} bytes of memory")]
     Revoked {
         /// Memory that the frame held, in bytes.
         held: usize,
     },
-    /// No memory was free for a frame.
+    /// The budget had no free memory for a frame.
     #[error(
         "no memory for a frame within {after:?}: {wanted} bytes are above the budget or in use"
     )]
     NoMemory {
-        /// Memory that the frame needs in addition, in bytes.
+        /// Additional memory that the frame needs, in bytes.
         wanted: usize,
         /// Time for which the receiver waited.
         after: Duration,
     },
-    /// The sending direction is closed or has failed before.
+    /// The sending direction was closed or failed earlier.
     #[error("the sending direction is closed")]
     Closed,
     /// The byte stream failed.

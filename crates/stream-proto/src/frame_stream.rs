@@ -21,18 +21,21 @@ use crate::{
     read_budget::ReadBudget,
 };
 
-/// The two directions of a [`FrameStream`], apart.
+/// The sending and the receiving direction of a [`FrameStream`], as separate
+/// values.
 pub type FrameHalves<S> = (FrameSender<WriteHalf<S>>, FrameReceiver<ReadHalf<S>>);
 
 /// Sends and receives frames over any [`AsyncRead`] + [`AsyncWrite`].
 ///
-/// Also a [`futures::Stream`] of received frames and a [`futures::Sink`] of frames to send.
+/// It implements [`futures::Stream`] for received frames and [`futures::Sink`]
+/// for frames to send.
 ///
-/// # Both sides at once
+/// # Sending in both directions at once
 ///
-/// The carrier pushes back: a peer that does not read stops [`send`](Self::send), and it stops
-/// for ever where both sides send and neither receives. Where both may send at once, [`split`]
-/// the stream and receive while sending; the two directions never wait for each other.
+/// The byte stream applies back-pressure: [`send`](Self::send) waits while the
+/// peer does not read. If both sides send and neither receives, both wait
+/// forever. If both sides may send at once, [`split`] the stream and receive
+/// while sending; the two directions never wait for each other.
 ///
 /// [`split`]: Self::split
 ///
@@ -53,19 +56,19 @@ pub type FrameHalves<S> = (FrameSender<WriteHalf<S>>, FrameReceiver<ReadHalf<S>>
 /// ```
 #[derive(Debug)]
 pub struct FrameStream<S> {
-    // The carrier lies with the receiving direction.
+    // The receiver owns the byte stream.
     receiver: FrameReceiver<S>,
     queue: SendQueue,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> FrameStream<S> {
-    /// Frames over `io` with the default sizes.
+    /// Creates a stream of frames over `io` with the default sizes.
     #[must_use]
     pub fn new(io: S) -> Self {
         Self::with_config(io, FrameConfig::default())
     }
 
-    /// Frames over `io`.
+    /// Creates a stream of frames over `io` with the sizes of `config`.
     #[must_use]
     pub fn with_config(io: S, config: FrameConfig) -> Self {
         Self {
@@ -74,8 +77,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> FrameStream<S> {
         }
     }
 
-    /// Frames over `io`, received with memory from `budget`; see
-    /// [`FrameReceiver::with_budget`].
+    /// Creates a stream of frames over `io` that receives with memory from
+    /// `budget`; see [`FrameReceiver::with_budget`].
     #[must_use]
     pub fn with_budget(io: S, config: FrameConfig, budget: Box<dyn ReadBudget>) -> Self {
         Self {
@@ -84,25 +87,29 @@ impl<S: AsyncRead + AsyncWrite + Unpin> FrameStream<S> {
         }
     }
 
-    /// The next frame; see [`FrameReceiver::next`]. Cancel safe.
+    /// Receives the next frame; see [`FrameReceiver::next`]. Cancel safe.
     ///
     /// # Errors
     ///
-    /// [`FrameError::TooLarge`], [`FrameError::Cut`] or [`FrameError::Io`], each of them once.
+    /// [`FrameError::TooLarge`], [`FrameError::Cut`] or [`FrameError::Io`],
+    /// each at most once.
     pub async fn next(&mut self) -> Option<Result<Bytes, FrameError>> {
         self.receiver.next().await
     }
 
-    /// The next frame within `after`; see [`FrameReceiver::next_within`]. Cancel safe.
+    /// Receives the next frame within `after`; see
+    /// [`FrameReceiver::next_within`]. Cancel safe.
     ///
     /// # Errors
     ///
-    /// Those of [`next`](Self::next), and [`FrameError::Deadline`], after which the stream goes on.
+    /// Those of [`next`](Self::next), and [`FrameError::Deadline`], after which
+    /// the stream stays usable.
     pub async fn next_within(&mut self, after: Duration) -> Option<Result<Bytes, FrameError>> {
         self.receiver.next_within(after).await
     }
 
-    /// Sends one frame and flushes; see [`FrameSender::send`]. A dropped call never tears a frame.
+    /// Sends one frame and flushes; see [`FrameSender::send`]. A cancelled call
+    /// never truncates a frame.
     ///
     /// # Errors
     ///
@@ -112,17 +119,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin> FrameStream<S> {
         self.flush().await
     }
 
-    /// [`send`](Self::send), if it is done within `after`.
+    /// Same as [`send`](Self::send) with a deadline of `after`.
     ///
     /// # Errors
     ///
-    /// Those of [`send`](Self::send), and [`FrameError::Deadline`], after which a frame that was
-    /// taken stays queued.
+    /// Those of [`send`](Self::send), and [`FrameError::Deadline`]. A frame
+    /// that was accepted before the deadline stays queued.
     pub async fn send_within(&mut self, payload: Bytes, after: Duration) -> Result<(), FrameError> {
         within(after, self.send(payload)).await?
     }
 
-    /// Takes one frame for sending; see [`FrameSender::feed`]. A dropped call never tears a frame.
+    /// Queues one frame for sending; see [`FrameSender::feed`]. A cancelled
+    /// call never truncates a frame.
     ///
     /// # Errors
     ///
@@ -133,7 +141,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> FrameStream<S> {
         self.queue.push(payload)
     }
 
-    /// Waits until the carrier has taken every frame fed so far. Cancel safe.
+    /// Waits until the byte stream has accepted every queued frame. Cancel
+    /// safe.
     ///
     /// # Errors
     ///
@@ -143,19 +152,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin> FrameStream<S> {
         poll_fn(|cx| queue.poll_flush(io, cx)).await
     }
 
-    /// Flushes, then closes the sending direction: the peer receives a clean end, and frames of
-    /// the peer can still be received. Cancel safe.
+    /// Flushes and then closes the sending direction. The peer receives a clean
+    /// end, and this side can still receive frames. Cancel safe.
     ///
     /// # Errors
     ///
-    /// [`FrameError::Io`]; [`FrameError::Closed`] if sending failed before.
+    /// [`FrameError::Io`], or [`FrameError::Closed`] if sending failed earlier.
     pub async fn close(&mut self) -> Result<(), FrameError> {
         let (io, queue) = (self.receiver.get_mut(), &mut self.queue);
         poll_fn(|cx| queue.poll_close(io, cx)).await
     }
 
-    /// The two directions apart, each for a task of its own. They share the carrier by a lock
-    /// that is held for one poll.
+    /// Splits the stream into its two directions, for example for two tasks.
+    /// They share the byte stream through a lock that is held during one poll.
     #[must_use]
     pub fn split(self) -> FrameHalves<S> {
         let (io, receiver) = self.receiver.detach();
@@ -166,15 +175,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> FrameStream<S> {
         )
     }
 
-    /// Joins what [`split`](Self::split) took apart.
+    /// Reunites the two halves that [`split`](Self::split) returned.
     ///
     /// # Errors
     ///
-    /// Gives both halves back if they are not of the same stream.
-    #[expect(
-        clippy::result_large_err,
-        reason = "the halves are given back, not an error"
-    )]
+    /// Returns both halves if they do not belong to the same stream.
+    #[expect(clippy::result_large_err, reason = "the error returns the halves")]
     pub fn reunite(
         sender: FrameSender<WriteHalf<S>>,
         receiver: FrameReceiver<ReadHalf<S>>,
@@ -195,13 +201,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> FrameStream<S> {
 }
 
 impl<S> FrameStream<S> {
-    /// The carrier. What was received but not yielded is lost, and what was fed but not flushed.
+    /// Returns the byte stream. Frames that were received but not returned, and
+    /// frames that were queued but not written, are lost.
     #[must_use]
     pub fn into_inner(self) -> S {
         self.receiver.detach().0
     }
 
-    /// The carrier and what lies in the buffers.
+    /// Returns the byte stream and the content of the buffers.
     #[must_use]
     pub fn into_parts(self) -> FrameParts<S> {
         let (io, received) = self.receiver.into_parts();
@@ -213,15 +220,15 @@ impl<S> FrameStream<S> {
     }
 }
 
-/// What a [`FrameStream`] was made of.
+/// The parts of a [`FrameStream`], returned by [`FrameStream::into_parts`].
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct FrameParts<S> {
-    /// The carrier.
+    /// The underlying byte stream.
     pub io: S,
-    /// Bytes read from it that belong to no frame yielded.
+    /// Bytes that were read but belong to no returned frame.
     pub received: Bytes,
-    /// Bytes of frames taken for sending that were not written to it.
+    /// Bytes of queued frames that were not written.
     pub unsent: Bytes,
 }
 

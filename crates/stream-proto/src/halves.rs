@@ -1,4 +1,4 @@
-//! One direction each: [`FrameSender`] and [`FrameReceiver`].
+//! The two directions of a frame stream: [`FrameSender`] and [`FrameReceiver`].
 
 use std::{
     future::poll_fn,
@@ -17,10 +17,10 @@ use crate::{
     read_budget::ReadBudget,
 };
 
-/// Receives frames from any byte source.
+/// Receives frames from any [`AsyncRead`].
 ///
-/// Made by [`FrameStream::split`](crate::FrameStream::split), or from a source of its own. Also a
-/// [`futures::Stream`].
+/// It is created by [`FrameStream::split`](crate::FrameStream::split) or from a
+/// byte source, and implements [`futures::Stream`].
 #[derive(Debug)]
 pub struct FrameReceiver<R> {
     io: R,
@@ -31,13 +31,13 @@ pub struct FrameReceiver<R> {
 }
 
 impl<R: AsyncRead + Unpin> FrameReceiver<R> {
-    /// Receives from `io` with the default sizes.
+    /// Creates a receiver of frames from `io` with the default sizes.
     #[must_use]
     pub fn new(io: R) -> Self {
         Self::with_config(io, FrameConfig::default())
     }
 
-    /// Receives from `io`.
+    /// Creates a receiver of frames from `io` with the sizes of `config`.
     #[must_use]
     pub fn with_config(io: R, config: FrameConfig) -> Self {
         Self {
@@ -49,10 +49,10 @@ impl<R: AsyncRead + Unpin> FrameReceiver<R> {
         }
     }
 
-    /// Receives from `io` with memory from `budget`.
+    /// Creates a receiver of frames from `io` that uses memory from `budget`.
     ///
-    /// The receiver does not read while the budget has no memory for the frame at hand, so that the
-    /// peer meets back-pressure.
+    /// The receiver does not read while the budget has no memory for the
+    /// current frame, which causes back-pressure on the peer.
     #[must_use]
     pub fn with_budget(io: R, config: FrameConfig, budget: Box<dyn ReadBudget>) -> Self {
         Self {
@@ -61,23 +61,26 @@ impl<R: AsyncRead + Unpin> FrameReceiver<R> {
         }
     }
 
-    /// The next frame; `None` after a clean end, and after an error has been said.
+    /// Receives the next frame. Returns `None` after a clean end and after an
+    /// error was returned.
     ///
-    /// Cancel safe: a dropped call loses nothing, the next one goes on where it stopped.
+    /// Cancel safe: a cancelled call loses no data, and the next call continues
+    /// where it stopped.
     ///
     /// # Errors
     ///
-    /// [`FrameError::TooLarge`], [`FrameError::Cut`] or [`FrameError::Io`], each of them once.
+    /// [`FrameError::TooLarge`], [`FrameError::Cut`] or [`FrameError::Io`],
+    /// each at most once.
     pub async fn next(&mut self) -> Option<Result<Bytes, FrameError>> {
         poll_fn(|cx| self.poll_frame(cx)).await
     }
 
-    /// The next frame, if it is whole within `after`. Cancel safe.
+    /// Receives the next frame within `after`. Cancel safe.
     ///
     /// # Errors
     ///
-    /// Those of [`next`](Self::next), and [`FrameError::Deadline`], after which what has arrived
-    /// stays buffered and the stream goes on.
+    /// Those of [`next`](Self::next), and [`FrameError::Deadline`], after which
+    /// received bytes stay buffered and the stream stays usable.
     pub async fn next_within(&mut self, after: Duration) -> Option<Result<Bytes, FrameError>> {
         match within(after, self.next()).await {
             Ok(frame) => frame,
@@ -95,7 +98,8 @@ impl<R: AsyncRead + Unpin> FrameReceiver<R> {
         let frame = ready!(self.poll_decode(cx)).transpose();
         if !matches!(frame, Some(Ok(_))) {
             self.ended = true;
-            // The caller may keep a receiver that has ended. Memory of a budget is released now.
+            // The caller may retain a receiver that has ended, so the memory of
+            // the budget is released here.
             if self.budget.take().is_some() {
                 self.decoder = FrameDecoder::new(self.config);
             }
@@ -139,7 +143,7 @@ impl<R: AsyncRead + Unpin> FrameReceiver<R> {
         }
     }
 
-    /// Gives memory back that the frame at hand does not need.
+    /// Releases memory that the current frame does not need.
     fn settle(&mut self) {
         if let Some(budget) = &mut self.budget {
             let keep = budget.settle(self.decoder.begun(), self.decoder.reusable());
@@ -149,13 +153,14 @@ impl<R: AsyncRead + Unpin> FrameReceiver<R> {
 }
 
 impl<R> FrameReceiver<R> {
-    /// The source and what was read from it but not received as a frame.
+    /// Returns the byte source and the bytes that were read but not returned as
+    /// a frame.
     #[must_use]
     pub fn into_parts(self) -> (R, Bytes) {
         (self.io, self.decoder.into_rest())
     }
 
-    /// Bytes the receive buffer takes.
+    /// Returns the size of the receive buffer, in bytes.
     #[must_use]
     pub fn capacity(&self) -> usize {
         self.decoder.capacity()
@@ -165,7 +170,7 @@ impl<R> FrameReceiver<R> {
         &mut self.io
     }
 
-    /// The source, and the direction without it.
+    /// Separates the byte source from the state of the receiver.
     pub(crate) fn detach(self) -> (R, FrameReceiver<()>) {
         let io_less = FrameReceiver {
             io: (),
@@ -179,7 +184,7 @@ impl<R> FrameReceiver<R> {
 }
 
 impl FrameReceiver<()> {
-    /// The same direction on the carrier `io`.
+    /// Continues with the same state on the byte source `io`.
     pub(crate) fn attach<R>(self, io: R) -> FrameReceiver<R> {
         FrameReceiver {
             io,
@@ -205,10 +210,10 @@ impl<R: AsyncRead + Unpin> FusedStream for FrameReceiver<R> {
     }
 }
 
-/// Sends frames into any byte sink.
+/// Sends frames to any [`AsyncWrite`].
 ///
-/// Made by [`FrameStream::split`](crate::FrameStream::split), or from a sink of its own. Also a
-/// [`futures::Sink`].
+/// It is created by [`FrameStream::split`](crate::FrameStream::split) or from a
+/// byte sink, and implements [`futures::Sink`].
 #[derive(Debug)]
 pub struct FrameSender<W> {
     io: W,
@@ -216,13 +221,13 @@ pub struct FrameSender<W> {
 }
 
 impl<W: AsyncWrite + Unpin> FrameSender<W> {
-    /// Sends to `io` with the default sizes.
+    /// Creates a sender of frames to `io` with the default sizes.
     #[must_use]
     pub fn new(io: W) -> Self {
         Self::with_config(io, FrameConfig::default())
     }
 
-    /// Sends to `io`.
+    /// Creates a sender of frames to `io` with the sizes of `config`.
     #[must_use]
     pub fn with_config(io: W, config: FrameConfig) -> Self {
         Self {
@@ -231,22 +236,24 @@ impl<W: AsyncWrite + Unpin> FrameSender<W> {
         }
     }
 
-    /// Sends one frame and waits until the byte sink has taken all of it.
+    /// Sends one frame and waits until the byte sink has accepted all of it.
     ///
-    /// Cancel safe as to the framing: a call dropped before the frame is taken sends nothing of
-    /// it; once it is taken, the rest goes out with the next call. A frame is never torn.
+    /// A call that is cancelled before the frame was accepted sends nothing of
+    /// it. After that, the next call sends the rest. A frame is never
+    /// truncated.
     ///
     /// # Errors
     ///
-    /// [`FrameError::PayloadTooLarge`] (nothing is sent and the stream goes on),
-    /// [`FrameError::Closed`], [`FrameError::Io`].
+    /// [`FrameError::PayloadTooLarge`] (nothing is sent and the stream stays
+    /// usable), [`FrameError::Closed`], [`FrameError::Io`].
     pub async fn send(&mut self, payload: Bytes) -> Result<(), FrameError> {
         self.feed(payload).await?;
         self.flush().await
     }
 
-    /// Takes one frame for sending, waiting for room first. Small frames are gathered and leave
-    /// when the buffer is full or with the next [`flush`](Self::flush). Cancel safe like
+    /// Queues one frame for sending and waits for space in the send buffer if
+    /// necessary. Small frames are written when the buffer is full or on the
+    /// next [`flush`](Self::flush). Cancel safe in the same way as
     /// [`send`](Self::send).
     ///
     /// # Errors
@@ -257,7 +264,7 @@ impl<W: AsyncWrite + Unpin> FrameSender<W> {
         self.queue.push(payload)
     }
 
-    /// Waits until the byte sink has taken every frame fed so far. Cancel safe.
+    /// Waits until the byte sink has accepted every queued frame. Cancel safe.
     ///
     /// # Errors
     ///
@@ -266,28 +273,30 @@ impl<W: AsyncWrite + Unpin> FrameSender<W> {
         poll_fn(|cx| self.queue.poll_flush(&mut self.io, cx)).await
     }
 
-    /// Flushes, then closes this direction: the peer receives a clean end. Cancel safe.
+    /// Flushes and then closes this direction. The peer receives a clean end.
+    /// Cancel safe.
     ///
     /// # Errors
     ///
-    /// [`FrameError::Io`]; [`FrameError::Closed`] if it failed before.
+    /// [`FrameError::Io`], or [`FrameError::Closed`] if sending failed earlier.
     pub async fn close(&mut self) -> Result<(), FrameError> {
         poll_fn(|cx| self.queue.poll_close(&mut self.io, cx)).await
     }
 
-    /// [`send`](Self::send), if it is done within `after`.
+    /// Same as [`send`](Self::send) with a deadline of `after`.
     ///
     /// # Errors
     ///
-    /// Those of [`send`](Self::send), and [`FrameError::Deadline`], after which a frame that was
-    /// taken stays queued.
+    /// Those of [`send`](Self::send), and [`FrameError::Deadline`]. A frame
+    /// that was accepted before the deadline stays queued.
     pub async fn send_within(&mut self, payload: Bytes, after: Duration) -> Result<(), FrameError> {
         within(after, self.send(payload)).await?
     }
 }
 
 impl<W> FrameSender<W> {
-    /// The sink and what was taken for sending but not written to it.
+    /// Returns the byte sink and the bytes of queued frames that were not
+    /// written.
     #[must_use]
     pub fn into_parts(self) -> (W, Bytes) {
         (self.io, self.queue.into_rest())
@@ -325,8 +334,8 @@ impl<W: AsyncWrite + Unpin> Sink<Bytes> for FrameSender<W> {
     }
 }
 
-/// The sending direction without its carrier, which a [`FrameStream`](crate::FrameStream) shares
-/// with the receiving one.
+/// State of the sending direction without the byte sink, which a
+/// [`FrameStream`](crate::FrameStream) shares with its receiver.
 #[derive(Debug)]
 pub(crate) struct SendQueue {
     encoder: FrameEncoder,
@@ -363,12 +372,12 @@ impl SendQueue {
         cx: &mut Context<'_>,
     ) -> Poll<Result<(), FrameError>> {
         self.open()?;
-        if self.encoder.has_room() {
+        if self.encoder.has_capacity() {
             return Poll::Ready(Ok(()));
         }
         match self.poll_write_all(io, cx) {
-            // Room for a frame is enough.
-            Poll::Pending if self.encoder.has_room() => Poll::Ready(Ok(())),
+            // One frame fits, although not everything was written.
+            Poll::Pending if self.encoder.has_capacity() => Poll::Ready(Ok(())),
             other => other,
         }
     }
@@ -429,7 +438,8 @@ impl SendQueue {
         }
     }
 
-    /// Remembers a failure: how much of the frame at hand the peer has is unknown from then on.
+    /// Marks the direction as failed on an error. From then on it is unknown
+    /// how much of the current frame the peer has received.
     fn settle(&mut self, result: io::Result<()>) -> Result<(), FrameError> {
         if result.is_err() {
             self.status = Status::Failed;
@@ -438,21 +448,22 @@ impl SendQueue {
     }
 }
 
-/// Longest time that is waited, whatever is asked for: one year. A timer far beyond it overflows
+/// Longest duration of a timer: one year. A much longer timer would overflow
 /// the clock.
 const LONGEST_WAIT: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
-/// `after`, as far as a timer can take it.
-pub(crate) fn waitable(after: Duration) -> Duration {
+/// Limits `after` to [`LONGEST_WAIT`].
+pub(crate) fn clamp_timeout(after: Duration) -> Duration {
     after.min(LONGEST_WAIT)
 }
 
-/// `work`'s result, or the deadline. A result that is there when the deadline passes wins.
+/// Runs `work` with a deadline. If the result and the deadline are ready at the
+/// same time, the result is returned.
 pub(crate) async fn within<T>(
     after: Duration,
     work: impl Future<Output = T>,
 ) -> Result<T, FrameError> {
-    match futures::future::select(pin!(work), Delay::new(waitable(after))).await {
+    match futures::future::select(pin!(work), Delay::new(clamp_timeout(after))).await {
         Either::Left((output, _)) => Ok(output),
         Either::Right(((), _)) => Err(FrameError::Deadline { after }),
     }

@@ -1,6 +1,7 @@
-//! One connection's part: asks for the substreams that were assigned to it, announces the accepted
-//! protocols and hands over what was negotiated. Decides nothing but what to spare a peer: protocols
-//! that it has not announced, where it has announced others that will do.
+//! The handler of one connection: requests the substreams that the router
+//! assigned to the connection, announces the accepted protocols and passes
+//! negotiated streams to the shared state. It also removes protocols from an
+//! offer that the peer does not announce.
 
 use std::{
     collections::HashSet,
@@ -29,7 +30,7 @@ use crate::{
     shared::{Mailbox, Negotiated, Shared},
 };
 
-/// The handler of one connection.
+/// The connection handler of [`Behaviour`](crate::Behaviour).
 #[derive(Debug)]
 pub struct Handler {
     peer: PeerId,
@@ -39,7 +40,8 @@ pub struct Handler {
     mailbox: Arc<Mailbox>,
     protocols: Arc<[StreamProtocol]>,
     protocols_version: Option<u64>,
-    /// What the peer says it speaks, as far as identify lets it say: one message of 4 KiB.
+    /// Protocols that the peer announced. Identify bounds the set: its message
+    /// is limited to 4 KiB.
     announced: HashSet<StreamProtocol>,
     timeout: Duration,
 }
@@ -87,7 +89,8 @@ impl ConnectionHandler for Handler {
         SubstreamProtocol::new(AnyOf(self.protocols.clone()), ())
     }
 
-    /// A request that was just assigned keeps the connection; open streams do so by themselves.
+    /// Keeps the connection alive while a request is assigned to it. Open
+    /// streams keep it alive automatically.
     fn connection_keep_alive(&self) -> bool {
         !self.mailbox.is_empty()
     }
@@ -105,7 +108,7 @@ impl ConnectionHandler for Handler {
                 self.negotiated(command.id, Negotiated::Skipped);
                 continue;
             }
-            let offer = offer(command.wanted, &command.instead, &self.announced);
+            let offer = offer(command.wanted, &command.fallbacks, &self.announced);
             let protocol =
                 SubstreamProtocol::new(AnyOf(offer), command.id).with_timeout(self.timeout);
             return Poll::Ready(ConnectionHandlerEvent::OutboundSubstreamRequest { protocol });
@@ -122,15 +125,16 @@ impl ConnectionHandler for Handler {
             ConnectionEvent::FullyNegotiatedInbound(FullyNegotiatedInbound {
                 protocol: (stream, protocol),
                 ..
-            }) => self
-                .shared
-                .arrived(self.peer, self.connection, protocol, stream, &self.budget),
+            }) => {
+                self.shared
+                    .on_inbound(self.peer, self.connection, protocol, stream, &self.budget)
+            }
             ConnectionEvent::FullyNegotiatedOutbound(FullyNegotiatedOutbound {
                 protocol: (stream, protocol),
                 info: id,
             }) => self.negotiated(id, Negotiated::Opened(stream, protocol)),
             ConnectionEvent::DialUpgradeError(DialUpgradeError { info: id, error }) => {
-                self.negotiated(id, why(error));
+                self.negotiated(id, negotiation_error(error));
             }
             ConnectionEvent::RemoteProtocolsChange(ProtocolsChange::Added(added)) => {
                 self.announced.extend(added.cloned());
@@ -145,14 +149,15 @@ impl ConnectionHandler for Handler {
     }
 }
 
-/// Of the protocols that will do, those to offer: those that the peer has announced. All of them
-/// where it has announced none, so that nothing depends on what a peer says of itself.
+/// Selects the protocols to offer: those that the peer has announced, or all of
+/// them if it has announced none. The negotiation thus never depends on
+/// announcements alone.
 fn offer(
     wanted: StreamProtocol,
-    instead: &[StreamProtocol],
+    fallbacks: &[StreamProtocol],
     announced: &HashSet<StreamProtocol>,
 ) -> Arc<[StreamProtocol]> {
-    let all = || std::iter::once(&wanted).chain(instead);
+    let all = || std::iter::once(&wanted).chain(fallbacks);
     let known: Arc<[_]> = (all().filter(|one| announced.contains(*one)).cloned()).collect();
     if known.is_empty() {
         return all().cloned().collect();
@@ -160,7 +165,7 @@ fn offer(
     known
 }
 
-fn why(error: StreamUpgradeError<Infallible>) -> Negotiated {
+fn negotiation_error(error: StreamUpgradeError<Infallible>) -> Negotiated {
     match error {
         StreamUpgradeError::NegotiationFailed => Negotiated::Unsupported,
         StreamUpgradeError::Timeout => Negotiated::TimedOut,
@@ -169,7 +174,7 @@ fn why(error: StreamUpgradeError<Infallible>) -> Negotiated {
     }
 }
 
-/// Any of the protocols, in this order, and which it was.
+/// An upgrade that negotiates one of several protocols in order of preference.
 #[derive(Clone, Debug)]
 pub struct AnyOf(Arc<[StreamProtocol]>);
 
@@ -185,7 +190,7 @@ impl UpgradeInfo for AnyOf {
     }
 }
 
-/// The names of the protocols.
+/// Iterator over the names of the protocols of an [`AnyOf`].
 #[derive(Clone, Debug)]
 pub struct Names {
     protocols: Arc<[StreamProtocol]>,

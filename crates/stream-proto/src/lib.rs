@@ -50,8 +50,10 @@ pub use self::{
 #[cfg(feature = "libp2p")]
 pub use libp2p_swarm::StreamProtocol;
 
-/// Crates whose types occur in what is public here, in the versions that are used.
+/// Re-exports of the crates whose types appear in the public API, in the
+/// versions that this crate uses.
 pub use {asynchronous_codec, bytes, futures};
-/// Crates whose types occur in what is public here, in the versions that are used: those of the behaviour.
+/// Re-exports of the libp2p crates whose types appear in the API of the
+/// behaviour.
 #[cfg(feature = "libp2p")]
 pub use {libp2p_core, libp2p_identity, libp2p_swarm};

@@ -1,4 +1,4 @@
-//! What can go wrong when streams are opened and accepted.
+//! Errors of opening and accepting streams.
 
 use std::{fmt, io, sync::Arc, time::Duration};
 
@@ -6,127 +6,130 @@ use libp2p_core::{Multiaddr, transport::TransportError};
 use libp2p_identity::PeerId;
 use libp2p_swarm::{DialError, StreamProtocol};
 
-/// Why a stream could not be opened.
+/// An error of opening a stream.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum OpenError {
-    /// The peer answered that it does not speak the protocol.
-    #[error("{peer} does not speak {protocol}")]
+    /// The peer does not support the protocol.
+    #[error("{peer} does not support {protocol}")]
     UnsupportedProtocol {
-        /// Who was asked.
+        /// The remote peer.
         peer: PeerId,
-        /// For what: where several would do, the one wanted most.
+        /// The requested protocol. If several were acceptable, this is the
+        /// preferred one.
         protocol: StreamProtocol,
     },
-    /// There is no connection, and no address to dial is known.
+    /// The peer is not connected, and no address of it is known.
     #[error("not connected to {peer}, and no address of it is known")]
     NotConnected {
-        /// Who was to be reached.
+        /// The remote peer.
         peer: PeerId,
     },
-    /// There was no connection, and the peer could not be dialled.
+    /// The peer was not connected, and the dial failed.
     #[error("could not dial {peer}: {cause}")]
     Dial {
-        /// Who was dialled.
+        /// The remote peer.
         peer: PeerId,
-        /// Why, shared by all who waited for that dial.
+        /// The cause, shared by all requests that waited for this dial.
         #[source]
         cause: Arc<DialCause>,
     },
-    /// The last connection on which the stream could have been opened closed.
+    /// The last usable connection closed before the stream was open.
     #[error("the connection to {peer} closed before the stream was open")]
     ConnectionClosed {
-        /// To whom.
+        /// The remote peer.
         peer: PeerId,
     },
-    /// The stream was not open in time.
-    #[error("no stream to {peer} after {after:?}")]
+    /// The stream was not open before the deadline.
+    #[error("no stream to {peer} within {after:?}")]
     Deadline {
-        /// To whom.
+        /// The remote peer.
         peer: PeerId,
-        /// The time that was given.
+        /// The deadline that was given.
         after: Duration,
     },
-    /// As many requests wait for this peer as may.
-    #[error("{limit} streams to {peer} wait to be opened, which is the limit")]
+    /// The limit of requests that wait for this peer is reached.
+    #[error("{limit} requests for streams to {peer} wait, which is the limit")]
     TooManyWaiting {
-        /// For whom.
+        /// The remote peer.
         peer: PeerId,
-        /// How many may wait.
+        /// Limit of waiting requests.
         limit: usize,
     },
-    /// The behaviour is gone.
+    /// The behaviour was dropped.
     #[error("the stream behaviour has stopped")]
     Stopped,
-    /// The substream failed during negotiation, on every connection there is.
+    /// The negotiation of the substream failed on every connection.
     #[error("negotiating {protocol} with {peer} failed: {source}")]
     Io {
-        /// With whom.
+        /// The remote peer.
         peer: PeerId,
-        /// What was negotiated.
+        /// The protocol that was negotiated.
         protocol: StreamProtocol,
-        /// What the last connection said.
+        /// The error on the last connection that was tried.
         source: io::Error,
     },
 }
 
-/// Why a protocol could not be accepted.
+/// An error of accepting a protocol.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum AcceptError {
-    /// Another [`Incoming`](crate::Incoming) of the protocol lives.
-    #[error("{protocol} is accepted already")]
+    /// Another [`Incoming`](crate::Incoming) of the protocol exists.
+    #[error("{protocol} is already accepted")]
     AlreadyAccepted {
-        /// Which protocol.
+        /// The protocol that is already accepted.
         protocol: StreamProtocol,
     },
-    /// The behaviour is gone.
+    /// The behaviour was dropped.
     #[error("the stream behaviour has stopped")]
     Stopped,
 }
 
-/// Why a dial failed: libp2p's [`DialError`] in a form that all who waited can have.
+/// The cause of a failed dial: libp2p's [`DialError`] in a form that all
+/// waiting requests can share.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum DialCause {
-    /// No address to dial is known.
+    /// No address of the peer is known.
     #[error("no address is known")]
     NoAddresses,
-    /// The peer is this node itself.
-    #[error("{address} leads to this node")]
+    /// The address belongs to this node.
+    #[error("{address} belongs to this node")]
     LocalPeerId {
-        /// Where it was found.
+        /// The address that was dialled.
         address: Multiaddr,
     },
-    /// Another peer answered.
-    #[error("{address} answered as {obtained}")]
+    /// A peer with another id answered.
+    #[error("{address} answered with peer id {obtained}")]
     WrongPeerId {
-        /// Who answered.
+        /// Id of the peer that answered.
         obtained: PeerId,
-        /// Where.
+        /// The address that was dialled.
         address: Multiaddr,
     },
-    /// A behaviour of this node refused the connection.
+    /// A behaviour of this node denied the connection.
     #[error("refused by this node: {reason}")]
     Denied {
-        /// What the behaviour says.
+        /// Text of the behaviour's error and of its sources.
         reason: String,
     },
-    /// The attempt was aborted by this node.
+    /// This node aborted the attempt.
     #[error("aborted")]
     Aborted,
-    /// Every address failed.
-    #[error("every address failed:{}", Listed(.0))]
+    /// All addresses of the peer failed; the list has one entry per address.
+    #[error("all addresses failed:{}", Listed(.0))]
     Transport(Vec<AddressError>),
 }
 
-/// Why one address could not be dialled.
+/// The error of dialling one address.
 #[derive(Debug, thiserror::Error)]
 #[error("{address}: {source}")]
 pub struct AddressError {
-    /// The address.
+    /// The address that was dialled.
     pub address: Multiaddr,
-    /// What the transport says; [`io::ErrorKind::Unsupported`] if none takes the address.
+    /// The error of the transport; [`io::ErrorKind::Unsupported`] if no
+    /// transport supports the address.
     pub source: io::Error,
 }
 
@@ -139,7 +142,8 @@ impl fmt::Display for Listed<'_> {
 }
 
 impl DialCause {
-    /// What `error` says; `None` where it says that another dial is under way.
+    /// Converts `error`. Returns `None` if another dial of the peer is in
+    /// progress.
     pub(crate) fn of(error: &DialError) -> Option<Self> {
         Some(match error {
             DialError::DialPeerConditionFalse(_) => return None,
@@ -168,7 +172,7 @@ impl DialCause {
     }
 }
 
-/// An error of the same kind and words as `error`, which cannot be cloned.
+/// Copies the kind and the text of an error that cannot be cloned.
 fn copy(error: &TransportError<io::Error>) -> io::Error {
     match error {
         TransportError::MultiaddrNotSupported(_) => {
@@ -178,19 +182,19 @@ fn copy(error: &TransportError<io::Error>) -> io::Error {
     }
 }
 
-/// The words of an error and of all below it.
+/// Joins the text of an error and of all its sources.
 fn chain(error: &dyn std::error::Error) -> String {
-    let mut words = error.to_string();
+    let mut text = error.to_string();
     let mut below = error.source();
     while let Some(error) = below {
         let more = error.to_string();
-        // Many errors repeat what is below them.
-        if !words.contains(&more) {
-            words = format!("{words}: {more}");
+        // Many errors repeat the text of their source.
+        if !text.contains(&more) {
+            text = format!("{text}: {more}");
         }
         below = error.source();
     }
-    words
+    text
 }
 
 #[cfg(test)]
@@ -200,43 +204,50 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_dial_error_keeps_what_it_says() {
+    fn every_dial_error_keeps_its_text() {
         let address: Multiaddr = "/ip4/192.0.2.1/tcp/1".parse().unwrap();
         let obtained = PeerId::random();
-        let refused = || io::Error::new(io::ErrorKind::ConnectionRefused, "nobody home");
+        let refused = || {
+            io::Error::new(
+                io::ErrorKind::ConnectionRefused,
+                "connection refused by test",
+            )
+        };
         let unsupported = TransportError::MultiaddrNotSupported(address.clone());
-        for (error, words) in [
+        for (error, text) in [
             (DialError::NoAddresses, "no address is known".to_owned()),
             (DialError::Aborted, "aborted".to_owned()),
             (
                 DialError::LocalPeerId {
                     address: address.clone(),
                 },
-                format!("{address} leads to this node"),
+                format!("{address} belongs to this node"),
             ),
             (
                 DialError::WrongPeerId {
                     obtained,
                     address: address.clone(),
                 },
-                format!("{address} answered as {obtained}"),
+                format!("{address} answered with peer id {obtained}"),
             ),
             (
                 DialError::Denied {
                     cause: ConnectionDenied::new(refused()),
                 },
-                "nobody home".to_owned(),
+                "connection refused by test".to_owned(),
             ),
             (
                 DialError::Transport(vec![
                     (address.clone(), TransportError::Other(refused())),
                     (address.clone(), unsupported),
                 ]),
-                format!("[{address}: nobody home] [{address}: no transport for this address]"),
+                format!(
+                    "[{address}: connection refused by test] [{address}: no transport for this address]"
+                ),
             ),
         ] {
             let cause = DialCause::of(&error).unwrap().to_string();
-            assert!(cause.contains(&words), "{cause}");
+            assert!(cause.contains(&text), "{cause}");
         }
         let elsewhere = DialError::DialPeerConditionFalse(PeerCondition::NotDialing);
         assert!(DialCause::of(&elsewhere).is_none());

@@ -1,4 +1,4 @@
-//! The interface between a receiver and the memory that it may use.
+//! The interface between a receiver and its memory budget.
 
 use std::{
     fmt,
@@ -7,20 +7,23 @@ use std::{
 
 use crate::error::FrameError;
 
-/// Memory for frames that have not arrived in full. A receiver with a budget asks it before every
-/// read.
+/// A memory budget for frames that have not arrived completely. A receiver with
+/// a budget asks it before every read.
 ///
-/// [`FrameBudget`](crate::FrameBudget) is the budget of streams that the behaviour of this crate
-/// opens and accepts.
+/// [`FrameBudget`](crate::FrameBudget) implements it for the streams that the
+/// behaviour of this crate opens and accepts.
 pub trait ReadBudget: fmt::Debug + Send + Sync {
-    /// Reserves a buffer of `needed` bytes, better of `wanted`, and returns its size in bytes.
+    /// Reserves a buffer of at least `needed` bytes, preferably `wanted`, and
+    /// returns its size in bytes.
     ///
-    /// `needed` is the size of the frame at hand on the wire, or one page while its length is not
-    /// known. The receiver does not read while this is pending: the peer meets back-pressure.
+    /// `needed` is the size of the current frame on the wire, or one page while
+    /// its length is not known. The receiver does not read while this is
+    /// pending, which causes back-pressure on the peer.
     ///
     /// # Errors
     ///
-    /// [`FrameError::Revoked`] or [`FrameError::NoMemory`]. The receiver drops its buffer and ends.
+    /// [`FrameError::Revoked`] or [`FrameError::NoMemory`]. The receiver then
+    /// drops its buffer and ends.
     fn poll_reserve(
         &mut self,
         cx: &mut Context<'_>,
@@ -28,12 +31,13 @@ pub trait ReadBudget: fmt::Debug + Send + Sync {
         wanted: usize,
     ) -> Poll<Result<usize, FrameError>>;
 
-    /// Counts `n` bytes that arrived.
+    /// Records that `n` bytes arrived.
     fn on_arrived(&mut self, n: usize);
 
-    /// Releases what is not needed, after the frame at hand has arrived in full.
+    /// Releases memory that is not needed after the current frame arrived
+    /// completely. Returns how many bytes the receiver may retain.
     ///
-    /// The receiver could reuse a buffer of `reusable` bytes, of which `begun` hold the beginning of
-    /// the next frame. Returns how many bytes it may keep.
+    /// The receiver could reuse a buffer of `reusable` bytes, in which `begun`
+    /// bytes hold the start of the next frame.
     fn settle(&mut self, begun: usize, reusable: usize) -> usize;
 }

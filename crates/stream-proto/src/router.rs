@@ -1,63 +1,66 @@
-//! Which connection a stream is opened on, and who waits: no IO, no clock.
+//! Assigns requests for streams to connections and tracks waiting requests. No
+//! IO, no clock.
 //!
-//! The driver reports what happens by the methods of [`Router`] and carries out the [`Effect`]s,
-//! in order. A request ends with [`Router::finished`] and an outcome that is final, with
-//! [`Effect::Fail`], or with [`Router::cancel`].
+//! The caller reports events through the methods of [`Router`] and executes the
+//! returned [`Effect`]s in order. A request ends with a call of
+//! [`Router::finished`] with a final outcome, with [`Effect::Fail`], or with
+//! [`Router::cancel`].
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use libp2p_identity::PeerId;
 use libp2p_swarm::ConnectionId;
 
-/// A request to open one stream. Later ones compare greater.
+/// Identifier of a request to open one stream. Identifiers increase with time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct RequestId(u64);
 
-/// What the driver is to do.
+/// An action that the caller must execute.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Effect {
-    /// Dial, and say so by [`Router::dial_started`].
+    /// Dial the peer and report the connection id through
+    /// [`Router::dial_started`].
     Dial(PeerId),
-    /// Open a substream for the request on this connection.
+    /// Open a substream for the request on the connection.
     Negotiate(ConnectionId, RequestId),
-    /// Tell the request that it failed.
+    /// Fail the request with the given reason.
     Fail(RequestId, Failure),
 }
 
-/// Why a request failed.
+/// Reason for which a request failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Failure {
-    /// The dial that was just reported.
+    /// The dial whose failure was just reported.
     Dial,
-    /// The last connection that was left for it closed.
+    /// The last usable connection closed.
     ConnectionClosed,
-    /// The negotiation that was just reported.
+    /// The negotiation whose outcome was just reported.
     Negotiation,
 }
 
-/// How a negotiation ended.
+/// Outcome of a negotiation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Outcome {
-    /// With a stream.
+    /// A stream was opened.
     Opened,
-    /// The peer does not speak the protocol.
+    /// The peer does not support the protocol.
     Unsupported,
-    /// The connection did not carry it. Another one may.
+    /// The connection failed. Another connection may succeed.
     Broken,
-    /// The peer did not answer in time.
+    /// The peer did not answer before the deadline.
     TimedOut,
-    /// It was not begun: the request had been cancelled.
+    /// The negotiation was not started because the request was cancelled.
     Skipped,
 }
 
-/// The bounds the router keeps.
+/// Limits that the router enforces.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Bounds {
-    /// Streams negotiated at one time on one connection.
+    /// Concurrent negotiations on one connection.
     pub(crate) negotiating: usize,
-    /// Streams negotiated or open on one connection.
+    /// Streams on one connection, negotiating or open.
     pub(crate) open: usize,
-    /// Requests of one peer that wait.
+    /// Waiting requests of one peer.
     pub(crate) waiting: usize,
 }
 
@@ -73,7 +76,7 @@ pub(crate) struct Router {
 #[derive(Debug, Default)]
 struct Peer {
     connections: BTreeMap<ConnectionId, Connection>,
-    /// In the order in which they came.
+    /// Waiting requests in order of arrival.
     waiting: BTreeSet<RequestId>,
     dial: Dial,
 }
@@ -81,20 +84,20 @@ struct Peer {
 #[derive(Debug)]
 struct Connection {
     relayed: bool,
-    /// The last thing tried on it failed.
+    /// The last operation on this connection failed.
     suspect: bool,
     negotiating: BTreeSet<RequestId>,
-    /// Streams that were opened on it and are not [released](Router::released).
+    /// Streams that were opened on it and not [released](Router::released).
     open: usize,
 }
 
 impl Connection {
-    /// Streams that are, or are about to be.
+    /// Returns the number of open and negotiating streams.
     fn streams(&self) -> usize {
         self.negotiating.len() + self.open
     }
 
-    fn has_slot(&self, bounds: Bounds) -> bool {
+    fn has_capacity(&self, bounds: Bounds) -> bool {
         self.negotiating.len() < bounds.negotiating && self.streams() < bounds.open
     }
 }
@@ -103,20 +106,20 @@ impl Connection {
 enum Dial {
     #[default]
     None,
-    /// Asked of the driver, not begun.
-    Asked,
-    /// Begun by the driver.
-    Ours(ConnectionId),
-    /// Somebody else's, whose outcome is awaited.
-    Theirs,
+    /// Requested from the caller, not started.
+    Requested,
+    /// Started by the caller.
+    Own(ConnectionId),
+    /// Started by another behaviour; the requests wait for its outcome.
+    Other,
 }
 
 #[derive(Debug)]
 struct Request {
     peer: PeerId,
-    /// Where it is being negotiated; `None` while it waits.
+    /// Connection on which it is negotiated; `None` while it waits.
     on: Option<ConnectionId>,
-    /// Connections that broke under it.
+    /// Connections on which its negotiation failed.
     tried: Vec<ConnectionId>,
 }
 
@@ -130,7 +133,8 @@ impl Router {
         }
     }
 
-    /// Takes a request, unless as many wait for the peer as may.
+    /// Adds a request. Returns `None` if the limit of waiting requests of the
+    /// peer is reached.
     pub(crate) fn open(&mut self, peer: PeerId, effects: &mut Vec<Effect>) -> Option<RequestId> {
         let entry = self.peers.entry(peer).or_default();
         if entry.waiting.len() >= self.bounds.waiting {
@@ -148,14 +152,14 @@ impl Router {
             },
         );
         if entry.connections.is_empty() && entry.dial == Dial::None {
-            entry.dial = Dial::Asked;
+            entry.dial = Dial::Requested;
             effects.push(Effect::Dial(peer));
         }
         self.dispatch(peer, effects);
         Some(id)
     }
 
-    /// Forgets a request that nobody waits for any more. A negotiation under way keeps its slot
+    /// Removes a request that was cancelled. A negotiation in progress counts
     /// until it is [`finished`](Self::finished).
     pub(crate) fn cancel(&mut self, id: RequestId, effects: &mut Vec<Effect>) {
         let Some(request) = self.requests.remove(&id) else {
@@ -164,24 +168,25 @@ impl Router {
         if let Some(peer) = self.peers.get_mut(&request.peer) {
             peer.waiting.remove(&id);
         }
-        // Those behind it may have waited for nothing else.
+        // Later requests may have waited only for this one.
         self.dispatch(request.peer, effects);
-        self.tidy(request.peer);
+        self.remove_if_idle(request.peer);
     }
 
-    /// Forgets a request whose deadline passed, and trusts the connection it hung on less.
+    /// Removes a request after its deadline and marks the connection on which
+    /// it was negotiated as suspect.
     pub(crate) fn expire(&mut self, id: RequestId, effects: &mut Vec<Effect>) {
-        let hung = self.requests.get(&id).and_then(|request| {
+        let connection = self.requests.get(&id).and_then(|request| {
             let peer = self.peers.get_mut(&request.peer)?;
             peer.connections.get_mut(&request.on?)
         });
-        if let Some(connection) = hung {
+        if let Some(connection) = connection {
             connection.suspect = true;
         }
         self.cancel(id, effects);
     }
 
-    /// A connection stands, whoever made it.
+    /// Reports a new connection, inbound or outbound.
     pub(crate) fn established(
         &mut self,
         peer: PeerId,
@@ -203,13 +208,14 @@ impl Router {
         self.dispatch(peer, effects);
     }
 
-    /// Whether a connection goes through a relay. `false` where it is gone.
+    /// Returns `true` if the connection exists and is relayed.
     pub(crate) fn is_relayed(&self, peer: PeerId, id: ConnectionId) -> bool {
         let connection = (self.peers.get(&peer)).and_then(|entry| entry.connections.get(&id));
         connection.is_some_and(|connection| connection.relayed)
     }
 
-    /// A connection is gone. What was under way on it moves to another one, if there is one.
+    /// Reports a closed connection. Negotiations on it move to another
+    /// connection of the peer, if there is one.
     pub(crate) fn closed(&mut self, peer: PeerId, id: ConnectionId, effects: &mut Vec<Effect>) {
         let Some(entry) = self.peers.get_mut(&peer) else {
             return;
@@ -223,44 +229,47 @@ impl Router {
             }
         }
         self.dispatch(peer, effects);
-        self.strand(peer, Failure::ConnectionClosed, effects);
-        self.tidy(peer);
+        self.fail_waiting(peer, Failure::ConnectionClosed, effects);
+        self.remove_if_idle(peer);
     }
 
-    /// Whether a dial asked for is still wanted. If not, it counts as not asked for.
+    /// Returns `true` if a requested dial is still needed. Otherwise the dial
+    /// is no longer recorded as requested.
     pub(crate) fn wants_dial(&mut self, peer: PeerId) -> bool {
         let Some(entry) = self.peers.get_mut(&peer) else {
             return false;
         };
-        if entry.dial != Dial::Asked {
+        if entry.dial != Dial::Requested {
             return false;
         }
         let wanted = !entry.waiting.is_empty();
         if !wanted {
             entry.dial = Dial::None;
-            self.tidy(peer);
+            self.remove_if_idle(peer);
         }
         wanted
     }
 
-    /// The dial that was asked for goes by this connection id.
+    /// Records the connection id of the requested dial.
     pub(crate) fn dial_started(&mut self, peer: PeerId, id: ConnectionId) {
         if let Some(entry) = self.peers.get_mut(&peer) {
-            entry.dial = Dial::Ours(id);
+            entry.dial = Dial::Own(id);
         }
     }
 
-    /// A dial was not begun because the peer is being dialled by somebody else, whose outcome
-    /// counts for those who wait here.
+    /// Reports that the dial was not started because another dial of the peer
+    /// is in progress. The outcome of that dial applies to the waiting
+    /// requests.
     pub(crate) fn dial_shared(&mut self, peer: PeerId, id: ConnectionId) {
         if let Some(entry) = self.peers.get_mut(&peer)
-            && entry.dial == Dial::Ours(id)
+            && entry.dial == Dial::Own(id)
         {
-            entry.dial = Dial::Theirs;
+            entry.dial = Dial::Other;
         }
     }
 
-    /// A dial of the peer failed. It matters to those who wait if it is the one they wait for.
+    /// Reports a failed dial. It fails the waiting requests if it is the dial
+    /// that they wait for.
     pub(crate) fn dial_failed(
         &mut self,
         peer: PeerId,
@@ -270,16 +279,16 @@ impl Router {
         let Some(entry) = self.peers.get_mut(&peer) else {
             return;
         };
-        if entry.dial != Dial::Theirs && entry.dial != Dial::Ours(id) {
+        if entry.dial != Dial::Other && entry.dial != Dial::Own(id) {
             return;
         }
         entry.dial = Dial::None;
-        self.strand(peer, Failure::Dial, effects);
-        self.tidy(peer);
+        self.fail_waiting(peer, Failure::Dial, effects);
+        self.remove_if_idle(peer);
     }
 
-    /// A negotiation ended. A stream that was opened for a request which is still known counts
-    /// until it is [`released`](Self::released).
+    /// Reports the outcome of a negotiation. A stream that was opened for a
+    /// known request counts until it is [`released`](Self::released).
     pub(crate) fn finished(
         &mut self,
         peer: PeerId,
@@ -311,7 +320,7 @@ impl Router {
         self.dispatch(peer, effects);
     }
 
-    /// A stream that was opened on a connection is gone.
+    /// Reports that a stream was dropped.
     pub(crate) fn released(&mut self, peer: PeerId, on: ConnectionId, effects: &mut Vec<Effect>) {
         if let Some(connection) = self.connection(peer, on) {
             connection.open = connection.open.saturating_sub(1);
@@ -323,7 +332,8 @@ impl Router {
         self.peers.get_mut(&peer)?.connections.get_mut(&id)
     }
 
-    /// Puts a request back in line after `broken` failed it, if another connection may serve it.
+    /// Returns a request to the wait queue after it failed on `broken`, if
+    /// another connection may serve it.
     fn retry(&mut self, id: RequestId, broken: ConnectionId) -> bool {
         let Some(request) = self.requests.get_mut(&id) else {
             return false;
@@ -341,7 +351,8 @@ impl Router {
         possible
     }
 
-    /// Assigns those who wait to connections, in order, as far as there are slots.
+    /// Assigns waiting requests to connections in order, until the limits of
+    /// the connections are reached.
     fn dispatch(&mut self, peer: PeerId, effects: &mut Vec<Effect>) {
         let Some(entry) = self.peers.get_mut(&peer) else {
             return;
@@ -354,13 +365,13 @@ impl Router {
                 continue;
             };
             let Some((&on, connection)) = best(&mut entry.connections, &request.tried) else {
-                // Those it had not tried closed while it waited.
+                // All connections that it had not tried closed while it waited.
                 entry.waiting.remove(&id);
                 self.requests.remove(&id);
                 effects.push(Effect::Fail(id, Failure::ConnectionClosed));
                 continue;
             };
-            if !connection.has_slot(self.bounds) {
+            if !connection.has_capacity(self.bounds) {
                 return;
             }
             entry.waiting.remove(&id);
@@ -370,8 +381,8 @@ impl Router {
         }
     }
 
-    /// Fails all who wait for a peer that has no connection.
-    fn strand(&mut self, peer: PeerId, failure: Failure, effects: &mut Vec<Effect>) {
+    /// Fails all waiting requests of a peer without a connection.
+    fn fail_waiting(&mut self, peer: PeerId, failure: Failure, effects: &mut Vec<Effect>) {
         let Some(entry) = self.peers.get_mut(&peer) else {
             return;
         };
@@ -388,8 +399,8 @@ impl Router {
         }
     }
 
-    /// Forgets a peer of whom there is nothing to remember.
-    fn tidy(&mut self, peer: PeerId) {
+    /// Removes a peer without connections, waiting requests and a dial.
+    fn remove_if_idle(&mut self, peer: PeerId) {
         if self.peers.get(&peer).is_some_and(|entry| {
             entry.connections.is_empty() && entry.waiting.is_empty() && entry.dial == Dial::None
         }) {
@@ -398,9 +409,9 @@ impl Router {
     }
 }
 
-/// The connection to use: one that worked before one that did not, direct before relayed, then
-/// the one with the fewest streams. A relayed connection does not take what a busy direct
-/// one leaves: those wait in line.
+/// Selects the connection to use: working before suspect, direct before
+/// relayed, then the one with the fewest streams. If a direct connection is at
+/// its limit, requests wait for it and do not use a relayed one.
 fn best<'a>(
     connections: &'a mut BTreeMap<ConnectionId, Connection>,
     tried: &[ConnectionId],

@@ -14,7 +14,7 @@ fn conn(id: usize) -> ConnectionId {
     ConnectionId::new_unchecked(id)
 }
 
-/// What `step` makes the router do.
+/// Runs `step` and returns the effects that the router requests.
 fn effects(router: &mut Router, step: impl FnOnce(&mut Router, &mut Vec<Effect>)) -> Vec<Effect> {
     let mut effects = Vec::new();
     step(router, &mut effects);
@@ -28,7 +28,7 @@ fn open(router: &mut Router, peer: PeerId) -> (RequestId, Vec<Effect>) {
 }
 
 #[test]
-fn many_share_one_dial_and_any_connection_serves_them() {
+fn requests_share_one_dial_and_any_connection_serves_them() {
     let (mut router, peer) = (Router::new(BOUNDS), PeerId::random());
     let (a, first) = open(&mut router, peer);
     assert_eq!(first, [Effect::Dial(peer)]);
@@ -37,7 +37,7 @@ fn many_share_one_dial_and_any_connection_serves_them() {
     assert!(router.wants_dial(peer));
     router.dial_started(peer, conn(7));
     assert!(!router.wants_dial(peer));
-    // The peer connects by itself before the dial is through.
+    // The peer connects to this node before the dial completes.
     let served = effects(&mut router, |r, e| r.established(peer, conn(1), false, e));
     assert_eq!(
         served,
@@ -48,7 +48,7 @@ fn many_share_one_dial_and_any_connection_serves_them() {
 }
 
 #[test]
-fn only_the_dial_waited_for_fails_those_who_wait() {
+fn only_the_awaited_dial_fails_waiting_requests() {
     let (mut router, peer) = (Router::new(BOUNDS), PeerId::random());
     let (a, _) = open(&mut router, peer);
     router.dial_started(peer, conn(7));
@@ -56,17 +56,17 @@ fn only_the_dial_waited_for_fails_those_who_wait() {
         effects(&mut router, |r, e| r.dial_failed(peer, conn(6), e)),
         []
     );
-    // It turns out that somebody else dials: any outcome is theirs.
+    // Another behaviour dials the peer: the outcome of any dial counts.
     router.dial_shared(peer, conn(7));
     let failed = effects(&mut router, |r, e| r.dial_failed(peer, conn(5), e));
     assert_eq!(failed, [Effect::Fail(a, Failure::Dial)]);
     assert!(router.peers.is_empty() && router.requests.is_empty());
-    // The next one dials again.
+    // The next request starts a new dial.
     assert_eq!(open(&mut router, peer).1, [Effect::Dial(peer)]);
 }
 
 #[test]
-fn a_dial_nobody_waits_for_is_not_begun() {
+fn an_unneeded_dial_is_not_started() {
     let (mut router, peer) = (Router::new(BOUNDS), PeerId::random());
     let (a, _) = open(&mut router, peer);
     router.cancel(a, &mut Vec::new());
@@ -75,7 +75,7 @@ fn a_dial_nobody_waits_for_is_not_begun() {
 }
 
 #[test]
-fn direct_before_relayed_and_working_before_suspect() {
+fn direct_is_preferred_to_relayed_and_working_to_suspect() {
     let (mut router, peer) = (Router::new(BOUNDS), PeerId::random());
     effects(&mut router, |r, e| r.established(peer, conn(1), true, e));
     let (a, on_relay) = open(&mut router, peer);
@@ -83,8 +83,8 @@ fn direct_before_relayed_and_working_before_suspect() {
     effects(&mut router, |r, e| r.established(peer, conn(2), false, e));
     let (b, direct) = open(&mut router, peer);
     assert_eq!(direct, [Effect::Negotiate(conn(2), b)]);
-    // The direct one breaks under it: the relayed one takes over, and is used until the direct
-    // one has worked again.
+    // The direct connection fails. The relayed one takes over and stays
+    // preferred until the direct one has worked again.
     let moved = effects(&mut router, |r, e| {
         r.finished(peer, conn(2), b, Outcome::Broken, e)
     });
@@ -97,20 +97,22 @@ fn direct_before_relayed_and_working_before_suspect() {
     });
     let (c, still) = open(&mut router, peer);
     assert_eq!(still, [Effect::Negotiate(conn(1), c)]);
-    // When the relayed one hangs as well, direct comes first again.
+    // When the relayed connection hangs as well, the direct one is preferred
+    // again.
     router.expire(c, &mut Vec::new());
     let (d, again) = open(&mut router, peer);
     assert_eq!(again, [Effect::Negotiate(conn(2), d)]);
 }
 
 #[test]
-fn those_above_the_slots_wait_in_order_and_those_above_the_line_are_refused() {
+fn requests_above_capacity_wait_in_order_and_above_the_queue_limit_are_refused() {
     let (mut router, peer) = (Router::new(BOUNDS), PeerId::random());
     effects(&mut router, |r, e| r.established(peer, conn(1), false, e));
     effects(&mut router, |r, e| r.established(peer, conn(2), true, e));
     let ids: Vec<_> = (0..5).map(|_| open(&mut router, peer).0).collect();
     assert_eq!(router.open(peer, &mut Vec::new()), None);
-    // A busy direct connection is waited for, the relayed one stays free.
+    // Requests wait for the direct connection although the relayed one has
+    // capacity.
     router.cancel(ids[3], &mut Vec::new());
     let next = effects(&mut router, |r, e| {
         r.finished(peer, conn(1), ids[1], Outcome::Opened, e)
@@ -124,7 +126,7 @@ fn those_above_the_slots_wait_in_order_and_those_above_the_line_are_refused() {
 }
 
 #[test]
-fn a_closed_connection_hands_its_requests_on_and_the_last_one_fails_them() {
+fn requests_of_a_closed_connection_move_and_the_last_one_fails_them() {
     let (mut router, peer) = (Router::new(BOUNDS), PeerId::random());
     effects(&mut router, |r, e| r.established(peer, conn(1), false, e));
     effects(&mut router, |r, e| r.established(peer, conn(2), true, e));
@@ -137,7 +139,7 @@ fn a_closed_connection_hands_its_requests_on_and_the_last_one_fails_them() {
             Effect::Negotiate(conn(2), ids[1])
         ]
     );
-    // What the dead connection says now is not heard.
+    // Outcomes reported by the closed connection are ignored.
     let stale = effects(&mut router, |r, e| {
         r.finished(peer, conn(1), ids[0], Outcome::TimedOut, e)
     });
@@ -152,7 +154,7 @@ fn a_closed_connection_hands_its_requests_on_and_the_last_one_fails_them() {
 }
 
 #[test]
-fn open_streams_keep_their_slot_until_they_are_released() {
+fn open_streams_count_until_they_are_released() {
     let (mut router, peer) = (Router::new(BOUNDS), PeerId::random());
     effects(&mut router, |r, e| r.established(peer, conn(1), false, e));
     for _ in 0..4 {
@@ -202,7 +204,8 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// A driver that does what it is told and remembers who waits for what.
+/// A model of the caller: executes the effects and records the pending
+/// requests.
 #[derive(Default)]
 struct Model {
     connections: HashMap<ConnectionId, bool>,
@@ -214,17 +217,20 @@ struct Model {
 }
 
 impl Model {
-    fn carry_out(&mut self, effects: Vec<Effect>) {
+    fn apply(&mut self, effects: Vec<Effect>) {
         for effect in effects {
             match effect {
                 Effect::Dial(_) => {}
                 Effect::Negotiate(on, id) => {
                     assert!(
                         self.connections.contains_key(&on),
-                        "a connection that is gone"
+                        "the connection is closed"
                     );
-                    assert!(self.alive.contains(&id), "a request that is gone");
-                    assert!(!self.negotiating.contains(&(on, id)), "twice at one time");
+                    assert!(self.alive.contains(&id), "the request has ended");
+                    assert!(
+                        !self.negotiating.contains(&(on, id)),
+                        "negotiated twice at one time"
+                    );
                     self.negotiating.push((on, id));
                 }
                 Effect::Fail(id, _) => assert!(self.alive.remove(&id), "answered twice"),
@@ -300,7 +306,7 @@ impl Model {
                 }
             }
         }
-        self.carry_out(effects);
+        self.apply(effects);
     }
 
     fn check(&self, router: &Router, peer: PeerId) {
@@ -324,7 +330,7 @@ impl Model {
             assert!(connection.streams() <= BOUNDS.open);
         }
         if !entry.waiting.is_empty() {
-            let full = (entry.connections.values()).any(|one| !one.has_slot(BOUNDS));
+            let full = (entry.connections.values()).any(|one| !one.has_capacity(BOUNDS));
             assert!(
                 full || entry.dial != Dial::None,
                 "somebody waits for nothing"
@@ -335,14 +341,14 @@ impl Model {
 
 proptest! {
     #[test]
-    fn bounds_hold_and_everybody_is_answered(steps in prop::collection::vec(step(), 0..200)) {
+    fn limits_hold_and_every_request_is_answered(steps in prop::collection::vec(step(), 0..200)) {
         let (mut router, peer) = (Router::new(BOUNDS), PeerId::random());
         let mut model = Model::default();
         for step in steps {
             model.step(&mut router, peer, step);
             model.check(&router, peer);
         }
-        // Everything ends: dials fail, connections close.
+        // Finally, all dials fail and all connections close.
         model.step(&mut router, peer, Step::DialBegins);
         model.step(&mut router, peer, Step::DialFails);
         while !model.connections.is_empty() {

@@ -1,7 +1,7 @@
-//! What the behaviour, its handlers and the controls share.
+//! State that the behaviour, its handlers and the controls share.
 //!
-//! One lock, that of the state. Streams are handed over and dropped without it, since their drop
-//! releases permits and wakes the connection.
+//! A single lock protects it. Streams are delivered and dropped outside the
+//! lock, because dropping them releases permits and wakes the connection.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -28,15 +28,15 @@ use libp2p_swarm::{ConnectionId, Stream, StreamProtocol};
 use crate::{
     admission::{Refusal, Refusals, RefuseReason},
     budget::FrameBudget,
-    halves::waitable,
+    halves::clamp_timeout,
     open_error::{AcceptError, DialCause, OpenError},
     router::{Bounds, Effect, Failure, Outcome, RequestId, Router},
-    substream::{Inbound, Slot, Substream},
+    substream::{Inbound, OutboundPermit, Substream},
 };
 
 pub(crate) type Reply = Result<Substream, OpenError>;
 
-/// How a negotiation ended, with what it yielded.
+/// Outcome of a negotiation with its stream or error.
 #[derive(Debug)]
 pub(crate) enum Negotiated {
     Opened(Stream, StreamProtocol),
@@ -50,9 +50,10 @@ pub(crate) enum Negotiated {
 pub(crate) struct Shared {
     state: Mutex<State>,
     pub(crate) resources: Resources,
-    /// Counts changes of the accepted protocols, so that handlers know when to look.
+    /// Version of the accepted protocols. Handlers compare it to detect
+    /// changes.
     protocols_version: AtomicU64,
-    /// The task that polls the behaviour.
+    /// Waker of the task that polls the behaviour.
     pub(crate) behaviour: AtomicWaker,
     config: StreamsConfig,
 }
@@ -62,10 +63,10 @@ struct State {
     router: Router,
     waiters: HashMap<RequestId, Waiter>,
     mailboxes: HashMap<ConnectionId, Arc<Mailbox>>,
-    /// Peers to dial. At most one entry for each peer that somebody waits for.
+    /// Queue of peers to dial, with at most one entry per peer.
     dials: VecDeque<PeerId>,
     acceptors: HashMap<StreamProtocol, mpsc::Sender<Inbound>>,
-    /// The keys of `acceptors`, for handlers to share.
+    /// The keys of `acceptors`, shared with the handlers.
     protocols: Arc<[StreamProtocol]>,
     refusals: Refusals,
     stopped: bool,
@@ -75,24 +76,25 @@ struct State {
 struct Waiter {
     peer: PeerId,
     wanted: StreamProtocol,
-    /// What will do as well.
-    instead: Arc<[StreamProtocol]>,
+    /// Protocols that are acceptable if the peer does not support `wanted`.
+    fallbacks: Arc<[StreamProtocol]>,
     reply: oneshot::Sender<Reply>,
 }
 
-/// Substreams that a handler is to ask for. At most as many as may be negotiated at one time.
+/// Queue of substreams that a handler must request. The limit of concurrent
+/// negotiations bounds it.
 #[derive(Debug, Default)]
 pub(crate) struct Mailbox {
     commands: Mutex<VecDeque<Command>>,
     pub(crate) handler: AtomicWaker,
 }
 
-/// A substream to ask for.
+/// A request for one outbound substream.
 #[derive(Debug)]
 pub(crate) struct Command {
     pub(crate) id: RequestId,
     pub(crate) wanted: StreamProtocol,
-    pub(crate) instead: Arc<[StreamProtocol]>,
+    pub(crate) fallbacks: Arc<[StreamProtocol]>,
 }
 
 impl Mailbox {
@@ -105,10 +107,10 @@ impl Mailbox {
     }
 }
 
-/// What is to be done once the lock is given back.
+/// Actions to execute after the lock is released.
 #[derive(Debug, Default)]
-#[must_use = "somebody waits for it"]
-struct After {
+#[must_use = "requests wait for it"]
+struct Deferred {
     replies: Vec<(oneshot::Sender<Reply>, Reply)>,
     handlers: Vec<Arc<Mailbox>>,
     behaviour: bool,
@@ -144,17 +146,17 @@ impl Shared {
     }
 
     pub(crate) fn open_timeout(&self) -> Duration {
-        waitable(STREAM_OPEN_TIMEOUT)
+        clamp_timeout(STREAM_OPEN_TIMEOUT)
     }
 
-    // What controls ask for.
+    // Methods called by controls.
 
-    /// Takes a request to open a stream.
+    /// Adds a request to open a stream.
     pub(crate) fn request(
         &self,
         peer: PeerId,
         wanted: StreamProtocol,
-        instead: Arc<[StreamProtocol]>,
+        fallbacks: Arc<[StreamProtocol]>,
     ) -> Result<(RequestId, oneshot::Receiver<Reply>), OpenError> {
         let mut effects = Vec::new();
         let mut state = lock(&self.state);
@@ -172,20 +174,20 @@ impl Shared {
             Waiter {
                 peer,
                 wanted,
-                instead,
+                fallbacks,
                 reply,
             },
         );
-        let after = state.carry_out(effects, &mut |_, _| None);
+        let after = state.apply(effects, &mut |_, _| None);
         drop(state);
         self.settle(after);
         Ok((id, answer))
     }
 
-    /// Forgets a request; `late` if its deadline passed.
-    pub(crate) fn forget(&self, id: RequestId, late: bool) {
+    /// Removes a request. `late` is `true` if its deadline passed.
+    pub(crate) fn cancel(&self, id: RequestId, late: bool) {
         let mut state = lock(&self.state);
-        // Dropped after the lock: an answer may lie in it.
+        // Dropped outside the lock: the channel may contain a stream.
         let waiter = state.waiters.remove(&id);
         let mut effects = Vec::new();
         if late {
@@ -193,13 +195,13 @@ impl Shared {
         } else {
             state.router.cancel(id, &mut effects);
         }
-        let after = state.carry_out(effects, &mut |_, _| None);
+        let after = state.apply(effects, &mut |_, _| None);
         drop(state);
         self.settle(after);
         drop(waiter);
     }
 
-    /// Registers a protocol.
+    /// Starts accepting a protocol and returns the queue of its streams.
     pub(crate) fn accept(
         &self,
         protocol: StreamProtocol,
@@ -211,7 +213,7 @@ impl Shared {
         if state.acceptors.contains_key(&protocol) {
             return Err(AcceptError::AlreadyAccepted { protocol });
         }
-        // The one sender has a place of its own beside the buffer.
+        // A channel has one permit per sender in addition to its buffer.
         let (sender, receiver) = mpsc::channel(self.config.tuning.accept_queue.saturating_sub(1));
         state.acceptors.insert(protocol, sender);
         self.announce(state);
@@ -227,7 +229,7 @@ impl Shared {
         }
     }
 
-    /// Tells the handlers that the accepted protocols have changed.
+    /// Notifies the handlers of a change of the accepted protocols.
     fn announce(&self, mut state: MutexGuard<'_, State>) {
         state.protocols = state.acceptors.keys().cloned().collect();
         self.protocols_version.fetch_add(1, Ordering::Release);
@@ -236,9 +238,10 @@ impl Shared {
         handlers.iter().for_each(|mailbox| mailbox.handler.wake());
     }
 
-    // What handlers report.
+    // Methods called by handlers.
 
-    /// The accepted protocols if they have changed since `seen`, which is brought up to date.
+    /// Returns the accepted protocols if they changed since version `seen`, and
+    /// updates `seen`.
     pub(crate) fn protocols_since(&self, seen: &mut Option<u64>) -> Option<Arc<[StreamProtocol]>> {
         let version = self.protocols_version.load(Ordering::Acquire);
         if *seen == Some(version) {
@@ -248,12 +251,12 @@ impl Shared {
         Some(lock(&self.state).protocols.clone())
     }
 
-    /// Whether somebody still waits for the request.
+    /// Returns `true` if the request was not cancelled.
     pub(crate) fn is_wanted(&self, id: RequestId) -> bool {
         lock(&self.state).waiters.contains_key(&id)
     }
 
-    /// A negotiation ended.
+    /// Handles the outcome of a negotiation.
     pub(crate) fn negotiated(
         self: &Arc<Self>,
         peer: PeerId,
@@ -275,7 +278,7 @@ impl Shared {
         let mut effects = Vec::new();
         let mut state = lock(&self.state);
         state.router.finished(peer, on, id, outcome, &mut effects);
-        let mut after = state.carry_out(effects, &mut |failed, waiter| {
+        let mut after = state.apply(effects, &mut |failed, waiter| {
             if failed != id {
                 return None;
             }
@@ -297,21 +300,21 @@ impl Shared {
         let relayed = state.router.is_relayed(peer, on);
         drop(state);
         if let (Some((stream, protocol)), Some(waiter)) = (stream, waiter) {
-            let slot = Slot::new(self.clone(), peer, on);
-            let stream = Substream::outbound(stream, protocol, relayed, budget.clone(), slot);
+            let permit = OutboundPermit::new(self.clone(), peer, on);
+            let stream = Substream::outbound(stream, protocol, relayed, budget.clone(), permit);
             after.replies.push((waiter.reply, Ok(stream)));
         }
         self.settle(after);
     }
 
-    /// A stream that was opened is gone.
+    /// Releases an outbound stream that was dropped.
     pub(crate) fn released(&self, peer: PeerId, on: ConnectionId) {
         self.update(|router, effects| router.released(peer, on, effects));
     }
 
-    /// An inbound stream was negotiated: it waits to be accepted from now on, or is refused,
-    /// which resets it.
-    pub(crate) fn arrived(
+    /// Handles an inbound stream after its negotiation: queues it for
+    /// acceptance, or refuses and thereby resets it.
+    pub(crate) fn on_inbound(
         &self,
         peer: PeerId,
         connection: ConnectionId,
@@ -356,23 +359,23 @@ impl Shared {
     fn refuse(&self, peer: PeerId, protocol: StreamProtocol, reason: RefuseReason) {
         let mut state = lock(&self.state);
         let first = state.refusals.is_empty();
-        state.refusals.note(peer, protocol, reason);
+        state.refusals.record(peer, protocol, reason);
         drop(state);
         if first {
             self.behaviour.wake();
         }
     }
 
-    // What the behaviour reports and does.
+    // Methods called by the behaviour.
 
-    /// A mailbox for a connection that is about to stand.
+    /// Creates the mailbox of a connection that is being established.
     pub(crate) fn mailbox(&self, id: ConnectionId) -> Arc<Mailbox> {
         let mailbox = Arc::new(Mailbox::default());
         lock(&self.state).mailboxes.insert(id, mailbox.clone());
         mailbox
     }
 
-    /// A connection that was about to stand does not.
+    /// Removes the mailbox of a connection that was not established.
     pub(crate) fn discard(&self, id: ConnectionId) {
         lock(&self.state).mailboxes.remove(&id);
     }
@@ -386,17 +389,18 @@ impl Shared {
         self.update(|router, effects| router.closed(peer, id, effects));
     }
 
-    /// Lets the router hear of something that concerns no single request.
-    fn update(&self, tell: impl FnOnce(&mut Router, &mut Vec<Effect>)) {
+    /// Applies an event that concerns no single request to the router.
+    fn update(&self, apply: impl FnOnce(&mut Router, &mut Vec<Effect>)) {
         let mut effects = Vec::new();
         let mut state = lock(&self.state);
-        tell(&mut state.router, &mut effects);
-        let after = state.carry_out(effects, &mut |_, _| None);
+        apply(&mut state.router, &mut effects);
+        let after = state.apply(effects, &mut |_, _| None);
         drop(state);
         self.settle(after);
     }
 
-    /// A dial of `peer` failed for `cause`; `None` if another one is under way.
+    /// Handles a failed dial of `peer`. `cause` is `None` if another dial of
+    /// the peer is in progress.
     pub(crate) fn dial_failed(&self, peer: PeerId, id: ConnectionId, cause: Option<DialCause>) {
         let mut effects = Vec::new();
         let mut state = lock(&self.state);
@@ -405,7 +409,7 @@ impl Shared {
             return;
         };
         state.router.dial_failed(peer, id, &mut effects);
-        let after = state.carry_out(effects, &mut |_, waiter| {
+        let after = state.apply(effects, &mut |_, waiter| {
             let peer = waiter.peer;
             Some(match *cause {
                 DialCause::NoAddresses => OpenError::NotConnected { peer },
@@ -419,7 +423,7 @@ impl Shared {
         self.settle(after);
     }
 
-    /// The next peer to dial; `start` yields the connection id the dial goes by.
+    /// Returns the next dial. `start` creates it and returns its connection id.
     pub(crate) fn next_dial<T>(
         &self,
         start: impl FnOnce(PeerId) -> (ConnectionId, T),
@@ -443,13 +447,13 @@ impl Shared {
         lock(&self.state).refusals.take()
     }
 
-    /// Open inbound streams of all peers.
+    /// Returns the number of open inbound streams of all peers.
     pub(crate) fn inbound(&self) -> usize {
         let open = self.resources.used(Resource::InboundStreams);
         usize::try_from(open).unwrap_or(usize::MAX)
     }
 
-    /// Answers everybody: the behaviour is gone.
+    /// Fails all requests after the behaviour was dropped.
     pub(crate) fn stop(&self) {
         let mut state = lock(&self.state);
         state.stopped = true;
@@ -462,9 +466,10 @@ impl Shared {
         }
     }
 
-    fn settle(&self, after: After) {
+    fn settle(&self, after: Deferred) {
         for (reply, answer) in after.replies {
-            // Who does not wait any more drops the stream.
+            // If the request was cancelled, the answer and its stream are
+            // dropped here.
             let _ = reply.send(answer);
         }
         after
@@ -478,21 +483,21 @@ impl Shared {
 }
 
 impl State {
-    /// Carries out what the router decided. `explain` says why a request failed, where the router
-    /// cannot know.
-    fn carry_out(
+    /// Executes the effects of the router. `explain` provides the error of a
+    /// failed request if the router does not know it.
+    fn apply(
         &mut self,
         effects: Vec<Effect>,
         explain: &mut dyn FnMut(RequestId, &Waiter) -> Option<OpenError>,
-    ) -> After {
-        let mut after = After::default();
+    ) -> Deferred {
+        let mut after = Deferred::default();
         for effect in effects {
             match effect {
                 Effect::Dial(peer) => {
                     self.dials.push_back(peer);
                     after.behaviour = true;
                 }
-                Effect::Negotiate(on, id) => self.post(on, id, &mut after),
+                Effect::Negotiate(on, id) => self.enqueue(on, id, &mut after),
                 Effect::Fail(id, failure) => {
                     let Some(waiter) = self.waiters.remove(&id) else {
                         continue;
@@ -510,14 +515,14 @@ impl State {
         after
     }
 
-    fn post(&mut self, on: ConnectionId, id: RequestId, after: &mut After) {
+    fn enqueue(&mut self, on: ConnectionId, id: RequestId, after: &mut Deferred) {
         let (Some(mailbox), Some(waiter)) = (self.mailboxes.get(&on), self.waiters.get(&id)) else {
             return;
         };
         lock(&mailbox.commands).push_back(Command {
             id,
             wanted: waiter.wanted.clone(),
-            instead: waiter.instead.clone(),
+            fallbacks: waiter.fallbacks.clone(),
         });
         if !after
             .handlers

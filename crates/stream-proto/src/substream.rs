@@ -1,4 +1,4 @@
-//! Streams as they are handed to users, with the permits that they hold.
+//! Open streams with the permits that they hold.
 
 use std::{
     io::{self, IoSlice, IoSliceMut},
@@ -14,15 +14,15 @@ use libp2p_swarm::{ConnectionId, Stream, StreamProtocol};
 
 use crate::{budget::FrameBudget, config::FrameConfig, frame_stream::FrameStream, shared::Shared};
 
-/// A slot among the streams opened on a connection, given back when dropped.
+/// A permit for one outbound stream of a connection, released on drop.
 #[derive(Debug)]
-pub(crate) struct Slot {
+pub(crate) struct OutboundPermit {
     shared: Arc<Shared>,
     peer: PeerId,
     connection: ConnectionId,
 }
 
-impl Slot {
+impl OutboundPermit {
     pub(crate) fn new(shared: Arc<Shared>, peer: PeerId, connection: ConnectionId) -> Self {
         Self {
             shared,
@@ -32,24 +32,27 @@ impl Slot {
     }
 }
 
-impl Drop for Slot {
+impl Drop for OutboundPermit {
     fn drop(&mut self) {
         self.shared.released(self.peer, self.connection);
     }
 }
 
-/// An open stream of a connection: [`AsyncRead`] and [`AsyncWrite`].
+/// An open stream of a connection. It implements [`AsyncRead`] and
+/// [`AsyncWrite`].
 ///
-/// [`into_frames`](Self::into_frames) reads and writes it in frames, with memory from the budget of
-/// its peer.
+/// [`into_frames`](Self::into_frames) reads and writes frames on it, with
+/// memory from the budget of its peer.
 ///
-/// Dropping it without closing it resets it. It counts against the limits until it is dropped.
+/// Dropping a substream without closing it resets it. It counts against the
+/// limits until it is dropped.
 ///
-/// Yamux shows a reset to its reader as an end of the stream: a protocol that must tell the two
-/// apart marks its end itself.
+/// Yamux reports a reset to the reader as an end of stream. A protocol that
+/// must distinguish the two has to mark its end in its own messages.
 #[derive(Debug)]
 pub struct Substream {
-    // Dropped first: the permit is released when the stream is closed.
+    // Dropped first, so that the permit is released after the stream was
+    // closed.
     stream: Stream,
     protocol: StreamProtocol,
     relayed: bool,
@@ -61,7 +64,7 @@ pub struct Substream {
 #[derive(Debug)]
 #[expect(dead_code, reason = "held for its drop")]
 enum Held {
-    Outbound(Slot),
+    Outbound(OutboundPermit),
     Inbound(Permit),
 }
 
@@ -71,14 +74,14 @@ impl Substream {
         protocol: StreamProtocol,
         relayed: bool,
         budget: FrameBudget,
-        slot: Slot,
+        permit: OutboundPermit,
     ) -> Self {
         Self {
             stream,
             protocol,
             relayed,
             budget,
-            _held: Held::Outbound(slot),
+            _held: Held::Outbound(permit),
         }
     }
 
@@ -98,32 +101,34 @@ impl Substream {
         }
     }
 
-    /// Reads and writes the stream in frames, with memory from the budget of its peer.
+    /// Converts the stream to a stream of frames, with memory from the budget
+    /// of its peer.
     #[must_use]
     pub fn into_frames(self, config: FrameConfig) -> FrameStream<Self> {
         let budget = self.budget.reader();
         FrameStream::with_budget(self, config, budget)
     }
 
-    /// The memory that frames of this stream may use until they have arrived in full.
+    /// Returns the budget for incomplete frames of this stream.
     #[must_use]
     pub fn frame_budget(&self) -> &FrameBudget {
         &self.budget
     }
 
-    /// Lets the connection close although this stream is open, as
+    /// Excludes this stream from the keep-alive of its connection, as
     /// [`Stream::ignore_for_keep_alive`] does.
     pub fn ignore_for_keep_alive(&mut self) {
         self.stream.ignore_for_keep_alive();
     }
 
-    /// What was negotiated on it.
+    /// Returns the protocol that was negotiated.
     #[must_use]
     pub fn protocol(&self) -> &StreamProtocol {
         &self.protocol
     }
 
-    /// Whether its connection goes through a relay, which usually carries little.
+    /// Returns `true` if the connection is relayed. Relayed connections usually
+    /// have limits on bytes and time.
     #[must_use]
     pub fn is_relayed(&self) -> bool {
         self.relayed
@@ -178,16 +183,16 @@ impl AsyncWrite for Substream {
     }
 }
 
-/// A stream that a peer has opened.
+/// A stream that a remote peer opened.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Inbound {
-    /// Who opened it.
+    /// The remote peer that opened the stream.
     pub peer: PeerId,
-    /// On which connection.
+    /// The connection of the stream.
     pub connection: ConnectionId,
-    /// For which protocol.
+    /// The protocol that was negotiated.
     pub protocol: StreamProtocol,
-    /// The stream.
+    /// The stream itself.
     pub stream: Substream,
 }

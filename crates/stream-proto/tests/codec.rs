@@ -1,4 +1,4 @@
-//! The codec and the pure decoder: pinned bytes, round trips, claims.
+//! The codec and the pure decoder: pinned bytes, round trips, refused claims.
 
 #![allow(
     clippy::unwrap_used,
@@ -40,8 +40,9 @@ fn end_of(error: &FrameError) -> NaiveEnd {
     }
 }
 
-/// Decodes `wire`, which arrives in chunks of the sizes in `chunks`, cyclically. `hold` keeps the
-/// frames as they are, so that the buffer cannot be used again.
+/// Decodes `wire`, which arrives in chunks of the sizes in `chunks`, repeated
+/// cyclically. With `hold`, the frames stay alive, so that the buffer cannot be
+/// reused.
 fn decode(
     decoder: &mut FrameDecoder,
     mut wire: &[u8],
@@ -133,7 +134,7 @@ fn the_largest_frame_passes_and_one_byte_more_does_not() {
 }
 
 #[test]
-fn a_claim_above_the_limit_is_refused_for_ever_and_allocates_nothing() {
+fn a_claim_above_the_limit_is_refused_permanently_and_allocates_nothing() {
     for claim in [MAX_FRAME_PAYLOAD_BYTES as u32 + 1, u32::MAX] {
         let mut wire = BytesMut::from(&claim.to_be_bytes()[..]);
         let before = wire.capacity();
@@ -146,7 +147,7 @@ fn a_claim_above_the_limit_is_refused_for_ever_and_allocates_nothing() {
         }
         assert_eq!(wire.capacity(), before);
 
-        // Frames before it are still had.
+        // Frames before the refused claim are still returned.
         let mut wire = encode(&[vec![1], vec![2, 3]]);
         wire.extend_from_slice(&claim.to_be_bytes());
         let mut decoder = FrameDecoder::new(FrameConfig::default());
@@ -186,7 +187,7 @@ fn a_claim_within_the_limit_allocates_as_its_bytes_arrive() {
 #[test]
 fn frames_are_slices_of_one_buffer_and_the_buffer_is_used_again() {
     let mut decoder = FrameDecoder::new(config(MIB, 64 * KIB));
-    // Grow to the usual size first.
+    // Grow the buffer to its usual size first.
     decode(
         &mut decoder,
         &encode(&vec![vec![0; 1020]; 256]),
@@ -223,7 +224,7 @@ fn frames_are_slices_of_one_buffer_and_the_buffer_is_used_again() {
 }
 
 #[test]
-fn a_small_frame_that_is_kept_keeps_no_large_buffer() {
+fn a_retained_small_frame_retains_no_large_buffer() {
     let mut decoder = FrameDecoder::new(FrameConfig::default());
     decode(
         &mut decoder,
@@ -245,11 +246,11 @@ fn a_small_frame_that_is_kept_keeps_no_large_buffer() {
 }
 
 #[test]
-fn a_large_buffer_goes_when_nothing_comes_or_small_frames_do() {
+fn a_large_buffer_is_dropped_when_idle_or_after_small_frames() {
     let mut decoder = FrameDecoder::new(FrameConfig::default());
     let large = encode(&[vec![1; 4 * MIB]]);
     decode(&mut decoder, &large, &[usize::MAX], false);
-    assert!(decoder.capacity() >= 4 * MIB, "kept for the next one");
+    assert!(decoder.capacity() >= 4 * MIB, "retained for the next frame");
     decoder.idle();
     assert!(decoder.capacity() <= 256 * KIB);
 
@@ -297,7 +298,7 @@ proptest! {
         prop_assert_eq!(&got, &naive(&wire, max));
         prop_assert_eq!(&got.0[..frames.len()], &frames[..]);
 
-        // The codec, on the same chunks.
+        // The codec decodes the same chunks.
         let mut codec = FrameCodec::new(max);
         let (mut buffer, mut seen, mut rest) = (BytesMut::new(), Vec::new(), &wire[..]);
         let mut sizes = chunks.iter().cycle();

@@ -1,5 +1,5 @@
-//! Memory for frames that do not arrive in full, over real TCP. Of its own binary: it measures the
-//! memory of the process.
+//! Memory of incomplete frames over real TCP. The test has its own binary
+//! because it measures the memory of the process.
 
 #![cfg(target_os = "linux")]
 #![allow(
@@ -35,16 +35,18 @@ use tokio::task::JoinHandle;
 const A: StreamProtocol = StreamProtocol::new("/test/a");
 const TCP: &str = "/ip4/127.0.0.1/tcp/0";
 
-/// Peers that attack, and the streams of each: together 200 frames of 8 MiB.
+/// Number of attacking peers. With the streams of each, they send 200
+/// incomplete frames of 8 MiB.
 const PEERS: usize = 5;
 const STREAMS: usize = 40;
 
-/// Memory by which the process may grow, attackers and victim together: 32 MiB that one address may
-/// hold, 200 receive windows of 256 KiB on the side of the victim, as much on the way out of the
-/// attackers, and what the allocator keeps. Without a budget the frames alone take 1.6 GiB.
+/// Limit of memory growth of the process, attackers and victim together: 32 MiB
+/// that one address may hold, 200 receive windows of 256 KiB at the victim, the
+/// same amount in the send buffers of the attackers, and memory retained by the
+/// allocator. Without a budget the frames alone take 1.6 GiB.
 const MAX_GROWTH: u64 = 300 * MIB as u64;
 
-/// Resident memory of this process, in bytes.
+/// Returns the resident memory of this process, in bytes.
 fn resident() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
     let line = status.lines().find(|line| line.starts_with("VmRSS:"));
@@ -58,7 +60,8 @@ fn resident() -> u64 {
     kib * KIB as u64
 }
 
-/// Sends all but the last byte of a frame, as far as it is read, and keeps the stream.
+/// Sends all but the last byte of a frame, as far as the peer reads it, and
+/// keeps the stream open.
 async fn half_send(mut stream: Substream) {
     let frame = MAX_FRAME_PAYLOAD_BYTES as u32;
     let piece = vec![0; 64 * KIB];
@@ -87,8 +90,9 @@ async fn attacker(victim: &Node) -> (Node, JoinHandle<()>) {
     (node, task)
 }
 
-/// 200 frames of 8 MiB less one byte: the memory that they take is bounded, an honest peer of the same
-/// address gets its frame through, and everything returns when the attackers disconnect.
+/// 200 incomplete frames of 8 MiB use bounded memory, a frame of an honest peer
+/// with the same address arrives, and all memory is released when the attackers
+/// disconnect.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn half_sent_frames_take_no_more_than_their_budget() {
     let victim = Node::listening_on(TCP, StreamsConfig::default()).await;

@@ -1,4 +1,4 @@
-//! FrameStream over a pipe that splits, blocks, ends and fails.
+//! `FrameStream` over a pipe that splits writes, blocks, ends and fails.
 
 #![allow(
     clippy::unwrap_used,
@@ -188,7 +188,7 @@ fn deadlines_leave_the_stream_usable() {
 
         let late = stream.send_within(payload(200, 1), SHORT).await;
         assert!(matches!(late, Err(FrameError::Deadline { after: SHORT })));
-        // The frame was taken: it goes out whole, before the next.
+        // The frame was accepted: it is sent completely before the next one.
         let mut peer = FrameStream::new(raw);
         let (sent, first) = join(stream.send_within(payload(3, 2), LONG), peer.next()).await;
         sent.unwrap();

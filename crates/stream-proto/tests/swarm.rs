@@ -1,4 +1,4 @@
-//! The behaviour between swarms in memory.
+//! The behaviour between swarms with the in-memory transport.
 
 #![allow(
     clippy::unwrap_used,
@@ -47,7 +47,7 @@ async fn streams_are_opened_by_dialling_and_carry_frames() {
         assert_eq!(soon(receiver.next()).await.unwrap().unwrap(), &b"hello"[..]);
         assert!(soon(receiver.next()).await.is_none());
     }
-    // And the other way, over the connection that stands.
+    // The other direction works over the same connection.
     let mut incoming = a.control.accept(A).unwrap();
     let mut stream = soon(b.control.open(a.peer, A)).await.unwrap();
     stream.write_all(b"x").await.unwrap();
@@ -56,7 +56,7 @@ async fn streams_are_opened_by_dialling_and_carry_frames() {
 }
 
 #[tokio::test]
-async fn a_protocol_not_spoken_is_said_to_be() {
+async fn an_unsupported_protocol_is_reported() {
     let (a, b) = (
         Node::memory(StreamsConfig::default()),
         Node::listening().await,
@@ -79,7 +79,7 @@ async fn a_protocol_not_spoken_is_said_to_be() {
         matches!(refused, OpenError::UnsupportedProtocol { .. }),
         "{refused:?}"
     );
-    // It may be accepted again.
+    // The protocol can be accepted again.
     let mut incoming = b.control.accept(A).unwrap();
     let _again = soon(a.control.open(b.peer, A)).await.unwrap();
     assert!(soon(incoming.next()).await.is_some());
@@ -111,7 +111,7 @@ async fn the_first_of_several_protocols_that_the_peer_speaks_is_opened() {
 }
 
 #[tokio::test]
-async fn every_dial_failure_wakes_all_who_wait() {
+async fn every_dial_failure_wakes_all_waiting_requests() {
     let a = Node::memory(StreamsConfig::default());
     let nobody = PeerId::random();
     let answers = soon(join_all((0..50).map(|_| a.control.open(nobody, A)))).await;
@@ -122,7 +122,7 @@ async fn every_dial_failure_wakes_all_who_wait() {
             "{error:?}"
         );
     }
-    // An address where nobody listens.
+    // No process listens on this address.
     let dead: libp2p_core::Multiaddr = "/memory/123456789".parse().unwrap();
     a.add_address(nobody, dead.clone()).await;
     let answers = soon(join_all((0..50).map(|_| a.control.open(nobody, A)))).await;
@@ -137,12 +137,12 @@ async fn every_dial_failure_wakes_all_who_wait() {
         };
         assert_eq!(errors[0].address.iter().next(), dead.iter().next());
     }
-    // An address where somebody else listens.
+    // Another peer listens on this address.
     let b = Node::listening().await;
     a.add_address(nobody, b.address.clone().unwrap()).await;
     let error = soon(a.control.open(nobody, A)).await.unwrap_err();
     assert!(matches!(error, OpenError::Dial { .. }), "{error:?}");
-    // This node itself.
+    // The address belongs to this node.
     let error = soon(a.control.open(a.peer, A)).await.unwrap_err();
     assert!(matches!(error, OpenError::NotConnected { .. }), "{error:?}");
 }
@@ -176,7 +176,7 @@ async fn two_hundred_at_once_are_all_served() {
 }
 
 #[tokio::test]
-async fn inbound_limits_refuse_one_by_one_and_places_come_back() {
+async fn inbound_limits_refuse_single_streams_and_permits_are_released() {
     let config = StreamsConfig {
         max_inbound_per_peer: 10,
         max_inbound: 15,
@@ -212,7 +212,7 @@ async fn inbound_limits_refuse_one_by_one_and_places_come_back() {
     assert_eq!(refused, 20);
     assert_eq!(b.control.open_inbound(), 10);
 
-    // Another peer has places left, until the queue is full.
+    // Another peer is below its limit until the queue is full.
     let second = soon(join_all((0..3).map(|_| c.control.open(b.peer, A)))).await;
     let (peer, _, reason, count) = refusal(soon(b.event()).await);
     assert_eq!(
@@ -220,7 +220,7 @@ async fn inbound_limits_refuse_one_by_one_and_places_come_back() {
         (c.peer, RefuseReason::QueueFull { limit: 12 }, 1)
     );
 
-    // The refused ones are reset, the others live.
+    // The refused streams are reset, the others stay open.
     let mut served = Vec::new();
     for _ in 0..12 {
         served.push(soon(incoming.next()).await.unwrap());
@@ -238,7 +238,7 @@ async fn inbound_limits_refuse_one_by_one_and_places_come_back() {
     .await;
     assert_eq!(ended.iter().filter(|ended| **ended).count(), 21);
 
-    // Places come back with the drop.
+    // Dropping streams releases their permits.
     drop(served);
     assert_eq!(b.control.open_inbound(), 0);
     let _stream = soon(a.control.open(b.peer, A)).await.unwrap();
@@ -246,7 +246,7 @@ async fn inbound_limits_refuse_one_by_one_and_places_come_back() {
 }
 
 #[tokio::test]
-async fn dropped_opens_give_up_their_place() {
+async fn dropped_requests_release_their_permit() {
     let config = StreamsConfig {
         tuning: StreamsTuning {
             max_waiting_per_peer: 5,
@@ -255,7 +255,7 @@ async fn dropped_opens_give_up_their_place() {
         ..StreamsConfig::default()
     };
     let a = Node::memory(config);
-    // A peer that takes the connection and never answers.
+    // A peer that accepts the connection and never answers.
     let silent = nodes::silent_address();
     let nobody = PeerId::random();
     a.add_address(nobody, silent.address.clone()).await;
@@ -272,8 +272,8 @@ async fn dropped_opens_give_up_their_place() {
     );
     opens.pop();
     let mut another = Box::pin(a.control.open(nobody, A));
-    assert!((&mut another).now_or_never().is_none(), "there is a place");
-    // A deadline ends it, and names what was given.
+    assert!((&mut another).now_or_never().is_none(), "the request waits");
+    // The deadline ends the request, and the error contains the deadline.
     let short = Duration::from_millis(50);
     drop(another);
     let late = soon(a.control.open_within(nobody, A, short))
@@ -286,7 +286,7 @@ async fn dropped_opens_give_up_their_place() {
 }
 
 #[tokio::test]
-async fn a_connection_that_closes_wakes_those_who_wait_on_it() {
+async fn a_closing_connection_wakes_its_requests() {
     let config = StreamsConfig {
         tuning: StreamsTuning {
             max_negotiating_per_connection: 3,
@@ -318,7 +318,7 @@ async fn a_connection_that_closes_wakes_those_who_wait_on_it() {
 }
 
 #[tokio::test]
-async fn dropping_the_behaviour_stops_everybody() {
+async fn dropping_the_behaviour_fails_all_requests() {
     let behaviour = Behaviour::new(StreamsConfig::default());
     let control = behaviour.control();
     let mut incoming = control.accept(A).unwrap();

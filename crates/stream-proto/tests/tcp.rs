@@ -1,4 +1,4 @@
-//! The behaviour over real TCP, with Noise and Yamux.
+//! The behaviour over real TCP with Noise and Yamux.
 
 #![allow(
     clippy::unwrap_used,
@@ -28,7 +28,7 @@ use nodes::{Node, soon};
 const A: StreamProtocol = StreamProtocol::new("/test/a");
 const TCP: &str = "/ip4/127.0.0.1/tcp/0";
 
-/// Two nodes and a stream between them.
+/// Starts two nodes and opens a stream between them.
 async fn stream_between() -> (Node, Node, Substream, Substream) {
     let a = Node::memory(StreamsConfig::default());
     let b = Node::listening_on(TCP, StreamsConfig::default()).await;
@@ -38,8 +38,8 @@ async fn stream_between() -> (Node, Node, Substream, Substream) {
     (a, b, one.unwrap(), other.unwrap().stream)
 }
 
-/// Each side sends far more than the windows hold before the other is through: with reads that
-/// waited for writes, this would stand still.
+/// Both sides send more than the windows hold and receive at the same time. The
+/// test would deadlock if reads waited for writes.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn both_sides_write_while_reading() {
     const FRAMES: u8 = 100;
@@ -69,8 +69,9 @@ async fn both_sides_write_while_reading() {
     assert_eq!((counts.0.unwrap(), counts.1.unwrap()), (FRAMES, FRAMES));
 }
 
-/// Where neither side reads, both stop within the windows, nothing is lost, and reading sets
-/// them going again. Other streams of the connection are not touched.
+/// If neither side reads, both senders stop when the windows are full, no data
+/// is lost, and reading resumes them. Other streams of the connection are not
+/// affected.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn both_sides_write_without_reading_and_then_read() {
     const LEN: usize = 64 * KIB;
@@ -79,7 +80,7 @@ async fn both_sides_write_without_reading_and_then_read() {
     let fill = |stream| async move {
         let mut frames = FrameStream::new(stream);
         let mut taken = 0_usize;
-        // A deadline leaves the frame queued: it counts as sent.
+        // The deadline leaves the frame queued, so it counts as sent.
         loop {
             let sent = frames.send_within(Bytes::from(vec![1; LEN]), Duration::from_millis(500));
             taken += 1;
@@ -195,7 +196,8 @@ async fn two_thousand_at_once_are_served_to_the_limit_and_the_rest_refused() {
     assert_eq!(refused, OPENED - LIMIT);
     assert!(reports < 30, "{reports} events for one flood");
 
-    // The connection lives, and has room once the others are gone.
+    // The connection stays open and accepts streams after the others were
+    // dropped.
     let connected = a.act(|swarm| swarm.connected_peers().count()).await;
     assert_eq!(connected, 1);
     drop(served);
@@ -212,7 +214,7 @@ async fn two_thousand_at_once_are_served_to_the_limit_and_the_rest_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn streams_above_the_limit_of_a_connection_wait_in_line_and_are_served() {
+async fn streams_above_the_limit_of_a_connection_wait_and_are_served() {
     let a = Node::memory(StreamsConfig {
         tuning: StreamsTuning {
             max_outbound_per_connection: 10,
@@ -259,11 +261,12 @@ async fn a_dead_address_ends_with_its_cause_twice() {
 }
 
 #[tokio::test]
-async fn a_dial_of_somebody_else_is_shared() {
+async fn a_dial_of_another_behaviour_is_shared() {
     let a = Node::memory(StreamsConfig::default());
     let silent = nodes::silent_address();
     let nobody = libp2p_identity::PeerId::random();
-    // The swarm dials by itself, and hangs. Whoever wants a stream waits for that dial.
+    // The swarm dials without the behaviour, and the dial hangs. Requests wait
+    // for that dial.
     let to = silent.address.clone();
     a.act(move |swarm| {
         let opts = libp2p_swarm::dial_opts::DialOpts::peer_id(nobody)
@@ -275,14 +278,16 @@ async fn a_dial_of_somebody_else_is_shared() {
     let control = a.control.clone();
     let mut opening = Box::pin(control.open(nobody, A));
     assert!((&mut opening).now_or_never().is_none());
-    // By now the behaviour has asked for its dial and was told of the other one.
+    // At this point the behaviour has requested its own dial and learned of the
+    // other one.
     a.act(|_| ()).await;
     drop(silent);
     let error = soon(opening).await.unwrap_err();
     assert!(matches!(error, OpenError::Dial { .. }), "{error:?}");
 }
 
-/// Each claims the largest frame there is and sends nothing of it.
+/// Each stream claims a frame of the largest size and sends none of its
+/// payload.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn five_hundred_claims_cost_a_page_each() {
     const STREAMS: usize = 500;

@@ -1,4 +1,5 @@
-//! What the behaviour tests share: in-memory swarms, and events awaited with a deadline.
+//! Support for the tests of the behaviour: in-memory swarms, and events awaited
+//! with a deadline.
 #![allow(
     dead_code,
     clippy::unwrap_used,
@@ -17,10 +18,10 @@ use futures::StreamExt;
 use libp2p_swarm::{NetworkBehaviour, Swarm, SwarmEvent};
 use libp2p_swarm_test::SwarmExt;
 
-/// Within which everything must have happened that a test waits for.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+/// Deadline of every event that a test awaits.
+pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
 
-/// A deadline that a test wants to see pass.
+/// A short deadline that a test expects to pass.
 pub(crate) const SHORT: Duration = Duration::from_millis(150);
 
 pub(crate) fn node(config: &SpecializedConfig) -> Swarm<Behaviour> {
@@ -35,26 +36,26 @@ pub(crate) fn request(nonce: u8) -> Request {
     }
 }
 
-/// Two nodes, the first connected to the second.
+/// Creates two nodes and connects the first to the second.
 pub(crate) async fn pair(
     asking: &SpecializedConfig,
     answering: &SpecializedConfig,
 ) -> (Swarm<Behaviour>, Swarm<Behaviour>) {
-    let (mut asker, mut answerer) = (node(asking), node(answering));
-    connect(&mut asker, &mut answerer).await;
-    (asker, answerer)
+    let (mut requester, mut responder) = (node(asking), node(answering));
+    connect(&mut requester, &mut responder).await;
+    (requester, responder)
 }
 
-pub(crate) async fn connect<B>(asker: &mut Swarm<Behaviour>, answerer: &mut Swarm<B>)
+pub(crate) async fn connect<B>(requester: &mut Swarm<Behaviour>, responder: &mut Swarm<B>)
 where
     B: NetworkBehaviour + Send,
     B::ToSwarm: std::fmt::Debug,
 {
-    answerer.listen().with_memory_addr_external().await;
-    asker.connect(answerer).await;
+    responder.listen().with_memory_addr_external().await;
+    requester.connect(responder).await;
 }
 
-/// The next event of a behaviour.
+/// Waits for the next event of the behaviour.
 pub(crate) async fn event(swarm: &mut Swarm<Behaviour>) -> Event {
     let wait = async {
         loop {
@@ -63,11 +64,12 @@ pub(crate) async fn event(swarm: &mut Swarm<Behaviour>) -> Event {
             }
         }
     };
-    tokio::time::timeout(PATIENCE, wait).await.unwrap()
+    tokio::time::timeout(DEADLINE, wait).await.unwrap()
 }
 
-/// The next event of `swarm`, while `other` runs and keeps its events for itself.
-pub(crate) async fn event_beside<B: NetworkBehaviour>(
+/// Waits for the next event of `swarm` while `other` runs. Events of `other`
+/// are dropped.
+pub(crate) async fn event_while_running<B: NetworkBehaviour>(
     swarm: &mut Swarm<Behaviour>,
     other: &mut Swarm<B>,
 ) -> Event {
@@ -82,7 +84,7 @@ pub(crate) async fn event_beside<B: NetworkBehaviour>(
     }
 }
 
-/// The failure that `event` tells, which must be that of `id`.
+/// Returns the failure in `event`, which must have the id `id`.
 #[track_caller]
 pub(crate) fn failure_of(id: OutboundRequestId, event: Event) -> OutboundFailure {
     match event {

@@ -1,4 +1,4 @@
-//! Nodes for tests: a swarm in a task of its own, driven by commands.
+//! Nodes for tests: a swarm in its own task, driven by commands.
 
 #![allow(
     dead_code,
@@ -34,7 +34,7 @@ use libp2p_swarm::{
 };
 use tokio::{sync::mpsc, task::JoinHandle};
 
-/// The result of `work`, which is expected soon.
+/// Awaits `work` with a deadline.
 pub(crate) async fn soon<T>(work: impl Future<Output = T>) -> T {
     tokio::time::timeout(Duration::from_secs(30), work)
         .await
@@ -44,7 +44,7 @@ pub(crate) async fn soon<T>(work: impl Future<Output = T>) -> T {
 type Act = Box<dyn FnOnce(&mut Swarm<Tested>) + Send>;
 type Seen = SwarmEvent<TestedEvent>;
 
-/// What the swarms hold.
+/// The behaviours of a test swarm.
 #[derive(NetworkBehaviour)]
 #[behaviour(prelude = "libp2p_swarm::derive_prelude")]
 pub(crate) struct Tested {
@@ -52,7 +52,7 @@ pub(crate) struct Tested {
     pub(crate) book: Book,
 }
 
-/// Tells the swarm where peers are.
+/// A behaviour that provides the addresses of peers.
 #[derive(Default)]
 pub(crate) struct Book(HashMap<PeerId, Vec<Multiaddr>>);
 
@@ -105,7 +105,7 @@ impl NetworkBehaviour for Book {
     }
 }
 
-/// Listens on TCP and never says a word.
+/// A TCP listener that accepts connections and sends nothing.
 pub(crate) struct Silent {
     pub(crate) address: Multiaddr,
     _listener: TcpListener,
@@ -120,8 +120,9 @@ pub(crate) fn silent_address() -> Silent {
     }
 }
 
-/// A peer that takes one connection and then neither reads nor writes. Yields its id and address,
-/// and the task that ends with the connection's muxer.
+/// Starts a peer that accepts one connection and then neither reads nor writes.
+/// Returns its id, its address, and the task that owns the muxer of the
+/// connection.
 pub(crate) async fn inert_peer() -> (PeerId, Multiaddr, JoinHandle<StreamMuxerBox>) {
     let keypair = Keypair::generate_ed25519();
     let mut transport = transport(&keypair);
@@ -158,7 +159,8 @@ impl Drop for Node {
     }
 }
 
-/// The transport of these tests: memory and TCP, Noise, Yamux with more streams than its default.
+/// Returns the transport of these tests: memory and TCP with Noise and Yamux,
+/// with a higher limit of streams than the default.
 fn transport(keypair: &Keypair) -> Boxed<(PeerId, StreamMuxerBox)> {
     let mut yamux = libp2p_yamux::Config::default();
     yamux.set_max_num_streams(4096);
@@ -171,7 +173,7 @@ fn transport(keypair: &Keypair) -> Boxed<(PeerId, StreamMuxerBox)> {
 }
 
 impl Node {
-    /// One that listens nowhere.
+    /// Creates a node that does not listen.
     pub(crate) fn memory(config: StreamsConfig) -> Self {
         let keypair = Keypair::generate_ed25519();
         let peer = keypair.public().to_peer_id();
@@ -210,17 +212,17 @@ impl Node {
         }
     }
 
-    /// One that listens in memory.
+    /// Creates a node that listens in memory.
     pub(crate) async fn listening() -> Self {
         Self::listening_with(StreamsConfig::default()).await
     }
 
-    /// One that listens in memory.
+    /// Creates a node with `config` that listens in memory.
     pub(crate) async fn listening_with(config: StreamsConfig) -> Self {
         Self::listening_on("/memory/0", config).await
     }
 
-    /// One that listens on `address`.
+    /// Creates a node that listens on `address`.
     pub(crate) async fn listening_on(address: &str, config: StreamsConfig) -> Self {
         let mut node = Self::memory(config);
         let address = address.parse().unwrap();
@@ -234,7 +236,7 @@ impl Node {
         node
     }
 
-    /// Does something with the swarm.
+    /// Runs a closure on the swarm and returns its result.
     pub(crate) async fn act<T: Send + 'static>(
         &self,
         act: impl FnOnce(&mut Swarm<Tested>) -> T + Send + 'static,
@@ -247,7 +249,7 @@ impl Node {
         outcome.await.unwrap()
     }
 
-    /// Learns an address of a peer.
+    /// Adds an address of a peer.
     pub(crate) async fn add_address(&self, peer: PeerId, address: Multiaddr) {
         self.act(move |swarm| {
             let addresses = &mut swarm.behaviour_mut().book.0;
@@ -256,13 +258,13 @@ impl Node {
         .await;
     }
 
-    /// Learns where `other` listens.
+    /// Adds the listen address of `other`.
     pub(crate) async fn knows(&self, other: &Self) {
         self.add_address(other.peer, other.address.clone().unwrap())
             .await;
     }
 
-    /// The first event for which `select` yields something.
+    /// Waits for the first event for which `select` returns `Some`.
     pub(crate) async fn wait<T>(&mut self, mut select: impl FnMut(Seen) -> Option<T>) -> T {
         loop {
             if let Some(found) = select(self.events.recv().await.unwrap()) {
@@ -271,7 +273,7 @@ impl Node {
         }
     }
 
-    /// The next event of the behaviour.
+    /// Waits for the next event of the behaviour.
     pub(crate) async fn event(&mut self) -> Event {
         self.wait(|event| match event {
             SwarmEvent::Behaviour(TestedEvent::Streams(event)) => Some(event),
@@ -280,7 +282,7 @@ impl Node {
         .await
     }
 
-    /// Echoes the frames of all streams of `protocol`.
+    /// Sends back all frames that arrive on streams of `protocol`.
     pub(crate) fn echo(&self, protocol: StreamProtocol) -> JoinHandle<()> {
         let mut incoming = self.control.accept(protocol).unwrap();
         tokio::spawn(async move {

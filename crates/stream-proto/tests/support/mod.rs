@@ -1,4 +1,4 @@
-//! A bounded byte pipe whose reads and writes end where a script says.
+//! A bounded byte pipe whose reads and writes are split according to a script.
 
 #![allow(
     dead_code,
@@ -16,7 +16,7 @@ use std::{
 
 use futures::{AsyncRead, AsyncWrite};
 
-/// One direction.
+/// State of one direction of the pipe.
 #[derive(Debug, Default)]
 struct Channel {
     bytes: VecDeque<u8>,
@@ -26,8 +26,9 @@ struct Channel {
     writer: Option<Waker>,
 }
 
-/// One end of a pipe. Each read and write moves at most as many bytes as the next number of its
-/// script says, cyclically, and is `Pending` once after each.
+/// One end of a pipe. Each read and write moves at most as many bytes as the
+/// next number of its script, cyclically, and returns `Pending` once after each
+/// operation.
 #[derive(Debug)]
 pub(crate) struct PipeEnd {
     read: Arc<Mutex<Channel>>,
@@ -37,7 +38,7 @@ pub(crate) struct PipeEnd {
     rested: bool,
 }
 
-/// A pipe that holds `capacity` bytes each way.
+/// Creates a pipe that buffers `capacity` bytes in each direction.
 pub(crate) fn pipe(capacity: usize, script: &[usize]) -> (PipeEnd, PipeEnd) {
     let channel = || {
         Arc::new(Mutex::new(Channel {
@@ -57,7 +58,7 @@ pub(crate) fn pipe(capacity: usize, script: &[usize]) -> (PipeEnd, PipeEnd) {
 }
 
 impl PipeEnd {
-    /// The most this operation moves; `None` if it is to be pending this time.
+    /// Returns the limit of this operation, or `None` if it must be pending.
     fn allowance(&mut self, cx: &mut Context<'_>) -> Option<usize> {
         if self.script.is_empty() {
             return Some(usize::MAX);
@@ -149,7 +150,7 @@ impl Drop for PipeEnd {
     }
 }
 
-/// What frames decode to, by the plainest decoder there is.
+/// Decodes frames with the simplest possible decoder.
 pub(crate) fn naive(mut wire: &[u8], max: usize) -> (Vec<Vec<u8>>, NaiveEnd) {
     let mut frames = Vec::new();
     loop {
@@ -172,16 +173,16 @@ pub(crate) fn naive(mut wire: &[u8], max: usize) -> (Vec<Vec<u8>>, NaiveEnd) {
     }
 }
 
-/// How the naive decoder ended.
+/// How the input of the naive decoder ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum NaiveEnd {
-    /// Between frames.
+    /// The input ended between two frames.
     Clean,
-    /// In a prefix: bytes arrived, missing.
+    /// The input ended in a prefix: bytes arrived, bytes missing.
     CutPrefix(usize, usize),
-    /// In a payload: bytes arrived, missing.
+    /// The input ended in a payload: bytes arrived, bytes missing.
     CutPayload(usize, usize),
-    /// At a claim.
+    /// The decoder refused a claimed length.
     TooLarge(usize),
 }
 

@@ -1,5 +1,5 @@
-//! Where each outbound request stands: waiting for a connection, or handed to one. Pure: the
-//! behaviour says what happened and carries out the effects.
+//! The table of outbound requests, waiting for a connection or sent over one.
+//! Pure: the behaviour reports events and executes the effects.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -13,7 +13,7 @@ use libp2p_swarm::ConnectionId;
 
 use crate::failure::{DialFailure, OutboundFailure};
 
-/// Names an outbound request. Unique within one behaviour.
+/// Identifier of an outbound request, unique within one behaviour.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct OutboundRequestId(pub(crate) u64);
 
@@ -23,45 +23,48 @@ impl fmt::Display for OutboundRequestId {
     }
 }
 
-/// What the behaviour is to do.
+/// An action that the behaviour must execute.
 #[derive(Debug)]
 pub(crate) enum Effect {
-    /// Dial, and say which dial it is with [`Book::dialling`].
+    /// Dial the peer and report the connection id with [`OutboundRequests::dialling`].
     Dial(PeerId, Vec<Multiaddr>),
     /// Send the request over the connection.
     Send(PeerId, ConnectionId, OutboundRequestId, Bytes),
-    /// Stop what was sent over the connection.
+    /// Stop the exchange of the request on the connection.
     Stop(PeerId, ConnectionId, OutboundRequestId),
-    /// Tell the caller that the request failed.
+    /// Report the failure of the request to the application.
     Fail(PeerId, OutboundRequestId, OutboundFailure),
 }
 
 #[derive(Debug)]
 struct Request {
     peer: PeerId,
-    /// The connection it was handed to; none while it waits for one.
+    /// The connection that the request was assigned to; `None` while it waits
+    /// for one.
     connection: Option<ConnectionId>,
 }
 
 #[derive(Debug, Default)]
 struct Peer {
-    links: Vec<Link>,
-    /// Requests that wait for a connection, in order. Empty where there is one.
+    connections: Vec<Connection>,
+    /// Requests that wait for a connection, in order. Empty if the peer is
+    /// connected.
     waiting: VecDeque<(OutboundRequestId, Bytes)>,
-    /// The dial made for them; none while it is somebody else's.
+    /// The dial that was started for the waiting requests; `None` if another
+    /// behaviour dials the peer.
     dial: Option<ConnectionId>,
 }
 
 #[derive(Debug)]
-struct Link {
+struct Connection {
     id: ConnectionId,
     relayed: bool,
     requests: usize,
 }
 
-/// Every outbound request that has not ended.
+/// The table of outbound requests that have not ended.
 #[derive(Debug)]
-pub(crate) struct Book {
+pub(crate) struct OutboundRequests {
     limit: usize,
     next: u64,
     requests: HashMap<OutboundRequestId, Request>,
@@ -69,8 +72,8 @@ pub(crate) struct Book {
     effects: VecDeque<Effect>,
 }
 
-impl Book {
-    /// A book of at most `limit` requests.
+impl OutboundRequests {
+    /// Creates a table of at most `limit` requests.
     pub(crate) fn new(limit: usize) -> Self {
         Self {
             limit,
@@ -81,21 +84,21 @@ impl Book {
         }
     }
 
-    /// What is to be done next.
+    /// Returns the next effect to execute.
     pub(crate) fn effect(&mut self) -> Option<Effect> {
         self.effects.pop_front()
     }
 
-    /// Requests that have not ended.
+    /// Returns the number of requests that have not ended.
     pub(crate) fn len(&self) -> usize {
         self.requests.len()
     }
 
-    pub(crate) fn holds(&self, id: OutboundRequestId) -> bool {
+    pub(crate) fn contains(&self, id: OutboundRequestId) -> bool {
         self.requests.contains_key(&id)
     }
 
-    /// Takes up a request, or the reason why it could not be encoded.
+    /// Adds a request. An encoding error fails it at once.
     pub(crate) fn send(
         &mut self,
         to: PeerId,
@@ -120,22 +123,23 @@ impl Book {
         self.requests.insert(id, Request { peer, connection });
         let peer = self.peers.entry(to).or_default();
         peer.waiting.push_back((id, wire));
-        if !peer.links.is_empty() {
-            self.hand_over(to);
+        if !peer.connections.is_empty() {
+            self.assign(to);
         } else if peer.waiting.len() == 1 {
             self.effects.push_back(Effect::Dial(to, addresses));
         }
         id
     }
 
-    /// The dial that [`Effect::Dial`] asked for is under way as `dial`.
+    /// Records the connection id of the dial that [`Effect::Dial`] requested.
     pub(crate) fn dialling(&mut self, peer: PeerId, dial: ConnectionId) {
         if let Some(peer) = self.peers.get_mut(&peer) {
             peer.dial = Some(dial);
         }
     }
 
-    /// A dial failed, or was left to another one under way where there is no `failure`.
+    /// Handles a failed dial. Without a `failure`, another dial of the peer is
+    /// in progress.
     pub(crate) fn dial_failed(
         &mut self,
         to: PeerId,
@@ -147,36 +151,37 @@ impl Book {
         };
         match failure {
             None if peer.dial == Some(dial) => peer.dial = None,
-            // One's own, or the one that it was left to.
+            // The dial started here, or the dial in progress that replaced it.
             Some(failure) if peer.dial.is_none_or(|own| own == dial) => {
                 peer.dial = None;
                 for (id, _) in std::mem::take(&mut peer.waiting) {
                     self.requests.remove(&id);
                     self.fail(to, id, failure.into());
                 }
-                self.forget_if_idle(to);
+                self.remove_if_idle(to);
             }
             _ => {}
         }
     }
 
-    /// A connection is up; `relayed` if it goes through a third node.
+    /// Handles a new connection. `relayed` is `true` if it goes through a
+    /// relay.
     pub(crate) fn connected(&mut self, to: PeerId, id: ConnectionId, relayed: bool) {
         let peer = self.peers.entry(to).or_default();
         peer.dial = None;
-        peer.links.push(Link {
+        peer.connections.push(Connection {
             id,
             relayed,
             requests: 0,
         });
-        self.hand_over(to);
+        self.assign(to);
     }
 
-    /// A connection is gone, and with it what was sent over it.
+    /// Handles a closed connection. Requests that were sent over it fail.
     pub(crate) fn closed(&mut self, to: PeerId, connection: ConnectionId) {
         if let Some(peer) = self.peers.get_mut(&to) {
-            peer.links.retain(|link| link.id != connection);
-            self.forget_if_idle(to);
+            peer.connections.retain(|other| other.id != connection);
+            self.remove_if_idle(to);
         }
         let mut lost: Vec<_> = self
             .requests
@@ -189,26 +194,32 @@ impl Book {
         }
     }
 
-    /// The exchange of a request ended. The peer, if the request was still in the book.
+    /// Removes a request whose exchange ended. Returns its peer if the request
+    /// was pending.
     pub(crate) fn ended(&mut self, id: OutboundRequestId) -> Option<PeerId> {
         let request = self.requests.remove(&id)?;
         let peer = self.peers.get_mut(&request.peer)?;
         match request.connection {
             Some(connection) => {
-                for link in peer.links.iter_mut().filter(|link| link.id == connection) {
-                    link.requests = link.requests.saturating_sub(1);
+                for connection in peer
+                    .connections
+                    .iter_mut()
+                    .filter(|other| other.id == connection)
+                {
+                    connection.requests = connection.requests.saturating_sub(1);
                 }
             }
             None => {
                 peer.waiting.retain(|(waiting, _)| *waiting != id);
-                self.forget_if_idle(request.peer);
+                self.remove_if_idle(request.peer);
             }
         }
         Some(request.peer)
     }
 
-    /// Gives a request up: with a failure to tell, or because the caller does not want it.
-    pub(crate) fn give_up(
+    /// Removes a request before it ended. `failure` is `None` if the
+    /// application cancelled it.
+    pub(crate) fn cancel(
         &mut self,
         id: OutboundRequestId,
         failure: Option<OutboundFailure>,
@@ -230,29 +241,30 @@ impl Book {
         self.effects.push_back(Effect::Fail(peer, id, failure));
     }
 
-    /// Hands what waits for `to` to its connections: the direct before the relayed, the idle
-    /// before the busy.
-    fn hand_over(&mut self, to: PeerId) {
+    /// Assigns waiting requests of `to` to its connections: direct before
+    /// relayed ones, then the one with the fewest requests.
+    fn assign(&mut self, to: PeerId) {
         let Some(peer) = self.peers.get_mut(&to) else {
             return;
         };
-        while let Some(link) = peer
-            .links
+        while let Some(connection) = peer
+            .connections
             .iter_mut()
-            .min_by_key(|link| (link.relayed, link.requests))
+            .min_by_key(|connection| (connection.relayed, connection.requests))
             && let Some((id, wire)) = peer.waiting.pop_front()
         {
-            link.requests += 1;
+            connection.requests += 1;
             if let Some(request) = self.requests.get_mut(&id) {
-                request.connection = Some(link.id);
+                request.connection = Some(connection.id);
             }
-            self.effects.push_back(Effect::Send(to, link.id, id, wire));
+            self.effects
+                .push_back(Effect::Send(to, connection.id, id, wire));
         }
     }
 
-    fn forget_if_idle(&mut self, peer: PeerId) {
+    fn remove_if_idle(&mut self, peer: PeerId) {
         if let Some(state) = self.peers.get(&peer)
-            && state.links.is_empty()
+            && state.connections.is_empty()
             && state.waiting.is_empty()
         {
             self.peers.remove(&peer);
@@ -268,13 +280,13 @@ mod tests {
         ConnectionId::new_unchecked(n)
     }
 
-    fn send(book: &mut Book, to: PeerId) -> OutboundRequestId {
-        book.send(to, Ok(Bytes::new()), Vec::new())
+    fn send(requests: &mut OutboundRequests, to: PeerId) -> OutboundRequestId {
+        requests.send(to, Ok(Bytes::new()), Vec::new())
     }
 
-    /// One word for each effect.
-    fn effects(book: &mut Book) -> Vec<String> {
-        std::iter::from_fn(|| book.effect())
+    /// Describes each effect in one line.
+    fn effects(requests: &mut OutboundRequests) -> Vec<String> {
+        std::iter::from_fn(|| requests.effect())
             .map(|effect| match effect {
                 Effect::Dial(..) => "dial".to_owned(),
                 Effect::Send(_, over, id, _) => format!("send {id} over {over}"),
@@ -285,95 +297,99 @@ mod tests {
     }
 
     #[test]
-    fn waits_for_one_dial_and_goes_in_order() {
-        let (mut book, to) = (Book::new(8), PeerId::random());
-        send(&mut book, to);
-        book.dialling(to, link(1));
-        send(&mut book, to);
-        assert_eq!(effects(&mut book), ["dial"]);
-        book.connected(to, link(1), false);
-        assert_eq!(effects(&mut book), ["send 0 over 1", "send 1 over 1"]);
+    fn requests_wait_for_one_dial_and_are_sent_in_order() {
+        let (mut requests, to) = (OutboundRequests::new(8), PeerId::random());
+        send(&mut requests, to);
+        requests.dialling(to, link(1));
+        send(&mut requests, to);
+        assert_eq!(effects(&mut requests), ["dial"]);
+        requests.connected(to, link(1), false);
+        assert_eq!(effects(&mut requests), ["send 0 over 1", "send 1 over 1"]);
     }
 
     #[test]
     fn prefers_direct_and_idle_connections() {
-        let (mut book, to) = (Book::new(8), PeerId::random());
-        book.connected(to, link(1), true);
-        let over_relay = send(&mut book, to);
-        book.connected(to, link(2), false);
-        book.connected(to, link(3), false);
+        let (mut requests, to) = (OutboundRequests::new(8), PeerId::random());
+        requests.connected(to, link(1), true);
+        let over_relay = send(&mut requests, to);
+        requests.connected(to, link(2), false);
+        requests.connected(to, link(3), false);
         for _ in 0..2 {
-            send(&mut book, to);
+            send(&mut requests, to);
         }
         let sent = ["send 0 over 1", "send 1 over 2", "send 2 over 3"];
-        assert_eq!(effects(&mut book), sent);
-        assert_eq!(book.ended(over_relay), Some(to));
-        assert_eq!(book.ended(over_relay), None);
+        assert_eq!(effects(&mut requests), sent);
+        assert_eq!(requests.ended(over_relay), Some(to));
+        assert_eq!(requests.ended(over_relay), None);
     }
 
     #[test]
-    fn its_own_dial_decides_and_another_where_it_was_left_to_it() {
-        let (mut book, to) = (Book::new(8), PeerId::random());
+    fn only_the_own_dial_or_its_replacement_fails_requests() {
+        let (mut requests, to) = (OutboundRequests::new(8), PeerId::random());
         let failure = Some(DialFailure::Unreachable);
-        send(&mut book, to);
-        book.dialling(to, link(1));
-        book.dial_failed(to, link(9), failure);
-        assert_eq!(effects(&mut book), ["dial"], "another dial is not ours");
-        book.dial_failed(to, link(1), None);
-        assert!(effects(&mut book).is_empty());
-        book.dial_failed(to, link(9), failure);
+        send(&mut requests, to);
+        requests.dialling(to, link(1));
+        requests.dial_failed(to, link(9), failure);
         assert_eq!(
-            effects(&mut book),
-            ["fail 0: peer not reached: no address answers"]
+            effects(&mut requests),
+            ["dial"],
+            "the dial of another behaviour"
         );
-        assert!(book.requests.is_empty() && book.peers.is_empty());
+        requests.dial_failed(to, link(1), None);
+        assert!(effects(&mut requests).is_empty());
+        requests.dial_failed(to, link(9), failure);
+        assert_eq!(
+            effects(&mut requests),
+            ["fail 0: dial failed: all addresses failed"]
+        );
+        assert!(requests.requests.is_empty() && requests.peers.is_empty());
     }
 
     #[test]
-    fn closing_fails_what_was_sent_over_it() {
-        let (mut book, to) = (Book::new(8), PeerId::random());
-        book.connected(to, link(1), false);
-        book.connected(to, link(2), false);
-        send(&mut book, to);
-        send(&mut book, to);
-        effects(&mut book);
-        book.closed(to, link(1));
+    fn closing_fails_the_requests_sent_over_the_connection() {
+        let (mut requests, to) = (OutboundRequests::new(8), PeerId::random());
+        requests.connected(to, link(1), false);
+        requests.connected(to, link(2), false);
+        send(&mut requests, to);
+        send(&mut requests, to);
+        effects(&mut requests);
+        requests.closed(to, link(1));
         assert_eq!(
-            effects(&mut book),
-            ["fail 0: connection closed before the answer"]
+            effects(&mut requests),
+            ["fail 0: connection closed before the response"]
         );
-        assert_eq!(book.len(), 1);
+        assert_eq!(requests.len(), 1);
     }
 
     #[test]
-    fn the_limit_holds_and_ends_make_room() {
-        let (mut book, to) = (Book::new(1), PeerId::random());
-        let first = send(&mut book, to);
-        send(&mut book, to);
+    fn the_limit_holds_until_a_request_ends() {
+        let (mut requests, to) = (OutboundRequests::new(1), PeerId::random());
+        let first = send(&mut requests, to);
+        send(&mut requests, to);
         assert_eq!(
-            effects(&mut book),
+            effects(&mut requests),
             [
                 "dial",
-                "fail 1: request not sent: 1 are waiting for an answer"
+                "fail 1: request not sent: 1 requests are pending, which is the limit"
             ]
         );
-        assert!(book.give_up(first, None));
-        assert!(!book.give_up(first, None));
-        assert!(book.peers.is_empty() && book.effect().is_none());
-        send(&mut book, to);
-        assert_eq!(effects(&mut book), ["dial"]);
+        assert!(requests.cancel(first, None));
+        assert!(!requests.cancel(first, None));
+        assert!(requests.peers.is_empty() && requests.effect().is_none());
+        send(&mut requests, to);
+        assert_eq!(effects(&mut requests), ["dial"]);
     }
 
     #[test]
-    fn giving_up_stops_what_was_sent_and_tells_once() {
-        let (mut book, to) = (Book::new(8), PeerId::random());
-        book.connected(to, link(1), false);
-        let id = send(&mut book, to);
-        assert!(book.give_up(id, Some(OutboundFailure::Unsupported)));
-        book.closed(to, link(1));
-        let fail = "fail 0: the peer does not speak the invite protocol";
-        let told = ["send 0 over 1", "stop 0 over 1", fail];
-        assert_eq!(effects(&mut book), told);
-        assert!(book.peers.is_empty());
+    fn cancelling_stops_the_exchange_and_fails_once() {
+        let (mut requests, to) = (OutboundRequests::new(8), PeerId::random());
+        requests.connected(to, link(1), false);
+        let id = send(&mut requests, to);
+        assert!(requests.cancel(id, Some(OutboundFailure::Unsupported)));
+        requests.closed(to, link(1));
+        let fail = "fail 0: the peer does not support the invite protocol";
+        let expected = ["send 0 over 1", "stop 0 over 1", fail];
+        assert_eq!(effects(&mut requests), expected);
+        assert!(requests.peers.is_empty());
     }
 }
