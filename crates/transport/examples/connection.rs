@@ -1,5 +1,6 @@
-//! The transport alone, in Swarms of one's own: two nodes on this machine connect over TCP and over
-//! QUIC, and say what they are connected by. Ends by itself.
+//! The transport in minimal swarms: two nodes on this machine connect over TCP
+//! and over QUIC and print the protocols of the connection. The program exits
+//! when both connections are made.
 //!
 //! `cargo run -p calimero-network-transport --example connection`
 
@@ -11,7 +12,7 @@ use futures::StreamExt;
 use libp2p_identity::Keypair;
 use libp2p_swarm::{Swarm, SwarmEvent, dummy};
 
-/// Within which it is all done, or has failed.
+/// Deadline of the whole program.
 const DEADLINE: Duration = Duration::from_secs(20);
 
 #[tokio::main(flavor = "current_thread")]
@@ -20,7 +21,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
 }
 
 async fn run() -> Result<(), Box<dyn Error>> {
-    // Sets up ciphers now rather than in the first handshake.
+    // Collects entropy now instead of in the first handshake.
     warm_up();
     let (mut listener, _) = swarm()?;
     let (mut dialler, links) = swarm()?;
@@ -30,7 +31,7 @@ async fn run() -> Result<(), Box<dyn Error>> {
     ] {
         listener.listen_on(address.parse()?)?;
         let address = listening(&mut listener).await;
-        // Nobody but this peer is accepted at that address.
+        // Only this peer is accepted at the address.
         let expected = *listener.local_peer_id();
         dialler.dial(address.with_p2p(expected).map_err(|_| "another peer")?)?;
         let link = loop {

@@ -1,13 +1,13 @@
-//! How fast one QUIC stream carries bytes between two processes on this machine, with the
-//! transport of this crate and with `libp2p-quic` as it comes, taken in turns.
+//! Measures the loopback throughput of one QUIC stream between two processes,
+//! with the transport of this crate and with `libp2p-quic`, alternately.
 //!
 //! ```text
 //! cargo run --release -p calimero-network-transport --example quic_throughput -- [MiB] [rounds]
 //! ```
 //!
-//! Each measurement starts two processes: one listens, the other dials and moves the bytes up
-//! (dialler to listener) or down, written 1 MiB at a time. Figures are medians; CPU seconds are
-//! those of both processes together.
+//! Each measurement starts two processes: one listens, the other dials and
+//! sends the bytes up (dialler to listener) or down in writes of 1 MiB. Figures
+//! are medians. CPU seconds are the sum of both processes.
 
 #![allow(
     clippy::unwrap_used,
@@ -71,7 +71,8 @@ fn block_on(runtime: &str, work: impl Future<Output = ()>) {
         .block_on(work);
 }
 
-/// Runs every combination `rounds` times in turns and prints a line for each.
+/// Runs every combination `rounds` times, alternately, and prints a line for
+/// each.
 fn compare(mib: usize, rounds: usize) {
     println!("{mib} MiB on one stream, medians of {rounds}; CPU s/GiB of both processes");
     println!(
@@ -98,7 +99,7 @@ fn compare(mib: usize, rounds: usize) {
     }
 }
 
-/// MB/s, and CPU seconds a GiB; each the median on its own.
+/// Returns the medians of MB/s and of CPU seconds per GiB, computed separately.
 fn median(figures: Vec<(f64, f64)>) -> (f64, f64) {
     let (mut speed, mut cpu): (Vec<_>, Vec<_>) = figures.into_iter().unzip();
     speed.sort_by(f64::total_cmp);
@@ -138,11 +139,11 @@ fn measure(kind: &str, runtime: &str, direction: &str, mib: usize) -> (f64, f64)
     )
 }
 
-/// CPU seconds of this process, user and system, from the kernel's account of it.
+/// Returns the CPU seconds of this process, user and system, from the kernel.
 fn cpu_seconds() -> f64 {
     let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
-    // Fields 14 and 15 count from 1, and the second may hold spaces; the kernel's unit is
-    // 1/100 s on every architecture it runs on here.
+    // Fields 14 and 15 (counted from 1) in units of 1/100 s on all supported
+    // architectures. The second field may contain spaces.
     let after_name = stat.rsplit(") ").next().unwrap_or_default();
     let fields: Vec<&str> = after_name.split(' ').collect();
     let ticks = |at: usize| {
@@ -201,7 +202,7 @@ async fn listen(kind: &str) {
     }
     println!("{}", cpu_seconds() - before);
     stream.close().await.expect("closes");
-    // The dialler closes the connection once it has seen this end.
+    // The dialler closes the connection after it has received this end.
     let end = poll_fn(|cx| Pin::new(&mut muxer).poll_inbound(cx));
     let _ = tokio::time::timeout(TIMEOUT, end).await;
 }
@@ -238,7 +239,7 @@ async fn dial(kind: &str, up: bool, bytes: usize, address: Multiaddr) {
     poll_fn(|cx| Pin::new(&mut muxer).poll_close(cx))
         .await
         .expect("closes");
-    // The packet that says so leaves from another task, which ends with this process.
+    // Another task sends the final packet, so wait before the process exits.
     tokio::time::sleep(Duration::from_millis(50)).await;
 }
 

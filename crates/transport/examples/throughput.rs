@@ -1,13 +1,14 @@
-//! How fast one stream moves bytes between two processes, beside plain TCP and libp2p's own
-//! TCP, TLS and Yamux.
+//! Measures the loopback throughput of one stream between two processes,
+//! compared with plain TCP and with the TCP, TLS and Yamux of libp2p.
 //!
 //! ```text
 //! cargo run --release -p calimero-network-transport --example throughput [-- [RUNS [MIB]] [NAME..]]
 //! ```
 //!
-//! Runs every transport in turn, `RUNS` times (5), moving `MIB` (512) up and as much down in
-//! 1 MiB writes, and prints medians: MB/s, CPU seconds of both processes a GiB, and the ratio to
-//! libp2p's own. Each process has a current-thread runtime. `NAME`s pick transports.
+//! Runs every transport `RUNS` times (5), alternately. Each run sends `MIB`
+//! (512) up and the same amount down in writes of 1 MiB. The output has medians
+//! of MB/s, of CPU seconds of both processes per GiB, and the ratio to libp2p.
+//! Each process has a current-thread runtime. `NAME`s select transports.
 
 #![allow(
     clippy::unwrap_used,
@@ -64,7 +65,7 @@ fn run(future: impl Future<Output = ()>) {
 
 // ---- the measurement -----------------------------------------------------------------------
 
-/// MB/s and CPU seconds a GiB, up and down.
+/// MB/s and CPU seconds per GiB, up and down.
 #[derive(Clone, Copy)]
 struct Sample([f64; 4]);
 
@@ -114,7 +115,7 @@ fn median(samples: &[Sample]) -> Sample {
     Sample(columns)
 }
 
-/// A process that ends with its handle.
+/// A child process that is killed on drop.
 struct Process(Child);
 
 impl Drop for Process {
@@ -241,12 +242,12 @@ fn net(name: &str) -> Net {
     }
 }
 
-/// Polls the transport for as long as the process runs, as a Swarm does.
+/// Polls the transport until the process exits, as a swarm does.
 fn keep_polling(mut net: Net) {
     tokio::spawn(async move { while net.next().await.is_some() {} });
 }
 
-/// Polls the connection for as long as the process runs, as a Swarm does.
+/// Polls the connection until the process exits, as a swarm does.
 fn keep_alive(mut muxer: StreamMuxerBox) {
     tokio::spawn(async move {
         if let Err(error) = poll_fn(|cx| muxer.poll_unpin(cx)).await {
@@ -255,7 +256,7 @@ fn keep_alive(mut muxer: StreamMuxerBox) {
     });
 }
 
-/// Sends, then receives; says how fast, and what CPU time that took.
+/// Sends, then receives. Returns the throughput and the CPU time.
 async fn near_side(stream: &mut (impl AsyncRead + AsyncWrite + Unpin), mib: usize) -> String {
     send(stream, 1).await;
     receive(stream, 1).await;
@@ -279,7 +280,7 @@ async fn near_side(stream: &mut (impl AsyncRead + AsyncWrite + Unpin), mib: usiz
     )
 }
 
-/// Receives, then sends; says what CPU time that took.
+/// Receives, then sends. Returns the CPU time.
 async fn far_side(stream: &mut (impl AsyncRead + AsyncWrite + Unpin), mib: usize) -> String {
     receive(stream, 1).await;
     send(stream, 1).await;
@@ -320,7 +321,7 @@ async fn receive_byte(stream: &mut (impl AsyncRead + Unpin)) {
     stream.read_exact(&mut byte).await.unwrap();
 }
 
-/// CPU seconds of this process so far, by the kernel's count of 10 ms ticks.
+/// Returns the CPU seconds of this process so far, in kernel ticks of 10 ms.
 fn cpu_time() -> f64 {
     let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
     let after_name = stat.rsplit(')').next().unwrap_or_default();
@@ -338,7 +339,7 @@ fn say(line: &str) {
     std::io::stdout().flush().unwrap();
 }
 
-/// Keeps the connection open until the measuring process has read the answer.
+/// Keeps the connection open until the measuring process has read the result.
 async fn wait_for_parent() {
     let waiting = tokio::task::spawn_blocking(|| std::io::stdin().read_line(&mut String::new()));
     let _ = waiting.await;

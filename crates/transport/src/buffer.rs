@@ -1,17 +1,17 @@
-//! One growing and shrinking byte buffer with a hard limit.
+//! A byte buffer that grows and shrinks below a hard limit.
 
 use std::ops::Range;
 
 /// Smallest allocation, in bytes: one TLS record of full size with its header and tag.
 pub(crate) const MIN_BYTES: usize = 17 * 1024;
 
-/// Uses in a row that need less than an eighth of the buffer before it is halved. Enough that
-/// bulk transfers with small pauses keep theirs, few enough that an idle connection, which
-/// still pings, gives its memory back within minutes.
+/// Number of consecutive uses of less than an eighth of the buffer after which
+/// it is halved. Bulk transfers with short pauses retain their buffer. An idle
+/// connection, which still sends pings, releases its memory within minutes.
 const SMALL_USES: u8 = 32;
 
-/// Bytes between two points that move forward, in one allocation that is never larger than its
-/// limit and is zeroed only as it grows.
+/// A queue of bytes in one allocation that never exceeds its limit. Memory is
+/// zeroed only when the allocation grows.
 #[derive(Debug)]
 pub(crate) struct Buffer {
     bytes: Vec<u8>,
@@ -21,7 +21,8 @@ pub(crate) struct Buffer {
 }
 
 impl Buffer {
-    /// An empty buffer that allocates at first use and never holds more than `limit` bytes.
+    /// Creates an empty buffer that allocates on first use and holds at most
+    /// `limit` bytes.
     pub(crate) fn new(limit: usize) -> Self {
         Self {
             bytes: Vec::new(),
@@ -39,8 +40,8 @@ impl Buffer {
         self.filled.is_empty()
     }
 
-    /// Bytes that still fit below the limit.
-    pub(crate) fn room(&self) -> usize {
+    /// Returns how many bytes still fit below the limit.
+    pub(crate) fn space(&self) -> usize {
         self.limit.saturating_sub(self.len())
     }
 
@@ -52,7 +53,8 @@ impl Buffer {
         &mut self.bytes[self.filled.clone()]
     }
 
-    /// Free space behind the filled bytes: at least `least`, if so much fits below the limit.
+    /// Returns the free space after the filled bytes: at least `least` bytes,
+    /// if they fit below the limit.
     pub(crate) fn spare(&mut self, least: usize) -> &mut [u8] {
         if self.bytes.len() - self.filled.end < least {
             self.compact();
@@ -64,12 +66,12 @@ impl Buffer {
         &mut self.bytes[self.filled.end..]
     }
 
-    /// Takes the first `count` bytes of the spare space as filled.
+    /// Marks the first `count` bytes of the spare space as filled.
     pub(crate) fn fill(&mut self, count: usize) {
         self.filled.end = (self.filled.end + count).min(self.bytes.len());
     }
 
-    /// Drops the first `count` filled bytes.
+    /// Removes the first `count` filled bytes.
     pub(crate) fn consume(&mut self, count: usize) {
         self.filled.start = (self.filled.start + count).min(self.filled.end);
         if self.filled.is_empty() {
@@ -77,7 +79,8 @@ impl Buffer {
         }
     }
 
-    /// Doubles the allocation, up to the limit: whoever filled it would have filled more.
+    /// Doubles the allocation up to the limit. Call it after a read that filled
+    /// all spare space.
     pub(crate) fn grow(&mut self) {
         let target = (self.bytes.len() * 2).clamp(MIN_BYTES.min(self.limit), self.limit);
         if target > self.bytes.len() {
@@ -86,8 +89,8 @@ impl Buffer {
         self.small_uses = 0;
     }
 
-    /// Tells how many bytes one use of the whole buffer moved, so that it shrinks once it is
-    /// larger than what passes through it.
+    /// Records how many bytes one use of the buffer moved. The buffer shrinks
+    /// after many small uses.
     pub(crate) fn used(&mut self, count: usize) {
         if count >= self.bytes.len() / 8 {
             self.small_uses = 0;
@@ -101,7 +104,8 @@ impl Buffer {
         }
     }
 
-    /// Moves the filled bytes to the front, so that all spare space is behind them.
+    /// Moves the filled bytes to the front, so that all spare space follows
+    /// them.
     pub(crate) fn compact(&mut self) {
         if self.filled.start > 0 {
             self.bytes.copy_within(self.filled.clone(), 0);
@@ -136,7 +140,7 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever is filled and consumed in whatever steps, bytes come out as they went in,
+        /// For any sequence of fills and consumes, the bytes keep their order
         /// and the allocation stays within the limit.
         #[test]
         fn keeps_order_and_limit(steps in proptest::collection::vec((0usize..9000, 0usize..9000), 1..60)) {
@@ -144,7 +148,7 @@ mod tests {
             let mut buffer = Buffer::new(limit);
             let (mut written, mut read) = (0u64, 0u64);
             for (fill, consume) in steps {
-                let fill = fill.min(buffer.room());
+                let fill = fill.min(buffer.space());
                 let spare = buffer.spare(fill);
                 prop_assert!(spare.len() >= fill);
                 for byte in &mut spare[..fill] {

@@ -1,4 +1,5 @@
-//! Why the remote or the network ended an established connection.
+//! Reasons for which the remote peer or the network closed an established
+//! connection.
 
 use std::{error::Error, fmt, io};
 
@@ -6,30 +7,30 @@ use quinn::TransportErrorCode;
 
 use crate::{error::Chain, quic, yamux::MuxerError};
 
-/// The cause for which an established connection ended that this node did not close.
+/// Reason for which a connection ended that this node did not close.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum CloseCause {
-    /// The peer closed the connection in order, as one that stops does.
+    /// The peer closed the connection regularly.
     Closed,
-    /// The connection was reset: the peer's process ended, its host no longer knows the connection,
-    /// or a relay cut the circuit.
+    /// The connection was reset: the process of the peer ended, its host has no
+    /// state of the connection, or a relay closed the circuit.
     Reset,
-    /// The peer's host did not acknowledge data, or nothing arrived, for the timeout of the
-    /// transport.
+    /// The host of the peer did not acknowledge data, or sent nothing, for the
+    /// timeout of the transport.
     TimedOut,
-    /// The path to the peer is lost: its host or network is unreachable.
+    /// The host or the network of the peer is unreachable.
     Unreachable,
-    /// One side reached a limit of the protocol of the connection.
+    /// One side reached a limit of the transport protocol.
     Limit(String),
-    /// One side broke the protocol of the connection, or data arrived damaged.
+    /// One side violated the transport protocol, or data was corrupted.
     Protocol(String),
-    /// Another failure, with its causes.
+    /// Another failure, with the text of all its causes.
     Other(String),
 }
 
 impl CloseCause {
-    /// Classifies the error with which a connection of a Swarm ended.
+    /// Classifies the error with which a connection of a swarm ended.
     #[must_use]
     pub fn of(error: &io::Error) -> Self {
         if let Some(cause) = of_io(error) {
@@ -38,7 +39,7 @@ impl CloseCause {
         Self::Other(Chain(error).to_string())
     }
 
-    /// The name of the cause without its details, for metrics and logs.
+    /// Returns the name of the cause without details, for metrics and logs.
     #[must_use]
     pub fn name(&self) -> &'static str {
         match self {
@@ -68,7 +69,8 @@ impl fmt::Display for CloseCause {
 }
 
 fn of_io(error: &io::Error) -> Option<CloseCause> {
-    // A muxer wraps its error without a kind of its own, so what is inside says more.
+    // A muxer wraps its error in an `io::Error` of kind `Other`, so the inner
+    // error is checked first.
     if let Some(inner) = error.get_ref()
         && let Some(cause) = of_error(inner)
     {
@@ -143,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn the_cause_is_found_under_what_wraps_it() {
+    fn the_cause_is_found_inside_wrapping_errors() {
         let reset = || io::Error::from(io::ErrorKind::ConnectionReset);
         let cases = [
             (muxer(yamux::ConnectionError::Closed), "closed"),
@@ -176,8 +178,8 @@ mod tests {
 
     #[test]
     fn a_cause_without_a_name_keeps_its_text() {
-        let inner = io::Error::other("the flux has decayed");
+        let inner = io::Error::other("unclassified failure");
         let cause = CloseCause::of(&io::Error::other(inner));
-        assert_eq!(cause.to_string(), "the flux has decayed");
+        assert_eq!(cause.to_string(), "unclassified failure");
     }
 }

@@ -1,4 +1,4 @@
-//! What can fail: building a transport, and dialling or accepting at one address.
+//! Errors of building a transport, and of dialling or accepting a connection.
 
 use std::{error::Error, fmt, io, sync::Arc, time::Duration};
 
@@ -15,91 +15,94 @@ use crate::{
     tls::HandshakeError,
 };
 
-/// Why no transport could be built.
+/// An error of building a transport.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum BuildError {
-    /// The configuration contradicts itself.
+    /// The configuration is invalid.
     #[error("configuration: {0}")]
     Config(#[from] ConfigError),
-    /// The certificate or the TLS configuration could not be made.
+    /// The certificate or the TLS configuration could not be created.
     #[error(transparent)]
     Crypto(#[from] CryptoError),
     /// QUIC could not be configured.
     #[error(transparent)]
     Quic(#[from] quinn::crypto::rustls::NoInitialCipherSuite),
-    /// No Noise key could be signed with the identity.
+    /// The Noise key could not be signed with the identity.
     #[error("noise: {0}")]
     Noise(#[from] libp2p_noise::Error),
 }
 
-/// Why one address could not be dialled, or why one inbound connection came to nothing.
+/// An error of dialling one address or of accepting one inbound connection.
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum AddressError {
-    /// The connection was not authenticated and multiplexed in time.
+    /// The connection was not authenticated and multiplexed before the
+    /// deadline.
     #[error("no connection within {after:?}")]
     Timeout {
-        /// The deadline.
+        /// Time limit for the connection setup.
         after: Duration,
     },
-    /// Another peer answered. The connection is dropped; over TLS and QUIC it never came to
-    /// be established on the other side.
+    /// A peer with another id answered. The connection is closed. With TLS and
+    /// QUIC, it was never established on the other side.
     #[error("expected peer {expected}, found {found}")]
     WrongPeer {
-        /// The peer the address names.
+        /// The peer id in the address.
         expected: PeerId,
-        /// The peer that proved its identity.
+        /// The peer id that was authenticated.
         found: PeerId,
     },
-    /// Nobody listens there.
+    /// The host refused the connection: no process listens on the port.
     #[error("connection refused")]
     Refused,
     /// There is no route to the host or its network.
     #[error("host unreachable")]
     Unreachable,
-    /// The name does not exist, or has no address of the kind asked for.
+    /// The name does not exist, or has no record of the requested type.
     #[error("no such name")]
     NoSuchName,
-    /// The name servers gave no answer.
+    /// The name servers did not answer.
     #[error("name resolution: {0}")]
     Resolve(Cause),
-    /// Both sides speak libp2p and have no security protocol or muxer in common.
+    /// Both sides support libp2p, but no common security protocol or muxer.
     #[error("no protocol in common")]
     ProtocolNegotiation,
-    /// What answers does not speak libp2p.
-    #[error("the other side does not speak libp2p")]
+    /// The remote does not support libp2p.
+    #[error("the remote does not support libp2p")]
     NotLibp2p,
-    /// The security handshake failed: wrong keys, signature or certificate, or garbage.
+    /// The security handshake failed: invalid keys, signature or certificate,
+    /// or invalid data.
     #[error("security handshake: {0}")]
     Security(Cause),
-    /// The relay refused, or cannot reach the peer.
+    /// The relay refused the circuit, or cannot reach the peer.
     #[error("relay: {0}")]
     Relay(Cause),
     /// The QUIC handshake or the endpoint failed.
     #[error("QUIC: {0}")]
     Quic(Cause),
-    /// No transport of this configuration serves the address.
+    /// No transport of this configuration supports the address.
     #[error("unsupported address {0}")]
     Unsupported(Multiaddr),
-    /// The other side closed the connection before it was set up.
-    #[error("closed by the other side during the handshake")]
+    /// The remote closed the connection before it was established.
+    #[error("the remote closed the connection during the handshake")]
     Closed,
-    /// Every address that a name resolved to failed.
+    /// All addresses to which a name resolved failed.
     #[error("all {} addresses of the name failed, the last with: {last}", .errors.len(), last = Last(.errors))]
     Resolved {
-        /// One error an attempt, in order.
+        /// The errors of all attempts, in order.
         errors: Vec<AddressError>,
     },
-    /// The node does not dial such an address. No socket was opened.
+    /// The dial policy forbids the address. No socket was opened.
     #[error("not dialled: {0}")]
     NotAllowed(#[source] DialRefusal),
-    /// Another failure of the operating system.
+    /// Another error of the operating system.
     #[error("{0}")]
     Io(Cause),
 }
 
-/// An error of a library below, shared so that [`AddressError`] can be cloned.
+/// An error of a dependency, shared so that [`AddressError`] implements
+/// `Clone`.
 #[derive(Clone, Debug)]
 pub struct Cause(Arc<dyn Error + Send + Sync>);
 
@@ -108,7 +111,7 @@ impl Cause {
         Self(Arc::new(error))
     }
 
-    /// The error itself, to be downcast.
+    /// Returns the error for a downcast.
     pub fn get(&self) -> &(dyn Error + Send + Sync + 'static) {
         &*self.0
     }
@@ -120,10 +123,10 @@ impl fmt::Display for Cause {
     }
 }
 
-/// Displays an error and its causes, each once: `a: b: c`.
+/// Formats an error and its causes without repetitions: `a: b: c`.
 ///
-/// Some errors name their cause in their own text. A cause that the output contains already is not
-/// written again.
+/// Some errors include the text of their cause. A cause that the output already
+/// contains is not repeated.
 pub struct Chain<'a>(pub &'a (dyn Error + 'static));
 
 impl fmt::Display for Chain<'_> {
@@ -131,10 +134,10 @@ impl fmt::Display for Chain<'_> {
         let mut text = self.0.to_string();
         let mut cause = self.0.source();
         while let Some(error) = cause {
-            let said = error.to_string();
-            if !text.contains(&said) {
+            let part = error.to_string();
+            if !text.contains(&part) {
                 text.push_str(": ");
-                text.push_str(&said);
+                text.push_str(&part);
             }
             cause = error.source();
         }
@@ -142,7 +145,7 @@ impl fmt::Display for Chain<'_> {
     }
 }
 
-/// Shows the last of several errors.
+/// Formats the last of several errors.
 struct Last<'a>(&'a [AddressError]);
 
 impl fmt::Display for Last<'_> {
@@ -267,7 +270,8 @@ impl From<TransportError<Self>> for AddressError {
 }
 
 impl AddressError {
-    /// The failure of a name, from the failures of the addresses that it resolved to.
+    /// Creates the error of a name from the errors of the addresses to which it
+    /// resolved.
     pub(crate) fn of_name(mut errors: Vec<Self>) -> Self {
         match errors.pop() {
             Some(only) if errors.is_empty() => only,
@@ -280,10 +284,10 @@ impl AddressError {
     }
 }
 
-/// What an error of the transport means for the address it was met at.
+/// Converts an error of the transport to an [`AddressError`].
 ///
-/// `error` is what a Swarm hands out for each address of a failed dial. Errors of other
-/// transports are told by their [`io::ErrorKind`].
+/// `error` is the error that a swarm reports for each address of a failed dial.
+/// Errors of other transports are classified by their [`io::ErrorKind`].
 pub fn classify(error: &TransportError<io::Error>) -> AddressError {
     match error {
         TransportError::MultiaddrNotSupported(address) => {
@@ -303,8 +307,8 @@ pub fn classify(error: &TransportError<io::Error>) -> AddressError {
     }
 }
 
-/// The error of the operating system that `error` wraps, with its number and text; a copy of
-/// `error`'s kind and text if it wraps none.
+/// Returns the operating system error that `error` wraps, with its number and
+/// text. Without one, returns an error with the kind and text of `error`.
 #[must_use]
 pub fn os_error(error: &io::Error) -> io::Error {
     fn find(error: &(dyn Error + 'static)) -> Option<io::Error> {
@@ -322,12 +326,13 @@ pub fn os_error(error: &io::Error) -> io::Error {
     find(error).unwrap_or_else(|| io::Error::new(error.kind(), Chain(error).to_string()))
 }
 
-/// Checks that the addresses of the interfaces of this host can be watched, which listening on a
-/// wildcard address needs.
+/// Checks that the network interfaces of this host can be watched. Listening on
+/// a wildcard address uses it.
 ///
 /// # Errors
 ///
-/// The error of the operating system, such as where a service manager refuses netlink sockets.
+/// The error of the operating system, for example if a service manager forbids
+/// netlink sockets.
 pub fn check_interface_watch() -> io::Result<()> {
     if_watch::tokio::IfWatcher::new().map(|_| ())
 }

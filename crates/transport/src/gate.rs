@@ -1,4 +1,5 @@
-//! The gate in front of every transport: no dial reaches a socket that it does not let pass.
+//! The dial filter in front of all transports: only addresses that it accepts
+//! reach a socket.
 
 use std::{
     io,
@@ -15,8 +16,9 @@ use multiaddr::Multiaddr;
 
 use crate::AddressError;
 
-/// A transport whose dials pass a [`DialGate`]. Listening is not restricted: its addresses come
-/// from the operator, and the relay that a circuit listener needs is dialled through the gate.
+/// A transport whose dials pass a [`DialGate`]. Listening is not restricted:
+/// the operator chooses the listen addresses, and the relay of a circuit
+/// listener is dialled through the filter.
 pub(crate) struct Gated<O> {
     inner: Boxed<O>,
     gate: DialGate,
@@ -28,7 +30,7 @@ impl<O> Gated<O> {
     }
 }
 
-/// What the caller of a dial sees of a refusal.
+/// Converts a refusal to the error of the dial.
 pub(crate) fn refused(addr: Multiaddr, refusal: DialRefusal) -> TransportError<AddressError> {
     match refusal {
         DialRefusal::Shape => TransportError::MultiaddrNotSupported(addr),

@@ -1,4 +1,4 @@
-//! The addresses at which a listening socket is reached.
+//! The addresses at which a listening socket can be reached.
 
 use std::{
     collections::{HashSet, VecDeque},
@@ -11,7 +11,8 @@ use futures::FutureExt;
 use futures_timer::Delay;
 use if_watch::{IfEvent, tokio::IfWatcher};
 
-/// How often the own address is looked up where the system does not report changes, 10 s.
+/// Interval between two lookups of the local address if the system does not
+/// report changes, 10 s.
 const ROUTE_INTERVAL: Duration = Duration::from_secs(10);
 
 /// A change of the addresses of a listener.
@@ -23,10 +24,11 @@ pub(crate) enum Change {
     Down(IpAddr),
 }
 
-/// The addresses of one listener, and where changes come from.
+/// The addresses of one listener and the source of their changes.
 pub(crate) struct Interfaces {
     source: Source,
-    /// Address that the socket is bound to. Addresses of the other IP version are not its own.
+    /// Address to which the socket is bound. Interface addresses of the other
+    /// IP version are ignored.
     bound: IpAddr,
     current: HashSet<IpAddr>,
     changes: VecDeque<Change>,
@@ -34,21 +36,23 @@ pub(crate) struct Interfaces {
 
 #[expect(
     clippy::large_enum_variant,
-    reason = "one for each listener, and most of them are the large one"
+    reason = "there is one per listener, usually of the large variant"
 )]
 enum Source {
-    /// Bound to one address.
+    /// Bound to one address, which never changes.
     One,
-    /// Bound to all addresses; the system reports them.
+    /// Bound to all addresses; the system reports changes.
     Watched(IfWatcher),
-    /// Bound to all addresses, and the system refuses to report them. A hardened service may not
-    /// open netlink sockets. The address that a route begins with is found without one.
+    /// Bound to all addresses, and the system refuses to report changes. A
+    /// hardened service may not open netlink sockets, but can determine the
+    /// source address of the default route.
     Routed(Delay),
 }
 
 impl Interfaces {
-    /// The addresses of a socket that is bound to `bound`. Never fails: where interfaces cannot be
-    /// watched, it warns, and reports loopback and the address of the default route.
+    /// Creates the address set of a socket that is bound to `bound`. If
+    /// interfaces cannot be watched, it logs a warning and uses loopback and
+    /// the address of the default route.
     pub(crate) fn of(bound: SocketAddr) -> Self {
         let ip = bound.ip();
         let mut interfaces = Self {
@@ -68,12 +72,12 @@ impl Interfaces {
         interfaces
     }
 
-    /// The addresses, as far as they were reported.
+    /// Returns the addresses that were reported so far.
     pub(crate) fn current(&self) -> impl Iterator<Item = IpAddr> {
         self.current.iter().copied()
     }
 
-    /// The next change.
+    /// Polls for the next change.
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Change> {
         loop {
             if let Some(change) = self.changes.pop_front() {
@@ -90,7 +94,7 @@ impl Interfaces {
                 Source::Routed(delay) => match delay.poll_unpin(cx) {
                     Poll::Ready(()) => {
                         self.source = Source::Routed(Delay::new(ROUTE_INTERVAL));
-                        self.look_up();
+                        self.refresh();
                     }
                     Poll::Pending => return Poll::Pending,
                 },
@@ -104,10 +108,10 @@ impl Interfaces {
             "cannot watch the network interfaces; listening on loopback and the default route"
         );
         self.source = Source::Routed(Delay::new(ROUTE_INTERVAL));
-        self.look_up();
+        self.refresh();
     }
 
-    fn look_up(&mut self) {
+    fn refresh(&mut self) {
         let loopback = match self.bound {
             IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::LOCALHOST),
             IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::LOCALHOST),
@@ -134,8 +138,8 @@ impl Interfaces {
     }
 }
 
-/// The own address at the beginning of the default route, if there is one. No packet is sent:
-/// `connect` on a UDP socket chooses a route.
+/// Returns the local address of the default route, if there is one. No packet
+/// is sent: `connect` on a UDP socket only selects a route.
 fn source_of_route(unspecified: IpAddr) -> Option<IpAddr> {
     let (own, remote): (SocketAddr, SocketAddr) = match unspecified {
         IpAddr::V4(_) => (
@@ -164,14 +168,14 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_socket_of_one_address_has_that_one() {
+    async fn a_socket_bound_to_one_address_reports_it() {
         let mut interfaces = Interfaces::of(([127, 0, 0, 7], 1).into());
         let change = poll_fn(|cx| interfaces.poll(cx)).await;
         assert_eq!(change, Change::Up([127, 0, 0, 7].into()));
     }
 
     #[tokio::test]
-    async fn interfaces_that_cannot_be_watched_leave_loopback() {
+    async fn loopback_is_reported_if_interfaces_cannot_be_watched() {
         let mut interfaces = Interfaces::of((Ipv4Addr::UNSPECIFIED, 1).into());
         interfaces.current.clear();
         interfaces.changes.clear();
@@ -184,8 +188,8 @@ mod tests {
             }
         }
         assert!(up.contains(&IpAddr::V4(Ipv4Addr::LOCALHOST)), "{up:?}");
-        // The same again changes nothing.
-        interfaces.look_up();
+        // A second lookup with the same result changes nothing.
+        interfaces.refresh();
         assert!(interfaces.changes.is_empty());
     }
 }

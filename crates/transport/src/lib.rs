@@ -1,35 +1,46 @@
-//! The transports of the network: TCP with TLS or Noise and Yamux, QUIC, names, relays.
+//! The transports of a node: TCP with TLS or Noise and Yamux, QUIC, DNS names,
+//! and relayed connections.
 //!
-//! [`build`] makes one [`libp2p_core::Transport`] for a Swarm. Each connection it makes is
-//! authenticated, encrypted and multiplexed, and speaks what libp2p's specifications say:
+//! [`build`] creates one [`libp2p_core::Transport`] for a swarm. Its
+//! connections are authenticated, encrypted and multiplexed according to the
+//! libp2p specifications of
 //! [TLS](https://github.com/libp2p/specs/blob/master/tls/tls.md),
 //! [Noise](https://github.com/libp2p/specs/blob/master/noise/README.md),
 //! [Yamux](https://github.com/libp2p/specs/blob/master/yamux/README.md),
 //! [QUIC](https://github.com/libp2p/specs/blob/master/quic/README.md) and
-//! [circuit relay v2](https://github.com/libp2p/specs/blob/master/relay/circuit-v2.md).
+//! [circuit relay
+//! v2](https://github.com/libp2p/specs/blob/master/relay/circuit-v2.md).
 //!
-//! What it adds to libp2p's own:
+//! Differences from the transports of libp2p:
 //!
-//! - **Speed.** Ciphers in the order this processor runs them fastest, large reads and writes of
-//!   the socket, and all frames of a round in one write.
-//! - **The expected peer is part of the handshake.** An address that ends in `/p2p/<peer>` is
-//!   dialled for that peer; another that answers over TLS or QUIC never sees a connection.
-//! - **One gate.** Every dial, and every address that a name resolves to, passes a
-//!   [`DialGate`](calimero_network_primitives::addr::DialGate): a stranger's loopback address is
-//!   not dialled, whichever protocol it came by.
-//! - **Names.** Name servers are read again when the system's configuration changes. The addresses
-//!   of a name are dialled with short delays, so dead ones do not hold up a live one.
-//! - **A port has one owner.** Two nodes cannot listen on one port, and dials leave from it all the
-//!   same. A wildcard address listens also where the system does not report its interfaces.
-//! - **Dead paths are noticed** within 20 s, on busy and on idle connections.
-//! - **Frames of any size.** Yamux peers may send frames as large as the window.
-//! - **Too many streams are refused one by one**, and the connection lives on.
-//! - **[`Links`]** say what each connection runs over and count its bytes; [`classify`] says what
-//!   a failed dial means.
+//! - **Throughput.** The cipher that is fastest on this processor is preferred,
+//!   socket reads and writes are large, and all frames of one poll are sent in
+//!   one write.
+//! - **The expected peer is part of the handshake.** If an address ends in
+//!   `/p2p/<peer>`, only that peer is accepted. With TLS and QUIC, another peer
+//!   never gets an established connection.
+//! - **One dial filter.** Every dial, and every address to which a name
+//!   resolves, passes a
+//!   [`DialGate`](calimero_network_primitives::addr::DialGate). A loopback
+//!   address that a remote peer announced is not dialled, regardless of the
+//!   protocol that delivered it.
+//! - **DNS names.** The configuration of name servers is reloaded when the
+//!   system changes it. The addresses of a name are dialled with short delays,
+//!   so that an unreachable address does not delay a reachable one.
+//! - **A port has one owner.** Two nodes cannot listen on the same port,
+//!   although outbound connections use it as their source port. Listening on a
+//!   wildcard address works without access to the interface list.
+//! - **Dead paths are detected** within 20 s, on busy and on idle connections.
+//! - **Frames of any size.** Yamux peers may send frames as large as the
+//!   window.
+//! - **Excess streams are refused one by one**, and the connection stays open.
+//! - **[`Links`]** report the protocols of each connection and count its bytes.
+//!   [`classify`] reports the cause of a failed dial.
 //!
 //! # Example
 //!
-//! Two nodes in one process; the same works over `/ip4/127.0.0.1/tcp/0` with [`build`].
+//! Two nodes in one process. [`build`] works in the same way with
+//! `/ip4/127.0.0.1/tcp/0`.
 //!
 //! ```
 //! use calimero_network_primitives::config::TransportConfig;
@@ -106,7 +117,8 @@ pub use self::{
     transport::{Transport, build, build_memory},
 };
 
-/// Crates whose types occur in what is public here, in the versions that are used.
+/// Re-exports of the crates whose types appear in the public API, in the
+/// versions that this crate uses.
 pub use {
     futures, hickory_resolver, libp2p_core, libp2p_noise, libp2p_relay, libp2p_tls,
     multistream_select, quinn, rustls,

@@ -1,4 +1,4 @@
-//! What a connection runs over and how much it has carried.
+//! The protocols and byte counters of connections.
 
 use std::{
     collections::VecDeque,
@@ -14,21 +14,22 @@ use libp2p_identity::PeerId;
 
 use crate::quic::Traffic;
 
-/// Connections whose [`Link`] nobody has claimed, at most.
+/// Largest number of connections whose [`Link`] was not claimed.
 ///
-/// A Swarm reports a connection, and its user claims the link, right after the transport made
-/// it, so only those in between are held: as many as may be pending, with room to spare. At
-/// about 200 bytes each the book stays below 256 KiB. The oldest is dropped first.
+/// The swarm reports a connection immediately after the transport created it,
+/// and its owner then claims the link. Only links between these two steps are
+/// stored. An entry needs about 200 bytes, so the table stays below 256 KiB.
+/// The oldest entry is dropped first.
 const MAX_UNCLAIMED: usize = 1024;
 
-/// What carries the bytes of a connection.
+/// The transport protocol of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum TransportKind {
-    /// TCP.
+    /// TCP with a security protocol and a muxer.
     Tcp,
-    /// QUIC version 1.
+    /// QUIC version 1 (RFC 9000).
     Quic,
-    /// A channel inside the process.
+    /// A channel inside the process, for tests.
     Memory,
     /// A circuit through a relay.
     Relay,
@@ -45,19 +46,19 @@ impl fmt::Display for TransportKind {
     }
 }
 
-/// What keeps a connection secret and authentic.
+/// The security protocol of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum SecurityKind {
-    /// TLS 1.3.
+    /// TLS 1.3 over a byte stream.
     Tls {
-        /// The cipher agreed on.
+        /// The negotiated cipher.
         cipher: Cipher,
     },
-    /// Noise XX; its cipher is always ChaCha20-Poly1305.
+    /// Noise XX, always with ChaCha20-Poly1305.
     Noise,
-    /// TLS 1.3 inside QUIC.
+    /// TLS 1.3 as a part of QUIC.
     QuicTls {
-        /// The cipher agreed on.
+        /// The negotiated cipher.
         cipher: Cipher,
     },
 }
@@ -77,17 +78,17 @@ impl fmt::Display for SecurityKind {
     }
 }
 
-/// A cipher of TLS 1.3.
+/// The cipher of a TLS 1.3 connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Cipher {
-    /// AES-128-GCM.
+    /// AES-128-GCM with SHA-256.
     Aes128Gcm,
-    /// AES-256-GCM.
+    /// AES-256-GCM with SHA-384.
     Aes256Gcm,
-    /// ChaCha20-Poly1305.
+    /// ChaCha20-Poly1305 with SHA-256.
     ChaCha20Poly1305,
-    /// The library did not say.
+    /// The TLS library does not report the cipher.
     Unknown,
 }
 
@@ -114,12 +115,12 @@ impl fmt::Display for Cipher {
     }
 }
 
-/// What makes streams out of a connection.
+/// The stream multiplexer of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum MuxerKind {
-    /// Yamux.
+    /// Yamux over a secured byte stream.
     Yamux,
-    /// QUIC's own streams.
+    /// The native streams of QUIC.
     Quic,
 }
 
@@ -132,26 +133,27 @@ impl fmt::Display for MuxerKind {
     }
 }
 
-/// Bytes carried since the start, both ways, as the socket saw them: with handshakes, record
-/// and frame headers, without those of TCP, UDP and IP.
+/// Bytes received and sent, counted at the socket. They include handshakes,
+/// record headers and frame headers, but not the headers of TCP, UDP and IP.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Bytes {
-    /// Bytes received.
+    /// Number of bytes received.
     pub received: u64,
-    /// Bytes sent.
+    /// Number of bytes sent.
     pub sent: u64,
 }
 
-/// Bytes of all connections since the start, by transport.
+/// Bytes of all connections since the start, per transport.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Totals {
-    /// Over TCP.
+    /// Bytes of TCP connections.
     pub tcp: Bytes,
-    /// Over QUIC.
+    /// Bytes of QUIC connections.
     pub quic: Bytes,
-    /// Over channels inside the process.
+    /// Bytes of channels inside the process.
     pub memory: Bytes,
-    /// Through relays. The bytes are also counted for the connection to the relay.
+    /// Bytes of relayed connections. The connection to the relay counts them as
+    /// well.
     pub relay: Bytes,
 }
 
@@ -176,7 +178,8 @@ struct Shared {
     quic: Counter,
     memory: Counter,
     relay: Counter,
-    /// QUIC connections whose bytes are not in `quic` yet: the library counts them itself.
+    /// Open QUIC connections. QUIC counts their bytes, which are added to
+    /// `quic` when they close.
     quic_open: Mutex<Vec<Arc<Traffic>>>,
     unclaimed: Mutex<VecDeque<Unclaimed>>,
 }
@@ -191,7 +194,8 @@ impl Shared {
         }
     }
 
-    /// Bytes of all QUIC connections. Those of closed ones move into `quic`.
+    /// Returns the bytes of all QUIC connections and moves those of closed
+    /// connections to `quic`.
     fn quic(&self) -> Bytes {
         let mut open = lock(&self.quic_open);
         let mut live = Bytes::default();
@@ -216,7 +220,8 @@ impl Shared {
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // Nothing panics while one of the locks here is held, so a poisoned one is whole.
+    // No code panics while it holds one of these locks, so a poisoned lock has
+    // consistent data.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -227,8 +232,8 @@ struct Unclaimed {
     link: Weak<Link>,
 }
 
-/// Counts the bytes of one connection and of its transport. Cheap to clone; lives in the
-/// socket, from before the handshake on.
+/// Counts the bytes of one connection and of its transport. It is cheap to
+/// clone and is part of the socket from before the handshake.
 #[derive(Clone, Debug)]
 pub(crate) struct Meter {
     transport: TransportKind,
@@ -251,7 +256,7 @@ impl Meter {
         total.sent.fetch_add(bytes, Ordering::Relaxed);
     }
 
-    /// The link of the connection whose handshake is over.
+    /// Creates the link of a connection after its handshake.
     pub(crate) fn link(self, security: SecurityKind, muxer: MuxerKind) -> Arc<Link> {
         Arc::new(Link {
             transport: self.transport,
@@ -263,10 +268,9 @@ impl Meter {
     }
 }
 
-/// One connection: what it runs over, and the bytes it has carried so far.
+/// The protocols of one connection and its byte counters.
 ///
-/// Lives as long as the connection or the last clone, whichever is longer; the counters then
-/// stand still.
+/// A link may outlive its connection; the counters then no longer change.
 #[derive(Debug)]
 pub struct Link {
     transport: TransportKind,
@@ -276,32 +280,33 @@ pub struct Link {
     refused: AtomicU64,
 }
 
-/// Who counts the bytes of a connection.
+/// Source of the byte counters of a connection.
 #[derive(Debug)]
 enum Count {
-    /// The socket.
+    /// Counters of the metered socket.
     Metered(Arc<Counter>),
-    /// The QUIC library.
+    /// Counters of the QUIC library.
     Quic(Arc<Traffic>),
 }
 
 impl Link {
-    /// What carries the bytes.
+    /// Returns the transport protocol.
     pub fn transport(&self) -> TransportKind {
         self.transport
     }
 
-    /// What keeps them secret and authentic.
+    /// Returns the security protocol.
     pub fn security(&self) -> SecurityKind {
         self.security
     }
 
-    /// What makes streams out of them.
+    /// Returns the stream multiplexer.
     pub fn muxer(&self) -> MuxerKind {
         self.muxer
     }
 
-    /// Inbound streams that were reset because as many as allowed were open.
+    /// Returns the number of inbound streams that were reset because the limit
+    /// of open streams was reached.
     pub fn refused_streams(&self) -> u64 {
         self.refused.load(Ordering::Relaxed)
     }
@@ -310,7 +315,7 @@ impl Link {
         self.refused.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Bytes received on the connection so far.
+    /// Returns the number of bytes received on the connection.
     pub fn bytes_in(&self) -> u64 {
         match &self.count {
             Count::Metered(counter) => counter.received.load(Ordering::Relaxed),
@@ -318,7 +323,7 @@ impl Link {
         }
     }
 
-    /// Bytes sent on the connection so far.
+    /// Returns the number of bytes sent on the connection.
     pub fn bytes_out(&self) -> u64 {
         match &self.count {
             Count::Metered(counter) => counter.sent.load(Ordering::Relaxed),
@@ -327,18 +332,19 @@ impl Link {
     }
 }
 
-/// Where the transport leaves the [`Link`] of each connection it makes, to be claimed by
-/// whoever owns the Swarm. Cheap to clone.
+/// The links of new connections, which the owner of the swarm claims. It is
+/// cheap to clone.
 #[derive(Clone, Debug, Default)]
 pub struct Links(Arc<Shared>);
 
 impl Links {
-    /// Takes the link of a connection, by the peer and endpoint that the Swarm reports for it.
+    /// Takes the link of a connection with the peer and endpoint that the swarm
+    /// reports for it.
     ///
-    /// `None` where the transport is not the one that came with these links, where the
-    /// connection is closed or was claimed before, or where more than 1024 connections came to
-    /// be unclaimed since. Of several connections with the same peer and endpoint the oldest
-    /// is taken.
+    /// Returns `None` if another transport created the connection, if the
+    /// connection is closed or its link was already claimed, or if more than
+    /// 1024 later connections are unclaimed. If several connections have the
+    /// same peer and endpoint, the oldest link is returned.
     pub fn claim(&self, peer: &PeerId, endpoint: &ConnectedPoint) -> Option<Arc<Link>> {
         let mut unclaimed = lock(&self.0.unclaimed);
         unclaimed.retain(|entry| entry.link.strong_count() > 0);
@@ -348,7 +354,8 @@ impl Links {
         unclaimed.remove(position)?.link.upgrade()
     }
 
-    /// Bytes of all connections since the start, open and closed, by transport.
+    /// Returns the bytes of all connections since the start, open and closed,
+    /// per transport.
     pub fn totals(&self) -> Totals {
         Totals {
             tcp: self.0.tcp.read(),
@@ -358,7 +365,7 @@ impl Links {
         }
     }
 
-    /// A meter for a connection that begins.
+    /// Creates the meter of a new connection.
     pub(crate) fn meter(&self, transport: TransportKind) -> Meter {
         Meter {
             transport,
@@ -367,9 +374,10 @@ impl Links {
         }
     }
 
-    /// The link of an established QUIC connection.
+    /// Creates the link of an established QUIC connection.
     pub(crate) fn quic(&self, traffic: Arc<Traffic>) -> Arc<Link> {
-        // Sweeps what has closed, so that the book holds open connections and few others.
+        // Removes closed connections, so that the list is bounded by the open
+        // ones.
         self.0.quic();
         lock(&self.0.quic_open).push(Arc::clone(&traffic));
         Arc::new(Link {
@@ -383,7 +391,7 @@ impl Links {
         })
     }
 
-    /// Leaves the link of an established connection to be claimed.
+    /// Stores the link of an established connection until it is claimed.
     pub(crate) fn register(&self, peer: PeerId, endpoint: ConnectedPoint, link: &Arc<Link>) {
         let mut unclaimed = lock(&self.0.unclaimed);
         if unclaimed.len() >= MAX_UNCLAIMED {
@@ -400,8 +408,8 @@ impl Links {
     }
 }
 
-/// What every transport of this crate puts out: the peer, its muxer, and the link. The muxer
-/// owns a clone of the link, which keeps it alive as long as the connection.
+/// The output of every transport of this crate. The muxer owns a clone of the
+/// link, which keeps the link alive as long as the connection.
 pub(crate) struct Upgraded {
     pub(crate) peer: PeerId,
     pub(crate) muxer: StreamMuxerBox,

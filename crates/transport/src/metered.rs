@@ -1,4 +1,4 @@
-//! A byte stream whose bytes are counted.
+//! A byte stream that counts its bytes.
 
 use std::{
     io,
@@ -10,7 +10,7 @@ use futures::{AsyncRead, AsyncWrite, ready};
 
 use crate::link::Meter;
 
-/// Counts what passes, below all encryption.
+/// Counts all bytes that are read and written, below the encryption.
 #[derive(Debug)]
 pub(crate) struct Metered<S> {
     io: S,

@@ -1,4 +1,4 @@
-//! A byte stream in memory that cuts what passes as it is told.
+//! An in-memory byte stream that splits reads and writes into given steps.
 
 use std::{
     collections::VecDeque,
@@ -10,27 +10,28 @@ use std::{
 
 use futures::{AsyncRead, AsyncWrite};
 
-/// One direction.
+/// State of one direction.
 #[derive(Debug, Default)]
-struct Lane {
+struct Direction {
     bytes: VecDeque<u8>,
     closed: bool,
     reader: Option<Waker>,
     writer: Option<Waker>,
 }
 
-/// One end of a byte stream.
+/// One end of the byte stream.
 #[derive(Debug)]
 pub(crate) struct Pipe {
-    incoming: Arc<Mutex<Lane>>,
-    outgoing: Arc<Mutex<Lane>>,
+    incoming: Arc<Mutex<Direction>>,
+    outgoing: Arc<Mutex<Direction>>,
     capacity: usize,
     steps: Vec<usize>,
     step: usize,
 }
 
-/// Two ends. Each read and write moves at most the next of `steps`, which repeat, and
-/// `capacity` bytes lie between.
+/// Creates the two ends of a byte stream. Each read and write moves at most the
+/// next number of `steps`, which repeat. Each direction buffers up to
+/// `capacity` bytes.
 pub(crate) fn pipe(capacity: usize, steps: &[usize]) -> (Pipe, Pipe) {
     let (a, b) = (Arc::default(), Arc::default());
     let end = |incoming: &Arc<_>, outgoing: &Arc<_>| Pipe {
@@ -43,8 +44,8 @@ pub(crate) fn pipe(capacity: usize, steps: &[usize]) -> (Pipe, Pipe) {
     (end(&a, &b), end(&b, &a))
 }
 
-fn lock(lane: &Mutex<Lane>) -> MutexGuard<'_, Lane> {
-    lane.lock().unwrap()
+fn lock(direction: &Mutex<Direction>) -> MutexGuard<'_, Direction> {
+    direction.lock().unwrap()
 }
 
 fn wake(waker: &mut Option<Waker>) {
@@ -67,16 +68,16 @@ impl AsyncRead for Pipe {
         out: &mut [u8],
     ) -> Poll<io::Result<usize>> {
         let step = self.next_step();
-        let mut lane = lock(&self.incoming);
-        if lane.bytes.is_empty() && !lane.closed {
-            lane.reader = Some(cx.waker().clone());
+        let mut direction = lock(&self.incoming);
+        if direction.bytes.is_empty() && !direction.closed {
+            direction.reader = Some(cx.waker().clone());
             return Poll::Pending;
         }
-        let count = step.min(out.len()).min(lane.bytes.len());
-        for (to, from) in out.iter_mut().zip(lane.bytes.drain(..count)) {
+        let count = step.min(out.len()).min(direction.bytes.len());
+        for (to, from) in out.iter_mut().zip(direction.bytes.drain(..count)) {
             *to = from;
         }
-        wake(&mut lane.writer);
+        wake(&mut direction.writer);
         Poll::Ready(Ok(count))
     }
 }
@@ -88,17 +89,17 @@ impl AsyncWrite for Pipe {
         data: &[u8],
     ) -> Poll<io::Result<usize>> {
         let (step, capacity) = (self.next_step(), self.capacity);
-        let mut lane = lock(&self.outgoing);
-        if lane.closed {
+        let mut direction = lock(&self.outgoing);
+        if direction.closed {
             return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
         }
-        let count = step.min(data.len()).min(capacity - lane.bytes.len());
+        let count = step.min(data.len()).min(capacity - direction.bytes.len());
         if count == 0 {
-            lane.writer = Some(cx.waker().clone());
+            direction.writer = Some(cx.waker().clone());
             return Poll::Pending;
         }
-        lane.bytes.extend(&data[..count]);
-        wake(&mut lane.reader);
+        direction.bytes.extend(&data[..count]);
+        wake(&mut direction.reader);
         Poll::Ready(Ok(count))
     }
 
@@ -107,20 +108,20 @@ impl AsyncWrite for Pipe {
     }
 
     fn poll_close(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let mut lane = lock(&self.outgoing);
-        lane.closed = true;
-        wake(&mut lane.reader);
+        let mut direction = lock(&self.outgoing);
+        direction.closed = true;
+        wake(&mut direction.reader);
         Poll::Ready(Ok(()))
     }
 }
 
 impl Drop for Pipe {
     fn drop(&mut self) {
-        for lane in [&self.incoming, &self.outgoing] {
-            let mut lane = lock(lane);
-            lane.closed = true;
-            wake(&mut lane.reader);
-            wake(&mut lane.writer);
+        for direction in [&self.incoming, &self.outgoing] {
+            let mut direction = lock(direction);
+            direction.closed = true;
+            wake(&mut direction.reader);
+            wake(&mut direction.writer);
         }
     }
 }

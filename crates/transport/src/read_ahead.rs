@@ -1,4 +1,4 @@
-//! Large reads below a library that asks for small ones.
+//! Large reads for a library that requests small ones.
 
 use std::{
     io,
@@ -10,10 +10,11 @@ use futures::{AsyncRead, AsyncWrite, ready};
 
 use crate::buffer::Buffer;
 
-/// Bytes read ahead, at most.
+/// Largest number of bytes that are read ahead.
 const LIMIT_BYTES: usize = 128 * 1024;
 
-/// Reads as much as the byte stream has, and hands it out in the pieces asked for. Writes pass.
+/// Reads as many bytes as are available and returns them in smaller pieces.
+/// Writes are not buffered.
 #[derive(Debug)]
 pub(crate) struct ReadAhead<S> {
     io: S,

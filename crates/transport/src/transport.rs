@@ -1,4 +1,4 @@
-//! The transports, put together.
+//! Combines the transports into one.
 
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -29,24 +29,26 @@ use crate::{
     upgrade::Upgrade,
 };
 
-/// Connections that the kernel completes ahead of `accept`: 1024, the size of libp2p-tcp.
+/// Number of connections that the kernel completes before `accept`. libp2p-tcp
+/// uses the same value, 1024.
 const LISTEN_BACKLOG: u32 = 1024;
 
-/// Time that an address with a name may take, in handshake deadlines: one for the lookup, and two
-/// for the addresses of the name, which are dialled with short delays.
+/// Time limit of an address with a name, in handshake timeouts: one for the
+/// lookup, and two for the addresses of the name, which are dialled with short
+/// delays.
 const NAME_DEADLINES: u32 = 3;
 
-/// A transport for a Swarm, and what belongs to it.
+/// A transport for a swarm and its companions.
 pub struct Transport {
-    /// The transport, for a Swarm: every connection is authenticated and multiplexed.
+    /// The transport itself. Every connection is authenticated and multiplexed.
     pub boxed: Boxed<(PeerId, StreamMuxerBox)>,
-    /// What each connection runs over and has carried.
+    /// The protocols and byte counters of each connection.
     pub links: Links,
-    /// The gate that every dial passes. An application grants it the addresses that its operator
-    /// names.
+    /// The dial filter. An application adds the addresses that its operator
+    /// configures.
     pub gate: DialGate,
-    /// The behaviour that relayed connections need beside the transport, if the configuration
-    /// has them. It goes into the same Swarm.
+    /// The behaviour that relayed connections need, if the configuration
+    /// enables them. Add it to the same swarm.
     pub relay_client: Option<libp2p_relay::client::Behaviour>,
 }
 
@@ -59,18 +61,19 @@ impl fmt::Debug for Transport {
     }
 }
 
-/// Makes the transport that `config` describes, with the identity `keypair`.
+/// Creates the transport that `config` describes, with the identity `keypair`.
 ///
-/// Every dial passes `gate`, and so does every address that a name resolves to. A dial that the
-/// gate refuses fails with [`AddressError::NotAllowed`] and opens no socket. A gate for one policy
-/// is made by `DialPolicy::Private.into()`.
+/// Every dial and every address to which a name resolves must pass `gate`. A
+/// refused dial fails with [`AddressError::NotAllowed`] and opens no socket.
+/// `DialPolicy::Private.into()` creates a filter for a single policy.
 ///
-/// The transport needs a tokio runtime when it is used, not when it is built. Name servers are
-/// read from the configuration of the system at each lookup, so the transport starts without any.
+/// The transport needs a tokio runtime when it is used, not when it is built.
+/// It reads the name servers from the system configuration at each lookup, so
+/// that it can be built without network access.
 ///
 /// # Errors
 ///
-/// [`BuildError`] if the configuration contradicts itself or the identity cannot sign.
+/// [`BuildError`] if the configuration is invalid or the identity cannot sign.
 pub fn build(
     keypair: &Keypair,
     config: &TransportConfig,
@@ -92,19 +95,20 @@ pub fn build(
     Ok(parts.finish(keypair, config, named, gate))
 }
 
-/// Makes a transport whose `/memory` addresses reach others in the same process, with the same
-/// security, multiplexer and relay client as [`build`]. Every address may be dialled. For tests.
+/// Creates a transport for tests whose `/memory` addresses reach transports of
+/// the same process, with the same security, muxer and relay client as
+/// [`build`]. It accepts every address.
 ///
 /// # Errors
 ///
-/// As of [`build`].
+/// Those of [`build`].
 pub fn build_memory(keypair: &Keypair, config: &TransportConfig) -> Result<Transport, BuildError> {
     let parts = Parts::new(keypair, config)?;
     let memory = parts.secure(MemoryTransport::default(), TransportKind::Memory);
     Ok(parts.finish(keypair, config, memory, DialPolicy::Local.into()))
 }
 
-/// What the transports share.
+/// State that all transports share.
 struct Parts {
     crypto: Crypto,
     links: Links,
@@ -150,7 +154,7 @@ impl Parts {
             .boxed())
     }
 
-    /// Upgrades what `transport` connects, within the deadline.
+    /// Upgrades the byte streams of `transport` within the handshake timeout.
     fn secure<T>(&self, transport: T, kind: TransportKind) -> Boxed<Upgraded>
     where
         T: libp2p_core::Transport + Send + Unpin + 'static,
@@ -167,13 +171,14 @@ impl Parts {
         in_time(upgraded, self.handshake_timeout)
     }
 
-    /// Resolves names before `direct` is dialled.
+    /// Adds name resolution to `direct`.
     fn names(&self, direct: Boxed<Upgraded>, gate: DialGate) -> Boxed<Upgraded> {
         let named = Dns::new(direct, Resolver::system(), gate);
         in_time(named, self.handshake_timeout * NAME_DEADLINES)
     }
 
-    /// Adds the relay client and the gate, and leaves the links to be claimed.
+    /// Adds the relay client and the dial filter, and stores the links of new
+    /// connections.
     fn finish(
         self,
         keypair: &Keypair,
@@ -191,11 +196,13 @@ impl Parts {
         } else {
             (None, None)
         };
-        // Circuit addresses begin with the relay's own, which a direct transport would dial.
+        // The relay comes first, because a circuit address starts with an
+        // address that the direct transport would dial.
         let all = either(relay, Some(direct));
         let links = self.links.clone();
-        // Behaviours of libp2p dial addresses of their own choice. The gate is the outermost layer
-        // below the Swarm, so no dial goes around it.
+        // Behaviours of libp2p dial addresses without asking this crate. The
+        // filter is the outermost layer below the swarm, so that every dial
+        // passes it.
         let boxed = Gated::new(all, gate.clone())
             .map_err(AddressError::from)
             .map(move |upgraded, endpoint| register(&links, upgraded, endpoint))
@@ -209,7 +216,7 @@ impl Parts {
     }
 }
 
-/// The first transport for what it supports, the second for the rest.
+/// Uses `first` for the addresses that it supports and `second` for all others.
 fn either(first: Option<Boxed<Upgraded>>, second: Option<Boxed<Upgraded>>) -> Boxed<Upgraded> {
     match (first, second) {
         (Some(first), Some(second)) => first
@@ -232,7 +239,7 @@ fn register(
     (peer, muxer)
 }
 
-/// Ends what takes longer than `after`.
+/// Limits the connection setup to `after`.
 fn in_time<T>(transport: T, after: Duration) -> Boxed<Upgraded>
 where
     T: libp2p_core::Transport<Output = Upgraded, Error = AddressError> + Send + Unpin + 'static,

@@ -1,5 +1,6 @@
-//! From a byte stream to an authenticated connection with streams: agree on a security protocol,
-//! run its handshake, check who is there, agree on Yamux.
+//! Upgrades a byte stream to an authenticated and multiplexed connection:
+//! negotiates the security protocol, runs its handshake, checks the peer id and
+//! negotiates Yamux.
 
 use std::{
     net::{IpAddr, Ipv4Addr},
@@ -31,17 +32,17 @@ use crate::{
 /// The protocol name of Noise XX.
 const NOISE: &str = "/noise";
 
-/// Everything a byte stream is upgraded with.
+/// Keys and settings for the upgrade of byte streams.
 pub(crate) struct Upgrade {
     crypto: Option<Crypto>,
     noise: Option<libp2p_noise::Config>,
-    /// Names of the security protocols, the preferred one first.
+    /// Names of the security protocols in order of preference.
     names: Vec<&'static str>,
     yamux: YamuxTuning,
     links: Links,
 }
 
-/// Which side of a handshake is played.
+/// The role of this node in a handshake.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Role {
     Dialer,
@@ -54,7 +55,8 @@ impl Role {
             ConnectedPoint::Dialer { role_override, .. } if role_override.is_dialer() => {
                 Self::Dialer
             }
-            // Both sides of a hole punch dial; one of them plays the listener.
+            // Both sides of a hole punch dial; one of them takes the role of
+            // the listener.
             _ => Self::Listener,
         }
     }
@@ -90,7 +92,7 @@ impl Upgrade {
         })
     }
 
-    /// Upgrades `socket`, which came to be as `endpoint` says.
+    /// Upgrades `socket` as the connection `endpoint`.
     pub(crate) async fn apply<S>(
         self: Arc<Self>,
         socket: S,
@@ -123,7 +125,7 @@ impl Upgrade {
                 self.multiplex(stream, role, peer, SecurityKind::Tls { cipher }, meter)
                     .await
             }
-            // Only names of what is there are offered.
+            // Unreachable: `names` contains only configured protocols.
             _ => Err(AddressError::ProtocolNegotiation),
         }
     }
@@ -154,8 +156,8 @@ impl Upgrade {
     }
 }
 
-/// Agrees on one of `names`. A dialler with one name does not wait for the answer: it comes with
-/// the first bytes read.
+/// Negotiates one of `names`. A dialler with a single name does not wait for
+/// the response, which it reads together with the first data.
 async fn select<S>(
     io: S,
     names: Vec<&'static str>,
@@ -181,7 +183,8 @@ where
 {
     let stream = match role {
         Role::Dialer => {
-            // The specification forbids a server name; an address is never sent as one.
+            // The specification forbids a server name. Addresses are not sent
+            // as server names.
             let name = ServerName::from(IpAddr::from(Ipv4Addr::UNSPECIFIED));
             TlsStream::client(io, crypto.client(expected), name).await?
         }
@@ -207,7 +210,7 @@ where
     })
 }
 
-/// The peer that a dialled address names at its end.
+/// Returns the peer id at the end of a dialled address.
 fn expected_peer(endpoint: &ConnectedPoint) -> Option<PeerId> {
     match endpoint {
         ConnectedPoint::Dialer { address, .. } => match address.iter().last() {

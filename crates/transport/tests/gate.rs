@@ -1,4 +1,4 @@
-//! The gate in front of every dial, with real sockets: what it refuses is never connected to.
+//! The dial filter with real sockets: refused addresses are never connected to.
 
 #![allow(
     clippy::unwrap_used,
@@ -41,17 +41,17 @@ async fn listener() -> (TcpListener, u16) {
     (listener, port)
 }
 
-/// Returns whether a connection was made. Call it after the dial has ended.
-fn was_touched(listener: TcpListener) -> bool {
+/// Returns `true` if a connection was made. Call it after the dial has ended.
+fn was_connected(listener: TcpListener) -> bool {
     let listener = listener.into_std().unwrap();
     listener.set_nonblocking(true).unwrap();
     listener.accept().is_ok()
 }
 
 #[tokio::test]
-async fn no_spelling_of_a_loopback_address_is_connected_to() {
+async fn no_form_of_a_loopback_address_is_dialled() {
     let peer = PeerId::random();
-    for spelling in [
+    for form in [
         "/ip4/127.0.0.1/tcp/{port}",
         "/ip4/127.0.0.1/tcp/{port}/p2p/{peer}",
         "/ip6/::ffff:127.0.0.1/tcp/{port}",
@@ -64,7 +64,7 @@ async fn no_spelling_of_a_loopback_address_is_connected_to() {
         "/ip4/8.8.8.8/tcp/1/p2p/{peer}/ip4/127.0.0.1/tcp/{port}",
     ] {
         let (listener, port) = listener().await;
-        let address = spelling
+        let address = form
             .replace("{port}", &port.to_string())
             .replace("{peer}", &peer.to_string());
         let address: Multiaddr = address.parse().unwrap();
@@ -75,27 +75,27 @@ async fn no_spelling_of_a_loopback_address_is_connected_to() {
                 error,
                 AddressError::NotAllowed(_) | AddressError::Unsupported(_)
             ),
-            "{spelling}: {error:?}"
+            "{form}: {error:?}"
         );
-        assert!(!was_touched(listener), "{spelling}");
+        assert!(!was_connected(listener), "{form}");
     }
 }
 
 #[tokio::test]
-async fn an_operator_dials_the_address_that_he_named_and_no_other() {
+async fn a_granted_address_is_dialled_and_no_other() {
     let (named, port) = listener().await;
     let (other, other_port) = listener().await;
     let at = |port: u16| -> Multiaddr { format!("/ip4/127.0.0.1/tcp/{port}").parse().unwrap() };
     let gate = DialGate::from(DialPolicy::Private);
     let mut net = net(gate.clone());
     gate.grant(&at(port)).unwrap();
-    // The listener does not speak libp2p, so the dial ends with a deadline.
+    // The listener does not support libp2p, so the dial ends with the deadline.
     let error = classify(&within(dial(&mut net, at(port))).await.unwrap_err());
     assert!(matches!(error, AddressError::Timeout { .. }), "{error:?}");
-    assert!(was_touched(named));
+    assert!(was_connected(named));
     let error = classify(&within(dial(&mut net, at(other_port))).await.unwrap_err());
     assert!(matches!(error, AddressError::NotAllowed(_)), "{error:?}");
-    assert!(!was_touched(other));
+    assert!(!was_connected(other));
 }
 
 fn component() -> impl Strategy<Value = Protocol<'static>> {
@@ -117,14 +117,15 @@ fn component() -> impl Strategy<Value = Protocol<'static>> {
 }
 
 #[tokio::test]
-async fn only_what_the_decision_accepts_begins_a_dial() {
+async fn only_accepted_addresses_start_a_dial() {
     let net = RefCell::new(net(DialPolicy::Private.into()));
     let addresses = prop::collection::vec(component(), 0..7);
     let mut runner = TestRunner::new(Config::with_cases(2_000));
     runner
         .run(&addresses, |parts| {
             let address: Multiaddr = parts.into_iter().collect();
-            // A dial does nothing before it is polled, so accepted addresses are not connected to.
+            // A dial does nothing before it is polled, so no connection is made
+            // here.
             match begin(&mut net.borrow_mut(), &address) {
                 Ok(()) => prop_assert!(is_dialable(&address, DialPolicy::Private), "{address}"),
                 Err(AddressError::NotAllowed(_)) => {

@@ -1,4 +1,5 @@
-//! Peers that break the rules, on real sockets, and what their errors say.
+//! Peers that violate the protocols on real sockets, and the errors that they
+//! cause.
 
 #![allow(
     clippy::unwrap_used,
@@ -39,7 +40,7 @@ fn net(config: &TransportConfig) -> Net {
         .boxed
 }
 
-fn impatient() -> TransportConfig {
+fn short_timeout() -> TransportConfig {
     TransportConfig {
         tuning: TransportTuning {
             handshake_timeout: Duration::from_millis(300),
@@ -64,7 +65,7 @@ async fn cause(net: &mut Net, address: Multiaddr) -> AddressError {
     classify(&within(dial(net, address)).await.unwrap_err())
 }
 
-/// A listener that answers with `bytes` and then reads for ever.
+/// Starts a listener that answers with `bytes` and then only reads.
 async fn answering(bytes: &'static [u8]) -> Multiaddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = address_of(&listener);
@@ -81,8 +82,8 @@ async fn answering(bytes: &'static [u8]) -> Multiaddr {
 }
 
 #[tokio::test]
-async fn a_listener_that_says_nothing_ends_with_the_deadline() {
-    let config = impatient();
+async fn a_silent_listener_ends_with_the_deadline() {
+    let config = short_timeout();
     let error = cause(&mut net(&config), answering(b"").await).await;
     let AddressError::Timeout { after } = error else {
         panic!("{error}");
@@ -91,7 +92,7 @@ async fn a_listener_that_says_nothing_ends_with_the_deadline() {
 }
 
 #[tokio::test]
-async fn garbage_in_place_of_a_negotiation_is_not_libp2p() {
+async fn invalid_negotiation_bytes_are_not_libp2p() {
     for names in [&[Tls, Noise][..], &[Tls], &[Noise]] {
         let address = answering(b"\x13/not-multistream/1\n").await;
         let error = cause(&mut net(&offering(names)), address).await;
@@ -108,8 +109,9 @@ async fn garbage_in_place_of_a_negotiation_is_not_libp2p() {
 }
 
 #[tokio::test]
-async fn garbage_in_place_of_a_handshake_is_a_security_error() {
-    // The header and the agreement on TLS, then no TLS.
+async fn invalid_handshake_bytes_are_a_security_error() {
+    // The multistream header and the agreement on TLS, followed by bytes that
+    // are not TLS.
     let address = answering(b"\x13/multistream/1.0.0\n\x0b/tls/1.0.0\nno handshake at all").await;
     let error = cause(&mut net(&offering(&[Tls, Noise])), address).await;
     assert!(matches!(error, AddressError::Security(_)), "{error:?}");
@@ -119,25 +121,25 @@ async fn garbage_in_place_of_a_handshake_is_a_security_error() {
 }
 
 #[tokio::test]
-async fn a_dialler_that_says_nothing_or_garbage_does_not_stay() {
+async fn a_silent_or_invalid_dialler_is_disconnected() {
     for bytes in [
         &b""[..],
         b"GET / HTTP/1.1\r\n\r\n",
         b"\x13/multistream/1.0.0\n",
     ] {
-        let mut listener = net(&impatient());
+        let mut listener = net(&short_timeout());
         let address = listen(&mut listener, LOOPBACK).await;
         let mut socket = TcpStream::connect(socket_of(&address)).await.unwrap();
         socket.write_all(bytes).await.unwrap();
         assert!(within(accept(&mut listener)).await.is_err());
         let mut sink = Vec::new();
-        // The descriptor is closed on the other side, whatever way.
+        // The other side has closed the socket, with or without a reset.
         let _ = within(socket.read_to_end(&mut sink)).await;
     }
 }
 
 #[tokio::test]
-async fn nobody_there_is_refused_and_strange_addresses_are_unsupported() {
+async fn closed_ports_refuse_and_other_addresses_are_unsupported() {
     let closed = {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         address_of(&listener)
@@ -156,7 +158,7 @@ async fn nobody_there_is_refused_and_strange_addresses_are_unsupported() {
 }
 
 #[tokio::test]
-async fn nothing_in_common_is_said_on_both_sides() {
+async fn no_common_protocol_is_reported_on_both_sides() {
     let (mut a, mut b) = (net(&offering(&[Tls])), net(&offering(&[Noise])));
     let address = listen(&mut b, LOOPBACK).await;
     let (out, inn) = within(futures::future::join(dial(&mut a, address), accept(&mut b))).await;
@@ -175,7 +177,7 @@ async fn nothing_in_common_is_said_on_both_sides() {
 }
 
 #[tokio::test]
-async fn the_wrong_peer_is_named_and_never_sees_a_connection() {
+async fn the_wrong_peer_is_reported_and_gets_no_connection() {
     for names in [&[Tls, Noise][..], &[Noise, Tls]] {
         for stock_listener in [false, true] {
             let key = Keypair::generate_ed25519();
@@ -199,7 +201,7 @@ async fn the_wrong_peer_is_named_and_never_sees_a_connection() {
                 }
                 other => panic!("{other:?}"),
             }
-            // Over either protocol the muxer is never agreed on.
+            // The muxer is not negotiated over either protocol.
             assert!(inn.is_err());
         }
     }
@@ -253,7 +255,7 @@ async fn too_many_streams_are_refused_one_by_one() {
         within(connect(&mut dialler, &mut listener.boxed, address)).await;
     let link = listener.links.claim(&peer, &endpoint).unwrap();
 
-    // One stream lives through all of it.
+    // One stream stays open during the whole test.
     let (mut near, mut far) = stream(&mut out, &mut inn).await;
     let mut opened = Vec::new();
     let mut accepted = Vec::new();
@@ -263,7 +265,8 @@ async fn too_many_streams_are_refused_one_by_one() {
         }
         let _ = inn.poll_unpin(cx);
         let _ = out.poll_unpin(cx);
-        // The stock side lets 256 streams be unanswered, so each is answered by its bytes.
+        // libp2p allows 256 unacknowledged streams, so each stream is
+        // acknowledged by a byte.
         while opened.len() < 2200 {
             match out.poll_outbound_unpin(cx) {
                 std::task::Poll::Ready(stream) => {
@@ -300,7 +303,8 @@ async fn too_many_streams_are_refused_one_by_one() {
     .await;
 }
 
-/// Libp2p's own with more streams than the other side allows.
+/// Creates a transport of libp2p with a higher limit of streams than the other
+/// side.
 fn stock_many_streams(key: &Keypair) -> Net {
     use libp2p_core::upgrade::Version::V1Lazy;
     let mut yamux = libp2p_yamux::Config::default();

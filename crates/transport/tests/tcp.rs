@@ -1,4 +1,5 @@
-//! TCP on real sockets: every preference against every other, and against libp2p's own.
+//! TCP on real sockets: all combinations of preferences, and the transports of
+//! libp2p.
 
 #![allow(
     clippy::unwrap_used,
@@ -22,7 +23,7 @@ const LOOPBACK: &str = "/ip4/127.0.0.1/tcp/0";
 const OFFERS: [&[Security]; 4] = [&[Tls, Noise], &[Noise, Tls], &[Tls], &[Noise]];
 
 #[tokio::test]
-async fn every_preference_meets_every_other() {
+async fn all_security_preferences_connect_to_each_other() {
     for ours in OFFERS {
         for theirs in OFFERS {
             let Some(expected) = ours.iter().find(|name| theirs.contains(name)) else {
@@ -62,7 +63,7 @@ async fn every_preference_meets_every_other() {
 }
 
 #[tokio::test]
-async fn libp2p_of_its_own_dials_and_is_dialled() {
+async fn transports_of_libp2p_connect_in_both_roles() {
     for ours in OFFERS {
         for theirs in [&[Tls][..], &[Noise]] {
             if !ours.contains(&theirs[0]) {

@@ -1,4 +1,4 @@
-//! Client and server configurations around one certificate.
+//! TLS client and server configurations of a node.
 
 use std::sync::Arc;
 
@@ -16,16 +16,16 @@ use rustls::{
 use super::{CertificateError, CryptoError, FoundPeer, provider::provider, verifier::Verifier};
 use crate::BuildError;
 
-/// The protocol both sides name in the handshake, by the libp2p TLS specification.
+/// The ALPN protocol that the libp2p TLS specification requires.
 const ALPN: &[u8] = b"libp2p";
 
-/// Lower versions must not be negotiated, by the libp2p TLS specification.
+/// The TLS versions. The libp2p TLS specification forbids versions below 1.3.
 const VERSIONS: &[&SupportedProtocolVersion] = &[&TLS13];
 
-/// The TLS configurations of one node, made once when the process starts.
+/// The TLS configurations of one node, created once per process.
 ///
-/// One certificate serves every connection, as the specification allows: making one takes a key
-/// generation and two signatures.
+/// All connections use the same certificate, as the specification allows.
+/// Creating one takes a key generation and two signatures.
 #[derive(Clone, Debug)]
 pub(crate) struct Crypto {
     client: Arc<ClientConfig>,
@@ -33,15 +33,16 @@ pub(crate) struct Crypto {
 }
 
 impl Crypto {
-    /// Makes a certificate for `keypair` and the configurations that present it.
+    /// Creates a certificate for `keypair` and the configurations that present
+    /// it.
     ///
-    /// Takes up to 120 ms the first time in a process, while AWS-LC gathers entropy; no
-    /// connection has to wait for that later.
+    /// The first call in a process takes up to 120 ms while AWS-LC collects
+    /// entropy, so that later connections do not wait for it.
     pub(crate) fn new(keypair: &Keypair) -> Result<Self, BuildError> {
         Ok(Self::with_provider(keypair, provider())?)
     }
 
-    /// As [`Crypto::new`], with ciphers of the caller's choice.
+    /// Same as [`Crypto::new`] with the given provider.
     pub(super) fn with_provider(
         keypair: &Keypair,
         provider: CryptoProvider,
@@ -63,8 +64,9 @@ impl Crypto {
             .with_client_cert_resolver(Arc::<SingleCertAndKey>::clone(&identity));
         client.alpn_protocols = vec![ALPN.to_vec()];
         client.enable_sni = false;
-        // A resumed session is not verified again, and all peers share one server name: the
-        // expected peer would go unchecked. What resumption saves is one certificate.
+        // A resumed session is not verified again, and all peers share one
+        // server name, so the expected peer would not be checked. Resumption
+        // would only save one certificate.
         client.resumption = Resumption::disabled();
 
         let mut server = ServerConfig::builder_with_provider(provider)
@@ -72,8 +74,8 @@ impl Crypto {
             .with_client_cert_verifier(Arc::new(Verifier::default()))
             .with_cert_resolver(identity);
         server.alpn_protocols = vec![ALPN.to_vec()];
-        // A stock libp2p dialler names ChaCha20 first whatever its processor; both sides gain if
-        // the order measured here decides.
+        // Other libp2p implementations prefer ChaCha20 on every processor. The
+        // order of this node is based on its processor and benefits both sides.
         server.ignore_client_order = true;
         server.send_tls13_tickets = 0;
 
@@ -83,8 +85,8 @@ impl Crypto {
         })
     }
 
-    /// The configuration of a dial, which ends in [`CertificateError::WrongPeer`] if another
-    /// than the `expected` peer answers.
+    /// Returns the configuration of a dial. The handshake fails with
+    /// [`CertificateError::WrongPeer`] if a peer other than `expected` answers.
     pub(crate) fn client(&self, expected: Option<PeerId>) -> Arc<ClientConfig> {
         match expected {
             None => Arc::clone(&self.client),
@@ -92,8 +94,8 @@ impl Crypto {
         }
     }
 
-    /// As [`Crypto::client`], with the place where the answering peer's id will be found after a
-    /// handshake that failed. The configuration is for one handshake.
+    /// Same as [`Crypto::client`], for a single handshake. After a failed
+    /// handshake the second value contains the id of the peer that answered.
     pub(crate) fn client_reporting(&self, expected: PeerId) -> (Arc<ClientConfig>, FoundPeer) {
         let found = FoundPeer::default();
         let verifier = Verifier::expecting(expected, Some(Arc::clone(&found)));
@@ -108,12 +110,12 @@ impl Crypto {
         Arc::new(client)
     }
 
-    /// The configuration of a listener.
+    /// Returns the configuration of a listener.
     pub(crate) fn server(&self) -> Arc<ServerConfig> {
         Arc::clone(&self.server)
     }
 
-    /// The peer that the certificates of a completed handshake belong to.
+    /// Returns the peer id in the certificates of a completed handshake.
     pub(crate) fn peer_id(certificates: &[CertificateDer<'_>]) -> Result<PeerId, rustls::Error> {
         match certificates {
             [leaf] => Ok(certificate::parse(leaf)?.peer_id()),
@@ -122,7 +124,8 @@ impl Crypto {
     }
 }
 
-/// Makes the library gather its entropy now, by one throwaway key exchange.
+/// Forces the library to collect its entropy now, through one unused key
+/// exchange.
 pub(super) fn warm_up(provider: &CryptoProvider) -> Result<(), CryptoError> {
     let mut bytes = [0; 32];
     provider

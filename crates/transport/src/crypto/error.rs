@@ -1,34 +1,35 @@
-//! What can be wrong with a certificate, and with making one.
+//! Errors of certificates and of the TLS configuration.
 
 use libp2p_identity::PeerId;
 use libp2p_tls::certificate;
 
-/// Why a certificate was refused for a reason that libp2p adds to TLS.
+/// A reason to refuse a certificate that libp2p adds to those of TLS.
 ///
-/// What is wrong with the certificate itself (encoding, extension, signature, validity) is a
-/// [`rustls::Error::InvalidCertificate`] with the kind that `rustls` has for it. These travel
-/// inside it, and [`CertificateError::of`] finds them again.
+/// Defects of the certificate itself (encoding, extension, signature, validity)
+/// are a [`rustls::Error::InvalidCertificate`] with the kind that `rustls`
+/// defines. This type is contained in such an error, and
+/// [`CertificateError::of`] extracts it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum CertificateError {
-    /// The peer presented another number of certificates than one.
+    /// The peer did not present exactly one certificate.
     #[error("expected one certificate, the peer presented {found}")]
     Chain {
-        /// How many were presented.
+        /// Number of presented certificates.
         found: usize,
     },
-    /// The certificate belongs to another peer than the one dialled.
+    /// The certificate belongs to a peer other than the dialled one.
     #[error("expected peer {expected}, found {found}")]
     WrongPeer {
-        /// The peer that was dialled.
+        /// The peer id that was dialled.
         expected: PeerId,
-        /// The peer that answered.
+        /// The peer id in the certificate.
         found: PeerId,
     },
 }
 
 impl CertificateError {
-    /// The refusal inside of a TLS error, if that is what ended the handshake.
+    /// Extracts this error from a TLS error, if it is the cause.
     #[must_use]
     pub fn of(error: &rustls::Error) -> Option<Self> {
         match error {
@@ -48,17 +49,17 @@ impl From<CertificateError> for rustls::Error {
     }
 }
 
-/// Why the TLS configuration of this node could not be made.
+/// An error of creating the TLS configuration.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum CryptoError {
-    /// No certificate could be made for the key pair.
-    #[error("the certificate could not be made")]
+    /// The certificate could not be created for the key pair.
+    #[error("cannot create the TLS certificate")]
     Certificate(#[source] certificate::GenError),
     /// The cryptographic library refused the key or the configuration.
-    #[error("the TLS configuration was refused")]
+    #[error("invalid TLS configuration")]
     Tls(#[from] rustls::Error),
-    /// The operating system gave no randomness.
-    #[error("no randomness is available")]
+    /// The operating system provided no random bytes.
+    #[error("the operating system provided no random bytes")]
     Randomness,
 }

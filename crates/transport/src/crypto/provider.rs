@@ -1,4 +1,4 @@
-//! The ciphers, in the order this processor runs them fastest.
+//! The TLS ciphers in order of their speed on this processor.
 
 use rustls::{
     SupportedCipherSuite,
@@ -13,10 +13,11 @@ use rustls::{
     },
 };
 
-/// The primitives of AWS-LC with the ciphers of TLS 1.3 in this processor's order.
+/// Returns the AWS-LC provider with the TLS 1.3 ciphers in the order for this
+/// processor.
 ///
-/// Key exchange is the library's choice and that of `libp2p-tls`: X25519MLKEM768 first, then the
-/// elliptic curves alone.
+/// The key exchange groups are the defaults of the library and of `libp2p-tls`:
+/// X25519MLKEM768 first, then elliptic curves alone.
 pub(super) fn provider() -> CryptoProvider {
     CryptoProvider {
         cipher_suites: cipher_order(has_aes_instructions()).to_vec(),
@@ -24,11 +25,12 @@ pub(super) fn provider() -> CryptoProvider {
     }
 }
 
-/// The three ciphers of TLS 1.3, fastest first.
+/// Returns the three ciphers of TLS 1.3 in order of speed.
 ///
-/// With AES instructions AES-GCM runs several times as fast as ChaCha20-Poly1305; its software
-/// form is slower, and hard to write in constant time, which is why ChaCha20 leads without them.
-/// AES-128 stands before AES-256: ten rounds instead of fourteen, at a strength nobody reaches.
+/// With AES instructions, AES-GCM is several times as fast as
+/// ChaCha20-Poly1305. Without them it is slower and hard to implement in
+/// constant time, so ChaCha20 is preferred. AES-128 is preferred to AES-256
+/// because it has ten rounds instead of fourteen and sufficient strength.
 pub(super) const fn cipher_order(aes_instructions: bool) -> [SupportedCipherSuite; 3] {
     if aes_instructions {
         [
@@ -45,20 +47,22 @@ pub(super) const fn cipher_order(aes_instructions: bool) -> [SupportedCipherSuit
     }
 }
 
-/// Whether the processor has instructions for AES and for the carry-less product of GCM.
+/// Returns `true` if the processor has instructions for AES and for the
+/// carry-less multiplication of GCM.
 #[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
 fn has_aes_instructions() -> bool {
     std::arch::is_x86_feature_detected!("aes") && std::arch::is_x86_feature_detected!("pclmulqdq")
 }
 
-/// Whether the processor has instructions for AES and for the carry-less product of GCM.
+/// Returns `true` if the processor has instructions for AES and for the
+/// carry-less multiplication of GCM.
 #[cfg(target_arch = "aarch64")]
 fn has_aes_instructions() -> bool {
     std::arch::is_aarch64_feature_detected!("aes")
         && std::arch::is_aarch64_feature_detected!("pmull")
 }
 
-/// Whether the processor has instructions for AES: not known here, so no.
+/// Returns `false`: AES instructions are not detected on this architecture.
 #[cfg(not(any(target_arch = "x86", target_arch = "x86_64", target_arch = "aarch64")))]
 fn has_aes_instructions() -> bool {
     false

@@ -1,4 +1,4 @@
-//! The checks of the libp2p TLS specification on what the other side presents.
+//! Certificate verification according to the libp2p TLS specification.
 
 use std::sync::{Arc, OnceLock};
 
@@ -13,7 +13,8 @@ use rustls::{
 
 use super::CertificateError;
 
-/// Signatures accepted in a handshake: those `libp2p-tls` can verify, elliptic curves first.
+/// Signature schemes accepted in a handshake: those that `libp2p-tls` verifies,
+/// elliptic curves first.
 const SCHEMES: [SignatureScheme; 9] = [
     SignatureScheme::ECDSA_NISTP256_SHA256,
     SignatureScheme::ED25519,
@@ -26,14 +27,14 @@ const SCHEMES: [SignatureScheme; 9] = [
     SignatureScheme::RSA_PKCS1_SHA512,
 ];
 
-/// Where a verifier leaves the identity that a handshake showed.
+/// The peer id that a verifier found in a handshake.
 ///
-/// QUIC reports a failed handshake as an alert code and a text, so who answered in place of the
-/// expected peer has to take another way out.
+/// QUIC reports a failed handshake only as an alert code and a text, so the id
+/// of an unexpected peer is passed through this value.
 pub(crate) type FoundPeer = Arc<OnceLock<PeerId>>;
 
-/// Accepts exactly one self-signed certificate that carries a valid libp2p extension, of the
-/// expected peer if there is one.
+/// Accepts exactly one self-signed certificate with a valid libp2p extension,
+/// and only of the expected peer if there is one.
 #[derive(Debug, Default)]
 pub(super) struct Verifier {
     expected: Option<PeerId>,
@@ -53,9 +54,10 @@ impl Verifier {
             return Err(CertificateError::Chain { found: more + 1 }.into());
         }
         let found = certificate::parse(leaf)?.peer_id();
-        if let Some(slot) = &self.found {
-            // One verifier serves one handshake, so the slot is empty or holds the same.
-            let _ = slot.set(found);
+        if let Some(cell) = &self.found {
+            // One verifier serves one handshake, so the cell is empty or
+            // contains the same id.
+            let _ = cell.set(found);
         }
         match self.expected {
             Some(expected) if expected != found => {
@@ -75,7 +77,8 @@ fn check_signature(
     Ok(HandshakeSignatureValid::assertion())
 }
 
-/// The answer to a signature of TLS 1.2, which the configuration never lets happen.
+/// Returns the error for a TLS 1.2 signature. The configuration never
+/// negotiates TLS 1.2.
 fn refuse_tls12() -> rustls::Error {
     rustls::Error::PeerIncompatible(PeerIncompatible::SupportedVersionsExtensionRequired)
 }

@@ -1,9 +1,10 @@
-//! Dials of addresses that begin with a DNS name.
+//! Dials of addresses that start with a DNS name.
 //!
-//! A name is resolved when it is dialled. Every address that it resolves to passes the
-//! [`DialGate`] before a socket is opened, so a name that resolves to a loopback address reaches
-//! nothing. The addresses are dialled one after the other with a short delay, as [RFC 8305]
-//! (happy eyeballs) describes; the first connection wins.
+//! A name is resolved for each dial. Every resolved address must pass the
+//! [`DialGate`] before a socket is opened, so that a name that resolves to a
+//! loopback address is not dialled. The addresses are dialled in sequence with
+//! a short delay, as [RFC 8305] (happy eyeballs) describes, and the first
+//! connection is used.
 //!
 //! [RFC 8305]: https://www.rfc-editor.org/rfc/rfc8305
 
@@ -37,21 +38,23 @@ use multiaddr::{Multiaddr, Protocol};
 pub(crate) use self::resolver::Resolver;
 use crate::{AddressError, gate::refused};
 
-/// Wait before the next address of a name is dialled while an earlier dial has no result, 250 ms:
-/// the Connection Attempt Delay that RFC 8305, section 8, recommends.
+/// Time after which the next address of a name is dialled if the earlier dials
+/// have no result, 250 ms: the Connection Attempt Delay that RFC 8305, section
+/// 8, recommends.
 const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
 
-/// Most addresses of one name that are dialled, 16. Names of large services have eight.
+/// Largest number of addresses of one name that are dialled, 16. Names of large
+/// services have about eight.
 const MAX_ADDRESSES: usize = 16;
 
-/// Most lookups for one dial, 32. Records of a `/dnsaddr` name may contain further names, in
-/// cycles too.
+/// Largest number of lookups per dial, 32. Records of a `/dnsaddr` name may
+/// contain further names, also in cycles.
 const MAX_LOOKUPS: usize = 32;
 
-/// Most records of one `/dnsaddr` name that are used, 16.
+/// Largest number of records of one `/dnsaddr` name that are used, 16.
 const MAX_RECORDS: usize = 16;
 
-/// Resolves names before `inner` dials.
+/// A transport that resolves names and dials the addresses with `inner`.
 pub(crate) struct Dns<O> {
     inner: Arc<Mutex<Boxed<O>>>,
     resolver: Arc<Resolver>,
@@ -143,8 +146,9 @@ fn start<O: Send + 'static>(
     Ok(dial.map_err(AddressError::from).boxed())
 }
 
-/// Dials `addrs` in their order. The next dial begins when the one before failed, or has had no
-/// result for [`ATTEMPT_DELAY`]. The first connection ends all other dials.
+/// Dials `addrs` in order. The next dial starts when the previous one failed,
+/// or when it has no result after [`ATTEMPT_DELAY`]. The first connection
+/// cancels all other dials.
 async fn dial_staggered<O>(
     addrs: Vec<Result<Multiaddr, AddressError>>,
     begin: impl Fn(Multiaddr) -> Result<BoxFuture<'static, Result<O, AddressError>>, AddressError>,
@@ -176,7 +180,8 @@ async fn dial_staggered<O>(
     }
 }
 
-/// The addresses that `addr` resolves to, without names, in the order in which they are dialled.
+/// Resolves `addr` to addresses without names, in the order in which they are
+/// dialled.
 async fn resolve(resolver: &Resolver, addr: Multiaddr) -> Result<Vec<Multiaddr>, AddressError> {
     let mut names = VecDeque::from([addr]);
     let mut resolved = Vec::new();
@@ -194,7 +199,8 @@ async fn resolve(resolver: &Resolver, addr: Multiaddr) -> Result<Vec<Multiaddr>,
             Some(Protocol::Dns6(name)) => resolver.ips(&name, IpAddr::is_ipv6).await,
             Some(Protocol::Dnsaddr(name)) => match resolver.records(&name).await {
                 Ok(records) => {
-                    // What follows the name in the address, such as the peer, selects records.
+                    // The part after the name, for example the peer id, selects
+                    // records.
                     let fitting = records.into_iter().filter(|record| record.ends_with(&rest));
                     names.extend(fitting.take(MAX_RECORDS));
                     continue;
@@ -208,8 +214,8 @@ async fn resolve(resolver: &Resolver, addr: Multiaddr) -> Result<Vec<Multiaddr>,
         };
         match ips {
             Ok(ips) => {
-                let in_turn = in_turn(ips).into_iter();
-                resolved.extend(in_turn.map(|ip| {
+                let ordered = alternate(ips).into_iter();
+                resolved.extend(ordered.map(|ip| {
                     let whole = std::iter::once(Protocol::from(ip)).chain(&rest);
                     whole.collect::<Multiaddr>()
                 }));
@@ -224,8 +230,8 @@ async fn resolve(resolver: &Resolver, addr: Multiaddr) -> Result<Vec<Multiaddr>,
     }
 }
 
-/// The addresses of both versions in turn, IPv6 first (RFC 8305, section 4).
-fn in_turn(ips: Vec<IpAddr>) -> Vec<IpAddr> {
+/// Alternates addresses of both IP versions, IPv6 first (RFC 8305, section 4).
+fn alternate(ips: Vec<IpAddr>) -> Vec<IpAddr> {
     let (six, four): (VecDeque<_>, VecDeque<_>) = ips.into_iter().partition(IpAddr::is_ipv6);
     let mut queues = [six, four];
     let mut ordered = Vec::new();

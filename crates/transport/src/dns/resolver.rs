@@ -1,4 +1,5 @@
-//! Lookups by the configuration of the system, which is read again when it changes.
+//! DNS lookups with the system configuration, which is reloaded when it
+//! changes.
 
 use std::{
     fmt,
@@ -19,24 +20,26 @@ use multiaddr::Multiaddr;
 
 use crate::AddressError;
 
-/// Where the system names its name servers.
+/// Path of the name server configuration.
 const RESOLVER_CONFIG: &str = "/etc/resolv.conf";
 
-/// Where the system lists names of its own.
+/// Path of the local table of host names.
 const HOSTS: &str = "/etc/hosts";
 
-/// Longest time for which "no such name" is remembered, 10 s. A zone may ask for hours; a node
-/// that started a moment before its name was published would not find it until then.
+/// Longest time for which a negative response is cached, 10 s. A zone may
+/// request hours. A node that starts shortly before its name is published would
+/// then not resolve it for that time.
 const MAX_NEGATIVE_TTL: Duration = Duration::from_secs(10);
 
-/// Name of the TXT records of a `/dnsaddr` name.
+/// Prefix of the TXT records of a `/dnsaddr` name.
 const DNSADDR_PREFIX: &str = "_dnsaddr.";
 
-/// Asks the name servers of the system.
+/// Resolves names with the name servers of the system.
 ///
-/// The files are looked at before each lookup, and read again where they changed or the lookup
-/// before got no answer. A file that is absent, empty or broken is no error: then a name server on
-/// the loopback address is asked, as the C library does.
+/// Before each lookup it checks the configuration files. It reloads them if
+/// they changed or if the previous lookup had no response. A missing, empty or
+/// invalid file is not an error: the resolver then uses a name server on the
+/// loopback address, as the C library does.
 pub(crate) struct Resolver {
     source: Box<dyn Source>,
     state: Mutex<State>,
@@ -45,22 +48,23 @@ pub(crate) struct Resolver {
 #[derive(Default)]
 struct State {
     current: Option<(Stamp, TokioResolver)>,
-    /// Whether the last lookup got no answer at all.
+    /// `true` if the last lookup had no response.
     failed: bool,
 }
 
-/// Where the configuration comes from.
+/// Source of the resolver configuration.
 pub(super) trait Source: Send + Sync + 'static {
-    /// Changes whenever [`read`](Self::read) may return something else.
+    /// Returns a value that changes whenever [`read`](Self::read) may return a
+    /// different result.
     fn stamp(&self) -> Stamp;
 
     fn read(&self) -> (ResolverConfig, ResolverOpts);
 }
 
-/// Modification time and length of each file; `None` for a file that is absent.
+/// Modification time and length of each file; `None` if the file is missing.
 pub(super) type Stamp = [Option<(SystemTime, u64)>; 2];
 
-/// The files of the system.
+/// The configuration files of the system.
 pub(super) struct Files {
     resolver: PathBuf,
     hosts: PathBuf,
@@ -83,7 +87,7 @@ impl Source for Files {
     fn read(&self) -> (ResolverConfig, ResolverOpts) {
         read(&self.resolver).unwrap_or_else(|error| {
             let path = self.resolver.display();
-            tracing::warn!(%path, error, "no usable name server; asking one on 127.0.0.1");
+            tracing::warn!(%path, error, "no usable name server; using 127.0.0.1");
             let server = NameServerConfig::udp_and_tcp(Ipv4Addr::LOCALHOST.into());
             let config = ResolverConfig::from_name_servers(vec![server]);
             (config, ResolverOpts::default())
@@ -108,7 +112,8 @@ fn read(_: &Path) -> Result<(ResolverConfig, ResolverOpts), String> {
 }
 
 impl Resolver {
-    /// A resolver by the configuration of the system. Nothing is read before the first lookup.
+    /// Creates a resolver with the system configuration. It reads no file
+    /// before the first lookup.
     pub(crate) fn system() -> Self {
         Self::new(Files::new(RESOLVER_CONFIG, HOSTS))
     }
@@ -120,7 +125,7 @@ impl Resolver {
         }
     }
 
-    /// The addresses of `name` that `wanted` accepts.
+    /// Resolves the addresses of `name` that `wanted` accepts.
     pub(super) async fn ips(
         &self,
         name: &str,
@@ -135,7 +140,8 @@ impl Resolver {
         Ok(ips)
     }
 
-    /// The addresses in the TXT records of a `/dnsaddr` name. Records of another form are skipped.
+    /// Resolves the TXT records of a `/dnsaddr` name. Records in another format
+    /// are skipped.
     pub(super) async fn records(&self, name: &str) -> Result<Vec<Multiaddr>, AddressError> {
         let name = [DNSADDR_PREFIX, name].concat();
         let found = self.current()?.txt_lookup(name).await;
@@ -170,7 +176,8 @@ impl Resolver {
         Ok(resolver)
     }
 
-    /// Notes whether there was an answer, if only that the name does not exist.
+    /// Records whether the lookup had a response. A negative response counts as
+    /// one.
     fn answered<T>(&self, result: Result<T, NetError>) -> Result<T, AddressError> {
         let no_answer = result
             .as_ref()
@@ -189,7 +196,7 @@ impl fmt::Debug for Resolver {
     }
 }
 
-/// Reads `dnsaddr=<address>`.
+/// Parses a TXT record of the form `dnsaddr=<address>`.
 fn parse_record(text: &[u8]) -> Option<Multiaddr> {
     let text = std::str::from_utf8(text).ok()?;
     text.strip_prefix("dnsaddr=")?.parse().ok()

@@ -1,4 +1,5 @@
-//! Names against a name server of the test, and addresses that connect, refuse or never answer.
+//! Name resolution with a name server of the test, and hosts that accept or
+//! never answer.
 
 use std::{
     collections::HashSet,
@@ -20,7 +21,7 @@ use super::{
     *,
 };
 
-/// Longer than anything here takes on a loaded machine.
+/// A deadline that exceeds the duration of every test on a loaded machine.
 const DEADLINE: Duration = Duration::from_secs(60);
 
 async fn within<F: Future>(future: F) -> F::Output {
@@ -29,7 +30,8 @@ async fn within<F: Future>(future: F) -> F::Output {
         .expect("the test takes too long")
 }
 
-/// A name server that answers every question for A records with `ips`, and any other with none.
+/// Starts a name server that answers queries for A records with `ips` and other
+/// queries with an empty response.
 async fn name_server(ips: Vec<Ipv4Addr>) -> SocketAddr {
     let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
     let address = socket.local_addr().unwrap();
@@ -49,23 +51,25 @@ fn answer(question: &[u8], ips: &[Ipv4Addr]) -> Vec<u8> {
     let is_a = question[end - 4..end - 2] == [0, 1];
     let ips = if is_a { ips } else { &[] };
     let mut answer = question[..2].to_vec();
-    // A response without an error, to one question, with some answers and no other records.
+    // A response without an error: one question, the given number of answers,
+    // no other records.
     answer.extend([0x81, 0x80, 0, 1, 0, u8::try_from(ips.len()).unwrap()]);
     answer.extend([0; 4]);
     answer.extend(&question[12..end]);
     for ip in ips {
-        // The name of the question, type A, class IN, 60 s, 4 bytes.
+        // Pointer to the name in the question, type A, class IN, TTL 60 s, 4
+        // bytes of data.
         answer.extend([0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 60, 0, 4]);
         answer.extend(ip.octets());
     }
     answer
 }
 
-/// Configurations that name one server each; the stamp chooses among them.
+/// Configurations with one server each. The stamp selects the current one.
 struct Servers {
     all: Vec<SocketAddr>,
     current: Arc<AtomicU64>,
-    /// Times that a configuration was read.
+    /// Number of times that a configuration was read.
     reads: Arc<AtomicU64>,
 }
 
@@ -100,7 +104,7 @@ fn servers(all: Vec<SocketAddr>) -> (Servers, Arc<AtomicU64>, Arc<AtomicU64>) {
     (servers, current, reads)
 }
 
-/// A network in which some hosts answer and no other does.
+/// A network in which only some hosts answer.
 struct Hosts {
     live: HashSet<IpAddr>,
     dialled: Arc<Mutex<Vec<Multiaddr>>>,
@@ -185,7 +189,7 @@ fn ips(texts: &[&str]) -> Vec<Ipv4Addr> {
 }
 
 #[tokio::test]
-async fn dead_addresses_of_a_name_do_not_hold_up_a_live_one() {
+async fn unreachable_addresses_of_a_name_do_not_delay_a_reachable_one() {
     let all = ips(&["8.8.0.1", "8.8.0.2", "8.8.0.3", "8.8.0.4", "8.8.0.5"]);
     let (source, ..) = servers(vec![name_server(all).await]);
     let mut net = net(&["8.8.0.5"], source);
@@ -207,15 +211,15 @@ async fn a_name_that_resolves_to_this_host_reaches_no_socket() {
     assert!(errors.iter().all(refused), "{errors:?}");
     assert_eq!(net.dialled(), 0);
 
-    // The operator may name a host of the local network.
+    // An operator may configure a host of the local network.
     net.gate.grant(&name.parse().unwrap()).unwrap();
     let connected = net.dial(name).await.unwrap();
     assert_eq!(connected.to_string(), "/ip4/127.0.0.1/tcp/1");
 }
 
 #[tokio::test]
-async fn a_changed_configuration_is_read_again_and_so_is_one_that_failed() {
-    // Bound and never read: a server that does not answer.
+async fn a_configuration_is_reloaded_after_a_change_or_a_failure() {
+    // A bound socket that is never read: a name server without response.
     let silent = UdpSocket::bind("127.0.0.1:0").await.unwrap();
     let empty = name_server(Vec::new()).await;
     let full = name_server(ips(&["8.8.0.1"])).await;
@@ -232,13 +236,17 @@ async fn a_changed_configuration_is_read_again_and_so_is_one_that_failed() {
         let error = net.dial(name).await.unwrap_err();
         assert!(matches!(error, AddressError::NoSuchName), "{error:?}");
     }
-    assert_eq!(reads.load(Ordering::Relaxed), 3, "an answer is an answer");
+    assert_eq!(
+        reads.load(Ordering::Relaxed),
+        3,
+        "a negative response is a response"
+    );
     current.store(2, Ordering::Relaxed);
     net.dial(name).await.unwrap();
 }
 
 #[test]
-fn files_that_are_absent_or_empty_name_the_loopback_server() {
+fn missing_or_empty_files_select_the_loopback_server() {
     let folder = std::env::temp_dir().join(format!("calimero-dns-{}", std::process::id()));
     std::fs::create_dir_all(&folder).unwrap();
     let path = folder.join("resolv.conf");
@@ -259,8 +267,8 @@ fn files_that_are_absent_or_empty_name_the_loopback_server() {
 }
 
 #[test]
-fn addresses_of_both_versions_take_turns() {
+fn addresses_of_both_versions_alternate() {
     let all = ["1.1.1.1", "1.1.1.2", "2003::1"].map(|text| text.parse().unwrap());
-    let ordered = in_turn(all.to_vec());
+    let ordered = alternate(all.to_vec());
     assert_eq!(ordered, [all[2], all[0], all[1]]);
 }

@@ -1,4 +1,4 @@
-//! A listening socket.
+//! A listening socket and its events.
 
 use std::{
     collections::VecDeque,
@@ -18,12 +18,14 @@ use tokio::net::TcpListener;
 use super::{Ports, Stream, configure, multiaddr};
 use crate::interfaces::{Change, Interfaces};
 
-/// Wait after an error of `accept`, 100 ms. Out of file descriptors, the next call would fail too.
+/// Delay after an error of `accept`, 100 ms. Without free file descriptors an
+/// immediate retry would fail as well.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 type Event = TransportEvent<future::Ready<io::Result<Stream>>, io::Error>;
 
-/// Reports addresses, connections and its own end, then ends.
+/// A stream of the addresses and connections of one socket. It ends after the
+/// listener was closed.
 pub(super) struct Listener {
     id: ListenerId,
     socket: TcpListener,
@@ -52,12 +54,12 @@ impl Listener {
         })
     }
 
-    /// Whether this is the listener `id`, and not closed.
+    /// Returns `true` if this is the listener `id` and it is open.
     pub(super) fn is_open(&self, id: ListenerId) -> bool {
         self.open && self.id == id
     }
 
-    /// Accepts no more connections. Established ones are not affected.
+    /// Stops accepting connections. Established connections are not affected.
     pub(super) fn close(&mut self) {
         self.open = false;
         self.forget_ports();
@@ -141,11 +143,12 @@ impl futures::Stream for Listener {
                 this.pause = None;
             }
             let error = match this.socket.poll_accept(cx) {
-                // A connection that broke between the kernel's queue and here is its peer's affair.
+                // A connection that failed before `accept` affects only its
+                // peer, so it is not a listener error.
                 Poll::Ready(Ok((stream, remote))) => match this.accepted(stream, remote) {
                     Ok(event) => return Poll::Ready(Some(event)),
                     Err(error) => {
-                        tracing::debug!(%remote, %error, "an accepted connection was lost");
+                        tracing::debug!(%remote, %error, "accepted connection failed");
                         continue;
                     }
                 },

@@ -1,20 +1,23 @@
-//! TCP sockets: listening, dialling, and noticing that a path has died.
+//! TCP sockets: listening, dialling, and detection of dead paths.
 //!
-//! # One port, one listener
+//! # One listener per port
 //!
-//! A dial leaves from the port that the node listens on, so that a NAT lets connections to the
-//! observed address in. Two sockets share a port only if both have `SO_REUSEPORT`. But with this
-//! option on a listening socket, a second process of the same user can listen on the port too, and
-//! the kernel hands each of them a part of the connections. So a listener binds and listens
-//! **without** the option, which fails if any socket listens on the port, and sets it afterwards:
-//! Linux, like the BSDs, compares the options that the sockets have at the time of a bind. A second
-//! node does the same, and its bind without the option fails.
+//! A dial uses the listening port as its source port, so that a NAT accepts
+//! connections to the observed address. Two sockets can share a port only if
+//! both have `SO_REUSEPORT`. If a listening socket had this option from the
+//! start, a second process of the same user could listen on the same port, and
+//! the kernel would distribute the connections among both. A listener therefore
+//! binds and listens **without** the option, which fails if another socket
+//! listens on the port, and sets the option afterwards. Linux and the BSDs
+//! compare the options that the sockets have when `bind` is called. A second
+//! node does the same, and its `bind` without the option fails.
 //!
 //! # Dead paths
 //!
-//! A connection whose path died is closed by the kernel after [`DEAD_AFTER`], whether it was busy
-//! (`TCP_USER_TIMEOUT`) or idle (keep-alive probes). A peer that answers is never closed for being
-//! slow, unless it leaves its receive window shut for the whole time.
+//! The kernel closes a connection whose path failed after [`DEAD_AFTER`], both
+//! if it is busy (`TCP_USER_TIMEOUT`) and if it is idle (keep-alive probes). A
+//! slow peer that answers is not disconnected, unless it keeps its receive
+//! window closed for the whole time.
 
 mod listener;
 mod stream;
@@ -39,21 +42,22 @@ use socket2::{Domain, SockRef, Socket, TcpKeepalive, Type};
 use self::listener::Listener;
 pub(crate) use self::stream::Stream;
 
-/// Time after which a path without any answer counts as dead, 20 s. Three retransmissions fit in,
-/// also over a second of round trip.
+/// Time without any response after which a path counts as dead, 20 s. It allows
+/// three retransmissions with a round trip of one second.
 const DEAD_AFTER: Duration = Duration::from_secs(20);
 
-/// Silence after which the kernel sends the first keep-alive probe, 10 s. Two more follow
-/// [`KEEP_ALIVE_INTERVAL`] apart, so an idle connection is closed after [`DEAD_AFTER`] too.
+/// Idle time after which the kernel sends the first keep-alive probe, 10 s. Two
+/// more follow at [`KEEP_ALIVE_INTERVAL`], so that an idle connection is also
+/// closed after [`DEAD_AFTER`].
 const KEEP_ALIVE_IDLE: Duration = Duration::from_secs(10);
 
-/// Time between keep-alive probes, 5 s.
+/// Interval between keep-alive probes, 5 s.
 const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(5);
 
-/// The ports of listeners, by the addresses at which they are reached.
+/// The ports of all listeners with the addresses at which they are reachable.
 type Ports = Arc<RwLock<HashSet<(IpAddr, u16)>>>;
 
-/// Dials and listens. Its connections are byte streams without security.
+/// The TCP transport. Its connections are byte streams without security.
 pub(crate) struct Transport {
     backlog: i32,
     ports: Ports,
@@ -62,7 +66,8 @@ pub(crate) struct Transport {
 }
 
 impl Transport {
-    /// A transport whose listeners complete up to `backlog` connections ahead of `accept`.
+    /// Creates a transport whose listeners queue up to `backlog` connections
+    /// before `accept`.
     pub(crate) fn new(backlog: u32) -> Self {
         Self {
             backlog: i32::try_from(backlog).unwrap_or(i32::MAX),
@@ -74,13 +79,13 @@ impl Transport {
 
     fn listen(&mut self, id: ListenerId, address: SocketAddr) -> io::Result<()> {
         let socket = new_socket(address)?;
-        // Connections of an earlier run in TIME_WAIT do not block the port. On Windows the same
-        // option would let two processes share it.
+        // Connections of an earlier process in TIME_WAIT must not block the
+        // port. On Windows this option would let two processes share it.
         #[cfg(unix)]
         socket.set_reuse_address(true)?;
         socket.bind(&address.into())?;
         socket.listen(self.backlog)?;
-        // Only now: see the module for why the order matters.
+        // After `listen`, not before: see the module documentation.
         share_port(&socket)?;
         let listener = tokio::net::TcpListener::from_std(socket.into())?;
         let listener = Listener::new(id, listener, Arc::clone(&self.ports))?;
@@ -91,8 +96,8 @@ impl Transport {
         Ok(())
     }
 
-    /// The port to dial `remote` from: that of a listener of the same IP version, on or off this
-    /// host.
+    /// Returns the source port for a dial of `remote`: the port of a listener
+    /// of the same IP version that is also loopback or also not loopback.
     fn port_towards(&self, remote: IpAddr) -> Option<SocketAddr> {
         let ports = self.ports.read().unwrap_or_else(PoisonError::into_inner);
         let mut ports = ports.iter();
@@ -116,7 +121,7 @@ fn new_socket(address: SocketAddr) -> io::Result<Socket> {
     Ok(socket)
 }
 
-/// Lets sockets that have the same option bind to the port of `socket`.
+/// Allows sockets with the same option to bind to the port of `socket`.
 fn share_port(socket: &Socket) -> io::Result<()> {
     #[cfg(all(unix, not(any(target_os = "solaris", target_os = "illumos"))))]
     socket.set_reuse_port(true)?;
@@ -124,7 +129,7 @@ fn share_port(socket: &Socket) -> io::Result<()> {
     Ok(())
 }
 
-/// Sets the options of an established connection.
+/// Sets the socket options of an established connection.
 fn configure(stream: &tokio::net::TcpStream) -> io::Result<()> {
     stream.set_nodelay(true)?;
     let socket = SockRef::from(stream);
@@ -137,7 +142,7 @@ fn configure(stream: &tokio::net::TcpStream) -> io::Result<()> {
     Ok(())
 }
 
-/// Connects from `from`, or from any port.
+/// Connects from the source address `from`, or from any port.
 async fn connect(to: SocketAddr, from: Option<SocketAddr>) -> io::Result<Stream> {
     let socket = new_socket(to)?;
     if let Some(from) = from {
@@ -161,16 +166,17 @@ async fn connect(to: SocketAddr, from: Option<SocketAddr>) -> io::Result<Stream>
     Ok(Stream::new(stream))
 }
 
-/// What `connect` of a non-blocking socket returns while it is under way. The kind of this error
-/// is not stable in the standard library.
+/// Error of `connect` on a non-blocking socket while the connection is being
+/// established. The standard library has no stable error kind for it.
 #[cfg(any(target_os = "linux", target_os = "android"))]
 const EINPROGRESS: i32 = 115;
-/// What `connect` of a non-blocking socket returns while it is under way.
+/// Error of `connect` on a non-blocking socket while the connection is being
+/// established.
 #[cfg(all(unix, not(any(target_os = "linux", target_os = "android"))))]
 const EINPROGRESS: i32 = 36;
 
-/// Whether the port cannot be used towards this peer, because a connection uses it already, or
-/// because the address of the listener has disappeared.
+/// Returns `true` if the source port cannot be used for this peer: another
+/// connection to the peer uses it, or the listener's address was removed.
 fn port_is_taken(error: &io::Error) -> bool {
     matches!(
         error.kind(),
@@ -217,7 +223,7 @@ impl libp2p_core::Transport for Transport {
         Ok(async move {
             match connect(to, from).await {
                 Err(error) if from.is_some() && port_is_taken(&error) => {
-                    tracing::debug!(%to, %error, "dialling from another port");
+                    tracing::debug!(%to, %error, "source port is not usable, dialling from another port");
                     connect(to, None).await
                 }
                 result => result,
@@ -240,7 +246,7 @@ impl libp2p_core::Transport for Transport {
     }
 }
 
-/// The socket address of `/ip4|ip6/<ip>/tcp/<port>[/p2p/<peer>]`.
+/// Parses the socket address of `/ip4|ip6/<ip>/tcp/<port>[/p2p/<peer>]`.
 fn socket_of(addr: &Multiaddr) -> Option<SocketAddr> {
     let mut parts = addr.iter();
     let ip = match parts.next()? {

@@ -1,4 +1,4 @@
-//! A connection as the byte stream that the upgrades read and write.
+//! A TCP connection as a byte stream for the upgrades.
 
 use std::{
     io,
@@ -9,7 +9,7 @@ use std::{
 use futures::{AsyncRead, AsyncWrite};
 use tokio::{io::ReadBuf, net::TcpStream};
 
-/// A connected socket of tokio with the traits of `futures`.
+/// A connected tokio socket that implements the traits of `futures`.
 #[derive(Debug)]
 pub(crate) struct Stream(TcpStream);
 

@@ -1,11 +1,11 @@
-//! TCP between two transports on real sockets.
+//! The TCP transport on real sockets.
 
 use futures::{AsyncReadExt, AsyncWriteExt, future::poll_fn};
 use libp2p_core::{Endpoint, Transport as _};
 
 use super::*;
 
-/// Longer than anything here takes on a loaded machine.
+/// A deadline that exceeds the duration of every test on a loaded machine.
 const DEADLINE: Duration = Duration::from_secs(60);
 
 async fn within<F: Future>(future: F) -> F::Output {
@@ -54,7 +54,8 @@ async fn accepted(transport: &mut Transport) -> (Stream, Multiaddr) {
     }
 }
 
-/// Both ends of the connection that `dial` makes, and where it came from.
+/// Establishes the connection of `dial`. Returns both ends and the source
+/// address.
 async fn connected(
     dial: BoxFuture<'static, io::Result<Stream>>,
     to: &mut Transport,
@@ -71,7 +72,7 @@ fn opts(port_use: PortUse) -> DialOpts {
 }
 
 #[tokio::test]
-async fn a_port_has_one_listener_whoever_asks() {
+async fn a_port_has_one_listener() {
     let mut first = new();
     let address = listening(&mut first, "/ip4/127.0.0.1/tcp/0").await;
     let port = socket_of(&address).unwrap().port();
@@ -85,7 +86,7 @@ async fn a_port_has_one_listener_whoever_asks() {
 }
 
 #[tokio::test]
-async fn a_dial_leaves_from_the_listening_port_unless_it_asks_for_another() {
+async fn a_dial_uses_the_listening_port_unless_a_new_port_is_requested() {
     let (mut a, mut b) = (new(), new());
     let own = listening(&mut a, "/ip4/127.0.0.1/tcp/0").await;
     let remote = listening(&mut b, "/ip4/127.0.0.1/tcp/0").await;
@@ -98,7 +99,7 @@ async fn a_dial_leaves_from_the_listening_port_unless_it_asks_for_another() {
         within(inn.read_exact(&mut read)).await.unwrap();
         assert_eq!(&read, b"hello");
     }
-    // The port is still its owner's, although connections share it.
+    // The port still has one owner, although outbound connections share it.
     let error = listen(&mut new(), &own.to_string()).unwrap_err();
     assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
 }
@@ -124,7 +125,7 @@ async fn a_port_is_free_again_at_once() {
     let mut dialler = new();
     let dial = dialler.dial(address.clone(), opts(PortUse::New)).unwrap();
     let (out, (inn, _)) = connected(dial, &mut first).await;
-    // The side that closes first leaves the port in TIME_WAIT.
+    // The side that closes first keeps the port in TIME_WAIT.
     drop(inn);
     drop(first);
     drop(out);
@@ -132,7 +133,7 @@ async fn a_port_is_free_again_at_once() {
 }
 
 #[tokio::test]
-async fn a_closed_listener_says_so_and_gives_its_port_up() {
+async fn a_closed_listener_reports_its_end_and_releases_its_port() {
     let mut transport = new();
     let id = listen(&mut transport, "/ip4/127.0.0.1/tcp/0").unwrap();
     let TransportEvent::NewAddress { listen_addr, .. } = next(&mut transport).await else {
@@ -146,7 +147,7 @@ async fn a_closed_listener_says_so_and_gives_its_port_up() {
         if listener_id == id);
     assert!(closed, "{event:?}");
     assert!(transport.port_towards([127, 0, 0, 2].into()).is_none());
-    // The socket is closed when the listener is polled to its end.
+    // The socket is closed when the listener stream is polled to its end.
     poll_fn(|cx| {
         let _ = Pin::new(&mut transport).poll(cx);
         Poll::Ready(())
@@ -157,7 +158,7 @@ async fn a_closed_listener_says_so_and_gives_its_port_up() {
 
 #[cfg(target_os = "linux")]
 #[tokio::test]
-async fn both_ends_notice_a_dead_path() {
+async fn both_ends_detect_a_dead_path() {
     let (mut a, mut b) = (new(), new());
     let remote = listening(&mut b, "/ip4/127.0.0.1/tcp/0").await;
     let dial = a.dial(remote, opts(PortUse::New)).unwrap();
@@ -188,7 +189,7 @@ async fn a_refused_dial_keeps_the_error_of_the_system() {
 }
 
 #[test]
-fn only_whole_addresses_of_tcp_are_understood() {
+fn only_complete_tcp_addresses_are_supported() {
     let of = |text: &str| socket_of(&text.parse().unwrap()).map(|socket| socket.to_string());
     assert_eq!(of("/ip4/1.2.3.4/tcp/5").as_deref(), Some("1.2.3.4:5"));
     assert_eq!(of("/ip6/::1/tcp/5").as_deref(), Some("[::1]:5"));

@@ -5,7 +5,7 @@ mod stream;
 
 pub(crate) use self::stream::{HandshakeError, TlsStream};
 
-/// The protocol name that both sides agree on.
+/// The protocol name of TLS in the negotiation.
 pub(crate) const PROTOCOL: &str = "/tls/1.0.0";
 
 #[cfg(test)]

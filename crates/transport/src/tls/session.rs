@@ -1,8 +1,9 @@
-//! A TLS session without IO: ciphertext and plaintext in, plaintext and ciphertext out.
+//! A TLS session without IO: converts ciphertext to plaintext and back.
 //!
-//! Drives the unbuffered API of `rustls`. Received records are decrypted in place in one buffer
-//! that large socket reads fill; sent records are laid one behind the other in another, which
-//! one socket write empties. Both are bounded, so a peer that does not read stops the writer.
+//! It uses the unbuffered API of `rustls`. Received records are decrypted in
+//! place in a buffer that is filled by large socket reads. Records to send are
+//! appended to a second buffer that one socket write empties. Both buffers are
+//! bounded, so that a peer that does not read stops the writer.
 
 use std::sync::Arc;
 
@@ -19,31 +20,36 @@ use rustls::{
 
 use crate::buffer::{Buffer, MIN_BYTES};
 
-/// Ciphertext received and not yet decrypted, at most, in bytes.
+/// Limit of received ciphertext that was not decrypted, in bytes.
 ///
-/// One read of the socket takes as much as it has, and what it took still lies in a
-/// second-level cache when it is decrypted. From 64 to 256 KiB measured alike.
+/// One socket read returns as much as is available, and the data is still in a
+/// second-level cache when it is decrypted. Sizes from 64 to 256 KiB had the
+/// same throughput in measurements.
 const RECEIVE_LIMIT: usize = 128 * 1024;
 
-/// Ciphertext waiting for the socket, at most, in bytes: what a peer that does not read costs.
+/// Limit of ciphertext that waits for the socket, in bytes. It bounds the
+/// memory of a peer that does not read.
 const SEND_LIMIT: usize = 96 * 1024;
 
-/// Ciphertext at which a write to the socket begins without being asked for, in bytes. Four
-/// records; 64 and 128 KiB measured alike.
+/// Amount of ciphertext at which a socket write starts without a flush, in
+/// bytes: four records. 64 and 128 KiB had the same throughput in measurements.
 const SEND_AT: usize = 64 * 1024;
 
-/// Part of the send buffer that application data leaves free, in bytes: answers to the peer's
-/// key updates, of which the library accepts 32 in a row at 27 bytes each, and the last alert.
+/// Part of the send buffer that application data does not use, in bytes. It is
+/// reserved for responses to key updates of the peer, of which the library
+/// accepts 32 in sequence with 27 bytes each, and for the last alert.
 const SEND_RESERVE: usize = 2 * 1024;
 
 /// Largest plaintext of one record, by RFC 8446, section 5.1.
 const RECORD_BYTES: usize = 16 * 1024;
 
-/// What TLS 1.3 adds to a record: 5 bytes of header, one of content type, 16 of tag.
+/// Overhead of TLS 1.3 per record: 5 bytes of header, one of content type, 16
+/// of tag.
 const RECORD_OVERHEAD: usize = 22;
 
-/// Calls in a row that may only move the handshake on. A flight has no more messages; the
-/// bound keeps a fault in the library from spinning.
+/// Largest number of consecutive calls that only advance the handshake. A
+/// flight has fewer messages; the limit prevents an endless loop on a defect in
+/// the library.
 const MAX_ROUNDS: usize = 64;
 
 enum Side {
@@ -51,18 +57,18 @@ enum Side {
     Server(UnbufferedServerConnection),
 }
 
-/// Where a session stands after it was given what it asked for.
+/// State of a session after it processed all input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Status {
     /// The handshake needs more bytes from the peer.
     Handshaking,
-    /// Application data flows both ways.
+    /// Application data can be sent and received.
     Open,
-    /// The peer has said that it sends no more.
+    /// The peer has announced the end of its data.
     PeerClosed,
 }
 
-/// One TLS session.
+/// One TLS session, client or server.
 pub(super) struct Session {
     side: Side,
     received: Buffer,
@@ -70,8 +76,8 @@ pub(super) struct Session {
     /// Plaintext of the last record that did not fit into the reader's buffer.
     plaintext: Vec<u8>,
     plaintext_read: usize,
-    /// Bytes at the front of `received` that are known to hold no complete record: they can be
-    /// shown to the library again without a record being decrypted.
+    /// Number of bytes at the start of `received` that contain no complete
+    /// record. The library can process them again without decrypting a record.
     quiet: usize,
     status: Status,
     close_queued: bool,
@@ -104,7 +110,7 @@ impl Session {
         }
     }
 
-    /// What the handshake agreed on.
+    /// Returns the negotiated parameters.
     pub(super) fn common(&self) -> &CommonState {
         match &self.side {
             Side::Client(connection) => connection,
@@ -116,15 +122,17 @@ impl Session {
         self.status
     }
 
-    /// Space for the next read of the socket. Empty only if a peer cuts one handshake message
-    /// into so many records that the buffer does not hold them.
+    /// Returns the buffer for the next socket read. It is empty only if the
+    /// peer splits a handshake message into more records than the buffer can
+    /// hold.
     pub(super) fn receive_space(&mut self) -> &mut [u8] {
-        // Less than a record is left here, so the copy is small beside the read it makes room for.
+        // Less than one record remains, so the copy is small compared with the
+        // read that follows.
         self.received.compact();
         self.received.spare(MIN_BYTES)
     }
 
-    /// Takes `count` bytes of the space as received, of `offered` that there were.
+    /// Reports that a read returned `count` bytes of `offered` bytes of space.
     pub(super) fn received(&mut self, count: usize, offered: usize) {
         self.received.fill(count);
         self.received.used(count);
@@ -133,36 +141,39 @@ impl Session {
         }
     }
 
-    /// Ciphertext for the socket.
+    /// Returns the ciphertext for the socket.
     pub(super) fn to_send(&self) -> &[u8] {
         self.to_send.filled()
     }
 
-    /// Takes `count` bytes of the ciphertext as sent.
+    /// Removes `count` bytes of ciphertext that were sent.
     pub(super) fn sent(&mut self, count: usize) {
         self.to_send.consume(count);
         self.to_send.used(count);
     }
 
-    /// Whether enough ciphertext waits that a write to the socket pays.
+    /// Returns `true` if there is enough ciphertext for an efficient socket
+    /// write.
     pub(super) fn wants_send(&self) -> bool {
         self.to_send.len() >= SEND_AT
     }
 
-    /// Processes what was received, until `out` has plaintext or more bytes are needed, and says
-    /// how many bytes of plaintext are in `out`. Answers to the peer are left to be sent.
+    /// Processes received data until `out` contains plaintext or more data is
+    /// needed. Returns the number of plaintext bytes in `out`. Responses to the
+    /// peer are added to the send buffer.
     ///
     /// # Errors
     ///
-    /// What the peer did wrong; the alert that tells it so is left to be sent.
+    /// The protocol violation of the peer. The alert for the peer is added to
+    /// the send buffer.
     pub(super) fn read(&mut self, out: &mut [u8]) -> Result<usize, Error> {
         let mut copied = self.read_leftover(out);
         while copied < out.len() {
             match self.next_record(&mut out[copied..]) {
                 Ok(0) => break,
                 Ok(count) => copied += count,
-                // Plaintext from before the fault is still good; the fault stays and is met
-                // again by the next read.
+                // Plaintext before the failure is valid. The next read reports
+                // the failure again.
                 Err(_) if copied > 0 => break,
                 Err(error) => return Err(error),
             }
@@ -170,23 +181,26 @@ impl Session {
         Ok(copied)
     }
 
-    /// Processes what was received, until the handshake is over or more bytes are needed.
+    /// Processes received data until the handshake is complete or more data is
+    /// needed.
     ///
     /// # Errors
     ///
-    /// As of [`Session::read`].
+    /// Those of [`Session::read`].
     pub(super) fn advance(&mut self) -> Result<(), Error> {
         self.next_record(&mut []).map(drop)
     }
 
-    /// Encrypts as much of `data` as the send buffer takes, and says how much that is.
+    /// Encrypts as much of `data` as fits into the send buffer and returns the
+    /// number of bytes.
     ///
     /// # Errors
     ///
-    /// The library's, where the session is not open or its keys are used up.
+    /// The error of the library if the session is not open or its keys are
+    /// exhausted.
     pub(super) fn write(&mut self, data: &[u8]) -> Result<usize, Error> {
-        let room = self.to_send.room().saturating_sub(SEND_RESERVE);
-        let records = room / (RECORD_BYTES + RECORD_OVERHEAD);
+        let space = self.to_send.space().saturating_sub(SEND_RESERVE);
+        let records = space / (RECORD_BYTES + RECORD_OVERHEAD);
         let data = &data[..data.len().min(records * RECORD_BYTES)];
         if data.is_empty() {
             return Ok(0);
@@ -195,11 +209,11 @@ impl Session {
         Ok(data.len())
     }
 
-    /// Leaves the alert to be sent that tells the peer that nothing more comes.
+    /// Queues the alert that announces the end of the data to the peer.
     ///
     /// # Errors
     ///
-    /// The library's, where the session is not open.
+    /// The error of the library if the session is not open.
     pub(super) fn close(&mut self) -> Result<(), Error> {
         if self.close_queued {
             return Ok(());
@@ -225,8 +239,9 @@ impl Session {
         count
     }
 
-    /// Decrypts up to the next record with plaintext into `out`, what does not fit into
-    /// `plaintext`; 0 where there is none.
+    /// Decrypts the next record with plaintext into `out`. Plaintext that does
+    /// not fit is stored in `plaintext`. Returns 0 if there is no complete
+    /// record.
     fn next_record(&mut self, out: &mut [u8]) -> Result<usize, Error> {
         for _ in 0..MAX_ROUNDS {
             let mut reader = Reader {
@@ -276,8 +291,9 @@ impl Session {
         Err(Error::General("no progress".into()))
     }
 
-    /// Lays the alert that the library wants sent after a failure behind the ciphertext. It is
-    /// one record, and asked for once: the library would meet the same fault again behind it.
+    /// Appends the alert of the library after a failure to the send buffer. It
+    /// is a single record and requested once, because the library would report
+    /// the same failure again after it.
     fn collect_alert(&mut self) {
         let mut nowhere = Reader {
             out: &mut [],
@@ -300,8 +316,9 @@ impl Session {
         self.received.consume(discard);
     }
 
-    /// Runs `write` in the state in which the library encrypts. Only the quiet part of what was
-    /// received is shown to it, so that it has nothing to decrypt first.
+    /// Calls `write` when the library is able to encrypt. The library gets only
+    /// the quiet part of the received data, so that it has no record to decrypt
+    /// first.
     fn with_writer(
         &mut self,
         write: impl FnOnce(&mut dyn Writer, &mut Buffer) -> Result<(), Error>,
@@ -331,7 +348,7 @@ impl Session {
     }
 }
 
-/// Where decrypted bytes go: as many as fit to the reader, the rest aside.
+/// Destination of decrypted bytes: `out` as far as they fit, otherwise `rest`.
 struct Reader<'a> {
     out: &'a mut [u8],
     copied: usize,
@@ -349,11 +366,11 @@ impl Reader<'_> {
 }
 
 enum Step {
-    /// The library has more to say.
+    /// The library has more states to process.
     Again,
     /// A record was decrypted.
     Plaintext,
-    /// Nothing complete is left in the input.
+    /// The input contains no further complete record.
     Quiet(Status),
 }
 
@@ -371,8 +388,8 @@ fn step<Data>(
         ConnectionState::ReadTraffic(traffic) => return read_traffic(traffic, discard, reader),
         ConnectionState::EncodeTlsData(data) => encode(data, to_send).map(|()| Step::Again),
         ConnectionState::TransmitTlsData(data) => {
-            // The bytes are in the send buffer, from which nothing is lost but with the
-            // connection, so for the library they are on their way.
+            // The bytes are in the send buffer, which is lost only together
+            // with the connection. For the library they are sent.
             data.done();
             Ok(Step::Again)
         }
@@ -380,7 +397,7 @@ fn step<Data>(
         ConnectionState::WriteTraffic(_) => Ok(Step::Quiet(Status::Open)),
         ConnectionState::PeerClosed => Ok(Step::Quiet(Status::PeerClosed)),
         ConnectionState::Closed => Ok(Step::Quiet(Status::Open)),
-        // Early data is never accepted: the configuration does not offer it.
+        // Early data cannot occur: the configuration does not offer it.
         _ => Err(Error::General("unexpected state".into())),
     };
     (discard, step)
@@ -410,12 +427,12 @@ fn encode<Data>(mut data: EncodeTlsData<'_, Data>, to_send: &mut Buffer) -> Resu
         }
         other => other,
     }
-    .map_err(|_| Error::General("the send buffer is full of handshake".into()))?;
+    .map_err(|_| Error::General("handshake messages exceed the send buffer".into()))?;
     to_send.fill(count);
     Ok(())
 }
 
-/// The writing side of either connection.
+/// The encrypting side of a client or server connection.
 trait Writer {
     fn encrypt(&mut self, data: &[u8], out: &mut [u8]) -> Result<usize, EncryptError>;
     fn queue_close_notify(&mut self, out: &mut [u8]) -> Result<usize, EncryptError>;
@@ -448,7 +465,7 @@ fn write_step<Data>(
             Ok(false)
         }
         Ok(ConnectionState::PeerClosed) => Ok(false),
-        // Both sides have said that they send no more.
+        // Both sides have announced the end of their data.
         Ok(ConnectionState::Closed) => Err(Error::EncryptError),
         Ok(ConnectionState::BlockedHandshake) => Err(Error::HandshakeNotComplete),
         Ok(_) => Err(Error::General("unexpected state".into())),
@@ -461,7 +478,8 @@ fn encrypt(writer: &mut dyn Writer, data: &[u8], to_send: &mut Buffer) -> Result
     let records = data.len().div_ceil(RECORD_BYTES);
     let needed = data.len() + records * RECORD_OVERHEAD;
     let count = match writer.encrypt(data, to_send.spare(needed)) {
-        // Handshake messages, such as an update of the keys, go first and need room too.
+        // Handshake messages such as a key update precede the data and need
+        // space as well.
         Err(EncryptError::InsufficientSize(more)) => {
             writer.encrypt(data, to_send.spare(more.required_size))
         }

@@ -1,4 +1,4 @@
-//! The TLS session over a byte stream.
+//! A TLS session over a byte stream.
 
 use std::{
     fmt, io,
@@ -12,12 +12,12 @@ use rustls::{ClientConfig, CommonState, ServerConfig, pki_types::ServerName};
 
 use super::session::{Session, Status};
 
-/// Why a handshake ended without a session.
+/// An error of the TLS handshake.
 #[derive(Debug)]
 pub(crate) enum HandshakeError {
     /// The byte stream failed or ended.
     Io(io::Error),
-    /// One side refused; the other was told by an alert.
+    /// One side refused the handshake and sent an alert.
     Tls(rustls::Error),
 }
 
@@ -35,13 +35,14 @@ impl From<rustls::Error> for HandshakeError {
 
 /// A byte stream encrypted with TLS.
 ///
-/// Written bytes are collected as records and go out when asked to by `poll_flush`, or when
-/// enough of them wait that a write pays. An end of the stream that the peer has not announced
-/// is [`io::ErrorKind::UnexpectedEof`]: somebody may have cut it.
+/// Written bytes are collected in records. They are sent on `poll_flush`, or
+/// when there are enough of them for an efficient write. An end of stream that
+/// the peer has not announced is [`io::ErrorKind::UnexpectedEof`], because an
+/// attacker may have truncated the stream.
 pub(crate) struct TlsStream<S> {
     io: S,
     session: Session,
-    /// The first failure. What was received before it is still handed out.
+    /// The first failure. Data that was received before it is still returned.
     failed: Option<(io::ErrorKind, rustls::Error)>,
 }
 
@@ -54,8 +55,8 @@ impl<S> fmt::Debug for TlsStream<S> {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> TlsStream<S> {
-    /// Dials: speaks first, and is done once the peer's certificate is verified and the own one
-    /// is with the byte stream.
+    /// Performs the handshake as client. Completes when the certificate of the
+    /// peer is verified and the own certificate was written to the byte stream.
     pub(crate) async fn client(
         io: S,
         config: Arc<ClientConfig>,
@@ -64,12 +65,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> TlsStream<S> {
         Self::handshake(io, Session::client(config, name)?).await
     }
 
-    /// Accepts: is done once the peer's certificate is verified.
+    /// Performs the handshake as server. Completes when the certificate of the
+    /// peer is verified.
     pub(crate) async fn server(io: S, config: Arc<ServerConfig>) -> Result<Self, HandshakeError> {
         Self::handshake(io, Session::server(config)?).await
     }
 
-    /// What the handshake agreed on.
+    /// Returns the negotiated parameters.
     pub(crate) fn common(&self) -> &CommonState {
         self.session.common()
     }
@@ -86,7 +88,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> TlsStream<S> {
 
     fn poll_handshake(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), HandshakeError>> {
         if let Some((_, error)) = &self.failed {
-            // The alert is a courtesy: the refusal counts whether or not it goes out.
+            // The refusal is final, whether or not the alert can be sent.
             let error = error.clone();
             let _ = ready!(self.poll_send(cx));
             return Poll::Ready(Err(error.into()));
@@ -102,10 +104,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> TlsStream<S> {
                 ready!(Pin::new(&mut self.io).poll_flush(cx))?;
                 return Poll::Ready(Ok(()));
             }
-            // A stream that cannot be written to may still say why: read on.
+            // If writing fails, the peer may still have sent the reason, so
+            // reading continues.
             let sent = self.poll_send(cx)?;
             if sent.is_ready() {
-                // Nothing waits below either, or the peer would never answer.
+                // Flush the layers below as well, because the peer may wait for
+                // this message.
                 let _ = Pin::new(&mut self.io).poll_flush(cx)?;
             }
             if ready!(self.poll_receive(cx))? == 0 {
@@ -114,12 +118,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> TlsStream<S> {
         }
     }
 
-    /// Reads once into the session; 0 at the end of the byte stream.
+    /// Reads once into the session. Returns 0 at the end of the byte stream.
     fn poll_receive(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         let space = self.session.receive_space();
         let offered = space.len();
         if offered == 0 {
-            let message = "a handshake message of too many records";
+            let message = "handshake message is split into too many records";
             return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, message)));
         }
         let count = ready!(Pin::new(&mut self.io).poll_read(cx, space))?;
@@ -127,7 +131,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> TlsStream<S> {
         Poll::Ready(Ok(count))
     }
 
-    /// Writes all that waits.
+    /// Writes all queued ciphertext.
     fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while !self.session.to_send().is_empty() {
             let count = ready!(Pin::new(&mut self.io).poll_write(cx, self.session.to_send()))?;
@@ -169,7 +173,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for TlsStream<S> {
                 Ok(count) => return Poll::Ready(Ok(count)),
                 Err(error) => {
                     let error = this.fail(io::ErrorKind::InvalidData, error);
-                    // As far as the byte stream takes the alert now, the peer learns why.
+                    // The alert is sent only as far as the byte stream accepts
+                    // it now.
                     let _ = this.poll_send(cx);
                     return Poll::Ready(Err(error));
                 }

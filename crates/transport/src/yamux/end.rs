@@ -1,7 +1,8 @@
-//! The end of a connection, as its streams hear of it.
+//! Notifies the streams of a connection that it has ended.
 //!
-//! The `yamux` crate wakes no stream that waits for room when the connection is closed from this
-//! side; a write that the peer's window holds up would wait for ever.
+//! When this side closes the connection, the `yamux` crate does not wake
+//! streams that wait for window space. Without a notification, such a write
+//! would wait forever.
 
 use std::{
     io,
@@ -14,22 +15,24 @@ use std::{
 
 use futures::task::AtomicWaker;
 
-/// Streams known before those that are gone are looked for, at least.
+/// Smallest number of registered streams at which dropped ones are removed.
 const SWEEP_FROM: usize = 64;
 
-/// The connection's end of it. Dropping it ends the connection for its streams.
+/// The connection's side of the notification. Dropping it ends the connection
+/// for its streams.
 #[derive(Debug, Default)]
 pub(super) struct End {
     ended: Arc<AtomicBool>,
     streams: Vec<Weak<Waiting>>,
-    /// How many streams are known before those that are gone are forgotten: twice as many as
-    /// there were then, so that the work stays in proportion.
+    /// Number of registered streams at which dropped ones are removed: twice
+    /// the number that remained last time, so that the cost per stream is
+    /// constant.
     sweep_at: usize,
 }
 
 impl End {
-    /// The part of a new stream.
-    pub(super) fn listen(&mut self) -> Listener {
+    /// Registers a new stream.
+    pub(super) fn register(&mut self) -> Listener {
         if self.streams.len() >= self.sweep_at.max(SWEEP_FROM) {
             self.streams.retain(|stream| stream.strong_count() > 0);
             self.sweep_at = 2 * self.streams.len();
@@ -42,8 +45,8 @@ impl End {
         }
     }
 
-    /// Tells every stream.
-    pub(super) fn come(&mut self) {
+    /// Marks the connection as ended and wakes all streams.
+    pub(super) fn notify(&mut self) {
         self.ended.store(true, Ordering::Release);
         for stream in self.streams.drain(..).filter_map(|stream| stream.upgrade()) {
             stream.reader.wake();
@@ -54,18 +57,18 @@ impl End {
 
 impl Drop for End {
     fn drop(&mut self) {
-        self.come();
+        self.notify();
     }
 }
 
-/// Who waits on one stream.
+/// Wakers of the tasks that wait on one stream.
 #[derive(Debug, Default)]
 struct Waiting {
     reader: AtomicWaker,
     writer: AtomicWaker,
 }
 
-/// One stream's end of it.
+/// The stream's side of the notification.
 #[derive(Debug)]
 pub(super) struct Listener {
     ended: Arc<AtomicBool>,
@@ -73,8 +76,8 @@ pub(super) struct Listener {
 }
 
 impl Listener {
-    /// What a read came to, which waits no longer than the connection lasts. After its end
-    /// nothing follows what has arrived.
+    /// Converts the result of a read. A pending read fails when the connection
+    /// has ended; received data is returned first.
     pub(super) fn read<T>(
         &self,
         read: Poll<io::Result<T>>,
@@ -83,7 +86,8 @@ impl Listener {
         self.unless_ended(read, &self.waiting.reader, cx)
     }
 
-    /// What a write came to, which waits no longer than the connection lasts.
+    /// Converts the result of a write. A pending write fails when the
+    /// connection has ended.
     pub(super) fn write<T>(
         &self,
         write: Poll<io::Result<T>>,
@@ -101,7 +105,8 @@ impl Listener {
         if poll.is_ready() {
             return poll;
         }
-        // Registered before the look, so that an end between the two is not missed.
+        // Registered before the check, so that an end between the two is not
+        // missed.
         waker.register(cx.waker());
         if self.ended.load(Ordering::Acquire) {
             return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));

@@ -1,10 +1,13 @@
-//! Follows received Yamux frames and cuts long ones into shorter ones. Pure: bytes in and out.
+//! Splits long received Yamux frames into shorter ones. Pure: converts bytes to
+//! bytes.
 //!
-//! The specification sets no limit on a data frame but the receiver's window, and js-libp2p
-//! sends frames as large as that. The `yamux` crate ends the connection at a frame above 1 MiB,
-//! and allocates a body when its header claims it. So each long frame is shown to the crate as
-//! several short ones, which the receiver cannot tell apart: data is a byte stream, and the
-//! window counts bytes. Memory then grows with what arrives, and windows may grow at will.
+//! The specification limits a data frame only by the window of the receiver,
+//! and js-libp2p sends frames of that size. The `yamux` crate closes the
+//! connection on a frame above 1 MiB and allocates the body when its header
+//! claims a length. This module therefore passes each long frame to the crate
+//! as several short ones. The stream is not affected: data is a byte stream,
+//! and the window counts bytes. Memory then grows with received bytes only, and
+//! windows may exceed 1 MiB.
 
 /// Length of a frame header, by the specification.
 const HEADER_BYTES: usize = 12;
@@ -12,36 +15,37 @@ const HEADER_BYTES: usize = 12;
 /// Type of a data frame, the only one with a body.
 const TYPE_DATA: u8 = 0;
 
-/// Flags that belong to the first of several frames: a stream opens (1) or is acknowledged (2)
-/// before its data.
+/// Flags that belong to the first of several frames: a stream is opened (1) or
+/// acknowledged (2) before its data.
 const FIRST_FLAGS: u16 = 0x1 | 0x2;
 
-/// Flags that belong to the last of several frames: a stream ends (4) or is reset (8) after
-/// its data.
+/// Flags that belong to the last of several frames: a stream ends (4) or is
+/// reset (8) after its data.
 const LAST_FLAGS: u16 = 0x4 | 0x8;
 
-/// Where the reader of a stream of frames stands.
+/// State of the conversion of one byte stream.
 #[derive(Debug)]
 pub(super) struct Frames {
-    /// Longest body shown, in bytes.
+    /// Largest body that is passed on, in bytes.
     limit: u32,
     state: State,
 }
 
 #[derive(Debug)]
 enum State {
-    /// A header is being read.
+    /// Reads a header.
     Reading {
         header: [u8; HEADER_BYTES],
         read: usize,
     },
-    /// A header, as received or made up, is being shown; a body follows if `body` is not 0.
+    /// Passes on a header, received or created here. A body follows if its
+    /// length is not 0.
     Showing {
         header: [u8; HEADER_BYTES],
         shown: usize,
         rest: Rest,
     },
-    /// A body passes.
+    /// Passes on a body.
     Passing {
         header: [u8; HEADER_BYTES],
         left: u32,
@@ -49,28 +53,29 @@ enum State {
     },
 }
 
-/// What follows a shown header of the frame it was cut from.
+/// The part of a split frame that follows the current header and its body.
 #[derive(Clone, Copy, Debug)]
 struct Rest {
-    /// Bytes of body behind those of the shown header.
+    /// Bytes of the body after the current part.
     bytes: u32,
-    /// Flags that the last header is to carry.
+    /// Flags of the last part.
     flags: u16,
 }
 
-/// What is to be done next.
+/// The next operation that the caller must execute.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Next<'a> {
-    /// Bytes of a header are to be read into this space.
+    /// Read bytes of a header into this slice.
     Read(&'a mut [u8]),
-    /// These bytes are to be shown.
+    /// Pass on these bytes.
     Show(&'a [u8]),
-    /// At most so many bytes of body are to be handed on as they come.
+    /// Pass on at most this number of body bytes as they arrive.
     Pass(usize),
 }
 
 impl Frames {
-    /// Follows frames from their beginning, showing bodies of at most `limit` bytes.
+    /// Starts at the beginning of a byte stream and limits bodies to `limit`
+    /// bytes.
     pub(super) fn new(limit: u32) -> Self {
         Self {
             limit: limit.max(1),
@@ -78,7 +83,7 @@ impl Frames {
         }
     }
 
-    /// What is to be done next.
+    /// Returns the next operation.
     pub(super) fn next(&mut self) -> Next<'_> {
         match &mut self.state {
             State::Reading { header, read } => Next::Read(&mut header[*read..]),
@@ -87,12 +92,14 @@ impl Frames {
         }
     }
 
-    /// Whether the byte stream may end here without anything being cut.
+    /// Returns `true` if the byte stream may end here without a truncated
+    /// frame.
     pub(super) fn at_boundary(&self) -> bool {
         matches!(self.state, State::Reading { read: 0, .. })
     }
 
-    /// Tells that `count` bytes of what [`Frames::next`] asked for were read, shown or passed.
+    /// Reports that `count` bytes of the operation returned by [`Frames::next`]
+    /// were read or passed on.
     pub(super) fn done(&mut self, count: usize) {
         let limit = self.limit;
         match &mut self.state {
@@ -210,7 +217,7 @@ mod tests {
         bytes
     }
 
-    /// What `frames` shows of `wire`, in steps of the given sizes, repeated.
+    /// Converts `wire` in steps of the given sizes, which repeat.
     fn show(limit: u32, wire: &[u8], steps: &[usize]) -> Vec<u8> {
         let mut frames = Frames::new(limit);
         let (mut wire, mut seen) = (wire, Vec::new());
@@ -294,7 +301,7 @@ mod tests {
             })
     }
 
-    /// Parses frames naively.
+    /// Parses frames with the simplest possible parser.
     fn parse(mut bytes: &[u8]) -> Vec<Sent> {
         let mut frames = Vec::new();
         while bytes.len() >= HEADER_BYTES {
@@ -320,8 +327,8 @@ mod tests {
     }
 
     proptest! {
-        /// Joining the shown frames gives the frames that were sent, none is longer than the
-        /// limit, and what is short enough is shown unchanged, whatever the steps.
+        /// Joining the parts gives the sent frames, no part exceeds the limit,
+        /// and short frames are unchanged, for all step sizes.
         #[test]
         fn shows_what_was_sent(
             frames in proptest::collection::vec(sent(), 0..12),

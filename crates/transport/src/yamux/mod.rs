@@ -1,4 +1,5 @@
-//! Yamux: streams over one secured connection, by the `yamux` crate.
+//! Yamux: streams over one secured connection, implemented by the `yamux`
+//! crate.
 
 mod end;
 mod frames;
@@ -7,7 +8,7 @@ mod muxer;
 
 pub(crate) use self::muxer::{Muxer, MuxerError};
 
-/// The protocol name that both sides agree on.
+/// The protocol name of Yamux in the negotiation.
 pub(crate) const PROTOCOL: &str = "/yamux/1.0.0";
 
 #[cfg(test)]

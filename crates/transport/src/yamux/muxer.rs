@@ -1,4 +1,4 @@
-//! The muxer and its streams.
+//! The Yamux muxer and its streams.
 
 use std::{
     collections::VecDeque,
@@ -24,38 +24,42 @@ use super::{
 };
 use crate::link::Link;
 
-/// Largest data frame that is written, in bytes: 16 KiB, as in the `yamux` crate. All frames of a
-/// round are sent in one write. Measured at 0.9 CPU seconds per GiB for both sides over TLS, against
-/// 1.2 at 256 KiB, where each frame is allocated from fresh pages.
+/// Largest data frame that is written, in bytes: 16 KiB, the default of the
+/// `yamux` crate. All frames of a poll are sent in one write. Over TLS on
+/// loopback, both sides together need 0.9 CPU seconds per GiB. With 256 KiB
+/// they need 1.2, because each frame is allocated from new pages.
 const SPLIT_SEND_BYTES: usize = 16 * 1024;
 
-/// Streams that the `yamux` crate may know of beyond the limit, because it has not yet been
-/// polled since they were refused or dropped.
+/// Number of streams above the limit that the `yamux` crate accepts, because
+/// refused and dropped streams count until the next poll.
 ///
-/// The crate ends the connection at its own limit, inbound or outbound. At most 256 opened
-/// streams wait for the peer's acknowledgement, so twice that is never reached by opening; a
-/// peer that goes beyond it opens streams without reading the refusals, and has its end.
+/// The crate closes the connection at its own limit, inbound or outbound. At
+/// most 256 opened streams wait for the acknowledgement of the peer, so twice
+/// that number is not reached by opening streams. A peer above it opens streams
+/// without reading the resets, and is disconnected.
 const SLACK_STREAMS: usize = 512;
 
-/// Inbound streams taken in one poll. More wait for the next, so that others have their turn.
-const MAX_STREAMS_A_POLL: usize = 128;
+/// Largest number of inbound streams accepted in one poll. The rest wait for
+/// the next poll, so that other tasks can run.
+const MAX_STREAMS_PER_POLL: usize = 128;
 
-/// Slices shorter than this are written as one frame, in bytes. The copy costs less than
-/// another header, and is made on the stack.
+/// Slices shorter than this number of bytes are combined into one frame. The
+/// copy, which is made on the stack, costs less than another header.
 const JOIN_BYTES: usize = 4 * 1024;
 
-/// Time for a connection to be closed in good order: what was written and not sent goes out
-/// first. A peer that has vanished takes nothing, and the kernel would go on asking it for a
-/// quarter of an hour; a second is a round trip of any path, with two packets lost.
+/// Time limit for closing a connection regularly, which first sends queued
+/// data. An unreachable peer accepts none, and the kernel would retransmit for
+/// 15 minutes. One second is enough for a round trip with two lost packets on
+/// usual paths.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Why a Yamux connection ended.
+/// The error with which a Yamux connection ended.
 #[derive(Debug, thiserror::Error)]
 #[error(transparent)]
 pub(crate) struct MuxerError(yamux::ConnectionError);
 
 impl MuxerError {
-    /// The error of the `yamux` crate.
+    /// Returns the error of the `yamux` crate.
     pub(crate) fn cause(&self) -> &yamux::ConnectionError {
         &self.0
     }
@@ -67,20 +71,20 @@ impl From<yamux::ConnectionError> for MuxerError {
     }
 }
 
-/// The streams of one connection.
+/// The muxer of one connection.
 ///
-/// Of more inbound streams than allowed each is reset on its own, and counted; the connection
-/// and the other streams live on. Outbound ones wait for room.
+/// Each inbound stream above the limit is reset and counted; the connection and
+/// the other streams are not affected. Outbound streams wait for capacity.
 #[derive(Debug)]
 pub(crate) struct Muxer<S> {
     connection: yamux::Connection<Io<S>>,
-    /// Inbound streams that came while nobody asked for them: the crate makes progress only by
-    /// handing them out. Bounded by the slots.
+    /// Inbound streams that arrived while no task polled for them. The crate
+    /// makes progress only if it can return them. The permits bound the queue.
     inbound: VecDeque<Stream>,
     inbound_waker: Option<Waker>,
-    slots: Arc<Slots>,
+    permits: Arc<Permits>,
     end: End,
-    /// Runs from the moment a close begins.
+    /// Time limit of a close, started with it.
     close_deadline: Option<Delay>,
     link: Arc<Link>,
 }
@@ -92,7 +96,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Muxer<S> {
         let window = SLACK_STREAMS
             .saturating_mul(YAMUX_INITIAL_WINDOW_BYTES)
             .saturating_add(config.connection_window_bytes);
-        // Each setter checks both values against each other, so the window is opened first.
+        // Each setter validates both values together, so the window limit is
+        // removed first.
         inner
             .set_max_connection_receive_window(None)
             .set_max_num_streams(streams)
@@ -103,31 +108,32 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Muxer<S> {
             connection: yamux::Connection::new(Io::new(io), inner, mode),
             inbound: VecDeque::new(),
             inbound_waker: None,
-            slots: Arc::new(Slots::new(config.max_streams)),
+            permits: Arc::new(Permits::new(config.max_streams)),
             end: End::default(),
             close_deadline: None,
             link,
         }
     }
 
-    fn stream(&mut self, inner: yamux::Stream, slot: Slot) -> Stream {
+    fn stream(&mut self, inner: yamux::Stream, permit: Permit) -> Stream {
         Stream {
             inner,
-            end: self.end.listen(),
+            end: self.end.register(),
             closing: false,
-            _slot: slot,
+            _permit: permit,
         }
     }
 
-    /// The next inbound stream there is room for.
+    /// Returns the next inbound stream below the limit and resets those above
+    /// it.
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<Stream, MuxerError>> {
-        for _ in 0..MAX_STREAMS_A_POLL {
+        for _ in 0..MAX_STREAMS_PER_POLL {
             let inner = match ready!(self.connection.poll_next_inbound(cx)) {
                 Some(stream) => stream?,
                 None => return Poll::Ready(Err(yamux::ConnectionError::Closed.into())),
             };
-            match self.slots.take() {
-                Some(slot) => return Poll::Ready(Ok(self.stream(inner, slot))),
+            match self.permits.take() {
+                Some(permit) => return Poll::Ready(Ok(self.stream(inner, permit))),
                 None => {
                     self.link.refuse_stream();
                     tracing::debug!(stream = %inner, "inbound stream refused: too many are open");
@@ -163,9 +169,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> StreamMuxer for Muxer<S> {
         cx: &mut Context<'_>,
     ) -> Poll<Result<Self::Substream, Self::Error>> {
         let this = self.get_mut();
-        let slot = ready!(this.slots.poll_take(cx));
+        let permit = ready!(this.permits.poll_take(cx));
         let inner = ready!(this.connection.poll_new_outbound(cx))?;
-        Poll::Ready(Ok(this.stream(inner, slot)))
+        Poll::Ready(Ok(this.stream(inner, permit)))
     }
 
     fn poll_close(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
@@ -180,7 +186,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> StreamMuxer for Muxer<S> {
                 Err(io::Error::from(io::ErrorKind::TimedOut).into())
             }
         };
-        this.end.come();
+        this.end.notify();
         Poll::Ready(closed.map_err(MuxerError))
     }
 
@@ -189,7 +195,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> StreamMuxer for Muxer<S> {
         cx: &mut Context<'_>,
     ) -> Poll<Result<StreamMuxerEvent, Self::Error>> {
         let this = self.get_mut();
-        for _ in 0..MAX_STREAMS_A_POLL {
+        for _ in 0..MAX_STREAMS_PER_POLL {
             let stream = ready!(this.poll_next(cx))?;
             this.inbound.push_back(stream);
             if let Some(waker) = this.inbound_waker.take() {
@@ -201,15 +207,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> StreamMuxer for Muxer<S> {
     }
 }
 
-/// Room for streams.
+/// The permits for streams of one connection.
 #[derive(Debug)]
-struct Slots {
+struct Permits {
     free: AtomicUsize,
-    /// Whoever waits to open a stream. One connection has one task, so one is enough.
+    /// Waker of the task that waits to open a stream. One task polls a
+    /// connection, so one waker is enough.
     waiting: AtomicWaker,
 }
 
-impl Slots {
+impl Permits {
     fn new(streams: usize) -> Self {
         Self {
             free: AtomicUsize::new(streams),
@@ -217,30 +224,30 @@ impl Slots {
         }
     }
 
-    fn take(self: &Arc<Self>) -> Option<Slot> {
+    fn take(self: &Arc<Self>) -> Option<Permit> {
         self.free
             .fetch_update(Ordering::AcqRel, Ordering::Acquire, |free| {
                 free.checked_sub(1)
             })
             .ok()
-            .map(|_| Slot(Arc::clone(self)))
+            .map(|_| Permit(Arc::clone(self)))
     }
 
-    fn poll_take(self: &Arc<Self>, cx: &Context<'_>) -> Poll<Slot> {
-        if let Some(slot) = self.take() {
-            return Poll::Ready(slot);
+    fn poll_take(self: &Arc<Self>, cx: &Context<'_>) -> Poll<Permit> {
+        if let Some(permit) = self.take() {
+            return Poll::Ready(permit);
         }
         self.waiting.register(cx.waker());
-        // One may have become free before the waker was there.
+        // A permit may have been released before the waker was registered.
         self.take().map_or(Poll::Pending, Poll::Ready)
     }
 }
 
-/// The room of one stream, given back when it is dropped.
+/// A permit for one stream, released on drop.
 #[derive(Debug)]
-struct Slot(Arc<Slots>);
+struct Permit(Arc<Permits>);
 
-impl Drop for Slot {
+impl Drop for Permit {
     fn drop(&mut self) {
         self.0.free.fetch_add(1, Ordering::AcqRel);
         self.0.waiting.wake();
@@ -252,18 +259,19 @@ impl Drop for Slot {
 pub(crate) struct Stream {
     inner: yamux::Stream,
     end: Listener,
-    /// Whether this side has begun to close.
+    /// `true` if this side has started to close the stream.
     closing: bool,
-    _slot: Slot,
+    _permit: Permit,
 }
 
 impl Stream {
-    /// Whether an end of the stream is a reset by the peer, or the end of the connection, and
-    /// not the peer's close.
+    /// Returns `true` if the end of the stream is a reset by the peer or the
+    /// end of the connection, not a close by the peer.
     ///
-    /// The crate tells all of them as an end. But a close of the peer alone leaves this side
-    /// open; a stream that is closed both ways while this side has not begun to was cut. Once it
-    /// has, the two look alike.
+    /// The crate reports all of them as an end of stream. After a close by the
+    /// peer alone, this side is still open. A stream that is closed in both
+    /// directions although this side has not started to close it was reset.
+    /// After this side has started, the two cannot be distinguished.
     fn is_reset(&self) -> bool {
         !self.closing && self.inner.is_closed()
     }

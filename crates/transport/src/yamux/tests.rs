@@ -1,4 +1,4 @@
-//! The muxer against a peer written by hand, frame by frame.
+//! The muxer with a peer that the test controls frame by frame.
 
 use std::{future::Future, time::Duration};
 
@@ -26,7 +26,7 @@ const FIN: u16 = 4;
 const RST: u16 = 8;
 const INITIAL_WINDOW: u32 = 256 * 1024;
 
-/// A received header.
+/// The header of a received frame.
 #[derive(Debug)]
 struct Header {
     kind: u8,
@@ -35,7 +35,7 @@ struct Header {
     length: u32,
 }
 
-/// The dialling side, made of bytes.
+/// The dialling side, which writes raw frames.
 struct Raw(Pipe);
 
 impl Raw {
@@ -53,7 +53,7 @@ impl Raw {
         self.send(DATA, flags, stream, length, body).await;
     }
 
-    /// The next header; bodies are skipped.
+    /// Reads the next header and skips its body.
     async fn header(&mut self) -> Header {
         let mut bytes = [0; 12];
         self.0.read_exact(&mut bytes).await.unwrap();
@@ -85,7 +85,7 @@ async fn inbound(muxer: &mut Muxer<Pipe>) -> Stream {
         .unwrap()
 }
 
-/// Runs `future` while the muxer makes progress and does not end.
+/// Runs `future` while the muxer makes progress. Panics if the connection ends.
 async fn drive<F: Future>(muxer: &mut Muxer<Pipe>, future: F) -> F::Output {
     futures::pin_mut!(future);
     let driven = poll_fn(|cx| {
@@ -111,7 +111,7 @@ async fn read(stream: &mut (impl AsyncRead + Unpin), length: usize) {
 }
 
 #[tokio::test]
-async fn a_frame_of_the_whole_first_window_is_taken_unasked() {
+async fn a_frame_of_the_initial_window_is_accepted() {
     let (mut raw, mut muxer) = muxer(&YamuxTuning::default());
     let body = vec![1; INITIAL_WINDOW as usize];
     raw.data(SYN | FIN, 1, &body).await;
@@ -124,7 +124,7 @@ async fn a_frame_of_the_whole_first_window_is_taken_unasked() {
 }
 
 #[tokio::test]
-async fn frames_of_the_whole_window_are_taken_as_it_grows_beyond_a_mebibyte() {
+async fn frames_of_the_whole_window_are_accepted_above_one_mebibyte() {
     let (mut raw, mut muxer) = muxer(&YamuxTuning::default());
     raw.data(SYN, 1, b"!").await;
     let mut stream = inbound(&mut muxer).await;
@@ -144,7 +144,8 @@ async fn frames_of_the_whole_window_are_taken_as_it_grows_beyond_a_mebibyte() {
             match header.kind {
                 WINDOW_UPDATE => window += header.length,
                 PING if header.flags & ACK == 0 => {
-                    // A long path: the muxer grows windows to what it takes to fill one.
+                    // Simulates a long path: the muxer grows the window to the
+                    // bandwidth-delay product.
                     tokio::time::sleep(Duration::from_millis(300)).await;
                     raw.send(PING, ACK, 0, header.length, &[]).await;
                 }
@@ -176,7 +177,7 @@ async fn a_frame_beyond_the_window_ends_the_connection() {
     raw.data(SYN, 1, &vec![1; INITIAL_WINDOW as usize + 1])
         .await;
     let _stream = inbound(&mut muxer).await;
-    let told = async {
+    let response = async {
         loop {
             let header = raw.header().await;
             if header.kind == GO_AWAY {
@@ -184,12 +185,12 @@ async fn a_frame_beyond_the_window_ends_the_connection() {
             }
         }
     };
-    // Protocol error, by the specification.
-    assert_eq!(drive(&mut muxer, told).await, 1);
+    // Code 1 is a protocol error in the specification.
+    assert_eq!(drive(&mut muxer, response).await, 1);
 }
 
 #[tokio::test]
-async fn a_claimed_length_costs_no_memory_and_a_cut_frame_is_an_error() {
+async fn a_claimed_length_allocates_nothing_and_a_truncated_frame_is_an_error() {
     let (mut raw, mut muxer) = muxer(&YamuxTuning::default());
     raw.send(DATA, SYN, 1, u32::MAX, b"only this").await;
     drop(raw);
@@ -211,7 +212,7 @@ async fn streams_beyond_the_limit_are_reset_one_by_one() {
     for _ in 0..10 {
         kept.push(inbound(&mut muxer).await);
     }
-    let told = async {
+    let response = async {
         let mut refused = Vec::new();
         while refused.len() < 5 {
             let header = raw.header().await;
@@ -222,8 +223,8 @@ async fn streams_beyond_the_limit_are_reset_one_by_one() {
         refused.sort_unstable();
         refused
     };
-    assert_eq!(drive(&mut muxer, told).await, [21, 23, 25, 27, 29]);
-    // Room again once one is dropped.
+    assert_eq!(drive(&mut muxer, response).await, [21, 23, 25, 27, 29]);
+    // The limit allows another stream after one was dropped.
     drop(kept.pop());
     raw.data(SYN, 31, b"hello").await;
     let mut stream = inbound(&mut muxer).await;

@@ -1,4 +1,4 @@
-//! Two transports that meet.
+//! Two connected transports.
 
 #![allow(
     clippy::unwrap_used,
@@ -31,7 +31,7 @@ use multiaddr::{Multiaddr, Protocol};
 pub(crate) type Output = (PeerId, StreamMuxerBox);
 pub(crate) type Net = Boxed<Output>;
 
-/// Longer than anything here takes on a loaded machine.
+/// A deadline that exceeds the duration of every test on a loaded machine.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
 
 pub(crate) async fn within<F: Future>(future: F) -> F::Output {
@@ -40,12 +40,13 @@ pub(crate) async fn within<F: Future>(future: F) -> F::Output {
         .expect("the test takes too long")
 }
 
-/// Lets every dial pass: the other side is on loopback.
+/// Returns a dial filter that accepts every address, because the other side is
+/// on loopback.
 pub(crate) fn any_address() -> DialGate {
     DialPolicy::Local.into()
 }
 
-/// TLS and Noise, in the order given.
+/// Returns a configuration with the given security protocols in this order.
 pub(crate) fn offering(names: &[Security]) -> TransportConfig {
     let mut config = TransportConfig::default();
     config.tcp.tuning.tls = names.contains(&Security::Tls);
@@ -54,7 +55,8 @@ pub(crate) fn offering(names: &[Security]) -> TransportConfig {
     config
 }
 
-/// Libp2p's own TCP, TLS, Noise and Yamux, as its builder puts them together.
+/// Creates the libp2p transport with TCP, TLS, Noise and Yamux, as its builder
+/// combines them.
 pub(crate) fn stock(keypair: &Keypair, names: &[Security]) -> Net {
     use libp2p_core::upgrade::Version::V1Lazy;
     let tcp = libp2p_tcp::tokio::Transport::new(libp2p_tcp::Config::default()).upgrade(V1Lazy);
@@ -68,7 +70,7 @@ pub(crate) fn stock(keypair: &Keypair, names: &[Security]) -> Net {
     }
 }
 
-/// Listens and says where.
+/// Starts listening and returns the address.
 pub(crate) async fn listen(net: &mut Net, address: &str) -> Multiaddr {
     net.listen_on(ListenerId::next(), address.parse().unwrap())
         .unwrap();
@@ -78,7 +80,7 @@ pub(crate) async fn listen(net: &mut Net, address: &str) -> Multiaddr {
     }
 }
 
-/// Accepts one connection.
+/// Accepts one connection with its upgrade.
 pub(crate) async fn accept(net: &mut Net) -> io::Result<(Output, ConnectedPoint)> {
     loop {
         if let TransportEvent::Incoming {
@@ -118,7 +120,7 @@ pub(crate) async fn dial(
 ) -> Result<Output, TransportError<io::Error>> {
     let dial = net.dial(address, dial_opts())?;
     tokio::pin!(dial);
-    // A transport makes progress only while it is polled, as a Swarm does.
+    // A transport makes progress only while it is polled, as a swarm does.
     poll_fn(|cx| {
         let _ = net.poll_next_unpin(cx);
         dial.as_mut().poll(cx)
@@ -127,7 +129,7 @@ pub(crate) async fn dial(
     .map_err(TransportError::Other)
 }
 
-/// Connects `dialler` to `listener`, and says what each has.
+/// Connects `dialler` to `listener` and returns the output of both.
 pub(crate) async fn connect(
     dialler: &mut Net,
     listener: &mut Net,
@@ -140,7 +142,7 @@ pub(crate) async fn connect(
         Either::Left((out, _)) => out.unwrap(),
         Either::Right((inn, dial)) => return (dial.await.unwrap(), inn.unwrap()),
     };
-    // The dialler's offer of a muxer goes out with its first use.
+    // The dialler sends its muxer proposal with the first data.
     let inn = drive(&mut [&mut out.1], accept).await.unwrap();
     (out, inn)
 }
@@ -157,7 +159,8 @@ pub(crate) async fn drive<F: Future>(muxers: &mut [&mut StreamMuxerBox], future:
     .await
 }
 
-/// Opens one stream from `a` to `b`; both sides of it, once a byte has passed.
+/// Opens a stream from `a` to `b` and returns both ends after one byte was
+/// transferred.
 pub(crate) async fn stream(
     a: &mut StreamMuxerBox,
     b: &mut StreamMuxerBox,
@@ -180,7 +183,8 @@ pub(crate) async fn stream(
     (out, inn)
 }
 
-/// Sends `length` patterned bytes from one end to the other and checks them there.
+/// Sends `length` bytes of a pattern from one end to the other and verifies
+/// them.
 pub(crate) async fn transfer(
     muxers: &mut [&mut StreamMuxerBox],
     from: &mut SubstreamBox,
@@ -201,7 +205,7 @@ pub(crate) async fn transfer(
     assert!(sent == received);
 }
 
-/// Both directions of one stream of a connection.
+/// Transfers data in both directions of one stream.
 pub(crate) async fn exchange(a: &mut StreamMuxerBox, b: &mut StreamMuxerBox, length: usize) {
     let (mut x, mut y) = stream(a, b).await;
     transfer(&mut [a, b], &mut x, &mut y, length).await;

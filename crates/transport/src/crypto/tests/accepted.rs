@@ -1,4 +1,4 @@
-//! Who gets through, and with which cipher.
+//! Accepted peers and the negotiated ciphers.
 
 use aws_lc_rs::{encoding::AsDer, rsa};
 use libp2p_identity::{KeyType, Keypair};
@@ -28,7 +28,8 @@ fn stock_peers_connect_in_both_roles_and_the_listener_decides() {
         let ours = with_ciphers(&cipher_order(aes));
         let stock_key = Keypair::generate_ed25519();
 
-        // A stock dialler names ChaCha20 first and still gets what is fastest here.
+        // A libp2p-tls dialler prefers ChaCha20 and still gets the cipher that
+        // is fastest here.
         let stock = libp2p_tls::make_client_config(&stock_key, None).expect("builds");
         let (client, server) = handshake(stock.into(), ours.server()).completed();
         let negotiated = client.negotiated_cipher_suite().map(|suite| suite.suite());
@@ -36,7 +37,7 @@ fn stock_peers_connect_in_both_roles_and_the_listener_decides() {
         let found = Crypto::peer_id(server.peer_certificates().expect("presented"));
         assert_eq!(found, Ok(stock_key.public().to_peer_id()));
 
-        // A stock listener takes what the dialler names first.
+        // A libp2p-tls listener selects the dialler's first cipher.
         let stock = libp2p_tls::make_server_config(&stock_key).expect("builds");
         let expected = stock_key.public().to_peer_id();
         let (client, server) = handshake(ours.client(Some(expected)), stock.into()).completed();
@@ -68,7 +69,7 @@ fn a_stock_dialler_of_the_other_order_connects() {
 }
 
 #[test]
-fn each_cipher_alone_is_enough() {
+fn every_single_cipher_suffices() {
     let ours = with_ciphers(&cipher_order(true));
     for cipher in cipher_order(true) {
         let other = with_ciphers(&[cipher]);
@@ -78,7 +79,7 @@ fn each_cipher_alone_is_enough() {
 }
 
 #[test]
-fn the_key_exchange_is_post_quantum_between_equals() {
+fn the_key_exchange_is_post_quantum_between_nodes_of_this_crate() {
     let ours = Crypto::new(&Keypair::generate_ed25519()).expect("builds");
     let stock = libp2p_tls::make_server_config(&Keypair::generate_ed25519()).expect("builds");
     for server in [ours.server(), stock.into()] {

@@ -1,4 +1,4 @@
-//! Certificates made by hand, right in all but one thing.
+//! Forged certificates with exactly one defect.
 
 use std::sync::Arc;
 
@@ -16,23 +16,23 @@ use crate::crypto::verifier::Verifier;
 
 /// Object identifier of the libp2p extension.
 const EXTENSION: [u64; 9] = [1, 3, 6, 1, 4, 1, 53594, 1, 1];
-/// An extension that nobody knows.
+/// Object identifier of an extension that no implementation knows.
 const UNKNOWN: [u64; 9] = [1, 3, 6, 1, 4, 1, 53594, 1, 4242];
 
-/// What a peer presents, and how it speaks.
+/// The certificate of a test peer and its TLS settings.
 pub(super) struct Peer {
     pub(super) host_key: Keypair,
-    /// Text that the extension's signature starts with.
+    /// Prefix of the signed text in the libp2p extension.
     pub(super) signing_prefix: &'static [u8],
-    /// Whether the extension is there.
+    /// `true` if the certificate has the libp2p extension.
     pub(super) extension: bool,
     /// An unknown extension, critical or not.
     pub(super) unknown: Option<bool>,
-    /// Years from the first of which to the first of which the certificate is valid.
+    /// First and last year of validity, each from its first day.
     pub(super) valid_years: (i32, i32),
-    /// How often the certificate is presented.
+    /// Number of copies of the certificate that are presented.
     pub(super) chain: usize,
-    /// Whether the certificate's own signature is damaged.
+    /// `true` if the signature of the certificate is corrupted.
     pub(super) damaged: bool,
     pub(super) alpn: Vec<Vec<u8>>,
     pub(super) version: &'static SupportedProtocolVersion,
@@ -77,7 +77,8 @@ impl Peer {
         }
         let mut der = params.self_signed(&key).expect("signs").der().to_vec();
         if self.damaged {
-            // The last byte belongs to the second number of the ECDSA signature.
+            // The last byte belongs to the second integer of the ECDSA
+            // signature.
             *der.last_mut().expect("a certificate has bytes") ^= 1;
         }
         let certificate = CertificateDer::from(der);
@@ -86,7 +87,7 @@ impl Peer {
         Arc::new(CertifiedKey::new(vec![certificate; self.chain], key).into())
     }
 
-    /// This peer as the one that is dialled.
+    /// Returns the configuration of this peer as listener.
     pub(super) fn server(&self) -> Arc<ServerConfig> {
         let provider = Arc::new(aws_lc_rs::default_provider());
         let mut config = ServerConfig::builder_with_provider(provider)
@@ -98,7 +99,7 @@ impl Peer {
         Arc::new(config)
     }
 
-    /// This peer as the one that dials.
+    /// Returns the configuration of this peer as dialler.
     pub(super) fn client(&self) -> Arc<ClientConfig> {
         let provider = Arc::new(aws_lc_rs::default_provider());
         let mut config = ClientConfig::builder_with_provider(provider)

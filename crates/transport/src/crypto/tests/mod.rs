@@ -1,4 +1,5 @@
-//! The handshake, run in memory between what this crate configures and what a peer may send.
+//! In-memory handshakes between the configuration of this crate and that of a
+//! test peer.
 
 mod accepted;
 mod forge;
@@ -11,14 +12,15 @@ use rustls::{
     SideData, pki_types::ServerName,
 };
 
-/// Both ends of a handshake after it ended, each with how it ended there.
+/// The result of a handshake on both sides.
 struct Outcome {
     client: Result<ClientConnection, Error>,
     server: Result<ServerConnection, Error>,
 }
 
 impl Outcome {
-    /// The error of the end that refused first; the other one only hears its alert.
+    /// Returns the error of the client, which must have refused first. The
+    /// server only gets an alert.
     fn refused_by_client(self) -> Error {
         assert!(self.server.is_err(), "the server must not go on");
         self.client.expect_err("the client must refuse")
@@ -36,13 +38,14 @@ impl Outcome {
     }
 }
 
-/// Passes records to and fro until both ends are done or have refused.
+/// Passes records in both directions until both sides have completed or failed.
 fn handshake(client: Arc<ClientConfig>, server: Arc<ServerConfig>) -> Outcome {
     let name = ServerName::IpAddress(std::net::Ipv4Addr::UNSPECIFIED.into());
     let mut client = ClientConnection::new(client, name).expect("a client");
     let mut server = ServerConnection::new(server).expect("a server");
     let (mut client_end, mut server_end) = (Ok(()), Ok(()));
-    // Two round trips are enough for TLS 1.3 with a retried key share; alerts take one more.
+    // TLS 1.3 with a retried key share needs two round trips; alerts need one
+    // more.
     for _ in 0..4 {
         pass(&mut client, &mut server, &mut server_end);
         pass(&mut server, &mut client, &mut client_end);
@@ -56,7 +59,7 @@ fn handshake(client: Arc<ClientConfig>, server: Arc<ServerConfig>) -> Outcome {
     }
 }
 
-/// Hands all that `from` has to send to `to`, keeping the first error.
+/// Passes all output of `from` to `to` and keeps the first error.
 fn pass<A: SideData, B: SideData>(
     from: &mut ConnectionCommon<A>,
     to: &mut ConnectionCommon<B>,

@@ -1,4 +1,5 @@
-//! Everything that the libp2p TLS specification tells an endpoint to refuse, in both roles.
+//! Every case that the libp2p TLS specification requires an endpoint to refuse,
+//! in both roles.
 
 use libp2p_identity::Keypair;
 use rustls::{AlertDescription, CertificateError as Invalid, Error, version::TLS12};
@@ -10,7 +11,8 @@ fn ours() -> Crypto {
     Crypto::new(&Keypair::generate_ed25519()).expect("builds")
 }
 
-/// Meets `peer` as the one who dials and as the one who is dialled; both must refuse alike.
+/// Connects to `peer` as dialler and as listener. Both must fail with the same
+/// error.
 fn refusal(peer: &Peer) -> Error {
     let ours = ours();
     let dialling = handshake(ours.client(None), peer.server()).refused_by_client();
@@ -23,7 +25,8 @@ fn refusal(peer: &Peer) -> Error {
     listening
 }
 
-/// The text of what was wrong with a certificate: `libp2p-tls` tells these apart in words only.
+/// Returns the reason for which a certificate is invalid. `libp2p-tls`
+/// distinguishes the reasons only in its text.
 fn invalid_certificate(peer: &Peer) -> String {
     match refusal(peer) {
         Error::InvalidCertificate(Invalid::Other(other)) => other.0.to_string(),
@@ -33,7 +36,7 @@ fn invalid_certificate(peer: &Peer) -> String {
 }
 
 #[test]
-fn the_forged_peer_is_accepted_when_nothing_is_wrong() {
+fn the_forged_peer_is_accepted_without_a_defect() {
     let (peer, ours) = (Peer::default(), ours());
     let (client, _) = handshake(ours.client(None), peer.server()).completed();
     let found = Crypto::peer_id(client.peer_certificates().expect("presented"));
@@ -157,7 +160,7 @@ fn another_application_protocol() {
         ..Peer::default()
     };
     let ours = ours();
-    // Whoever listens refuses, by the rules of ALPN.
+    // In ALPN, the listener refuses.
     let heard = handshake(ours.client(None), peer.server()).refused_by_client();
     assert_eq!(
         heard,
@@ -169,7 +172,7 @@ fn another_application_protocol() {
 
 #[test]
 fn no_application_protocol_passes_as_with_libp2p_tls() {
-    // TLS over TCP carries on; QUIC, where the negotiation is mandatory, refuses it by itself.
+    // TLS over TCP accepts this. QUIC requires ALPN and refuses it.
     let peer = Peer {
         alpn: Vec::new(),
         ..Peer::default()

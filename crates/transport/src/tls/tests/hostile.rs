@@ -1,4 +1,4 @@
-//! Peers that break the rules, and connections that break.
+//! Peers that violate TLS, and connections that fail.
 
 use futures::{AsyncReadExt, AsyncWriteExt, executor::block_on, future::join};
 use rustls::{
@@ -10,7 +10,7 @@ use super::*;
 use crate::crypto::CertificateError;
 
 #[test]
-fn a_cut_is_told_apart_from_an_end() {
+fn a_truncation_is_distinguished_from_an_end() {
     for own in [true, false] {
         block_on(async {
             let (a, b) = pipe(100_000, &[100_000]);
@@ -26,10 +26,10 @@ fn a_cut_is_told_apart_from_an_end() {
             let mut words = [0; 10];
             a.read_exact(&mut words).await.unwrap();
             match a.read(&mut words).await {
-                Ok(0) => assert!(own, "a cut passed for an end"),
+                Ok(0) => assert!(own, "a truncation looked like an end"),
                 Err(error) => {
                     assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
-                    assert!(!own, "an end passed for a cut");
+                    assert!(!own, "an end looked like a truncation");
                 }
                 Ok(_) => panic!("more than was sent"),
             }
@@ -38,7 +38,7 @@ fn a_cut_is_told_apart_from_an_end() {
 }
 
 #[test]
-fn garbage_in_place_of_a_handshake_ends_it() {
+fn invalid_handshake_bytes_end_the_handshake() {
     block_on(async {
         for garbage in [
             &b"GET / HTTP/1.1\r\n\r\n"[..],
@@ -67,7 +67,7 @@ fn a_broken_record_is_refused_with_an_alert() {
         let mut byte = [0];
         let error = a.read(&mut byte).await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::InvalidData);
-        // It stays an error.
+        // Later reads return the error as well.
         assert!(a.read(&mut byte).await.is_err());
         assert!(a.write(&byte).await.is_err());
         let mut received = vec![0; 1000];
@@ -82,7 +82,7 @@ fn a_broken_record_is_refused_with_an_alert() {
 }
 
 #[test]
-fn the_wrong_peer_learns_that_it_was_refused() {
+fn the_wrong_peer_gets_an_alert() {
     block_on(async {
         let (server, other) = (Keypair::generate_ed25519(), Keypair::generate_ed25519());
         let expected = other.public().to_peer_id();
@@ -106,7 +106,7 @@ fn the_wrong_peer_learns_that_it_was_refused() {
     });
 }
 
-/// A client session of the library whose records the test makes and sends itself.
+/// A client session of the library whose records the test creates and sends.
 struct Raw {
     session: rustls::client::UnbufferedClientConnection,
     below: Pipe,
@@ -114,7 +114,7 @@ struct Raw {
 }
 
 impl Raw {
-    /// Shakes hands with an own server.
+    /// Performs a handshake with a server of this crate.
     async fn connected() -> (Self, TlsStream<Pipe>) {
         let (a, b) = pipe(1_000_000, &[1_000_000]);
         let config = crypto().client(None);
@@ -158,7 +158,8 @@ impl Raw {
         }
     }
 
-    /// One record of application data, or a key update where `data` is `None`.
+    /// Returns one record of application data, or a key update if `data` is
+    /// `None`.
     fn record(&mut self, data: Option<&[u8]>) -> Vec<u8> {
         let mut out = vec![0; 20_000];
         let mut ready = 0;
@@ -194,7 +195,7 @@ impl Raw {
 }
 
 #[test]
-fn keys_are_updated_in_the_middle_of_it_all() {
+fn keys_are_updated_during_a_transfer() {
     block_on(async {
         let (mut raw, mut own) = Raw::connected().await;
         let (first, update, second) = (
@@ -206,7 +207,7 @@ fn keys_are_updated_in_the_middle_of_it_all() {
         let mut words = [0; 12];
         own.read_exact(&mut words).await.unwrap();
         assert_eq!(&words, b"before after");
-        // The answer, under new keys too, is what the library accepts.
+        // The library accepts the response, which is encrypted with new keys.
         own.write_all(b"answer").await.unwrap();
         own.flush().await.unwrap();
         let mut received = vec![0; 10_000];
@@ -234,7 +235,7 @@ fn keys_are_updated_in_the_middle_of_it_all() {
 }
 
 #[test]
-fn many_updates_of_keys_in_a_row_are_refused_and_not_answered_without_end() {
+fn too_many_key_updates_are_refused() {
     block_on(async {
         let (mut raw, mut own) = Raw::connected().await;
         for _ in 0..100 {
@@ -248,14 +249,15 @@ fn many_updates_of_keys_in_a_row_are_refused_and_not_answered_without_end() {
 }
 
 #[test]
-fn writing_goes_on_while_records_wait_to_be_read() {
+fn writing_continues_while_records_wait_to_be_read() {
     block_on(async {
         let (mut raw, mut own) = Raw::connected().await;
         let mut wire = Vec::new();
         for _ in 0..20 {
             wire.extend(raw.record(Some(&[5; 10_000])));
         }
-        // The last record is cut, so that part of it stays in the buffer.
+        // The last record is truncated, so that a part of it stays in the
+        // buffer.
         raw.send(&wire[..wire.len() - 100]).await;
         let mut seen = 0;
         let mut piece = [0; 3000];
@@ -274,9 +276,9 @@ fn writing_goes_on_while_records_wait_to_be_read() {
 }
 
 #[test]
-fn writing_goes_on_while_half_a_handshake_message_waits() {
+fn writing_continues_while_half_a_handshake_message_waits() {
     block_on(async {
-        // Session tickets come behind the handshake, here in fragments of 27 bytes.
+        // Session tickets follow the handshake, here in fragments of 27 bytes.
         let mut config = rustls::ServerConfig::clone(&crypto().server());
         config.send_tls13_tickets = 8;
         config.max_fragment_size = Some(32);
@@ -291,7 +293,7 @@ fn writing_goes_on_while_half_a_handshake_message_waits() {
             let (mut from_b, mut to_b) = a.split();
             let reading = async { from_b.read_exact(&mut words).await.unwrap() };
             let writing = async {
-                // Between any two reads of the fragments a write is tried.
+                // A write is attempted between any two fragments.
                 for _ in 0..40 {
                     to_b.write_all(b"ping").await.unwrap();
                     to_b.flush().await.unwrap();

@@ -1,4 +1,4 @@
-//! The stream against the buffered interface of `rustls`, and against what may go wrong.
+//! The TLS stream compared with the buffered interface of `rustls`.
 
 mod hostile;
 
@@ -46,7 +46,8 @@ async fn library_server(io: Pipe) -> io::Result<futures_rustls::server::TlsStrea
     TlsAcceptor::from(crypto().server()).accept(io).await
 }
 
-/// Own client and server, and each with the library on the other side.
+/// The implementations on both sides: this crate on both, or the library on one
+/// of them.
 #[derive(Clone, Copy, Debug)]
 enum Pairing {
     OwnOwn,
@@ -79,7 +80,7 @@ fn pairing() -> impl Strategy<Value = Pairing> {
     ]
 }
 
-/// What one side writes: lengths of writes, and whether a flush follows each.
+/// Writes of one side: their lengths, and whether a flush follows each.
 fn writes() -> impl Strategy<Value = Vec<(usize, bool)>> {
     let length = prop_oneof![
         4 => 1usize..40,
@@ -106,7 +107,8 @@ async fn write_all(stream: &mut (impl AsyncWrite + Unpin), writes: &[(usize, boo
     stream.close().await.unwrap();
 }
 
-/// Reads to the announced end in pieces of `step`, and says how much came.
+/// Reads to the announced end in pieces of `step` bytes and returns the number
+/// of bytes.
 async fn read_all(stream: &mut (impl AsyncRead + Unpin), step: usize) -> u64 {
     let mut piece = vec![0; step];
     let mut at = 0;
@@ -129,8 +131,8 @@ fn total(writes: &[(usize, bool)]) -> u64 {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
-    /// However both sides write, however the bytes below are cut, and however small the pipe:
-    /// each side reads what the other wrote, to its announced end.
+    /// For all writes, all splits of the byte stream and all pipe sizes, each
+    /// side reads exactly what the other wrote, up to its announced end.
     #[test]
     fn carries_what_is_written(
         pairing in pairing(),
@@ -158,7 +160,7 @@ proptest! {
 }
 
 #[test]
-fn one_byte_at_a_time_is_enough_for_a_handshake() {
+fn a_handshake_completes_with_reads_of_one_byte() {
     block_on(async {
         for pairing in [Pairing::OwnOwn, Pairing::OwnLibrary, Pairing::LibraryOwn] {
             let (a, b) = pipe(1, &[1]);
