@@ -1,5 +1,5 @@
-//! Calls of the handle: how many a second, one after the other and 64 at a time, and how long each
-//! takes, on an idle node and on one that is busy.
+//! Measures calls of the handle: the rate and the latency with one caller and
+//! with 64 concurrent callers, on an idle and on a busy node.
 
 use std::{
     hint::black_box,
@@ -16,22 +16,22 @@ use tokio::task::JoinSet;
 
 use crate::Failure;
 
-/// Callers at one time in the concurrent rows.
+/// Number of callers in the concurrent rows.
 const CALLERS: usize = 64;
 
-/// What the busy node does: messages of 1 KiB that arrive a second, and streams on which frames
-/// of 1 KiB go there and back every millisecond.
+/// Load of the busy node: received messages of 1 KiB per second, and streams on
+/// which a frame of 1 KiB is echoed every millisecond.
 const MESSAGES_PER_SECOND: u32 = 1_000;
 const STREAMS: usize = 8;
 const PAYLOAD_BYTES: usize = 1024;
 
-/// Peers of the node.
+/// Number of peers of the node.
 const PEERS: usize = 4;
 
-/// How calls are measured.
+/// Options of the measurement of calls.
 #[derive(Clone, Copy, Debug, Args)]
 pub(crate) struct CallsArgs {
-    /// Milliseconds for each row.
+    /// Duration of each row, in milliseconds.
     #[arg(long, default_value_t = 2_000, value_name = "MS")]
     each_ms: u64,
 }
@@ -66,12 +66,12 @@ async fn run(each: Duration) -> Result<(), Failure> {
     let mut load = JoinSet::new();
     for peer in peers {
         for _ in 0..STREAMS / PEERS {
-            load.spawn(converse(peer.clone(), node.peer_id()));
+            load.spawn(exchange_frames(peer.clone(), node.peer_id()));
         }
-        load.spawn(chatter(peer, topic.clone()));
+        load.spawn(publish_messages(peer, topic.clone()));
     }
     rows(&node, &topic, each, "busy").await?;
-    seldom(&node, &topic, each).await?;
+    measure_with_pauses(&node, &topic, each).await?;
     load.shutdown().await;
     Ok(node.shutdown().await?)
 }
@@ -86,7 +86,7 @@ async fn start(topic: &Topic) -> Result<(NetworkClient, Events), Failure> {
     Ok(started)
 }
 
-/// Gives back what comes on streams.
+/// Sends back all frames of all streams.
 async fn answer(mut events: Events) {
     while let Some(event) = events.next().await {
         if let NetworkEvent::Stream(StreamEvent::Opened { mut stream, .. }) = event {
@@ -101,7 +101,7 @@ async fn answer(mut events: Events) {
     }
 }
 
-async fn converse(from: NetworkClient, to: calimero_network::PeerId) -> Result<(), Failure> {
+async fn exchange_frames(from: NetworkClient, to: calimero_network::PeerId) -> Result<(), Failure> {
     let mut stream = from.open_stream(to).await?;
     let mut ticks = tokio::time::interval(Duration::from_millis(1));
     let payload = Bytes::from(vec![5; PAYLOAD_BYTES]);
@@ -112,7 +112,7 @@ async fn converse(from: NetworkClient, to: calimero_network::PeerId) -> Result<(
     }
 }
 
-async fn chatter(from: NetworkClient, topic: Topic) -> Result<(), Failure> {
+async fn publish_messages(from: NetworkClient, topic: Topic) -> Result<(), Failure> {
     let mut ticks = tokio::time::interval(Duration::from_secs(PEERS as u64) / MESSAGES_PER_SECOND);
     loop {
         ticks.tick().await;
@@ -120,7 +120,7 @@ async fn chatter(from: NetworkClient, topic: Topic) -> Result<(), Failure> {
     }
 }
 
-/// A call that changes nothing.
+/// A call that does not change the node.
 #[derive(Clone, Copy, Debug)]
 enum Call {
     PeerCount,
@@ -176,12 +176,7 @@ async fn rows(
             let mut calling = JoinSet::new();
             let began = Instant::now();
             for _ in 0..callers {
-                calling.spawn(again_and_again(
-                    call,
-                    node.clone(),
-                    topic.clone(),
-                    began + each,
-                ));
+                calling.spawn(call_until(call, node.clone(), topic.clone(), began + each));
             }
             let mut times = Times::default();
             while let Some(called) = calling.join_next().await {
@@ -193,7 +188,7 @@ async fn rows(
     Ok(())
 }
 
-async fn again_and_again(
+async fn call_until(
     call: Call,
     node: NetworkClient,
     topic: Topic,
@@ -210,8 +205,13 @@ async fn again_and_again(
     Ok(times)
 }
 
-/// One caller who calls every 20 ms, so that nothing of an earlier answer holds.
-async fn seldom(node: &NetworkClient, topic: &Topic, each: Duration) -> Result<(), Failure> {
+/// Measures a single caller that calls every 20 ms, so that no cached answer is
+/// still valid.
+async fn measure_with_pauses(
+    node: &NetworkClient,
+    topic: &Topic,
+    each: Duration,
+) -> Result<(), Failure> {
     for call in Call::ALL {
         let mut times = Times::default();
         let mut ticks = tokio::time::interval(Duration::from_millis(20));
@@ -227,13 +227,14 @@ async fn seldom(node: &NetworkClient, topic: &Topic, each: Duration) -> Result<(
     Ok(())
 }
 
-/// Classes to the octave: each is 9 % wide.
+/// Number of histogram classes per octave. Each class is 9 % wide.
 const CLASSES_PER_OCTAVE: f64 = 8.0;
 
-/// Those of 40 octaves of nanoseconds, 18 min; what takes longer counts as the last.
+/// Number of classes for 40 octaves of nanoseconds, which is 18 min. Longer
+/// times count in the last class.
 const CLASSES: usize = 8 * 40;
 
-/// How long calls took.
+/// Histogram of the duration of calls.
 #[derive(Debug)]
 struct Times([u64; CLASSES]);
 
@@ -256,7 +257,7 @@ impl Times {
         }
     }
 
-    /// The end of the class below which a share of the calls took.
+    /// Returns the upper end of the class that contains the given quantile.
     fn within(&self, share: f64) -> Duration {
         let wanted = share * self.0.iter().sum::<u64>() as f64;
         let mut sum = 0;
@@ -289,7 +290,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_time_is_below_the_end_of_its_class_and_not_far(nanos in 1_u64..1 << 40) {
+        fn a_time_is_in_the_class_that_contains_it(nanos in 1_u64..1 << 40) {
             let mut times = Times::default();
             let took = Duration::from_nanos(nanos);
             times.count(took);

@@ -1,4 +1,4 @@
-//! The client process: one piece of work, its figures as JSON.
+//! The client process: runs one piece of work and prints its figures as JSON.
 
 use std::{sync::Arc, time::Instant};
 
@@ -13,12 +13,12 @@ use crate::{
     traffic,
 };
 
-/// What a client says at its end.
+/// The figures that a client prints.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub(crate) struct Figures {
-    /// Seconds that the work took.
+    /// Duration of the work, in seconds.
     pub(crate) seconds: f64,
-    /// What it cost this process.
+    /// Resource usage of this process for the work.
     pub(crate) usage: Usage,
 }
 
@@ -40,7 +40,8 @@ async fn on_one_connection(
 ) -> Result<Figures, Failure> {
     let (node, _) = Node::start(side, &traffic::PROTOCOL).await?;
     let peer = node.dial(address).await?;
-    // The first stream of a connection waits for its first round trips; it is not measured.
+    // The first stream of a connection includes round trips of the connection
+    // setup and is not measured.
     let node = Arc::new(node);
     streams(node.clone(), peer, Work::Streams { count: 1 }, 1).await?;
     let mark = Mark::now()?;
@@ -65,7 +66,8 @@ async fn streams(node: Arc<Node>, peer: PeerId, work: Work, count: u32) -> Resul
     Ok(())
 }
 
-/// A new node each time: no connection and no ticket of an earlier one is of use.
+/// Creates a new node for each connection, so that no connection or session is
+/// reused.
 async fn connect(side: SideArgs, address: &Multiaddr, count: u32) -> Result<Figures, Failure> {
     let mark = Mark::now()?;
     let mut seconds = 0.0;

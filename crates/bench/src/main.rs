@@ -1,9 +1,11 @@
-//! `netbench`: figures of the network layer between two processes on loopback, each beside the
-//! same measured with stock libp2p or with a raw stream, in turn, in one run.
+//! `netbench` measures the network between two processes on loopback. Each
+//! figure is compared with unmodified libp2p or with a raw stream, alternately
+//! in the same run.
 //!
-//! `netbench calls` measures the handle, `netbench load` a whole network in this process.
-//! `netbench measure` starts a server and a client process for each figure, several rounds of all
-//! of them, and prints medians and ratios as Markdown. `serve` and `client` are those processes.
+//! `netbench calls` measures the handle, and `netbench load` a whole network in
+//! this process. `netbench measure` starts a server and a client process for
+//! each figure, in several rounds, and prints medians and ratios as Markdown.
+//! `serve` and `client` are these processes.
 
 mod calls;
 mod client;
@@ -28,7 +30,7 @@ use crate::{
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
-/// Whatever ends a measurement early. Nobody acts on it but by reading it.
+/// The error that ends a measurement. It is only printed.
 pub(crate) type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 #[derive(Debug, Parser)]
@@ -44,28 +46,29 @@ enum Command {
     Measure(MeasureArgs),
     /// Measure calls of the handle and print a table.
     Calls(calls::CallsArgs),
-    /// Run a network in this process under load and churn, and account for everything.
+    /// Run a network in this process under load and churn, and verify every
+    /// result.
     Load(load::LoadArgs),
-    /// Answer clients until standard input ends.
+    /// Serve clients until standard input ends.
     Serve(SideArgs),
-    /// Do one piece of work against a server and print its figures as JSON.
+    /// Run one piece of work against a server and print its figures as JSON.
     Client(ClientArgs),
 }
 
 #[derive(Debug, Args)]
 struct MeasureArgs {
-    /// Rounds; the median of them is printed.
+    /// Number of rounds of which the median is printed.
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..=101))]
     rounds: u16,
-    /// Parts to measure; all of them without it.
+    /// Parts to measure. All parts are measured without this option.
     #[arg(long, value_enum, num_args = 1..)]
     part: Vec<plan::Part>,
-    /// Bytes of each transfer, in MiB.
+    /// Size of each transfer, in MiB.
     #[arg(long, default_value_t = 256, value_name = "MIB")]
     transfer_mib: u64,
 }
 
-/// Which libp2p, on which runtime.
+/// Options that select the implementation and the runtime of a process.
 #[derive(Clone, Copy, Debug, Args)]
 struct SideArgs {
     #[arg(long, value_enum)]
@@ -80,7 +83,7 @@ struct SideArgs {
 struct ClientArgs {
     #[command(flatten)]
     side: SideArgs,
-    /// Where the server listens, with its peer id.
+    /// Address of the server with its peer id.
     #[arg(long)]
     address: calimero_network::Multiaddr,
     #[command(subcommand)]
@@ -106,7 +109,8 @@ fn main() -> ExitCode {
     }
 }
 
-/// The runtime a side asks for, for the program; the manager's own is set in its configuration.
+/// Runs `future` on the selected runtime. The configuration of the manager
+/// selects the manager's own runtime.
 fn block_on<T>(
     runtime: Runtime,
     future: impl Future<Output = Result<T, Failure>>,

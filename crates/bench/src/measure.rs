@@ -1,4 +1,5 @@
-//! The measuring process: rounds of all rows in turn, medians, ratios within each round.
+//! The measuring process: runs all rows in several rounds and prints medians
+//! and ratios within each round.
 
 use std::{
     io::{BufRead as _, BufReader, Write as _},
@@ -30,7 +31,7 @@ pub(crate) fn execute(parts: &[Part], rounds: u16, bytes: u64) -> Result<(), Fai
     Ok(())
 }
 
-/// One row in one round.
+/// Result of one row in one round.
 #[derive(Clone, Copy, Debug)]
 struct Measured {
     client: Figures,
@@ -53,7 +54,7 @@ fn measure(row: &Row) -> Result<Measured, Failure> {
 }
 
 fn netbench(side: &str, row: &Row) -> Command {
-    // A path that cannot be found shows when the command is started.
+    // If the path is not available, starting the command fails with an error.
     let mut command = Command::new(std::env::current_exe().unwrap_or_default());
     let runtime = match row.runtime {
         Runtime::Current => "current",
@@ -105,7 +106,7 @@ fn work_args(work: Work) -> Vec<String> {
     }
 }
 
-/// A server process, ended with this value.
+/// A server process that is killed on drop.
 struct Server {
     child: Child,
     stdin: ChildStdin,
@@ -153,7 +154,7 @@ impl Drop for Server {
     }
 }
 
-/// The figure that a row is known by; larger is better.
+/// Returns the main figure of a row. Larger values are better.
 fn rate(work: Work, seconds: f64) -> f64 {
     match work {
         Work::Transfer { bytes, .. } => bytes as f64 / 1e6 / seconds,
@@ -252,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn every_client_command_is_understood() {
+    fn every_client_command_is_parsed() {
         for part in Part::ALL {
             for row in rows(part, 1 << 20) {
                 let mut command = netbench("client", &row);

@@ -1,21 +1,23 @@
-//! What is measured: pieces of work, and the table rows made of them.
+//! The pieces of work and the table rows that measure them.
 
 use clap::{Subcommand, ValueEnum};
 use serde::{Deserialize, Serialize};
 
 use crate::stack::{Stack, Transport};
 
-/// Where a side's network runs.
+/// The runtime on which the network of a process runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Runtime {
-    /// Everything on a tokio runtime of one thread.
+    /// Network and program on one single-threaded tokio runtime.
     Current,
-    /// Everything on a tokio runtime of a thread a core.
+    /// Network and program on one tokio runtime with a thread per core.
     Multi,
-    /// The network on its own thread, the program on a runtime of a thread a core.
+    /// The network on a dedicated thread, the program on a runtime with a
+    /// thread per core.
     Dedicated,
-    /// The network on its own thread, and what reads and writes streams there too.
+    /// Network and stream IO on a dedicated thread, the rest on a runtime with
+    /// a thread per core.
     Beside,
 }
 
@@ -26,44 +28,47 @@ const ALL_RUNTIMES: [Runtime; 4] = [
     Runtime::Beside,
 ];
 
-/// One piece of work that a client does against a server.
+/// One piece of work of a client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, Subcommand)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Work {
-    /// Bytes one way on one stream, in writes or frames of a size.
+    /// Transfer bytes in one direction on one stream, in writes or frames of a
+    /// fixed size.
     Transfer {
-        /// All of them.
+        /// Total number of bytes.
         #[arg(long)]
         bytes: u64,
-        /// Of one write, or payload of one frame.
+        /// Size of one write, or of the payload of one frame, in bytes.
         #[arg(long)]
         size_bytes: usize,
-        /// Frames, else plain writes.
+        /// Use frames instead of plain writes.
         #[arg(long)]
         framed: bool,
-        /// From the server to the client.
+        /// Transfer from the server to the client.
         #[arg(long)]
         down: bool,
         /// Flush after each frame.
         #[arg(long)]
         flush_each: bool,
     },
-    /// Frames of 64 bytes there and back on one open stream.
+    /// Echo frames of 64 bytes on one open stream.
     RoundTrips {
         #[arg(long)]
         count: u32,
     },
-    /// Streams opened one after the other, each echoing a frame of 64 bytes, and closed.
+    /// Open streams in sequence, echo a frame of 64 bytes on each, and close
+    /// it.
     Streams {
         #[arg(long)]
         count: u32,
     },
-    /// From the dial to the first echoed frame, a new node and connection each time.
+    /// Measure from the dial to the first echoed frame, with a new node and
+    /// connection each time.
     Connect {
         #[arg(long)]
         count: u32,
     },
-    /// Nothing, for the memory of an idle pair.
+    /// Do nothing, to measure the memory of an idle pair.
     Idle,
 }
 
@@ -78,16 +83,16 @@ impl Runtime {
     }
 }
 
-/// A group of figures.
+/// A group of table rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Part {
-    /// Framed against raw and against stock.
+    /// Framed streams compared with raw streams and with unmodified libp2p.
     Throughput,
-    /// Both directions, raw, against stock.
+    /// Raw streams in both directions, compared with unmodified libp2p.
     Directions,
-    /// Round trips, streams, connecting.
+    /// Latency of round trips, streams and connections.
     Latency,
-    /// Peak memory while 1 GiB passes in frames of 8 MiB.
+    /// Peak memory while 1 GiB is transferred in frames of 8 MiB.
     Memory,
     /// The same transfers on each runtime.
     Runtimes,
@@ -103,7 +108,8 @@ impl Part {
     ];
 }
 
-/// One row: a piece of work on a stack, and the row it is set against.
+/// A table row: a piece of work on one implementation, and the rows that it is
+/// compared with.
 #[derive(Clone, Debug)]
 pub(crate) struct Row {
     pub(crate) name: String,
@@ -111,11 +117,11 @@ pub(crate) struct Row {
     pub(crate) transport: Transport,
     pub(crate) runtime: Runtime,
     pub(crate) work: Work,
-    /// Indices of the rows whose figure this one's is divided by.
+    /// Indices of the rows by whose figure this row's figure is divided.
     pub(crate) against: Vec<usize>,
 }
 
-/// The rows of a part.
+/// Returns the rows of a part.
 pub(crate) fn rows(part: Part, bytes: u64) -> Vec<Row> {
     let mut rows = Rows::default();
     for transport in [Transport::Tcp, Transport::Quic] {
@@ -302,7 +308,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn rows_are_set_against_rows_before_them() {
+    fn rows_are_compared_with_earlier_rows() {
         for part in Part::ALL {
             for (nth, row) in rows(part, 1 << 20).iter().enumerate() {
                 assert!(row.against.iter().all(|other| *other < nth), "{}", row.name);

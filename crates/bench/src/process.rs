@@ -1,4 +1,4 @@
-//! What the operating system says of this process (Linux), and its allocator.
+//! Resource usage of this process as reported by Linux and by the allocator.
 
 use std::fs;
 
@@ -6,26 +6,27 @@ use serde::{Deserialize, Serialize};
 
 use crate::Failure;
 
-/// Clock ticks a second in `/proc`, fixed by Linux' interface to user space.
+/// Clock ticks per second in `/proc`, a constant of the Linux user space
+/// interface.
 const TICKS_PER_SECOND: f64 = 100.0;
 
-/// Memory and time of a process.
+/// Memory and CPU time of a process.
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Usage {
-    /// Seconds of CPU, user and system, since the last mark.
+    /// CPU seconds, user and system, since the last mark.
     pub(crate) cpu_seconds: f64,
     /// Peak of resident memory since the last mark, in KiB.
     pub(crate) peak_kib: u64,
 }
 
-/// A moment from which usage is counted.
+/// The start of an interval of usage.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Mark {
     cpu_seconds: f64,
 }
 
 impl Mark {
-    /// Now; forgets the memory peak so far.
+    /// Starts an interval and resets the memory peak.
     pub(crate) fn now() -> Result<Self, Failure> {
         fs::write("/proc/self/clear_refs", "5")?;
         let cpu_seconds = cpu_seconds()?;
@@ -40,10 +41,11 @@ impl Mark {
     }
 }
 
-/// Seconds of CPU of this process, user and system, since its start.
+/// Returns the CPU seconds of this process, user and system, since its start.
 pub(crate) fn cpu_seconds() -> Result<f64, Failure> {
     let stat = fs::read_to_string("/proc/self/stat")?;
-    // The name of the program, in parentheses, may hold anything; the fields follow it.
+    // The program name in parentheses may contain any character, so the fields
+    // are read after it.
     let (_, fields) = stat.rsplit_once(')').ok_or("/proc/self/stat has no name")?;
     let mut times = fields.split_whitespace().skip(11).map(str::parse::<f64>);
     let user = times.next().ok_or("no user time")??;
@@ -55,7 +57,8 @@ fn peak_kib() -> Result<u64, Failure> {
     status("VmHWM:")
 }
 
-/// A number of `/proc/self/status`: memory in KiB, threads.
+/// Returns a number of `/proc/self/status`, for example memory in KiB or the
+/// number of threads.
 pub(crate) fn status(name: &str) -> Result<u64, Failure> {
     let status = fs::read_to_string("/proc/self/status")?;
     let line = status.lines().find_map(|line| line.strip_prefix(name));
@@ -64,11 +67,11 @@ pub(crate) fn status(name: &str) -> Result<u64, Failure> {
     Ok(number.ok_or_else(missing)?.parse()?)
 }
 
-/// Bytes that are allocated and not freed, where the allocator tells.
+/// Returns the number of allocated bytes, if the allocator reports it.
 #[cfg(feature = "jemalloc")]
 pub(crate) fn allocated_bytes() -> Option<u64> {
     use tikv_jemalloc_ctl::{epoch, stats};
-    // Its figures are copies, made when the epoch advances.
+    // The statistics are cached and updated when the epoch advances.
     epoch::advance().ok()?;
     Some(stats::allocated::read().ok()? as u64)
 }

@@ -1,5 +1,5 @@
-//! The server process. It prints its address, answers streams, and for each line on standard
-//! input prints what it has used since the last one.
+//! The server process. It prints its address and serves streams. For each line
+//! on standard input it prints its resource usage since the previous line.
 
 use futures::StreamExt as _;
 use tokio::io::{AsyncBufReadExt as _, BufReader};

@@ -1,4 +1,5 @@
-//! The two stacks: ours through the manager, and libp2p as it comes.
+//! The two implementations: this network through its manager, and unmodified
+//! libp2p.
 
 use std::{net::Ipv4Addr, time::Duration};
 
@@ -14,7 +15,7 @@ use tokio::sync::oneshot;
 
 use crate::{Failure, SideArgs, plan::Runtime};
 
-/// Whose libp2p.
+/// The implementation that is measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Stack {
@@ -31,7 +32,7 @@ impl std::fmt::Display for Stack {
     }
 }
 
-/// Over what.
+/// The transport protocol of a measurement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Transport {
@@ -58,11 +59,11 @@ impl Transport {
     }
 }
 
-/// A plain stream of either stack.
+/// A byte stream of either implementation.
 pub(crate) trait Duplex: AsyncRead + AsyncWrite + Send + Unpin + 'static {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin + 'static> Duplex for T {}
 
-/// A node of either stack.
+/// A node of either implementation.
 pub(crate) enum Node {
     Ours(NetworkClient),
     Stock {
@@ -73,7 +74,7 @@ pub(crate) enum Node {
     },
 }
 
-/// A node and, for a server, the streams opened to it.
+/// A node, and the streams that clients open to it.
 pub(crate) type Started = (Node, BoxStream<'static, Box<dyn Duplex>>);
 
 impl Node {
@@ -88,7 +89,8 @@ impl Node {
         }
     }
 
-    /// Runs `work` where the side's runtime has streams read and written.
+    /// Runs `work` on the runtime on which the given mode reads and writes
+    /// streams.
     pub(crate) async fn run<T: Send + 'static>(
         &self,
         runtime: Runtime,
@@ -102,7 +104,7 @@ impl Node {
         }
     }
 
-    /// The address to dial, with the peer id.
+    /// Returns the listen address with the peer id.
     pub(crate) async fn address(&self) -> Result<Multiaddr, Failure> {
         let (address, peer) = match self {
             Self::Ours(client) => {

@@ -1,4 +1,5 @@
-//! What passes over one stream. The first byte tells the server which piece of work it is.
+//! The exchange on one stream. The stream starts with a request that contains
+//! the work as JSON.
 
 use bytes::Bytes;
 use calimero_network::{FrameStream, StreamProtocol};
@@ -6,16 +7,17 @@ use futures::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use crate::{Failure, plan::Work, stack::Duplex};
 
-/// The protocol of the measurements.
+/// Name of the protocol of the measurements.
 pub(crate) const PROTOCOL: StreamProtocol = StreamProtocol::new("/netbench/1.0.0");
 
 const BLOCK_BYTES: usize = 1 << 20;
 const ECHO_BYTES: usize = 64;
 
-/// Length of the request that begins a stream: the work's JSON, padded with spaces.
+/// Length of the request at the start of a stream, in bytes. The JSON is padded
+/// with spaces.
 const REQUEST_BYTES: usize = 256;
 
-/// The client's side of one stream.
+/// Runs the client's side of one stream.
 pub(crate) async fn ask(mut stream: impl Duplex, work: Work) -> Result<(), Failure> {
     let mut request = serde_json::to_vec(&work)?;
     request.resize(REQUEST_BYTES, b' ');
@@ -36,7 +38,7 @@ pub(crate) async fn ask(mut stream: impl Duplex, work: Work) -> Result<(), Failu
     }
 }
 
-/// The server's side of one stream.
+/// Runs the server's side of one stream.
 pub(crate) async fn answer(mut stream: impl Duplex) -> Result<(), Failure> {
     let mut request = [0; REQUEST_BYTES];
     stream.read_exact(&mut request).await?;
@@ -64,7 +66,7 @@ fn expect(received: u64, bytes: u64) -> Result<(), Failure> {
     Err(format!("{received} of {bytes} bytes arrived").into())
 }
 
-/// Sends what a transfer asks for and closes this side.
+/// Sends the data of a transfer and closes the sending direction.
 async fn send<S: Duplex>(mut stream: S, work: Work) -> Result<S, Failure> {
     let Work::Transfer {
         bytes,
@@ -96,7 +98,7 @@ async fn send<S: Duplex>(mut stream: S, work: Work) -> Result<S, Failure> {
     Ok(frames.into_inner())
 }
 
-/// Counts what arrives until the other side closes.
+/// Counts received bytes until the other side closes the stream.
 async fn receive<S: Duplex>(mut stream: S, framed: bool) -> Result<(S, u64), Failure> {
     let mut received = 0;
     if framed {

@@ -1,34 +1,37 @@
-//! Who should have which message, who has it, and what is missing. Pure: times are arguments.
+//! Records which member must receive which message, and which messages are
+//! missing. Pure: times are arguments.
 //!
-//! A message is expected of every member that was settled when it was published and is still
-//! there [`GRACE`] later. It is closed [`WINDOW`] after it was published; whoever lacks it then
-//! has lost it.
+//! A message is expected by every member that was settled when it was published
+//! and is still running [`GRACE`] later. The record of a message is closed
+//! [`WINDOW`] after its publication. Members that have not received it by then
+//! have lost it.
 
 use std::{
     collections::VecDeque,
     time::{Duration, Instant},
 };
 
-/// A member that leaves so soon after a message need not have it: 10 s, so that a process that
-/// waits for its processor is not taken for one that loses.
+/// Time before a member leaves in which it need not receive a new message: 10
+/// s, so that a process that waits for CPU time does not count as losing
+/// messages.
 pub(crate) const GRACE: Duration = Duration::from_secs(10);
 
-/// How long a message may take until it counts as lost: 60 s.
+/// Time after which a message that was not received counts as lost: 60 s.
 pub(crate) const WINDOW: Duration = Duration::from_secs(60);
 
-/// Upper ends of the classes that latencies are counted in: 0.1 ms, doubling, up to 52 s.
+/// Number of latency classes. Their upper ends double from 0.1 ms to 52 s.
 const CLASSES: usize = 20;
 const FIRST_CLASS: Duration = Duration::from_micros(100);
 
-/// One run of a node, from its start to its end. Numbered from 0.
+/// Identifier of one run of a node, from its start to its end. Numbered from 0.
 pub(crate) type Incarnation = usize;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Delivery {
     Expected,
     Made,
-    /// Of somebody who need not have it.
-    MadeUnasked,
+    /// Delivered to a member that need not receive it.
+    MadeNotRequired,
     NotExpected,
 }
 
@@ -36,56 +39,60 @@ enum Delivery {
 struct Open {
     published: Instant,
     publisher: Incarnation,
-    /// By incarnation; those that came later are not in it.
+    /// State per incarnation. Later incarnations are not included.
     deliveries: Vec<Delivery>,
 }
 
-/// What is counted.
+/// Counters of messages and deliveries.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Counts {
     pub(crate) published: u64,
-    /// Deliveries expected of messages that are closed.
+    /// Expected deliveries of closed messages.
     pub(crate) expected: u64,
-    /// Of these, made.
+    /// Expected deliveries that were made.
     pub(crate) delivered: u64,
     pub(crate) lost: u64,
-    /// Messages told twice, and such as were told after they were closed.
+    /// Messages delivered twice, or delivered after they were closed.
     pub(crate) repeated: u64,
-    /// Messages told that nobody published.
+    /// Delivered messages that no member published.
     pub(crate) unknown: u64,
-    /// Deliveries made to those who need not have them: newcomers, and who was about to leave.
-    pub(crate) unasked: u64,
-    /// Messages whose publisher left within [`GRACE`], and what of them was not delivered.
+    /// Deliveries to members that need not receive them: new members, and
+    /// members that leave soon.
+    pub(crate) not_required: u64,
+    /// Messages of publishers that left within [`GRACE`], and the missing
+    /// deliveries of these messages.
     pub(crate) orphans: u64,
     pub(crate) orphans_missed: u64,
     latencies: [u64; CLASSES],
     pub(crate) slowest: Duration,
 }
 
-/// The accounts of all messages.
+/// The record of all messages.
 #[derive(Debug, Default)]
 pub(crate) struct Ledger {
-    /// Those not closed, by number from `first` on. Nothing where a message was withdrawn.
+    /// Open messages, numbered from `first`. `None` for a message that was
+    /// withdrawn.
     open: VecDeque<Option<Open>>,
     first: u64,
-    /// Whether each incarnation is settled.
+    /// `true` for each incarnation that is settled.
     settled: Vec<bool>,
     counts: Counts,
 }
 
 impl Ledger {
-    /// A node has started.
+    /// Adds a node that has started.
     pub(crate) fn begin(&mut self) -> Incarnation {
         self.settled.push(false);
         self.settled.len() - 1
     }
 
-    /// From now on it should have everything.
+    /// Marks a member as settled. All later messages are expected by it.
     pub(crate) fn settle(&mut self, member: Incarnation) {
         self.settled[member] = true;
     }
 
-    /// It leaves: what it lacks of the last moments is not missed.
+    /// Marks a member as leaving. Recent messages that it has not received are
+    /// no longer expected.
     pub(crate) fn leave(&mut self, member: Incarnation, now: Instant) {
         self.settled[member] = false;
         for open in self.open.iter_mut().flatten() {
@@ -109,7 +116,7 @@ impl Ledger {
         }
     }
 
-    /// A message is about to be published. Gives its number.
+    /// Adds a message that is about to be published and returns its number.
     pub(crate) fn publish(&mut self, publisher: Incarnation, now: Instant) -> u64 {
         let expect = |(member, settled): (usize, &bool)| {
             if *settled && member != publisher {
@@ -127,22 +134,22 @@ impl Ledger {
         self.first + self.open.len() as u64 - 1
     }
 
-    /// It was not published.
+    /// Removes a message that was not published.
     pub(crate) fn withdraw(&mut self, message: u64) {
-        if let Some(open) = self.slot(message)
+        if let Some(open) = self.entry(message)
             && open.take().is_some()
         {
             self.counts.published -= 1;
         }
     }
 
-    /// A node was told a message.
+    /// Records the delivery of a message.
     pub(crate) fn deliver(&mut self, message: u64, to: Incarnation, now: Instant) {
         if message < self.first {
             self.counts.repeated += 1;
             return;
         }
-        let Some(Some(open)) = self.slot(message) else {
+        let Some(Some(open)) = self.entry(message) else {
             self.counts.unknown += 1;
             return;
         };
@@ -157,14 +164,15 @@ impl Ledger {
                 self.counts.time(took);
             }
             Delivery::NotExpected => {
-                *delivery = Delivery::MadeUnasked;
-                self.counts.unasked += 1;
+                *delivery = Delivery::MadeNotRequired;
+                self.counts.not_required += 1;
             }
-            Delivery::Made | Delivery::MadeUnasked => self.counts.repeated += 1,
+            Delivery::Made | Delivery::MadeNotRequired => self.counts.repeated += 1,
         }
     }
 
-    /// Closes what was published [`WINDOW`] ago. Gives each loss: the message and who lacks it.
+    /// Closes messages that were published [`WINDOW`] ago. Returns each loss as
+    /// message and member.
     pub(crate) fn close(&mut self, now: Instant) -> Vec<(u64, Incarnation)> {
         let mut lost = Vec::new();
         while let Some(front) = self.open.front() {
@@ -179,7 +187,7 @@ impl Ledger {
                 match delivery {
                     Delivery::Expected => lost.push((self.first, member)),
                     Delivery::Made => self.counts.delivered += 1,
-                    Delivery::MadeUnasked | Delivery::NotExpected => continue,
+                    Delivery::MadeNotRequired | Delivery::NotExpected => continue,
                 }
                 self.counts.expected += 1;
             }
@@ -189,7 +197,7 @@ impl Ledger {
         lost
     }
 
-    /// Messages whose deliveries are not all made.
+    /// Returns the number of messages with missing deliveries.
     pub(crate) fn incomplete(&self) -> usize {
         let lacks = |open: &&Open| open.deliveries.contains(&Delivery::Expected);
         self.open.iter().flatten().filter(lacks).count()
@@ -199,7 +207,7 @@ impl Ledger {
         &self.counts
     }
 
-    fn slot(&mut self, message: u64) -> Option<&mut Option<Open>> {
+    fn entry(&mut self, message: u64) -> Option<&mut Option<Open>> {
         let nth = usize::try_from(message.checked_sub(self.first)?).ok()?;
         self.open.get_mut(nth)
     }
@@ -213,7 +221,7 @@ impl Counts {
         self.slowest = self.slowest.max(took);
     }
 
-    /// The end of the class below which a share of the deliveries were made.
+    /// Returns the upper end of the class that contains the given quantile.
     pub(crate) fn within(&self, share: f64) -> Duration {
         let all: u64 = self.latencies.iter().sum();
         let mut sum = 0;
@@ -243,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn what_nobody_got_is_lost_and_what_came_twice_is_repeated() {
+    fn missing_deliveries_are_lost_and_second_ones_are_repeated() {
         let (mut ledger, now) = three();
         let message = ledger.publish(0, now);
         ledger.deliver(message, 1, now + SECOND);
@@ -260,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn newcomers_and_those_about_to_leave_need_not_have_it() {
+    fn new_and_leaving_members_need_not_receive_a_message() {
         let (mut ledger, now) = three();
         let early = ledger.publish(0, now);
         let newcomer = ledger.begin();
@@ -270,11 +278,11 @@ mod tests {
             ledger.deliver(message, to, now + GRACE);
         }
         assert_eq!(ledger.close(now + 2 * WINDOW), [(early, 1)]);
-        assert_eq!(ledger.counts().unasked, 1);
+        assert_eq!(ledger.counts().not_required, 1);
     }
 
     #[test]
-    fn a_publisher_that_leaves_at_once_leaves_orphans() {
+    fn messages_of_a_leaving_publisher_are_orphans() {
         let (mut ledger, now) = three();
         let message = ledger.publish(0, now);
         ledger.deliver(message, 1, now);

@@ -1,4 +1,4 @@
-//! One run of a node: its start, what it does with its events, its end.
+//! One run of a node: its start, the handling of its events, and its end.
 
 use std::{
     collections::{HashSet, VecDeque},
@@ -25,21 +25,22 @@ use super::{
 };
 use crate::Failure;
 
-/// How long anything may take before it counts as never: an end of a manager, a first member.
-const PATIENCE: Duration = Duration::from_secs(120);
+/// Time after which an operation counts as hanging, for example a shutdown or
+/// the first contact.
+const TIMEOUT: Duration = Duration::from_secs(120);
 
-/// Bytes before the filler of a message: its number and its overlay.
+/// Size of the message header, in bytes: number and overlay.
 const HEAD_BYTES: usize = 12;
 
-/// A place in the network: who is there changes, what is kept there stays.
-pub(crate) struct Place {
+/// The persistent state of a node. It survives restarts of the node.
+pub(crate) struct NodeState {
     folder: PathBuf,
     pub(crate) identity: Keypair,
-    /// Blobs that the store said to have, oldest first.
+    /// Blobs that the store has confirmed, oldest first.
     pub(crate) acknowledged: VecDeque<BlobId>,
 }
 
-impl Place {
+impl NodeState {
     pub(crate) fn new(folder: PathBuf) -> Self {
         Self {
             folder,
@@ -49,9 +50,9 @@ impl Place {
     }
 }
 
-/// A node that runs.
+/// A running node.
 pub(crate) struct Member {
-    pub(crate) place: usize,
+    pub(crate) position: usize,
     pub(crate) incarnation: Incarnation,
     pub(crate) client: NetworkClient,
     pub(crate) store: FsBlobStore,
@@ -63,17 +64,18 @@ impl Member {
     }
 }
 
-/// What of a node does not go round: its end is known by it.
+/// A running node and the task that reads its events. The task ends with the
+/// node.
 pub(crate) struct Running {
     pub(crate) member: Arc<Member>,
     pub(crate) consumer: JoinHandle<()>,
 }
 
-/// A start, until the first member of each overlay is known.
+/// A starting node that has not met a member of each overlay yet.
 pub(crate) struct Joining {
     pub(crate) running: Running,
     pub(crate) joined: oneshot::Receiver<Duration>,
-    /// Acknowledged blobs that are not there.
+    /// Confirmed blobs that the store no longer contains.
     pub(crate) blobs_lost: usize,
 }
 
@@ -87,10 +89,11 @@ pub(crate) fn config(args: &LoadArgs, boot: &[calimero_network::Multiaddr]) -> s
     if args.nodes > 20 {
         config.pubsub = PubsubConfig::large();
     }
-    // Full before the first third that is compared: ids of messages are remembered up to this
-    // number, and what they take is no leak.
+    // The table of message ids must be full before the first compared third, so
+    // that its memory does not look like a leak.
     config.pubsub.memory.replayed_ids = 64;
-    // What waits for a processor is late; by default it would be dropped after 5 s.
+    // Messages that wait for CPU time are late, not lost. The default would
+    // drop them after 5 s.
     config.pubsub.peers.publish_wait = ledger::WINDOW / 2;
     config.pubsub.peers.forward_wait = ledger::WINDOW / 2;
     config.pubsub.peers.slow_timeout = ledger::WINDOW / 2;
@@ -100,7 +103,8 @@ pub(crate) fn config(args: &LoadArgs, boot: &[calimero_network::Multiaddr]) -> s
     config
 }
 
-/// Listens where `over` says, after the start: `/memory` is no address of a configuration.
+/// Starts listening on the addresses of `over`. A configuration cannot contain
+/// `/memory` addresses.
 pub(crate) async fn listen(
     client: &NetworkClient,
     over: Over,
@@ -122,20 +126,24 @@ pub(crate) fn topics(count: usize) -> Vec<Topic> {
     (0..count).map(topic).collect()
 }
 
-/// Starts a node at a place and has it follow every overlay.
+/// Starts a node with the state at `position` and subscribes to all overlays.
 pub(crate) async fn start(
     net: &Arc<Network>,
-    place: usize,
+    position: usize,
     change_identity: bool,
 ) -> Result<Joining, Failure> {
     let began = Instant::now();
     let (folder, identity, acknowledged) = {
-        let mut place = net.place(place);
+        let mut position = net.position(position);
         if change_identity {
-            place.identity = Keypair::generate_ed25519();
+            position.identity = Keypair::generate_ed25519();
         }
-        let acknowledged: Vec<_> = place.acknowledged.iter().copied().collect();
-        (place.folder.clone(), place.identity.clone(), acknowledged)
+        let acknowledged: Vec<_> = position.acknowledged.iter().copied().collect();
+        (
+            position.folder.clone(),
+            position.identity.clone(),
+            acknowledged,
+        )
     };
     let store = open_store(folder.join("blobs")).await?;
     let blobs_lost = acknowledged.iter().filter(|id| !store.has(id)).count();
@@ -152,18 +160,18 @@ pub(crate) async fn start(
     }
     listen(&client, net.args.over).await?;
     let member = Arc::new(Member {
-        place,
+        position,
         incarnation: net.ledger().begin(),
         client,
         store,
     });
-    let (told, joined) = oneshot::channel();
+    let (first_contact, joined) = oneshot::channel();
     let consumer = Consumer {
         net: net.clone(),
         incarnation: member.incarnation,
         runtime: member.client.runtime().clone(),
         met: HashSet::new(),
-        told: Some(told),
+        first_contact: Some(first_contact),
         began,
     };
     let consumer = tokio::spawn(consumer.run(events));
@@ -174,9 +182,10 @@ pub(crate) async fn start(
     })
 }
 
-/// The store of a node that has just stopped is locked until its last reader is gone.
+/// Opens the store of a node. The store of a stopped node stays locked until
+/// its last reader is dropped.
 async fn open_store(path: impl AsRef<Path>) -> Result<FsBlobStore, Failure> {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TIMEOUT;
     loop {
         let path = path.as_ref().to_owned();
         let opened = tokio::task::spawn_blocking(move || {
@@ -198,38 +207,38 @@ fn is_locked(error: &StoreError) -> bool {
     matches!(error, StoreError::Locked { .. })
 }
 
-/// How a node ends.
+/// The way in which a node ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum End {
-    /// It is told to.
+    /// The program calls `shutdown`.
     Shutdown,
-    /// Every handle to it is dropped.
+    /// The program drops all handles.
     Dropped,
 }
 
-/// Ends a node. Gives how long its shutdown took.
+/// Ends a node. Returns the duration of its shutdown.
 pub(crate) async fn end(running: Running, how: End) -> Result<Option<Duration>, Failure> {
     let Running { member, consumer } = running;
     let began = Instant::now();
     let took = match how {
         End::Shutdown => {
-            timeout(PATIENCE, member.client.shutdown()).await??;
+            timeout(TIMEOUT, member.client.shutdown()).await??;
             Some(began.elapsed())
         }
         End::Dropped => None,
     };
     drop(member);
-    timeout(PATIENCE, consumer).await??;
+    timeout(TIMEOUT, consumer).await??;
     Ok(took)
 }
 
-/// Reads the events of one node.
+/// The task that reads the events of one node.
 struct Consumer {
     net: Arc<Network>,
     incarnation: Incarnation,
     runtime: tokio::runtime::Handle,
     met: HashSet<Topic>,
-    told: Option<oneshot::Sender<Duration>>,
+    first_contact: Option<oneshot::Sender<Duration>>,
     began: Instant,
 }
 
@@ -266,24 +275,24 @@ impl Consumer {
             }
             _ => self
                 .net
-                .fault("a message is not what was published".to_owned()),
+                .fault("a message differs from the published one".to_owned()),
         }
     }
 
     fn on_subscribed(&mut self, topic: Topic) {
-        if self.told.is_none() || !self.net.topics.contains(&topic) {
+        if self.first_contact.is_none() || !self.net.topics.contains(&topic) {
             return;
         }
         self.met.insert(topic);
         if self.met.len() == self.net.topics.len()
-            && let Some(told) = self.told.take()
+            && let Some(first_contact) = self.first_contact.take()
         {
-            let _ = told.send(self.began.elapsed());
+            let _ = first_contact.send(self.began.elapsed());
         }
     }
 }
 
-/// Gives every frame back until the other side closes.
+/// Sends back all frames until the other side closes the stream.
 async fn echo(mut stream: FrameStream<Substream>) {
     while let Some(Ok(frame)) = stream.next().await {
         if stream.send(frame).await.is_err() {
@@ -293,7 +302,8 @@ async fn echo(mut stream: FrameStream<Substream>) {
     let _ = stream.close().await;
 }
 
-/// A message: its number, its overlay, and a filler that follows from the number.
+/// Creates a message with its number, its overlay, and a filler derived from
+/// the number.
 pub(crate) fn message(number: u64, overlay: usize, len: usize) -> Bytes {
     let mut bytes = BytesMut::with_capacity(len);
     bytes.put_u64(number);
@@ -302,7 +312,7 @@ pub(crate) fn message(number: u64, overlay: usize, len: usize) -> Bytes {
     bytes.freeze()
 }
 
-/// The number and overlay of a message that is whole.
+/// Returns the number and overlay of an undamaged message.
 fn read_message(data: &[u8]) -> Option<(u64, usize)> {
     let (number, rest) = data.split_first_chunk::<8>()?;
     let (overlay, filled) = rest.split_first_chunk::<4>()?;
@@ -322,7 +332,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_message_is_known_again_and_a_damaged_one_is_not() {
+    fn a_message_is_recognised_unless_it_is_damaged() {
         let sent = message(1234, 3, 100);
         assert_eq!(read_message(&sent), Some((1234, 3)));
         for at in [7, 20, 99] {

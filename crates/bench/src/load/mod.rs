@@ -1,6 +1,7 @@
-//! A whole network in one process, under load: nodes follow the same overlays, publish, talk over
-//! streams, fetch blobs, leave and come back. Everything is accounted for: each message to each
-//! member, each echo, each blob, each task.
+//! A whole network in one process under load. The nodes subscribe to the same
+//! overlays, publish messages, use streams, fetch blobs, leave and return. The
+//! harness verifies each message to each member, each echo, each blob and each
+//! task.
 
 mod ledger;
 mod member;
@@ -22,21 +23,21 @@ use futures::{StreamExt as _, TryStreamExt as _};
 use tokio::{sync::watch, task::JoinSet};
 
 use self::{
-    member::{End, Place, Running},
+    member::{End, NodeState, Running},
     network::Network,
     report::Outcome,
     sample::Sample,
 };
 use crate::Failure;
 
-/// Over what.
+/// The transport between the nodes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Over {
-    /// libp2p's in-memory transport, all nodes on one runtime.
+    /// The in-memory transport of libp2p, all nodes on one runtime.
     Memory,
-    /// TCP on loopback, each node with its thread.
+    /// TCP on loopback, each node on its own thread.
     Tcp,
-    /// QUIC on loopback, each node with its thread.
+    /// QUIC on loopback, each node on its own thread.
     Quic,
 }
 
@@ -50,49 +51,53 @@ impl Over {
     }
 }
 
-/// How large a network, and how much is asked of it.
+/// Size of the network and amount of load.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct LoadArgs {
-    /// Nodes, beside a boot node.
+    /// Number of nodes in addition to a boot node.
     #[arg(long, default_value_t = 100)]
     nodes: usize,
-    /// What they are connected by.
+    /// Transport between the nodes.
     #[arg(long, value_enum, default_value = "memory")]
     over: Over,
-    /// Overlays, all followed by all nodes.
+    /// Number of overlays. All nodes subscribe to all of them.
     #[arg(long, default_value_t = 5)]
     overlays: usize,
-    /// How long the load lasts, in seconds.
+    /// Duration of the load, in seconds.
     #[arg(long = "seconds", default_value = "600", value_parser = seconds, value_name = "SECONDS")]
     lasts: Duration,
-    /// Messages published in the whole network each second.
+    /// Messages published per second in the whole network.
     #[arg(long, default_value_t = 8.0, value_name = "RATE")]
     messages: f64,
     /// Size of a message, in bytes, at least 12.
     #[arg(long, default_value_t = 512, value_name = "BYTES")]
     message_bytes: usize,
-    /// Streams opened in the whole network each second, each for eight frames there and back.
+    /// Streams opened per second in the whole network, each for eight echoed
+    /// frames.
     #[arg(long, default_value_t = 10.0, value_name = "RATE")]
     streams: f64,
-    /// Blobs fetched in the whole network each second.
+    /// Blobs fetched per second in the whole network.
     #[arg(long, default_value_t = 1.0, value_name = "RATE")]
     fetches: f64,
-    /// Most bytes of a blob.
+    /// Largest size of a blob, in bytes.
     #[arg(long, default_value_t = 256 << 10, value_name = "BYTES")]
     blob_bytes: usize,
-    /// Blobs that a node keeps.
+    /// Number of blobs that a node retains.
     #[arg(long, default_value_t = 32)]
     blobs_kept: usize,
-    /// Seconds between two nodes that leave and come back; none do where it is left out.
+    /// Seconds between two nodes that leave and return. Without this option all
+    /// nodes stay.
     #[arg(long = "churn", value_parser = seconds, value_name = "SECONDS")]
     churn_every: Option<Duration>,
-    /// Seconds between a node's first members and the time from which everything is expected of it.
+    /// Seconds from the first contact of a node until all messages are expected
+    /// by it.
     #[arg(long, default_value = "5", value_parser = seconds, value_name = "SECONDS")]
     settle: Duration,
-    /// Seconds between two looks at the process.
+    /// Seconds between two samples of the process.
     #[arg(long = "sample", default_value = "5", value_parser = seconds, value_name = "SECONDS")]
     sample_every: Duration,
-    /// Threads of the runtime that carries the harness, and the nodes where they share one.
+    /// Threads of the runtime of the harness, and of the nodes if they share
+    /// it.
     #[arg(long, default_value_t = 2)]
     threads: usize,
 }
@@ -123,7 +128,7 @@ fn seconds(text: &str) -> Result<Duration, String> {
     Duration::try_from_secs_f64(seconds).map_err(|error| error.to_string())
 }
 
-/// Runs the load, prints what came of it, and fails where anything was lost or grew.
+/// Runs the load, prints the result, and fails if anything was lost or grew.
 pub(crate) fn execute(args: &LoadArgs) -> Result<(), Failure> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(args.threads)
@@ -138,19 +143,20 @@ pub(crate) fn execute(args: &LoadArgs) -> Result<(), Failure> {
     }
 }
 
-/// Starts the network, loads it, lets it settle, and ends it.
+/// Starts the network, runs the load, waits for open messages, and stops the
+/// network.
 pub(crate) async fn run(args: LoadArgs) -> Result<Outcome, Failure> {
     let folder = tempfile::tempdir()?;
     let (boot, addresses) = work::boot(args.over).await?;
-    let places = (0..args.nodes).map(|nth| Place::new(folder.path().join(nth.to_string())));
+    let states = (0..args.nodes).map(|nth| NodeState::new(folder.path().join(nth.to_string())));
     let net = Arc::new(Network::new(
         args.clone(),
         member::config(&args, &addresses),
         member::topics(args.overlays),
-        places.collect(),
+        states.collect(),
     ));
     let running = start_all(&net).await?;
-    calm(&net).await;
+    wait_until_stable(&net).await;
     eprintln!("{} nodes have started", running.len());
 
     let began = Instant::now();
@@ -163,8 +169,8 @@ pub(crate) async fn run(args: LoadArgs) -> Result<Outcome, Failure> {
     });
     let (sharing, until) = (net.clone(), stopped.clone());
     load.spawn(async move {
-        let converse = || work::converse(sharing.clone());
-        work::repeat(sharing.args.streams, until, converse).await;
+        let exchange = || work::exchange_frames(sharing.clone());
+        work::repeat(sharing.args.streams, until, exchange).await;
     });
     let (sharing, until) = (net.clone(), stopped.clone());
     load.spawn(async move {
@@ -172,10 +178,10 @@ pub(crate) async fn run(args: LoadArgs) -> Result<Outcome, Failure> {
         work::repeat(sharing.args.fetches, until, fetch).await;
     });
     let (sharing, until) = (net.clone(), stopped.clone());
-    load.spawn(async move { work::watch_turns(&sharing, until).await });
+    load.spawn(async move { work::watch_delays(&sharing, until).await });
     let churning = tokio::spawn(work::churn(net.clone(), running, stopped));
 
-    let samples = watch_over(&net, began).await?;
+    let samples = take_samples(&net, began).await?;
     stop.send_replace(true);
     while load.join_next().await.is_some() {}
     let running = churning.await??;
@@ -196,25 +202,26 @@ pub(crate) async fn run(args: LoadArgs) -> Result<Outcome, Failure> {
     Ok(Outcome::new(&net, samples, last_shutdowns, tasks_left))
 }
 
-/// Starts the nodes, a few at a time: handshakes are most of what a start costs.
+/// Starts the nodes, a few at a time, because handshakes dominate the cost of a
+/// start.
 async fn start_all(net: &Arc<Network>) -> Result<Vec<Running>, Failure> {
     const AT_A_TIME: usize = 8;
     let started = futures::stream::iter(0..net.args.nodes)
-        .map(|place| async move {
-            let joining = member::start(net, place, false).await?;
+        .map(|position| async move {
+            let joining = member::start(net, position, false).await?;
             work::join(net, joining, false).await
         })
         .buffer_unordered(AT_A_TIME);
     started.try_collect().await
 }
 
-/// Waits until no more connections come and go for a while.
-async fn calm(net: &Network) {
+/// Waits until the number of connections is stable.
+async fn wait_until_stable(net: &Network) {
     const QUIET: Duration = Duration::from_secs(5);
-    const PATIENCE: Duration = Duration::from_secs(180);
+    const TIMEOUT: Duration = Duration::from_secs(180);
     let began = Instant::now();
     let (mut since, mut before) = (began, 0);
-    while since.elapsed() < QUIET && began.elapsed() < PATIENCE {
+    while since.elapsed() < QUIET && began.elapsed() < TIMEOUT {
         tokio::time::sleep(QUIET / 20).await;
         let peers = (net.present().iter())
             .map(|member| member.client.peer_count().unwrap_or(0))
@@ -225,8 +232,8 @@ async fn calm(net: &Network) {
     }
 }
 
-/// Looks at the process from time to time until the load has lasted long enough.
-async fn watch_over(net: &Arc<Network>, began: Instant) -> Result<Vec<Sample>, Failure> {
+/// Takes samples of the process for the duration of the load.
+async fn take_samples(net: &Arc<Network>, began: Instant) -> Result<Vec<Sample>, Failure> {
     let mut samples = Vec::new();
     let mut ticks = tokio::time::interval(net.args.sample_every);
     while began.elapsed() < net.args.lasts {
@@ -254,7 +261,7 @@ async fn watch_over(net: &Arc<Network>, began: Instant) -> Result<Vec<Sample>, F
     Ok(samples)
 }
 
-/// Closes the accounts of old messages, and says what is lost.
+/// Closes the records of old messages and reports losses.
 fn close(net: &Network) {
     let lost = net.ledger().close(Instant::now());
     for (message, member) in lost {
@@ -262,7 +269,7 @@ fn close(net: &Network) {
     }
 }
 
-/// Waits until every message has arrived, or is lost.
+/// Waits until every message was delivered or is lost.
 async fn drain(net: &Network) {
     let deadline = Instant::now() + ledger::WINDOW;
     while net.ledger().incomplete() > 0 && Instant::now() < deadline {
@@ -274,7 +281,8 @@ async fn drain(net: &Network) {
     }
 }
 
-/// Tasks on this runtime once everything has ended, in time for what ends by itself.
+/// Returns the number of tasks on this runtime after everything has ended.
+/// Waits up to 10 s for tasks that end on their own.
 async fn tasks_left() -> usize {
     let deadline = Instant::now() + Duration::from_secs(10);
     let alive = || {

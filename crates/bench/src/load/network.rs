@@ -1,4 +1,5 @@
-//! What everybody who loads the network knows: who is in it, what is expected, what went wrong.
+//! State that all load tasks share: the members, the expected deliveries and
+//! the faults.
 
 use std::{
     sync::{
@@ -14,13 +15,14 @@ use rand::seq::IndexedRandom as _;
 use super::{
     LoadArgs,
     ledger::Ledger,
-    member::{Member, Place},
+    member::{Member, NodeState},
 };
 
-/// Faults told in words; more are counted.
+/// Largest number of faults whose text is stored. Further faults are only
+/// counted.
 const MAX_FAULTS: usize = 50;
 
-/// What is counted beside messages.
+/// Counters other than those of messages.
 #[derive(Debug, Default)]
 pub(crate) struct Tally {
     pub(crate) refused: AtomicU64,
@@ -28,14 +30,14 @@ pub(crate) struct Tally {
     pub(crate) echoed_bytes: AtomicU64,
     pub(crate) fetches: AtomicU64,
     pub(crate) fetched_bytes: AtomicU64,
-    /// Streams and fetches one of whose ends left meanwhile.
+    /// Streams and fetches that failed because one of their nodes left.
     pub(crate) cut: AtomicU64,
     pub(crate) restarts: AtomicU64,
     pub(crate) blobs_checked: AtomicU64,
     pub(crate) faults: AtomicU64,
 }
 
-/// Times of what happens seldom, all of them.
+/// Durations of rare operations.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Times {
     pub(crate) joins: Vec<Duration>,
@@ -43,21 +45,21 @@ pub(crate) struct Times {
     pub(crate) shutdowns: Vec<Duration>,
 }
 
-/// A network under load.
+/// The network under load.
 pub(crate) struct Network {
     pub(crate) args: LoadArgs,
     pub(crate) config: NetworkConfig,
     pub(crate) topics: Vec<Topic>,
-    places: Vec<Mutex<Place>>,
+    states: Vec<Mutex<NodeState>>,
     ledger: Mutex<Ledger>,
-    /// Those that run, by place.
+    /// Running members, by position.
     present: Mutex<Vec<Option<Arc<Member>>>>,
-    /// Those that should have everything, by place.
+    /// Settled members, by position.
     settled: Mutex<Vec<Option<Arc<Member>>>>,
     pub(crate) tally: Tally,
     times: Mutex<Times>,
     faults: Mutex<Vec<String>>,
-    /// How late a turn of the harness came at the most, in microseconds.
+    /// Largest scheduling delay of the harness, in microseconds.
     late_micros: AtomicU64,
 }
 
@@ -66,16 +68,16 @@ impl Network {
         args: LoadArgs,
         config: NetworkConfig,
         topics: Vec<Topic>,
-        places: Vec<Place>,
+        states: Vec<NodeState>,
     ) -> Self {
         Self {
             args,
             config,
             topics,
             ledger: Mutex::default(),
-            present: Mutex::new(vec![None; places.len()]),
-            settled: Mutex::new(vec![None; places.len()]),
-            places: places.into_iter().map(Mutex::new).collect(),
+            present: Mutex::new(vec![None; states.len()]),
+            settled: Mutex::new(vec![None; states.len()]),
+            states: states.into_iter().map(Mutex::new).collect(),
             tally: Tally::default(),
             times: Mutex::default(),
             faults: Mutex::default(),
@@ -87,15 +89,15 @@ impl Network {
         lock(&self.ledger)
     }
 
-    pub(crate) fn place(&self, place: usize) -> MutexGuard<'_, Place> {
-        lock(&self.places[place])
+    pub(crate) fn position(&self, position: usize) -> MutexGuard<'_, NodeState> {
+        lock(&self.states[position])
     }
 
     pub(crate) fn times(&self) -> MutexGuard<'_, Times> {
         lock(&self.times)
     }
 
-    /// Something that must not happen has happened.
+    /// Records a fault.
     pub(crate) fn fault(&self, what: String) {
         self.tally.faults.fetch_add(1, Ordering::Relaxed);
         let mut faults = lock(&self.faults);
@@ -109,39 +111,40 @@ impl Network {
         lock(&self.faults).clone()
     }
 
-    /// How late a turn of the process came at the most: what nobody in it can be faster than.
-    pub(crate) fn latest_turn(&self) -> Duration {
+    /// Returns the largest scheduling delay of the process. No operation in it
+    /// can be faster.
+    pub(crate) fn largest_delay(&self) -> Duration {
         Duration::from_micros(self.late_micros.load(Ordering::Relaxed))
     }
 
-    /// A turn came so late.
+    /// Records a scheduling delay.
     pub(crate) fn late(&self, by: Duration) {
         let micros = u64::try_from(by.as_micros()).unwrap_or(u64::MAX);
         self.late_micros.fetch_max(micros, Ordering::Relaxed);
     }
 
     pub(crate) fn appear(&self, member: &Arc<Member>) {
-        lock(&self.present)[member.place] = Some(member.clone());
+        lock(&self.present)[member.position] = Some(member.clone());
     }
 
-    /// From now on it takes part in everything and everything is expected of it.
+    /// Adds a member to the load and expects all later messages from it.
     pub(crate) fn settle(&self, member: &Arc<Member>) {
         self.ledger().settle(member.incarnation);
-        lock(&self.settled)[member.place] = Some(member.clone());
+        lock(&self.settled)[member.position] = Some(member.clone());
     }
 
-    /// It takes part no more, and is about to end.
+    /// Removes a member that is about to end.
     pub(crate) fn leave(&self, member: &Member) {
-        lock(&self.settled)[member.place] = None;
-        lock(&self.present)[member.place] = None;
+        lock(&self.settled)[member.position] = None;
+        lock(&self.present)[member.position] = None;
         self.ledger().leave(member.incarnation, Instant::now());
     }
 
-    /// Whether both have stayed.
+    /// Returns `true` if both members are still settled.
     pub(crate) fn both_stayed(&self, one: &Member, other: &Member) -> bool {
         let settled = lock(&self.settled);
         [one, other].iter().all(|member| {
-            let there = settled[member.place].as_ref();
+            let there = settled[member.position].as_ref();
             there.is_some_and(|there| there.incarnation == member.incarnation)
         })
     }
@@ -154,15 +157,15 @@ impl Network {
         lock(&self.settled).iter().flatten().count()
     }
 
-    /// Somebody who is settled.
-    pub(crate) fn anybody(&self) -> Option<Arc<Member>> {
+    /// Returns a random settled member.
+    pub(crate) fn random_member(&self) -> Option<Arc<Member>> {
         let settled: Vec<_> = lock(&self.settled).iter().flatten().cloned().collect();
         settled.choose(&mut rand::rng()).cloned()
     }
 
-    /// Two who are settled and connected.
-    pub(crate) async fn two_connected(&self) -> Option<(Arc<Member>, Arc<Member>)> {
-        let one = self.anybody()?;
+    /// Returns two random settled members that are connected.
+    pub(crate) async fn random_connected_pair(&self) -> Option<(Arc<Member>, Arc<Member>)> {
+        let one = self.random_member()?;
         let topic = self.topics.choose(&mut rand::rng())?.clone();
         let known = one.client.subscribed_peers(&topic).await.ok()?;
         let settled = lock(&self.settled);
@@ -175,15 +178,16 @@ impl Network {
         Some((one, other))
     }
 
-    /// A store has said that a blob is there. Gives one to be removed, the oldest of too many.
-    pub(crate) fn acknowledged(&self, place: usize, blob: BlobId) -> Option<BlobId> {
-        let mut place = self.place(place);
-        if place.acknowledged.contains(&blob) {
+    /// Records a blob that a store has confirmed. Returns the oldest blob if
+    /// there are too many.
+    pub(crate) fn acknowledged(&self, position: usize, blob: BlobId) -> Option<BlobId> {
+        let mut position = self.position(position);
+        if position.acknowledged.contains(&blob) {
             return None;
         }
-        place.acknowledged.push_back(blob);
-        (place.acknowledged.len() > self.args.blobs_kept)
-            .then(|| place.acknowledged.pop_front())
+        position.acknowledged.push_back(blob);
+        (position.acknowledged.len() > self.args.blobs_kept)
+            .then(|| position.acknowledged.pop_front())
             .flatten()
     }
 }

@@ -1,4 +1,4 @@
-//! What came of a load: figures as Markdown, and what must not be.
+//! The result of a load: figures as Markdown, and faults.
 
 use std::{sync::atomic::Ordering, time::Duration};
 
@@ -9,29 +9,31 @@ use super::{
     sample::{Sample, growth},
 };
 
-/// What tasks and memory of a node may grow by, from the first third to the last: 5 and 10 %.
-/// Connections come and go with churn; memory is what the allocator holds.
+/// Allowed growth of tasks and memory of a node from the first to the last
+/// third: 5 and 10 %. Churn changes the number of connections, and the memory
+/// includes unused memory of the allocator.
 const TASKS_MAY_GROW: f64 = 1.05;
 const MEMORY_MAY_GROW: f64 = 1.10;
 
-/// Growth that is not told from noise, in KiB for each node.
+/// Growth per node that counts as noise, in KiB.
 const NOISE_KIB: f64 = 256.0;
 
 type Figure = fn(&Sample) -> f64;
 
-/// What is known of the memory of a node: what it has allocated, and what the process holds for it.
+/// The memory of a node: allocated bytes and resident bytes.
 const MEMORY: [(&str, Figure); 2] = [
     ("allocated", Sample::allocated_kib_per_node),
     ("resident", Sample::resident_kib_per_node),
 ];
 
-/// Samples from which growth is judged: a minute and a half as they are taken by default.
+/// Smallest number of samples for the check of growth: 90 s with the default
+/// interval.
 const SAMPLES: usize = 18;
 
-/// Rows of the table over time.
+/// Number of rows in the table over time.
 const ROWS: usize = 12;
 
-/// All that is known at the end.
+/// The result of a load.
 #[derive(Debug)]
 pub(crate) struct Outcome {
     args: LoadArgs,
@@ -40,7 +42,7 @@ pub(crate) struct Outcome {
     pub(crate) samples: Vec<Sample>,
     pub(crate) last_shutdowns: Vec<Duration>,
     pub(crate) tasks_left: usize,
-    latest_turn: Duration,
+    largest_delay: Duration,
     pub(crate) streams: u64,
     pub(crate) fetches: u64,
     pub(crate) restarts: u64,
@@ -69,7 +71,7 @@ impl Outcome {
             samples,
             last_shutdowns,
             tasks_left,
-            latest_turn: net.latest_turn(),
+            largest_delay: net.largest_delay(),
             streams: count(&tally.streams),
             fetches: count(&tally.fetches),
             restarts: count(&tally.restarts),
@@ -83,7 +85,7 @@ impl Outcome {
         }
     }
 
-    /// Everything that must not be.
+    /// Returns all faults.
     pub(crate) fn faults(&self) -> Vec<String> {
         let mut faults = self.faults.clone();
         if self.fault_count > faults.len() as u64 {
@@ -93,7 +95,7 @@ impl Outcome {
         for (what, count) in [
             ("deliveries are missing", counts.lost),
             ("deliveries were repeated", counts.repeated),
-            ("messages came from nowhere", counts.unknown),
+            ("messages are unknown", counts.unknown),
             ("tasks are left after the end", self.tasks_left as u64),
         ] {
             if count > 0 {
@@ -108,17 +110,19 @@ impl Outcome {
 
     fn grown(&self) -> Vec<String> {
         let mut grown = Vec::new();
-        // What connections take is theirs: their number follows churn.
+        // The number of connections follows churn, so tasks of connections are
+        // subtracted.
         if let Some((first, last)) =
             growth(&self.samples, |s| s.tasks_per_node() - s.peers_per_node())
             && last > first.max(1.0) * TASKS_MAY_GROW + 1.0
         {
             grown.push(format!("tasks of a node grew from {first:.1} to {last:.1}"));
         }
-        // Pages of what is allocated become resident as they are written to, and others stay so
-        // after it is freed: where it is known, what is allocated tells whether more is kept.
-        let told = self.samples.iter().all(|s| s.allocated_bytes.is_some());
-        let (what, figure) = MEMORY[usize::from(!told)];
+        // Allocated pages become resident when they are written and may stay
+        // resident after they were freed. If the allocator reports allocated
+        // bytes, they are compared instead.
+        let reported = self.samples.iter().all(|s| s.allocated_bytes.is_some());
+        let (what, figure) = MEMORY[usize::from(!reported)];
         if let Some((first, last)) = growth(&self.samples, figure)
             && last > first * MEMORY_MAY_GROW + NOISE_KIB
         {
@@ -129,7 +133,7 @@ impl Outcome {
         grown
     }
 
-    /// Prints it all as Markdown.
+    /// Prints the result as Markdown.
     pub(crate) fn print(&self) {
         let Self {
             args,
@@ -142,23 +146,23 @@ impl Outcome {
         let row = |what: &str, figure: String| println!("| {what} | {figure} |");
         row("messages published", counts.published.to_string());
         row(
-            "refused to their publisher, all of them about to leave",
+            "refused because the publisher was leaving",
             self.refused.to_string(),
         );
         row("deliveries expected", counts.expected.to_string());
-        row("made", counts.delivered.to_string());
-        row("lost", counts.lost.to_string());
-        row("repeated", counts.repeated.to_string());
+        row("deliveries made", counts.delivered.to_string());
+        row("deliveries lost", counts.lost.to_string());
+        row("deliveries repeated", counts.repeated.to_string());
         row(
-            "to others (newcomers, who was about to leave)",
-            counts.unasked.to_string(),
+            "to members that need not receive them",
+            counts.not_required.to_string(),
         );
         row(
-            "messages of publishers that left within 10 s, deliveries of these not made",
+            "messages whose publisher left within 10 s, missing deliveries",
             format!("{}, {}", counts.orphans, counts.orphans_missed),
         );
         row(
-            "time to a delivery, p50, p99, most",
+            "time to delivery, p50, p99, max",
             format!(
                 "{}, {}, {}",
                 millis(counts.within(0.5)),
@@ -176,29 +180,29 @@ impl Outcome {
             format!("{}, {:.0}", self.fetches, mib(self.fetched_bytes)),
         );
         row(
-            "streams and fetches cut by an end that left",
+            "streams and fetches that failed because a node left",
             self.cut.to_string(),
         );
         row("restarts", self.restarts.to_string());
         row(
-            "acknowledged blobs looked for after them",
+            "confirmed blobs checked after restarts",
             self.blobs_checked.to_string(),
         );
-        row("first join: median, p99, most", spread(&times.joins));
-        row("rejoin: median, p99, most", spread(&times.rejoins));
+        row("first join: median, p99, max", spread(&times.joins));
+        row("rejoin: median, p99, max", spread(&times.rejoins));
         row(
-            "shutdown under load: median, p99, most",
+            "shutdown under load: median, p99, max",
             spread(&times.shutdowns),
         );
         row(
-            "shutdown of all at once: median, p99, most",
+            "shutdown of all nodes at once: median, p99, max",
             spread(&self.last_shutdowns),
         );
         row(
-            "latest turn of the harness itself",
-            millis(self.latest_turn),
+            "largest scheduling delay of the harness",
+            millis(self.largest_delay),
         );
-        row("tasks left after it", self.tasks_left.to_string());
+        row("tasks left after the end", self.tasks_left.to_string());
         row("faults", self.fault_count.to_string());
         self.print_growth();
         self.print_samples();

@@ -1,4 +1,4 @@
-//! What the process holds, over time.
+//! Samples of the resources of the process over time.
 
 use std::{
     collections::HashMap,
@@ -12,20 +12,20 @@ use tokio::runtime::Handle;
 use super::network::Network;
 use crate::{Failure, process};
 
-/// One look at the process.
+/// One sample of the process.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Sample {
     pub(crate) at: Duration,
     pub(crate) nodes: usize,
     pub(crate) resident_kib: u64,
-    /// Bytes allocated and not freed, where the allocator tells.
+    /// Allocated bytes, if the allocator reports them.
     pub(crate) allocated_bytes: Option<u64>,
     pub(crate) tasks: usize,
     pub(crate) threads: u64,
     pub(crate) files: usize,
-    /// Connected peers of all nodes, so each connection twice.
+    /// Connected peers of all nodes. Each connection counts twice.
     pub(crate) peers: usize,
-    /// Seconds of CPU since the start of the process.
+    /// CPU seconds since the start of the process.
     pub(crate) cpu_seconds: f64,
     pub(crate) delivered: u64,
 }
@@ -66,12 +66,14 @@ impl Sample {
         self.per_node(self.resident_kib as f64)
     }
 
-    /// Zero where the allocator does not tell.
+    /// Returns the allocated KiB per node, or zero if the allocator does not
+    /// report it.
     pub(crate) fn allocated_kib_per_node(&self) -> f64 {
         self.per_node(self.allocated_bytes.unwrap_or(0) as f64 / 1024.0)
     }
 
-    /// What is allocated, in MiB, or that nobody tells.
+    /// Returns the allocated MiB, or a question mark if the allocator does not
+    /// report it.
     pub(crate) fn allocated_mib(&self) -> String {
         let mib = |bytes: u64| format!("{:.1}", bytes as f64 / f64::from(1 << 20));
         self.allocated_bytes.map_or_else(|| "?".to_owned(), mib)
@@ -86,8 +88,8 @@ impl Sample {
     }
 }
 
-/// The mean of a figure in the first and the last third of what follows the first fifth, in which
-/// books and pools fill.
+/// Returns the means of a figure in the first and in the last third of the
+/// samples. The first fifth is excluded, because tables and pools fill in it.
 pub(crate) fn growth(samples: &[Sample], figure: impl Fn(&Sample) -> f64) -> Option<(f64, f64)> {
     let settled = &samples[samples.len() / 5..];
     let third = settled.len() / 3;

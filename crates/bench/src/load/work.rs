@@ -1,4 +1,4 @@
-//! What is done to the network: messages, streams, blobs, and nodes that leave and come back.
+//! The load: messages, streams, blobs, and nodes that leave and return.
 
 use std::{
     future::Future,
@@ -24,24 +24,24 @@ use super::{
 };
 use crate::Failure;
 
-/// Pieces of one kind under way at one time; more wait.
-const UNDER_WAY: usize = 64;
+/// Limit of concurrent operations of one kind. Further ones wait.
+const MAX_RUNNING: usize = 64;
 
-/// How long a stream or a fetch may take: long where the process waits for its processor, short
-/// for what never ends.
+/// Time limit of a stream or a fetch. It is long because the process may wait
+/// for CPU time.
 const LIMIT: Duration = Duration::from_secs(120);
 
-/// Frames on each stream, and most bytes of each.
+/// Number of frames per stream and largest size of each.
 const FRAMES: usize = 8;
 const MAX_FRAME_BYTES: usize = 16 << 10;
 
 const CONTEXT: ContextId = ContextId::new([1; 32]);
 
-/// Becomes true when the load should end.
+/// Becomes `true` when the load ends.
 pub(crate) type Stopped = watch::Receiver<bool>;
 
-/// Begins a piece of work `per_second` times a second, at random times, until told to stop, and
-/// waits for all of them.
+/// Starts an operation `per_second` times a second at random times until
+/// `stopped`, and waits for all operations to end.
 pub(crate) async fn repeat<F>(per_second: f64, mut stopped: Stopped, begin: impl Fn() -> F)
 where
     F: Future<Output = ()> + Send + 'static,
@@ -49,30 +49,30 @@ where
     if per_second <= 0.0 {
         return;
     }
-    let places = Arc::new(Semaphore::new(UNDER_WAY));
+    let permits = Arc::new(Semaphore::new(MAX_RUNNING));
     let mut running = JoinSet::new();
     loop {
-        // Exponentially distributed waits: as of many who do not know of each other.
+        // Exponentially distributed intervals, as of many independent sources.
         let wait = -rand::rng().random_range(f64::EPSILON..1.0).ln() / per_second;
         tokio::select! {
             () = sleep(Duration::from_secs_f64(wait)) => {}
             _ = stopped.wait_for(|stopped| *stopped) => break,
         }
-        let Ok(place) = places.clone().acquire_owned().await else {
+        let Ok(permit) = permits.clone().acquire_owned().await else {
             break;
         };
         let piece = begin();
         running.spawn(async move {
             piece.await;
-            drop(place);
+            drop(permit);
         });
         while running.try_join_next().is_some() {}
     }
     while running.join_next().await.is_some() {}
 }
 
-/// Measures how late turns come, until told to stop.
-pub(crate) async fn watch_turns(net: &Network, stopped: Stopped) {
+/// Measures the scheduling delay of tasks until `stopped`.
+pub(crate) async fn watch_delays(net: &Network, stopped: Stopped) {
     const EVERY: Duration = Duration::from_millis(50);
     while !*stopped.borrow() {
         let began = Instant::now();
@@ -81,32 +81,32 @@ pub(crate) async fn watch_turns(net: &Network, stopped: Stopped) {
     }
 }
 
-/// Somebody publishes a message in some overlay.
+/// Publishes a message of a random member in a random overlay.
 pub(crate) async fn publish(net: Arc<Network>) {
-    let Some(speaker) = net.anybody() else {
+    let Some(publisher) = net.random_member() else {
         return;
     };
     let overlay = rand::rng().random_range(0..net.topics.len());
-    let number = (net.ledger()).publish(speaker.incarnation, Instant::now());
+    let number = (net.ledger()).publish(publisher.incarnation, Instant::now());
     let message = member::message(number, overlay, net.args.message_bytes);
     let topic = &net.topics[overlay];
-    if let Err(error) = speaker.client.publish(topic, message).await {
+    if let Err(error) = publisher.client.publish(topic, message).await {
         net.ledger().withdraw(number);
         net.tally.refused.fetch_add(1, Ordering::Relaxed);
-        if net.both_stayed(&speaker, &speaker) {
+        if net.both_stayed(&publisher, &publisher) {
             net.fault(format!("a message was refused: {error}"));
         }
     }
 }
 
-/// Somebody opens a stream to somebody, who gives back what he is sent.
-pub(crate) async fn converse(net: Arc<Network>) {
-    let Some((one, other)) = net.two_connected().await else {
+/// Opens a stream between two random members, one of which echoes all frames.
+pub(crate) async fn exchange_frames(net: Arc<Network>) {
+    let Some((one, other)) = net.random_connected_pair().await else {
         return;
     };
     let began = Instant::now();
-    let talk = talk(&one, &other);
-    let result = match timeout(LIMIT, talk).await {
+    let echo_frames = echo_frames(&one, &other);
+    let result = match timeout(LIMIT, echo_frames).await {
         Ok(result) => result,
         Err(_) => Err(format!("no end within {LIMIT:?}").into()),
     };
@@ -119,7 +119,7 @@ pub(crate) async fn converse(net: Arc<Network>) {
     }
 }
 
-async fn talk(one: &Member, other: &Member) -> Result<u64, Failure> {
+async fn echo_frames(one: &Member, other: &Member) -> Result<u64, Failure> {
     let mut stream = one.client.open_stream(other.peer()).await?;
     let mut bytes = 0;
     for _ in 0..FRAMES {
@@ -139,9 +139,9 @@ async fn talk(one: &Member, other: &Member) -> Result<u64, Failure> {
     }
 }
 
-/// Somebody puts a blob into his store, and somebody fetches it.
+/// Stores a blob at a random member and fetches it from another.
 pub(crate) async fn fetch(net: Arc<Network>) {
-    let Some((provider, fetcher)) = net.two_connected().await else {
+    let Some((provider, fetcher)) = net.random_connected_pair().await else {
         return;
     };
     let began = Instant::now();
@@ -164,7 +164,7 @@ async fn carry(net: &Network, provider: &Member, fetcher: &Member) -> Result<u64
     let put = content.clone();
     let stored = tokio::task::spawn_blocking(move || store.put(&put)).await??;
     let id = stored.id;
-    keep(net, provider, id).await?;
+    retain_blob(net, provider, id).await?;
     let to = Destination::Store(Arc::new(fetcher.store.clone()));
     let transfer = (fetcher.client).request_blob(CONTEXT, id, vec![provider.peer()], to);
     let fetched = transfer.await.map_err(|error| error.to_string())?;
@@ -178,13 +178,17 @@ async fn carry(net: &Network, provider: &Member, fetcher: &Member) -> Result<u64
     if read != content || blob_id(&read) != id || fetched.size_bytes != len {
         return Err("a fetched blob is another".into());
     }
-    keep(net, fetcher, id).await?;
+    retain_blob(net, fetcher, id).await?;
     Ok(len)
 }
 
-/// Remembers that a blob is there, and lets the oldest go.
-async fn keep(net: &Network, member: &Member, id: calimero_network::BlobId) -> Result<(), Failure> {
-    if let Some(old) = net.acknowledged(member.place, id) {
+/// Records a stored blob and removes the oldest one if there are too many.
+async fn retain_blob(
+    net: &Network,
+    member: &Member,
+    id: calimero_network::BlobId,
+) -> Result<(), Failure> {
+    if let Some(old) = net.acknowledged(member.position, id) {
         let store = member.store.clone();
         tokio::task::spawn_blocking(move || store.remove(&old)).await??;
     }
@@ -217,8 +221,9 @@ fn random_bytes(most: usize) -> Bytes {
     bytes.into()
 }
 
-/// Nodes leave, one at a time, in turn told to and dropped, and come back, in turn as the same and
-/// as another. Gives those that run at the end.
+/// Nodes leave one at a time, alternately by shutdown and by drop, and return,
+/// alternately with the same and with a new identity. Returns the nodes that
+/// run at the end.
 pub(crate) async fn churn(
     net: Arc<Network>,
     mut running: Vec<Running>,
@@ -237,7 +242,7 @@ pub(crate) async fn churn(
         while let Some(returned) = returning.try_join_next() {
             running.push(returned??);
         }
-        // Most of them stay.
+        // At most a tenth of the nodes is away at one time.
         if returning.len() >= net.args.nodes.div_ceil(10) {
             continue;
         }
@@ -259,23 +264,24 @@ async fn leave_and_return(
     net: Arc<Network>,
     running: Running,
     how: End,
-    as_another: bool,
+    new_identity: bool,
 ) -> Result<Running, Failure> {
-    let place = running.member.place;
+    let position = running.member.position;
     net.leave(&running.member);
     if let Some(took) = member::end(running, how).await? {
         net.times().shutdowns.push(took);
-        // Of the process, each of a few turns may come as late as the latest.
-        let limit = net.config.handle.shutdown_timeout + 4 * net.latest_turn();
+        // Each of a few wake-ups of the process may have the largest scheduling
+        // delay.
+        let limit = net.config.handle.shutdown_timeout + 4 * net.largest_delay();
         if took > limit {
             net.fault(format!("a shutdown took {took:?}"));
         }
     }
     let away = rand::rng().random_range(1.0..8.0);
     sleep(Duration::from_secs_f64(away)).await;
-    let joining = member::start(&net, place, as_another).await?;
+    let joining = member::start(&net, position, new_identity).await?;
     net.tally.restarts.fetch_add(1, Ordering::Relaxed);
-    let checked = net.place(place).acknowledged.len() as u64;
+    let checked = net.position(position).acknowledged.len() as u64;
     net.tally
         .blobs_checked
         .fetch_add(checked, Ordering::Relaxed);
@@ -288,8 +294,8 @@ async fn leave_and_return(
     join(&net, joining, true).await
 }
 
-/// Waits until a node knows a member of each overlay, and some more until everything is expected
-/// of it.
+/// Waits until a node knows a member of each overlay, and for the settling time
+/// after that.
 pub(crate) async fn join(
     net: &Arc<Network>,
     joining: member::Joining,
@@ -302,14 +308,14 @@ pub(crate) async fn join(
     match timeout(LIMIT, joined).await {
         Ok(Ok(took)) if again => net.times().rejoins.push(took),
         Ok(Ok(took)) => net.times().joins.push(took),
-        _ => net.fault(format!("{} found nobody", running.member.incarnation)),
+        _ => net.fault(format!("{} found no peer", running.member.incarnation)),
     }
     sleep(net.args.settle).await;
     net.settle(&running.member);
     Ok(running)
 }
 
-/// The boot node: it is not loaded, and stays.
+/// Starts the boot node, which carries no load and stays running.
 pub(crate) async fn boot(
     over: super::Over,
 ) -> Result<
