@@ -144,8 +144,8 @@ async fn the_wrong_peer_is_an_error_and_leaves_no_connection() {
             );
         }
         assert_eq!(dialler.connections().await, 0);
-        // Whoever it was meets the right node next; had the stray connections been established
-        // there, their events would stand before this one.
+        // The listener's first event is the connection of this dial.
+        // Connections of the failed dials would have caused earlier events.
         within(dialler.client.dial(real)).await.unwrap();
         let first = listener
             .wait_for(|event| match event {

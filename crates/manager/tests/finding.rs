@@ -1,5 +1,5 @@
-//! Providers of blobs in a live DHT of managers over TCP, among nodes that lie: libp2p's own
-//! Kademlia, which stores and answers whatever the test tells it to.
+//! Providers of blobs in a DHT of managers over TCP, with malicious nodes: the
+//! Kademlia of libp2p, which stores and returns whatever the test chooses.
 
 #![allow(
     clippy::unwrap_used,

@@ -294,8 +294,9 @@ async fn providers_are_found_both_ways() {
         for (seed, provider, other) in [(3, &older, &today), (4, &today, &older)] {
             let stored = provider.store.put(&content(seed)).unwrap();
             provider.announce(stored.id).await;
-            // With a size: from the record. Nobody holds the older node as a provider, and it asks
-            // nobody for providers.
+            // The size comes from the record: no node stores the older
+            // node as a provider, and the older node does not search
+            // for providers.
             let expected = BlobProvider {
                 peer: provider.node.peer(),
                 size_bytes: Some(stored.size_bytes),

@@ -83,7 +83,7 @@ fn a_blob_is_found_by_its_id_alone() {
         |line: &Value| line["event"] == "blob_announced" && line["context"] == OTHER_CONTEXT;
     assert!(provider.find(0, LIMIT, there_too).is_some());
 
-    // Somebody who knows the boot node and the ids.
+    // A client that has only the boot address and the ids.
     for (id, name) in ids.iter().zip(["first", "second", "third"]) {
         let copy = text("copy");
         let got = blob(

@@ -17,7 +17,7 @@ pub enum ProtocolId {
     /// General streams of length-prefixed frames.
     #[strum(serialize = "/calimero/stream/0.0.2")]
     Stream,
-    /// Blob transfer, version 0.0.2.
+    /// Version 0.0.2 of the blob transfer protocol.
     #[strum(serialize = "/calimero/blob/0.0.2")]
     Blob,
     /// The Kademlia of this network.

@@ -1,4 +1,4 @@
-//! Whom addresses lead to, and through which relay.
+//! The peers and relays in addresses.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

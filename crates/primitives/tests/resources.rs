@@ -308,7 +308,7 @@ fn connections_through_a_relay_count_for_the_relay() {
     );
     assert_eq!(Origin::of_addr(&addr("/memory/1")), None);
     assert_eq!(Origin::of_addr(&addr("/dns4/example.com/tcp/1")), None);
-    // Without a name, the relay cannot be told apart from others.
+    // Without its peer id, the relay cannot be distinguished from others.
     assert_eq!(
         Origin::of_addr(&addr("/ip4/192.0.2.9/tcp/1/p2p-circuit")),
         Some(origin(9))
@@ -440,7 +440,7 @@ fn origins_take_turns_whatever_the_number_of_their_identities() {
     assert_eq!(served, HashMap::from([(1, 20), (2, 20)]));
 }
 
-/// A waiter with a large amount is not passed by smaller ones for ever.
+/// Smaller requests do not overtake a large one indefinitely.
 #[test]
 fn a_large_amount_is_served_in_its_turn() {
     let limit = Limit {

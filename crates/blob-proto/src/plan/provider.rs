@@ -93,7 +93,7 @@ impl Provider {
         self.in_flight.extend(chunks);
     }
 
-    /// Restarts all measurements.
+    /// Restarts all measurements of the provider.
     pub(super) fn restart(&mut self, now: Duration) {
         (self.last_byte, self.floor_since, self.rate_since) = (now, now, now);
         (self.floor_bytes, self.rate_bytes) = (0, 0);

@@ -95,7 +95,7 @@ pub enum StoreError {
         /// Most that is read at one time, in bytes.
         max_bytes: usize,
     },
-    /// Somebody else is downloading the blob into this store.
+    /// Another transfer is downloading the blob into this store.
     #[error("blob {id} is being downloaded already")]
     Busy {
         /// The id of the blob.

@@ -131,9 +131,9 @@ pub enum Refusal {
     /// It does not have the blob, or not all of what was asked for, or does not give it to this
     /// requester. It does not say which.
     NotFound,
-    /// It serves as many as it can. Worth trying again later.
+    /// The provider is at its limit. The requester may retry later.
     Busy {
-        /// Time to wait before that, in milliseconds.
+        /// Time to wait before a retry, in milliseconds.
         retry_after_ms: u64,
     },
     /// It failed on its own side.

@@ -66,7 +66,7 @@ fn two_limited_providers_are_nearly_twice_as_fast() {
 
 struct Provider {
     child: Child,
-    /// What it has.
+    /// The blob that the provider serves.
     id: BlobId,
 }
 

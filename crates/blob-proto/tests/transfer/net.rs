@@ -224,7 +224,7 @@ pub(crate) async fn fetch(
     tokio::time::timeout(LONG, transfer).await.expect("no end")
 }
 
-/// Writes into memory.
+/// A writer that stores all bytes in memory.
 #[derive(Clone, Default)]
 pub(crate) struct Memory(pub(crate) Arc<Mutex<Vec<u8>>>);
 

@@ -43,7 +43,7 @@ impl Connections {
         let bytes = Counters::default();
         registry.register_with_unit(
             "transport",
-            "Bytes carried, by transport; those of relay are also carried by another",
+            "Bytes by transport; bytes of relay also count in the underlying transport",
             Unit::Bytes,
             bytes.clone(),
         );
@@ -51,51 +51,43 @@ impl Connections {
         let round_trip = Histogram::new(exponential_buckets(0.001, 2.0, 15));
         registry.register_with_unit(
             "ping_round_trip",
-            "Time from a ping to its answer",
+            "Round trip time of pings",
             Unit::Seconds,
             round_trip.clone(),
         );
         Self {
-            peers: gauge(registry, "peers", "Peers connected"),
-            open: gauges(registry, "connections", "Connections established"),
+            peers: gauge(registry, "peers", "Connected peers"),
+            open: gauges(registry, "connections", "Established connections"),
             opened: counters(
                 registry,
                 "connections_opened",
-                "Connections that came to be established",
+                "Connections established since the start",
             ),
             closed: counters(
                 registry,
                 "connections_closed",
-                "Connections that ended, by who or what ended them",
+                "Closed connections, by cause",
             ),
             pending: gauges(
                 registry,
                 "connections_pending",
-                "Connections being set up, by direction",
+                "Pending connections, by direction",
             ),
             inbound_failed: counters(
                 registry,
                 "inbound_connections_failed",
-                "Inbound connections that came to nothing, by what they failed for",
+                "Failed inbound connections, by cause",
             ),
-            dials_failed: counters(
-                registry,
-                "dials_failed",
-                "Dials that came to nothing, by what they failed for",
-            ),
+            dials_failed: counters(registry, "dials_failed", "Failed dials, by cause"),
             bytes,
-            streams_opened: counter(
-                registry,
-                "streams_opened",
-                "General streams that peers opened",
-            ),
+            streams_opened: counter(registry, "streams_opened", "Inbound general streams"),
             streams_refused: counter(
                 registry,
                 "streams_refused",
-                "Streams of peers that were refused for a limit",
+                "Inbound streams refused because of a limit",
             ),
             round_trip,
-            pings_failed: counter(registry, "pings_failed", "Pings without an answer"),
+            pings_failed: counter(registry, "pings_failed", "Pings without a response"),
         }
     }
 

@@ -44,17 +44,17 @@ impl Discovery {
             phase: gauges(
                 registry,
                 "discovery_phase",
-                "How far discovery has come: 1 for the phase it is in",
+                "Phase of discovery: 1 for the current phase",
             ),
             reachability: gauges(
                 registry,
                 "discovery_reachability",
-                "Whether others reach this node: 1 for what holds",
+                "Reachability of this node: 1 for the current state",
             ),
             external_addresses: gauge(
                 registry,
                 "discovery_external_addresses",
-                "Addresses of this node that are told to others",
+                "External addresses that this node announces",
             ),
             registrations: gauges(
                 registry,
@@ -64,9 +64,13 @@ impl Discovery {
             reservations: gauges(
                 registry,
                 "discovery_relay_reservations",
-                "Slots of this node on relays, by state",
+                "Reservations of this node at relays, by state",
             ),
-            overlays: gauge(registry, "discovery_overlays", "Overlays followed"),
+            overlays: gauge(
+                registry,
+                "discovery_overlays",
+                "Overlays that this node subscribes to",
+            ),
             known_peers: gauge(
                 registry,
                 "discovery_known_peers",
@@ -75,33 +79,29 @@ impl Discovery {
             lost_peers: gauge(
                 registry,
                 "discovery_lost_peers",
-                "Lost peers that are dialled again",
+                "Lost peers that discovery dials again",
             ),
-            dials: gauges(
-                registry,
-                "discovery_dials",
-                "Dials of discovery, under way and waiting",
-            ),
-            records: gauge(registry, "discovery_records", "Kademlia records held"),
+            dials: gauges(registry, "discovery_dials", "Dials of discovery, by state"),
+            records: gauge(registry, "discovery_records", "Stored Kademlia records"),
             registered: counters(
                 registry,
                 "discovery_registration_attempts",
-                "Registrations asked for, by outcome",
+                "Registration requests of this node, by outcome",
             ),
             answers: counter(
                 registry,
                 "discovery_answers",
-                "Answers of rendezvous servers",
+                "Responses of rendezvous servers",
             ),
             members: counter(
                 registry,
-                "discovery_members_told",
-                "Members that rendezvous servers told of",
+                "discovery_members_received",
+                "Members that rendezvous servers returned",
             ),
             hole_punches: counters(
                 registry,
                 "discovery_hole_punches",
-                "Attempts to connect directly instead of by a relay, by outcome",
+                "Attempts to replace a relayed connection by a direct one, by outcome",
             ),
         }
     }

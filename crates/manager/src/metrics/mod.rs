@@ -98,7 +98,7 @@ impl Metrics {
         let build = Family::<Labels<1>, Gauge>::default();
         registry.register(
             "build_info",
-            "The version that runs, always 1",
+            "Version of the running node, always 1",
             build.clone(),
         );
         build

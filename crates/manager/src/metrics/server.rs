@@ -46,7 +46,7 @@ impl Server {
         let memory = Gauge::default();
         registry.register_with_unit(
             "rendezvous_memory",
-            "Memory counted for registrations",
+            "Memory of registrations of other peers, in bytes",
             Unit::Bytes,
             memory.clone(),
         );
@@ -54,68 +54,68 @@ impl Server {
             registrations: gauge(
                 registry,
                 "rendezvous_registrations",
-                "Registrations held for others",
+                "Registrations of other peers at this server",
             ),
             peers: gauge(
                 registry,
                 "rendezvous_peers",
-                "Peers with a registration here",
+                "Peers with a registration at this server",
             ),
             namespaces: gauge(
                 registry,
                 "rendezvous_namespaces",
-                "Namespaces with a registration here",
+                "Namespaces with a registration at this server",
             ),
             memory,
             requests: counters(
                 registry,
                 "rendezvous_requests",
-                "Requests answered, by kind and outcome",
+                "Rendezvous requests, by kind and outcome",
             ),
             failures: counters(
                 registry,
                 "rendezvous_failures",
-                "Streams that carried no request or took no answer",
+                "Rendezvous streams that failed before the response was sent",
             ),
             members: counter(
                 registry,
-                "rendezvous_members_told",
-                "Registrations told to those who asked",
+                "rendezvous_registrations_returned",
+                "Registrations returned to requesters",
             ),
             expired: counter(
                 registry,
                 "rendezvous_registrations_expired",
-                "Registrations that were not renewed",
+                "Registrations that expired",
             ),
             reservations: gauge(
                 registry,
                 "relay_reservations",
-                "Slots held for others on this relay",
+                "Reservations of other peers at this relay",
             ),
             reservation_requests: counters(
                 registry,
                 "relay_reservation_requests",
-                "Slots asked for, by outcome",
+                "Reservation requests, by outcome",
             ),
             reservations_expired: counter(
                 registry,
                 "relay_reservations_expired",
-                "Slots that were not renewed",
+                "Reservations that expired",
             ),
             circuits: gauge(
                 registry,
                 "relay_circuits",
-                "Circuits open through this relay",
+                "Open circuits through this relay",
             ),
             circuit_requests: counters(
                 registry,
                 "relay_circuit_requests",
-                "Circuits asked for, by outcome",
+                "Circuit requests, by outcome",
             ),
             circuits_closed: counters(
                 registry,
                 "relay_circuits_closed",
-                "Circuits that ended, by how",
+                "Circuits that were closed, by cause",
             ),
         }
     }

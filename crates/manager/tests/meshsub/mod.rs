@@ -41,7 +41,7 @@ pub enum Signature {
     Missing,
 }
 
-/// A published message.
+/// Creates the RPC of a published message.
 pub fn publish(
     key: &Keypair,
     number: u64,

@@ -4,7 +4,7 @@ use std::fmt::{self, Write as _};
 
 use crate::error::CommandError;
 
-/// Builds a target.
+/// Builder of a request target.
 #[derive(Debug)]
 pub(crate) struct Query(String);
 
@@ -14,7 +14,7 @@ impl Query {
         Self(path.to_owned())
     }
 
-    /// Adds a parameter.
+    /// Adds a parameter with percent-encoding.
     pub(crate) fn with(mut self, key: &str, value: &impl fmt::Display) -> Self {
         self.0.push(if self.0.contains('?') { '&' } else { '?' });
         self.0.push_str(key);
@@ -31,7 +31,7 @@ impl Query {
         self
     }
 
-    /// The encoded target.
+    /// Returns the encoded target.
     pub(crate) fn build(self) -> String {
         self.0
     }

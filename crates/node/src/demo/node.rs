@@ -183,7 +183,8 @@ async fn serve(
             }
             NetworkEvent::Gossip(GossipEvent::Message(message)) => {
                 let at = Instant::now();
-                // Nobody counts any more once the demonstration ends.
+                // The receiver is dropped when the demonstration
+                // ends.
                 let _ = heard.send(Heard { name, message, at }).await;
             }
             _ => {}

@@ -226,8 +226,9 @@ fn relay_dies(transport: Transport) -> (Vec<Recovery>, String) {
     (vec![recovery], pair.story())
 }
 
-/// The time from `since` on until the nodes are connected for good, once a connection that was
-/// there at `killed` is gone: none where another one took its place.
+/// Returns the time from `since` until the nodes are connected permanently,
+/// after a connection that existed at `killed` has closed. Returns `None` if
+/// the connection was not replaced.
 fn until_replaced(pair: &Pair, killed: Instant, since: Instant) -> Option<Duration> {
     pair.b.closed_since(killed, &pair.a.peer, LIMIT)?;
     while since.elapsed() < LIMIT {
@@ -376,7 +377,8 @@ fn punch_in_vain(transport: Transport) -> (Vec<Recovery>, String) {
     let a = world.node("a", &sites[0], &[transport]);
     a.wait_until_registered();
     let b = world.node("b", &sites[1], &[transport]);
-    // Whoever was reached through the relay knows when it is over.
+    // The peer that was reached through the relay observes the end of the
+    // attempts.
     let told = a.punched_in_vain(&b.peer, LIMIT);
     world.internet.part(public, false).unwrap();
     let since = Instant::now();

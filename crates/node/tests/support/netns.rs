@@ -152,7 +152,8 @@ fn run(command: &mut Command, input: &str) -> Result<(), String> {
         .spawn()
         .map_err(|error| format!("{command:?}: {error}"))?;
     if let Some(mut stdin) = child.stdin.take() {
-        // Whoever does not read it says why on its way out.
+        // A command that does not read its input reports the reason when it
+        // exits.
         let _ = stdin.write_all(input.as_bytes());
     }
     let output = child.wait_with_output();

@@ -59,13 +59,14 @@ pub struct Circuit {
 }
 
 impl Circuit {
-    /// The way through `relay` at `relay_addr`, which may end in `/p2p/<relay>`, to `target`; to
-    /// nobody yet where the relay is to be listened on.
+    /// Creates the address of a circuit through `relay` at `relay_addr`, which
+    /// may end in `/p2p/<relay>`, to `target`. Without a target it is a listen
+    /// address.
     ///
     /// # Errors
     ///
-    /// [`CircuitError`] where `relay_addr` is itself relayed, names another peer or has no host,
-    /// or where `target` is the relay.
+    /// [`CircuitError`] if `relay_addr` is relayed, contains another peer id or
+    /// has no host, or if `target` is the relay.
     pub fn new(
         relay_addr: &Multiaddr,
         relay: PeerId,
@@ -132,7 +133,7 @@ impl Circuit {
         self.target
     }
 
-    /// The whole address.
+    /// Returns the complete circuit address.
     #[must_use]
     pub fn to_multiaddr(&self) -> Multiaddr {
         let addr = self

@@ -86,7 +86,7 @@ pub enum DialRefusal {
         ip: IpAddr,
         /// Scope of the IP address.
         scope: IpScope,
-        /// Policy that decided.
+        /// The policy that refused the address.
         policy: DialPolicy,
     },
     /// The name is that of this host (`localhost`, RFC 6761) and the policy is not local.
@@ -94,13 +94,13 @@ pub enum DialRefusal {
     LocalName {
         /// The name in the address.
         name: String,
-        /// Policy that decided.
+        /// The policy that refused the address.
         policy: DialPolicy,
     },
     /// The address is inside this process and the policy is not local.
     #[error("a memory address; the policy of this node is {policy}")]
     Memory {
-        /// Policy that decided.
+        /// The policy that refused the address.
         policy: DialPolicy,
     },
     /// The address leads to another peer than the one to be dialled.
@@ -175,7 +175,7 @@ impl DialAddr {
         }
     }
 
-    /// The address itself.
+    /// Returns the address as a multiaddr.
     #[must_use]
     pub const fn as_multiaddr(&self) -> &Multiaddr {
         &self.0

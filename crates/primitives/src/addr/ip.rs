@@ -27,7 +27,7 @@ pub enum IpScope {
     Multicast,
     /// Set aside for something that no peer listens on, or not handed out at all.
     Reserved,
-    /// The internet.
+    /// An address of the public internet.
     Global,
 }
 
@@ -46,13 +46,13 @@ impl fmt::Display for IpScope {
     }
 }
 
-/// The scope of `ip`.
+/// Returns the scope of `ip`.
 ///
-/// An IPv6 address that stands for an IPv4 address has the scope of that one where packets go
-/// there as they are (mapped, `::ffff:0:0/96`, RFC 4291). Where a translator stands between
-/// (NAT64 `64:ff9b::/96`, RFC 6052; 6to4 `2002::/16`, RFC 3056) it is global if the IPv4 address
-/// is, and reserved if not: these RFCs forbid it, and it would lead into the translator's own
-/// network.
+/// A mapped IPv6 address (`::ffff:0:0/96`, RFC 4291) has the scope of its IPv4
+/// address, because packets are sent to that address. An address that needs a
+/// translator (NAT64 `64:ff9b::/96`, RFC 6052; 6to4 `2002::/16`, RFC 3056) is
+/// global if its IPv4 address is global, and otherwise reserved: these RFCs
+/// forbid other addresses, which would lead into the translator's own network.
 #[must_use]
 pub const fn ip_scope(ip: IpAddr) -> IpScope {
     match ip {

@@ -59,7 +59,7 @@ pub enum GossipVersion {
     /// libp2p-gossipsub offers 1.2 only together with 1.3.
     #[serde(rename = "1.1")]
     V1_1,
-    /// All versions: 1.3, 1.2, 1.1 and 1.0.
+    /// All supported versions: 1.3, 1.2, 1.1 and 1.0.
     #[default]
     #[serde(rename = "1.3")]
     V1_3,

@@ -14,7 +14,7 @@ pub struct TransportConfig {
     /// TCP and its security protocols.
     #[serde(deserialize_with = "super::table::deserialize")]
     pub tcp: TcpConfig,
-    /// QUIC version 1.
+    /// QUIC version 1 (RFC 9000) and its settings.
     #[serde(deserialize_with = "super::table::deserialize")]
     pub quic: QuicConfig,
     /// Whether `/dns`, `/dns4`, `/dns6` and `/dnsaddr` addresses are resolved, by the resolver

@@ -53,7 +53,7 @@ pub(super) const COUNT: usize = Resource::ALL.len();
 pub enum Unit {
     /// Whole items: connections, streams, requests, entries.
     Items,
-    /// Bytes of memory.
+    /// A number of bytes of memory.
     Bytes,
 }
 

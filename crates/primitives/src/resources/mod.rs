@@ -91,7 +91,7 @@ pub enum Scope {
     Node,
     /// The peers of one IP prefix or one relay.
     Origin(Origin),
-    /// One peer.
+    /// A single remote peer.
     Peer(PeerId),
 }
 
@@ -142,11 +142,11 @@ pub enum Rank {
     Configured,
 }
 
-/// The waiters that an amount held stands in the way of.
+/// The waiters that an amount held blocks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Contention {
-    /// There are none.
+    /// No waiter is blocked.
     None,
     /// Callers of the same peer wait.
     Peer,
@@ -158,7 +158,7 @@ pub enum Contention {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Usage {
-    /// The resource.
+    /// The resource that was counted.
     #[serde(serialize_with = "name")]
     pub resource: Resource,
     /// Amount in use on this node.
@@ -637,7 +637,7 @@ pub struct Permit {
 }
 
 impl Permit {
-    /// The amount held.
+    /// Returns the amount that the permit holds.
     #[must_use]
     pub fn amount(&self) -> u64 {
         self.amount

@@ -81,7 +81,7 @@ impl Queue {
         waiters.map(|of| of.waiters.len()).sum()
     }
 
-    /// The waiters that what the peer of `holder` holds stands in the way of.
+    /// Returns which waiters the amount held by the peer of `holder` blocks.
     pub(super) fn contention(&self, holder: &Holder, resource: Resource) -> Contention {
         let mut contention = Contention::None;
         let peers = self.0.iter().flat_map(|of| &of.peers);

@@ -116,7 +116,7 @@ impl<K: Hash + Eq + Copy> Table<K> {
         self.shard(key).get(key).and_then(Weak::upgrade)
     }
 
-    /// Number of entries.
+    /// Returns the number of entries.
     pub(super) fn len(&self) -> usize {
         let len = |shard: &Mutex<HashMap<_, _>>| lock(shard).len();
         self.shards.iter().map(len).sum()

@@ -50,8 +50,9 @@ impl Driver {
             }
             EventKind::Size(size_bytes) if self.is_present(from) => self.book.size(size_bytes),
             EventKind::Chunk { index, data, place } => self.keep(from, index, data, Some(place)),
-            // Somebody else's list is there already, of one chunk, which this is. At most 64 KiB
-            // of each provider, so it takes no place.
+            // A list of one chunk from another provider has already
+            // arrived, and this is its content. It is at most 64 KiB
+            // per provider, so it needs no permit.
             EventKind::Inline(content) if !content.is_empty() => self.keep(from, 0, content, None),
             EventKind::Inline(_) | EventKind::List { .. } | EventKind::Size(_) => {}
         }

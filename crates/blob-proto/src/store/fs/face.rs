@@ -104,7 +104,8 @@ impl BlobReader for FsReader {
     }
 }
 
-/// A writer whose writes may outlive the futures that asked for them. Gone once it is finished.
+/// A writer whose writes may outlive their futures. It is `None` after it was
+/// finished.
 struct SharedWriter {
     writer: Arc<Mutex<Option<FsWriter>>>,
 }
