@@ -1,5 +1,5 @@
-//! The protocols that a node announces, as a stock libp2p peer hears them through identify, are
-//! those that `docs/protocol.md` lists for its role: no fewer, and no more.
+//! The protocols that a node announces to an unmodified libp2p peer through identify are exactly
+//! those that `docs/protocol.md` lists for its role.
 
 #![allow(
     clippy::unwrap_used,
@@ -27,14 +27,14 @@ use libp2p::{
 
 const WIRE: &str = include_str!("../../../docs/protocol.md");
 
-/// Who speaks a protocol, in the words of the table.
+/// Roles of nodes, as written in the table.
 const ALWAYS: &str = "every node";
-const BLOBS: &str = "who serves blobs";
+const BLOBS: &str = "nodes that serve blobs";
 const RENDEZVOUS: &str = "rendezvous servers";
 const RELAY: &str = "relays";
-const REACHABLE: &str = "who can be reached";
-const DIRECT: &str = "every node, directly";
-const RELAYED: &str = "who dialled through a relay";
+const REACHABLE: &str = "reachable nodes";
+const DIRECT: &str = "every node, on direct connections";
+const RELAYED: &str = "the dialler of a relayed connection";
 
 /// The names that the table gives to `roles`.
 fn listed(roles: &[&str]) -> BTreeSet<String> {
@@ -42,28 +42,28 @@ fn listed(roles: &[&str]) -> BTreeSet<String> {
     let table = table.split("\n## ").next().unwrap();
     let rows = table.lines().filter_map(|line| {
         let mut cells = line.strip_prefix('|')?.split('|').map(str::trim);
-        let (_, name, who) = (cells.next()?, cells.next()?, cells.next()?);
+        let (_, name, role) = (cells.next()?, cells.next()?, cells.next()?);
         let name = name.strip_prefix('`')?.strip_suffix('`')?;
-        Some((name.to_owned(), who))
+        Some((name.to_owned(), role))
     });
     let rows: Vec<_> = rows.collect();
-    for (name, who) in &rows {
-        let known = [ALWAYS, DIRECT, RELAYED, BLOBS, RENDEZVOUS, RELAY, REACHABLE].contains(who);
-        assert!(known, "{name} is spoken by {who:?}");
+    for (name, role) in &rows {
+        let known = [ALWAYS, DIRECT, RELAYED, BLOBS, RENDEZVOUS, RELAY, REACHABLE].contains(role);
+        assert!(known, "{name} is announced by {role:?}");
     }
-    let rows = rows.into_iter().filter(|(_, who)| roles.contains(who));
+    let rows = rows.into_iter().filter(|(_, role)| roles.contains(role));
     rows.map(|(name, _)| name).collect()
 }
 
-/// A stock peer. It speaks gossip: to one that does not, a node takes its gossip back.
+/// An unmodified libp2p peer. It supports gossipsub, because a node withdraws its gossipsub protocols otherwise.
 #[derive(NetworkBehaviour)]
 struct Stock {
     identify: identify::Behaviour,
     gossip: gossipsub::Behaviour,
 }
 
-/// What a stock peer hears from the node at `address`: protocol version and protocols.
-async fn heard(address: Multiaddr) -> (String, BTreeSet<String>) {
+/// Returns the protocol version and the protocols that the node at `address` announces.
+async fn announced_by(address: Multiaddr) -> (String, BTreeSet<String>) {
     let mut stock = SwarmBuilder::with_new_identity()
         .with_tokio()
         .with_tcp(
@@ -105,7 +105,7 @@ async fn heard(address: Multiaddr) -> (String, BTreeSet<String>) {
 
 async fn assert_announces(client: &NetworkClient, roles: &[&str]) {
     let (_, address) = client.listen_on(loopback(Over::Tcp)).await.unwrap();
-    let (version, protocols) = heard(address).await;
+    let (version, protocols) = announced_by(address).await;
     assert_eq!(protocols, listed(roles), "{roles:?}");
     assert!(version.starts_with("/calimero-network/"), "{version}");
 }
@@ -115,7 +115,7 @@ async fn start(config: NetworkConfig) -> NetworkClient {
     NetworkManager::start(identity, config).await.unwrap().0
 }
 
-/// What a node of this crate hears from another one.
+/// Returns the protocols that another node of this crate announces.
 async fn identified(client: &NetworkClient, peer: PeerId) -> BTreeSet<String> {
     let info = within(client.identified(peer)).await.unwrap().unwrap();
     info.protocols.iter().map(ToString::to_string).collect()
@@ -140,7 +140,7 @@ async fn a_node_announces_what_every_node_does() {
 }
 
 #[tokio::test]
-async fn whoever_serves_blobs_says_so() {
+async fn a_node_that_serves_blobs_announces_it() {
     let folder = tempfile::tempdir().unwrap();
     let store = FsBlobStore::open(folder.path(), &FsConfig::default()).unwrap();
     let builder = NetworkManager::builder(Keypair::generate_ed25519(), config());
@@ -165,7 +165,7 @@ async fn a_boot_node_announces_what_it_serves() {
 }
 
 #[tokio::test]
-async fn each_server_is_announced_by_itself() {
+async fn each_server_is_announced_separately() {
     let (mut rendezvous, mut relay) = (config(), config());
     rendezvous.server.rendezvous.enabled = true;
     relay.server.relay.enabled = true;
@@ -174,7 +174,7 @@ async fn each_server_is_announced_by_itself() {
 }
 
 #[tokio::test]
-async fn the_transports_of_this_crate_hear_the_same() {
+async fn nodes_of_this_crate_announce_the_same() {
     for over in BOTH {
         let (a, b) = common::pair(over).await;
         let protocols = identified(&a.client, b.peer()).await;
@@ -183,21 +183,21 @@ async fn the_transports_of_this_crate_hear_the_same() {
 }
 
 #[tokio::test]
-async fn through_a_relay_a_direct_way_is_offered() {
+async fn dcutr_is_announced_on_relayed_connections() {
     let (_, relay) = within(start_relay()).await;
     let (a, b) = (start(config()).await, start(config()).await);
     let circuit = relay.with(Protocol::P2pCircuit);
     within(b.listen_on(circuit.clone())).await.unwrap();
     let to_b = circuit.with(Protocol::P2p(b.peer_id()));
     within(a.dial(to_b)).await.unwrap();
-    // Who was dialled is the one that tries, so only who dialled has to listen for it.
+    // The dialled peer starts the hole punch, so only the dialler supports the protocol.
     assert_eq!(identified(&a, b.peer_id()).await, listed(&[ALWAYS]));
     let of_a = identified(&b, a.peer_id()).await;
     assert_eq!(of_a, listed(&[ALWAYS, RELAYED]));
 }
 
-/// mDNS sends to all hosts of the local network, so this runs where there are none: in a network
-/// namespace of its own.
+/// mDNS sends to all hosts of the local network, so this test runs in a separate network
+/// namespace.
 #[test]
 fn neighbours_are_found_without_a_protocol() {
     let program = std::env::current_exe().unwrap();
