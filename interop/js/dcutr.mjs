@@ -68,10 +68,11 @@ async function becomeDirect (t, how) {
   }
 }
 
-const PORTS = 'js-libp2p dials from other ports than the one it listens on: over TCP since Node has no `SO_REUSEPORT`, over QUIC by a ' +
-  'socket of its own. Nobody can be told where it will come from, so a NAT that filters by port lets it in only where the application ' +
-  'confirms by itself the address that others see of the QUIC socket ([js-libp2p 2620](https://github.com/libp2p/js-libp2p/issues/2620), ' +
-  '[test-plans 864](https://github.com/libp2p/test-plans/pull/864)).'
+const PORTS = 'js-libp2p does not dial from its listening port: over TCP because Node has no `SO_REUSEPORT`, over ' +
+  'QUIC because it uses a separate socket. Its source port is not known in advance. A NAT that filters ' +
+  'by port accepts its packets only if the application confirms the observed address of the QUIC socket' +
+  ' itself ([js-libp2p 2620](https://github.com/libp2p/js-libp2p/issues/2620), [test-plans ' +
+  '864](https://github.com/libp2p/test-plans/pull/864)).'
 
 function one (stack, first, rest) {
   return {

@@ -1,10 +1,10 @@
-// The results as docs/interop.md: a table for each implementation, and what does not pass.
+// Writes the results as docs/interop.md: a table for each implementation, and the failing cases.
 
 import { readFileSync } from 'node:fs'
 
 const COLUMNS = ['transport', 'security', 'muxer', 'feature', 'direction', 'passed']
 
-/** What stands in front of `passed` and tells one case from the others. */
+/** The cells before `passed`, which identify a case. */
 export function key ({ implementation, stack, feature, direction }) {
   return [implementation, stack.transport, stack.security, stack.muxer, feature, direction].join(' | ')
 }
@@ -15,11 +15,25 @@ function row (test, passed) {
   return `| ${cells.join(' | ')} |`
 }
 
-/** What the page says of a case that did not run here: what it said before. */
+/** The row of a case that was skipped: the row of the previous page. */
 function kept (before, implementation, test) {
   const start = row(test, '').slice(0, -3)
   const section = before.split('\n## ').find(text => text.startsWith(implementation)) ?? ''
   return section.split('\n').find(line => line.startsWith(start)) ?? row(test, 'not run')
+}
+
+/** A list item in lines of at most 100 characters. */
+export function wrapped (mark, text) {
+  const lines = []
+  let line = mark
+  for (const word of text.split(' ')) {
+    if (line.trim() !== '' && line !== mark && line.length + 1 + word.length > 100) {
+      lines.push(line)
+      line = ' '.repeat(mark.length)
+    }
+    line += line.endsWith(' ') ? word : ` ${word}`
+  }
+  return [...lines, line].join('\n')
 }
 
 export function page (head, results, file) {
@@ -27,7 +41,7 @@ export function page (head, results, file) {
   try {
     before = readFileSync(file, 'utf8')
   } catch {
-    // The first time there is none.
+    // There is no previous page.
   }
   const notes = []
   const note = reason => {
@@ -46,8 +60,8 @@ export function page (head, results, file) {
     parts.push('')
   }
   if (notes.length > 0) {
-    parts.push('## What does not pass\n')
-    notes.forEach((reason, at) => parts.push(`${at + 1}. ${reason}`))
+    parts.push('## Failing cases\n')
+    notes.forEach((reason, at) => parts.push(wrapped(`${at + 1}. `, reason)))
     parts.push('')
   }
   return parts.join('\n')

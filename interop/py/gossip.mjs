@@ -14,9 +14,10 @@ const SIZES = { '1 B': 1, '64 KiB': 65_536, '1 MiB less 4 KiB': 1_044_480 }
 const LARGEST = 1_048_576
 /** Seconds in which what is not expected does not come. */
 const NEVER_SECONDS = 5
-const WHOLE_RPC = 'py-libp2p reads and writes at most 1 MiB of gossip at once (`max_inbound_rpc_size`, `max_message_size`), ' +
-  'the envelope of a message and its own signed record counted in, as go-libp2p does by default ' +
-  '([libp2p/specs#118](https://github.com/libp2p/specs/issues/118)). A payload of 1 MiB, which ours and js-libp2p take, does not fit.'
+const WHOLE_RPC = 'py-libp2p sends and accepts at most 1 MiB of gossip in one RPC (`max_inbound_rpc_size`, ' +
+  '`max_message_size`), including the envelope of the message and its signed record, as go-libp2p does ' +
+  'by default ([libp2p/specs#118](https://github.com/libp2p/specs/issues/118)). A payload of 1 MiB, ' +
+  'which this implementation and js-libp2p accept, is above that limit.'
 
 async function both (t, stack) {
   // Not the shared node: py-libp2p keeps peers of earlier cases in its mesh and waits for them.

@@ -1,5 +1,4 @@
-// Ours of today beside one that offers no more than its elders, both as processes of `calnet` where it
-// has a command.
+// `calnet` in its default configuration with a `calnet` that offers only the protocols of 0.11.
 
 import { readFile } from 'node:fs/promises'
 import path from 'node:path'
@@ -19,15 +18,15 @@ const FRAMES = [0, 1, 65_536, MAX_PAYLOAD]
 /** Names that the published implementation does not know. */
 const NEWER = ['/calimero/blob/1.0.0', '/meshsub/1.3.0']
 
-/** As docs/protocol.md says it. */
+/** The configuration in docs/protocol.md. */
 async function older (t) {
   const wire = await readFile(new URL('../../docs/protocol.md', import.meta.url), 'utf8')
   return configFile(t, /```toml\n(.*?)```/s.exec(wire)[1])
 }
 
-const DIRECTIONS = ['today to older', 'older to today']
+const DIRECTIONS = ['default to 0.11', '0.11 to default']
 
-/** A case for each direction: `run` gets the configuration of who begins and of who is asked. */
+/** A case for each direction. `run` gets the configurations of the first and the second side. */
 function bothWays (stack, feature, run) {
   return DIRECTIONS.map(direction => ({
     implementation: OLDER,
@@ -37,7 +36,7 @@ function bothWays (stack, feature, run) {
     async run (t) {
       const config = await older(t)
       const sides = [{ config: undefined }, { config }]
-      const [from, to] = direction.startsWith('today') ? sides : sides.toReversed()
+      const [from, to] = direction.startsWith('default') ? sides : sides.toReversed()
       await run(t, from, to)
     }
   }))
@@ -99,12 +98,12 @@ function casesOn (stack) {
   ]
 }
 
-/** An operator fetches from an older node what its folder has. */
+/** An operator fetches a blob of a node with the protocols of 0.11. */
 const operator = {
   implementation: OLDER,
   stack: TLS,
   feature: 'blob: `calnet blob get` of 3 MiB and 5 B',
-  direction: 'today to older',
+  direction: 'default to 0.11',
   async run (t) {
     const data = await folder(t)
     const { id } = await calnetOnce('blob', 'add', await file(t, pattern(SIZE)), '--data', data)

@@ -19,8 +19,9 @@ const BLOBS = { '0 B': 0, '1 B': 1, '3 MiB and 5 B': 3 * 1024 * 1024 + 5 }
 const QUOTE_BYTES = 1000
 /** Seconds in which what is not expected does not come. */
 const NEVER_SECONDS = 5
-const WHOLE_RPC = 'The published node takes and sends at most 64 KiB of gossip at once, the envelope of a message counted in ' +
-  '(`max_transmit_size`, the default of libp2p-gossipsub 0.49). Ours takes 1 MiB.'
+const WHOLE_RPC = 'The published node sends and accepts at most 64 KiB of gossip in one RPC, including the envelope of ' +
+  'the message (`max_transmit_size`, the default of libp2p-gossipsub 0.49). This implementation accepts' +
+  ' 1 MiB.'
 
 /** What such a node tells identify, of which the vectors keep a record. */
 const IDENTIFY = JSON.parse(readFileSync(new URL('../../testdata/vectors.json', import.meta.url))).identify
