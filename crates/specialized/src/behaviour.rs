@@ -323,6 +323,8 @@ impl NetworkBehaviour for Behaviour {
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<ToSwarm<Event, THandlerInEvent<Self>>> {
+        // Deadlines come first, so that an expired request that still waits for a
+        // connection is not sent.
         while let Poll::Ready(id) = self.deadlines.poll(cx, &self.outbound) {
             let after = self.deadlines.after;
             self.outbound

@@ -65,6 +65,8 @@ pub(crate) async fn request(
         writer.close().await
     });
     let read = pin!(receive(&mut reader, limit));
+    // `select` prefers the write if both are ready. The read then continues on
+    // the same future, so no received byte is lost.
     let received = match select(write, read).await {
         Either::Left((Ok(()), read)) => read.await,
         // The response may have arrived before the write failed.

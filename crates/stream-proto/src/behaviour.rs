@@ -241,6 +241,8 @@ impl NetworkBehaviour for Behaviour {
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<ToSwarm<Event, THandlerInEvent<Self>>> {
+        // Registered before the checks below, so that a request that arrives
+        // between them wakes this task again.
         self.shared.behaviour.register(cx.waker());
         let dial = self.shared.next_dial(|peer| {
             let opts = DialOpts::peer_id(peer)

@@ -250,6 +250,8 @@ impl ReadBudget for Reader {
         if wanted > granted && wanted > needed {
             // A larger buffer makes reads larger. It is reserved only while at
             // least half of the memory is free.
+            // This reservation never waits: only `needed` bytes are required
+            // for progress.
             let more = wanted - granted;
             if self.holder.has_half_left(Resource::FrameBytes, more)
                 && let Ok(permit) = self.holder.take(Resource::FrameBytes, more)

@@ -109,6 +109,8 @@ impl<R: AsyncRead + Unpin> FrameReceiver<R> {
 
     fn poll_decode(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, FrameError>> {
         loop {
+            // A reservation may be pending for a long time, so complete frames are
+            // returned before it.
             if let Some(frame) = self.decoder.next_frame()? {
                 if self.decoder.is_drained() {
                     self.settle();

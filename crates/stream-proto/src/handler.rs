@@ -99,6 +99,8 @@ impl ConnectionHandler for Handler {
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<ConnectionHandlerEvent<AnyOf, RequestId, Infallible>> {
+        // Registered before the checks below, so that a command that arrives
+        // between them wakes this task again.
         self.mailbox.handler.register(cx.waker());
         if let Some(protocols) = self.shared.protocols_since(&mut self.protocols_version) {
             self.protocols = protocols;

@@ -223,6 +223,8 @@ impl Router {
         let Some(connection) = entry.connections.remove(&id) else {
             return;
         };
+        // All requests return to the queue before `dispatch` runs, so that
+        // their original order is preserved on the next connection.
         for request in connection.negotiating {
             if !self.retry(request, id) {
                 self.fail(request, Failure::ConnectionClosed, effects);
@@ -305,6 +307,8 @@ impl Router {
                 Outcome::Skipped => {}
             }
         }
+        // A request that was cancelled, or moved to another connection, ignores
+        // the late outcome.
         let current = self.requests.get(&id).is_some_and(|r| r.on == Some(on));
         match outcome {
             _ if !current => {}

@@ -231,6 +231,8 @@ impl Shared {
 
     /// Notifies the handlers of a change of the accepted protocols.
     fn announce(&self, mut state: MutexGuard<'_, State>) {
+        // The list is stored before the version changes, and handlers are woken
+        // after both, so that a woken handler always sees the new list.
         state.protocols = state.acceptors.keys().cloned().collect();
         self.protocols_version.fetch_add(1, Ordering::Release);
         let handlers: Vec<_> = state.mailboxes.values().cloned().collect();
@@ -243,6 +245,9 @@ impl Shared {
     /// Returns the accepted protocols if they changed since version `seen`, and
     /// updates `seen`.
     pub(crate) fn protocols_since(&self, seen: &mut Option<u64>) -> Option<Arc<[StreamProtocol]>> {
+        // The version is read before the list. A change between the two returns
+        // the newer list with the older version, and the next call returns the
+        // list again.
         let version = self.protocols_version.load(Ordering::Acquire);
         if *seen == Some(version) {
             return None;
@@ -358,6 +363,8 @@ impl Shared {
 
     fn refuse(&self, peer: PeerId, protocol: StreamProtocol, reason: RefuseReason) {
         let mut state = lock(&self.state);
+        // Only the first refusal after a report wakes the behaviour, so that a
+        // flood does not wake it for each stream.
         let first = state.refusals.is_empty();
         state.refusals.record(peer, protocol, reason);
         drop(state);

@@ -169,6 +169,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> StreamMuxer for Muxer<S> {
         cx: &mut Context<'_>,
     ) -> Poll<Result<Self::Substream, Self::Error>> {
         let this = self.get_mut();
+        // The permit is taken first: the `yamux` crate would close the
+        // connection at its own limit.
         let permit = ready!(this.permits.poll_take(cx));
         let inner = ready!(this.connection.poll_new_outbound(cx))?;
         Poll::Ready(Ok(this.stream(inner, permit)))
