@@ -117,7 +117,7 @@ pub(crate) struct Row {
     pub(crate) transport: Transport,
     pub(crate) runtime: Runtime,
     pub(crate) work: Work,
-    /// Indices of the rows by whose figure this row's figure is divided.
+    /// Indices of the rows that divide the figure of this row.
     pub(crate) against: Vec<usize>,
 }
 

@@ -367,7 +367,7 @@ impl Deadlines {
         self.queue.push_back((id, Delay::new(self.after)));
     }
 
-    /// Returns the next pending request whose deadline has passed.
+    /// Returns the next pending request that is past its deadline.
     fn poll(
         &mut self,
         cx: &mut Context<'_>,

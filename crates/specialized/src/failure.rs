@@ -47,7 +47,7 @@ pub enum OutboundFailure {
         /// Time from sending the request to the deadline.
         after: Duration,
     },
-    /// The stream failed.
+    /// The stream failed with an IO error.
     #[error("stream failed: {0}")]
     Io(#[from] io::Error),
 }
@@ -140,7 +140,7 @@ pub enum InboundFailure {
     /// The connection closed before the response was sent.
     #[error("connection closed before the response")]
     ConnectionClosed,
-    /// The stream failed.
+    /// The stream failed with an IO error.
     #[error("stream failed: {0}")]
     Io(#[from] io::Error),
 }

@@ -144,8 +144,8 @@ type Exchange = (
 /// The handler of one connection.
 pub struct Handler {
     shared: Shared,
-    /// Queue of requests that wait for capacity, and requests whose streams are
-    /// being opened.
+    /// Queue of requests that wait for capacity, and requests with a stream
+    /// that is being opened.
     queue: VecDeque<(OutboundRequestId, Bytes)>,
     opening: HashMap<OutboundRequestId, Bytes>,
     /// Requests that wait for their response.

@@ -66,7 +66,7 @@ pub use self::{
 /// Re-export of the crate that defines `Bytes`, in the version that this crate
 /// uses.
 pub use bytes;
-/// Re-exports of the libp2p crates whose types appear in the public API, in the
+/// Re-exports of the libp2p crates with types in the public API, in the
 /// versions that this crate uses.
 #[cfg(feature = "libp2p")]
 pub use {libp2p_core, libp2p_identity, libp2p_swarm};

@@ -194,7 +194,7 @@ impl OutboundRequests {
         }
     }
 
-    /// Removes a request whose exchange ended. Returns its peer if the request
+    /// Removes a request after its exchange. Returns its peer if the request
     /// was pending.
     pub(crate) fn ended(&mut self, id: OutboundRequestId) -> Option<PeerId> {
         let request = self.requests.remove(&id)?;

@@ -42,7 +42,7 @@ fn short_timeouts() -> SpecializedConfig {
     }
 }
 
-/// Starts a node, and a connected peer whose streams the test controls.
+/// Starts a node, and a connected peer with streams that the test controls.
 async fn node_and_raw_peer(config: &SpecializedConfig) -> (Swarm<Behaviour>, Control, PeerId) {
     let mut swarm = node(config);
     let mut raw = Swarm::new_ephemeral_tokio(|_| stream::Behaviour::new());

@@ -34,8 +34,8 @@ impl Default for FrameConfig {
 
 /// Returns the number of inbound streams that a connection must be allowed to
 /// negotiate at one time. Pass it to
-/// `libp2p_swarm::Config::with_max_negotiating_inbound_streams`, whose default
-/// is 128.
+/// `libp2p_swarm::Config::with_max_negotiating_inbound_streams` (128 by
+/// default).
 ///
 /// The value is the limit of inbound streams of one peer, so that a peer that
 /// opens all of them at once is served.

@@ -40,8 +40,8 @@ impl Control {
     /// Opens a stream of `protocol` to `peer`, within
     /// [`STREAM_OPEN_TIMEOUT`](calimero_network_primitives::limits::STREAM_OPEN_TIMEOUT).
     ///
-    /// Uses the best existing connection: working connections before those
-    /// whose last use failed, and direct before relayed ones. If the peer is
+    /// Uses the best existing connection: working connections before those that
+    /// failed on their last use, and direct before relayed ones. If the peer is
     /// not connected, the behaviour dials it. All requests for a peer share one
     /// dial, and any new connection to the peer serves them. Requests are
     /// served in the order in which their futures were first polled.

@@ -7,7 +7,7 @@ use std::{fmt, io, time::Duration};
 pub enum FramePart {
     /// Inside the four bytes of the length.
     Prefix,
-    /// Inside the payload.
+    /// Inside the payload of a frame.
     Payload,
 }
 

@@ -50,10 +50,9 @@ pub use self::{
 #[cfg(feature = "libp2p")]
 pub use libp2p_swarm::StreamProtocol;
 
-/// Re-exports of the crates whose types appear in the public API, in the
-/// versions that this crate uses.
+/// Re-exports of the crates with types in the public API, in the versions that
+/// this crate uses.
 pub use {asynchronous_codec, bytes, futures};
-/// Re-exports of the libp2p crates whose types appear in the API of the
-/// behaviour.
+/// Re-exports of the libp2p crates with types in the API of the behaviour.
 #[cfg(feature = "libp2p")]
 pub use {libp2p_core, libp2p_identity, libp2p_swarm};

@@ -13,7 +13,7 @@ pub enum OpenError {
     /// The peer does not support the protocol.
     #[error("{peer} does not support {protocol}")]
     UnsupportedProtocol {
-        /// The remote peer.
+        /// The remote peer of the request.
         peer: PeerId,
         /// The requested protocol. If several were acceptable, this is the
         /// preferred one.
@@ -22,13 +22,13 @@ pub enum OpenError {
     /// The peer is not connected, and no address of it is known.
     #[error("not connected to {peer}, and no address of it is known")]
     NotConnected {
-        /// The remote peer.
+        /// The remote peer of the request.
         peer: PeerId,
     },
     /// The peer was not connected, and the dial failed.
     #[error("could not dial {peer}: {cause}")]
     Dial {
-        /// The remote peer.
+        /// The remote peer of the request.
         peer: PeerId,
         /// The cause, shared by all requests that waited for this dial.
         #[source]
@@ -37,13 +37,13 @@ pub enum OpenError {
     /// The last usable connection closed before the stream was open.
     #[error("the connection to {peer} closed before the stream was open")]
     ConnectionClosed {
-        /// The remote peer.
+        /// The remote peer of the request.
         peer: PeerId,
     },
     /// The stream was not open before the deadline.
     #[error("no stream to {peer} within {after:?}")]
     Deadline {
-        /// The remote peer.
+        /// The remote peer of the request.
         peer: PeerId,
         /// The deadline that was given.
         after: Duration,
@@ -51,7 +51,7 @@ pub enum OpenError {
     /// The limit of requests that wait for this peer is reached.
     #[error("{limit} requests for streams to {peer} wait, which is the limit")]
     TooManyWaiting {
-        /// The remote peer.
+        /// The remote peer of the request.
         peer: PeerId,
         /// Limit of waiting requests.
         limit: usize,
@@ -62,7 +62,7 @@ pub enum OpenError {
     /// The negotiation of the substream failed on every connection.
     #[error("negotiating {protocol} with {peer} failed: {source}")]
     Io {
-        /// The remote peer.
+        /// The remote peer of the request.
         peer: PeerId,
         /// The protocol that was negotiated.
         protocol: StreamProtocol,

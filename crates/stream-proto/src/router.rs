@@ -30,11 +30,11 @@ pub(crate) enum Effect {
 /// Reason for which a request failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Failure {
-    /// The dial whose failure was just reported.
+    /// The dial that was just reported as failed.
     Dial,
     /// The last usable connection closed.
     ConnectionClosed,
-    /// The negotiation whose outcome was just reported.
+    /// The negotiation that was just reported.
     Negotiation,
 }
 

@@ -333,7 +333,7 @@ impl Model {
             let full = (entry.connections.values()).any(|one| !one.has_capacity(BOUNDS));
             assert!(
                 full || entry.dial != Dial::None,
-                "somebody waits for nothing"
+                "a request waits without a connection or a dial"
             );
         }
     }

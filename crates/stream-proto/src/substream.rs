@@ -193,6 +193,6 @@ pub struct Inbound {
     pub connection: ConnectionId,
     /// The protocol that was negotiated.
     pub protocol: StreamProtocol,
-    /// The stream itself.
+    /// The stream that the peer opened.
     pub stream: Substream,
 }

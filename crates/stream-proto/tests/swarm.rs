@@ -113,25 +113,25 @@ async fn the_first_of_several_protocols_that_the_peer_speaks_is_opened() {
 #[tokio::test]
 async fn every_dial_failure_wakes_all_waiting_requests() {
     let a = Node::memory(StreamsConfig::default());
-    let nobody = PeerId::random();
-    let answers = soon(join_all((0..50).map(|_| a.control.open(nobody, A)))).await;
+    let absent = PeerId::random();
+    let answers = soon(join_all((0..50).map(|_| a.control.open(absent, A)))).await;
     for answer in answers {
         let error = answer.unwrap_err();
         assert!(
-            matches!(error, OpenError::NotConnected { peer } if peer == nobody),
+            matches!(error, OpenError::NotConnected { peer } if peer == absent),
             "{error:?}"
         );
     }
     // No process listens on this address.
     let dead: libp2p_core::Multiaddr = "/memory/123456789".parse().unwrap();
-    a.add_address(nobody, dead.clone()).await;
-    let answers = soon(join_all((0..50).map(|_| a.control.open(nobody, A)))).await;
+    a.add_address(absent, dead.clone()).await;
+    let answers = soon(join_all((0..50).map(|_| a.control.open(absent, A)))).await;
     for answer in answers {
         let error = answer.unwrap_err();
         let OpenError::Dial { peer, cause } = &error else {
             panic!("{error:?}")
         };
-        assert_eq!(*peer, nobody);
+        assert_eq!(*peer, absent);
         let DialCause::Transport(errors) = &**cause else {
             panic!("{cause:?}")
         };
@@ -139,8 +139,8 @@ async fn every_dial_failure_wakes_all_waiting_requests() {
     }
     // Another peer listens on this address.
     let b = Node::listening().await;
-    a.add_address(nobody, b.address.clone().unwrap()).await;
-    let error = soon(a.control.open(nobody, A)).await.unwrap_err();
+    a.add_address(absent, b.address.clone().unwrap()).await;
+    let error = soon(a.control.open(absent, A)).await.unwrap_err();
     assert!(matches!(error, OpenError::Dial { .. }), "{error:?}");
     // The address belongs to this node.
     let error = soon(a.control.open(a.peer, A)).await.unwrap_err();
@@ -257,26 +257,26 @@ async fn dropped_requests_release_their_permit() {
     let a = Node::memory(config);
     // A peer that accepts the connection and never answers.
     let silent = nodes::silent_address();
-    let nobody = PeerId::random();
-    a.add_address(nobody, silent.address.clone()).await;
+    let absent = PeerId::random();
+    a.add_address(absent, silent.address.clone()).await;
     let mut opens: Vec<_> = (0..5)
-        .map(|_| Box::pin(a.control.open(nobody, A)))
+        .map(|_| Box::pin(a.control.open(absent, A)))
         .collect();
     for open in &mut opens {
         assert!(open.now_or_never().is_none());
     }
-    let refused = soon(a.control.open(nobody, A)).await.unwrap_err();
+    let refused = soon(a.control.open(absent, A)).await.unwrap_err();
     assert!(
-        matches!(refused, OpenError::TooManyWaiting { peer, limit: 5 } if peer == nobody),
+        matches!(refused, OpenError::TooManyWaiting { peer, limit: 5 } if peer == absent),
         "{refused:?}"
     );
     opens.pop();
-    let mut another = Box::pin(a.control.open(nobody, A));
+    let mut another = Box::pin(a.control.open(absent, A));
     assert!((&mut another).now_or_never().is_none(), "the request waits");
     // The deadline ends the request, and the error contains the deadline.
     let short = Duration::from_millis(50);
     drop(another);
-    let late = soon(a.control.open_within(nobody, A, short))
+    let late = soon(a.control.open_within(absent, A, short))
         .await
         .unwrap_err();
     assert!(

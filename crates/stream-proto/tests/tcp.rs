@@ -243,15 +243,15 @@ async fn streams_above_the_limit_of_a_connection_wait_and_are_served() {
 #[tokio::test]
 async fn a_dead_address_ends_with_its_cause_twice() {
     let a = Node::memory(StreamsConfig::default());
-    let nobody = libp2p_identity::PeerId::random();
+    let absent = libp2p_identity::PeerId::random();
     let unused = std::net::TcpListener::bind("127.0.0.1:0")
         .unwrap()
         .local_addr()
         .unwrap();
     let address = format!("/ip4/127.0.0.1/tcp/{}", unused.port());
-    a.add_address(nobody, address.parse().unwrap()).await;
+    a.add_address(absent, address.parse().unwrap()).await;
     for _ in 0..2 {
-        let error = soon(a.control.open(nobody, A)).await.unwrap_err();
+        let error = soon(a.control.open(absent, A)).await.unwrap_err();
         let OpenError::Dial { cause, .. } = &error else {
             panic!("{error:?}")
         };
@@ -264,19 +264,19 @@ async fn a_dead_address_ends_with_its_cause_twice() {
 async fn a_dial_of_another_behaviour_is_shared() {
     let a = Node::memory(StreamsConfig::default());
     let silent = nodes::silent_address();
-    let nobody = libp2p_identity::PeerId::random();
+    let absent = libp2p_identity::PeerId::random();
     // The swarm dials without the behaviour, and the dial hangs. Requests wait
     // for that dial.
     let to = silent.address.clone();
     a.act(move |swarm| {
-        let opts = libp2p_swarm::dial_opts::DialOpts::peer_id(nobody)
+        let opts = libp2p_swarm::dial_opts::DialOpts::peer_id(absent)
             .addresses(vec![to])
             .build();
         swarm.dial(opts).unwrap();
     })
     .await;
     let control = a.control.clone();
-    let mut opening = Box::pin(control.open(nobody, A));
+    let mut opening = Box::pin(control.open(absent, A));
     assert!((&mut opening).now_or_never().is_none());
     // At this point the behaviour has requested its own dial and learned of the
     // other one.

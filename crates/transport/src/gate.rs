@@ -16,9 +16,9 @@ use multiaddr::Multiaddr;
 
 use crate::AddressError;
 
-/// A transport whose dials pass a [`DialGate`]. Listening is not restricted:
-/// the operator chooses the listen addresses, and the relay of a circuit
-/// listener is dialled through the filter.
+/// A transport that checks its dials with a [`DialGate`]. Listening is not
+/// restricted: the operator chooses the listen addresses, and the relay of a
+/// circuit listener is dialled through the filter.
 pub(crate) struct Gated<O> {
     inner: Boxed<O>,
     gate: DialGate,

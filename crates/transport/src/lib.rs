@@ -117,8 +117,8 @@ pub use self::{
     transport::{Transport, build, build_memory},
 };
 
-/// Re-exports of the crates whose types appear in the public API, in the
-/// versions that this crate uses.
+/// Re-exports of the crates with types in the public API, in the versions that
+/// this crate uses.
 pub use {
     futures, hickory_resolver, libp2p_core, libp2p_noise, libp2p_relay, libp2p_tls,
     multistream_select, quinn, rustls,

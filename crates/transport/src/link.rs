@@ -14,7 +14,7 @@ use libp2p_identity::PeerId;
 
 use crate::quic::Traffic;
 
-/// Largest number of connections whose [`Link`] was not claimed.
+/// Largest number of connections with an unclaimed [`Link`].
 ///
 /// The swarm reports a connection immediately after the transport created it,
 /// and its owner then claims the link. Only links between these two steps are
@@ -27,7 +27,7 @@ const MAX_UNCLAIMED: usize = 1024;
 pub enum TransportKind {
     /// TCP with a security protocol and a muxer.
     Tcp,
-    /// QUIC version 1 (RFC 9000).
+    /// QUIC version 1, defined in RFC 9000.
     Quic,
     /// A channel inside the process, for tests.
     Memory,
@@ -51,14 +51,14 @@ impl fmt::Display for TransportKind {
 pub enum SecurityKind {
     /// TLS 1.3 over a byte stream.
     Tls {
-        /// The negotiated cipher.
+        /// Cipher that both sides negotiated.
         cipher: Cipher,
     },
     /// Noise XX, always with ChaCha20-Poly1305.
     Noise,
     /// TLS 1.3 as a part of QUIC.
     QuicTls {
-        /// The negotiated cipher.
+        /// Cipher that both sides negotiated.
         cipher: Cipher,
     },
 }

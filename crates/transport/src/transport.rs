@@ -95,9 +95,9 @@ pub fn build(
     Ok(parts.finish(keypair, config, named, gate))
 }
 
-/// Creates a transport for tests whose `/memory` addresses reach transports of
-/// the same process, with the same security, muxer and relay client as
-/// [`build`]. It accepts every address.
+/// Creates a transport for tests that connects `/memory` addresses of the same
+/// process, with the same security, muxer and relay client as [`build`]. It
+/// accepts every address.
 ///
 /// # Errors
 ///

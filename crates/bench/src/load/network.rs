@@ -18,8 +18,8 @@ use super::{
     member::{Member, NodeState},
 };
 
-/// Largest number of faults whose text is stored. Further faults are only
-/// counted.
+/// Largest number of faults that are stored with their text. Further faults are
+/// only counted.
 const MAX_FAULTS: usize = 50;
 
 /// Counters other than those of messages.

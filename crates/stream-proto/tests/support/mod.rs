@@ -1,4 +1,4 @@
-//! A bounded byte pipe whose reads and writes are split according to a script.
+//! A bounded byte pipe that splits reads and writes according to a script.
 
 #![allow(
     dead_code,
@@ -112,12 +112,12 @@ impl AsyncWrite for PipeEnd {
         if channel.closed {
             return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
         }
-        let room = channel.capacity - channel.bytes.len();
-        if room == 0 {
+        let free = channel.capacity - channel.bytes.len();
+        if free == 0 {
             channel.writer = Some(cx.waker().clone());
             return Poll::Pending;
         }
-        let n = most.min(room).min(buf.len());
+        let n = most.min(free).min(buf.len());
         channel.bytes.extend(&buf[..n]);
         wake(&mut channel.reader);
         Poll::Ready(Ok(n))

@@ -14,8 +14,8 @@
 //!
 //! # Dead paths
 //!
-//! The kernel closes a connection whose path failed after [`DEAD_AFTER`], both
-//! if it is busy (`TCP_USER_TIMEOUT`) and if it is idle (keep-alive probes). A
+//! The kernel closes a connection [`DEAD_AFTER`] after its path failed, both if
+//! it is busy (`TCP_USER_TIMEOUT`) and if it is idle (keep-alive probes). A
 //! slow peer that answers is not disconnected, unless it keeps its receive
 //! window closed for the whole time.
 
@@ -66,8 +66,8 @@ pub(crate) struct Transport {
 }
 
 impl Transport {
-    /// Creates a transport whose listeners queue up to `backlog` connections
-    /// before `accept`.
+    /// Creates a transport with listeners that queue up to `backlog`
+    /// connections before `accept`.
     pub(crate) fn new(backlog: u32) -> Self {
         Self {
             backlog: i32::try_from(backlog).unwrap_or(i32::MAX),

@@ -133,9 +133,9 @@ fn another_peer_than_dialled() {
     let wrong = CertificateError::WrongPeer { expected, found };
     assert_eq!(CertificateError::of(&error), Some(wrong));
 
-    let (client, slot) = ours.client_reporting(expected);
+    let (client, found_peer) = ours.client_reporting(expected);
     handshake(client, peer.server()).refused_by_client();
-    assert_eq!(slot.get(), Some(&found));
+    assert_eq!(found_peer.get(), Some(&found));
 
     handshake(ours.client(Some(found)), peer.server()).completed();
 }

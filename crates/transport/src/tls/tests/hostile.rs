@@ -106,7 +106,8 @@ fn the_wrong_peer_gets_an_alert() {
     });
 }
 
-/// A client session of the library whose records the test creates and sends.
+/// A client session of the library with records that the test creates and
+/// sends.
 struct Raw {
     session: rustls::client::UnbufferedClientConnection,
     below: Pipe,
