@@ -250,10 +250,9 @@ impl FrameDecoder {
         }
     }
 
-    /// Extends the buffer by at least one byte. The new size is the smallest of
-    /// the end of a frame of `frame` bytes and the larger of twice the received
-    /// bytes and the last large frame, and at least the usual size; at most
-    /// `limit`.
+    /// Extends the buffer by at least one byte. The new size is `frame`, but at
+    /// most twice the received bytes or the size of the last large frame. It is
+    /// at least the usual size as far as `limit` allows.
     fn grow(&mut self, frame: usize, limit: usize) {
         let earned = self.filled.saturating_mul(2).max(self.proven);
         let usual = self.usual.min(limit);
