@@ -38,8 +38,8 @@ enum Delivery {
 #[derive(Debug)]
 struct Open {
     published: Instant,
+    publisher: Incarnation,
     /// State per incarnation. Later incarnations are not included.
-    /// By incarnation; those that came later are not in it.
     deliveries: Vec<Delivery>,
 }
 
