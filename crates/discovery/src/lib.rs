@@ -47,6 +47,8 @@
 #[cfg(feature = "libp2p")]
 pub mod behaviour;
 pub mod cache;
+#[cfg(feature = "libp2p")]
+pub mod connections;
 pub mod liveness;
 pub mod machine;
 pub mod server;

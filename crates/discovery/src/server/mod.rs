@@ -93,6 +93,6 @@ mod served {
     clippy::disallowed_methods,
     reason = "the one clock of the server; what decides is given its time"
 )]
-fn now() -> std::time::Instant {
+pub(crate) fn now() -> std::time::Instant {
     std::time::Instant::now()
 }

@@ -11,6 +11,7 @@ mod common;
 mod dials;
 mod gate;
 mod identify;
+mod limits;
 mod meeting;
 mod neighbourhood;
 mod probes;

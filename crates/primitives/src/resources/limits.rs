@@ -139,7 +139,7 @@ pub struct Limit {
     /// Other peers are refused as soon as `node - reserve` is in use.
     pub reserve: u64,
     /// Amount that the peers of one [`Origin`](super::Origin) may hold together. Does not apply to
-    /// protected peers.
+    /// protected peers. For loopback and private origins it is [doubled](Self::for_local).
     pub origin: u64,
     /// Amount that one peer may hold.
     pub peer: u64,
@@ -153,6 +153,25 @@ impl Limit {
         origin: u64::MAX,
         peer: u64::MAX,
     };
+
+    /// The limit for the peers of a [local](super::Origin::is_local) origin: twice `origin`, and no
+    /// more than `node - reserve`.
+    ///
+    /// Nodes of one host or behind one gateway share such an origin, so it needs more than one
+    /// address of the internet. It is not unlimited, because strangers can arrive through the gateway.
+    #[must_use]
+    pub const fn for_local(self) -> Self {
+        let doubled = self.origin.saturating_mul(2);
+        let strangers = self.node.saturating_sub(self.reserve);
+        let origin = if doubled < strangers {
+            doubled
+        } else if self.origin < strangers {
+            strangers
+        } else {
+            self.origin
+        };
+        Self { origin, ..self }
+    }
 
     const fn new(node: u64, reserve: u64, origin: u64, peer: u64) -> Self {
         Self {
