@@ -73,15 +73,20 @@ impl Behaviour {
         }
         discovery.protect_in(resources.clone());
         let local = identity.public().to_peer_id();
-        let server = server::Behaviour::new(local, &config.server, rand::random())?;
+        let server = server::Behaviour::with_resources(
+            local,
+            &config.server,
+            rand::random(),
+            resources.clone(),
+        )?;
         Ok(Self {
             limits: connections::Behaviour::new(resources.clone()),
             blocked,
             allowed: allowed.into(),
             discovery,
             server,
-            streams: stream::Behaviour::with_resources(config.streams.clone(), resources),
-            invites: specialized::Behaviour::new(&config.specialized)?,
+            streams: stream::Behaviour::with_resources(config.streams.clone(), resources.clone()),
+            invites: specialized::Behaviour::with_resources(&config.specialized, resources)?,
             pubsub: pubsub::Behaviour::new(identity.clone(), &config.pubsub)?,
         })
     }

@@ -28,8 +28,6 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 #[cfg(feature = "libp2p")]
-mod admission;
-#[cfg(feature = "libp2p")]
 mod behaviour;
 #[cfg(feature = "libp2p")]
 mod book;
@@ -50,7 +48,7 @@ pub use self::{
     behaviour::{Behaviour, Event},
     book::OutboundRequestId,
     config::{SpecializedConfig, SpecializedTuning},
-    failure::{DialFailure, InboundFailure, OutboundFailure, RespondError, Scope},
+    failure::{DialFailure, InboundFailure, OutboundFailure, RespondError},
     handler::{InboundRequestId, ResponseChannel},
 };
 pub use self::{
@@ -61,6 +59,9 @@ pub use self::{
         SpecializedNodeInviteResponse,
     },
 };
+/// The scope of a limit that refused a request.
+#[cfg(feature = "libp2p")]
+pub use calimero_network_primitives::resources::Scope;
 
 /// The crate of `Bytes`, in the version that is used.
 pub use bytes;

@@ -478,7 +478,7 @@ async fn eight_of_a_connection_are_served_and_the_others_hear_that_it_is_busy() 
     let (mut asker, mut answerer) = pair(&eager(), &config()).await;
     let (given, refused) = crowd(&mut asker, &mut answerer, 12).await;
     assert_eq!(given.len(), 8);
-    assert_eq!(refused, [(Scope::Connection, 8); 4]);
+    assert_eq!(refused, [(Scope::Peer(*asker.local_peer_id()), 8); 4]);
     assert_eq!(answerer.behaviour().inbound_requests(), 8);
 
     for (request, channel) in given {
@@ -508,7 +508,7 @@ async fn the_total_holds_over_all_connections() {
     tokio::spawn(first.loop_on_next());
     let (given, refused) = crowd(&mut second, &mut answerer, 5).await;
     assert_eq!(given.len(), 2);
-    assert_eq!(refused, [(Scope::All, 10); 3]);
+    assert_eq!(refused, [(Scope::Node, 10); 3]);
 }
 
 /// By default an asker keeps within what the answerer serves, so nothing is refused.

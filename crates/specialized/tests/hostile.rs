@@ -247,9 +247,10 @@ async fn silent_streams_take_eight_places_and_leave_the_others() {
     for _ in 0..STREAMS - 8 {
         match event(&mut swarm).await {
             Event::InboundFailure {
+                peer,
                 failure: InboundFailure::TooMany { limit: 8, scope },
                 ..
-            } => assert_eq!(scope, Scope::Connection),
+            } => assert_eq!(scope, Scope::Peer(peer)),
             other => panic!("{other:?}"),
         }
     }

@@ -242,7 +242,7 @@ async fn outcomes(server: &mut Server, wanted: usize) -> BTreeMap<&'static str, 
 #[tokio::test]
 async fn streams_beyond_the_limits_are_refused_and_others_are_served() {
     let mut server = Server::start(TCP, |config| {
-        config.tuning.max_requests_per_connection = 4;
+        config.tuning.max_requests_per_peer = 4;
         config.tuning.max_requests = 6;
         config.tuning.request_timeout = DEADLINE;
     })

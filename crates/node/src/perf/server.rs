@@ -7,14 +7,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use calimero_network::{Incoming, PeerId};
+use calimero_network::{Incoming, PeerId, resources::Resource};
 use futures::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, StreamExt as _};
-use tokio::{sync::Semaphore, task::JoinSet};
+use tokio::task::JoinSet;
 
 use super::{BLOCK_BYTES, WANTED_BYTES_LEN};
-
-/// Requests answered at one time. Each holds a block of 1 MiB.
-const MAX_REQUESTS: usize = 64;
 
 /// Bytes sent to one peer within [`BUDGET_TIME`]: a second of the fastest links many times over.
 const BUDGET_BYTES: u64 = 64 << 30;
@@ -55,16 +52,19 @@ impl Budgets {
 }
 
 /// Answers requests until the protocol is no longer accepted.
+///
+/// The limits of [`Resource::PerfRequests`] bound the requests that are answered at one time, each
+/// of which holds a block of 1 MiB. A request above a limit is reset.
 pub(crate) async fn serve(mut requests: Incoming) {
-    let permits = Arc::new(Semaphore::new(MAX_REQUESTS));
     let budgets = Arc::new(Mutex::new(Budgets::default()));
     let mut running = JoinSet::new();
     loop {
         tokio::select! {
             request = requests.next() => {
                 let Some(request) = request else { break };
+                let holder = request.stream.frame_budget().holder();
                 // Without a permit the stream is dropped, which resets it.
-                if let Ok(permit) = permits.clone().try_acquire_owned() {
+                if let Ok(permit) = holder.take(Resource::PerfRequests, 1) {
                     let (budgets, peer) = (budgets.clone(), request.peer);
                     running.spawn(async move {
                         let _permit = permit;

@@ -74,7 +74,7 @@ impl Limits {
     pub fn set_invites(&mut self, config: &SpecializedConfig) {
         let limit = shared(
             config.tuning.max_inbound,
-            config.tuning.max_inbound_per_connection,
+            config.tuning.max_inbound_per_peer,
         );
         self.set(Resource::InviteRequests, limit);
         self.widen_requests(limit);
@@ -84,7 +84,7 @@ impl Limits {
     pub fn set_rendezvous(&mut self, config: &RendezvousServerConfig) {
         let limit = shared(
             config.tuning.max_requests,
-            config.tuning.max_requests_per_connection,
+            config.tuning.max_requests_per_peer,
         );
         self.set(Resource::RendezvousRequests, limit);
         self.widen_requests(limit);

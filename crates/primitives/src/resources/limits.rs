@@ -237,7 +237,7 @@ impl Default for Limits {
 /// | `requests` | 8,192 | 1,024 | 2,048 | 512 | a few KiB each until they are answered |
 /// | `invite_requests` | 128 | 16 | 32 | 8 | up to 1 MiB each, answered by the application |
 /// | `rendezvous_requests` | 4,096 | 256 | 1,024 | 100 | up to 18 KiB each, answered at once |
-/// | `perf_requests` | 32 | 0 | 16 | 8 | a block of 1 MiB each; eight streams fill any link |
+/// | `perf_requests` | 128 | 0 | 64 | 64 | a block of 1 MiB each; a peer measures with up to 64 streams |
 /// | `blob_transfers` | 1,024 | 128 | 256 | 64 | a stream and a file each |
 /// | `blob_bytes` | 64 MiB | 16 MiB | 32 MiB | 16 MiB | chunks of 1 MiB that are read and not yet sent |
 /// | `blob_nonces` | 65,536 | 8,192 | 8,192 | 1,024 | 40 s of signed requests, about 100 bytes each |
@@ -263,7 +263,7 @@ pub const fn default_limit(resource: Resource) -> Limit {
         }
         Resource::InviteRequests => Limit::new(128, 16, 32, 8),
         Resource::RendezvousRequests => Limit::new(4096, 256, 1024, 100),
-        Resource::PerfRequests => Limit::new(32, 0, 16, 8),
+        Resource::PerfRequests => Limit::new(128, 0, 64, 64),
         Resource::BlobTransfers => Limit::new(1024, 128, 256, 64),
         Resource::BlobNonces => Limit::new(64 * KIB_U64, 8 * KIB_U64, 8 * KIB_U64, KIB_U64),
         Resource::Registrations => Limit::new(320_000, 0, 16 * KIB_U64, 64),
