@@ -1,6 +1,6 @@
 //! Connections within their limits, over real TCP.
 
-use std::{collections::HashSet, net::SocketAddr};
+use std::collections::HashSet;
 
 use calimero_network_discovery::connections;
 use calimero_network_primitives::{
@@ -11,12 +11,11 @@ use calimero_network_primitives::{
 };
 use futures::StreamExt;
 use libp2p_swarm::{DialError, ListenError, Swarm, SwarmEvent, dial_opts::DialOpts, dummy};
-use tokio::{
-    io::copy_bidirectional,
-    net::{TcpListener, TcpSocket},
-};
 
-use crate::common::{TCP, swarm_of, within};
+use crate::{
+    common::{TCP, swarm_of, within},
+    forward::from_other_address,
+};
 
 /// Connections of the node under attack: 48 of each direction, 8 of them for protected peers.
 const TOTAL: u32 = 64;
@@ -68,26 +67,6 @@ async fn connect(
             _ = client.select_next_some() => {}
         }
     }
-}
-
-/// Forwards one TCP connection to `address` from `127.0.0.2`. Returns where it is accepted.
-async fn forward_from_other_address(address: &Multiaddr) -> Multiaddr {
-    let port = address.iter().find_map(|part| match part {
-        Protocol::Tcp(port) => Some(port),
-        _ => None,
-    });
-    let target = SocketAddr::from(([127, 0, 0, 1], port.unwrap()));
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let port = listener.local_addr().unwrap().port();
-    tokio::spawn(async move {
-        let (mut client, _) = listener.accept().await.unwrap();
-        let socket = TcpSocket::new_v4().unwrap();
-        socket.bind(SocketAddr::from(([127, 0, 0, 2], 0))).unwrap();
-        let mut server = socket.connect(target).await.unwrap();
-        // The end of either side is not of interest.
-        let _ = copy_bidirectional(&mut client, &mut server).await;
-    });
-    format!("/ip4/127.0.0.1/tcp/{port}").parse().unwrap()
 }
 
 /// Waits until `victim` admits or refuses an inbound connection.
@@ -174,7 +153,7 @@ async fn one_address_gets_its_share_of_the_inbound_connections() {
 
         let mut other = client(&Keypair::generate_ed25519());
         let other_peer = *other.local_peer_id();
-        let forwarded = forward_from_other_address(&address).await;
+        let forwarded = from_other_address(&address).await;
         other.dial(forwarded).unwrap();
         tokio::spawn(other.for_each(|_| async {}));
         await_connection(&mut victim, other_peer).await;
@@ -231,7 +210,7 @@ async fn one_address_does_not_shut_others_out() {
         // Some of the crowd make room for a peer of another address.
         let mut other = client(&Keypair::generate_ed25519());
         let other_peer = *other.local_peer_id();
-        let forwarded = forward_from_other_address(&address).await;
+        let forwarded = from_other_address(&address).await;
         other.dial(forwarded).unwrap();
         tokio::spawn(other.for_each(|_| async {}));
         tokio::spawn(member.for_each(|_| async {}));

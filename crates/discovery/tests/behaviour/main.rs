@@ -9,6 +9,8 @@
 
 mod common;
 mod dials;
+#[path = "../forward/mod.rs"]
+mod forward;
 mod gate;
 mod identify;
 mod limits;
