@@ -32,20 +32,26 @@ pub(crate) struct Behaviour {
     pub(crate) pubsub: pubsub::Behaviour,
 }
 
+/// The accounting of a node, in which boot nodes and allowed peers are protected.
+pub(crate) fn resources(config: &NetworkConfig) -> Resources {
+    let resources = Resources::new(Limits::from(config));
+    for peer in config.discovery.boot.iter().filter_map(peer_of) {
+        resources.protect(peer, Protection::BootNode);
+    }
+    for peer in &config.connections.allow {
+        resources.protect(*peer, Protection::Configured);
+    }
+    resources
+}
+
 impl Behaviour {
     pub(crate) fn new(
         identity: &Keypair,
         config: &NetworkConfig,
         relay_client: Option<relay::client::Behaviour>,
+        resources: Resources,
     ) -> Result<Self, StartError> {
         let connections = &config.connections;
-        let resources = Resources::new(Limits::from(config));
-        for peer in config.discovery.boot.iter().filter_map(peer_of) {
-            resources.protect(peer, Protection::BootNode);
-        }
-        for peer in &connections.allow {
-            resources.protect(*peer, Protection::Configured);
-        }
         let mut blocked = allow_block_list::Behaviour::<BlockedPeers>::default();
         for peer in &connections.block {
             blocked.block_peer(*peer);
