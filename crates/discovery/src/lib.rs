@@ -47,8 +47,12 @@
 #[cfg(feature = "libp2p")]
 pub mod behaviour;
 pub mod cache;
+#[cfg(feature = "libp2p")]
+pub mod connections;
 pub mod liveness;
 pub mod machine;
+#[cfg(feature = "libp2p")]
+mod pass;
 pub mod server;
 pub mod wire;
 

@@ -1,13 +1,16 @@
 //! The one derived behaviour, and how the configuration becomes it.
 
-use calimero_network_discovery::{self as discovery, server};
-use calimero_network_primitives::{Keypair, NetworkConfig};
+use calimero_network_discovery::{self as discovery, connections, server};
+use calimero_network_primitives::{
+    Keypair, NetworkConfig,
+    addr::peer_of,
+    resources::{Limits, Protection, Resources},
+};
 use calimero_network_pubsub as pubsub;
 use calimero_network_specialized as specialized;
 use calimero_network_stream as stream;
 use libp2p::{
     allow_block_list::{self, AllowedPeers, BlockedPeers},
-    connection_limits::{self, ConnectionLimits},
     relay,
     swarm::{NetworkBehaviour, behaviour::toggle::Toggle},
 };
@@ -19,7 +22,7 @@ use crate::{blobs::ProviderRecords, error::StartError};
 /// for a handler, and does not learn that a later behaviour refused the connection.
 #[derive(NetworkBehaviour)]
 pub(crate) struct Behaviour {
-    limits: connection_limits::Behaviour,
+    pub(crate) limits: connections::Behaviour,
     pub(crate) blocked: allow_block_list::Behaviour<BlockedPeers>,
     allowed: Toggle<allow_block_list::Behaviour<AllowedPeers>>,
     pub(crate) discovery: discovery::Behaviour,
@@ -29,18 +32,26 @@ pub(crate) struct Behaviour {
     pub(crate) pubsub: pubsub::Behaviour,
 }
 
+/// The accounting of a node, in which boot nodes and allowed peers are protected.
+pub(crate) fn resources(config: &NetworkConfig) -> Resources {
+    let resources = Resources::new(Limits::from(config));
+    for peer in config.discovery.boot.iter().filter_map(peer_of) {
+        resources.protect(peer, Protection::BootNode);
+    }
+    for peer in &config.connections.allow {
+        resources.protect(*peer, Protection::Configured);
+    }
+    resources
+}
+
 impl Behaviour {
     pub(crate) fn new(
         identity: &Keypair,
         config: &NetworkConfig,
         relay_client: Option<relay::client::Behaviour>,
+        resources: Resources,
     ) -> Result<Self, StartError> {
         let connections = &config.connections;
-        let limits = ConnectionLimits::default()
-            .with_max_pending_incoming(Some(connections.tuning.max_pending_inbound))
-            .with_max_pending_outgoing(Some(connections.tuning.max_pending_outbound))
-            .with_max_established_per_peer(Some(connections.tuning.max_per_peer))
-            .with_max_established(Some(connections.max_established));
         let mut blocked = allow_block_list::Behaviour::<BlockedPeers>::default();
         for peer in &connections.block {
             blocked.block_peer(*peer);
@@ -66,16 +77,22 @@ impl Behaviour {
         for peer in &connections.block {
             discovery.block(*peer);
         }
+        discovery.protect_in(resources.clone());
         let local = identity.public().to_peer_id();
-        let server = server::Behaviour::new(local, &config.server, rand::random())?;
+        let server = server::Behaviour::with_resources(
+            local,
+            &config.server,
+            rand::random(),
+            resources.clone(),
+        )?;
         Ok(Self {
-            limits: connection_limits::Behaviour::new(limits),
+            limits: connections::Behaviour::new(resources.clone()),
             blocked,
             allowed: allowed.into(),
             discovery,
             server,
-            streams: stream::Behaviour::new(config.streams.clone()),
-            invites: specialized::Behaviour::new(&config.specialized)?,
+            streams: stream::Behaviour::with_resources(config.streams.clone(), resources.clone()),
+            invites: specialized::Behaviour::with_resources(&config.specialized, resources)?,
             pubsub: pubsub::Behaviour::new(identity.clone(), &config.pubsub)?,
         })
     }

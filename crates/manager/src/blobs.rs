@@ -97,7 +97,8 @@ pub(crate) fn serve(
 async fn accept(mut incoming: Incoming, version: Version, server: Server) {
     while let Some(inbound) = incoming.next().await {
         let peer = inbound.peer;
-        let serving = server.serve(peer, version, inbound.stream);
+        let origin = inbound.stream.frame_budget().holder().origin();
+        let serving = server.serve_from(peer, origin, version, inbound.stream);
         tokio::spawn(async move {
             match serving.await {
                 Ok(served) => tracing::debug!(%peer, ?served, "served blobs"),

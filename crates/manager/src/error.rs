@@ -3,12 +3,11 @@
 use std::{io, sync::Arc, time::Duration};
 
 use calimero_network_blob::{error::RecordError, fetch::FetchError, store::StoreError};
-use calimero_network_primitives::{BlobId, ConfigError, Multiaddr, PeerId};
+use calimero_network_primitives::{BlobId, ConfigError, Multiaddr, PeerId, resources::Refused};
 use calimero_network_pubsub as pubsub;
 use calimero_network_transport::{AddressError, BuildError};
 use libp2p::{
     allow_block_list::{Blocked, NotAllowed},
-    connection_limits::Exceeded,
     swarm::ConnectionDenied,
 };
 
@@ -263,7 +262,7 @@ pub enum FetchBlobError {
 pub enum Denial {
     /// A limit of `connections` in the configuration is reached.
     #[error(transparent)]
-    Limit(Exceeded),
+    Limit(Refused),
     /// The peer is on the block list.
     #[error("the peer is on the block list")]
     Blocked,
@@ -277,7 +276,7 @@ pub enum Denial {
 
 impl From<ConnectionDenied> for Denial {
     fn from(denied: ConnectionDenied) -> Self {
-        if let Some(exceeded) = denied.downcast_ref::<Exceeded>() {
+        if let Some(exceeded) = denied.downcast_ref::<Refused>() {
             return Self::Limit(*exceeded);
         }
         if denied.downcast_ref::<Blocked>().is_some() {

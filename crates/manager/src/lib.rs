@@ -75,7 +75,6 @@ pub use calimero_network_transport::{
 };
 pub use libp2p::{
     StreamProtocol,
-    connection_limits::Exceeded,
     swarm::{ConnectionId, derive_prelude::ListenerId},
 };
 /// Crates whose types occur in what is public here, in the versions that are used: everything of

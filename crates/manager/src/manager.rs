@@ -14,6 +14,7 @@ use calimero_network_primitives::{
     addr::{DialGate, DialPolicy},
     config::BlobVersion,
     limits::LISTEN_TIMEOUT,
+    resources::Resources,
 };
 use calimero_network_stream::{self as stream, Control, Incoming};
 use calimero_network_transport::{self as transport, Links};
@@ -29,7 +30,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::{
     actor::Actor,
-    behaviour::Behaviour,
+    behaviour::{self, Behaviour},
     blobs::{Blobs, REPORT_QUEUE, serve},
     client::NetworkClient,
     command::COMMAND_QUEUE,
@@ -198,8 +199,11 @@ impl Builder {
         let (ready, started) = oneshot::channel();
         let (reports, heard) = mpsc::channel(REPORT_QUEUE);
         let (requests, requested) = mpsc::channel(REPORT_QUEUE);
+        let resources = behaviour::resources(&config);
         let server = blobs.clone().map(|store| {
-            let server = Server::new(peer, store, &config.blob.serve).with_events(requests);
+            let server = Server::new(peer, store, &config.blob.serve)
+                .with_events(requests)
+                .with_resources(resources.clone());
             match authorizer {
                 Some(authorizer) => server.with_shared_authorizer(authorizer),
                 None => server,
@@ -208,7 +212,7 @@ impl Builder {
         let task = {
             let (config, shared) = (config.clone(), shared.clone());
             async move {
-                let built = build_swarm(&identity, &config, build);
+                let built = build_swarm(&identity, &config, build, resources);
                 let (swarm, (links, gate), control, inbound) = match built {
                     Ok(built) => built,
                     Err(error) => {
@@ -290,12 +294,13 @@ fn build_swarm(
     identity: &Keypair,
     config: &NetworkConfig,
     build: BuildTransport,
+    resources: Resources,
 ) -> Result<Built, StartError> {
     // The operator names the boot nodes, so these may be local on any network.
     let policy = DialPolicy::for_network(config.discovery.local_network);
     let gate = DialGate::new(policy, &config.discovery.boot);
     let transport = build(identity, &config.transport, gate)?;
-    let behaviour = Behaviour::new(identity, config, transport.relay_client)?;
+    let behaviour = Behaviour::new(identity, config, transport.relay_client, resources)?;
     let control = behaviour.streams.control();
     let inbound = control
         .accept(StreamProtocol::new(ProtocolId::Stream.as_str()))

@@ -8,7 +8,7 @@ use std::{
 };
 
 use calimero_network_discovery as discovery;
-use calimero_network_primitives::{Multiaddr, PeerId, addr::Circuit};
+use calimero_network_primitives::{Multiaddr, PeerId, addr::Circuit, resources::Usage};
 use calimero_network_transport::{Link, MuxerKind, SecurityKind, TransportKind};
 use libp2p::{StreamProtocol, core::ConnectedPoint, swarm::ConnectionId};
 use serde::{Serialize, Serializer, ser::SerializeStruct as _};
@@ -45,6 +45,10 @@ pub struct Status {
     pub pending_inbound: u32,
     /// Number of messages dropped since the start because the reader of events was too slow.
     pub events_dropped: u64,
+    /// What peers hold of each resource, and its limit.
+    pub resources: Vec<Usage>,
+    /// Number of inbound connections that were closed since the start to admit others.
+    pub connections_evicted: u64,
 }
 
 impl Status {

@@ -162,7 +162,7 @@ async fn every_failure_comes_with_its_request() {
 #[tokio::test]
 async fn refused_requests_are_counted_for_the_host() {
     let mut small = config();
-    small.specialized.tuning.max_inbound_per_connection = 1;
+    small.specialized.tuning.max_inbound_per_peer = 1;
     small.specialized.tuning.max_inbound = 1;
     let (mut node, mut host) = pair_with(Over::Tcp, config(), small).await;
     for _ in 0..4 {

@@ -8,7 +8,6 @@
 //! - [`config`]: [`NetworkConfig`] and its parts, read from TOML and checked before use;
 //! - [`limits`]: every bound, with its unit and its reason;
 //! - [`resources`]: the accounting of what peers hold, with its limits;
-//! - [`Places`]: how much of a bound is in use.
 //!
 //! All parsers accept hostile input: they check lengths before they decode, do not allocate by
 //! claims of the input, and return a typed error that names what is wrong and where.
@@ -51,7 +50,6 @@ pub mod addr;
 pub mod config;
 mod ids;
 pub mod limits;
-mod places;
 #[cfg(feature = "peers")]
 mod protocol;
 #[cfg(feature = "peers")]
@@ -72,7 +70,6 @@ pub use self::config::{ConfigError, NetworkConfig};
 pub use self::protocol::{IDENTIFY_PROTOCOL_VERSION, ProtocolId};
 pub use self::{
     ids::{BlobId, ContextId, GroupId, NamespaceId, ParseIdError, TextEncoding},
-    places::{Place, Places},
     topic::{FreeTopic, GLOBAL_RENDEZVOUS_NAMESPACE, ParseTopicError, Topic},
 };
 

@@ -89,7 +89,7 @@ fn no_limit_or_timer_may_be_zero() {
         pubsub.keep.max_bytes = 0;
         pubsub.repair.grace = ZERO;
         pubsub.repair.cooldown = ZERO;
-        specialized.tuning.max_inbound_per_connection = 0;
+        specialized.tuning.max_inbound_per_peer = 0;
         specialized.tuning.max_inbound = 0;
         specialized.tuning.max_outbound_per_connection = 0;
         specialized.tuning.max_outbound = 0;
@@ -170,9 +170,9 @@ fn contradictions_are_blamed_on_a_key() {
         server.rendezvous.tuning.min_ttl = SHORT;
         server.rendezvous.tuning.max_ttl = Duration::from_secs(7199)
             => "server.rendezvous.tuning.min_ttl";
-        server.rendezvous.tuning.max_requests_per_connection = 0;
+        server.rendezvous.tuning.max_requests_per_peer = 0;
         server.rendezvous.tuning.max_requests = 99
-            => "server.rendezvous.tuning.max_requests_per_connection";
+            => "server.rendezvous.tuning.max_requests_per_peer";
         server.rendezvous.tuning.request_burst = 0;
         server.rendezvous.tuning.requests_per_second = 1_000_001;
         server.rendezvous.tuning.request_timeout = ZERO;
@@ -183,7 +183,7 @@ fn contradictions_are_blamed_on_a_key() {
         pubsub.mesh.target = 9;
         pubsub.mesh.prune_backoff = Duration::from_millis(1500);
         pubsub.keep.max_bytes = 1_048_575;
-        specialized.tuning.max_inbound_per_connection = 129;
+        specialized.tuning.max_inbound_per_peer = 129;
         specialized.tuning.max_message_bytes = 127;
     }
     let mut config = NetworkConfig::default();

@@ -7,6 +7,7 @@ use std::{
     time::Duration,
 };
 
+use calimero_network_primitives::resources::{Limits, Origin, Resource, Resources};
 use futures::FutureExt;
 use futures_timer::Delay;
 use libp2p_core::{Endpoint, Multiaddr, multiaddr::Protocol, transport::PortUse};
@@ -102,17 +103,32 @@ pub struct Behaviour {
 }
 
 impl Behaviour {
-    /// A behaviour with the bounds and deadlines of `config`.
+    /// A behaviour with the bounds and deadlines of `config` and an accounting of its own.
     ///
     /// # Errors
     ///
-    /// [`ConfigError::Invalid`] with the key that cannot hold.
+    /// [`ConfigError::Invalid`] with the key of a value that is out of range.
     pub fn new(config: &SpecializedConfig) -> Result<Self, ConfigError> {
+        let mut limits = Limits::default();
+        limits.set_invites(config);
+        Self::with_resources(config, Resources::new(limits))
+    }
+
+    /// [`new`](Self::new) with the accounting of a node, whose limits of inbound requests apply in
+    /// place of those of `config`.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`new`](Self::new).
+    pub fn with_resources(
+        config: &SpecializedConfig,
+        resources: Resources,
+    ) -> Result<Self, ConfigError> {
         config.validate("")?;
         Ok(Self {
             outbound: OutboundRequests::new(config.tuning.max_outbound),
             deadlines: Deadlines::new(config.request_timeout, config.tuning.max_outbound),
-            shared: Shared::new(config.clone()),
+            shared: Shared::new(config.clone(), resources),
             inbound: HashMap::new(),
             events: VecDeque::new(),
         })
@@ -165,11 +181,12 @@ impl Behaviour {
         self.outbound.len()
     }
 
-    /// Requests of all peers that hold a place: arriving, waiting for the application, or being
+    /// Requests of all peers that hold a permit: arriving, waiting for the application, or being
     /// answered.
     #[must_use]
     pub fn inbound_requests(&self) -> usize {
-        self.shared.serving.taken()
+        let used = self.shared.resources.used(Resource::InviteRequests);
+        usize::try_from(used).unwrap_or(usize::MAX)
     }
 
     /// Converts an effect of the request table to a command for the swarm.
@@ -227,22 +244,24 @@ impl NetworkBehaviour for Behaviour {
     fn handle_established_inbound_connection(
         &mut self,
         _: ConnectionId,
-        _: PeerId,
-        _: &Multiaddr,
-        _: &Multiaddr,
+        peer: PeerId,
+        local: &Multiaddr,
+        remote: &Multiaddr,
     ) -> Result<THandler<Self>, ConnectionDenied> {
-        Ok(Handler::new(self.shared.clone()))
+        let origin = Origin::of_inbound(local, remote);
+        Ok(Handler::new(peer, origin, self.shared.clone()))
     }
 
     fn handle_established_outbound_connection(
         &mut self,
         _: ConnectionId,
-        _: PeerId,
-        _: &Multiaddr,
+        peer: PeerId,
+        address: &Multiaddr,
         _: Endpoint,
         _: PortUse,
     ) -> Result<THandler<Self>, ConnectionDenied> {
-        Ok(Handler::new(self.shared.clone()))
+        let origin = Origin::of_addr(address);
+        Ok(Handler::new(peer, origin, self.shared.clone()))
     }
 
     fn on_swarm_event(&mut self, event: FromSwarm<'_>) {

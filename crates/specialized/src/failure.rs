@@ -2,6 +2,7 @@
 
 use std::{io, time::Duration};
 
+use calimero_network_primitives::resources::Scope;
 use libp2p_identity::PeerId;
 use libp2p_swarm::DialError;
 
@@ -102,12 +103,12 @@ impl DialFailure {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum InboundFailure {
-    /// As many requests as may are being served. The peer was told.
-    #[error("refused: {limit} requests are being served, the most for {scope}")]
+    /// The limit of requests that are served at one time is reached. The peer received a refusal.
+    #[error("refused: at most {limit} requests are served at one time for {scope}")]
     TooMany {
-        /// Most requests at one time.
+        /// Largest number of requests that are served at one time.
         limit: usize,
-        /// Of whom.
+        /// The scope that the limit applies to.
         scope: Scope,
     },
     /// The request is invalid. The peer got a refusal if the request contained
@@ -143,24 +144,6 @@ pub enum InboundFailure {
     /// The stream failed with an IO error.
     #[error("stream failed: {0}")]
     Io(#[from] io::Error),
-}
-
-/// What a limit counts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Scope {
-    /// The requests of one connection.
-    Connection,
-    /// The requests of all connections.
-    All,
-}
-
-impl std::fmt::Display for Scope {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Self::Connection => "one connection",
-            Self::All => "all connections",
-        })
-    }
 }
 
 /// An error of sending a response.

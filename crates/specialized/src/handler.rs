@@ -12,7 +12,10 @@ use std::{
 };
 
 use bytes::Bytes;
-use calimero_network_primitives::{Places, ProtocolId};
+use calimero_network_primitives::{
+    ProtocolId,
+    resources::{Holder, Origin, Permit, Resource, Resources},
+};
 use futures::{
     FutureExt, StreamExt,
     channel::oneshot,
@@ -20,6 +23,7 @@ use futures::{
     stream::FuturesUnordered,
 };
 use libp2p_core::upgrade::ReadyUpgrade;
+use libp2p_identity::PeerId;
 use libp2p_swarm::{
     ConnectionHandler, ConnectionHandlerEvent, Stream, StreamProtocol, StreamUpgradeError,
     SubstreamProtocol,
@@ -27,7 +31,7 @@ use libp2p_swarm::{
 };
 
 use crate::{
-    admission::{Admission, Permit},
+    book::OutboundRequestId,
     codec::Message,
     config::SpecializedConfig,
     exchange,
@@ -83,15 +87,15 @@ impl ResponseChannel {
 #[derive(Clone, Debug)]
 pub(crate) struct Shared {
     pub(crate) config: Arc<SpecializedConfig>,
-    pub(crate) serving: Places,
+    pub(crate) resources: Resources,
     next_inbound: Arc<AtomicU64>,
 }
 
 impl Shared {
-    pub(crate) fn new(config: SpecializedConfig) -> Self {
+    pub(crate) fn new(config: SpecializedConfig, resources: Resources) -> Self {
         Self {
             config: Arc::new(config),
-            serving: Places::default(),
+            resources,
             next_inbound: Arc::default(),
         }
     }
@@ -151,7 +155,8 @@ pub struct Handler {
     /// Requests that wait for their response.
     stops: HashMap<OutboundRequestId, AbortHandle>,
     exchanges: FuturesUnordered<Abortable<BoxFuture<'static, Exchange>>>,
-    admission: Admission,
+    /// The scopes in which requests of the peer count.
+    holder: Holder,
     serving: FuturesUnordered<BoxFuture<'static, Step>>,
     refusing: FuturesUnordered<BoxFuture<'static, ()>>,
     /// At most one event per stream event, taken before the next one is
@@ -166,19 +171,15 @@ impl fmt::Debug for Handler {
 }
 
 impl Handler {
-    pub(crate) fn new(shared: Shared) -> Self {
-        let admission = Admission::new(
-            shared.config.tuning.max_inbound_per_connection,
-            shared.serving.clone(),
-            shared.config.tuning.max_inbound,
-        );
+    pub(crate) fn new(peer: PeerId, origin: Option<Origin>, shared: Shared) -> Self {
+        let holder = shared.resources.holder(Some(peer), origin);
         Self {
             shared,
             queue: VecDeque::new(),
             opening: HashMap::new(),
             stops: HashMap::new(),
             exchanges: FuturesUnordered::new(),
-            admission,
+            holder,
             serving: FuturesUnordered::new(),
             refusing: FuturesUnordered::new(),
             events: VecDeque::new(),
@@ -243,7 +244,7 @@ impl Handler {
             config.tuning.max_message_bytes,
             config.tuning.receive_timeout,
         );
-        match self.admission.admit() {
+        match self.holder.take(Resource::InviteRequests, 1) {
             Ok(permit) => self.serving.push(
                 async move {
                     match exchange::receive_request(&mut stream, limit, time).await {
@@ -253,12 +254,15 @@ impl Handler {
                 }
                 .boxed(),
             ),
-            Err((scope, limit)) => {
+            Err(refused) => {
                 if self.refusing.len() < MAX_REFUSALS {
                     let refuse = exchange::refuse_request(stream, Refusal::Busy, time);
                     self.refusing.push(refuse.boxed());
                 }
-                let failure = InboundFailure::TooMany { limit, scope };
+                let failure = InboundFailure::TooMany {
+                    limit: usize::try_from(refused.limit).unwrap_or(usize::MAX),
+                    scope: refused.scope,
+                };
                 self.events.push_back(ToBehaviour::Served(id, Err(failure)));
             }
         }
@@ -329,7 +333,7 @@ async fn serve(
         }
         None => (refusal(Refusal::Late), Err(InboundFailure::Late { after })),
     };
-    // The place is free before the peer can hear of it: its next request is not refused.
+    // Released before the peer can read the answer, so that its next request finds a permit.
     let send = exchange::send(&mut stream, &wire, || drop(permit));
     let sent = match exchange::within(after, send).await {
         Some(sent) => sent.map_err(InboundFailure::Io),

@@ -29,8 +29,6 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 #[cfg(feature = "libp2p")]
-mod admission;
-#[cfg(feature = "libp2p")]
 mod behaviour;
 pub mod codec;
 #[cfg(feature = "libp2p")]
@@ -50,7 +48,7 @@ mod outbound;
 pub use self::{
     behaviour::{Behaviour, Event},
     config::{SpecializedConfig, SpecializedTuning},
-    failure::{DialFailure, InboundFailure, OutboundFailure, RespondError, Scope},
+    failure::{DialFailure, InboundFailure, OutboundFailure, RespondError},
     handler::{InboundRequestId, ResponseChannel},
     outbound::OutboundRequestId,
 };
@@ -62,6 +60,9 @@ pub use self::{
         SpecializedNodeInviteResponse,
     },
 };
+/// The scope of a limit that refused a request.
+#[cfg(feature = "libp2p")]
+pub use calimero_network_primitives::resources::Scope;
 
 /// Re-export of the crate that defines `Bytes`, in the version that this crate
 /// uses.

@@ -496,7 +496,7 @@ async fn eight_of_a_connection_are_served_and_the_others_are_refused_as_busy() {
     let (mut requester, mut responder) = pair(&unlimited_outbound(), &config()).await;
     let (given, refused) = send_many(&mut requester, &mut responder, 12).await;
     assert_eq!(given.len(), 8);
-    assert_eq!(refused, [(Scope::Connection, 8); 4]);
+    assert_eq!(refused, [(Scope::Peer(*requester.local_peer_id()), 8); 4]);
     assert_eq!(responder.behaviour().inbound_requests(), 8);
 
     for (request, channel) in given {
@@ -526,7 +526,7 @@ async fn the_total_holds_over_all_connections() {
     tokio::spawn(first.loop_on_next());
     let (given, refused) = send_many(&mut second, &mut responder, 5).await;
     assert_eq!(given.len(), 2);
-    assert_eq!(refused, [(Scope::All, 10); 3]);
+    assert_eq!(refused, [(Scope::Node, 10); 3]);
 }
 
 /// With the default limits, one requester stays below the limits of the other

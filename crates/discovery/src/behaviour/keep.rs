@@ -7,7 +7,10 @@ use std::{
     task::{Context, Poll},
 };
 
-use calimero_network_primitives::{Multiaddr, PeerId};
+use calimero_network_primitives::{
+    Multiaddr, PeerId,
+    resources::{Protection, Resources},
+};
 use libp2p_core::{Endpoint, transport::PortUse, upgrade::DeniedUpgrade};
 use libp2p_swarm::{
     ConnectionClosed, ConnectionDenied, ConnectionHandler, ConnectionHandlerEvent, ConnectionId,
@@ -19,6 +22,8 @@ use libp2p_swarm::{
 #[derive(Default)]
 pub struct Keeper {
     kept: HashSet<PeerId>,
+    /// The accounting in which the peers that are kept are protected.
+    resources: Option<Resources>,
     connections: HashMap<PeerId, Vec<ConnectionId>>,
     waiting: VecDeque<ToSwarm<Infallible, bool>>,
 }
@@ -28,6 +33,13 @@ impl Keeper {
     pub(super) fn keep(&mut self, peers: HashSet<PeerId>) {
         let changed = self.kept.symmetric_difference(&peers);
         for peer in changed {
+            match &self.resources {
+                Some(resources) if peers.contains(peer) => {
+                    resources.protect(*peer, Protection::Member);
+                }
+                Some(resources) => resources.unprotect(*peer, Protection::Member),
+                None => {}
+            }
             let connections = self.connections.get(peer).into_iter().flatten();
             self.waiting
                 .extend(connections.map(|connection| ToSwarm::NotifyHandler {
@@ -37,6 +49,14 @@ impl Keeper {
                 }));
         }
         self.kept = peers;
+    }
+
+    /// Protects the peers that are kept in `resources`, from now on.
+    pub(super) fn protect_in(&mut self, resources: Resources) {
+        for peer in &self.kept {
+            resources.protect(*peer, Protection::Member);
+        }
+        self.resources = Some(resources);
     }
 
     fn handler(&self, peer: &PeerId) -> Handler {

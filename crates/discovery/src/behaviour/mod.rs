@@ -136,6 +136,7 @@ use calimero_network_primitives::{
     Keypair, Multiaddr, PeerId,
     addr::DialPolicy,
     config::{DiscoveryConfig, PingConfig},
+    resources::Resources,
 };
 pub use libp2p_identify::Info as IdentifyInfo;
 use libp2p_kad::store::RecordStore;
@@ -317,6 +318,11 @@ impl Behaviour {
     /// Is a member no more.
     pub fn unfollow(&mut self, namespace: Namespace) {
         self.hear(Input::Unfollow(namespace));
+    }
+
+    /// Protects boot nodes and members of overlays in `resources`, for as long as they are such.
+    pub fn protect_in(&mut self, resources: Resources) {
+        self.inner.keeper.protect_in(resources);
     }
 
     /// Closes what is open with `peer`, and has nothing to do with it from now on.

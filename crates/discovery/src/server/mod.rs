@@ -19,6 +19,7 @@ mod served {
     use calimero_network_primitives::{
         PeerId,
         config::{ConfigError, ServerConfig},
+        resources::{Limits, Resources},
     };
     use libp2p_swarm::{NetworkBehaviour, behaviour::toggle::Toggle};
 
@@ -55,18 +56,42 @@ mod served {
     }
 
     impl Behaviour {
-        /// What `config` has on, served as `local`. `seed` is random where strangers ask.
+        /// The servers that `config` enables, for the node `local`, with an accounting of their own.
+        /// `seed` must be random where untrusted peers connect.
         ///
         /// # Errors
         ///
-        /// [`ConfigError::Invalid`] with the key that cannot hold.
+        /// [`ConfigError::Invalid`] with the key of a value that is out of range.
         pub fn new(local: PeerId, config: &ServerConfig, seed: u64) -> Result<Self, ConfigError> {
+            let mut limits = Limits::default();
+            limits.set_rendezvous(&config.rendezvous);
+            limits.set_relay(&config.relay);
+            Self::with_resources(local, config, seed, Resources::new(limits))
+        }
+
+        /// [`new`](Self::new) with the accounting of a node.
+        ///
+        /// # Errors
+        ///
+        /// Those of [`new`](Self::new).
+        pub fn with_resources(
+            local: PeerId,
+            config: &ServerConfig,
+            seed: u64,
+            resources: Resources,
+        ) -> Result<Self, ConfigError> {
             config.validate("")?;
             let rendezvous = (config.rendezvous.enabled)
-                .then(|| rendezvous::Behaviour::new(&config.rendezvous, seed))
+                .then(|| {
+                    rendezvous::Behaviour::with_resources(
+                        &config.rendezvous,
+                        seed,
+                        resources.clone(),
+                    )
+                })
                 .transpose()?;
             let relay = (config.relay.enabled)
-                .then(|| relay::Behaviour::new(local, &config.relay))
+                .then(|| relay::Behaviour::with_resources(local, &config.relay, resources))
                 .transpose()?;
             Ok(Self {
                 rendezvous: rendezvous.into(),
@@ -93,6 +118,6 @@ mod served {
     clippy::disallowed_methods,
     reason = "the one clock of the server; what decides is given its time"
 )]
-fn now() -> std::time::Instant {
+pub(crate) fn now() -> std::time::Instant {
     std::time::Instant::now()
 }

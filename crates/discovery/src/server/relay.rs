@@ -1,6 +1,9 @@
 //! The relay server: libp2p's own (libp2p-relay 0.22), within the bounds of the configuration and
 //! kept from what it does at their edges.
 //!
+//! Reservations and circuits are counted in the [`Resources`] of the node, which gives the peers of
+//! one IP address a part of them.
+//!
 //! Its memory is bounded by the configuration: one entry for each reservation and connection, some
 //! 17 KiB for each open circuit (two read buffers of 8 KiB), ten requests under way on a
 //! connection, each at most 4 KiB, and the token buckets of those that asked within the time in
@@ -12,29 +15,32 @@
 //!   has expired in between, which a peer that is slow to take the answer can bring about. It
 //!   looks the peer up in a table from which the expiry has removed it. Here every connected peer
 //!   has one more entry there, of a connection that does not exist.
-//! - At `max_reservations` it refuses to renew. Here the bound is its last rate limiter, which
-//!   knows who holds a slot.
+//! - At `max_reservations` it refuses to renew. Here the limit is its last rate limiter, which
+//!   renews what a peer has.
 //! - It grants one slot, and one circuit, more than a peer may have.
 //! - It says that a reservation is closed whenever a connection is. Here slots are counted.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, VecDeque},
     num::NonZeroU32,
     sync::{Arc, Mutex, PoisonError},
     task::{Context, Poll},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use calimero_network_primitives::{
     Multiaddr, PeerId,
     config::{ConfigError, RateTuning, RelayServerConfig},
+    resources::{Holder, Limits, Origin, Permit, Resource, Resources},
 };
-use libp2p_core::{Endpoint, connection::ConnectedPoint, transport::PortUse};
+use libp2p_core::connection::ConnectedPoint;
 use libp2p_relay as stock;
 use libp2p_swarm::{
-    ConnectionClosed, ConnectionDenied, ConnectionId, FromSwarm, NetworkBehaviour, THandler,
-    THandlerInEvent, THandlerOutEvent, ToSwarm, behaviour::ConnectionEstablished,
+    ConnectionClosed, ConnectionId, FromSwarm, NetworkBehaviour, THandlerInEvent, ToSwarm,
+    behaviour::ConnectionEstablished,
 };
+
+use crate::pass::pass_to_inner;
 
 /// What was asked of the relay, and what came of it.
 #[derive(Debug)]
@@ -85,34 +91,81 @@ pub enum Event {
     Other(stock::Event),
 }
 
-/// Slots held and connections open, of each connected peer.
-#[derive(Debug, Default)]
-struct Peers {
-    peers: HashMap<PeerId, Presence>,
-    slots: usize,
-}
+/// Time after which a circuit request that was admitted counts no longer: libp2p-relay gives up
+/// after 60 s, and does not report it if the connection closed.
+const MAX_OPENING_TIME: Duration = Duration::from_secs(90);
 
+/// The connected peers.
+#[derive(Debug, Default)]
+struct Peers(HashMap<PeerId, Presence>);
+
+/// The connections, reservations and circuits of a peer.
 #[derive(Debug)]
 struct Presence {
     connections: usize,
-    slots: usize,
+    /// Counts for the peer and for the origin of its first connection.
+    holder: Holder,
+    /// One for each reservation. Without a permit where the peer had others already and the limits
+    /// were reached.
+    reservations: Vec<Option<Permit>>,
+    /// Requests for a reservation that were admitted and are being answered.
+    reserving: Vec<Permit>,
+    /// Requests for a circuit that were admitted and are being answered.
+    opening: VecDeque<(Instant, Permit)>,
     /// The connection that does not exist.
     placeholder: ConnectionId,
 }
 
 impl Peers {
-    /// Whether `peer` may have a slot where there are `max` of them.
-    fn admits(&self, peer: &PeerId, max: usize) -> bool {
-        self.slots < max || self.peers.get(peer).is_some_and(|peer| peer.slots > 0)
+    /// Admits a request for a reservation: a renewal, or another reservation within the limits.
+    fn admit(&mut self, peer: &PeerId) -> bool {
+        let Some(peer) = self.0.get_mut(peer) else {
+            return false;
+        };
+        // A connection has one reservation and one request at a time, so this is a renewal, or a
+        // request that replaces one that is not answered yet.
+        if peer.reservations.len() + peer.reserving.len() >= peer.connections {
+            return true;
+        }
+        match peer.holder.take(Resource::Reservations, 1) {
+            Ok(permit) => {
+                peer.reserving.push(permit);
+                true
+            }
+            // This may be a renewal. The limiter does not learn for which connection.
+            Err(_) => !peer.reservations.is_empty(),
+        }
     }
 
-    /// Changes what is known of `peer`. Its slots are on connections of their own.
+    /// Admits a request for a circuit within the limits.
+    fn admit_circuit(&mut self, peer: &PeerId, now: Instant) -> bool {
+        let Some(peer) = self.0.get_mut(peer) else {
+            return false;
+        };
+        while let Some((since, _)) = peer.opening.front()
+            && now.saturating_duration_since(*since) >= MAX_OPENING_TIME
+        {
+            peer.opening.pop_front();
+        }
+        let permit = peer.holder.take(Resource::Circuits, 1);
+        permit
+            .map(|permit| peer.opening.push_back((now, permit)))
+            .is_ok()
+    }
+
+    /// Takes the permit of a circuit request that was admitted and is answered.
+    fn take_opening(&mut self, peer: &PeerId) -> Option<Permit> {
+        let (_, permit) = self.0.get_mut(peer)?.opening.pop_front()?;
+        Some(permit)
+    }
+
+    /// Changes the entry of `peer`. Each of its reservations is on a connection of its own.
     fn change(&mut self, peer: &PeerId, change: impl FnOnce(&mut Presence)) {
-        if let Some(presence) = self.peers.get_mut(peer) {
-            self.slots -= presence.slots;
+        if let Some(presence) = self.0.get_mut(peer) {
             change(presence);
-            presence.slots = presence.slots.min(presence.connections);
-            self.slots += presence.slots;
+            presence.reservations.truncate(presence.connections);
+            let left = presence.connections - presence.reservations.len();
+            presence.reserving.truncate(left);
         }
     }
 }
@@ -124,18 +177,36 @@ impl Peers {
 pub struct Behaviour {
     inner: stock::Behaviour,
     peers: Arc<Mutex<Peers>>,
-    circuits: usize,
+    resources: Resources,
+    /// The permits of the open circuits, by both ends.
+    circuits: HashMap<(PeerId, PeerId), Vec<Option<Permit>>>,
     /// Connections that do not exist are numbered down from the last number.
     next_placeholder: usize,
 }
 
 impl Behaviour {
-    /// A relay within the bounds of `config`, whether it is `enabled` there or not.
+    /// A relay within the bounds of `config`, whether it is `enabled` there or not, with an
+    /// accounting of its own.
     ///
     /// # Errors
     ///
-    /// [`ConfigError::Invalid`] with the key that cannot hold.
+    /// [`ConfigError::Invalid`] with the key of a value that is out of range.
     pub fn new(local: PeerId, config: &RelayServerConfig) -> Result<Self, ConfigError> {
+        let mut limits = Limits::default();
+        limits.set_relay(config);
+        Self::with_resources(local, config, Resources::new(limits))
+    }
+
+    /// [`new`](Self::new) with the accounting of a node, whose limits apply as well.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`new`](Self::new).
+    pub fn with_resources(
+        local: PeerId,
+        config: &RelayServerConfig,
+        resources: Resources,
+    ) -> Result<Self, ConfigError> {
         config.validate("")?;
         let peers = Arc::<Mutex<Peers>>::default();
         let mut inner = stock::Behaviour::new(local, translate(config, peers.clone()));
@@ -145,38 +216,44 @@ impl Behaviour {
         Ok(Self {
             inner,
             peers,
-            circuits: 0,
+            resources,
+            circuits: HashMap::new(),
             next_placeholder: usize::MAX,
         })
     }
 
-    /// Slots held. Of a peer with several connections that lost one of them, as many as it can
-    /// have on those that are left.
+    /// Number of reservations. A peer that lost one of several connections counts with as many as it
+    /// can have on those that are left.
     #[must_use]
     pub fn reservations(&self) -> usize {
-        lock(&self.peers).slots
+        let peers = lock(&self.peers);
+        peers.0.values().map(|peer| peer.reservations.len()).sum()
     }
 
-    /// Circuits open.
+    /// Number of open circuits.
     #[must_use]
     pub fn circuits(&self) -> usize {
-        self.circuits
+        self.circuits.values().map(Vec::len).sum()
     }
 
     fn opened(&mut self, up: ConnectionEstablished<'_>) {
         let mut peers = lock(&self.peers);
-        if let Some(presence) = peers.peers.get_mut(&up.peer_id) {
+        if let Some(presence) = peers.0.get_mut(&up.peer_id) {
             presence.connections += 1;
             return;
         }
         let placeholder = ConnectionId::new_unchecked(self.next_placeholder);
         self.next_placeholder = self.next_placeholder.wrapping_sub(1);
+        let origin = origin(up.endpoint);
         let presence = Presence {
             connections: 1,
-            slots: 0,
+            holder: self.resources.holder(Some(up.peer_id), origin),
+            reservations: Vec::new(),
+            reserving: Vec::new(),
+            opening: VecDeque::new(),
             placeholder,
         };
-        peers.peers.insert(up.peer_id, presence);
+        peers.0.insert(up.peer_id, presence);
         drop(peers);
         let established = ConnectionEstablished {
             connection_id: placeholder,
@@ -190,10 +267,10 @@ impl Behaviour {
         let mut peers = lock(&self.peers);
         peers.change(&peer, |presence| presence.connections -= 1);
         let last = peers
-            .peers
+            .0
             .get(&peer)
             .is_some_and(|presence| presence.connections == 0);
-        let gone = last.then(|| peers.peers.remove(&peer)).flatten();
+        let gone = last.then(|| peers.0.remove(&peer)).flatten();
         drop(peers);
         if let Some(gone) = gone {
             let closed = ConnectionClosed {
@@ -208,6 +285,21 @@ impl Behaviour {
         }
     }
 
+    /// Releases the permit of a request that failed after it was admitted.
+    #[expect(deprecated, reason = "nothing else reports these requests")]
+    fn failed(&mut self, event: &stock::Event) {
+        match event {
+            stock::Event::ReservationReqAcceptFailed { src_peer_id, .. } => {
+                lock(&self.peers).change(src_peer_id, |presence| drop(presence.reserving.pop()));
+            }
+            stock::Event::CircuitReqOutboundConnectFailed { src_peer_id, .. }
+            | stock::Event::CircuitReqAcceptFailed { src_peer_id, .. } => {
+                drop(lock(&self.peers).take_opening(src_peer_id));
+            }
+            _ => {}
+        }
+    }
+
     /// What the relay says, counted.
     fn hear(&mut self, event: stock::Event) -> Event {
         match event {
@@ -215,46 +307,74 @@ impl Behaviour {
                 src_peer_id: peer,
                 renewed,
             } => {
-                if !renewed {
-                    lock(&self.peers).change(&peer, |presence| presence.slots += 1);
-                }
+                lock(&self.peers).change(&peer, |presence| {
+                    let permit = presence.reserving.pop();
+                    if !renewed {
+                        presence.reservations.push(permit);
+                    }
+                });
                 Event::Reserved { peer, renewed }
             }
             stock::Event::ReservationReqDenied {
                 src_peer_id: peer, ..
             } => Event::ReservationRefused { peer },
             stock::Event::ReservationTimedOut { src_peer_id: peer } => {
-                let mut peers = lock(&self.peers);
-                peers.change(&peer, |held| held.slots = held.slots.saturating_sub(1));
+                lock(&self.peers).change(&peer, |held| drop(held.reservations.pop()));
                 Event::ReservationExpired { peer }
             }
             stock::Event::CircuitReqAccepted {
                 src_peer_id: from,
                 dst_peer_id: to,
             } => {
-                self.circuits += 1;
+                let permit = lock(&self.peers).take_opening(&from);
+                self.circuits.entry((from, to)).or_default().push(permit);
                 Event::CircuitOpened { from, to }
             }
             stock::Event::CircuitReqDenied {
                 src_peer_id: from,
                 dst_peer_id: to,
-                ..
-            } => Event::CircuitRefused { from, to },
+                status,
+            } => {
+                // Found after the limits; what they refuse has another status.
+                if matches!(status, stock::StatusCode::NoReservation) {
+                    drop(lock(&self.peers).take_opening(&from));
+                }
+                Event::CircuitRefused { from, to }
+            }
             stock::Event::CircuitClosed {
                 src_peer_id: from,
                 dst_peer_id: to,
                 error,
             } => {
-                self.circuits = self.circuits.saturating_sub(1);
+                if let Some(open) = self.circuits.get_mut(&(from, to)) {
+                    open.pop();
+                    if open.is_empty() {
+                        self.circuits.remove(&(from, to));
+                    }
+                }
                 Event::CircuitClosed { from, to, error }
             }
-            other => Event::Other(other),
+            other => {
+                self.failed(&other);
+                Event::Other(other)
+            }
         }
     }
 }
 
 fn lock(peers: &Mutex<Peers>) -> std::sync::MutexGuard<'_, Peers> {
     peers.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The origin of a connection.
+fn origin(endpoint: &ConnectedPoint) -> Option<Origin> {
+    match endpoint {
+        ConnectedPoint::Dialer { address, .. } => Origin::of_addr(address),
+        ConnectedPoint::Listener {
+            local_addr,
+            send_back_addr,
+        } => Origin::of_inbound(local_addr, send_back_addr),
+    }
 }
 
 fn translate(config: &RelayServerConfig, peers: Arc<Mutex<Peers>>) -> stock::Config {
@@ -281,9 +401,14 @@ fn translate(config: &RelayServerConfig, peers: Arc<Mutex<Peers>>) -> stock::Con
         .reservation_rate_per_peer(burst(per_peer), per_peer.interval)
         .circuit_src_per_ip(burst(circuits_per_ip), circuits_per_ip.interval)
         .circuit_src_per_peer(burst(circuits_per_peer), circuits_per_peer.interval);
-    let max = config.max_reservations;
-    let room = move |peer: PeerId, _: &Multiaddr, _: Instant| lock(&peers).admits(&peer, max);
-    limits.reservation_rate_limiters.push(Box::new(room));
+    let of_circuits = peers.clone();
+    // Each is the last one: what it admits is accepted.
+    let reserve = move |peer: PeerId, _: &Multiaddr, _: Instant| lock(&peers).admit(&peer);
+    limits.reservation_rate_limiters.push(Box::new(reserve));
+    let circuit = move |peer: PeerId, _: &Multiaddr, now: Instant| {
+        lock(&of_circuits).admit_circuit(&peer, now)
+    };
+    limits.circuit_src_rate_limiters.push(Box::new(circuit));
     limits
 }
 
@@ -296,49 +421,13 @@ impl NetworkBehaviour for Behaviour {
     type ConnectionHandler = <stock::Behaviour as NetworkBehaviour>::ConnectionHandler;
     type ToSwarm = Event;
 
-    fn handle_pending_inbound_connection(
-        &mut self,
-        id: ConnectionId,
-        local: &Multiaddr,
-        remote: &Multiaddr,
-    ) -> Result<(), ConnectionDenied> {
-        self.inner
-            .handle_pending_inbound_connection(id, local, remote)
-    }
-
-    fn handle_established_inbound_connection(
-        &mut self,
-        id: ConnectionId,
-        peer: PeerId,
-        local: &Multiaddr,
-        remote: &Multiaddr,
-    ) -> Result<THandler<Self>, ConnectionDenied> {
-        self.inner
-            .handle_established_inbound_connection(id, peer, local, remote)
-    }
-
-    fn handle_pending_outbound_connection(
-        &mut self,
-        id: ConnectionId,
-        peer: Option<PeerId>,
-        addresses: &[Multiaddr],
-        role: Endpoint,
-    ) -> Result<Vec<Multiaddr>, ConnectionDenied> {
-        self.inner
-            .handle_pending_outbound_connection(id, peer, addresses, role)
-    }
-
-    fn handle_established_outbound_connection(
-        &mut self,
-        id: ConnectionId,
-        peer: PeerId,
-        address: &Multiaddr,
-        role: Endpoint,
-        port_use: PortUse,
-    ) -> Result<THandler<Self>, ConnectionDenied> {
-        self.inner
-            .handle_established_outbound_connection(id, peer, address, role, port_use)
-    }
+    pass_to_inner!(
+        handle_pending_inbound_connection,
+        handle_established_inbound_connection,
+        handle_pending_outbound_connection,
+        handle_established_outbound_connection,
+        on_connection_handler_event,
+    );
 
     fn on_swarm_event(&mut self, event: FromSwarm<'_>) {
         self.inner.on_swarm_event(event);
@@ -347,16 +436,6 @@ impl NetworkBehaviour for Behaviour {
             FromSwarm::ConnectionClosed(gone) => self.closed(gone.peer_id, gone.endpoint),
             _ => {}
         }
-    }
-
-    fn on_connection_handler_event(
-        &mut self,
-        peer: PeerId,
-        connection: ConnectionId,
-        event: THandlerOutEvent<Self>,
-    ) {
-        self.inner
-            .on_connection_handler_event(peer, connection, event);
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<ToSwarm<Event, THandlerInEvent<Self>>> {

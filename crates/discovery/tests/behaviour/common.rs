@@ -163,16 +163,26 @@ pub(crate) fn free_address(at: &str) -> Multiaddr {
 
 /// A node that its operator vouches for, listening. Nobody has to probe it.
 pub(crate) async fn vouched(at: &str, mut config: DiscoveryConfig) -> Swarm<Behaviour> {
-    let address = free_address(at);
-    config.external = vec![address.clone()];
-    let mut node = node(at, &config);
-    listen(&mut node, &address.to_string()).await;
-    node
+    loop {
+        let address = free_address(at);
+        config.external = vec![address.clone()];
+        let mut node = node(at, &config);
+        // Another test can have taken the port since.
+        if node.listen_on(address).is_ok() {
+            listening(&mut node).await;
+            return node;
+        }
+    }
 }
 
 /// Listens at `at` and returns the complete address.
 pub(crate) async fn listen<B: NetworkBehaviour>(swarm: &mut Swarm<B>, at: &str) -> Multiaddr {
     swarm.listen_on(at.parse().unwrap()).unwrap();
+    listening(swarm).await
+}
+
+/// Waits for an address that is listened on and returns it with the peer id.
+async fn listening<B: NetworkBehaviour>(swarm: &mut Swarm<B>) -> Multiaddr {
     let peer = *swarm.local_peer_id();
     within(async {
         loop {

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use calimero_network_discovery::machine::CacheEntry;
 use calimero_network_primitives::{PeerId, config::DiscoveryConfig};
+use libp2p_kad::K_VALUE;
 use libp2p_swarm::SwarmEvent;
 use tokio::net::TcpListener;
 
@@ -52,6 +53,8 @@ async fn of_a_large_cache_a_few_are_dialled() {
     let cache: Vec<_> = (1..=10 * limit as u64).map(entry).collect();
     let latest: Vec<_> = cache.iter().take(limit).map(|entry| entry.peer).collect();
     node.behaviour_mut().cache_loaded(cache);
+    let status = node.behaviour_mut().status().discovery;
+    assert_eq!(status.queued_dials + status.dials_in_flight, limit);
     let mut dialled = Vec::new();
     loop {
         until(&mut [&mut node], |_, event| {
@@ -70,6 +73,8 @@ async fn of_a_large_cache_a_few_are_dialled() {
             break;
         }
     }
-    assert_eq!(dialled.len(), limit);
+    // Half a second after its table has changed, libp2p-kad asks the nearest peers for their
+    // neighbours, and dials them for it: other peers of the cache, if the dials last that long.
+    assert!(dialled.len() <= limit + K_VALUE.get(), "{}", dialled.len());
     assert!(latest.iter().all(|peer| dialled.contains(peer)));
 }

@@ -9,8 +9,11 @@
 
 mod common;
 mod dials;
+#[path = "../forward/mod.rs"]
+mod forward;
 mod gate;
 mod identify;
+mod limits;
 mod meeting;
 mod neighbourhood;
 mod probes;

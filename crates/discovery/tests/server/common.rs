@@ -7,6 +7,7 @@ use calimero_network_primitives::{
     Keypair, PeerId,
     addr::DialPolicy,
     config::{RendezvousServerConfig, TransportConfig},
+    resources::Resources,
 };
 use calimero_network_transport::build;
 use futures::StreamExt;
@@ -80,7 +81,20 @@ impl Server {
     pub(crate) async fn start(at: &str, change: impl FnOnce(&mut RendezvousServerConfig)) -> Self {
         let mut config = RendezvousServerConfig::default();
         change(&mut config);
-        let behaviour = Behaviour::new(&config, 42).unwrap();
+        Self::run(at, Behaviour::new(&config, 42).unwrap()).await
+    }
+
+    /// A server with the default configuration that counts in `resources`.
+    pub(crate) async fn start_with(at: &str, resources: Resources) -> Self {
+        let config = RendezvousServerConfig::default();
+        Self::run(
+            at,
+            Behaviour::with_resources(&config, 42, resources).unwrap(),
+        )
+        .await
+    }
+
+    async fn run(at: &str, behaviour: Behaviour) -> Self {
         let keypair = Keypair::generate_ed25519();
         let mut swarm = swarm(&keypair, behaviour);
         let address = listen(&mut swarm, at).await;

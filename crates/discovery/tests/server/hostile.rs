@@ -7,13 +7,19 @@ use calimero_network_discovery::server::rendezvous::{
     Event, Failure,
     wire::{AnswerKind, Refusal},
 };
-use calimero_network_primitives::{Keypair, Multiaddr, PeerId};
+use calimero_network_primitives::{
+    Keypair, Multiaddr, PeerId,
+    resources::{Limit, Limits, Resource, Resources},
+};
 use futures::{AsyncReadExt, AsyncWriteExt, StreamExt, future::join_all};
 use libp2p_core::{PeerRecord, SignedEnvelope};
 use libp2p_stream as stream;
 use libp2p_swarm::{Stream, StreamProtocol};
 
-use crate::common::{DEADLINE, Server, TCP, dial, swarm, within};
+use crate::{
+    common::{DEADLINE, Server, TCP, dial, swarm, within},
+    forward::from_other_address,
+};
 
 const RENDEZVOUS: StreamProtocol = StreamProtocol::new("/rendezvous/1.0.0");
 
@@ -26,10 +32,14 @@ struct Client {
 
 impl Client {
     async fn connect(server: &Server) -> Self {
+        Self::connect_at(server, &server.address).await
+    }
+
+    async fn connect_at(server: &Server, address: &Multiaddr) -> Self {
         let keypair = Keypair::generate_ed25519();
         let mut swarm = swarm(&keypair, stream::Behaviour::new());
         let control = swarm.behaviour().new_control();
-        dial(&mut swarm, &server.address).await;
+        dial(&mut swarm, address).await;
         tokio::spawn(async move {
             loop {
                 swarm.next().await;
@@ -242,7 +252,7 @@ async fn outcomes(server: &mut Server, wanted: usize) -> BTreeMap<&'static str, 
 #[tokio::test]
 async fn streams_beyond_the_limits_are_refused_and_others_are_served() {
     let mut server = Server::start(TCP, |config| {
-        config.tuning.max_requests_per_connection = 4;
+        config.tuning.max_requests_per_peer = 4;
         config.tuning.max_requests = 6;
         config.tuning.request_timeout = DEADLINE;
     })
@@ -310,4 +320,72 @@ async fn a_flood_of_registrations_is_held_back_and_leaves_room_for_others() {
     let honest = Client::connect(&server).await;
     let own = record(&honest.keypair, 1);
     assert_eq!(status(&honest.ask(&register("ns", &own)).await.unwrap()), 0);
+}
+
+/// An accounting in which `resource` has this limit. A loopback address gets twice `origin`.
+fn resources(resource: Resource, node: u64, origin: u64, peer: u64) -> Resources {
+    let mut limits = Limits::default();
+    let reserve = 0;
+    let limit = Limit {
+        node,
+        reserve,
+        origin,
+        peer,
+    };
+    limits.set(resource, limit);
+    Resources::new(limits)
+}
+
+/// Many identities of one address get the share of the address. Their registrations are renewed,
+/// and a peer of another address registers.
+#[tokio::test]
+async fn one_address_gets_its_share_of_the_registrations() {
+    const SHARE: usize = 12;
+    let limits = resources(Resource::Registrations, 100, SHARE as u64 / 2, 64);
+    let server = Server::start_with(TCP, limits.clone()).await;
+    let mut registered = Vec::new();
+    for nth in 0..4 * SHARE {
+        let client = Client::connect(&server).await;
+        let own = record(&client.keypair, 1);
+        let request = register(&format!("ns{nth}"), &own);
+        match status(&client.ask(&request).await.unwrap()) {
+            0 => registered.push((client, request)),
+            // `E_UNAVAILABLE`
+            400 => {}
+            other => panic!("{other}"),
+        }
+    }
+    assert_eq!(registered.len(), SHARE);
+    assert_eq!(limits.used(Resource::Registrations), SHARE as u64);
+    let (client, request) = &registered[0];
+    assert_eq!(status(&client.ask(request).await.unwrap()), 0);
+    assert_eq!(limits.used(Resource::Registrations), SHARE as u64);
+
+    let address = from_other_address(&server.address).await;
+    let honest = Client::connect_at(&server, &address).await;
+    let own = record(&honest.keypair, 1);
+    assert_eq!(status(&honest.ask(&register("ns", &own)).await.unwrap()), 0);
+}
+
+/// Many identities of one address that open streams and send nothing get the share of the address. A
+/// peer of another address is served.
+#[tokio::test]
+async fn one_address_gets_its_share_of_the_requests() {
+    const SHARE: usize = 8;
+    let limits = resources(Resource::RendezvousRequests, 64, SHARE as u64 / 2, 4);
+    let mut server = Server::start_with(TCP, limits.clone()).await;
+    let mut held = Vec::new();
+    for _ in 0..4 {
+        let client = Client::connect(&server).await;
+        for _ in 0..4 {
+            held.push(client.open().await);
+        }
+    }
+    let refused = outcomes(&mut server, held.len() - SHARE).await;
+    assert_eq!(refused, BTreeMap::from([("too many", held.len() - SHARE)]));
+    assert_eq!(limits.used(Resource::RendezvousRequests), SHARE as u64);
+
+    let address = from_other_address(&server.address).await;
+    let honest = Client::connect_at(&server, &address).await;
+    assert!(!honest.ask(&discover("ns")).await.unwrap().is_empty());
 }

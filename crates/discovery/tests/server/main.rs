@@ -9,6 +9,8 @@
 )]
 
 mod common;
+#[path = "../forward/mod.rs"]
+mod forward;
 mod hostile;
 mod interop;
 mod load;

@@ -11,15 +11,19 @@ use calimero_network_primitives::{
     addr::DialPolicy,
     config::{RateTuning, RelayServerConfig, ServerConfig, TransportConfig},
     multiaddr::Protocol,
+    resources::{Limit, Limits, Resource, Resources},
 };
 use calimero_network_transport::build;
-use futures::{AsyncReadExt, AsyncWriteExt, StreamExt};
+use futures::{AsyncReadExt, AsyncWriteExt, StreamExt, future::join_all};
 use libp2p_relay as relay;
 use libp2p_stream as stream;
 use libp2p_swarm::{NetworkBehaviour, StreamProtocol, Swarm, SwarmEvent};
 use tokio::sync::mpsc;
 
-use crate::common::{DEADLINE, TCP, dial, listen, swarm, within};
+use crate::{
+    common::{DEADLINE, TCP, dial, listen, swarm, within},
+    forward::from_other_address,
+};
 
 const ECHO: StreamProtocol = StreamProtocol::new("/test/echo");
 
@@ -31,6 +35,14 @@ struct Relay {
 
 impl Relay {
     async fn start(change: impl FnOnce(&mut RelayServerConfig)) -> Self {
+        Self::start_with(change, |_| {}).await
+    }
+
+    /// A relay whose limits `limit` has changed.
+    async fn start_with(
+        change: impl FnOnce(&mut RelayServerConfig),
+        limit: impl FnOnce(&mut Limits),
+    ) -> Self {
         let mut config = ServerConfig::default();
         config.relay.enabled = true;
         change(&mut config.relay);
@@ -38,7 +50,12 @@ impl Relay {
         let local = keypair.public().to_peer_id();
         let all = server::Behaviour::new(local, &config, 1).unwrap();
         assert!(all.rendezvous().is_none() && all.relay().is_some());
-        let mut swarm = swarm(&keypair, Behaviour::new(local, &config.relay).unwrap());
+        let mut limits = Limits::default();
+        limits.set_relay(&config.relay);
+        limit(&mut limits);
+        let resources = Resources::new(limits);
+        let behaviour = Behaviour::with_resources(local, &config.relay, resources).unwrap();
+        let mut swarm = swarm(&keypair, behaviour);
         let address = listen(&mut swarm, TCP).await;
         // What a reservation is answered with.
         swarm.add_external_address(address.clone());
@@ -56,6 +73,12 @@ impl Relay {
         });
         let address = address.with(Protocol::P2p(local));
         Self { address, events }
+    }
+
+    /// An address of the relay that connects from another loopback address.
+    async fn from_other_address(&self) -> Multiaddr {
+        let forwarded = from_other_address(&self.address).await;
+        forwarded.with(self.address.iter().last().unwrap())
     }
 
     /// The next event that says anything.
@@ -113,7 +136,11 @@ impl Client {
 
     /// Asks for a slot. Whether it was granted.
     async fn reserve(&mut self, relay: &Relay) -> bool {
-        let circuit = relay.address.clone().with(Protocol::P2pCircuit);
+        self.reserve_at(relay.address.clone()).await
+    }
+
+    async fn reserve_at(&mut self, relay: Multiaddr) -> bool {
+        let circuit = relay.with(Protocol::P2pCircuit);
         self.swarm.listen_on(circuit).unwrap();
         within(async {
             loop {
@@ -304,4 +331,59 @@ async fn as_many_circuits_as_may_be_and_no_more() {
         }
     };
     within(denied).await;
+}
+
+/// Many identities of one address get the share of the address. A peer of another address gets a
+/// reservation.
+#[tokio::test]
+async fn one_address_gets_its_share_of_the_reservations() {
+    // A loopback address gets twice the limit of an origin.
+    let share = |limit: Limit| Limit { origin: 2, ..limit };
+    let relay = Relay::start_with(
+        |_| {},
+        |limits| limits.update(Resource::Reservations, share),
+    )
+    .await;
+    let mut clients = Vec::new();
+    for nth in 0..8 {
+        let mut client = Client::new();
+        assert_eq!(client.reserve(&relay).await, nth < 4);
+        clients.push(client);
+    }
+    let mut other = Client::new();
+    assert!(other.reserve_at(relay.from_other_address().await).await);
+}
+
+/// Many identities of one address get the share of the address, requests that are not answered yet
+/// included. A peer of another address opens a circuit.
+#[tokio::test]
+async fn one_address_gets_its_share_of_the_circuits() {
+    // A loopback address gets twice the limit of an origin.
+    let share = |limit: Limit| Limit { origin: 2, ..limit };
+    let relay = Relay::start_with(|_| {}, |limits| limits.update(Resource::Circuits, share)).await;
+    let mut target = Client::new();
+    assert!(target.reserve(&relay).await);
+    let target = target.echo();
+    let through = |relay: &Multiaddr| {
+        let circuit = relay.clone().with(Protocol::P2pCircuit);
+        circuit.with(Protocol::P2p(target))
+    };
+    let open = async |relay: Multiaddr| {
+        let mut client = Client::new();
+        client.swarm.dial(through(&relay)).unwrap();
+        loop {
+            match client.swarm.select_next_some().await {
+                SwarmEvent::ConnectionEstablished { peer_id, .. } if peer_id == target => {
+                    // The circuit stays open.
+                    client.echo();
+                    return true;
+                }
+                SwarmEvent::OutgoingConnectionError { .. } => return false,
+                _ => {}
+            }
+        }
+    };
+    let opened = within(join_all((0..8).map(|_| open(relay.address.clone())))).await;
+    assert_eq!(opened.iter().filter(|open| **open).count(), 4);
+    assert!(within(open(relay.from_other_address().await)).await);
 }

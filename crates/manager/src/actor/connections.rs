@@ -188,6 +188,7 @@ impl Actor {
             .map(|(id, connection)| connection.snapshot(*id))
             .collect();
         connections.sort_by_key(|connection| std::cmp::Reverse(connection.age));
+        let limits = &self.swarm.behaviour().limits;
         Status {
             peer: *self.swarm.local_peer_id(),
             listening: self.swarm.listeners().cloned().collect(),
@@ -197,6 +198,8 @@ impl Actor {
             pending_outbound: counters.num_pending_outgoing(),
             pending_inbound: counters.num_pending_incoming(),
             events_dropped: self.shared.events_dropped.load(Ordering::Relaxed),
+            resources: limits.resources().snapshot(),
+            connections_evicted: limits.evicted(),
         }
     }
 

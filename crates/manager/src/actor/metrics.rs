@@ -29,6 +29,8 @@ impl Actor {
             events_dropped: self.shared.events_dropped.load(Ordering::Relaxed),
             discovery: behaviour.discovery.status(),
             served: served(&behaviour.server),
+            resources: behaviour.limits.resources().snapshot(),
+            evicted: behaviour.limits.evicted(),
         };
         self.metrics.refresh(&facts);
     }

@@ -1,12 +1,14 @@
 //! Metrics of connections, dials, streams and bytes.
 
 use calimero_network_discovery::liveness::Outcome;
-use calimero_network_primitives::addr::{AddressTransport, transport_of};
+use calimero_network_primitives::{
+    addr::{AddressTransport, transport_of},
+    resources::Refused,
+};
 use calimero_network_stream as stream;
 use calimero_network_transport::{Bytes, CloseCause};
 use libp2p::{
     allow_block_list::{Blocked, NotAllowed},
-    connection_limits::Exceeded,
     core::ConnectedPoint,
     swarm::{ConnectionDenied, ConnectionError, DialError, ListenError, SwarmEvent},
 };
@@ -224,7 +226,7 @@ fn denial(cause: &ConnectionDenied) -> &'static str {
         "not_allowed"
     } else if cause.downcast_ref::<Blocked>().is_some() {
         "blocked"
-    } else if cause.downcast_ref::<Exceeded>().is_some() {
+    } else if cause.downcast_ref::<Refused>().is_some() {
         "limit"
     } else {
         "denied"

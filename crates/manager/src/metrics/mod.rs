@@ -9,11 +9,13 @@
 
 mod connections;
 mod discovery;
+mod resources;
 mod server;
 
 use std::sync::atomic::AtomicU64;
 
 use calimero_network_discovery::{self as disco, liveness};
+use calimero_network_primitives::resources::Usage;
 use calimero_network_transport::Totals;
 use libp2p::swarm::{DialError, SwarmEvent};
 use prometheus_client::{
@@ -23,7 +25,7 @@ use prometheus_client::{
 };
 
 pub(crate) use self::server::Served;
-use self::{connections::Connections, discovery::Discovery, server::Server};
+use self::{connections::Connections, discovery::Discovery, resources::Resources, server::Server};
 use crate::behaviour::BehaviourEvent;
 
 /// The prefix of every metric.
@@ -47,6 +49,8 @@ pub(crate) struct Facts {
     pub(crate) events_dropped: u64,
     pub(crate) discovery: disco::Status,
     pub(crate) served: Served,
+    pub(crate) resources: Vec<Usage>,
+    pub(crate) evicted: u64,
 }
 
 /// All metrics of the manager.
@@ -55,6 +59,7 @@ pub(crate) struct Metrics {
     registry: Registry,
     connections: Connections,
     discovery: Discovery,
+    resources: Resources,
     server: Server,
     events_dropped: Counter,
 }
@@ -112,6 +117,7 @@ impl Metrics {
         Self {
             connections: Connections::new(&mut registry),
             discovery: Discovery::new(&mut registry),
+            resources: Resources::new(&mut registry),
             server: Server::new(&mut registry),
             events_dropped,
             registry: registry.own,
@@ -152,6 +158,7 @@ impl Metrics {
         self.connections.refresh(facts);
         self.discovery.refresh(&facts.discovery);
         self.server.refresh(facts.served);
+        self.resources.refresh(&facts.resources, facts.evicted);
     }
 
     /// All metrics as text.

@@ -5,6 +5,7 @@ use std::fmt;
 use calimero_network::{
     Connection, Direction, Status,
     discovery::machine::{Phase, Reachability, ReachableBecause, Registration, Reservation},
+    resources::Usage,
 };
 use serde::{Deserialize, Serialize};
 
@@ -25,7 +26,10 @@ pub(crate) struct StatusPage {
     connections_pending_inbound: u32,
     connections_pending_outbound: u32,
     events_dropped: u64,
+    connections_evicted: u64,
     discovery: DiscoveryPage,
+    /// What peers hold of each resource, and its limit.
+    resources: Vec<ResourcePage>,
     /// The oldest connections, at most 256.
     pub(crate) oldest_connections: Vec<ConnectionPage>,
 }
@@ -64,6 +68,20 @@ struct HeldPage {
     state: Option<String>,
 }
 
+/// The use of one resource, in items or bytes.
+#[derive(Debug, Serialize, Deserialize)]
+struct ResourcePage {
+    resource: String,
+    used: u64,
+    limit: u64,
+    /// Part of the limit for boot nodes, configured peers and members.
+    reserve: u64,
+    waiting: usize,
+    refused_node: u64,
+    refused_origin: u64,
+    refused_peer: u64,
+}
+
 /// One established connection of the node.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(tag = "event", rename = "peer")]
@@ -95,7 +113,9 @@ impl StatusPage {
             connections_pending_inbound: status.pending_inbound,
             connections_pending_outbound: status.pending_outbound,
             events_dropped: status.events_dropped,
+            connections_evicted: status.connections_evicted,
             discovery: DiscoveryPage::of(&status.discovery),
+            resources: status.resources.iter().map(ResourcePage::of).collect(),
             oldest_connections: listed.map(ConnectionPage::of).collect(),
         }
     }
@@ -175,6 +195,43 @@ fn because(why: &ReachableBecause) -> String {
     }
 }
 
+impl ResourcePage {
+    fn of(usage: &Usage) -> Self {
+        Self {
+            resource: usage.resource.name().to_owned(),
+            used: usage.used,
+            limit: usage.limit,
+            reserve: usage.reserve,
+            waiting: usage.waiting,
+            refused_node: usage.refused_node,
+            refused_origin: usage.refused_origin,
+            refused_peer: usage.refused_peer,
+        }
+    }
+
+    /// Returns `true` if three quarters of what is not reserved are in use, or something waits.
+    fn is_scarce(&self) -> bool {
+        let open = self.limit.saturating_sub(self.reserve);
+        self.waiting > 0 || self.used >= open - open / 4
+    }
+}
+
+impl fmt::Display for ResourcePage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            used,
+            limit,
+            reserve,
+            waiting,
+            ..
+        } = self;
+        let name = self.resource.replace('_', " ");
+        let refused = self.refused_node + self.refused_origin + self.refused_peer;
+        write!(f, "{name}: {used} of {limit} ({reserve} reserved)")?;
+        write!(f, ", {waiting} waiting, {refused} refused")
+    }
+}
+
 impl ConnectionPage {
     pub(crate) fn of(connection: &Connection) -> Self {
         let info = connection.info.as_ref();
@@ -239,7 +296,15 @@ impl fmt::Display for StatusPage {
             f,
             "connected    {} peers, {} connections",
             self.peers, self.connections
-        )
+        )?;
+        for resource in self
+            .resources
+            .iter()
+            .filter(|resource| resource.is_scarce())
+        {
+            write!(f, "\nscarce       {resource}")?;
+        }
+        Ok(())
     }
 }
 

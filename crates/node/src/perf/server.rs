@@ -7,14 +7,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use calimero_network::{Incoming, PeerId};
+use calimero_network::{Incoming, PeerId, resources::Resource};
 use futures::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, StreamExt as _};
-use tokio::{sync::Semaphore, task::JoinSet};
+use tokio::task::JoinSet;
 
 use super::{BLOCK_BYTES, WANTED_BYTES_LEN};
-
-/// Requests answered at one time. Each holds a block of 1 MiB.
-const MAX_REQUESTS: usize = 64;
 
 /// Bytes sent to one peer within [`BUDGET_TIME`]: a second of the fastest links many times over.
 const BUDGET_BYTES: u64 = 64 << 30;
@@ -55,16 +52,19 @@ impl Budgets {
 }
 
 /// Answers requests until the protocol is no longer accepted.
+///
+/// The limits of [`Resource::PerfRequests`] bound the requests that are answered at one time, each
+/// of which holds a block of 1 MiB. A request above a limit is reset.
 pub(crate) async fn serve(mut requests: Incoming) {
-    let permits = Arc::new(Semaphore::new(MAX_REQUESTS));
     let budgets = Arc::new(Mutex::new(Budgets::default()));
     let mut running = JoinSet::new();
     loop {
         tokio::select! {
             request = requests.next() => {
                 let Some(request) = request else { break };
+                let holder = request.stream.frame_budget().holder();
                 // Without a permit the stream is dropped, which resets it.
-                if let Ok(permit) = permits.clone().try_acquire_owned() {
+                if let Ok(permit) = holder.take(Resource::PerfRequests, 1) {
                     let (budgets, peer) = (budgets.clone(), request.peer);
                     running.spawn(async move {
                         let _permit = permit;
@@ -111,7 +111,10 @@ async fn moving<T>(io: impl Future<Output = io::Result<T>>) -> io::Result<T> {
 
 #[cfg(test)]
 mod tests {
+    use calimero_network::{Keypair, NetworkClient, NetworkConfig, NetworkManager, Substream};
+
     use super::*;
+    use crate::perf::PROTOCOL;
 
     #[test]
     fn a_peer_has_a_budget_that_comes_back() {
@@ -136,5 +139,52 @@ mod tests {
         }
         assert!(!budgets.grant(PeerId::random(), 1, start));
         assert!(budgets.grant(PeerId::random(), 1, start + BUDGET_TIME));
+    }
+
+    /// Asks for a byte on a new stream, which stays open.
+    async fn ask(client: &NetworkClient, server: PeerId) -> io::Result<Substream> {
+        let mut stream = client.open_raw_stream(server, PROTOCOL).await.unwrap();
+        stream.write_all(&1_u64.to_be_bytes()).await?;
+        stream.flush().await?;
+        Ok(stream)
+    }
+
+    #[tokio::test]
+    async fn a_peer_that_ends_no_request_gets_its_share_and_others_are_served() {
+        const SHARE: usize = 64;
+        let start = async || {
+            let config = NetworkConfig {
+                listen: Vec::new(),
+                ..NetworkConfig::default()
+            };
+            let identity = Keypair::generate_ed25519();
+            NetworkManager::start(identity, config).await.unwrap()
+        };
+        let (server, _server_events) = start().await;
+        let peer = server.peer_id();
+        let listening = server.listen_on("/ip4/127.0.0.1/tcp/0".parse().unwrap());
+        let (_, address) = listening.await.unwrap();
+        tokio::spawn(serve(server.accept(PROTOCOL).unwrap()));
+
+        let (hostile, _hostile_events) = start().await;
+        hostile.dial(address.clone()).await.unwrap();
+        let mut held = Vec::new();
+        for _ in 0..SHARE {
+            held.push(ask(&hostile, peer).await.unwrap());
+        }
+        let refused = async {
+            let mut stream = ask(&hostile, peer).await?;
+            stream.read(&mut [0]).await
+        };
+        let read = refused.await;
+        assert!(matches!(read, Ok(0) | Err(_)), "{read:?}");
+
+        let (other, _other_events) = start().await;
+        other.dial(address).await.unwrap();
+        let mut served = ask(&other, peer).await.unwrap();
+        served.close().await.unwrap();
+        let mut answer = Vec::new();
+        served.read_to_end(&mut answer).await.unwrap();
+        assert_eq!(answer, [0]);
     }
 }

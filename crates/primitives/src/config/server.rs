@@ -77,10 +77,10 @@ pub struct RendezvousServerTuning {
     /// Longest lifetime of a registration, in whole seconds. Default 72 h, by the rendezvous
     /// specification. A longer one is refused.
     pub max_ttl: Duration,
-    /// Requests of one connection that are received or answered. Default 100, what a stock client
+    /// Requests of one peer that are received or answered. Default 100, what a stock client
     /// (libp2p-request-response 0.30) sends at most. A further one is reset.
-    pub max_requests_per_connection: usize,
-    /// Requests of all connections that are received or answered. Default 4,096: at 4 KiB to receive
+    pub max_requests_per_peer: usize,
+    /// Requests of all peers that are received or answered. Default 4,096: at 4 KiB to receive
     /// and an answer of 20 KiB each, 100 MiB.
     pub max_requests: usize,
     /// Requests that one connection may send in one burst before `requests_per_second` delays them.
@@ -116,7 +116,7 @@ impl Default for RendezvousServerTuning {
             max_answer_bytes: 256 * KIB,
             min_ttl: RECOMMENDED_TTL[0],
             max_ttl: RECOMMENDED_TTL[1],
-            max_requests_per_connection: 100,
+            max_requests_per_peer: 100,
             max_requests: 4096,
             request_burst: 256,
             requests_per_second: 8,
@@ -278,10 +278,7 @@ impl RendezvousServerConfig {
                     tuning.max_registrations_per_namespace,
                 ),
                 ("tuning.max_answer", tuning.max_answer),
-                (
-                    "tuning.max_requests_per_connection",
-                    tuning.max_requests_per_connection,
-                ),
+                ("tuning.max_requests_per_peer", tuning.max_requests_per_peer),
                 ("tuning.max_requests", tuning.max_requests),
             ],
         )?;
@@ -294,15 +291,12 @@ impl RendezvousServerConfig {
                 )
             },
         )?;
-        check(
-            tuning.max_requests_per_connection <= tuning.max_requests,
-            || {
-                (
-                    key("tuning.max_requests_per_connection"),
-                    "must not exceed max_requests",
-                )
-            },
-        )?;
+        check(tuning.max_requests_per_peer <= tuning.max_requests, || {
+            (
+                key("tuning.max_requests_per_peer"),
+                "must not exceed max_requests",
+            )
+        })?;
         self.validate_bytes(&key)?;
         for (name, value) in [
             ("tuning.request_burst", tuning.request_burst),

@@ -38,10 +38,10 @@ pub struct SpecializedConfig {
 /// Limits of invite requests: values that no file sets.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SpecializedTuning {
-    /// Requests of one connection that are received or answered at the same time. Default 8, by the
-    /// wire format; a further one is refused at once.
-    pub max_inbound_per_connection: usize,
-    /// Requests of all connections that are received or answered at the same time. Default 128: a
+    /// Requests of one peer that are received or answered at the same time. Default 8, by the wire
+    /// format; a further one is refused at once.
+    pub max_inbound_per_peer: usize,
+    /// Requests of all peers that are received or answered at the same time. Default 128: a
     /// request and its answer take at most 1 MiB each, 256 MiB in all.
     pub max_inbound: usize,
     /// Requests that wait for an answer on one connection. Default 8, as many as the peer serves;
@@ -70,7 +70,7 @@ impl Default for SpecializedConfig {
 impl Default for SpecializedTuning {
     fn default() -> Self {
         Self {
-            max_inbound_per_connection: 8,
+            max_inbound_per_peer: 8,
             max_inbound: 128,
             max_outbound_per_connection: 8,
             max_outbound: 256,
@@ -100,10 +100,7 @@ impl SpecializedConfig {
         check_queues(
             &key(""),
             &[
-                (
-                    "max_inbound_per_connection",
-                    tuning.max_inbound_per_connection,
-                ),
+                ("max_inbound_per_peer", tuning.max_inbound_per_peer),
                 ("max_inbound", tuning.max_inbound),
                 (
                     "max_outbound_per_connection",
@@ -112,15 +109,9 @@ impl SpecializedConfig {
                 ("max_outbound", tuning.max_outbound),
             ],
         )?;
-        check(
-            tuning.max_inbound_per_connection <= tuning.max_inbound,
-            || {
-                (
-                    key("max_inbound_per_connection"),
-                    "must not exceed max_inbound",
-                )
-            },
-        )?;
+        check(tuning.max_inbound_per_peer <= tuning.max_inbound, || {
+            (key("max_inbound_per_peer"), "must not exceed max_inbound")
+        })?;
         check(
             (MIN_MESSAGE_BYTES..=MAX_INVITE_MESSAGE_BYTES).contains(&tuning.max_message_bytes),
             || {

@@ -4,8 +4,8 @@ use super::{Limit, Limits, Resource, default_limit};
 use crate::{
     NetworkConfig,
     config::{
-        ConnectionsConfig, RelayServerConfig, RendezvousServerConfig, SpecializedConfig,
-        StreamsConfig,
+        BlobServeConfig, ConnectionsConfig, RelayServerConfig, RendezvousServerConfig,
+        SpecializedConfig, StreamsConfig,
     },
 };
 
@@ -16,6 +16,9 @@ const MAX_CONNECTION_SHARE: u64 = 256;
 
 /// Connections that only protected peers can take: 128, or an eighth of a smaller total.
 const MAX_CONNECTION_RESERVE: u64 = 128;
+
+/// Bytes of a chunk of a blob: 1 MiB, by the wire format.
+const CHUNK_BYTES: u64 = crate::limits::MIB as u64;
 
 /// Amount that one origin may hold however small the limit of the node is, as far as that allows it:
 /// the peers of a small site behind one address.
@@ -30,6 +33,7 @@ impl From<&NetworkConfig> for Limits {
         limits.set_invites(&config.specialized);
         limits.set_rendezvous(&config.server.rendezvous);
         limits.set_relay(&config.server.relay);
+        limits.set_blobs(&config.blob.serve);
         limits
     }
 }
@@ -74,7 +78,7 @@ impl Limits {
     pub fn set_invites(&mut self, config: &SpecializedConfig) {
         let limit = shared(
             config.tuning.max_inbound,
-            config.tuning.max_inbound_per_connection,
+            config.tuning.max_inbound_per_peer,
         );
         self.set(Resource::InviteRequests, limit);
         self.widen_requests(limit);
@@ -84,7 +88,7 @@ impl Limits {
     pub fn set_rendezvous(&mut self, config: &RendezvousServerConfig) {
         let limit = shared(
             config.tuning.max_requests,
-            config.tuning.max_requests_per_connection,
+            config.tuning.max_requests_per_peer,
         );
         self.set(Resource::RendezvousRequests, limit);
         self.widen_requests(limit);
@@ -126,6 +130,33 @@ impl Limits {
             open(reservations.0, reservations.1, 8),
         );
         self.set(Resource::Circuits, open(circuits.0, circuits.1, 4));
+    }
+
+    /// Sets the limits of serving blobs.
+    pub fn set_blobs(&mut self, config: &BlobServeConfig) {
+        let tuning = &config.tuning;
+        let transfers = shared(config.max_transfers, tuning.max_transfers_per_peer);
+        self.set(Resource::BlobTransfers, transfers);
+        // In whole chunks, so that the last one is of use.
+        let (node, peer) = (config.max_chunks as u64, tuning.max_chunks_per_peer as u64);
+        let reserve = node / 4;
+        let bytes = |chunks: u64| chunks.saturating_mul(CHUNK_BYTES);
+        self.set(
+            Resource::BlobBytes,
+            Limit {
+                node: bytes(node),
+                reserve: bytes(reserve),
+                origin: bytes((node / 2).max(peer).min(node - reserve)),
+                peer: bytes(peer),
+            },
+        );
+        let node = tuning.max_remembered_auths as u64;
+        self.update(Resource::BlobNonces, |limit| Limit {
+            node,
+            reserve: node / 8,
+            origin: limit.origin.min(node.div_ceil(8)),
+            peer: limit.peer.min(node.div_ceil(64)),
+        });
     }
 
     /// Keeps the total of requests above the limit of one protocol.

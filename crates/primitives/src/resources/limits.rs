@@ -139,7 +139,7 @@ pub struct Limit {
     /// Other peers are refused as soon as `node - reserve` is in use.
     pub reserve: u64,
     /// Amount that the peers of one [`Origin`](super::Origin) may hold together. Does not apply to
-    /// protected peers.
+    /// protected peers. For loopback and private origins it is [doubled](Self::for_local).
     pub origin: u64,
     /// Amount that one peer may hold.
     pub peer: u64,
@@ -153,6 +153,25 @@ impl Limit {
         origin: u64::MAX,
         peer: u64::MAX,
     };
+
+    /// The limit for the peers of a [local](super::Origin::is_local) origin: twice `origin`, and no
+    /// more than `node - reserve`.
+    ///
+    /// Nodes of one host or behind one gateway share such an origin, so it needs more than one
+    /// address of the internet. It is not unlimited, because strangers can arrive through the gateway.
+    #[must_use]
+    pub const fn for_local(self) -> Self {
+        let doubled = self.origin.saturating_mul(2);
+        let strangers = self.node.saturating_sub(self.reserve);
+        let origin = if doubled < strangers {
+            doubled
+        } else if self.origin < strangers {
+            strangers
+        } else {
+            self.origin
+        };
+        Self { origin, ..self }
+    }
 
     const fn new(node: u64, reserve: u64, origin: u64, peer: u64) -> Self {
         Self {
@@ -218,7 +237,7 @@ impl Default for Limits {
 /// | `requests` | 8,192 | 1,024 | 2,048 | 512 | a few KiB each until they are answered |
 /// | `invite_requests` | 128 | 16 | 32 | 8 | up to 1 MiB each, answered by the application |
 /// | `rendezvous_requests` | 4,096 | 256 | 1,024 | 100 | up to 18 KiB each, answered at once |
-/// | `perf_requests` | 32 | 0 | 16 | 8 | a block of 1 MiB each; eight streams fill any link |
+/// | `perf_requests` | 128 | 0 | 64 | 64 | a block of 1 MiB each; a peer measures with up to 64 streams |
 /// | `blob_transfers` | 1,024 | 128 | 256 | 64 | a stream and a file each |
 /// | `blob_bytes` | 64 MiB | 16 MiB | 32 MiB | 16 MiB | chunks of 1 MiB that are read and not yet sent |
 /// | `blob_nonces` | 65,536 | 8,192 | 8,192 | 1,024 | 40 s of signed requests, about 100 bytes each |
@@ -244,7 +263,7 @@ pub const fn default_limit(resource: Resource) -> Limit {
         }
         Resource::InviteRequests => Limit::new(128, 16, 32, 8),
         Resource::RendezvousRequests => Limit::new(4096, 256, 1024, 100),
-        Resource::PerfRequests => Limit::new(32, 0, 16, 8),
+        Resource::PerfRequests => Limit::new(128, 0, 64, 64),
         Resource::BlobTransfers => Limit::new(1024, 128, 256, 64),
         Resource::BlobNonces => Limit::new(64 * KIB_U64, 8 * KIB_U64, 8 * KIB_U64, KIB_U64),
         Resource::Registrations => Limit::new(320_000, 0, 16 * KIB_U64, 64),

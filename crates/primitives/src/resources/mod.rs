@@ -48,6 +48,13 @@
 //! not apply to them, so that strangers behind the same address cannot shut them out. The limits for
 //! one peer apply to all.
 //!
+//! # Loopback and private addresses
+//!
+//! Many honest nodes can share a loopback, private or link-local address: those of one host, of a
+//! container network, of a site behind a gateway. Limits of an origin are [doubled](Limit::for_local)
+//! for these. An embedder whose peers all arrive through one gateway raises `max_established` or
+//! configures the peers.
+//!
 //! # Memory
 //!
 //! The scope of a peer or an origin exists while a holder or a permit refers to it. Identities that
@@ -576,6 +583,10 @@ impl Holder {
     /// without that of the origin.
     fn limit(&self, resource: Resource) -> Limit {
         let limit = self.0.resources.limit(resource);
+        let limit = match self.origin() {
+            Some(origin) if origin.is_local() => limit.for_local(),
+            _ => limit,
+        };
         if self.is_protected() {
             let origin = u64::MAX;
             Limit { origin, ..limit }

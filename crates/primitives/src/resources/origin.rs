@@ -1,6 +1,9 @@
 //! Where a connection comes from, as far as many identities of one host share it.
 
-use std::{fmt, net::IpAddr};
+use std::{
+    fmt,
+    net::{IpAddr, Ipv4Addr},
+};
 
 use libp2p_identity::PeerId;
 use multiaddr::{Multiaddr, Protocol};
@@ -21,6 +24,8 @@ use multiaddr::{Multiaddr, Protocol};
 /// assert_eq!(origin("::ffff:192.0.2.1")?, origin("192.0.2.1")?);
 /// assert_eq!(origin("192.0.2.1")?.to_string(), "192.0.2.1/32");
 /// assert_eq!(origin("2001:db8::1")?.to_string(), "2001:db8::/64");
+/// assert!(origin("::1")?.is_local() && origin("192.168.0.7")?.is_local());
+/// assert!(!origin("192.0.2.1")?.is_local() && !origin("2001:db8::1")?.is_local());
 /// # Ok::<(), std::net::AddrParseError>(())
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -72,6 +77,29 @@ impl Origin {
     #[must_use]
     pub fn of_inbound(local: &Multiaddr, remote: &Multiaddr) -> Option<Self> {
         relay_of(local).or_else(|| Self::of_addr(remote))
+    }
+
+    /// Returns `true` for loopback, private and link-local prefixes: `127.0.0.0/8`, `10.0.0.0/8`,
+    /// `172.16.0.0/12`, `192.168.0.0/16`, `169.254.0.0/16`, the `/64` of `::1`, `fc00::/7` and
+    /// `fe80::/10`.
+    ///
+    /// Many honest nodes can share one: nodes of one host, and nodes behind a gateway that replaces
+    /// their addresses. A stranger from the internet does not arrive from one unless such a gateway
+    /// is in between. [`Limit::for_local`](super::Limit::for_local) is therefore larger.
+    #[must_use]
+    pub fn is_local(&self) -> bool {
+        match self {
+            Self::Ipv4(octets) => {
+                let ip = Ipv4Addr::from(*octets);
+                ip.is_loopback() || ip.is_private() || ip.is_link_local()
+            }
+            Self::Ipv6(prefix @ [first, second, ..]) => {
+                *prefix == [0; 8]
+                    || first & 0xfe == 0xfc
+                    || (*first == 0xfe && second & 0xc0 == 0x80)
+            }
+            Self::Relay(_) => false,
+        }
     }
 }
 

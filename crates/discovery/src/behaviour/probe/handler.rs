@@ -5,14 +5,14 @@
     reason = "the trait of an exchange asks for a future that is Send"
 )]
 
-use std::{io, time::Duration};
+use std::{io, sync::Arc, time::Duration};
 
 use calimero_network_exchange::{
     inbound::Responder,
     outbound::{Limits, Requester},
     within,
 };
-use calimero_network_primitives::{Multiaddr, Place, Places};
+use calimero_network_primitives::Multiaddr;
 use futures::{AsyncWriteExt as _, FutureExt as _, channel::oneshot};
 use libp2p_swarm::{Stream, StreamProtocol};
 
@@ -103,14 +103,15 @@ pub(super) fn invalid(error: impl Into<Box<dyn std::error::Error + Send + Sync>>
 /// then, so its answer on the other connection cannot arrive before.
 #[derive(Debug, Default)]
 pub struct DialBack {
-    reading: Places,
+    /// One reference besides this one for each dial-back that is read.
+    reading: Arc<()>,
 }
 
 impl Responder for DialBack {
     type Request = u64;
     type Answer = ();
-    type Permit = Place;
-    type Pending = (Stream, Place);
+    type Permit = Arc<()>;
+    type Pending = (Stream, Arc<()>);
     type Failure = io::Error;
 
     fn protocol(&self) -> StreamProtocol {
@@ -121,15 +122,17 @@ impl Responder for DialBack {
         DIAL_BACK_TIMEOUT
     }
 
-    fn admit(&mut self) -> io::Result<Place> {
-        let permit = self.reading.take(MAX_DIAL_BACKS);
-        permit.ok_or_else(|| io::ErrorKind::ResourceBusy.into())
+    fn admit(&mut self) -> io::Result<Arc<()>> {
+        if Arc::strong_count(&self.reading) > MAX_DIAL_BACKS {
+            return Err(io::ErrorKind::ResourceBusy.into());
+        }
+        Ok(self.reading.clone())
     }
 
     fn receive(
         &self,
         mut stream: Stream,
-        permit: Place,
+        permit: Arc<()>,
     ) -> impl Future<Output = io::Result<(u64, Self::Pending)>> + Send + 'static {
         async move {
             let message = frame::read(&mut stream, autonat::MAX_DIAL_BACK_BYTES);

@@ -1,7 +1,7 @@
 //! The libp2p behaviour: hands requests to the registry and its answers back.
 
 use std::{
-    collections::VecDeque,
+    collections::{HashMap, VecDeque},
     sync::Arc,
     task::{Context, Poll},
     time::{Duration, Instant},
@@ -10,8 +10,9 @@ use std::{
 use bytes::Bytes;
 use calimero_network_exchange::inbound;
 use calimero_network_primitives::{
-    Multiaddr, PeerId, Places,
+    Multiaddr, PeerId,
     config::{ConfigError, RendezvousServerConfig},
+    resources::{Holder, Limits, Origin, Resource, Resources},
 };
 use futures::FutureExt as _;
 use futures_timer::Delay;
@@ -95,6 +96,10 @@ pub enum Event {
 #[derive(Debug)]
 pub struct Behaviour {
     registry: Registry,
+    resources: Resources,
+    /// The origin of every connection, which registrations count for. The registry limits those of a
+    /// peer.
+    holders: HashMap<ConnectionId, Holder>,
     shared: Shared,
     rng: StdRng,
     expiry: Option<(Instant, Delay)>,
@@ -109,13 +114,30 @@ impl Behaviour {
     ///
     /// [`ConfigError::Invalid`] with the key that cannot hold.
     pub fn new(config: &RendezvousServerConfig, seed: u64) -> Result<Self, ConfigError> {
+        let mut limits = Limits::default();
+        limits.set_rendezvous(config);
+        Self::with_resources(config, seed, Resources::new(limits))
+    }
+
+    /// [`new`](Self::new) with the accounting of a node, whose limits for the registrations of one
+    /// IP prefix or relay apply.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`new`](Self::new).
+    pub fn with_resources(
+        config: &RendezvousServerConfig,
+        seed: u64,
+        resources: Resources,
+    ) -> Result<Self, ConfigError> {
         config.validate("")?;
         let mut rng = StdRng::seed_from_u64(seed);
         Ok(Self {
             registry: Registry::new(config.clone(), rng.random()),
+            resources,
+            holders: HashMap::new(),
             shared: Shared {
                 config: Arc::new(config.clone()),
-                serving: Places::default(),
                 ids: inbound::Ids::default(),
             },
             rng,
@@ -133,12 +155,49 @@ impl Behaviour {
     /// Requests of all peers that are being received or answered.
     #[must_use]
     pub fn requests(&self) -> usize {
-        self.shared.serving.taken()
+        let used = self.resources.used(Resource::RendezvousRequests);
+        usize::try_from(used).unwrap_or(usize::MAX)
+    }
+
+    /// Registers a peer unless the origin of its connection has as many registrations as it may have.
+    fn register(
+        &mut self,
+        peer: PeerId,
+        connection: ConnectionId,
+        namespace: &Namespace,
+        record: &[u8],
+        ttl_s: Option<u64>,
+    ) -> Result<Registered, Refusal> {
+        let now = now();
+        self.registry.expire(now);
+        let before = self.registry.take_permit(&peer, namespace);
+        let holder = self.holders.get(&connection);
+        let new = holder.and_then(|holder| holder.take(Resource::Registrations, 1).ok());
+        // A renewal from an origin that is full keeps the permit of where it came from.
+        let (permit, spare) = match (new, before) {
+            (Some(new), before) => (new, before),
+            (None, Some(before)) => (before, None),
+            (None, None) => return Err(Refusal::Unavailable),
+        };
+        let (registry, rng) = (&mut self.registry, &mut self.rng);
+        let result = registry.register(peer, namespace, record, ttl_s, now, rng);
+        let kept = match &result {
+            Ok(_) => permit,
+            // A registration that was not renewed keeps its permit.
+            Err(_) => spare.unwrap_or(permit),
+        };
+        registry.set_permit(&peer, namespace, Some(kept));
+        result
     }
 
     /// The answer to a request, and what to tell of it.
-    fn serve(&mut self, peer: PeerId, request: Request) -> (Option<Bytes>, Event) {
-        let (registry, rng, now) = (&mut self.registry, &mut self.rng, now());
+    fn serve(
+        &mut self,
+        peer: PeerId,
+        connection: ConnectionId,
+        request: Request,
+    ) -> (Option<Bytes>, Event) {
+        let now = now();
         let kind = request.answer();
         let refused = |refusal| {
             let event = Event::Refused {
@@ -153,7 +212,7 @@ impl Behaviour {
                 namespace,
                 record,
                 ttl_s,
-            } => match registry.register(peer, &namespace, &record, ttl_s, now, rng) {
+            } => match self.register(peer, connection, &namespace, &record, ttl_s) {
                 Ok(registered) => (
                     Some(wire::encode_registered(Ok(registered.ttl_s))),
                     Event::Registered {
@@ -165,7 +224,7 @@ impl Behaviour {
                 Err(refusal) => refused(refusal),
             },
             Request::Unregister { namespace } => {
-                registry.unregister(&peer, &namespace, now);
+                self.registry.unregister(&peer, &namespace, now);
                 (None, Event::Unregistered { peer, namespace })
             }
             Request::Discover {
@@ -175,7 +234,13 @@ impl Behaviour {
                 namespace: Some(namespace),
                 cookie,
                 limit,
-            } => match registry.discover(&namespace, cookie.as_deref(), limit, now, rng) {
+            } => match self.registry.discover(
+                &namespace,
+                cookie.as_deref(),
+                limit,
+                now,
+                &mut self.rng,
+            ) {
                 Ok((found, cookie)) => (
                     Some(wire::encode_discovered(&namespace, &found, &cookie)),
                     Event::Discovered {
@@ -187,6 +252,19 @@ impl Behaviour {
                 Err(refusal) => refused(refusal),
             },
         }
+    }
+
+    /// The handler of a new connection.
+    fn connected(
+        &mut self,
+        connection: ConnectionId,
+        peer: PeerId,
+        origin: Option<Origin>,
+    ) -> Handler {
+        let registrations = self.resources.holder(None, origin);
+        self.holders.insert(connection, registrations);
+        let requests = self.resources.holder(Some(peer), origin);
+        self.shared.handler(peer, requests)
     }
 
     /// Forgets what is over, and wakes again when the next may be.
@@ -223,38 +301,48 @@ impl NetworkBehaviour for Behaviour {
 
     fn handle_established_inbound_connection(
         &mut self,
-        _: ConnectionId,
+        connection: ConnectionId,
         peer: PeerId,
-        _: &Multiaddr,
-        _: &Multiaddr,
+        local: &Multiaddr,
+        remote: &Multiaddr,
     ) -> Result<THandler<Self>, ConnectionDenied> {
-        Ok(self.shared.handler(peer))
+        let origin = Origin::of_inbound(local, remote);
+        Ok(self.connected(connection, peer, origin))
     }
 
     fn handle_established_outbound_connection(
         &mut self,
-        _: ConnectionId,
+        connection: ConnectionId,
         peer: PeerId,
-        _: &Multiaddr,
+        address: &Multiaddr,
         _: Endpoint,
         _: PortUse,
     ) -> Result<THandler<Self>, ConnectionDenied> {
-        Ok(self.shared.handler(peer))
+        Ok(self.connected(connection, peer, Origin::of_addr(address)))
     }
 
-    fn on_swarm_event(&mut self, _: FromSwarm<'_>) {}
+    fn on_swarm_event(&mut self, event: FromSwarm<'_>) {
+        let ended = match event {
+            FromSwarm::ConnectionClosed(closed) => closed.connection_id,
+            // Another behaviour refused the connection.
+            FromSwarm::DialFailure(failure) => failure.connection_id,
+            FromSwarm::ListenFailure(failure) => failure.connection_id,
+            _ => return,
+        };
+        self.holders.remove(&ended);
+    }
 
     fn on_connection_handler_event(
         &mut self,
         peer: PeerId,
-        _: ConnectionId,
+        connection: ConnectionId,
         event: THandlerOutEvent<Self>,
     ) {
         let event = match event {
             inbound::Event::Request {
                 request, answer, ..
             } => {
-                let (bytes, event) = self.serve(peer, request);
+                let (bytes, event) = self.serve(peer, connection, request);
                 // A stream that was reset by now takes no answer.
                 let _ = answer.send(bytes.unwrap_or_default());
                 event

@@ -4,7 +4,11 @@ use std::{io, pin::pin, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use calimero_network_exchange::inbound;
-use calimero_network_primitives::{PeerId, Place, Places, config::RendezvousServerConfig};
+use calimero_network_primitives::{
+    PeerId,
+    config::RendezvousServerConfig,
+    resources::{self, Holder, Refused, Resource},
+};
 use futures::{
     AsyncWriteExt as _,
     channel::oneshot,
@@ -49,12 +53,9 @@ pub enum Failure {
         /// Time that a request has from its stream to its answer.
         after: Duration,
     },
-    /// The limit of concurrent requests is reached.
-    #[error("{limit} requests are being served, the most that may")]
-    TooMany {
-        /// The limit that is reached: that of the connection or that of all.
-        limit: usize,
-    },
+    /// The limit of concurrent requests is reached for the peer, its origin or the node.
+    #[error(transparent)]
+    TooMany(#[from] Refused),
     /// The peer sends requests above the rate limit, and this one would wait past its deadline.
     #[error("the rate limit of requests is exceeded")]
     TooFast,
@@ -92,14 +93,13 @@ impl<E: Into<Failure>> From<E> for NotServed {
 #[derive(Clone, Debug)]
 pub(super) struct Shared {
     pub(super) config: Arc<RendezvousServerConfig>,
-    pub(super) serving: Places,
     pub(super) ids: inbound::Ids,
 }
 
 impl Shared {
-    /// The handler of a new connection with `peer`.
-    pub(super) fn handler(&self, peer: PeerId) -> Handler {
-        inbound::Handler::new(Server::new(peer, self.clone()), self.ids.clone())
+    /// The handler of a new connection with `peer`, whose requests count for `holder`.
+    pub(super) fn handler(&self, peer: PeerId, holder: Holder) -> Handler {
+        inbound::Handler::new(Server::new(peer, holder, self.clone()), self.ids.clone())
     }
 }
 
@@ -109,13 +109,13 @@ impl Shared {
 pub struct Server {
     peer: PeerId,
     shared: Shared,
-    of_connection: Places,
+    holder: Holder,
     throttle: Throttle,
 }
 
-/// What a stream holds until its end: the permits, and the wait that the throttle imposes.
+/// What a stream holds until its end: the permit, and the wait that the throttle imposes.
 pub struct Permit {
-    _permits: [Place; 2],
+    _permit: resources::Permit,
     wait: Duration,
 }
 
@@ -127,7 +127,7 @@ pub struct Pending {
 }
 
 impl Server {
-    fn new(peer: PeerId, shared: Shared) -> Self {
+    fn new(peer: PeerId, holder: Holder, shared: Shared) -> Self {
         let config = &shared.config;
         Self {
             peer,
@@ -135,22 +135,9 @@ impl Server {
                 config.tuning.request_burst,
                 config.tuning.requests_per_second,
             ),
-            of_connection: Places::default(),
+            holder,
             shared,
         }
-    }
-
-    /// The permits of one request, of this connection and of all; or the limit that is reached.
-    fn permits(&self) -> Result<[Place; 2], usize> {
-        let config = &self.shared.config;
-        let take = |places: &Places, limit| places.take(limit).ok_or(limit);
-        Ok([
-            take(
-                &self.of_connection,
-                config.tuning.max_requests_per_connection,
-            )?,
-            take(&self.shared.serving, config.tuning.max_requests)?,
-        ])
     }
 }
 
@@ -171,10 +158,11 @@ impl inbound::Responder for Server {
     }
 
     fn admit(&mut self) -> Result<Permit, NotServed> {
-        let permits = self.permits().map_err(|limit| Failure::TooMany { limit })?;
+        let permit = self.holder.take(Resource::RendezvousRequests, 1);
+        let permit = permit.map_err(Failure::TooMany)?;
         let wait = self.throttle.admit(now(), self.timeout());
         Ok(Permit {
-            _permits: permits,
+            _permit: permit,
             wait: wait.ok_or(Failure::TooFast)?,
         })
     }
@@ -266,37 +254,4 @@ async fn by<T>(
 async fn send(stream: &mut Stream, answer: &[u8]) -> io::Result<()> {
     stream.write_all(answer).await?;
     stream.close().await
-}
-
-#[cfg(test)]
-mod tests {
-    use calimero_network_primitives::config::RendezvousServerTuning;
-
-    use super::*;
-
-    #[test]
-    fn the_nearer_limit_refuses_and_dropping_frees_both() {
-        let shared = Shared {
-            config: Arc::new(RendezvousServerConfig {
-                tuning: RendezvousServerTuning {
-                    max_requests_per_connection: 2,
-                    max_requests: 3,
-                    ..RendezvousServerTuning::default()
-                },
-                ..RendezvousServerConfig::default()
-            }),
-            serving: Places::default(),
-            ids: inbound::Ids::default(),
-        };
-        let server = || Server::new(PeerId::random(), shared.clone());
-        let (one, other) = (server(), server());
-        let first = one.permits().unwrap();
-        let _second = one.permits().unwrap();
-        assert_eq!(one.permits().unwrap_err(), 2);
-        let _third = other.permits().unwrap();
-        assert_eq!(other.permits().unwrap_err(), 3);
-        drop(first);
-        assert_eq!((one.of_connection.taken(), shared.serving.taken()), (1, 2));
-        let _fourth = other.permits().unwrap();
-    }
 }

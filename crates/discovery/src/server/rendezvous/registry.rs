@@ -26,7 +26,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use calimero_network_primitives::{PeerId, config::RendezvousServerConfig};
+use calimero_network_primitives::{PeerId, config::RendezvousServerConfig, resources::Permit};
 use rand::{Rng, RngCore};
 
 pub use super::cookie::MAX_WALKS;
@@ -54,7 +54,7 @@ pub const MAX_EXAMINED: usize = 2048;
 type Serial = u64;
 
 /// A registration that is held.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 struct Registration {
     /// One for all registrations of the peer.
     peer: Arc<PeerId>,
@@ -66,6 +66,8 @@ struct Registration {
     order: u64,
     /// Its place in the namespace's list.
     index: usize,
+    /// Counts it among those of the IP prefix that it came from.
+    permit: Option<Permit>,
 }
 
 /// The members of one namespace.
@@ -102,7 +104,7 @@ pub struct Held {
 }
 
 /// The registrations of a rendezvous server.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Registry {
     config: RendezvousServerConfig,
     cookies: Cookies,
@@ -172,6 +174,21 @@ impl Registry {
         self.insert(peer, namespace, record, expires, rng);
         let renewed = before.is_some();
         Ok(Registered { ttl_s, renewed })
+    }
+
+    /// Stores the permit of a registration, in place of the one that it has. Drops `permit` if there
+    /// is no such registration.
+    pub fn set_permit(&mut self, peer: &PeerId, namespace: &Namespace, permit: Option<Permit>) {
+        let serial = self.serial(peer, namespace);
+        if let Some(registration) = serial.and_then(|serial| self.registrations.get_mut(&serial)) {
+            registration.permit = permit;
+        }
+    }
+
+    /// Takes the permit of a registration, for its renewal.
+    pub fn take_permit(&mut self, peer: &PeerId, namespace: &Namespace) -> Option<Permit> {
+        let serial = self.serial(peer, namespace)?;
+        self.registrations.get_mut(&serial)?.permit.take()
     }
 
     /// Takes the registration of `peer` in `namespace` back. Returns whether there was one.
@@ -330,6 +347,7 @@ impl Registry {
             expires,
             order,
             index,
+            permit: None,
         };
         self.registrations.insert(serial, registration);
     }
