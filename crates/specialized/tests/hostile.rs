@@ -11,6 +11,7 @@ mod support;
 use std::time::Duration;
 
 use bytes::Bytes;
+use calimero_network_primitives::resources::{Limit, Limits, Resource, Resources};
 use calimero_network_specialized::{
     Behaviour, DecodeError, Event, InboundFailure, Message, OutboundFailure, Part, Refusal, Scope,
     SpecializedConfig, SpecializedNodeInviteResponse as Response, SpecializedTuning,
@@ -18,7 +19,7 @@ use calimero_network_specialized::{
 use futures::{AsyncReadExt, AsyncWriteExt, StreamExt, future::BoxFuture};
 use libp2p_identity::PeerId;
 use libp2p_stream::{self as stream, Control};
-use libp2p_swarm::{Stream, StreamProtocol, Swarm};
+use libp2p_swarm::{Stream, StreamProtocol, Swarm, SwarmEvent};
 use libp2p_swarm_test::SwarmExt;
 use support::{PATIENCE, SHORT, event, failure_of, node, request};
 
@@ -391,4 +392,84 @@ async fn an_answer_with_more_behind_it_is_refused() {
         OutboundFailure::Answer(error) => assert_eq!(error, DecodeError::Trailing { bytes: 1 }),
         other => panic!("{other:?}"),
     }
+}
+
+/// Many identities of one address that open streams and send a byte get the share of the address. A
+/// peer that does not connect from it is served.
+#[tokio::test]
+async fn one_address_gets_its_share_of_the_requests() {
+    const SHARE: usize = 8;
+    const PER_PEER: usize = 4;
+    let mut limits = Limits::default();
+    // A loopback address gets twice the limit of an origin.
+    limits.update(Resource::InviteRequests, |limit| Limit {
+        origin: SHARE as u64 / 2,
+        peer: PER_PEER as u64,
+        ..limit
+    });
+    let resources = Resources::new(limits);
+    let mut swarm = Swarm::new_ephemeral_tokio(|_| {
+        Behaviour::with_resources(&config(), resources.clone()).unwrap()
+    });
+    let to = *swarm.local_peer_id();
+    let (in_memory, _tcp) = swarm.listen().with_tcp_addr_external().await;
+    let mut controls = Vec::new();
+    for _ in 0..4 {
+        let mut raw = Swarm::new_ephemeral_tokio(|_| stream::Behaviour::new());
+        raw.connect(&mut swarm).await;
+        controls.push(raw.behaviour().new_control());
+        tokio::spawn(raw.loop_on_next());
+    }
+    let refused = controls.len() * PER_PEER - SHARE;
+    for mut control in controls {
+        tokio::spawn(async move {
+            let mut streams = Vec::new();
+            for _ in 0..PER_PEER {
+                let mut stream = control.open_stream(to, INVITE).await.unwrap();
+                // A stream that is refused can end before.
+                let _ = stream.write_all(&[0]).await;
+                let _ = stream.flush().await;
+                streams.push(stream);
+            }
+            std::future::pending::<()>().await;
+        });
+    }
+    for _ in 0..refused {
+        match event(&mut swarm).await {
+            Event::InboundFailure {
+                failure: InboundFailure::TooMany { limit, scope },
+                ..
+            } => {
+                assert_eq!(limit, SHARE);
+                assert!(matches!(scope, Scope::Origin(_)), "{scope}");
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(resources.used(Resource::InviteRequests), SHARE as u64);
+
+    let mut honest = node(&config());
+    honest.dial(in_memory).unwrap();
+    let served = tokio::spawn(async move {
+        let connected = |event| matches!(event, SwarmEvent::ConnectionEstablished { .. });
+        while !connected(honest.select_next_some().await) {}
+        honest.behaviour_mut().send_request(to, &request(7));
+        event(&mut honest).await
+    });
+    loop {
+        match event(&mut swarm).await {
+            Event::Request { channel, .. } => {
+                break channel.send(&Response::error([7; 32], "no")).unwrap();
+            }
+            // Silent streams whose time is over.
+            Event::InboundFailure {
+                failure: InboundFailure::Slow { .. },
+                ..
+            } => {}
+            other => panic!("{other:?}"),
+        }
+    }
+    tokio::spawn(swarm.loop_on_next());
+    let served = served.await.unwrap();
+    assert!(matches!(served, Event::Response { .. }), "{served:?}");
 }
