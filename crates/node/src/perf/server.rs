@@ -111,7 +111,10 @@ async fn moving<T>(io: impl Future<Output = io::Result<T>>) -> io::Result<T> {
 
 #[cfg(test)]
 mod tests {
+    use calimero_network::{Keypair, NetworkClient, NetworkConfig, NetworkManager, Substream};
+
     use super::*;
+    use crate::perf::PROTOCOL;
 
     #[test]
     fn a_peer_has_a_budget_that_comes_back() {
@@ -136,5 +139,52 @@ mod tests {
         }
         assert!(!budgets.grant(PeerId::random(), 1, start));
         assert!(budgets.grant(PeerId::random(), 1, start + BUDGET_TIME));
+    }
+
+    /// Asks for a byte on a new stream, which stays open.
+    async fn ask(client: &NetworkClient, server: PeerId) -> io::Result<Substream> {
+        let mut stream = client.open_raw_stream(server, PROTOCOL).await.unwrap();
+        stream.write_all(&1_u64.to_be_bytes()).await?;
+        stream.flush().await?;
+        Ok(stream)
+    }
+
+    #[tokio::test]
+    async fn a_peer_that_ends_no_request_gets_its_share_and_others_are_served() {
+        const SHARE: usize = 64;
+        let start = async || {
+            let config = NetworkConfig {
+                listen: Vec::new(),
+                ..NetworkConfig::default()
+            };
+            let identity = Keypair::generate_ed25519();
+            NetworkManager::start(identity, config).await.unwrap()
+        };
+        let (server, _server_events) = start().await;
+        let peer = server.peer_id();
+        let listening = server.listen_on("/ip4/127.0.0.1/tcp/0".parse().unwrap());
+        let (_, address) = listening.await.unwrap();
+        tokio::spawn(serve(server.accept(PROTOCOL).unwrap()));
+
+        let (hostile, _hostile_events) = start().await;
+        hostile.dial(address.clone()).await.unwrap();
+        let mut held = Vec::new();
+        for _ in 0..SHARE {
+            held.push(ask(&hostile, peer).await.unwrap());
+        }
+        let refused = async {
+            let mut stream = ask(&hostile, peer).await?;
+            stream.read(&mut [0]).await
+        };
+        let read = refused.await;
+        assert!(matches!(read, Ok(0) | Err(_)), "{read:?}");
+
+        let (other, _other_events) = start().await;
+        other.dial(address).await.unwrap();
+        let mut served = ask(&other, peer).await.unwrap();
+        served.close().await.unwrap();
+        let mut answer = Vec::new();
+        served.read_to_end(&mut answer).await.unwrap();
+        assert_eq!(answer, [0]);
     }
 }
