@@ -7,10 +7,11 @@ use calimero_network_primitives::{
     Keypair, Multiaddr, PeerId,
     config::{ConnectionsConfig, ConnectionsTuning},
     multiaddr::Protocol,
-    resources::{Limits, Protection, Refused, Resource, Resources, Scope},
+    resources::{Limit, Limits, Protection, Refused, Resource, Resources, Scope},
 };
 use futures::StreamExt;
 use libp2p_swarm::{DialError, ListenError, Swarm, SwarmEvent, dial_opts::DialOpts, dummy};
+use tokio::net::TcpStream;
 
 use crate::{
     common::{TCP, swarm_of, within},
@@ -162,8 +163,8 @@ async fn one_address_gets_its_share_of_the_inbound_connections() {
     .await;
 }
 
-/// One address connects with more identities than the node has room for. The node still reaches its boot node, lets
-/// a protected peer of the same address in, and makes room for a peer of another address.
+/// One address connects with more identities than the node admits. The node still reaches its boot
+/// node, admits a protected peer of the same address, and makes room for a peer of another address.
 #[tokio::test]
 async fn one_address_does_not_shut_others_out() {
     within(async {
@@ -229,6 +230,59 @@ async fn one_address_does_not_shut_others_out() {
         assert!(attackers.contains(&closed.unwrap()), "closed another peer");
         // A second one, because the member counts against what the reserve leaves to strangers.
         assert_eq!(victim.behaviour().evicted(), 2);
+    })
+    .await;
+}
+
+/// One address opens connections and sends nothing. A peer of another address still connects.
+#[tokio::test]
+async fn handshakes_that_stall_leave_room_for_other_addresses() {
+    const SILENT: usize = 32;
+    const SHARE: usize = 8;
+    within(async {
+        let mut limits = Limits::default();
+        // A loopback address gets twice the limit of an origin.
+        limits.update(Resource::PendingInbound, |limit| Limit {
+            node: 16,
+            origin: SHARE as u64 / 2,
+            ..limit
+        });
+        let resources = Resources::new(limits);
+        let behaviour = connections::Behaviour::new(resources.clone());
+        let mut victim = swarm_of(&Keypair::generate_ed25519(), TCP, behaviour);
+        let address = listen(&mut victim, TCP).await;
+        let port = address.iter().find_map(|part| match part {
+            Protocol::Tcp(port) => Some(port),
+            _ => None,
+        });
+        let mut silent = Vec::new();
+        for _ in 0..SILENT {
+            let socket = TcpStream::connect(("127.0.0.1", port.unwrap())).await;
+            silent.push(socket.unwrap());
+        }
+        for _ in 0..SILENT - SHARE {
+            let refused = next_inbound(&mut victim).await.unwrap_err();
+            assert_eq!(refused.resource, Resource::PendingInbound);
+            assert!(matches!(refused.scope, Scope::Origin(_)), "{refused}");
+        }
+        assert_eq!(resources.used(Resource::PendingInbound), SHARE as u64);
+
+        let mut other = client(&Keypair::generate_ed25519());
+        let other_peer = *other.local_peer_id();
+        other.dial(from_other_address(&address).await).unwrap();
+        tokio::spawn(other.for_each(|_| async {}));
+        loop {
+            match victim.select_next_some().await {
+                SwarmEvent::ConnectionEstablished { peer_id, .. } => {
+                    break assert_eq!(peer_id, other_peer);
+                }
+                SwarmEvent::IncomingConnectionError {
+                    error: ListenError::Denied { cause },
+                    ..
+                } => panic!("{cause}"),
+                _ => {}
+            }
+        }
     })
     .await;
 }
