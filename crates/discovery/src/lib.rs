@@ -51,6 +51,8 @@ pub mod cache;
 pub mod connections;
 pub mod liveness;
 pub mod machine;
+#[cfg(feature = "libp2p")]
+mod pass;
 pub mod server;
 pub mod wire;
 

@@ -10,17 +10,17 @@ use std::{
 };
 
 use calimero_network_primitives::{
-    Multiaddr, PeerId,
+    Multiaddr,
     addr::{IpScope, scope_of},
 };
-use libp2p_core::{Endpoint, transport::PortUse};
 use libp2p_identify::Behaviour;
 use libp2p_swarm::{
-    ConnectionDenied, ConnectionId, FromSwarm, NetworkBehaviour, THandler, THandlerInEvent,
-    THandlerOutEvent, ToSwarm,
+    FromSwarm, NetworkBehaviour, THandler, THandlerInEvent, ToSwarm,
     behaviour::{ExpiredListenAddr, ExternalAddrConfirmed, ExternalAddrExpired, NewListenAddr},
     derive_prelude::ListenerId,
 };
+
+use crate::pass::pass_to_inner;
 
 /// Bytes of the message that addresses may take, 2 KiB of 4 KiB. The rest is for a key of up to
 /// 550 bytes (RSA 4096), thirty protocol names of 40 bytes, and versions.
@@ -135,39 +135,12 @@ impl NetworkBehaviour for Identify {
     type ConnectionHandler = THandler<Behaviour>;
     type ToSwarm = libp2p_identify::Event;
 
-    fn handle_established_inbound_connection(
-        &mut self,
-        connection: ConnectionId,
-        peer: PeerId,
-        local: &Multiaddr,
-        remote: &Multiaddr,
-    ) -> Result<THandler<Self>, ConnectionDenied> {
-        self.inner
-            .handle_established_inbound_connection(connection, peer, local, remote)
-    }
-
-    fn handle_pending_outbound_connection(
-        &mut self,
-        connection: ConnectionId,
-        peer: Option<PeerId>,
-        addresses: &[Multiaddr],
-        role: Endpoint,
-    ) -> Result<Vec<Multiaddr>, ConnectionDenied> {
-        self.inner
-            .handle_pending_outbound_connection(connection, peer, addresses, role)
-    }
-
-    fn handle_established_outbound_connection(
-        &mut self,
-        connection: ConnectionId,
-        peer: PeerId,
-        address: &Multiaddr,
-        role: Endpoint,
-        port: PortUse,
-    ) -> Result<THandler<Self>, ConnectionDenied> {
-        self.inner
-            .handle_established_outbound_connection(connection, peer, address, role, port)
-    }
+    pass_to_inner!(
+        handle_established_inbound_connection,
+        handle_pending_outbound_connection,
+        handle_established_outbound_connection,
+        on_connection_handler_event,
+    );
 
     fn on_swarm_event(&mut self, event: FromSwarm<'_>) {
         match event {
@@ -187,16 +160,6 @@ impl NetworkBehaviour for Identify {
             event => return self.inner.on_swarm_event(event),
         }
         self.update();
-    }
-
-    fn on_connection_handler_event(
-        &mut self,
-        peer: PeerId,
-        connection: ConnectionId,
-        event: THandlerOutEvent<Self>,
-    ) {
-        self.inner
-            .on_connection_handler_event(peer, connection, event);
     }
 
     fn poll(

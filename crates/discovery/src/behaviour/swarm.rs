@@ -16,8 +16,7 @@ use libp2p_core::{
 };
 use libp2p_swarm::{
     ConnectionClosed, ConnectionDenied, ConnectionId, DialError, DialFailure, FromSwarm,
-    NetworkBehaviour, THandler, THandlerInEvent, THandlerOutEvent, ToSwarm,
-    behaviour::ConnectionEstablished,
+    NetworkBehaviour, THandler, THandlerInEvent, ToSwarm, behaviour::ConnectionEstablished,
 };
 
 use super::{
@@ -28,21 +27,16 @@ use super::{
     observed::asks_for_own_port,
     peers::{PathChange, path_of},
 };
-use crate::machine::Input;
+use crate::{machine::Input, pass::pass_to_inner};
 
 impl NetworkBehaviour for Behaviour {
     type ConnectionHandler = THandler<Inner>;
     type ToSwarm = Event;
 
-    fn handle_pending_inbound_connection(
-        &mut self,
-        connection: ConnectionId,
-        local: &Multiaddr,
-        remote: &Multiaddr,
-    ) -> Result<(), ConnectionDenied> {
-        self.inner
-            .handle_pending_inbound_connection(connection, local, remote)
-    }
+    pass_to_inner!(
+        handle_pending_inbound_connection,
+        on_connection_handler_event,
+    );
 
     fn handle_established_inbound_connection(
         &mut self,
@@ -145,16 +139,6 @@ impl NetworkBehaviour for Behaviour {
             FromSwarm::ListenerError(event) => self.listener_failed(event.listener_id),
             _ => {}
         }
-    }
-
-    fn on_connection_handler_event(
-        &mut self,
-        peer: PeerId,
-        connection: ConnectionId,
-        event: THandlerOutEvent<Self>,
-    ) {
-        self.inner
-            .on_connection_handler_event(peer, connection, event);
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<ToSwarm<Event, THandlerInEvent<Self>>> {

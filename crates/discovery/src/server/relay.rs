@@ -33,12 +33,14 @@ use calimero_network_primitives::{
     config::{ConfigError, RateTuning, RelayServerConfig},
     resources::{Holder, Limits, Origin, Permit, Resource, Resources},
 };
-use libp2p_core::{Endpoint, connection::ConnectedPoint, transport::PortUse};
+use libp2p_core::connection::ConnectedPoint;
 use libp2p_relay as stock;
 use libp2p_swarm::{
-    ConnectionClosed, ConnectionDenied, ConnectionId, FromSwarm, NetworkBehaviour, THandler,
-    THandlerInEvent, THandlerOutEvent, ToSwarm, behaviour::ConnectionEstablished,
+    ConnectionClosed, ConnectionId, FromSwarm, NetworkBehaviour, THandlerInEvent, ToSwarm,
+    behaviour::ConnectionEstablished,
 };
+
+use crate::pass::pass_to_inner;
 
 /// What was asked of the relay, and what came of it.
 #[derive(Debug)]
@@ -419,49 +421,13 @@ impl NetworkBehaviour for Behaviour {
     type ConnectionHandler = <stock::Behaviour as NetworkBehaviour>::ConnectionHandler;
     type ToSwarm = Event;
 
-    fn handle_pending_inbound_connection(
-        &mut self,
-        id: ConnectionId,
-        local: &Multiaddr,
-        remote: &Multiaddr,
-    ) -> Result<(), ConnectionDenied> {
-        self.inner
-            .handle_pending_inbound_connection(id, local, remote)
-    }
-
-    fn handle_established_inbound_connection(
-        &mut self,
-        id: ConnectionId,
-        peer: PeerId,
-        local: &Multiaddr,
-        remote: &Multiaddr,
-    ) -> Result<THandler<Self>, ConnectionDenied> {
-        self.inner
-            .handle_established_inbound_connection(id, peer, local, remote)
-    }
-
-    fn handle_pending_outbound_connection(
-        &mut self,
-        id: ConnectionId,
-        peer: Option<PeerId>,
-        addresses: &[Multiaddr],
-        role: Endpoint,
-    ) -> Result<Vec<Multiaddr>, ConnectionDenied> {
-        self.inner
-            .handle_pending_outbound_connection(id, peer, addresses, role)
-    }
-
-    fn handle_established_outbound_connection(
-        &mut self,
-        id: ConnectionId,
-        peer: PeerId,
-        address: &Multiaddr,
-        role: Endpoint,
-        port_use: PortUse,
-    ) -> Result<THandler<Self>, ConnectionDenied> {
-        self.inner
-            .handle_established_outbound_connection(id, peer, address, role, port_use)
-    }
+    pass_to_inner!(
+        handle_pending_inbound_connection,
+        handle_established_inbound_connection,
+        handle_pending_outbound_connection,
+        handle_established_outbound_connection,
+        on_connection_handler_event,
+    );
 
     fn on_swarm_event(&mut self, event: FromSwarm<'_>) {
         self.inner.on_swarm_event(event);
@@ -470,16 +436,6 @@ impl NetworkBehaviour for Behaviour {
             FromSwarm::ConnectionClosed(gone) => self.closed(gone.peer_id, gone.endpoint),
             _ => {}
         }
-    }
-
-    fn on_connection_handler_event(
-        &mut self,
-        peer: PeerId,
-        connection: ConnectionId,
-        event: THandlerOutEvent<Self>,
-    ) {
-        self.inner
-            .on_connection_handler_event(peer, connection, event);
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<ToSwarm<Event, THandlerInEvent<Self>>> {
