@@ -31,7 +31,6 @@ use libp2p_swarm::{
 };
 
 use crate::{
-    book::OutboundRequestId,
     codec::Message,
     config::SpecializedConfig,
     exchange,

@@ -402,7 +402,7 @@ async fn an_answer_with_trailing_bytes_is_refused() {
 }
 
 /// Many identities of one address that open streams and send a byte get the share of the address. A
-/// peer of another address is served.
+/// peer that does not connect from it is served.
 #[tokio::test]
 async fn one_address_gets_its_share_of_the_requests() {
     const SHARE: usize = 8;
@@ -419,7 +419,7 @@ async fn one_address_gets_its_share_of_the_requests() {
         Behaviour::with_resources(&config(), resources.clone()).unwrap()
     });
     let to = *swarm.local_peer_id();
-    swarm.listen().with_tcp_addr_external().await;
+    let (in_memory, _tcp) = swarm.listen().with_tcp_addr_external().await;
     let mut controls = Vec::new();
     for _ in 0..4 {
         let mut raw = Swarm::new_ephemeral_tokio(|_| stream::Behaviour::new());
@@ -455,25 +455,24 @@ async fn one_address_gets_its_share_of_the_requests() {
     }
     assert_eq!(resources.used(Resource::InviteRequests), SHARE as u64);
 
-    // A dial leaves from the port that is listened on, and so from its address.
     let mut honest = node(&config());
-    honest
-        .listen_on("/ip4/127.0.0.2/tcp/0".parse().unwrap())
-        .unwrap();
-    while !matches!(
-        honest.select_next_some().await,
-        SwarmEvent::NewListenAddr { .. }
-    ) {}
-    honest.connect(&mut swarm).await;
-    honest.behaviour_mut().send_request(to, &request(7));
-    let served = tokio::spawn(async move { event(&mut honest).await });
+    honest.dial(in_memory).unwrap();
+    let served = tokio::spawn(async move {
+        let connected = |event| matches!(event, SwarmEvent::ConnectionEstablished { .. });
+        while !connected(honest.select_next_some().await) {}
+        honest.behaviour_mut().send_request(to, &request(7));
+        event(&mut honest).await
+    });
     loop {
         match event(&mut swarm).await {
             Event::Request { channel, .. } => {
                 break channel.send(&Response::error([7; 32], "no")).unwrap();
             }
             // Silent streams whose time is over.
-            Event::InboundFailure { .. } => {}
+            Event::InboundFailure {
+                failure: InboundFailure::Slow { .. },
+                ..
+            } => {}
             other => panic!("{other:?}"),
         }
     }

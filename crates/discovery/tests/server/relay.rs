@@ -22,7 +22,7 @@ use tokio::sync::mpsc;
 
 use crate::{
     common::{DEADLINE, TCP, dial, listen, swarm, within},
-    forward::from_other_address,
+    forward::other_address,
 };
 
 const ECHO: StreamProtocol = StreamProtocol::new("/test/echo");
@@ -76,8 +76,8 @@ impl Relay {
     }
 
     /// An address of the relay that connects from another loopback address.
-    async fn from_other_address(&self) -> Multiaddr {
-        let forwarded = from_other_address(&self.address).await;
+    async fn other_address(&self) -> Multiaddr {
+        let forwarded = other_address(&self.address).await;
         forwarded.with(self.address.iter().last().unwrap())
     }
 
@@ -351,7 +351,7 @@ async fn one_address_gets_its_share_of_the_reservations() {
         clients.push(client);
     }
     let mut other = Client::new();
-    assert!(other.reserve_at(relay.from_other_address().await).await);
+    assert!(other.reserve_at(relay.other_address().await).await);
 }
 
 /// Many identities of one address get the share of the address, requests that are not answered yet
@@ -385,5 +385,5 @@ async fn one_address_gets_its_share_of_the_circuits() {
     };
     let opened = within(join_all((0..8).map(|_| open(relay.address.clone())))).await;
     assert_eq!(opened.iter().filter(|open| **open).count(), 4);
-    assert!(within(open(relay.from_other_address().await)).await);
+    assert!(within(open(relay.other_address().await)).await);
 }

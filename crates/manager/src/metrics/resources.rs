@@ -71,7 +71,7 @@ impl Resources {
             ];
             for (scope, refused) in scopes {
                 let labels = [("resource", name), ("scope", scope)];
-                set(&*self.refused.get_or_create(&labels), refused);
+                set(&self.refused.get_or_create(&labels), refused);
             }
         }
         set(&self.evicted, evicted);
