@@ -18,7 +18,7 @@ use libp2p_swarm::{Stream, StreamProtocol};
 
 use crate::{
     common::{DEADLINE, Server, TCP, dial, swarm, within},
-    forward::other_address,
+    forward::from_other_address,
 };
 
 const RENDEZVOUS: StreamProtocol = StreamProtocol::new("/rendezvous/1.0.0");
@@ -361,7 +361,7 @@ async fn one_address_gets_its_share_of_the_registrations() {
     assert_eq!(status(&client.ask(request).await.unwrap()), 0);
     assert_eq!(limits.used(Resource::Registrations), SHARE as u64);
 
-    let address = other_address(&server.address).await;
+    let address = from_other_address(&server.address).await;
     let honest = Client::connect_at(&server, &address).await;
     let own = record(&honest.keypair, 1);
     assert_eq!(status(&honest.ask(&register("ns", &own)).await.unwrap()), 0);
@@ -385,7 +385,7 @@ async fn one_address_gets_its_share_of_the_requests() {
     assert_eq!(refused, BTreeMap::from([("too many", held.len() - SHARE)]));
     assert_eq!(limits.used(Resource::RendezvousRequests), SHARE as u64);
 
-    let address = other_address(&server.address).await;
+    let address = from_other_address(&server.address).await;
     let honest = Client::connect_at(&server, &address).await;
     assert!(!honest.ask(&discover("ns")).await.unwrap().is_empty());
 }

@@ -22,7 +22,7 @@ use tokio::sync::mpsc;
 
 use crate::{
     common::{DEADLINE, TCP, dial, listen, swarm, within},
-    forward::other_address,
+    forward::from_other_address,
 };
 
 const ECHO: StreamProtocol = StreamProtocol::new("/test/echo");
@@ -77,7 +77,7 @@ impl Relay {
 
     /// An address of the relay that connects from another loopback address.
     async fn other_address(&self) -> Multiaddr {
-        let forwarded = other_address(&self.address).await;
+        let forwarded = from_other_address(&self.address).await;
         forwarded.with(self.address.iter().last().unwrap())
     }
 
