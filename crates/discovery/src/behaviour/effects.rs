@@ -12,7 +12,7 @@ use libp2p_swarm::{
 };
 
 use super::{Behaviour, Dialling, Slot, event::Event};
-use crate::machine::{Effect, Path, RelayListener};
+use crate::machine::{AttemptId, AttemptKind, Effect, RelayListener, multiaddrs};
 
 impl Behaviour {
     pub(super) fn carry_out_all(&mut self) {
@@ -21,15 +21,28 @@ impl Behaviour {
         }
     }
 
-    fn carry_out(&mut self, effect: Effect) {
+    pub(super) fn carry_out(&mut self, effect: Effect) {
         match effect {
             Effect::Dial {
                 peer, addresses, ..
-            } => {
-                let addresses = addresses.into_iter().map(Multiaddr::from).collect();
-                if let Some((peer, addresses)) = self.held_dials.hold(peer, addresses) {
-                    self.dial(peer, addresses);
-                }
+            } => self.dial(peer, multiaddrs(addresses)),
+            Effect::Attempt {
+                id,
+                kind,
+                peer,
+                addresses,
+            } => self.attempt(id, kind, peer, multiaddrs(addresses)),
+            Effect::CloseAttempt { id, peer } => self.close_attempt(id, peer),
+            Effect::HolePunchEnded { peer, outcome } => {
+                self.peers.hole_punched(&peer, outcome);
+                self.tell(Event::HolePunch { peer, outcome });
+            }
+            Effect::BootNodeUnreachable { peer, cause } => {
+                self.tell(Event::BootNodeUnreachable { peer, cause });
+            }
+            Effect::RefreshRouting => {
+                // An empty table has no peer to ask. It fills as soon as one is known.
+                let _ = self.inner.kad.bootstrap();
             }
             Effect::CloseRelayed { peer } => self.close_relayed(peer),
             Effect::Disconnect { peer } => self.waiting.push_back(ToSwarm::CloseConnection {
@@ -78,8 +91,7 @@ impl Behaviour {
 
     /// The addresses of `peer` in the machine's address book, the best first.
     pub(super) fn known_addresses(&self, peer: &PeerId) -> Vec<Multiaddr> {
-        let known = self.machine.addresses(peer).into_iter();
-        known.map(Multiaddr::from).collect()
+        multiaddrs(self.machine.addresses(peer))
     }
 
     pub(super) fn dial(&mut self, peer: PeerId, addresses: Vec<Multiaddr>) {
@@ -92,17 +104,34 @@ impl Behaviour {
         self.waiting.push_back(ToSwarm::Dial { opts });
     }
 
-    /// Dials a peer that is relayed, through the hole it has opened while we waited for it. Where
-    /// that hole is for our port alone, the ordinary way leads through it; so this one takes another
-    /// port, and does not stand in the way of the next attempt.
-    pub(super) fn go_through(&mut self, peer: PeerId, addresses: Vec<Multiaddr>) {
-        if self.peers.path(&peer) == Some(Path::Relayed) && !addresses.is_empty() {
-            let opts = DialOpts::peer_id(peer)
-                .condition(PeerCondition::Always)
-                .addresses(addresses)
-                .allocate_new_port()
-                .build();
-            self.waiting.push_back(ToSwarm::Dial { opts });
+    fn attempt(
+        &mut self,
+        id: AttemptId,
+        kind: AttemptKind,
+        peer: PeerId,
+        addresses: Vec<Multiaddr>,
+    ) {
+        let opts = DialOpts::peer_id(peer).addresses(addresses);
+        let opts = match kind {
+            AttemptKind::Round => opts.condition(PeerCondition::NotDialing),
+            AttemptKind::DialBack => {
+                let opts = opts.condition(PeerCondition::NotDialing);
+                opts.allocate_new_port()
+            }
+            AttemptKind::ThroughHole => opts.condition(PeerCondition::Always).allocate_new_port(),
+        };
+        let opts = opts.build();
+        self.attempts.insert(opts.connection_id(), id);
+        self.waiting.push_back(ToSwarm::Dial { opts });
+    }
+
+    fn close_attempt(&mut self, id: AttemptId, peer_id: PeerId) {
+        let made = self.attempts.iter().find(|(_, attempt)| **attempt == id);
+        if let Some((connection, _)) = made {
+            self.waiting.push_back(ToSwarm::CloseConnection {
+                peer_id,
+                connection: CloseConnection::One(*connection),
+            });
         }
     }
 

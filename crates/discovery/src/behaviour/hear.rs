@@ -6,13 +6,8 @@ use libp2p_kad::{self as kad, store::RecordStore};
 use libp2p_relay as relay;
 use libp2p_swarm::{ConnectionId, ToSwarm, derive_prelude::ListenerId};
 
-use super::{
-    Behaviour,
-    event::{Event, HolePunch},
-    inner::InnerEvent,
-    now, probe, records, rendezvous,
-};
-use crate::machine::Input;
+use super::{Behaviour, event::Event, inner::InnerEvent, now, probe, records, rendezvous};
+use crate::machine::{HolePunch, Input};
 
 /// Addresses and protocols of one identify message that are looked at and told, each. Nodes list
 /// a dozen; the message, 4 KiB long at most, has room for hundreds.
@@ -46,8 +41,11 @@ impl Behaviour {
     fn identified(&mut self, peer: PeerId, connection: ConnectionId, mut info: identify::Info) {
         info.listen_addrs.truncate(MAX_IDENTIFY_ITEMS);
         info.protocols.truncate(MAX_IDENTIFY_ITEMS);
-        if self.peers.has_own_port(&peer, connection) && self.listening.is_like(&info.observed_addr)
-        {
+        // A peer that was dialled from a listening port observes the address at which a NAT lets
+        // others in, port included. libp2p-identify 0.48 puts the listening port in its place where
+        // the two differ, which is wrong behind every NAT that changes ports.
+        let listening = self.machine.listening_on();
+        if self.peers.has_own_port(&peer, connection) && listening.matches(&info.observed_addr) {
             let candidate = without_peer(&info.observed_addr);
             self.waiting
                 .push_back(ToSwarm::NewExternalAddrCandidate(candidate));
@@ -59,7 +57,9 @@ impl Behaviour {
             info: Box::new(info),
         });
         self.hear(Input::Identified { peer, addresses });
-        self.dial_back(peer, connection);
+        if self.peers.came_through_relay(&peer, connection) {
+            self.hear(Input::ReachedThroughRelay { peer });
+        }
     }
 
     fn hear_kad(&mut self, event: kad::Event) {
@@ -82,7 +82,10 @@ impl Behaviour {
                 stats,
                 step,
                 ..
-            } => (self.neighbourhood).looked(stats.num_successes(), step.last, now()),
+            } => self.hear(Input::RoutingRefreshed {
+                answers: stats.num_successes(),
+                last: step.last,
+            }),
             kad::Event::OutboundQueryProgressed {
                 id, result, step, ..
             } => {
@@ -231,7 +234,10 @@ impl Behaviour {
             Ok(_) => HolePunch::Direct,
             Err(_) => HolePunch::Failed,
         };
-        self.hole_punched(event.remote_peer_id, outcome);
+        self.hear(Input::HolePunchEnded {
+            peer: event.remote_peer_id,
+            outcome,
+        });
     }
 
     fn hear_probe(&mut self, event: probe::Event) {

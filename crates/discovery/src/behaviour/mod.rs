@@ -86,8 +86,8 @@
 //! and mDNS by libp2p's. Probes of others are served on connections
 //! that are made while this node is reachable.
 
-mod awaited;
 mod clock;
+mod dial_error;
 mod effects;
 mod error;
 mod event;
@@ -105,22 +105,18 @@ mod inner;
 mod keep;
 mod local_link;
 mod lookups;
-mod neighbourhood;
-mod observed;
 mod peers;
 #[allow(
     unreachable_pub,
     reason = "handlers are associated types of a public behaviour"
 )]
 mod probe;
-mod punches;
 mod records;
 #[allow(
     unreachable_pub,
     reason = "handlers are associated types of a public behaviour"
 )]
 mod rendezvous;
-mod reversal;
 mod status;
 mod store;
 mod swarm;
@@ -144,19 +140,15 @@ pub use libp2p_kad::{QueryId, Quorum, Record, RecordKey};
 use libp2p_swarm::{ConnectionId, THandlerInEvent, ToSwarm, derive_prelude::ListenerId};
 
 use self::{
-    awaited::Awaited,
     clock::{Timer, now},
     inner::Inner,
     local_link::LocalLink,
-    neighbourhood::Neighbourhood,
-    observed::{HeldDials, Listening},
     peers::Peers,
-    punches::Punches,
     records::Queries,
 };
 pub use self::{
     error::{Blocked, BuildError, RecordError, RecordRefused},
-    event::{Event, HolePunch, QueryOutcome},
+    event::{Event, QueryOutcome},
     hear::MAX_IDENTIFY_ITEMS,
     local_link::MAX_LOCAL_ADDRESSES,
     records::{
@@ -165,7 +157,10 @@ pub use self::{
     },
     status::{ConnectionStatus, PeerStatus, Status},
 };
-use crate::machine::{CacheEntry, Input, Machine, Namespace, Phase, Reachability, RelayListener};
+pub use crate::machine::HolePunch;
+use crate::machine::{
+    AttemptId, CacheEntry, Effect, Input, Machine, Namespace, Phase, Reachability, RelayListener,
+};
 
 type ToTheSwarm = ToSwarm<Event, THandlerInEvent<Inner>>;
 
@@ -208,26 +203,17 @@ pub struct Behaviour {
     began: HashMap<ConnectionId, Instant>,
     /// Dials that wait for the outcome of one that somebody else has under way.
     behind: HashMap<PeerId, Vec<Multiaddr>>,
-    /// Dials of peers that have reached us through a relay.
-    reversals: HashSet<ConnectionId>,
+    /// Attempts of the direct path: dials under way, and the connections that they made.
+    attempts: HashMap<ConnectionId, AttemptId>,
     slots: HashMap<ListenerId, Slot>,
     /// Relay listeners that we close. Each is in it until the Swarm says that it is closed.
     given_up: HashSet<ListenerId>,
-    listening: Listening,
-    held_dials: HeldDials,
-    /// Holes that we wait at for the other side.
-    awaited: Awaited,
-    /// Peers that stay relayed.
-    punches: Punches,
-    /// Dials through a relay for the sake of another hole punch.
-    rounds: HashSet<ConnectionId>,
     externals: Vec<Multiaddr>,
     /// Addresses of one peer in the Kademlia table above which it is tidied.
     max_routes: usize,
     /// What is worth a dial of what others say.
     dial_policy: DialPolicy,
     queries: Queries,
-    neighbourhood: Neighbourhood,
     local_link: LocalLink,
     /// Whether the machine has heard something since `phase` and `reachability`, which are what
     /// was told last.
@@ -271,7 +257,6 @@ impl Behaviour {
             DialPolicy::Private
         };
         let max_routes = config.book.max_addresses_per_peer as usize;
-        let punches = Punches::new(&config.relay, seed);
         let inner = Inner::new(identity, &config, ping, agent_version, relay_client)?;
         let machine = Machine::new(config, local, seed, now())?;
         let mut behaviour = Self {
@@ -288,24 +273,18 @@ impl Behaviour {
             dials: HashMap::new(),
             began: HashMap::new(),
             behind: HashMap::new(),
-            reversals: HashSet::new(),
+            attempts: HashMap::new(),
             slots: HashMap::new(),
             given_up: HashSet::new(),
-            listening: Listening::default(),
-            held_dials: HeldDials::new(now()),
-            awaited: Awaited::default(),
-            punches,
-            rounds: HashSet::new(),
             externals: Vec::new(),
             max_routes,
             dial_policy,
             queries: Queries::default(),
-            neighbourhood: Neighbourhood::new(seed),
             local_link: LocalLink::default(),
             heard_something: false,
             timer: Timer::default(),
         };
-        behaviour.carry_out_all();
+        behaviour.hear(Input::ListenersPending);
         Ok(behaviour)
     }
 
@@ -343,14 +322,8 @@ impl Behaviour {
     /// Tries now whatever waits for its time: lost peers, relays, probes, hole punches, the
     /// Kademlia neighbourhood.
     pub fn bootstrap(&mut self) {
-        self.network_changed();
-        self.look_around();
-    }
-
-    /// Asks for the own neighbourhood in the Kademlia table.
-    fn look_around(&mut self) {
-        // An empty table has nobody to ask; it fills as soon as somebody is known.
-        let _ = self.inner.kad.bootstrap();
+        self.hear(Input::NetworkChanged);
+        self.carry_out(Effect::RefreshRouting);
     }
 
     /// Takes in the peers remembered from an earlier run, of which the first are dialled.
@@ -391,7 +364,7 @@ impl Behaviour {
     pub fn status(&mut self) -> Status {
         Status {
             discovery: self.machine.status(),
-            peers: self.peers.status(&self.punches),
+            peers: self.peers.status(&self.machine),
             records: self.inner.kad.store_mut().records().count(),
         }
     }

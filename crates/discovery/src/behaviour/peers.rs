@@ -10,12 +10,8 @@ use calimero_network_primitives::{
 use libp2p_core::ConnectedPoint;
 use libp2p_swarm::ConnectionId;
 
-use super::{
-    event::HolePunch,
-    punches::Punches,
-    status::{ConnectionStatus, PeerStatus},
-};
-use crate::machine::Path;
+use super::status::{ConnectionStatus, PeerStatus};
+use crate::machine::{HolePunch, Machine, Path};
 
 #[derive(Clone, Debug)]
 struct Connection {
@@ -105,20 +101,11 @@ impl Peers {
         }
     }
 
-    /// Whether nobody is connected.
-    pub(super) fn is_empty(&self) -> bool {
-        self.peers.is_empty()
-    }
-
-    pub(super) fn path(&self, peer: &PeerId) -> Option<Path> {
-        self.peers.get(peer)?.path()
-    }
-
-    /// Whether `peer` has made `connection`, not we.
-    pub(super) fn is_inbound(&self, peer: &PeerId, connection: ConnectionId) -> bool {
+    /// Whether `peer` made `connection`, through a relay.
+    pub(super) fn came_through_relay(&self, peer: &PeerId, connection: ConnectionId) -> bool {
         let connections = self.peers.get(peer).map(|peer| &peer.connections);
         let mut connections = connections.into_iter().flatten();
-        connections.any(|c| c.id == connection && !c.dialled)
+        connections.any(|c| c.id == connection && !c.dialled && c.path == Path::Relayed)
     }
 
     pub(super) fn relayed(&self, peer: &PeerId) -> Vec<ConnectionId> {
@@ -130,13 +117,6 @@ impl Peers {
             .collect()
     }
 
-    /// The circuit by which we have reached `peer`.
-    pub(super) fn dialled_circuit(&self, peer: &PeerId) -> Option<Multiaddr> {
-        let mut connections = self.peers.get(peer)?.connections.iter();
-        let relayed = connections.find(|c| c.path == Path::Relayed && c.dialled)?;
-        Some(relayed.address.clone())
-    }
-
     /// Whether a connection was dialled from a port we listen on.
     pub(super) fn has_own_port(&self, peer: &PeerId, connection: ConnectionId) -> bool {
         let connections = self.peers.get(peer).map(|peer| &peer.connections);
@@ -144,7 +124,7 @@ impl Peers {
         connections.any(|c| c.id == connection && c.own_port)
     }
 
-    pub(super) fn status(&self, punches: &Punches) -> Vec<PeerStatus> {
+    pub(super) fn status(&self, machine: &Machine) -> Vec<PeerStatus> {
         let mut status: Vec<_> = self
             .peers
             .iter()
@@ -154,7 +134,7 @@ impl Peers {
                     path: peer.path()?,
                     connections: peer.connections.iter().map(connection_status).collect(),
                     last_hole_punch: peer.hole_punch,
-                    next_hole_punch: punches.next_with(id),
+                    next_hole_punch: machine.next_hole_punch(id),
                 })
             })
             .collect();

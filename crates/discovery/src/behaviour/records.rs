@@ -16,9 +16,9 @@ use libp2p_kad::{
 use super::{
     error::RecordRefused,
     event::{Event, QueryOutcome},
-    neighbourhood,
     store::Store,
 };
+use crate::machine::ROUTING_REFRESH_INTERVAL;
 
 /// Records held for others and ourselves: 16,384, which is 4 MiB of values.
 pub const MAX_RECORDS: usize = 16_384;
@@ -110,7 +110,7 @@ pub(super) fn configure(config: &mut kad::Config, records: &RecordsTuning) {
         .set_provider_publication_interval(Some(records.publication_interval))
         .set_caching(kad::Caching::Disabled)
         .set_query_timeout(QUERY_TIMEOUT)
-        .set_periodic_bootstrap_interval(Some(neighbourhood::INTERVAL));
+        .set_periodic_bootstrap_interval(Some(ROUTING_REFRESH_INTERVAL));
 }
 
 pub(super) fn new_store(local: PeerId) -> Store {

@@ -14,7 +14,7 @@ use super::peers::{NOBODY, Number, PeerTable};
 pub(super) const MAX_AGE: Duration = Duration::from_secs(24 * 3600);
 
 /// Failed dials in a row after which an address is forgotten.
-const MAX_DIAL_FAILURES: u32 = 3;
+pub(super) const MAX_DIAL_FAILURES: u32 = 3;
 
 #[derive(Clone, Debug)]
 struct Known {

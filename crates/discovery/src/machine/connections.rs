@@ -95,6 +95,13 @@ impl Connections {
         self.peers.number(peer).is_some()
     }
 
+    /// Relayed connections with `peer`.
+    pub(super) fn relayed(&self, peer: &PeerId) -> u32 {
+        let number = self.peers.number(peer);
+        let count = number.and_then(|number| self.peers.get(number));
+        count.map_or(0, |count| count.relayed)
+    }
+
     /// The best way to `peer` there is.
     pub(super) fn path(&self, peer: &PeerId) -> Option<Path> {
         let number = self.peers.number(peer)?;

@@ -5,7 +5,9 @@ use std::time::Duration;
 use calimero_network_primitives::{Multiaddr, PeerId, addr::DialAddr};
 
 use super::{
+    boot_nodes::UnreachableCause,
     dials::DialReason,
+    direct_path::{AttemptId, AttemptKind, HolePunch},
     namespace::{Cookie, Namespace},
     relays::RelayListener,
 };
@@ -25,6 +27,43 @@ pub enum Effect {
         /// Why.
         reason: DialReason,
     },
+    /// Dial `peer`, which is connected through a relay, for the sake of a direct connection. Ends
+    /// with [`Input::AttemptConnected`](super::Input::AttemptConnected) or
+    /// [`Input::AttemptFailed`](super::Input::AttemptFailed).
+    Attempt {
+        /// Names the dial and its connection in all that follows; never used again.
+        id: AttemptId,
+        /// Decides how the dial is made.
+        kind: AttemptKind,
+        /// Peer to dial.
+        peer: PeerId,
+        /// Addresses to try, the best first; never empty.
+        addresses: Vec<DialAddr>,
+    },
+    /// Close the connection that an attempt made; its round is over.
+    CloseAttempt {
+        /// Id of the attempt.
+        id: AttemptId,
+        /// The remote peer.
+        peer: PeerId,
+    },
+    /// Report that the attempts to reach `peer` directly ended.
+    HolePunchEnded {
+        /// The remote peer.
+        peer: PeerId,
+        /// Result of the attempts.
+        outcome: HolePunch,
+    },
+    /// Report that a boot node cannot be reached. Not repeated for one cause within ten minutes.
+    BootNodeUnreachable {
+        /// The boot node.
+        peer: PeerId,
+        /// Cause of the latest failure.
+        cause: UnreachableCause,
+    },
+    /// Refresh the routing table (a bootstrap query of Kademlia). Ends with
+    /// [`Input::RoutingRefreshed`](super::Input::RoutingRefreshed).
+    RefreshRouting,
     /// Close the relayed connections with `peer`: a direct one has been up long enough.
     CloseRelayed {
         /// Whom with.
@@ -128,6 +167,10 @@ impl Effect {
     pub fn peer(&self) -> Option<PeerId> {
         match self {
             Self::Dial { peer, .. }
+            | Self::Attempt { peer, .. }
+            | Self::CloseAttempt { peer, .. }
+            | Self::HolePunchEnded { peer, .. }
+            | Self::BootNodeUnreachable { peer, .. }
             | Self::CloseRelayed { peer }
             | Self::Disconnect { peer }
             | Self::AddRoutingAddress { peer, .. }
@@ -142,6 +185,7 @@ impl Effect {
             | Self::RemoveExternalAddress { .. }
             | Self::ServeProbes(_)
             | Self::RefuseFollow { .. }
+            | Self::RefreshRouting
             | Self::SaveCache => None,
         }
     }

@@ -5,7 +5,9 @@ use std::time::Duration;
 use calimero_network_primitives::{Multiaddr, PeerId};
 
 use super::{
+    boot_nodes::UnreachableCause,
     connections::Path,
+    direct_path::{AttemptId, HolePunch},
     namespace::{Cookie, Namespace},
     reachability::ProbeOutcome,
     relays::RelayListener,
@@ -32,6 +34,10 @@ pub enum Input {
     /// The end: registrations are taken back, slots given up. Nothing is asked for afterwards.
     Stop,
 
+    /// The driver is about to open its listeners. Dials wait until this node listens, for a second at
+    /// most: an earlier one leaves from a port on which nothing comes in.
+    ListenersPending,
+
     /// A connection is up.
     ConnectionOpened {
         /// With whom.
@@ -55,6 +61,64 @@ pub enum Input {
         /// The addresses that were tried. Empty where none was, for instance for a limit of
         /// ours: then no address is to blame.
         tried: Vec<Multiaddr>,
+    },
+
+    /// A dial of a peer failed, whichever part of the node made it.
+    Unreachable {
+        /// The peer.
+        peer: PeerId,
+        /// Cause of the failure.
+        cause: UnreachableCause,
+    },
+    /// An address of a peer is known to be of no use: the relay of a circuit has no reservation for
+    /// it.
+    AddressDead {
+        /// The peer.
+        peer: PeerId,
+        /// The address.
+        address: Multiaddr,
+    },
+
+    /// The dial of an [`Effect::Attempt`](super::Effect::Attempt) made a connection.
+    /// [`ConnectionOpened`](Self::ConnectionOpened) follows.
+    AttemptConnected {
+        /// Id of the attempt.
+        id: AttemptId,
+        /// Path of the connection.
+        path: Path,
+    },
+    /// The dial of an [`Effect::Attempt`](super::Effect::Attempt) made no connection.
+    AttemptFailed {
+        /// Id of the attempt.
+        id: AttemptId,
+    },
+    /// DCUtR ended its attempts to reach a relayed peer directly.
+    HolePunchEnded {
+        /// The relayed peer.
+        peer: PeerId,
+        /// Result of the attempts.
+        outcome: HolePunch,
+    },
+    /// DCUtR began a hole punch in which this node waits for the peer to come in.
+    HolePunchAwaited {
+        /// The relayed peer.
+        peer: PeerId,
+        /// Addresses that the peer dials from.
+        addresses: Vec<Multiaddr>,
+    },
+    /// A peer that connected to this node through a relay reported its addresses, by
+    /// [`Identified`](Self::Identified) before.
+    ReachedThroughRelay {
+        /// The relayed peer.
+        peer: PeerId,
+    },
+
+    /// A part of a refresh of the routing table ended, whoever began it.
+    RoutingRefreshed {
+        /// Peers that answered in this part.
+        answers: u32,
+        /// Whether this was the last part of the refresh.
+        last: bool,
     },
 
     /// A peer has told of itself by identify.

@@ -19,7 +19,7 @@
 //!
 //! Each status has one writer, a part in a file of its own: the address book, connections,
 //! overlays, dials, redials, external addresses, reachability, registrations, discoveries, relay
-//! slots. The machine hands inputs to parts and what they find to other parts. [`Phase`] is
+//! reservations, the direct path, listening addresses, refreshes of the routing table. The machine hands inputs to parts and what they find to other parts. [`Phase`] is
 //! derived from all of them and written by none.
 //!
 //! # Bounds
@@ -30,12 +30,15 @@
 //! operator blocks.
 
 mod book;
+mod boot_nodes;
 mod connections;
 mod dials;
+mod direct_path;
 mod discoveries;
 mod effect;
 mod externals;
 mod input;
+mod listening;
 mod namespace;
 mod overlays;
 mod peers;
@@ -44,6 +47,7 @@ mod redial;
 mod registrations;
 mod relays;
 mod routes;
+mod routing_refresh;
 pub(crate) mod schedule;
 mod status;
 #[cfg(test)]
@@ -62,14 +66,31 @@ use calimero_network_primitives::{
 };
 use rand::{SeedableRng, rngs::StdRng};
 
+#[cfg(feature = "libp2p")]
+pub(crate) use self::routing_refresh::INTERVAL as ROUTING_REFRESH_INTERVAL;
 use self::{
-    book::AddressBook, connections::Connections, dials::Dials, discoveries::Discoveries,
-    externals::Externals, overlays::Overlays, reachability::Prober, redial::Redials,
-    registrations::Registrations, relays::Relays, schedule::jittered, status::Facts,
+    book::AddressBook,
+    boot_nodes::BootNodes,
+    connections::Connections,
+    dials::Dials,
+    direct_path::DirectPath,
+    discoveries::Discoveries,
+    externals::Externals,
+    listening::{HeldDials, Listening},
+    overlays::Overlays,
+    reachability::Prober,
+    redial::Redials,
+    registrations::Registrations,
+    relays::Relays,
+    routing_refresh::RoutingRefresh,
+    schedule::jittered,
+    status::Facts,
 };
 pub use self::{
+    boot_nodes::{BootNode, UnreachableCause},
     connections::Path,
     dials::DialReason,
+    direct_path::{AttemptId, AttemptKind, HolePunch},
     effect::Effect,
     externals::AddressSource,
     input::{CacheEntry, Input, RendezvousFailure},
@@ -100,6 +121,7 @@ pub struct Machine {
     now: Instant,
     out: VecDeque<Effect>,
     boot: BTreeMap<PeerId, Vec<DialAddr>>,
+    boot_nodes: BootNodes,
     blocked: BTreeSet<PeerId>,
     book: AddressBook,
     connections: Connections,
@@ -111,6 +133,10 @@ pub struct Machine {
     registrations: Registrations,
     discoveries: Discoveries,
     relays: Relays,
+    direct: DirectPath,
+    listening: Listening,
+    held: HeldDials,
+    routing: RoutingRefresh,
     next_tick: Instant,
     next_save: Instant,
     /// When a node of unknown reachability takes a relay all the same.
@@ -147,6 +173,7 @@ impl Machine {
             rng,
             now,
             out: VecDeque::new(),
+            boot_nodes: BootNodes::new(boot.keys().copied()),
             blocked: BTreeSet::new(),
             book: AddressBook::new(config.max_peers, config.book),
             connections: Connections::default(),
@@ -162,6 +189,10 @@ impl Machine {
             registrations: Registrations::new(config.rendezvous, boot.keys().copied()),
             discoveries: Discoveries::new(config.rendezvous, boot.keys().copied()),
             relays: Relays::new(config.relays, config.relay, boot.clone()),
+            direct: DirectPath::new(&config.relay),
+            listening: Listening::default(),
+            held: HeldDials::default(),
+            routing: RoutingRefresh::default(),
             next_tick,
             next_save: now + config.cache_save_interval,
             patience_ends: Some(now + config.relay.patience),
@@ -213,6 +244,9 @@ impl Machine {
             self.registrations.next(),
             self.discoveries.next(),
             self.relays.next(),
+            self.direct.next(),
+            self.held.next(),
+            self.routing.next(),
             self.patience_ends,
         ];
         let next = parts
@@ -257,6 +291,7 @@ impl Machine {
             .map(|(peer, state)| (*peer, state.clone()));
         Status {
             phase: self.phase(),
+            boot_nodes: self.boot_nodes.iter().collect(),
             reachability: self.prober.reachability(),
             external_addresses: external.collect(),
             registrations: registrations.collect(),
@@ -305,6 +340,19 @@ impl Machine {
     #[must_use]
     pub fn addresses(&self, peer: &PeerId) -> Vec<DialAddr> {
         self.book.addresses(peer)
+    }
+
+    /// When this node begins the next hole punch round with `peer`; `None` for a peer that is not
+    /// relayed, and for one that connected to this node, since the rounds are the dialler's.
+    #[must_use]
+    pub fn next_hole_punch(&self, peer: &PeerId) -> Option<Instant> {
+        self.direct.next_round(peer)
+    }
+
+    /// The addresses that this node listens on.
+    #[cfg(feature = "libp2p")]
+    pub(crate) fn listening_on(&self) -> &Listening {
+        &self.listening
     }
 
     /// The peers worth remembering over a restart: those that were reached, the one heard of last
@@ -364,6 +412,7 @@ impl Machine {
             Input::CacheLoaded(entries) => self.load_cache(entries),
             Input::NetworkChanged => self.network_changed(),
             Input::Stop => self.stop(),
+            Input::ListenersPending => self.held.start(self.now, &mut self.out),
             Input::ConnectionOpened {
                 peer,
                 path,
@@ -371,13 +420,50 @@ impl Machine {
             } => self.opened(peer, path, dialled),
             Input::ConnectionClosed { peer, path } => self.closed(peer, path),
             Input::DialFailed { peer, tried } => self.dial_failed(peer, &tried),
+            Input::Unreachable { peer, cause } if !self.is_stranger(&peer) => {
+                (self.boot_nodes).on_dial_failed(peer, cause, self.now, &mut self.out);
+            }
+            Input::Unreachable { .. } => {}
+            Input::AddressDead { peer, address } => self.address_dead(peer, &address),
+            Input::AttemptConnected { id, path } => {
+                (self.direct).on_connected(id, path, self.now, &mut self.out);
+            }
+            Input::AttemptFailed { id } => {
+                self.direct.end(id);
+            }
+            Input::HolePunchEnded { peer, .. } | Input::HolePunchAwaited { peer, .. }
+                if self.is_stranger(&peer) => {}
+            Input::HolePunchEnded { peer, outcome } => {
+                let (best, now) = (self.connections.path(&peer), self.now);
+                let (rng, out) = (&mut self.rng, &mut self.out);
+                self.direct.on_ended(peer, outcome, best, now, rng, out);
+            }
+            Input::HolePunchAwaited { peer, addresses } => {
+                let addresses = self.dialable(&peer, &addresses);
+                self.direct.on_awaited(peer, addresses, self.now);
+            }
+            Input::ReachedThroughRelay { peer } => {
+                let best = self.connections.path(&peer);
+                let (book, now) = (&self.book, self.now);
+                self.direct.dial_back(peer, best, book, now, &mut self.out);
+            }
+            Input::RoutingRefreshed { answers, last } => {
+                (self.routing).on_ended(answers, last, self.now, &mut self.rng);
+            }
             Input::Identified { peer, addresses } => self.learn(peer, &addresses),
             Input::LocalPeer { peer, addresses } => self.met_locally(peer, &addresses),
             Input::MemberSeen { namespace, peer } => self.member_seen(&namespace, peer),
             Input::MemberGone { namespace, peer } => self.member_gone(&namespace, &peer),
             Input::AddressCandidate(address) => self.address_candidate(&address),
-            Input::Listening(address) => self.listening(&address),
-            Input::AddressGone(address) => self.address_gone(&address),
+            Input::Listening(address) => {
+                self.listening.insert(address.clone(), self.now);
+                self.held.on_listening(self.now);
+                self.listening(&address);
+            }
+            Input::AddressGone(address) => {
+                self.listening.remove(&address);
+                self.address_gone(&address);
+            }
             Input::Probed {
                 address,
                 server,
@@ -480,7 +566,7 @@ fn boot_nodes(addresses: &[Multiaddr], local: PeerId) -> BTreeMap<PeerId, Vec<Di
     boot
 }
 
-fn multiaddrs(addresses: Vec<DialAddr>) -> Vec<Multiaddr> {
+pub(crate) fn multiaddrs(addresses: Vec<DialAddr>) -> Vec<Multiaddr> {
     addresses
         .into_iter()
         .map(DialAddr::into_multiaddr)

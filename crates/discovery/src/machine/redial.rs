@@ -157,6 +157,13 @@ impl Redials {
         }
     }
 
+    /// `address` leads to `peer` no more.
+    pub(super) fn address_dead(&mut self, peer: &PeerId, address: &Multiaddr) {
+        if let Some(lost) = self.lost.get_mut(peer) {
+            lost.addresses.retain(|other| **other != *address);
+        }
+    }
+
     /// Where `peer` was when it was lost.
     pub(super) fn addresses(&self, peer: &PeerId) -> &[DialAddr] {
         self.lost.get(peer).map_or(&[], |lost| &lost.addresses)

@@ -57,6 +57,7 @@ impl Machine {
         for namespace in self.overlays.remove(peer) {
             self.discoveries.hasten(&namespace, self.now);
         }
+        self.direct.remove(&peer);
         if self.connections.remove(&peer) {
             self.out.push_back(Effect::Disconnect { peer });
         }
@@ -89,6 +90,7 @@ impl Machine {
         self.redials.hasten(self.now);
         self.prober.hasten(self.now);
         self.relays.hasten(self.now, &mut self.rng, &mut self.out);
+        self.direct.retry_now(self.now, &mut self.rng);
     }
 
     pub(super) fn stop(&mut self) {
@@ -125,7 +127,7 @@ impl Machine {
         // What identify says of an address that the book has already is no news to anybody.
         if new
             && let Some(address) =
-                dialled.and_then(|dialled| self.rules.check(&peer, &dialled).ok())
+                (dialled.as_ref()).and_then(|dialled| self.rules.check(&peer, dialled).ok())
         {
             self.out
                 .push_back(Effect::AddRoutingAddress { peer, address });
@@ -133,13 +135,17 @@ impl Machine {
         // Whoever dialled, the peer is there: that is the end of every dial of it.
         self.dials.settle(&peer);
         self.redials.returned(&peer, self.now);
-        if !self.connections.opened(peer, path, self.now) {
+        let first = self.connections.opened(peer, path, self.now);
+        let (best, now) = (self.connections.path(&peer), self.now);
+        (self.direct).on_opened(peer, path, best, dialled.as_ref(), now, &mut self.rng);
+        if !first {
             return;
         }
         if stranger {
             self.stranger_came_in();
         }
         self.overlays.connected(peer);
+        self.boot_nodes.on_connected(&peer);
         if self.boot.contains_key(&peer) {
             let (now, rng) = (self.now, &mut self.rng);
             self.registrations.server_up(peer, now, rng, &mut self.out);
@@ -149,7 +155,10 @@ impl Machine {
     }
 
     pub(super) fn closed(&mut self, peer: PeerId, path: Path) {
-        let Some(since) = self.connections.closed(peer, path) else {
+        let since = self.connections.closed(peer, path);
+        let (best, now) = (self.connections.path(&peer), self.now);
+        self.direct.on_closed(peer, path, best, now, &mut self.rng);
+        let Some(since) = since else {
             return;
         };
         // Captured first: what follows may forget them.
@@ -158,6 +167,7 @@ impl Machine {
         for namespace in self.overlays.disconnected(peer) {
             self.discoveries.hasten(&namespace, self.now);
         }
+        self.boot_nodes.on_disconnected(&peer);
         let is_boot = self.boot.contains_key(&peer);
         if is_boot {
             self.registrations.server_down(peer);
@@ -190,7 +200,45 @@ impl Machine {
         }
     }
 
+    /// Returns those of `addresses` that may be dialled to reach `peer`, as many as an honest peer
+    /// reports.
+    pub(super) fn dialable(&self, peer: &PeerId, addresses: &[Multiaddr]) -> Vec<DialAddr> {
+        let checked = addresses.iter().take(MAX_ADDRESSES_LOOKED_AT);
+        let dialable = checked.filter_map(|address| self.rules.check(peer, address).ok());
+        dialable
+            .take(self.config.book.max_addresses_per_peer as usize)
+            .collect()
+    }
+
+    /// An address of `peer` is of no use. A peer without another one is given up until it is
+    /// discovered again: it left, and its relay says so.
+    pub(super) fn address_dead(&mut self, peer: PeerId, address: &Multiaddr) {
+        if self.is_stranger(&peer) || self.boot.contains_key(&peer) {
+            return;
+        }
+        let address = without_peer(address);
+        // One dead address takes all the failures that it may have.
+        for _ in 0..super::book::MAX_DIAL_FAILURES {
+            if self.book.dial_failed(&peer, &address) {
+                let address = address.clone();
+                self.out
+                    .push_back(Effect::RemoveRoutingAddress { peer, address });
+                break;
+            }
+        }
+        self.redials.address_dead(&peer, &address);
+        if self.redials.addresses(&peer).is_empty() && self.book.is_stranger(&peer) {
+            self.redials.settle(&peer);
+        }
+    }
+
     pub(super) fn advance_connections(&mut self) {
+        let (now, rng) = (self.now, &mut self.rng);
+        (self.direct).advance(&self.connections, &self.book, now, rng, &mut self.out);
+        let connected = self.connections.len() > 0;
+        if self.routing.is_due(connected, now, rng) {
+            self.out.push_back(Effect::RefreshRouting);
+        }
         while let Some(peer) = self.connections.pop_superseded(self.now) {
             self.out.push_back(Effect::CloseRelayed { peer });
         }
@@ -226,6 +274,7 @@ impl Machine {
 
     /// Starts as many dials as are allowed.
     pub(super) fn start_dials(&mut self) {
+        (self.held).release(&self.listening, self.now, &mut self.out);
         while let Some((peer, reason)) = self.dials.start(self.now) {
             let mut addresses = self.book.addresses(&peer);
             for captured in self.redials.addresses(&peer) {
@@ -237,11 +286,12 @@ impl Machine {
                 self.dial_came_to_nothing(peer);
                 continue;
             }
-            self.out.push_back(Effect::Dial {
+            let dial = Effect::Dial {
                 peer,
                 addresses,
                 reason,
-            });
+            };
+            self.held.hold(dial, &mut self.out);
         }
     }
 

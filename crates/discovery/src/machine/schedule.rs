@@ -57,7 +57,6 @@ impl<K: Clone + Eq + Hash> Schedule<K> {
     }
 
     /// When `key` is due.
-    #[cfg(feature = "libp2p")]
     pub(crate) fn at(&self, key: &K) -> Option<Instant> {
         self.places.get(key).map(|(at, _)| *at)
     }
@@ -75,6 +74,11 @@ impl<K: Clone + Eq + Hash> Schedule<K> {
         let (_, key) = self.order.pop_first()?;
         self.places.remove(&key);
         Some(key)
+    }
+
+    /// Every key, in no order.
+    pub(crate) fn keys(&self) -> impl Iterator<Item = &K> {
+        self.places.keys()
     }
 
     pub(crate) fn contains(&self, key: &K) -> bool {

@@ -5,6 +5,7 @@ use std::time::Instant;
 use calimero_network_primitives::{Multiaddr, PeerId};
 
 use super::{
+    boot_nodes::BootNode,
     externals::AddressSource,
     namespace::Namespace,
     overlays::OverlayStatus,
@@ -79,6 +80,8 @@ impl Phase {
 pub struct Status {
     /// How far it has come.
     pub phase: Phase,
+    /// Configured boot nodes, and why those that are not connected cannot be reached.
+    pub boot_nodes: Vec<(PeerId, BootNode)>,
     /// Whether others can reach us, and why.
     pub reachability: Reachability,
     /// Our external addresses and why they are ours.

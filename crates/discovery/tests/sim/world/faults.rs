@@ -108,6 +108,7 @@ impl World {
         let machine = self.machine(node);
         let Some(state) = self.node(node) else { return };
         let links = std::mem::take(&mut state.links);
+        state.attempts.clear();
         state.machine = machine;
         state.up = true;
         state.life += 1;

@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use calimero_network_discovery::machine::{Machine, Path, RelayListener};
+use calimero_network_discovery::machine::{AttemptId, Machine, Path, RelayListener};
 use calimero_network_primitives::Multiaddr;
 
 use super::{boot::Addresses, names::Id};
@@ -50,19 +50,23 @@ impl Nat {
     }
 }
 
-/// Connections with one peer: at most one of each kind.
+/// Connections with one peer: at most one direct, one through a relay, and those of hole punch
+/// rounds.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Link {
     pub(super) direct: bool,
     /// Through which relay.
     pub(super) relayed: Option<Id>,
+    /// Connections of rounds that are not over.
+    pub(super) rounds: u32,
 }
 
 impl Link {
     pub(super) fn paths(self) -> impl Iterator<Item = Path> {
         let relayed = self.relayed.map(|_| Path::Relayed);
         let direct = self.direct.then_some(Path::Direct);
-        relayed.into_iter().chain(direct)
+        let rounds = (0..self.rounds).map(|_| Path::Relayed);
+        relayed.into_iter().chain(direct).chain(rounds)
     }
 }
 
@@ -87,6 +91,10 @@ pub(crate) struct Node {
     pub(super) wake: Option<Duration>,
     /// Since when nobody needs these connections.
     pub(super) unused: BTreeMap<Id, Duration>,
+    /// Attempts of the direct path whose connections are open, with the other end.
+    pub(super) attempts: BTreeMap<AttemptId, Id>,
+    /// Hole punches that were reported to have failed.
+    pub(crate) failed_punches: u64,
     /// Dials made.
     pub(crate) dials: u64,
     /// Messages sent and received: requests, their answers, dials and connections taken.

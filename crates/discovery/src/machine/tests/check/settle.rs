@@ -26,6 +26,7 @@ struct Asked {
     registrations: BTreeMap<(PeerId, Namespace), u32>,
     questions: BTreeMap<(PeerId, Namespace), u32>,
     reservations: BTreeMap<PeerId, u32>,
+    attempts: BTreeMap<PeerId, u32>,
     probes: Vec<String>,
 }
 
@@ -104,6 +105,14 @@ impl Checked {
             // after each rest.
             assert!(*dials <= 36, "{dials} dials of {peer}");
         }
+        for (peer, attempts) in &asked.attempts {
+            // A hole that is awaited, and rounds: the first two 4 s later at least, if the end of
+            // the latest was reported, then one in 34 s.
+            assert!(
+                *attempts <= 12,
+                "{attempts} attempts to reach {peer} directly"
+            );
+        }
         for (key, questions) in &asked.questions {
             assert!(*questions <= 90, "{questions} questions for {key:?}");
         }
@@ -134,6 +143,10 @@ impl Asked {
                 *self.dials.entry(peer).or_default() += 1;
                 let tried = addresses.into_iter().map(Multiaddr::from).collect();
                 Some(Input::DialFailed { peer, tried })
+            }
+            Effect::Attempt { id, peer, .. } => {
+                *self.attempts.entry(peer).or_default() += 1;
+                Some(Input::AttemptFailed { id })
             }
             Effect::Register {
                 server,

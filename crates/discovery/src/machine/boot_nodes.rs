@@ -1,0 +1,176 @@
+//! Boot nodes: which are connected, and why the others cannot be reached.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    time::{Duration, Instant},
+};
+
+use calimero_network_primitives::PeerId;
+
+use super::effect::Effect;
+
+/// Time between two reports of one boot node that stays unreachable for one cause, 10 min: a boot
+/// node is dialled every few seconds, and a line for each dial hides every other line.
+const REPORT_INTERVAL: Duration = Duration::from_secs(10 * 60);
+
+/// Why a peer cannot be reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
+#[non_exhaustive]
+pub enum UnreachableCause {
+    /// A host answers and nothing listens on the port.
+    #[error("connection refused")]
+    Refused,
+    /// No answer within the time for a dial.
+    #[error("no answer in time")]
+    TimedOut,
+    /// The peer at the address has another id.
+    #[error("another peer answers: {obtained}")]
+    WrongPeer {
+        /// Id of the peer that answered.
+        obtained: PeerId,
+    },
+    /// The name in the address does not resolve.
+    #[error("the name does not resolve")]
+    UnknownName,
+    /// This host has no route to the address.
+    #[error("no route to the host")]
+    NoRoute,
+    /// The connection was closed before it was established.
+    #[error("the connection was closed during the handshake")]
+    Closed,
+    /// No transport of this node dials the address, or the address may not be dialled.
+    #[error("no address that this node can dial")]
+    NoAddress,
+    /// A rule or a limit of this node refused the connection.
+    #[error("refused by a rule or limit of this node")]
+    Denied,
+    /// The dial failed in another way, for example during the cryptographic handshake.
+    #[error("the dial failed")]
+    Other,
+}
+
+/// Whether a boot node is connected.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum BootNode {
+    /// No connection, and no dial has failed since there was one.
+    #[default]
+    Connecting,
+    /// Connected.
+    Connected,
+    /// Every dial since `since` failed. The node is dialled again all the same.
+    Unreachable {
+        /// Cause of the latest failure.
+        cause: UnreachableCause,
+        /// Dials that failed in a row.
+        failures: u32,
+        /// Time of the first of them.
+        since: Instant,
+    },
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Node {
+    state: BootNode,
+    /// The latest report since the node was connected.
+    reported: Option<(UnreachableCause, Instant)>,
+}
+
+/// The state of each configured boot node.
+#[derive(Clone, Debug)]
+pub(super) struct BootNodes {
+    nodes: BTreeMap<PeerId, Node>,
+}
+
+impl BootNodes {
+    pub(super) fn new(peers: impl Iterator<Item = PeerId>) -> Self {
+        Self {
+            nodes: peers.map(|peer| (peer, Node::default())).collect(),
+        }
+    }
+
+    pub(super) fn on_connected(&mut self, peer: &PeerId) {
+        if let Some(node) = self.nodes.get_mut(peer) {
+            node.state = BootNode::Connected;
+            node.reported = None;
+        }
+    }
+
+    pub(super) fn on_disconnected(&mut self, peer: &PeerId) {
+        if let Some(node) = self.nodes.get_mut(peer) {
+            node.state = BootNode::Connecting;
+        }
+    }
+
+    /// A dial of `peer` failed. Reports a boot node at its first failure, when the cause changes,
+    /// and once in [`REPORT_INTERVAL`].
+    pub(super) fn on_dial_failed(
+        &mut self,
+        peer: PeerId,
+        cause: UnreachableCause,
+        now: Instant,
+        out: &mut VecDeque<Effect>,
+    ) {
+        let Some(node) = self.nodes.get_mut(&peer) else {
+            return;
+        };
+        let (failures, since) = match node.state {
+            BootNode::Connected => return,
+            BootNode::Connecting => (0, now),
+            BootNode::Unreachable {
+                failures, since, ..
+            } => (failures, since),
+        };
+        node.state = BootNode::Unreachable {
+            cause,
+            failures: failures.saturating_add(1),
+            since,
+        };
+        let is_known = node.reported.is_some_and(|(reported, at)| {
+            reported == cause && now.saturating_duration_since(at) < REPORT_INTERVAL
+        });
+        if !is_known {
+            node.reported = Some((cause, now));
+            out.push_back(Effect::BootNodeUnreachable { peer, cause });
+        }
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = (PeerId, BootNode)> {
+        self.nodes.iter().map(|(peer, node)| (*peer, node.state))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    #[expect(clippy::disallowed_methods, reason = "a test has to start somewhere")]
+    fn a_boot_node_is_reported_at_first_at_another_cause_and_rarely() {
+        let (start, peer) = (Instant::now(), PeerId::random());
+        let mut boot = BootNodes::new([peer].into_iter());
+        let mut fail = |boot: &mut BootNodes, seconds, cause| {
+            let mut out = VecDeque::new();
+            let now = start + Duration::from_secs(seconds);
+            boot.on_dial_failed(peer, cause, now, &mut out);
+            boot.on_dial_failed(PeerId::random(), cause, now, &mut out);
+            out.len()
+        };
+        let (refused, no_route) = (UnreachableCause::Refused, UnreachableCause::NoRoute);
+        assert_eq!(fail(&mut boot, 0, refused), 1);
+        assert_eq!(fail(&mut boot, 5, refused), 0);
+        assert_eq!(fail(&mut boot, 599, refused), 0);
+        assert_eq!(fail(&mut boot, 600, refused), 1);
+        assert_eq!(fail(&mut boot, 601, no_route), 1);
+        let unreachable = BootNode::Unreachable {
+            cause: no_route,
+            failures: 5,
+            since: start,
+        };
+        assert!(boot.iter().eq([(peer, unreachable)]));
+        boot.on_connected(&peer);
+        assert_eq!(fail(&mut boot, 602, no_route), 0);
+        assert!(boot.iter().eq([(peer, BootNode::Connected)]));
+        boot.on_disconnected(&peer);
+        assert_eq!(fail(&mut boot, 603, no_route), 1);
+    }
+}
