@@ -1,13 +1,14 @@
-//! Finding peers and keeping them.
+//! Discovery: finding peers and staying connected with them.
 //!
 //! Decisions are made by pure state machines, which know no socket, no clock and no runtime;
 //! behaviours feed them what the network says and carry out what they answer.
 //!
-//! - [`machine`] decides whom to dial, where to register, whom to ask, which relays to keep.
+//! - [`machine`] decides which peers to dial, where to register, which servers to ask, which relays to
+//!   use, and how relayed peers become direct.
 //! - [`behaviour`] does that in any Swarm: one [`Behaviour`] for all of discovery.
 //! - [`cache`] keeps peers over a restart.
-//! - [`liveness`] closes connections whose peer has fallen silent: a link that dies without a
-//!   FIN looks open until somebody asks.
+//! - [`liveness`] closes connections whose peer no longer answers: a link that fails without a FIN
+//!   looks open until it is used.
 //! - [`server`] is what boot nodes serve: rendezvous and relay.
 //! - [`wire`] encodes and decodes the messages of both sides.
 //!

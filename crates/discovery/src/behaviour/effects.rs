@@ -1,4 +1,4 @@
-//! Carrying out what the machine asks for.
+//! Carries out the effects of the machine.
 
 use calimero_network_primitives::{
     Multiaddr, PeerId,
@@ -35,10 +35,10 @@ impl Behaviour {
             Effect::CloseAttempt { id, peer } => self.close_attempt(id, peer),
             Effect::HolePunchEnded { peer, outcome } => {
                 self.peers.hole_punched(&peer, outcome);
-                self.tell(Event::HolePunch { peer, outcome });
+                self.emit(Event::HolePunch { peer, outcome });
             }
             Effect::BootNodeUnreachable { peer, cause } => {
-                self.tell(Event::BootNodeUnreachable { peer, cause });
+                self.emit(Event::BootNodeUnreachable { peer, cause });
             }
             Effect::RefreshRouting => {
                 // An empty table has no peer to ask. It fills as soon as one is known.
@@ -84,8 +84,8 @@ impl Behaviour {
             Effect::AddExternalAddress { address } => self.add_external(address),
             Effect::RemoveExternalAddress { address } => self.remove_external(address),
             Effect::ServeProbes(serve) => self.inner.serve_probes(serve, self.dial_policy),
-            Effect::RefuseFollow { namespace } => self.tell(Event::FollowRefused { namespace }),
-            Effect::SaveCache => self.tell(Event::SaveCache),
+            Effect::RefuseFollow { namespace } => self.emit(Event::FollowRefused { namespace }),
+            Effect::SaveCache => self.emit(Event::SaveCache),
         }
     }
 
@@ -144,7 +144,7 @@ impl Behaviour {
         }
     }
 
-    /// The table keeps whatever it is told, so what has made room in the book makes room in it.
+    /// The table keeps every address, so those that the address book dropped are removed from it.
     fn add_route(&mut self, peer: &PeerId, address: Multiaddr) {
         let kad = &mut self.inner.kad;
         kad.add_address(peer, address);
@@ -197,11 +197,11 @@ impl Behaviour {
         self.waiting.push_back(ToSwarm::RemoveListener { id });
     }
 
-    /// There is no slot behind a listener any more. Returns which there was.
+    /// The reservation of a listener ended. Returns the machine's name of the listener.
     pub(super) fn slot_lost(&mut self, id: ListenerId) -> Option<RelayListener> {
         let slot = self.slots.remove(&id)?;
         let relay = slot.relay;
-        self.tell(if slot.granted {
+        self.emit(if slot.granted {
             Event::ReservationLost { relay }
         } else {
             Event::ReservationFailed { relay }
@@ -218,7 +218,7 @@ impl Behaviour {
         self.inner.dcutr.on_swarm_event(candidate);
         self.waiting
             .push_back(ToSwarm::ExternalAddrConfirmed(address.clone()));
-        self.tell(Event::ExternalAddressConfirmed { address });
+        self.emit(Event::ExternalAddressConfirmed { address });
     }
 
     fn remove_external(&mut self, address: Multiaddr) {
@@ -226,10 +226,10 @@ impl Behaviour {
         self.externals.retain(|other| *other != address);
         self.waiting
             .push_back(ToSwarm::ExternalAddrExpired(address.clone()));
-        self.tell(Event::ExternalAddressExpired { address });
+        self.emit(Event::ExternalAddressExpired { address });
     }
 
-    /// A circuit names whom it leads to, as others expect of it.
+    /// Appends this node's id to a circuit, as other implementations expect.
     fn complete(&self, address: Multiaddr) -> Multiaddr {
         if is_relayed(&address) {
             address.with(Protocol::P2p(self.local))

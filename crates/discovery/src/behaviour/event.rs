@@ -60,7 +60,7 @@ pub enum Event {
     },
     /// A peer identified itself. Nothing in the message is verified except the peer id.
     Identified {
-        /// The remote peer.
+        /// Id of the remote peer.
         peer: PeerId,
         /// The connection that carried the message.
         connection: ConnectionId,
@@ -73,7 +73,7 @@ pub enum Event {
     Liveness(liveness::Event),
     /// The best path to a peer changed, which includes its first connection and its last.
     PathChanged {
-        /// The remote peer.
+        /// Id of the remote peer.
         peer: PeerId,
         /// Path before the change; `None` if the peer was not connected.
         from: Option<Path>,
@@ -82,14 +82,14 @@ pub enum Event {
     },
     /// The attempts to turn a relayed connection into a direct one ended.
     HolePunch {
-        /// The remote peer.
+        /// Id of the remote peer.
         peer: PeerId,
         /// Result of the attempts.
         outcome: HolePunch,
     },
     /// A rendezvous server registered this node.
     Registered {
-        /// The rendezvous server.
+        /// Id of the rendezvous server.
         server: PeerId,
         /// Namespace of the registration.
         namespace: Namespace,
@@ -98,7 +98,7 @@ pub enum Event {
     },
     /// A rendezvous server did not register this node. The request is repeated automatically.
     RegisterFailed {
-        /// The rendezvous server.
+        /// Id of the rendezvous server.
         server: PeerId,
         /// Namespace of the registration.
         namespace: Namespace,
@@ -107,7 +107,7 @@ pub enum Event {
     },
     /// A rendezvous server returned members of a namespace.
     Discovered {
-        /// The rendezvous server.
+        /// Id of the rendezvous server.
         server: PeerId,
         /// Namespace of the members.
         namespace: Namespace,
@@ -156,7 +156,7 @@ pub enum Event {
         /// Providers that this query did not report before.
         providers: Vec<PeerId>,
     },
-    /// A query ended.
+    /// A query of this node ended.
     QueryEnded {
         /// Id of the query.
         query: QueryId,

@@ -37,7 +37,7 @@ pub struct Inner {
     pub(super) mdns: Toggle<mdns::tokio::Behaviour>,
 }
 
-/// What they say.
+/// The events of the behaviours inside.
 #[allow(
     unreachable_pub,
     clippy::large_enum_variant,
@@ -112,7 +112,7 @@ fn new_kad(local: PeerId, records: &RecordsTuning) -> kad::Behaviour<Store> {
     kad
 }
 
-/// [`ProtocolId::Kademlia`].
+/// The text of [`ProtocolId::Kademlia`], as a constant.
 const KADEMLIA: &str = "/calimero/kad/1.0.0";
 
 macro_rules! from {

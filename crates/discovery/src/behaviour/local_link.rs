@@ -1,7 +1,7 @@
-//! mDNS under a bound: what it has found is counted, and when that is too much it rests.
+//! mDNS within a bound: the peers that it found are counted, and above the bound it pauses.
 //!
-//! libp2p-mdns 0.49 keeps whatever anybody on the link has announced, for as long as the
-//! announcement says, and looks through all of it for each new one.
+//! libp2p-mdns 0.49 keeps every announcement of the link for the time that the announcement asks
+//! for, and searches all of them for each new one.
 
 use std::{
     collections::BTreeMap,
@@ -25,7 +25,7 @@ pub const MAX_LOCAL_ADDRESSES: usize = 1_024;
 /// Time during which nothing is looked for after there was too much.
 const REST: Duration = Duration::from_secs(60);
 
-/// What mDNS has been told, and what it has found.
+/// The state that a new mDNS behaviour needs, and a count of what the current one found.
 #[derive(Debug, Default)]
 pub(super) struct LocalLink {
     listening: Vec<(ListenerId, Multiaddr)>,
@@ -54,7 +54,7 @@ impl LocalLink {
 }
 
 impl Behaviour {
-    pub(super) fn hear_mdns(&mut self, event: mdns::Event) {
+    pub(super) fn on_mdns(&mut self, event: mdns::Event) {
         let too_much = self.local_link.count(&event);
         if let mdns::Event::Discovered(found) = event {
             let mut peers: BTreeMap<PeerId, Vec<Multiaddr>> = BTreeMap::new();
@@ -62,7 +62,7 @@ impl Behaviour {
                 peers.entry(peer).or_default().push(address);
             }
             for (peer, addresses) in peers {
-                self.hear(Input::LocalPeer { peer, addresses });
+                self.input(Input::LocalPeer { peer, addresses });
             }
         }
         if too_much {
@@ -120,7 +120,7 @@ mod tests {
             Behaviour::new(&identity, &config, &ping, "test", None, RefuseRecords, 1).unwrap();
         assert!(behaviour.inner.mdns.is_enabled());
         for _ in 0..1_000 {
-            behaviour.hear_mdns(found(100));
+            behaviour.on_mdns(found(100));
         }
         assert!(!behaviour.inner.mdns.is_enabled());
         let status = behaviour.status().discovery;

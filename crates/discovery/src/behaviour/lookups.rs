@@ -7,7 +7,7 @@ use libp2p_kad::{QueryId, Quorum, Record, RecordKey};
 use super::{Behaviour, error::RecordError, records::MAX_QUERIES};
 
 impl Behaviour {
-    /// Puts a record to the peers closest to its key, and again by itself until it expires.
+    /// Stores a record at the peers closest to its key, and repeats that automatically until it expires.
     /// Without `expires` it lives for `discovery.records.ttl_ms` from its last put.
     ///
     /// # Errors
@@ -51,8 +51,9 @@ impl Behaviour {
         self.inner.kad.remove_record(key);
     }
 
-    /// Tells the peers closest to `key` that this node has what belongs to it, and again by itself
-    /// until [`stop_providing`](Self::stop_providing). Any number of peers may say so of one key.
+    /// Announces this node as a provider of `key` to the peers closest to it, and repeats that
+    /// automatically until [`stop_providing`](Self::stop_providing). A key may have any number of
+    /// providers.
     ///
     /// # Errors
     ///
@@ -65,15 +66,15 @@ impl Behaviour {
         Ok(id)
     }
 
-    /// Says no more that this node has what belongs to `key`. Others say so until what they were
-    /// told expires.
+    /// Stops announcing this node as a provider of `key`. Copies of the announcement at other peers
+    /// live until they expire.
     pub fn stop_providing(&mut self, key: &RecordKey) {
         self.inner.kad.stop_providing(key);
     }
 
     /// Looks for every provider of `key` at the peers closest to it, and here. Ends by itself, or
     /// by [`stop_query`](Self::stop_query), after [`MAX_PROVIDERS_PER_QUERY`](super::MAX_PROVIDERS_PER_QUERY) at most; of one answer
-    /// [`MAX_PROVIDERS_PER_KEY`](super::MAX_PROVIDERS_PER_KEY) are told.
+    /// [`MAX_PROVIDERS_PER_KEY`](super::MAX_PROVIDERS_PER_KEY) are reported.
     ///
     /// # Errors
     ///

@@ -1,12 +1,12 @@
 //! The behaviour that the [`machine`](crate::machine) steers.
 //!
 //! [`Behaviour`] wraps Kademlia, mDNS, a rendezvous client, a relay v2 client, DCUtR, AutoNAT v2,
-//! identify and [`liveness`](crate::liveness). It tells the machine what they hear and carries out
-//! what the machine answers; it decides nothing itself. It works in any Swarm.
+//! identify and [`liveness`](crate::liveness). It passes their events to the machine and carries out
+//! the machine's effects. It takes no decision and works in any Swarm.
 //!
-//! In a behaviour that is derived from several, those that refuse connections (limits, lists)
-//! belong before this one: several of the behaviours inside take a connection for established as
-//! soon as they are asked for a handler.
+//! In a behaviour that is derived from several, those that refuse connections (limits, lists) belong
+//! before this one: some of the behaviours inside treat a connection as established when they are
+//! asked for its handler.
 //!
 //! ```
 //! use calimero_network_discovery::{Behaviour, Event, behaviour::RefuseRecords};
@@ -40,7 +40,7 @@
 //!     local_network: true, // loopback and memory addresses lead somewhere
 //!     ..DiscoveryConfig::default()
 //! };
-//! let mut member = node(&config)?; // nobody tells it to dial
+//! let mut member = node(&config)?; // dials its boot node on its own
 //! loop {
 //!     tokio::select! {
 //!         event = member.select_next_some() => {
@@ -61,21 +61,22 @@
 //!
 //! # One writer of external addresses
 //!
-//! The machine alone decides which addresses are external. What the relay client and probes find
-//! out goes to it. An address that the application adds to the Swarm is told to others by the
-//! Swarm as it is, and is a candidate for probes here. An operator's address belongs into
+//! The machine alone decides which addresses are external; the results of the relay client and of
+//! probes go to it. The Swarm announces an address that the application adds to it unchanged, and
+//! this behaviour probes that address. An address that the operator knows belongs into
 //! [`DiscoveryConfig::external`].
 //!
 //! # Dials and connections
 //!
-//! The machine's dials go to exactly the addresses it gives; where somebody else dials the same
-//! peer at the time, they wait for that dial's end. Dials of others for a peer id that leave the
-//! addresses open are offered those of the machine's address book, and those of Kademlia that are
-//! worth dialling. Connections with boot nodes and members of overlays are kept open, used or not.
-//! A relayed connection is closed some time after a direct one stands beside it, which is tried
-//! for in two ways: whoever is reached through a relay dials back, and DCUtR. Where both fail,
-//! whoever has dialled tries again by another connection through the relay, after a wait that
-//! doubles ([`RelayTuning::punch_min_backoff`]), for as long as the peer stays relayed.
+//! The machine's dials go to exactly the addresses that it gives. Where another behaviour dials the
+//! same peer at that time, they wait until that dial ends. A dial of another behaviour that names a
+//! peer id without addresses is offered those of the machine's address book, and those of Kademlia
+//! that may be dialled. Connections with boot nodes and members of overlays are kept alive, used or
+//! not. A relayed connection is closed some time after a direct one with the same peer was
+//! established. Two ways lead to a direct connection: a peer that is reached through a relay dials
+//! back, and DCUtR. Where both fail, the side that dialled tries again by another connection through
+//! the relay, after a wait that doubles ([`RelayTuning::punch_min_backoff`]), while the peer stays
+//! relayed.
 //!
 //! [`RelayTuning::punch_min_backoff`]: calimero_network_primitives::config::RelayTuning
 //!
@@ -91,13 +92,13 @@ mod dial_error;
 mod effects;
 mod error;
 mod event;
-mod hear;
 #[allow(
     unreachable_pub,
     reason = "handlers are associated types of a public behaviour"
 )]
 mod identify;
 mod inner;
+mod inner_events;
 #[allow(
     unreachable_pub,
     reason = "handlers are associated types of a public behaviour"
@@ -149,7 +150,7 @@ use self::{
 pub use self::{
     error::{Blocked, BuildError, RecordError, RecordRefused},
     event::{Event, QueryOutcome},
-    hear::MAX_IDENTIFY_ITEMS,
+    inner_events::MAX_IDENTIFY_ITEMS,
     local_link::MAX_LOCAL_ADDRESSES,
     records::{
         MAX_PROVIDED_KEYS, MAX_PROVIDERS_PER_KEY, MAX_PROVIDERS_PER_QUERY, MAX_QUERIES,
@@ -164,12 +165,12 @@ use crate::machine::{
 
 type ToTheSwarm = ToSwarm<Event, THandlerInEvent<Inner>>;
 
-/// A slot on a relay that is asked for or held.
+/// A relay reservation that is requested or held.
 #[derive(Clone, Copy, Debug)]
 struct Slot {
     listener: RelayListener,
     relay: PeerId,
-    /// Whether the Swarm listens: only then it tells of the end.
+    /// Whether the Swarm listens. Only then it reports the end of the listener.
     listening: bool,
     granted: bool,
 }
@@ -194,14 +195,14 @@ pub struct Behaviour {
     machine: Machine,
     validator: Box<dyn RecordValidator>,
     /// Inputs that carrying out an effect has caused.
-    heard: VecDeque<Input>,
+    inputs: VecDeque<Input>,
     waiting: VecDeque<ToTheSwarm>,
     peers: Peers,
     blocked: HashSet<PeerId>,
     dials: HashMap<ConnectionId, Dialling>,
-    /// When each dial began, whoever made it.
+    /// When each dial began, those of other behaviours included.
     began: HashMap<ConnectionId, Instant>,
-    /// Dials that wait for the outcome of one that somebody else has under way.
+    /// Dials that wait for the end of a dial that another behaviour made.
     behind: HashMap<PeerId, Vec<Multiaddr>>,
     /// Attempts of the direct path: dials under way, and the connections that they made.
     attempts: HashMap<ConnectionId, AttemptId>,
@@ -211,13 +212,12 @@ pub struct Behaviour {
     externals: Vec<Multiaddr>,
     /// Addresses of one peer in the Kademlia table above which it is tidied.
     max_routes: usize,
-    /// What is worth a dial of what others say.
+    /// Which of the addresses that peers report may be dialled.
     dial_policy: DialPolicy,
     queries: Queries,
     local_link: LocalLink,
-    /// Whether the machine has heard something since `phase` and `reachability`, which are what
-    /// was told last.
-    heard_something: bool,
+    /// Whether the machine took an input since `phase` and `reachability` were emitted.
+    has_input: bool,
     phase: Phase,
     reachability: Reachability,
     timer: Timer,
@@ -228,7 +228,7 @@ impl Behaviour {
     ///
     /// `relay_client` is the behaviour that comes with the relay transport
     /// ([`libp2p_relay::client::new`]); without it no slots are asked for and no holes punched.
-    /// `agent_version` is what identify tells. `seed` decides what the machine leaves to chance;
+    /// `agent_version` is sent by identify. `seed` decides what the machine leaves to chance;
     /// a random one is right wherever a run need not be repeated.
     ///
     /// With [`DiscoveryConfig::mdns`] it needs a tokio runtime.
@@ -266,7 +266,7 @@ impl Behaviour {
             reachability: machine.reachability(),
             machine,
             validator: Box::new(validator),
-            heard: VecDeque::new(),
+            inputs: VecDeque::new(),
             waiting: VecDeque::new(),
             peers: Peers::default(),
             blocked: HashSet::new(),
@@ -281,22 +281,22 @@ impl Behaviour {
             dial_policy,
             queries: Queries::default(),
             local_link: LocalLink::default(),
-            heard_something: false,
+            has_input: false,
             timer: Timer::default(),
         };
-        behaviour.hear(Input::ListenersPending);
+        behaviour.input(Input::ListenersPending);
         Ok(behaviour)
     }
 
     /// Becomes a member of an overlay: registers and discovers at once.
     /// [`Event::FollowRefused`] says if there are too many.
     pub fn follow(&mut self, namespace: Namespace) {
-        self.hear(Input::Follow(namespace));
+        self.input(Input::Follow(namespace));
     }
 
     /// Is a member no more.
     pub fn unfollow(&mut self, namespace: Namespace) {
-        self.hear(Input::Unfollow(namespace));
+        self.input(Input::Unfollow(namespace));
     }
 
     /// Protects boot nodes and members of overlays in `resources`, for as long as they are such.
@@ -310,28 +310,28 @@ impl Behaviour {
             self.blocked.insert(peer);
             self.inner.kad.remove_peer(&peer);
         }
-        self.hear(Input::Block(peer));
+        self.input(Input::Block(peer));
     }
 
     /// Has to do with `peer` again.
     pub fn unblock(&mut self, peer: PeerId) {
         self.blocked.remove(&peer);
-        self.hear(Input::Unblock(peer));
+        self.input(Input::Unblock(peer));
     }
 
     /// Tries now whatever waits for its time: lost peers, relays, probes, hole punches, the
     /// Kademlia neighbourhood.
     pub fn bootstrap(&mut self) {
-        self.hear(Input::NetworkChanged);
+        self.input(Input::NetworkChanged);
         self.carry_out(Effect::RefreshRouting);
     }
 
     /// Takes in the peers remembered from an earlier run, of which the first are dialled.
     pub fn cache_loaded(&mut self, entries: Vec<CacheEntry>) {
-        self.hear(Input::CacheLoaded(entries));
+        self.input(Input::CacheLoaded(entries));
     }
 
-    /// The peers worth remembering over a restart.
+    /// Returns the peers to dial first after a restart.
     #[must_use]
     pub fn cache(&self) -> Vec<CacheEntry> {
         self.machine.cache()
@@ -339,27 +339,27 @@ impl Behaviour {
 
     /// A peer has shown itself a member of an overlay, for instance by its subscription.
     pub fn member_seen(&mut self, namespace: Namespace, peer: PeerId) {
-        self.hear(Input::MemberSeen { namespace, peer });
+        self.input(Input::MemberSeen { namespace, peer });
     }
 
     /// A peer has left an overlay.
     pub fn member_gone(&mut self, namespace: Namespace, peer: PeerId) {
-        self.hear(Input::MemberGone { namespace, peer });
+        self.input(Input::MemberGone { namespace, peer });
     }
 
     /// Takes registrations back and gives slots up. The Swarm needs to be driven until that is
     /// sent; nothing new is asked for.
     pub fn stop(&mut self) {
-        self.hear(Input::Stop);
+        self.input(Input::Stop);
     }
 
-    /// How far discovery has come.
+    /// Returns the phase of discovery.
     #[must_use]
     pub fn phase(&self) -> Phase {
         self.machine.phase()
     }
 
-    /// How discovery stands, and by which ways peers are connected. Costs a copy of every table.
+    /// Returns a snapshot of discovery and its connections. Copies every table.
     #[must_use]
     pub fn status(&mut self) -> Status {
         Status {
@@ -369,34 +369,34 @@ impl Behaviour {
         }
     }
 
-    /// Tells the machine, and carries out what it answers.
-    fn hear(&mut self, input: Input) {
-        self.heard.push_back(input);
-        while let Some(input) = self.heard.pop_front() {
+    /// Passes an input to the machine and carries out its effects.
+    fn input(&mut self, input: Input) {
+        self.inputs.push_back(input);
+        while let Some(input) = self.inputs.pop_front() {
             self.machine.handle(input, now());
             self.carry_out_all();
         }
-        self.heard_something = true;
+        self.has_input = true;
     }
 
-    fn tell(&mut self, event: Event) {
+    fn emit(&mut self, event: Event) {
         self.waiting.push_back(ToSwarm::GenerateEvent(event));
     }
 
-    /// Tells what has changed of that which is derived.
-    fn tell_changes(&mut self) {
-        if !std::mem::take(&mut self.heard_something) {
+    /// Emits the changes of the state that is derived.
+    fn emit_changes(&mut self) {
+        if !std::mem::take(&mut self.has_input) {
             return;
         }
         let phase = self.machine.phase();
         if phase != self.phase {
             let from = std::mem::replace(&mut self.phase, phase);
-            self.tell(Event::PhaseChanged { from, to: phase });
+            self.emit(Event::PhaseChanged { from, to: phase });
         }
         let reachability = self.machine.reachability();
         if reachability != self.reachability {
             self.reachability = reachability.clone();
-            self.tell(Event::ReachabilityChanged { reachability });
+            self.emit(Event::ReachabilityChanged { reachability });
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Kademlia records and providers: what is stored and found passes through a validator.
+//! Kademlia records and providers. Every one that is stored or found passes a validator.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -23,14 +23,14 @@ use crate::machine::ROUTING_REFRESH_INTERVAL;
 /// Records held for others and ourselves: 16,384, which is 4 MiB of values.
 pub const MAX_RECORDS: usize = 16_384;
 
-/// Records told of one query: more providers of one thing than anybody asks.
+/// Records that one query reports: more than a caller asks for.
 pub const MAX_RECORDS_PER_QUERY: usize = 64;
 
 /// Keys under which providers are held for others: 4,096, which with
 /// [`MAX_PROVIDERS_PER_KEY`] peers each is some tens of MiB. As many again are for ourselves.
 pub const MAX_PROVIDED_KEYS: usize = 4_096;
 
-/// Providers held for one key: 32. Those that came first stay, so that a flood displaces nobody.
+/// Providers stored for one key: 32. The first ones stay, so a flood displaces none of them.
 pub const MAX_PROVIDERS_PER_KEY: usize = 32;
 
 /// Addresses held for one provider, and the longest of them, in bytes.
@@ -40,7 +40,7 @@ const MAX_PROVIDER_ADDRESS_BYTES: usize = 256;
 /// Queries under way at one time.
 pub const MAX_QUERIES: usize = 256;
 
-/// Providers told of one query: what the twenty peers hold that are asked (Kademlia's `k`).
+/// Providers that one query reports: those of the twenty peers that are asked (Kademlia's `k`).
 pub const MAX_PROVIDERS_PER_QUERY: usize = 20 * MAX_PROVIDERS_PER_KEY;
 
 /// Life of a record that is not put again, where the configuration says nothing else
@@ -53,11 +53,12 @@ const REPLICATION: NonZeroUsize = NonZeroUsize::new(10).unwrap();
 /// Time for one query, of all its peers.
 const QUERY_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Decides which records are stored and which of those found are told.
+/// Decides which records are stored, and which of the found ones are reported.
 ///
-/// It sees whatever anybody sends. A closure of this form is one as well.
+/// It is asked about every record that a peer sends. A closure of this form implements it. A peer
+/// whose record is refused gets an acknowledgement all the same: libp2p-kad 0.49 acknowledges records before they are filtered.
 pub trait RecordValidator: Send + 'static {
-    /// Says whether `record` is genuine: for instance signed by whom it names, for its key.
+    /// Checks whether `record` is genuine, for example signed for its key by the peer that it names.
     ///
     /// # Errors
     ///
@@ -124,7 +125,7 @@ pub(super) fn new_store(local: PeerId) -> Store {
     Store::new(local, config)
 }
 
-/// What is kept of a provider that somebody sent: addresses are his word, and bounded.
+/// Limits the addresses of a provider, which the provider itself reported.
 pub(super) fn trim(provider: &mut ProviderRecord) {
     let addresses = &mut provider.addresses;
     addresses.retain(|address| address.len() <= MAX_PROVIDER_ADDRESS_BYTES);
@@ -150,7 +151,7 @@ pub(super) struct Queries {
 #[derive(Debug)]
 pub(super) struct Step {
     pub(super) events: Vec<Event>,
-    /// Whether the query is to be ended now: it has told enough.
+    /// Whether the query reached its limit of results and ends now.
     pub(super) finish: bool,
 }
 
@@ -184,7 +185,7 @@ impl Queries {
         self.running.contains_key(id)
     }
 
-    /// A step of a query; of those that Kademlia makes for itself nothing is told.
+    /// A step of a query. Queries that Kademlia begins on its own report nothing.
     pub(super) fn progressed(
         &mut self,
         id: QueryId,

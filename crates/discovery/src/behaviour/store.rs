@@ -72,7 +72,7 @@ impl Store {
         self.provided.len() < self.max_provided
     }
 
-    /// A key that is full of others would not take this node, which then told nobody.
+    /// A key with the limit of providers would not take this node, which then announced nothing.
     fn make_room_for_self(&mut self, key: &RecordKey) {
         let held = self.inner.providers(key);
         let is_full = held.len() >= MAX_PROVIDERS_PER_KEY;
@@ -235,7 +235,7 @@ mod tests {
         let mut store = store(local);
         let life = Duration::from_secs(3600);
         for key in 0..KEYS {
-            // They are gone by the time the store is full.
+            // They have expired when the store is full.
             let life = if key < 3 { Duration::ZERO } else { life };
             store.add_provider(provider(key, other, life)).unwrap();
         }
@@ -263,7 +263,7 @@ mod tests {
         let comes = provider(1, PeerId::random(), Duration::from_secs(3600));
         store.add_provider(comes.clone()).unwrap();
         assert_eq!(store.providers(&comes.key), [comes]);
-        // And whoever is there by right stays, but for the last one when this node comes.
+        // The providers that were stored first stay, except the last one when this node is added.
         for _ in 0..MAX_PROVIDERS_PER_KEY {
             let stays = provider(1, PeerId::random(), Duration::from_secs(3600));
             store.add_provider(stays).unwrap();

@@ -1,4 +1,4 @@
-//! The behaviour's face to the Swarm.
+//! The implementation of `NetworkBehaviour`.
 
 use std::task::{Context, Poll};
 
@@ -53,7 +53,7 @@ impl NetworkBehaviour for Behaviour {
         if let Some(peer) = peer {
             self.check(peer)?;
             if role == Endpoint::Listener {
-                self.hear(Input::HolePunchAwaited {
+                self.input(Input::HolePunchAwaited {
                     peer,
                     addresses: addresses.to_vec(),
                 });
@@ -108,10 +108,10 @@ impl NetworkBehaviour for Behaviour {
             }
             FromSwarm::DialFailure(event) => self.dial_failed(&event),
             FromSwarm::NewExternalAddrCandidate(event) => {
-                self.hear(Input::AddressCandidate(event.addr.clone()));
+                self.input(Input::AddressCandidate(event.addr.clone()));
             }
             FromSwarm::ExternalAddrConfirmed(event) if !self.externals.contains(event.addr) => {
-                self.hear(Input::AddressCandidate(event.addr.clone()));
+                self.input(Input::AddressCandidate(event.addr.clone()));
             }
             FromSwarm::NewListener(event) => {
                 if let Some(slot) = self.slots.get_mut(&event.listener_id) {
@@ -120,13 +120,13 @@ impl NetworkBehaviour for Behaviour {
             }
             FromSwarm::NewListenAddr(event) if !is_relayed(event.addr) => {
                 self.local_link.listen(&event);
-                self.hear(Input::Listening(event.addr.clone()));
-                self.hear(Input::NetworkChanged);
+                self.input(Input::Listening(event.addr.clone()));
+                self.input(Input::NetworkChanged);
             }
             FromSwarm::ExpiredListenAddr(event) if !is_relayed(event.addr) => {
                 self.local_link.expire(&event);
-                self.hear(Input::AddressGone(event.addr.clone()));
-                self.hear(Input::NetworkChanged);
+                self.input(Input::AddressGone(event.addr.clone()));
+                self.input(Input::NetworkChanged);
             }
             FromSwarm::ListenerClosed(event) => self.listener_ended(event.listener_id),
             FromSwarm::ListenerError(event) => self.listener_failed(event.listener_id),
@@ -147,12 +147,12 @@ impl NetworkBehaviour for Behaviour {
             }
             let due = self.machine.next_timeout();
             if self.timer.poll_at(due, cx).is_ready() {
-                self.hear(Input::Timeout);
+                self.input(Input::Timeout);
                 self.inner.keeper.keep(self.machine.kept().collect());
                 self.wake_mdns();
                 continue;
             }
-            self.tell_changes();
+            self.emit_changes();
             if self.waiting.is_empty() {
                 return Poll::Pending;
             }
@@ -160,7 +160,7 @@ impl NetworkBehaviour for Behaviour {
     }
 }
 
-/// Addresses of one peer that Kademlia and mDNS may offer for a dial of somebody else.
+/// Addresses of one peer that Kademlia and mDNS may add to a dial of another behaviour.
 const MAX_OFFERED: usize = 16;
 
 impl Behaviour {
@@ -171,14 +171,14 @@ impl Behaviour {
         Ok(())
     }
 
-    /// What one of the behaviours inside wants of the Swarm, unless it is the machine's to decide.
+    /// Passes on what one of the behaviours inside asks of the Swarm, unless the machine decides it.
     fn pass(
         &mut self,
         wish: ToSwarm<<Inner as NetworkBehaviour>::ToSwarm, THandlerInEvent<Inner>>,
     ) -> Option<ToTheSwarm> {
         match wish {
             ToSwarm::GenerateEvent(event) => {
-                self.hear_inner(event);
+                self.on_inner_event(event);
                 None
             }
             // External addresses have one writer, addresses of peers one book, and candidates are
@@ -224,16 +224,16 @@ impl Behaviour {
                 self.machine.listening_on().serves(address, at)
             });
         let change = self.peers.opened(peer, id, event.endpoint, own_port);
-        self.tell_path(peer, change);
+        self.emit_path(peer, change);
         let path = path_of(event.endpoint);
         if let Some(attempt) = self.attempts.get(&id) {
-            self.hear(Input::AttemptConnected { id: *attempt, path });
+            self.input(Input::AttemptConnected { id: *attempt, path });
         }
         let dialled = event
             .endpoint
             .is_dialer()
             .then(|| event.endpoint.get_remote_address().clone());
-        self.hear(Input::ConnectionOpened {
+        self.input(Input::ConnectionOpened {
             peer,
             path,
             dialled,
@@ -245,24 +245,24 @@ impl Behaviour {
         let peer = event.peer_id;
         let change = self.peers.closed(peer, event.connection_id);
         self.attempts.remove(&event.connection_id);
-        self.tell_path(peer, change);
+        self.emit_path(peer, change);
         let path = path_of(event.endpoint);
-        self.hear(Input::ConnectionClosed { peer, path });
+        self.input(Input::ConnectionClosed { peer, path });
     }
 
-    fn tell_path(&mut self, peer: PeerId, (from, to): PathChange) {
+    fn emit_path(&mut self, peer: PeerId, (from, to): PathChange) {
         if from != to {
-            self.tell(Event::PathChanged { peer, from, to });
+            self.emit(Event::PathChanged { peer, from, to });
         }
     }
 
     fn dial_failed(&mut self, event: &DialFailure<'_>) {
         self.began.remove(&event.connection_id);
         if let Some(id) = self.attempts.remove(&event.connection_id) {
-            self.hear(Input::AttemptFailed { id });
+            self.input(Input::AttemptFailed { id });
         }
         if let (Some(peer), Some(cause)) = (event.peer_id, cause_of(event.error)) {
-            self.hear(Input::Unreachable { peer, cause });
+            self.input(Input::Unreachable { peer, cause });
         }
         self.forget_dead_circuits(event);
         let Some(Dialling { peer, addresses }) = self.dials.remove(&event.connection_id) else {
@@ -285,12 +285,12 @@ impl Behaviour {
                 self.behind.insert(peer, addresses);
                 return;
             }
-            // Nobody was asked.
+            // No address was tried.
             DialError::Denied { .. }
             | DialError::Aborted
             | DialError::DialPeerConditionFalse(_) => Vec::new(),
         };
-        self.hear(Input::DialFailed { peer, tried });
+        self.input(Input::DialFailed { peer, tried });
     }
 
     /// Forgets the circuits at which a relay says that it has no reservation for the peer.
@@ -301,12 +301,12 @@ impl Behaviour {
         for (address, error) in errors {
             if has_no_reservation(error) {
                 let address = address.clone();
-                self.hear(Input::AddressDead { peer, address });
+                self.input(Input::AddressDead { peer, address });
             }
         }
     }
 
-    /// A dial of somebody else has failed. It may have tried other addresses than ours.
+    /// A dial of another behaviour failed. It may have tried other addresses than the machine's.
     fn other_dial_failed(&mut self, peer: Option<PeerId>) {
         if let Some(peer) = peer
             && let Some(addresses) = self.behind.remove(&peer)

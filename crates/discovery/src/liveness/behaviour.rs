@@ -1,4 +1,4 @@
-//! The behaviour: sends pings, tells their outcome, closes what the watchdog gives up.
+//! The behaviour: sends pings, reports their outcome, closes connections that the watchdog gives up.
 
 use std::{
     collections::VecDeque,
@@ -19,29 +19,29 @@ use super::{
     handler::{FailureKind, Handler},
 };
 
-/// The most that one ping has to say: that it failed, that the connection is given up, and the
-/// wish to close it.
+/// Items that one ping can cause: the failure, the event that the connection is given up, and its
+/// close.
 const MAX_WAITING: usize = 3;
 
-/// What a ping came to, on which connection.
+/// The outcome of one ping on one connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Event {
-    /// The peer at the other end.
+    /// The remote peer of the connection.
     pub peer: PeerId,
-    /// The connection the ping ran on.
+    /// The connection that carried the ping.
     pub connection: ConnectionId,
-    /// What it came to.
+    /// The outcome of the ping.
     pub outcome: Outcome,
 }
 
-/// What a ping came to.
+/// The outcome of a ping.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
     /// The peer answered after this time.
     Rtt(Duration),
     /// The peer did not answer.
     Failed {
-        /// In which way.
+        /// The kind of failure.
         kind: FailureKind,
         /// Failures in a row so far; 0 where the peer does not speak ping.
         in_a_row: u32,
@@ -56,7 +56,7 @@ pub enum Outcome {
 /// Pings every connection and closes those that fail [`PingConfig::max_failures`] times in a row.
 ///
 /// Answers the pings of others as well, on [`MAX_INBOUND_STREAMS`] streams of each connection; do
-/// not put another ping behaviour beside it. Pings keep no connection open that nobody uses.
+/// not combine it with another ping behaviour. Pings do not keep an unused connection alive.
 ///
 /// # How long a silent connection lives
 ///
@@ -71,7 +71,7 @@ pub enum Outcome {
 /// fell silent.
 ///
 /// A peer that resets the stream or sends something else than the answer has spoken, so there is
-/// no haste: it is asked again one `interval` later. The last answer of a peer that fails each
+/// no hurry: it is pinged again one `interval` later. The last answer of a peer that fails each
 /// ping in this way is never older than
 ///
 /// `max_failures × (interval + timeout)`, 105 s with the defaults.
@@ -99,7 +99,7 @@ impl Behaviour {
         }
     }
 
-    fn tell(&mut self, peer: PeerId, connection: ConnectionId, outcome: Outcome) {
+    fn emit(&mut self, peer: PeerId, connection: ConnectionId, outcome: Outcome) {
         self.waiting.push_back(ToSwarm::GenerateEvent(Event {
             peer,
             connection,
@@ -155,9 +155,9 @@ impl NetworkBehaviour for Behaviour {
         let Some((outcome, given_up)) = judgement else {
             return;
         };
-        self.tell(peer, connection, outcome);
+        self.emit(peer, connection, outcome);
         if let Some(failures) = given_up {
-            self.tell(peer, connection, Outcome::GivenUp { failures });
+            self.emit(peer, connection, Outcome::GivenUp { failures });
             self.waiting.push_back(ToSwarm::CloseConnection {
                 peer_id: peer,
                 connection: CloseConnection::One(connection),

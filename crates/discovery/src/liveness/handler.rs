@@ -26,7 +26,7 @@ use super::{
 /// Streams of one connection on which a peer's pings are answered. One more ends the oldest.
 ///
 /// The specification asks for two at least, since one may be opened before the end of the former
-/// has arrived; a probe beside the peer's own liveness check needs as many again.
+/// has arrived; a probe in addition to the peer's own liveness check needs as many again.
 pub const MAX_INBOUND_STREAMS: usize = 4;
 
 /// In which way a ping failed.
@@ -69,7 +69,7 @@ pub struct Handler {
     timeout: Duration,
     timer: Delay,
     outbound: Outbound,
-    /// A failure to open that is not told yet.
+    /// A failure to open a stream that is not reported yet.
     failed: Option<FailureKind>,
     /// Oldest first. Each keeps its own waker, so all are polled until none has anything to do.
     inbound: VecDeque<BoxFuture<'static, io::Result<()>>>,
@@ -106,7 +106,7 @@ impl Handler {
         };
     }
 
-    /// Prepares what follows a failure of this kind; the stream is gone in any case.
+    /// Prepares what follows a failure of this kind; the stream is closed in any case.
     fn fail(&mut self, kind: FailureKind) -> Event {
         self.outbound = match rest_after(kind, self.interval) {
             None => Outbound::Unwanted,
@@ -211,7 +211,7 @@ impl ConnectionHandler for Handler {
     }
 }
 
-/// How long to wait before asking again on a new stream; `None`: for ever.
+/// How long to wait before asking again on a new stream; `None` if it is never asked again.
 ///
 /// A silent peer has been waited for already. One that spoke is alive, and asking it without a
 /// pause would make a loop of its refusals.

@@ -17,7 +17,7 @@ pub(super) const PAYLOAD_BYTES: usize = 32;
 pub(super) type Payload = [u8; PAYLOAD_BYTES];
 
 /// Pings answered in one turn. A stream that always has another one would otherwise never let go
-/// of the task, which drives the whole connection. A guess: small beside what else a turn does.
+/// of the task, which drives the whole connection. A guess: little compared with the other work of a turn.
 const ANSWERS_PER_TURN: u32 = 16;
 
 /// Sends `payload` and waits for it to come back.

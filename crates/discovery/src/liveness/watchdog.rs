@@ -2,23 +2,23 @@
 
 use std::{collections::HashMap, hash::Hash};
 
-/// What the watchdog hears of a connection `K`.
+/// An event of a connection `K`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Input<K> {
-    /// The connection is established. Only connections told of here are watched.
+    /// The connection is established. Only connections that were opened in this way are watched.
     Opened(K),
     /// A ping was answered.
     Answered(K),
     /// A ping was not answered, or not with what was sent.
     Failed(K),
-    /// The connection is closed, by whomever. It is forgotten.
+    /// The connection is closed by either side. It is forgotten.
     Closed(K),
 }
 
 /// What a ping says about its connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// The peer answers.
+    /// The peer answered the ping.
     Alive,
     /// The peer has not answered lately; the connection still has its chance.
     Failing {
@@ -42,7 +42,7 @@ enum Watch {
 
 /// Counts the pings that fail in a row on each connection and says when one must be closed.
 ///
-/// Any answer starts the count anew. Memory: one small entry per connection between
+/// Any answer resets the count. Memory: one small entry per connection between
 /// [`Input::Opened`] and [`Input::Closed`]; whatever is said of other connections is ignored.
 #[derive(Clone, Debug)]
 pub struct Watchdog<K> {

@@ -35,8 +35,8 @@ pub enum UnreachableCause {
     /// This host has no route to the address.
     #[error("no route to the host")]
     NoRoute,
-    /// The connection was closed before it was established.
-    #[error("the connection was closed during the handshake")]
+    /// The peer closes connections during the handshake or right after it.
+    #[error("the peer closes connections at once")]
     Closed,
     /// No transport of this node dials the address, or the address may not be dialled.
     #[error("no address that this node can dial")]
@@ -71,8 +71,10 @@ pub enum BootNode {
 #[derive(Clone, Copy, Debug, Default)]
 struct Node {
     state: BootNode,
-    /// The latest report since the node was connected.
+    /// The latest report since a connection with the node lasted.
     reported: Option<(UnreachableCause, Instant)>,
+    /// Connections in a row that did not last.
+    short_lived: u32,
 }
 
 /// The state of each configured boot node.
@@ -91,14 +93,39 @@ impl BootNodes {
     pub(super) fn on_connected(&mut self, peer: &PeerId) {
         if let Some(node) = self.nodes.get_mut(peer) {
             node.state = BootNode::Connected;
-            node.reported = None;
         }
     }
 
-    pub(super) fn on_disconnected(&mut self, peer: &PeerId) {
-        if let Some(node) = self.nodes.get_mut(peer) {
-            node.state = BootNode::Connecting;
+    /// The last connection with `peer` was closed, which `lasted` or was closed right after it was
+    /// established. The second in a row of the latter is a failure: a connection proves nothing
+    /// before it has lasted.
+    pub(super) fn on_disconnected(
+        &mut self,
+        peer: PeerId,
+        lasted: bool,
+        now: Instant,
+        out: &mut VecDeque<Effect>,
+    ) {
+        let Some(node) = self.nodes.get_mut(&peer) else {
+            return;
+        };
+        node.state = BootNode::Connecting;
+        if lasted {
+            node.short_lived = 0;
+            node.reported = None;
+            return;
         }
+        node.short_lived = node.short_lived.saturating_add(1);
+        if node.short_lived > 1 {
+            self.on_dial_failed(peer, UnreachableCause::Closed, now, out);
+        }
+    }
+
+    /// Returns whether the latest connections with `peer` did not last.
+    pub(super) fn is_flapping(&self, peer: &PeerId) -> bool {
+        self.nodes
+            .get(peer)
+            .is_some_and(|node| node.short_lived > 1)
     }
 
     /// A dial of `peer` failed. Reports a boot node at its first failure, when the cause changes,
@@ -148,7 +175,7 @@ mod tests {
     fn a_boot_node_is_reported_at_first_at_another_cause_and_rarely() {
         let (start, peer) = (Instant::now(), PeerId::random());
         let mut boot = BootNodes::new([peer].into_iter());
-        let mut fail = |boot: &mut BootNodes, seconds, cause| {
+        let fail = |boot: &mut BootNodes, seconds, cause| {
             let mut out = VecDeque::new();
             let now = start + Duration::from_secs(seconds);
             boot.on_dial_failed(peer, cause, now, &mut out);
@@ -170,7 +197,23 @@ mod tests {
         boot.on_connected(&peer);
         assert_eq!(fail(&mut boot, 602, no_route), 0);
         assert!(boot.iter().eq([(peer, BootNode::Connected)]));
-        boot.on_disconnected(&peer);
+        // One that lasted is a new beginning.
+        boot.on_disconnected(peer, true, start, &mut VecDeque::new());
         assert_eq!(fail(&mut boot, 603, no_route), 1);
+        // One that did not is none, and the second in a row is a failure.
+        let closed = UnreachableCause::Closed;
+        for expected in [
+            None,
+            Some(Effect::BootNodeUnreachable {
+                peer,
+                cause: closed,
+            }),
+        ] {
+            let mut out = VecDeque::new();
+            boot.on_connected(&peer);
+            boot.on_disconnected(peer, false, start, &mut out);
+            assert_eq!(out.pop_front(), expected);
+        }
+        assert!(boot.is_flapping(&peer));
     }
 }

@@ -114,7 +114,7 @@ pub(super) struct DirectPath {
     peers: HashMap<PeerId, Relayed>,
     /// For a connected peer the next round, for others the end of [`MEMORY`].
     due: Schedule<PeerId>,
-    /// Attempts under way.
+    /// Attempts that are under way.
     attempts: HashMap<AttemptId, (PeerId, AttemptKind)>,
     overdue: Schedule<AttemptId>,
     /// Connections that were made for a round, until its end.

@@ -35,7 +35,7 @@ pub enum Effect {
         id: AttemptId,
         /// Decides how the dial is made.
         kind: AttemptKind,
-        /// Peer to dial.
+        /// Id of the peer to dial.
         peer: PeerId,
         /// Addresses to try, the best first; never empty.
         addresses: Vec<DialAddr>,
@@ -44,19 +44,19 @@ pub enum Effect {
     CloseAttempt {
         /// Id of the attempt.
         id: AttemptId,
-        /// The remote peer.
+        /// Id of the remote peer.
         peer: PeerId,
     },
     /// Report that the attempts to reach `peer` directly ended.
     HolePunchEnded {
-        /// The remote peer.
+        /// Id of the remote peer.
         peer: PeerId,
         /// Result of the attempts.
         outcome: HolePunch,
     },
     /// Report that a boot node cannot be reached. Not repeated for one cause within ten minutes.
     BootNodeUnreachable {
-        /// The boot node.
+        /// Id of the boot node.
         peer: PeerId,
         /// Cause of the latest failure.
         cause: UnreachableCause,

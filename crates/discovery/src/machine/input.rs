@@ -65,7 +65,7 @@ pub enum Input {
 
     /// A dial of a peer failed, whichever part of the node made it.
     Unreachable {
-        /// The peer.
+        /// Id of the peer.
         peer: PeerId,
         /// Cause of the failure.
         cause: UnreachableCause,
@@ -73,9 +73,9 @@ pub enum Input {
     /// An address of a peer is known to be of no use: the relay of a circuit has no reservation for
     /// it.
     AddressDead {
-        /// The peer.
+        /// Id of the peer.
         peer: PeerId,
-        /// The address.
+        /// Address that is of no use.
         address: Multiaddr,
     },
 
@@ -94,14 +94,14 @@ pub enum Input {
     },
     /// DCUtR ended its attempts to reach a relayed peer directly.
     HolePunchEnded {
-        /// The relayed peer.
+        /// Id of the relayed peer.
         peer: PeerId,
         /// Result of the attempts.
         outcome: HolePunch,
     },
     /// DCUtR began a hole punch in which this node waits for the peer to come in.
     HolePunchAwaited {
-        /// The relayed peer.
+        /// Id of the relayed peer.
         peer: PeerId,
         /// Addresses that the peer dials from.
         addresses: Vec<Multiaddr>,
@@ -109,7 +109,7 @@ pub enum Input {
     /// A peer that connected to this node through a relay reported its addresses, by
     /// [`Identified`](Self::Identified) before.
     ReachedThroughRelay {
-        /// The relayed peer.
+        /// Id of the relayed peer.
         peer: PeerId,
     },
 

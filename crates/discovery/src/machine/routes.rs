@@ -150,7 +150,11 @@ impl Machine {
             let (now, rng) = (self.now, &mut self.rng);
             self.registrations.server_up(peer, now, rng, &mut self.out);
             self.discoveries.server_up(peer, now);
-            self.relays.relay_up(peer, now, rng, &mut self.out);
+            // A relay whose connections do not last rests on: it would be asked, and dialled by the
+            // relay client, as fast as it closes.
+            if !self.boot_nodes.is_flapping(&peer) {
+                self.relays.relay_up(peer, now, rng, &mut self.out);
+            }
         }
     }
 
@@ -167,7 +171,8 @@ impl Machine {
         for namespace in self.overlays.disconnected(peer) {
             self.discoveries.hasten(&namespace, self.now);
         }
-        self.boot_nodes.on_disconnected(&peer);
+        let lasted = self.now.saturating_duration_since(since) >= STEADY;
+        (self.boot_nodes).on_disconnected(peer, lasted, self.now, &mut self.out);
         let is_boot = self.boot.contains_key(&peer);
         if is_boot {
             self.registrations.server_down(peer);
@@ -177,7 +182,7 @@ impl Machine {
         if is_boot || self.overlays.lacks(&peer) {
             self.redials.lost(peer, addresses, is_boot, now, rng);
         }
-        if now.saturating_duration_since(since) < STEADY {
+        if !lasted {
             // It came and went, for instance because the peer has no room for us: as good as a
             // dial that failed.
             self.dials.failed(peer, now);

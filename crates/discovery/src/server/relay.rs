@@ -65,23 +65,23 @@ pub enum Event {
     },
     /// A circuit is open.
     CircuitOpened {
-        /// From whom.
+        /// Peer that opened the circuit.
         from: PeerId,
-        /// To whom.
+        /// Peer that the circuit leads to.
         to: PeerId,
     },
     /// A circuit was refused: a limit, or no slot of the other peer.
     CircuitRefused {
-        /// From whom.
+        /// Peer that opened the circuit.
         from: PeerId,
-        /// To whom.
+        /// Peer that the circuit leads to.
         to: PeerId,
     },
     /// A circuit has ended.
     CircuitClosed {
-        /// From whom.
+        /// Peer that opened the circuit.
         from: PeerId,
-        /// To whom.
+        /// Peer that the circuit leads to.
         to: PeerId,
         /// Why, where it was not the peers that ended it: a limit, or a lost connection.
         error: Option<std::io::Error>,
@@ -173,7 +173,7 @@ impl Peers {
 /// A relay server in any `Swarm`.
 ///
 /// It says that it is one (`/libp2p/circuit/relay/0.2.0/hop`) from the start. A slot is granted
-/// with the external addresses of the Swarm, so without one nobody can use it.
+/// with the external addresses of the Swarm, so without one no peer can use it.
 pub struct Behaviour {
     inner: stock::Behaviour,
     peers: Arc<Mutex<Peers>>,

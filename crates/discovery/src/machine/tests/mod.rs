@@ -1,6 +1,7 @@
 //! The machine under a driver that carries nothing out: a test tells it what happened.
 
 mod check;
+mod flapping;
 mod keeping;
 mod meeting;
 mod properties;

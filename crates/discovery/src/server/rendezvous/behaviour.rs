@@ -33,56 +33,56 @@ use crate::{
     wire::rendezvous::{self as wire, AnswerKind, Refusal, Request},
 };
 
-/// Shortest time between two looks for registrations whose life is over. They are never told
-/// after it, whenever they are forgotten.
+/// Shortest time between two searches for expired registrations. They are never returned
+/// after their expiry, whenever they are forgotten.
 const EXPIRY_PAUSE: Duration = Duration::from_secs(1);
 
-/// What was asked of the server, and what came of it.
+/// An event of the rendezvous server.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Event {
-    /// A peer is registered.
+    /// The server registered a peer.
     Registered {
-        /// Who.
+        /// Id of the remote peer.
         peer: PeerId,
-        /// As a member of which overlay.
+        /// Namespace of the registration.
         namespace: Namespace,
-        /// For how long, and whether it was before.
+        /// Life of the registration, and whether it existed before.
         registered: Registered,
     },
-    /// A peer has taken its registration back, if it had one.
+    /// A peer removed its registration, if it had one.
     Unregistered {
-        /// Who.
+        /// Id of the remote peer.
         peer: PeerId,
-        /// As a member of which overlay.
+        /// Namespace of the registration.
         namespace: Namespace,
     },
-    /// A peer was told of members.
+    /// The server returned members to a peer.
     Discovered {
-        /// Who.
+        /// Id of the remote peer.
         peer: PeerId,
-        /// Of which overlay.
+        /// Namespace of the members.
         namespace: Namespace,
-        /// How many.
+        /// Number of registrations that expired.
         members: usize,
     },
-    /// A peer was refused.
+    /// The server refused a request.
     Refused {
-        /// Who.
+        /// Id of the remote peer.
         peer: PeerId,
-        /// What it asked for.
+        /// Kind of the request.
         request: AnswerKind,
-        /// Why.
+        /// Reason of the refusal.
         refusal: Refusal,
     },
-    /// A stream of a peer carried no request, or took no answer.
+    /// A stream carried no request, or its answer was not taken.
     Failed {
-        /// Whose.
+        /// Id of the remote peer.
         peer: PeerId,
-        /// Why.
+        /// Reason of the failure.
         failure: Failure,
     },
-    /// Registrations were not renewed in time, and are forgotten.
+    /// Registrations expired because they were not renewed.
     Expired {
         /// How many.
         registrations: usize,
@@ -146,13 +146,13 @@ impl Behaviour {
         })
     }
 
-    /// What is held.
+    /// Returns the number of registrations, peers, namespaces and bytes held.
     #[must_use]
     pub fn held(&self) -> Held {
         self.registry.held()
     }
 
-    /// Requests of all peers that are being received or answered.
+    /// Returns the number of requests that are being received or answered.
     #[must_use]
     pub fn requests(&self) -> usize {
         let used = self.resources.used(Resource::RendezvousRequests);

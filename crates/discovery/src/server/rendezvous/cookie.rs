@@ -3,9 +3,9 @@
 //! A cookie is eight bytes and the namespace, as the stock server (libp2p-rendezvous 0.18) writes
 //! it: programs on the stock client learn from it which of their questions was answered. Eight
 //! bytes hold the end of a walk, not the middle of one; places in the middle are kept here, the
-//! latest [`MAX_WALKS`] of them. Who comes back with an older one begins anew.
+//! latest [`MAX_WALKS`] of them. A client with an older one starts again.
 //!
-//! A cookie is no secret and no promise: who makes one up is told other members, of a namespace
+//! A cookie is no secret and no promise: a client that invents one gets other members, of a namespace
 //! whose name it has to know anyway.
 
 use std::collections::VecDeque;
@@ -28,14 +28,14 @@ pub(super) struct Place {
     /// While the members of the first question are walked through: the order at which the walk
     /// began, the one at which it goes on, and whether it has come past the end.
     pub(super) walk: Option<(u64, u64, bool)>,
-    /// The last serial that was there at the first question; after the walk, the last one told.
+    /// The last serial that was there at the first question; after the walk, the last one returned.
     pub(super) horizon: u64,
 }
 
 /// Writes and reads the cookies of one registry.
 #[derive(Clone, Debug)]
 pub(super) struct Cookies {
-    /// Tells these cookies from those of others.
+    /// Distinguishes these cookies from those of other servers.
     epoch: u16,
     /// The number of the oldest place kept.
     oldest: u64,

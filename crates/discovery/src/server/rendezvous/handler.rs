@@ -47,7 +47,7 @@ pub enum Failure {
         /// Longest request that is read, in bytes.
         limit: usize,
     },
-    /// The deadline passed.
+    /// The deadline of the request passed.
     #[error("not done within {} ms", after.as_millis())]
     Late {
         /// Time that a request has from its stream to its answer.
@@ -59,7 +59,7 @@ pub enum Failure {
     /// The peer sends requests above the rate limit, and this one would wait past its deadline.
     #[error("the rate limit of requests is exceeded")]
     TooFast,
-    /// The stream failed.
+    /// The stream failed or was reset.
     #[error(transparent)]
     Io(#[from] io::Error),
 }

@@ -2,16 +2,16 @@
 //!
 //! # What an answer holds
 //!
-//! The first answer to a peer is a random page of the namespace's members: everybody is told to
-//! somebody, nobody is dialled by all, and whoever fills a namespace with made-up members fills
-//! each page no more than in proportion. The cookie goes on from there: through the members that
+//! The first answer to a peer is a random page of the namespace's members: every member is returned
+//! to some clients, no member is dialled by all of them, and an attacker that registers invented
+//! members fills each page only in proportion. The cookie goes on from there: through the members that
 //! were there at the first question, each once, in an order that is random and does not change;
 //! then to those that have registered or refreshed since.
 //!
 //! # Cookies
 //!
 //! A cookie holds for this registry and namespace alone, and survives no restart. Nothing is kept
-//! here for a peer that has been told everybody; of those in the middle of a walk, the latest
+//! here for a peer that has got every member; of those in the middle of a walk, the latest
 //! [`MAX_WALKS`] places are.
 //!
 //! # Cost
@@ -118,7 +118,7 @@ pub struct Registry {
 }
 
 impl Registry {
-    /// An empty registry. `epoch` tells its cookies from those of others, so it is random.
+    /// An empty registry. `epoch` distinguishes its cookies from those of other servers, so it is random.
     #[must_use]
     pub fn new(config: RendezvousServerConfig, epoch: u16) -> Self {
         Self {
@@ -238,7 +238,7 @@ impl Registry {
         };
         let place = match self.namespaces.get(namespace) {
             Some(members) => self.fill(&mut page, namespace, members, place, now),
-            // Whoever comes now comes after all that were.
+            // A registration that arrives now comes after all others.
             None => Place {
                 walk: None,
                 horizon: self.next - 1,
@@ -407,14 +407,14 @@ impl Registry {
         now: Instant,
     ) -> Place {
         while let Some((start, from, wrapped)) = place.walk {
-            // Orders are as good as unique; those of one order are told together or, at the end
+            // Orders are as good as unique; those of one order are returned together or, at the end
             // of a page, again.
             let mut stopped = None;
             for (order, serial) in members.walk.range((from, 0)..).copied() {
                 if wrapped && order >= start {
                     break;
                 }
-                // Who has come since is told after the walk.
+                // Later registrations are returned after the walk.
                 let new = serial > place.horizon;
                 if !page.examine() || (!new && !self.tell(page, namespace, serial, now)) {
                     stopped = Some(order);
@@ -436,7 +436,7 @@ impl Registry {
             }
             place.horizon = *serial;
         }
-        // Who has come and gone needs no telling.
+        // A registration that came and expired is not returned.
         place.horizon = self.next - 1;
         place
     }
@@ -451,7 +451,7 @@ impl Registry {
             namespace,
             Found {
                 record: registration.record.clone(),
-                // A client that hears of 0 seconds may take it for ever.
+                // A client may take 0 seconds for an unlimited life.
                 ttl_s: left.as_secs().max(1),
             },
         )
