@@ -131,7 +131,7 @@ pub enum Refusal {
     /// `E_INVALID_NAMESPACE`: the namespace is missing, empty or too long.
     #[error("the namespace is invalid")]
     Namespace,
-    /// `E_INVALID_SIGNED_PEER_RECORD`: the record is not signed by its peer.
+    /// `E_INVALID_SIGNED_PEER_RECORD`: the record is missing or not signed by its peer.
     #[error("the signed peer record is invalid")]
     Record,
     /// `E_INVALID_TTL`: the life is out of range.
@@ -140,7 +140,7 @@ pub enum Refusal {
     /// `E_INVALID_COOKIE`: the cookie is unknown or too long.
     #[error("the cookie is not of this server and namespace")]
     Cookie,
-    /// `E_NOT_AUTHORIZED`: the record or the question is not the client's to send.
+    /// `E_NOT_AUTHORIZED`: the client may not send this request.
     #[error("the client is not authorized")]
     NotAuthorized,
     /// `E_UNAVAILABLE`: a limit of the server is reached.
