@@ -251,6 +251,11 @@ impl Meter {
         total.sent.fetch_add(bytes, Ordering::Relaxed);
     }
 
+    /// Returns whether the connection has carried a byte to this node.
+    pub(crate) fn has_received(&self) -> bool {
+        self.own.received.load(Ordering::Relaxed) > 0
+    }
+
     /// The link of the connection whose handshake is over.
     pub(crate) fn link(self, security: SecurityKind, muxer: MuxerKind) -> Arc<Link> {
         Arc::new(Link {

@@ -3,6 +3,7 @@
 use std::{fmt, sync::Arc, time::Duration};
 
 use calimero_network_primitives::{
+    DialFailure,
     addr::{DialGate, DialPolicy},
     config::TransportConfig,
 };
@@ -197,7 +198,10 @@ impl Parts {
         // Behaviours of libp2p dial addresses of their own choice. The gate is the outermost layer
         // below the Swarm, so no dial goes around it.
         let boxed = Gated::new(all, gate.clone())
-            .map_err(AddressError::from)
+            .map_err(|error| {
+                let error = AddressError::from(error);
+                DialFailure::new(error.cause(), error)
+            })
             .map(move |upgraded, endpoint| register(&links, upgraded, endpoint))
             .boxed();
         Transport {

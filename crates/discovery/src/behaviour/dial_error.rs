@@ -1,30 +1,22 @@
-//! What an error of a dial says: the cause, in the machine's terms.
+//! The cause of a failed dial, in the terms of [`UnreachableCause`].
 
 use std::{error::Error, io};
 
-use calimero_network_primitives::{Multiaddr, addr::is_dns};
+use calimero_network_primitives::{DialFailure, UnreachableCause};
 use libp2p_core::transport::TransportError;
 use libp2p_relay::outbound::hop::ConnectError;
 use libp2p_swarm::DialError;
 
-use crate::machine::UnreachableCause;
-
-/// Returns why a peer could not be reached; `None` where the dial was left to another one or given
-/// up, so that nothing is known about the peer.
+/// Returns why a peer could not be reached; `None` where the dial was left to another one or
+/// aborted, so that nothing is known about the peer.
 pub(super) fn cause_of(error: &DialError) -> Option<UnreachableCause> {
     Some(match error {
         DialError::Transport(errors) => {
-            let mut causes = errors
-                .iter()
-                .map(|(address, error)| cause_at(address, error));
-            let first = causes.next().unwrap_or(UnreachableCause::Other);
-            // One address may fail for a reason of its own; a specific cause says more.
-            match first {
-                UnreachableCause::Other => causes
-                    .find(|cause| *cause != UnreachableCause::Other)
-                    .unwrap_or(first),
-                _ => first,
-            }
+            // Addresses may fail for different reasons. The first that says something is reported.
+            let mut causes = errors.iter().map(|(_, error)| cause_at(error));
+            causes
+                .find(|cause| !cause.is_other())
+                .unwrap_or(UnreachableCause::Other)
         }
         DialError::WrongPeerId { obtained, .. } => UnreachableCause::WrongPeer {
             obtained: *obtained,
@@ -35,56 +27,36 @@ pub(super) fn cause_of(error: &DialError) -> Option<UnreachableCause> {
     })
 }
 
-fn cause_at(address: &Multiaddr, error: &TransportError<io::Error>) -> UnreachableCause {
+/// Returns why the dial of one address failed.
+pub(super) fn cause_at(error: &TransportError<io::Error>) -> UnreachableCause {
     let TransportError::Other(error) = error else {
         return UnreachableCause::NoAddress;
     };
-    let known = kinds(error).find_map(|kind| match kind {
+    chain(error)
+        .find_map(known_cause)
+        .unwrap_or(UnreachableCause::Other)
+}
+
+/// The transport of this project names the cause. For other transports, the error of the operating
+/// system or of the relay client does.
+fn known_cause(error: &(dyn Error + 'static)) -> Option<UnreachableCause> {
+    if let Some(failure) = error.downcast_ref::<DialFailure>() {
+        return Some(failure.cause());
+    }
+    if let Some(ConnectError::NoReservation) = error.downcast_ref() {
+        return Some(UnreachableCause::NoReservation);
+    }
+    match error.downcast_ref::<io::Error>()?.kind() {
         io::ErrorKind::ConnectionRefused => Some(UnreachableCause::Refused),
         io::ErrorKind::TimedOut => Some(UnreachableCause::TimedOut),
-        io::ErrorKind::NetworkUnreachable | io::ErrorKind::HostUnreachable => {
-            Some(UnreachableCause::NoRoute)
-        }
+        io::ErrorKind::NetworkUnreachable => Some(UnreachableCause::NoRoute),
+        io::ErrorKind::HostUnreachable => Some(UnreachableCause::HostUnreachable),
         io::ErrorKind::ConnectionReset
         | io::ErrorKind::ConnectionAborted
         | io::ErrorKind::BrokenPipe
         | io::ErrorKind::UnexpectedEof => Some(UnreachableCause::Closed),
         _ => None,
-    });
-    match known {
-        Some(cause) => cause,
-        // An error without an OS error at a name that was never dialled is the resolver's.
-        None if is_dns(address) => UnreachableCause::UnknownName,
-        None if error.to_string().contains("timed out") => UnreachableCause::TimedOut,
-        None => UnreachableCause::Other,
     }
-}
-
-/// Returns whether this host has no route to the address. The address is not to blame then: a link
-/// of this host is down.
-pub(super) fn has_no_route(error: &TransportError<io::Error>) -> bool {
-    match error {
-        TransportError::Other(error) => {
-            kinds(error).any(|kind| kind == io::ErrorKind::NetworkUnreachable)
-        }
-        TransportError::MultiaddrNotSupported(_) => false,
-    }
-}
-
-/// Returns whether the relay of a circuit says that its target has no reservation there. The
-/// address is of no use then, until the target registers again.
-pub(super) fn has_no_reservation(error: &TransportError<io::Error>) -> bool {
-    let TransportError::Other(error) = error else {
-        return false;
-    };
-    chain(error).any(|error| {
-        let refusal = error.downcast_ref::<ConnectError>();
-        matches!(refusal, Some(ConnectError::NoReservation))
-    })
-}
-
-fn kinds(error: &io::Error) -> impl Iterator<Item = io::ErrorKind> {
-    chain(error).filter_map(|error| Some(error.downcast_ref::<io::Error>()?.kind()))
 }
 
 /// An error and its causes. The inner error of an [`io::Error`] is not its source, so it is
@@ -104,59 +76,68 @@ fn chain(error: &io::Error) -> impl Iterator<Item = &(dyn Error + 'static)> {
 
 #[cfg(test)]
 mod tests {
+    use calimero_network_primitives::Multiaddr;
+
     use super::*;
 
-    fn at(address: &str, error: io::Error) -> UnreachableCause {
-        cause_at(&address.parse().unwrap(), &TransportError::Other(error))
-    }
-
-    #[test]
-    fn a_link_that_is_down_is_told_from_an_address_that_is_dead() {
-        let no_route = || io::Error::from(io::ErrorKind::NetworkUnreachable);
-        for (error, expected) in [
-            (no_route(), true),
-            (io::Error::other(no_route()), true),
-            (io::Error::other(io::Error::other(no_route())), true),
-            (io::ErrorKind::ConnectionRefused.into(), false),
-            (io::Error::other("no"), false),
-        ] {
-            assert_eq!(has_no_route(&TransportError::Other(error)), expected);
-        }
-        let unsupported = TransportError::MultiaddrNotSupported(Multiaddr::empty());
-        assert!(!has_no_route(&unsupported));
+    fn cause(error: impl Into<Box<dyn Error + Send + Sync>>) -> UnreachableCause {
+        // Transports wrap the error of the socket any number of times.
+        let error = io::Error::other(io::Error::other(error));
+        cause_at(&TransportError::Other(error))
     }
 
     #[test]
     fn the_cause_is_found_below_any_number_of_wrappers() {
-        let ip = "/ip4/192.0.2.1/tcp/1";
-        let wrapped =
-            |kind: io::ErrorKind| io::Error::other(io::Error::other(io::Error::from(kind)));
-        for (kind, cause) in [
+        for (kind, expected) in [
             (io::ErrorKind::ConnectionRefused, UnreachableCause::Refused),
             (io::ErrorKind::TimedOut, UnreachableCause::TimedOut),
-            (io::ErrorKind::HostUnreachable, UnreachableCause::NoRoute),
+            (io::ErrorKind::NetworkUnreachable, UnreachableCause::NoRoute),
+            (
+                io::ErrorKind::HostUnreachable,
+                UnreachableCause::HostUnreachable,
+            ),
             (io::ErrorKind::UnexpectedEof, UnreachableCause::Closed),
             (io::ErrorKind::Other, UnreachableCause::Other),
         ] {
-            assert_eq!(at(ip, wrapped(kind)), cause);
+            assert_eq!(cause(io::Error::from(kind)), expected);
+            let bare = TransportError::Other(kind.into());
+            assert_eq!(cause_at(&bare), expected);
         }
-        let name = "/dns4/boot.example/tcp/1";
+        assert_eq!(cause("no"), UnreachableCause::Other);
+        let unsupported = TransportError::MultiaddrNotSupported(Multiaddr::empty());
+        assert_eq!(cause_at(&unsupported), UnreachableCause::NoAddress);
+    }
+
+    #[test]
+    fn the_cause_that_a_transport_names_counts() {
+        let refused = io::Error::from(io::ErrorKind::ConnectionRefused);
+        let failure = DialFailure::new(UnreachableCause::Handshake, refused);
+        assert_eq!(cause(failure), UnreachableCause::Handshake);
+    }
+
+    #[test]
+    fn a_circuit_without_a_reservation_differs_from_one_that_failed() {
         assert_eq!(
-            at(name, io::Error::other("no such name")),
-            UnreachableCause::UnknownName
+            cause(ConnectError::NoReservation),
+            UnreachableCause::NoReservation
         );
         assert_eq!(
-            at(name, io::ErrorKind::ConnectionRefused.into()),
-            UnreachableCause::Refused
+            cause(ConnectError::ConnectionFailed),
+            UnreachableCause::Other
         );
     }
 
     #[test]
-    fn a_circuit_without_a_reservation_is_told_from_one_that_failed() {
-        let refused = |error| TransportError::Other(io::Error::other(io::Error::other(error)));
-        assert!(has_no_reservation(&refused(ConnectError::NoReservation)));
-        assert!(!has_no_reservation(&refused(
-            ConnectError::ConnectionFailed
-        )));
+    fn a_cause_that_says_something_is_preferred() {
+        let errors = ["no", "timed out"].map(|text| {
+            let error = match text {
+                "no" => io::Error::other(text),
+                _ => io::ErrorKind::TimedOut.into(),
+            };
+            (Multiaddr::empty(), TransportError::Other(error))
+        });
+        let error = DialError::Transport(errors.into());
+        assert_eq!(cause_of(&error), Some(UnreachableCause::TimedOut));
+        assert_eq!(cause_of(&DialError::Aborted), None);
     }
 }

@@ -26,7 +26,7 @@ pub enum Event {
         /// Phase after the change.
         to: Phase,
     },
-    /// A boot node cannot be reached. Emitted at the first failure, when the cause changes, and every
+    /// A boot node cannot be reached. Emitted at the first failure, and for each cause at most once in
     /// ten minutes. The node is dialled again all the same.
     BootNodeUnreachable {
         /// Id of the boot node.

@@ -1,10 +1,10 @@
-//! What is held of the DHT: libp2p's memory store, with three things that it does not do.
+//! The store of the DHT: libp2p's memory store with three changes.
 //!
-//! It keeps this node's own record of a key when others put theirs, so that it goes on being
-//! renewed and answered. It holds no record out to be copied that is about to expire: on the wire
-//! a life is whole seconds, and less than one reads as a record without an end, which would live
-//! again for all of its time wherever it is copied to. And it forgets providers that have expired
-//! when it is full, of which libp2p's keeps the keys for ever.
+//! It keeps this node's own record of a key when other peers put theirs, so that the own one is
+//! renewed and returned. It does not return records for replication that are about to expire: on
+//! the wire a lifetime is in whole seconds, and less than one second reads as a record that does
+//! not expire, which would be stored for a whole lifetime by its receiver. When it is full, it
+//! removes expired providers, whose keys libp2p's store never removes.
 
 use std::{borrow::Cow, collections::HashMap, time::Duration};
 
@@ -16,11 +16,11 @@ use libp2p_kad::{
 
 use super::{Instant, MAX_PROVIDERS_PER_KEY, RECORD_TTL, now};
 
-/// Records that live shorter than this are not copied: a life of less than a second reads as
-/// none, and the second one is for the way.
+/// Shortest remaining lifetime of a record that is replicated, 2 s: less than one second reads as
+/// no limit, and one second is allowed for the transfer.
 const LEAST_COPIED_LIFE: Duration = Duration::from_secs(2);
 
-/// Time between two searches for providers that have expired, in a store that is full.
+/// Time between two searches for expired providers in a full store.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(10);
 
 /// The records and providers that a node holds.

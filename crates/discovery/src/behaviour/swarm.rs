@@ -3,7 +3,7 @@
 use std::task::{Context, Poll};
 
 use calimero_network_primitives::{
-    Multiaddr, PeerId,
+    Multiaddr, PeerId, UnreachableCause,
     addr::{is_dialable, is_relayed},
 };
 use libp2p_core::{ConnectedPoint, Endpoint, transport::PortUse};
@@ -14,7 +14,7 @@ use libp2p_swarm::{
 
 use super::{
     Behaviour, Dialling, Inner, ToTheSwarm,
-    dial_error::{cause_of, has_no_reservation, has_no_route},
+    dial_error::{cause_at, cause_of},
     error::Blocked,
     event::Event,
     now,
@@ -270,7 +270,11 @@ impl Behaviour {
             return;
         };
         let tried = match event.error {
-            DialError::Transport(errors) if errors.iter().all(|(_, error)| has_no_route(error)) => {
+            DialError::Transport(errors)
+                if errors
+                    .iter()
+                    .all(|(_, error)| cause_at(error) == UnreachableCause::NoRoute) =>
+            {
                 Vec::new()
             }
             DialError::Transport(errors) => {
@@ -299,7 +303,7 @@ impl Behaviour {
             return;
         };
         for (address, error) in errors {
-            if has_no_reservation(error) {
+            if cause_at(error) == UnreachableCause::NoReservation {
                 let address = address.clone();
                 self.input(Input::AddressDead { peer, address });
             }

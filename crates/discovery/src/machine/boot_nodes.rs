@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use calimero_network_primitives::PeerId;
+use calimero_network_primitives::{PeerId, UnreachableCause};
 
 use super::effect::Effect;
 
@@ -13,49 +13,13 @@ use super::effect::Effect;
 /// node is dialled every few seconds, and a line for each dial hides every other line.
 const REPORT_INTERVAL: Duration = Duration::from_secs(10 * 60);
 
-/// Why a peer cannot be reached.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
-#[non_exhaustive]
-pub enum UnreachableCause {
-    /// A host answers and nothing listens on the port.
-    #[error("connection refused")]
-    Refused,
-    /// No answer within the time for a dial.
-    #[error("no answer in time")]
-    TimedOut,
-    /// The peer at the address has another id.
-    #[error("another peer answers: {obtained}")]
-    WrongPeer {
-        /// Id of the peer that answered.
-        obtained: PeerId,
-    },
-    /// The name in the address does not resolve.
-    #[error("the name does not resolve")]
-    UnknownName,
-    /// This host has no route to the address.
-    #[error("no route to the host")]
-    NoRoute,
-    /// The peer closes connections during the handshake or right after it.
-    #[error("the peer closes connections at once")]
-    Closed,
-    /// No transport of this node dials the address, or the address may not be dialled.
-    #[error("no address that this node can dial")]
-    NoAddress,
-    /// A rule or a limit of this node refused the connection.
-    #[error("refused by a rule or limit of this node")]
-    Denied,
-    /// The dial failed in another way, for example during the cryptographic handshake.
-    #[error("the dial failed")]
-    Other,
-}
-
 /// Whether a boot node is connected.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum BootNode {
     /// No connection, and no dial has failed since there was one.
     #[default]
     Connecting,
-    /// Connected.
+    /// The boot node is connected.
     Connected,
     /// Every dial since `since` failed. The node is dialled again all the same.
     Unreachable {
@@ -68,11 +32,11 @@ pub enum BootNode {
     },
 }
 
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Node {
     state: BootNode,
-    /// The latest report since a connection with the node lasted.
-    reported: Option<(UnreachableCause, Instant)>,
+    /// The latest report of each cause, by its name, since a connection with the node lasted.
+    reported: BTreeMap<&'static str, Instant>,
     /// Connections in a row that did not last.
     short_lived: u32,
 }
@@ -112,7 +76,7 @@ impl BootNodes {
         node.state = BootNode::Connecting;
         if lasted {
             node.short_lived = 0;
-            node.reported = None;
+            node.reported.clear();
             return;
         }
         node.short_lived = node.short_lived.saturating_add(1);
@@ -128,8 +92,8 @@ impl BootNodes {
             .is_some_and(|node| node.short_lived > 1)
     }
 
-    /// A dial of `peer` failed. Reports a boot node at its first failure, when the cause changes,
-    /// and once in [`REPORT_INTERVAL`].
+    /// A dial of `peer` failed. Reports each cause at once, and again after [`REPORT_INTERVAL`] at
+    /// the earliest.
     pub(super) fn on_dial_failed(
         &mut self,
         peer: PeerId,
@@ -152,11 +116,11 @@ impl BootNodes {
             failures: failures.saturating_add(1),
             since,
         };
-        let is_known = node.reported.is_some_and(|(reported, at)| {
-            reported == cause && now.saturating_duration_since(at) < REPORT_INTERVAL
-        });
+        let reported = node.reported.get(cause.name());
+        let is_known =
+            reported.is_some_and(|at| now.saturating_duration_since(*at) < REPORT_INTERVAL);
         if !is_known {
-            node.reported = Some((cause, now));
+            node.reported.insert(cause.name(), now);
             out.push_back(Effect::BootNodeUnreachable { peer, cause });
         }
     }
@@ -188,9 +152,12 @@ mod tests {
         assert_eq!(fail(&mut boot, 599, refused), 0);
         assert_eq!(fail(&mut boot, 600, refused), 1);
         assert_eq!(fail(&mut boot, 601, no_route), 1);
+        // Causes that alternate are not reported at every dial.
+        assert_eq!(fail(&mut boot, 601, refused), 0);
+        assert_eq!(fail(&mut boot, 601, no_route), 0);
         let unreachable = BootNode::Unreachable {
             cause: no_route,
-            failures: 5,
+            failures: 7,
             since: start,
         };
         assert!(boot.iter().eq([(peer, unreachable)]));

@@ -15,7 +15,7 @@
 //!   TCP sockets that both dial between the same two ports meet in the middle with two diallers.
 //! - **The listener's part.** DCUtR lets the side that was dialled through the relay open its NAT
 //!   and wait for the other side. Behind a symmetric NAT it waits in vain, since its next mapping
-//!   is not the one that the other side was told of. But the other side has opened its own NAT, and
+//!   is not the one that the other side knows. But the other side has opened its own NAT, and
 //!   where that NAT filters by address or not at all, a dial from here passes.
 //!
 //! [DCUtR]: https://github.com/libp2p/specs/blob/master/relay/DCUtR.md
@@ -68,7 +68,7 @@ const MAX_DIAL_BACKS_A_MINUTE: usize = 128;
 /// Dial-backs under way at one time. A peer above this number is left to hole punching.
 const MAX_DIAL_BACKS: usize = 32;
 
-/// Names a dial of the direct path, and the connection that it made. Never used again.
+/// Names a dial of the direct path and the connection that it made. Never reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct AttemptId(pub u64);
 
@@ -87,9 +87,9 @@ pub enum AttemptKind {
 /// How the attempts to connect directly ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HolePunch {
-    /// There is a direct connection.
+    /// A direct connection was established.
     Direct,
-    /// There is none.
+    /// No direct connection was established.
     Failed,
 }
 

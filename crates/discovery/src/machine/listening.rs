@@ -85,8 +85,8 @@ fn host_of(address: &Multiaddr) -> Host {
     }
 }
 
-/// Dials that wait until this node listens. A machine that is not told of pending listeners holds
-/// none.
+/// Dials that wait until this node listens. Without
+/// [`Input::ListenersPending`](super::Input::ListenersPending) no dial is held.
 #[derive(Clone, Debug, Default)]
 pub(super) struct HeldDials {
     /// Latest end of the wait; `None` while nothing is waited for.

@@ -1,4 +1,4 @@
-//! The libp2p behaviour: hands requests to the registry and its answers back.
+//! The libp2p behaviour, which passes requests to the registry and returns its answers.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -33,8 +33,8 @@ use crate::{
     wire::rendezvous::{self as wire, AnswerKind, Refusal, Request},
 };
 
-/// Shortest time between two searches for expired registrations. They are never returned
-/// after their expiry, whenever they are forgotten.
+/// Shortest time between two searches for expired registrations. An expired registration is not
+/// returned, even if it is removed later.
 const EXPIRY_PAUSE: Duration = Duration::from_secs(1);
 
 /// An event of the rendezvous server.
@@ -63,7 +63,7 @@ pub enum Event {
         peer: PeerId,
         /// Namespace of the members.
         namespace: Namespace,
-        /// Number of registrations that expired.
+        /// Number of members in the answer.
         members: usize,
     },
     /// The server refused a request.
@@ -84,15 +84,14 @@ pub enum Event {
     },
     /// Registrations expired because they were not renewed.
     Expired {
-        /// How many.
+        /// Number of expired registrations.
         registrations: usize,
     },
 }
 
 /// A rendezvous server in any `Swarm`.
 ///
-/// Events wait here until the swarm takes them: one for each that a connection tells, which come
-/// one at a time.
+/// Events are queued until the swarm polls them. Each event of a connection adds one at most.
 #[derive(Debug)]
 pub struct Behaviour {
     registry: Registry,
@@ -107,12 +106,12 @@ pub struct Behaviour {
 }
 
 impl Behaviour {
-    /// A server within the bounds of `config`, whether it is `enabled` there or not. `seed`
-    /// decides which members are told first, so it is random where strangers ask.
+    /// Creates a server with the limits of `config`, whether it is `enabled` there or not. `seed`
+    /// decides which members are returned first, so it should be random.
     ///
     /// # Errors
     ///
-    /// [`ConfigError::Invalid`] with the key that cannot hold.
+    /// [`ConfigError::Invalid`] with the key whose value is invalid.
     pub fn new(config: &RendezvousServerConfig, seed: u64) -> Result<Self, ConfigError> {
         let mut limits = Limits::default();
         limits.set_rendezvous(config);

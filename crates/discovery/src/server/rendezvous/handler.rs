@@ -32,7 +32,7 @@ const REQUEST_OVERHEAD_BYTES: usize = 2048;
 /// The handler of one connection.
 pub type Handler = inbound::Handler<Server>;
 
-/// Why a stream carried no request, or its answer was not taken.
+/// The reason why a stream carried no request, or why its answer was not read.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Failure {
@@ -74,7 +74,7 @@ impl From<FrameError> for Failure {
     }
 }
 
-/// Why a request did not reach the registry, or its answer not the peer.
+/// The reason why a request did not reach the registry, or why its answer did not reach the peer.
 #[derive(Debug)]
 pub enum NotServed {
     /// The request was answered with a refusal before it reached the registry.
@@ -89,7 +89,7 @@ impl<E: Into<Failure>> From<E> for NotServed {
     }
 }
 
-/// What the connections of one behaviour share.
+/// The state that all connections of one behaviour share.
 #[derive(Clone, Debug)]
 pub(super) struct Shared {
     pub(super) config: Arc<RendezvousServerConfig>,

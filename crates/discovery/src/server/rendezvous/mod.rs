@@ -32,5 +32,5 @@ pub use self::{
     record::verify,
 };
 
-/// The messages, as bytes.
+/// The messages of the protocol as bytes.
 pub use crate::wire::rendezvous as wire;

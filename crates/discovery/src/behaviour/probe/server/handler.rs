@@ -48,7 +48,7 @@ pub enum Question {
         addresses: Vec<Multiaddr>,
         reply: oneshot::Sender<Decision>,
     },
-    /// A dial back.
+    /// The dial of the peer at one of its addresses.
     Dial {
         address: DialAddr,
         nonce: u64,
