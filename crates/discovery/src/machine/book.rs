@@ -319,7 +319,7 @@ impl AddressBook {
         }
     }
 
-    /// Makes two peers of the list neighbours. `NO_PEER` stands for an end of the list.
+    /// Makes two peers of the list neighbours. `NO_PEER` is an end of the list.
     fn join(&mut self, sooner: Number, later: Number) {
         match self.links(sooner) {
             Some(links) => links.later = later,

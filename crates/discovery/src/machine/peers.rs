@@ -10,7 +10,7 @@ use hashbrown::HashTable;
 /// The number of a peer in one table. It is reused after its peer was removed.
 pub(super) type Number = u32;
 
-/// The number that stands for no peer. A table would need 400 GiB to reach it.
+/// The number that means no peer. A table would need 400 GiB to reach it.
 pub(super) const NO_PEER: Number = Number::MAX;
 
 /// A full table grows by this fraction of its size, so that little memory is unused.

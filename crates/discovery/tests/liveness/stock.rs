@@ -21,7 +21,8 @@ async fn stock_ping_gives_up_for_good_on_a_peer_that_ended_one_stream_early() {
     let mut swarm = swarm(MEMORY, stock(), NEVER);
     let mut peer = Raw::dialled_by(&mut swarm, MEMORY).await;
     tokio::spawn(async move {
-        drop(peer.next_stream().await);
+        let mut ended = peer.next_stream().await;
+        peer.drive(ended.close()).await.unwrap();
         peer.freeze().await;
     });
     let failed = async {
@@ -46,6 +47,14 @@ async fn stock_ping_answers_one_stream_at_a_time() {
     let mut asking = swarm(MEMORY, stream::Behaviour::new(), NEVER);
     let mut control = asking.behaviour().new_control();
     let peer = *answering.local_peer_id();
+    // Stock ping answers no peer that does not accept its own stream.
+    let mut accepted = control.accept(PING).unwrap();
+    tokio::spawn(async move {
+        let mut streams = Vec::new();
+        while let Some((_, stream)) = accepted.next().await {
+            streams.push(stream);
+        }
+    });
     connect(&mut asking, &mut answering, MEMORY).await;
     spawn(answering);
     spawn(asking);

@@ -21,7 +21,7 @@ fn checked(variant: u8, seed: u64) -> Checked {
     Checked::new(config(variant), seed, Instant::now())
 }
 
-/// What only the parts themselves can tell: whatever is lost waits for a time or a dial.
+/// Checks inside the parts that everything lost is due at some time or has a dial.
 fn nothing_is_given_up(machine: &Machine) {
     for boot in machine.boot.keys() {
         let there = machine.connections.is_connected(boot) || machine.blocked.contains(boot);

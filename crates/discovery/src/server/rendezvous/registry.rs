@@ -93,7 +93,7 @@ pub struct Registered {
 /// The number of registrations and the memory they take.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Held {
-    /// Number of registrations.
+    /// Number of registrations in the registry.
     pub registrations: usize,
     /// Number of peers with registrations.
     pub peers: usize,

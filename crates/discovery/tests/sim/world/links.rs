@@ -11,7 +11,7 @@ use super::{
     node::{Link, Node},
 };
 
-/// Time for which a connection stays that nobody needs (`connections.idle_timeout_ms`).
+/// Time after which an unused connection is closed (`connections.idle_timeout_ms`).
 const IDLE: Duration = Duration::from_secs(300);
 /// How often a node looks for such.
 pub(super) const TIDY: Duration = Duration::from_secs(30);
@@ -338,7 +338,7 @@ impl World {
         }
     }
 
-    /// Looks anew whom `node` is missing, unless it has joined once.
+    /// Checks which overlays `node` lacks members of, unless it has joined once.
     pub(super) fn miss(&mut self, node: Id) {
         let Some(at) = node.checked_sub(FIRST_NODE) else {
             return;

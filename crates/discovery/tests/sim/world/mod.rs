@@ -29,7 +29,7 @@ use self::{
     queue::Queue,
 };
 
-/// Time after which a request or a dial that nobody answers fails.
+/// Time after which a request or a dial without an answer fails.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
 #[derive(Clone, Copy, Debug)]
@@ -89,7 +89,7 @@ enum Event {
         one: Id,
         other: Id,
     },
-    /// A node looks which of its connections nobody needs.
+    /// A node closes its unused connections.
     Tidy(Id),
     Die,
     Return(Id, Vec<CacheEntry>),

@@ -1,4 +1,4 @@
-//! What a driver knows: what is connected and under way, by what it told and what it was asked.
+//! The state of a driver: connections and requests under way, derived from inputs and effects.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -189,8 +189,8 @@ impl Model {
         };
     }
 
-    /// When the first of what is under way is to be taken as failed: nobody else may wake the
-    /// machine for it.
+    /// Returns the earliest time at which a request under way counts as failed. No other input may
+    /// wake the machine for it.
     pub(super) fn first_deadline(&self) -> Option<Instant> {
         let answers = self.registrations.values().chain(self.questions.values());
         let answers = answers.map(|since| *since + self.answer_timeout);

@@ -113,7 +113,7 @@ pub(crate) struct Step {
     pub(crate) what: What,
 }
 
-/// What happens: the kind, and five bytes that say of whom and how.
+/// An input: its kind, and five bytes for its parameters.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct What {
     kind: u8,
@@ -311,7 +311,7 @@ fn question_ends(server: PeerId, namespace: Namespace, well: bool, of: [u8; 3]) 
     }
 }
 
-/// An answer to anybody about anything.
+/// An answer without a request.
 fn unasked(server: PeerId, namespace: Namespace, [_, _, c, d, e]: [u8; 5]) -> Input {
     match c & 4 {
         0 => registration_ends(server, namespace, c & 1 == 0, d),
