@@ -89,7 +89,7 @@ impl Behaviour {
         }
     }
 
-    /// The addresses of `peer` in the machine's address book, the best first.
+    /// Returns the addresses of `peer` in the machine's address book, the best first.
     pub(super) fn known_addresses(&self, peer: &PeerId) -> Vec<Multiaddr> {
         multiaddrs(self.machine.addresses(peer))
     }
@@ -158,7 +158,7 @@ impl Behaviour {
             entry.map_or_else(Vec::new, |entry| entry.node.value.iter().cloned().collect());
         if known.len() > self.max_routes {
             let current = self.known_addresses(peer);
-            // The table keeps them with the peer at their end.
+            // The table stores addresses with the peer id at their end.
             let stale = known.iter().filter(|a| !current.contains(&without_peer(a)));
             for address in stale {
                 self.inner.kad.remove_address(peer, address);
@@ -190,7 +190,7 @@ impl Behaviour {
         }
     }
 
-    /// Closes a relay listener of ours.
+    /// Closes a relay listener of this node.
     pub(super) fn give_up(&mut self, id: ListenerId) {
         self.slot_lost(id);
         self.given_up.insert(id);
@@ -212,7 +212,7 @@ impl Behaviour {
     fn add_external(&mut self, address: Multiaddr) {
         let address = self.complete(address);
         self.externals.push(address.clone());
-        // Otherwise DCUtR offers nothing but what others have seen us at.
+        // Otherwise DCUtR offers only the addresses that peers have observed.
         let candidate = NewExternalAddrCandidate { addr: &address };
         let candidate = FromSwarm::NewExternalAddrCandidate(candidate);
         self.inner.dcutr.on_swarm_event(candidate);

@@ -126,7 +126,7 @@ impl NetworkBehaviour for Keeper {
     }
 }
 
-/// Says whether its connection is kept.
+/// The handler of one connection, which keeps it alive or not.
 pub struct Handler {
     keep: bool,
 }

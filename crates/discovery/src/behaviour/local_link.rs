@@ -1,4 +1,4 @@
-//! mDNS within a bound: the peers that it found are counted, and above the bound it pauses.
+//! mDNS with a limit: the addresses that it finds are counted, and above the limit it pauses.
 //!
 //! libp2p-mdns 0.49 keeps every announcement of the link for the time that the announcement asks
 //! for, and searches all of them for each new one.
@@ -19,10 +19,10 @@ use libp2p_swarm::{
 use super::{Behaviour, inner, now};
 use crate::machine::Input;
 
-/// Addresses found on the link that are remembered at one time: more than hosts a link has.
+/// Limit of addresses that mDNS finds, more than a link has hosts.
 pub const MAX_LOCAL_ADDRESSES: usize = 1_024;
 
-/// Time during which nothing is looked for after there was too much.
+/// Time for which mDNS pauses after it found too many addresses.
 const REST: Duration = Duration::from_secs(60);
 
 /// The state that a new mDNS behaviour needs, and a count of what the current one found.
@@ -43,7 +43,7 @@ impl LocalLink {
             .retain(|(id, address)| *id != event.listener_id || address != event.addr);
     }
 
-    /// Counts what was found. Returns whether it is too much.
+    /// Counts found addresses. Returns whether the limit is exceeded.
     fn count(&mut self, event: &mdns::Event) -> bool {
         match event {
             mdns::Event::Discovered(found) => self.found = self.found.saturating_add(found.len()),
@@ -72,7 +72,7 @@ impl Behaviour {
         }
     }
 
-    /// Looks for peers on the link again, once the rest is over.
+    /// Starts mDNS again at the end of a pause.
     pub(super) fn wake_mdns(&mut self) {
         let rests = self.local_link.rests_until;
         if rests.is_none_or(|until| until > now()) {

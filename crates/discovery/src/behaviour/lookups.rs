@@ -1,4 +1,4 @@
-//! What an application asks of the Kademlia table: records and providers.
+//! Queries of the application to the Kademlia table: records and providers.
 
 use std::time::Instant;
 
@@ -33,8 +33,9 @@ impl Behaviour {
         Ok(id)
     }
 
-    /// Looks for every record of `key` at the peers closest to it, and here. Ends by itself, or by
-    /// [`stop_query`](Self::stop_query), after [`MAX_RECORDS_PER_QUERY`](super::MAX_RECORDS_PER_QUERY) at most.
+    /// Finds the records of `key` at the peers closest to it and in the local store. The query ends
+    /// when all have answered, at [`MAX_RECORDS_PER_QUERY`](super::MAX_RECORDS_PER_QUERY) records,
+    /// or by [`stop_query`](Self::stop_query).
     ///
     /// # Errors
     ///
@@ -46,7 +47,8 @@ impl Behaviour {
         Ok(id)
     }
 
-    /// Removes a record here, and puts it no more. Copies elsewhere live until they expire.
+    /// Removes a record from the local store and stops publishing it. Copies at other peers live
+    /// until they expire.
     pub fn remove_record(&mut self, key: &RecordKey) {
         self.inner.kad.remove_record(key);
     }
@@ -72,9 +74,10 @@ impl Behaviour {
         self.inner.kad.stop_providing(key);
     }
 
-    /// Looks for every provider of `key` at the peers closest to it, and here. Ends by itself, or
-    /// by [`stop_query`](Self::stop_query), after [`MAX_PROVIDERS_PER_QUERY`](super::MAX_PROVIDERS_PER_QUERY) at most; of one answer
-    /// [`MAX_PROVIDERS_PER_KEY`](super::MAX_PROVIDERS_PER_KEY) are reported.
+    /// Finds the providers of `key` at the peers closest to it and in the local store. The query
+    /// ends when all have answered, at [`MAX_PROVIDERS_PER_QUERY`](super::MAX_PROVIDERS_PER_QUERY)
+    /// providers, or by [`stop_query`](Self::stop_query). At most
+    /// [`MAX_PROVIDERS_PER_KEY`](super::MAX_PROVIDERS_PER_KEY) of one answer are reported.
     ///
     /// # Errors
     ///
@@ -86,7 +89,8 @@ impl Behaviour {
         Ok(id)
     }
 
-    /// Ends a query with what it has found. [`Event::QueryEnded`](super::Event::QueryEnded) follows.
+    /// Ends a query with the results so far. [`Event::QueryEnded`](super::Event::QueryEnded)
+    /// follows.
     pub fn stop_query(&mut self, id: QueryId) {
         if self.queries.knows(&id)
             && let Some(mut query) = self.inner.kad.query_mut(&id)

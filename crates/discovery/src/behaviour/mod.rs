@@ -82,10 +82,10 @@
 //!
 //! # What is spoken
 //!
-//! Rendezvous (`/rendezvous/1.0.0`) by a client and AutoNAT v2 by a client and a server of this
-//! crate, ping by [`liveness`](crate::liveness); Kademlia, identify and its push, relay v2, DCUtR
-//! and mDNS by libp2p's. Probes of others are served on connections
-//! that are made while this node is reachable.
+//! This crate implements the client of rendezvous (`/rendezvous/1.0.0`), the client and the server
+//! of AutoNAT v2, and ping ([`liveness`](crate::liveness)). Kademlia, identify and its push, relay
+//! v2, DCUtR and mDNS are libp2p's. Probes of other peers are served on connections that are
+//! established while this node is reachable.
 
 mod clock;
 mod dial_error;
@@ -186,9 +186,9 @@ struct Dialling {
 ///
 /// # Bounds
 ///
-/// Those of the machine ([`DiscoveryConfig`]), one entry for each established connection, dial
-/// under way and relay slot, [`MAX_QUERIES`] queries, [`MAX_RECORDS`] records. What waits for the
-/// Swarm is what one call or one event causes: the Swarm takes it before anything else happens.
+/// The limits of the machine ([`DiscoveryConfig`]), one entry for each established connection, dial
+/// under way and relay reservation, [`MAX_QUERIES`] queries, [`MAX_RECORDS`] records. The queue for
+/// the Swarm holds what one call or one event causes, because the Swarm empties it before the next.
 pub struct Behaviour {
     local: PeerId,
     inner: Inner,
@@ -200,17 +200,18 @@ pub struct Behaviour {
     peers: Peers,
     blocked: HashSet<PeerId>,
     dials: HashMap<ConnectionId, Dialling>,
-    /// When each dial began, those of other behaviours included.
+    /// Time at which each dial began, dials of other behaviours included.
     began: HashMap<ConnectionId, Instant>,
     /// Dials that wait for the end of a dial that another behaviour made.
     behind: HashMap<PeerId, Vec<Multiaddr>>,
     /// Attempts of the direct path: dials under way, and the connections that they made.
     attempts: HashMap<ConnectionId, AttemptId>,
     slots: HashMap<ListenerId, Slot>,
-    /// Relay listeners that we close. Each is in it until the Swarm says that it is closed.
+    /// Relay listeners that this node closes, until the Swarm reports that they are closed.
     given_up: HashSet<ListenerId>,
     externals: Vec<Multiaddr>,
-    /// Addresses of one peer in the Kademlia table above which it is tidied.
+    /// Limit of addresses of one peer in the Kademlia table. Above it, addresses that are not in
+    /// the address book are removed.
     max_routes: usize,
     /// Which of the addresses that peers report may be dialled.
     dial_policy: DialPolicy,
@@ -224,18 +225,18 @@ pub struct Behaviour {
 }
 
 impl Behaviour {
-    /// A behaviour for the node with `identity`.
+    /// Creates a behaviour for the node with `identity`.
     ///
-    /// `relay_client` is the behaviour that comes with the relay transport
-    /// ([`libp2p_relay::client::new`]); without it no slots are asked for and no holes punched.
-    /// `agent_version` is sent by identify. `seed` decides what the machine leaves to chance;
-    /// a random one is right wherever a run need not be repeated.
+    /// `relay_client` is the behaviour that belongs to the relay transport
+    /// ([`libp2p_relay::client::new`]). Without it, the node requests no reservations and punches
+    /// no holes. `agent_version` is sent by identify. `seed` decides the random choices of the
+    /// machine; it should be random unless a run has to be repeated.
     ///
-    /// With [`DiscoveryConfig::mdns`] it needs a tokio runtime.
+    /// Needs a tokio runtime if [`DiscoveryConfig::mdns`] is set.
     ///
     /// # Errors
     ///
-    /// [`BuildError::Config`] with the key that cannot hold, [`BuildError::Mdns`] where the
+    /// [`BuildError::Config`] with the key whose value is invalid, [`BuildError::Mdns`] if the
     /// interfaces cannot be watched.
     pub fn new(
         identity: &Keypair,
@@ -288,13 +289,13 @@ impl Behaviour {
         Ok(behaviour)
     }
 
-    /// Becomes a member of an overlay: registers and discovers at once.
-    /// [`Event::FollowRefused`] says if there are too many.
+    /// Joins an overlay: registers and discovers at once. [`Event::FollowRefused`] follows if the
+    /// limit of overlays is reached.
     pub fn follow(&mut self, namespace: Namespace) {
         self.input(Input::Follow(namespace));
     }
 
-    /// Is a member no more.
+    /// Leaves an overlay: unregisters and discovers no more members.
     pub fn unfollow(&mut self, namespace: Namespace) {
         self.input(Input::Unfollow(namespace));
     }
@@ -313,20 +314,20 @@ impl Behaviour {
         self.input(Input::Block(peer));
     }
 
-    /// Has to do with `peer` again.
+    /// Allows connections with `peer` again.
     pub fn unblock(&mut self, peer: PeerId) {
         self.blocked.remove(&peer);
         self.input(Input::Unblock(peer));
     }
 
-    /// Tries now whatever waits for its time: lost peers, relays, probes, hole punches, the
-    /// Kademlia neighbourhood.
+    /// Retries now what waits for its time: lost peers, relays, probes, hole punches, the refresh
+    /// of the Kademlia routing table.
     pub fn bootstrap(&mut self) {
         self.input(Input::NetworkChanged);
         self.carry_out(Effect::RefreshRouting);
     }
 
-    /// Takes in the peers remembered from an earlier run, of which the first are dialled.
+    /// Adds the peers of the peer cache, the first of which are dialled.
     pub fn cache_loaded(&mut self, entries: Vec<CacheEntry>) {
         self.input(Input::CacheLoaded(entries));
     }
@@ -337,18 +338,18 @@ impl Behaviour {
         self.machine.cache()
     }
 
-    /// A peer has shown itself a member of an overlay, for instance by its subscription.
+    /// Reports a member of an overlay that the application knows, for example by a subscription.
     pub fn member_seen(&mut self, namespace: Namespace, peer: PeerId) {
         self.input(Input::MemberSeen { namespace, peer });
     }
 
-    /// A peer has left an overlay.
+    /// Reports that a peer left an overlay.
     pub fn member_gone(&mut self, namespace: Namespace, peer: PeerId) {
         self.input(Input::MemberGone { namespace, peer });
     }
 
-    /// Takes registrations back and gives slots up. The Swarm needs to be driven until that is
-    /// sent; nothing new is asked for.
+    /// Stops discovery: unregisters and ends reservations. The Swarm needs to be polled until the
+    /// requests are sent. No effect follows afterwards.
     pub fn stop(&mut self) {
         self.input(Input::Stop);
     }
@@ -383,7 +384,7 @@ impl Behaviour {
         self.waiting.push_back(ToSwarm::GenerateEvent(event));
     }
 
-    /// Emits the changes of the state that is derived.
+    /// Emits events for changes of the phase and of the reachability.
     fn emit_changes(&mut self) {
         if !std::mem::take(&mut self.has_input) {
             return;

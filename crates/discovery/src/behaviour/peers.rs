@@ -1,5 +1,4 @@
-//! The connections of each peer: which way they take, and what became of the attempt to take a
-//! better one. Its one writer is this file.
+//! The connections of each peer, their paths, and the results of hole punches.
 
 use std::collections::HashMap;
 
@@ -19,7 +18,7 @@ struct Connection {
     path: Path,
     address: Multiaddr,
     dialled: bool,
-    /// Whether it was dialled from a port we listen on.
+    /// Whether the connection was dialled from a listening port.
     own_port: bool,
 }
 
@@ -43,17 +42,17 @@ impl Peer {
     }
 }
 
-/// The best way to a peer, before and after.
+/// The best path to a peer before and after a change.
 pub(super) type PathChange = (Option<Path>, Option<Path>);
 
-/// Connected peers: as many as the swarm lets in.
+/// The connected peers. The Swarm limits their number.
 #[derive(Debug, Default)]
 pub(super) struct Peers {
     peers: HashMap<PeerId, Peer>,
 }
 
 impl Peers {
-    /// A connection is up; `own_port`: it was dialled from a port that we listen on.
+    /// A connection was established. `own_port` says whether it was dialled from a listening port.
     pub(super) fn opened(
         &mut self,
         peer: PeerId,
@@ -86,7 +85,7 @@ impl Peers {
         (before, after)
     }
 
-    /// The other end of a connection has moved.
+    /// The remote address of a connection changed.
     pub(super) fn moved(&mut self, peer: &PeerId, connection: ConnectionId, to: &ConnectedPoint) {
         let connections = self.peers.get_mut(peer).map(|peer| &mut peer.connections);
         let mut connections = connections.into_iter().flatten();
@@ -101,7 +100,7 @@ impl Peers {
         }
     }
 
-    /// Whether `peer` made `connection`, through a relay.
+    /// Returns whether `peer` established `connection` through a relay.
     pub(super) fn came_through_relay(&self, peer: &PeerId, connection: ConnectionId) -> bool {
         let connections = self.peers.get(peer).map(|peer| &peer.connections);
         let mut connections = connections.into_iter().flatten();
@@ -117,7 +116,7 @@ impl Peers {
             .collect()
     }
 
-    /// Whether a connection was dialled from a port we listen on.
+    /// Returns whether a connection was dialled from a listening port.
     pub(super) fn has_own_port(&self, peer: &PeerId, connection: ConnectionId) -> bool {
         let connections = self.peers.get(peer).map(|peer| &peer.connections);
         let mut connections = connections.into_iter().flatten();
@@ -147,7 +146,7 @@ fn connection_status(connection: &Connection) -> ConnectionStatus {
     ConnectionStatus {
         id: connection.id,
         path: connection.path,
-        // A peer that came through a relay has no address but its name.
+        // The address of a peer that connected through a relay is only its peer id.
         transport: match connection.path {
             Path::Relayed => Some(AddressTransport::Circuit),
             Path::Direct => transport_of(&connection.address),
@@ -157,7 +156,7 @@ fn connection_status(connection: &Connection) -> ConnectionStatus {
     }
 }
 
-/// The way that a connection takes.
+/// Returns the path of a connection.
 pub(super) fn path_of(endpoint: &ConnectedPoint) -> Path {
     if endpoint.is_relayed() {
         Path::Relayed

@@ -1,4 +1,4 @@
-//! Kademlia records and providers. Every one that is stored or found passes a validator.
+//! Kademlia records and providers. A validator checks each one that is stored or found.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -20,43 +20,46 @@ use super::{
 };
 use crate::machine::ROUTING_REFRESH_INTERVAL;
 
-/// Records held for others and ourselves: 16,384, which is 4 MiB of values.
+/// Limit of records that are stored, own ones included: 16,384, which are 4 MiB of values.
 pub const MAX_RECORDS: usize = 16_384;
 
-/// Records that one query reports: more than a caller asks for.
+/// Limit of records that one query reports, more than a caller needs.
 pub const MAX_RECORDS_PER_QUERY: usize = 64;
 
-/// Keys under which providers are held for others: 4,096, which with
-/// [`MAX_PROVIDERS_PER_KEY`] peers each is some tens of MiB. As many again are for ourselves.
+/// Limit of keys with providers that are stored for other peers: 4,096, which with
+/// [`MAX_PROVIDERS_PER_KEY`] providers each are some tens of MiB. As many keys more are for this
+/// node.
 pub const MAX_PROVIDED_KEYS: usize = 4_096;
 
 /// Providers stored for one key: 32. The first ones stay, so a flood displaces none of them.
 pub const MAX_PROVIDERS_PER_KEY: usize = 32;
 
-/// Addresses held for one provider, and the longest of them, in bytes.
+/// Limits of the addresses that are stored for one provider: their number, and their length in
+/// bytes.
 const MAX_PROVIDER_ADDRESSES: usize = 4;
 const MAX_PROVIDER_ADDRESS_BYTES: usize = 256;
 
-/// Queries under way at one time.
+/// Limit of concurrent queries.
 pub const MAX_QUERIES: usize = 256;
 
-/// Providers that one query reports: those of the twenty peers that are asked (Kademlia's `k`).
+/// Limit of providers that one query reports: those of the twenty peers that are asked (Kademlia's
+/// `k`).
 pub const MAX_PROVIDERS_PER_QUERY: usize = 20 * MAX_PROVIDERS_PER_KEY;
 
-/// Life of a record that is not put again, where the configuration says nothing else
-/// (`discovery.records.ttl_ms`).
+/// Lifetime of a record that is not published again, by default (`discovery.records.ttl_ms`).
 pub const RECORD_TTL: Duration = Duration::from_secs(12 * 3600);
 
-/// Peers that hold a record.
+/// Number of peers that a record is stored at.
 const REPLICATION: NonZeroUsize = NonZeroUsize::new(10).unwrap();
 
-/// Time for one query, of all its peers.
+/// Time for one query to all of its peers.
 const QUERY_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Decides which records are stored, and which of the found ones are reported.
 ///
-/// It is asked about every record that a peer sends. A closure of this form implements it. A peer
-/// whose record is refused gets an acknowledgement all the same: libp2p-kad 0.49 acknowledges records before they are filtered.
+/// It is called for every record that a peer sends. A closure of this form implements it. A peer
+/// whose record is refused gets an acknowledgement all the same, because libp2p-kad 0.49
+/// acknowledges records before it filters them.
 pub trait RecordValidator: Send + 'static {
     /// Checks whether `record` is genuine, for example signed for its key by the peer that it names.
     ///
@@ -65,8 +68,8 @@ pub trait RecordValidator: Send + 'static {
     /// [`RecordRefused`] with the reason.
     fn validate(&self, record: &Record) -> Result<(), RecordRefused>;
 
-    /// Says whether a peer may be held as a provider of `key`, by its own word. It is refused by
-    /// default.
+    /// Checks whether a peer may be stored as a provider of `key` that it announced itself. The
+    /// default refuses every provider.
     ///
     /// # Errors
     ///
@@ -88,7 +91,7 @@ where
     }
 }
 
-/// Refuses every record: for a node that uses Kademlia to find its way only.
+/// A validator that refuses every record, for a node that uses Kademlia only to find peers.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct RefuseRecords;
 
@@ -117,7 +120,7 @@ pub(super) fn configure(config: &mut kad::Config, records: &RecordsTuning) {
 pub(super) fn new_store(local: PeerId) -> Store {
     let config = MemoryStoreConfig {
         max_records: MAX_RECORDS,
-        // The store refuses what is as long as its limit.
+        // The store refuses values whose length is equal to its limit.
         max_value_bytes: MAX_PROVIDER_RECORD_BYTES + 1,
         max_providers_per_key: MAX_PROVIDERS_PER_KEY,
         max_provided_keys: MAX_PROVIDED_KEYS,
@@ -147,7 +150,7 @@ pub(super) struct Queries {
     running: HashMap<QueryId, Query>,
 }
 
-/// What a step of a query means.
+/// The result of a step of a query.
 #[derive(Debug)]
 pub(super) struct Step {
     pub(super) events: Vec<Event>,
@@ -185,7 +188,7 @@ impl Queries {
         self.running.contains_key(id)
     }
 
-    /// A step of a query. Queries that Kademlia begins on its own report nothing.
+    /// Handles a step of a query. Queries that Kademlia begins on its own report nothing.
     pub(super) fn progressed(
         &mut self,
         id: QueryId,
@@ -264,8 +267,8 @@ fn provided(
 ) -> Option<QueryOutcome> {
     match result {
         Ok(kad::GetProvidersOk::FoundProviders { providers, .. }) => {
-            // Several answers name the same ones, and one that names more than a node holds does
-            // not take the room of the others.
+            // Several answers may name the same providers. An answer that names more than a node
+            // can store does not displace those of others.
             let room = MAX_PROVIDERS_PER_QUERY.saturating_sub(told.len());
             let mut providers: Vec<_> = providers.into_iter().collect();
             providers.retain(|provider| !told.contains(provider));

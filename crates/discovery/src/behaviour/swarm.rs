@@ -171,7 +171,7 @@ impl Behaviour {
         Ok(())
     }
 
-    /// Passes on what one of the behaviours inside asks of the Swarm, unless the machine decides it.
+    /// Passes a request of an inner behaviour to the Swarm, unless the machine decides about it.
     fn pass(
         &mut self,
         wish: ToSwarm<<Inner as NetworkBehaviour>::ToSwarm, THandlerInEvent<Inner>>,
@@ -207,7 +207,7 @@ impl Behaviour {
                     peer_id,
                     connection,
                 }),
-                // The Swarm of libp2p-swarm 0.48 knows no other wish.
+                // libp2p-swarm 0.48 has no other request.
                 _ => None,
             },
         }
@@ -297,7 +297,7 @@ impl Behaviour {
         self.input(Input::DialFailed { peer, tried });
     }
 
-    /// Forgets the circuits at which a relay says that it has no reservation for the peer.
+    /// Removes the circuits whose relay has no reservation for the peer.
     fn forget_dead_circuits(&mut self, event: &DialFailure<'_>) {
         let (Some(peer), DialError::Transport(errors)) = (event.peer_id, event.error) else {
             return;

@@ -19,8 +19,7 @@ use super::{
     handler::{FailureKind, Handler},
 };
 
-/// Items that one ping can cause: the failure, the event that the connection is given up, and its
-/// close.
+/// Items that one ping can cause: the failure, the close event, and the close itself.
 const MAX_WAITING: usize = 3;
 
 /// The outcome of one ping on one connection.
@@ -43,12 +42,12 @@ pub enum Outcome {
     Failed {
         /// The kind of failure.
         kind: FailureKind,
-        /// Failures in a row so far; 0 where the peer does not speak ping.
+        /// Failures in a row so far; 0 if the peer does not support ping.
         in_a_row: u32,
     },
-    /// The connection is being closed. Follows the `Failed` that was one too many.
+    /// The connection is being closed. Follows the last `Failed`.
     GivenUp {
-        /// Failures in a row that it took.
+        /// Failures in a row before the close.
         failures: u32,
     },
 }
@@ -61,25 +60,24 @@ pub enum Outcome {
 /// # How long a silent connection lives
 ///
 /// A ping is due one `interval` after the last answer, the first one when the connection is
-/// established. It has `timeout` for everything: opening a stream where there is none, agreeing
-/// on the protocol, the answer. A peer that lets it pass is asked again at once on a new stream.
-/// So a link that falls silent, at whichever of these, is given up
+/// established. Its `timeout` covers everything: opening a stream if there is none, negotiating the
+/// protocol, and the answer. A peer that exceeds it is pinged again at once on a new stream. A link
+/// that fails at any of these points is therefore closed
 ///
 /// `interval + max_failures × timeout`
 ///
-/// after its last answer: 75 s with the defaults (15 s, 20 s, 3), which is 60 to 75 s after it
-/// fell silent.
+/// after its last answer. These are 75 s with the defaults (15 s, 20 s, 3), which is 60 to 75 s
+/// after the link failed.
 ///
-/// A peer that resets the stream or sends something else than the answer has spoken, so there is
-/// no hurry: it is pinged again one `interval` later. The last answer of a peer that fails each
-/// ping in this way is never older than
+/// A peer that resets the stream or sends another answer is alive, so it is pinged again only one
+/// `interval` later. The last answer of a peer that fails each ping in this way is never older than
 ///
 /// `max_failures × (interval + timeout)`, 105 s with the defaults.
 ///
 /// # Bounds
 ///
-/// One counter per established connection, three events waiting; per connection one outbound
-/// stream and [`MAX_INBOUND_STREAMS`] inbound ones, of which each holds one payload of 32 bytes.
+/// One counter for each established connection and three queued events; for each connection one
+/// outbound stream and [`MAX_INBOUND_STREAMS`] inbound ones, each with one payload of 32 bytes.
 ///
 /// [`MAX_INBOUND_STREAMS`]: super::MAX_INBOUND_STREAMS
 pub struct Behaviour {
@@ -89,7 +87,7 @@ pub struct Behaviour {
 }
 
 impl Behaviour {
-    /// A behaviour that pings and gives up as `config` says.
+    /// Creates a behaviour that pings and closes connections according to `config`.
     #[must_use]
     pub fn new(config: &PingConfig) -> Self {
         Self {
@@ -171,8 +169,8 @@ impl NetworkBehaviour for Behaviour {
     }
 }
 
-/// What a ping means for its connection, and the number of failures if they are too many. `None`
-/// once it is given up.
+/// Returns the outcome of a ping for its connection, and the number of failures if the connection
+/// is to be closed. `None` after that.
 fn judge(
     watchdog: &mut Watchdog<ConnectionId>,
     connection: ConnectionId,
