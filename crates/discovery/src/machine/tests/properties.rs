@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::{
     check::{
-        Checked,
+        Checked, model,
         script::{STEP, Step, config},
     },
     *,
@@ -19,6 +19,12 @@ fn any_steps(most: usize) -> impl Strategy<Value = Vec<Step>> {
 #[expect(clippy::disallowed_methods, reason = "a test has to start somewhere")]
 fn checked(variant: u8, seed: u64) -> Checked {
     Checked::new(config(variant), seed, Instant::now())
+}
+
+#[test]
+fn the_deadlines_of_the_model_are_those_of_the_machine() {
+    assert_eq!(model::DIAL_TIMEOUT, dials::DIAL_TIMEOUT);
+    assert_eq!(model::SERVER_TIMEOUT, registrations::SERVER_TIMEOUT);
 }
 
 /// Checks inside the parts that everything lost is due at some time or has a dial.

@@ -6,7 +6,7 @@
 //! time alone pass and sees that nothing is forgotten. What does not hold panics. It uses the
 //! `machine` of the module it is included in.
 
-mod model;
+pub(crate) mod model;
 pub(crate) mod script;
 mod settle;
 

@@ -15,10 +15,16 @@ use calimero_network_primitives::{
 use super::{
     super::machine::{
         AddressSource, AttemptId, AttemptKind, Cookie, Effect, HolePunch, Input, Namespace, Path,
-        RelayListener, RendezvousFailure, dials::DIAL_TIMEOUT, registrations::SERVER_TIMEOUT,
+        RelayListener, RendezvousFailure,
     },
     script::{LOCAL, peer},
 };
+
+/// The deadline of a dial. The constant of the machine is private, and a fuzz target compiles this
+/// module with the public API alone.
+pub(crate) const DIAL_TIMEOUT: Duration = Duration::from_secs(35);
+/// The deadline of a request to a rendezvous server, repeated here for the same reason.
+pub(crate) const SERVER_TIMEOUT: Duration = Duration::from_secs(20);
 
 type Key = (PeerId, Namespace);
 
