@@ -3,8 +3,8 @@
 //! Pure state machines without socket, clock or runtime make the decisions. Behaviours pass the
 //! events of the network to them and carry out their effects.
 //!
-//! - [`machine`] decides which peers to dial, where to register, which servers to ask, which relays to
-//!   use, and how relayed peers become direct.
+//! - [`machine`] decides which peers to dial, where to register, which servers to ask, which relays
+//!   to use, and how relayed peers become direct.
 //! - [`behaviour`] does that in any Swarm: one [`Behaviour`] for all of discovery.
 //! - [`cache`] keeps peers over a restart.
 //! - [`liveness`] closes connections whose peer no longer answers: a link that fails without a FIN

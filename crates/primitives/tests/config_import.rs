@@ -83,7 +83,10 @@ fn what_concerns_the_network_is_converted() {
     let toml = config.to_toml().unwrap();
     assert_eq!(NetworkConfig::from_toml(&toml).as_ref(), Ok(&config));
     let changes = config.to_toml_over_preset(Preset::Published0_11).unwrap();
-    assert!(changes.starts_with("preset = \"published-0.11\""), "{changes}");
+    assert!(
+        changes.starts_with("preset = \"published-0.11\""),
+        "{changes}"
+    );
     assert!(!changes.contains("[pubsub]"), "{changes}");
     assert_eq!(NetworkConfig::from_toml(&changes), Ok(config));
 }

@@ -26,8 +26,8 @@ pub enum Event {
         /// Phase after the change.
         to: Phase,
     },
-    /// A boot node cannot be reached. Emitted at the first failure, and for each cause at most once in
-    /// ten minutes. The node is dialled again all the same.
+    /// A boot node cannot be reached. Emitted at the first failure, and for each cause at most once
+    /// in ten minutes. The node is dialled again all the same.
     BootNodeUnreachable {
         /// Id of the boot node.
         peer: PeerId,

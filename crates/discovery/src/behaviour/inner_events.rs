@@ -218,7 +218,8 @@ impl Behaviour {
         }
     }
 
-    /// A listener failed. One that is still open is closed, so that its reservation is requested again.
+    /// A listener failed. One that is still open is closed, so that its reservation is requested
+    /// again.
     pub(super) fn listener_failed(&mut self, id: ListenerId) {
         let Some(slot) = self.slots.get(&id).copied() else {
             return;

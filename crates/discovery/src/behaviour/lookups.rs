@@ -7,8 +7,8 @@ use libp2p_kad::{QueryId, Quorum, Record, RecordKey};
 use super::{Behaviour, error::RecordError, records::MAX_QUERIES};
 
 impl Behaviour {
-    /// Stores a record at the peers closest to its key, and repeats that automatically until it expires.
-    /// Without `expires` it lives for `discovery.records.ttl_ms` from its last put.
+    /// Stores a record at the peers closest to its key, and repeats that automatically until it
+    /// expires. Without `expires` it lives for `discovery.records.ttl_ms` from its last put.
     ///
     /// # Errors
     ///

@@ -1,12 +1,12 @@
 //! The behaviour that the [`machine`](crate::machine) steers.
 //!
 //! [`Behaviour`] wraps Kademlia, mDNS, a rendezvous client, a relay v2 client, DCUtR, AutoNAT v2,
-//! identify and [`liveness`](crate::liveness). It passes their events to the machine and carries out
-//! the machine's effects. It takes no decision and works in any Swarm.
+//! identify and [`liveness`](crate::liveness). It passes their events to the machine and carries
+//! out the machine's effects. It takes no decision and works in any Swarm.
 //!
-//! In a behaviour that is derived from several, those that refuse connections (limits, lists) belong
-//! before this one: some of the behaviours inside treat a connection as established when they are
-//! asked for its handler.
+//! In a behaviour that is derived from several, those that refuse connections (limits, lists)
+//! belong before this one: some of the behaviours inside treat a connection as established when
+//! they are asked for its handler.
 //!
 //! ```
 //! use calimero_network_discovery::{Behaviour, Event, behaviour::RefuseRecords};
@@ -74,9 +74,9 @@
 //! that may be dialled. Connections with boot nodes and members of overlays are kept alive, used or
 //! not. A relayed connection is closed some time after a direct one with the same peer was
 //! established. Two ways lead to a direct connection: a peer that is reached through a relay dials
-//! back, and DCUtR. Where both fail, the side that dialled tries again by another connection through
-//! the relay, after a wait that doubles ([`RelayTuning::punch_min_backoff`]), while the peer stays
-//! relayed.
+//! back, and DCUtR. Where both fail, the side that dialled tries again by another connection
+//! through the relay, after a wait that doubles ([`RelayTuning::punch_min_backoff`]), while the
+//! peer stays relayed.
 //!
 //! [`RelayTuning::punch_min_backoff`]: calimero_network_primitives::config::RelayTuning
 //!

@@ -61,7 +61,8 @@ const QUERY_TIMEOUT: Duration = Duration::from_secs(60);
 /// whose record is refused gets an acknowledgement all the same, because libp2p-kad 0.49
 /// acknowledges records before it filters them.
 pub trait RecordValidator: Send + 'static {
-    /// Checks whether `record` is genuine, for example signed for its key by the peer that it names.
+    /// Checks whether `record` is genuine, for example signed for its key by the peer that it
+    /// names.
     ///
     /// # Errors
     ///

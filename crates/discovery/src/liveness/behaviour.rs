@@ -1,4 +1,5 @@
-//! The behaviour: sends pings, reports their outcome, closes connections that the watchdog gives up.
+//! The behaviour: sends pings, reports their outcome, closes connections that the watchdog gives
+//! up.
 
 use std::{
     collections::VecDeque,

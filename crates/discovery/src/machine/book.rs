@@ -75,9 +75,9 @@ pub(super) struct AddressBook {
     max_peers: u32,
     config: BookTuning,
     peers: PeerTable<Entry>,
-    /// First and last peer of the list of peers that may be evicted, ordered by the time at which they
-    /// expire. A peer that was just seen goes to the end, which takes constant time. Only a peer from
-    /// the peer cache, whose age is not zero, is inserted by a search from the end.
+    /// First and last peer of the list of peers that may be evicted, ordered by the time at which
+    /// they expire. A peer that was just seen goes to the end, which takes constant time. Only a
+    /// peer from the peer cache, whose age is not zero, is inserted by a search from the end.
     first: Number,
     last: Number,
 }
@@ -93,7 +93,8 @@ impl AddressBook {
         }
     }
 
-    /// Stores the `addresses` of a boot node. They never expire and do not count against the limits.
+    /// Stores the `addresses` of a boot node. They never expire and do not count against the
+    /// limits.
     pub(super) fn insert_infrastructure(&mut self, peer: PeerId, addresses: Vec<DialAddr>) {
         let number = self.peers.number_or_insert(peer, Entry::default);
         if let Some(entry) = self.peers.get_mut(number) {
@@ -105,7 +106,8 @@ impl AddressBook {
         self.shrink();
     }
 
-    /// Stores `addresses` of `peer`, learned `age` ago, and calls `new` for each that was not stored.
+    /// Stores `addresses` of `peer`, learned `age` ago, and calls `new` for each that was not
+    /// stored.
     pub(super) fn learn(
         &mut self,
         peer: PeerId,
@@ -133,8 +135,8 @@ impl AddressBook {
         self.shrink();
     }
 
-    /// A connection with `peer` was established, by a dial of `address` if this node dialled. Returns
-    /// whether the address was not stored before.
+    /// A connection with `peer` was established, by a dial of `address` if this node dialled.
+    /// Returns whether the address was not stored before.
     pub(super) fn connected(
         &mut self,
         peer: PeerId,
@@ -209,8 +211,9 @@ impl AddressBook {
         self.get(peer).is_none_or(|entry| entry.known.is_empty())
     }
 
-    /// Returns the peers to keep over a restart and the time since each was seen. Peers that this node
-    /// reached come first, the latest first, then connected peers that reported their addresses.
+    /// Returns the peers to keep over a restart and the time since each was seen. Peers that this
+    /// node reached come first, the latest first, then connected peers that reported their
+    /// addresses.
     pub(super) fn cacheable(&self, now: Instant) -> Vec<(PeerId, Duration)> {
         let mut cacheable: Vec<_> = self
             .peers

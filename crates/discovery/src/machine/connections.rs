@@ -6,9 +6,9 @@ use calimero_network_primitives::PeerId;
 
 use super::{peers::PeerTable, schedule::Schedule};
 
-/// Time for which a relayed connection is kept after the first direct one was established, 10 s: its
-/// streams may end, and new ones use the direct connection. A relay that follows circuit v2 ends it
-/// after 2 minutes anyway.
+/// Time for which a relayed connection is kept after the first direct one was established, 10 s:
+/// its streams may end, and new ones use the direct connection. A relay that follows circuit v2
+/// ends it after 2 minutes anyway.
 pub(super) const RELAYED_GRACE: Duration = Duration::from_secs(10);
 
 /// The path that a connection takes.
@@ -59,7 +59,8 @@ impl Connections {
         first
     }
 
-    /// A connection was closed. Returns the time since when the peer was connected, if it was the last.
+    /// A connection was closed. Returns the time since when the peer was connected, if it was the
+    /// last.
     pub(super) fn closed(&mut self, peer: PeerId, path: Path) -> Option<Instant> {
         let number = self.peers.number(&peer)?;
         let count = self.peers.get_mut(number)?;

@@ -114,8 +114,8 @@ impl Dials {
         }
     }
 
-    /// A dial of `peer` failed. The peer rests, so that other peers are dialled, unless another dial
-    /// of it waits.
+    /// A dial of `peer` failed. The peer rests, so that other peers are dialled, unless another
+    /// dial of it waits.
     pub(super) fn failed(&mut self, peer: PeerId, now: Instant) {
         if matches!(self.states.get(&peer), Some(State::Waiting(_))) {
             return;

@@ -8,11 +8,12 @@
 //!   that made the relayed connection makes another one after a wait that doubles, which begins a
 //!   round in every implementation. The new connection is closed after its round, because the old
 //!   one may carry streams.
-//! - **Dial-back.** A peer that reached this node through a relay is dialled at the addresses that it
-//!   reports: the first half of [DCUtR], which libp2p-dcutr 0.15 leaves out. A reachable peer needs
-//!   no hole, and peers behind one router meet at their private addresses. The dial leaves from a
-//!   new port: the listening port belongs to the hole punch that begins at the same time, and two
-//!   TCP sockets that both dial between the same two ports meet in the middle with two diallers.
+//! - **Dial-back.** A peer that reached this node through a relay is dialled at the addresses that
+//!   it reports: the first half of [DCUtR], which libp2p-dcutr 0.15 leaves out. A reachable peer
+//!   needs no hole, and peers behind one router meet at their private addresses. The dial leaves
+//!   from a new port: the listening port belongs to the hole punch that begins at the same time,
+//!   and two TCP sockets that both dial between the same two ports meet in the middle with two
+//!   diallers.
 //! - **The listener's part.** DCUtR lets the side that was dialled through the relay open its NAT
 //!   and wait for the other side. Behind a symmetric NAT it waits in vain, since its next mapping
 //!   is not the one that the other side knows. But the other side has opened its own NAT, and
@@ -270,8 +271,8 @@ impl DirectPath {
         }
     }
 
-    /// DCUtR gave this node the listener's part in a hole punch with `peer`, which dials from one of
-    /// `addresses`.
+    /// DCUtR gave this node the listener's part in a hole punch with `peer`, which dials from one
+    /// of `addresses`.
     pub(super) fn on_awaited(&mut self, peer: PeerId, addresses: Vec<DialAddr>, now: Instant) {
         self.awaited.retain(|(_, other, _)| *other != peer);
         if self.awaited.len() >= MAX_AWAITED {

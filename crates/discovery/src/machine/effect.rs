@@ -16,7 +16,8 @@ use super::{
 /// No effect names this node as its peer, and only [`Effect::Disconnect`] names a blocked peer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Effect {
-    /// Dial `peer` at `addresses`, the best first, unless it is connected or being dialled. Ends with [`Input::ConnectionOpened`](super::Input::ConnectionOpened) or
+    /// Dial `peer` at `addresses`, the best first, unless it is connected or being dialled. Ends
+    /// with [`Input::ConnectionOpened`](super::Input::ConnectionOpened) or
     /// [`Input::DialFailed`](super::Input::DialFailed).
     Dial {
         /// Id of the peer to dial.

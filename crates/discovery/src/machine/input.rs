@@ -14,8 +14,8 @@ use super::{
 
 /// An input of the machine: a command of the application, an event of the network, or the time.
 ///
-/// The machine trusts none of them. It filters addresses and ignores answers to requests that it did
-/// not make.
+/// The machine trusts none of them. It filters addresses and ignores answers to requests that it
+/// did not make.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Input {
     /// The time of [`Machine::next_timeout`](super::Machine::next_timeout) is reached.
@@ -35,8 +35,8 @@ pub enum Input {
     /// Stops the machine: unregisters and ends reservations. No effect follows afterwards.
     Stop,
 
-    /// The driver is about to open its listeners. Dials wait until this node listens, for one second
-    /// at most. A dial before that leaves from a port that accepts no connections.
+    /// The driver is about to open its listeners. Dials wait until this node listens, for one
+    /// second at most. A dial before that leaves from a port that accepts no connections.
     ListenersPending,
 
     /// A connection was established.
@@ -153,8 +153,8 @@ pub enum Input {
 
     /// An address of this node, as a peer observes it or as the application names it.
     AddressCandidate(Multiaddr),
-    /// This node listens on an address of one of its interfaces. On a local network every peer reaches
-    /// the node there. Elsewhere the address may be an external one.
+    /// This node listens on an address of one of its interfaces. On a local network every peer
+    /// reaches the node there. Elsewhere the address may be an external one.
     Listening(Multiaddr),
     /// This node no longer listens on an address.
     AddressGone(Multiaddr),

@@ -1,18 +1,18 @@
-//! The discovery machine: a state machine that decides which peers to dial, where to register, which
-//! servers to ask, which relays to use, and how a relayed peer becomes direct. It does no IO and reads
-//! no clock.
+//! The discovery machine: a state machine that decides which peers to dial, where to register,
+//! which servers to ask, which relays to use, and how a relayed peer becomes direct. It does no IO
+//! and reads no clock.
 //!
 //! # Driving the machine
 //!
 //! 1. Call [`Machine::new`], then drain [`Machine::poll_effect`].
-//! 2. For each event call [`Machine::handle`] with the time, then drain [`Machine::poll_effect`] and
-//!    carry out the effects in their order. The queue of effects is bounded by what one input can
-//!    cause, so it must be drained before the next input.
+//! 2. For each event call [`Machine::handle`] with the time, then drain [`Machine::poll_effect`]
+//!    and carry out the effects in their order. The queue of effects is bounded by what one input
+//!    can cause, so it must be drained before the next input.
 //! 3. Sleep until [`Machine::next_timeout`] at most, then handle [`Input::Timeout`].
 //!
 //! Every effect that requests something names the input that ends it. An input that never comes is
-//! assumed at a deadline, so a driver that loses one delays the machine and does not stop it. A time
-//! before the latest one is treated as the latest one.
+//! assumed at a deadline, so a driver that loses one delays the machine and does not stop it. A
+//! time before the latest one is treated as the latest one.
 //!
 //! The same inputs, times and seed give the same effects.
 //!
@@ -20,15 +20,16 @@
 //!
 //! Each part of the state has a module of its own, which alone changes it: the address book,
 //! connections, overlays, dials, redials, external addresses, reachability, registrations,
-//! discoveries, relay reservations, boot nodes, the direct path, listening addresses, refreshes of the
-//! routing table. The machine passes inputs to the parts, and the results of a part to other parts.
-//! [`Phase`] is derived from all of them.
+//! discoveries, relay reservations, boot nodes, the direct path, listening addresses, refreshes of
+//! the routing table. The machine passes inputs to the parts, and the results of a part to other
+//! parts. [`Phase`] is derived from all of them.
 //!
 //! # Bounds
 //!
 //! [`DiscoveryConfig`] limits peers and addresses in the book, overlays and members, queued dials and
-//! dials in flight, lost peers, and candidates. Registrations and requests for members are limited to
-//! one for each boot node and overlay. The driver limits connections, and the operator blocked peers.
+//! dials in flight, lost peers, and candidates. Registrations and requests for members are limited
+//! to one for each boot node and overlay. The driver limits connections, and the operator blocked
+//! peers.
 
 mod book;
 mod boot_nodes;

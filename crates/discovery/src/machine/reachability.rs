@@ -16,8 +16,8 @@ use super::{
 /// Time after which a probe counts as not tried, 60 s.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Failed probes in a row after which a reachable address counts as unreachable: 2, because a single
-/// prober may be the one that is cut off.
+/// Failed probes in a row after which a reachable address counts as unreachable: 2, because a
+/// single prober may be the one that is cut off.
 const FAILURES_TO_LOSE: u32 = 2;
 
 /// The reachability of this node.

@@ -23,7 +23,8 @@ async fn stock_ping_gives_up_for_good_on_a_peer_that_ended_one_stream_early() {
     tokio::spawn(async move {
         let mut ended = peer.next_stream().await;
         peer.drive(ended.close()).await.unwrap();
-        peer.freeze().await;
+        // Driven on, so that the end of the stream is sent.
+        peer.drive(std::future::pending::<()>()).await;
     });
     let failed = async {
         loop {

@@ -1,7 +1,7 @@
 //! An AutoNAT v2 client that probes one address at the machine's request.
 //!
-//! The client of libp2p-autonat 0.16 chooses addresses and times on its own, never probes an address
-//! again, and remembers every address that a peer reported for this node. Here the machine
+//! The client of libp2p-autonat 0.16 chooses addresses and times on its own, never probes an
+//! address again, and remembers every address that a peer reported for this node. Here the machine
 //! chooses.
 
 mod handler;

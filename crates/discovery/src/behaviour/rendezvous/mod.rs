@@ -1,8 +1,9 @@
-//! A rendezvous client without memory: it sends the requests of the machine and reports the answers.
+//! A rendezvous client without memory: it sends the requests of the machine and reports the
+//! answers.
 //!
-//! The client of libp2p-rendezvous 0.18 keeps every registration that a server returned for the time
-//! that the server names, refreshes registrations and dials on its own, drops a whole answer for one
-//! bad record, and panics on an answer of the wrong kind. Here the machine keeps the state.
+//! The client of libp2p-rendezvous 0.18 keeps every registration that a server returned for the
+//! time that the server names, refreshes registrations and dials on its own, drops a whole answer
+//! for one bad record, and panics on an answer of the wrong kind. Here the machine keeps the state.
 
 #![expect(
     clippy::manual_async_fn,
