@@ -12,7 +12,7 @@ impl Behaviour {
     ///
     /// # Errors
     ///
-    /// [`RecordError`]: too many queries, refused by the validator, no room.
+    /// [`RecordError`] if too many queries are under way, the validator refuses, or the store is full.
     pub fn put_record(
         &mut self,
         key: RecordKey,
@@ -59,7 +59,7 @@ impl Behaviour {
     ///
     /// # Errors
     ///
-    /// [`RecordError`]: too many queries, refused by the validator, no room.
+    /// [`RecordError`] if too many queries are under way, the validator refuses, or the store is full.
     pub fn provide(&mut self, key: RecordKey) -> Result<QueryId, RecordError> {
         self.check_query()?;
         self.validator.validate_provider(&key, &self.local)?;

@@ -59,7 +59,7 @@ impl Store {
         record.publisher.as_ref() == Some(&self.local)
     }
 
-    /// Whether there is room for providers of `key`.
+    /// Returns whether the store has capacity for providers of `key`.
     fn has_room(&mut self, key: &RecordKey, now: Instant) -> bool {
         if self.provided.len() < self.max_provided || self.provided.contains_key(key) {
             return true;
@@ -139,7 +139,7 @@ impl RecordStore for Store {
         if !self.has_room(&record.key, now) {
             return Err(libp2p_kad::store::Error::MaxProvidedKeys);
         }
-        // Those that have expired make room for who comes.
+        // Expired providers are removed for new ones.
         for held in self.inner.providers(&record.key) {
             if held.is_expired(now) {
                 self.inner.remove_provider(&record.key, &held.provider);

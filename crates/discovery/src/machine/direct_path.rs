@@ -15,9 +15,9 @@
 //!   and two TCP sockets that both dial between the same two ports meet in the middle with two
 //!   diallers.
 //! - **The listener's part.** DCUtR lets the side that was dialled through the relay open its NAT
-//!   and wait for the other side. Behind a symmetric NAT it waits in vain, since its next mapping
-//!   is not the one that the other side knows. But the other side has opened its own NAT, and
-//!   where that NAT filters by address or not at all, a dial from here passes.
+//!   and wait for the other side. Behind a symmetric NAT the other side does not arrive, since the
+//!   next mapping is not the one that the other side knows. But the other side has opened its own
+//!   NAT, and where that NAT filters by address or not at all, a dial from here passes.
 //!
 //! [DCUtR]: https://github.com/libp2p/specs/blob/master/relay/DCUtR.md
 

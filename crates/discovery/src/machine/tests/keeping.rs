@@ -192,7 +192,8 @@ fn a_slot_gained_is_an_address_and_registered_and_a_slot_lost_is_withdrawn() {
     let address = circuit.clone();
     assert_eq!(effects[0], Effect::AddExternalAddress { address });
     assert_eq!(registers(&effects).len(), 2);
-    // The second slot of two, then the first is closed without a word about addresses.
+    // The second of two reservations is granted, then the listener of the first closes without a
+    // change of addresses.
     driver.tell(Input::ReservationAccepted {
         listener: asked[1].0,
     });

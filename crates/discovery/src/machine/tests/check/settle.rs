@@ -86,7 +86,7 @@ impl Checked {
                     .iter()
                     .any(|(at, of, _)| (at, of) == (server, namespace));
                 assert!(registered, "{namespace} has no registration");
-                // Where there is no room for all of them each has its turn.
+                // If the server does not accept all of them, they are rotated.
                 let waits = self.waits_for_registration(&key);
                 let had_its_turn = asked.registrations.contains_key(&key);
                 assert!(!waits || had_its_turn, "{namespace} never registered");
