@@ -143,8 +143,12 @@ impl Discovery {
             let is = i64::from(phase == discovery.phase);
             self.phase.get_or_create(&[("phase", name)]).set(is);
         }
-        // A state or cause without boot nodes has no series.
+        // A cause without boot nodes has no series.
         self.boot_nodes.clear();
+        for state in ["connecting", "connected"] {
+            self.boot_nodes
+                .get_or_create(&[("state", state), ("cause", "")]);
+        }
         for (_, boot_node) in &discovery.boot_nodes {
             let (state, cause) = match boot_node {
                 BootNode::Connecting => ("connecting", ""),
