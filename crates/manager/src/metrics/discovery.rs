@@ -146,8 +146,8 @@ impl Discovery {
         // A cause without boot nodes has no series.
         self.boot_nodes.clear();
         for state in ["connecting", "connected"] {
-            self.boot_nodes
-                .get_or_create(&[("state", state), ("cause", "")]);
+            let labels = [("state", state), ("cause", "")];
+            self.boot_nodes.get_or_create(&labels).set(0);
         }
         for (_, boot_node) in &discovery.boot_nodes {
             let (state, cause) = match boot_node {
