@@ -305,7 +305,7 @@ impl Behaviour {
         self.inner.keeper.protect_in(resources);
     }
 
-    /// Closes what is open with `peer`, and has nothing to do with it from now on.
+    /// Blocks `peer`: closes its connections, and denies new ones.
     pub fn block(&mut self, peer: PeerId) {
         if peer != self.local {
             self.blocked.insert(peer);

@@ -11,14 +11,14 @@
 //!
 //! The faults:
 //!
-//! - It panics when a slot is granted on the only connection of a peer after an older one on it
-//!   has expired in between, which a peer that is slow to take the answer can bring about. It
-//!   looks the peer up in a table from which the expiry has removed it. Here every connected peer
-//!   has one more entry there, of a connection that does not exist.
-//! - At `max_reservations` it refuses to renew. Here the limit is its last rate limiter, which
-//!   renews what a peer has.
-//! - It grants one slot, and one circuit, more than a peer may have.
-//! - It says that a reservation is closed whenever a connection is. Here slots are counted.
+//! - It panics when a reservation is granted on the only connection of a peer after an older one on
+//!   it expired, which a peer that reads its answer slowly can cause: the relay looks the peer up
+//!   in a table from which the expiry has removed it. Here every connected peer has one more entry
+//!   in that table, for a connection that does not exist.
+//! - At `max_reservations` it refuses to renew a reservation. Here the limit is applied by its last
+//!   rate limiter, which renews the reservations that a peer has.
+//! - It grants one reservation and one circuit more than a peer may have.
+//! - It reports a closed reservation for every closed connection. Here reservations are counted.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -42,7 +42,7 @@ use libp2p_swarm::{
 
 use crate::pass::pass_to_inner;
 
-/// What was asked of the relay, and what came of it.
+/// An event of the relay server.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Event {
@@ -91,11 +91,11 @@ pub enum Event {
     Other(stock::Event),
 }
 
-/// Time after which a circuit request that was admitted counts no longer: libp2p-relay gives up
-/// after 60 s, and does not report it if the connection closed.
+/// Time after which an admitted circuit request no longer counts, 90 s: libp2p-relay gives up after
+/// 60 s, and does not report it if the connection closed.
 const MAX_OPENING_TIME: Duration = Duration::from_secs(90);
 
-/// The connected peers.
+/// The connected peers with their reservations and circuits.
 #[derive(Debug, Default)]
 struct Peers(HashMap<PeerId, Presence>);
 
@@ -112,7 +112,7 @@ struct Presence {
     reserving: Vec<Permit>,
     /// Requests for a circuit that were admitted and are being answered.
     opening: VecDeque<(Instant, Permit)>,
-    /// The connection that does not exist.
+    /// Id of the connection that does not exist.
     placeholder: ConnectionId,
 }
 
@@ -180,13 +180,13 @@ pub struct Behaviour {
     resources: Resources,
     /// The permits of the open circuits, by both ends.
     circuits: HashMap<(PeerId, PeerId), Vec<Option<Permit>>>,
-    /// Connections that do not exist are numbered down from the last number.
+    /// Ids of connections that do not exist count down from the largest number.
     next_placeholder: usize,
 }
 
 impl Behaviour {
-    /// A relay within the bounds of `config`, whether it is `enabled` there or not, with an
-    /// accounting of its own.
+    /// Creates a relay with the limits of `config`, whether it is `enabled` there or not, and with
+    /// an accounting of its own.
     ///
     /// # Errors
     ///
@@ -222,15 +222,15 @@ impl Behaviour {
         })
     }
 
-    /// Number of reservations. A peer that lost one of several connections counts with as many as it
-    /// can have on those that are left.
+    /// Returns the number of reservations. For a peer that lost one of several connections, it is
+    /// the largest number that its remaining connections can have.
     #[must_use]
     pub fn reservations(&self) -> usize {
         let peers = lock(&self.peers);
         peers.0.values().map(|peer| peer.reservations.len()).sum()
     }
 
-    /// Number of open circuits.
+    /// Returns the number of open circuits.
     #[must_use]
     pub fn circuits(&self) -> usize {
         self.circuits.values().map(Vec::len).sum()
@@ -300,7 +300,7 @@ impl Behaviour {
         }
     }
 
-    /// What the relay says, counted.
+    /// Counts an event of libp2p's relay and translates it.
     fn hear(&mut self, event: stock::Event) -> Event {
         match event {
             stock::Event::ReservationReqAccepted {

@@ -189,7 +189,7 @@ impl Behaviour {
         result
     }
 
-    /// The answer to a request, and what to tell of it.
+    /// Returns the answer to a request, and the event to emit.
     fn serve(
         &mut self,
         peer: PeerId,
@@ -266,7 +266,7 @@ impl Behaviour {
         self.shared.handler(peer, requests)
     }
 
-    /// Forgets what is over, and wakes again when the next may be.
+    /// Removes expired registrations, and sets the time of the next search.
     fn poll_expiry(&mut self, cx: &mut Context<'_>) {
         loop {
             let Some(due) = self.registry.next_expiry() else {
@@ -342,7 +342,7 @@ impl NetworkBehaviour for Behaviour {
                 request, answer, ..
             } => {
                 let (bytes, event) = self.serve(peer, connection, request);
-                // A stream that was reset by now takes no answer.
+                // A stream that was reset in between takes no answer.
                 let _ = answer.send(bytes.unwrap_or_default());
                 event
             }

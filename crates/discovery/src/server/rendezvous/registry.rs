@@ -53,7 +53,7 @@ pub const MAX_EXAMINED: usize = 2048;
 /// Names a registration. Never reused.
 type Serial = u64;
 
-/// A registration that is held.
+/// A registration of a peer in a namespace.
 #[derive(Debug)]
 struct Registration {
     /// Id of the peer, shared by all of its registrations.
@@ -192,7 +192,7 @@ impl Registry {
         self.registrations.get_mut(&serial)?.permit.take()
     }
 
-    /// Takes the registration of `peer` in `namespace` back. Returns whether there was one.
+    /// Removes the registration of `peer` in `namespace`. Returns whether there was one.
     pub fn unregister(&mut self, peer: &PeerId, namespace: &Namespace, now: Instant) -> bool {
         self.expire(now);
         let serial = self.serial(peer, namespace);
