@@ -236,7 +236,10 @@ mod tests {
         assert!(released(&mut held, &listening, at(20)).is_empty());
         listening.insert(address("/ip4/192.168.1.2/tcp/2428"), at(100));
         held.on_listening(at(100));
-        assert_eq!(released(&mut held, &listening, at(100)), [first.clone()]);
+        assert_eq!(
+            released(&mut held, &listening, at(100)),
+            std::slice::from_ref(&first)
+        );
         // There is no address of the other version.
         assert!(released(&mut held, &listening, at(299)).is_empty());
         assert_eq!(released(&mut held, &listening, at(300)), [second]);
