@@ -74,7 +74,7 @@ fn grown(machines: &mut [Machine], now: Instant, inputs: impl Fn(u32) -> Input, 
     grown as f64 / f64::from(MACHINES) / f64::from(count)
 }
 
-/// Prints one figure.
+/// Prints one figure with its name.
 fn measure(what: &str, known: u32, addresses_each: usize) {
     let (mut machines, start) = machines(known);
     let overlay = Namespace::new("/calimero/ctx/1").unwrap();

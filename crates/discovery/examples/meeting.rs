@@ -1,6 +1,6 @@
-//! Discovery alone, in Swarms of one's own: a boot node with a rendezvous server, and two others that
-//! know nothing but the boot node and the name of an overlay. They find and connect each other over
-//! TCP on this machine. Ends by itself.
+//! Discovery in Swarms of its own: a boot node with a rendezvous server, and two nodes that know
+//! only the boot node and the name of an overlay. They find each other and connect over TCP on this
+//! machine. The program ends when they are connected.
 //!
 //! `cargo run -p calimero-network-discovery --example meeting`
 

@@ -1,13 +1,14 @@
-//! Finding peers and keeping them.
+//! Discovery: finding peers and staying connected with them.
 //!
-//! Decisions are made by pure state machines, which know no socket, no clock and no runtime;
-//! behaviours feed them what the network says and carry out what they answer.
+//! Pure state machines without socket, clock or runtime make the decisions. Behaviours pass the
+//! events of the network to them and carry out their effects.
 //!
-//! - [`machine`] decides whom to dial, where to register, whom to ask, which relays to keep.
+//! - [`machine`] decides which peers to dial, where to register, which servers to ask, which relays
+//!   to use, and how relayed peers become direct.
 //! - [`behaviour`] does that in any Swarm: one [`Behaviour`] for all of discovery.
 //! - [`cache`] keeps peers over a restart.
-//! - [`liveness`] closes connections whose peer has fallen silent: a link that dies without a
-//!   FIN looks open until somebody asks.
+//! - [`liveness`] closes connections whose peer no longer answers: a link that fails without a FIN
+//!   looks open until it is used.
 //! - [`server`] is what boot nodes serve: rendezvous and relay.
 //! - [`wire`] encodes and decodes the messages of both sides.
 //!
@@ -40,7 +41,8 @@
 //!
 //! # Features
 //!
-//! `libp2p` (default): the behaviours, for a Swarm on tokio. Without it the crate is the pure machines alone.
+//! `libp2p` (default): the behaviours, for a Swarm on tokio. Without it, the crate contains the
+//! pure machines only.
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
@@ -59,8 +61,8 @@ pub mod wire;
 #[cfg(feature = "libp2p")]
 pub use self::behaviour::{Behaviour, Event, Status};
 
-/// Crates whose types occur in what is public here, in the versions that are used.
+/// Crates whose types the public API uses, in the versions of this crate.
 pub use {bytes, rand};
-/// Crates whose types occur in what is public here, in the versions that are used: those of the behaviours.
+/// Crates whose types the public API of the behaviours uses, in the versions of this crate.
 #[cfg(feature = "libp2p")]
 pub use {futures, libp2p_core, libp2p_identify, libp2p_kad, libp2p_relay, libp2p_swarm};

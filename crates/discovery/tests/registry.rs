@@ -315,7 +315,7 @@ fn made_up_members_fill_no_page_beyond_their_share() {
     for member in &honest {
         server.register(*member, "ns").unwrap();
     }
-    // All at once, after everybody else.
+    // All at once, after all other peers.
     for sybil in peers(900) {
         server.register(sybil, "ns").unwrap();
     }
@@ -405,9 +405,9 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 proptest! {
-    /// Against a list that could not be simpler: what is held is the same, no bound is exceeded,
-    /// every answer holds members alone, and nobody is told twice by one cookie unless it came
-    /// again.
+    /// Compares the registry with a simple list: both hold the same registrations, no limit is
+    /// exceeded, every answer holds members only, and no member is returned twice for one cookie
+    /// unless it registered again.
     #[test]
     fn it_holds_what_a_list_would(steps in prop::collection::vec(step(), 1..150)) {
         let mut server = Server::new(|config| {
@@ -507,7 +507,7 @@ proptest! {
         }
     }
 
-    /// Questions with made-up cookies end, and tell no more than a page.
+    /// Requests with invented cookies end and return at most a page.
     #[test]
     fn made_up_cookies_are_refused_or_answered(
         tail in prop::collection::vec(prop_oneof![Just(b'<'), Just(b'>'), Just(b'.'), b'0'..=b'9',
@@ -544,7 +544,7 @@ fn resident() -> usize {
 fn ten_thousand_nodes_fit_into_the_memory_that_is_counted_for_them() {
     const NODES: usize = 10_000;
     const OVERLAYS: usize = 31;
-    // Whoever runs the tests in one process has others allocate meanwhile.
+    // Other tests in the same process allocate at the same time.
     let alone = std::env::var_os("NEXTEST").is_some();
     let mut server = Server::new(|_| {});
     let nodes = peers(NODES);
@@ -557,7 +557,7 @@ fn ten_thousand_nodes_fit_into_the_memory_that_is_counted_for_them() {
     let record = vec![7; 400];
     for (index, node) in nodes.iter().enumerate() {
         for overlay in 0..=OVERLAYS {
-            // Everybody is in the first, 310 nodes in each of the others.
+            // All nodes are in the first namespace, 310 nodes in each of the others.
             let namespace = match overlay {
                 0 => &namespaces[0],
                 _ => &namespaces[1 + (index * OVERLAYS + overlay) % 1000],

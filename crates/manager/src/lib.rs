@@ -59,7 +59,7 @@ pub use calimero_network_discovery as discovery;
 pub use calimero_network_primitives::resources;
 pub use calimero_network_primitives::{
     BlobId, ConfigError, ContextId, GroupId, Keypair, Multiaddr, NamespaceId, NetworkConfig,
-    PeerId, ProtocolId, Topic, addr, config, identity, limits, multiaddr,
+    PeerId, ProtocolId, Topic, UnreachableCause, addr, config, identity, limits, multiaddr,
 };
 pub use calimero_network_pubsub::{self as pubsub, MeshStats, Message, MessageId};
 pub use calimero_network_specialized::{

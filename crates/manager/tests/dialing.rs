@@ -12,8 +12,8 @@ mod common;
 use std::{io::Read as _, net, net::Ipv4Addr, time::Duration};
 
 use calimero_network::{
-    AddressError, ConnectionEvent, DialError, Keypair, Multiaddr, NetworkEvent, PeerId,
-    multiaddr::Protocol,
+    AddressError, ConnectionEvent, DialError, DiscoveryEvent, Keypair, Multiaddr, NetworkEvent,
+    PeerId, UnreachableCause, discovery::machine::BootNode, multiaddr::Protocol,
 };
 use calimero_network_primitives::addr::without_peer;
 use common::{BOTH, Over, config, pair, start, within};
@@ -384,4 +384,51 @@ async fn a_name_that_nobody_has_is_named() {
         ),
         "{failed:?}"
     );
+}
+
+#[tokio::test]
+async fn a_boot_node_that_cannot_be_reached_is_reported_with_its_cause() {
+    // A port that no process listens on, and a peer with another id than the configured one.
+    let closed = net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = closed.local_addr().unwrap().port();
+    drop(closed);
+    let other = start(config()).await;
+    let refused = (stranger(), UnreachableCause::Refused);
+    let wrong = UnreachableCause::WrongPeer {
+        obtained: other.peer(),
+    };
+    let wrong = (stranger(), wrong);
+    let listening = without_peer(&other.listen(Over::Tcp).await);
+    let mut config = config();
+    config.discovery.boot = vec![
+        format!("/ip4/127.0.0.1/tcp/{port}/p2p/{}", refused.0)
+            .parse()
+            .unwrap(),
+        listening.with(Protocol::P2p(wrong.0)),
+    ];
+    let mut node = start(config).await;
+    let mut reported = Vec::new();
+    while reported.len() < 2 {
+        let event = node.wait_for(|event| match event {
+            NetworkEvent::Discovery(DiscoveryEvent::BootNodeUnreachable { peer, cause }) => {
+                Some((peer, cause))
+            }
+            _ => None,
+        });
+        reported.push(event.await);
+    }
+    for expected in [refused, wrong] {
+        assert!(reported.contains(&expected), "{reported:?}");
+        let status = node.client.status().await.unwrap().discovery.discovery;
+        let state = status.boot_nodes.iter().find(|(of, _)| *of == expected.0);
+        assert!(
+            matches!(state, Some((_, BootNode::Unreachable { cause, .. })) if *cause == expected.1),
+            "{state:?}"
+        );
+    }
+    let metrics = node.client.metrics().await.unwrap();
+    for cause in ["refused", "wrong_peer"] {
+        let line = format!("discovery_boot_nodes{{state=\"unreachable\",cause=\"{cause}\"}} 1");
+        assert!(metrics.contains(&line), "{line} is not in:\n{metrics}");
+    }
 }

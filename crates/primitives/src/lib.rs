@@ -48,6 +48,8 @@
 pub mod addr;
 #[cfg(feature = "config")]
 pub mod config;
+#[cfg(feature = "peers")]
+mod dial_failure;
 mod ids;
 pub mod limits;
 #[cfg(feature = "peers")]
@@ -66,6 +68,8 @@ pub use strum;
 
 #[cfg(feature = "config")]
 pub use self::config::{ConfigError, NetworkConfig};
+#[cfg(feature = "peers")]
+pub use self::dial_failure::{DialFailure, UnreachableCause};
 #[cfg(feature = "peers")]
 pub use self::protocol::{IDENTIFY_PROTOCOL_VERSION, ProtocolId};
 pub use self::{

@@ -2,10 +2,11 @@
 
 use std::{error::Error, fmt, io, sync::Arc, time::Duration};
 
-use calimero_network_primitives::{addr::DialRefusal, config::ConfigError};
+use calimero_network_primitives::{UnreachableCause, addr::DialRefusal, config::ConfigError};
 use hickory_resolver::net::NetError;
 use libp2p_core::transport::TransportError;
 use libp2p_identity::PeerId;
+use libp2p_relay::outbound::hop::ConnectError;
 use multiaddr::Multiaddr;
 use multistream_select::{NegotiationError, ProtocolError};
 
@@ -56,7 +57,10 @@ pub enum AddressError {
     /// The host refused the connection: no process listens on the port.
     #[error("connection refused")]
     Refused,
-    /// There is no route to the host or its network.
+    /// This host has no route to the network of the address.
+    #[error("network unreachable")]
+    NetworkUnreachable,
+    /// There is no route to the host.
     #[error("host unreachable")]
     Unreachable,
     /// The name does not exist, or has no record of the requested type.
@@ -169,7 +173,8 @@ impl From<io::Error> for AddressError {
         }
         match error.kind() {
             io::ErrorKind::ConnectionRefused => Self::Refused,
-            io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => Self::Unreachable,
+            io::ErrorKind::NetworkUnreachable => Self::NetworkUnreachable,
+            io::ErrorKind::HostUnreachable => Self::Unreachable,
             io::ErrorKind::UnexpectedEof
             | io::ErrorKind::ConnectionReset
             | io::ErrorKind::ConnectionAborted
@@ -270,6 +275,39 @@ impl From<TransportError<Self>> for AddressError {
 }
 
 impl AddressError {
+    /// Returns the cause in the terms that discovery, events and metrics use.
+    #[must_use]
+    pub fn cause(&self) -> UnreachableCause {
+        match self {
+            Self::Timeout { .. } => UnreachableCause::TimedOut,
+            Self::WrongPeer { found, .. } => UnreachableCause::WrongPeer { obtained: *found },
+            Self::Refused => UnreachableCause::Refused,
+            Self::NetworkUnreachable => UnreachableCause::NoRoute,
+            Self::Unreachable => UnreachableCause::HostUnreachable,
+            Self::NoSuchName | Self::Resolve(_) => UnreachableCause::UnknownName,
+            Self::ProtocolNegotiation | Self::NotLibp2p | Self::Security(_) => {
+                UnreachableCause::Handshake
+            }
+            Self::Relay(cause) if has_no_reservation(cause) => UnreachableCause::NoReservation,
+            Self::Relay(_) => UnreachableCause::Relay,
+            Self::Unsupported(_) | Self::NotAllowed(_) => UnreachableCause::NoAddress,
+            Self::Closed => UnreachableCause::Closed,
+            Self::Resolved { errors } => {
+                let mut causes = errors.iter().map(Self::cause);
+                causes
+                    .find(|cause| !cause.is_other())
+                    .unwrap_or(UnreachableCause::Other)
+            }
+            Self::Io(cause) => match cause.get().downcast_ref::<io::Error>() {
+                Some(error) if error.kind() == io::ErrorKind::TimedOut => {
+                    UnreachableCause::TimedOut
+                }
+                _ => UnreachableCause::Other,
+            },
+            Self::Quic(_) => UnreachableCause::Other,
+        }
+    }
+
     /// Creates the error of a name from the errors of the addresses to which it
     /// resolved.
     pub(crate) fn of_name(mut errors: Vec<Self>) -> Self {
@@ -282,6 +320,18 @@ impl AddressError {
             None => Self::NoSuchName,
         }
     }
+}
+
+/// Returns whether a relay says that the target of a circuit has no reservation there.
+fn has_no_reservation(cause: &Cause) -> bool {
+    let mut next: Option<&(dyn Error + 'static)> = Some(cause.get());
+    while let Some(error) = next {
+        if matches!(error.downcast_ref(), Some(ConnectError::NoReservation)) {
+            return true;
+        }
+        next = error.source();
+    }
+    false
 }
 
 /// Converts an error of the transport to an [`AddressError`].

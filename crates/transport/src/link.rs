@@ -256,6 +256,11 @@ impl Meter {
         total.sent.fetch_add(bytes, Ordering::Relaxed);
     }
 
+    /// Returns whether the connection has carried a byte to this node.
+    pub(crate) fn has_received(&self) -> bool {
+        self.own.received.load(Ordering::Relaxed) > 0
+    }
+
     /// Creates the link of a connection after its handshake.
     pub(crate) fn link(self, security: SecurityKind, muxer: MuxerKind) -> Arc<Link> {
         Arc::new(Link {

@@ -3,6 +3,7 @@
 use std::{fmt, sync::Arc, time::Duration};
 
 use calimero_network_primitives::{
+    DialFailure,
     addr::{DialGate, DialPolicy},
     config::TransportConfig,
 };
@@ -204,7 +205,10 @@ impl Parts {
         // filter is the outermost layer below the swarm, so that every dial
         // passes it.
         let boxed = Gated::new(all, gate.clone())
-            .map_err(AddressError::from)
+            .map_err(|error| {
+                let error = AddressError::from(error);
+                DialFailure::new(error.cause(), error)
+            })
             .map(move |upgraded, endpoint| register(&links, upgraded, endpoint))
             .boxed();
         Transport {

@@ -103,6 +103,23 @@ impl Upgrade {
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
         let meter = self.links.meter(transport);
+        let upgraded = self.negotiate(socket, endpoint, meter.clone()).await;
+        upgraded.map_err(|error| match error {
+            // multistream-select does not distinguish an end of the stream from a refusal.
+            AddressError::ProtocolNegotiation if !meter.has_received() => AddressError::Closed,
+            other => other,
+        })
+    }
+
+    async fn negotiate<S>(
+        &self,
+        socket: S,
+        endpoint: ConnectedPoint,
+        meter: Meter,
+    ) -> Result<Upgraded, AddressError>
+    where
+        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
         let socket = Metered::new(socket, meter.clone());
         let role = Role::of(&endpoint);
         let expected = expected_peer(&endpoint);

@@ -92,6 +92,24 @@ async fn a_silent_listener_ends_with_the_deadline() {
 }
 
 #[tokio::test]
+async fn a_peer_that_accepts_and_closes_is_closed() {
+    for names in [&[Tls, Noise][..], &[Tls], &[Noise]] {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let accepting = tokio::spawn(async move {
+            let (mut socket, _) = listener.accept().await.unwrap();
+            // The request is read, so that the end of the socket is no reset.
+            let read = tokio::io::AsyncReadExt::read(&mut socket, &mut [0; 1024]).await;
+            assert!(read.unwrap() > 0);
+        });
+        let address = format!("/ip4/127.0.0.1/tcp/{port}").parse().unwrap();
+        let error = cause(&mut net(&offering(names)), address).await;
+        assert!(matches!(error, AddressError::Closed), "{error:?}");
+        accepting.await.unwrap();
+    }
+}
+
+#[tokio::test]
 async fn invalid_negotiation_bytes_are_not_libp2p() {
     for names in [&[Tls, Noise][..], &[Tls], &[Noise]] {
         let address = answering(b"\x13/not-multistream/1\n").await;

@@ -1,4 +1,4 @@
-//! Time, which the machine takes as an argument.
+//! The clock and the timer of the behaviour. The machine takes the time as an argument.
 
 use std::{
     task::{Context, Poll},
@@ -8,7 +8,7 @@ use std::{
 use futures::FutureExt;
 use futures_timer::Delay;
 
-/// The one place that reads the clock.
+/// Returns the time. Only this function reads the clock.
 #[allow(
     clippy::disallowed_methods,
     reason = "the machine takes the time as an argument; this is where it comes from"
@@ -17,14 +17,14 @@ pub(super) fn now() -> Instant {
     Instant::now()
 }
 
-/// Wakes the task at a time.
+/// A timer that wakes a task.
 #[derive(Default)]
 pub(super) struct Timer {
     set: Option<(Instant, Delay)>,
 }
 
 impl Timer {
-    /// Ready at `at`; otherwise the task of `cx` is woken then.
+    /// Returns `Ready` from `at` on; before, it wakes the task of `cx` then.
     pub(super) fn poll_at(&mut self, at: Option<Instant>, cx: &mut Context<'_>) -> Poll<()> {
         let Some(at) = at else {
             self.set = None;

@@ -1,4 +1,4 @@
-//! Carrying out what the machine asks for.
+//! Carries out the effects of the machine.
 
 use calimero_network_primitives::{
     Multiaddr, PeerId,
@@ -12,7 +12,7 @@ use libp2p_swarm::{
 };
 
 use super::{Behaviour, Dialling, Slot, event::Event};
-use crate::machine::{Effect, Path, RelayListener};
+use crate::machine::{AttemptId, AttemptKind, Effect, RelayListener, multiaddrs};
 
 impl Behaviour {
     pub(super) fn carry_out_all(&mut self) {
@@ -21,15 +21,28 @@ impl Behaviour {
         }
     }
 
-    fn carry_out(&mut self, effect: Effect) {
+    pub(super) fn carry_out(&mut self, effect: Effect) {
         match effect {
             Effect::Dial {
                 peer, addresses, ..
-            } => {
-                let addresses = addresses.into_iter().map(Multiaddr::from).collect();
-                if let Some((peer, addresses)) = self.held_dials.hold(peer, addresses) {
-                    self.dial(peer, addresses);
-                }
+            } => self.dial(peer, multiaddrs(addresses)),
+            Effect::Attempt {
+                id,
+                kind,
+                peer,
+                addresses,
+            } => self.attempt(id, kind, peer, multiaddrs(addresses)),
+            Effect::CloseAttempt { id, peer } => self.close_attempt(id, peer),
+            Effect::HolePunchEnded { peer, outcome } => {
+                self.peers.hole_punched(&peer, outcome);
+                self.emit(Event::HolePunch { peer, outcome });
+            }
+            Effect::BootNodeUnreachable { peer, cause } => {
+                self.emit(Event::BootNodeUnreachable { peer, cause });
+            }
+            Effect::RefreshRouting => {
+                // An empty table has no peer to ask. It fills as soon as one is known.
+                let _ = self.inner.kad.bootstrap();
             }
             Effect::CloseRelayed { peer } => self.close_relayed(peer),
             Effect::Disconnect { peer } => self.waiting.push_back(ToSwarm::CloseConnection {
@@ -71,15 +84,14 @@ impl Behaviour {
             Effect::AddExternalAddress { address } => self.add_external(address),
             Effect::RemoveExternalAddress { address } => self.remove_external(address),
             Effect::ServeProbes(serve) => self.inner.serve_probes(serve, self.dial_policy),
-            Effect::RefuseFollow { namespace } => self.tell(Event::FollowRefused { namespace }),
-            Effect::SaveCache => self.tell(Event::SaveCache),
+            Effect::RefuseFollow { namespace } => self.emit(Event::FollowRefused { namespace }),
+            Effect::SaveCache => self.emit(Event::SaveCache),
         }
     }
 
-    /// The addresses of `peer` in the machine's address book, the best first.
+    /// Returns the addresses of `peer` in the machine's address book, the best first.
     pub(super) fn known_addresses(&self, peer: &PeerId) -> Vec<Multiaddr> {
-        let known = self.machine.addresses(peer).into_iter();
-        known.map(Multiaddr::from).collect()
+        multiaddrs(self.machine.addresses(peer))
     }
 
     pub(super) fn dial(&mut self, peer: PeerId, addresses: Vec<Multiaddr>) {
@@ -92,17 +104,34 @@ impl Behaviour {
         self.waiting.push_back(ToSwarm::Dial { opts });
     }
 
-    /// Dials a peer that is relayed, through the hole it has opened while we waited for it. Where
-    /// that hole is for our port alone, the ordinary way leads through it; so this one takes another
-    /// port, and does not stand in the way of the next attempt.
-    pub(super) fn go_through(&mut self, peer: PeerId, addresses: Vec<Multiaddr>) {
-        if self.peers.path(&peer) == Some(Path::Relayed) && !addresses.is_empty() {
-            let opts = DialOpts::peer_id(peer)
-                .condition(PeerCondition::Always)
-                .addresses(addresses)
-                .allocate_new_port()
-                .build();
-            self.waiting.push_back(ToSwarm::Dial { opts });
+    fn attempt(
+        &mut self,
+        id: AttemptId,
+        kind: AttemptKind,
+        peer: PeerId,
+        addresses: Vec<Multiaddr>,
+    ) {
+        let opts = DialOpts::peer_id(peer).addresses(addresses);
+        let opts = match kind {
+            AttemptKind::Round => opts.condition(PeerCondition::NotDialing),
+            AttemptKind::DialBack => {
+                let opts = opts.condition(PeerCondition::NotDialing);
+                opts.allocate_new_port()
+            }
+            AttemptKind::ThroughHole => opts.condition(PeerCondition::Always).allocate_new_port(),
+        };
+        let opts = opts.build();
+        self.attempts.insert(opts.connection_id(), id);
+        self.waiting.push_back(ToSwarm::Dial { opts });
+    }
+
+    fn close_attempt(&mut self, id: AttemptId, peer_id: PeerId) {
+        let made = self.attempts.iter().find(|(_, attempt)| **attempt == id);
+        if let Some((connection, _)) = made {
+            self.waiting.push_back(ToSwarm::CloseConnection {
+                peer_id,
+                connection: CloseConnection::One(*connection),
+            });
         }
     }
 
@@ -115,7 +144,7 @@ impl Behaviour {
         }
     }
 
-    /// The table keeps whatever it is told, so what has made room in the book makes room in it.
+    /// The table keeps every address, so those that the address book dropped are removed from it.
     fn add_route(&mut self, peer: &PeerId, address: Multiaddr) {
         let kad = &mut self.inner.kad;
         kad.add_address(peer, address);
@@ -129,7 +158,7 @@ impl Behaviour {
             entry.map_or_else(Vec::new, |entry| entry.node.value.iter().cloned().collect());
         if known.len() > self.max_routes {
             let current = self.known_addresses(peer);
-            // The table keeps them with the peer at their end.
+            // The table stores addresses with the peer id at their end.
             let stale = known.iter().filter(|a| !current.contains(&without_peer(a)));
             for address in stale {
                 self.inner.kad.remove_address(peer, address);
@@ -161,18 +190,18 @@ impl Behaviour {
         }
     }
 
-    /// Closes a relay listener of ours.
+    /// Closes a relay listener of this node.
     pub(super) fn give_up(&mut self, id: ListenerId) {
         self.slot_lost(id);
         self.given_up.insert(id);
         self.waiting.push_back(ToSwarm::RemoveListener { id });
     }
 
-    /// There is no slot behind a listener any more. Returns which there was.
+    /// The reservation of a listener ended. Returns the machine's name of the listener.
     pub(super) fn slot_lost(&mut self, id: ListenerId) -> Option<RelayListener> {
         let slot = self.slots.remove(&id)?;
         let relay = slot.relay;
-        self.tell(if slot.granted {
+        self.emit(if slot.granted {
             Event::ReservationLost { relay }
         } else {
             Event::ReservationFailed { relay }
@@ -183,13 +212,13 @@ impl Behaviour {
     fn add_external(&mut self, address: Multiaddr) {
         let address = self.complete(address);
         self.externals.push(address.clone());
-        // Otherwise DCUtR offers nothing but what others have seen us at.
+        // Otherwise DCUtR offers only the addresses that peers have observed.
         let candidate = NewExternalAddrCandidate { addr: &address };
         let candidate = FromSwarm::NewExternalAddrCandidate(candidate);
         self.inner.dcutr.on_swarm_event(candidate);
         self.waiting
             .push_back(ToSwarm::ExternalAddrConfirmed(address.clone()));
-        self.tell(Event::ExternalAddressConfirmed { address });
+        self.emit(Event::ExternalAddressConfirmed { address });
     }
 
     fn remove_external(&mut self, address: Multiaddr) {
@@ -197,10 +226,10 @@ impl Behaviour {
         self.externals.retain(|other| *other != address);
         self.waiting
             .push_back(ToSwarm::ExternalAddrExpired(address.clone()));
-        self.tell(Event::ExternalAddressExpired { address });
+        self.emit(Event::ExternalAddressExpired { address });
     }
 
-    /// A circuit names whom it leads to, as others expect of it.
+    /// Appends this node's id to a circuit, as other implementations expect.
     fn complete(&self, address: Multiaddr) -> Multiaddr {
         if is_relayed(&address) {
             address.with(Protocol::P2p(self.local))

@@ -1,52 +1,52 @@
-//! What can go wrong.
+//! Errors of the discovery behaviour.
 
 use std::io;
 
 use calimero_network_primitives::{PeerId, config::ConfigError};
 use libp2p_kad::store;
 
-/// The behaviour cannot be made.
+/// The behaviour cannot be created.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum BuildError {
-    /// A value of the configuration cannot hold.
+    /// A value of the configuration is out of range.
     #[error(transparent)]
     Config(#[from] ConfigError),
-    /// The interfaces of this machine cannot be watched for mDNS.
+    /// The network interfaces cannot be watched for mDNS.
     #[error("mDNS cannot start: {0}")]
     Mdns(#[source] io::Error),
 }
 
-/// A record is not put or asked for.
+/// A query for a record was not started.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum RecordError {
-    /// Too many queries run.
-    #[error("{limit} queries run already, which is as many as may")]
+    /// The limit of concurrent queries is reached.
+    #[error("{limit} queries run already, the most that may")]
     TooManyQueries {
-        /// How many may run at one time.
+        /// Largest number of concurrent queries.
         limit: usize,
     },
     /// The validator refuses the record; every node that runs the same one would.
     #[error(transparent)]
     Refused(#[from] RecordRefused),
-    /// The local store does not take it.
+    /// The local store did not accept the record.
     #[error("the local store does not take the record: {0}")]
     Store(#[from] store::Error),
 }
 
-/// A validator does not accept a record.
+/// The validator refused a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the record is refused: {reason}")]
 pub struct RecordRefused {
-    /// Why, for a log.
+    /// The reason, as text for a log.
     pub reason: &'static str,
 }
 
-/// The peer is blocked: why a connection with it is denied.
+/// A connection was denied because its peer is blocked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{peer} is blocked")]
 pub struct Blocked {
-    /// Who.
+    /// Id of the blocked peer.
     pub peer: PeerId,
 }

@@ -1,4 +1,4 @@
-//! What the behaviour tells.
+//! Events of the discovery behaviour.
 
 use std::time::Duration;
 
@@ -9,181 +9,183 @@ use libp2p_swarm::ConnectionId;
 
 use crate::{
     liveness,
-    machine::{Namespace, Path, Phase, ProbeOutcome, Reachability, RendezvousFailure},
+    machine::{
+        HolePunch, Namespace, Path, Phase, ProbeOutcome, Reachability, RendezvousFailure,
+        UnreachableCause,
+    },
 };
 
-/// What the behaviour tells.
+/// An event of the discovery behaviour.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Event {
-    /// Discovery has come further, or was thrown back.
+    /// The phase of discovery changed.
     PhaseChanged {
-        /// Where it was.
+        /// Phase before the change.
         from: Phase,
-        /// Where it is.
+        /// Phase after the change.
         to: Phase,
     },
-    /// Whether others can reach us, or how that is known, has changed.
+    /// A boot node cannot be reached. Emitted at the first failure, and for each cause at most once
+    /// in ten minutes. The node is dialled again all the same.
+    BootNodeUnreachable {
+        /// Id of the boot node.
+        peer: PeerId,
+        /// Cause of the latest failure.
+        cause: UnreachableCause,
+    },
+    /// The reachability of this node, or the reason for it, changed.
     ReachabilityChanged {
-        /// How it stands.
+        /// Reachability after the change.
         reachability: Reachability,
     },
-    /// An address of ours is told to others from now on.
+    /// This node announces one more external address to its peers.
     ExternalAddressConfirmed {
-        /// Which.
+        /// The address that is announced.
         address: Multiaddr,
     },
-    /// An address of ours is told to nobody any more.
+    /// This node no longer announces an external address.
     ExternalAddressExpired {
-        /// Which.
+        /// The address that was announced.
         address: Multiaddr,
     },
-    /// A probe of an address of ours has ended.
+    /// The probe of an address of this node ended.
     Probed {
-        /// The address.
+        /// The address that was probed.
         address: Multiaddr,
-        /// Who probed.
+        /// The server that probed it.
         server: PeerId,
-        /// How it ended.
+        /// Result of the probe.
         outcome: ProbeOutcome,
     },
-    /// A peer has told of itself. Nothing of it is verified but the peer id.
+    /// A peer identified itself. Nothing in the message is verified except the peer id.
     Identified {
-        /// Who.
+        /// Id of the remote peer.
         peer: PeerId,
-        /// On which connection.
+        /// The connection that carried the message.
         connection: ConnectionId,
-        /// What it says, of its addresses and protocols at most [`MAX_IDENTIFY_ITEMS`] each.
+        /// The message, with at most [`MAX_IDENTIFY_ITEMS`] addresses and protocols each.
         ///
         /// [`MAX_IDENTIFY_ITEMS`]: super::MAX_IDENTIFY_ITEMS
         info: Box<identify::Info>,
     },
-    /// What a ping came to; [`liveness::Outcome::GivenUp`] is a peer that answers no more.
+    /// A ping ended. After [`liveness::Outcome::GivenUp`] the connection is closed.
     Liveness(liveness::Event),
-    /// The best way to a peer has changed; also when it is connected first and last.
+    /// The best path to a peer changed, which includes its first connection and its last.
     PathChanged {
-        /// Who.
+        /// Id of the remote peer.
         peer: PeerId,
-        /// The way there was; `None`: none.
+        /// Path before the change; `None` if the peer was not connected.
         from: Option<Path>,
-        /// The way there is; `None`: none any more.
+        /// Path after the change; `None` if the peer is not connected any more.
         to: Option<Path>,
     },
-    /// The attempt to turn a relayed connection into a direct one has ended.
+    /// The attempts to turn a relayed connection into a direct one ended.
     HolePunch {
-        /// With whom.
+        /// Id of the remote peer.
         peer: PeerId,
-        /// How.
+        /// Result of the attempts.
         outcome: HolePunch,
     },
-    /// A server holds our registration.
+    /// A rendezvous server registered this node.
     Registered {
-        /// Which.
+        /// Id of the rendezvous server.
         server: PeerId,
-        /// In which overlay.
+        /// Namespace of the registration.
         namespace: Namespace,
-        /// For how long.
+        /// Life of the registration.
         ttl: Duration,
     },
-    /// A server does not hold our registration. It is asked for again by itself.
+    /// A rendezvous server did not register this node. The request is repeated automatically.
     RegisterFailed {
-        /// Which.
+        /// Id of the rendezvous server.
         server: PeerId,
-        /// In which overlay.
+        /// Namespace of the registration.
         namespace: Namespace,
-        /// Why.
+        /// Reason of the failure.
         why: RendezvousFailure,
     },
-    /// A server has told members of an overlay.
+    /// A rendezvous server returned members of a namespace.
     Discovered {
-        /// Which.
+        /// Id of the rendezvous server.
         server: PeerId,
-        /// Of which overlay.
+        /// Namespace of the members.
         namespace: Namespace,
-        /// How many, ourselves included where the server told of us.
+        /// Number of members, this node included where the server returned it.
         members: usize,
     },
-    /// A relay holds a slot for us.
+    /// A relay granted or renewed a reservation.
     ReservationGranted {
-        /// Which.
+        /// Id of the relay.
         relay: PeerId,
-        /// Whether it did before.
+        /// Whether the reservation existed before.
         renewed: bool,
     },
-    /// A relay does not give us a slot. It, or another, is asked again by itself.
+    /// A relay refused a reservation. This relay or another one is asked again automatically.
     ReservationFailed {
-        /// Which.
+        /// Id of the relay.
         relay: PeerId,
     },
-    /// A relay holds no slot for us any more. It, or another, is asked again by itself, unless
-    /// none is needed.
+    /// A reservation ended. This relay or another one is asked again automatically, unless none is
+    /// needed.
     ReservationLost {
-        /// Which.
+        /// Id of the relay.
         relay: PeerId,
     },
-    /// [`Behaviour::cache`](super::Behaviour::cache) is to be saved now.
+    /// The peers of [`Behaviour::cache`](super::Behaviour::cache) should be saved now.
     SaveCache,
-    /// An overlay is not followed: there are as many as may be.
+    /// The subscription to a namespace was refused: the limit of namespaces is reached.
     FollowRefused {
-        /// Which.
+        /// Namespace that was refused.
         namespace: Namespace,
     },
-    /// A query has found records. All are valid by the validator and none has expired.
+    /// A query found records. The validator accepted all of them, and none has expired.
     RecordsFound {
-        /// Which query.
+        /// Id of the query.
         query: QueryId,
-        /// The peer that held them; `None`: this node.
+        /// The peer that held the records; `None` for this node.
         holder: Option<PeerId>,
-        /// What it held.
+        /// Records that the peer held.
         records: Vec<Record>,
     },
-    /// A query has found peers that say they have what belongs to a key. That is their word, by
-    /// way of whoever answered: nothing proves it.
+    /// A query found peers that claim to provide a key. Nothing proves the claim, which may have
+    /// passed through other peers.
     ProvidersFound {
-        /// Which query.
+        /// Id of the query.
         query: QueryId,
-        /// The peers, none of them told by this query before.
+        /// Providers that this query did not report before.
         providers: Vec<PeerId>,
     },
-    /// A query has ended.
+    /// A query of this node ended.
     QueryEnded {
-        /// Which.
+        /// Id of the query.
         query: QueryId,
-        /// How.
+        /// Result of the query.
         outcome: QueryOutcome,
     },
 }
 
-/// How an attempt to connect directly has ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum HolePunch {
-    /// There is a direct connection.
-    Direct,
-    /// There is none.
-    Failed,
-}
-
-/// How a query has ended.
+/// The result of a query.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum QueryOutcome {
-    /// The record is stored by as many peers as were asked for.
+    /// As many peers as requested stored the record.
     Stored,
-    /// It is stored by fewer.
+    /// Fewer peers than requested stored the record.
     NotStored {
-        /// Those that do store it.
+        /// Peers that stored the record.
         stored_by: Vec<PeerId>,
-        /// How many were asked for.
+        /// Number of peers that was requested.
         quorum: usize,
     },
-    /// Every peer close to the key was asked, or as much found as is told.
+    /// Every peer close to the key was asked, or the limit of results was reached.
     Found {
-        /// Records told, or providers.
+        /// Number of records or providers that were reported.
         records: usize,
     },
-    /// The time is over.
+    /// The time for the query passed.
     TimedOut {
-        /// Records told until then, or peers that store the record.
+        /// Records reported by then, or peers that stored the record.
         progress: usize,
     },
 }

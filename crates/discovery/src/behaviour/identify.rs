@@ -1,8 +1,8 @@
 //! Identify, with a message that its readers accept.
 //!
-//! Readers refuse an identify message above 4,096 bytes, so a host with a hundred addresses, as
-//! container bridges give it, is identified by no peer. Here the addresses are ranked and cut
-//! before they reach the message: external addresses first, then those with the widest scope.
+//! Readers refuse an identify message above 4,096 bytes, so no peer can identify a host with a
+//! hundred addresses, for example of container bridges. Here the addresses are ranked, and those
+//! that do not fit are left out: external addresses come first, then those with the widest scope.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -34,7 +34,7 @@ const OVERHEAD_BYTES: usize = 3;
 struct Addresses {
     listening: BTreeMap<Multiaddr, ListenerId>,
     external: BTreeSet<Multiaddr>,
-    /// What the message contains: each address, and its listener if it is not external.
+    /// Addresses in the message, each with its listener if it is not external.
     shown: BTreeMap<Multiaddr, Option<ListenerId>>,
     /// Whether `shown` lacks an address, so that this is logged once.
     cut: bool,
@@ -47,7 +47,7 @@ impl Addresses {
         all.any(|address| !chosen.contains_key(address))
     }
 
-    /// What the message should contain.
+    /// Returns the addresses that the message should contain.
     fn select(&self) -> BTreeMap<Multiaddr, Option<ListenerId>> {
         let external = self.external.iter().map(|address| (address, None));
         let listening = self
@@ -70,7 +70,7 @@ impl Addresses {
     }
 }
 
-/// The smaller, the farther the address reaches.
+/// Returns the rank of the scope: the smaller, the farther the address reaches.
 fn rank(address: &Multiaddr) -> (u8, usize) {
     let scope = match scope_of(address) {
         Some(IpScope::Global) | None => 0,
@@ -81,7 +81,7 @@ fn rank(address: &Multiaddr) -> (u8, usize) {
     (scope, address.len())
 }
 
-/// [`libp2p_identify::Behaviour`] under a bound on its addresses.
+/// [`libp2p_identify::Behaviour`] with a limit on its addresses.
 pub struct Identify {
     inner: Behaviour,
     addresses: Addresses,
@@ -95,7 +95,7 @@ impl Identify {
         }
     }
 
-    /// Reports to the behaviour inside what has changed of the selection.
+    /// Reports the changes of the selection to the inner behaviour.
     fn update(&mut self) {
         let chosen = self.addresses.select();
         let cut = self.addresses.is_cut(&chosen);

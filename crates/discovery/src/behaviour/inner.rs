@@ -17,7 +17,7 @@ use super::{
 };
 use crate::liveness;
 
-/// What runs on the wire. Its handlers are those of the outer behaviour.
+/// The behaviours of all protocols. Their handlers are those of the outer behaviour.
 #[derive(NetworkBehaviour)]
 #[behaviour(prelude = "libp2p_swarm::derive_prelude", to_swarm = "InnerEvent")]
 #[allow(
@@ -37,7 +37,7 @@ pub struct Inner {
     pub(super) mdns: Toggle<mdns::tokio::Behaviour>,
 }
 
-/// What they say.
+/// The events of the inner behaviours.
 #[allow(
     unreachable_pub,
     clippy::large_enum_variant,
@@ -64,7 +64,7 @@ impl Inner {
         relay_client: Option<relay::client::Behaviour>,
     ) -> Result<Self, BuildError> {
         let local = identity.public().to_peer_id();
-        // Addresses of peers are remembered in one place, the machine's book.
+        // The address book of the machine alone stores addresses of peers.
         let identify =
             libp2p_identify::Config::new(IDENTIFY_PROTOCOL_VERSION.to_owned(), identity.public())
                 .with_agent_version(agent_version.to_owned())
@@ -88,7 +88,7 @@ impl Inner {
         })
     }
 
-    /// Serves probes of others on the connections to come, or does not.
+    /// Sets whether probes of other peers are served on new connections.
     pub(super) fn serve_probes(&mut self, serve: bool, policy: DialPolicy) {
         self.probe_server = serve.then(|| probe::server::Server::new(policy)).into();
     }
@@ -98,9 +98,8 @@ pub(super) fn new_mdns(local: PeerId) -> Result<mdns::tokio::Behaviour, BuildErr
     mdns::tokio::Behaviour::new(mdns::Config::default(), local).map_err(BuildError::Mdns)
 }
 
-/// Serves from the first moment: a Kademlia that waits for a confirmed address before it serves
-/// never does on a private network. Peers come into its table through the machine, which filters
-/// their addresses.
+/// Serves from the start, because a Kademlia that waits for a confirmed address never serves on a
+/// private network. The machine adds peers to its table and filters their addresses.
 fn new_kad(local: PeerId, records: &RecordsTuning) -> kad::Behaviour<Store> {
     let protocol = StreamProtocol::new(KADEMLIA);
     debug_assert_eq!(protocol.as_ref(), ProtocolId::Kademlia.as_str());
@@ -112,7 +111,7 @@ fn new_kad(local: PeerId, records: &RecordsTuning) -> kad::Behaviour<Store> {
     kad
 }
 
-/// [`ProtocolId::Kademlia`].
+/// The text of [`ProtocolId::Kademlia`] as a constant.
 const KADEMLIA: &str = "/calimero/kad/1.0.0";
 
 macro_rules! from {

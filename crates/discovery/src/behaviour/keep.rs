@@ -1,5 +1,4 @@
-//! Keeps connections open that discovery wants, however little they are used: those with boot
-//! nodes and members of overlays.
+//! Keeps connections with boot nodes and members of overlays alive, used or not.
 
 use std::{
     collections::{HashMap, HashSet, VecDeque},
@@ -29,7 +28,7 @@ pub struct Keeper {
 }
 
 impl Keeper {
-    /// From now on keeps the connections with `peers`, and those with nobody else.
+    /// Sets the peers whose connections are kept alive.
     pub(super) fn keep(&mut self, peers: HashSet<PeerId>) {
         let changed = self.kept.symmetric_difference(&peers);
         for peer in changed {
@@ -127,7 +126,7 @@ impl NetworkBehaviour for Keeper {
     }
 }
 
-/// Says whether its connection is kept.
+/// The handler of one connection, which keeps it alive or not.
 pub struct Handler {
     keep: bool,
 }

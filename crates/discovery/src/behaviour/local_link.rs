@@ -1,7 +1,7 @@
-//! mDNS under a bound: what it has found is counted, and when that is too much it rests.
+//! mDNS with a limit: the addresses that it finds are counted, and above the limit it pauses.
 //!
-//! libp2p-mdns 0.49 keeps whatever anybody on the link has announced, for as long as the
-//! announcement says, and looks through all of it for each new one.
+//! libp2p-mdns 0.49 keeps every announcement of the link for the time that the announcement asks
+//! for, and searches all of them for each new one.
 
 use std::{
     collections::BTreeMap,
@@ -19,13 +19,13 @@ use libp2p_swarm::{
 use super::{Behaviour, inner, now};
 use crate::machine::Input;
 
-/// Addresses found on the link that are remembered at one time: more than hosts a link has.
+/// Limit of addresses that mDNS finds, more than a link has hosts.
 pub const MAX_LOCAL_ADDRESSES: usize = 1_024;
 
-/// Time during which nothing is looked for after there was too much.
+/// Time for which mDNS pauses after it found too many addresses.
 const REST: Duration = Duration::from_secs(60);
 
-/// What mDNS has been told, and what it has found.
+/// The state that a new mDNS behaviour needs, and a count of what the current one found.
 #[derive(Debug, Default)]
 pub(super) struct LocalLink {
     listening: Vec<(ListenerId, Multiaddr)>,
@@ -43,7 +43,7 @@ impl LocalLink {
             .retain(|(id, address)| *id != event.listener_id || address != event.addr);
     }
 
-    /// Counts what was found. Returns whether it is too much.
+    /// Counts found addresses. Returns whether the limit is exceeded.
     fn count(&mut self, event: &mdns::Event) -> bool {
         match event {
             mdns::Event::Discovered(found) => self.found = self.found.saturating_add(found.len()),
@@ -54,7 +54,7 @@ impl LocalLink {
 }
 
 impl Behaviour {
-    pub(super) fn hear_mdns(&mut self, event: mdns::Event) {
+    pub(super) fn on_mdns(&mut self, event: mdns::Event) {
         let too_much = self.local_link.count(&event);
         if let mdns::Event::Discovered(found) = event {
             let mut peers: BTreeMap<PeerId, Vec<Multiaddr>> = BTreeMap::new();
@@ -62,7 +62,7 @@ impl Behaviour {
                 peers.entry(peer).or_default().push(address);
             }
             for (peer, addresses) in peers {
-                self.hear(Input::LocalPeer { peer, addresses });
+                self.input(Input::LocalPeer { peer, addresses });
             }
         }
         if too_much {
@@ -72,7 +72,7 @@ impl Behaviour {
         }
     }
 
-    /// Looks for peers on the link again, once the rest is over.
+    /// Starts mDNS again at the end of a pause.
     pub(super) fn wake_mdns(&mut self) {
         let rests = self.local_link.rests_until;
         if rests.is_none_or(|until| until > now()) {
@@ -120,7 +120,7 @@ mod tests {
             Behaviour::new(&identity, &config, &ping, "test", None, RefuseRecords, 1).unwrap();
         assert!(behaviour.inner.mdns.is_enabled());
         for _ in 0..1_000 {
-            behaviour.hear_mdns(found(100));
+            behaviour.on_mdns(found(100));
         }
         assert!(!behaviour.inner.mdns.is_enabled());
         let status = behaviour.status().discovery;

@@ -1,4 +1,4 @@
-//! What an application asks of the Kademlia table: records and providers.
+//! Queries of the application to the Kademlia table: records and providers.
 
 use std::time::Instant;
 
@@ -7,12 +7,12 @@ use libp2p_kad::{QueryId, Quorum, Record, RecordKey};
 use super::{Behaviour, error::RecordError, records::MAX_QUERIES};
 
 impl Behaviour {
-    /// Puts a record to the peers closest to its key, and again by itself until it expires.
-    /// Without `expires` it lives for `discovery.records.ttl_ms` from its last put.
+    /// Stores a record at the peers closest to its key, and repeats that automatically until it
+    /// expires. Without `expires` it lives for `discovery.records.ttl_ms` from its last put.
     ///
     /// # Errors
     ///
-    /// [`RecordError`]: too many queries, refused by the validator, no room.
+    /// [`RecordError`] if too many queries are under way, the validator refuses, or the store is full.
     pub fn put_record(
         &mut self,
         key: RecordKey,
@@ -33,8 +33,9 @@ impl Behaviour {
         Ok(id)
     }
 
-    /// Looks for every record of `key` at the peers closest to it, and here. Ends by itself, or by
-    /// [`stop_query`](Self::stop_query), after [`MAX_RECORDS_PER_QUERY`](super::MAX_RECORDS_PER_QUERY) at most.
+    /// Finds the records of `key` at the peers closest to it and in the local store. The query ends
+    /// when all have answered, at [`MAX_RECORDS_PER_QUERY`](super::MAX_RECORDS_PER_QUERY) records,
+    /// or by [`stop_query`](Self::stop_query).
     ///
     /// # Errors
     ///
@@ -46,17 +47,19 @@ impl Behaviour {
         Ok(id)
     }
 
-    /// Removes a record here, and puts it no more. Copies elsewhere live until they expire.
+    /// Removes a record from the local store and stops publishing it. Copies at other peers live
+    /// until they expire.
     pub fn remove_record(&mut self, key: &RecordKey) {
         self.inner.kad.remove_record(key);
     }
 
-    /// Tells the peers closest to `key` that this node has what belongs to it, and again by itself
-    /// until [`stop_providing`](Self::stop_providing). Any number of peers may say so of one key.
+    /// Announces this node as a provider of `key` to the peers closest to it, and repeats that
+    /// automatically until [`stop_providing`](Self::stop_providing). A key may have any number of
+    /// providers.
     ///
     /// # Errors
     ///
-    /// [`RecordError`]: too many queries, refused by the validator, no room.
+    /// [`RecordError`] if too many queries are under way, the validator refuses, or the store is full.
     pub fn provide(&mut self, key: RecordKey) -> Result<QueryId, RecordError> {
         self.check_query()?;
         self.validator.validate_provider(&key, &self.local)?;
@@ -65,15 +68,16 @@ impl Behaviour {
         Ok(id)
     }
 
-    /// Says no more that this node has what belongs to `key`. Others say so until what they were
-    /// told expires.
+    /// Stops announcing this node as a provider of `key`. Copies of the announcement at other peers
+    /// live until they expire.
     pub fn stop_providing(&mut self, key: &RecordKey) {
         self.inner.kad.stop_providing(key);
     }
 
-    /// Looks for every provider of `key` at the peers closest to it, and here. Ends by itself, or
-    /// by [`stop_query`](Self::stop_query), after [`MAX_PROVIDERS_PER_QUERY`](super::MAX_PROVIDERS_PER_QUERY) at most; of one answer
-    /// [`MAX_PROVIDERS_PER_KEY`](super::MAX_PROVIDERS_PER_KEY) are told.
+    /// Finds the providers of `key` at the peers closest to it and in the local store. The query
+    /// ends when all have answered, at [`MAX_PROVIDERS_PER_QUERY`](super::MAX_PROVIDERS_PER_QUERY)
+    /// providers, or by [`stop_query`](Self::stop_query). At most
+    /// [`MAX_PROVIDERS_PER_KEY`](super::MAX_PROVIDERS_PER_KEY) of one answer are reported.
     ///
     /// # Errors
     ///
@@ -85,7 +89,8 @@ impl Behaviour {
         Ok(id)
     }
 
-    /// Ends a query with what it has found. [`Event::QueryEnded`](super::Event::QueryEnded) follows.
+    /// Ends a query with the results so far. [`Event::QueryEnded`](super::Event::QueryEnded)
+    /// follows.
     pub fn stop_query(&mut self, id: QueryId) {
         if self.queries.knows(&id)
             && let Some(mut query) = self.inner.kad.query_mut(&id)

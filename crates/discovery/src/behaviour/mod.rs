@@ -1,12 +1,12 @@
 //! The behaviour that the [`machine`](crate::machine) steers.
 //!
 //! [`Behaviour`] wraps Kademlia, mDNS, a rendezvous client, a relay v2 client, DCUtR, AutoNAT v2,
-//! identify and [`liveness`](crate::liveness). It tells the machine what they hear and carries out
-//! what the machine answers; it decides nothing itself. It works in any Swarm.
+//! identify and [`liveness`](crate::liveness). It passes their events to the machine and carries
+//! out the machine's effects. It takes no decision and works in any Swarm.
 //!
 //! In a behaviour that is derived from several, those that refuse connections (limits, lists)
-//! belong before this one: several of the behaviours inside take a connection for established as
-//! soon as they are asked for a handler.
+//! belong before this one: some of the behaviours inside treat a connection as established when
+//! they are asked for its handler.
 //!
 //! ```
 //! use calimero_network_discovery::{Behaviour, Event, behaviour::RefuseRecords};
@@ -40,7 +40,7 @@
 //!     local_network: true, // loopback and memory addresses lead somewhere
 //!     ..DiscoveryConfig::default()
 //! };
-//! let mut member = node(&config)?; // nobody tells it to dial
+//! let mut member = node(&config)?; // dials its boot node on its own
 //! loop {
 //!     tokio::select! {
 //!         event = member.select_next_some() => {
@@ -61,43 +61,44 @@
 //!
 //! # One writer of external addresses
 //!
-//! The machine alone decides which addresses are external. What the relay client and probes find
-//! out goes to it. An address that the application adds to the Swarm is told to others by the
-//! Swarm as it is, and is a candidate for probes here. An operator's address belongs into
+//! The machine alone decides which addresses are external; the results of the relay client and of
+//! probes go to it. The Swarm announces an address that the application adds to it unchanged, and
+//! this behaviour probes that address. An address that the operator knows belongs into
 //! [`DiscoveryConfig::external`].
 //!
 //! # Dials and connections
 //!
-//! The machine's dials go to exactly the addresses it gives; where somebody else dials the same
-//! peer at the time, they wait for that dial's end. Dials of others for a peer id that leave the
-//! addresses open are offered those of the machine's address book, and those of Kademlia that are
-//! worth dialling. Connections with boot nodes and members of overlays are kept open, used or not.
-//! A relayed connection is closed some time after a direct one stands beside it, which is tried
-//! for in two ways: whoever is reached through a relay dials back, and DCUtR. Where both fail,
-//! whoever has dialled tries again by another connection through the relay, after a wait that
-//! doubles ([`RelayTuning::punch_min_backoff`]), for as long as the peer stays relayed.
+//! The machine's dials go to exactly the addresses that it gives. Where another behaviour dials the
+//! same peer at that time, they wait until that dial ends. A dial of another behaviour that names a
+//! peer id without addresses is offered those of the machine's address book, and those of Kademlia
+//! that may be dialled. Connections with boot nodes and members of overlays are kept alive, used or
+//! not. A relayed connection is closed some time after a direct one with the same peer was
+//! established. Two ways lead to a direct connection: a peer that is reached through a relay dials
+//! back, and DCUtR. Where both fail, the side that dialled tries again by another connection
+//! through the relay, after a wait that doubles ([`RelayTuning::punch_min_backoff`]), while the
+//! peer stays relayed.
 //!
 //! [`RelayTuning::punch_min_backoff`]: calimero_network_primitives::config::RelayTuning
 //!
 //! # What is spoken
 //!
-//! Rendezvous (`/rendezvous/1.0.0`) by a client and AutoNAT v2 by a client and a server of this
-//! crate, ping by [`liveness`](crate::liveness); Kademlia, identify and its push, relay v2, DCUtR
-//! and mDNS by libp2p's. Probes of others are served on connections
-//! that are made while this node is reachable.
+//! This crate implements the client of rendezvous (`/rendezvous/1.0.0`), the client and the server
+//! of AutoNAT v2, and ping ([`liveness`](crate::liveness)). Kademlia, identify and its push, relay
+//! v2, DCUtR and mDNS are libp2p's. Probes of other peers are served on connections that are
+//! established while this node is reachable.
 
-mod awaited;
 mod clock;
+mod dial_error;
 mod effects;
 mod error;
 mod event;
-mod hear;
 #[allow(
     unreachable_pub,
     reason = "handlers are associated types of a public behaviour"
 )]
 mod identify;
 mod inner;
+mod inner_events;
 #[allow(
     unreachable_pub,
     reason = "handlers are associated types of a public behaviour"
@@ -105,22 +106,18 @@ mod inner;
 mod keep;
 mod local_link;
 mod lookups;
-mod neighbourhood;
-mod observed;
 mod peers;
 #[allow(
     unreachable_pub,
     reason = "handlers are associated types of a public behaviour"
 )]
 mod probe;
-mod punches;
 mod records;
 #[allow(
     unreachable_pub,
     reason = "handlers are associated types of a public behaviour"
 )]
 mod rendezvous;
-mod reversal;
 mod status;
 mod store;
 mod swarm;
@@ -144,20 +141,16 @@ pub use libp2p_kad::{QueryId, Quorum, Record, RecordKey};
 use libp2p_swarm::{ConnectionId, THandlerInEvent, ToSwarm, derive_prelude::ListenerId};
 
 use self::{
-    awaited::Awaited,
     clock::{Timer, now},
     inner::Inner,
     local_link::LocalLink,
-    neighbourhood::Neighbourhood,
-    observed::{HeldDials, Listening},
     peers::Peers,
-    punches::Punches,
     records::Queries,
 };
 pub use self::{
     error::{Blocked, BuildError, RecordError, RecordRefused},
-    event::{Event, HolePunch, QueryOutcome},
-    hear::MAX_IDENTIFY_ITEMS,
+    event::{Event, QueryOutcome},
+    inner_events::MAX_IDENTIFY_ITEMS,
     local_link::MAX_LOCAL_ADDRESSES,
     records::{
         MAX_PROVIDED_KEYS, MAX_PROVIDERS_PER_KEY, MAX_PROVIDERS_PER_QUERY, MAX_QUERIES,
@@ -165,16 +158,19 @@ pub use self::{
     },
     status::{ConnectionStatus, PeerStatus, Status},
 };
-use crate::machine::{CacheEntry, Input, Machine, Namespace, Phase, Reachability, RelayListener};
+pub use crate::machine::HolePunch;
+use crate::machine::{
+    AttemptId, CacheEntry, Effect, Input, Machine, Namespace, Phase, Reachability, RelayListener,
+};
 
 type ToTheSwarm = ToSwarm<Event, THandlerInEvent<Inner>>;
 
-/// A slot on a relay that is asked for or held.
+/// A relay reservation that is requested or held.
 #[derive(Clone, Copy, Debug)]
 struct Slot {
     listener: RelayListener,
     relay: PeerId,
-    /// Whether the Swarm listens: only then it tells of the end.
+    /// Whether the Swarm listens. Only then it reports the end of the listener.
     listening: bool,
     granted: bool,
 }
@@ -190,66 +186,57 @@ struct Dialling {
 ///
 /// # Bounds
 ///
-/// Those of the machine ([`DiscoveryConfig`]), one entry for each established connection, dial
-/// under way and relay slot, [`MAX_QUERIES`] queries, [`MAX_RECORDS`] records. What waits for the
-/// Swarm is what one call or one event causes: the Swarm takes it before anything else happens.
+/// The limits of the machine ([`DiscoveryConfig`]), one entry for each established connection, dial
+/// under way and relay reservation, [`MAX_QUERIES`] queries, [`MAX_RECORDS`] records. The queue for
+/// the Swarm holds what one call or one event causes, because the Swarm empties it before the next.
 pub struct Behaviour {
     local: PeerId,
     inner: Inner,
     machine: Machine,
     validator: Box<dyn RecordValidator>,
     /// Inputs that carrying out an effect has caused.
-    heard: VecDeque<Input>,
+    inputs: VecDeque<Input>,
     waiting: VecDeque<ToTheSwarm>,
     peers: Peers,
     blocked: HashSet<PeerId>,
     dials: HashMap<ConnectionId, Dialling>,
-    /// When each dial began, whoever made it.
+    /// Time at which each dial began, dials of other behaviours included.
     began: HashMap<ConnectionId, Instant>,
-    /// Dials that wait for the outcome of one that somebody else has under way.
+    /// Dials that wait for the end of a dial that another behaviour made.
     behind: HashMap<PeerId, Vec<Multiaddr>>,
-    /// Dials of peers that have reached us through a relay.
-    reversals: HashSet<ConnectionId>,
+    /// Attempts of the direct path: dials under way, and the connections that they made.
+    attempts: HashMap<ConnectionId, AttemptId>,
     slots: HashMap<ListenerId, Slot>,
-    /// Relay listeners that we close. Each is in it until the Swarm says that it is closed.
+    /// Relay listeners that this node closes, until the Swarm reports that they are closed.
     given_up: HashSet<ListenerId>,
-    listening: Listening,
-    held_dials: HeldDials,
-    /// Holes that we wait at for the other side.
-    awaited: Awaited,
-    /// Peers that stay relayed.
-    punches: Punches,
-    /// Dials through a relay for the sake of another hole punch.
-    rounds: HashSet<ConnectionId>,
     externals: Vec<Multiaddr>,
-    /// Addresses of one peer in the Kademlia table above which it is tidied.
+    /// Limit of addresses of one peer in the Kademlia table. Above it, addresses that are not in
+    /// the address book are removed.
     max_routes: usize,
-    /// What is worth a dial of what others say.
+    /// Which of the addresses that peers report may be dialled.
     dial_policy: DialPolicy,
     queries: Queries,
-    neighbourhood: Neighbourhood,
     local_link: LocalLink,
-    /// Whether the machine has heard something since `phase` and `reachability`, which are what
-    /// was told last.
-    heard_something: bool,
+    /// Whether the machine took an input since `phase` and `reachability` were emitted.
+    has_input: bool,
     phase: Phase,
     reachability: Reachability,
     timer: Timer,
 }
 
 impl Behaviour {
-    /// A behaviour for the node with `identity`.
+    /// Creates a behaviour for the node with `identity`.
     ///
-    /// `relay_client` is the behaviour that comes with the relay transport
-    /// ([`libp2p_relay::client::new`]); without it no slots are asked for and no holes punched.
-    /// `agent_version` is what identify tells. `seed` decides what the machine leaves to chance;
-    /// a random one is right wherever a run need not be repeated.
+    /// `relay_client` is the behaviour that belongs to the relay transport
+    /// ([`libp2p_relay::client::new`]). Without it, the node requests no reservations and punches
+    /// no holes. `agent_version` is sent by identify. `seed` decides the random choices of the
+    /// machine; it should be random unless a run has to be repeated.
     ///
-    /// With [`DiscoveryConfig::mdns`] it needs a tokio runtime.
+    /// Needs a tokio runtime if [`DiscoveryConfig::mdns`] is set.
     ///
     /// # Errors
     ///
-    /// [`BuildError::Config`] with the key that cannot hold, [`BuildError::Mdns`] where the
+    /// [`BuildError::Config`] with the key whose value is invalid, [`BuildError::Mdns`] if the
     /// interfaces cannot be watched.
     pub fn new(
         identity: &Keypair,
@@ -271,7 +258,6 @@ impl Behaviour {
             DialPolicy::Private
         };
         let max_routes = config.book.max_addresses_per_peer as usize;
-        let punches = Punches::new(&config.relay, seed);
         let inner = Inner::new(identity, &config, ping, agent_version, relay_client)?;
         let machine = Machine::new(config, local, seed, now())?;
         let mut behaviour = Self {
@@ -281,43 +267,37 @@ impl Behaviour {
             reachability: machine.reachability(),
             machine,
             validator: Box::new(validator),
-            heard: VecDeque::new(),
+            inputs: VecDeque::new(),
             waiting: VecDeque::new(),
             peers: Peers::default(),
             blocked: HashSet::new(),
             dials: HashMap::new(),
             began: HashMap::new(),
             behind: HashMap::new(),
-            reversals: HashSet::new(),
+            attempts: HashMap::new(),
             slots: HashMap::new(),
             given_up: HashSet::new(),
-            listening: Listening::default(),
-            held_dials: HeldDials::new(now()),
-            awaited: Awaited::default(),
-            punches,
-            rounds: HashSet::new(),
             externals: Vec::new(),
             max_routes,
             dial_policy,
             queries: Queries::default(),
-            neighbourhood: Neighbourhood::new(seed),
             local_link: LocalLink::default(),
-            heard_something: false,
+            has_input: false,
             timer: Timer::default(),
         };
-        behaviour.carry_out_all();
+        behaviour.input(Input::ListenersPending);
         Ok(behaviour)
     }
 
-    /// Becomes a member of an overlay: registers and discovers at once.
-    /// [`Event::FollowRefused`] says if there are too many.
+    /// Joins an overlay: registers and discovers at once. [`Event::FollowRefused`] follows if the
+    /// limit of overlays is reached.
     pub fn follow(&mut self, namespace: Namespace) {
-        self.hear(Input::Follow(namespace));
+        self.input(Input::Follow(namespace));
     }
 
-    /// Is a member no more.
+    /// Leaves an overlay: unregisters and discovers no more members.
     pub fn unfollow(&mut self, namespace: Namespace) {
-        self.hear(Input::Unfollow(namespace));
+        self.input(Input::Unfollow(namespace));
     }
 
     /// Protects boot nodes and members of overlays in `resources`, for as long as they are such.
@@ -325,105 +305,99 @@ impl Behaviour {
         self.inner.keeper.protect_in(resources);
     }
 
-    /// Closes what is open with `peer`, and has nothing to do with it from now on.
+    /// Blocks `peer`: closes its connections, and denies new ones.
     pub fn block(&mut self, peer: PeerId) {
         if peer != self.local {
             self.blocked.insert(peer);
             self.inner.kad.remove_peer(&peer);
         }
-        self.hear(Input::Block(peer));
+        self.input(Input::Block(peer));
     }
 
-    /// Has to do with `peer` again.
+    /// Allows connections with `peer` again.
     pub fn unblock(&mut self, peer: PeerId) {
         self.blocked.remove(&peer);
-        self.hear(Input::Unblock(peer));
+        self.input(Input::Unblock(peer));
     }
 
-    /// Tries now whatever waits for its time: lost peers, relays, probes, hole punches, the
-    /// Kademlia neighbourhood.
+    /// Retries now what waits for its time: lost peers, relays, probes, hole punches, the refresh
+    /// of the Kademlia routing table.
     pub fn bootstrap(&mut self) {
-        self.network_changed();
-        self.look_around();
+        self.input(Input::NetworkChanged);
+        self.carry_out(Effect::RefreshRouting);
     }
 
-    /// Asks for the own neighbourhood in the Kademlia table.
-    fn look_around(&mut self) {
-        // An empty table has nobody to ask; it fills as soon as somebody is known.
-        let _ = self.inner.kad.bootstrap();
-    }
-
-    /// Takes in the peers remembered from an earlier run, of which the first are dialled.
+    /// Adds the peers of the peer cache, the first of which are dialled.
     pub fn cache_loaded(&mut self, entries: Vec<CacheEntry>) {
-        self.hear(Input::CacheLoaded(entries));
+        self.input(Input::CacheLoaded(entries));
     }
 
-    /// The peers worth remembering over a restart.
+    /// Returns the peers to dial first after a restart.
     #[must_use]
     pub fn cache(&self) -> Vec<CacheEntry> {
         self.machine.cache()
     }
 
-    /// A peer has shown itself a member of an overlay, for instance by its subscription.
+    /// Reports a member of an overlay that the application knows, for example by a subscription.
     pub fn member_seen(&mut self, namespace: Namespace, peer: PeerId) {
-        self.hear(Input::MemberSeen { namespace, peer });
+        self.input(Input::MemberSeen { namespace, peer });
     }
 
-    /// A peer has left an overlay.
+    /// Reports that a peer left an overlay.
     pub fn member_gone(&mut self, namespace: Namespace, peer: PeerId) {
-        self.hear(Input::MemberGone { namespace, peer });
+        self.input(Input::MemberGone { namespace, peer });
     }
 
-    /// Takes registrations back and gives slots up. The Swarm needs to be driven until that is
-    /// sent; nothing new is asked for.
+    /// Stops discovery: unregisters and ends reservations. The Swarm needs to be polled until the
+    /// requests are sent. No effect follows afterwards.
     pub fn stop(&mut self) {
-        self.hear(Input::Stop);
+        self.input(Input::Stop);
     }
 
-    /// How far discovery has come.
+    /// Returns the phase of discovery.
     #[must_use]
     pub fn phase(&self) -> Phase {
         self.machine.phase()
     }
 
-    /// How discovery stands, and by which ways peers are connected. Costs a copy of every table.
+    /// Returns a snapshot of discovery and its connections. Copies every table.
     #[must_use]
     pub fn status(&mut self) -> Status {
         Status {
             discovery: self.machine.status(),
-            peers: self.peers.status(&self.punches),
+            peers: self.peers.status(&self.machine),
             records: self.inner.kad.store_mut().records().count(),
         }
     }
 
-    /// Tells the machine, and carries out what it answers.
-    fn hear(&mut self, input: Input) {
-        self.heard.push_back(input);
-        while let Some(input) = self.heard.pop_front() {
+    /// Passes an input to the machine and carries out its effects.
+    fn input(&mut self, input: Input) {
+        self.inputs.push_back(input);
+        while let Some(input) = self.inputs.pop_front() {
             self.machine.handle(input, now());
             self.carry_out_all();
         }
-        self.heard_something = true;
+        self.has_input = true;
     }
 
-    fn tell(&mut self, event: Event) {
+    fn emit(&mut self, event: Event) {
         self.waiting.push_back(ToSwarm::GenerateEvent(event));
     }
 
-    /// Tells what has changed of that which is derived.
-    fn tell_changes(&mut self) {
-        if !std::mem::take(&mut self.heard_something) {
+    /// Emits events for changes of the phase and of the reachability.
+    fn emit_changes(&mut self) {
+        if !std::mem::take(&mut self.has_input) {
             return;
         }
         let phase = self.machine.phase();
         if phase != self.phase {
             let from = std::mem::replace(&mut self.phase, phase);
-            self.tell(Event::PhaseChanged { from, to: phase });
+            self.emit(Event::PhaseChanged { from, to: phase });
         }
         let reachability = self.machine.reachability();
         if reachability != self.reachability {
             self.reachability = reachability.clone();
-            self.tell(Event::ReachabilityChanged { reachability });
+            self.emit(Event::ReachabilityChanged { reachability });
         }
     }
 }

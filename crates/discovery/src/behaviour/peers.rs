@@ -1,5 +1,4 @@
-//! The connections of each peer: which way they take, and what became of the attempt to take a
-//! better one. Its one writer is this file.
+//! The connections of each peer, their paths, and the results of hole punches.
 
 use std::collections::HashMap;
 
@@ -10,12 +9,8 @@ use calimero_network_primitives::{
 use libp2p_core::ConnectedPoint;
 use libp2p_swarm::ConnectionId;
 
-use super::{
-    event::HolePunch,
-    punches::Punches,
-    status::{ConnectionStatus, PeerStatus},
-};
-use crate::machine::Path;
+use super::status::{ConnectionStatus, PeerStatus};
+use crate::machine::{HolePunch, Machine, Path};
 
 #[derive(Clone, Debug)]
 struct Connection {
@@ -23,7 +18,7 @@ struct Connection {
     path: Path,
     address: Multiaddr,
     dialled: bool,
-    /// Whether it was dialled from a port we listen on.
+    /// Whether the connection was dialled from a listening port.
     own_port: bool,
 }
 
@@ -47,17 +42,17 @@ impl Peer {
     }
 }
 
-/// The best way to a peer, before and after.
+/// The best path to a peer before and after a change.
 pub(super) type PathChange = (Option<Path>, Option<Path>);
 
-/// Connected peers: as many as the swarm lets in.
+/// The connected peers. The Swarm limits their number.
 #[derive(Debug, Default)]
 pub(super) struct Peers {
     peers: HashMap<PeerId, Peer>,
 }
 
 impl Peers {
-    /// A connection is up; `own_port`: it was dialled from a port that we listen on.
+    /// A connection was established. `own_port` says whether it was dialled from a listening port.
     pub(super) fn opened(
         &mut self,
         peer: PeerId,
@@ -90,7 +85,7 @@ impl Peers {
         (before, after)
     }
 
-    /// The other end of a connection has moved.
+    /// The remote address of a connection changed.
     pub(super) fn moved(&mut self, peer: &PeerId, connection: ConnectionId, to: &ConnectedPoint) {
         let connections = self.peers.get_mut(peer).map(|peer| &mut peer.connections);
         let mut connections = connections.into_iter().flatten();
@@ -105,20 +100,11 @@ impl Peers {
         }
     }
 
-    /// Whether nobody is connected.
-    pub(super) fn is_empty(&self) -> bool {
-        self.peers.is_empty()
-    }
-
-    pub(super) fn path(&self, peer: &PeerId) -> Option<Path> {
-        self.peers.get(peer)?.path()
-    }
-
-    /// Whether `peer` has made `connection`, not we.
-    pub(super) fn is_inbound(&self, peer: &PeerId, connection: ConnectionId) -> bool {
+    /// Returns whether `peer` established `connection` through a relay.
+    pub(super) fn came_through_relay(&self, peer: &PeerId, connection: ConnectionId) -> bool {
         let connections = self.peers.get(peer).map(|peer| &peer.connections);
         let mut connections = connections.into_iter().flatten();
-        connections.any(|c| c.id == connection && !c.dialled)
+        connections.any(|c| c.id == connection && !c.dialled && c.path == Path::Relayed)
     }
 
     pub(super) fn relayed(&self, peer: &PeerId) -> Vec<ConnectionId> {
@@ -130,21 +116,14 @@ impl Peers {
             .collect()
     }
 
-    /// The circuit by which we have reached `peer`.
-    pub(super) fn dialled_circuit(&self, peer: &PeerId) -> Option<Multiaddr> {
-        let mut connections = self.peers.get(peer)?.connections.iter();
-        let relayed = connections.find(|c| c.path == Path::Relayed && c.dialled)?;
-        Some(relayed.address.clone())
-    }
-
-    /// Whether a connection was dialled from a port we listen on.
+    /// Returns whether a connection was dialled from a listening port.
     pub(super) fn has_own_port(&self, peer: &PeerId, connection: ConnectionId) -> bool {
         let connections = self.peers.get(peer).map(|peer| &peer.connections);
         let mut connections = connections.into_iter().flatten();
         connections.any(|c| c.id == connection && c.own_port)
     }
 
-    pub(super) fn status(&self, punches: &Punches) -> Vec<PeerStatus> {
+    pub(super) fn status(&self, machine: &Machine) -> Vec<PeerStatus> {
         let mut status: Vec<_> = self
             .peers
             .iter()
@@ -154,7 +133,7 @@ impl Peers {
                     path: peer.path()?,
                     connections: peer.connections.iter().map(connection_status).collect(),
                     last_hole_punch: peer.hole_punch,
-                    next_hole_punch: punches.next_with(id),
+                    next_hole_punch: machine.next_hole_punch(id),
                 })
             })
             .collect();
@@ -167,7 +146,7 @@ fn connection_status(connection: &Connection) -> ConnectionStatus {
     ConnectionStatus {
         id: connection.id,
         path: connection.path,
-        // A peer that came through a relay has no address but its name.
+        // The address of a peer that connected through a relay is only its peer id.
         transport: match connection.path {
             Path::Relayed => Some(AddressTransport::Circuit),
             Path::Direct => transport_of(&connection.address),
@@ -177,7 +156,7 @@ fn connection_status(connection: &Connection) -> ConnectionStatus {
     }
 }
 
-/// The way that a connection takes.
+/// Returns the path of a connection.
 pub(super) fn path_of(endpoint: &ConnectedPoint) -> Path {
     if endpoint.is_relayed() {
         Path::Relayed

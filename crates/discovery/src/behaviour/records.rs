@@ -1,4 +1,4 @@
-//! Kademlia records and providers: what is stored and found passes through a validator.
+//! Kademlia records and providers. A validator checks each one that is stored or found.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -16,56 +16,61 @@ use libp2p_kad::{
 use super::{
     error::RecordRefused,
     event::{Event, QueryOutcome},
-    neighbourhood,
     store::Store,
 };
+use crate::machine::ROUTING_REFRESH_INTERVAL;
 
-/// Records held for others and ourselves: 16,384, which is 4 MiB of values.
+/// Limit of records that are stored, own ones included: 16,384, which are 4 MiB of values.
 pub const MAX_RECORDS: usize = 16_384;
 
-/// Records told of one query: more providers of one thing than anybody asks.
+/// Limit of records that one query reports, more than a caller needs.
 pub const MAX_RECORDS_PER_QUERY: usize = 64;
 
-/// Keys under which providers are held for others: 4,096, which with
-/// [`MAX_PROVIDERS_PER_KEY`] peers each is some tens of MiB. As many again are for ourselves.
+/// Limit of keys with providers that are stored for other peers: 4,096, which with
+/// [`MAX_PROVIDERS_PER_KEY`] providers each are some tens of MiB. As many keys more are for this
+/// node.
 pub const MAX_PROVIDED_KEYS: usize = 4_096;
 
-/// Providers held for one key: 32. Those that came first stay, so that a flood displaces nobody.
+/// Providers stored for one key: 32. The first ones stay, so a flood displaces none of them.
 pub const MAX_PROVIDERS_PER_KEY: usize = 32;
 
-/// Addresses held for one provider, and the longest of them, in bytes.
+/// Limits of the addresses that are stored for one provider: their number, and their length in
+/// bytes.
 const MAX_PROVIDER_ADDRESSES: usize = 4;
 const MAX_PROVIDER_ADDRESS_BYTES: usize = 256;
 
-/// Queries under way at one time.
+/// Limit of concurrent queries.
 pub const MAX_QUERIES: usize = 256;
 
-/// Providers told of one query: what the twenty peers hold that are asked (Kademlia's `k`).
+/// Limit of providers that one query reports: those of the twenty peers that are asked (Kademlia's
+/// `k`).
 pub const MAX_PROVIDERS_PER_QUERY: usize = 20 * MAX_PROVIDERS_PER_KEY;
 
-/// Life of a record that is not put again, where the configuration says nothing else
-/// (`discovery.records.ttl_ms`).
+/// Lifetime of a record that is not published again, by default (`discovery.records.ttl_ms`).
 pub const RECORD_TTL: Duration = Duration::from_secs(12 * 3600);
 
-/// Peers that hold a record.
+/// Number of peers that a record is stored at.
 const REPLICATION: NonZeroUsize = NonZeroUsize::new(10).unwrap();
 
-/// Time for one query, of all its peers.
+/// Time for one query to all of its peers.
 const QUERY_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Decides which records are stored and which of those found are told.
+/// Decides which records are stored, and which of the found ones are reported.
 ///
-/// It sees whatever anybody sends. A closure of this form is one as well.
+/// It is called for every record that a peer sends. A closure of this form implements it. A peer
+/// whose record is refused gets an acknowledgement all the same, because libp2p-kad 0.49
+/// acknowledges records before it filters them.
 pub trait RecordValidator: Send + 'static {
-    /// Says whether `record` is genuine: for instance signed by whom it names, for its key.
+    /// Checks whether `record` is genuine, for example signed for its key by the peer that it
+    /// names.
     ///
     /// # Errors
     ///
     /// [`RecordRefused`] with the reason.
     fn validate(&self, record: &Record) -> Result<(), RecordRefused>;
 
-    /// Says whether a peer may be held as a provider of `key`, by its own word. It is refused by
-    /// default.
+    /// Checks whether a peer may be stored as a provider of `key` that it announced itself. The
+    /// default refuses every provider.
     ///
     /// # Errors
     ///
@@ -87,7 +92,7 @@ where
     }
 }
 
-/// Refuses every record: for a node that uses Kademlia to find its way only.
+/// A validator that refuses every record, for a node that uses Kademlia only to find peers.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct RefuseRecords;
 
@@ -110,13 +115,13 @@ pub(super) fn configure(config: &mut kad::Config, records: &RecordsTuning) {
         .set_provider_publication_interval(Some(records.publication_interval))
         .set_caching(kad::Caching::Disabled)
         .set_query_timeout(QUERY_TIMEOUT)
-        .set_periodic_bootstrap_interval(Some(neighbourhood::INTERVAL));
+        .set_periodic_bootstrap_interval(Some(ROUTING_REFRESH_INTERVAL));
 }
 
 pub(super) fn new_store(local: PeerId) -> Store {
     let config = MemoryStoreConfig {
         max_records: MAX_RECORDS,
-        // The store refuses what is as long as its limit.
+        // The store refuses values whose length is equal to its limit.
         max_value_bytes: MAX_PROVIDER_RECORD_BYTES + 1,
         max_providers_per_key: MAX_PROVIDERS_PER_KEY,
         max_provided_keys: MAX_PROVIDED_KEYS,
@@ -124,7 +129,7 @@ pub(super) fn new_store(local: PeerId) -> Store {
     Store::new(local, config)
 }
 
-/// What is kept of a provider that somebody sent: addresses are his word, and bounded.
+/// Limits the addresses of a provider, which the provider itself reported.
 pub(super) fn trim(provider: &mut ProviderRecord) {
     let addresses = &mut provider.addresses;
     addresses.retain(|address| address.len() <= MAX_PROVIDER_ADDRESS_BYTES);
@@ -146,11 +151,11 @@ pub(super) struct Queries {
     running: HashMap<QueryId, Query>,
 }
 
-/// What a step of a query means.
+/// The result of a step of a query.
 #[derive(Debug)]
 pub(super) struct Step {
     pub(super) events: Vec<Event>,
-    /// Whether the query is to be ended now: it has told enough.
+    /// Whether the query reached its limit of results and ends now.
     pub(super) finish: bool,
 }
 
@@ -184,7 +189,7 @@ impl Queries {
         self.running.contains_key(id)
     }
 
-    /// A step of a query; of those that Kademlia makes for itself nothing is told.
+    /// Handles a step of a query. Queries that Kademlia begins on its own report nothing.
     pub(super) fn progressed(
         &mut self,
         id: QueryId,
@@ -263,8 +268,8 @@ fn provided(
 ) -> Option<QueryOutcome> {
     match result {
         Ok(kad::GetProvidersOk::FoundProviders { providers, .. }) => {
-            // Several answers name the same ones, and one that names more than a node holds does
-            // not take the room of the others.
+            // Several answers may name the same providers. An answer that names more than a node
+            // can store does not displace those of others.
             let room = MAX_PROVIDERS_PER_QUERY.saturating_sub(told.len());
             let mut providers: Vec<_> = providers.into_iter().collect();
             providers.retain(|provider| !told.contains(provider));

@@ -1,54 +1,53 @@
-//! What an operator asks.
+//! The state of discovery, as an operator sees it.
 
 use std::time::Instant;
 
 use calimero_network_primitives::{Multiaddr, PeerId, addr::AddressTransport};
 use libp2p_swarm::ConnectionId;
 
-use super::event::HolePunch;
-use crate::machine::{self, Path};
+use crate::machine::{self, HolePunch, Path};
 
-/// How discovery stands, and by which ways peers are connected.
+/// A snapshot of discovery: its state and its connections.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Status {
-    /// Phase, reachability, addresses, registrations, reservations, overlays, numbers.
+    /// Phase, boot nodes, reachability, addresses, registrations, reservations, overlays, counts.
     pub discovery: machine::Status,
-    /// Connected peers, by their ids.
+    /// Connected peers, ordered by peer id.
     pub peers: Vec<PeerStatus>,
-    /// Records held for others and ourselves.
+    /// Number of records that this node stores for itself and for others.
     pub records: usize,
 }
 
-/// How a peer is connected.
+/// The connections with one peer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct PeerStatus {
-    /// Who.
+    /// Id of the peer.
     pub peer: PeerId,
-    /// The best way to it.
+    /// The best path to the peer.
     pub path: Path,
-    /// Every connection with it, the oldest first.
+    /// Every connection with the peer, the oldest first.
     pub connections: Vec<ConnectionStatus>,
-    /// What the last attempt to connect directly came to, while it has been connected.
+    /// Result of the latest attempts to connect directly, since the peer is connected.
     pub last_hole_punch: Option<HolePunch>,
-    /// When this node tries again to connect directly; `None` for a peer that is direct, and for
-    /// one that has reached us, whose task that is.
+    /// When this node begins the next hole punch round; `None` for a peer with a direct connection,
+    /// and for a peer that connected to this node, because the rounds are the dialler's.
     pub next_hole_punch: Option<Instant>,
 }
 
-/// A connection.
+/// One established connection with a peer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ConnectionStatus {
-    /// Its number in this process.
+    /// Id of the connection in this process.
     pub id: ConnectionId,
-    /// Its way.
+    /// Path of the connection.
     pub path: Path,
-    /// What carries it; `None` where the address tells nothing known.
+    /// Transport of the connection; `None` if the address has an unknown shape.
     pub transport: Option<AddressTransport>,
-    /// The other end's address: the one dialled, or the one it came from.
+    /// Address of the remote end: the address that was dialled, or the one it came from.
     pub address: Multiaddr,
-    /// Whether we dialled.
+    /// Whether this node dialled the connection.
     pub dialled: bool,
 }

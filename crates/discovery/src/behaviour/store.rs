@@ -1,10 +1,10 @@
-//! What is held of the DHT: libp2p's memory store, with three things that it does not do.
+//! The store of the DHT: libp2p's memory store with three changes.
 //!
-//! It keeps this node's own record of a key when others put theirs, so that it goes on being
-//! renewed and answered. It holds no record out to be copied that is about to expire: on the wire
-//! a life is whole seconds, and less than one reads as a record without an end, which would live
-//! again for all of its time wherever it is copied to. And it forgets providers that have expired
-//! when it is full, of which libp2p's keeps the keys for ever.
+//! It keeps this node's own record of a key when other peers put theirs, so that the own one is
+//! renewed and returned. It does not return records for replication that are about to expire: on
+//! the wire a lifetime is in whole seconds, and less than one second reads as a record that does
+//! not expire, which would be stored for a whole lifetime by its receiver. When it is full, it
+//! removes expired providers, whose keys libp2p's store never removes.
 
 use std::{borrow::Cow, collections::HashMap, time::Duration};
 
@@ -16,11 +16,11 @@ use libp2p_kad::{
 
 use super::{Instant, MAX_PROVIDERS_PER_KEY, RECORD_TTL, now};
 
-/// Records that live shorter than this are not copied: a life of less than a second reads as
-/// none, and the second one is for the way.
+/// Shortest remaining lifetime of a record that is replicated, 2 s: less than one second reads as
+/// no limit, and one second is allowed for the transfer.
 const LEAST_COPIED_LIFE: Duration = Duration::from_secs(2);
 
-/// Time between two searches for providers that have expired, in a store that is full.
+/// Time between two searches for expired providers in a full store.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(10);
 
 /// The records and providers that a node holds.
@@ -59,7 +59,7 @@ impl Store {
         record.publisher.as_ref() == Some(&self.local)
     }
 
-    /// Whether there is room for providers of `key`.
+    /// Returns whether the store has capacity for providers of `key`.
     fn has_room(&mut self, key: &RecordKey, now: Instant) -> bool {
         if self.provided.len() < self.max_provided || self.provided.contains_key(key) {
             return true;
@@ -72,7 +72,7 @@ impl Store {
         self.provided.len() < self.max_provided
     }
 
-    /// A key that is full of others would not take this node, which then told nobody.
+    /// A key with the limit of providers would not take this node, which then announced nothing.
     fn make_room_for_self(&mut self, key: &RecordKey) {
         let held = self.inner.providers(key);
         let is_full = held.len() >= MAX_PROVIDERS_PER_KEY;
@@ -139,7 +139,7 @@ impl RecordStore for Store {
         if !self.has_room(&record.key, now) {
             return Err(libp2p_kad::store::Error::MaxProvidedKeys);
         }
-        // Those that have expired make room for who comes.
+        // Expired providers are removed for new ones.
         for held in self.inner.providers(&record.key) {
             if held.is_expired(now) {
                 self.inner.remove_provider(&record.key, &held.provider);
@@ -235,7 +235,7 @@ mod tests {
         let mut store = store(local);
         let life = Duration::from_secs(3600);
         for key in 0..KEYS {
-            // They are gone by the time the store is full.
+            // They have expired when the store is full.
             let life = if key < 3 { Duration::ZERO } else { life };
             store.add_provider(provider(key, other, life)).unwrap();
         }
@@ -263,7 +263,7 @@ mod tests {
         let comes = provider(1, PeerId::random(), Duration::from_secs(3600));
         store.add_provider(comes.clone()).unwrap();
         assert_eq!(store.providers(&comes.key), [comes]);
-        // And whoever is there by right stays, but for the last one when this node comes.
+        // The providers that were stored first stay, except the last one when this node is added.
         for _ in 0..MAX_PROVIDERS_PER_KEY {
             let stays = provider(1, PeerId::random(), Duration::from_secs(3600));
             store.add_provider(stays).unwrap();

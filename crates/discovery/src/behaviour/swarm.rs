@@ -1,19 +1,12 @@
-//! The behaviour's face to the Swarm.
+//! The implementation of `NetworkBehaviour`.
 
-use std::{
-    error::Error,
-    io,
-    task::{Context, Poll},
-};
+use std::task::{Context, Poll};
 
 use calimero_network_primitives::{
-    Multiaddr, PeerId,
+    Multiaddr, PeerId, UnreachableCause,
     addr::{is_dialable, is_relayed},
 };
-use libp2p_core::{
-    Endpoint,
-    transport::{PortUse, TransportError},
-};
+use libp2p_core::{ConnectedPoint, Endpoint, transport::PortUse};
 use libp2p_swarm::{
     ConnectionClosed, ConnectionDenied, ConnectionId, DialError, DialFailure, FromSwarm,
     NetworkBehaviour, THandler, THandlerInEvent, ToSwarm, behaviour::ConnectionEstablished,
@@ -21,10 +14,10 @@ use libp2p_swarm::{
 
 use super::{
     Behaviour, Dialling, Inner, ToTheSwarm,
+    dial_error::{cause_at, cause_of},
     error::Blocked,
     event::Event,
     now,
-    observed::asks_for_own_port,
     peers::{PathChange, path_of},
 };
 use crate::{machine::Input, pass::pass_to_inner};
@@ -60,7 +53,10 @@ impl NetworkBehaviour for Behaviour {
         if let Some(peer) = peer {
             self.check(peer)?;
             if role == Endpoint::Listener {
-                self.awaited.began(peer, addresses, now());
+                self.input(Input::HolePunchAwaited {
+                    peer,
+                    addresses: addresses.to_vec(),
+                });
             }
         }
         let offered = self
@@ -112,10 +108,10 @@ impl NetworkBehaviour for Behaviour {
             }
             FromSwarm::DialFailure(event) => self.dial_failed(&event),
             FromSwarm::NewExternalAddrCandidate(event) => {
-                self.hear(Input::AddressCandidate(event.addr.clone()));
+                self.input(Input::AddressCandidate(event.addr.clone()));
             }
             FromSwarm::ExternalAddrConfirmed(event) if !self.externals.contains(event.addr) => {
-                self.hear(Input::AddressCandidate(event.addr.clone()));
+                self.input(Input::AddressCandidate(event.addr.clone()));
             }
             FromSwarm::NewListener(event) => {
                 if let Some(slot) = self.slots.get_mut(&event.listener_id) {
@@ -124,16 +120,13 @@ impl NetworkBehaviour for Behaviour {
             }
             FromSwarm::NewListenAddr(event) if !is_relayed(event.addr) => {
                 self.local_link.listen(&event);
-                self.listening.begins(event.addr, now());
-                self.held_dials.listening(now());
-                self.hear(Input::Listening(event.addr.clone()));
-                self.network_changed();
+                self.input(Input::Listening(event.addr.clone()));
+                self.input(Input::NetworkChanged);
             }
             FromSwarm::ExpiredListenAddr(event) if !is_relayed(event.addr) => {
                 self.local_link.expire(&event);
-                self.listening.ends(event.addr);
-                self.hear(Input::AddressGone(event.addr.clone()));
-                self.network_changed();
+                self.input(Input::AddressGone(event.addr.clone()));
+                self.input(Input::NetworkChanged);
             }
             FromSwarm::ListenerClosed(event) => self.listener_ended(event.listener_id),
             FromSwarm::ListenerError(event) => self.listener_failed(event.listener_id),
@@ -152,32 +145,14 @@ impl NetworkBehaviour for Behaviour {
                 }
                 continue;
             }
-            for (peer, addresses) in self.held_dials.release(&self.listening, now()) {
-                self.dial(peer, addresses);
-            }
-            while let Some((peer, addresses)) = self.awaited.due(now()) {
-                self.go_through(peer, addresses);
-            }
-            self.punch_again();
-            if (self.neighbourhood).due(!self.peers.is_empty(), now()) {
-                self.look_around();
-                continue;
-            }
             let due = self.machine.next_timeout();
-            let others = [
-                self.held_dials.next(),
-                self.awaited.next(),
-                self.punches.next(),
-                self.neighbourhood.next(),
-            ];
-            let due = due.into_iter().chain(others.into_iter().flatten()).min();
             if self.timer.poll_at(due, cx).is_ready() {
-                self.hear(Input::Timeout);
+                self.input(Input::Timeout);
                 self.inner.keeper.keep(self.machine.kept().collect());
                 self.wake_mdns();
                 continue;
             }
-            self.tell_changes();
+            self.emit_changes();
             if self.waiting.is_empty() {
                 return Poll::Pending;
             }
@@ -185,15 +160,10 @@ impl NetworkBehaviour for Behaviour {
     }
 }
 
-/// Addresses of one peer that Kademlia and mDNS may offer for a dial of somebody else.
+/// Addresses of one peer that Kademlia and mDNS may add to a dial of another behaviour.
 const MAX_OFFERED: usize = 16;
 
 impl Behaviour {
-    pub(super) fn network_changed(&mut self) {
-        self.punches.hasten(now());
-        self.hear(Input::NetworkChanged);
-    }
-
     fn check(&self, peer: PeerId) -> Result<(), ConnectionDenied> {
         if self.blocked.contains(&peer) {
             return Err(ConnectionDenied::new(Blocked { peer }));
@@ -201,14 +171,14 @@ impl Behaviour {
         Ok(())
     }
 
-    /// What one of the behaviours inside wants of the Swarm, unless it is the machine's to decide.
+    /// Passes a request of an inner behaviour to the Swarm, unless the machine decides about it.
     fn pass(
         &mut self,
         wish: ToSwarm<<Inner as NetworkBehaviour>::ToSwarm, THandlerInEvent<Inner>>,
     ) -> Option<ToTheSwarm> {
         match wish {
             ToSwarm::GenerateEvent(event) => {
-                self.hear_inner(event);
+                self.on_inner_event(event);
                 None
             }
             // External addresses have one writer, addresses of peers one book, and candidates are
@@ -237,7 +207,7 @@ impl Behaviour {
                     peer_id,
                     connection,
                 }),
-                // The Swarm of libp2p-swarm 0.48 knows no other wish.
+                // libp2p-swarm 0.48 has no other request.
                 _ => None,
             },
         }
@@ -251,19 +221,21 @@ impl Behaviour {
         let own_port = asks_for_own_port(event.endpoint)
             && began.is_some_and(|at| {
                 let address = event.endpoint.get_remote_address();
-                self.listening.served(address, at)
+                self.machine.listening_on().serves(address, at)
             });
         let change = self.peers.opened(peer, id, event.endpoint, own_port);
-        self.tell_path(peer, change);
-        self.reversed(peer, id, event.endpoint);
-        self.opened_for_punch(peer, id, event.endpoint);
+        self.emit_path(peer, change);
+        let path = path_of(event.endpoint);
+        if let Some(attempt) = self.attempts.get(&id) {
+            self.input(Input::AttemptConnected { id: *attempt, path });
+        }
         let dialled = event
             .endpoint
             .is_dialer()
             .then(|| event.endpoint.get_remote_address().clone());
-        self.hear(Input::ConnectionOpened {
+        self.input(Input::ConnectionOpened {
             peer,
-            path: path_of(event.endpoint),
+            path,
             dialled,
         });
         self.inner.keeper.keep(self.machine.kept().collect());
@@ -272,28 +244,37 @@ impl Behaviour {
     fn closed(&mut self, event: &ConnectionClosed<'_>) {
         let peer = event.peer_id;
         let change = self.peers.closed(peer, event.connection_id);
-        self.closed_for_punch(peer, change);
-        self.tell_path(peer, change);
+        self.attempts.remove(&event.connection_id);
+        self.emit_path(peer, change);
         let path = path_of(event.endpoint);
-        self.hear(Input::ConnectionClosed { peer, path });
+        self.input(Input::ConnectionClosed { peer, path });
     }
 
-    fn tell_path(&mut self, peer: PeerId, (from, to): PathChange) {
+    fn emit_path(&mut self, peer: PeerId, (from, to): PathChange) {
         if from != to {
-            self.tell(Event::PathChanged { peer, from, to });
+            self.emit(Event::PathChanged { peer, from, to });
         }
     }
 
     fn dial_failed(&mut self, event: &DialFailure<'_>) {
         self.began.remove(&event.connection_id);
-        self.reversals.remove(&event.connection_id);
-        self.rounds.remove(&event.connection_id);
+        if let Some(id) = self.attempts.remove(&event.connection_id) {
+            self.input(Input::AttemptFailed { id });
+        }
+        if let (Some(peer), Some(cause)) = (event.peer_id, cause_of(event.error)) {
+            self.input(Input::Unreachable { peer, cause });
+        }
+        self.forget_dead_circuits(event);
         let Some(Dialling { peer, addresses }) = self.dials.remove(&event.connection_id) else {
             self.other_dial_failed(event.peer_id);
             return;
         };
         let tried = match event.error {
-            DialError::Transport(errors) if errors.iter().all(|(_, error)| has_no_route(error)) => {
+            DialError::Transport(errors)
+                if errors
+                    .iter()
+                    .all(|(_, error)| cause_at(error) == UnreachableCause::NoRoute) =>
+            {
                 Vec::new()
             }
             DialError::Transport(errors) => {
@@ -308,15 +289,28 @@ impl Behaviour {
                 self.behind.insert(peer, addresses);
                 return;
             }
-            // Nobody was asked.
+            // No address was tried.
             DialError::Denied { .. }
             | DialError::Aborted
             | DialError::DialPeerConditionFalse(_) => Vec::new(),
         };
-        self.hear(Input::DialFailed { peer, tried });
+        self.input(Input::DialFailed { peer, tried });
     }
 
-    /// A dial of somebody else has failed. It may have tried other addresses than ours.
+    /// Removes the circuits whose relay has no reservation for the peer.
+    fn forget_dead_circuits(&mut self, event: &DialFailure<'_>) {
+        let (Some(peer), DialError::Transport(errors)) = (event.peer_id, event.error) else {
+            return;
+        };
+        for (address, error) in errors {
+            if cause_at(error) == UnreachableCause::NoReservation {
+                let address = address.clone();
+                self.input(Input::AddressDead { peer, address });
+            }
+        }
+    }
+
+    /// A dial of another behaviour failed. It may have tried other addresses than the machine's.
     fn other_dial_failed(&mut self, peer: Option<PeerId>) {
         if let Some(peer) = peer
             && let Some(addresses) = self.behind.remove(&peer)
@@ -326,23 +320,17 @@ impl Behaviour {
     }
 }
 
-/// Whether this host has no way to the address, which then is not to blame: its link is down.
-fn has_no_route(error: &TransportError<io::Error>) -> bool {
-    let TransportError::Other(error) = error else {
-        return false;
-    };
-    let mut next: Option<&(dyn Error + 'static)> = Some(error);
-    while let Some(error) = next {
-        let io = error.downcast_ref::<io::Error>();
-        if io.is_some_and(|error| error.kind() == io::ErrorKind::NetworkUnreachable) {
-            return true;
+/// Returns whether the transport was asked to dial from a listening port. What a peer observes on a
+/// connection that it dialled itself proves nothing: it may report any address.
+fn asks_for_own_port(endpoint: &ConnectedPoint) -> bool {
+    let reuses = matches!(
+        endpoint,
+        ConnectedPoint::Dialer {
+            port_use: PortUse::Reuse,
+            ..
         }
-        next = match io.and_then(io::Error::get_ref) {
-            Some(inner) => Some(inner as &(dyn Error + 'static)),
-            None => error.source(),
-        };
-    }
-    false
+    );
+    reuses && !endpoint.is_relayed()
 }
 
 #[cfg(test)]
@@ -350,18 +338,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_link_that_is_down_is_told_from_an_address_that_is_dead() {
-        let no_route = || io::Error::from(io::ErrorKind::NetworkUnreachable);
-        for (error, expected) in [
-            (no_route(), true),
-            (io::Error::other(no_route()), true),
-            (io::Error::other(io::Error::other(no_route())), true),
-            (io::ErrorKind::ConnectionRefused.into(), false),
-            (io::Error::other("no"), false),
-        ] {
-            assert_eq!(has_no_route(&TransportError::Other(error)), expected);
-        }
-        let unsupported = TransportError::MultiaddrNotSupported(Multiaddr::empty());
-        assert!(!has_no_route(&unsupported));
+    fn only_our_own_dials_from_our_own_port_tell_where_we_are() {
+        let dial = |address: &str, port_use| ConnectedPoint::Dialer {
+            address: address.parse().unwrap(),
+            role_override: Endpoint::Dialer,
+            port_use,
+        };
+        let direct = "/ip4/203.0.113.1/tcp/2428";
+        let relayed = format!("{direct}/p2p/{}/p2p-circuit", PeerId::random());
+        assert!(asks_for_own_port(&dial(direct, PortUse::Reuse)));
+        assert!(!asks_for_own_port(&dial(direct, PortUse::New)));
+        assert!(!asks_for_own_port(&dial(&relayed, PortUse::Reuse)));
+        assert!(!asks_for_own_port(&ConnectedPoint::Listener {
+            local_addr: direct.parse().unwrap(),
+            send_back_addr: direct.parse().unwrap(),
+        }));
     }
 }

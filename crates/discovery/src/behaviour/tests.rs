@@ -1,4 +1,4 @@
-//! Floods that take longer over a network than into the same doors.
+//! Floods that would take too long over a network.
 
 use std::{
     collections::HashSet,
@@ -52,7 +52,7 @@ fn address(n: usize) -> Multiaddr {
         .unwrap()
 }
 
-/// Takes what is told and wanted, as the Swarm does.
+/// Polls the behaviour until it is pending, as the Swarm does.
 fn take(behaviour: &mut Behaviour) {
     let mut cx = Context::from_waker(Waker::noop());
     while behaviour.poll(&mut cx).is_ready() {}
@@ -91,7 +91,7 @@ fn a_hundred_thousand_strangers_leave_memory_flat() {
             unreachable!();
         };
         let peer = *peer_id;
-        behaviour.hear_inner(event);
+        behaviour.on_inner_event(event);
         behaviour.member_seen(overlay.clone(), peer);
         take(&mut behaviour);
         if n == 50_000 {
@@ -122,7 +122,7 @@ fn a_peer_that_moves_all_the_time_has_few_addresses_anywhere() {
             listen_addrs: vec![address(n)],
             ..info.clone()
         };
-        behaviour.hear_inner(InnerEvent::Identify(identify::Event::Received {
+        behaviour.on_inner_event(InnerEvent::Identify(identify::Event::Received {
             connection_id: connection,
             peer_id: peer,
             info: moved,

@@ -1,4 +1,4 @@
-//! A cache in a file.
+//! The peer cache in a file.
 
 use std::{
     ffi::OsString,
@@ -17,21 +17,22 @@ use crate::machine::CacheEntry;
 
 /// A [`PeerCache`] in one file, readable by its owner alone.
 ///
-/// A save writes a new file (`<name>.new`), flushes it to the disk and renames it, so that there
-/// is the old content or the new after a crash, never half. A file that cannot be read as a cache
-/// is renamed to `<name>.broken`, and loading goes on with nothing.
+/// A save writes a new file (`<name>.new`), flushes it to the disk and renames it, so that after a
+/// crash the file holds the old or the new content as a whole. A file that is not a cache is
+/// renamed to `<name>.broken`, and no peers are loaded.
 ///
-/// For one process at a time: two that share a file overwrite each other's peers.
+/// A file belongs to one process at a time. Two processes that share it overwrite each other's
+/// peers.
 #[derive(Debug)]
 pub struct FileCache {
     path: PathBuf,
-    /// One save at a time: they share the name of the new file.
+    /// Held during a save, because all saves use one name for the new file.
     saving: Mutex<()>,
 }
 
 impl FileCache {
-    /// The cache at `path`. Nothing is read or made yet; the folder has to be there when
-    /// something is saved.
+    /// Creates the cache at `path`. The file is read and written later; its folder has to exist
+    /// when peers are saved.
     #[must_use]
     pub fn new(path: impl Into<PathBuf>) -> Self {
         Self {
@@ -40,22 +41,23 @@ impl FileCache {
         }
     }
 
-    /// Where it is.
+    /// Returns the path of the file.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// The path with `suffix` behind its name.
+    /// Returns the path with `suffix` appended to its name.
     fn beside(&self, suffix: &str) -> PathBuf {
         let mut name = OsString::from(&self.path);
         name.push(suffix);
         name.into()
     }
 
-    /// The content, at most one byte more than a cache may have; `None` where there is no file.
+    /// Reads the content, at most one byte more than a cache may have; `None` if there is no file.
     fn read(&self) -> io::Result<Option<Vec<u8>>> {
-        // Not even opened where it is no file: a pipe would block until somebody writes.
+        // Only a regular file is opened: opening a pipe would block until another process writes to
+        // it.
         match fs::metadata(&self.path) {
             Ok(metadata) if !metadata.is_file() => {
                 return Err(io::Error::new(io::ErrorKind::InvalidInput, "is not a file"));
@@ -113,7 +115,7 @@ impl PeerCache for FileCache {
 }
 
 fn write_for_owner(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    // What a crash left behind may have other rights.
+    // A file that a crash left behind may have other permissions.
     match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
@@ -127,8 +129,8 @@ fn write_for_owner(path: &Path, bytes: &[u8]) -> io::Result<()> {
     file.sync_all()
 }
 
-/// Makes the rename durable. Elsewhere than on Unix a folder cannot be opened as a file, and the
-/// file system's journal has to do.
+/// Makes the rename durable. On systems other than Unix a folder cannot be opened as a file, so
+/// durability depends on the journal of the file system.
 #[cfg(unix)]
 fn flush_folder(path: &Path) -> Result<(), CacheError> {
     let folder = match path.parent() {

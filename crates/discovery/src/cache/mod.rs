@@ -1,10 +1,10 @@
-//! Peers remembered over a restart.
+//! The peer cache, which keeps peers over a restart.
 //!
-//! A node that was connected yesterday knows whom to dial today, even while every boot node is
-//! away. [`PeerCache`] is where it keeps them, [`FileCache`] keeps them in a file; the machine
-//! decides [who is worth keeping](crate::machine::Machine::cache).
+//! A restarted node dials the peers of its cache, even while every boot node is unreachable.
+//! [`PeerCache`] is the store, [`FileCache`] is one in a file, and the machine decides [which peers
+//! to keep](crate::machine::Machine::cache).
 //!
-//! What comes back is trusted no more than what a peer says: the machine filters it.
+//! The machine filters loaded peers like those that other peers report.
 //!
 //! ```
 //! use std::time::{Duration, SystemTime};
@@ -43,65 +43,66 @@ pub use self::{
 };
 use crate::machine::CacheEntry;
 
-/// Where peers are remembered over a restart.
+/// A store of peers that survives a restart.
 ///
-/// Both methods may block on a disk, so they are called on a thread that may. Ages are as of
-/// `now`, the wall clock: what is stored has to outlive the monotonic clock of the process.
+/// Both methods may block on a disk, so they are called on a thread that may block. Ages are
+/// relative to `now` by the wall clock, because the monotonic clock of the process ends with it.
 pub trait PeerCache: Send + Sync + 'static {
-    /// Reads what was saved last, the peer heard of last first. Nothing saved yet: nothing.
+    /// Loads the peers of the last save, the latest seen first. Without a save there are none.
     ///
     /// # Errors
     ///
-    /// [`CacheError`] where it could not be read. The node starts without it.
+    /// [`CacheError`] if the peers could not be read. The node then starts without them.
     fn load(&self, now: SystemTime) -> Result<Loaded, CacheError>;
 
-    /// Puts `entries`, the best first, in place of what was saved before: after a crash there is
-    /// one or the other. What is over a bound of the store is left out from the end.
+    /// Replaces the saved peers by `entries`, the best first. After a crash the store holds the old
+    /// or the new ones. Entries above a limit of the store are left out from the end.
     ///
     /// # Errors
     ///
-    /// [`CacheError`] where they could not be saved. What was saved before is still there.
+    /// [`CacheError`] if the peers could not be saved. The earlier ones are kept.
     fn save(&self, entries: &[CacheEntry], now: SystemTime) -> Result<(), CacheError>;
 }
 
-/// What a cache held.
+/// The result of loading a peer cache.
 #[derive(Debug, Default)]
 pub struct Loaded {
-    /// Peers, the one heard of last first.
+    /// Loaded peers, the latest seen first.
     pub entries: Vec<CacheEntry>,
-    /// Why there are none although something was there: the caller says so and goes on.
+    /// Damage of the file, if it could not be read as a cache. The caller reports it and continues
+    /// without peers.
     pub damage: Option<Damage>,
 }
 
-/// A file that holds no cache, or half of one.
+/// A file that is not a cache, or a part of one.
 #[derive(Debug, thiserror::Error)]
 #[error("{} holds no peers: {reason}", path.display())]
 pub struct Damage {
-    /// Where it was found.
+    /// Path of the damaged file.
     pub path: PathBuf,
-    /// What is wrong with it.
+    /// Defect that was found first.
     #[source]
     pub reason: FormatError,
-    /// Where it was put aside, in place of one put aside before; or why it is still where it was,
-    /// where the next save overwrites it.
+    /// Path that the file was renamed to, replacing an earlier one; or the error of the rename,
+    /// after which the next save overwrites the file.
     pub put_aside: io::Result<PathBuf>,
 }
 
-/// Why peers could not be loaded or saved.
+/// The error of loading or saving peers.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum CacheError {
-    /// The file system refused.
+    /// An operation of the file system failed.
     #[error("{doing} {}: {source}", path.display())]
     Io {
-        /// What was tried, such as `reading`.
+        /// Operation that failed, such as `reading`.
         doing: &'static str,
-        /// With which file or folder.
+        /// File or folder of the operation.
         path: PathBuf,
-        /// What the system says.
+        /// Error of the operating system.
         source: io::Error,
     },
-    /// Another store failed in its own way.
+    /// Error of another implementation of [`PeerCache`].
     #[error("the store of peers: {0}")]
     Store(#[source] Box<dyn Error + Send + Sync>),
 }

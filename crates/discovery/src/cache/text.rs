@@ -1,13 +1,13 @@
-//! The text in which peers are kept, version 1. Pure.
+//! The text format of the peer cache, version 1. Without IO.
 //!
 //! ```text
 //! calimero-peers 1
-//! <seconds since 1970 when last heard of> <peer id> <address> <address> ...
+//! <seconds since 1970 when last seen> <peer id> <address> <address> ...
 //! end <number of peers>
 //! ```
 //!
-//! One peer a line, fields parted by one space, every line ended by a line feed. The last line
-//! tells a whole file from a torn one.
+//! Each line is one peer, with fields separated by one space, and ends with a line feed. The last
+//! line shows that the file is complete.
 
 use std::{
     collections::HashSet,
@@ -32,81 +32,81 @@ const NAME: &str = "calimero-peers";
 const VERSION: u32 = 1;
 const END: &str = "end";
 
-/// Room kept for the last line, in bytes.
+/// Bytes that are reserved for the last line.
 const END_BYTES: usize = 32;
 
-/// Why a text is no cache.
+/// The reason why a text is not a peer cache.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum FormatError {
-    /// It is longer than [`MAX_CACHE_BYTES`].
+    /// The text is longer than [`MAX_CACHE_BYTES`].
     #[error("is longer than {MAX_CACHE_BYTES} bytes")]
     TooLong,
-    /// It is not text.
+    /// The content is not UTF-8.
     #[error("is not UTF-8 after {valid_up_to} bytes")]
     NotText {
-        /// Bytes that are.
+        /// Length of the valid part in bytes.
         valid_up_to: usize,
     },
-    /// It begins with something else than the name of the format.
+    /// The text does not begin with the name of the format.
     #[error("is of another format")]
     Foreign,
-    /// It is of a version that this program does not know.
+    /// The version of the format is unknown to this program.
     #[error("is of version {found}, not {VERSION}")]
     Version {
-        /// Which.
+        /// Version that the text names.
         found: u32,
     },
-    /// Its end is missing, or tells another number of peers than are there.
+    /// The last line is missing, or its number of peers is not the number of lines.
     #[error("is torn: {peers} peers and no end that counts them")]
     Torn {
-        /// Peers that were read.
+        /// Number of peers that were read.
         peers: usize,
     },
-    /// A line cannot be read.
+    /// A line of the text is invalid.
     #[error("line {line}: {reason}")]
     Line {
-        /// Which, counted from 1.
+        /// Number of the line, counted from 1.
         line: usize,
-        /// Why.
+        /// Defect of the line.
         reason: LineError,
     },
 }
 
-/// Why a line of a cache cannot be read.
+/// The reason why a line of a peer cache is invalid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum LineError {
-    /// It does not begin with a number of seconds.
+    /// The line does not begin with a number of seconds.
     #[error("no time")]
     Time,
-    /// Its second field is no peer id.
+    /// The second field is not a peer id.
     #[error("no peer id")]
     Peer,
-    /// The peer is there already.
+    /// An earlier line has the same peer.
     #[error("a peer that is there already")]
     Twice,
-    /// A further field is no address, or a longer one than [`MAX_ADDRESS_BYTES`].
+    /// A further field is not an address, or longer than [`MAX_ADDRESS_BYTES`].
     #[error("no address in field {field}")]
     Address {
-        /// Which field, counted from 1.
+        /// Number of the field, counted from 1.
         field: usize,
     },
-    /// It has no address, or more than [`MAX_CACHED_ADDRESSES_PER_PEER`].
+    /// The line has no address, or more than [`MAX_CACHED_ADDRESSES_PER_PEER`].
     #[error("{found} addresses")]
     Addresses {
-        /// How many.
+        /// Number of addresses in the line.
         found: usize,
     },
-    /// It is one peer more than [`MAX_CACHED_PEERS`].
+    /// The line exceeds [`MAX_CACHED_PEERS`].
     #[error("more than {MAX_CACHED_PEERS} peers")]
     TooMany,
 }
 
-/// Writes `entries`, whose ages are as of `now`.
+/// Encodes `entries`, whose ages are relative to `now`.
 ///
-/// Peers over a bound are left out from the end, and so are addresses of a peer. An address that
-/// would not read as itself is left out, and a peer without an address.
+/// Peers and addresses above a limit are left out from the end. An address that would be decoded to
+/// another one is left out, and so is a peer without an address.
 #[must_use]
 pub fn encode(entries: &[CacheEntry], now: SystemTime) -> String {
     let now = since_1970(now);
@@ -135,12 +135,12 @@ pub fn encode(entries: &[CacheEntry], now: SystemTime) -> String {
     text
 }
 
-/// Reads what [`encode`] wrote, with ages as of `now`. A peer heard of in the future, because
-/// the clock went back, was heard of now.
+/// Decodes the text that [`encode`] wrote, with ages relative to `now`. A peer that was seen in the
+/// future, because the clock was set back, gets the age zero.
 ///
 /// # Errors
 ///
-/// [`FormatError`] at the first thing that [`encode`] would not have written.
+/// [`FormatError`] for the first part that [`encode`] would not have written.
 pub fn decode(bytes: &[u8], now: SystemTime) -> Result<Vec<CacheEntry>, FormatError> {
     if bytes.len() > MAX_CACHE_BYTES {
         return Err(FormatError::TooLong);
@@ -150,7 +150,7 @@ pub fn decode(bytes: &[u8], now: SystemTime) -> Result<Vec<CacheEntry>, FormatEr
     })?;
     let (head, body) = match text.split_once('\n') {
         Some(parts) => parts,
-        // The beginning of what we write, and no more.
+        // A prefix of a valid text.
         None if format!("{NAME} {VERSION}").starts_with(text) => {
             return Err(FormatError::Torn { peers: 0 });
         }
@@ -176,7 +176,7 @@ fn decode_body(body: &str, now: Duration) -> Result<Vec<CacheEntry>, FormatError
     let mut entries = Vec::new();
     let mut seen = HashSet::new();
     let mut rest = body;
-    // The first line is the head.
+    // The first line is the header.
     let mut line_number = 1;
     loop {
         line_number += 1;
@@ -229,14 +229,14 @@ fn decode_line(line: &str, now: Duration) -> Result<CacheEntry, LineError> {
     })
 }
 
-/// A number as [`encode`] writes it: digits alone.
+/// Parses a number as [`encode`] writes it: digits only.
 fn number<T: std::str::FromStr + ToString>(text: &str) -> Option<T> {
     let value: T = text.parse().ok()?;
     (value.to_string() == text).then_some(value)
 }
 
-/// The text of an address that reads as itself. Binary addresses can hold names with a space, a
-/// slash or a line feed in them.
+/// Returns the text of an address if it parses to the same address. Binary addresses can hold names
+/// with a space, a slash or a line feed.
 fn readable(address: &Multiaddr) -> Option<String> {
     if address.is_empty() || address.len() > MAX_ADDRESS_BYTES {
         return None;

@@ -1,4 +1,5 @@
-//! The behaviour: sends pings, tells their outcome, closes what the watchdog gives up.
+//! The behaviour: sends pings, reports their outcome, closes connections that the watchdog gives
+//! up.
 
 use std::{
     collections::VecDeque,
@@ -19,36 +20,35 @@ use super::{
     handler::{FailureKind, Handler},
 };
 
-/// The most that one ping has to say: that it failed, that the connection is given up, and the
-/// wish to close it.
+/// Items that one ping can cause: the failure, the close event, and the close itself.
 const MAX_WAITING: usize = 3;
 
-/// What a ping came to, on which connection.
+/// The outcome of one ping on one connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Event {
-    /// The peer at the other end.
+    /// The remote peer of the connection.
     pub peer: PeerId,
-    /// The connection the ping ran on.
+    /// The connection that carried the ping.
     pub connection: ConnectionId,
-    /// What it came to.
+    /// The outcome of the ping.
     pub outcome: Outcome,
 }
 
-/// What a ping came to.
+/// The outcome of a ping.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
     /// The peer answered after this time.
     Rtt(Duration),
     /// The peer did not answer.
     Failed {
-        /// In which way.
+        /// The kind of failure.
         kind: FailureKind,
-        /// Failures in a row so far; 0 where the peer does not speak ping.
+        /// Failures in a row so far; 0 if the peer does not support ping.
         in_a_row: u32,
     },
-    /// The connection is being closed. Follows the `Failed` that was one too many.
+    /// The connection is being closed. Follows the last `Failed`.
     GivenUp {
-        /// Failures in a row that it took.
+        /// Failures in a row before the close.
         failures: u32,
     },
 }
@@ -56,30 +56,29 @@ pub enum Outcome {
 /// Pings every connection and closes those that fail [`PingConfig::max_failures`] times in a row.
 ///
 /// Answers the pings of others as well, on [`MAX_INBOUND_STREAMS`] streams of each connection; do
-/// not put another ping behaviour beside it. Pings keep no connection open that nobody uses.
+/// not combine it with another ping behaviour. Pings do not keep an unused connection alive.
 ///
 /// # How long a silent connection lives
 ///
 /// A ping is due one `interval` after the last answer, the first one when the connection is
-/// established. It has `timeout` for everything: opening a stream where there is none, agreeing
-/// on the protocol, the answer. A peer that lets it pass is asked again at once on a new stream.
-/// So a link that falls silent, at whichever of these, is given up
+/// established. Its `timeout` covers everything: opening a stream if there is none, negotiating the
+/// protocol, and the answer. A peer that exceeds it is pinged again at once on a new stream. A link
+/// that fails at any of these points is therefore closed
 ///
 /// `interval + max_failures × timeout`
 ///
-/// after its last answer: 75 s with the defaults (15 s, 20 s, 3), which is 60 to 75 s after it
-/// fell silent.
+/// after its last answer. These are 75 s with the defaults (15 s, 20 s, 3), which is 60 to 75 s
+/// after the link failed.
 ///
-/// A peer that resets the stream or sends something else than the answer has spoken, so there is
-/// no haste: it is asked again one `interval` later. The last answer of a peer that fails each
-/// ping in this way is never older than
+/// A peer that resets the stream or sends another answer is alive, so it is pinged again only one
+/// `interval` later. The last answer of a peer that fails each ping in this way is never older than
 ///
 /// `max_failures × (interval + timeout)`, 105 s with the defaults.
 ///
 /// # Bounds
 ///
-/// One counter per established connection, three events waiting; per connection one outbound
-/// stream and [`MAX_INBOUND_STREAMS`] inbound ones, of which each holds one payload of 32 bytes.
+/// One counter for each established connection and three queued events; for each connection one
+/// outbound stream and [`MAX_INBOUND_STREAMS`] inbound ones, each with one payload of 32 bytes.
 ///
 /// [`MAX_INBOUND_STREAMS`]: super::MAX_INBOUND_STREAMS
 pub struct Behaviour {
@@ -89,7 +88,7 @@ pub struct Behaviour {
 }
 
 impl Behaviour {
-    /// A behaviour that pings and gives up as `config` says.
+    /// Creates a behaviour that pings and closes connections according to `config`.
     #[must_use]
     pub fn new(config: &PingConfig) -> Self {
         Self {
@@ -99,7 +98,7 @@ impl Behaviour {
         }
     }
 
-    fn tell(&mut self, peer: PeerId, connection: ConnectionId, outcome: Outcome) {
+    fn emit(&mut self, peer: PeerId, connection: ConnectionId, outcome: Outcome) {
         self.waiting.push_back(ToSwarm::GenerateEvent(Event {
             peer,
             connection,
@@ -155,9 +154,9 @@ impl NetworkBehaviour for Behaviour {
         let Some((outcome, given_up)) = judgement else {
             return;
         };
-        self.tell(peer, connection, outcome);
+        self.emit(peer, connection, outcome);
         if let Some(failures) = given_up {
-            self.tell(peer, connection, Outcome::GivenUp { failures });
+            self.emit(peer, connection, Outcome::GivenUp { failures });
             self.waiting.push_back(ToSwarm::CloseConnection {
                 peer_id: peer,
                 connection: CloseConnection::One(connection),
@@ -171,8 +170,8 @@ impl NetworkBehaviour for Behaviour {
     }
 }
 
-/// What a ping means for its connection, and the number of failures if they are too many. `None`
-/// once it is given up.
+/// Returns the outcome of a ping for its connection, and the number of failures if the connection
+/// is to be closed. `None` after that.
 fn judge(
     watchdog: &mut Watchdog<ConnectionId>,
     connection: ConnectionId,

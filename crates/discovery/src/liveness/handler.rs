@@ -1,4 +1,5 @@
-//! One connection: a stream to ask on, and those on which the peer asks.
+//! The handler of one connection: an outbound stream for pings, and the streams on which the peer
+//! pings.
 
 use std::{
     collections::VecDeque,
@@ -25,41 +26,42 @@ use super::{
 
 /// Streams of one connection on which a peer's pings are answered. One more ends the oldest.
 ///
-/// The specification asks for two at least, since one may be opened before the end of the former
-/// has arrived; a probe beside the peer's own liveness check needs as many again.
+/// The specification requires at least two, because a stream may be opened before the end of the
+/// former one has arrived. A probe in addition to the liveness check of the peer needs as many
+/// again.
 pub const MAX_INBOUND_STREAMS: usize = 4;
 
-/// In which way a ping failed.
+/// The kind of a failed ping.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum FailureKind {
-    /// Silence: no answer, or no stream to ask on, within the deadline.
+    /// No answer, or no stream for the ping, within the deadline.
     Timeout,
-    /// The peer said that it does not speak ping. It is not pinged again on this connection, and
-    /// not given up: it is alive.
+    /// The peer does not support ping. It is not pinged again on this connection, and the
+    /// connection is not closed: the peer is alive.
     Unsupported,
-    /// The stream was reset, or carried something else than the answer.
+    /// The stream was reset, or carried another answer.
     Stream,
 }
 
-/// What a ping came to.
+/// The result of a ping.
 type PingResult = Result<Duration, FailureKind>;
 
 type Event = ConnectionHandlerEvent<Ask, (), PingResult>;
 
-/// Where the connection is with its pings.
+/// The state of the pings of a connection.
 enum Outbound {
-    /// Until the timer fires, when a ping is due. The stream is the one of the last answer.
+    /// Waiting for the timer, after which a ping is due. The stream is that of the last answer.
     Resting(Option<Stream>),
-    /// A stream was asked for when the timer was set. The swarm ends this state, at the latest
-    /// when the timer would.
+    /// A stream was requested when the timer was set. The swarm ends this state, at the latest when
+    /// the timer fires.
     Opening,
     /// A ping is under way until the timer fires.
     Pinging {
         ping: BoxFuture<'static, io::Result<Stream>>,
         started: Instant,
     },
-    /// The peer does not want to be pinged.
+    /// The peer does not support ping.
     Unwanted,
 }
 
@@ -69,9 +71,9 @@ pub struct Handler {
     timeout: Duration,
     timer: Delay,
     outbound: Outbound,
-    /// A failure to open that is not told yet.
+    /// A failure to open a stream that is not reported yet.
     failed: Option<FailureKind>,
-    /// Oldest first. Each keeps its own waker, so all are polled until none has anything to do.
+    /// The oldest first. Each stores its own waker, so all are polled until all are pending.
     inbound: VecDeque<BoxFuture<'static, io::Result<()>>>,
 }
 
@@ -106,7 +108,7 @@ impl Handler {
         };
     }
 
-    /// Prepares what follows a failure of this kind; the stream is gone in any case.
+    /// Sets the state after a failure of this kind. The stream is closed in any case.
     fn fail(&mut self, kind: FailureKind) -> Event {
         self.outbound = match rest_after(kind, self.interval) {
             None => Outbound::Unwanted,
@@ -211,10 +213,10 @@ impl ConnectionHandler for Handler {
     }
 }
 
-/// How long to wait before asking again on a new stream; `None`: for ever.
+/// Returns the wait before the next ping on a new stream; `None` if there is no next one.
 ///
-/// A silent peer has been waited for already. One that spoke is alive, and asking it without a
-/// pause would make a loop of its refusals.
+/// A peer that did not answer has used its deadline already. A peer that refused is alive, and
+/// pinging it without a wait would loop.
 const fn rest_after(kind: FailureKind, interval: Duration) -> Option<Duration> {
     match kind {
         FailureKind::Timeout => Some(Duration::ZERO),
@@ -223,8 +225,8 @@ const fn rest_after(kind: FailureKind, interval: Duration) -> Option<Duration> {
     }
 }
 
-/// Whether anything comes on a stream on which nothing was asked: its end, which is the peer's
-/// right and no failure of a ping, or bytes that would be taken for the next answer.
+/// Returns whether an idle stream yields anything: its end, which is no failure of a ping, or bytes
+/// that would be read as the next answer.
 fn speaks(stream: &mut Stream, cx: &mut Context<'_>) -> bool {
     Pin::new(stream).poll_read(cx, &mut [0]).is_ready()
 }

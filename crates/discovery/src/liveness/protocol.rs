@@ -1,4 +1,5 @@
-//! The wire: 32 bytes there, the same 32 bytes back, any number of times on one stream.
+//! The protocol: 32 bytes are sent and the same 32 bytes are returned, any number of times on one
+//! stream.
 //!
 //! <https://github.com/libp2p/specs/blob/master/ping/ping.md>
 
@@ -10,22 +11,23 @@ use std::{
 
 use futures::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 
-/// Bytes in a ping, as the specification says.
+/// Length of a ping in bytes, according to the specification.
 pub(super) const PAYLOAD_BYTES: usize = 32;
 
-/// What a ping carries.
+/// The payload of a ping.
 pub(super) type Payload = [u8; PAYLOAD_BYTES];
 
-/// Pings answered in one turn. A stream that always has another one would otherwise never let go
-/// of the task, which drives the whole connection. A guess: small beside what else a turn does.
+/// Pings that are answered in one poll. A stream that always has another one would otherwise occupy
+/// the task, which drives the whole connection. A guess: little compared with the other work of a
+/// poll.
 const ANSWERS_PER_TURN: u32 = 16;
 
-/// Sends `payload` and waits for it to come back.
+/// Sends `payload` and waits until it is returned.
 ///
 /// # Errors
 ///
-/// What the stream says; [`io::ErrorKind::UnexpectedEof`] if it ends before the whole answer is
-/// there, [`io::ErrorKind::InvalidData`] if the answer is another one.
+/// The error of the stream; [`io::ErrorKind::UnexpectedEof`] if it ends before the whole answer,
+/// [`io::ErrorKind::InvalidData`] if the answer is another one.
 pub(super) async fn ping<S>(stream: &mut S, payload: Payload) -> io::Result<()>
 where
     S: AsyncRead + AsyncWrite + Unpin,
@@ -45,7 +47,7 @@ where
 ///
 /// # Errors
 ///
-/// What the stream says; [`io::ErrorKind::UnexpectedEof`] if it ends within a ping.
+/// The error of the stream; [`io::ErrorKind::UnexpectedEof`] if it ends within a ping.
 pub(super) async fn answer<S>(mut stream: S) -> io::Result<()>
 where
     S: AsyncRead + AsyncWrite + Unpin,
@@ -65,7 +67,7 @@ where
     }
 }
 
-/// Lets the task go on with something else.
+/// Yields to the other work of the task.
 async fn next_turn() {
     let mut waited = false;
     poll_fn(|cx| {
@@ -168,7 +170,7 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever the pieces in which the bytes travel.
+        /// The bytes may arrive in any pieces.
         #[test]
         fn every_ping_is_answered(
             payloads in prop::collection::vec(any::<Payload>(), 0..50),
@@ -180,7 +182,7 @@ mod tests {
                     ping(&mut near, payload).await?;
                 }
                 near.close().await?;
-                // The far end closes too.
+                // The remote end closes too.
                 near.read(&mut [0]).await
             };
             let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();

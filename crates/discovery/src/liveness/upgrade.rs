@@ -1,4 +1,4 @@
-//! Agreeing on the protocol, and whether a peer that did not agree has said so.
+//! The negotiation of the protocol, which distinguishes a refusal from a failed stream.
 
 use std::{convert::Infallible, future, io};
 
@@ -12,16 +12,15 @@ pub(super) const PROTOCOL: StreamProtocol = StreamProtocol::new(NAME);
 
 const NAME: &str = "/ipfs/ping/1.0.0";
 
-/// No name that multistream-select could propose: names begin with a slash.
+/// A name that multistream-select cannot propose, because names begin with a slash.
 const REFUSED: &str = "";
 
-/// Asks for ping on a new stream.
+/// The upgrade that negotiates ping on a new stream.
 ///
-/// To multistream-select 0.14 a stream that ends during the negotiation is the same failure as
-/// `na`. They are not the same to a liveness check: the one peer does not speak ping and never
-/// will, the other had a bad moment. So the list of names has a second entry that cannot be
-/// proposed. It is arrived at only when the peer has said `na` to the first, nothing of it is
-/// sent, and its error is another one.
+/// multistream-select 0.14 reports a stream that ends during the negotiation like `na`. For a
+/// liveness check they differ: one peer does not support ping, the other lost a stream. So the list
+/// of names has a second entry that cannot be proposed. It is reached only after the peer answered
+/// `na` to the first, nothing of it is sent, and its error is a different one.
 #[derive(Clone, Copy, Debug)]
 pub struct Ask;
 
@@ -44,7 +43,7 @@ impl OutboundUpgrade<Stream> for Ask {
     }
 }
 
-/// In which way an [`Ask`] failed.
+/// The kind of a failed [`Ask`].
 pub(super) fn failure(error: StreamUpgradeError<Infallible>) -> FailureKind {
     match error {
         StreamUpgradeError::Timeout => FailureKind::Timeout,

@@ -1,31 +1,31 @@
-//! The pure part: failures in a row, per connection.
+//! The pure part: it counts failures in a row for each connection.
 
 use std::{collections::HashMap, hash::Hash};
 
-/// What the watchdog hears of a connection `K`.
+/// An event of a connection `K`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Input<K> {
-    /// The connection is established. Only connections told of here are watched.
+    /// The connection is established. Only connections that were opened in this way are watched.
     Opened(K),
     /// A ping was answered.
     Answered(K),
-    /// A ping was not answered, or not with what was sent.
+    /// A ping was not answered, or with another payload.
     Failed(K),
-    /// The connection is closed, by whomever. It is forgotten.
+    /// The connection was closed by either side. It is no longer watched.
     Closed(K),
 }
 
-/// What a ping says about its connection.
+/// The consequence of a ping for its connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// The peer answers.
+    /// The peer answered the ping.
     Alive,
-    /// The peer has not answered lately; the connection still has its chance.
+    /// The peer did not answer. The connection stays open for now.
     Failing {
         /// Pings that failed since the last answer, or since the connection was opened.
         in_a_row: u32,
     },
-    /// The connection must be closed. Said once per connection.
+    /// The connection must be closed. Returned once per connection.
     GiveUp {
         /// Pings that failed since the last answer, or since the connection was opened.
         failures: u32,
@@ -36,14 +36,14 @@ pub enum Verdict {
 enum Watch {
     /// Failures since the last answer.
     Counting(u32),
-    /// Given up; what still arrives from it changes nothing.
+    /// Whether the connection is being closed. Later inputs about it change nothing.
     GivenUp,
 }
 
-/// Counts the pings that fail in a row on each connection and says when one must be closed.
+/// Counts the pings that fail in a row on each connection and decides when one must be closed.
 ///
-/// Any answer starts the count anew. Memory: one small entry per connection between
-/// [`Input::Opened`] and [`Input::Closed`]; whatever is said of other connections is ignored.
+/// Any answer resets the count. Memory: one small entry per connection between [`Input::Opened`]
+/// and [`Input::Closed`]. Inputs about other connections are ignored.
 #[derive(Clone, Debug)]
 pub struct Watchdog<K> {
     max_failures: u32,
@@ -51,7 +51,8 @@ pub struct Watchdog<K> {
 }
 
 impl<K: Copy + Eq + Hash> Watchdog<K> {
-    /// A watchdog that gives a connection up at `max_failures` failures in a row (0 counts as 1).
+    /// Creates a watchdog that closes a connection at `max_failures` failures in a row (0 counts as
+    /// 1).
     #[must_use]
     pub fn new(max_failures: u32) -> Self {
         Self {
@@ -60,8 +61,8 @@ impl<K: Copy + Eq + Hash> Watchdog<K> {
         }
     }
 
-    /// Takes in what happened to a connection. `None`: nothing to say, which includes everything
-    /// about connections that are unknown or given up.
+    /// Handles an input about a connection. Returns `None` if nothing follows, which includes
+    /// inputs about connections that are unknown or being closed.
     pub fn handle(&mut self, input: Input<K>) -> Option<Verdict> {
         match input {
             Input::Opened(connection) => {
@@ -79,7 +80,7 @@ impl<K: Copy + Eq + Hash> Watchdog<K> {
         }
     }
 
-    /// Connections being watched, those given up and not yet closed included.
+    /// Returns the number of watched connections, those being closed included.
     #[must_use]
     pub fn watched(&self) -> usize {
         self.connections.len()
@@ -171,8 +172,8 @@ mod tests {
     }
 
     proptest! {
-        /// Checked against the whole history of each open connection: it is given up exactly
-        /// when its last `max_failures` pings failed, once, and nothing is kept of closed ones.
+        /// Compares with the whole history of each open connection: it is closed exactly when its
+        /// last `max_failures` pings failed, once, and no entry remains of closed ones.
         #[test]
         fn gives_up_exactly_at_the_row(inputs in inputs(), max_failures in 1..5u32) {
             let mut watchdog = Watchdog::new(max_failures);

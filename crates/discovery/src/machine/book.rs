@@ -1,4 +1,4 @@
-//! The address book: what is known of where peers are. Its one writer is this file.
+//! The address book: the addresses of known peers.
 
 use std::time::{Duration, Instant};
 
@@ -8,13 +8,13 @@ use calimero_network_primitives::{
     config::BookTuning,
 };
 
-use super::peers::{NOBODY, Number, PeerTable};
+use super::peers::{NO_PEER, Number, PeerTable};
 
 /// Time without contact after which a peer is forgotten: 24 h, the usual lease of a home address.
 pub(super) const MAX_AGE: Duration = Duration::from_secs(24 * 3600);
 
 /// Failed dials in a row after which an address is forgotten.
-const MAX_DIAL_FAILURES: u32 = 3;
+pub(super) const MAX_DIAL_FAILURES: u32 = 3;
 
 #[derive(Clone, Debug)]
 struct Known {
@@ -48,15 +48,15 @@ struct Entry {
     /// A boot node: its addresses come from the configuration and stay.
     infrastructure: bool,
     connected: bool,
-    /// Last word of it, as the time at which it will be forgotten.
+    /// Time at which the peer expires unless it is seen again.
     expires: Option<Instant>,
-    /// Where it stands among those that may be evicted.
-    place: Option<Place>,
+    /// Links in the list of peers that may be evicted; `None` for a peer that is kept.
+    links: Option<Links>,
 }
 
-/// Those that stand next to one among those that may be evicted; `NOBODY` at the ends.
+/// Neighbours in the list of peers that may be evicted; `NO_PEER` at its ends.
 #[derive(Clone, Copy, Debug)]
-struct Place {
+struct Links {
     sooner: Number,
     later: Number,
 }
@@ -71,13 +71,13 @@ impl Entry {
 /// connected peers are never evicted.
 #[derive(Clone, Debug)]
 pub(super) struct AddressBook {
-    /// Peers in the book; above it the one seen least recently is evicted.
+    /// Limit of peers in the book. Above it the peer seen least recently is evicted.
     max_peers: u32,
     config: BookTuning,
     peers: PeerTable<Entry>,
-    /// Of those that may be evicted, the one unheard of for longest, and the one heard of last.
-    /// Each knows its neighbours. Word of a peer puts it last, so that nothing is searched for; but
-    /// what a cache tells is old, and finds its place from the end.
+    /// First and last peer of the list of peers that may be evicted, ordered by the time at which
+    /// they expire. A peer that was just seen goes to the end, which takes constant time. Only a
+    /// peer from the peer cache, whose age is not zero, is inserted by a search from the end.
     first: Number,
     last: Number,
 }
@@ -88,12 +88,13 @@ impl AddressBook {
             max_peers,
             config,
             peers: PeerTable::default(),
-            first: NOBODY,
-            last: NOBODY,
+            first: NO_PEER,
+            last: NO_PEER,
         }
     }
 
-    /// Remembers `addresses` of a boot node for good, beyond every bound but their own number.
+    /// Stores the `addresses` of a boot node. They never expire and do not count against the
+    /// limits.
     pub(super) fn insert_infrastructure(&mut self, peer: PeerId, addresses: Vec<DialAddr>) {
         let number = self.peers.number_or_insert(peer, Entry::default);
         if let Some(entry) = self.peers.get_mut(number) {
@@ -105,7 +106,8 @@ impl AddressBook {
         self.shrink();
     }
 
-    /// Stores `addresses` of `peer`, learned `age` ago, and calls `new` for each that was not stored.
+    /// Stores `addresses` of `peer`, learned `age` ago, and calls `new` for each that was not
+    /// stored.
     pub(super) fn learn(
         &mut self,
         peer: PeerId,
@@ -129,12 +131,12 @@ impl AddressBook {
                 .filter(|address| add(&mut entry.known, address, max))
                 .for_each(&mut new);
         }
-        self.heard(number, now + left);
+        self.seen(number, now + left);
         self.shrink();
     }
 
-    /// A connection with `peer` is up; through `address`, if we dialled it. Whether the address is
-    /// a new one.
+    /// A connection with `peer` was established, by a dial of `address` if this node dialled.
+    /// Returns whether the address was not stored before.
     pub(super) fn connected(
         &mut self,
         peer: PeerId,
@@ -148,12 +150,12 @@ impl AddressBook {
         };
         entry.connected = true;
         let new = address.is_some_and(|address| prove(entry, address, max));
-        self.heard(number, now + MAX_AGE);
+        self.seen(number, now + MAX_AGE);
         self.shrink();
         new
     }
 
-    /// The last connection with `peer` is gone. What is known of it stays.
+    /// The last connection with `peer` was closed. Its addresses stay in the book.
     pub(super) fn disconnected(&mut self, peer: PeerId, now: Instant) {
         let Some(number) = self.peers.number(&peer) else {
             return;
@@ -166,11 +168,11 @@ impl AddressBook {
             self.forget(number);
             return;
         }
-        self.heard(number, now + MAX_AGE);
+        self.seen(number, now + MAX_AGE);
         self.shrink();
     }
 
-    /// A dial of `address` failed. Returns whether that was once too often.
+    /// A dial of `address` failed. Returns whether the address was removed for it.
     pub(super) fn dial_failed(&mut self, peer: &PeerId, address: &Multiaddr) -> bool {
         let max = MAX_DIAL_FAILURES;
         let Some(number) = self.peers.number(peer) else {
@@ -209,11 +211,11 @@ impl AddressBook {
         self.get(peer).is_none_or(|entry| entry.known.is_empty())
     }
 
-    /// Peers worth remembering, and how long ago they were heard of: those that were reached, the
-    /// one heard of last first; after them, those that have come in and said where they listen,
-    /// while they are connected.
-    pub(super) fn worthy(&self, now: Instant) -> Vec<(PeerId, Duration)> {
-        let mut worthy: Vec<_> = self
+    /// Returns the peers to keep over a restart and the time since each was seen. Peers that this
+    /// node reached come first, the latest first, then connected peers that reported their
+    /// addresses.
+    pub(super) fn cacheable(&self, now: Instant) -> Vec<(PeerId, Duration)> {
+        let mut cacheable: Vec<_> = self
             .peers
             .iter()
             .filter(|(_, entry)| !entry.infrastructure)
@@ -228,12 +230,12 @@ impl AddressBook {
                 (reached || came).then_some((!reached, age, *peer))
             })
             .collect();
-        worthy.sort_unstable();
-        let worthy = worthy.into_iter().map(|(_, age, peer)| (peer, age));
-        worthy.collect()
+        cacheable.sort_unstable();
+        let cacheable = cacheable.into_iter().map(|(_, age, peer)| (peer, age));
+        cacheable.collect()
     }
 
-    /// Forgets whom nothing was heard of for too long.
+    /// Removes the peers that were not seen for [`MAX_AGE`].
     pub(super) fn expire(&mut self, now: Instant) {
         while let Some(first) = self.peers.get(self.first) {
             if first.expires.is_some_and(|at| at > now) {
@@ -243,7 +245,7 @@ impl AddressBook {
         }
     }
 
-    /// Forgets `peer`, whatever it is.
+    /// Removes `peer`, a boot node too.
     pub(super) fn remove(&mut self, peer: &PeerId) {
         if let Some(number) = self.peers.number(peer) {
             self.forget(number);
@@ -271,15 +273,15 @@ impl AddressBook {
         self.peers.remove(number);
     }
 
-    /// Forgets whom nothing was heard of for longest, until there is room or nobody to forget.
+    /// Evicts the peers seen least recently until the limit holds or no peer can be evicted.
     fn shrink(&mut self) {
-        while self.peers.len() > self.max_peers as usize && self.first != NOBODY {
+        while self.peers.len() > self.max_peers as usize && self.first != NO_PEER {
             self.forget(self.first);
         }
     }
 
-    /// There is word of a peer: it is forgotten at `expires`, or later if that was known already.
-    fn heard(&mut self, number: Number, expires: Instant) {
+    /// A peer was seen. It expires at `expires`, or later if a later time is stored.
+    fn seen(&mut self, number: Number, expires: Instant) {
         let Some(entry) = self.peers.get_mut(number) else {
             return;
         };
@@ -292,22 +294,22 @@ impl AddressBook {
         }
     }
 
-    /// Puts a peer among those that may be evicted, after those that expire no later.
+    /// Inserts a peer into the list of those that may be evicted, after those that expire no later.
     fn put(&mut self, number: Number, expires: Instant) {
-        let (mut sooner, mut later) = (self.last, NOBODY);
+        let (mut sooner, mut later) = (self.last, NO_PEER);
         while let Some(Entry {
             expires: Some(at),
-            place: Some(place),
+            links: Some(links),
             ..
         }) = self.peers.get(sooner)
         {
             if *at <= expires {
                 break;
             }
-            (sooner, later) = (place.sooner, sooner);
+            (sooner, later) = (links.sooner, sooner);
         }
         if let Some(entry) = self.peers.get_mut(number) {
-            entry.place = Some(Place { sooner, later });
+            entry.links = Some(Links { sooner, later });
         }
         self.join(sooner, number);
         self.join(number, later);
@@ -315,42 +317,42 @@ impl AddressBook {
 
     fn take_out(&mut self, number: Number) {
         let entry = self.peers.get_mut(number);
-        if let Some(Place { sooner, later }) = entry.and_then(|entry| entry.place.take()) {
+        if let Some(Links { sooner, later }) = entry.and_then(|entry| entry.links.take()) {
             self.join(sooner, later);
         }
     }
 
-    /// Makes two of those that may be evicted, or the ends, neighbours.
+    /// Makes two peers of the list neighbours. `NO_PEER` is an end of the list.
     fn join(&mut self, sooner: Number, later: Number) {
-        match self.place(sooner) {
-            Some(place) => place.later = later,
+        match self.links(sooner) {
+            Some(links) => links.later = later,
             None => self.first = later,
         }
-        match self.place(later) {
-            Some(place) => place.sooner = sooner,
+        match self.links(later) {
+            Some(links) => links.sooner = sooner,
             None => self.last = sooner,
         }
     }
 
-    fn place(&mut self, number: Number) -> Option<&mut Place> {
-        self.peers.get_mut(number)?.place.as_mut()
+    fn links(&mut self, number: Number) -> Option<&mut Links> {
+        self.peers.get_mut(number)?.links.as_mut()
     }
 }
 
-/// Adds `address`, in place of the worst one where there is no room. Returns whether it is new.
+/// Adds `address`. At the limit it replaces the worst one. Returns whether it was added.
 fn add(known: &mut Vec<Known>, address: &DialAddr, max: usize) -> bool {
     if known.iter().any(|k| k.address == *address) {
         return false;
     }
     let new = Known::new(address.clone(), false);
     if known.len() < max {
-        // Most peers have one address or two: what they do not need is not kept for them.
+        // Most peers have one address or two, so no capacity is reserved for more.
         known.reserve_exact(1);
         known.push(new);
         return true;
     }
-    // Something that works is not given up for a rumour; among rumours the newest wins, since
-    // addresses change.
+    // An address that works is not replaced by one that was only reported. Of reported ones the
+    // newest is kept, because addresses change.
     let worst = known
         .iter_mut()
         .rev()
@@ -365,7 +367,7 @@ fn add(known: &mut Vec<Known>, address: &DialAddr, max: usize) -> bool {
     }
 }
 
-/// Marks `address` as one that works, remembered or not so far.
+/// Marks `address` as one that works, and adds it if it is not stored.
 fn prove(entry: &mut Entry, address: &DialAddr, max: usize) -> bool {
     let proven = Known::new(address.clone(), true);
     let place = entry.known.iter().position(|k| k.address == *address);

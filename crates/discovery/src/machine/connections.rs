@@ -1,4 +1,4 @@
-//! Who is connected, and by which way. Its one writer is this file.
+//! The connected peers and the paths of their connections.
 
 use std::time::{Duration, Instant};
 
@@ -6,16 +6,17 @@ use calimero_network_primitives::PeerId;
 
 use super::{peers::PeerTable, schedule::Schedule};
 
-/// Time a relayed connection stays beside the first direct one: what runs on it may end, what
-/// is new takes the direct one. A relay that follows circuit v2 ends it after 2 minutes anyway.
+/// Time for which a relayed connection is kept after the first direct one was established, 10 s:
+/// its streams may end, and new ones use the direct connection. A relay that follows circuit v2
+/// ends it after 2 minutes anyway.
 pub(super) const RELAYED_GRACE: Duration = Duration::from_secs(10);
 
-/// The way a connection takes.
+/// The path that a connection takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Path {
-    /// From us to the peer.
+    /// Without a relay between this node and the peer.
     Direct,
-    /// Through a relay.
+    /// Through a relay that carries the bytes.
     Relayed,
 }
 
@@ -23,7 +24,7 @@ pub enum Path {
 struct Count {
     direct: u32,
     relayed: u32,
-    /// When the first of them came up.
+    /// Time at which the first of them was established.
     since: Instant,
 }
 
@@ -31,12 +32,12 @@ struct Count {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Connections {
     peers: PeerTable<Count>,
-    /// Relayed connections that have a direct one beside them.
+    /// Peers that have relayed and direct connections, until the relayed ones are closed.
     superseded: Schedule<PeerId>,
 }
 
 impl Connections {
-    /// A connection is up. Returns whether it is the peer's first.
+    /// A connection was established. Returns whether it is the first one with the peer.
     pub(super) fn opened(&mut self, peer: PeerId, path: Path, now: Instant) -> bool {
         let none = || Count {
             direct: 0,
@@ -58,7 +59,8 @@ impl Connections {
         first
     }
 
-    /// A connection is gone. Returns since when the peer was connected, if it was its last.
+    /// A connection was closed. Returns the time since when the peer was connected, if it was the
+    /// last.
     pub(super) fn closed(&mut self, peer: PeerId, path: Path) -> Option<Instant> {
         let number = self.peers.number(&peer)?;
         let count = self.peers.get_mut(number)?;
@@ -93,6 +95,13 @@ impl Connections {
 
     pub(super) fn is_connected(&self, peer: &PeerId) -> bool {
         self.peers.number(peer).is_some()
+    }
+
+    /// Relayed connections with `peer`.
+    pub(super) fn relayed(&self, peer: &PeerId) -> u32 {
+        let number = self.peers.number(peer);
+        let count = number.and_then(|number| self.peers.get(number));
+        count.map_or(0, |count| count.relayed)
     }
 
     /// The best way to `peer` there is.

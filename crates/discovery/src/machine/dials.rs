@@ -1,4 +1,4 @@
-//! Which peers are dialled, in which order, how many at a time. Its one writer is this file.
+//! The queue of dials: which peers are dialled, in which order, and how many at one time.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -11,44 +11,45 @@ use calimero_network_primitives::{PeerId, config::DialsTuning};
 /// and a reserve.
 pub(super) const DIAL_TIMEOUT: Duration = Duration::from_secs(35);
 
-/// Peers that rest at one time: above it, the one whose rest ends first is free again.
+/// Limit of peers that rest at one time. Above it, the peer whose rest ends first may be dialled.
 const MAX_RESTING: usize = 4096;
 
-/// Why a peer is dialled, the most urgent first.
+/// The reason for a dial, ordered from the most to the least urgent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum DialReason {
-    /// It is a boot node.
+    /// The peer is a boot node.
     Boot,
-    /// Its connection was lost.
+    /// The connection with the peer was lost.
     Lost,
-    /// It was connected before the restart.
+    /// The peer was connected before the restart.
     Cached,
-    /// It is a member of an overlay that lacks connected members.
+    /// The peer is a member of an overlay with too few connected members.
     Member,
-    /// It was met on the local link.
+    /// The peer was found on the local link.
     Local,
 }
 
 impl DialReason {
-    /// Whether the dial has a pace of its own, so that a failure asks for no rest.
+    /// Returns whether the dials for this reason have waits of their own, so that the peer need not
+    /// rest after a failure.
     fn is_paced(self) -> bool {
         matches!(self, Self::Boot | Self::Lost)
     }
 }
 
-/// The more urgent first, of one reason the one that has waited longest.
+/// Position in the queue: the more urgent reason first, then the peer that has waited longest.
 type Turn = (DialReason, u64);
 
-/// When something ends; the number tells those of one instant apart.
+/// The time at which a state ends, and a number that makes ends at one instant distinct.
 type End = (Instant, u64);
 
-/// Every peer is in one state, or in none.
+/// The state of a peer that is dialled, was dialled, or waits for it.
 #[derive(Clone, Copy, Debug)]
 enum State {
     Waiting(Turn),
-    /// Its dial is taken as failed at that time.
+    /// A dial of the peer is under way. It counts as failed at that time.
     UnderWay(End),
-    /// After a failure.
+    /// A dial of the peer failed. No dial begins until that time.
     Resting(End),
 }
 
@@ -75,8 +76,8 @@ impl Dials {
         }
     }
 
-    /// Asks for a dial of `peer`. Returns whether one is waiting or under way. The peer it drove
-    /// out of the queue, if any, is the second value.
+    /// Queues a dial of `peer`. Returns whether one waits or is under way, and the peer that was
+    /// dropped from the full queue for it, if any.
     pub(super) fn want(&mut self, peer: PeerId, reason: DialReason) -> (bool, Option<PeerId>) {
         match self.states.get(&peer) {
             Some(State::UnderWay(_)) => return (true, None),
@@ -94,7 +95,7 @@ impl Dials {
         (dropped != Some(peer), dropped)
     }
 
-    /// The most urgent peer, now under way, if another dial is allowed.
+    /// Starts the most urgent dial if the limit allows another one.
     pub(super) fn start(&mut self, now: Instant) -> Option<(PeerId, DialReason)> {
         if self.under_way.len() >= self.config.max_in_flight as usize {
             return None;
@@ -106,15 +107,15 @@ impl Dials {
         Some((peer, reason))
     }
 
-    /// The peer is connected, or must not be dialled: nothing waits for it here any more.
+    /// Removes the state of `peer`, which is connected or must not be dialled.
     pub(super) fn settle(&mut self, peer: &PeerId) {
         if let Some(state) = self.states.remove(peer) {
             self.take_out(state);
         }
     }
 
-    /// A dial of `peer` failed. It rests, so that others have their turn, unless another dial of
-    /// it waits.
+    /// A dial of `peer` failed. The peer rests, so that other peers are dialled, unless another
+    /// dial of it waits.
     pub(super) fn failed(&mut self, peer: PeerId, now: Instant) {
         if matches!(self.states.get(&peer), Some(State::Waiting(_))) {
             return;
@@ -127,7 +128,7 @@ impl Dials {
         }
     }
 
-    /// A peer whose dial nobody ever told the end of.
+    /// Removes and returns a peer whose dial has exceeded [`DIAL_TIMEOUT`].
     pub(super) fn pop_overdue(&mut self, now: Instant) -> Option<PeerId> {
         let ended = pop_ended(&mut self.under_way, now)?;
         self.states.remove(&ended);
@@ -142,7 +143,7 @@ impl Dials {
     }
 
     pub(super) fn next(&self) -> Option<Instant> {
-        // The end of a rest needs no wake-up: the next round of upkeep sees it.
+        // The end of a rest needs no timeout: the next tick finds it.
         let ((at, _), _) = self.under_way.first_key_value()?;
         Some(*at)
     }
@@ -151,7 +152,7 @@ impl Dials {
         matches!(self.states.get(peer), Some(State::UnderWay(_)))
     }
 
-    /// Whether a dial of `peer` waits or is under way.
+    /// Returns whether a dial of `peer` waits or is under way.
     pub(super) fn is_pending(&self, peer: &PeerId) -> bool {
         let state = self.states.get(peer);
         matches!(state, Some(State::UnderWay(_) | State::Waiting(_)))

@@ -1,5 +1,5 @@
-//! Questions to rendezvous servers: when each is asked for which overlay, and from where on. Its
-//! one writer is this file.
+//! Requests for members to rendezvous servers: when each server is asked for which overlay, and
+//! from which cookie on.
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -20,55 +20,54 @@ type Key = (PeerId, Namespace);
 
 #[derive(Clone, Debug, Default)]
 struct Question {
-    /// Where the last answer of this server about this namespace ended.
+    /// Position at which the last answer of this server for this namespace ended.
     cookie: Option<Cookie>,
     asked: bool,
-    /// Members wanted at most in the answer to come, or the last.
+    /// Limit of members in the answer that is awaited, or in the last one.
     limit: u32,
     failures: u32,
-    /// Answers in a row that called for no haste although members were lacking: they held all
-    /// there was, or more members are known than are dialled soon.
+    /// Answers in a row after which nothing was urgent although members were lacking: the answer
+    /// held all members of the server, or more members are known than are dialled soon.
     leisurely: u32,
 }
 
-/// How many more members an overlay wants.
+/// The number of members that an overlay still needs.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Need {
-    /// Nobody is connected.
+    /// Whether no member is connected.
     pub(super) alone: bool,
-    /// Members it lacks.
+    /// Number of connected members that are lacking.
     pub(super) lacking: usize,
-    /// Members that could be dialled.
+    /// Number of members that are known and could be dialled.
     pub(super) known: usize,
 }
 
-/// Members known for each that lacks, above which there is no haste to hear of more: where three of
-/// four are dead, the rest will do. The default target makes it 48, one answer of 15 KiB.
+/// Known members for each lacking one above which no more are urgently needed, 4: if three of four
+/// no longer run, the fourth is enough. With the default target these are 48, one answer of 15 KiB.
 const ENOUGH_FOR_EACH: usize = 4;
 
 impl Need {
-    /// Members to hear of.
+    /// Returns how many more members should be discovered.
     pub(super) fn sought(self) -> usize {
         let enough = self.lacking.saturating_mul(ENOUGH_FOR_EACH);
         enough.saturating_sub(self.known)
     }
 }
 
-/// One question per server and namespace followed, asked again and again.
+/// One request per server and namespace, repeated for as long as the namespace is followed.
 ///
-/// What is asked in one round of upkeep is bounded; those that wait longest come first, so each
-/// has its turn.
+/// The number of requests in one tick is bounded. Those that have waited longest come first.
 #[derive(Clone, Debug)]
 pub(super) struct Discoveries {
     config: RendezvousTuning,
     servers: BTreeMap<PeerId, bool>,
     followed: BTreeSet<Namespace>,
     questions: BTreeMap<Key, Question>,
-    /// When a question to a connected server is asked.
+    /// Times at which connected servers are asked.
     due: Schedule<Key>,
-    /// When a question asked is taken as unanswered.
+    /// Times at which requests count as unanswered.
     deadlines: Schedule<Key>,
-    /// Questions that may still be asked in this round.
+    /// Number of requests that may still be made in this tick.
     budget: u32,
 }
 
@@ -85,10 +84,10 @@ impl Discoveries {
         }
     }
 
-    /// Asks every connected server for `namespace` at once, as far as the round allows.
+    /// Asks every connected server for `namespace` at once, within the limit of the tick.
     pub(super) fn follow(&mut self, namespace: &Namespace, now: Instant) {
         self.followed.insert(namespace.clone());
-        self.hasten(namespace, now);
+        self.retry_now(namespace, now);
     }
 
     pub(super) fn unfollow(&mut self, namespace: &Namespace) {
@@ -112,7 +111,8 @@ impl Discoveries {
         }
     }
 
-    /// Cookies outlive the connection: a server that has restarted says so, or starts anew.
+    /// A server was disconnected. Cookies are kept: a server that has restarted refuses an old
+    /// cookie, and the next request goes without one.
     pub(super) fn server_down(&mut self, server: PeerId) {
         let Some(up) = self.servers.get_mut(&server) else {
             return;
@@ -128,8 +128,8 @@ impl Discoveries {
         }
     }
 
-    /// `namespace` has nobody (any more): it is asked for now.
-    pub(super) fn hasten(&mut self, namespace: &Namespace, now: Instant) {
+    /// No member of `namespace` is connected. Its servers are asked now.
+    pub(super) fn retry_now(&mut self, namespace: &Namespace, now: Instant) {
         if !self.followed.contains(namespace) {
             return;
         }
@@ -142,13 +142,14 @@ impl Discoveries {
         }
     }
 
-    /// An answer has come, `members` strong, for an overlay with such a `need`. Returns whether it was
-    /// asked for.
+    /// A server answered with `members` members for an overlay with this `need`. Returns whether
+    /// the answer was awaited.
     ///
-    /// Who lacks members walks on from page to page at a quick pace while few are known, and
-    /// then asks for who is new ever less often: in a network that has just started most are. Who
-    /// lacks nobody asks now and then for a few, and the less often each server the more there
-    /// are: what a server has to answer does not grow with the number of servers.
+    /// A node that lacks members asks for page after page at a short interval while few members are
+    /// known. Then it asks for new members at intervals that grow, because most members of a
+    /// network that has just started are new. A node that lacks no member asks rarely for a few,
+    /// and each server the more rarely the more servers there are, so that the load of a server
+    /// does not grow with their number.
     pub(super) fn answered(
         &mut self,
         key: &Key,
@@ -167,8 +168,9 @@ impl Discoveries {
         }
         self.deadlines.cancel(key);
         question.failures = 0;
-        // A cookie asks for what is new. Who is alone at the end of the list has use for the
-        // whole of it again: those that were not reached before may be reached now.
+        // A cookie asks for new members only. At the end of the list a node without connected
+        // members asks for the whole list again: members that it did not reach before may be
+        // reachable now.
         let at_the_end = need.alone && members == 0;
         question.cookie = cookie.filter(|_| !at_the_end);
         let quick = self.config.alone_interval;
@@ -222,18 +224,18 @@ impl Discoveries {
         self.due.set(key.clone(), now + wait);
     }
 
-    /// A new round: the budget is full again.
+    /// Begins a tick, with the whole budget of requests.
     pub(super) fn refill(&mut self) {
         self.budget = self.config.discoveries_per_tick;
     }
 
-    /// Questions that nobody answered in time.
+    /// Removes and returns a request that was not answered in time.
     pub(super) fn pop_overdue(&mut self, now: Instant) -> Option<Key> {
         self.deadlines.pop_due(now)
     }
 
-    /// Asks what is due, as far as the round allows; `limit` says for how many members of an
-    /// overlay.
+    /// Makes the requests that are due, within the limit of the tick. `limit` returns the limit of
+    /// members for an overlay.
     pub(super) fn ask(
         &mut self,
         now: Instant,
@@ -259,13 +261,14 @@ impl Discoveries {
         }
     }
 
-    /// When something is to be done; what waits for the next round is not in it.
+    /// Returns the next time at which something is due. Requests that wait for the next tick do not
+    /// count.
     pub(super) fn next(&self) -> Option<Instant> {
         let due = self.due.next().filter(|_| self.budget > 0);
         [due, self.deadlines.next()].into_iter().flatten().min()
     }
 
-    /// Whether there is a time at which `key` is asked, or its question taken as unanswered.
+    /// Returns whether the request for `key` is due at some time or awaits an answer.
     #[cfg(test)]
     pub(super) fn has_time(&self, key: &Key) -> bool {
         self.due.contains(key) || self.deadlines.contains(key)

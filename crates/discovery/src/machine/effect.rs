@@ -1,38 +1,77 @@
-//! What the machine asks its driver to do.
+//! The effects of the machine, which its driver carries out.
 
 use std::time::Duration;
 
-use calimero_network_primitives::{Multiaddr, PeerId, addr::DialAddr};
+use calimero_network_primitives::{Multiaddr, PeerId, UnreachableCause, addr::DialAddr};
 
 use super::{
     dials::DialReason,
+    direct_path::{AttemptId, AttemptKind, HolePunch},
     namespace::{Cookie, Namespace},
     relays::RelayListener,
 };
 
-/// What the driver has to do, in the order given. Nothing is asked of ourselves, and nothing but
-/// [`Effect::Disconnect`] of a blocked peer.
+/// What the driver has to do, in the order of the effects.
+///
+/// No effect names this node as its peer, and only [`Effect::Disconnect`] names a blocked peer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Effect {
-    /// Dial `peer` at `addresses`, the best first, unless it is connected or being dialled.
-    /// Ends with [`Input::ConnectionOpened`](super::Input::ConnectionOpened) or
+    /// Dial `peer` at `addresses`, the best first, unless it is connected or being dialled. Ends
+    /// with [`Input::ConnectionOpened`](super::Input::ConnectionOpened) or
     /// [`Input::DialFailed`](super::Input::DialFailed).
     Dial {
-        /// Whom to dial.
+        /// Id of the peer to dial.
         peer: PeerId,
-        /// Where it may be; never empty. Circuits lack the `/p2p/<peer>` at their end.
+        /// Addresses to try; never empty. Circuits lack the `/p2p/<peer>` at their end.
         addresses: Vec<DialAddr>,
-        /// Why.
+        /// Reason for the dial, which decides its priority.
         reason: DialReason,
     },
-    /// Close the relayed connections with `peer`: a direct one has been up long enough.
-    CloseRelayed {
-        /// Whom with.
+    /// Dial `peer`, which is connected through a relay, to get a direct connection. Ends with
+    /// [`Input::AttemptConnected`](super::Input::AttemptConnected) or
+    /// [`Input::AttemptFailed`](super::Input::AttemptFailed).
+    Attempt {
+        /// Names the dial and its connection in later inputs and effects; never reused.
+        id: AttemptId,
+        /// Decides how the dial is made.
+        kind: AttemptKind,
+        /// Id of the peer to dial.
+        peer: PeerId,
+        /// Addresses to try, the best first; never empty.
+        addresses: Vec<DialAddr>,
+    },
+    /// Close the connection that an attempt made; its round is over.
+    CloseAttempt {
+        /// Id of the attempt.
+        id: AttemptId,
+        /// Id of the remote peer.
         peer: PeerId,
     },
-    /// Close every connection with `peer`, which is blocked now.
+    /// Report that the attempts to reach `peer` directly ended.
+    HolePunchEnded {
+        /// Id of the remote peer.
+        peer: PeerId,
+        /// Result of the attempts.
+        outcome: HolePunch,
+    },
+    /// Report that a boot node cannot be reached. Not repeated for one cause within ten minutes.
+    BootNodeUnreachable {
+        /// Id of the boot node.
+        peer: PeerId,
+        /// Cause of the latest failure.
+        cause: UnreachableCause,
+    },
+    /// Refresh the routing table (a bootstrap query of Kademlia). Ends with
+    /// [`Input::RoutingRefreshed`](super::Input::RoutingRefreshed).
+    RefreshRouting,
+    /// Close the relayed connections with `peer`: a direct connection has lasted long enough.
+    CloseRelayed {
+        /// Id of the remote peer.
+        peer: PeerId,
+    },
+    /// Close every connection with `peer`, which is blocked.
     Disconnect {
-        /// Whom with.
+        /// Id of the blocked peer.
         peer: PeerId,
     },
     /// Add an address of `peer` to the Kademlia routing table.
@@ -42,80 +81,80 @@ pub enum Effect {
         /// Address to add, without the `/p2p/<peer>` at its end.
         address: DialAddr,
     },
-    /// Tell the Kademlia routing table that `peer` is not there.
+    /// Remove an address of `peer` from the Kademlia routing table.
     RemoveRoutingAddress {
-        /// Who.
+        /// Peer that the address no longer leads to.
         peer: PeerId,
-        /// Where not.
+        /// Address to remove, without the `/p2p/<peer>` at its end.
         address: Multiaddr,
     },
-    /// Register our external addresses at `server`. Ends with
+    /// Register the external addresses of this node at `server`. Ends with
     /// [`Input::Registered`](super::Input::Registered) or
     /// [`Input::RegisterFailed`](super::Input::RegisterFailed).
     Register {
-        /// Where.
+        /// Id of the rendezvous server.
         server: PeerId,
-        /// As a member of which overlay.
+        /// Namespace of the overlay.
         namespace: Namespace,
-        /// Life of the registration asked for.
+        /// Requested time until the registration expires.
         ttl: Duration,
     },
-    /// Take our registration back.
+    /// Remove the registration of this node. The server does not answer.
     Unregister {
-        /// Where.
+        /// Id of the rendezvous server.
         server: PeerId,
-        /// Of which overlay.
+        /// Namespace of the overlay.
         namespace: Namespace,
     },
     /// Ask `server` for members of an overlay. Ends with
     /// [`Input::Discovered`](super::Input::Discovered) or
     /// [`Input::DiscoverFailed`](super::Input::DiscoverFailed).
     Discover {
-        /// Whom to ask.
+        /// Id of the rendezvous server.
         server: PeerId,
-        /// For which overlay.
+        /// Namespace of the overlay.
         namespace: Namespace,
-        /// Where the last answer ended; `None` asks for all.
+        /// Position at which the last answer ended; `None` asks for all registrations.
         cookie: Option<Cookie>,
-        /// Registrations wanted at most.
+        /// Largest number of registrations in the answer.
         limit: u32,
     },
-    /// Listen through a relay. Ends with
-    /// [`Input::ReservationAccepted`](super::Input::ReservationAccepted), and at any time with
+    /// Listen through a relay. Followed by
+    /// [`Input::ReservationAccepted`](super::Input::ReservationAccepted), and at the end by
     /// [`Input::RelayListenerClosed`](super::Input::RelayListenerClosed).
     Reserve {
-        /// Names this listener in all that follows; never used again.
+        /// Names the listener in later inputs and effects; never reused.
         listener: RelayListener,
-        /// The relay.
+        /// Id of the relay.
         relay: PeerId,
-        /// The complete circuit address to listen on.
+        /// Complete circuit address to listen on.
         address: Multiaddr,
     },
     /// Stop listening through a relay.
     StopListening {
-        /// Which listener.
+        /// Listener that is closed.
         listener: RelayListener,
     },
-    /// Have `address` probed. Ends with [`Input::Probed`](super::Input::Probed).
+    /// Have a peer probe `address`. Ends with [`Input::Probed`](super::Input::Probed).
     Probe {
-        /// One of ours.
+        /// Address of this node.
         address: Multiaddr,
     },
-    /// Tell others that we are at `address`.
+    /// Announce `address` as an external address of this node.
     AddExternalAddress {
-        /// One of ours.
+        /// Address of this node.
         address: Multiaddr,
     },
-    /// Tell others no more that we are at `address`.
+    /// Stop announcing `address` to other peers.
     RemoveExternalAddress {
-        /// One that was ours.
+        /// Former address of this node.
         address: Multiaddr,
     },
-    /// Serve probes of others (`true`), or do not (`false`): who cannot be reached is no judge.
+    /// Serve probes of other peers (`true`) or do not (`false`). Only a reachable node serves them.
     ServeProbes(bool),
-    /// Say that an overlay is not followed: there are as many as may be.
+    /// Report that an overlay is not searched because the limit of overlays is reached.
     RefuseFollow {
-        /// Which.
+        /// Namespace of the overlay.
         namespace: Namespace,
     },
     /// Save [`Machine::cache`](super::Machine::cache).
@@ -123,11 +162,15 @@ pub enum Effect {
 }
 
 impl Effect {
-    /// The peer that the effect is about or asks something of.
+    /// Returns the peer that the effect concerns, if it concerns one.
     #[must_use]
     pub fn peer(&self) -> Option<PeerId> {
         match self {
             Self::Dial { peer, .. }
+            | Self::Attempt { peer, .. }
+            | Self::CloseAttempt { peer, .. }
+            | Self::HolePunchEnded { peer, .. }
+            | Self::BootNodeUnreachable { peer, .. }
             | Self::CloseRelayed { peer }
             | Self::Disconnect { peer }
             | Self::AddRoutingAddress { peer, .. }
@@ -142,6 +185,7 @@ impl Effect {
             | Self::RemoveExternalAddress { .. }
             | Self::ServeProbes(_)
             | Self::RefuseFollow { .. }
+            | Self::RefreshRouting
             | Self::SaveCache => None,
         }
     }

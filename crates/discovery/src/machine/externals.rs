@@ -1,4 +1,4 @@
-//! Our external addresses: what others are told. Its one writer is this file.
+//! The external addresses of this node, which it announces to other peers.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -6,28 +6,28 @@ use calimero_network_primitives::{Multiaddr, PeerId};
 
 use super::effect::Effect;
 
-/// Why an address counts as ours.
+/// The reason why an address is an external address of this node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum AddressSource {
-    /// The operator vouches for it.
+    /// The operator configured the address.
     Configured,
-    /// We listen there, and the network is as local as the address.
+    /// This node listens on the address, and the network is local.
     Local,
-    /// A peer reached us there.
+    /// A peer reached this node there by a probe.
     Probed,
-    /// A relay holds a slot for us.
+    /// A relay holds a reservation for this node.
     Relay(PeerId),
 }
 
-/// External addresses and why they are ours. An address two sources vouch for stays until both
-/// have withdrawn it. Bounded by the candidates under test, the slots and the configuration.
+/// External addresses with their sources. An address with two sources stays until both are removed.
+/// Bounded by the candidates under test, the reservations and the configuration.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Externals {
     addresses: BTreeMap<Multiaddr, Vec<AddressSource>>,
 }
 
 impl Externals {
-    /// Returns whether the set has changed.
+    /// Adds a source of an address. Returns whether the address is new.
     pub(super) fn add(
         &mut self,
         address: &Multiaddr,
@@ -46,7 +46,7 @@ impl Externals {
         new
     }
 
-    /// Returns whether the set has changed.
+    /// Removes a source of an address. Returns whether the address was removed with it.
     pub(super) fn remove(
         &mut self,
         address: &Multiaddr,

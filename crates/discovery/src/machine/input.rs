@@ -1,177 +1,243 @@
-//! What the machine hears.
+//! The inputs of the machine.
 
 use std::time::Duration;
 
-use calimero_network_primitives::{Multiaddr, PeerId};
+use calimero_network_primitives::{Multiaddr, PeerId, UnreachableCause};
 
 use super::{
     connections::Path,
+    direct_path::{AttemptId, HolePunch},
     namespace::{Cookie, Namespace},
     reachability::ProbeOutcome,
     relays::RelayListener,
 };
 
-/// What the driver tells the machine. Nothing in it is trusted: addresses are filtered, answers
-/// nobody asked for are ignored.
+/// An input of the machine: a command of the application, an event of the network, or the time.
+///
+/// The machine trusts none of them. It filters addresses and ignores answers to requests that it
+/// did not make.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Input {
-    /// Nothing but the time: [`Machine::next_timeout`](super::Machine::next_timeout) is reached.
+    /// The time of [`Machine::next_timeout`](super::Machine::next_timeout) is reached.
     Timeout,
-    /// Be a member of an overlay: register and discover at once.
+    /// Joins an overlay: registers and discovers at once.
     Follow(Namespace),
-    /// Be one no more: unregister.
+    /// Leaves an overlay: unregisters.
     Unfollow(Namespace),
-    /// Have nothing to do with a peer.
+    /// Blocks a peer: closes its connections and refuses new ones.
     Block(PeerId),
-    /// Have to do with it again.
+    /// Allows connections with a blocked peer again.
     Unblock(PeerId),
-    /// Peers remembered from an earlier run, dialled first.
+    /// The peer cache of an earlier run. Its first peers are dialled.
     CacheLoaded(Vec<CacheEntry>),
-    /// Interfaces or routes have changed: whatever is waiting is tried now.
+    /// Interfaces or routes of this host changed. Everything that waits is tried now.
     NetworkChanged,
-    /// The end: registrations are taken back, slots given up. Nothing is asked for afterwards.
+    /// Stops the machine: unregisters and ends reservations. No effect follows afterwards.
     Stop,
 
-    /// A connection is up.
+    /// The driver is about to open its listeners. Dials wait until this node listens, for one
+    /// second at most. A dial before that leaves from a port that accepts no connections.
+    ListenersPending,
+
+    /// A connection was established.
     ConnectionOpened {
-        /// With whom.
+        /// Id of the remote peer.
         peer: PeerId,
-        /// By which way.
+        /// Path of the connection.
         path: Path,
-        /// The address we dialled; `None` where the peer dialled us.
+        /// Address that this node dialled; `None` if the peer dialled.
         dialled: Option<Multiaddr>,
     },
-    /// A connection is gone.
+    /// A connection was closed.
     ConnectionClosed {
-        /// With whom.
+        /// Id of the remote peer.
         peer: PeerId,
-        /// By which way it went.
+        /// Path of the closed connection.
         path: Path,
     },
-    /// A dial of ours has failed, or was not made.
+    /// A dial of this node failed or was not made.
     DialFailed {
-        /// Of whom.
+        /// Id of the peer that was dialled.
         peer: PeerId,
-        /// The addresses that were tried. Empty where none was, for instance for a limit of
-        /// ours: then no address is to blame.
+        /// Addresses that were tried. Empty if the dial failed for a reason on this node, such as a
+        /// limit. The failure then counts against no address.
         tried: Vec<Multiaddr>,
     },
 
-    /// A peer has told of itself by identify.
-    Identified {
-        /// Who.
+    /// A dial of a peer failed, whichever part of the node made it.
+    Unreachable {
+        /// Id of the peer.
         peer: PeerId,
-        /// Where it says it is.
+        /// Cause of the failure.
+        cause: UnreachableCause,
+    },
+    /// An address of a peer is known to be of no use: the relay of a circuit has no reservation for
+    /// it.
+    AddressDead {
+        /// Id of the peer.
+        peer: PeerId,
+        /// Address that is of no use.
+        address: Multiaddr,
+    },
+
+    /// The dial of an [`Effect::Attempt`](super::Effect::Attempt) made a connection.
+    /// [`ConnectionOpened`](Self::ConnectionOpened) follows.
+    AttemptConnected {
+        /// Id of the attempt.
+        id: AttemptId,
+        /// Path of the connection.
+        path: Path,
+    },
+    /// The dial of an [`Effect::Attempt`](super::Effect::Attempt) made no connection.
+    AttemptFailed {
+        /// Id of the attempt.
+        id: AttemptId,
+    },
+    /// DCUtR ended its attempts to reach a relayed peer directly.
+    HolePunchEnded {
+        /// Id of the relayed peer.
+        peer: PeerId,
+        /// Result of the attempts.
+        outcome: HolePunch,
+    },
+    /// DCUtR began a hole punch in which this node waits for the peer to come in.
+    HolePunchAwaited {
+        /// Id of the relayed peer.
+        peer: PeerId,
+        /// Addresses that the peer dials from.
         addresses: Vec<Multiaddr>,
     },
-    /// A peer was met on the local link.
-    LocalPeer {
-        /// Who.
-        peer: PeerId,
-        /// Where it says it is.
-        addresses: Vec<Multiaddr>,
-    },
-    /// A peer has shown itself a member of an overlay, for instance by its subscription.
-    MemberSeen {
-        /// Of which.
-        namespace: Namespace,
-        /// Who.
-        peer: PeerId,
-    },
-    /// A peer has left an overlay.
-    MemberGone {
-        /// Which.
-        namespace: Namespace,
-        /// Who.
+    /// A peer that connected to this node through a relay reported its addresses, by
+    /// [`Identified`](Self::Identified) before.
+    ReachedThroughRelay {
+        /// Id of the relayed peer.
         peer: PeerId,
     },
 
-    /// One of our addresses, as seen by a peer or by ourselves.
+    /// A part of a refresh of the routing table ended. libp2p-kad begins refreshes too.
+    RoutingRefreshed {
+        /// Peers that answered in this part.
+        answers: u32,
+        /// Whether this was the last part of the refresh.
+        last: bool,
+    },
+
+    /// A peer reported its addresses by identify.
+    Identified {
+        /// Id of the remote peer.
+        peer: PeerId,
+        /// Addresses that the peer listens on.
+        addresses: Vec<Multiaddr>,
+    },
+    /// A peer was found on the local link.
+    LocalPeer {
+        /// Id of the peer that was found.
+        peer: PeerId,
+        /// Addresses that the peer listens on.
+        addresses: Vec<Multiaddr>,
+    },
+    /// A peer is known to be a member of an overlay, for example by its subscription.
+    MemberSeen {
+        /// Namespace of the overlay.
+        namespace: Namespace,
+        /// Id of the member.
+        peer: PeerId,
+    },
+    /// A peer left an overlay.
+    MemberGone {
+        /// Namespace of the overlay.
+        namespace: Namespace,
+        /// Id of the former member.
+        peer: PeerId,
+    },
+
+    /// An address of this node, as a peer observes it or as the application names it.
     AddressCandidate(Multiaddr),
-    /// We listen at an address of one of our interfaces. On a local network everybody reaches us
-    /// there; elsewhere it may be ours as others see it.
+    /// This node listens on an address of one of its interfaces. On a local network every peer
+    /// reaches the node there. Elsewhere the address may be an external one.
     Listening(Multiaddr),
-    /// One of our addresses is gone.
+    /// This node no longer listens on an address.
     AddressGone(Multiaddr),
-    /// A probe has ended.
+    /// A probe of an address of this node ended.
     Probed {
-        /// Of which address.
+        /// Address that was probed.
         address: Multiaddr,
-        /// Made by whom.
+        /// Id of the peer that made the probe.
         server: PeerId,
-        /// How.
+        /// Result of the probe.
         outcome: ProbeOutcome,
     },
 
-    /// A server holds our registration.
+    /// A rendezvous server accepted a registration.
     Registered {
-        /// Which.
+        /// Id of the rendezvous server.
         server: PeerId,
-        /// As a member of which overlay.
+        /// Namespace of the overlay.
         namespace: Namespace,
-        /// For how long.
+        /// Time after which the registration expires.
         ttl: Duration,
     },
-    /// A server does not.
+    /// A registration at a rendezvous server failed.
     RegisterFailed {
-        /// Which.
+        /// Id of the rendezvous server.
         server: PeerId,
-        /// For which overlay.
+        /// Namespace of the overlay.
         namespace: Namespace,
-        /// Why.
+        /// Reason of the failure.
         why: RendezvousFailure,
     },
-    /// A server has told members of an overlay.
+    /// A rendezvous server returned members of an overlay.
     Discovered {
-        /// Which.
+        /// Id of the rendezvous server.
         server: PeerId,
-        /// Of which overlay.
+        /// Namespace of the overlay.
         namespace: Namespace,
-        /// Members and their addresses, verified to be their own.
+        /// Members and their addresses, each signed by its member.
         members: Vec<(PeerId, Vec<Multiaddr>)>,
-        /// Where the answer ended.
+        /// Position at which the answer ended.
         cookie: Option<Cookie>,
     },
-    /// A server has not.
+    /// A rendezvous server did not return members of an overlay.
     DiscoverFailed {
-        /// Which.
+        /// Id of the rendezvous server.
         server: PeerId,
-        /// Of which overlay.
+        /// Namespace of the overlay.
         namespace: Namespace,
-        /// Why.
+        /// Reason of the failure.
         why: RendezvousFailure,
     },
 
-    /// A relay has granted or renewed our slot.
+    /// A relay granted or renewed a reservation.
     ReservationAccepted {
-        /// On which listener.
+        /// Listener that the reservation belongs to.
         listener: RelayListener,
     },
-    /// We do not listen through a relay (any more): refused, expired, disconnected or closed.
+    /// This node does not listen through a relay: the reservation was refused, it expired, or the
+    /// connection or the listener was closed.
     RelayListenerClosed {
-        /// Which listener.
+        /// Listener that was closed.
         listener: RelayListener,
     },
 }
 
-/// Why a rendezvous server did not do as asked.
+/// Why a request to a rendezvous server failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RendezvousFailure {
-    /// It does not know the cookie, or not for this namespace.
+    /// The server does not know the cookie, or not for this namespace.
     InvalidCookie,
-    /// It has no room, for us or at all, or did not answer.
+    /// A limit of the server is reached, or the server did not answer.
     Unavailable,
-    /// It refuses for another reason.
+    /// The server refuses for another reason.
     Refused,
 }
 
-/// A peer remembered over a restart.
+/// A peer in the peer cache, which a node keeps over a restart.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CacheEntry {
-    /// Who.
+    /// Id of the peer.
     pub peer: PeerId,
-    /// Where it was, the best first.
+    /// Addresses of the peer, the best first.
     pub addresses: Vec<Multiaddr>,
-    /// How long ago it was last heard of.
+    /// Time since the peer was last seen.
     pub age: Duration,
 }

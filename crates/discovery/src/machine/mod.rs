@@ -1,41 +1,46 @@
-//! The discovery machine: decides whom to dial, where to register, whom to ask, which relays to
-//! keep. It does no IO and reads no clock.
+//! The discovery machine: a state machine that decides which peers to dial, where to register,
+//! which servers to ask, which relays to use, and how a relayed peer becomes direct. It does no IO
+//! and reads no clock.
 //!
-//! # Driving it
+//! # Driving the machine
 //!
-//! 1. [`Machine::new`], then drain [`Machine::poll_effect`].
-//! 2. For whatever happens, [`Machine::handle`] with the time, then drain
-//!    [`Machine::poll_effect`] and carry out the effects in their order. The queue of effects is
-//!    bounded by what one input can cause, so it must be drained before the next.
+//! 1. Call [`Machine::new`], then drain [`Machine::poll_effect`].
+//! 2. For each event call [`Machine::handle`] with the time, then drain [`Machine::poll_effect`]
+//!    and carry out the effects in their order. The queue of effects is bounded by what one input
+//!    can cause, so it must be drained before the next input.
 //! 3. Sleep until [`Machine::next_timeout`] at most, then handle [`Input::Timeout`].
 //!
-//! Every effect that asks for something names the input that ends it. An end that never comes is
+//! Every effect that requests something names the input that ends it. An input that never comes is
 //! assumed at a deadline, so a driver that loses one delays the machine and does not stop it. A
-//! clock that goes back is taken to stand still.
+//! time before the latest one is treated as the latest one.
 //!
 //! The same inputs, times and seed give the same effects.
 //!
 //! # Parts
 //!
-//! Each status has one writer, a part in a file of its own: the address book, connections,
-//! overlays, dials, redials, external addresses, reachability, registrations, discoveries, relay
-//! slots. The machine hands inputs to parts and what they find to other parts. [`Phase`] is
-//! derived from all of them and written by none.
+//! Each part of the state has a module of its own, which alone changes it: the address book,
+//! connections, overlays, dials, redials, external addresses, reachability, registrations,
+//! discoveries, relay reservations, boot nodes, the direct path, listening addresses, refreshes of
+//! the routing table. The machine passes inputs to the parts, and the results of a part to other
+//! parts. [`Phase`] is derived from all of them.
 //!
 //! # Bounds
 //!
-//! Those of [`DiscoveryConfig`]: peers and addresses in the book, overlays and members, queued
-//! dials and dials in flight, lost peers, candidates. Registrations and questions: one per boot
-//! node and overlay. Connections: as many as the driver tells of. Blocked peers: as many as the
-//! operator blocks.
+//! [`DiscoveryConfig`] limits peers and addresses in the book, overlays and members, queued dials and
+//! dials in flight, lost peers, and candidates. Registrations and requests for members are limited
+//! to one for each boot node and overlay. The driver limits connections, and the operator blocked
+//! peers.
 
 mod book;
+mod boot_nodes;
 mod connections;
 mod dials;
+mod direct_path;
 mod discoveries;
 mod effect;
 mod externals;
 mod input;
+mod listening;
 mod namespace;
 mod overlays;
 mod peers;
@@ -44,6 +49,7 @@ mod redial;
 mod registrations;
 mod relays;
 mod routes;
+mod routing_refresh;
 pub(crate) mod schedule;
 mod status;
 #[cfg(test)]
@@ -55,6 +61,7 @@ use std::{
     time::Instant,
 };
 
+pub use calimero_network_primitives::UnreachableCause;
 use calimero_network_primitives::{
     Multiaddr, PeerId,
     addr::{DialAddr, DialPolicy, DialRules, peer_of, without_peer},
@@ -62,14 +69,31 @@ use calimero_network_primitives::{
 };
 use rand::{SeedableRng, rngs::StdRng};
 
+#[cfg(feature = "libp2p")]
+pub(crate) use self::routing_refresh::INTERVAL as ROUTING_REFRESH_INTERVAL;
 use self::{
-    book::AddressBook, connections::Connections, dials::Dials, discoveries::Discoveries,
-    externals::Externals, overlays::Overlays, reachability::Prober, redial::Redials,
-    registrations::Registrations, relays::Relays, schedule::jittered, status::Facts,
+    book::AddressBook,
+    boot_nodes::BootNodes,
+    connections::Connections,
+    dials::Dials,
+    direct_path::DirectPath,
+    discoveries::Discoveries,
+    externals::Externals,
+    listening::{HeldDials, Listening},
+    overlays::Overlays,
+    reachability::Prober,
+    redial::Redials,
+    registrations::Registrations,
+    relays::Relays,
+    routing_refresh::RoutingRefresh,
+    schedule::jittered,
+    status::Facts,
 };
 pub use self::{
+    boot_nodes::BootNode,
     connections::Path,
     dials::DialReason,
+    direct_path::{AttemptId, AttemptKind, HolePunch},
     effect::Effect,
     externals::AddressSource,
     input::{CacheEntry, Input, RendezvousFailure},
@@ -81,11 +105,11 @@ pub use self::{
     status::{Phase, Status},
 };
 
-/// Passes over the parts in one [`Machine::handle`]: what one part does may be due in another at
-/// once. What is left after them is due at the next call.
+/// Passes over the parts in one call of [`Machine::handle`], since a part may make something due in
+/// another part. What is left is due at the next call.
 const MAX_PASSES: usize = 4;
 
-/// Effects for which room is kept: the many that a server's answer can cause are rare.
+/// Effects for which capacity is kept. Answers of servers that cause more are rare.
 const EFFECTS_KEPT: usize = 32;
 
 /// The discovery machine. See the [module](self) for how to drive it.
@@ -96,10 +120,11 @@ pub struct Machine {
     /// Decides which addresses of others are kept and dialled.
     rules: DialRules,
     rng: StdRng,
-    /// The latest time heard of.
+    /// Latest time that was passed to the machine.
     now: Instant,
     out: VecDeque<Effect>,
     boot: BTreeMap<PeerId, Vec<DialAddr>>,
+    boot_nodes: BootNodes,
     blocked: BTreeSet<PeerId>,
     book: AddressBook,
     connections: Connections,
@@ -111,21 +136,25 @@ pub struct Machine {
     registrations: Registrations,
     discoveries: Discoveries,
     relays: Relays,
+    direct: DirectPath,
+    listening: Listening,
+    held: HeldDials,
+    routing: RoutingRefresh,
     next_tick: Instant,
     next_save: Instant,
-    /// When a node of unknown reachability takes a relay all the same.
+    /// Time after which a node of unknown reachability uses relays.
     patience_ends: Option<Instant>,
     serves_probes: bool,
     stopped: bool,
 }
 
 impl Machine {
-    /// A machine for `local` that begins at `now`; `seed` decides every choice it leaves to
-    /// chance.
+    /// Creates a machine for the node `local` at the time `now`. `seed` decides every random
+    /// choice.
     ///
     /// # Errors
     ///
-    /// [`ConfigError::Invalid`] with the key whose value cannot hold.
+    /// [`ConfigError::Invalid`] with the key whose value is invalid.
     pub fn new(
         config: DiscoveryConfig,
         local: PeerId,
@@ -136,7 +165,7 @@ impl Machine {
         let boot = boot_nodes(&config.boot, local);
         let (overlays, dials) = (&config.rendezvous, config.dials);
         let mut rng = StdRng::seed_from_u64(seed);
-        // Spread from the first: nodes that start together are not to work in step.
+        // Spread from the beginning, so that nodes that start together do not act together.
         let next_tick = now + jittered(&mut rng, config.tick);
         let mut machine = Self {
             local,
@@ -147,6 +176,7 @@ impl Machine {
             rng,
             now,
             out: VecDeque::new(),
+            boot_nodes: BootNodes::new(boot.keys().copied()),
             blocked: BTreeSet::new(),
             book: AddressBook::new(config.max_peers, config.book),
             connections: Connections::default(),
@@ -162,6 +192,10 @@ impl Machine {
             registrations: Registrations::new(config.rendezvous, boot.keys().copied()),
             discoveries: Discoveries::new(config.rendezvous, boot.keys().copied()),
             relays: Relays::new(config.relays, config.relay, boot.clone()),
+            direct: DirectPath::new(&config.relay),
+            listening: Listening::default(),
+            held: HeldDials::default(),
+            routing: RoutingRefresh::default(),
             next_tick,
             next_save: now + config.cache_save_interval,
             patience_ends: Some(now + config.relay.patience),
@@ -174,13 +208,13 @@ impl Machine {
         Ok(machine)
     }
 
-    /// Takes in what happened, at `now`. Then drain [`Machine::poll_effect`].
+    /// Handles an input at the time `now`. Drain [`Machine::poll_effect`] after it.
     pub fn handle(&mut self, input: Input, now: Instant) {
         self.now = self.now.max(now);
         if self.stopped {
             return;
         }
-        // First what happened, then what is due: an answer that is late but there counts.
+        // The input comes before what is due: an answer counts that arrives at its deadline.
         self.apply(input);
         self.advance();
         if !self.stopped {
@@ -189,7 +223,7 @@ impl Machine {
         }
     }
 
-    /// The next thing to do, in the order in which it is to be done.
+    /// Removes and returns the next effect.
     pub fn poll_effect(&mut self) -> Option<Effect> {
         let effect = self.out.pop_front();
         if effect.is_none() && self.out.capacity() > EFFECTS_KEPT {
@@ -198,8 +232,8 @@ impl Machine {
         effect
     }
 
-    /// When [`Input::Timeout`] is to be handled, if nothing else is before. Never before the
-    /// latest time heard of; `None` only after [`Input::Stop`].
+    /// Returns the time at which [`Input::Timeout`] is to be handled. Never before the latest time
+    /// passed to the machine; `None` only after [`Input::Stop`].
     #[must_use]
     pub fn next_timeout(&self) -> Option<Instant> {
         if self.stopped {
@@ -213,6 +247,9 @@ impl Machine {
             self.registrations.next(),
             self.discoveries.next(),
             self.relays.next(),
+            self.direct.next(),
+            self.held.next(),
+            self.routing.next(),
             self.patience_ends,
         ];
         let next = parts
@@ -222,7 +259,7 @@ impl Machine {
         Some(next.max(self.now))
     }
 
-    /// How far discovery has come.
+    /// Returns the phase of discovery.
     #[must_use]
     pub fn phase(&self) -> Phase {
         let facts = Facts {
@@ -240,7 +277,7 @@ impl Machine {
         Phase::derive(facts, overlays)
     }
 
-    /// How discovery stands. Costs a copy of every table; for people, not for every event.
+    /// Returns a snapshot of the state. Copies every table, so it is not for use at every event.
     #[must_use]
     pub fn status(&self) -> Status {
         let external = self
@@ -257,6 +294,7 @@ impl Machine {
             .map(|(peer, state)| (*peer, state.clone()));
         Status {
             phase: self.phase(),
+            boot_nodes: self.boot_nodes.iter().collect(),
             reachability: self.prober.reachability(),
             external_addresses: external.collect(),
             registrations: registrations.collect(),
@@ -276,23 +314,22 @@ impl Machine {
         }
     }
 
-    /// The best way to `peer` there is; `None` where it is not connected.
+    /// Returns the best path to `peer`; `None` if it is not connected.
     #[must_use]
     pub fn path(&self, peer: &PeerId) -> Option<Path> {
         self.connections.path(peer)
     }
 
-    /// Whether others can reach us, and how that is known. Cheaper than [`Machine::status`].
+    /// Returns the reachability of this node. Cheaper than [`Machine::status`].
     #[must_use]
     pub fn reachability(&self) -> Reachability {
         self.prober.reachability()
     }
 
-    /// The peers whose connections are worth keeping, however little they are used: boot nodes,
-    /// and members of overlays, of each three times `members_target` at most, those
-    /// connected longest. Some are named more than once. The connections of others may close
-    /// when nobody uses them: that is what bounds the connections of a node whom everybody was
-    /// told of.
+    /// Returns the peers whose connections are kept alive, used or not: boot nodes, and of each
+    /// overlay at most three times `members_target` members, those connected longest. Some are
+    /// returned more than once. Other connections may close when they are unused, which bounds the
+    /// connections of a node that many nodes learned of.
     pub fn kept(&self) -> impl Iterator<Item = PeerId> {
         self.boot
             .keys()
@@ -300,20 +337,33 @@ impl Machine {
             .copied()
     }
 
-    /// The addresses of `peer`, the best first: what its next dial would try. Circuit addresses
-    /// lack the `/p2p/<peer>` at their end.
+    /// Returns the addresses of `peer` that its next dial would try, the best first. Circuit
+    /// addresses lack the `/p2p/<peer>` at their end.
     #[must_use]
     pub fn addresses(&self, peer: &PeerId) -> Vec<DialAddr> {
         self.book.addresses(peer)
     }
 
-    /// The peers worth remembering over a restart: those that were reached, the one heard of last
-    /// first; after them, those that have come in and said where they listen, while they are
-    /// connected.
+    /// Returns the time of the next hole punch round with `peer`; `None` for a peer that is not
+    /// relayed, and for one that connected to this node, because the side that dialled begins the
+    /// rounds.
+    #[must_use]
+    pub fn next_hole_punch(&self, peer: &PeerId) -> Option<Instant> {
+        self.direct.next_round(peer)
+    }
+
+    /// Returns the addresses that this node listens on.
+    #[cfg(feature = "libp2p")]
+    pub(crate) fn listening_on(&self) -> &Listening {
+        &self.listening
+    }
+
+    /// Returns the peers to keep over a restart. Peers that this node reached come first, the
+    /// latest first, then connected peers that reported their addresses.
     #[must_use]
     pub fn cache(&self) -> Vec<CacheEntry> {
-        let worthy = self.book.worthy(self.now).into_iter();
-        worthy
+        let peers = self.book.cacheable(self.now).into_iter();
+        peers
             .take(self.config.cache.max_peers as usize)
             .map(|(peer, age)| CacheEntry {
                 peer,
@@ -323,7 +373,7 @@ impl Machine {
             .collect()
     }
 
-    /// What holds from the first moment: the configuration's addresses, boot nodes and overlay.
+    /// Applies the configuration: external addresses, boot nodes and the global overlay.
     fn begin(&mut self) {
         for address in self.config.external.clone() {
             let address = without_peer(&address);
@@ -364,6 +414,7 @@ impl Machine {
             Input::CacheLoaded(entries) => self.load_cache(entries),
             Input::NetworkChanged => self.network_changed(),
             Input::Stop => self.stop(),
+            Input::ListenersPending => self.held.start(self.now, &mut self.out),
             Input::ConnectionOpened {
                 peer,
                 path,
@@ -371,13 +422,50 @@ impl Machine {
             } => self.opened(peer, path, dialled),
             Input::ConnectionClosed { peer, path } => self.closed(peer, path),
             Input::DialFailed { peer, tried } => self.dial_failed(peer, &tried),
+            Input::Unreachable { peer, cause } if !self.is_stranger(&peer) => {
+                (self.boot_nodes).on_dial_failed(peer, cause, self.now, &mut self.out);
+            }
+            Input::Unreachable { .. } => {}
+            Input::AddressDead { peer, address } => self.address_dead(peer, &address),
+            Input::AttemptConnected { id, path } => {
+                (self.direct).on_connected(id, path, self.now, &mut self.out);
+            }
+            Input::AttemptFailed { id } => {
+                self.direct.end(id);
+            }
+            Input::HolePunchEnded { peer, .. } | Input::HolePunchAwaited { peer, .. }
+                if self.is_stranger(&peer) => {}
+            Input::HolePunchEnded { peer, outcome } => {
+                let (best, now) = (self.connections.path(&peer), self.now);
+                let (rng, out) = (&mut self.rng, &mut self.out);
+                self.direct.on_ended(peer, outcome, best, now, rng, out);
+            }
+            Input::HolePunchAwaited { peer, addresses } => {
+                let addresses = self.dialable(&peer, &addresses);
+                self.direct.on_awaited(peer, addresses, self.now);
+            }
+            Input::ReachedThroughRelay { peer } => {
+                let best = self.connections.path(&peer);
+                let (book, now) = (&self.book, self.now);
+                self.direct.dial_back(peer, best, book, now, &mut self.out);
+            }
+            Input::RoutingRefreshed { answers, last } => {
+                (self.routing).on_ended(answers, last, self.now, &mut self.rng);
+            }
             Input::Identified { peer, addresses } => self.learn(peer, &addresses),
             Input::LocalPeer { peer, addresses } => self.met_locally(peer, &addresses),
             Input::MemberSeen { namespace, peer } => self.member_seen(&namespace, peer),
             Input::MemberGone { namespace, peer } => self.member_gone(&namespace, &peer),
             Input::AddressCandidate(address) => self.address_candidate(&address),
-            Input::Listening(address) => self.listening(&address),
-            Input::AddressGone(address) => self.address_gone(&address),
+            Input::Listening(address) => {
+                self.listening.insert(address.clone(), self.now);
+                self.held.on_listening(self.now);
+                self.listening(&address);
+            }
+            Input::AddressGone(address) => {
+                self.listening.remove(&address);
+                self.address_gone(&address);
+            }
             Input::Probed {
                 address,
                 server,
@@ -422,7 +510,7 @@ impl Machine {
         }
     }
 
-    /// Does what time alone has made due.
+    /// Does what is due at the current time.
     fn advance(&mut self) {
         for _ in 0..MAX_PASSES {
             if self.next_timeout().is_none_or(|at| at > self.now) {
@@ -442,7 +530,7 @@ impl Machine {
         }
     }
 
-    /// A round of upkeep.
+    /// Does the periodic work.
     fn tick(&mut self) {
         self.next_tick = self.now + jittered(&mut self.rng, self.config.tick);
         self.book.expire(self.now);
@@ -458,7 +546,7 @@ impl Machine {
         }
     }
 
-    /// Whether there may be anything between `peer` and us.
+    /// Returns whether inputs about `peer` are ignored: it is blocked, or it is this node.
     fn is_stranger(&self, peer: &PeerId) -> bool {
         *peer == self.local || self.blocked.contains(peer)
     }
@@ -480,7 +568,7 @@ fn boot_nodes(addresses: &[Multiaddr], local: PeerId) -> BTreeMap<PeerId, Vec<Di
     boot
 }
 
-fn multiaddrs(addresses: Vec<DialAddr>) -> Vec<Multiaddr> {
+pub(crate) fn multiaddrs(addresses: Vec<DialAddr>) -> Vec<Multiaddr> {
     addresses
         .into_iter()
         .map(DialAddr::into_multiaddr)

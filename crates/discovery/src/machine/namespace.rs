@@ -1,18 +1,18 @@
-//! Names and tokens of the rendezvous protocol.
+//! Namespaces and cookies of the rendezvous protocol.
 
 use std::{fmt, sync::Arc};
 
 use calimero_network_primitives::limits::MAX_RENDEZVOUS_NAMESPACE_BYTES;
 
-/// Longest cookie kept, in bytes: libp2p-rendezvous writes 16 bytes and the namespace. A server
-/// that sends more is asked anew each time.
+/// Longest cookie that is stored, 1,024 bytes: libp2p-rendezvous writes 16 bytes and the namespace.
+/// A server that sends a longer one is asked from the beginning each time.
 pub const MAX_COOKIE_BYTES: usize = 1024;
 
 /// The rendezvous namespace of an overlay: 1 to 255 bytes. Cheap to clone.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Namespace(Arc<str>);
 
-/// The text is empty or longer than a rendezvous namespace may be.
+/// The error for a text that is empty or longer than a rendezvous namespace may be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("a rendezvous namespace has 1 to 255 bytes, not {len}")]
 pub struct NamespaceError {
@@ -33,7 +33,7 @@ impl Namespace {
         }
     }
 
-    /// The text.
+    /// Returns the text of the namespace.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
@@ -46,18 +46,20 @@ impl fmt::Display for Namespace {
     }
 }
 
-/// Where a server's answer ended, so that the next one holds what is new. Opaque; cheap to clone.
+/// The position at which the answer of a server ended, with which the next answer holds new members
+/// only. Opaque; cheap to clone.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cookie(Arc<[u8]>);
 
 impl Cookie {
-    /// Takes over what the server sent; `None` where it is longer than [`MAX_COOKIE_BYTES`].
+    /// Copies the bytes that a server sent. Returns `None` if they are longer than
+    /// [`MAX_COOKIE_BYTES`].
     #[must_use]
     pub fn new(bytes: &[u8]) -> Option<Self> {
         (bytes.len() <= MAX_COOKIE_BYTES).then(|| Self(bytes.into()))
     }
 
-    /// The bytes, as the server sent them.
+    /// Returns the bytes as the server sent them.
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {
         &self.0

@@ -1,4 +1,4 @@
-//! The overlays followed, and who is known to be a member. Its one writer is this file.
+//! The followed overlays and their members.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,44 +10,44 @@ use super::{
     peers::{Number, PeerTable},
 };
 
-/// Rounds of dials over which what an overlay lacks is spread. Everybody who asks early, or asks
-/// a server that has one first page for all, hears of the same few members: a few dials of those
-/// are enough to begin with, the rest goes to members heard of later. Two of twelve are dialled
-/// in each round, and all within half a minute.
+/// Ticks over which the dials of lacking members are spread, 6. Nodes that ask early, or ask a
+/// server that returns one first page to all, learn the same few members. A few dials of those are
+/// enough to begin with; the rest go to members that are learned later. With the default target of
+/// 12, two are dialled in each tick, and all within half a minute.
 const ROUNDS: usize = 6;
 
-/// Connected members of an overlay that are kept, for each that is wanted. Who is wanted by
-/// nobody else holds as many that it dialled as others that dialled it; a third for the spread.
-/// Beyond it are those whom everybody was told of at once.
+/// Connected members of an overlay that are kept alive, for each one of the target. A member that
+/// no other peer prefers has dialled as many members as have dialled it, and a third part allows
+/// for the spread. Connections above this come from peers that many nodes learned of at once.
 const KEPT_FOR_EACH_WANTED: usize = 3;
 
 #[derive(Clone, Debug)]
 struct Overlay {
-    /// What its members are noted under: one text for all of them.
+    /// Name of the overlay, shared by the entries of all its members.
     name: Namespace,
-    /// The one connected longest first.
+    /// Connected members, the one connected longest first.
     connected: Vec<Number>,
     known: Vec<Number>,
 }
 
-/// How an overlay stands.
+/// The counts of members of an overlay.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct OverlayStatus {
-    /// Members connected.
+    /// Number of connected members.
     pub connected: usize,
-    /// Members known and not connected.
+    /// Number of members that are known and not connected.
     pub known: usize,
 }
 
-/// Members of each overlay followed: those connected, and a bounded choice of the others.
+/// Members of each followed overlay: all that are connected, and a bounded choice of the others.
 #[derive(Clone, Debug)]
 pub(super) struct Overlays {
     max_overlays: usize,
     max_known: usize,
     target: usize,
     overlays: BTreeMap<Namespace, Overlay>,
-    /// The overlays of each member, so that what happens to a peer costs as much as it has
-    /// overlays, not as there are.
+    /// The overlays of each member, so that an event of a peer costs as much as it has overlays,
+    /// not as many as there are.
     members: PeerTable<Vec<Namespace>>,
 }
 
@@ -62,7 +62,7 @@ impl Overlays {
         }
     }
 
-    /// Returns whether `namespace` is newly followed; not where there is no room for it.
+    /// Follows `namespace`. Returns `false` if it is followed already or the limit is reached.
     pub(super) fn follow(&mut self, namespace: &Namespace) -> bool {
         if self.overlays.contains_key(namespace) || self.overlays.len() >= self.max_overlays {
             return false;
@@ -76,7 +76,7 @@ impl Overlays {
         true
     }
 
-    /// Returns whether `namespace` was followed.
+    /// Unfollows `namespace`. Returns whether it was followed.
     pub(super) fn unfollow(&mut self, namespace: &Namespace) -> bool {
         let Some(overlay) = self.overlays.remove(namespace) else {
             return false;
@@ -91,8 +91,8 @@ impl Overlays {
         self.overlays.contains_key(namespace)
     }
 
-    /// `peer` is a member of `namespace`. Where too many are known, a random one makes room, so
-    /// that nobody chooses who is forgotten.
+    /// Adds `peer` as a member of `namespace`. At the limit a random member is removed, so that no
+    /// peer can choose which one.
     pub(super) fn add(
         &mut self,
         namespace: &Namespace,
@@ -109,7 +109,7 @@ impl Overlays {
         };
         let new = !of.contains(namespace);
         if new {
-            // Most are members of one overlay of ours or two.
+            // Most peers are members of one or two of the overlays of this node.
             of.reserve_exact(1);
             of.push(overlay.name.clone());
         }
@@ -127,7 +127,7 @@ impl Overlays {
         }
     }
 
-    /// `peer` has left `namespace`. Returns whether it was the last one connected.
+    /// Removes `peer` from `namespace`. Returns whether it was the last connected member.
     pub(super) fn remove_member(&mut self, namespace: &Namespace, peer: &PeerId) -> bool {
         let overlay = self.overlays.get_mut(namespace);
         let (Some(overlay), Some(member)) = (overlay, self.members.number(peer)) else {
@@ -151,7 +151,7 @@ impl Overlays {
         }
     }
 
-    /// Returns the overlays that have lost their last connected member.
+    /// A peer was disconnected. Returns the overlays whose last connected member it was.
     pub(super) fn disconnected(&mut self, peer: PeerId) -> Vec<Namespace> {
         let mut alone = Vec::new();
         let Some(member) = self.members.number(&peer) else {
@@ -176,7 +176,7 @@ impl Overlays {
         alone
     }
 
-    /// Forgets `peer` everywhere. Returns the overlays that have lost their last connected member.
+    /// Removes `peer` from all overlays. Returns those whose last connected member it was.
     pub(super) fn remove(&mut self, peer: PeerId) -> Vec<Namespace> {
         let alone = self.disconnected(peer);
         if let Some(member) = self.members.number(&peer) {
@@ -189,8 +189,8 @@ impl Overlays {
         alone
     }
 
-    /// Connected members worth keeping, once for each overlay: those connected longest, who
-    /// cannot be driven out by any number that come later.
+    /// Returns the connected members to keep alive, once for each overlay: those connected longest,
+    /// which later ones cannot displace.
     pub(super) fn kept_members(&self) -> impl Iterator<Item = &PeerId> {
         let most = self.target.saturating_mul(KEPT_FOR_EACH_WANTED);
         let overlays = self.overlays.values();
@@ -198,21 +198,21 @@ impl Overlays {
         kept.filter_map(|member| self.members.peer(*member))
     }
 
-    /// Members known and not connected.
+    /// Returns the members that are known and not connected.
     pub(super) fn known_members(&self, namespace: &Namespace) -> impl Iterator<Item = &PeerId> {
         let known = self.overlays.get(namespace).map(|overlay| &overlay.known);
         let known = known.into_iter().flatten();
         known.filter_map(|member| self.members.peer(*member))
     }
 
-    /// Whether no member of `namespace` is connected.
+    /// Returns whether no member of `namespace` is connected.
     pub(super) fn is_alone(&self, namespace: &Namespace) -> bool {
         self.overlays
             .get(namespace)
             .is_some_and(|overlay| overlay.connected.is_empty())
     }
 
-    /// Whether `peer` is a member of an overlay that lacks connected members.
+    /// Returns whether `peer` is a member of an overlay that lacks connected members.
     pub(super) fn lacks(&self, peer: &PeerId) -> bool {
         let member = self.members.number(peer);
         let of_peer = member.and_then(|member| self.members.get(member));
@@ -220,20 +220,21 @@ impl Overlays {
         of_peer.any(|namespace| self.deficit(namespace) > 0)
     }
 
-    /// How many members of `namespace` to dial at once.
+    /// Returns the number of members of `namespace` to dial in one tick.
     pub(super) fn share(&self, namespace: &Namespace) -> usize {
         let overlay = self.overlays.get(namespace);
         overlay.map_or(0, |overlay| overlay.share(self.target))
     }
 
-    /// How many members `namespace` lacks.
+    /// Returns the number of connected members that `namespace` lacks.
     pub(super) fn deficit(&self, namespace: &Namespace) -> usize {
         self.overlays.get(namespace).map_or(0, |overlay| {
             self.target.saturating_sub(overlay.connected.len())
         })
     }
 
-    /// Members to dial: of each overlay that lacks some its share, at random.
+    /// Returns the members to dial in this tick, chosen at random among the known ones of each
+    /// overlay that lacks members.
     pub(super) fn candidates(&self, rng: &mut StdRng) -> Vec<PeerId> {
         let mut candidates = BTreeSet::<Number>::new();
         for overlay in self.overlays.values() {
@@ -259,20 +260,20 @@ impl Overlays {
 }
 
 impl Overlay {
-    /// Members to dial in one round.
+    /// Returns the number of members to dial in one tick.
     fn share(&self, target: usize) -> usize {
         let lacking = target.saturating_sub(self.connected.len());
         lacking.div_ceil(ROUNDS)
     }
 }
 
-/// Takes `member` out of a list, which keeps its order. Returns whether it was there.
+/// Removes `member` from a list and keeps the order. Returns whether it was in the list.
 fn take_out(list: &mut Vec<Number>, member: Number) -> bool {
     let place = list.iter().position(|other| *other == member);
     place.map(|place| list.remove(place)).is_some()
 }
 
-/// A member of `namespace` is one no more.
+/// Removes `namespace` from the overlays of a member.
 fn forget(members: &mut PeerTable<Vec<Namespace>>, member: Number, namespace: &Namespace) {
     if let Some(of) = members.get_mut(member) {
         of.retain(|other| other != namespace);

@@ -1,20 +1,19 @@
-//! A table of peers: what is known of each, under a small number.
+//! A table of values by peer, which refers to each peer by a small number.
 //!
-//! A peer id takes 80 bytes in memory. Here it is kept once, however many lists its peer is on:
-//! they hold its number.
+//! A peer id takes 80 bytes in memory. It is stored once here, and lists of peers hold its number.
 
 use std::hash::{BuildHasher, RandomState};
 
 use calimero_network_primitives::PeerId;
 use hashbrown::HashTable;
 
-/// The number of a peer in one table. It is given anew once its peer is removed.
+/// The number of a peer in one table. It is reused after its peer was removed.
 pub(super) type Number = u32;
 
-/// No peer: what a [`Number`] is where there is none. A table would need 400 GiB to get there.
-pub(super) const NOBODY: Number = Number::MAX;
+/// The number that means no peer. A table would need 400 GiB to reach it.
+pub(super) const NO_PEER: Number = Number::MAX;
 
-/// The fraction by which a full table grows: what is not needed is not kept for every table.
+/// A full table grows by this fraction of its size, so that little memory is unused.
 const GROWTH: usize = 4;
 
 #[derive(Clone, Debug)]
@@ -26,7 +25,7 @@ enum Slot<T> {
 #[derive(Clone, Debug)]
 pub(super) struct PeerTable<T> {
     slots: Vec<Slot<T>>,
-    /// The first of the free slots, each of which knows the next.
+    /// First entry of the list of free slots.
     free: Number,
     by_peer: HashTable<Number>,
     hasher: RandomState,
@@ -36,7 +35,7 @@ impl<T> Default for PeerTable<T> {
     fn default() -> Self {
         Self {
             slots: Vec::new(),
-            free: NOBODY,
+            free: NO_PEER,
             by_peer: HashTable::new(),
             hasher: RandomState::new(),
         }
@@ -70,7 +69,7 @@ impl<T> PeerTable<T> {
         }
     }
 
-    /// The number of `peer`, which is taken in with `value` if it is not there.
+    /// Returns the number of `peer`, which is inserted with `value` if it is not in the table.
     pub(super) fn number_or_insert(&mut self, peer: PeerId, value: impl FnOnce() -> T) -> Number {
         if let Some(number) = self.number(&peer) {
             return number;
@@ -93,7 +92,7 @@ impl<T> PeerTable<T> {
                 self.slots.len() - 1
             }
         };
-        let number = Number::try_from(number).unwrap_or(NOBODY);
+        let number = Number::try_from(number).unwrap_or(NO_PEER);
         let (slots, hasher) = (&self.slots, &self.hasher);
         let rehash = |number: &Number| match slots.get(*number as usize) {
             Some(Slot::Taken { peer, .. }) => hash(hasher, peer),
@@ -122,7 +121,7 @@ impl<T> PeerTable<T> {
         self.by_peer.len()
     }
 
-    /// Everybody, in an order that depends on nothing but what was done.
+    /// Iterates over all peers, in an order that depends only on the operations before.
     pub(super) fn iter(&self) -> impl Iterator<Item = (&PeerId, &T)> {
         self.slots.iter().filter_map(|slot| match slot {
             Slot::Taken { peer, value } => Some((peer, value)),
@@ -135,7 +134,7 @@ impl<T> PeerTable<T> {
     }
 }
 
-/// Of the digest alone: the rest is the same for nearly everybody.
+/// Hashes the digest alone, because the other bytes are equal for nearly all peer ids.
 fn hash(hasher: &RandomState, peer: &PeerId) -> u64 {
     hasher.hash_one(peer.as_ref().digest())
 }
@@ -179,7 +178,7 @@ mod tests {
                 all.sort();
                 prop_assert!(all.into_iter().eq(map.iter().map(|(peer, (_, value))| (*peer, *value))));
             }
-            // What was free was used again.
+            // Free entries were reused.
             prop_assert!(table.slots.len() <= 30);
         }
     }

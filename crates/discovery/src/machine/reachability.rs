@@ -1,4 +1,4 @@
-//! Whether others can reach us, found out by probes. Its one writer is this file.
+//! The reachability of this node, which probes by other peers test.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -13,97 +13,98 @@ use super::{
     schedule::{Schedule, backoff, jittered},
 };
 
-/// Time for a probe to end.
+/// Time after which a probe counts as not tried, 60 s.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Failed probes in a row after which a reachable address counts as unreachable: 2, because a single
-/// prober may be the one that is cut off.
+/// Failed probes in a row after which a reachable address counts as unreachable: 2, because a
+/// single prober may be the one that is cut off.
 const FAILURES_TO_LOSE: u32 = 2;
 
-/// Whether others can reach us.
+/// The reachability of this node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Reachability {
-    /// No probe has ended.
+    /// No probe has ended yet.
     Unknown,
-    /// Others reach us.
+    /// Other peers can reach this node.
     Reachable {
-        /// How that is known.
+        /// Reason why the node counts as reachable.
         why: ReachableBecause,
     },
-    /// Probes have ended, and none of our addresses was reached.
+    /// Probes have ended, and none reached an address of this node.
     Unreachable,
 }
 
-/// How it is known that others reach us.
+/// The reason why this node counts as reachable.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ReachableBecause {
-    /// The operator has configured a public address.
+    /// The operator configured an external address.
     Configured,
-    /// The network is local, and we listen on it.
+    /// The network is local, and this node listens on it.
     LocalNetwork,
-    /// `server` has reached us at `address`.
+    /// A peer reached this node by a probe.
     Probed {
-        /// The address it dialled.
+        /// Address that was reached.
         address: Multiaddr,
-        /// Who dialled.
+        /// Id of the peer that made the probe.
         server: PeerId,
     },
 }
 
-/// How a probe of one of our addresses ended.
+/// The result of a probe of an address of this node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ProbeOutcome {
-    /// The server reached us.
+    /// The server reached this node.
     Reached,
-    /// The server tried and did not reach us.
+    /// The server tried and did not reach this node.
     NotReached,
-    /// The server did not try: it refused, or could not be asked. It says nothing about us.
+    /// The server did not try, because it refused or could not be asked. This says nothing about
+    /// the address.
     NotTried,
 }
 
-/// The last probe that ended.
+/// The latest probe that ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LastProbe {
-    /// The address probed.
+    /// Address that was probed.
     pub address: Multiaddr,
-    /// Who probed.
+    /// Id of the peer that made the probe.
     pub server: PeerId,
-    /// How it ended.
+    /// Result of the probe.
     pub outcome: ProbeOutcome,
-    /// When it ended.
+    /// Time at which the probe ended.
     pub at: Instant,
 }
 
 #[derive(Clone, Debug, Default)]
 struct Candidate {
-    /// Who reached us there last, while it counts as reached.
+    /// The peer that reached the address last, while the address counts as reached.
     reached_by: Option<PeerId>,
-    /// Probes in a row that did not reach us.
+    /// Probes in a row that did not reach this node.
     failures: u32,
     /// Probes in a row that were not tried.
     untried: u32,
     probing: bool,
 }
 
-/// What a probe has changed about an address.
+/// The change of an address after a probe.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Change {
     Gained,
     Lost,
 }
 
-/// Addresses that may be ours and what probes say of them. Each is always being probed or due
-/// to be probed again.
+/// Addresses that may be external ones, and the results of their probes. Each is being probed or
+/// due to be probed again.
 #[derive(Clone, Debug)]
 pub(super) struct Prober {
     config: ReachabilityTuning,
     configured: bool,
-    /// Whether we listen on a network that is local.
+    /// Whether this node listens on a local network.
     local: bool,
-    /// Whether a stranger has connected directly since the network last changed.
+    /// Whether an unknown peer has connected directly since the network last changed.
     visited: bool,
     candidates: BTreeMap<Multiaddr, Candidate>,
-    /// When a candidate is probed, or its probe taken as not tried.
+    /// Time at which a candidate is probed, or at which its probe counts as not tried.
     due: Schedule<Multiaddr>,
     last: Option<LastProbe>,
 }
@@ -121,8 +122,8 @@ impl Prober {
         }
     }
 
-    /// `address` may be ours. Above the bound one that was never reached makes room, the one
-    /// that failed most often first.
+    /// Adds a candidate. At the limit it replaces the candidate that failed most often among those
+    /// that were never reached.
     pub(super) fn add(&mut self, address: Multiaddr, now: Instant) {
         if self.candidates.contains_key(&address) {
             return;
@@ -145,7 +146,7 @@ impl Prober {
         self.due.set(address, now);
     }
 
-    /// `address` is ours no more, for instance because its interface is gone. Returns whether it
+    /// Removes a candidate, for example because its interface was removed. Returns whether it
     /// counted as reached.
     pub(super) fn remove(&mut self, address: &Multiaddr) -> bool {
         self.due.cancel(address);
@@ -154,7 +155,7 @@ impl Prober {
             .is_some_and(|candidate| candidate.reached_by.is_some())
     }
 
-    /// Starts the probes that are due and ends those that nobody told the end of.
+    /// Starts the probes that are due, and ends those that have taken too long.
     pub(super) fn advance(&mut self, now: Instant, rng: &mut StdRng, out: &mut VecDeque<Effect>) {
         while let Some(address) = self.due.pop_due(now) {
             let Some(candidate) = self.candidates.get_mut(&address) else {
@@ -175,7 +176,7 @@ impl Prober {
         }
     }
 
-    /// A probe has ended, ours or one that the prober made of itself.
+    /// A probe ended. The server may have made it without a request.
     pub(super) fn probed(
         &mut self,
         address: &Multiaddr,
@@ -218,7 +219,7 @@ impl Prober {
         change
     }
 
-    /// A stranger has connected directly: whatever stands before us lets anybody in.
+    /// An unknown peer connected directly, so neither NAT nor firewall keeps unknown peers out.
     pub(super) fn visited(&mut self) {
         self.visited = true;
     }
@@ -227,8 +228,8 @@ impl Prober {
         self.visited
     }
 
-    /// Probes everything anew, as after a change of the network.
-    pub(super) fn hasten(&mut self, now: Instant) {
+    /// Probes all candidates at once, as after a change of the network.
+    pub(super) fn retry_now(&mut self, now: Instant) {
         self.visited = false;
         for (address, candidate) in &self.candidates {
             if !candidate.probing {

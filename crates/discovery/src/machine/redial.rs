@@ -1,36 +1,38 @@
-//! Peers that were lost, and when they are dialled again. Its one writer is this file.
+//! Lost peers and the times at which they are dialled again.
 
 use std::{
     collections::HashMap,
     time::{Duration, Instant},
 };
 
-use calimero_network_primitives::{PeerId, addr::DialAddr, config::RedialTuning};
+use calimero_network_primitives::{Multiaddr, PeerId, addr::DialAddr, config::RedialTuning};
 use rand::rngs::StdRng;
 
 use super::schedule::{Schedule, jittered};
 
-/// Time a connection lasts to count as one. A peer whose connection ends before, as where it has
-/// no room for us, is dialled on at the pace it was: else it would be dialled as fast as it closes.
+/// Time after which a connection counts as lasting, 30 s. If the connection of a peer ends before,
+/// for example at a limit of that peer, the waits between its dials go on growing. Otherwise it
+/// would be dialled as fast as it closes connections.
 pub(super) const STEADY: Duration = Duration::from_secs(30);
 
 #[derive(Clone, Debug)]
 struct Lost {
-    /// Dials so far.
+    /// Number of dials since the loss.
     attempts: usize,
-    /// Where it was, captured at the loss: the address book may forget it meanwhile.
+    /// Addresses of the peer at the time of the loss. The address book may remove them later.
     addresses: Vec<DialAddr>,
-    /// A boot node is dialled for ever, others until the last step.
+    /// Whether the peer is a boot node, which is dialled without limit. Other peers are given up
+    /// after the last step.
     infrastructure: bool,
 }
 
-/// Lost peers. Each has a time at which it is due, or a dial that is waiting or under way.
+/// Lost peers. Each is due at some time, or its dial waits or is under way.
 #[derive(Clone, Debug)]
 pub(super) struct Redials {
     config: RedialTuning,
     lost: HashMap<PeerId, Lost>,
     due: Schedule<PeerId>,
-    /// Peers that are back, with the dials that took, until it is seen that they stay.
+    /// Peers that returned with the number of dials that took, until their connection has lasted.
     back: HashMap<PeerId, usize>,
     steady: Schedule<PeerId>,
 }
@@ -46,7 +48,7 @@ impl Redials {
         }
     }
 
-    /// `peer` is gone (or, for a boot node, not yet there) and wanted back.
+    /// `peer` was lost and is wanted again. A boot node counts as lost at the start.
     pub(super) fn lost(
         &mut self,
         peer: PeerId,
@@ -76,7 +78,8 @@ impl Redials {
         self.due.set(peer, now + jittered(rng, first));
     }
 
-    /// `peer` is connected again. If that does not last, it is dialled on from where this was.
+    /// `peer` is connected again. If the connection does not last, its dials continue at the step
+    /// where they were.
     pub(super) fn returned(&mut self, peer: &PeerId, now: Instant) {
         self.due.cancel(peer);
         self.forget_steady(now);
@@ -98,12 +101,13 @@ impl Redials {
         }
     }
 
-    /// A lost peer whose next dial is due.
+    /// Removes and returns a lost peer whose next dial is due.
     pub(super) fn pop_due(&mut self, now: Instant) -> Option<PeerId> {
         self.due.pop_due(now)
     }
 
-    /// A dial of `peer` failed or could not be made: the next one is planned, or it was the last.
+    /// A dial of `peer` failed or could not be made. Plans the next dial, or gives the peer up
+    /// after the last one.
     pub(super) fn failed(&mut self, peer: PeerId, now: Instant, rng: &mut StdRng) {
         let Some(lost) = self.lost.get_mut(&peer) else {
             return;
@@ -115,13 +119,13 @@ impl Redials {
         self.plan(peer, now, rng);
     }
 
-    /// Plans the dial after so many attempts, or gives up.
+    /// Plans the next dial, or gives the peer up.
     fn plan(&mut self, peer: PeerId, now: Instant, rng: &mut StdRng) {
         let Some(lost) = self.lost.get(&peer) else {
             return;
         };
         let steps = &self.config.steps;
-        // The steps are times since the loss, the waits are what lies between them.
+        // The steps are times since the loss; a wait is the difference of two steps.
         let last = lost.attempts.checked_sub(1);
         let last = last.and_then(|last| steps.get(last));
         let wait = match (steps.get(lost.attempts), last) {
@@ -135,7 +139,7 @@ impl Redials {
         self.due.set(peer, now + jittered(rng, wait));
     }
 
-    /// `peer` is not wanted any more.
+    /// Removes `peer`, which is no longer wanted.
     pub(super) fn settle(&mut self, peer: &PeerId) {
         self.lost.remove(peer);
         self.due.cancel(peer);
@@ -143,8 +147,8 @@ impl Redials {
         self.steady.cancel(peer);
     }
 
-    /// The network has changed: everybody who is waiting is due, as after a fresh loss.
-    pub(super) fn hasten(&mut self, now: Instant) {
+    /// The network changed. All waiting peers are due now, as after a new loss.
+    pub(super) fn retry_now(&mut self, now: Instant) {
         let mut waiting = Vec::with_capacity(self.due.len());
         while let Some(peer) = self.due.pop_first() {
             waiting.push(peer);
@@ -157,12 +161,19 @@ impl Redials {
         }
     }
 
-    /// Where `peer` was when it was lost.
+    /// Removes an address that no longer leads to `peer`.
+    pub(super) fn address_dead(&mut self, peer: &PeerId, address: &Multiaddr) {
+        if let Some(lost) = self.lost.get_mut(peer) {
+            lost.addresses.retain(|other| **other != *address);
+        }
+    }
+
+    /// Returns the addresses of `peer` at the time of its loss.
     pub(super) fn addresses(&self, peer: &PeerId) -> &[DialAddr] {
         self.lost.get(peer).map_or(&[], |lost| &lost.addresses)
     }
 
-    /// Whether `peer` waits for its time, rather than for a dial.
+    /// Returns whether `peer` waits for its next dial and no dial is under way.
     #[cfg(test)]
     pub(super) fn is_waiting(&self, peer: &PeerId) -> bool {
         self.due.contains(peer)

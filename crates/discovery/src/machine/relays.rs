@@ -1,5 +1,4 @@
-//! Slots on relays. They are kept, not asked for once: whatever ends one leads to the next. The
-//! one writer of their status is this file.
+//! Reservations at relays. A reservation that ends in any way is followed by the next one.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -18,60 +17,60 @@ use super::{
     schedule::{Schedule, backoff},
 };
 
-/// Time for a relay to answer, its dial included.
+/// Time for a relay to answer, the dial of the relay included.
 const RELAY_TIMEOUT: Duration = Duration::from_secs(45);
 
 /// Lifetime of a reservation that is not renewed: 65 min. Relays grant one hour (circuit v2
 /// specification) and clients renew before its end.
 const RESERVATION_LIFETIME: Duration = Duration::from_secs(65 * 60);
 
-/// Names one attempt to listen through a relay, and the listener it becomes.
+/// Names an attempt to listen through a relay, and the listener that it becomes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RelayListener(pub u64);
 
-/// How a slot on a relay stands.
+/// The state of the reservation at a relay.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Reservation {
-    /// Not asked for.
+    /// No reservation is requested.
     Idle,
-    /// Asked for.
+    /// A reservation is requested.
     Requested {
-        /// On this listener.
+        /// Listener of the reservation.
         listener: RelayListener,
     },
-    /// Granted.
+    /// The relay granted a reservation.
     Held {
-        /// On this listener.
+        /// Listener of the reservation.
         listener: RelayListener,
-        /// Until then, unless renewed.
+        /// Time at which the reservation expires unless it is renewed.
         expires: Instant,
     },
-    /// Lost, refused or unanswered; free to be asked for again at a time.
+    /// The reservation was lost, refused or not answered. It is requested again after a wait.
     Resting {
-        /// That time.
+        /// Time after which it may be requested again.
         until: Instant,
     },
 }
 
 #[derive(Clone, Debug)]
 struct Relay {
-    /// The circuit addresses to listen on, one for each address of the relay. Never empty.
+    /// Circuit addresses to listen on, one for each address of the relay. Never empty.
     circuits: Vec<Multiaddr>,
     state: Reservation,
-    /// The circuit address of this attempt, or of the reservation that is held.
+    /// Circuit address of this attempt, or of the reservation that is held.
     circuit: Multiaddr,
-    /// Attempts in a row that came to nothing.
+    /// Attempts in a row that failed.
     failures: u32,
 }
 
-/// What has become of our circuit addresses.
+/// The change of the circuit addresses of this node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Change {
     Gained(PeerId, Multiaddr),
     Lost(PeerId, Multiaddr),
 }
 
-/// The relays there are, and our slots on them.
+/// The known relays and the reservations of this node at them.
 #[derive(Clone, Debug)]
 pub(super) struct Relays {
     /// Reservations that are held at the same time.
@@ -79,7 +78,7 @@ pub(super) struct Relays {
     config: RelayTuning,
     relays: BTreeMap<PeerId, Relay>,
     listeners: BTreeMap<RelayListener, PeerId>,
-    /// Deadline, expiry or end of rest, by the state.
+    /// Deadline, expiry or end of rest, depending on the state.
     due: Schedule<PeerId>,
     last_listener: u64,
     wanted: bool,
@@ -124,7 +123,7 @@ impl Relays {
         self.relays.entry(peer).or_insert(relay);
     }
 
-    /// Slots are wanted, or not any more: then those there are, are given up.
+    /// Sets whether reservations are wanted. If not, those that exist are ended.
     pub(super) fn set_wanted(
         &mut self,
         wanted: bool,
@@ -144,7 +143,7 @@ impl Relays {
         lost
     }
 
-    /// A slot is granted or renewed.
+    /// A relay granted or renewed a reservation.
     pub(super) fn accepted(&mut self, listener: RelayListener, now: Instant) -> Option<Change> {
         let peer = *self.listeners.get(&listener)?;
         let relay = self.relays.get_mut(&peer)?;
@@ -156,7 +155,7 @@ impl Relays {
         (!renewed).then(|| Change::Gained(peer, relay.circuit.clone()))
     }
 
-    /// A listener is closed, for whatever reason. The relay rests, the next one is asked.
+    /// A listener was closed. Its relay rests, and the next relay is asked.
     pub(super) fn closed(
         &mut self,
         listener: RelayListener,
@@ -170,7 +169,7 @@ impl Relays {
         lost
     }
 
-    /// A relay is connected: whatever it rested for is worth another attempt.
+    /// A relay is connected, so it may be asked again although it rests.
     pub(super) fn relay_up(
         &mut self,
         peer: PeerId,
@@ -187,8 +186,8 @@ impl Relays {
         }
     }
 
-    /// The network has changed: no relay rests any longer.
-    pub(super) fn hasten(&mut self, now: Instant, rng: &mut StdRng, out: &mut VecDeque<Effect>) {
+    /// The network changed. No relay rests any longer.
+    pub(super) fn retry_now(&mut self, now: Instant, rng: &mut StdRng, out: &mut VecDeque<Effect>) {
         let relays: Vec<_> = self.relays.keys().copied().collect();
         for relay in relays {
             self.relay_up(relay, now, rng, out);
@@ -196,7 +195,7 @@ impl Relays {
         self.fill(now, rng, out);
     }
 
-    /// `peer` is no relay, or not ours to use.
+    /// Removes a relay, for example because it is blocked.
     pub(super) fn forget(
         &mut self,
         peer: PeerId,
@@ -210,7 +209,7 @@ impl Relays {
         lost
     }
 
-    /// Ends what is overdue, and asks again where the rest is over.
+    /// Ends what is overdue, and asks relays again whose rest is over.
     pub(super) fn advance(
         &mut self,
         now: Instant,
@@ -244,14 +243,14 @@ impl Relays {
         self.relays.iter().map(|(peer, relay)| (peer, &relay.state))
     }
 
-    /// Whether there is a time at which something is done about `relay`.
+    /// Returns whether something is due at some time for `relay`.
     #[cfg(test)]
     pub(super) fn has_time(&self, relay: &PeerId) -> bool {
         self.due.contains(relay)
     }
 
-    /// Asks for slots until there are enough: the relay that failed least first, and of several
-    /// such a random one, so that nodes spread over them.
+    /// Requests reservations until there are enough. The relay that failed least comes first, and
+    /// among several such relays a random one, so that nodes spread over them.
     fn fill(&mut self, now: Instant, rng: &mut StdRng, out: &mut VecDeque<Effect>) {
         while self.wanted && self.active() < self.max_reservations as usize {
             let idle = self
@@ -275,7 +274,7 @@ impl Relays {
         self.last_listener += 1;
         let listener = RelayListener(self.last_listener);
         self.listeners.insert(listener, peer);
-        // Each attempt takes the next address: one of them may be the one that works from here.
+        // Each attempt uses the next address, since some may not be reachable from here.
         let turn = relay.failures as usize % relay.circuits.len().max(1);
         if let Some(circuit) = relay.circuits.get(turn) {
             relay.circuit.clone_from(circuit);
@@ -293,7 +292,7 @@ impl Relays {
         self.listeners.len()
     }
 
-    /// The slot on `peer` is no more, or never was.
+    /// The reservation at `peer` ended or was not granted.
     fn rest(&mut self, peer: PeerId, now: Instant, rng: &mut StdRng) -> Option<Change> {
         let relay = self.relays.get_mut(&peer)?;
         relay.failures = relay.failures.saturating_add(1);

@@ -1,5 +1,4 @@
-//! What the machine does with each input: which part hears of it, and which parts hear of what
-//! that part has found.
+//! The dispatch of inputs: which part handles an input, and which other parts its result goes to.
 
 use std::time::Duration;
 
@@ -14,9 +13,9 @@ use super::{
     discoveries::Need, redial::STEADY, without_peer,
 };
 
-/// Addresses looked at in one list a peer tells: honest lists are shorter, and what comes after
+/// Addresses that are examined in one list of a peer, 32. Honest lists are shorter, and the rest
 /// costs nothing.
-const MAX_ADDRESSES_LOOKED_AT: usize = 32;
+const MAX_EXAMINED_ADDRESSES: usize = 32;
 
 // Overlays and operators.
 impl Machine {
@@ -55,8 +54,9 @@ impl Machine {
             .forget(peer, self.now, &mut self.rng, &mut self.out);
         self.relays_changed(lost);
         for namespace in self.overlays.remove(peer) {
-            self.discoveries.hasten(&namespace, self.now);
+            self.discoveries.retry_now(&namespace, self.now);
         }
+        self.direct.remove(&peer);
         if self.connections.remove(&peer) {
             self.out.push_back(Effect::Disconnect { peer });
         }
@@ -68,7 +68,8 @@ impl Machine {
         }
         if let Some(addresses) = self.boot.get(&peer).cloned() {
             self.relays.insert(peer, addresses);
-            self.relays.hasten(self.now, &mut self.rng, &mut self.out);
+            self.relays
+                .retry_now(self.now, &mut self.rng, &mut self.out);
             self.seek_boot_node(peer);
         }
     }
@@ -86,9 +87,11 @@ impl Machine {
     }
 
     pub(super) fn network_changed(&mut self) {
-        self.redials.hasten(self.now);
-        self.prober.hasten(self.now);
-        self.relays.hasten(self.now, &mut self.rng, &mut self.out);
+        self.redials.retry_now(self.now);
+        self.prober.retry_now(self.now);
+        self.relays
+            .retry_now(self.now, &mut self.rng, &mut self.out);
+        self.direct.retry_now(self.now, &mut self.rng);
     }
 
     pub(super) fn stop(&mut self) {
@@ -122,42 +125,56 @@ impl Machine {
             && !self.connections.is_connected(&peer)
             && self.book.is_stranger(&peer);
         let new = self.book.connected(peer, dialled.as_ref(), self.now);
-        // What identify says of an address that the book has already is no news to anybody.
+        // An address that identify reports is not added to the routing table again if the book has
+        // it.
         if new
             && let Some(address) =
-                dialled.and_then(|dialled| self.rules.check(&peer, &dialled).ok())
+                (dialled.as_ref()).and_then(|dialled| self.rules.check(&peer, dialled).ok())
         {
             self.out
                 .push_back(Effect::AddRoutingAddress { peer, address });
         }
-        // Whoever dialled, the peer is there: that is the end of every dial of it.
+        // Whichever side dialled, the peer is connected, so every dial of it ends.
         self.dials.settle(&peer);
         self.redials.returned(&peer, self.now);
-        if !self.connections.opened(peer, path, self.now) {
+        let first = self.connections.opened(peer, path, self.now);
+        let (best, now) = (self.connections.path(&peer), self.now);
+        (self.direct).on_opened(peer, path, best, dialled.as_ref(), now, &mut self.rng);
+        if !first {
             return;
         }
         if stranger {
             self.stranger_came_in();
         }
         self.overlays.connected(peer);
+        self.boot_nodes.on_connected(&peer);
         if self.boot.contains_key(&peer) {
             let (now, rng) = (self.now, &mut self.rng);
             self.registrations.server_up(peer, now, rng, &mut self.out);
             self.discoveries.server_up(peer, now);
-            self.relays.relay_up(peer, now, rng, &mut self.out);
+            // A relay whose connections do not last rests on: it would be asked, and dialled by the
+            // relay client, as fast as it closes.
+            if !self.boot_nodes.is_flapping(&peer) {
+                self.relays.relay_up(peer, now, rng, &mut self.out);
+            }
         }
     }
 
     pub(super) fn closed(&mut self, peer: PeerId, path: Path) {
-        let Some(since) = self.connections.closed(peer, path) else {
+        let since = self.connections.closed(peer, path);
+        let (best, now) = (self.connections.path(&peer), self.now);
+        self.direct.on_closed(peer, path, best, now, &mut self.rng);
+        let Some(since) = since else {
             return;
         };
-        // Captured first: what follows may forget them.
+        // Read before the entry can be removed below.
         let addresses = self.book.addresses(&peer);
         self.book.disconnected(peer, self.now);
         for namespace in self.overlays.disconnected(peer) {
-            self.discoveries.hasten(&namespace, self.now);
+            self.discoveries.retry_now(&namespace, self.now);
         }
+        let lasted = self.now.saturating_duration_since(since) >= STEADY;
+        (self.boot_nodes).on_disconnected(peer, lasted, self.now, &mut self.out);
         let is_boot = self.boot.contains_key(&peer);
         if is_boot {
             self.registrations.server_down(peer);
@@ -167,9 +184,9 @@ impl Machine {
         if is_boot || self.overlays.lacks(&peer) {
             self.redials.lost(peer, addresses, is_boot, now, rng);
         }
-        if now.saturating_duration_since(since) < STEADY {
-            // It came and went, for instance because the peer has no room for us: as good as a
-            // dial that failed.
+        if !lasted {
+            // The connection did not last, for example at a limit of the peer. This counts as a
+            // failed dial.
             self.dials.failed(peer, now);
         }
     }
@@ -178,7 +195,7 @@ impl Machine {
         if self.is_stranger(&peer) {
             return;
         }
-        for address in tried.iter().take(MAX_ADDRESSES_LOOKED_AT) {
+        for address in tried.iter().take(MAX_EXAMINED_ADDRESSES) {
             let address = without_peer(address);
             if self.book.dial_failed(&peer, &address) {
                 self.out
@@ -190,7 +207,45 @@ impl Machine {
         }
     }
 
+    /// Returns those of `addresses` that may be dialled to reach `peer`, as many as an honest peer
+    /// reports.
+    pub(super) fn dialable(&self, peer: &PeerId, addresses: &[Multiaddr]) -> Vec<DialAddr> {
+        let checked = addresses.iter().take(MAX_EXAMINED_ADDRESSES);
+        let dialable = checked.filter_map(|address| self.rules.check(peer, address).ok());
+        dialable
+            .take(self.config.book.max_addresses_per_peer as usize)
+            .collect()
+    }
+
+    /// An address of `peer` is of no use. A peer without another address is given up until it is
+    /// discovered again: its relay reports that it left.
+    pub(super) fn address_dead(&mut self, peer: PeerId, address: &Multiaddr) {
+        if self.is_stranger(&peer) || self.boot.contains_key(&peer) {
+            return;
+        }
+        let address = without_peer(address);
+        // A dead address is removed at once, not after several failures.
+        for _ in 0..super::book::MAX_DIAL_FAILURES {
+            if self.book.dial_failed(&peer, &address) {
+                let address = address.clone();
+                self.out
+                    .push_back(Effect::RemoveRoutingAddress { peer, address });
+                break;
+            }
+        }
+        self.redials.address_dead(&peer, &address);
+        if self.redials.addresses(&peer).is_empty() && self.book.is_stranger(&peer) {
+            self.redials.settle(&peer);
+        }
+    }
+
     pub(super) fn advance_connections(&mut self) {
+        let (now, rng) = (self.now, &mut self.rng);
+        (self.direct).advance(&self.connections, &self.book, now, rng, &mut self.out);
+        let connected = self.connections.len() > 0;
+        if self.routing.is_due(connected, now, rng) {
+            self.out.push_back(Effect::RefreshRouting);
+        }
         while let Some(peer) = self.connections.pop_superseded(self.now) {
             self.out.push_back(Effect::CloseRelayed { peer });
         }
@@ -212,7 +267,7 @@ impl Machine {
         }
     }
 
-    /// Queues a dial of `peer` unless there is nothing to dial. Returns whether one is pending.
+    /// Queues a dial of `peer` unless it has no address. Returns whether a dial is pending.
     pub(super) fn want(&mut self, peer: PeerId, reason: DialReason) -> bool {
         if self.is_stranger(&peer) || self.connections.is_connected(&peer) {
             return false;
@@ -224,8 +279,9 @@ impl Machine {
         pending
     }
 
-    /// Starts as many dials as are allowed.
+    /// Starts as many dials as the limit allows.
     pub(super) fn start_dials(&mut self) {
+        (self.held).release(&self.listening, self.now, &mut self.out);
         while let Some((peer, reason)) = self.dials.start(self.now) {
             let mut addresses = self.book.addresses(&peer);
             for captured in self.redials.addresses(&peer) {
@@ -237,11 +293,12 @@ impl Machine {
                 self.dial_came_to_nothing(peer);
                 continue;
             }
-            self.out.push_back(Effect::Dial {
+            let dial = Effect::Dial {
                 peer,
                 addresses,
                 reason,
-            });
+            };
+            self.held.hold(dial, &mut self.out);
         }
     }
 
@@ -264,7 +321,7 @@ impl Machine {
         let (rules, out) = (self.rules, &mut self.out);
         let kept = addresses
             .iter()
-            .take(MAX_ADDRESSES_LOOKED_AT)
+            .take(MAX_EXAMINED_ADDRESSES)
             .filter_map(|address| rules.check(&peer, address).ok())
             .take(self.config.book.max_addresses_per_peer as usize);
         self.book.learn(peer, kept, age, self.now, |address| {
@@ -287,7 +344,7 @@ impl Machine {
 
     pub(super) fn member_gone(&mut self, namespace: &Namespace, peer: &PeerId) {
         if self.overlays.remove_member(namespace, peer) {
-            self.discoveries.hasten(namespace, self.now);
+            self.discoveries.retry_now(namespace, self.now);
         }
     }
 }
@@ -309,7 +366,8 @@ impl Machine {
         if !asked {
             return;
         }
-        // A random choice of an answer longer than asked for: nobody decides whom we look at.
+        // A server may send more members than requested. The choice among them is random, so that
+        // the server does not make it.
         let max = self.config.rendezvous.max_answer as usize;
         let members = match told > max {
             true => members.into_iter().choose_multiple(&mut self.rng, max),
@@ -323,8 +381,9 @@ impl Machine {
                 strangers.push(peer);
             }
         }
-        // Who has nobody dials a few at once. Everything else can wait for the next round: those
-        // who were told of first are told to all that start at that moment, and by then more are.
+        // A node without connected members dials a few at once. All other dials wait for the next
+        // tick: the members of a first page are returned to every node that starts at that moment,
+        // and later more are known.
         let pending = |peer: &&PeerId| self.dials.is_pending(peer);
         let pending = self.overlays.known_members(&key.1).filter(pending).count();
         let share = match need.alone {
@@ -340,8 +399,8 @@ impl Machine {
         }
     }
 
-    /// Asks for members as far as a round of upkeep allows: for as many as are sought, and at least
-    /// for enough to know whom to dial when some are lacking.
+    /// Asks for members within the limit of a tick: for as many as are sought, and at least for
+    /// enough to choose from when some are lacking.
     pub(super) fn ask(&mut self) {
         let overlays = &self.overlays;
         let few = self.config.members_target;

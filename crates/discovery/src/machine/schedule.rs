@@ -1,4 +1,4 @@
-//! Times at which something is due, and how waits are spread.
+//! Times at which keys are due, and the jitter of waits.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -8,11 +8,11 @@ use std::{
 
 use rand::{Rng, rngs::StdRng};
 
-/// When something is due; the number tells what is due at one instant apart, and is cheaper to
-/// compare than a key.
+/// The time at which a key is due. The number makes times at one instant distinct and is cheaper to
+/// compare than the key.
 type Place = (Instant, u64);
 
-/// One time per key, the earliest first; of one time, the one set first.
+/// One time per key, the earliest first. At one instant, the key that was set first comes first.
 #[derive(Clone, Debug)]
 pub(crate) struct Schedule<K> {
     places: HashMap<K, Place>,
@@ -31,7 +31,7 @@ impl<K> Default for Schedule<K> {
 }
 
 impl<K: Clone + Eq + Hash> Schedule<K> {
-    /// Makes `key` due at `at`, whatever it was due at before.
+    /// Sets the time of `key` to `at` and replaces an earlier setting.
     pub(crate) fn set(&mut self, key: K, at: Instant) {
         self.last += 1;
         let place = (at, self.last);
@@ -50,19 +50,18 @@ impl<K: Clone + Eq + Hash> Schedule<K> {
         Some(place.0)
     }
 
-    /// The earliest time at which anything is due.
+    /// Returns the earliest time of all keys.
     pub(crate) fn next(&self) -> Option<Instant> {
         let ((at, _), _) = self.order.first_key_value()?;
         Some(*at)
     }
 
-    /// When `key` is due.
-    #[cfg(feature = "libp2p")]
+    /// Returns the time of `key`.
     pub(crate) fn at(&self, key: &K) -> Option<Instant> {
         self.places.get(key).map(|(at, _)| *at)
     }
 
-    /// The key due longest, once, if it is due.
+    /// Removes and returns the key with the earliest time if it is due.
     pub(crate) fn pop_due(&mut self, now: Instant) -> Option<K> {
         if self.next()? > now {
             return None;
@@ -70,11 +69,16 @@ impl<K: Clone + Eq + Hash> Schedule<K> {
         self.pop_first()
     }
 
-    /// The key that is due first, whenever that is.
+    /// Removes and returns the key with the earliest time.
     pub(crate) fn pop_first(&mut self) -> Option<K> {
         let (_, key) = self.order.pop_first()?;
         self.places.remove(&key);
         Some(key)
+    }
+
+    /// Returns all keys in no particular order.
+    pub(crate) fn keys(&self) -> impl Iterator<Item = &K> {
+        self.places.keys()
     }
 
     pub(crate) fn contains(&self, key: &K) -> bool {
@@ -86,13 +90,14 @@ impl<K: Clone + Eq + Hash> Schedule<K> {
     }
 }
 
-/// `wait`, a quarter longer or shorter, so that what was lost together is not asked for together.
+/// Returns `wait`, up to a quarter longer or shorter, so that nodes that wait at the same time do
+/// not act at the same time.
 pub(crate) fn jittered(rng: &mut StdRng, wait: Duration) -> Duration {
     wait.mul_f64(rng.random_range(0.75..1.25))
 }
 
-/// The wait after `attempts` attempts that failed: `min`, doubled for each after the first, at
-/// most `max`, and jittered.
+/// Returns the wait after `attempts` failed attempts: `min`, doubled for each attempt after the
+/// first, at most `max`, and jittered.
 pub(crate) fn backoff(rng: &mut StdRng, min: Duration, max: Duration, attempts: u32) -> Duration {
     let factor = 1_u32
         .checked_shl(attempts.saturating_sub(1))

@@ -1,10 +1,11 @@
-//! What an operator asks: how discovery stands.
+//! The status of discovery, for operators.
 
 use std::time::Instant;
 
 use calimero_network_primitives::{Multiaddr, PeerId};
 
 use super::{
+    boot_nodes::BootNode,
     externals::AddressSource,
     namespace::Namespace,
     overlays::OverlayStatus,
@@ -13,34 +14,34 @@ use super::{
     relays::Reservation,
 };
 
-/// How far discovery has come. Derived from what the parts know, so it cannot disagree with
-/// them: every loss moves it back by itself.
+/// The phase of discovery. It is derived from the state of the parts, so it cannot contradict them:
+/// every loss moves it back.
 ///
 /// | phase | is left for | when |
 /// |---|---|---|
 /// | `Boot` | `Register` | the first boot node is connected (its dials: `redial`) |
-/// | `Boot` | `Connect` | the cache, the local link or an application tells of a member |
+/// | `Boot` | `Connect` | the cache, the local link or an application reports a member |
 /// | `Register` | `Discover` | one boot node holds a registration in each overlay without members |
 /// | `Discover` | `Connect` | a member of an overlay without connected members is known |
 /// | `Connect` | `Joined` | every overlay has a connected member |
 /// | any | one before | the last boot node, registration, known or connected member is lost |
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Phase {
-    /// No boot node is connected, and nobody else is known.
+    /// No boot node is connected, and no other peer is known.
     Boot,
-    /// Some overlay has no members known and no registration.
+    /// An overlay has no known members and no registration.
     Register,
-    /// Some overlay has no members known.
+    /// An overlay has no known members.
     Discover,
-    /// Some overlay has members known and none connected.
+    /// An overlay has known members, none of which is connected.
     Connect,
-    /// Every overlay followed has a connected member.
+    /// Every followed overlay has a connected member.
     Joined,
-    /// Nothing is looked for any more.
+    /// The machine is stopped.
     Stopped,
 }
 
-/// What the phase is derived from.
+/// The facts that the phase is derived from.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Facts {
     pub(super) stopped: bool,
@@ -49,7 +50,7 @@ pub(super) struct Facts {
 }
 
 impl Phase {
-    /// The phase of the overlay that is furthest behind.
+    /// Returns the phase of the overlay that is furthest behind.
     pub(super) fn derive(
         facts: Facts,
         overlays: impl Iterator<Item = (OverlayStatus, bool)>,
@@ -74,33 +75,35 @@ impl Phase {
     }
 }
 
-/// How discovery stands.
+/// A snapshot of the state of discovery.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Status {
-    /// How far it has come.
+    /// Phase that discovery is in.
     pub phase: Phase,
-    /// Whether others can reach us, and why.
+    /// Configured boot nodes, and why those that are not connected cannot be reached.
+    pub boot_nodes: Vec<(PeerId, BootNode)>,
+    /// Reachability of this node and how it is known.
     pub reachability: Reachability,
-    /// Our external addresses and why they are ours.
+    /// External addresses of this node and their sources.
     pub external_addresses: Vec<(Multiaddr, Vec<AddressSource>)>,
-    /// Our registrations, by server and overlay.
+    /// Registrations of this node by server and overlay.
     pub registrations: Vec<(PeerId, Namespace, Registration)>,
-    /// Our slots, by relay.
+    /// Reservations of this node by relay.
     pub reservations: Vec<(PeerId, Reservation)>,
-    /// The overlays followed.
+    /// Followed overlays with the counts of their members.
     pub overlays: Vec<(Namespace, OverlayStatus)>,
-    /// The last probe of one of our addresses.
+    /// Latest probe of an address of this node.
     pub last_probe: Option<LastProbe>,
-    /// Peers connected.
+    /// Number of connected peers.
     pub connected_peers: usize,
-    /// Peers in the address book.
+    /// Number of peers in the address book.
     pub known_peers: usize,
-    /// Peers waiting to be dialled.
+    /// Number of peers that wait to be dialled.
     pub queued_dials: usize,
-    /// Dials under way.
+    /// Number of dials under way.
     pub dials_in_flight: usize,
-    /// Lost peers that are dialled again.
+    /// Number of lost peers that are dialled again.
     pub lost_peers: usize,
-    /// When the machine next wants to be woken.
+    /// Next time at which the machine has something to do.
     pub next_timeout: Option<Instant>,
 }

@@ -1,4 +1,4 @@
-//! What the machine does with what it hears of our own addresses and slots.
+//! How the machine handles inputs about the addresses and reservations of this node.
 
 use calimero_network_primitives::{Multiaddr, PeerId, addr::is_relayed};
 
@@ -9,7 +9,7 @@ use super::{
 
 impl Machine {
     pub(super) fn address_candidate(&mut self, address: &Multiaddr) {
-        // Who is vouched for is not probed, and a circuit says nothing about us.
+        // A configured address needs no probe, and a circuit address says nothing about this node.
         if !self.config.external.is_empty() || is_relayed(address) {
             return;
         }
@@ -51,7 +51,7 @@ impl Machine {
     }
 
     pub(super) fn probed(&mut self, address: &Multiaddr, server: PeerId, outcome: ProbeOutcome) {
-        // A blocked peer's word counts for nothing, nor does our own.
+        // Results that a blocked peer or this node itself reports do not count.
         let outcome = if self.is_stranger(&server) {
             ProbeOutcome::NotTried
         } else {
@@ -77,10 +77,12 @@ impl Machine {
         self.reconsider_reachability();
     }
 
-    /// Takes relays where strangers may not reach us otherwise, and serves probes where they do.
+    /// Requests reservations while unknown peers may not reach this node otherwise, and serves
+    /// probes while they can.
     ///
-    /// A prober is no stranger: we have asked it, and a NAT that filters by address lets in whom
-    /// we have sent something. Slots are kept until somebody has come in unasked.
+    /// A peer that probes is not unknown: this node has sent it a request, and a NAT that filters
+    /// by address lets it in for that. Reservations are kept until a peer has connected without
+    /// such a request.
     pub(super) fn reconsider_reachability(&mut self) {
         let (reachable, wants_relay) = match self.prober.reachability() {
             Reachability::Reachable {
@@ -101,7 +103,7 @@ impl Machine {
         }
     }
 
-    /// Somebody whom we never asked for anything has connected directly.
+    /// A peer that this node never sent anything to has connected directly.
     pub(super) fn stranger_came_in(&mut self) {
         self.prober.visited();
         self.reconsider_reachability();
@@ -118,7 +120,7 @@ impl Machine {
         self.relays_changed(change);
     }
 
-    /// Addresses through a relay come and go with the slot on it.
+    /// Circuit addresses are added and removed with the reservation at their relay.
     pub(super) fn relays_changed(&mut self, changes: impl IntoIterator<Item = relays::Change>) {
         let mut changed = false;
         for change in changes {

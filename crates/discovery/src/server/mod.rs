@@ -1,10 +1,10 @@
-//! What a boot node serves beside what every node does: a place where peers find each other
-//! ([`rendezvous`]), and circuits to those that cannot be reached.
+//! The servers of a boot node: [`rendezvous`], where peers find each other, and a relay for peers
+//! that cannot be reached directly.
 //!
-//! [`Behaviour`] has both, each on where the configuration has it on. Kademlia, identify, ping
-//! and the probes of AutoNAT come with the behaviour that every node has.
+//! [`Behaviour`] combines both; the configuration enables each. Kademlia, identify, ping and the
+//! probes of AutoNAT are part of the behaviour that every node has.
 //!
-//! The registry and the messages are pure and there without the feature `libp2p`.
+//! The registry and the messages are pure. They are available without the feature `libp2p`.
 
 pub mod rendezvous;
 
@@ -25,7 +25,7 @@ mod served {
 
     use super::{relay, rendezvous};
 
-    /// What a boot node serves, in any `Swarm`.
+    /// The servers of a boot node, in any `Swarm`.
     #[derive(NetworkBehaviour)]
     #[behaviour(prelude = "libp2p_swarm::derive_prelude", to_swarm = "Event")]
     pub struct Behaviour {
@@ -33,13 +33,13 @@ mod served {
         relay: Toggle<relay::Behaviour>,
     }
 
-    /// What was asked of a boot node, and what came of it.
+    /// An event of one of the servers.
     #[derive(Debug)]
     #[non_exhaustive]
     pub enum Event {
-        /// Of its rendezvous server.
+        /// An event of the rendezvous server.
         Rendezvous(rendezvous::Event),
-        /// Of its relay.
+        /// An event of the relay server.
         Relay(relay::Event),
     }
 
@@ -99,13 +99,13 @@ mod served {
             })
         }
 
-        /// The rendezvous server, where there is one.
+        /// Returns the rendezvous server, if it is enabled.
         #[must_use]
         pub fn rendezvous(&self) -> Option<&rendezvous::Behaviour> {
             self.rendezvous.as_ref()
         }
 
-        /// The relay, where there is one.
+        /// Returns the relay server, if it is enabled.
         #[must_use]
         pub fn relay(&self) -> Option<&relay::Behaviour> {
             self.relay.as_ref()

@@ -1,5 +1,5 @@
-//! The relay server: libp2p's own (libp2p-relay 0.22), within the bounds of the configuration and
-//! kept from what it does at their edges.
+//! The relay server: that of libp2p-relay 0.22 with the limits of the configuration and without
+//! four of its faults.
 //!
 //! Reservations and circuits are counted in the [`Resources`] of the node, which gives the peers of
 //! one IP address a part of them.
@@ -9,16 +9,16 @@
 //! connection, each at most 4 KiB, and the token buckets of those that asked within the time in
 //! which a bucket fills.
 //!
-//! What is kept from it:
+//! The faults:
 //!
-//! - It panics when a slot is granted on the only connection of a peer after an older one on it
-//!   has expired in between, which a peer that is slow to take the answer can bring about. It
-//!   looks the peer up in a table from which the expiry has removed it. Here every connected peer
-//!   has one more entry there, of a connection that does not exist.
-//! - At `max_reservations` it refuses to renew. Here the limit is its last rate limiter, which
-//!   renews what a peer has.
-//! - It grants one slot, and one circuit, more than a peer may have.
-//! - It says that a reservation is closed whenever a connection is. Here slots are counted.
+//! - It panics when a reservation is granted on the only connection of a peer after an older one on
+//!   it expired, which a peer that reads its answer slowly can cause: the relay looks the peer up
+//!   in a table from which the expiry has removed it. Here every connected peer has one more entry
+//!   in that table, for a connection that does not exist.
+//! - At `max_reservations` it refuses to renew a reservation. Here the limit is applied by its last
+//!   rate limiter, which renews the reservations that a peer has.
+//! - It grants one reservation and one circuit more than a peer may have.
+//! - It reports a closed reservation for every closed connection. Here reservations are counted.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -42,60 +42,60 @@ use libp2p_swarm::{
 
 use crate::pass::pass_to_inner;
 
-/// What was asked of the relay, and what came of it.
+/// An event of the relay server.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Event {
-    /// A peer holds a slot.
+    /// The relay granted or renewed a reservation.
     Reserved {
-        /// Who.
+        /// Id of the remote peer.
         peer: PeerId,
-        /// Whether it did before.
+        /// Whether the peer had a reservation before.
         renewed: bool,
     },
-    /// A peer was refused a slot.
+    /// The relay refused a reservation.
     ReservationRefused {
-        /// Who.
+        /// Id of the remote peer.
         peer: PeerId,
     },
-    /// A slot was not renewed in time.
+    /// A reservation expired because it was not renewed.
     ReservationExpired {
-        /// Whose.
+        /// Id of the remote peer.
         peer: PeerId,
     },
-    /// A circuit is open.
+    /// A circuit was opened.
     CircuitOpened {
-        /// From whom.
+        /// Peer that opened the circuit.
         from: PeerId,
-        /// To whom.
+        /// Peer that the circuit leads to.
         to: PeerId,
     },
-    /// A circuit was refused: a limit, or no slot of the other peer.
+    /// A circuit was refused: a limit is reached, or the target has no reservation.
     CircuitRefused {
-        /// From whom.
+        /// Peer that opened the circuit.
         from: PeerId,
-        /// To whom.
+        /// Peer that the circuit leads to.
         to: PeerId,
     },
-    /// A circuit has ended.
+    /// A circuit was closed.
     CircuitClosed {
-        /// From whom.
+        /// Peer that opened the circuit.
         from: PeerId,
-        /// To whom.
+        /// Peer that the circuit leads to.
         to: PeerId,
-        /// Why, where it was not the peers that ended it: a limit, or a lost connection.
+        /// Cause, if the peers did not close the circuit: a limit, or a lost connection.
         error: Option<std::io::Error>,
     },
-    /// What else libp2p's relay says. A closed reservation here is no more than a closed
+    /// Another event of libp2p's relay. It reports a closed reservation for every closed
     /// connection.
     Other(stock::Event),
 }
 
-/// Time after which a circuit request that was admitted counts no longer: libp2p-relay gives up
-/// after 60 s, and does not report it if the connection closed.
+/// Time after which an admitted circuit request no longer counts, 90 s: libp2p-relay gives up after
+/// 60 s, and does not report it if the connection closed.
 const MAX_OPENING_TIME: Duration = Duration::from_secs(90);
 
-/// The connected peers.
+/// The connected peers with their reservations and circuits.
 #[derive(Debug, Default)]
 struct Peers(HashMap<PeerId, Presence>);
 
@@ -112,7 +112,7 @@ struct Presence {
     reserving: Vec<Permit>,
     /// Requests for a circuit that were admitted and are being answered.
     opening: VecDeque<(Instant, Permit)>,
-    /// The connection that does not exist.
+    /// Id of the connection that does not exist.
     placeholder: ConnectionId,
 }
 
@@ -172,21 +172,21 @@ impl Peers {
 
 /// A relay server in any `Swarm`.
 ///
-/// It says that it is one (`/libp2p/circuit/relay/0.2.0/hop`) from the start. A slot is granted
-/// with the external addresses of the Swarm, so without one nobody can use it.
+/// It announces the protocol `/libp2p/circuit/relay/0.2.0/hop` from the start. A reservation is
+/// granted with the external addresses of the Swarm, so without one no peer can use it.
 pub struct Behaviour {
     inner: stock::Behaviour,
     peers: Arc<Mutex<Peers>>,
     resources: Resources,
     /// The permits of the open circuits, by both ends.
     circuits: HashMap<(PeerId, PeerId), Vec<Option<Permit>>>,
-    /// Connections that do not exist are numbered down from the last number.
+    /// Ids of connections that do not exist count down from the largest number.
     next_placeholder: usize,
 }
 
 impl Behaviour {
-    /// A relay within the bounds of `config`, whether it is `enabled` there or not, with an
-    /// accounting of its own.
+    /// Creates a relay with the limits of `config`, whether it is `enabled` there or not, and with
+    /// an accounting of its own.
     ///
     /// # Errors
     ///
@@ -210,8 +210,8 @@ impl Behaviour {
         config.validate("")?;
         let peers = Arc::<Mutex<Peers>>::default();
         let mut inner = stock::Behaviour::new(local, translate(config, peers.clone()));
-        // By itself it would wait until an external address is confirmed, and nobody who could
-        // confirm one asks before it does.
+        // Without this it would wait until an external address is confirmed. No peer that could
+        // confirm one sends a request before it serves.
         inner.set_status(Some(stock::Status::Enable));
         Ok(Self {
             inner,
@@ -222,15 +222,15 @@ impl Behaviour {
         })
     }
 
-    /// Number of reservations. A peer that lost one of several connections counts with as many as it
-    /// can have on those that are left.
+    /// Returns the number of reservations. For a peer that lost one of several connections, it is
+    /// the largest number that its remaining connections can have.
     #[must_use]
     pub fn reservations(&self) -> usize {
         let peers = lock(&self.peers);
         peers.0.values().map(|peer| peer.reservations.len()).sum()
     }
 
-    /// Number of open circuits.
+    /// Returns the number of open circuits.
     #[must_use]
     pub fn circuits(&self) -> usize {
         self.circuits.values().map(Vec::len).sum()
@@ -300,7 +300,7 @@ impl Behaviour {
         }
     }
 
-    /// What the relay says, counted.
+    /// Counts an event of libp2p's relay and translates it.
     fn hear(&mut self, event: stock::Event) -> Event {
         match event {
             stock::Event::ReservationReqAccepted {
@@ -379,9 +379,9 @@ fn origin(endpoint: &ConnectedPoint) -> Option<Origin> {
 
 fn translate(config: &RelayServerConfig, peers: Arc<Mutex<Peers>>) -> stock::Config {
     let limits = stock::Config {
-        // By the last rate limiter.
+        // The last rate limiter applies this limit.
         max_reservations: usize::MAX,
-        // It refuses above its bounds, not at them.
+        // libp2p's relay refuses above its limits, not at them.
         max_reservations_per_peer: config.tuning.max_reservations_per_peer.saturating_sub(1),
         reservation_duration: config.tuning.reservation_duration,
         reservation_rate_limiters: Vec::new(),
@@ -391,7 +391,8 @@ fn translate(config: &RelayServerConfig, peers: Arc<Mutex<Peers>>) -> stock::Con
         max_circuit_bytes: config.max_circuit_bytes,
         circuit_src_rate_limiters: Vec::new(),
     };
-    // By address first: what it refuses leaves no bucket for the peer, and peers can be made up.
+    // The limit by address comes first: a request that it refuses uses no bucket of the peer, and
+    // peer ids can be invented.
     let per_ip = config.tuning.reservation_rate_per_ip;
     let per_peer = config.tuning.reservation_rate_per_peer;
     let circuits_per_ip = config.tuning.circuit_rate_per_ip;

@@ -40,7 +40,7 @@ const MALFORMED: Malformed = Malformed {
 /// What a server sends in answer to a dial request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Answer {
-    /// The probe ended.
+    /// The server ended the probe.
     Outcome(ProbeOutcome),
     /// The server wants this many bytes of data before it dials. Always within the
     /// specification's range.

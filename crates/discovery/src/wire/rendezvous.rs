@@ -110,10 +110,10 @@ pub enum Request {
     },
     /// Removes the client's registration. The protocol has no answer to it.
     Unregister {
-        /// Namespace to leave.
+        /// Namespace of the registration to remove.
         namespace: Namespace,
     },
-    /// Asks for members.
+    /// Asks for members of a namespace.
     Discover {
         /// Namespace whose members are asked for; `None` for those of all namespaces.
         namespace: Option<Namespace>,
@@ -128,22 +128,22 @@ pub enum Request {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, thiserror::Error)]
 #[non_exhaustive]
 pub enum Refusal {
-    /// `E_INVALID_NAMESPACE`.
+    /// `E_INVALID_NAMESPACE`: the namespace is missing, empty or too long.
     #[error("the namespace is invalid")]
     Namespace,
-    /// `E_INVALID_SIGNED_PEER_RECORD`.
+    /// `E_INVALID_SIGNED_PEER_RECORD`: the record is missing or not signed by its peer.
     #[error("the signed peer record is invalid")]
     Record,
-    /// `E_INVALID_TTL`.
+    /// `E_INVALID_TTL`: the life is out of range.
     #[error("the life asked for is out of range")]
     Ttl,
-    /// `E_INVALID_COOKIE`.
+    /// `E_INVALID_COOKIE`: the cookie is unknown or too long.
     #[error("the cookie is not of this server and namespace")]
     Cookie,
-    /// `E_NOT_AUTHORIZED`.
+    /// `E_NOT_AUTHORIZED`: the client may not send this request.
     #[error("the client is not authorized")]
     NotAuthorized,
-    /// `E_UNAVAILABLE`.
+    /// `E_UNAVAILABLE`: a limit of the server is reached.
     #[error("a limit of the server is reached")]
     Unavailable,
 }

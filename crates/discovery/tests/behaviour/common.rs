@@ -1,4 +1,4 @@
-//! Swarms on one machine, and how to wait for what they tell.
+//! Swarms on one machine, and functions that wait for their events.
 
 use std::{future::Future, pin::Pin, time::Duration};
 
@@ -62,7 +62,7 @@ pub(crate) fn transport(keypair: &Keypair, listen: &str) -> Transport {
     }
 }
 
-/// `node`, whose Swarm closes connections as soon as nobody wants them.
+/// A `node` whose Swarm closes unused connections at once.
 pub(crate) fn hasty(listen: &str, config: &DiscoveryConfig) -> Swarm<Behaviour> {
     let idle = swarm_config().with_idle_connection_timeout(Duration::ZERO);
     new_node(
@@ -149,7 +149,7 @@ fn behaviour(
     Behaviour::new(keypair, config, &ping, "test", relay, validator, 1).unwrap()
 }
 
-/// An address like `at` that nobody listens at: known before its node is made.
+/// A free address like `at`, known before its node is created.
 pub(crate) fn free_address(at: &str) -> Multiaddr {
     if at.starts_with("/memory") {
         return format!("/memory/{}", rand::random::<u64>() | 1)
@@ -161,7 +161,7 @@ pub(crate) fn free_address(at: &str) -> Multiaddr {
     format!("/ip4/127.0.0.1/tcp/{port}").parse().unwrap()
 }
 
-/// A node that its operator vouches for, listening. Nobody has to probe it.
+/// A listening node with a configured external address, which needs no probe.
 pub(crate) async fn vouched(at: &str, mut config: DiscoveryConfig) -> Swarm<Behaviour> {
     loop {
         let address = free_address(at);
@@ -206,7 +206,7 @@ where
     })
 }
 
-/// Drives `swarms` until one of them tells what `wanted` takes.
+/// Drives `swarms` until one of them emits an event for which `wanted` returns a value.
 pub(crate) async fn until<B: NetworkBehaviour<ToSwarm: Send> + Send, T>(
     swarms: &mut [&mut Swarm<B>],
     mut wanted: impl FnMut(PeerId, &SwarmEvent<B::ToSwarm>) -> Option<T>,

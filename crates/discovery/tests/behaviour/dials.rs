@@ -1,4 +1,4 @@
-//! Dials: few at a time, and each ends with the peer, whoever made the connection.
+//! Dials: their number is limited, and each ends when the peer is connected, by either side.
 
 use std::time::Duration;
 

@@ -7,6 +7,7 @@
     reason = "a test says what is wrong by panicking"
 )]
 
+mod boot_nodes;
 mod common;
 mod dials;
 #[path = "../forward/mod.rs"]

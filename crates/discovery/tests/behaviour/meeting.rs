@@ -43,7 +43,7 @@ async fn all_join(swarms: &mut [&mut Swarm<Behaviour>]) {
 async fn two_nodes_meet(at: &str) {
     let (boot, _task) = boot(at, Setup::default()).await;
     let server = peer_of(&boot).unwrap();
-    // Nobody needs to be probed where operators vouch.
+    // Configured external addresses need no probe.
     let config = config(&[boot]);
     let mut first = vouched(at, config.clone()).await;
     let mut second = vouched(at, config).await;
@@ -139,7 +139,7 @@ async fn an_overlay_followed_later_is_joined_at_once_and_left_again() {
             .registrations
             .is_empty()
     );
-    // Whoever comes now is told of the second alone.
+    // A node that asks now learns of the second one only.
     let seen = told(&mut [&mut first, &mut second], |_, event| match event {
         Event::Discovered { members, .. } => Some(*members),
         _ => None,
@@ -286,7 +286,7 @@ async fn the_application_dials_by_peer_id_what_discovery_knows() {
 
 #[tokio::test]
 async fn a_dial_that_meets_one_of_somebody_else_does_not_fail() {
-    // Its address is that of nobody for the application, and the right one in the configuration.
+    // The application names a wrong address, the configuration the right one.
     let (boot, _task) = boot(MEMORY, Setup::default()).await;
     let server = peer_of(&boot).unwrap();
     let mut config = config(&[boot]);
@@ -322,7 +322,7 @@ async fn stopping_takes_registrations_back_and_ends_all_asking() {
         Phase::Stopped
     );
     spawn(first);
-    // The server knows nobody by the time somebody else asks a second time.
+    // The registrations are removed before another node asks again.
     let mut second = vouched(MEMORY, config).await;
     told(&mut [&mut second], |_, event| match event {
         Event::Discovered { members: 0, .. } => Some(()),

@@ -332,7 +332,7 @@ async fn answer_to(server: &Multiaddr, addresses: &[&str]) -> Response {
 
 #[tokio::test]
 async fn a_stranger_has_nothing_on_this_host_dialled() {
-    /// `E_DIAL_REFUSED`.
+    /// Status `E_DIAL_REFUSED` of the specification.
     const REFUSED: i32 = 101;
     let trap = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = trap.local_addr().unwrap().port();

@@ -132,7 +132,7 @@ impl Pair {
         }
     }
 
-    /// Waits until the walled node tells what is wanted of the hidden one.
+    /// Waits until the walled node emits the wanted event about the hidden one.
     async fn told<T>(&mut self, mut wanted: impl FnMut(&Event) -> Option<T>) -> T {
         let (from, hidden) = (*self.walled.local_peer_id(), *self.hidden.local_peer_id());
         until(
@@ -169,7 +169,7 @@ async fn a_pair_that_could_not_be_punched_at_first_is_direct_later() {
         Event::HolePunch { outcome, .. } => Some(*outcome),
         path => panic!("{path:?}"),
     };
-    // The round of the first connection, and one of another beside it.
+    // The round of the first connection, and one of another connection.
     assert_eq!(pair.told(failed).await, HolePunch::Failed);
     assert_eq!(pair.told(failed).await, HolePunch::Failed);
     let hidden = *pair.hidden.local_peer_id();

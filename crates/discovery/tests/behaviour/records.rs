@@ -1,4 +1,4 @@
-//! Kademlia records: genuine ones are found, all of them, and others are neither stored nor told.
+//! Kademlia records: all genuine ones are found, and others are neither stored nor reported.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -192,7 +192,7 @@ async fn what_a_stranger_puts_is_stored_if_it_is_genuine_short_and_alive() {
     short.expires = expiry(Duration::from_secs(1));
     put(short, &mut node).await;
     assert_eq!(put(record(b"genuine"), &mut node).await, 1);
-    // Somebody else's copy of it is the same record.
+    // A copy by another node is the same record.
     assert_eq!(put(record(b"genuine"), &mut node).await, 1);
 }
 

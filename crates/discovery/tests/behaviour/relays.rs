@@ -248,7 +248,7 @@ async fn an_answer_that_comes_after_the_slot_was_given_up_hurts_nobody() {
     })
     .await;
     go_on.send(()).unwrap();
-    // The late grant arrives here, with nobody who asked for it: another node comes and is met.
+    // The late answer arrives here without a listener. Another node connects nevertheless.
     let at = listen(&mut node, MEMORY).await;
     let mut other = crate::common::node(MEMORY, &config(&[]));
     other.dial(at).unwrap();

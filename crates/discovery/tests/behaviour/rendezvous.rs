@@ -174,7 +174,7 @@ async fn a_server_that_has_restarted_is_asked_anew() {
     let (mut registered, mut asked) = (false, false);
     told(&mut [&mut node], |_, event| {
         registered |= matches!(event, Event::Registered { .. });
-        // Ourselves, whom the new server knows again.
+        // This node itself, which the new server knows again.
         asked |= matches!(event, Event::Discovered { members: 1, .. });
         (registered && asked).then_some(())
     })

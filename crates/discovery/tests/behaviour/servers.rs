@@ -58,7 +58,7 @@ pub(crate) async fn boot(at: &str, setup: Setup) -> (Multiaddr, JoinHandle<()>) 
     };
     let mut swarm = swarm_of(&setup.keypair, at, behaviour);
     let address = listen(&mut swarm, at).await;
-    // A relay tells its clients the addresses it knows to be its own.
+    // A relay returns the addresses that it knows as its own.
     let external = calimero_network_primitives::addr::without_peer(&address);
     swarm.add_external_address(external);
     (address, spawn(swarm))
@@ -82,7 +82,7 @@ pub(crate) struct Script {
     pub(crate) keypair: Keypair,
     pub(crate) swarm: Swarm<Scripted>,
     pub(crate) control: stream::Control,
-    /// Whether it tells nothing of itself unless the script does.
+    /// Address that the server listens on.
     pub(crate) address: Multiaddr,
 }
 
@@ -172,5 +172,5 @@ pub(crate) async fn write<M: Message>(stream: &mut Stream, message: &M) {
     let _ = stream.close().await;
 }
 
-/// What a server says that is busy for ever.
+/// A time that is longer than any test.
 pub(crate) const NEVER: Duration = Duration::from_secs(3600);

@@ -1,4 +1,4 @@
-//! Pings that go out: what is told, and when a connection is given up.
+//! Outbound pings: their events, and the close of connections.
 
 use calimero_network_discovery::liveness::{Behaviour, FailureKind, Outcome};
 use calimero_network_primitives::config::PingConfig;
@@ -142,7 +142,7 @@ async fn a_peer_that_does_not_speak_ping_is_not_dead() {
         let kind = FailureKind::Unsupported;
         let told = next_outcome(&mut swarm).await;
         assert_eq!(told, Some(Outcome::Failed { kind, in_a_row: 0 }));
-        // Giving up would be told in the same breath.
+        // The close of the connection would be reported in the same poll.
         assert!(swarm.next().now_or_never().is_none());
         assert_eq!(swarm.connected_peers().count(), 1);
     }

@@ -127,7 +127,7 @@ where
     });
 }
 
-/// The far end of a connection, below the swarm: it does only what it is told.
+/// The remote end of a connection, below the swarm. It acts only when a test calls it.
 pub(crate) struct Raw {
     /// A connection may end with its listener.
     _transport: Transport,
@@ -174,7 +174,8 @@ impl Raw {
         .unwrap()
     }
 
-    /// Drives the connection while `future` runs. Streams that are opened meanwhile are reset.
+    /// Drives the connection while `future` runs. Streams that are opened during that time are
+    /// reset.
     pub(crate) async fn drive<F: Future>(&mut self, future: F) -> F::Output {
         let streams = async {
             loop {

@@ -11,3 +11,4 @@ mod answering;
 mod asking;
 mod common;
 mod interop;
+mod stock;

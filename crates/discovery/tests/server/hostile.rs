@@ -273,7 +273,7 @@ async fn streams_beyond_the_limits_are_refused_and_others_are_served() {
         BTreeMap::from([("too many", 1)])
     );
 
-    // Somebody else still has places, until all are gone.
+    // Another peer still gets permits, until all are used.
     assert!(!two.ask(&discover("ns")).await.unwrap().is_empty());
     assert_eq!(
         outcomes(&mut server, 1).await,

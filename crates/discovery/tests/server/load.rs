@@ -20,7 +20,7 @@ use crate::common::{dial, swarm};
 /// As many as a node of this network holds at one server, and one.
 const REGISTRATIONS: usize = 32;
 
-/// Namespaces in all.
+/// Number of namespaces in all.
 const NAMESPACES: usize = 100;
 
 /// Time in which the boot node can be looked at.

@@ -189,7 +189,7 @@ async fn as_many_slots_as_there_are_and_no_more() {
         assert_eq!(granted, index < 2, "{event:?}");
         assert_eq!(slots, 2.min(index + 1));
     }
-    // Whoever goes leaves its slot to others.
+    // The reservation of a peer that disconnects is free for others.
     let [first, _second, mut third] = clients;
     drop(first);
     relay.until_held(1).await;

@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use self::{
     report::times_to_join,
-    world::{Server, Settings, World},
+    world::{Nat, Server, Settings, World},
 };
 
 const MINUTE: Duration = Duration::from_secs(60);
@@ -32,6 +32,7 @@ fn settings(nodes: u32, seed: u64) -> Settings {
         behind_nat: 50,
         loss: 5,
         churn: 0,
+        failing_punches: 0,
         start_within: Duration::from_secs(1),
         memory: None,
         seed,
@@ -54,6 +55,52 @@ fn a_thousand_nodes_that_know_only_boot_nodes_join_all_their_overlays() {
     let (direct, relayed) = world.paths();
     assert!(direct > 10 * relayed, "{direct} direct, {relayed} relayed");
     assert!(relayed > 0);
+}
+
+/// Restricted nodes alone: none is reached without its relay, and each pair can be punched.
+#[test]
+fn two_nodes_behind_nats_are_direct_after_two_failed_punches_and_relayed_until_then() {
+    let mut world = World::new(Settings {
+        nodes: 2,
+        overlays: 1,
+        overlays_per_node: 1,
+        behind_nat: 100,
+        loss: 0,
+        failing_punches: 2,
+        ..settings(2, 1)
+    });
+    world.put_behind(Nat::PortRestricted);
+    let punched = |world: &World| {
+        world
+            .nodes
+            .iter()
+            .map(|n| n.failed_punches)
+            .collect::<Vec<_>>()
+    };
+    // The round of the first connection fails at once, the second one 5 s later at least.
+    let mut seen = Vec::new();
+    for second in 1..120 {
+        world.run_until(Duration::from_secs(second), false);
+        if seen.last() != Some(&(world.paths(), punched(&world))) {
+            seen.push((world.paths(), punched(&world)));
+        }
+    }
+    let paths: Vec<_> = seen.iter().map(|(paths, _)| *paths).collect();
+    let relayed = paths.iter().position(|paths| *paths == (0, 1)).unwrap();
+    let direct = paths.iter().position(|paths| *paths == (1, 0)).unwrap();
+    assert!(relayed < direct, "{seen:?}");
+    assert!(
+        paths[direct..].iter().all(|paths| *paths == (1, 0)),
+        "{seen:?}"
+    );
+    assert!(
+        paths[relayed..direct].iter().all(|paths| *paths == (0, 1)),
+        "{seen:?}"
+    );
+    let (_, failures) = seen.last().unwrap();
+    assert!(failures.iter().all(|failures| *failures >= 2), "{seen:?}");
+    // The connections of rounds and the relayed one are closed, once each.
+    assert_eq!(world.links(), [(1, 0), (1, 0)]);
 }
 
 #[test]

@@ -54,7 +54,8 @@ impl Counted {
         }
     }
 
-    /// Messages, requests, registrations told and dials, where this is what was counted in `time`.
+    /// Messages, requests, returned registrations and dials per minute, if these are the counts of
+    /// `time`.
     fn each_minute(self, time: Duration) -> [f64; 4] {
         let all = [self.messages, self.requests, self.told, self.dials];
         all.map(|count| count as f64 / time.as_secs_f64() * 60.0)
@@ -114,10 +115,10 @@ pub(crate) fn run() {
     );
 }
 
-/// After so many seconds: nodes that have not joined all their overlays, and the time it took the
-/// others; each minute since the line before, of a node, messages, requests and registrations told
-/// at each boot node, dials; its connections, those of the node that has most, and its memory with
-/// the simulation's own in it.
+/// After this number of seconds: nodes that have not joined all their overlays, and the time it
+/// took the others; per minute since the last line and per node, messages, requests and returned
+/// registrations at each boot node, dials; its connections, those of the node with most, and its
+/// memory including that of the simulation.
 const COLUMNS: [&str; 11] = [
     "second", "missing", "median s", "p99 s", "messages", "requests", "told", "dials", "links",
     "most", "KiB",

@@ -22,6 +22,12 @@ impl Actor {
             Event::PhaseChanged { to, .. } => {
                 self.events.send(DiscoveryEvent::PhaseChanged { phase: to });
             }
+            Event::BootNodeUnreachable { peer, cause } => {
+                // The machine limits the rate of this event.
+                tracing::warn!(%peer, %cause, "cannot reach a boot node, it is dialled again");
+                self.events
+                    .send(DiscoveryEvent::BootNodeUnreachable { peer, cause });
+            }
             Event::ReachabilityChanged { reachability } => {
                 self.events
                     .send(DiscoveryEvent::ReachabilityChanged { reachability });

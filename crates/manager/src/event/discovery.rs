@@ -3,7 +3,7 @@
 use std::fmt;
 
 use calimero_network_discovery::machine::{Namespace, Phase, Reachability, ReachableBecause};
-use calimero_network_primitives::{Multiaddr, PeerId};
+use calimero_network_primitives::{Multiaddr, PeerId, UnreachableCause};
 use serde::{Serialize, Serializer, ser::SerializeStruct as _};
 
 use super::{Class, Key, NetworkEvent, Subject, queue::Unread};
@@ -20,6 +20,16 @@ pub enum DiscoveryEvent {
         /// The phase that is reached.
         #[serde(serialize_with = "phase_name")]
         phase: Phase,
+    },
+    /// A boot node cannot be reached. Emitted at the first failure, and for each cause at most once in
+    /// ten minutes. The node is dialled again all the same.
+    BootNodeUnreachable {
+        /// The id of the boot node.
+        #[serde(serialize_with = "json::text")]
+        peer: PeerId,
+        /// The cause of the latest failure.
+        #[serde(flatten, serialize_with = "cause_fields")]
+        cause: UnreachableCause,
     },
     /// It changed whether other peers can reach this node, or how that is known.
     #[serde(rename = "reachability")]
@@ -59,6 +69,7 @@ impl DiscoveryEvent {
     pub(super) fn class(&mut self, unread: &mut Unread<'_>) -> Class {
         let key = match self {
             Self::PhaseChanged { .. } => Key::new("phase", Subject::Node),
+            Self::BootNodeUnreachable { peer, .. } => Key::new("boot node", Subject::Peer(*peer)),
             Self::ReachabilityChanged { .. } => Key::new("reachability", Subject::Node),
             Self::ExternalAddress { address, confirmed } => {
                 let key = Key::new("external", Subject::Address(address.clone()));
@@ -85,6 +96,9 @@ impl fmt::Display for DiscoveryEvent {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::PhaseChanged { phase } => write!(f, "phase {}", name_of(*phase)),
+            Self::BootNodeUnreachable { peer, cause } => {
+                write!(f, "boot node {peer} unreachable: {cause}")
+            }
             Self::ReachabilityChanged { reachability } => {
                 let (reachable, reason) = known(reachability);
                 let word = match reachable {
@@ -141,6 +155,13 @@ fn known(reachability: &Reachability) -> (Option<bool>, String) {
         }
         Reachability::Unreachable => (Some(false), "no address was reached".to_owned()),
     }
+}
+
+fn cause_fields<S: Serializer>(cause: &UnreachableCause, to: S) -> Result<S::Ok, S::Error> {
+    let mut fields = to.serialize_struct("Cause", 2)?;
+    fields.serialize_field("cause", cause.name())?;
+    fields.serialize_field("reason", &cause.to_string())?;
+    fields.end()
 }
 
 fn reachability_fields<S: Serializer>(value: &Reachability, to: S) -> Result<S::Ok, S::Error> {

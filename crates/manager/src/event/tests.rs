@@ -1,7 +1,7 @@
 use std::sync::Arc;
 
 use calimero_network_primitives::{
-    BlobId, ContextId, Multiaddr, PeerId, Topic, config::HandleConfig,
+    BlobId, ContextId, Multiaddr, PeerId, Topic, UnreachableCause, config::HandleConfig,
 };
 use calimero_network_pubsub::{Message, MessageId};
 use calimero_network_stream::RefuseReason;
@@ -64,6 +64,10 @@ async fn an_event_is_one_flat_json_object_with_its_name() {
         reason: CloseReason::Unresponsive,
         remaining: 1,
     });
+    sender.send(DiscoveryEvent::BootNodeUnreachable {
+        peer,
+        cause: UnreachableCause::TimedOut,
+    });
     sender.send(DiscoveryEvent::RelayReservation {
         relay: peer,
         reserved: true,
@@ -89,6 +93,8 @@ async fn an_event_is_one_flat_json_object_with_its_name() {
             json!({"event": "not_listening", "addresses": [address(1)], "error": refused_text}),
             json!({"event": "disconnected", "peer": peer, "connection": "3",
                 "reason": "unresponsive", "remaining": 1}),
+            json!({"event": "boot_node_unreachable", "peer": peer, "cause": "timed_out",
+                "reason": "no answer in time"}),
             json!({"event": "relay", "peer": peer, "reserved": true}),
             json!({"event": "streams_refused", "peer": peer, "protocol": "/a/1",
                 "reason": RefuseReason::NotAccepted.to_string(), "count": 2}),

@@ -3,7 +3,7 @@
 use calimero_network_discovery::{
     Event, Status,
     behaviour::HolePunch,
-    machine::{Phase, Reachability, Registration, Reservation},
+    machine::{BootNode, Phase, Reachability, Registration, Reservation},
 };
 use prometheus_client::metrics::{counter::Counter, gauge::Gauge};
 
@@ -23,6 +23,7 @@ const REACHABILITIES: [&str; 3] = ["unknown", "reachable", "unreachable"];
 #[derive(Debug)]
 pub(super) struct Discovery {
     phase: Gauges<1>,
+    boot_nodes: Gauges<2>,
     reachability: Gauges<1>,
     external_addresses: Gauge,
     registrations: Gauges<1>,
@@ -45,6 +46,11 @@ impl Discovery {
                 registry,
                 "discovery_phase",
                 "Phase of discovery: 1 for the current phase",
+            ),
+            boot_nodes: gauges(
+                registry,
+                "discovery_boot_nodes",
+                "Configured boot nodes by state, and by cause if they cannot be reached",
             ),
             reachability: gauges(
                 registry,
@@ -136,6 +142,21 @@ impl Discovery {
         for (phase, name) in PHASES {
             let is = i64::from(phase == discovery.phase);
             self.phase.get_or_create(&[("phase", name)]).set(is);
+        }
+        // A cause without boot nodes has no series.
+        self.boot_nodes.clear();
+        for state in ["connecting", "connected"] {
+            let labels = [("state", state), ("cause", "")];
+            self.boot_nodes.get_or_create(&labels).set(0);
+        }
+        for (_, boot_node) in &discovery.boot_nodes {
+            let (state, cause) = match boot_node {
+                BootNode::Connecting => ("connecting", ""),
+                BootNode::Connected => ("connected", ""),
+                BootNode::Unreachable { cause, .. } => ("unreachable", cause.name()),
+            };
+            let labels = [("state", state), ("cause", cause)];
+            self.boot_nodes.get_or_create(&labels).inc();
         }
         let reachability = match discovery.reachability {
             Reachability::Unknown => "unknown",

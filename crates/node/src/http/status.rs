@@ -4,7 +4,9 @@ use std::fmt;
 
 use calimero_network::{
     Connection, Direction, Status,
-    discovery::machine::{Phase, Reachability, ReachableBecause, Registration, Reservation},
+    discovery::machine::{
+        BootNode, Phase, Reachability, ReachableBecause, Registration, Reservation,
+    },
     resources::Usage,
 };
 use serde::{Deserialize, Serialize};
@@ -37,6 +39,7 @@ pub(crate) struct StatusPage {
 #[derive(Debug, Serialize, Deserialize)]
 struct DiscoveryPage {
     phase: String,
+    boot_nodes: Vec<BootNodePage>,
     reachability: String,
     reachable_because: Option<String>,
     known_peers: usize,
@@ -47,6 +50,23 @@ struct DiscoveryPage {
     overlays: Vec<OverlayPage>,
     registrations: Vec<HeldPage>,
     relay_reservations: Vec<HeldPage>,
+}
+
+/// A boot node of the configuration.
+#[derive(Debug, Serialize, Deserialize)]
+struct BootNodePage {
+    peer: String,
+    /// `connected`, `connecting` or `unreachable`.
+    state: String,
+    /// Cause of the latest failure, such as `refused`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    cause: Option<String>,
+    /// The cause in words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    reason: Option<String>,
+    /// Dials that failed in a row.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    failures: Option<u32>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -130,6 +150,8 @@ impl DiscoveryPage {
             Reachability::Unreachable => ("unreachable", None),
             Reachability::Reachable { why } => ("reachable", Some(because(why))),
         };
+        let boot_nodes = status.boot_nodes.iter();
+        let boot_nodes = boot_nodes.map(|(peer, state)| BootNodePage::of(peer, state));
         let overlays = status
             .overlays
             .iter()
@@ -162,6 +184,7 @@ impl DiscoveryPage {
                 Phase::Stopped => "stopped",
             }
             .to_owned(),
+            boot_nodes: boot_nodes.collect(),
             reachability: reachability.to_owned(),
             reachable_because,
             known_peers: status.known_peers,
@@ -172,6 +195,25 @@ impl DiscoveryPage {
             overlays: overlays.collect(),
             registrations: registrations.collect(),
             relay_reservations: reservations.collect(),
+        }
+    }
+}
+
+impl BootNodePage {
+    fn of(peer: &calimero_network::PeerId, state: &BootNode) -> Self {
+        let (name, failure) = match state {
+            BootNode::Connecting => ("connecting", None),
+            BootNode::Connected => ("connected", None),
+            BootNode::Unreachable {
+                cause, failures, ..
+            } => ("unreachable", Some((cause, *failures))),
+        };
+        Self {
+            peer: peer.to_base58(),
+            state: name.to_owned(),
+            cause: failure.map(|(cause, _)| cause.name().to_owned()),
+            reason: failure.map(|(cause, _)| cause.to_string()),
+            failures: failure.map(|(_, failures)| failures),
         }
     }
 }
@@ -266,6 +308,17 @@ impl fmt::Display for StatusPage {
             writeln!(f, "external     {address}")?;
         }
         writeln!(f, "phase        {}", discovery.phase)?;
+        for boot_node in &discovery.boot_nodes {
+            let BootNodePage {
+                peer,
+                state,
+                reason,
+                ..
+            } = boot_node;
+            write!(f, "boot node    {peer} ({state}")?;
+            reason.iter().try_for_each(|why| write!(f, ": {why}"))?;
+            writeln!(f, ")")?;
+        }
         write!(f, "reachability {}", discovery.reachability)?;
         let because = discovery.reachable_because.iter();
         because

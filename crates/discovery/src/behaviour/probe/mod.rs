@@ -1,8 +1,8 @@
-//! An AutoNAT v2 client that probes the address it is told, when it is told.
+//! An AutoNAT v2 client that probes one address at the machine's request.
 //!
-//! That of libp2p-autonat 0.16 chooses candidates and times itself, never probes one again, and
-//! remembers every address that anybody has claimed to see us at. Here the machine is the one
-//! that chooses.
+//! The client of libp2p-autonat 0.16 chooses addresses and times on its own, never probes an
+//! address again, and remembers every address that a peer reported for this node. Here the machine
+//! chooses.
 
 mod handler;
 pub(super) mod server;
@@ -28,7 +28,7 @@ use rand::{Rng, SeedableRng, rngs::StdRng, seq::IteratorRandom};
 use self::handler::{DialBack, Probe, Request};
 use crate::machine::ProbeOutcome;
 
-/// Addresses that wait for somebody who probes: more than the machine has under test.
+/// Addresses that wait for a server: more than the machine probes at one time.
 const MAX_WAITING: usize = 64;
 
 /// Probes under way at one time.
@@ -56,7 +56,7 @@ pub struct Client {
     rng: StdRng,
     /// Connections whose peer serves probes.
     servers: HashMap<ConnectionId, PeerId>,
-    /// Boot nodes: asked before others, since anybody can serve probes and say anything.
+    /// Boot nodes. They are asked before other servers, whose answers prove nothing.
     preferred: HashSet<PeerId>,
     unasked: VecDeque<Multiaddr>,
     /// By the nonce that the server has to bring back.
@@ -77,7 +77,7 @@ impl Client {
         }
     }
 
-    /// Has `address` probed, as soon as there is somebody who does.
+    /// Requests a probe of `address` from the next server that is connected.
     pub(super) fn probe(&mut self, address: Multiaddr) {
         if self.unasked.contains(&address) {
             return;

@@ -1,9 +1,9 @@
-//! A rendezvous client that does what it is told and remembers nothing.
+//! A rendezvous client without memory: it sends the requests of the machine and reports the
+//! answers.
 //!
-//! That of libp2p-rendezvous 0.18 keeps every registration it is told of until the end of a life
-//! that the server names, refreshes registrations and dials on its own, throws a whole answer
-//! away for one bad record, and panics on an answer of the wrong kind. Here the machine is the
-//! one that remembers.
+//! The client of libp2p-rendezvous 0.18 keeps every registration that a server returned for the
+//! time that the server names, refreshes registrations and dials on its own, drops a whole answer
+//! for one bad record, and panics on an answer of the wrong kind. Here the machine keeps the state.
 
 #![expect(
     clippy::manual_async_fn,
@@ -38,7 +38,7 @@ use crate::{
 /// Longest signed record that is verified, in bytes: a hundred addresses.
 const MAX_RECORD_BYTES: usize = 8 * 1024;
 
-/// What the client tells. Every question ends with one of these.
+/// An event of the client. Every request but an unregistration ends with one of these.
 #[derive(Debug)]
 pub enum Event {
     Registered {
@@ -153,7 +153,7 @@ fn verify(record: &[u8]) -> Option<(PeerId, Vec<Multiaddr>)> {
     Some((record.peer_id(), record.addresses().to_vec()))
 }
 
-/// A question that was asked.
+/// A request under way.
 #[derive(Debug)]
 struct Asked {
     server: PeerId,
@@ -162,7 +162,7 @@ struct Asked {
     registers: bool,
 }
 
-/// Asks rendezvous servers that are connected.
+/// Sends requests to connected rendezvous servers.
 pub struct Client {
     keypair: Keypair,
     connections: HashMap<PeerId, Vec<ConnectionId>>,
@@ -270,12 +270,12 @@ impl Client {
         true
     }
 
-    fn tell(&mut self, event: Event) {
+    fn emit(&mut self, event: Event) {
         self.waiting.push_back(ToSwarm::GenerateEvent(event));
     }
 
     fn register_failed(&mut self, server: PeerId, namespace: Namespace, why: RendezvousFailure) {
-        self.tell(Event::RegisterFailed {
+        self.emit(Event::RegisterFailed {
             server,
             namespace,
             why,
@@ -283,7 +283,7 @@ impl Client {
     }
 
     fn discover_failed(&mut self, server: PeerId, namespace: Namespace, why: RendezvousFailure) {
-        self.tell(Event::DiscoverFailed {
+        self.emit(Event::DiscoverFailed {
             server,
             namespace,
             why,
@@ -301,7 +301,7 @@ impl Client {
             return;
         };
         match answer {
-            Some(Answer::Registered(Ok(ttl_s))) => self.tell(Event::Registered {
+            Some(Answer::Registered(Ok(ttl_s))) => self.emit(Event::Registered {
                 server,
                 namespace,
                 ttl: Duration::from_secs(ttl_s),
@@ -311,7 +311,7 @@ impl Client {
             }
             Some(Answer::Discovered(Ok(Page { records, cookie }))) => {
                 let members = records.iter().filter_map(|record| verify(record)).collect();
-                self.tell(Event::Discovered {
+                self.emit(Event::Discovered {
                     server,
                     namespace,
                     members,

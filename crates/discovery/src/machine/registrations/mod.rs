@@ -1,5 +1,5 @@
-//! Our registrations at rendezvous servers. Its one writer is this file, and the table here is
-//! the truth: what a client library remembers is not asked.
+//! The registrations of this node at rendezvous servers. The state is kept here alone, not in a
+//! client library.
 
 mod table;
 
@@ -23,38 +23,38 @@ use super::{
 /// negotiation of a stream (10 s).
 pub(super) const SERVER_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// Refusals in a row after which a server counts as full for us. libp2p-rendezvous 0.18 says
-/// the same of a lost request, so one proves nothing.
+/// Refusals in a row after which a server counts as full for this node, 2. libp2p-rendezvous 0.18
+/// reports a lost request in the same way, so one refusal proves nothing.
 const REFUSALS_OF_A_FULL_SERVER: u32 = 2;
 
-/// How a registration stands.
+/// The state of a registration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Registration {
-    /// To be asked for as soon as there is an external address to register, a connection with
-    /// the server, and a place among those it holds of us.
+    /// Requested as soon as this node has an external address and a connection with the server, and
+    /// the server has capacity for another registration of this node.
     Pending,
-    /// Asked for.
+    /// A request for the registration is under way.
     Requested,
-    /// Held by the server.
+    /// The server holds the registration.
     Registered {
-        /// Until then, unless refreshed.
+        /// Time at which the registration expires unless it is refreshed.
         expires: Instant,
     },
-    /// Refused or not answered; asked for again at a time.
+    /// The request was refused or not answered. It is repeated later.
     Retrying {
-        /// That time.
+        /// Time of the next request.
         at: Instant,
     },
 }
 
 type Key = (PeerId, Namespace);
 
-/// One registration per server and namespace followed.
+/// One registration per server and followed namespace.
 #[derive(Clone, Debug)]
 pub(super) struct Registrations {
     config: RendezvousTuning,
     table: Table,
-    /// Deadline, refresh or retry of a registration, by its state.
+    /// Deadline, refresh or retry of a registration, depending on its state.
     due: Schedule<Key>,
     rotations: Schedule<PeerId>,
     has_address: bool,
@@ -103,8 +103,8 @@ impl Registrations {
         }
     }
 
-    /// A server is connected. It may have forgotten us meanwhile, so everything is registered
-    /// anew, in the order in which it was.
+    /// A server is connected. It may have lost the registrations, so all are requested again, in
+    /// the same order.
     pub(super) fn server_up(
         &mut self,
         server: PeerId,
@@ -126,8 +126,8 @@ impl Registrations {
         self.fill(server, now, out);
     }
 
-    /// A server is not connected any more. What it holds it may hold on to; what was asked of it
-    /// is asked again.
+    /// A server was disconnected. It may keep the registrations. Requests under way are repeated
+    /// later.
     pub(super) fn server_down(&mut self, server: PeerId) {
         if !self.table.set_connected(server, false) {
             return;
@@ -142,7 +142,8 @@ impl Registrations {
         }
     }
 
-    /// Our external addresses have changed. Registrations are refreshed, or wait for one.
+    /// The external addresses changed. Registrations are refreshed; without an address they are
+    /// removed.
     pub(super) fn addresses_changed(
         &mut self,
         has_address: bool,
@@ -154,21 +155,21 @@ impl Registrations {
             let mut held = Vec::new();
             for (namespace, slot) in self.table.slots_of(server) {
                 match slot.state {
-                    // One at a time: the answer to come decides what is next.
+                    // One request at a time. Its answer decides about the next.
                     Registration::Requested => slot.stale = true,
                     Registration::Registered { .. } => held.push((server, namespace.clone())),
                     Registration::Pending | Registration::Retrying { .. } => {}
                 }
             }
             for key in held {
-                // Refreshed, or shelved where there is nothing to register any more.
+                // Refreshes the registration, or removes it if there is no address.
                 self.request(&key, now, out);
             }
             self.fill(server, now, out);
         }
     }
 
-    /// A server holds our registration for `ttl`.
+    /// A server accepted a registration for `ttl`.
     pub(super) fn registered(
         &mut self,
         key: Key,
@@ -181,7 +182,7 @@ impl Registrations {
             return;
         }
         let Some(slot) = self.table.slot(&key) else {
-            // It crossed our unregistering.
+            // The answer crossed the removal of the registration.
             self.unregister(key, out);
             return;
         };
@@ -189,8 +190,8 @@ impl Registrations {
             return;
         }
         slot.attempts = 0;
-        // A server may claim any time; ours is what was asked for at most, and long enough that
-        // a refresh at half of it is no storm.
+        // A server may claim any time. At most the requested one counts, and at least one that
+        // keeps refreshes, which are made after half of it, from being too frequent.
         let ttl = ttl.clamp(
             self.config.min_backoff * 2,
             self.config.ttl.max(self.config.min_backoff * 2),
@@ -204,7 +205,7 @@ impl Registrations {
         }
     }
 
-    /// A server has refused our registration, or did not answer.
+    /// A server refused a registration or did not answer.
     pub(super) fn failed(
         &mut self,
         key: Key,
@@ -227,7 +228,8 @@ impl Registrations {
             && slot.attempts >= REFUSALS_OF_A_FULL_SERVER
             && self.table.lower_capacity(key.0);
         if full {
-            // Taken back, so that the refreshes of the others find the place that is free.
+            // The registration is removed, so that the refreshes of the others find room at the
+            // server.
             self.due.cancel(&key);
             self.table.shelve(&key);
             self.unregister(key, out);
@@ -237,7 +239,7 @@ impl Registrations {
         }
     }
 
-    /// Does what is due: refreshes, retries, gives up on answers, and takes turns.
+    /// Does what is due: refreshes, repeats and times out requests, and rotates registrations.
     pub(super) fn advance(&mut self, now: Instant, rng: &mut StdRng, out: &mut VecDeque<Effect>) {
         while let Some(key) = self.due.pop_due(now) {
             let Some(slot) = self.table.slot(&key) else {
@@ -260,7 +262,7 @@ impl Registrations {
         }
     }
 
-    /// Takes every registration back that a server holds or may hold.
+    /// Removes every registration that a server holds or may hold.
     pub(super) fn stop(&mut self, out: &mut VecDeque<Effect>) {
         for key in self.table.take() {
             self.unregister(key, out);
@@ -280,18 +282,19 @@ impl Registrations {
         self.table.iter()
     }
 
-    /// Whether nothing is to be done for `namespace` that could be done now.
+    /// Returns whether a connected server holds a registration for `namespace`.
     pub(super) fn is_settled(&self, namespace: &Namespace) -> bool {
         self.table.is_held(namespace)
     }
 
-    /// Whether there is a time at which something is done about `key`.
+    /// Returns whether something is due at some time for `key`.
     #[cfg(test)]
     pub(super) fn has_time(&self, key: &Key) -> bool {
         self.due.contains(key)
     }
 
-    /// Asks for pending registrations while the server has places, the longest waiting first.
+    /// Requests pending registrations while the server has capacity, those that have waited longest
+    /// first.
     fn fill(&mut self, server: PeerId, now: Instant, out: &mut VecDeque<Effect>) {
         if !self.has_address || !self.table.is_connected(&server) {
             return;
@@ -301,7 +304,7 @@ impl Registrations {
         }
     }
 
-    /// Asks for `key`, or shelves it where that is not possible now.
+    /// Requests the registration of `key`, or leaves it pending if that is not possible now.
     fn request(&mut self, key: &Key, now: Instant, out: &mut VecDeque<Effect>) {
         let possible = self.has_address && self.table.is_connected(&key.0);
         let Some(slot) = self.table.slot(key) else {
@@ -312,7 +315,7 @@ impl Registrations {
             let before = std::mem::replace(&mut slot.state, Registration::Pending);
             self.due.cancel(key);
             if matches!(before, Registration::Registered { .. }) {
-                // Nobody is to be sent where we are no more.
+                // Members must not be given an address that is no longer valid.
                 self.unregister(key.clone(), out);
             }
             return;
@@ -332,7 +335,7 @@ impl Registrations {
         }
     }
 
-    /// Those registered longest give their places to those that wait.
+    /// Removes the registrations that were held longest and requests those that wait.
     fn rotate(&mut self, server: PeerId, now: Instant, out: &mut VecDeque<Effect>) {
         for namespace in self.table.next_to_rotate(server) {
             let key = (server, namespace);

@@ -1,4 +1,5 @@
-//! Our registrations by server: which places are taken, and who stands in line for one.
+//! The table of registrations by server: which ones use the capacity of a server, and the order in
+//! which others wait.
 
 use std::collections::BTreeMap;
 
@@ -9,11 +10,11 @@ use super::{super::namespace::Namespace, Key, Registration};
 #[derive(Clone, Debug)]
 pub(super) struct Slot {
     pub(super) state: Registration,
-    /// When it came into this line: the order in which places are given and given up.
+    /// Number that gives the order in which registrations are requested and rotated.
     since: u64,
-    /// Refusals in a row.
+    /// Number of refusals in a row.
     pub(super) attempts: u32,
-    /// Our addresses have changed since the request under way.
+    /// Whether the external addresses changed since the request under way.
     pub(super) stale: bool,
 }
 
@@ -27,7 +28,7 @@ impl Slot {
         }
     }
 
-    /// Whether the server holds it, or may.
+    /// Returns whether the server holds the registration or may hold it.
     pub(super) fn takes_a_place(&self) -> bool {
         !matches!(self.state, Registration::Pending)
     }
@@ -40,7 +41,8 @@ impl Slot {
 #[derive(Clone, Debug, Default)]
 struct Server {
     connected: bool,
-    /// Registrations it is known to hold of us, where that is fewer than configured.
+    /// Number of registrations of this node that the server accepts, if that is known to be fewer
+    /// than configured.
     capacity: Option<usize>,
     slots: BTreeMap<Namespace, Slot>,
 }
@@ -51,7 +53,7 @@ impl Server {
         slots.filter(|slot| slot.takes_a_place()).count()
     }
 
-    /// The overlays whose slots are `wanted`, the one longest in line first.
+    /// Returns the overlays whose entries are `wanted`, those that have waited longest first.
     fn in_order(&self, wanted: impl Fn(&Slot) -> bool) -> Vec<Namespace> {
         let mut line: Vec<_> = self
             .slots
@@ -64,10 +66,10 @@ impl Server {
     }
 }
 
-/// A slot for each server and namespace followed.
+/// The registrations of all servers and followed namespaces.
 #[derive(Clone, Debug)]
 pub(super) struct Table {
-    /// Places that are used of each server at most.
+    /// Limit of registrations at each server.
     max_per_server: usize,
     servers: BTreeMap<PeerId, Server>,
     sequence: u64,
@@ -95,8 +97,8 @@ impl Table {
         self.servers.get(server).is_some_and(|s| s.connected)
     }
 
-    /// Notes that `server` is there or not. One that comes may hold as many as configured again.
-    /// Returns whether it is one.
+    /// Sets whether `server` is connected. A server that connects is assumed to have the configured
+    /// capacity again. Returns whether `server` is a rendezvous server.
     pub(super) fn set_connected(&mut self, server: PeerId, connected: bool) -> bool {
         let Some(state) = self.servers.get_mut(&server) else {
             return false;
@@ -128,13 +130,13 @@ impl Table {
         })
     }
 
-    /// Whether a connected server holds a registration of `namespace`.
+    /// Returns whether a connected server holds a registration of `namespace`.
     pub(super) fn is_held(&self, namespace: &Namespace) -> bool {
         let mut connected = self.servers.values().filter(|server| server.connected);
         connected.any(|server| server.slots.get(namespace).is_some_and(Slot::is_held))
     }
 
-    /// Puts `namespace` at the end of the line, if it is not there.
+    /// Adds a pending registration, if there is none, that waits behind all others.
     pub(super) fn add(&mut self, server: PeerId, namespace: &Namespace) {
         let since = self.next_in_line();
         if let Some(server) = self.servers.get_mut(&server) {
@@ -147,7 +149,7 @@ impl Table {
         self.servers.get_mut(server)?.slots.remove(namespace)
     }
 
-    /// Takes everything out. Returns what a server holds or may hold.
+    /// Removes all registrations. Returns those that a server holds or may hold.
     pub(super) fn take(&mut self) -> Vec<Key> {
         let mut taken = Vec::new();
         for (peer, server) in &mut self.servers {
@@ -158,7 +160,7 @@ impl Table {
         taken
     }
 
-    /// Back to the end of the line.
+    /// Makes the registration pending, behind all others.
     pub(super) fn shelve(&mut self, key: &Key) {
         let since = self.next_in_line();
         if let Some(slot) = self.slot(key) {
@@ -166,7 +168,8 @@ impl Table {
         }
     }
 
-    /// Those that a free place of `server` goes to, the longest waiting first.
+    /// Returns the pending registrations that `server` has capacity for, those that have waited
+    /// longest first.
     pub(super) fn next_places(&self, server: PeerId) -> Vec<Namespace> {
         let Some(state) = self.servers.get(&server) else {
             return Vec::new();
@@ -176,7 +179,7 @@ impl Table {
         line
     }
 
-    /// Those that give their places to others that wait, the longest registered first.
+    /// Returns the registrations to remove for others that wait, those held longest first.
     pub(super) fn next_to_rotate(&self, server: PeerId) -> Vec<Namespace> {
         let Some(state) = self.servers.get(&server) else {
             return Vec::new();
@@ -187,8 +190,9 @@ impl Table {
         held
     }
 
-    /// The server refuses although we hold fewer than we may: it holds as many of us as it will.
-    /// One place is left free, since a refresh needs it. Returns whether that says anything.
+    /// The server refuses although this node holds fewer registrations than configured, so its
+    /// capacity is the number that it holds. One is left free, because a refresh needs it. Returns
+    /// whether the refusal says anything.
     pub(super) fn lower_capacity(&mut self, server: PeerId) -> bool {
         let Some(server) = self.servers.get_mut(&server) else {
             return false;
@@ -200,7 +204,7 @@ impl Table {
         held > 0
     }
 
-    /// A server that was full may have been given more room; one more asks.
+    /// Raises the assumed capacity of a server by one, since it may have been given more.
     pub(super) fn raise_capacity(&mut self, server: PeerId) {
         let state = self.servers.get_mut(&server);
         if let Some(capacity) = state.and_then(|server| server.capacity.as_mut()) {

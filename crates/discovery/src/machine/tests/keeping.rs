@@ -147,7 +147,7 @@ fn a_change_of_the_network_tries_whatever_waits_at_once() {
     assert_eq!(both, [peer(BOOT), peer(SECOND_BOOT)].into());
 }
 
-/// A machine that nobody reaches, and the slots it asks for.
+/// An unreachable machine, and the reservations that it requests.
 fn unreachable(config: DiscoveryConfig) -> (Driver, Vec<(RelayListener, PeerId, Multiaddr)>) {
     let mut driver = Driver::new(config);
     driver.connect(BOOT);
@@ -192,7 +192,8 @@ fn a_slot_gained_is_an_address_and_registered_and_a_slot_lost_is_withdrawn() {
     let address = circuit.clone();
     assert_eq!(effects[0], Effect::AddExternalAddress { address });
     assert_eq!(registers(&effects).len(), 2);
-    // The second slot of two, then the first is closed without a word about addresses.
+    // The second of two reservations is granted, then the listener of the first closes without a
+    // change of addresses.
     driver.tell(Input::ReservationAccepted {
         listener: asked[1].0,
     });
@@ -358,7 +359,8 @@ fn slots_are_kept_until_a_stranger_has_come_in() {
         address: address(LOCAL)
     }));
     assert!(effects.contains(&Effect::ServeProbes(true)));
-    // A prober that we asked proves no more than a NAT that lets in whom we asked.
+    // A probe by a peer that received a request proves less than an unexpected connection: a NAT
+    // that filters by address lets it in.
     let gives_up = Effect::StopListening { listener };
     assert!(!effects.contains(&gives_up));
     let inbound = |path| Input::ConnectionOpened {

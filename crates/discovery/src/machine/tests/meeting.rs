@@ -392,15 +392,15 @@ fn dials_of_an_answer_are_capped_and_skip_connected_peers() {
     let members: Vec<u32> = (100..10_100).collect();
     let effects = driver.answer(BOOT, 1, &members, 1);
     let peers = dialled(&effects);
-    // Twelve are wanted. They are dialled in six rounds, so that those who are told first are not
-    // dialled by everybody; one may be connected already.
+    // The target is twelve. They are dialled in six ticks, so that the first members of a page are
+    // not dialled by every node. One may be connected already.
     assert!((1..=2).contains(&peers.len()), "{peers:?}");
     assert!(!peers.contains(&peer(100)));
     let learnt = effects
         .iter()
         .filter(|e| matches!(e, Effect::AddRoutingAddress { .. }));
     assert!(learnt.count() <= 64);
-    // An answer nobody asked for changes nothing.
+    // An answer without a request changes nothing.
     assert_eq!(driver.answer(BOOT, 1, &[20_000], 2), []);
     let later = driver.wait_s(60);
     assert!((10..=24).contains(&dialled(&later).len()));
@@ -433,7 +433,7 @@ fn who_lacks_members_walks_from_page_to_page_by_its_cookie() {
     assert_eq!(questions(&driver.wait_s(7)), []);
     assert_eq!(questions(&driver.wait_s(6)).len(), 1);
     driver.answer(BOOT, 1, &page(5), 5);
-    // Whoever has enough asks for few, now and then.
+    // A node with enough members asks rarely and for few.
     for number in 101..112 {
         driver.connect(number);
         driver.tell(Input::MemberSeen {

@@ -1,6 +1,7 @@
-//! The machine under a driver that carries nothing out: a test tells it what happened.
+//! The machine with a driver that carries out no effects. The tests pass the inputs.
 
 mod check;
+mod flapping;
 mod keeping;
 mod meeting;
 mod properties;
@@ -67,7 +68,7 @@ impl Driver {
         std::iter::from_fn(|| self.machine.poll_effect()).collect()
     }
 
-    /// Lets time pass. Returns what the machine wants meanwhile, and when since the start.
+    /// Advances the time. Returns the effects and the time of each since the start.
     fn wait(&mut self, time: Duration) -> Vec<(Duration, Effect)> {
         let end = self.now + time;
         let mut wanted = Vec::new();

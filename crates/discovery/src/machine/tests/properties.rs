@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::{
     check::{
-        Checked,
+        Checked, model,
         script::{STEP, Step, config},
     },
     *,
@@ -21,7 +21,13 @@ fn checked(variant: u8, seed: u64) -> Checked {
     Checked::new(config(variant), seed, Instant::now())
 }
 
-/// What only the parts themselves can tell: whatever is lost waits for a time or a dial.
+#[test]
+fn the_deadlines_of_the_model_are_those_of_the_machine() {
+    assert_eq!(model::DIAL_TIMEOUT, dials::DIAL_TIMEOUT);
+    assert_eq!(model::SERVER_TIMEOUT, registrations::SERVER_TIMEOUT);
+}
+
+/// Checks inside the parts that everything lost is due at some time or has a dial.
 fn nothing_is_given_up(machine: &Machine) {
     for boot in machine.boot.keys() {
         let there = machine.connections.is_connected(boot) || machine.blocked.contains(boot);

@@ -1,4 +1,4 @@
-//! The libp2p behaviour: hands requests to the registry and its answers back.
+//! The libp2p behaviour, which passes requests to the registry and returns its answers.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -33,66 +33,65 @@ use crate::{
     wire::rendezvous::{self as wire, AnswerKind, Refusal, Request},
 };
 
-/// Shortest time between two looks for registrations whose life is over. They are never told
-/// after it, whenever they are forgotten.
+/// Shortest time between two searches for expired registrations. An expired registration is not
+/// returned, even if it is removed later.
 const EXPIRY_PAUSE: Duration = Duration::from_secs(1);
 
-/// What was asked of the server, and what came of it.
+/// An event of the rendezvous server.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Event {
-    /// A peer is registered.
+    /// The server registered a peer.
     Registered {
-        /// Who.
+        /// Id of the remote peer.
         peer: PeerId,
-        /// As a member of which overlay.
+        /// Namespace of the registration.
         namespace: Namespace,
-        /// For how long, and whether it was before.
+        /// Life of the registration, and whether it existed before.
         registered: Registered,
     },
-    /// A peer has taken its registration back, if it had one.
+    /// A peer removed its registration, if it had one.
     Unregistered {
-        /// Who.
+        /// Id of the remote peer.
         peer: PeerId,
-        /// As a member of which overlay.
+        /// Namespace of the registration.
         namespace: Namespace,
     },
-    /// A peer was told of members.
+    /// The server returned members to a peer.
     Discovered {
-        /// Who.
+        /// Id of the remote peer.
         peer: PeerId,
-        /// Of which overlay.
+        /// Namespace of the members.
         namespace: Namespace,
-        /// How many.
+        /// Number of members in the answer.
         members: usize,
     },
-    /// A peer was refused.
+    /// The server refused a request.
     Refused {
-        /// Who.
+        /// Id of the remote peer.
         peer: PeerId,
-        /// What it asked for.
+        /// Kind of the request.
         request: AnswerKind,
-        /// Why.
+        /// Reason of the refusal.
         refusal: Refusal,
     },
-    /// A stream of a peer carried no request, or took no answer.
+    /// A stream carried no request, or its answer was not taken.
     Failed {
-        /// Whose.
+        /// Id of the remote peer.
         peer: PeerId,
-        /// Why.
+        /// Reason of the failure.
         failure: Failure,
     },
-    /// Registrations were not renewed in time, and are forgotten.
+    /// Registrations expired because they were not renewed.
     Expired {
-        /// How many.
+        /// Number of expired registrations.
         registrations: usize,
     },
 }
 
 /// A rendezvous server in any `Swarm`.
 ///
-/// Events wait here until the swarm takes them: one for each that a connection tells, which come
-/// one at a time.
+/// Events are queued until the swarm polls them. Each event of a connection adds one at most.
 #[derive(Debug)]
 pub struct Behaviour {
     registry: Registry,
@@ -107,12 +106,12 @@ pub struct Behaviour {
 }
 
 impl Behaviour {
-    /// A server within the bounds of `config`, whether it is `enabled` there or not. `seed`
-    /// decides which members are told first, so it is random where strangers ask.
+    /// Creates a server with the limits of `config`, whether it is `enabled` there or not. `seed`
+    /// decides which members are returned first, so it should be random.
     ///
     /// # Errors
     ///
-    /// [`ConfigError::Invalid`] with the key that cannot hold.
+    /// [`ConfigError::Invalid`] with the key whose value is invalid.
     pub fn new(config: &RendezvousServerConfig, seed: u64) -> Result<Self, ConfigError> {
         let mut limits = Limits::default();
         limits.set_rendezvous(config);
@@ -146,13 +145,13 @@ impl Behaviour {
         })
     }
 
-    /// What is held.
+    /// Returns the number of registrations, peers, namespaces and bytes held.
     #[must_use]
     pub fn held(&self) -> Held {
         self.registry.held()
     }
 
-    /// Requests of all peers that are being received or answered.
+    /// Returns the number of requests that are being received or answered.
     #[must_use]
     pub fn requests(&self) -> usize {
         let used = self.resources.used(Resource::RendezvousRequests);
@@ -190,7 +189,7 @@ impl Behaviour {
         result
     }
 
-    /// The answer to a request, and what to tell of it.
+    /// Returns the answer to a request, and the event to emit.
     fn serve(
         &mut self,
         peer: PeerId,
@@ -267,7 +266,7 @@ impl Behaviour {
         self.shared.handler(peer, requests)
     }
 
-    /// Forgets what is over, and wakes again when the next may be.
+    /// Removes expired registrations, and sets the time of the next search.
     fn poll_expiry(&mut self, cx: &mut Context<'_>) {
         loop {
             let Some(due) = self.registry.next_expiry() else {
@@ -343,7 +342,7 @@ impl NetworkBehaviour for Behaviour {
                 request, answer, ..
             } => {
                 let (bytes, event) = self.serve(peer, connection, request);
-                // A stream that was reset by now takes no answer.
+                // A stream that was reset in between takes no answer.
                 let _ = answer.send(bytes.unwrap_or_default());
                 event
             }

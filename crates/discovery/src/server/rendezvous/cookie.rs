@@ -1,43 +1,44 @@
-//! Cookies of a registry: where an answer ended, written so that only that registry reads them.
+//! The cookies of a registry: the position at which an answer ended, in a form that only that
+//! registry reads.
 //!
 //! A cookie is eight bytes and the namespace, as the stock server (libp2p-rendezvous 0.18) writes
-//! it: programs on the stock client learn from it which of their questions was answered. Eight
-//! bytes hold the end of a walk, not the middle of one; places in the middle are kept here, the
-//! latest [`MAX_WALKS`] of them. Who comes back with an older one begins anew.
+//! it: programs with the stock client use it to match answers to requests. Eight bytes hold a
+//! position after the end of the members, not one among them. Positions among the members are
+//! stored here, the latest [`MAX_WALKS`] of them. A client with an older one starts again.
 //!
-//! A cookie is no secret and no promise: who makes one up is told other members, of a namespace
-//! whose name it has to know anyway.
+//! A cookie is neither secret nor authenticated: a client that invents one gets other members of a
+//! namespace whose name it has to know anyway.
 
 use std::collections::VecDeque;
 
 use crate::machine::Namespace;
 
-/// Places in the middle of a walk that are kept: 65,536, which is 3 MiB. Ten thousand nodes that
-/// walk through six large namespaces at once.
+/// Positions among members that are stored, 65,536, which take 3 MiB. They suffice for ten thousand
+/// nodes that read six large namespaces at once.
 pub const MAX_WALKS: usize = 65_536;
 
-/// Bits of a cookie's number.
+/// Bits of the number in a cookie.
 const NUMBER_BITS: u32 = 47;
 
-/// Marks the number of a kept place; the others are horizons.
+/// Marks the number of a stored position. Other numbers are horizons.
 const KEPT: u64 = 1 << NUMBER_BITS;
 
-/// Where an answer ended.
+/// The position at which an answer ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Place {
-    /// While the members of the first question are walked through: the order at which the walk
-    /// began, the one at which it goes on, and whether it has come past the end.
+    /// While the members of the first request are returned: the order at which the client began,
+    /// the one at which it continues, and whether it has passed the end.
     pub(super) walk: Option<(u64, u64, bool)>,
-    /// The last serial that was there at the first question; after the walk, the last one told.
+    /// The last serial at the first request; afterwards the last one that was returned.
     pub(super) horizon: u64,
 }
 
-/// Writes and reads the cookies of one registry.
+/// The cookies of one registry.
 #[derive(Clone, Debug)]
 pub(super) struct Cookies {
-    /// Tells these cookies from those of others.
+    /// Distinguishes these cookies from those of other servers.
     epoch: u16,
-    /// The number of the oldest place kept.
+    /// Number of the oldest stored position.
     oldest: u64,
     kept: VecDeque<(Namespace, Place)>,
 }
@@ -62,7 +63,7 @@ impl Cookies {
         bytes
     }
 
-    /// `None` where the cookie was not written here for this namespace, or too long ago.
+    /// Returns `None` if the cookie was not written here for this namespace, or too long ago.
     pub(super) fn read(&self, cookie: &[u8], namespace: &Namespace) -> Option<Place> {
         let (head, text) = cookie.split_first_chunk::<8>()?;
         let head = u64::from_be_bytes(*head);

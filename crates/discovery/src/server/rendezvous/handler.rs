@@ -32,7 +32,7 @@ const REQUEST_OVERHEAD_BYTES: usize = 2048;
 /// The handler of one connection.
 pub type Handler = inbound::Handler<Server>;
 
-/// Why a stream carried no request, or its answer was not taken.
+/// The reason why a stream carried no request, or why its answer was not read.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Failure {
@@ -47,7 +47,7 @@ pub enum Failure {
         /// Longest request that is read, in bytes.
         limit: usize,
     },
-    /// The deadline passed.
+    /// The deadline of the request passed.
     #[error("not done within {} ms", after.as_millis())]
     Late {
         /// Time that a request has from its stream to its answer.
@@ -59,7 +59,7 @@ pub enum Failure {
     /// The peer sends requests above the rate limit, and this one would wait past its deadline.
     #[error("the rate limit of requests is exceeded")]
     TooFast,
-    /// The stream failed.
+    /// The stream failed or was reset.
     #[error(transparent)]
     Io(#[from] io::Error),
 }
@@ -74,7 +74,7 @@ impl From<FrameError> for Failure {
     }
 }
 
-/// Why a request did not reach the registry, or its answer not the peer.
+/// The reason why a request did not reach the registry, or why its answer did not reach the peer.
 #[derive(Debug)]
 pub enum NotServed {
     /// The request was answered with a refusal before it reached the registry.
@@ -89,7 +89,7 @@ impl<E: Into<Failure>> From<E> for NotServed {
     }
 }
 
-/// What the connections of one behaviour share.
+/// The state that all connections of one behaviour share.
 #[derive(Clone, Debug)]
 pub(super) struct Shared {
     pub(super) config: Arc<RendezvousServerConfig>,

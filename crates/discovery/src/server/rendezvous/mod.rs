@@ -1,17 +1,16 @@
-//! A rendezvous server: peers register in namespaces and ask who else did.
+//! A rendezvous server: peers register in namespaces and discover the other members.
 //!
-//! Speaks `/rendezvous/1.0.0` ([specification]) with its own registry in place of the stock
-//! server's, which tells everybody the same page, scans everything it holds for every request,
-//! and keeps for each question a list of all it ever told (libp2p-rendezvous 0.18).
+//! It serves `/rendezvous/1.0.0` ([specification]) from a registry of its own. The server of
+//! libp2p-rendezvous 0.18 returns the same page to every client, scans all registrations for each
+//! request, and keeps for each cookie a list of everything that it returned.
 //!
-//! What differs from the stock server, within the specification:
+//! Differences from that server, within the specification:
 //!
-//! - The first answer is a random page; what it holds and how a cookie goes on is told at
-//!   [`registry`].
-//! - A peer at its bound of registrations may renew each of them.
-//! - A question about all namespaces is refused (`E_NOT_AUTHORIZED`): who does not know the name
-//!   of an overlay is not told who is in it.
-//! - A request that comes too fast waits its turn.
+//! - The first answer is a random page. [`registry`] describes the pages and the cookies.
+//! - A peer at its limit of registrations may renew each of them.
+//! - A discovery in all namespaces is refused (`E_NOT_AUTHORIZED`): a peer that does not know the
+//!   name of an overlay does not learn its members.
+//! - A request above the rate limit waits its turn.
 //!
 //! [specification]: https://github.com/libp2p/specs/tree/master/rendezvous
 
@@ -33,5 +32,5 @@ pub use self::{
     record::verify,
 };
 
-/// The messages, as bytes.
+/// The messages of the protocol as bytes.
 pub use crate::wire::rendezvous as wire;

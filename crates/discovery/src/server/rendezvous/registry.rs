@@ -1,23 +1,23 @@
-//! Who is registered where. Pure: time and randomness are arguments.
+//! The registrations of peers in namespaces. Without IO: time and randomness are arguments.
 //!
-//! # What an answer holds
+//! # Answers
 //!
-//! The first answer to a peer is a random page of the namespace's members: everybody is told to
-//! somebody, nobody is dialled by all, and whoever fills a namespace with made-up members fills
-//! each page no more than in proportion. The cookie goes on from there: through the members that
-//! were there at the first question, each once, in an order that is random and does not change;
-//! then to those that have registered or refreshed since.
+//! The first answer to a peer is a random page of the members of the namespace. So every member is
+//! returned to some clients, no member is dialled by all of them, and an attacker that registers
+//! invented members fills each page only in proportion. The cookie continues from there: through
+//! the members that were registered at the first request, each once, in a random order that does
+//! not change; then to those that have registered or refreshed since.
 //!
 //! # Cookies
 //!
-//! A cookie holds for this registry and namespace alone, and survives no restart. Nothing is kept
-//! here for a peer that has been told everybody; of those in the middle of a walk, the latest
-//! [`MAX_WALKS`] places are.
+//! A cookie is valid for this registry and namespace, and not after a restart. For a peer that has
+//! received every member nothing is stored here. For those that have not, the latest [`MAX_WALKS`]
+//! positions are stored.
 //!
 //! # Cost
 //!
-//! Every request costs the logarithm of the registrations held, and an answer its length: a
-//! question examines at most [`MAX_EXAMINED`] members.
+//! A request takes time in the logarithm of the number of registrations, and an answer in its
+//! length. A request examines at most [`MAX_EXAMINED`] members.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -36,35 +36,35 @@ use crate::{
     wire::rendezvous::{Found, Refusal, found_len},
 };
 
-/// Memory that a registration takes besides its record, in bytes: its entries in five tables.
-/// Measured: 334 at 320,000 registrations, just after a table has grown.
+/// Memory that a registration takes in addition to its record, in bytes: its entries in five
+/// tables. Measured: 334 at 320,000 registrations, just after a table has grown.
 pub const REGISTRATION_OVERHEAD_BYTES: usize = 384;
 
-/// Memory that a namespace takes besides its name and its registrations, in bytes.
+/// Memory that a namespace takes in addition to its name and its registrations, in bytes.
 pub const NAMESPACE_OVERHEAD_BYTES: usize = 640;
 
-/// Memory that a peer takes besides its registrations, in bytes.
+/// Memory that a peer takes in addition to its registrations, in bytes.
 pub const PEER_OVERHEAD_BYTES: usize = 512;
 
-/// Members that one question examines at most: those that have refreshed since a walk through
-/// the namespace began are passed over, and there may be many in a row.
+/// Limit of members that one request examines. Members that refreshed since a client began to read
+/// the namespace are skipped, and many of them may follow each other.
 pub const MAX_EXAMINED: usize = 2048;
 
-/// Names a registration. Never used again.
+/// Names a registration. Never reused.
 type Serial = u64;
 
-/// A registration that is held.
+/// A registration of a peer in a namespace.
 #[derive(Debug)]
 struct Registration {
-    /// One for all registrations of the peer.
+    /// Id of the peer, shared by all of its registrations.
     peer: Arc<PeerId>,
-    /// One for all registrations in the namespace.
+    /// Namespace, shared by all registrations in it.
     namespace: Namespace,
     record: Arc<[u8]>,
     expires: Instant,
-    /// Its place in the walk through the namespace.
+    /// Position in the order in which the namespace is returned.
     order: u64,
-    /// Its place in the namespace's list.
+    /// Index in the list of the namespace.
     index: usize,
     /// Counts it among those of the IP prefix that it came from.
     permit: Option<Permit>,
@@ -73,33 +73,33 @@ struct Registration {
 /// The members of one namespace.
 #[derive(Clone, Debug, Default)]
 struct Members {
-    /// In any order, to choose one at random.
+    /// All members in no particular order, to choose one at random.
     list: Vec<Serial>,
-    /// In a random order that does not change, to walk through.
+    /// All members in a random order that does not change.
     walk: BTreeSet<(u64, Serial)>,
-    /// In the order in which they came.
+    /// All members in the order of their registration.
     arrivals: BTreeSet<Serial>,
 }
 
-/// What came of a registration.
+/// The result of a registration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Registered {
-    /// Its life, in whole seconds.
+    /// Lifetime in whole seconds.
     pub ttl_s: u64,
     /// Whether the peer was registered in the namespace before.
     pub renewed: bool,
 }
 
-/// What is held.
+/// The number of registrations and the memory they take.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Held {
-    /// Registrations.
+    /// Number of registrations in the registry.
     pub registrations: usize,
-    /// Peers that have any.
+    /// Number of peers with registrations.
     pub peers: usize,
-    /// Namespaces that have any.
+    /// Number of namespaces with registrations.
     pub namespaces: usize,
-    /// Memory counted for them, in bytes.
+    /// Memory that is counted for them, in bytes.
     pub bytes: usize,
 }
 
@@ -118,7 +118,8 @@ pub struct Registry {
 }
 
 impl Registry {
-    /// An empty registry. `epoch` tells its cookies from those of others, so it is random.
+    /// Creates an empty registry. `epoch` distinguishes its cookies from those of other servers, so
+    /// it is random.
     #[must_use]
     pub fn new(config: RendezvousServerConfig, epoch: u16) -> Self {
         Self {
@@ -133,15 +134,15 @@ impl Registry {
         }
     }
 
-    /// Registers `peer` in `namespace` with `record`, which is its own and verified, in place of
-    /// what it had there.
+    /// Registers `peer` in `namespace` with its verified `record`, which replaces an earlier
+    /// registration there.
     ///
     /// # Errors
     ///
-    /// [`Refusal::Ttl`] where the life asked for is out of bounds, [`Refusal::Record`] where the
-    /// record is too long, [`Refusal::Unavailable`] where a bound is reached: of the peer, the
-    /// namespace, all registrations, or memory. A peer that is registered keeps its registration
-    /// then, and a bound of numbers never refuses to renew one.
+    /// [`Refusal::Ttl`] if the requested lifetime is out of range, [`Refusal::Record`] if the
+    /// record is too long, [`Refusal::Unavailable`] if a limit is reached: of the peer, the
+    /// namespace, all registrations, or memory. An earlier registration is kept then. A limit of
+    /// numbers never refuses to renew a registration.
     pub fn register(
         &mut self,
         peer: PeerId,
@@ -191,19 +192,19 @@ impl Registry {
         self.registrations.get_mut(&serial)?.permit.take()
     }
 
-    /// Takes the registration of `peer` in `namespace` back. Returns whether there was one.
+    /// Removes the registration of `peer` in `namespace`. Returns whether there was one.
     pub fn unregister(&mut self, peer: &PeerId, namespace: &Namespace, now: Instant) -> bool {
         self.expire(now);
         let serial = self.serial(peer, namespace);
         serial.is_some_and(|serial| self.remove(serial))
     }
 
-    /// Members of `namespace` after `cookie`, at most `limit` and the bounds of an answer, and
-    /// the cookie to go on with.
+    /// Returns members of `namespace` after `cookie`, within `limit` and the limits of an answer,
+    /// and the cookie to continue with.
     ///
     /// # Errors
     ///
-    /// [`Refusal::Cookie`] where the cookie is not of this registry and namespace.
+    /// [`Refusal::Cookie`] if the cookie is not of this registry and namespace.
     pub fn discover(
         &mut self,
         namespace: &Namespace,
@@ -219,7 +220,7 @@ impl Registry {
                     .cookies
                     .read(cookie, namespace)
                     .ok_or(Refusal::Cookie)?;
-                // One of the future is not of this registry.
+                // A serial of the future is not of this registry.
                 (place.horizon < self.next)
                     .then_some(place)
                     .ok_or(Refusal::Cookie)?
@@ -238,7 +239,7 @@ impl Registry {
         };
         let place = match self.namespaces.get(namespace) {
             Some(members) => self.fill(&mut page, namespace, members, place, now),
-            // Whoever comes now comes after all that were.
+            // A registration that arrives now comes after all others.
             None => Place {
                 walk: None,
                 horizon: self.next - 1,
@@ -247,7 +248,7 @@ impl Registry {
         Ok((page.found, self.cookies.write(place, namespace).into()))
     }
 
-    /// Forgets registrations whose life is over. Returns how many.
+    /// Removes expired registrations. Returns their number.
     pub fn expire(&mut self, now: Instant) -> usize {
         let mut expired = 0;
         while let Some((at, serial)) = self.expiries.first().copied()
@@ -259,13 +260,13 @@ impl Registry {
         expired
     }
 
-    /// When the next registration expires.
+    /// Returns the time at which the next registration expires.
     #[must_use]
     pub fn next_expiry(&self) -> Option<Instant> {
         self.expiries.first().map(|(at, _)| *at)
     }
 
-    /// What is held.
+    /// Returns the number of registrations and the memory they take.
     #[must_use]
     pub fn held(&self) -> Held {
         Held {
@@ -280,7 +281,7 @@ impl Registry {
         self.peers.get(peer)?.get(namespace).copied()
     }
 
-    /// Whether there is room for a registration in place of `before`.
+    /// Returns whether the limits allow a registration that replaces `before`.
     fn admit(
         &self,
         peer: &PeerId,
@@ -383,7 +384,7 @@ impl Registry {
         true
     }
 
-    /// Where the first answer begins: at a member chosen at random, each with the same chance.
+    /// Returns the position of the first answer: at a random member, each with the same chance.
     fn first_place(&self, namespace: &Namespace, rng: &mut impl RngCore) -> Place {
         let members = self.namespaces.get(namespace);
         let start = members
@@ -397,7 +398,7 @@ impl Registry {
         }
     }
 
-    /// Fills a page from `place` on, and says where it ended.
+    /// Fills a page from `place` on and returns the position at which it ended.
     fn fill(
         &self,
         page: &mut Page,
@@ -407,16 +408,16 @@ impl Registry {
         now: Instant,
     ) -> Place {
         while let Some((start, from, wrapped)) = place.walk {
-            // Orders are as good as unique; those of one order are told together or, at the end
-            // of a page, again.
+            // Orders are almost always unique. Members with the same order are returned together
+            // or, at the end of a page, twice.
             let mut stopped = None;
             for (order, serial) in members.walk.range((from, 0)..).copied() {
                 if wrapped && order >= start {
                     break;
                 }
-                // Who has come since is told after the walk.
+                // Later registrations are returned after the walk.
                 let new = serial > place.horizon;
-                if !page.examine() || (!new && !self.tell(page, namespace, serial, now)) {
+                if !page.examine() || (!new && !self.add(page, namespace, serial, now)) {
                     stopped = Some(order);
                     break;
                 }
@@ -431,18 +432,18 @@ impl Registry {
             };
         }
         for serial in members.arrivals.range(place.horizon + 1..) {
-            if !page.examine() || !self.tell(page, namespace, *serial, now) {
+            if !page.examine() || !self.add(page, namespace, *serial, now) {
                 return place;
             }
             place.horizon = *serial;
         }
-        // Who has come and gone needs no telling.
+        // A registration that was made and expired in between is not returned.
         place.horizon = self.next - 1;
         place
     }
 
-    /// Puts a member on the page. `false`: there is no room.
-    fn tell(&self, page: &mut Page, namespace: &Namespace, serial: Serial, now: Instant) -> bool {
+    /// Adds a member to the page. Returns `false` if it is full.
+    fn add(&self, page: &mut Page, namespace: &Namespace, serial: Serial, now: Instant) -> bool {
         let Some(registration) = self.registrations.get(&serial) else {
             return true;
         };
@@ -451,14 +452,14 @@ impl Registry {
             namespace,
             Found {
                 record: registration.record.clone(),
-                // A client that hears of 0 seconds may take it for ever.
+                // A client may read 0 seconds as an unlimited lifetime.
                 ttl_s: left.as_secs().max(1),
             },
         )
     }
 }
 
-/// An answer being filled.
+/// An answer under construction.
 struct Page {
     found: Vec<Found>,
     limit: usize,

@@ -1,22 +1,22 @@
-//! How fast one connection may ask. Pure: time is an argument.
+//! The rate limit of one connection. Without IO: time is an argument.
 
 use std::time::{Duration, Instant};
 
-/// Spreads what comes too fast over time: a bucket of `burst` tokens of which `per_second` come
-/// back, kept as the one time at which it would be full (the generic cell rate algorithm, ITU-T
+/// A rate limiter that delays requests: a bucket of `burst` tokens, of which `per_second` are
+/// refilled, stored as the time at which it would be full (the generic cell rate algorithm, ITU-T
 /// I.371).
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Throttle {
-    /// Time that one request takes out of the bucket.
+    /// Time that one request takes from the bucket.
     each: Duration,
-    /// What a full bucket holds.
+    /// Time that a full bucket holds.
     burst: Duration,
-    /// When the bucket is full again.
+    /// Time at which the bucket is full again.
     full: Option<Instant>,
 }
 
 impl Throttle {
-    /// Both numbers count as 1 at least.
+    /// Creates a full bucket. Both numbers count as at least 1.
     pub(super) fn new(burst: u32, per_second: u32) -> Self {
         let each = Duration::from_secs(1) / per_second.max(1);
         Self {
@@ -26,8 +26,8 @@ impl Throttle {
         }
     }
 
-    /// Takes a token. Returns how long to wait until it is there; `None` where that is longer
-    /// than `patience`: then none is taken.
+    /// Takes a token. Returns the wait until it is available; `None`, without taking one, if the
+    /// wait is longer than `patience`.
     pub(super) fn admit(&mut self, now: Instant, patience: Duration) -> Option<Duration> {
         let full = self
             .full

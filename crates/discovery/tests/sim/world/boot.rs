@@ -10,20 +10,20 @@ use calimero_network_primitives::{Multiaddr, PeerId};
 
 use super::names::{Id, peer, scrambled};
 
-/// Cookies that libp2p-rendezvous 0.18 remembers; who comes with an older one begins anew.
+/// Cookies that libp2p-rendezvous 0.18 stores. A client with an older one starts again.
 const STOCK_COOKIES: u64 = 10_000;
 
 /// Which rendezvous server a boot node runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Server {
-    /// That of libp2p-rendezvous 0.18: it tells everybody the same first page, in the order of a
-    /// hash.
+    /// The server of libp2p-rendezvous 0.18, which returns the same first page to every client, in
+    /// the order of a hash.
     Stock,
     /// That of this workspace: the first page begins anywhere.
     Own,
 }
 
-/// Where a node is, as often as it is registered and told of.
+/// Addresses of a node, shared by its registrations and the answers that contain them.
 pub(super) type Addresses = Arc<[Multiaddr]>;
 
 /// What a boot node answers.
@@ -97,7 +97,7 @@ struct Place {
     at: u64,
     wrapped: bool,
     walked: bool,
-    /// The latest registration told of, or there when the walk began.
+    /// Time of the latest registration that was returned or existed at the first request.
     time: u64,
 }
 
@@ -134,9 +134,9 @@ pub(crate) struct Boot {
     serial: u64,
     registrations: HashMap<Namespace, Members>,
     pub(super) slots: HashSet<Id>,
-    /// Requests served.
+    /// Number of requests that were served.
     pub(crate) requests: u64,
-    /// Registrations told of.
+    /// Number of registrations in all answers.
     pub(crate) told: u64,
 }
 

@@ -17,7 +17,8 @@ const SILENCE: Duration = Duration::from_secs(60);
 const AWAY: Duration = Duration::from_secs(60);
 
 impl World {
-    /// Forgets who had joined and has nobody now, so that the next time can be measured.
+    /// Clears the join time of nodes that lost all members of an overlay, so that the next join is
+    /// measured.
     pub(crate) fn forget_joined(&mut self) {
         for node in self.ids() {
             if let Some(state) = self.node(node) {
@@ -31,7 +32,7 @@ impl World {
         }
     }
 
-    /// Cuts a share of the nodes off, without a word to anybody; or joins all again.
+    /// Disconnects a share of the nodes silently, or reconnects all.
     pub(crate) fn partition(&mut self, out_of_a_hundred: u32) {
         for node in &mut self.nodes {
             node.side = u32::from(self.rng.random_range(0..100) < out_of_a_hundred);
@@ -108,6 +109,7 @@ impl World {
         let machine = self.machine(node);
         let Some(state) = self.node(node) else { return };
         let links = std::mem::take(&mut state.links);
+        state.attempts.clear();
         state.machine = machine;
         state.up = true;
         state.life += 1;
@@ -115,7 +117,7 @@ impl World {
         state.unused.clear();
         state.registered = Addresses::default();
         state.listeners.clear();
-        // Whoever still takes it for connected learns otherwise from the new life.
+        // Peers that still count it as connected learn of the restart.
         for other in links.into_keys() {
             self.close(node, other);
         }
@@ -160,7 +162,7 @@ impl World {
         self.nodes.iter().filter(|node| node.up).count()
     }
 
-    /// Nodes that are there and have nobody in one of their overlays.
+    /// Returns the number of running nodes without a connected member in one of their overlays.
     pub(crate) fn alone(&mut self) -> usize {
         self.forget_joined();
         let alone = |node: &&super::Node| node.up && !node.unmet.is_empty();

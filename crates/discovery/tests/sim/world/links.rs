@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use calimero_network_discovery::machine::{Input, Path};
+use calimero_network_discovery::machine::{AttemptId, AttemptKind, HolePunch, Input, Path};
 use calimero_network_primitives::Multiaddr;
 
 use super::{
@@ -11,7 +11,7 @@ use super::{
     node::{Link, Node},
 };
 
-/// Time for which a connection stays that nobody needs (`connections.idle_timeout_ms`).
+/// Time after which an unused connection is closed (`connections.idle_timeout_ms`).
 const IDLE: Duration = Duration::from_secs(300);
 /// How often a node looks for such.
 pub(super) const TIDY: Duration = Duration::from_secs(30);
@@ -77,6 +77,7 @@ impl World {
                 Link {
                     direct: false,
                     relayed: relay,
+                    rounds: 0,
                 },
             ),
             None => (
@@ -84,6 +85,7 @@ impl World {
                 Link {
                     direct: true,
                     relayed: None,
+                    rounds: 0,
                 },
             ),
         };
@@ -102,10 +104,7 @@ impl World {
             joined += usize::from(self.meet(one, other));
         }
         if relay.is_some() {
-            // Identify, then connect and sync of DCUtR: three round trips.
-            let latency = self.latency() * 6;
-            let (one, other) = (from, to);
-            self.after(latency, Event::Punch { one, other });
+            self.relayed_is_up(from, to);
         }
         joined
     }
@@ -145,7 +144,15 @@ impl World {
         let (Some(of_one), Some(of_other)) = nats else {
             return;
         };
-        if self.is_lost() || !of_one.can_be_punched(of_other) || !self.is_linked(one, other) {
+        if !self.is_linked(one, other) {
+            return;
+        }
+        let walled = self.punches_before(one, other) < self.settings.failing_punches;
+        if walled || self.is_lost() || !of_one.can_be_punched(of_other) {
+            for (node, other) in [(one, other), (other, one)] {
+                let (peer, outcome) = (peer(other), HolePunch::Failed);
+                self.tell(node, Input::HolePunchEnded { peer, outcome });
+            }
             return;
         }
         for (node, other) in [(one, other), (other, one)] {
@@ -163,12 +170,120 @@ impl World {
         }
     }
 
+    /// Counts the hole punches of a pair. Returns how many there were before.
+    fn punches_before(&mut self, one: Id, other: Id) -> u32 {
+        let pair = (one.min(other), one.max(other));
+        let punches = self.punches.entry(pair).or_default();
+        *punches += 1;
+        *punches - 1
+    }
+
+    /// What follows a new connection through a relay.
+    fn relayed_is_up(&mut self, one: Id, other: Id) {
+        // Identify, then connect and sync of DCUtR: three round trips.
+        let latency = self.latency() * 6;
+        self.after(latency, Event::Punch { one, other });
+        // The node that was reached through the relay learns the address of the other.
+        let Some(address) = self.node(one).map(|node| node.address.clone()) else {
+            return;
+        };
+        let (peer, addresses) = (peer(one), vec![address]);
+        self.later(latency / 3, other, Input::Identified { peer, addresses });
+        self.later(latency / 3, other, Input::ReachedThroughRelay { peer });
+    }
+
+    pub(super) fn attempt(
+        &mut self,
+        id: AttemptId,
+        kind: AttemptKind,
+        from: Id,
+        to: Id,
+        addresses: &[Multiaddr],
+    ) {
+        let open = !self.is_lost() && self.is_linked(from, to);
+        let through = addresses
+            .iter()
+            .find(|way| open && self.leads(from, to, way));
+        let through = through.cloned();
+        let wait = match through {
+            Some(_) => self.latency() * 3,
+            None => ANSWER_TIMEOUT,
+        };
+        let ends = Event::Attempt {
+            id,
+            kind,
+            from,
+            to,
+            through,
+        };
+        self.after(wait, ends);
+    }
+
+    pub(super) fn attempt_ends(
+        &mut self,
+        id: AttemptId,
+        kind: AttemptKind,
+        from: Id,
+        to: Id,
+        through: Option<Multiaddr>,
+    ) {
+        let connected = self
+            .node(from)
+            .is_some_and(|node| node.links.contains_key(&to));
+        let Some(through) = through.filter(|_| connected && self.is_linked(from, to)) else {
+            return self.tell(from, Input::AttemptFailed { id });
+        };
+        let path = match kind {
+            AttemptKind::Round => Path::Relayed,
+            AttemptKind::DialBack | AttemptKind::ThroughHole => Path::Direct,
+        };
+        self.tell(from, Input::AttemptConnected { id, path });
+        for (node, other, dialled) in [(from, to, Some(through)), (to, from, None)] {
+            let Some(link) = self.node(node).and_then(|n| n.links.get_mut(&other)) else {
+                continue;
+            };
+            match path {
+                Path::Relayed => link.rounds += 1,
+                Path::Direct if link.direct => continue,
+                Path::Direct => link.direct = true,
+            }
+            let peer = peer(other);
+            let opened = Input::ConnectionOpened {
+                peer,
+                path,
+                dialled,
+            };
+            self.tell(node, opened);
+        }
+        if path == Path::Relayed {
+            self.node(from).map(|node| node.attempts.insert(id, to));
+            self.relayed_is_up(from, to);
+        }
+    }
+
+    /// The connection that an attempt of `node` made is closed.
+    pub(super) fn close_attempt(&mut self, node: Id, id: AttemptId) {
+        let Some(other) = self.node(node).and_then(|node| node.attempts.remove(&id)) else {
+            return;
+        };
+        for (node, other) in [(node, other), (other, node)] {
+            let link = self.node(node).and_then(|n| n.links.get_mut(&other));
+            if let Some(link) = link.filter(|link| link.rounds > 0) {
+                link.rounds -= 1;
+                let (peer, path) = (peer(other), Path::Relayed);
+                self.tell(node, Input::ConnectionClosed { peer, path });
+            }
+        }
+    }
+
     pub(super) fn close_relayed(&mut self, one: Id, other: Id) {
         for (node, other) in [(one, other), (other, one)] {
             let link = self.node(node).and_then(|n| n.links.get_mut(&other));
-            if let Some(link) = link.filter(|link| link.direct)
-                && link.relayed.take().is_some()
-            {
+            let Some(link) = link.filter(|link| link.direct) else {
+                continue;
+            };
+            let relayed = link.relayed.take().map_or(0, |_| 1) + std::mem::take(&mut link.rounds);
+            for _ in 0..relayed {
                 let closed = Input::ConnectionClosed {
                     peer: peer(other),
                     path: Path::Relayed,
@@ -223,7 +338,7 @@ impl World {
         }
     }
 
-    /// Looks anew whom `node` is missing, unless it has joined once.
+    /// Checks which overlays `node` lacks members of, unless it has joined once.
     pub(super) fn miss(&mut self, node: Id) {
         let Some(at) = node.checked_sub(FIRST_NODE) else {
             return;

@@ -15,20 +15,21 @@ use std::{
 };
 
 use calimero_network_discovery::machine::{
-    CacheEntry, Effect, Input, Machine, Namespace, ProbeOutcome, RendezvousFailure,
+    AttemptId, AttemptKind, CacheEntry, Effect, HolePunch, Input, Machine, Namespace, Path,
+    ProbeOutcome, RendezvousFailure,
 };
 use calimero_network_primitives::{Multiaddr, config::DiscoveryConfig, multiaddr::Protocol};
 use rand::{Rng, SeedableRng, rngs::StdRng};
 
-pub(crate) use self::boot::Server;
+pub(crate) use self::{boot::Server, node::Nat};
 use self::{
     boot::{Answer, Boot},
     names::{FIRST_NODE, Id, address, id, namespace, peer},
-    node::{Nat, Node},
+    node::Node,
     queue::Queue,
 };
 
-/// Time after which a request or a dial that nobody answers fails.
+/// Time after which a request or a dial without an answer fails.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
 #[derive(Clone, Copy, Debug)]
@@ -44,6 +45,8 @@ pub(crate) struct Settings {
     pub(crate) loss: u32,
     /// Nodes out of a hundred that die each minute, without a word, and return a minute later.
     pub(crate) churn: u32,
+    /// Hole punches of each pair of nodes that fail before one may succeed.
+    pub(crate) failing_punches: u32,
     /// Time within which the nodes start.
     pub(crate) start_within: Duration,
     /// Peers and members that a node remembers, where that is fewer than by default.
@@ -68,6 +71,14 @@ enum Event {
         one: Id,
         other: Id,
     },
+    /// The dial of an attempt of the direct path ends.
+    Attempt {
+        id: AttemptId,
+        kind: AttemptKind,
+        from: Id,
+        to: Id,
+        through: Option<Multiaddr>,
+    },
     /// A request of a node reaches a boot node.
     Serve {
         node: Id,
@@ -78,7 +89,7 @@ enum Event {
         one: Id,
         other: Id,
     },
-    /// A node looks which of its connections nobody needs.
+    /// A node closes its unused connections.
     Tidy(Id),
     Die,
     Return(Id, Vec<CacheEntry>),
@@ -94,6 +105,8 @@ pub(crate) struct World {
     pub(crate) nodes: Vec<Node>,
     config: DiscoveryConfig,
     namespaces: Vec<Namespace>,
+    /// Hole punches of each pair of nodes.
+    punches: BTreeMap<(Id, Id), u32>,
     pub(crate) events: u64,
 }
 
@@ -114,6 +127,7 @@ impl World {
             nodes: Vec::with_capacity(settings.nodes as usize),
             config: DiscoveryConfig::default(),
             namespaces: (0..settings.overlays).map(namespace).collect(),
+            punches: BTreeMap::new(),
             events: 0,
         };
         for boot in 1..=settings.boot_nodes {
@@ -154,6 +168,8 @@ impl World {
             listeners: BTreeMap::new(),
             wake: None,
             unused: BTreeMap::new(),
+            attempts: BTreeMap::new(),
+            failed_punches: 0,
             dials: 0,
             messages: 0,
             joined: None,
@@ -259,6 +275,13 @@ impl World {
             }
             Event::Connect { from, to, through } => return self.connect(from, to, through),
             Event::Punch { one, other } => self.punch(one, other),
+            Event::Attempt {
+                id,
+                kind,
+                from,
+                to,
+                through,
+            } => self.attempt_ends(id, kind, from, to, through),
             Event::Serve {
                 node,
                 server,
@@ -341,10 +364,27 @@ impl World {
                 }
             }
             Effect::CloseRelayed { peer } => self.close_relayed(node, id(&peer)),
+            Effect::Attempt {
+                id: attempt,
+                kind,
+                peer,
+                addresses,
+            } => {
+                let addresses: Vec<_> = addresses.into_iter().map(Multiaddr::from).collect();
+                self.attempt(attempt, kind, node, id(&peer), &addresses);
+            }
+            Effect::CloseAttempt { id, .. } => self.close_attempt(node, id),
+            Effect::HolePunchEnded { outcome, .. } => {
+                if let Some(node) = self.node(node) {
+                    node.failed_punches += u64::from(outcome == HolePunch::Failed);
+                }
+            }
             Effect::Disconnect { .. }
             | Effect::AddRoutingAddress { .. }
             | Effect::RemoveRoutingAddress { .. }
             | Effect::ServeProbes(_)
+            | Effect::RefreshRouting
+            | Effect::BootNodeUnreachable { .. }
             | Effect::RefuseFollow { .. }
             | Effect::SaveCache => {}
         }
@@ -406,6 +446,25 @@ impl World {
     pub(crate) fn most_connections(&self) -> usize {
         let counts = self.nodes.iter().map(|node| node.links.len());
         counts.max().unwrap_or(0)
+    }
+
+    /// Puts every node behind a NAT of one kind.
+    pub(crate) fn put_behind(&mut self, nat: Nat) {
+        for node in &mut self.nodes {
+            node.nat = nat;
+        }
+    }
+
+    /// Direct and relayed connections of each node with other nodes.
+    pub(crate) fn links(&self) -> Vec<(usize, usize)> {
+        let of_node = |node: &Node| {
+            let links = node.links.iter().filter(|(other, _)| **other >= FIRST_NODE);
+            let (direct, relayed): (Vec<_>, Vec<_>) = links
+                .flat_map(|(_, link)| link.paths())
+                .partition(|path| *path == Path::Direct);
+            (direct.len(), relayed.len())
+        };
+        self.nodes.iter().map(of_node).collect()
     }
 
     /// Pairs of nodes that are connected directly, and through a relay alone.

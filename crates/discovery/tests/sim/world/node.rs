@@ -1,21 +1,21 @@
-//! A node: a machine, what its driver knows, and where it stands.
+//! A node: a machine, the state of its driver, and its NAT.
 
 use std::{
     collections::BTreeMap,
     time::{Duration, Instant},
 };
 
-use calimero_network_discovery::machine::{Machine, Path, RelayListener};
+use calimero_network_discovery::machine::{AttemptId, Machine, Path, RelayListener};
 use calimero_network_primitives::Multiaddr;
 
 use super::{boot::Addresses, names::Id};
 
-/// What stands between a node and the others. Each drops what is unsolicited without a word.
+/// The NAT or firewall of a node. Each kind drops unsolicited packets silently.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Nat {
-    /// Nothing.
+    /// No NAT and no firewall.
     None,
-    /// Whoever knows the mapping passes.
+    /// Any peer that knows the mapping can connect.
     FullCone,
     /// Addresses that were sent to pass.
     Restricted,
@@ -50,19 +50,23 @@ impl Nat {
     }
 }
 
-/// Connections with one peer: at most one of each kind.
+/// Connections with one peer: at most one direct, one through a relay, and those of hole punch
+/// rounds.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Link {
     pub(super) direct: bool,
-    /// Through which relay.
+    /// Relay of the relayed connection, if there is one.
     pub(super) relayed: Option<Id>,
+    /// Connections of rounds that are not over.
+    pub(super) rounds: u32,
 }
 
 impl Link {
     pub(super) fn paths(self) -> impl Iterator<Item = Path> {
         let relayed = self.relayed.map(|_| Path::Relayed);
         let direct = self.direct.then_some(Path::Direct);
-        relayed.into_iter().chain(direct)
+        let rounds = (0..self.rounds).map(|_| Path::Relayed);
+        relayed.into_iter().chain(direct).chain(rounds)
     }
 }
 
@@ -85,9 +89,13 @@ pub(crate) struct Node {
     pub(crate) links: BTreeMap<Id, Link>,
     pub(super) listeners: BTreeMap<RelayListener, Id>,
     pub(super) wake: Option<Duration>,
-    /// Since when nobody needs these connections.
+    /// Times since when connections are unused.
     pub(super) unused: BTreeMap<Id, Duration>,
-    /// Dials made.
+    /// Attempts of the direct path whose connections are open, with the other end.
+    pub(super) attempts: BTreeMap<AttemptId, Id>,
+    /// Hole punches that were reported to have failed.
+    pub(crate) failed_punches: u64,
+    /// Number of dials that were made.
     pub(crate) dials: u64,
     /// Messages sent and received: requests, their answers, dials and connections taken.
     pub(crate) messages: u64,

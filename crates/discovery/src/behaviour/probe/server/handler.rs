@@ -1,4 +1,4 @@
-//! The streams of a server: requests that come in, and the nonce that goes out on a dial back.
+//! The streams of a server: requests that come in, and the nonce that goes out on a dial-back.
 
 use std::{
     convert::Infallible,
@@ -33,11 +33,11 @@ use crate::wire::{
 /// Requests served at one time on one connection, 4. A further one is reset.
 const MAX_REQUESTS: usize = 4;
 
-/// Time for a request from its stream to its answer, 25 s: data, a dial and a dial back. The
+/// Time for a request from its stream to its answer, 25 s: data, a dial and a dial-back. The
 /// client of this crate waits for 30 s.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(25);
 
-/// Time for the nonce to be confirmed on the dial back, 10 s.
+/// Time for the nonce to be confirmed on the dial-back, 10 s.
 const BACK_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What a request asks of the behaviour.
@@ -48,7 +48,7 @@ pub enum Question {
         addresses: Vec<Multiaddr>,
         reply: oneshot::Sender<Decision>,
     },
-    /// A dial back.
+    /// The dial of the peer at one of its addresses.
     Dial {
         address: DialAddr,
         nonce: u64,

@@ -1,4 +1,4 @@
-//! How many dial backs strangers get.
+//! The limits of dial-backs for a peer, an IP prefix and all peers.
 
 use std::{
     collections::HashMap,
@@ -10,18 +10,18 @@ use calimero_network_primitives::{Multiaddr, PeerId};
 
 use super::rules::ip_of;
 
-/// Time over which dial backs are counted, 1 min.
+/// Time over which dial-backs are counted, 1 min.
 const WINDOW: Duration = Duration::from_secs(60);
 
-/// Most dial backs of one peer in a minute, 12, as go-libp2p's server allows. A node has a few
+/// Most dial-backs of one peer in a minute, 12, as go-libp2p's server allows. A node has a few
 /// addresses, each of which it has probed some times at its start.
 const MAX_PER_PEER: u32 = 12;
 
-/// Most dial backs of one IP prefix in a minute, 60: five nodes behind one router that start
+/// Most dial-backs of one IP prefix in a minute, 60: five nodes behind one router that start
 /// together.
 const MAX_PER_PREFIX: u32 = 60;
 
-/// Most dial backs in a minute, 240: four a second, each a handshake of some milliseconds.
+/// Most dial-backs in a minute, 240: four a second, each a handshake of some milliseconds.
 const MAX_IN_ALL: u32 = 240;
 
 /// The part of an IP address that one party holds: an IPv4 address or an IPv6 /64. Peers without
@@ -43,7 +43,7 @@ impl Prefix {
     }
 }
 
-/// Counts dial backs in windows of a minute. The tables have at most [`MAX_IN_ALL`] entries, since
+/// Counts dial-backs in windows of a minute. The tables have at most [`MAX_IN_ALL`] entries, since
 /// only admitted requests are counted.
 #[derive(Debug)]
 pub(super) struct Limits {
@@ -63,7 +63,7 @@ impl Limits {
         }
     }
 
-    /// Counts a dial back, if `peer` may have one more.
+    /// Counts a dial-back, if `peer` may have one more.
     pub(super) fn admit(&mut self, peer: PeerId, prefix: Prefix, now: Instant) -> bool {
         if now.saturating_duration_since(self.since) >= WINDOW {
             *self = Self::new(now);

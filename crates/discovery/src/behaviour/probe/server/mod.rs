@@ -1,7 +1,7 @@
 //! The server's side of AutoNAT v2: dials a peer back at an address that the peer names.
 //!
-//! A dial back is a dial on behalf of a stranger, so three rules bound it. The address must be one
-//! that [`rules::choose`] accepts, which excludes every address of this host and of its private
+//! A dial-back is a dial on behalf of an unknown peer, so three rules bound it. The address must be
+//! one that [`rules::choose`] accepts, which excludes every address of this host and of its private
 //! network. An address at another IP than the peer's own costs the peer 30 to 100 kB, as the
 //! [specification] demands. Each peer, each IP prefix and all peers together have a [rate](limits).
 //!
@@ -42,7 +42,7 @@ use self::{
 use super::super::now;
 use crate::wire::autonat::DATA_BYTES;
 
-/// Most dial backs under way at one time, 32: an eighth of the pending dials that a node allows.
+/// Most dial-backs under way at one time, 32: an eighth of the pending dials that a node allows.
 const MAX_DIALS: usize = 32;
 
 /// What is decided about a request.
@@ -62,7 +62,7 @@ pub enum Decision {
     },
 }
 
-/// How a dial back ended.
+/// How a dial-back ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
     /// The peer confirmed the nonce.
@@ -75,7 +75,7 @@ pub enum Outcome {
     NotDialled,
 }
 
-/// A dial back under way.
+/// A dial-back under way.
 #[derive(Debug)]
 struct Dialling {
     nonce: u64,

@@ -26,7 +26,7 @@ pub(super) struct Choice {
 /// from `observed`.
 ///
 /// An address at the peer's own IP must be within the policy of this node. Any other address must
-/// be global: with a private one, a stranger could look into the network of this node. On a local
+/// be global: with a private one, a peer could probe the private network of this node. On a local
 /// network, every address within its policy may be dialled. Names are never dialled, because what
 /// they resolve to is known only later, and neither are circuits.
 pub(super) fn choose(

@@ -1,12 +1,12 @@
-//! What must hold of a machine after any inputs in any order at any times, seen from outside: by
-//! what it was told, what it asks for and what it says of itself.
+//! Properties of the machine after any inputs in any order at any times, checked from outside: by
+//! its inputs, its effects and its status.
 //!
 //! Property tests and the fuzz target share it: [`script`] makes steps of bytes, [`Checked`] takes
 //! them to a machine and follows it with a [`Model`](model::Model), [`Checked::settle`] lets
 //! time alone pass and sees that nothing is forgotten. What does not hold panics. It uses the
 //! `machine` of the module it is included in.
 
-mod model;
+pub(crate) mod model;
 pub(crate) mod script;
 mod settle;
 
@@ -38,10 +38,10 @@ const STORY: usize = 80;
 pub(crate) struct Checked {
     pub(crate) machine: Machine,
     config: DiscoveryConfig,
-    /// The clock as the machine is told it. It may go back.
+    /// The time that is passed to the machine. It may go back.
     clock: Instant,
     start: Instant,
-    /// The latest time told.
+    /// Latest time that was passed to the machine.
     pub(crate) latest: Instant,
     model: Model,
     dials: BTreeMap<PeerId, VecDeque<Instant>>,
@@ -83,7 +83,7 @@ impl Checked {
         checked
     }
 
-    /// Takes one step: moves the clock, then tells what happens.
+    /// Moves the clock, then passes the input of the step.
     pub(crate) fn step(&mut self, step: &Step) -> Vec<Effect> {
         self.clock = match step.back {
             true => self.clock.checked_sub(step.moved).unwrap_or(self.clock),
@@ -93,14 +93,14 @@ impl Checked {
         self.tell(input, self.clock)
     }
 
-    /// Tells the machine what happens at `now`, and checks what it makes of it.
+    /// Passes an input at `now` and checks the effects.
     pub(crate) fn tell(&mut self, input: Input, now: Instant) -> Vec<Effect> {
         self.latest = self.latest.max(now);
         if matches!(
             input,
             Input::NetworkChanged | Input::Unblock(_) | Input::Follow(_)
         ) {
-            // What may be tried anew at once, may be dialled anew.
+            // Peers may be dialled again at once.
             self.dials.clear();
         }
         self.model.hear(&input, self.latest);
@@ -143,7 +143,7 @@ impl Checked {
         assert!(dials.len() <= MAX_DIALS, "a storm of dials of {peer}");
     }
 
-    /// Whether what the machine says of itself is bounded, and what it was told and did.
+    /// Checks that the status is within its limits and agrees with the inputs and effects.
     fn see(&self) {
         let next = self.machine.next_timeout();
         if self.model.stopped {
@@ -187,7 +187,8 @@ impl Checked {
         }
     }
 
-    /// Each status agrees with what was asked for and answered: whoever waits is waited for.
+    /// Checks that each status agrees with the effects and their results: every part that waits has
+    /// a request under way.
     fn says_what_it_does(&self) {
         let (model, status) = (&self.model, self.machine.status());
         assert_eq!(status.dials_in_flight, model.dials.len(), "dials");

@@ -1,4 +1,4 @@
-//! What a driver knows: what is connected and under way, by what it told and what it was asked.
+//! The state of a driver: connections and requests under way, derived from inputs and effects.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -14,11 +14,17 @@ use calimero_network_primitives::{
 
 use super::{
     super::machine::{
-        AddressSource, Cookie, Effect, Input, Namespace, Path, RelayListener, RendezvousFailure,
-        dials::DIAL_TIMEOUT, registrations::SERVER_TIMEOUT,
+        AddressSource, AttemptId, AttemptKind, Cookie, Effect, HolePunch, Input, Namespace, Path,
+        RelayListener, RendezvousFailure,
     },
     script::{LOCAL, peer},
 };
+
+/// The deadline of a dial. The constant of the machine is private, and a fuzz target compiles this
+/// module with the public API alone.
+pub(crate) const DIAL_TIMEOUT: Duration = Duration::from_secs(35);
+/// The deadline of a request to a rendezvous server, repeated here for the same reason.
+pub(crate) const SERVER_TIMEOUT: Duration = Duration::from_secs(20);
 
 type Key = (PeerId, Namespace);
 
@@ -41,6 +47,11 @@ pub(crate) struct Model {
     pub(crate) dials: BTreeMap<PeerId, Instant>,
     pub(crate) listeners: BTreeMap<RelayListener, PeerId>,
     last_listener: RelayListener,
+    /// Dials of the direct path under way.
+    pub(crate) attempts: BTreeMap<AttemptId, (PeerId, AttemptKind)>,
+    /// Connections of hole punch rounds.
+    rounds: BTreeMap<AttemptId, PeerId>,
+    last_attempt: AttemptId,
     pub(crate) probes: BTreeSet<Multiaddr>,
     pub(crate) external: BTreeSet<Multiaddr>,
     serves_probes: bool,
@@ -76,6 +87,9 @@ impl Model {
             dials: BTreeMap::new(),
             listeners: BTreeMap::new(),
             last_listener: RelayListener(0),
+            attempts: BTreeMap::new(),
+            rounds: BTreeMap::new(),
+            last_attempt: AttemptId(0),
             probes: BTreeSet::new(),
             external: BTreeSet::new(),
             serves_probes: false,
@@ -119,6 +133,16 @@ impl Model {
             }
             Input::RelayListenerClosed { listener } => {
                 self.listeners.remove(listener);
+            }
+            Input::AttemptConnected { id, path } => {
+                if let Some((peer, AttemptKind::Round)) = self.attempts.remove(id)
+                    && *path == Path::Relayed
+                {
+                    self.rounds.insert(*id, peer);
+                }
+            }
+            Input::AttemptFailed { id } => {
+                self.attempts.remove(id);
             }
             Input::Probed { address, .. } => {
                 self.probes.remove(address);
@@ -171,8 +195,8 @@ impl Model {
         };
     }
 
-    /// When the first of what is under way is to be taken as failed: nobody else may wake the
-    /// machine for it.
+    /// Returns the earliest time at which a request under way counts as failed. No other input may
+    /// wake the machine for it.
     pub(super) fn first_deadline(&self) -> Option<Instant> {
         let answers = self.registrations.values().chain(self.questions.values());
         let answers = answers.map(|since| *since + self.answer_timeout);
@@ -191,6 +215,8 @@ impl Model {
         self.blocked.insert(peer);
         self.dials.remove(&peer);
         self.connected.remove(&peer);
+        self.attempts.retain(|_, (of, _)| *of != peer);
+        self.rounds.retain(|_, of| *of != peer);
         self.server_gone(&peer);
     }
 
@@ -226,6 +252,33 @@ impl Model {
                 let counts = self.connected.get(peer);
                 let both = counts.is_some_and(|[direct, relayed]| *direct > 0 && *relayed > 0);
                 assert!(both, "the only way to {peer} is closed");
+            }
+            Effect::Attempt {
+                id,
+                kind,
+                peer,
+                addresses,
+            } => {
+                assert!(*id > self.last_attempt, "an id used again");
+                self.last_attempt = *id;
+                assert!((1..=self.max_dialled + 1).contains(&addresses.len()));
+                let relayed_only =
+                    matches!(self.connected.get(peer), Some([0, relayed]) if *relayed > 0);
+                assert!(relayed_only, "{kind:?} of {peer}, which is not relayed");
+                self.attempts.insert(*id, (*peer, *kind));
+            }
+            Effect::CloseAttempt { id, peer } => {
+                assert_eq!(self.rounds.remove(id).as_ref(), Some(peer), "no round");
+                let others = matches!(self.connected.get(peer), Some([_, relayed]) if *relayed > 1);
+                assert!(others, "the only relayed connection with {peer} is closed");
+            }
+            Effect::HolePunchEnded {
+                peer,
+                outcome: HolePunch::Failed,
+            } => {
+                let relayed_only =
+                    matches!(self.connected.get(peer), Some([0, relayed]) if *relayed > 0);
+                assert!(relayed_only, "a failure that says nothing");
             }
             Effect::AddExternalAddress { address } => {
                 assert!(self.external.insert(address.clone()), "{address} again");

@@ -13,7 +13,8 @@ use calimero_network_primitives::{
 
 use super::{
     super::machine::{
-        CacheEntry, Cookie, Input, Namespace, Path, ProbeOutcome, RelayListener, RendezvousFailure,
+        CacheEntry, Cookie, HolePunch, Input, Namespace, Path, ProbeOutcome, RelayListener,
+        RendezvousFailure,
     },
     model::Model,
 };
@@ -112,7 +113,7 @@ pub(crate) struct Step {
     pub(crate) what: What,
 }
 
-/// What happens: the kind, and five bytes that say of whom and how.
+/// An input: its kind, and five bytes for its parameters.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct What {
     kind: u8,
@@ -147,7 +148,7 @@ impl What {
             _ => Path::Relayed,
         };
         let addresses = addresses_of(c, d, e);
-        match self.kind % 32 {
+        match self.kind % 40 {
             0 if a == u8::MAX => Input::Stop,
             1..=3 => Input::Follow(namespace),
             4 => Input::Unfollow(namespace),
@@ -184,7 +185,20 @@ impl What {
                 listener: RelayListener(c.into()),
             },
             22 => unasked(peer, namespace, self.of),
-            23..=31 => self.end(model).unwrap_or(Input::Timeout),
+            23..=34 => self.end(model).unwrap_or(Input::Timeout),
+            35 => Input::HolePunchEnded {
+                peer,
+                outcome: match d % 4 {
+                    0 => HolePunch::Direct,
+                    _ => HolePunch::Failed,
+                },
+            },
+            36 => Input::HolePunchAwaited { peer, addresses },
+            37 => Input::ReachedThroughRelay { peer },
+            38 => Input::RoutingRefreshed {
+                answers: u32::from(c % 2),
+                last: d % 2 == 0,
+            },
             _ => Input::Timeout,
         }
     }
@@ -193,7 +207,7 @@ impl What {
     fn end(self, model: &Model) -> Option<Input> {
         let [pick, how, c, d, e] = self.of;
         let (pick, well) = (usize::from(pick), how % 2 == 0);
-        Some(match self.kind % 32 {
+        Some(match self.kind % 40 {
             23 | 24 => {
                 let (server, namespace) = nth(model.registrations.keys().cloned(), pick)?;
                 registration_ends(server, namespace, well, c)
@@ -225,6 +239,27 @@ impl What {
                 match well {
                     true => Input::ReservationAccepted { listener },
                     false => Input::RelayListenerClosed { listener },
+                }
+            }
+            32 | 33 => {
+                let (id, (peer, _)) = nth(model.attempts.iter(), pick)?;
+                let (id, peer) = (*id, *peer);
+                let path = match c % 2 {
+                    0 => Path::Direct,
+                    _ => Path::Relayed,
+                };
+                debug_assert!(!model.is_stranger(&peer));
+                match well {
+                    true => Input::AttemptConnected { id, path },
+                    false => Input::AttemptFailed { id },
+                }
+            }
+            34 => {
+                // A peer that is reached through a relay.
+                Input::ConnectionOpened {
+                    peer: nth(model.connected.keys().copied(), pick)?,
+                    path: Path::Relayed,
+                    dialled: well.then(|| through(&address(BOOT), peer(BOOT))),
                 }
             }
             _ => Input::Probed {
@@ -276,7 +311,7 @@ fn question_ends(server: PeerId, namespace: Namespace, well: bool, of: [u8; 3]) 
     }
 }
 
-/// An answer to anybody about anything.
+/// An answer without a request.
 fn unasked(server: PeerId, namespace: Namespace, [_, _, c, d, e]: [u8; 5]) -> Input {
     match c & 4 {
         0 => registration_ends(server, namespace, c & 1 == 0, d),

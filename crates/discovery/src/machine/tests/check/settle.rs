@@ -26,6 +26,7 @@ struct Asked {
     registrations: BTreeMap<(PeerId, Namespace), u32>,
     questions: BTreeMap<(PeerId, Namespace), u32>,
     reservations: BTreeMap<PeerId, u32>,
+    attempts: BTreeMap<PeerId, u32>,
     probes: Vec<String>,
 }
 
@@ -85,7 +86,7 @@ impl Checked {
                     .iter()
                     .any(|(at, of, _)| (at, of) == (server, namespace));
                 assert!(registered, "{namespace} has no registration");
-                // Where there is no room for all of them each has its turn.
+                // If the server does not accept all of them, they are rotated.
                 let waits = self.waits_for_registration(&key);
                 let had_its_turn = asked.registrations.contains_key(&key);
                 assert!(!waits || had_its_turn, "{namespace} never registered");
@@ -103,6 +104,14 @@ impl Checked {
             // Boot nodes: the steps and then one in 11 s or more. Others: the steps, and one
             // after each rest.
             assert!(*dials <= 36, "{dials} dials of {peer}");
+        }
+        for (peer, attempts) in &asked.attempts {
+            // A hole that is awaited, and rounds: the first two 4 s later at least, if the end of
+            // the latest was reported, then one in 34 s.
+            assert!(
+                *attempts <= 12,
+                "{attempts} attempts to reach {peer} directly"
+            );
         }
         for (key, questions) in &asked.questions {
             assert!(*questions <= 90, "{questions} questions for {key:?}");
@@ -134,6 +143,10 @@ impl Asked {
                 *self.dials.entry(peer).or_default() += 1;
                 let tried = addresses.into_iter().map(Multiaddr::from).collect();
                 Some(Input::DialFailed { peer, tried })
+            }
+            Effect::Attempt { id, peer, .. } => {
+                *self.attempts.entry(peer).or_default() += 1;
+                Some(Input::AttemptFailed { id })
             }
             Effect::Register {
                 server,

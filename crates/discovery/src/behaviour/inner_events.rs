@@ -1,4 +1,4 @@
-//! What the behaviours inside say, as inputs of the machine and events of ours.
+//! Events of the behaviours inside, translated to inputs of the machine and events of this one.
 
 use calimero_network_primitives::{PeerId, addr::without_peer};
 use libp2p_identify as identify;
@@ -6,33 +6,28 @@ use libp2p_kad::{self as kad, store::RecordStore};
 use libp2p_relay as relay;
 use libp2p_swarm::{ConnectionId, ToSwarm, derive_prelude::ListenerId};
 
-use super::{
-    Behaviour,
-    event::{Event, HolePunch},
-    inner::InnerEvent,
-    now, probe, records, rendezvous,
-};
-use crate::machine::Input;
+use super::{Behaviour, event::Event, inner::InnerEvent, now, probe, records, rendezvous};
+use crate::machine::{HolePunch, Input};
 
-/// Addresses and protocols of one identify message that are looked at and told, each. Nodes list
-/// a dozen; the message, 4 KiB long at most, has room for hundreds.
+/// Addresses, and protocols, of one identify message that are processed and reported. Nodes list a
+/// dozen; a message of 4 KiB, the longest, can hold hundreds.
 pub const MAX_IDENTIFY_ITEMS: usize = 128;
 
 impl Behaviour {
-    pub(super) fn hear_inner(&mut self, event: InnerEvent) {
+    pub(super) fn on_inner_event(&mut self, event: InnerEvent) {
         match event {
-            InnerEvent::Liveness(event) => self.tell(Event::Liveness(event)),
-            InnerEvent::Identify(event) => self.hear_identify(event),
-            InnerEvent::Kad(event) => self.hear_kad(event),
-            InnerEvent::Rendezvous(event) => self.hear_rendezvous(event),
-            InnerEvent::Relay(event) => self.hear_relay(&event),
-            InnerEvent::Dcutr(event) => self.hear_dcutr(&event),
-            InnerEvent::Probed(event) => self.hear_probe(event),
-            InnerEvent::Mdns(event) => self.hear_mdns(event),
+            InnerEvent::Liveness(event) => self.emit(Event::Liveness(event)),
+            InnerEvent::Identify(event) => self.on_identify(event),
+            InnerEvent::Kad(event) => self.on_kad(event),
+            InnerEvent::Rendezvous(event) => self.on_rendezvous(event),
+            InnerEvent::Relay(event) => self.on_relay(&event),
+            InnerEvent::Dcutr(event) => self.on_dcutr(&event),
+            InnerEvent::Probed(event) => self.on_probe(event),
+            InnerEvent::Mdns(event) => self.on_mdns(event),
         }
     }
 
-    fn hear_identify(&mut self, event: identify::Event) {
+    fn on_identify(&mut self, event: identify::Event) {
         if let identify::Event::Received {
             connection_id,
             peer_id,
@@ -46,23 +41,28 @@ impl Behaviour {
     fn identified(&mut self, peer: PeerId, connection: ConnectionId, mut info: identify::Info) {
         info.listen_addrs.truncate(MAX_IDENTIFY_ITEMS);
         info.protocols.truncate(MAX_IDENTIFY_ITEMS);
-        if self.peers.has_own_port(&peer, connection) && self.listening.is_like(&info.observed_addr)
-        {
+        // A peer that was dialled from a listening port observes the address at which a NAT lets
+        // others in, port included. libp2p-identify 0.48 puts the listening port in its place where
+        // the two differ, which is wrong behind every NAT that changes ports.
+        let listening = self.machine.listening_on();
+        if self.peers.has_own_port(&peer, connection) && listening.matches(&info.observed_addr) {
             let candidate = without_peer(&info.observed_addr);
             self.waiting
                 .push_back(ToSwarm::NewExternalAddrCandidate(candidate));
         }
         let addresses = info.listen_addrs.clone();
-        self.tell(Event::Identified {
+        self.emit(Event::Identified {
             peer,
             connection,
             info: Box::new(info),
         });
-        self.hear(Input::Identified { peer, addresses });
-        self.dial_back(peer, connection);
+        self.input(Input::Identified { peer, addresses });
+        if self.peers.came_through_relay(&peer, connection) {
+            self.input(Input::ReachedThroughRelay { peer });
+        }
     }
 
-    fn hear_kad(&mut self, event: kad::Event) {
+    fn on_kad(&mut self, event: kad::Event) {
         match event {
             kad::Event::InboundRequest {
                 request:
@@ -82,7 +82,10 @@ impl Behaviour {
                 stats,
                 step,
                 ..
-            } => (self.neighbourhood).looked(stats.num_successes(), step.last, now()),
+            } => self.input(Input::RoutingRefreshed {
+                answers: stats.num_successes(),
+                last: step.last,
+            }),
             kad::Event::OutboundQueryProgressed {
                 id, result, step, ..
             } => {
@@ -90,7 +93,7 @@ impl Behaviour {
                 let step = self.queries.progressed(id, result, step.last, |record| {
                     !record.is_expired(now) && validator.validate(record).is_ok()
                 });
-                step.events.into_iter().for_each(|event| self.tell(event));
+                step.events.into_iter().for_each(|event| self.emit(event));
                 if step.finish {
                     self.stop_query(id);
                 }
@@ -99,7 +102,10 @@ impl Behaviour {
         }
     }
 
-    /// Stores a record that somebody has sent, if it is genuine.
+    /// Stores a record that a peer sent, if the validator accepts it.
+    ///
+    /// The peer gets the same answer in either case: libp2p-kad 0.49 acknowledges a record before
+    /// it is filtered, and offers no way to refuse one.
     fn store(&mut self, record: kad::Record) {
         if record.is_expired(now()) || self.validator.validate(&record).is_err() {
             return;
@@ -108,7 +114,7 @@ impl Behaviour {
         let _ = self.inner.kad.store_mut().put(record);
     }
 
-    /// Holds a provider that has named itself, if it may be one.
+    /// Stores a provider that announced itself, if the validator accepts it.
     fn store_provider(&mut self, mut record: kad::ProviderRecord) {
         let valid = (self.validator).validate_provider(&record.key, &record.provider);
         if record.is_expired(now()) || valid.is_err() {
@@ -119,19 +125,19 @@ impl Behaviour {
         let _ = self.inner.kad.store_mut().add_provider(record);
     }
 
-    fn hear_rendezvous(&mut self, event: rendezvous::Event) {
+    fn on_rendezvous(&mut self, event: rendezvous::Event) {
         match event {
             rendezvous::Event::Registered {
                 server,
                 namespace,
                 ttl,
             } => {
-                self.tell(Event::Registered {
+                self.emit(Event::Registered {
                     server,
                     namespace: namespace.clone(),
                     ttl,
                 });
-                self.hear(Input::Registered {
+                self.input(Input::Registered {
                     server,
                     namespace,
                     ttl,
@@ -142,12 +148,12 @@ impl Behaviour {
                 namespace,
                 why,
             } => {
-                self.tell(Event::RegisterFailed {
+                self.emit(Event::RegisterFailed {
                     server,
                     namespace: namespace.clone(),
                     why,
                 });
-                self.hear(Input::RegisterFailed {
+                self.input(Input::RegisterFailed {
                     server,
                     namespace,
                     why,
@@ -159,12 +165,12 @@ impl Behaviour {
                 members,
                 cookie,
             } => {
-                self.tell(Event::Discovered {
+                self.emit(Event::Discovered {
                     server,
                     namespace: namespace.clone(),
                     members: members.len(),
                 });
-                self.hear(Input::Discovered {
+                self.input(Input::Discovered {
                     server,
                     namespace,
                     members,
@@ -175,7 +181,7 @@ impl Behaviour {
                 server,
                 namespace,
                 why,
-            } => self.hear(Input::DiscoverFailed {
+            } => self.input(Input::DiscoverFailed {
                 server,
                 namespace,
                 why,
@@ -183,7 +189,7 @@ impl Behaviour {
         }
     }
 
-    fn hear_relay(&mut self, event: &relay::client::Event) {
+    fn on_relay(&mut self, event: &relay::client::Event) {
         let relay::client::Event::ReservationReqAccepted {
             relay_peer_id,
             renewal,
@@ -198,21 +204,22 @@ impl Behaviour {
         };
         slot.granted = true;
         let listener = slot.listener;
-        self.tell(Event::ReservationGranted {
+        self.emit(Event::ReservationGranted {
             relay: *relay_peer_id,
             renewed: *renewal,
         });
-        self.hear(Input::ReservationAccepted { listener });
+        self.input(Input::ReservationAccepted { listener });
     }
 
-    /// A listener is closed: through a relay, for whatever reason and with or without addresses.
+    /// A listener of a relay reservation was closed, for any reason.
     pub(super) fn listener_ended(&mut self, id: ListenerId) {
         if let Some(listener) = self.slot_lost(id) {
-            self.hear(Input::RelayListenerClosed { listener });
+            self.input(Input::RelayListenerClosed { listener });
         }
     }
 
-    /// A listener has failed. One that lives on is closed, so that its slot is asked for anew.
+    /// A listener failed. One that is still open is closed, so that its reservation is requested
+    /// again.
     pub(super) fn listener_failed(&mut self, id: ListenerId) {
         let Some(slot) = self.slots.get(&id).copied() else {
             return;
@@ -223,29 +230,32 @@ impl Behaviour {
             self.slot_lost(id);
         }
         let listener = slot.listener;
-        self.hear(Input::RelayListenerClosed { listener });
+        self.input(Input::RelayListenerClosed { listener });
     }
 
-    fn hear_dcutr(&mut self, event: &libp2p_dcutr::Event) {
+    fn on_dcutr(&mut self, event: &libp2p_dcutr::Event) {
         let outcome = match event.result {
             Ok(_) => HolePunch::Direct,
             Err(_) => HolePunch::Failed,
         };
-        self.hole_punched(event.remote_peer_id, outcome);
+        self.input(Input::HolePunchEnded {
+            peer: event.remote_peer_id,
+            outcome,
+        });
     }
 
-    fn hear_probe(&mut self, event: probe::Event) {
+    fn on_probe(&mut self, event: probe::Event) {
         let probe::Event {
             address,
             server,
             outcome,
         } = event;
-        self.tell(Event::Probed {
+        self.emit(Event::Probed {
             address: address.clone(),
             server,
             outcome,
         });
-        self.hear(Input::Probed {
+        self.input(Input::Probed {
             address,
             server,
             outcome,
