@@ -14,8 +14,10 @@ mod process;
 mod serve;
 mod stack;
 mod traffic;
+#[cfg(target_os = "linux")]
+mod wan;
 
-use std::process::ExitCode;
+use std::{net::Ipv4Addr, process::ExitCode};
 
 use clap::{Args, Parser, Subcommand};
 
@@ -46,6 +48,15 @@ enum Command {
     Calls(calls::CallsArgs),
     /// Run a network in this process under load and churn, and account for everything.
     Load(load::LoadArgs),
+    /// Measure transfers over a link with delay, rate, queue and loss. Needs root.
+    #[cfg(target_os = "linux")]
+    Wan(wan::WanArgs),
+    /// Join two network namespaces by such a link until standard input ends. Needs root.
+    #[cfg(target_os = "linux")]
+    Link(wan::LinkArgs),
+    /// Send or receive bytes over the kernel's TCP.
+    #[cfg(target_os = "linux")]
+    Raw(wan::RawArgs),
     /// Answer clients until standard input ends.
     Serve(SideArgs),
     /// Do one piece of work against a server and print its figures as JSON.
@@ -74,6 +85,9 @@ struct SideArgs {
     transport: Transport,
     #[arg(long, value_enum)]
     runtime: Runtime,
+    /// IP address to listen on.
+    #[arg(long, default_value_t = Ipv4Addr::LOCALHOST)]
+    listen: Ipv4Addr,
 }
 
 #[derive(Debug, Args)]
@@ -94,6 +108,12 @@ fn main() -> ExitCode {
         }
         Command::Calls(args) => calls::execute(args),
         Command::Load(args) => load::execute(&args),
+        #[cfg(target_os = "linux")]
+        Command::Wan(args) => wan::execute(&args),
+        #[cfg(target_os = "linux")]
+        Command::Link(args) => wan::execute_link(&args),
+        #[cfg(target_os = "linux")]
+        Command::Raw(args) => wan::execute_raw(&args),
         Command::Serve(side) => serve::execute(side),
         Command::Client(args) => client::execute(args.side, args.address, args.work),
     };
