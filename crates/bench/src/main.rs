@@ -16,8 +16,10 @@ mod process;
 mod serve;
 mod stack;
 mod traffic;
+#[cfg(target_os = "linux")]
+mod wan;
 
-use std::process::ExitCode;
+use std::{net::Ipv4Addr, process::ExitCode};
 
 use clap::{Args, Parser, Subcommand};
 
@@ -49,6 +51,15 @@ enum Command {
     /// Run a network in this process under load and churn, and verify every
     /// result.
     Load(load::LoadArgs),
+    /// Measure transfers over a link with delay, rate, queue and loss. Needs root.
+    #[cfg(target_os = "linux")]
+    Wan(wan::WanArgs),
+    /// Join two network namespaces by such a link until standard input ends. Needs root.
+    #[cfg(target_os = "linux")]
+    Link(wan::LinkArgs),
+    /// Send or receive bytes over the kernel's TCP.
+    #[cfg(target_os = "linux")]
+    Raw(wan::RawArgs),
     /// Serve clients until standard input ends.
     Serve(SideArgs),
     /// Run one piece of work against a server and print its figures as JSON.
@@ -77,6 +88,9 @@ struct SideArgs {
     transport: Transport,
     #[arg(long, value_enum)]
     runtime: Runtime,
+    /// IP address to listen on.
+    #[arg(long, default_value_t = Ipv4Addr::LOCALHOST)]
+    listen: Ipv4Addr,
 }
 
 #[derive(Debug, Args)]
@@ -97,6 +111,12 @@ fn main() -> ExitCode {
         }
         Command::Calls(args) => calls::execute(args),
         Command::Load(args) => load::execute(&args),
+        #[cfg(target_os = "linux")]
+        Command::Wan(args) => wan::execute(&args),
+        #[cfg(target_os = "linux")]
+        Command::Link(args) => wan::execute_link(&args),
+        #[cfg(target_os = "linux")]
+        Command::Raw(args) => wan::execute_raw(&args),
         Command::Serve(side) => serve::execute(side),
         Command::Client(args) => client::execute(args.side, args.address, args.work),
     };

@@ -50,8 +50,8 @@ impl std::fmt::Display for Transport {
 }
 
 impl Transport {
-    fn loopback(self) -> Multiaddr {
-        let ip = Multiaddr::from(Ipv4Addr::LOCALHOST);
+    fn address(self, ip: Ipv4Addr) -> Multiaddr {
+        let ip = Multiaddr::from(ip);
         match self {
             Self::Tcp => ip.with(Protocol::Tcp(0)),
             Self::Quic => ip.with(Protocol::Udp(0)).with(Protocol::QuicV1),
@@ -85,7 +85,7 @@ impl Node {
     ) -> Result<Started, Failure> {
         match side.stack {
             Stack::Ours => start_ours(side, protocol).await,
-            Stack::Stock => start_stock(side.transport, protocol).await,
+            Stack::Stock => start_stock(side, protocol).await,
         }
     }
 
@@ -158,7 +158,7 @@ impl Node {
 
 async fn start_ours(side: SideArgs, protocol: &StreamProtocol) -> Result<Started, Failure> {
     let mut config = NetworkConfig {
-        listen: vec![side.transport.loopback()],
+        listen: vec![side.transport.address(side.listen)],
         ..NetworkConfig::default()
     };
     config.handle.runtime = match side.runtime {
@@ -171,7 +171,7 @@ async fn start_ours(side: SideArgs, protocol: &StreamProtocol) -> Result<Started
     Ok((Node::Ours(client), inbound.boxed()))
 }
 
-async fn start_stock(transport: Transport, protocol: &StreamProtocol) -> Result<Started, Failure> {
+async fn start_stock(side: SideArgs, protocol: &StreamProtocol) -> Result<Started, Failure> {
     let mut swarm = SwarmBuilder::with_new_identity()
         .with_tokio()
         .with_tcp(
@@ -188,7 +188,7 @@ async fn start_stock(transport: Transport, protocol: &StreamProtocol) -> Result<
     let inbound = control
         .accept(protocol.clone())
         .map_err(|error| error.to_string())?;
-    swarm.listen_on(transport.loopback())?;
+    swarm.listen_on(side.transport.address(side.listen))?;
     let listening = loop {
         if let SwarmEvent::NewListenAddr { address, .. } = swarm.select_next_some().await {
             break address;

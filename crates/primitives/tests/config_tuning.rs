@@ -148,7 +148,7 @@ fn nothing_may_be_so_large_that_a_clock_or_an_allocator_fails() {
 fn contradictions_are_blamed_on_a_key() {
     refused! {
         transport.quic.tuning.keep_alive = Duration::from_secs(30);
-        transport.quic.tuning.stream_window_bytes = (16 << 20) + 1
+        transport.quic.tuning.stream_window_bytes = (20 << 20) + 1
             => "transport.quic.tuning.connection_window_bytes";
         transport.quic.tuning.stream_window_bytes = 65_535;
         transport.quic.tuning.send_window_bytes = 65_535;

@@ -18,11 +18,11 @@ const REMOVED: &[(&str, &str)] = &[
     ("transport.quic.max_streams", "is now fixed: 2048"),
     (
         "transport.quic.stream_window_bytes",
-        "is now fixed: 4194304",
+        "is now fixed: 16777216",
     ),
     (
         "transport.quic.connection_window_bytes",
-        "is now fixed: 16777216",
+        "is now fixed: 20971520",
     ),
     ("transport.quic.send_window_bytes", "is now fixed: 16777216"),
     ("connections.max_pending_inbound", "is now fixed: 128"),

@@ -7,6 +7,7 @@
 
 mod addr;
 mod config;
+mod congestion;
 mod connecting;
 mod connection;
 mod error;
