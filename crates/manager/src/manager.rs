@@ -10,11 +10,8 @@ use calimero_network_blob::{
 };
 use calimero_network_discovery::cache::PeerCache;
 use calimero_network_primitives::{
-    Keypair, Multiaddr, NetworkConfig, ProtocolId,
-    addr::{DialGate, DialPolicy},
-    config::BlobVersion,
-    limits::LISTEN_TIMEOUT,
-    resources::Resources,
+    Keypair, Multiaddr, NetworkConfig, ProtocolId, addr::DialGate, config::BlobVersion,
+    limits::LISTEN_TIMEOUT, resources::Resources,
 };
 use calimero_network_stream::{self as stream, Control, Incoming};
 use calimero_network_transport::{self as transport, Links};
@@ -297,8 +294,7 @@ fn build_swarm(
     resources: Resources,
 ) -> Result<Built, StartError> {
     // The operator names the boot nodes, so these may be local on any network.
-    let policy = DialPolicy::for_network(config.discovery.local_network);
-    let gate = DialGate::new(policy, &config.discovery.boot);
+    let gate = DialGate::new(config.discovery.dial_policy(), &config.discovery.boot);
     let transport = build(identity, &config.transport, gate)?;
     let behaviour = Behaviour::new(identity, config, transport.relay_client, resources)?;
     let control = behaviour.streams.control();

@@ -66,10 +66,20 @@ fn an_address_that_is_refused_says_why() {
 }
 
 #[test]
-fn testing_addresses_are_dialled_on_a_local_network_only() {
+fn testing_addresses_are_dialled_in_a_laboratory_only() {
     let testing = addr("/ip4/203.0.113.9/tcp/1");
     assert!(!is_dialable(&testing, DialPolicy::Private));
     assert!(is_dialable(&testing, DialPolicy::Local));
+    let global = addr("/ip4/8.8.8.8/tcp/1");
+    let loopback = addr("/ip4/127.0.0.1/tcp/1");
+    let named =
+        |local, addr: &Multiaddr| DialPolicy::for_network(local).with_named([&global, addr]);
+    // An operator who names one runs a laboratory, in which the others are dialled too.
+    let laboratory = named(false, &testing);
+    assert_eq!(laboratory, DialPolicy::Laboratory);
+    assert!(is_dialable(&testing, laboratory) && !is_dialable(&loopback, laboratory));
+    assert_eq!(named(false, &loopback), DialPolicy::Private);
+    assert_eq!(named(true, &testing), DialPolicy::Local);
     assert_eq!(DialPolicy::for_network(true), DialPolicy::Local);
     assert_eq!(DialPolicy::for_network(false), DialPolicy::Private);
 }

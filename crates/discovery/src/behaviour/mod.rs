@@ -252,11 +252,7 @@ impl Behaviour {
         if relay_client.is_none() {
             config.relays = 0;
         }
-        let dial_policy = if config.local_network {
-            DialPolicy::Local
-        } else {
-            DialPolicy::Private
-        };
+        let dial_policy = config.dial_policy();
         let max_routes = config.book.max_addresses_per_peer as usize;
         let inner = Inner::new(identity, &config, ping, agent_version, relay_client)?;
         let machine = Machine::new(config, local, seed, now())?;

@@ -171,7 +171,7 @@ impl Machine {
             local,
             rules: DialRules {
                 local,
-                policy: DialPolicy::for_network(config.local_network),
+                policy: config.dial_policy(),
             },
             rng,
             now,

@@ -8,6 +8,7 @@ use multiaddr::Multiaddr;
 use super::{
     ip::{IpScope, ip_scope},
     peer::without_peer,
+    scope_of,
     shape::{self, AddressTransport, Host, Shape},
 };
 
@@ -23,6 +24,9 @@ pub enum DialPolicy {
     /// Private addresses too. Peers of one site or one carrier may be nearer that way.
     #[default]
     Private,
+    /// Private and testing addresses. For a laboratory: a network that uses the ranges set aside for
+    /// benchmarks and examples as its public addresses. See [`with_named`](Self::with_named).
+    Laboratory,
     /// Every address that can be dialled: loopback, link-local, memory and testing addresses too.
     /// For a network that is itself local, and for addresses that the operator names.
     Local,
@@ -35,13 +39,24 @@ impl DialPolicy {
         if local { Self::Local } else { Self::Private }
     }
 
+    /// Returns the policy for a network whose operator names these addresses: boot nodes and external
+    /// addresses. An operator who names a testing address runs a laboratory, so that other testing
+    /// addresses are within its policy.
+    #[must_use]
+    pub fn with_named<'a>(self, addresses: impl IntoIterator<Item = &'a Multiaddr>) -> Self {
+        let is_testing = |addr| scope_of(addr) == Some(IpScope::Testing);
+        match self {
+            Self::Private if addresses.into_iter().any(is_testing) => Self::Laboratory,
+            policy => policy,
+        }
+    }
+
     const fn includes(self, scope: IpScope) -> bool {
         match scope {
             IpScope::Global => true,
             IpScope::Private => !matches!(self, Self::Global),
-            IpScope::Loopback | IpScope::LinkLocal | IpScope::Testing => {
-                matches!(self, Self::Local)
-            }
+            IpScope::Testing => matches!(self, Self::Laboratory | Self::Local),
+            IpScope::Loopback | IpScope::LinkLocal => matches!(self, Self::Local),
             IpScope::Unspecified | IpScope::Multicast | IpScope::Reserved => false,
         }
     }
@@ -52,6 +67,7 @@ impl fmt::Display for DialPolicy {
         f.write_str(match self {
             Self::Global => "global",
             Self::Private => "private",
+            Self::Laboratory => "laboratory",
             Self::Local => "local",
         })
     }

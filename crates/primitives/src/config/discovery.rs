@@ -6,6 +6,7 @@ use multiaddr::{Multiaddr, Protocol};
 use serde::{Deserialize, Serialize};
 
 use super::{ConfigError, check};
+use crate::addr::DialPolicy;
 use crate::limits::{MAX_PENDING_CONNECTIONS, MAX_RENDEZVOUS_NAMESPACE_BYTES};
 
 /// Longest wait of the discovery machine: 30 days. It keeps every sum of times far from the end of
@@ -369,6 +370,13 @@ impl Default for CacheTuning {
 }
 
 impl DiscoveryConfig {
+    /// Returns which addresses may be dialled on this network.
+    #[must_use]
+    pub fn dial_policy(&self) -> DialPolicy {
+        DialPolicy::for_network(self.local_network)
+            .with_named(self.boot.iter().chain(&self.external))
+    }
+
     /// Checks every value.
     ///
     /// # Errors

@@ -63,8 +63,9 @@ impl NetworkConfig {
         let mut changed = parse(&self.to_toml()?)?;
         retain_changes(&mut changed, &parse(&Self::preset(preset).to_toml()?)?);
         let name = toml::Value::try_from(preset).map_err(|error| unwritable(&error))?;
-        changed.insert(PRESET_KEY.to_owned(), name);
-        toml::to_string_pretty(&changed).map_err(|error| unwritable(&error))
+        let text = toml::to_string_pretty(&changed).map_err(|error| unwritable(&error))?;
+        // The keys at the top of a file come before its tables, and this one comes first.
+        Ok(format!("{PRESET_KEY} = {name}\n{text}"))
     }
 
     /// Writes the configuration as TOML with every key. Tuning is not written.

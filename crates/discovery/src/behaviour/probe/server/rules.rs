@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use calimero_network_primitives::{
     Multiaddr,
-    addr::{DialAddr, DialPolicy, is_dns, is_relayed},
+    addr::{DialAddr, DialPolicy, is_dns, is_private, is_relayed},
     multiaddr::Protocol,
 };
 
@@ -25,8 +25,8 @@ pub(super) struct Choice {
 /// Chooses the first address of a request that may be dialled on behalf of a peer that is connected
 /// from `observed`.
 ///
-/// An address at the peer's own IP must be within the policy of this node. Any other address must
-/// be global: with a private one, a peer could probe the private network of this node. On a local
+/// An address must be within the policy of this node, and must not be private unless it is at the
+/// peer's own IP: with a private one, a peer could probe the private network of this node. On a local
 /// network, every address within its policy may be dialled. Names are never dialled, because what
 /// they resolve to is known only later, and neither are circuits.
 pub(super) fn choose(
@@ -40,11 +40,9 @@ pub(super) fn choose(
         .filter(|(_, address)| !is_dns(address) && !is_relayed(address))
         .find_map(|(index, address)| {
             let is_own_ip = own.is_some() && ip_of(address) == own;
-            let policy = match policy {
-                DialPolicy::Local => policy,
-                _ if is_own_ip => policy,
-                _ => DialPolicy::Global,
-            };
+            if policy != DialPolicy::Local && !is_own_ip && is_private(address) {
+                return None;
+            }
             let address = DialAddr::new(address, policy).ok()?;
             Some(Choice {
                 index,
@@ -115,6 +113,13 @@ mod tests {
             chosen(&asked, "/ip4/10.0.0.9/tcp/50000", policy),
             Some((0, true))
         );
+        let testing = ["/ip4/198.18.0.9/tcp/1"];
+        for (policy, found) in [
+            (DialPolicy::Private, None),
+            (DialPolicy::Laboratory, Some((0, false))),
+        ] {
+            assert_eq!(chosen(&testing, "/ip4/198.18.0.2/tcp/1", policy), found);
+        }
         assert_eq!(
             chosen(&["/memory/7"], "/memory/1", DialPolicy::Local),
             Some((0, false))
