@@ -78,9 +78,11 @@ pub enum Fault {
     Replayed(usize),
     /// P7: control entries. Beyond 16,384 at once and 8,192 a second a point for 64.
     Control(usize),
-    /// P7: GRAFT during the back-off: 2 points each. Clocks may differ by a little.
+    /// P7: GRAFT during the back-off: a point for 8. A peer that shares 2,000 topics may be a little
+    /// early with all of them.
     Backoff(usize),
-    /// P7: messages that were offered and not sent on request: 1 point each.
+    /// P7: messages that were offered and not sent on request: 1 point for all of a heartbeat. The
+    /// link may be slow.
     Promise(usize),
 }
 
@@ -199,8 +201,9 @@ impl Entry {
         match fault {
             Fault::Invalid(count) => 50.0 * as_f64(count),
             Fault::Excess(count) => as_f64(count) / 64.0,
-            Fault::Replayed(count) | Fault::Promise(count) => as_f64(count),
-            Fault::Backoff(count) => 2.0 * as_f64(count),
+            Fault::Replayed(count) => as_f64(count),
+            Fault::Promise(count) => as_f64(count.min(1)),
+            Fault::Backoff(count) => as_f64(count) / 8.0,
             Fault::Control(count) => {
                 self.control -= as_f64(count);
                 let excess = (-self.control).max(0.0);

@@ -43,6 +43,9 @@ const GOSSIP_PART: usize = 4;
 /// Longest back-off that is accepted from a peer: an hour.
 const MAX_BACKOFF: Duration = Duration::from_secs(3600);
 
+/// Time by which the back-off of a peer may end later than ours: several round trips.
+const BACKOFF_SLACK: Duration = Duration::from_millis(500);
+
 /// Back-offs remembered, at most: for a thousand topics of a hundred peers.
 const MAX_BACKOFFS: usize = 100_000;
 
@@ -91,7 +94,7 @@ impl Machine {
         let mut eligible = self.announcements.subscribers(hash);
         eligible.retain(|peer| {
             mesh.is_none_or(|mesh| !mesh.contains(peer))
-                && !self.is_backed_off(peer, hash, now.at)
+                && !self.may_be_early(peer, hash, now.at)
                 && self.scores.score(peer, now.at) >= MESH_SCORE
         });
         eligible.sort_unstable();
@@ -101,6 +104,12 @@ impl Machine {
     fn is_backed_off(&self, peer: &PeerId, hash: &TopicHash, now: Instant) -> bool {
         let until = self.backoffs.get(&(hash.clone(), *peer));
         until.is_some_and(|until| *until > now)
+    }
+
+    /// The back-off has just ended here, and may not have at the peer, which learned of it later.
+    fn may_be_early(&self, peer: &PeerId, hash: &TopicHash, now: Instant) -> bool {
+        let until = self.backoffs.get(&(hash.clone(), *peer));
+        until.is_some_and(|until| *until + BACKOFF_SLACK > now)
     }
 
     fn back_off(&mut self, peer: PeerId, hash: &TopicHash, backoff: Duration, now: Instant) {
@@ -157,7 +166,7 @@ impl Machine {
             .get(hash)
             .is_some_and(|own| own.mesh.len() < low);
         if is_low
-            && !self.is_backed_off(&peer, hash, now.at)
+            && !self.may_be_early(&peer, hash, now.at)
             && self.scores.score(&peer, now.at) >= MESH_SCORE
         {
             self.graft(peer, hash, now);
@@ -204,7 +213,8 @@ impl Machine {
         for (peer, broken) in self.promises.broken(now.at) {
             self.fault(peer, Fault::Promise(broken), broken, now);
         }
-        self.backoffs.retain(|_, until| *until > now.at);
+        self.backoffs
+            .retain(|_, until| *until + BACKOFF_SLACK > now.at);
         self.fanout.retain(|_, (_, until)| *until > now.at);
         self.reopen(now.at);
         self.review_peers(now);

@@ -224,7 +224,7 @@ impl Machine {
         let peer = self.peers.entry(id);
         let peer = peer.or_insert_with(|| Peer::new(limits, dialled, now.at));
         peer.dialled |= dialled;
-        peer.unsupported = false;
+        (peer.unsupported, peer.closing) = (false, false);
         peer.streams.push(Stream {
             connection,
             state: State::Opening,
