@@ -186,13 +186,14 @@ fn a_message_from_its_author_is_never_too_old() {
     let (validator, key, now) = (validator(), Keypair::generate_ed25519(), now());
     let author = key.public().to_peer_id();
     let number = sequence_number(now.unix - SECOND * 3600, 0);
+    let other = PeerId::random();
     let old = |number, sender| verdict(&validator, message(&key, number), sender, now);
-    assert_eq!(old(number, &PeerId::random()), Verdict::Stale);
+    assert_eq!(old(number, &other), Verdict::Stale);
     assert_eq!(old(number, &author), Verdict::New);
     let next = sequence_number(now.unix - SECOND * 3599, number);
-    assert_eq!(old(next, &PeerId::random()), Verdict::New);
+    assert_eq!(old(next, &other), Verdict::New);
     let stale = sequence_number(now.unix - SECOND * 7200, 0);
-    assert_eq!(old(stale, &PeerId::random()), Verdict::Stale);
+    assert_eq!(old(stale, &other), Verdict::Stale);
 }
 
 #[test]
