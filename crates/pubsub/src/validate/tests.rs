@@ -73,21 +73,13 @@ fn a_foreign_key_is_refused_however_well_its_author_is_known() {
     let (validator, key, now) = (validator(), Keypair::generate_ed25519(), now());
     let sender = PeerId::random();
     for number in 0..u64::from(TABLE_AFTER) * 2 {
-        let foreign = Message {
-            key: Some(
-                Keypair::generate_ed25519()
-                    .public()
-                    .encode_protobuf()
-                    .into(),
-            ),
-            ..message(&key, number)
-        };
+        let other = Keypair::generate_ed25519().public();
+        let mut foreign = message(&key, number);
+        foreign.key = Some(other.encode_protobuf().into());
         let refused = verdict(&validator, foreign.clone(), &sender, now);
         assert_eq!(refused, Verdict::Invalid);
-        let own = Message {
-            key: Some(key.public().encode_protobuf().into()),
-            ..message(&key, number)
-        };
+        let mut own = message(&key, number);
+        own.key = Some(key.public().encode_protobuf().into());
         assert_eq!(verdict(&validator, own, &sender, now), Verdict::New);
         // Nor is it a copy of the one that is known.
         assert_eq!(verdict(&validator, foreign, &sender, now), Verdict::Invalid);
