@@ -12,7 +12,7 @@
 //! | below 0 | removes the peer from the mesh |
 //! | below -100 | offers it no messages and requests none |
 //! | below -200 | sends it no own messages |
-//! | below -300 | ignores what it sends |
+//! | below -300 | ignores what it sends except announcements |
 //!
 //! Time in the mesh (P1) and messages delivered first (P2) decide between peers of equal
 //! preference; together they are below one point. Invalid messages (P4) and broken rules (P7)
@@ -42,7 +42,7 @@ pub const GOSSIP_SCORE: f64 = -100.0;
 /// Score below which own messages are not sent to a peer.
 pub const PUBLISH_SCORE: f64 = -200.0;
 
-/// Score below which all that a peer sends is ignored.
+/// Score below which all that a peer sends is ignored, except announcements of topics.
 pub const GRAYLIST_SCORE: f64 = -300.0;
 
 /// Largest preference in either direction; larger ones count as this.

@@ -23,20 +23,23 @@ impl Machine {
         if !self.peers.contains_key(&id) {
             return;
         }
-        // Before anything else: what such a peer brings must not hide what others bring.
+        // Decided before the announcements, whose excess lowers the score.
         let is_ignored = self.scores.score(&id, now.at) < GRAYLIST_SCORE;
+        // Announcements of an ignored peer are read: its excess counts towards a ban, and its
+        // topics are known when its score has recovered.
+        if let Some(topics) = rpc.control.announces {
+            self.begin_listing(id, topics);
+        }
+        if !rpc.subscriptions.is_empty() || rpc.control.announces.is_some() {
+            self.on_announcement(id, rpc.subscriptions.clone(), now);
+        }
+        // Its messages are not remembered as seen, so that other peers can deliver them.
         if is_ignored {
             self.on_faults(id, &rpc, now);
             return;
         }
         if !rpc.messages.is_empty() {
             self.exchanged(id);
-        }
-        if let Some(topics) = rpc.control.announces {
-            self.begin_listing(id, topics);
-        }
-        if !rpc.subscriptions.is_empty() || rpc.control.announces.is_some() {
-            self.on_announcement(id, rpc.subscriptions.clone(), now);
         }
         self.on_faults(id, &rpc, now);
         for message in rpc.messages {
