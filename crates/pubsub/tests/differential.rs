@@ -8,14 +8,17 @@
 
 mod common;
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use calimero_network_primitives::{Keypair, Multiaddr, PeerId};
 use calimero_network_pubsub::{Behaviour, Config, Event};
 use futures::StreamExt;
 use libp2p_gossipsub as gossipsub;
 use libp2p_swarm::{NetworkBehaviour, Swarm, SwarmEvent};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 use crate::common::{address, swarm, topic, within};
 
@@ -27,6 +30,8 @@ trait Gossip: NetworkBehaviour + Sized {
     fn publish(&mut self, number: u16, data: Vec<u8>) -> bool;
     /// The peers that subscribe to a topic.
     fn subscribers(&self, number: u16) -> BTreeSet<PeerId>;
+    /// The peers in the mesh of a topic.
+    fn mesh(&self, number: u16) -> BTreeSet<PeerId>;
     fn message(event: Self::ToSwarm) -> Option<(PeerId, Vec<u8>)>;
 }
 
@@ -49,6 +54,10 @@ impl Gossip for Behaviour {
 
     fn subscribers(&self, number: u16) -> BTreeSet<PeerId> {
         self.subscribed_peers(&topic(number)).into_iter().collect()
+    }
+
+    fn mesh(&self, number: u16) -> BTreeSet<PeerId> {
+        self.mesh_peers(&topic(number)).into_iter().collect()
     }
 
     fn message(event: Event) -> Option<(PeerId, Vec<u8>)> {
@@ -98,6 +107,11 @@ impl Gossip for gossipsub::Behaviour {
         peers.map(|(peer, _)| *peer).collect()
     }
 
+    fn mesh(&self, number: u16) -> BTreeSet<PeerId> {
+        let topic = gossipsub::TopicHash::from_raw(topic(number).to_string());
+        self.mesh_peers(&topic).copied().collect()
+    }
+
     fn message(event: gossipsub::Event) -> Option<(PeerId, Vec<u8>)> {
         match event {
             gossipsub::Event::Message { message, .. } => {
@@ -122,6 +136,8 @@ struct Node {
     addr: Multiaddr,
     orders: mpsc::Sender<Order>,
     messages: mpsc::Receiver<(PeerId, Vec<u8>)>,
+    /// The peers in the mesh of topic 1.
+    mesh: watch::Receiver<BTreeSet<PeerId>>,
 }
 
 impl Node {
@@ -136,6 +152,7 @@ impl Node {
         swarm.listen_on(addr.clone()).unwrap();
         let (orders, mut queue) = mpsc::channel::<Order>(64);
         let (out, messages) = mpsc::channel(10_000);
+        let (mesh_out, mesh) = watch::channel(BTreeSet::new());
         tokio::spawn(async move {
             let mut waits = Vec::new();
             // Messages that found no subscriber yet.
@@ -171,6 +188,10 @@ impl Node {
                     }
                     !holds
                 });
+                mesh_out.send_if_modified(|mesh| {
+                    let now = swarm.behaviour().mesh(1);
+                    std::mem::replace(mesh, now) != *mesh
+                });
             }
         });
         Self {
@@ -178,6 +199,7 @@ impl Node {
             addr,
             orders,
             messages,
+            mesh,
         }
     }
 
@@ -202,6 +224,42 @@ impl Node {
     async fn next(&mut self) -> (PeerId, Vec<u8>) {
         within(self.messages.recv()).await.expect("node ended")
     }
+}
+
+/// Waits until the mesh of topic 1 joins all `members` over links that both ends have in it.
+///
+/// From then on a message is pushed to each of them. Before that a member may lawfully miss one: a
+/// message is pushed to the mesh, and the next heartbeat offers it to subscribers that are not in the
+/// mesh at that time. A member that is grafted in between gets neither.
+async fn meshed(nodes: &mut [Node], members: &[usize]) {
+    within(async {
+        loop {
+            let meshes: BTreeMap<_, _> = members
+                .iter()
+                .map(|index| {
+                    let node = &mut nodes[*index];
+                    (node.peer, node.mesh.borrow_and_update().clone())
+                })
+                .collect();
+            let mut reached = BTreeSet::new();
+            let mut open: Vec<_> = meshes.keys().take(1).copied().collect();
+            while let Some(one) = open.pop() {
+                if reached.insert(one) {
+                    let is_mutual = |other: &&PeerId| {
+                        meshes.get(*other).is_some_and(|mesh| mesh.contains(&one))
+                    };
+                    open.extend(meshes[&one].iter().filter(is_mutual));
+                }
+            }
+            if reached.len() == members.len() {
+                return;
+            }
+            let changes = nodes.iter_mut().map(|node| Box::pin(node.mesh.changed()));
+            let (changed, ..) = futures::future::select_all(changes).await;
+            changed.expect("node ended");
+        }
+    })
+    .await;
 }
 
 /// Six nodes in a ring with chords. Everyone subscribes, publishes, some leave, some come back.
@@ -239,6 +297,7 @@ async fn script(kinds: [bool; 6]) {
     for (index, node) in nodes.iter().enumerate() {
         node.knows(1, known(index, None)).await;
     }
+    meshed(&mut nodes, &[0, 1, 2, 3, 4, 5]).await;
     for round in 0..3_u8 {
         for (index, node) in nodes.iter().enumerate() {
             let data = vec![round, u8::try_from(index).unwrap()];
@@ -267,6 +326,7 @@ async fn script(kinds: [bool; 6]) {
             node.knows(1, known(index, Some(2))).await;
         }
     }
+    meshed(&mut nodes, &[0, 1, 3, 4, 5]).await;
     nodes[4].order(Order::Publish(1, b"without".to_vec())).await;
     for index in [0, 1, 3, 5] {
         assert_eq!(nodes[index].next().await, (peers[4], b"without".to_vec()));
@@ -275,6 +335,7 @@ async fn script(kinds: [bool; 6]) {
     for (index, node) in nodes.iter().enumerate() {
         node.knows(1, known(index, None)).await;
     }
+    meshed(&mut nodes, &[0, 1, 2, 3, 4, 5]).await;
     nodes[5].order(Order::Publish(1, b"again".to_vec())).await;
     let mut missed = 0;
     for (index, node) in nodes[..5].iter_mut().enumerate() {
