@@ -12,7 +12,11 @@ use std::{collections::BTreeSet, time::Duration};
 
 use bytes::Bytes;
 use calimero_network_pubsub::{Config, Event, PublishError};
-use net::{Net, topic};
+use net::{
+    Net,
+    script::{self, Script},
+    topic,
+};
 use proptest::prelude::*;
 use rand::{Rng, seq::IteratorRandom};
 
@@ -336,5 +340,21 @@ proptest! {
         for one in 1..5 {
             prop_assert_eq!(net.nodes[one].messages().is_empty(), topics[one].is_empty());
         }
+    }
+
+    /// Two or three nodes on connections that fail, also several at a time, and that restart: no
+    /// message comes twice, nobody is banned, and at the end all know all and get every message. The
+    /// fuzz target `gossip_nodes` runs the same script.
+    #[test]
+    fn nodes_that_follow_the_protocol_agree_in_the_end(
+        variant in any::<u8>(),
+        seed in any::<u64>(),
+        steps in prop::collection::vec(any::<[u8; script::STEP]>(), 1..80),
+    ) {
+        let mut script = Script::new(variant, seed);
+        for step in steps {
+            script.step(step);
+        }
+        script.settle();
     }
 }

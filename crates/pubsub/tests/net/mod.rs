@@ -16,12 +16,14 @@ use bytes::{Bytes, BytesMut};
 use calimero_network_primitives::{ContextId, Keypair, PeerId, Topic};
 use calimero_network_pubsub::{
     Config, Event, MessageId, PublishError,
+    libp2p_swarm::ConnectionId,
     machine::{Effect, Input, Machine, Received, Version},
     rpc::{Frame, Message, Rpc, next_frame},
     validate::Now,
 };
-use libp2p_swarm::ConnectionId;
 use rand::{Rng, SeedableRng, rngs::StdRng};
+
+pub mod script;
 
 pub fn topic(number: u32) -> Topic {
     let mut id = [0; 32];
@@ -62,6 +64,8 @@ pub fn receive(machine: &Machine, from: &PeerId, frames: &[Frame], now: Now) -> 
 pub struct Node {
     pub machine: Machine,
     pub peer: PeerId,
+    keypair: Keypair,
+    config: Config,
     pub events: Vec<Event>,
     /// Bytes that this node reads in a second.
     pub reads: Option<usize>,
@@ -89,7 +93,10 @@ pub struct Net {
     pub now: Now,
     pub rng: StdRng,
     pub latency: Duration,
-    links: BTreeMap<(usize, usize), ConnectionId>,
+    /// Time by which every second connection of two nodes is slower than `latency`.
+    pub skew: Duration,
+    slow: BTreeSet<ConnectionId>,
+    links: BTreeMap<(usize, usize), Vec<ConnectionId>>,
     queue: BTreeMap<(Instant, u64), Step>,
     next: u64,
     /// When a link is free again, for nodes that read slowly.
@@ -101,8 +108,8 @@ pub struct Net {
     pub version: Version,
     /// One in so many writes finds the stream broken.
     pub loses: Option<u32>,
-    /// Streams that are broken and not yet opened again, by their ends.
-    broken: BTreeSet<(usize, usize)>,
+    /// Streams that are broken and not yet opened again, by their writers and connections.
+    broken: BTreeSet<(usize, ConnectionId)>,
 }
 
 impl Net {
@@ -115,6 +122,8 @@ impl Net {
             },
             rng: StdRng::seed_from_u64(seed),
             latency: Duration::from_millis(20),
+            skew: Duration::ZERO,
+            slow: BTreeSet::new(),
             links: BTreeMap::new(),
             queue: BTreeMap::new(),
             next: 0,
@@ -129,12 +138,17 @@ impl Net {
     }
 
     pub fn add(&mut self, config: &Config) -> usize {
-        let keypair = Keypair::generate_ed25519();
-        let peer = keypair.public().to_peer_id();
-        let machine = Machine::new(keypair, config, self.rng.random(), self.now);
+        self.add_with(Keypair::generate_ed25519(), config)
+    }
+
+    /// Adds a node with a given key.
+    pub fn add_with(&mut self, keypair: Keypair, config: &Config) -> usize {
+        let machine = Machine::new(keypair.clone(), config, self.rng.random(), self.now);
         self.nodes.push(Node {
             machine,
-            peer,
+            peer: keypair.public().to_peer_id(),
+            keypair,
+            config: config.clone(),
             events: Vec::new(),
             reads: None,
         });
@@ -142,7 +156,19 @@ impl Net {
         self.nodes.len() - 1
     }
 
-    /// Replaces a node by one with the same key that knows nothing; its links are as before.
+    /// Closes all connections of a node and replaces it by one with the same key that knows
+    /// nothing.
+    pub fn restart(&mut self, node: usize) {
+        for other in self.links_of(node) {
+            self.disconnect(node, other);
+        }
+        let seed = self.rng.random();
+        let old = &mut self.nodes[node];
+        old.machine = Machine::new(old.keypair.clone(), &old.config, seed, self.now);
+        old.events.clear();
+        self.timeouts[node] = None;
+    }
+
     pub fn index_of(&self, peer: PeerId) -> usize {
         self.nodes
             .iter()
@@ -155,18 +181,32 @@ impl Net {
         self.queue.insert((at, self.next), step);
     }
 
-    fn link(&self, one: usize, other: usize) -> Option<ConnectionId> {
-        self.links.get(&(one.min(other), one.max(other))).copied()
+    /// The connections between two nodes, the oldest first.
+    pub fn connections(&self, one: usize, other: usize) -> &[ConnectionId] {
+        let link = self.links.get(&(one.min(other), one.max(other)));
+        link.map_or(&[], Vec::as_slice)
     }
 
+    /// Connects two nodes that are not connected.
     pub fn connect(&mut self, one: usize, other: usize) {
-        if one == other || self.link(one, other).is_some() {
+        if self.connections(one, other).is_empty() {
+            self.connect_again(one, other);
+        }
+    }
+
+    /// Opens one more connection between two nodes.
+    pub fn connect_again(&mut self, one: usize, other: usize) {
+        if one == other {
             return;
         }
         let connection = ConnectionId::new_unchecked(self.connections);
         self.connections += 1;
-        self.links
-            .insert((one.min(other), one.max(other)), connection);
+        let link = self.links.entry((one.min(other), one.max(other)));
+        let link = link.or_default();
+        link.push(connection);
+        if link.len().is_multiple_of(2) {
+            self.slow.insert(connection);
+        }
         for (me, to, dialled) in [(one, other, true), (other, one, false)] {
             let peer = self.nodes[to].peer;
             let input = Input::Connected {
@@ -179,14 +219,48 @@ impl Net {
         }
     }
 
+    /// Closes all connections between two nodes.
     pub fn disconnect(&mut self, one: usize, other: usize) {
-        let Some(connection) = self.links.remove(&(one.min(other), one.max(other))) else {
+        while let Some(connection) = self.connections(one, other).first().copied() {
+            self.disconnect_one(one, other, connection);
+        }
+    }
+
+    /// Closes one connection between two nodes.
+    pub fn disconnect_one(&mut self, one: usize, other: usize, connection: ConnectionId) {
+        let key = (one.min(other), one.max(other));
+        let Some(link) = self.links.get_mut(&key) else {
             return;
         };
+        let before = link.len();
+        link.retain(|known| *known != connection);
+        if link.len() == before {
+            return;
+        }
+        if link.is_empty() {
+            self.links.remove(&key);
+        }
         for (me, to) in [(one, other), (other, one)] {
+            self.broken.remove(&(me, connection));
             let peer = self.nodes[to].peer;
             self.handle(me, Input::Disconnected { peer, connection });
         }
+    }
+
+    /// Breaks the stream that `me` writes to `to`; what it writes from now on is lost.
+    pub fn break_stream(&mut self, me: usize, to: usize, connection: ConnectionId) {
+        if self.broken.insert((me, connection)) {
+            let (peer, at) = (
+                self.nodes[to].peer,
+                self.now.at + self.latency_of(connection),
+            );
+            self.push(at, Step::Input(me, Input::Lost { peer, connection }));
+        }
+    }
+
+    fn latency_of(&self, connection: ConnectionId) -> Duration {
+        let is_slow = self.slow.contains(&connection);
+        self.latency + if is_slow { self.skew } else { Duration::ZERO }
     }
 
     pub fn links_of(&self, node: usize) -> BTreeSet<usize> {
@@ -224,7 +298,7 @@ impl Net {
 
     /// Sends bytes that no machine wrote.
     pub fn inject(&mut self, from: usize, to: usize, frames: Vec<Frame>) {
-        let connection = self.link(from, to).unwrap();
+        let connection = *self.connections(from, to).first().unwrap();
         let at = self.now.at + self.latency;
         self.push(at, Step::Frames(from, to, connection, frames));
     }
@@ -258,30 +332,20 @@ impl Net {
             Effect::Open {
                 peer, connection, ..
             } => {
-                let (other, at) = (self.index_of(peer), self.now.at + self.latency);
-                self.broken.remove(&(me, other));
-                let version = self.version;
-                self.push(
-                    at,
-                    Step::Input(
-                        other,
-                        Input::Accepted {
-                            peer: my_peer,
-                            connection,
-                        },
-                    ),
-                );
-                self.push(
-                    at,
-                    Step::Input(
-                        me,
-                        Input::Opened {
-                            peer,
-                            connection,
-                            version,
-                        },
-                    ),
-                );
+                let (other, version) = (self.index_of(peer), self.version);
+                let at = self.now.at + self.latency_of(connection);
+                self.broken.remove(&(me, connection));
+                let accepted = Input::Accepted {
+                    peer: my_peer,
+                    connection,
+                };
+                self.push(at, Step::Input(other, accepted));
+                let opened = Input::Opened {
+                    peer,
+                    connection,
+                    version,
+                };
+                self.push(at, Step::Input(me, opened));
             }
             Effect::Send {
                 peer,
@@ -289,10 +353,13 @@ impl Net {
                 frames,
             } => {
                 let other = self.index_of(peer);
-                if self.broken.contains(&(me, other)) {
+                if self.broken.contains(&(me, connection)) {
                     return;
                 }
-                let lost = self.loses.is_some_and(|n| self.rng.random_ratio(1, n));
+                if self.loses.is_some_and(|n| self.rng.random_ratio(1, n)) {
+                    self.break_stream(me, other, connection);
+                    return;
+                }
                 let (count, bytes) = (frames.len(), frames.iter().map(Frame::len).sum::<usize>());
                 self.bytes += bytes;
                 let mut at = self.now.at;
@@ -301,29 +368,14 @@ impl Net {
                     at = free + Duration::from_secs_f64(bytes as f64 / rate as f64);
                     self.busy.insert((me, other), at);
                 }
-                if lost {
-                    self.broken.insert((me, other));
-                    self.push(
-                        at + self.latency,
-                        Step::Input(me, Input::Lost { peer, connection }),
-                    );
-                    return;
-                }
-                self.push(
-                    at + self.latency,
-                    Step::Frames(me, other, connection, frames),
-                );
-                self.push(
-                    at,
-                    Step::Input(
-                        me,
-                        Input::Written {
-                            peer,
-                            connection,
-                            frames: count,
-                        },
-                    ),
-                );
+                let arrival = at + self.latency_of(connection);
+                self.push(arrival, Step::Frames(me, other, connection, frames));
+                let written = Input::Written {
+                    peer,
+                    connection,
+                    frames: count,
+                };
+                self.push(at, Step::Input(me, written));
             }
         }
     }
@@ -345,7 +397,7 @@ impl Net {
                     }
                 }
                 Step::Frames(from, to, connection, frames) => {
-                    if self.link(from, to) != Some(connection) {
+                    if !self.connections(from, to).contains(&connection) {
                         continue;
                     }
                     let peer = self.nodes[from].peer;
@@ -384,7 +436,8 @@ impl Net {
         else {
             return true;
         };
-        self.link(me, self.index_of(*peer)) == Some(*connection)
+        self.connections(me, self.index_of(*peer))
+            .contains(connection)
     }
 
     fn advance(&mut self, at: Instant) {
