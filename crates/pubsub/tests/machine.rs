@@ -221,15 +221,15 @@ fn a_slow_subscriber_costs_itself_and_other_topics_do_not_wait() {
     net.run(SECOND * 2);
     let data = Bytes::from(vec![7; 1024]);
     let (mut sent, mut other) = (0, 0);
-    for _ in 0..20_000 {
+    for _ in 0..10_000 {
         sent += usize::from(net.publish(0, &topic(1), data.clone()).is_ok());
         other += usize::from(net.publish(0, &topic(2), data.clone()).is_ok());
         net.run(Duration::from_millis(1));
     }
-    assert_eq!(other, 20_000, "another topic waited");
+    assert_eq!(other, 10_000, "another topic waited");
     assert!(
-        sent >= 9_000,
-        "{sent} of 20,000 while one subscriber is slow"
+        sent >= 4_500,
+        "{sent} of 10,000 while one subscriber is slow"
     );
     net.run(SECOND);
     assert_eq!(net.nodes[2].messages().len(), sent);
@@ -331,14 +331,14 @@ proptest! {
             net.connect(0, one);
         }
         net.run(SECOND * 2);
-        for one in 1..5 {
-            for number in &topics[one] {
+        for topics in &topics[1..] {
+            for number in topics {
                 net.publish(0, &topic(*number), "x").unwrap();
             }
         }
         net.run(SECOND * 3);
-        for one in 1..5 {
-            prop_assert_eq!(net.nodes[one].messages().is_empty(), topics[one].is_empty());
+        for (node, topics) in net.nodes.iter().zip(&topics).skip(1) {
+            prop_assert_eq!(node.messages().is_empty(), topics.is_empty());
         }
     }
 
