@@ -20,6 +20,10 @@ pub const MAX_MESSAGES: usize = 500;
 /// 2,048 topics sends 2,048 subscriptions to a new peer, and offers up to 5,000 ids.
 pub const MAX_ENTRIES: usize = 16_384;
 
+/// Size of an RPC, in bytes, up to which its messages share its memory in any case: what a stream
+/// reads at one time.
+const MIN_SHARED_BYTES: usize = 64 * 1024;
+
 /// Bytes that are signed before the message, by the specification.
 const SIGNING_PREFIX: &[u8] = b"libp2p-pubsub:";
 
@@ -202,6 +206,7 @@ impl Rpc {
     /// [`RpcError`] if the bytes are not an RPC, or one that is too long.
     pub fn decode(frame: Bytes) -> Result<Self, RpcError> {
         let (mut rpc, mut budget) = (Self::default(), Budget(MAX_ENTRIES));
+        let size = frame.len();
         each_field(frame, |field, value| {
             match field {
                 1 => {
@@ -218,6 +223,14 @@ impl Rpc {
             }
             Ok(())
         })?;
+        let messages = rpc.messages.iter().map(Bytes::len).sum::<usize>();
+        if size > MIN_SHARED_BYTES && messages < size / 2 {
+            // A message that is kept keeps all of its RPC in memory. A few bytes must not keep a
+            // megabyte of other fields.
+            for message in &mut rpc.messages {
+                *message = Bytes::copy_from_slice(message);
+            }
+        }
         Ok(rpc)
     }
 

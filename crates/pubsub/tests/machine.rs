@@ -11,7 +11,11 @@ mod net;
 use std::{collections::BTreeSet, time::Duration};
 
 use bytes::Bytes;
-use calimero_network_pubsub::{Config, Event, PublishError};
+use calimero_network_pubsub::{
+    Config, Event, PublishError,
+    rpc::{Control, Rpc},
+    topic_hash,
+};
 use net::{
     Net,
     script::{self, Script},
@@ -161,12 +165,12 @@ fn a_member_outside_the_mesh_gets_a_message_by_offer_and_request() {
     net.connect(0, 1);
     net.run(SECOND * 2);
     // A PRUNE takes each out of the other's mesh for longer than the test.
-    let prune = calimero_network_pubsub::rpc::Rpc {
-        control: calimero_network_pubsub::rpc::Control {
-            prune: vec![(calimero_network_pubsub::topic_hash(&topic(1)), Some(600))],
-            ..Default::default()
+    let prune = Rpc {
+        control: Control {
+            prune: vec![(topic_hash(&topic(1)), Some(600))],
+            ..Control::default()
         },
-        ..Default::default()
+        ..Rpc::default()
     };
     net.inject(0, 1, vec![prune.encode()]);
     net.inject(1, 0, vec![prune.encode()]);
@@ -237,6 +241,47 @@ fn a_slow_subscriber_costs_itself_and_other_topics_do_not_wait() {
     assert!(lost > 0, "what the slow one missed was not counted");
     let told = |event: &Event| matches!(event, Event::Slow { .. });
     assert!(net.nodes[0].events.iter().any(told));
+}
+
+/// A peer that takes one frame now and then is never closed as stalled. What waits for it to be
+/// written stays within the send window, also offers, of which there are some at every heartbeat.
+#[test]
+fn control_for_a_peer_that_hardly_reads_is_bounded() {
+    let mut config = Config::small();
+    config.mesh.flood_publish = false;
+    let mut net = Net::new(9);
+    for _ in 0..3 {
+        let node = net.add(&config);
+        net.subscribe(node, &topic(1));
+    }
+    net.connect(0, 1);
+    net.connect(0, 2);
+    net.run(SECOND * 2);
+    // Node 1 leaves the mesh for longer than the test, so node 0 offers it all messages.
+    let prune = Rpc {
+        control: Control {
+            prune: vec![(topic_hash(&topic(1)), Some(600))],
+            ..Control::default()
+        },
+        ..Rpc::default()
+    };
+    net.inject(1, 0, vec![prune.encode()]);
+    net.run(SECOND);
+    assert_eq!(
+        net.nodes[0].machine.mesh_peers(&topic(1)),
+        [net.nodes[2].peer]
+    );
+    net.nodes[1].reads = Some(8_000);
+    for _ in 0..30 {
+        for _ in 0..500 {
+            net.publish(0, &topic(1), "offered").unwrap();
+        }
+        net.run(SECOND);
+        // A window, and the control of one heartbeat.
+        assert!(net.unwritten(0, 1) <= 600_000, "{}", net.unwritten(0, 1));
+    }
+    assert!(net.unwritten(0, 1) > 0, "nothing ever waited");
+    assert!(!net.connections(0, 1).is_empty());
 }
 
 #[test]

@@ -56,7 +56,8 @@ pub(super) struct Outbox {
     /// Announcements, one for each topic: an RPC that contradicts itself is ignored by others.
     subscriptions: BTreeMap<TopicHash, bool>,
     mesh: BTreeMap<TopicHash, MeshChange>,
-    ihave: Vec<(TopicHash, Vec<Bytes>)>,
+    /// Offers of the last heartbeat, by topic.
+    ihave: BTreeMap<TopicHash, Vec<Bytes>>,
     iwant: Vec<Bytes>,
     idontwant: Vec<Bytes>,
     /// Frames that were sent on a stream that failed, and go first.
@@ -106,7 +107,7 @@ impl Outbox {
             limits,
             subscriptions: BTreeMap::new(),
             mesh: BTreeMap::new(),
-            ihave: Vec::new(),
+            ihave: BTreeMap::new(),
             iwant: Vec::new(),
             idontwant: Vec::new(),
             again: VecDeque::new(),
@@ -157,16 +158,27 @@ impl Outbox {
         self.mesh.insert(topic, change);
     }
 
+    /// Offers messages of `topic`. An offer that still waits is replaced: each one names the
+    /// messages of several heartbeats.
     pub(super) fn offer(&mut self, topic: TopicHash, ids: Vec<Bytes>) {
-        self.ihave.push((topic, ids));
+        self.ihave.insert(topic, ids);
+    }
+
+    /// Number of requests that wait.
+    pub(super) fn requests(&self) -> usize {
+        self.iwant.len()
     }
 
     pub(super) fn request(&mut self, ids: impl IntoIterator<Item = Bytes>) {
         self.iwant.extend(ids);
     }
 
+    /// Tells the peer that this node has a message. It saves a copy, so it is left out if too many
+    /// wait already.
     pub(super) fn refuse(&mut self, id: &MessageId) {
-        self.idontwant.push(id.to_bytes());
+        if self.idontwant.len() < MAX_IDS {
+            self.idontwant.push(id.to_bytes());
+        }
     }
 
     /// The peer has the message or does not want it.

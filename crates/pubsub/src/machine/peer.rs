@@ -506,10 +506,14 @@ impl Machine {
                     .map(|(frame, _)| frame.len())
                     .sum::<usize>()
             });
-            let control = peer.outbox.take_control();
-            let messages = peer
-                .outbox
-                .take(SEND_WINDOW.saturating_sub(unwritten), now.at);
+            let room = SEND_WINDOW.saturating_sub(unwritten);
+            // A peer that reads nothing gets no control either, so that it does not pile up.
+            let control = if room > 0 {
+                peer.outbox.take_control()
+            } else {
+                Vec::new()
+            };
+            let messages = peer.outbox.take(room, now.at);
             let frames = (control, messages);
             peer.send(id, connection, frames, now.at, &mut self.effects);
         }

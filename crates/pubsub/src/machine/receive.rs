@@ -18,6 +18,10 @@ use crate::{
 /// specification.
 const MAX_OFFERS: usize = 10;
 
+/// Longest id that is requested, in bytes. An id is the text of its author, at most 60 bytes, and of
+/// a number, at most 20. A longer one belongs to no message that this node accepts.
+const MAX_ID_BYTES: usize = 128;
+
 impl Machine {
     pub(super) fn on_rpc(&mut self, id: PeerId, rpc: Received, now: Now) {
         if !self.peers.contains_key(&id) {
@@ -245,7 +249,7 @@ impl Machine {
             return;
         };
         peer.offers += 1;
-        let left = MAX_IDS.saturating_sub(peer.requested);
+        let left = MAX_IDS.saturating_sub(peer.requested.max(peer.outbox.requests()));
         if peer.offers > MAX_OFFERS || left == 0 {
             return;
         }
@@ -253,12 +257,16 @@ impl Machine {
             .into_iter()
             .filter(|(topic, _)| self.topics.contains_key(topic));
         let mut wanted: Vec<_> = own.flat_map(|(_, ids)| ids).collect();
-        wanted.retain(|id| !self.validator.has_seen(self.validator.key(id)));
+        wanted.retain(|id| {
+            id.len() <= MAX_ID_BYTES && !self.validator.has_seen(self.validator.key(id))
+        });
         // Chosen at random, so that a peer cannot choose what is requested.
         wanted.shuffle(&mut self.rng);
         wanted.truncate(left);
         wanted.retain(|wanted| self.promises.add(self.validator.key(wanted), id, now.at));
         peer.requested += wanted.len();
+        // Copied, because each one keeps the RPC in memory that it arrived in.
+        let wanted = wanted.iter().map(|id| Bytes::copy_from_slice(id));
         peer.outbox.request(wanted);
         self.dirty.insert(id);
     }

@@ -250,3 +250,29 @@ proptest! {
         prop_assert_eq!(out, sizes);
     }
 }
+
+/// What a peer puts around a message must not stay in memory with it.
+#[test]
+fn a_message_keeps_no_more_than_about_twice_its_size_in_memory() {
+    let small = raw(&signed(&Keypair::generate_ed25519(), Some(b"small")).frame());
+    for (junk, shares) in [(0, true), (40_000, true), (70_000, false), (900_000, false)] {
+        let mut body = BytesMut::new();
+        put_field(&mut body, 2, &small);
+        // A field that no version has.
+        put_field(&mut body, 100, &vec![0; junk]);
+        let body = body.freeze();
+        let rpc = Rpc::decode(body.clone()).unwrap();
+        let (memory, message) = (body.as_ptr_range(), rpc.messages[0].as_ptr());
+        assert_eq!(memory.contains(&message), shares, "{junk}");
+        assert!(is_by_author(
+            &Message::parse(&rpc.messages[0]).unwrap().unwrap()
+        ));
+    }
+    // A large message is not copied.
+    let large = raw(&signed(&Keypair::generate_ed25519(), Some(&[7; 100_000])).frame());
+    let mut body = BytesMut::new();
+    put_field(&mut body, 2, &large);
+    let body = body.freeze();
+    let rpc = Rpc::decode(body.clone()).unwrap();
+    assert!(body.as_ptr_range().contains(&rpc.messages[0].as_ptr()));
+}

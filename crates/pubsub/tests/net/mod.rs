@@ -83,6 +83,8 @@ impl Node {
 
 enum Step {
     Input(usize, Input),
+    /// Bytes for another node are written.
+    Written(usize, usize, usize, Input),
     Frames(usize, usize, ConnectionId, Vec<Frame>),
     Timeout(usize),
 }
@@ -101,6 +103,8 @@ pub struct Net {
     next: u64,
     /// When a link is free again, for nodes that read slowly.
     busy: BTreeMap<(usize, usize), Instant>,
+    /// Bytes that wait to be written, by writer and reader.
+    unwritten: BTreeMap<(usize, usize), usize>,
     connections: usize,
     /// Bytes on the wire.
     pub bytes: usize,
@@ -128,6 +132,7 @@ impl Net {
             queue: BTreeMap::new(),
             next: 0,
             busy: BTreeMap::new(),
+            unwritten: BTreeMap::new(),
             connections: 1,
             bytes: 0,
             timeouts: Vec::new(),
@@ -263,6 +268,11 @@ impl Net {
         self.latency + if is_slow { self.skew } else { Duration::ZERO }
     }
 
+    /// Bytes that `me` has sent to `to` and that wait to be written.
+    pub fn unwritten(&self, me: usize, to: usize) -> usize {
+        self.unwritten.get(&(me, to)).copied().unwrap_or_default()
+    }
+
     pub fn links_of(&self, node: usize) -> BTreeSet<usize> {
         let all = self.links.keys().filter(|(a, b)| *a == node || *b == node);
         all.map(|(a, b)| if *a == node { *b } else { *a }).collect()
@@ -375,7 +385,8 @@ impl Net {
                     connection,
                     frames: count,
                 };
-                self.push(at, Step::Input(me, written));
+                *self.unwritten.entry((me, other)).or_default() += bytes;
+                self.push(at, Step::Written(me, other, bytes, written));
             }
         }
     }
@@ -391,6 +402,12 @@ impl Net {
             let step = entry.remove();
             self.advance(at);
             match step {
+                Step::Written(me, other, bytes, input) => {
+                    *self.unwritten.entry((me, other)).or_default() -= bytes;
+                    if self.is_current(me, &input) {
+                        self.handle(me, input);
+                    }
+                }
                 Step::Input(me, input) => {
                     if self.is_current(me, &input) {
                         self.handle(me, input);

@@ -87,8 +87,8 @@ fn control_that_waits_goes_into_one_rpc() {
     let control = Control {
         prune: vec![(topic.clone(), Some(1))],
         ihave: vec![
-            (topic, vec!["1".into(), "2".into()]),
             (TopicHash::from_raw("other"), vec!["3".into()]),
+            (topic, vec!["1".into(), "2".into()]),
         ],
         iwant: vec!["4".into()],
         ..Control::default()
@@ -99,6 +99,25 @@ fn control_that_waits_goes_into_one_rpc() {
     };
     assert_eq!(outbox.take_control(), [rpc.encode()]);
     assert_eq!(outbox.take(1_000, now), [frame(10)]);
+}
+
+#[test]
+fn control_that_a_peer_does_not_take_is_bounded() {
+    let now = Instant::now();
+    let mut outbox = outbox(now);
+    let topic = TopicHash::from_raw("topic");
+    let author = calimero_network_primitives::Keypair::generate_ed25519()
+        .public()
+        .to_peer_id();
+    for heartbeat in 0..100_u64 {
+        let id = MessageId::new(&author, heartbeat);
+        outbox.offer(topic.clone(), vec![id.to_bytes(); MAX_IDS]);
+        outbox.change_mesh(topic.clone(), MeshChange::Graft);
+        (0..MAX_IDS).for_each(|_| outbox.refuse(&id));
+    }
+    assert_eq!(outbox.idontwant.len(), MAX_IDS);
+    assert_eq!(outbox.ihave[&topic].len(), MAX_IDS);
+    assert_eq!(outbox.mesh.len(), 1);
 }
 
 #[test]
