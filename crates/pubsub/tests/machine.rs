@@ -11,6 +11,7 @@ mod net;
 use std::{collections::BTreeSet, time::Duration};
 
 use bytes::Bytes;
+use calimero_network_primitives::Keypair;
 use calimero_network_pubsub::{
     Config, Event, PublishError,
     rpc::{Control, Rpc},
@@ -144,6 +145,57 @@ fn a_large_network_delivers_under_churn_loss_and_partition() {
     assert_eq!(banned.sum::<u64>(), 0);
 }
 
+/// Random links between 200 nodes, and messages of random nodes. A hop takes 20 ms, so the time to
+/// the last delivery is the number of hops. Keys and chances are the same in every run.
+#[test]
+fn two_hundred_nodes_get_every_message_in_few_hops_and_few_copies() {
+    const NODES: u8 = 200;
+    for (config, max_hops, max_copies) in [(Config::small(), 8, 6.0), (Config::large(), 8, 9.0)] {
+        let mut net = Net::new(11);
+        for node in 0..NODES {
+            let keypair = Keypair::ed25519_from_bytes([node + 1; 32]).unwrap();
+            let node = net.add_with(keypair, &config);
+            net.subscribe(node, &topic(1));
+        }
+        let nodes = usize::from(NODES);
+        for node in 0..nodes {
+            for _ in 0..6 {
+                let other = net.rng.random_range(0..nodes);
+                net.connect(node, other);
+            }
+        }
+        net.run(SECOND * 10);
+        let totals = |net: &Net| {
+            let all = net.nodes.iter().map(|node| node.machine.mesh_stats());
+            all.fold((0, 0), |sum, stats| {
+                let counters = stats.counters;
+                (sum.0 + counters.delivered, sum.1 + counters.copies)
+            })
+        };
+        let others = u64::from(NODES) - 1;
+        let mut worst = 0;
+        for number in 1..=20 {
+            let publisher = net.rng.random_range(0..nodes);
+            net.publish(publisher, &topic(1), vec![number; 1024])
+                .unwrap();
+            let mut hops = 0;
+            while totals(&net).0 < others * u64::from(number) {
+                net.run(net.latency);
+                hops += 1;
+                assert!(hops < 1_000, "message {number} did not reach all nodes");
+            }
+            worst = worst.max(hops);
+            net.run(SECOND);
+        }
+        let (delivered, copies) = totals(&net);
+        assert_eq!(delivered, others * 20);
+        let copies = copies as f64 / delivered as f64;
+        println!("{worst} hops at most, {copies:.2} copies a delivery");
+        assert!(worst <= max_hops, "{worst} hops");
+        assert!(copies <= max_copies, "{copies} copies");
+    }
+}
+
 #[test]
 fn meshes_stay_within_their_bounds() {
     let net = clique(30, &Config::small());
@@ -273,10 +325,12 @@ fn control_for_a_peer_that_hardly_reads_is_bounded() {
     );
     net.nodes[1].reads = Some(8_000);
     for _ in 0..30 {
-        for _ in 0..500 {
-            net.publish(0, &topic(1), "offered").unwrap();
+        for _ in 0..10 {
+            for _ in 0..50 {
+                net.publish(0, &topic(1), "offered").unwrap();
+            }
+            net.run(SECOND / 10);
         }
-        net.run(SECOND);
         // A window, and the control of one heartbeat.
         assert!(net.unwritten(0, 1) <= 600_000, "{}", net.unwritten(0, 1));
     }

@@ -44,7 +44,7 @@ fn what_does_not_fit_pushes_out_the_oldest_and_is_counted() {
         outbox.push(frame(50), key(number), true, now);
     }
     assert_eq!((outbox.messages.len(), outbox.lost), (8, 12));
-    outbox.push(frame(900), key(99), true, now);
+    outbox.push(frame(950), key(99), true, now);
     assert!(outbox.bytes <= 1_000);
     assert_eq!(outbox.lost, 20);
 }
