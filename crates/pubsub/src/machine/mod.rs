@@ -438,6 +438,9 @@ impl Machine {
         self.announced_bytes -= announced_bytes(&hash);
         self.validator.unsubscribe(&hash);
         self.announcements.unsubscribe(&hash);
+        for peer in self.peers.values_mut() {
+            peer.left.remove(&hash);
+        }
         self.announce(&hash, false);
         self.review_keep_alive();
         true
