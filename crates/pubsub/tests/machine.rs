@@ -323,7 +323,7 @@ fn control_for_a_peer_that_hardly_reads_is_bounded() {
         net.nodes[0].machine.mesh_peers(&topic(1)),
         [net.nodes[2].peer]
     );
-    net.nodes[1].reads = Some(8_000);
+    net.nodes[1].reads = Some(20_000);
     for _ in 0..30 {
         for _ in 0..10 {
             for _ in 0..50 {
