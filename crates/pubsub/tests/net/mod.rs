@@ -31,6 +31,12 @@ pub fn topic(number: u32) -> Topic {
     Topic::context(ContextId::new(id))
 }
 
+fn decode(frame: &Frame) -> Rpc {
+    let mut bytes = BytesMut::from(frame.head());
+    bytes.extend_from_slice(frame.body());
+    Rpc::decode(next_frame(&mut bytes, 2 << 20).unwrap().unwrap()).unwrap()
+}
+
 /// Reads frames as a connection does.
 pub fn receive(machine: &Machine, from: &PeerId, frames: &[Frame], now: Now) -> Vec<Received> {
     let mut bytes = BytesMut::new();
@@ -108,6 +114,10 @@ pub struct Net {
     connections: usize,
     /// Bytes on the wire.
     pub bytes: usize,
+    /// RPCs that the recorded node has sent, by receiver.
+    pub sent: BTreeMap<usize, Vec<Rpc>>,
+    /// The node whose RPCs are recorded.
+    pub record: Option<usize>,
     timeouts: Vec<Option<Instant>>,
     pub version: Version,
     /// One in so many writes finds the stream broken.
@@ -135,6 +145,8 @@ impl Net {
             unwritten: BTreeMap::new(),
             connections: 1,
             bytes: 0,
+            sent: BTreeMap::new(),
+            record: None,
             timeouts: Vec::new(),
             version: Version::V1_3,
             loses: None,
@@ -372,6 +384,10 @@ impl Net {
                 }
                 let (count, bytes) = (frames.len(), frames.iter().map(Frame::len).sum::<usize>());
                 self.bytes += bytes;
+                if self.record == Some(me) {
+                    let rpcs = self.sent.entry(other).or_default();
+                    rpcs.extend(frames.iter().map(decode));
+                }
                 let mut at = self.now.at;
                 if let Some(rate) = self.nodes[other].reads {
                     let free = self.busy.get(&(me, other)).copied().unwrap_or(at).max(at);
