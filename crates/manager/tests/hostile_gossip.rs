@@ -15,10 +15,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use calimero_network::{
     ContextId, GossipEvent, Keypair, Multiaddr, NetworkConfig, NetworkEvent, PeerId,
-    StreamProtocol, Substream, Topic, pubsub::Counters,
+    StreamProtocol, Topic, pubsub::Counters,
 };
 use common::{Node, Over, config, resident_bytes, start, within};
-use futures::AsyncWriteExt as _;
+use futures::{AsyncWriteExt as _, StreamExt as _};
+use libp2p::{SwarmBuilder, noise, tcp, yamux};
+use libp2p_stream as stream;
 use meshsub::Signature;
 use tokio::sync::Mutex;
 
@@ -45,8 +47,8 @@ fn other_topic(number: u32) -> Topic {
 struct Scene {
     victim: Node,
     friend: Node,
-    attacker: Node,
-    stream: Substream,
+    attacker: PeerId,
+    stream: libp2p::Stream,
     sent: u32,
     resident: usize,
 }
@@ -55,12 +57,8 @@ impl Scene {
     async fn new() -> Self {
         let (mut victim, mut friend) = (start(config()).await, start(config()).await);
         meet(&mut victim, &mut friend).await;
-        let attacker = start(config()).await;
         let address = victim.listen(Over::Tcp).await;
-        within(attacker.client.dial(address)).await.unwrap();
-        // A stream of gossipsub takes the place of the one before.
-        let open = attacker.client.open_raw_stream(victim.peer(), MESHSUB);
-        let stream = within(open).await.unwrap();
+        let (attacker, stream) = attack(victim.peer(), address).await;
         Self {
             victim,
             friend,
@@ -100,7 +98,7 @@ impl Scene {
 
     async fn banned(&self) {
         self.until(|counters| counters.banned > 0).await;
-        let peer = self.attacker.peer();
+        let peer = self.attacker;
         within(async {
             while connected(&self.victim, peer).await {
                 tokio::time::sleep(Duration::from_millis(5)).await;
@@ -121,6 +119,40 @@ impl Scene {
         let grown = resident_bytes().saturating_sub(self.resident);
         assert!(grown < FLAT, "{grown} bytes more");
     }
+}
+
+/// Connects a peer that runs no gossipsub, whose streams would replace the one written by hand.
+async fn attack(victim: PeerId, address: Multiaddr) -> (PeerId, libp2p::Stream) {
+    let mut swarm = SwarmBuilder::with_new_identity()
+        .with_tokio()
+        .with_tcp(
+            tcp::Config::default(),
+            noise::Config::new,
+            yamux::Config::default,
+        )
+        .unwrap()
+        .with_behaviour(|_| stream::Behaviour::new())
+        .unwrap()
+        .build();
+    let (peer, mut control) = (*swarm.local_peer_id(), swarm.behaviour().new_control());
+    swarm.dial(address).unwrap();
+    tokio::spawn(async move { while swarm.next().await.is_some() {} });
+    let mut incoming = control.accept(MESHSUB).unwrap();
+    tokio::spawn(async move {
+        while let Some((_, stream)) = incoming.next().await {
+            tokio::spawn(async move { futures::io::copy(stream, &mut futures::io::sink()).await });
+        }
+    });
+    let opened = async {
+        loop {
+            // It fails until the connection is established.
+            match control.open_stream(victim, MESHSUB).await {
+                Ok(stream) => return stream,
+                Err(_) => tokio::task::yield_now().await,
+            }
+        }
+    };
+    (peer, within(opened).await)
 }
 
 /// Connects two nodes and waits until each knows that the other follows the topic.

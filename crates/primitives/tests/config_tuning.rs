@@ -87,8 +87,6 @@ fn no_limit_or_timer_may_be_zero() {
         pubsub.keep.max_time = ZERO;
         pubsub.keep.max_messages = 0;
         pubsub.keep.max_bytes = 0;
-        pubsub.repair.grace = ZERO;
-        pubsub.repair.cooldown = ZERO;
         specialized.tuning.max_inbound_per_peer = 0;
         specialized.tuning.max_inbound = 0;
         specialized.tuning.max_outbound_per_connection = 0;

@@ -1,4 +1,4 @@
-//! Many nodes, overlays and misfortunes in one process: what arrives, how fast, at what cost.
+//! Many nodes and overlays in one process, with failures: deliveries, latency and cost.
 //!
 //! ```text
 //! simulation [NODES] [OVERLAYS] [SECONDS] [SEED]
@@ -145,7 +145,7 @@ async fn run(
     }
 }
 
-/// The network: who is up, who should be connected with whom, and what was said.
+/// The network: nodes that run, connections that should exist, and messages.
 struct Network {
     rng: StdRng,
     nodes: Vec<Node>,
@@ -215,7 +215,7 @@ impl Network {
         self.parted && (one < half) != (other < half)
     }
 
-    /// What discovery does elsewhere: who should be connected dials.
+    /// Dials what should be connected, as discovery does in a whole node.
     async fn connect(&self) {
         for &(one, other) in &self.links {
             if !self.apart(one, other) {
@@ -239,7 +239,7 @@ impl Network {
         }
     }
 
-    /// Stops all nodes.
+    /// Stops all nodes of the network.
     fn end(self) -> End {
         End {
             past: self.past,
@@ -266,7 +266,7 @@ impl Network {
     }
 }
 
-/// When what happens.
+/// Times at which things happen.
 struct Plan {
     begin: Instant,
     publish_at: Instant,
@@ -328,10 +328,10 @@ impl Plan {
     }
 }
 
-/// What was said and heard.
+/// Messages that were published and received.
 #[derive(Default)]
 struct Log {
-    /// Overlay of each message that somebody was told to publish.
+    /// Overlay of each message that a node was asked to publish.
     ordered: Vec<usize>,
     sent: HashMap<u64, Sent>,
     got: HashMap<(Life, u64), Vec<Instant>>,
@@ -375,7 +375,7 @@ impl Log {
             age.map_or(0.0, Duration::as_secs_f64) * 1e3
         };
         let (sent, refused) = (self.sent.len(), self.ordered.len() - self.sent.len());
-        println!("messages: {sent} sent, {refused} refused because nobody was there");
+        println!("messages: {sent} sent, {refused} refused without a subscriber");
         println!(
             "deliveries: {arrived} of {expected} expected ({:.4}), {} in all, {twice} repeated",
             arrived as f64 / expected as f64,
@@ -439,18 +439,18 @@ async fn main() {
     let number = |index: usize, default: u64| args.get(index).copied().unwrap_or(default);
     let (nodes, overlays) = (number(0, 200) as usize, number(1, 50) as usize);
     let seconds = number(2, 60).max(30);
-    let (reports, mut told) = mpsc::channel(100_000);
+    let (reports, mut received) = mpsc::channel(100_000);
     let mut network = Network::new(nodes, overlays, number(3, 1), reports);
     let (mut plan, mut log) = (Plan::new(nodes, seconds), Log::default());
     let mut tick = tokio::time::interval(Duration::from_millis(50));
     while Instant::now() < plan.end {
         tokio::select! {
-            Some(report) = told.recv() => log.take(report),
+            Some(report) = received.recv() => log.take(report),
             _ = tick.tick() => plan.carry_out(&mut network, &mut log).await,
         }
     }
     let end = network.end();
-    while let Some(report) = told.recv().await {
+    while let Some(report) = received.recv().await {
         log.take(report);
     }
     let restarts = end.past.len() - nodes;
@@ -467,6 +467,6 @@ fn add(totals: &mut Counters, more: Counters) {
     totals.replays_dropped += more.replays_dropped;
     totals.announcements_refused += more.announcements_refused;
     totals.lost_to_slow += more.lost_to_slow;
-    totals.repairs += more.repairs;
+    totals.lost_to_limits += more.lost_to_limits;
     totals.banned += more.banned;
 }

@@ -35,7 +35,7 @@ use tokio::{
 /// Messages published before connections get a turn.
 const BURST: usize = 16;
 
-/// How long to wait to be told of room before asking again.
+/// Wait for an event of room before the next attempt.
 const ROOM_PATIENCE: Duration = Duration::from_millis(100);
 
 #[derive(Clone, Copy)]

@@ -1,5 +1,5 @@
-//! The behaviour alone, in Swarms of one's own: two nodes over TCP on this machine follow the topic
-//! of a context, and each hears what the other publishes. Ends by itself.
+//! The behaviour alone in a swarm: two nodes over TCP on this machine subscribe to the topic of a
+//! context, and each receives what the other publishes. Ends after that.
 //!
 //! `cargo run -p calimero-network-pubsub --example two_followers`
 
@@ -26,7 +26,7 @@ async fn run() -> Result<(), Box<dyn Error>> {
     let address = listening(&mut ada).await;
     bob.dial(address)?;
 
-    // Nobody is there yet: each is kept, and sent to the first who follows the topic.
+    // There is no subscriber yet: each message is kept, and sent to the first one.
     for (swarm, said) in [(&mut ada, "I am Ada"), (&mut bob, "I am Bob")] {
         swarm
             .behaviour_mut()

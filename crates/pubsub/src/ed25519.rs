@@ -1,13 +1,12 @@
-//! Ed25519 for authors who write often. Pure.
+//! Verification of Ed25519 signatures with tables, for authors that publish often.
 //!
 //! A signature of [RFC 8032] holds if `R = s B - k A`, where `k` is a hash of `R`, the key `A` and
 //! the message. To compute the right side for a key seen for the first time takes 253 doublings of a
-//! point and some 70 additions. For one seen before, multiples of it can be kept: then 16 doublings
-//! do.
+//! point and some 70 additions. With multiples of the key in a table, 16 doublings suffice.
 //!
-//! What is compared is what a verifier without tables compares, the bytes of the point with the
-//! bytes of `R`, so both accept the same signatures, whatever the order of key and `R` and
-//! however they are encoded. Nothing here is secret, so nothing takes constant time.
+//! As a verifier without tables does, this one compares the bytes of the point with the bytes of
+//! `R`, so both accept the same signatures, whatever the order of key and `R` and however they are
+//! encoded. No input is secret, so no operation takes constant time.
 //!
 //! [RFC 8032]: https://www.rfc-editor.org/rfc/rfc8032
 
@@ -26,8 +25,8 @@ const PART_BITS: usize = 16;
 /// Tables of one point, in number.
 const PARTS: usize = 256 / PART_BITS;
 
-/// Bits of a digit. Digits are odd and lie between `-2^5` and `2^5`; of six in a row all but one
-/// are zero.
+/// Bits of a digit. Digits are odd and between `-2^5` and `2^5`; of six in a row all but one are
+/// zero.
 const WIDTH: usize = 6;
 
 /// Multiples of a point in a table: one for each odd digit above zero.
@@ -36,7 +35,7 @@ const MULTIPLES: usize = 1 << (WIDTH - 2);
 /// Odd multiples of a point times each power of `2^16`: 40 KiB.
 struct Multiples(Box<[[EdwardsPoint; MULTIPLES]; PARTS]>);
 
-/// Those of the point that all keys share.
+/// Multiples of the base point, which all keys share.
 static BASE: LazyLock<Multiples> = LazyLock::new(|| Multiples::new(ED25519_BASEPOINT_POINT));
 
 impl Multiples {
@@ -70,7 +69,7 @@ impl Multiples {
     }
 }
 
-/// A scalar as the sum of its digits times powers of two.
+/// A scalar as a sum of digits times powers of two.
 type Digits = [i8; 256];
 
 /// The digits of a scalar less than 2^253, or of its negative.
@@ -85,7 +84,7 @@ fn digits(scalar: &Scalar, negative: bool) -> Digits {
     let (mut at, mut carry) = (0, 0);
     while at < digits.len() {
         if bit(at) + carry != 1 {
-            // Even: no digit here, and the carry is what the bit was.
+            // Even: no digit here, and the carry equals the bit.
             at += 1;
             continue;
         }
@@ -100,14 +99,15 @@ fn digits(scalar: &Scalar, negative: bool) -> Digits {
     digits
 }
 
-/// A public key with its tables: 40 KiB.
+/// A public key with its tables, which take 40 KiB.
 pub struct Verifier {
     key: CompressedEdwardsY,
     multiples: Multiples,
 }
 
 impl Verifier {
-    /// `None` where the key is none of Ed25519. Takes as long as checking a few signatures.
+    /// Computes the tables of `key`, which takes as long as verifying three signatures. Returns
+    /// `None` if it is not an Ed25519 key.
     #[must_use]
     pub fn new(key: &PublicKey) -> Option<Self> {
         let key = key.clone().try_into_ed25519().ok()?;
@@ -116,7 +116,7 @@ impl Verifier {
         Some(Self { key, multiples })
     }
 
-    /// Whether the key has signed `message`.
+    /// Returns `true` if the key has signed `message`.
     #[must_use]
     pub fn verify(&self, message: &[u8], signature: &[u8]) -> bool {
         let Some((r, s)) = signature.split_first_chunk::<32>() else {
@@ -164,7 +164,7 @@ mod tests {
         Some(PublicKey::from(key))
     }
 
-    /// Whether both accept a signature, or both refuse it.
+    /// Returns `true` if both verifiers accept a signature, and `false` if both refuse it.
     fn agreed(key: [u8; 32], message: &[u8], signature: &[u8]) -> bool {
         let Some(key) = public(key) else {
             return false;
@@ -281,7 +281,8 @@ mod tests {
                 }
             }
         }
-        // Small order lets anybody sign with some luck, so there is something to differ on.
+        // With a key of small order some signatures are valid without its secret, so there is
+        // something on which verifiers could differ.
         assert!(accepted > 20, "{accepted}");
     }
 

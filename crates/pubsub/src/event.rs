@@ -1,108 +1,109 @@
-//! What the behaviour tells.
+//! Events of the behaviour.
 
 use bytes::Bytes;
 use calimero_network_primitives::{PeerId, Topic};
 
-use crate::{keep::KeepId, wire::MessageId};
+use crate::{error::PublishError, keep::KeepId, wire::MessageId};
 
-/// What the behaviour tells.
+/// An event of the behaviour.
 ///
-/// A connection that ends takes all subscriptions of its peer with it, without an event for each.
+/// A peer whose last connection closes loses all its subscriptions, without an event for each.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Event {
-    /// A message of a topic that this node follows. Told once for each message.
+    /// A message of a topic to which this node subscribes. Emitted once for each message.
     Message(Message),
-    /// A peer follows a topic from now on, which this node need not follow.
+    /// A peer subscribes to a topic, to which this node need not subscribe.
     Subscribed {
-        /// The peer.
+        /// The peer that the event is about.
         peer: PeerId,
-        /// The topic.
+        /// The topic it subscribes to.
         topic: Topic,
     },
-    /// A peer follows a topic no longer.
+    /// A peer unsubscribed from a topic.
     Unsubscribed {
-        /// The peer.
+        /// The peer that the event is about.
         peer: PeerId,
-        /// The topic.
+        /// The topic it unsubscribed from.
         topic: Topic,
     },
-    /// A message that was kept has been sent to the first subscriber of its topic.
+    /// A message that was kept or waited for room has been sent.
     KeptSent {
-        /// Which.
+        /// Name of the message while it was kept.
         keep: KeepId,
-        /// The topic.
+        /// The topic it was sent to.
         topic: Topic,
-        /// The id it was sent under.
+        /// The id under which it was sent.
         id: MessageId,
     },
-    /// A message that was kept is lost: its time ended before anybody followed its topic, or
-    /// gossipsub refused it.
+    /// A message that was kept or waited for room is lost.
     KeptLost {
-        /// Which.
+        /// Name of the message while it was kept.
         keep: KeepId,
-        /// The topic.
+        /// The topic it was published to.
         topic: Topic,
+        /// Why it was not sent in time.
+        error: PublishError,
     },
-    /// No peer holds back messages any more: what was refused with
-    /// [`QueueFull`](crate::PublishError::QueueFull) can be published now.
+    /// A message that was refused with [`QueueFull`](PublishError::QueueFull) can be published
+    /// now.
     Room,
-    /// Messages for a peer were lost because its queue was full or they waited too long. Told at
-    /// most once a heartbeat; with none lost, when others no longer wait for the peer.
+    /// Messages for a peer were dropped because its queue was full or they waited too long.
+    /// Emitted at most once a heartbeat.
     Slow {
-        /// The peer.
+        /// The peer that the event is about.
         peer: PeerId,
-        /// Messages lost since the last time.
+        /// Messages dropped since the last such event.
         lost: usize,
     },
     /// A peer did not read for too long; the connections with it are being closed.
     ClosedSlow {
-        /// The peer.
+        /// The peer that the event is about.
         peer: PeerId,
     },
-    /// A peer has missed our announcements or we have missed its. All connections with it are
-    /// being closed, and it is dialled again.
-    StaleMesh {
-        /// The peer.
+    /// A peer cannot get a message because it takes only smaller RPCs. Published 0.11 nodes close
+    /// their stream on an RPC above 64 KiB, which loses that one; larger ones are not sent to them
+    /// after that.
+    TooLargeForPeer {
+        /// The peer that the event is about.
         peer: PeerId,
+        /// Bytes of the RPC.
+        size: usize,
+        /// Most bytes of an RPC that the peer takes.
+        limit: usize,
     },
-    /// The peer that was to be dialled again could not be reached. It is up to discovery now.
-    RepairFailed {
-        /// The peer.
-        peer: PeerId,
-    },
-    /// A peer made too many faults; it is being closed and refused for a while.
+    /// A peer broke too many rules; it is being closed and refused for a while.
     Banned {
-        /// The peer.
+        /// The peer that the event is about.
         peer: PeerId,
     },
-    /// A peer that is connected does not speak gossipsub.
+    /// A connected peer does not speak gossipsub.
     Unsupported {
-        /// The peer.
+        /// The peer that the event is about.
         peer: PeerId,
     },
 }
 
-/// A message, its signature checked.
+/// A message whose author has been verified.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Message {
-    /// The topic.
+    /// The topic it was published to.
     pub topic: Topic,
-    /// Who wrote and signed it.
+    /// The author, which signed it.
     pub source: PeerId,
-    /// Who passed it on to this node.
+    /// The peer that sent it to this node.
     pub propagated_by: PeerId,
     /// Its id, unique in the network.
     pub id: MessageId,
-    /// The payload.
+    /// Payload of the message.
     pub data: Bytes,
 }
 
-/// What became of a message.
+/// Result of a publication that may be sent later.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Published {
-    /// It is on its way to at least one peer.
+    /// The message is queued for at least one peer.
     Sent(MessageId),
-    /// It waits for the first subscriber. [`Event::KeptSent`] or [`Event::KeptLost`] follows.
+    /// The message is kept. [`Event::KeptSent`] or [`Event::KeptLost`] follows.
     Kept(KeepId),
 }

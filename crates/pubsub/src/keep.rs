@@ -1,4 +1,4 @@
-//! Messages that wait for the first subscriber of their topic.
+//! Messages that wait to be sent: for the first subscriber of their topic, or for room.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
@@ -7,11 +7,18 @@ use std::{
 };
 
 use bytes::Bytes;
-use libp2p_gossipsub::TopicHash;
 
-/// Names a message that is kept. Never used twice by one behaviour.
+use crate::wire::TopicHash;
+
+/// Identifier of a message that is kept. A behaviour never uses one twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct KeepId(u64);
+
+impl KeepId {
+    pub(crate) fn new(number: u64) -> Self {
+        Self(number)
+    }
+}
 
 impl fmt::Display for KeepId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -19,14 +26,14 @@ impl fmt::Display for KeepId {
     }
 }
 
-/// How much is kept, and for how long at most.
+/// Limits on the messages that are kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct KeepLimits {
-    /// Longest time of one message.
+    /// Longest time for which one message is kept.
     pub time: Duration,
-    /// Messages in all.
+    /// Messages kept, in number.
     pub messages: usize,
-    /// Bytes of payload in all.
+    /// Messages kept, in bytes of payload.
     pub bytes: usize,
 }
 
@@ -37,11 +44,10 @@ struct Kept {
     until: Instant,
 }
 
-/// The messages that wait for the first subscriber of their topic, in the order they came.
+/// The messages that wait to be sent, in the order in which they were published.
 #[derive(Debug)]
 pub struct KeepBook {
     limits: KeepLimits,
-    next: u64,
     bytes: usize,
     kept: BTreeMap<KeepId, Kept>,
     by_topic: HashMap<TopicHash, VecDeque<KeepId>>,
@@ -49,12 +55,11 @@ pub struct KeepBook {
 }
 
 impl KeepBook {
-    /// An empty book.
+    /// A book without messages.
     #[must_use]
     pub fn new(limits: KeepLimits) -> Self {
         Self {
             limits,
-            next: 0,
             bytes: 0,
             kept: BTreeMap::new(),
             by_topic: HashMap::new(),
@@ -62,22 +67,21 @@ impl KeepBook {
         }
     }
 
-    /// Keeps `data` for `time`, or the longest time allowed if that is shorter. `None` where the
-    /// book is full.
-    pub fn keep(
+    /// Keeps `data` as `id` for `time`, or the longest time allowed if that is shorter. Returns
+    /// `false` if the book is full.
+    pub(crate) fn keep(
         &mut self,
+        id: KeepId,
         topic: TopicHash,
         data: Bytes,
         time: Duration,
         now: Instant,
-    ) -> Option<KeepId> {
+    ) -> bool {
         if self.kept.len() >= self.limits.messages
             || data.len() > self.limits.bytes.saturating_sub(self.bytes)
         {
-            return None;
+            return false;
         }
-        let id = KeepId(self.next);
-        self.next += 1;
         self.bytes += data.len();
         let until = now + time.min(self.limits.time);
         self.by_end.insert((until, id));
@@ -86,38 +90,38 @@ impl KeepBook {
             .or_default()
             .push_back(id);
         self.kept.insert(id, Kept { topic, data, until });
-        Some(id)
+        true
     }
 
-    /// The message of `topic` that has waited longest.
+    /// Returns the message of `topic` that has waited longest.
     #[must_use]
     pub fn first(&self, topic: &TopicHash) -> Option<(KeepId, &Bytes)> {
         let id = *self.by_topic.get(topic)?.front()?;
         Some((id, &self.kept.get(&id)?.data))
     }
 
-    /// The topics for which messages are kept.
+    /// Returns the topics for which messages are kept.
     #[must_use]
     pub fn topics(&self) -> Vec<TopicHash> {
         self.by_topic.keys().cloned().collect()
     }
 
-    /// Takes the message out, with its topic.
-    pub fn remove(&mut self, id: KeepId) -> Option<(TopicHash, Bytes)> {
+    /// Removes a message, and returns it with its topic.
+    pub(crate) fn remove(&mut self, id: KeepId) -> Option<(TopicHash, Bytes)> {
         let Kept { topic, data, until } = self.kept.remove(&id)?;
         self.by_end.remove(&(until, id));
         self.bytes -= data.len();
-        if let Some(line) = self.by_topic.get_mut(&topic) {
-            line.retain(|other| *other != id);
-            if line.is_empty() {
+        if let Some(ids) = self.by_topic.get_mut(&topic) {
+            ids.retain(|other| *other != id);
+            if ids.is_empty() {
                 self.by_topic.remove(&topic);
             }
         }
         Some((topic, data))
     }
 
-    /// Takes out a message whose time is over, if there is one.
-    pub fn expire(&mut self, now: Instant) -> Option<(KeepId, TopicHash)> {
+    /// Removes a message that has expired, if there is one.
+    pub(crate) fn expire(&mut self, now: Instant) -> Option<(KeepId, TopicHash)> {
         let &(until, id) = self.by_end.first()?;
         if until > now {
             return None;
@@ -126,31 +130,31 @@ impl KeepBook {
         Some((id, topic))
     }
 
-    /// When [`expire`](Self::expire) has something to say next.
+    /// Returns when the next message expires.
     #[must_use]
     pub fn next_timeout(&self) -> Option<Instant> {
         self.by_end.first().map(|(until, _)| *until)
     }
 
-    /// Messages kept.
+    /// Returns how many messages are kept.
     #[must_use]
     pub fn len(&self) -> usize {
         self.kept.len()
     }
 
-    /// Whether nothing is kept.
+    /// Returns `true` if no message is kept.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.kept.is_empty()
     }
 
-    /// Bytes of payload kept.
+    /// Returns how many bytes of payload are kept.
     #[must_use]
     pub fn bytes(&self) -> usize {
         self.bytes
     }
 
-    /// How much may be kept.
+    /// Returns the limits of this book.
     #[must_use]
     pub fn limits(&self) -> KeepLimits {
         self.limits
@@ -173,19 +177,30 @@ mod tests {
         TopicHash::from_raw(name)
     }
 
+    /// Keeps a message under the next id.
+    fn keep(
+        book: &mut KeepBook,
+        topic: TopicHash,
+        bytes: usize,
+        time: Duration,
+        now: Instant,
+    ) -> Option<KeepId> {
+        let id = book
+            .kept
+            .last_key_value()
+            .map_or(KeepId(0), |(last, _)| KeepId(last.0 + 1));
+        book.keep(id, topic, vec![0; bytes].into(), time, now)
+            .then_some(id)
+    }
+
     #[test]
     fn what_is_kept_comes_out_in_order_and_once() {
         let (mut book, now) = (KeepBook::new(LIMITS), Instant::now());
         let time = Duration::from_secs(5);
-        let ids: Vec<_> = [1, 2, 3]
-            .map(|n| {
-                book.keep(topic("a"), vec![n; 10].into(), time, now)
-                    .unwrap()
-            })
-            .into();
-        for (id, n) in ids.iter().zip([1, 2, 3]) {
+        let ids = [1, 2, 3].map(|bytes| keep(&mut book, topic("a"), bytes, time, now).unwrap());
+        for (id, bytes) in ids.iter().zip([1, 2, 3]) {
             let (first, data) = book.first(&topic("a")).unwrap();
-            assert_eq!((first, data), (*id, &Bytes::from(vec![n; 10])));
+            assert_eq!((first, data.len()), (*id, bytes));
             assert!(book.remove(*id).is_some());
             assert!(book.remove(*id).is_none());
         }
@@ -197,22 +212,19 @@ mod tests {
     fn a_full_book_refuses_and_takes_again_when_emptied() {
         let (mut book, now) = (KeepBook::new(LIMITS), Instant::now());
         let time = Duration::from_secs(5);
-        let id = book.keep(topic("a"), vec![0; 100].into(), time, now);
-        assert!(
-            book.keep(topic("b"), vec![0; 1].into(), time, now)
-                .is_none()
-        );
-        book.remove(id.unwrap());
+        let id = keep(&mut book, topic("a"), 100, time, now).unwrap();
+        assert!(keep(&mut book, topic("b"), 1, time, now).is_none());
+        book.remove(id);
         for _ in 0..4 {
-            assert!(book.keep(topic("b"), Bytes::new(), time, now).is_some());
+            assert!(keep(&mut book, topic("b"), 0, time, now).is_some());
         }
-        assert!(book.keep(topic("b"), Bytes::new(), time, now).is_none());
+        assert!(keep(&mut book, topic("b"), 0, time, now).is_none());
     }
 
     #[test]
-    fn nothing_is_kept_longer_than_allowed() {
+    fn no_message_is_kept_longer_than_allowed() {
         let (mut book, now) = (KeepBook::new(LIMITS), Instant::now());
-        let id = book.keep(topic("a"), Bytes::new(), Duration::MAX, now);
+        let id = keep(&mut book, topic("a"), 0, Duration::MAX, now);
         assert_eq!(book.next_timeout(), Some(now + LIMITS.time));
         assert_eq!(book.expire(now + LIMITS.time / 2), None);
         let expired = book.expire(now + LIMITS.time);
@@ -223,7 +235,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn bounds_hold_and_nothing_is_lost(
+        fn bounds_hold_and_no_message_is_lost(
             steps in prop::collection::vec((0..4u8, 0..3u8, 0..60usize, 0..15u64), 0..80)
         ) {
             let (mut book, mut now) = (KeepBook::new(LIMITS), Instant::now());
@@ -233,7 +245,7 @@ mod tests {
                 match what {
                     0 | 1 => {
                         let time = Duration::from_secs(seconds);
-                        kept += usize::from(book.keep(topic, vec![0; len].into(), time, now).is_some());
+                        kept += usize::from(keep(&mut book, topic, len, time, now).is_some());
                     }
                     2 => {
                         if let Some((id, _)) = book.first(&topic) {

@@ -1,20 +1,19 @@
 //! Publish and subscribe on the topics of the calimero network.
 //!
-//! [`Behaviour`] speaks [gossipsub] (`/meshsub/1.3.0` and older) through libp2p-gossipsub, with
-//! signed messages of at most 1 MiB, and puts around it what long-lived nodes need:
+//! [`Behaviour`] speaks [gossipsub] 1.0 to 1.2, and the extensions of 1.3 as far as they are
+//! known, with signed messages of at most 1 MiB. All decisions are made by a state machine without
+//! IO ([`machine`]); the behaviour feeds it and carries out its effects. It works in any libp2p
+//! swarm.
 //!
-//! - a peer that has missed the announcements is recognised and brought back ([`repair`]);
-//! - a peer that announces, repeats, forges or controls too much is bounded, and banned in the
-//!   end ([`announcements`], [`replay`], [`standing`]);
-//! - preferences of the application order peers and never shut one out ([`standing`]);
-//! - a message for a topic that nobody follows yet is an error, or kept for a while ([`keep`]);
-//! - a publisher is held back by the slowest of those who get its messages, so that nothing is
-//!   lost to one that is only slower ([`hold`]);
-//! - a peer that never reads is closed ([`slow`]);
-//! - a consumer that is slow is told what it missed ([`queue`]).
-//!
-//! Each of these is a pure part without clock, socket or runtime; the behaviour feeds them and
-//! carries out what they answer. It works in anybody's swarm.
+//! - Subscriptions belong to a peer: every new stream begins with all topics, so restarts,
+//!   simultaneous connections and lost streams cannot leave one side without them ([`machine`]).
+//! - A message is valid to the letter before it is delivered or forwarded, and old messages are
+//!   recognized, even by a node that has just started ([`validate`]).
+//! - A peer that breaks rules is bounded, and banned in the end; preferences of the application
+//!   order peers and never exclude one ([`score`]).
+//! - A slow peer costs itself: its queue is bounded in messages, bytes and time.
+//! - A message for a topic without subscribers is an error, or kept for a while.
+//! - A slow consumer learns how many messages it missed ([`EventQueue`]).
 //!
 //! ```
 //! use calimero_network_primitives::{ContextId, Keypair, Topic};
@@ -30,21 +29,14 @@
 //!
 //! # Where payloads are copied
 //!
-//! Payloads are [`Bytes`](bytes::Bytes) at this crate's edge, and what is received is handed on
-//! without a copy. Inside, libp2p-gossipsub 0.50 holds payloads as `Vec<u8>` and copies them:
-//!
-//! - *on receipt*: once to check the signature; once into a `Vec`; once for the transform; once for
-//!   the message cache; once for each member it is forwarded to, and once more into that member's
-//!   write buffer;
-//! - *on publishing*: once where the `Bytes` are shared or a slice; once for the transform; twice
-//!   to sign; once for the cache; once for each receiver and once into its write buffer.
-//!
-//! Inbound streams are read by this crate's own handler, so that a copy of a message that was
-//! verified before costs neither a check nor a payload copy ([`rpc`], [`replay`]).
+//! A received payload is a slice of the buffer it was read into, and is forwarded from there if it
+//! arrived in the canonical encoding, which all known implementations write. A published payload is
+//! copied once to be signed and once to be encoded; the encoded message is shared by all peers.
+//! Writing copies messages up to 16 KiB into one buffer with others.
 //!
 //! # Features
 //!
-//! `metrics`: gossipsub's Prometheus metrics (`Behaviour::with_metrics`).
+//! `metrics`: Prometheus metrics (`Behaviour::with_metrics`).
 //!
 //! [gossipsub]: https://github.com/libp2p/specs/tree/master/pubsub/gossipsub
 
@@ -57,40 +49,41 @@
     )
 )]
 
-pub mod announcements;
+mod announcements;
 mod behaviour;
 pub mod config;
 pub mod ed25519;
 mod error;
 mod event;
-pub mod hold;
-pub mod keep;
-pub mod queue;
-pub mod repair;
-pub mod replay;
+mod keep;
+pub mod machine;
+#[cfg(feature = "metrics")]
+mod metrics;
+mod queue;
 pub mod rpc;
-pub mod slow;
-pub mod standing;
-mod wire;
+pub mod score;
+pub mod validate;
+mod views;
+pub mod wire;
 
 pub use calimero_network_primitives::Topic;
-pub use libp2p_gossipsub::TopicHash;
 
 pub use self::{
-    behaviour::{Behaviour, Counters, MeshStats, TopicStats},
+    behaviour::Behaviour,
     config::Config,
     error::{Banned, BuildError, PublishError, SubscribeError},
     event::{Event, Message, Published},
-    keep::KeepId,
+    keep::{KeepBook, KeepId, KeepLimits},
     queue::{EventQueue, Queued},
-    wire::{MessageId, topic_hash},
+    views::{Counters, MeshStats, TopicStats},
+    wire::{MessageId, TopicHash, topic_hash},
 };
 
 /// The registry that [`Behaviour::with_metrics`] takes is of this crate.
 #[cfg(feature = "metrics")]
 pub use prometheus_client;
-/// Crates whose types occur in what is public here, in the versions that are used.
-pub use {bytes, libp2p_core, libp2p_gossipsub, libp2p_swarm};
+/// Crates whose types occur in the public API, in the versions that are used.
+pub use {bytes, libp2p_core, libp2p_swarm};
 
 /// Runs the examples of the README.
 #[cfg(doctest)]

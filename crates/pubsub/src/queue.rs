@@ -5,17 +5,16 @@ use std::{
     hash::Hash,
 };
 
-/// What comes out of an [`EventQueue`].
+/// An item read from an [`EventQueue`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Queued<C, M> {
-    /// A control event.
+    /// A control event, of which none is dropped.
     Control(C),
-    /// A message.
+    /// A message, in the order in which it arrived.
     Message(M),
-    /// Messages that were dropped since the last one that came out, because the consumer was too
-    /// slow. Comes out where they are missing.
+    /// Messages were dropped because the consumer was too slow. Returned in their place.
     Lagged {
-        /// How many.
+        /// Number of messages that are missing here.
         missed: u64,
     },
 }
@@ -23,36 +22,35 @@ pub enum Queued<C, M> {
 /// A queue of messages `M` that is bounded in number and bytes, and of control events `C` that
 /// always arrive.
 ///
-/// - What is in it comes out in the order it came.
-/// - A message that does not fit pushes out the oldest ones, which are counted; the consumer is
-///   told where they are missing. A message larger than the whole queue pushes out none and is
-///   counted alone.
-/// - Control events tell a state, and each names by its key `K` whose state. A newer one takes the
-///   place of the one with the same key that has not been read, and one that has become void is
-///   [taken back](Self::retract), so there are never more than there are keys, however slow the
-///   consumer is.
+/// - Items are read in the order in which they were added.
+/// - A message that does not fit pushes out the oldest ones, which are counted; the consumer reads
+///   [`Queued::Lagged`] in their place. A message larger than the whole queue pushes out none and
+///   is counted alone.
+/// - A control event describes the state of its key `K`. A newer one replaces the one with the same
+///   key that has not been read, and one that has become void is [retracted](Self::retract), so
+///   there are never more than there are keys, however slow the consumer is.
 #[derive(Debug)]
 pub struct EventQueue<K, C, M> {
     max_messages: usize,
     max_bytes: usize,
-    /// Number of the next event that comes.
+    /// Number of the next item.
     next: u64,
     messages: VecDeque<Waiting<M>>,
     bytes: usize,
-    /// Dropped after the last message that waits.
+    /// Messages dropped after the last one that waits.
     missed: u64,
     missed_in_all: u64,
-    /// The control events that wait, by their place in the order.
+    /// The control events that wait, by their number.
     order: BTreeMap<u64, K>,
     latest: HashMap<K, (u64, C)>,
 }
 
 #[derive(Debug)]
 struct Waiting<M> {
-    place: u64,
+    number: u64,
     message: M,
     bytes: usize,
-    /// Dropped just before it.
+    /// Messages dropped just before this one.
     missed: u64,
 }
 
@@ -85,45 +83,45 @@ impl<K: Clone + Eq + Hash, C, M> EventQueue<K, C, M> {
             }
         }
         self.bytes += bytes;
-        let place = self.place();
+        let number = self.number();
         self.messages.push_back(Waiting {
-            place,
+            number,
             message,
             bytes,
             missed: std::mem::take(&mut self.missed),
         });
     }
 
-    /// Counts messages as dropped that were not even tried.
+    /// Counts messages as dropped that were never added.
     pub fn miss(&mut self, messages: u64) {
         self.missed += messages;
         self.missed_in_all += messages;
     }
 
-    /// Adds a control event about `key`, in the place of the one that waits.
+    /// Adds a control event about `key`, which replaces the one that waits.
     pub fn push_control(&mut self, key: K, event: C) {
         if let Some((_, latest)) = self.latest.get_mut(&key) {
             *latest = event;
             return;
         }
-        let place = self.place();
-        self.order.insert(place, key.clone());
-        self.latest.insert(key, (place, event));
+        let number = self.number();
+        self.order.insert(number, key.clone());
+        self.latest.insert(key, (number, event));
     }
 
-    /// The control event about `key` that waits.
+    /// Returns the control event about `key` that waits.
     pub fn control_mut(&mut self, key: &K) -> Option<&mut C> {
         self.latest.get_mut(key).map(|(_, event)| event)
     }
 
-    /// Takes back the control event about `key` that waits: it will not come out.
+    /// Removes the control event about `key` that waits.
     pub fn retract(&mut self, key: &K) -> Option<C> {
-        let (place, event) = self.latest.remove(key)?;
-        self.order.remove(&place);
+        let (number, event) = self.latest.remove(key)?;
+        self.order.remove(&number);
         Some(event)
     }
 
-    /// Takes back every control event that waits and about whose key `is_void` says so.
+    /// Removes every control event that waits and for whose key `is_void` returns `true`.
     pub fn retract_where(&mut self, mut is_void: impl FnMut(&K) -> bool) {
         self.order.retain(|_, key| {
             let stays = !is_void(key);
@@ -134,9 +132,9 @@ impl<K: Clone + Eq + Hash, C, M> EventQueue<K, C, M> {
         });
     }
 
-    /// Takes out what is next.
+    /// Removes and returns the next item.
     pub fn pop(&mut self) -> Option<Queued<C, M>> {
-        let message = self.messages.front().map(|waiting| waiting.place);
+        let message = self.messages.front().map(|waiting| waiting.number);
         if let Some(control) = self.order.first_entry()
             && message.is_none_or(|message| *control.key() < message)
         {
@@ -156,36 +154,36 @@ impl<K: Clone + Eq + Hash, C, M> EventQueue<K, C, M> {
         Some(Queued::Message(message))
     }
 
-    /// Messages that wait.
+    /// Returns how many messages wait.
     #[must_use]
     pub fn messages(&self) -> usize {
         self.messages.len()
     }
 
-    /// Bytes of the messages that wait.
+    /// Returns how many bytes of messages wait.
     #[must_use]
     pub fn bytes(&self) -> usize {
         self.bytes
     }
 
-    /// Control events that wait.
+    /// Returns how many control events wait.
     #[must_use]
     pub fn controls(&self) -> usize {
         self.order.len()
     }
 
-    /// Messages dropped since the beginning.
+    /// Returns how many messages were dropped in all.
     #[must_use]
     pub fn missed_in_all(&self) -> u64 {
         self.missed_in_all
     }
 
-    fn place(&mut self) -> u64 {
+    fn number(&mut self) -> u64 {
         self.next += 1;
         self.next
     }
 
-    /// Drops the message that has waited longest; the gap moves on to what follows it.
+    /// Drops the message that has waited longest. The gap is counted with the one that follows it.
     fn drop_oldest(&mut self) -> bool {
         let Some(Waiting { bytes, missed, .. }) = self.messages.pop_front() else {
             return false;
@@ -213,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn a_slow_consumer_is_told_what_it_missed_and_gets_the_latest() {
+    fn a_slow_consumer_learns_what_it_missed_and_gets_the_latest() {
         let mut queue = Queue::new(3, 1000);
         (0..10).for_each(|n| queue.push_message(n, 1));
         let missed = 7;
@@ -232,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn bytes_are_bounded_as_well_and_a_giant_harms_nobody() {
+    fn bytes_are_bounded_as_well_and_a_giant_harms_no_other() {
         let mut queue = Queue::new(100, 10);
         queue.push_message(0, 6);
         queue.push_message(1, 4);
@@ -291,7 +289,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_taken_back_does_not_come_out() {
+    fn what_is_retracted_does_not_come_out() {
         let mut queue = Queue::new(1, 1);
         queue.push_control(1, (1, 7));
         queue.push_control(2, (2, 7));
@@ -324,10 +322,10 @@ mod tests {
     }
 
     proptest! {
-        /// Messages come out in order, each gap is exactly as long as told, the last control
+        /// Messages come out in order, each gap is exactly as long as counted, the last control
         /// event of each key comes out, and the bounds hold.
         #[test]
-        fn every_loss_is_told(steps in steps(), max_messages in 1..5usize, max_bytes in 1..20usize) {
+        fn every_loss_is_counted(steps in steps(), max_messages in 1..5usize, max_bytes in 1..20usize) {
             let mut queue = Queue::new(max_messages, max_bytes);
             let mut latest: HashMap<u8, u32> = HashMap::new();
             let (mut pushed, mut expected) = (0, 0);
@@ -366,11 +364,11 @@ mod tests {
                 }
                 prop_assert!(queue.messages() <= max_messages && queue.bytes() <= max_bytes);
             }
-            let mut told = None;
+            let mut read = None;
             while let Some(event) = queue.pop() {
-                told = Some(take(event, &mut latest));
+                read = Some(take(event, &mut latest));
             }
-            prop_assert!(told.is_none_or(|told| told == pushed));
+            prop_assert!(read.is_none_or(|read| read == pushed));
             prop_assert!(latest.is_empty());
         }
     }

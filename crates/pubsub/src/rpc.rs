@@ -1,427 +1,597 @@
-//! The messages in the bytes that peers send. Pure.
+//! RPCs of [gossipsub] on the wire: one reader and one writer.
 //!
-//! One RPC of [gossipsub] is a protobuf message behind its length. [`split`] takes the published
-//! messages out of it and leaves the rest, subscriptions and control, to libp2p-gossipsub.
-//! Each message is checked by [`Published::verify`], which is the dearest thing a receiver does: so
-//! that it is not done for copies of what has been seen, [`Published::parse`] comes first.
+//! An RPC is a protobuf message behind its length. [`next_frame`] separates RPCs, [`Rpc::decode`]
+//! reads one, [`Message::parse`] reads a message in it without checking its signature. Entries are
+//! counted before they are stored, so an RPC of a megabyte cannot become a hundred megabytes of
+//! small objects.
 //!
 //! [gossipsub]: https://github.com/libp2p/specs/tree/master/pubsub
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Buf, BufMut, Bytes, BytesMut};
 use calimero_network_primitives::{PeerId, identity::PublicKey};
+use prost::encoding::{WireType, decode_key, decode_varint, encode_varint, encoded_len_varint};
 
-use crate::ed25519::Verifier;
+use crate::{ed25519::Verifier, wire::TopicHash};
 
-/// Messages in one RPC, at most, the bound of libp2p-gossipsub: a message holds a few dozen bytes
-/// and costs some hundred where it is decoded.
+/// Messages in one RPC, at most: 500, the limit of libp2p-gossipsub.
 pub const MAX_MESSAGES: usize = 500;
 
-/// What is signed before the message itself, by the specification.
+/// Subscriptions, control entries and message ids in one RPC, at most: 16,384. A node that follows
+/// 2,048 topics sends 2,048 subscriptions to a new peer, and offers up to 5,000 ids.
+pub const MAX_ENTRIES: usize = 16_384;
+
+/// Size of an RPC, in bytes, up to which its messages share its memory in any case: what a stream
+/// reads at one time.
+const MIN_SHARED_BYTES: usize = 64 * 1024;
+
+/// Bytes that are signed before the message, by the specification.
 const SIGNING_PREFIX: &[u8] = b"libp2p-pubsub:";
 
 /// Longest length prefix, in bytes: seven bits each of a 32-bit number.
 const MAX_PREFIX_BYTES: usize = 5;
 
-/// Why bytes are no RPC. The stream they came on cannot go on.
+/// Field of the control extensions that says how many topics the sender announces on a new
+/// stream, after which its list is complete. In the range for experimental extensions, above
+/// 0x200000; implementations that do not know it skip it.
+const ANNOUNCED_TOPICS: u32 = 0x63_616c;
+
+/// Why bytes are not an RPC. The stream on which they arrived cannot continue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum RpcError {
-    /// The length claims more than is accepted. Nothing was allocated for it.
+    /// The length claims more than is accepted. No memory was allocated for it.
     #[error("an RPC of {claimed} bytes, at most {limit} are accepted")]
     TooLarge {
-        /// Most bytes accepted.
+        /// Most bytes that are accepted.
         limit: usize,
-        /// What the length says.
+        /// Bytes that the length claims.
         claimed: usize,
     },
-    /// The bytes are not protobuf.
+    /// The bytes are not valid protobuf.
     #[error("malformed protobuf")]
     Malformed,
-    /// There are too many messages.
-    #[error("more than {MAX_MESSAGES} messages in one RPC")]
+    /// The RPC has too many messages or entries.
+    #[error("more than {MAX_MESSAGES} messages or {MAX_ENTRIES} entries in one RPC")]
     TooMany,
 }
 
-/// Takes the next whole RPC out of what has arrived, without its length. `None` if more must
-/// arrive first.
+/// Takes the next whole RPC, without its length, out of the bytes that have arrived. Returns `None`
+/// if more bytes must arrive first.
 ///
 /// # Errors
 ///
-/// [`RpcError`] where none can follow.
+/// [`RpcError`] if no RPC can follow.
 pub fn next_frame(arrived: &mut BytesMut, limit: usize) -> Result<Option<Bytes>, RpcError> {
-    let mut rest = &arrived[..];
-    let claimed = match varint(&mut rest) {
-        Some(claimed) => usize::try_from(claimed).unwrap_or(usize::MAX),
-        None if arrived.len() < MAX_PREFIX_BYTES => return Ok(None),
-        None => return Err(RpcError::Malformed),
+    let mut rest = &arrived[..arrived.len().min(MAX_PREFIX_BYTES)];
+    let claimed = match decode_varint(&mut rest) {
+        Ok(claimed) => usize::try_from(claimed).unwrap_or(usize::MAX),
+        Err(_) if arrived.len() < MAX_PREFIX_BYTES => return Ok(None),
+        Err(_) => return Err(RpcError::Malformed),
     };
     if claimed > limit {
         return Err(RpcError::TooLarge { limit, claimed });
     }
-    let prefix = arrived.len() - rest.len();
-    if rest.len() < claimed {
+    let prefix = encoded_prefix(&arrived[..]);
+    if arrived.len() - prefix < claimed {
         return Ok(None);
     }
     arrived.advance(prefix);
     Ok(Some(arrived.split_to(claimed).freeze()))
 }
 
-/// Separates the messages of an RPC from all else, which is left as an RPC behind its length.
-///
-/// # Errors
-///
-/// [`RpcError`].
-pub fn split(frame: &Bytes) -> Result<(Vec<Bytes>, BytesMut), RpcError> {
-    const PUBLISH: u64 = 2;
-    let (mut messages, mut others) = (Vec::new(), Vec::new());
-    let mut rest = &frame[..];
-    while !rest.is_empty() {
-        let before = rest;
-        let field = Field::next(&mut rest).ok_or(RpcError::Malformed)?;
-        match field {
-            Field {
-                number: PUBLISH,
-                value: Some(value),
-            } => {
-                if messages.len() == MAX_MESSAGES {
-                    return Err(RpcError::TooMany);
-                }
-                messages.push(frame.slice_ref(value));
-            }
-            Field {
-                number: PUBLISH, ..
-            } => return Err(RpcError::Malformed),
-            _ => others.extend_from_slice(&before[..before.len() - rest.len()]),
+/// Length of the varint at the start of `bytes`, which is there.
+fn encoded_prefix(bytes: &[u8]) -> usize {
+    bytes.iter().take_while(|byte| **byte & 0x80 != 0).count() + 1
+}
+
+/// An announcement that a peer subscribes to a topic, or unsubscribes from it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Subscription {
+    /// The topic that is announced.
+    pub topic: TopicHash,
+    /// Subscribes if `true`, unsubscribes if `false`.
+    pub subscribes: bool,
+}
+
+/// Control entries of an RPC.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Control {
+    /// IHAVE: ids of messages that the sender offers, by topic.
+    pub ihave: Vec<(TopicHash, Vec<Bytes>)>,
+    /// IWANT: ids of messages that the sender requests.
+    pub iwant: Vec<Bytes>,
+    /// GRAFT: topics in whose mesh the sender has taken the receiver.
+    pub graft: Vec<TopicHash>,
+    /// PRUNE: topics from whose mesh the sender has removed the receiver, with the back-off in
+    /// seconds. Peers that are offered for exchange are skipped.
+    pub prune: Vec<(TopicHash, Option<u64>)>,
+    /// IDONTWANT: ids of messages that the sender has already received.
+    pub idontwant: Vec<Bytes>,
+    /// Number of topics that the sender announces on this stream, if it says so.
+    pub announces: Option<u64>,
+}
+
+/// An RPC as it was read, or is to be written.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Rpc {
+    /// Announcements, in the order they were sent.
+    pub subscriptions: Vec<Subscription>,
+    /// Messages that have not been parsed, in the order they were sent.
+    pub messages: Vec<Bytes>,
+    /// Control entries of the RPC.
+    pub control: Control,
+    /// Control entries that were read, the unit in which control is limited.
+    pub control_entries: usize,
+}
+
+/// A value of a protobuf field.
+enum Value {
+    Number(u64),
+    Bytes(Bytes),
+    Other,
+}
+
+impl Value {
+    fn bytes(self) -> Result<Bytes, RpcError> {
+        match self {
+            Self::Bytes(bytes) => Ok(bytes),
+            _ => Err(RpcError::Malformed),
         }
     }
-    let mut left = BytesMut::with_capacity(others.len() + MAX_PREFIX_BYTES);
-    put_varint(&mut left, others.len() as u64);
-    left.extend_from_slice(&others);
-    Ok((messages, left))
+
+    fn number(self) -> Result<u64, RpcError> {
+        match self {
+            Self::Number(number) => Ok(number),
+            _ => Err(RpcError::Malformed),
+        }
+    }
+
+    fn topic(self) -> Result<TopicHash, RpcError> {
+        let bytes = self.bytes()?;
+        let text = std::str::from_utf8(&bytes).map_err(|_| RpcError::Malformed)?;
+        Ok(TopicHash::from_raw(text))
+    }
+}
+
+/// Calls `on_field` with each field of a protobuf message, in order. Values share the buffer.
+fn each_field(
+    mut bytes: Bytes,
+    mut on_field: impl FnMut(u32, Value) -> Result<(), RpcError>,
+) -> Result<(), RpcError> {
+    while bytes.has_remaining() {
+        let (field, wire) = decode_key(&mut bytes).map_err(|_| RpcError::Malformed)?;
+        let skip = match wire {
+            WireType::Varint => {
+                let number = decode_varint(&mut bytes).map_err(|_| RpcError::Malformed)?;
+                on_field(field, Value::Number(number))?;
+                continue;
+            }
+            WireType::LengthDelimited => {
+                let length = decode_varint(&mut bytes).map_err(|_| RpcError::Malformed)?;
+                let length = usize::try_from(length).map_err(|_| RpcError::Malformed)?;
+                if length > bytes.len() {
+                    return Err(RpcError::Malformed);
+                }
+                on_field(field, Value::Bytes(bytes.split_to(length)))?;
+                continue;
+            }
+            WireType::SixtyFourBit => 8,
+            WireType::ThirtyTwoBit => 4,
+            WireType::StartGroup | WireType::EndGroup => return Err(RpcError::Malformed),
+        };
+        if skip > bytes.len() {
+            return Err(RpcError::Malformed);
+        }
+        bytes.advance(skip);
+        on_field(field, Value::Other)?;
+    }
+    Ok(())
+}
+
+/// Counts entries of one RPC.
+struct Budget(usize);
+
+impl Budget {
+    fn take(&mut self) -> Result<(), RpcError> {
+        self.0 = self.0.checked_sub(1).ok_or(RpcError::TooMany)?;
+        Ok(())
+    }
+}
+
+impl Rpc {
+    /// Reads an RPC without its length.
+    ///
+    /// # Errors
+    ///
+    /// [`RpcError`] if the bytes are not an RPC, or one that is too long.
+    pub fn decode(frame: Bytes) -> Result<Self, RpcError> {
+        let (mut rpc, mut budget) = (Self::default(), Budget(MAX_ENTRIES));
+        let size = frame.len();
+        each_field(frame, |field, value| {
+            match field {
+                1 => {
+                    budget.take()?;
+                    rpc.subscriptions.extend(subscription(value.bytes()?)?);
+                }
+                2 if rpc.messages.len() == MAX_MESSAGES => return Err(RpcError::TooMany),
+                2 => rpc.messages.push(value.bytes()?),
+                3 => {
+                    let entries = &mut rpc.control_entries;
+                    control(value.bytes()?, &mut rpc.control, entries, &mut budget)?;
+                }
+                _ => {}
+            }
+            Ok(())
+        })?;
+        let messages = rpc.messages.iter().map(Bytes::len).sum::<usize>();
+        if size > MIN_SHARED_BYTES && messages < size / 2 {
+            // A message that is kept keeps all of its RPC in memory. A few bytes must not keep a
+            // megabyte of other fields.
+            for message in &mut rpc.messages {
+                *message = Bytes::copy_from_slice(message);
+            }
+        }
+        Ok(rpc)
+    }
+
+    /// Writes the RPC behind its length.
+    #[must_use]
+    pub fn encode(&self) -> Frame {
+        let mut body = BytesMut::new();
+        for entry in &self.subscriptions {
+            let topic = entry.topic.as_str().as_bytes();
+            put_nested(&mut body, 1, 2 + field_len(topic), |body| {
+                put_number(body, 1, u64::from(entry.subscribes));
+                put_field(body, 2, topic);
+            });
+        }
+        for message in &self.messages {
+            put_field(&mut body, 2, message);
+        }
+        let control = self.control.encode();
+        if !control.is_empty() {
+            put_field(&mut body, 3, &control);
+        }
+        Frame::new(None, body.freeze())
+    }
+}
+
+fn subscription(bytes: Bytes) -> Result<Option<Subscription>, RpcError> {
+    let (mut topic, mut subscribes) = (None, false);
+    each_field(bytes, |field, value| {
+        match field {
+            1 => subscribes = value.number()? != 0,
+            2 => topic = Some(value.topic()?),
+            _ => {}
+        }
+        Ok(())
+    })?;
+    Ok(topic.map(|topic| Subscription { topic, subscribes }))
+}
+
+fn control(
+    bytes: Bytes,
+    control: &mut Control,
+    entries: &mut usize,
+    budget: &mut Budget,
+) -> Result<(), RpcError> {
+    each_field(bytes, |field, value| {
+        if !(1..=6).contains(&field) {
+            return Ok(());
+        }
+        budget.take()?;
+        *entries += usize::from(field < 6);
+        let (mut topic, mut ids, mut backoff) = (None, Vec::new(), None);
+        each_field(value.bytes()?, |inner, value| {
+            match (field, inner) {
+                (1 | 3 | 4, 1) => topic = Some(value.topic()?),
+                (1, 2) | (2 | 5, 1) => {
+                    budget.take()?;
+                    ids.push(value.bytes()?);
+                }
+                (4, 3) => backoff = Some(value.number()?),
+                (6, ANNOUNCED_TOPICS) => control.announces = Some(value.number()?),
+                _ => {}
+            }
+            Ok(())
+        })?;
+        match (field, topic) {
+            (1, Some(topic)) => control.ihave.push((topic, ids)),
+            (2, _) => control.iwant.append(&mut ids),
+            (3, Some(topic)) => control.graft.push(topic),
+            (4, Some(topic)) => control.prune.push((topic, backoff)),
+            (5, _) => control.idontwant.append(&mut ids),
+            _ => {}
+        }
+        Ok(())
+    })
+}
+
+impl Control {
+    /// Returns `true` if there is no entry.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    fn encode(&self) -> BytesMut {
+        let mut out = BytesMut::new();
+        let lens = |ids: &[Bytes]| ids.iter().map(|id| field_len(id)).sum::<usize>();
+        for (topic, ids) in &self.ihave {
+            let topic = topic.as_str().as_bytes();
+            put_nested(&mut out, 1, field_len(topic) + lens(ids), |out| {
+                put_field(out, 1, topic);
+                ids.iter().for_each(|id| put_field(out, 2, id));
+            });
+        }
+        for (field, ids) in [(2, &self.iwant), (5, &self.idontwant)] {
+            if !ids.is_empty() {
+                put_nested(&mut out, field, lens(ids), |out| {
+                    ids.iter().for_each(|id| put_field(out, 1, id));
+                });
+            }
+        }
+        for topic in &self.graft {
+            let topic = topic.as_str().as_bytes();
+            put_nested(&mut out, 3, field_len(topic), |out| {
+                put_field(out, 1, topic)
+            });
+        }
+        for (topic, backoff) in &self.prune {
+            let topic = topic.as_str().as_bytes();
+            let len = backoff.map_or(0, |seconds| 1 + encoded_len_varint(seconds));
+            put_nested(&mut out, 4, field_len(topic) + len, |out| {
+                put_field(out, 1, topic);
+                if let Some(seconds) = backoff {
+                    put_number(out, 3, *seconds);
+                }
+            });
+        }
+        if let Some(topics) = self.announces {
+            let len = encoded_len_varint(tag(ANNOUNCED_TOPICS, 0)) + encoded_len_varint(topics);
+            put_nested(&mut out, 6, len, |out| {
+                put_number(out, ANNOUNCED_TOPICS, topics)
+            });
+        }
+        out
+    }
+}
+
+/// An RPC as it is written, length included. The body is shared by all peers that get it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Frame {
+    head: [u8; 2 * MAX_PREFIX_BYTES + 1],
+    head_len: u8,
+    body: Bytes,
+}
+
+impl Frame {
+    /// A frame of `body`, which is all of an RPC, or the one field `field` of it.
+    fn new(field: Option<u32>, body: Bytes) -> Self {
+        let mut head = Vec::with_capacity(2 * MAX_PREFIX_BYTES + 1);
+        let inner = match field {
+            Some(_) => 1 + encoded_len_varint(body.len() as u64),
+            None => 0,
+        };
+        encode_varint((inner + body.len()) as u64, &mut head);
+        if let Some(field) = field {
+            encode_varint(tag(field, 2), &mut head);
+            encode_varint(body.len() as u64, &mut head);
+        }
+        let mut frame = Self {
+            head: Default::default(),
+            head_len: head.len() as u8,
+            body,
+        };
+        frame.head[..head.len()].copy_from_slice(&head);
+        frame
+    }
+
+    /// The first bytes, which are few.
+    #[must_use]
+    pub fn head(&self) -> &[u8] {
+        &self.head[..usize::from(self.head_len)]
+    }
+
+    /// The bytes after [`head`](Self::head).
+    #[must_use]
+    pub fn body(&self) -> &Bytes {
+        &self.body
+    }
+
+    /// Bytes of the frame on the wire.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        usize::from(self.head_len) + self.body.len()
+    }
+
+    /// Returns `true` if the RPC has no content.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.body.is_empty()
+    }
 }
 
 /// A message as it was published, whose signature has not been checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Published {
-    /// Who says to be the author.
+pub struct Message {
+    /// The peer that claims to be the author.
     pub author: PeerId,
+    /// Payload. A missing field and an empty one are different for the signature.
+    pub data: Option<Bytes>,
     /// Its number among those of the author.
     pub sequence_number: u64,
-    /// The topic.
-    pub topic: String,
-    /// The payload.
-    pub data: Bytes,
-    /// What is to prove it.
+    /// The topic it was published to.
+    pub topic: TopicHash,
+    /// Signature of the author.
     pub signature: Bytes,
-    /// The author's public key, where it is not part of the peer id.
+    /// Public key of the author, as a message may carry it.
     pub key: Option<Bytes>,
-    has_data: bool,
-    has_sequence_number: bool,
+    /// The bytes that were read, if they are the only encoding of these fields.
+    canonical: Option<Bytes>,
 }
 
-impl Published {
-    /// Reads the fields of a message. `None` without what strict signing requires: author, sequence
-    /// number, signature.
+impl Message {
+    /// A message that `author` is about to sign.
+    pub(crate) fn unsigned(author: PeerId, number: u64, topic: TopicHash, data: Bytes) -> Self {
+        Self {
+            author,
+            data: Some(data),
+            sequence_number: number,
+            topic,
+            signature: Bytes::new(),
+            key: None,
+            canonical: None,
+        }
+    }
+
+    /// Reads the fields of a message. Returns `None` if it lacks a field that strict signing
+    /// requires, or has one that another implementation would refuse: author, sequence number of 8
+    /// bytes, topic, signature.
     ///
     /// # Errors
     ///
-    /// [`RpcError::Malformed`].
-    pub fn parse(message: &Bytes) -> Result<Option<Self>, RpcError> {
+    /// [`RpcError::Malformed`] if the bytes are not valid protobuf.
+    pub fn parse(raw: &Bytes) -> Result<Option<Self>, RpcError> {
         let mut fields: [Option<Bytes>; 6] = Default::default();
-        let mut rest = &message[..];
-        while !rest.is_empty() {
-            let field = Field::next(&mut rest).ok_or(RpcError::Malformed)?;
-            let known = usize::try_from(field.number - 1).ok();
-            if let Some(place) = known.and_then(|index| fields.get_mut(index)) {
-                let value = field.value.ok_or(RpcError::Malformed)?;
-                *place = Some(message.slice_ref(value));
+        let (mut last, mut ordered) = (0, true);
+        each_field(raw.clone(), |field, value| {
+            ordered &= (last + 1..=6).contains(&field);
+            last = field;
+            let index = usize::try_from(field).unwrap_or(usize::MAX).wrapping_sub(1);
+            if let Some(place) = fields.get_mut(index) {
+                *place = Some(value.bytes()?);
             }
-        }
-        let [author, data, sequence_number, topic, signature, key] = fields;
+            Ok(())
+        })?;
+        let [author, data, number, topic, signature, key] = fields;
         let topic = topic.unwrap_or_default();
         let topic = std::str::from_utf8(&topic).map_err(|_| RpcError::Malformed)?;
-        let (Some(author), Some(signature)) = (
-            author.and_then(|author| PeerId::from_bytes(&author).ok()),
-            signature,
-        ) else {
+        let number = number.and_then(|bytes| <[u8; 8]>::try_from(&bytes[..]).ok());
+        let id = author.as_deref().map(PeerId::from_bytes);
+        let (Some(from), Some(Ok(id)), Some(number), Some(signature)) =
+            (author, id, number, signature)
+        else {
             return Ok(None);
         };
-        let number = match sequence_number.as_deref() {
-            // Present and empty, which counts as number 0, as everywhere.
-            Some([]) => 0,
-            Some(bytes) => match bytes.try_into() {
-                Ok(bytes) => u64::from_be_bytes(bytes),
-                Err(_) => return Ok(None),
-            },
-            None => return Ok(None),
-        };
-        Ok(Some(Self {
-            author,
-            sequence_number: number,
-            topic: topic.to_owned(),
-            has_data: data.is_some(),
-            has_sequence_number: sequence_number.is_some_and(|bytes| !bytes.is_empty()),
-            data: data.unwrap_or_default(),
+        if topic.is_empty() || from != id.to_bytes() {
+            return Ok(None);
+        }
+        let mut message = Self {
+            author: id,
+            data,
+            sequence_number: u64::from_be_bytes(number),
+            topic: TopicHash::from_raw(topic),
             signature,
             key,
-        }))
+            canonical: None,
+        };
+        // Known fields, each at most once, in order and as short as they can be written.
+        if ordered && raw.len() == message.encoded_len() {
+            message.canonical = Some(raw.clone());
+        }
+        Ok(Some(message))
     }
 
-    /// The key that the message says to be signed with, if it is its author's.
+    /// Returns the author's public key if the message is by that author according to all fields:
+    /// the key in the message, where there is one, must be the key of the peer id and be encoded in
+    /// the one canonical way.
     #[must_use]
     pub fn public_key(&self) -> Option<PublicKey> {
-        let key = match self.key.as_deref().map(PublicKey::try_decode_protobuf) {
-            Some(Ok(key)) => key,
-            // An identity multihash: its code and its length stand before the key.
-            _ => PublicKey::try_decode_protobuf(self.author.to_bytes().get(2..)?).ok()?,
+        let key = match &self.key {
+            Some(bytes) => {
+                let key = PublicKey::try_decode_protobuf(bytes).ok()?;
+                (key.encode_protobuf() == bytes[..]).then_some(key)?
+            }
+            // An identity multihash: code and length, then the key.
+            None => PublicKey::try_decode_protobuf(self.author.to_bytes().get(2..)?).ok()?,
         };
         (self.author == key.to_peer_id()).then_some(key)
     }
 
-    /// Whether `key`, which is its author's, has signed it.
+    /// Returns `true` if `key`, which is the author's, has signed the message.
     #[must_use]
     pub fn verify(&self, key: &PublicKey) -> bool {
-        key.verify(&self.signed(&self.author.to_bytes()), &self.signature)
+        key.verify(&self.signed(), &self.signature)
     }
 
-    /// As [`verify`](Self::verify), with the tables of the author's key.
+    /// As [`verify`](Self::verify), with tables of the author's key.
     #[must_use]
     pub fn verify_with(&self, verifier: &Verifier) -> bool {
-        verifier.verify(&self.signed(&self.author.to_bytes()), &self.signature)
+        verifier.verify(&self.signed(), &self.signature)
     }
 
-    /// The bytes that are signed: the message without signature and key, in the order of its
-    /// fields.
-    fn signed(&self, author: &[u8]) -> BytesMut {
-        const OVERHEAD_BYTES: usize = 64;
-        let variable = author.len() + self.data.len() + self.topic.len();
-        let mut signed = BytesMut::with_capacity(SIGNING_PREFIX.len() + variable + OVERHEAD_BYTES);
+    /// Bytes that are signed: the message without signature and key.
+    pub(crate) fn signed(&self) -> BytesMut {
+        let mut signed = BytesMut::with_capacity(SIGNING_PREFIX.len() + self.encoded_len());
         signed.extend_from_slice(SIGNING_PREFIX);
-        put_field(&mut signed, 1, author);
-        if self.has_data {
-            put_field(&mut signed, 2, &self.data);
-        }
-        let number = self.sequence_number.to_be_bytes();
-        let number = if self.has_sequence_number {
-            &number[..]
-        } else {
-            &[]
-        };
-        put_field(&mut signed, 3, number);
-        put_field(&mut signed, 4, self.topic.as_bytes());
+        self.put_signed(&mut signed);
         signed
     }
-}
 
-/// One field of a protobuf message.
-struct Field<'a> {
-    number: u64,
-    /// The bytes of a field that has a length.
-    value: Option<&'a [u8]>,
-}
-
-impl<'a> Field<'a> {
-    /// Takes the next field off. `None` where there is none whole.
-    fn next(rest: &mut &'a [u8]) -> Option<Self> {
-        let tag = varint(rest)?;
-        let number = tag >> 3;
-        let fixed = match tag & 7 {
-            0 => {
-                varint(rest)?;
-                0
-            }
-            1 => 8,
-            2 => {
-                let length = usize::try_from(varint(rest)?).ok()?;
-                let value = take(rest, length)?;
-                return (number > 0).then_some(Self {
-                    number,
-                    value: Some(value),
-                });
-            }
-            5 => 4,
-            _ => return None,
-        };
-        take(rest, fixed)?;
-        (number > 0).then_some(Self {
-            number,
-            value: None,
-        })
-    }
-}
-
-fn take<'a>(rest: &mut &'a [u8], length: usize) -> Option<&'a [u8]> {
-    let (taken, left) = rest.split_at_checked(length)?;
-    *rest = left;
-    Some(taken)
-}
-
-fn varint(rest: &mut &[u8]) -> Option<u64> {
-    let mut value = 0_u64;
-    for (index, byte) in rest.iter().enumerate().take(10) {
-        let bits = u64::from(byte & 0x7f);
-        if index == 9 && bits > 1 {
-            return None;
+    fn put_signed(&self, out: &mut BytesMut) {
+        put_field(out, 1, &self.author.to_bytes());
+        if let Some(data) = &self.data {
+            put_field(out, 2, data);
         }
-        value |= bits << (7 * index);
-        if byte & 0x80 == 0 {
-            *rest = &rest[index + 1..];
-            return Some(value);
-        }
+        put_field(out, 3, &self.sequence_number.to_be_bytes());
+        put_field(out, 4, self.topic.as_str().as_bytes());
     }
-    None
+
+    fn encoded_len(&self) -> usize {
+        let author = field_len(&self.author.to_bytes());
+        let topic = field_len(self.topic.as_str().as_bytes());
+        let data = self.data.as_ref().map_or(0, |data| field_len(data));
+        let key = self.key.as_ref().map_or(0, |key| field_len(key));
+        author + data + field_len(&[0; 8]) + topic + field_len(&self.signature) + key
+    }
+
+    /// Returns the RPC that carries this message alone, in the canonical encoding: fields that
+    /// this implementation does not know are not forwarded, since others sign them. No copy is made
+    /// of a message that arrived in the canonical encoding.
+    #[must_use]
+    pub fn frame(&self) -> Frame {
+        let body = self.canonical.clone().unwrap_or_else(|| {
+            let mut body = BytesMut::with_capacity(self.encoded_len());
+            self.put_signed(&mut body);
+            put_field(&mut body, 5, &self.signature);
+            if let Some(key) = &self.key {
+                put_field(&mut body, 6, key);
+            }
+            body.freeze()
+        });
+        Frame::new(Some(2), body)
+    }
+
+    /// Bytes of the payload.
+    #[must_use]
+    pub fn payload_len(&self) -> usize {
+        self.data.as_ref().map_or(0, Bytes::len)
+    }
 }
 
-fn put_varint(to: &mut BytesMut, mut value: u64) {
-    while value >= 0x80 {
-        to.extend_from_slice(&[(value & 0x7f) as u8 | 0x80]);
-        value >>= 7;
-    }
-    to.extend_from_slice(&[value as u8]);
+fn tag(field: u32, wire: u64) -> u64 {
+    u64::from(field) << 3 | wire
 }
 
-fn put_field(to: &mut BytesMut, number: u64, value: &[u8]) {
-    put_varint(to, number << 3 | 2);
-    put_varint(to, value.len() as u64);
-    to.extend_from_slice(value);
+fn field_len(bytes: &[u8]) -> usize {
+    1 + encoded_len_varint(bytes.len() as u64) + bytes.len()
+}
+
+fn put_field(to: &mut BytesMut, field: u32, bytes: &[u8]) {
+    put_nested(to, field, bytes.len(), |to| to.put_slice(bytes));
+}
+
+fn put_number(to: &mut BytesMut, field: u32, number: u64) {
+    encode_varint(tag(field, 0), to);
+    encode_varint(number, to);
+}
+
+fn put_nested(to: &mut BytesMut, field: u32, len: usize, put: impl FnOnce(&mut BytesMut)) {
+    encode_varint(tag(field, 2), to);
+    encode_varint(len as u64, to);
+    put(to);
 }
 
 #[cfg(test)]
-mod tests {
-    use calimero_network_primitives::Keypair;
-    use proptest::prelude::*;
-
-    use super::*;
-
-    fn message(key: &Keypair, data: Option<&[u8]>, sign: bool) -> Bytes {
-        let mut signed = BytesMut::new();
-        put_field(&mut signed, 1, &key.public().to_peer_id().to_bytes());
-        if let Some(data) = data {
-            put_field(&mut signed, 2, data);
-        }
-        put_field(&mut signed, 3, &7_u64.to_be_bytes());
-        put_field(&mut signed, 4, b"topic");
-        if sign {
-            let signature = key.sign(&[SIGNING_PREFIX, &signed].concat()).unwrap();
-            put_field(&mut signed, 5, &signature);
-        }
-        signed.freeze()
-    }
-
-    fn rpc(parts: &[(u64, &[u8])]) -> BytesMut {
-        let mut body = BytesMut::new();
-        for (number, part) in parts {
-            put_field(&mut body, *number, part);
-        }
-        let mut whole = BytesMut::new();
-        put_varint(&mut whole, body.len() as u64);
-        whole.extend_from_slice(&body);
-        whole
-    }
-
-    fn whole(message: &Bytes) -> Published {
-        Published::parse(message).unwrap().expect("complete")
-    }
-
-    #[test]
-    fn what_the_author_signed_is_verified_and_nothing_else() {
-        let key = Keypair::generate_ed25519();
-        for data in [None, Some(&b""[..]), Some(b"payload")] {
-            let published = whole(&message(&key, data, true));
-            assert_eq!(published.author, key.public().to_peer_id());
-            assert_eq!((published.sequence_number, &*published.topic), (7, "topic"));
-            assert_eq!(published.data, data.unwrap_or_default());
-            let signed = |p: &Published| p.public_key().is_some_and(|key| p.verify(&key));
-            assert!(signed(&published));
-            for change in [
-                (|p: &mut Published| (p.data, p.has_data) = ("other".into(), true))
-                    as fn(&mut Published),
-                |p| p.sequence_number += 1,
-                |p| p.topic.push('s'),
-                |p| p.author = Keypair::generate_ed25519().public().to_peer_id(),
-                |p| p.signature = p.signature.slice(1..),
-                |p| {
-                    p.key = Some(
-                        Keypair::generate_ed25519()
-                            .public()
-                            .encode_protobuf()
-                            .into(),
-                    )
-                },
-            ] {
-                let mut changed = published.clone();
-                change(&mut changed);
-                assert!(!signed(&changed), "{changed:?}");
-            }
-        }
-        let unsigned = message(&key, Some(b"payload"), false);
-        assert_eq!(Published::parse(&unsigned), Ok(None));
-    }
-
-    #[test]
-    fn messages_are_taken_out_and_the_rest_is_left() {
-        let (first, second) = (&b"first"[..], &b"second"[..]);
-        let mut arrived = rpc(&[
-            (1, b"subscription"),
-            (2, first),
-            (3, b"control"),
-            (2, second),
-        ]);
-        let frame = next_frame(&mut arrived, 100).unwrap().unwrap();
-        assert!(arrived.is_empty());
-        let (messages, left) = split(&frame).unwrap();
-        assert_eq!(messages, [first, second]);
-        assert_eq!(left, rpc(&[(1, b"subscription"), (3, b"control")]));
-    }
-
-    #[test]
-    fn limits_hold_before_anything_arrives() {
-        let mut arrived = BytesMut::new();
-        put_varint(&mut arrived, 101);
-        let (limit, claimed) = (100, 101);
-        let refused = Err(RpcError::TooLarge { limit, claimed });
-        assert_eq!(next_frame(&mut arrived, limit), refused);
-        let mut endless = BytesMut::from(&[0xff; 5][..]);
-        assert_eq!(next_frame(&mut endless, limit), Err(RpcError::Malformed));
-        let mut many = rpc(&[(2, &b""[..]); MAX_MESSAGES + 1]);
-        let frame = next_frame(&mut many, 10_000).unwrap().unwrap();
-        assert_eq!(split(&frame), Err(RpcError::TooMany));
-    }
-
-    proptest! {
-        #[test]
-        fn no_bytes_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
-            let bytes = Bytes::from(bytes);
-            if let Ok((messages, left)) = split(&bytes) {
-                for message in messages {
-                    if let Ok(Some(published)) = Published::parse(&message) {
-                        let _ = published.public_key().map(|key| published.verify(&key));
-                    }
-                }
-                let mut left = left;
-                prop_assert!(next_frame(&mut left, 200).is_ok_and(|frame| frame.is_some()));
-            }
-            let _ = Published::parse(&bytes);
-        }
-
-        #[test]
-        fn frames_come_out_however_they_arrive(
-            sizes in prop::collection::vec(0..300_usize, 1..5),
-            step in 1..50_usize,
-        ) {
-            let mut wire = BytesMut::new();
-            for size in &sizes {
-                wire.extend_from_slice(&rpc(&[(3, &vec![7; *size])]));
-            }
-            let (mut arrived, mut out) = (BytesMut::new(), Vec::new());
-            for part in wire.chunks(step) {
-                arrived.extend_from_slice(part);
-                while let Some(frame) = next_frame(&mut arrived, 1000).unwrap() {
-                    out.push(frame.len());
-                }
-            }
-            prop_assert_eq!(out.len(), sizes.len());
-            prop_assert!(arrived.is_empty());
-        }
-    }
-}
+mod tests;

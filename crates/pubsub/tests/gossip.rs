@@ -273,7 +273,7 @@ async fn nodes_that_follow_1500_topics_know_all_of_each_other() {
         })
         .await;
     }
-    // And one after the other, on a connection that stands.
+    // And one after the other, on an open connection.
     for number in 1500..1900 {
         nodes[0].subscribe(&topic(number)).await;
     }

@@ -194,10 +194,6 @@ impl Actor {
                     self.refresh_metrics_at = Some(Instant::now() + metrics::REFRESH_INTERVAL);
                     Next::Go
                 }
-                () = self.publishes.retry() => {
-                    self.publish_waiting();
-                    Next::Go
-                }
             };
             if let Next::Stop(reply) = next {
                 break reply;

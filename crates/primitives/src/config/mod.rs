@@ -49,7 +49,6 @@ pub use self::{
     preset::Preset,
     pubsub::{
         GossipMemoryTuning, GossipPeersTuning, GossipVersion, KeepTuning, MeshConfig, PubsubConfig,
-        RepairTuning,
     },
     server::{
         RateTuning, RelayServerConfig, RelayServerTuning, RendezvousServerConfig,
@@ -303,7 +302,6 @@ impl NetworkConfig {
         self.pubsub.memory = base.pubsub.memory.clone();
         self.pubsub.peers = base.pubsub.peers.clone();
         self.pubsub.keep = base.pubsub.keep.clone();
-        self.pubsub.repair = base.pubsub.repair.clone();
         self.specialized.tuning = base.specialized.tuning.clone();
         self.blob.tuning = base.blob.tuning.clone();
         self.blob.fetch.tuning = base.blob.fetch.tuning.clone();

@@ -47,9 +47,6 @@ pub struct PubsubConfig {
     /// Limits of messages that wait for a first subscriber. Not a key.
     #[serde(skip)]
     pub keep: KeepTuning,
-    /// Timers of the repair of one-way subscriptions. Not a key.
-    #[serde(skip)]
-    pub repair: RepairTuning,
 }
 
 /// A version of gossipsub, as `/meshsub/<version>.0` names it.
@@ -176,20 +173,6 @@ pub struct KeepTuning {
     pub max_bytes: usize,
 }
 
-/// How a peer that missed announcements of subscriptions is repaired: values that no file sets.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RepairTuning {
-    /// Whether such a peer is disconnected and dialled again. Default on.
-    pub enabled: bool,
-    /// Time for which a peer may deliver messages of a topic that it has not announced. Default 1 s,
-    /// several round trips: announcements in flight arrive in that time.
-    pub grace: Duration,
-    /// Shortest time between two repairs of one peer; it doubles with each that changes nothing, up
-    /// to 16 times. Default 15 s. A connection that only one end considers open is closed by pings
-    /// after about 60 s, so that the third repair succeeds.
-    pub cooldown: Duration,
-}
-
 /// The name of a mesh in files.
 mod mesh_name {
     use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -235,7 +218,6 @@ impl PubsubConfig {
             memory: GossipMemoryTuning::default(),
             peers: GossipPeersTuning::default(),
             keep: KeepTuning::default(),
-            repair: RepairTuning::default(),
             max_message_bytes: MAX_GOSSIP_MESSAGE_BYTES,
             max_topics: 2_000,
             newest_version: GossipVersion::default(),
@@ -280,8 +262,7 @@ impl PubsubConfig {
         self.memory.validate(&key("memory."))?;
         self.peers
             .validate(&key("peers."), self.mesh.heartbeat, self.max_message_bytes)?;
-        self.keep.validate(&key("keep."), self.max_message_bytes)?;
-        self.repair.validate(&key("repair."))
+        self.keep.validate(&key("keep."), self.max_message_bytes)
     }
 }
 
@@ -478,27 +459,6 @@ impl KeepTuning {
     }
 }
 
-impl Default for RepairTuning {
-    fn default() -> Self {
-        Self {
-            enabled: true,
-            grace: Duration::from_secs(1),
-            cooldown: Duration::from_secs(15),
-        }
-    }
-}
-
-impl RepairTuning {
-    fn validate(&self, prefix: &str) -> Result<(), ConfigError> {
-        let key = |name: &str| format!("{prefix}{name}");
-        check_duration(self.grace, || key("grace"))?;
-        check_duration(self.cooldown, || key("cooldown"))?;
-        check(self.grace <= self.cooldown, || {
-            (key("grace"), "must not exceed cooldown")
-        })
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -560,7 +520,6 @@ mod tests {
                 c.peers.slow_timeout = Duration::from_secs(1);
             }),
             ("keep.max_bytes", |c| c.keep.max_bytes = 1),
-            ("repair.grace", |c| c.repair.grace = Duration::from_secs(16)),
         ] {
             assert_eq!(refusal(change), format!("pubsub.{key}"));
         }

@@ -247,9 +247,18 @@ const REMOVED: &[(&str, &str)] = &[
     ("pubsub.keep.max_time_ms", "is now fixed: 60000"),
     ("pubsub.keep.max_messages", "is now fixed: 1024"),
     ("pubsub.keep.max_bytes", "is now fixed: 16777216"),
-    ("pubsub.repair.enabled", "is now fixed: true"),
-    ("pubsub.repair.grace_ms", "is now fixed: 1000"),
-    ("pubsub.repair.cooldown_ms", "is now fixed: 15000"),
+    (
+        "pubsub.repair.enabled",
+        "is no longer needed: no connection is closed to repair a mesh",
+    ),
+    (
+        "pubsub.repair.grace_ms",
+        "is no longer needed: no connection is closed to repair a mesh",
+    ),
+    (
+        "pubsub.repair.cooldown_ms",
+        "is no longer needed: no connection is closed to repair a mesh",
+    ),
     ("specialized.max_inbound_per_connection", "is now fixed: 8"),
     ("specialized.max_inbound", "is now fixed: 128"),
     ("specialized.max_outbound_per_connection", "is now fixed: 8"),

@@ -1,435 +1,464 @@
-//! The streams of one connection: gossipsub's handler writes, this one reads.
+//! The streams of one connection: bytes to RPCs, frames to bytes.
 //!
-//! Gossipsub 0.50 checks the signature of every copy of a message where it is decoded. Here a
-//! message that was verified before is recognised first, by author and number, and only counted.
-//! What is left of an RPC besides its messages is decoded by gossipsub's own codec.
-//!
-//! It also greets every peer, so that each connection carries a stream of it for as long as it
-//! stands, and no connection would ever be idle. Here streams count only for peers with which
-//! something is exchanged: a mesh, a common topic, messages.
+//! Decisions are made by the [machine](crate::machine). Here messages are only checked, so that
+//! signatures are verified where the executor runs connections, not on the task of the swarm.
 
 use std::{
-    collections::HashMap,
+    collections::VecDeque,
+    convert::Infallible,
+    io,
     pin::Pin,
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, Ordering::Relaxed},
-    },
     task::{Context, Poll, ready},
-    time::Duration,
 };
 
-use calimero_network_primitives::{PeerId, identity::PublicKey};
-use futures::FutureExt;
-use futures_timer::Delay;
-use libp2p_core::{InboundUpgrade, UpgradeInfo};
-use libp2p_gossipsub::TopicHash;
+use bytes::{Buf, Bytes, BytesMut};
+use calimero_network_primitives::PeerId;
+use futures::{AsyncRead, AsyncWrite};
+use libp2p_core::{InboundUpgrade, OutboundUpgrade, UpgradeInfo};
 use libp2p_swarm::{
-    ConnectionHandler, ConnectionHandlerEvent, Stream, SubstreamProtocol, THandler,
-    THandlerInEvent, THandlerOutEvent,
-    handler::{ConnectionEvent, FullyNegotiatedInbound, FullyNegotiatedOutbound},
+    ConnectionHandler, ConnectionHandlerEvent, Stream, StreamProtocol, StreamUpgradeError,
+    SubstreamProtocol,
+    handler::{ConnectionEvent, DialUpgradeError, FullyNegotiatedInbound, FullyNegotiatedOutbound},
 };
 
-use super::{
-    Gossipsub,
-    inbound::Inbound,
-    line::{Line, Looked},
+use super::now;
+use crate::{
+    machine::{Received, Version},
+    rpc::{Frame, Message, Rpc, RpcError, next_frame},
+    validate::Validator,
 };
-use crate::{ed25519::Verifier, replay::Replays, rpc::Published};
 
-type Inner = THandler<Gossipsub>;
-/// Gossipsub's upgrade, which knows its protocol names and makes its codec.
-pub(super) type Protocol = <Inner as ConnectionHandler>::OutboundProtocol;
-type ProtocolName = <Protocol as UpgradeInfo>::Info;
+/// Bytes read from a stream or written to it at one time: four TLS records.
+const CHUNK_BYTES: usize = 64 * 1024;
 
-/// Inbound streams of one connection, at most: gossipsub needs one, and as many again after it
-/// broke.
-const MAX_INBOUND_STREAMS: usize = 5;
+/// Bodies above this are written from where they are, smaller ones are gathered.
+const GATHER_BYTES: usize = 16 * 1024;
 
-/// Pause between two RPCs of a connection while the queues of others are crowded with what it
-/// brings: none of the rest is lost in the time after which they are excused.
-const CROWDED_PAUSE: Duration = Duration::from_millis(1);
+/// RPCs and bytes of them that are handed over at one time, at most.
+const MAX_RPCS: usize = 64;
+const MAX_BATCH_BYTES: usize = 256 * 1024;
 
-/// What the behaviour tells a connection.
+/// Streams in a row on which a peer sends no RPC, at most. Each new stream replaces the one before.
+const MAX_EMPTY_STREAMS: usize = 5;
+
+/// An order to a connection.
 #[derive(Debug)]
 pub enum ToHandler {
-    /// What gossipsub tells it.
-    Gossipsub(THandlerInEvent<Gossipsub>),
-    /// Whether the peer is worth a connection that carries nothing else.
-    Keep(bool),
-    /// What waits to be written to the peer.
-    Line(Arc<Line>),
-    /// Look whether that is empty. Being told is being polled.
-    Look,
+    /// Open an outbound stream. If `watch`, the end of its read half means that it was closed.
+    Open {
+        /// Whether the read half is watched.
+        watch: bool,
+    },
+    /// Write frames to the outbound stream.
+    Send(Vec<Frame>),
+    /// Keep the connection alive, or not.
+    KeepAlive(bool),
 }
 
-/// What a connection tells the behaviour.
+/// A report of a connection.
 #[derive(Debug)]
 pub enum FromHandler {
-    /// What gossipsub's handler says.
-    Gossipsub(THandlerOutEvent<Gossipsub>),
-    /// An RPC has arrived. Its messages are verified and were not known when they came.
-    Rpc {
-        /// As gossipsub's handler would say it.
-        event: THandlerOutEvent<Gossipsub>,
-        /// Messages that were unsigned, wrongly signed or malformed.
-        forged: usize,
-        /// Messages that were seen before.
-        copies: Vec<CopyOf>,
-    },
-    /// All that waited for the peer has been written.
-    Drained,
+    /// The outbound stream is open.
+    Opened(Version),
+    /// The peer does not speak gossipsub.
+    Unsupported,
+    /// The outbound stream was closed, failed, or could not be opened.
+    Lost,
+    /// The peer has opened a stream.
+    Accepted,
+    /// That many frames were written.
+    Written(usize),
+    /// RPCs that have arrived, in order.
+    Received(Vec<Received>),
 }
 
-/// A message that was seen before.
-#[derive(Debug)]
-pub struct CopyOf {
-    pub(super) topic: TopicHash,
-    pub(super) author: PeerId,
-    pub(super) bytes: usize,
-    /// Seen so long ago that no way through a mesh explains it.
-    pub(super) is_replay: bool,
-}
-
-/// Authors whose public key is remembered, in number: some hundred bytes each. Unpacking a key is a
-/// tenth of checking a signature.
-const MAX_AUTHORS: usize = 1024;
-
-/// Messages of one author after which tables for his key are made, in number: making them takes as
-/// long as checking three signatures, and each check takes half as long with them.
-const TABLE_AFTER: u32 = 16;
-
-/// Authors for whose keys there are tables, in number: 40 KiB each.
-const MAX_TABLES: usize = 64;
-
-/// The key of an author.
+/// A name of the protocol.
 #[derive(Clone, Debug)]
-struct Author {
-    key: PublicKey,
-    /// Messages verified.
-    verified: u32,
-    verifier: Option<Arc<Verifier>>,
-}
+pub struct Name(pub(super) StreamProtocol, pub(super) Version);
 
-/// What is known of messages and authors.
-#[derive(Debug)]
-struct Known {
-    replays: Replays,
-    authors: HashMap<PeerId, Author>,
-    tables: usize,
-}
-
-impl Known {
-    /// Forgets all tables but those of one author. Who still writes gets new ones.
-    fn forget_tables(&mut self, but: &PeerId) {
-        for (id, author) in &mut self.authors {
-            if id != but && author.verifier.take().is_some() {
-                author.verified = 0;
-            }
-        }
-        self.tables = 1;
+impl AsRef<str> for Name {
+    fn as_ref(&self) -> &str {
+        self.0.as_ref()
     }
 }
 
-/// What the connections of one behaviour share.
+/// The names of the protocol that are offered, the preferred one first.
 #[derive(Clone, Debug)]
-pub(super) struct Shared {
-    known: Arc<Mutex<Known>>,
-    crowded: Arc<AtomicBool>,
-    /// Largest RPC accepted, in bytes.
-    pub(super) max_rpc_bytes: usize,
-}
+pub struct Names(pub(super) Vec<Name>);
 
-impl Shared {
-    pub(super) fn new(replays: Replays, max_rpc_bytes: usize) -> Self {
-        Self {
-            known: Arc::new(Mutex::new(Known {
-                replays,
-                authors: HashMap::new(),
-                tables: 0,
-            })),
-            crowded: Arc::default(),
-            max_rpc_bytes,
-        }
-    }
-
-    /// Whether messages of others wait for too long to be forwarded.
-    pub(super) fn set_crowded(&self, crowded: bool) {
-        self.crowded.store(crowded, Relaxed);
-    }
-
-    /// Since when a message is known, `None` if it is new: as a copy of it.
-    pub(super) fn copy_of(&self, message: &Published) -> Option<CopyOf> {
-        let (author, number) = (message.author, message.sequence_number);
-        let is_replay = self
-            .lock()
-            .replays
-            .repetition(&author, number, super::now())?;
-        Some(CopyOf {
-            topic: TopicHash::from_raw(message.topic.clone()),
-            author,
-            bytes: message.data.len(),
-            is_replay,
-        })
-    }
-
-    /// Takes note of a message that was verified. `false` if it was known.
-    pub(super) fn note(&self, author: &PeerId, sequence_number: u64) -> bool {
-        self.lock()
-            .replays
-            .note(author, sequence_number, super::now())
-    }
-
-    /// Whether the author has signed the message.
-    pub(super) fn verify(&self, message: &Published) -> bool {
-        let known = self.lock().authors.get(&message.author).cloned();
-        let Some(known) = known else {
-            return self.verify_first(message);
-        };
-        // The tables say yes to what the key says yes to; a no is rare enough to be asked twice.
-        let verifier = known.verifier.as_deref();
-        let signed = verifier.is_some_and(|verifier| message.verify_with(verifier))
-            || message.verify(&known.key);
-        if signed && known.verifier.is_none() {
-            self.count_verified(&message.author);
-        }
-        signed
-    }
-
-    fn verify_first(&self, message: &Published) -> bool {
-        let Some(key) = message.public_key() else {
-            return false;
-        };
-        let signed = message.verify(&key);
-        if signed {
-            let mut known = self.lock();
-            if known.authors.len() >= MAX_AUTHORS {
-                known.authors.clear();
-                known.tables = 0;
-            }
-            let author = Author {
-                key,
-                verified: 1,
-                verifier: None,
-            };
-            known.authors.insert(message.author, author);
-        }
-        signed
-    }
-
-    /// Makes tables for an author who writes often.
-    fn count_verified(&self, id: &PeerId) {
-        let mut known = self.lock();
-        let Some(author) = known.authors.get_mut(id) else {
-            return;
-        };
-        author.verified = author.verified.saturating_add(1);
-        if author.verified != TABLE_AFTER {
-            return;
-        }
-        let Some(verifier) = Verifier::new(&author.key) else {
-            return;
-        };
-        author.verifier = Some(Arc::new(verifier));
-        known.tables += 1;
-        if known.tables > MAX_TABLES {
-            known.forget_tables(id);
-        }
-    }
-
-    /// Held for the time of one look; nothing in there panics.
-    fn lock(&self) -> MutexGuard<'_, Known> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// Accepts streams of gossipsub as they are.
-pub struct Accept(Vec<ProtocolName>);
-
-impl UpgradeInfo for Accept {
-    type Info = ProtocolName;
-    type InfoIter = Vec<ProtocolName>;
+impl UpgradeInfo for Names {
+    type Info = Name;
+    type InfoIter = Vec<Name>;
 
     fn protocol_info(&self) -> Self::InfoIter {
         self.0.clone()
     }
 }
 
-impl InboundUpgrade<Stream> for Accept {
-    type Output = (Stream, ProtocolName);
-    type Error = std::convert::Infallible;
-    type Future = std::future::Ready<Result<Self::Output, Self::Error>>;
+impl InboundUpgrade<Stream> for Names {
+    type Output = Stream;
+    type Error = Infallible;
+    type Future = std::future::Ready<Result<Stream, Infallible>>;
 
-    fn upgrade_inbound(self, stream: Stream, name: ProtocolName) -> Self::Future {
-        std::future::ready(Ok((stream, name)))
+    fn upgrade_inbound(self, stream: Stream, _: Name) -> Self::Future {
+        std::future::ready(Ok(stream))
     }
 }
 
-/// Gossipsub's handler, with another way in.
+impl OutboundUpgrade<Stream> for Names {
+    type Output = (Stream, Version);
+    type Error = Infallible;
+    type Future = std::future::Ready<Result<Self::Output, Infallible>>;
+
+    fn upgrade_outbound(self, stream: Stream, name: Name) -> Self::Future {
+        std::future::ready(Ok((stream, name.1)))
+    }
+}
+
+/// The outbound stream and what is to be written to it.
+struct Outbound {
+    stream: Stream,
+    watch: bool,
+    frames: VecDeque<Frame>,
+    gathered: BytesMut,
+    /// A body that is written from where it is.
+    body: Bytes,
+    /// Frames in `gathered` and `body`.
+    writing: usize,
+    /// Frames and bytes written that have not been reported.
+    written: (usize, usize),
+    is_flushed: bool,
+}
+
+impl Outbound {
+    /// Writes. Returns how many frames were written, once that is to be reported.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        self.poll_closed(cx)?;
+        loop {
+            while self.gathered.has_remaining() || self.body.has_remaining() {
+                let chunk = if self.gathered.has_remaining() {
+                    &self.gathered[..]
+                } else {
+                    &self.body[..]
+                };
+                let stream = Pin::new(&mut self.stream);
+                let written = ready!(stream.poll_write(cx, chunk))?;
+                if written == 0 {
+                    return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+                }
+                if self.gathered.has_remaining() {
+                    self.gathered.advance(written);
+                } else {
+                    self.body.advance(written);
+                }
+                self.written.1 += written;
+                self.is_flushed = false;
+            }
+            self.written.0 += std::mem::take(&mut self.writing);
+            if self.frames.is_empty() {
+                break;
+            }
+            if self.written.1 >= CHUNK_BYTES && self.written.0 > 0 {
+                return Poll::Ready(Ok(self.report()));
+            }
+            self.gather();
+        }
+        if !self.is_flushed {
+            ready!(Pin::new(&mut self.stream).poll_flush(cx))?;
+            self.is_flushed = true;
+        }
+        if self.written.0 == 0 {
+            return Poll::Pending;
+        }
+        Poll::Ready(Ok(self.report()))
+    }
+
+    fn report(&mut self) -> usize {
+        std::mem::take(&mut self.written).0
+    }
+
+    fn gather(&mut self) {
+        while self.gathered.len() < CHUNK_BYTES
+            && let Some(frame) = self.frames.pop_front()
+        {
+            self.writing += 1;
+            self.gathered.extend_from_slice(frame.head());
+            if frame.body().len() > GATHER_BYTES {
+                self.body = frame.body().clone();
+                return;
+            }
+            self.gathered.extend_from_slice(frame.body());
+        }
+    }
+
+    /// Returns an error once the reader has closed the stream. Readers send nothing on it.
+    fn poll_closed(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+        let mut ignored = [0; 64];
+        while self.watch {
+            match Pin::new(&mut self.stream).poll_read(cx, &mut ignored) {
+                Poll::Ready(Ok(0)) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Poll::Ready(Ok(_)) => {}
+                Poll::Ready(Err(error)) => return Err(error),
+                Poll::Pending => break,
+            }
+        }
+        Ok(())
+    }
+}
+
+/// An inbound stream. What has arrived of an RPC is all that it holds.
+struct Inbound {
+    stream: Stream,
+    arrived: BytesMut,
+    space: Box<[u8]>,
+}
+
+impl Inbound {
+    fn new(stream: Stream) -> Self {
+        Self {
+            stream,
+            arrived: BytesMut::new(),
+            space: vec![0; CHUNK_BYTES].into_boxed_slice(),
+        }
+    }
+
+    /// The next RPCs. None at the end of the stream.
+    fn poll(
+        &mut self,
+        reader: &Reader,
+        cx: &mut Context<'_>,
+    ) -> Poll<(Vec<Received>, io::Result<()>)> {
+        let (mut rpcs, mut bytes) = (Vec::new(), 0);
+        let end = loop {
+            match next_frame(&mut self.arrived, reader.max_rpc_bytes) {
+                Ok(Some(frame)) => {
+                    bytes += frame.len();
+                    match reader.read(frame) {
+                        Ok(rpc) => rpcs.push(rpc),
+                        Err(error) => break Err(malformed(error)),
+                    }
+                    if rpcs.len() >= MAX_RPCS || bytes >= MAX_BATCH_BYTES {
+                        return Poll::Ready((rpcs, Ok(())));
+                    }
+                }
+                Ok(None) => match Pin::new(&mut self.stream).poll_read(cx, &mut self.space) {
+                    Poll::Ready(Ok(0)) => break Err(io::ErrorKind::UnexpectedEof.into()),
+                    Poll::Ready(Ok(read)) => self.arrived.extend_from_slice(&self.space[..read]),
+                    Poll::Ready(Err(error)) => break Err(error),
+                    Poll::Pending if rpcs.is_empty() => return Poll::Pending,
+                    Poll::Pending => break Ok(()),
+                },
+                Err(error) => break Err(malformed(error)),
+            }
+        };
+        Poll::Ready((rpcs, end))
+    }
+}
+
+fn malformed(error: RpcError) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, error)
+}
+
+/// Reads RPCs of one peer.
+struct Reader {
+    peer: PeerId,
+    validator: Validator,
+    max_rpc_bytes: usize,
+}
+
+impl Reader {
+    fn read(&self, frame: Bytes) -> Result<Received, RpcError> {
+        let rpc = Rpc::decode(frame)?;
+        let (mut messages, mut unsigned) = (Vec::with_capacity(rpc.messages.len()), 0);
+        for raw in &rpc.messages {
+            match Message::parse(raw)? {
+                Some(message) => {
+                    messages.push(self.validator.check(message, &self.peer, now()));
+                }
+                None => unsigned += 1,
+            }
+        }
+        Ok(Received {
+            subscriptions: rpc.subscriptions,
+            messages,
+            unsigned,
+            control: rpc.control,
+            control_entries: rpc.control_entries,
+        })
+    }
+}
+
+/// The streams of one connection.
 pub struct Handler {
-    inner: Inner,
-    shared: Shared,
-    keep: bool,
+    names: Names,
+    reader: Reader,
+    keep_alive: bool,
+    /// The outbound stream is to be opened.
+    open: Option<bool>,
+    /// The outbound stream that is being opened is watched.
+    opening: Option<bool>,
+    outbound: Option<Outbound>,
     inbound: Option<Inbound>,
-    inbound_streams: usize,
-    /// Before the next RPC is read.
-    pause: Option<Delay>,
-    line: Option<Arc<Line>>,
-    /// Gossipsub's handler has a stream to write to.
-    is_writing: bool,
+    empty_streams: usize,
+    reports: VecDeque<FromHandler>,
 }
 
 impl Handler {
-    pub(super) fn new(inner: Inner, shared: Shared, keep: bool) -> Self {
+    pub(super) fn new(
+        peer: PeerId,
+        names: Names,
+        validator: Validator,
+        max_rpc_bytes: usize,
+    ) -> Self {
         Self {
-            inner,
-            shared,
-            keep,
+            names,
+            reader: Reader {
+                peer,
+                validator,
+                max_rpc_bytes,
+            },
+            keep_alive: false,
+            open: None,
+            opening: None,
+            outbound: None,
             inbound: None,
-            inbound_streams: 0,
-            pause: None,
-            line: None,
-            is_writing: false,
+            empty_streams: 0,
+            reports: VecDeque::new(),
         }
     }
 
-    /// Gossipsub's handler; and whether all that waited for the peer is written.
-    fn poll_inner(
-        &mut self,
-        cx: &mut Context<'_>,
-    ) -> Poll<ConnectionHandlerEvent<Protocol, (), FromHandler>> {
-        let event = match (self.inner.poll(cx), &self.line) {
-            (Poll::Ready(event), _) => event,
-            (Poll::Pending, Some(line)) if self.is_writing => {
-                match line.look(cx, |cx| self.inner.poll(cx)) {
-                    Looked::Ready(event) => event,
-                    Looked::Empty => {
-                        let drained = FromHandler::Drained;
-                        return Poll::Ready(ConnectionHandlerEvent::NotifyBehaviour(drained));
-                    }
-                    Looked::Nothing => return Poll::Pending,
-                }
-            }
-            (Poll::Pending, _) => return Poll::Pending,
+    fn lost(&mut self) {
+        self.outbound = None;
+        self.opening = None;
+        self.reports.push_back(FromHandler::Lost);
+    }
+
+    fn poll_outbound(&mut self, cx: &mut Context<'_>) -> Poll<FromHandler> {
+        let Some(outbound) = &mut self.outbound else {
+            return Poll::Pending;
         };
-        if let ConnectionHandlerEvent::OutboundSubstreamRequest { .. } = event {
-            self.is_writing = false;
+        match ready!(outbound.poll(cx)) {
+            Ok(frames) => Poll::Ready(FromHandler::Written(frames)),
+            Err(error) => {
+                tracing::debug!(peer = %self.reader.peer, %error, "outbound gossip stream lost");
+                self.outbound = None;
+                Poll::Ready(FromHandler::Lost)
+            }
         }
-        Poll::Ready(event.map_custom(FromHandler::Gossipsub))
-    }
-
-    /// Lets RPCs in one by one while there is no room for what they bring. Some must come in,
-    /// since nodes that wait for each other would do so for ever.
-    fn poll_pause(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if self.shared.crowded.load(Relaxed) {
-            let pause = self.pause.get_or_insert_with(|| Delay::new(CROWDED_PAUSE));
-            ready!(pause.poll_unpin(cx));
-        }
-        self.pause = None;
-        Poll::Ready(())
-    }
-
-    /// Gossipsub's upgrade, if it still accepts streams.
-    fn protocol(&self) -> Option<Protocol> {
-        self.inner.listen_protocol().into_upgrade().0.left()
-    }
-
-    /// A new stream takes the place of the one before, as in gossipsub.
-    fn accept(&mut self, mut stream: Stream, name: ProtocolName) {
-        self.inbound_streams += 1;
-        if self.inbound_streams > MAX_INBOUND_STREAMS {
-            return;
-        }
-        stream.ignore_for_keep_alive();
-        let protocol = self.protocol();
-        self.inbound = protocol.and_then(|protocol| Inbound::new(stream, protocol, name));
     }
 
     fn poll_inbound(&mut self, cx: &mut Context<'_>) -> Poll<FromHandler> {
-        if self.inbound.is_some() {
-            ready!(self.poll_pause(cx));
-        }
         let Some(inbound) = &mut self.inbound else {
             return Poll::Pending;
         };
-        match ready!(Pin::new(inbound).poll(&self.shared, cx)) {
-            Ok(Some(event)) => Poll::Ready(event),
-            end => {
-                // Dropping it resets it. A peer that is still there opens another.
-                self.inbound = None;
-                if let Err(error) = end {
-                    tracing::debug!(%error, "an inbound stream failed");
-                }
-                Poll::Pending
+        let (rpcs, end) = ready!(inbound.poll(&self.reader, cx));
+        if !rpcs.is_empty() {
+            self.empty_streams = 0;
+        }
+        if let Err(error) = end {
+            // Dropping the stream resets it, so the peer opens another.
+            tracing::debug!(peer = %self.reader.peer, %error, "inbound gossip stream ended");
+            self.inbound = None;
+            if rpcs.is_empty() {
+                return Poll::Pending;
             }
         }
+        Poll::Ready(FromHandler::Received(rpcs))
+    }
+
+    fn accept(&mut self, mut stream: Stream) {
+        if self.empty_streams >= MAX_EMPTY_STREAMS {
+            return;
+        }
+        self.empty_streams += 1;
+        stream.ignore_for_keep_alive();
+        self.inbound = Some(Inbound::new(stream));
+        self.reports.push_back(FromHandler::Accepted);
+    }
+
+    fn opened(&mut self, mut stream: Stream, version: Version) {
+        stream.ignore_for_keep_alive();
+        self.outbound = Some(Outbound {
+            stream,
+            watch: self.opening.take().unwrap_or(true),
+            frames: VecDeque::new(),
+            gathered: BytesMut::new(),
+            body: Bytes::new(),
+            writing: 0,
+            written: (0, 0),
+            is_flushed: true,
+        });
+        self.reports.push_back(FromHandler::Opened(version));
     }
 }
 
 impl ConnectionHandler for Handler {
     type FromBehaviour = ToHandler;
     type ToBehaviour = FromHandler;
-    type InboundProtocol = Accept;
-    type OutboundProtocol = Protocol;
+    type InboundProtocol = Names;
+    type OutboundProtocol = Names;
     type InboundOpenInfo = ();
     type OutboundOpenInfo = ();
 
-    fn listen_protocol(&self) -> SubstreamProtocol<Accept> {
-        let names = self.protocol().map(|protocol| protocol.protocol_info());
-        SubstreamProtocol::new(Accept(names.unwrap_or_default()), ())
+    fn listen_protocol(&self) -> SubstreamProtocol<Names> {
+        SubstreamProtocol::new(self.names.clone(), ())
     }
 
     fn on_behaviour_event(&mut self, event: ToHandler) {
         match event {
-            ToHandler::Gossipsub(event) => self.inner.on_behaviour_event(event),
-            ToHandler::Keep(keep) => self.keep = keep,
-            ToHandler::Line(line) => self.line = Some(line),
-            ToHandler::Look => {}
+            ToHandler::Open { watch } => self.open = Some(watch),
+            ToHandler::Send(frames) => {
+                // Frames for a stream that was lost: the machine knows, and sends them again.
+                if let Some(outbound) = &mut self.outbound {
+                    outbound.frames.extend(frames);
+                }
+            }
+            ToHandler::KeepAlive(keep) => self.keep_alive = keep,
         }
     }
 
     fn connection_keep_alive(&self) -> bool {
-        self.keep || self.inner.connection_keep_alive()
+        self.keep_alive
     }
 
     fn poll(
         &mut self,
         cx: &mut Context<'_>,
-    ) -> Poll<ConnectionHandlerEvent<Protocol, (), FromHandler>> {
-        if let Poll::Ready(event) = self.poll_inner(cx) {
-            return Poll::Ready(event);
+    ) -> Poll<ConnectionHandlerEvent<Names, (), FromHandler>> {
+        if let Some(report) = self.reports.pop_front() {
+            return Poll::Ready(ConnectionHandlerEvent::NotifyBehaviour(report));
+        }
+        if let Some(watch) = self.open.take() {
+            self.opening = Some(watch);
+            return Poll::Ready(ConnectionHandlerEvent::OutboundSubstreamRequest {
+                protocol: SubstreamProtocol::new(self.names.clone(), ()),
+            });
+        }
+        if let Poll::Ready(report) = self.poll_outbound(cx) {
+            return Poll::Ready(ConnectionHandlerEvent::NotifyBehaviour(report));
         }
         self.poll_inbound(cx)
             .map(ConnectionHandlerEvent::NotifyBehaviour)
     }
 
-    fn on_connection_event(&mut self, event: ConnectionEvent<'_, Accept, Protocol>) {
-        let event = match event {
+    fn on_connection_event(&mut self, event: ConnectionEvent<'_, Names, Names>) {
+        match event {
             ConnectionEvent::FullyNegotiatedInbound(FullyNegotiatedInbound {
-                protocol: (stream, name),
+                protocol: stream,
                 ..
-            }) => return self.accept(stream, name),
+            }) => self.accept(stream),
             ConnectionEvent::FullyNegotiatedOutbound(FullyNegotiatedOutbound {
-                protocol: (mut stream, kind),
-                info,
-            }) => {
-                stream.ignore_for_keep_alive();
-                self.is_writing = true;
-                ConnectionEvent::FullyNegotiatedOutbound(FullyNegotiatedOutbound {
-                    protocol: (stream, kind),
-                    info,
-                })
-            }
-            ConnectionEvent::DialUpgradeError(error) => ConnectionEvent::DialUpgradeError(error),
-            ConnectionEvent::AddressChange(change) => ConnectionEvent::AddressChange(change),
-            ConnectionEvent::LocalProtocolsChange(change) => {
-                ConnectionEvent::LocalProtocolsChange(change)
-            }
-            ConnectionEvent::RemoteProtocolsChange(change) => {
-                ConnectionEvent::RemoteProtocolsChange(change)
-            }
-            _ => return,
-        };
-        self.inner.on_connection_event(event);
+                protocol: (stream, version),
+                ..
+            }) => self.opened(stream, version),
+            ConnectionEvent::DialUpgradeError(DialUpgradeError { error, .. }) => match error {
+                StreamUpgradeError::NegotiationFailed => {
+                    self.opening = None;
+                    self.reports.push_back(FromHandler::Unsupported);
+                }
+                _ => self.lost(),
+            },
+            _ => {}
+        }
     }
 }

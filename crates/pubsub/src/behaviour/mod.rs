@@ -1,70 +1,42 @@
-//! The libp2p glue: gossipsub, and the pure parts that watch over it.
+//! The machine as a behaviour of a swarm: inputs in, effects out, and the clock.
 
-mod gate;
 mod handler;
-mod inbound;
-mod line;
-mod links;
-mod outflow;
-mod swarm;
-mod views;
 
 use std::{
-    collections::{HashMap, HashSet, VecDeque},
-    hash::RandomState,
-    time::{Duration, Instant},
+    net::IpAddr,
+    task::{Context, Poll},
+    time::{Duration, Instant, SystemTime},
 };
 
 use bytes::Bytes;
 use calimero_network_primitives::{
-    Keypair, Multiaddr, PeerId, Topic,
-    limits::{ANNOUNCED_TOPIC_OVERHEAD_BYTES, MAX_GOSSIP_CONTROL_BYTES},
+    Keypair, Multiaddr, PeerId, Topic, limits::MAX_GOSSIP_CONTROL_BYTES,
 };
+use futures::FutureExt;
 use futures_timer::Delay;
-use libp2p_gossipsub as gossipsub;
-use libp2p_gossipsub::TopicHash;
+use libp2p_core::{Endpoint, multiaddr::Protocol, transport::PortUse};
 use libp2p_swarm::{
-    CloseConnection, ConnectionId, NotifyHandler, THandlerInEvent, ToSwarm,
-    dial_opts::{DialOpts, PeerCondition},
+    CloseConnection, ConnectionDenied, ConnectionId, FromSwarm, NetworkBehaviour, NotifyHandler,
+    StreamProtocol, THandler, THandlerInEvent, THandlerOutEvent, ToSwarm,
 };
 
-pub use self::views::{Counters, MeshStats, TopicStats};
-use self::{
-    handler::{Shared, ToHandler},
-    line::LineLimits,
-    links::Links,
-    outflow::Outflow,
-};
+use self::handler::{FromHandler, Handler, Name, Names, ToHandler};
 use crate::{
-    announcements::{Announcements, ForeignLimits},
-    config::{Config, gossipsub_config, max_rpc_bytes, score_params, score_thresholds},
-    error::{BuildError, PublishError, SubscribeError},
+    config::{Config, GossipVersion},
+    error::{Banned, BuildError, PublishError, SubscribeError},
     event::{Event, Published},
-    hold::Holds,
-    keep::{KeepBook, KeepId, KeepLimits},
-    repair::{Effect, Repair, RepairTimes},
-    replay::Replays,
-    slow::Slow,
-    standing::Standing,
-    wire::{MessageId, topic_hash},
+    keep::{KeepBook, KeepId},
+    machine::{Effect, Input, Machine, Version},
+    validate::Now,
+    views::MeshStats,
+    wire::MessageId,
 };
 
-type Gossipsub = gossipsub::Behaviour<gate::SizeLimit, gossipsub::AllowAllSubscriptionFilter>;
-type FromGossipsub = THandlerInEvent<Gossipsub>;
-type ToTheSwarm = ToSwarm<Event, ToHandler>;
+/// Bytes around the payload of a message, at most: author, sequence number, topic, signature, key
+/// and lengths come to 2.5 KiB with the longest topic. The rest is room for other implementations.
+const OVERHEAD_BYTES: usize = 16 * 1024;
 
-/// How often faults of peers are looked at to let them fade.
-const FADE_INTERVAL: Duration = Duration::from_secs(10);
-
-/// Messages after which a connection is woken that has taken over. One suffices where it is for
-/// that peer; not every message is.
-const WAKE_MESSAGES: u8 = 32;
-
-/// Gossipsub with limits, repair and memory. See the [crate documentation](crate).
-///
-/// In a behaviour that is derived from several, those that refuse connections belong before this
-/// one: gossipsub 0.50 takes a peer for connected as soon as it is asked for a handler, and never
-/// hears that a later one refused.
+/// Gossipsub with limits, scores and memory. See the [crate documentation](crate).
 ///
 /// # Bounds
 ///
@@ -72,179 +44,99 @@ const WAKE_MESSAGES: u8 = 32;
 /// |---|---|
 /// | own topics | `max_topics` |
 /// | topics peers announce | own topics of every connected peer, others by `peers.max_foreign_topics_per_peer` and `peers.max_foreign_topics` |
-/// | messages that wait for a peer | `peers.queue` and `peers.queue_bytes`, own ones held back from `peers.window` and `peers.window_bytes` on; closed after `peers.slow_timeout` |
-/// | messages cached to be asked for | what arrives in `memory.history_heartbeats` heartbeats |
-/// | ids remembered | what arrives in `memory.ids`, and twice `memory.replayed_ids` of 16 bytes |
+/// | messages that wait for a peer | `peers.queue`, `peers.queue_bytes` and `peers.publish_wait`; own ones wait from `peers.window` and `peers.window_bytes` on; closed after `peers.slow_timeout` |
+/// | messages cached to be requested | what arrives in `memory.history_heartbeats` heartbeats, 64 MiB |
+/// | ids remembered | twice `memory.replayed_ids`, 48 bytes each |
 /// | messages kept for a first subscriber | `keep` |
-/// | peers with a standing, repairs | 4,096 and 1,024 |
+/// | messages that wait for room | 1,024, 64 MiB |
+/// | peers with a score, authors with a key | 4,096, and twice 4,096 |
 pub struct Behaviour {
-    gossipsub: Gossipsub,
-    max_message_bytes: usize,
-    max_topics: usize,
-    topics: HashMap<TopicHash, Topic>,
-    /// Bytes of the message that tells a new peer of them.
-    announcement_bytes: usize,
-    announcements: Announcements,
-    /// What every connection needs to know.
-    shared: Shared,
-    standing: Standing,
-    slow: Slow,
-    keep: KeepBook,
-    repair: Option<Repair<ConnectionId>>,
-    links: Links,
-    outflow: Outflow,
-    flood_publish: bool,
-    /// Connection on which a peer spoke last, which is where an announcement came from.
-    spoke_on: HashMap<PeerId, ConnectionId>,
-    /// Addresses at which connected peers were dialled, and of those to be dialled again.
-    dialled: HashMap<PeerId, Multiaddr>,
-    /// Peers whose first connection was closed before others, with the number of messages after
-    /// which they are woken still. See [`Behaviour::wake`].
-    promoted: HashMap<PeerId, u8>,
-    counters: Counters,
-    fade_at: Instant,
-    timer: Timer,
-    waiting: VecDeque<ToTheSwarm>,
+    machine: Machine,
+    names: Names,
+    max_rpc_bytes: usize,
+    timer: Option<(Instant, Delay)>,
+    #[cfg(feature = "metrics")]
+    metrics: Option<crate::metrics::Metrics>,
 }
 
 impl Behaviour {
-    /// A behaviour that signs with `keypair` and follows no topic.
+    /// A behaviour that signs with `keypair` and subscribes to no topic.
     ///
     /// # Errors
     ///
-    /// [`BuildError::Config`] with the key that cannot hold.
+    /// [`BuildError::Config`] with the key that contradicts another one.
     pub fn new(keypair: Keypair, config: &Config) -> Result<Self, BuildError> {
         config.validate("")?;
-        let mut gossipsub = Gossipsub::new_with_transform(
-            gossipsub::MessageAuthenticity::Signed(keypair),
-            gossipsub_config(config)?,
-            gate::SizeLimit(config.max_message_bytes),
-        )
-        .map_err(|reason| BuildError::Gossipsub {
-            reason: reason.to_owned(),
-        })?;
-        gossipsub
-            .with_peer_score(score_params(), score_thresholds())
-            .map_err(|reason| BuildError::Gossipsub { reason })?;
-        let keys = [RandomState::new(), RandomState::new()];
+        let largest = config.max_message_bytes.max(MAX_GOSSIP_CONTROL_BYTES);
         Ok(Self {
-            gossipsub,
-            max_message_bytes: config.max_message_bytes,
-            max_topics: config.max_topics,
-            topics: HashMap::new(),
-            announcement_bytes: 0,
-            announcements: Announcements::new(ForeignLimits {
-                per_peer: config.peers.max_foreign_topics_per_peer,
-                total: config.peers.max_foreign_topics,
-            }),
-            shared: Shared::new(
-                Replays::new(config.memory.replayed_ids, config.memory.ids / 2, keys),
-                max_rpc_bytes(config),
-            ),
-            standing: Standing::new(config.peers.ban),
-            slow: Slow::new(config.peers.slow_timeout, config.mesh.heartbeat * 3),
-            keep: KeepBook::new(KeepLimits {
-                time: config.keep.max_time,
-                messages: config.keep.max_messages,
-                bytes: config.keep.max_bytes,
-            }),
-            repair: config.repair.enabled.then(|| {
-                Repair::new(RepairTimes {
-                    grace: config.repair.grace,
-                    cooldown: config.repair.cooldown,
-                })
-            }),
-            links: Links::new(LineLimits::new(config)),
-            outflow: Outflow::new(Holds::new(config.peers.hold)),
-            flood_publish: config.mesh.flood_publish,
-            spoke_on: HashMap::new(),
-            dialled: HashMap::new(),
-            promoted: HashMap::new(),
-            counters: Counters::default(),
-            fade_at: now() + FADE_INTERVAL,
-            timer: Timer::default(),
-            waiting: VecDeque::new(),
+            machine: Machine::new(keypair, config, rand::random(), now()),
+            names: names(config.newest_version),
+            max_rpc_bytes: largest + OVERHEAD_BYTES,
+            timer: None,
+            #[cfg(feature = "metrics")]
+            metrics: None,
         })
     }
 
-    /// Records gossipsub's metrics in `registry`, with one set of labels for each of at most
-    /// `max_topics` own topics.
+    /// Records metrics in `registry`: which topics this node subscribes to, and the peers in the
+    /// mesh of each.
     #[cfg(feature = "metrics")]
     #[must_use]
     pub fn with_metrics(mut self, registry: &mut prometheus_client::registry::Registry) -> Self {
-        let mut config = gossipsub::MetricsConfig {
-            max_topics: self.max_topics,
-            ..gossipsub::MetricsConfig::default()
-        };
-        config.buckets_using_scoring_thresholds(&score_thresholds());
-        self.gossipsub = self.gossipsub.with_metrics(registry, config);
+        self.metrics = Some(crate::metrics::Metrics::new(registry));
         self
     }
 
-    /// Follows `topic`. `false` where it is followed already.
+    /// Subscribes to `topic`. Returns `false` if this node subscribes to it already.
     ///
     /// # Errors
     ///
-    /// [`SubscribeError`] where as many topics as allowed are followed, in number or bytes.
+    /// [`SubscribeError`] if this node subscribes to as many topics as allowed, in number or
+    /// bytes.
     pub fn subscribe(&mut self, topic: &Topic) -> Result<bool, SubscribeError> {
-        let hash = topic_hash(topic);
-        if self.topics.contains_key(&hash) {
-            return Ok(false);
-        }
-        let limit = self.max_topics;
-        if self.topics.len() >= limit {
-            return Err(SubscribeError::TooMany { limit });
-        }
-        let (limit, bytes) = (MAX_GOSSIP_CONTROL_BYTES, announced_bytes(&hash));
-        if self.announcement_bytes + bytes > limit {
-            return Err(SubscribeError::TooLong { limit });
-        }
-        self.announcement_bytes += bytes;
-        // The filter inside allows everything, so the topic is followed now.
-        let _ = self.gossipsub.subscribe(&ident(topic));
-        self.announcements.follow(&hash);
-        self.topics.insert(hash, topic.clone());
-        self.review_links();
-        self.wake();
-        Ok(true)
+        let is_new = self.machine.subscribe(topic, now())?;
+        #[cfg(feature = "metrics")]
+        self.record(topic, true);
+        Ok(is_new)
     }
 
-    /// Follows `topic` no longer. `false` where it was not followed.
+    /// Unsubscribes from `topic`. Returns `false` if this node does not subscribe to it.
     pub fn unsubscribe(&mut self, topic: &Topic) -> bool {
-        let hash = topic_hash(topic);
-        if self.topics.remove(&hash).is_none() {
-            return false;
-        }
-        self.announcement_bytes -= announced_bytes(&hash);
-        self.announcements.unfollow(&hash);
-        let left = self.gossipsub.unsubscribe(&ident(topic));
-        self.review_links();
-        self.wake();
-        left
+        #[cfg(feature = "metrics")]
+        self.record(topic, false);
+        self.machine.unsubscribe(topic, now())
     }
 
-    /// Sends `data` to those who follow `topic`, which this node need not follow itself.
+    #[cfg(feature = "metrics")]
+    fn record(&mut self, topic: &Topic, subscribed: bool) {
+        if let Some(metrics) = &self.metrics {
+            metrics.subscribed(topic, subscribed);
+        }
+    }
+
+    /// Sends `data` to the subscribers of `topic`, to which this node need not subscribe itself.
     ///
-    /// `Ok` says that the message is queued for at least one peer, not that it has arrived. No
-    /// copy is made of `data` if it is the only handle to the whole of its buffer.
+    /// `Ok` says that the message is queued for at least one peer, not that it has arrived. The
+    /// buffer of `data` is shared, not copied, until the message is encoded once for all peers.
+    /// [`Event::TooLargeForPeer`] names peers that cannot get it.
     ///
     /// # Errors
     ///
     /// [`PublishError`], of which [`NoPeers`](PublishError::NoPeers) and
-    /// [`QueueFull`](PublishError::QueueFull) pass with time. The latter is answered while any peer
+    /// [`QueueFull`](PublishError::QueueFull) pass with time. The latter is returned while a peer
     /// that would get the message has too much to read (`peers.window`), unless that has lasted too
-    /// long (`peers.hold`); [`Event::Room`] tells when to try again.
+    /// long (`peers.hold`). [`Event::Room`] says when to try again.
     pub fn publish(
         &mut self,
         topic: &Topic,
         data: impl Into<Bytes>,
     ) -> Result<MessageId, PublishError> {
-        self.publish_hash(topic_hash(topic), data.into())
+        self.machine.publish(topic, data.into(), now())
     }
 
-    /// As [`publish`](Self::publish), but where no peer follows `topic`, keeps `data` for at most
-    /// `time` and sends it to the first one that does. Messages of one topic are sent in the
-    /// order they were kept.
+    /// As [`publish`](Self::publish), but where no peer subscribes to `topic`, keeps `data` for at
+    /// most `time` and sends it to the first one that does. Messages of one topic are sent in the
+    /// order in which they were kept.
     ///
     /// # Errors
     ///
@@ -256,188 +148,285 @@ impl Behaviour {
         data: impl Into<Bytes>,
         time: Duration,
     ) -> Result<Published, PublishError> {
-        let (hash, data) = (topic_hash(topic), data.into());
-        match self.publish_hash(hash.clone(), data.clone()) {
-            Ok(id) => Ok(Published::Sent(id)),
-            Err(PublishError::NoPeers) => {
-                let kept = self.keep.keep(hash, data, time, now());
-                kept.map(Published::Kept).ok_or(PublishError::KeepFull {
-                    messages: self.keep.len(),
-                    bytes: self.keep.bytes(),
-                })
-            }
-            Err(error) => Err(error),
-        }
+        (self.machine).publish_or_keep(topic, data.into(), time, now())
     }
 
-    /// Takes back a message that is kept: it will not be sent, and no event will tell of it.
-    /// `false` where it is not kept any more.
+    /// As [`publish`](Self::publish), but where queues are full, sends `data` once there is room,
+    /// after what waits for the same topic. Other topics do not wait.
+    ///
+    /// # Errors
+    ///
+    /// As [`publish`](Self::publish), with [`QueueFull`](PublishError::QueueFull) only if 1,024
+    /// messages or 64 MiB wait already.
+    pub fn publish_or_wait(
+        &mut self,
+        topic: &Topic,
+        data: impl Into<Bytes>,
+    ) -> Result<Published, PublishError> {
+        self.machine.publish_or_wait(topic, data.into(), now())
+    }
+
+    /// Takes back a message that is kept or waits: it will not be sent, and no event will name it.
+    /// Returns `false` if it is not kept any more.
     pub fn take_back(&mut self, keep: KeepId) -> bool {
-        self.keep.remove(keep).is_some()
+        self.machine.take_back(keep)
     }
 
     /// Sets how much this node prefers `peer`, from -100 to 100; beyond that counts as the limit,
     /// what is not a number as 0, where every peer starts.
     ///
     /// Preferred peers stay in a mesh that is too full and are taken into one that is not theirs.
-    /// No preference shuts a peer out: see [`standing`](crate::standing).
+    /// No preference excludes a peer: see [`score`](crate::score).
     pub fn set_peer_score(&mut self, peer: PeerId, preference: f64) {
-        let score = self.standing.prefer(peer, preference, now());
-        self.gossipsub.set_application_score(&peer, score);
+        self.machine.prefer(peer, preference, now());
     }
 
-    fn publish_hash(&mut self, topic: TopicHash, data: Bytes) -> Result<MessageId, PublishError> {
-        let (limit, size) = (self.max_message_bytes, data.len());
-        if size > limit {
-            return Err(PublishError::TooLarge { limit, size });
-        }
-        // Asked beforehand, since gossipsub copies and signs before it looks for peers.
-        if self.announcements.subscriber_count(&topic) == 0 {
-            return Err(PublishError::NoPeers);
-        }
-        // So is whether they have room, since what was signed in vain is dear.
-        let recipients = self.recipients(&topic);
-        let peers = self.holding_back(&recipients);
-        if peers > 0 {
-            return Err(PublishError::QueueFull { peers });
-        }
-        for peer in recipients {
-            self.hand(peer, size);
-            self.slow.publishing(peer);
-            self.exchanged(peer);
-        }
-        match self.gossipsub.publish(topic, data) {
-            Ok(id) => {
-                self.counters.published += 1;
-                self.wake();
-                Ok(id.into())
-            }
-            Err(gossipsub::PublishError::AllQueuesFull(peers)) => {
-                Err(PublishError::QueueFull { peers })
-            }
-            Err(gossipsub::PublishError::MessageTooLarge) => {
-                Err(PublishError::TooLarge { limit, size })
-            }
-            Err(gossipsub::PublishError::SigningError(_)) => Err(PublishError::Signing),
-            Err(_) => Err(PublishError::NoPeers),
-        }
+    /// The topics to which this node subscribes.
+    pub fn topics(&self) -> impl ExactSizeIterator<Item = &Topic> {
+        self.machine.topics()
     }
 
-    /// Sends what was kept for `topic`, now that somebody follows it.
-    fn send_kept(&mut self, topic: &TopicHash) {
-        while let Some((keep, data)) = self.keep.first(topic) {
-            let result = self.publish_hash(topic.clone(), data.clone());
-            if matches!(
-                result,
-                Err(PublishError::NoPeers | PublishError::QueueFull { .. })
-            ) {
-                return;
-            }
-            self.keep.remove(keep);
-            let Some(topic) = self.topic(topic) else {
-                continue;
-            };
-            self.tell(match result {
-                Ok(id) => Event::KeptSent { keep, topic, id },
-                Err(_) => Event::KeptLost { keep, topic },
-            });
+    /// Returns `true` if this node subscribes to `topic`.
+    #[must_use]
+    pub fn is_subscribed(&self, topic: &Topic) -> bool {
+        self.machine.is_subscribed(topic)
+    }
+
+    /// The peers with which messages of `topic` are exchanged in full.
+    #[must_use]
+    pub fn mesh_peers(&self, topic: &Topic) -> Vec<PeerId> {
+        self.machine.mesh_peers(topic)
+    }
+
+    /// The number of peers in the mesh of `topic`.
+    #[must_use]
+    pub fn mesh_peer_count(&self, topic: &Topic) -> usize {
+        self.machine.mesh_peers(topic).len()
+    }
+
+    /// The connected peers that subscribe to `topic`, as far as they have announced it, in no
+    /// order.
+    #[must_use]
+    pub fn subscribed_peers(&self, topic: &Topic) -> Vec<PeerId> {
+        self.machine.subscribed_peers(topic)
+    }
+
+    /// The state of all meshes.
+    #[must_use]
+    pub fn mesh_stats(&self) -> MeshStats {
+        self.machine.mesh_stats()
+    }
+
+    /// Messages that wait for a first subscriber.
+    #[must_use]
+    pub fn kept(&self) -> &KeepBook {
+        self.machine.kept()
+    }
+
+    /// Remembers which peers have unsent messages; [`is_flushed`](Self::is_flushed) says when those
+    /// are sent. Returns when a message was last queued, own ones and those of others.
+    pub fn flush(&mut self) -> Option<Instant> {
+        self.machine.flush()
+    }
+
+    /// Returns `true` if all that was queued at the last [`flush`](Self::flush) has been handed to
+    /// the transport, or its peer is disconnected.
+    #[must_use]
+    pub fn is_flushed(&self) -> bool {
+        self.machine.is_flushed()
+    }
+
+    fn handler(&self, peer: PeerId) -> Result<Handler, ConnectionDenied> {
+        if self.machine.is_banned(&peer, now()) {
+            return Err(ConnectionDenied::new(Banned { peer }));
         }
+        let validator = self.machine.validator().clone();
+        Ok(Handler::new(
+            peer,
+            self.names.clone(),
+            validator,
+            self.max_rpc_bytes,
+        ))
     }
 
-    /// Wakes the connections that do not know that something is queued for them. To be called
-    /// after whatever queues something.
-    ///
-    /// A peer's connections share one queue in gossipsub 0.50, but only one that has sent before
-    /// is woken when something is put in. When the connection that has sent is closed, as a
-    /// relayed one is once there is a direct one, nothing moves until the peer sends something.
-    fn wake(&mut self) {
-        if self.promoted.is_empty() {
-            return;
+    /// Wakes the task when the machine has something to do.
+    fn poll_timer(&mut self, at: Instant, now: Instant, cx: &mut Context<'_>) -> Poll<()> {
+        if at <= now {
+            return Poll::Ready(());
         }
-        let in_mesh: HashSet<_> = self.gossipsub.all_mesh_peers().copied().collect();
-        let waiting = &mut self.waiting;
-        self.promoted.retain(|peer, left| {
-            // What the connection knows already. It is polled for having been told.
-            let event = if in_mesh.contains(peer) {
-                FromGossipsub::JoinedMesh
-            } else {
-                FromGossipsub::LeftMesh
-            };
-            waiting.push_back(ToSwarm::NotifyHandler {
-                peer_id: *peer,
-                handler: NotifyHandler::Any,
-                event: ToHandler::Gossipsub(event),
-            });
-            *left -= 1;
-            *left > 0
-        });
-    }
-
-    /// The topic of a hash, shared where this node follows it.
-    fn topic(&self, hash: &TopicHash) -> Option<Topic> {
-        match self.topics.get(hash) {
-            Some(topic) => Some(topic.clone()),
-            None => hash.as_str().parse().ok(),
+        let delay = match &mut self.timer {
+            Some((set, delay)) if *set == at => delay,
+            other => &mut other.insert((at, Delay::new(at - now))).1,
+        };
+        let fired = delay.poll_unpin(cx);
+        if fired.is_ready() {
+            self.timer = None;
         }
-    }
-
-    fn tell(&mut self, event: Event) {
-        self.waiting.push_back(ToSwarm::GenerateEvent(event));
-    }
-
-    fn close(&mut self, peer_id: PeerId, connection: CloseConnection) {
-        self.waiting.push_back(ToSwarm::CloseConnection {
-            peer_id,
-            connection,
-        });
-    }
-
-    /// Does what the repair asks for.
-    fn carry_out(&mut self, effect: Effect) {
-        match effect {
-            Effect::CloseAll { peer } => {
-                self.counters.repairs += 1;
-                self.tell(Event::StaleMesh { peer });
-                self.close(peer, CloseConnection::All);
-            }
-            Effect::Dial { peer } => {
-                let addresses = self.dialled.get(&peer).cloned().into_iter().collect();
-                let opts = DialOpts::peer_id(peer)
-                    .condition(PeerCondition::Disconnected)
-                    .addresses(addresses)
-                    .extend_addresses_through_behaviour()
-                    .build();
-                self.waiting.push_back(ToSwarm::Dial { opts });
-            }
-            Effect::GaveUp { peer } => {
-                self.dialled.remove(&peer);
-                self.tell(Event::RepairFailed { peer });
-            }
-        }
+        fired
     }
 }
 
-/// What a topic adds to an announcement.
-fn announced_bytes(topic: &TopicHash) -> usize {
-    topic.as_str().len() + ANNOUNCED_TOPIC_OVERHEAD_BYTES
+/// Names from the newest version on.
+fn names(newest: GossipVersion) -> Names {
+    let all = [
+        ("/meshsub/1.3.0", Version::V1_3),
+        ("/meshsub/1.2.0", Version::V1_2),
+        ("/meshsub/1.1.0", Version::V1_1),
+        ("/meshsub/1.0.0", Version::V1_0),
+    ];
+    let newest = match newest {
+        GossipVersion::V1_1 => Version::V1_1,
+        GossipVersion::V1_3 => Version::V1_3,
+    };
+    let offered = all.into_iter().filter(|(_, version)| *version <= newest);
+    Names(
+        offered
+            .map(|(name, version)| Name(StreamProtocol::new(name), version))
+            .collect(),
+    )
 }
 
-/// Gossipsub's type of a topic whose hash is its text.
-fn ident(topic: &Topic) -> gossipsub::IdentTopic {
-    gossipsub::IdentTopic::new(topic.to_string())
+/// The IP address of a peer, which a relayed connection does not show.
+fn ip(address: &Multiaddr) -> Option<IpAddr> {
+    if address.iter().any(|part| part == Protocol::P2pCircuit) {
+        return None;
+    }
+    address.iter().find_map(|part| match part {
+        Protocol::Ip4(ip) => Some(ip.into()),
+        Protocol::Ip6(ip) => Some(ip.into()),
+        _ => None,
+    })
 }
 
-/// The one place that reads the clock.
+/// The one place that reads the clocks.
 #[allow(
     clippy::disallowed_methods,
-    reason = "the pure parts take the time as an argument; this is where it comes from"
+    reason = "the machine takes the time as an argument; this is where it comes from"
 )]
-fn now() -> Instant {
-    Instant::now()
+fn now() -> Now {
+    Now {
+        at: Instant::now(),
+        unix: SystemTime::now()
+            .duration_since(SystemTime::UNIX_EPOCH)
+            .unwrap_or_default(),
+    }
 }
 
-/// Wakes the task at a time.
-#[derive(Default)]
-struct Timer {
-    at: Option<(Instant, Delay)>,
+impl NetworkBehaviour for Behaviour {
+    type ConnectionHandler = Handler;
+    type ToSwarm = Event;
+
+    fn handle_established_inbound_connection(
+        &mut self,
+        _: ConnectionId,
+        peer: PeerId,
+        _: &Multiaddr,
+        _: &Multiaddr,
+    ) -> Result<THandler<Self>, ConnectionDenied> {
+        self.handler(peer)
+    }
+
+    fn handle_established_outbound_connection(
+        &mut self,
+        _: ConnectionId,
+        peer: PeerId,
+        _: &Multiaddr,
+        _: Endpoint,
+        _: PortUse,
+    ) -> Result<THandler<Self>, ConnectionDenied> {
+        self.handler(peer)
+    }
+
+    fn on_swarm_event(&mut self, event: FromSwarm<'_>) {
+        let input = match event {
+            FromSwarm::ConnectionEstablished(event) => Input::Connected {
+                peer: event.peer_id,
+                connection: event.connection_id,
+                dialled: event.endpoint.is_dialer(),
+                ip: ip(event.endpoint.get_remote_address()),
+            },
+            FromSwarm::ConnectionClosed(event) => Input::Disconnected {
+                peer: event.peer_id,
+                connection: event.connection_id,
+            },
+            _ => return,
+        };
+        self.machine.handle(input, now());
+    }
+
+    fn on_connection_handler_event(
+        &mut self,
+        peer: PeerId,
+        connection: ConnectionId,
+        event: THandlerOutEvent<Self>,
+    ) {
+        let input = match event {
+            FromHandler::Opened(version) => Input::Opened {
+                peer,
+                connection,
+                version,
+            },
+            FromHandler::Unsupported => Input::Unsupported { peer, connection },
+            FromHandler::Lost => Input::Lost { peer, connection },
+            FromHandler::Accepted => Input::Accepted { peer, connection },
+            FromHandler::Written(frames) => Input::Written {
+                peer,
+                connection,
+                frames,
+            },
+            FromHandler::Received(rpcs) => Input::Received {
+                peer,
+                connection,
+                rpcs,
+            },
+        };
+        self.machine.handle(input, now());
+    }
+
+    fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<ToSwarm<Self::ToSwarm, THandlerInEvent<Self>>> {
+        loop {
+            let now = now();
+            if let Some(effect) = self.machine.poll(now) {
+                return Poll::Ready(to_swarm(effect));
+            }
+            match self.machine.next_timeout() {
+                Some(at) if self.poll_timer(at, now.at, cx).is_pending() => return Poll::Pending,
+                Some(_) => self.machine.handle_timeout(now),
+                None => return Poll::Pending,
+            }
+        }
+    }
+}
+
+fn to_swarm(effect: Effect) -> ToSwarm<Event, ToHandler> {
+    let notify = |peer_id, connection, event| ToSwarm::NotifyHandler {
+        peer_id,
+        handler: NotifyHandler::One(connection),
+        event,
+    };
+    match effect {
+        Effect::Open {
+            peer,
+            connection,
+            watch,
+        } => notify(peer, connection, ToHandler::Open { watch }),
+        Effect::Send {
+            peer,
+            connection,
+            frames,
+        } => notify(peer, connection, ToHandler::Send(frames)),
+        Effect::KeepAlive {
+            peer,
+            connection,
+            keep,
+        } => notify(peer, connection, ToHandler::KeepAlive(keep)),
+        Effect::Close { peer } => ToSwarm::CloseConnection {
+            peer_id: peer,
+            connection: CloseConnection::All,
+        },
+        Effect::Emit(event) => ToSwarm::GenerateEvent(event),
+    }
 }

@@ -54,7 +54,7 @@ pub fn swarm<B: NetworkBehaviour>(keypair: Keypair, behaviour: B) -> Swarm<B> {
     Swarm::new(transport, behaviour, keypair.public().to_peer_id(), config)
 }
 
-/// An address nobody listens on yet.
+/// An address that is not in use yet.
 pub fn address() -> Multiaddr {
     static NEXT: AtomicU64 = AtomicU64::new(1);
     let port = u64::from(std::process::id()) << 32 | NEXT.fetch_add(1, Ordering::Relaxed);
@@ -128,7 +128,7 @@ impl Node {
             .await;
     }
 
-    /// Dials `other` and waits until the connection stands.
+    /// Dials `other` and waits until the connection is open.
     pub async fn connect(&self, other: &Self) {
         let (addr, peer) = (other.addr.clone(), other.peer);
         self.call(move |swarm| swarm.dial(addr).unwrap()).await;

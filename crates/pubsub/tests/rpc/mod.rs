@@ -79,6 +79,13 @@ impl Signed {
     }
 }
 
+impl Signed {
+    /// The message with a public key, which is not signed.
+    pub fn encode_with_key(&self, key: &[u8]) -> Vec<u8> {
+        [self.encode(), field(6, key)].concat()
+    }
+}
+
 pub fn publish(messages: &[Vec<u8>]) -> Vec<u8> {
     messages.iter().flat_map(|m| field(2, m)).collect()
 }
@@ -120,6 +127,7 @@ pub struct Raw {
     pub key: Keypair,
     pub peer: PeerId,
     stream: Stream,
+    control: stream::Control,
     dials: mpsc::Sender<(DialOpts, oneshot::Sender<Result<(), DialError>>)>,
 }
 
@@ -169,8 +177,15 @@ impl Raw {
             peer: key.public().to_peer_id(),
             key,
             stream,
+            control,
             dials,
         }
+    }
+
+    /// Opens another stream in the place of the one before.
+    pub async fn reopen(&mut self, node: &Node) {
+        let opened = within(self.control.open_stream(node.peer, MESHSUB)).await;
+        self.stream = opened.unwrap();
     }
 
     /// Dials `node` again, and waits for the refusal.
@@ -200,7 +215,7 @@ impl Raw {
     }
 
     /// Writes until the other side has closed the stream, or takes no more: after an error it
-    /// reads nothing, and whoever writes on is stuck at the end of his window.
+    /// reads nothing, and a writer stops at the end of its window.
     pub async fn send_until_refused(&mut self, bytes: &[u8]) {
         for _ in 0..10_000 {
             let patience = Duration::from_secs(1);

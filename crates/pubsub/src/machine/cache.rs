@@ -1,0 +1,164 @@
+//! Whole messages for peers that request them, and the promises of peers that offered some.
+
+use std::{
+    collections::{BTreeMap, HashMap, VecDeque},
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use calimero_network_primitives::PeerId;
+
+use crate::{
+    rpc::Frame,
+    validate::Key,
+    wire::{MessageId, TopicHash},
+};
+
+/// Bytes of whole messages, at most: 64 MiB, as many as the largest messages that two nodes
+/// exchange in a second. The oldest ones go first.
+const MAX_BYTES: usize = 64 << 20;
+
+/// How often one peer gets one message on request, the value of the specification.
+const MAX_SERVED: u8 = 3;
+
+/// Time in which a peer must send what it offered, the value of the specification.
+const PROMISE: Duration = Duration::from_secs(3);
+
+#[derive(Debug)]
+struct Cached {
+    frame: Frame,
+    topic: TopicHash,
+    id: MessageId,
+    served: Vec<(PeerId, u8)>,
+}
+
+/// The messages of the last heartbeats.
+#[derive(Debug)]
+pub(super) struct Cache {
+    messages: HashMap<Key, Cached>,
+    /// One window for each heartbeat, the newest first.
+    windows: VecDeque<VecDeque<Key>>,
+    length: usize,
+    gossip: usize,
+    bytes: usize,
+}
+
+impl Cache {
+    /// Keeps messages for `length` heartbeats, and offers those of the newest `gossip`.
+    pub(super) fn new(length: usize, gossip: usize) -> Self {
+        Self {
+            messages: HashMap::new(),
+            windows: VecDeque::from([VecDeque::new()]),
+            length,
+            gossip,
+            bytes: 0,
+        }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.messages.is_empty()
+    }
+
+    pub(super) fn put(&mut self, key: Key, frame: Frame, topic: TopicHash, id: MessageId) {
+        self.bytes += frame.len();
+        let cached = Cached {
+            frame,
+            topic,
+            id,
+            served: Vec::new(),
+        };
+        if let Some(replaced) = self.messages.insert(key, cached) {
+            self.bytes -= replaced.frame.len();
+        } else if let Some(newest) = self.windows.front_mut() {
+            newest.push_back(key);
+        }
+        while self.bytes > MAX_BYTES && self.drop_oldest() {}
+    }
+
+    fn drop_oldest(&mut self) -> bool {
+        let oldest = self.windows.iter_mut().rev().find_map(VecDeque::pop_front);
+        let dropped = oldest.and_then(|key| self.messages.remove(&key));
+        self.bytes -= dropped.as_ref().map_or(0, |cached| cached.frame.len());
+        oldest.is_some()
+    }
+
+    /// The message for a peer that requests it, unless it was sent to that peer too often.
+    pub(super) fn serve(&mut self, key: Key, peer: PeerId) -> Option<Frame> {
+        let cached = self.messages.get_mut(&key)?;
+        let index = match cached.served.iter().position(|(id, _)| *id == peer) {
+            Some(index) => index,
+            None => {
+                cached.served.push((peer, 0));
+                cached.served.len() - 1
+            }
+        };
+        let times = &mut cached.served[index].1;
+        *times += 1;
+        let may = *times <= MAX_SERVED;
+        *times = (*times).min(MAX_SERVED);
+        may.then(|| cached.frame.clone())
+    }
+
+    /// Ids of the messages that are offered, by topic.
+    pub(super) fn offers(&self) -> BTreeMap<TopicHash, Vec<Bytes>> {
+        let mut offers: BTreeMap<TopicHash, Vec<Bytes>> = BTreeMap::new();
+        for key in self.windows.iter().take(self.gossip).flatten() {
+            if let Some(cached) = self.messages.get(key) {
+                let ids = offers.entry(cached.topic.clone()).or_default();
+                ids.push(cached.id.to_bytes());
+            }
+        }
+        offers
+    }
+
+    /// A heartbeat has passed.
+    pub(super) fn shift(&mut self) {
+        self.windows.push_front(VecDeque::new());
+        while self.windows.len() > self.length {
+            for key in self.windows.pop_back().unwrap_or_default() {
+                if let Some(cached) = self.messages.remove(&key) {
+                    self.bytes -= cached.frame.len();
+                }
+            }
+        }
+    }
+}
+
+/// Messages that were requested after an offer.
+#[derive(Debug, Default)]
+pub(super) struct Promises(HashMap<Key, (PeerId, Instant)>);
+
+impl Promises {
+    /// Returns `true` if the message was not requested from another peer, and remembers that it is
+    /// requested from this one.
+    pub(super) fn add(&mut self, key: Key, peer: PeerId, now: Instant) -> bool {
+        let is_new = self.0.get(&key).is_none_or(|(_, until)| *until <= now);
+        if is_new {
+            self.0.insert(key, (peer, now + PROMISE));
+        }
+        is_new
+    }
+
+    pub(super) fn fulfilled(&mut self, key: Key) {
+        if !self.0.is_empty() {
+            self.0.remove(&key);
+        }
+    }
+
+    /// Peers that have not sent what they offered, and how many messages. Ones that are
+    /// disconnected are not blamed.
+    pub(super) fn broken(&mut self, now: Instant) -> BTreeMap<PeerId, usize> {
+        let mut broken = BTreeMap::new();
+        self.0.retain(|_, (peer, until)| {
+            if *until <= now {
+                *broken.entry(*peer).or_default() += 1;
+            }
+            *until > now
+        });
+        broken
+    }
+
+    pub(super) fn forget(&mut self, peer: &PeerId) {
+        self.0.retain(|_, (id, _)| id != peer);
+    }
+}

@@ -1,0 +1,693 @@
+//! Peers, their connections, and the streams on these.
+
+use std::{
+    collections::{HashSet, VecDeque},
+    net::IpAddr,
+    time::{Duration, Instant},
+};
+
+use calimero_network_primitives::{PeerId, limits::MAX_OWN_TOPICS};
+use libp2p_swarm::ConnectionId;
+
+use super::{
+    Effect, Machine,
+    outbox::{MeshChange, Outbox, OutboxLimits, announcement},
+};
+use crate::{
+    event::Event,
+    rpc::{Frame, Subscription},
+    validate::Now,
+    wire::TopicHash,
+};
+
+/// A version of gossipsub, as it was negotiated for a stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Version {
+    /// `/meshsub/1.0.0`, the first version.
+    V1_0,
+    /// `/meshsub/1.1.0`, which adds a back-off to PRUNE.
+    V1_1,
+    /// `/meshsub/1.2.0`, which adds IDONTWANT.
+    V1_2,
+    /// `/meshsub/1.3.0`, which adds extensions.
+    V1_3,
+}
+
+/// Bytes that are handed to a connection before it has written those before them, at most: enough
+/// that it always has something to write, few enough that control messages are soon sent.
+const SEND_WINDOW: usize = 256 * 1024;
+
+/// Largest RPC that every published implementation takes: 64 KiB, the default of rust-libp2p. A
+/// peer that closes its stream on a larger one gets none above this.
+const COMMON_RPC_BYTES: usize = 65_536;
+
+/// Time in which a peer closes its stream on an RPC that is too large for it: several round trips.
+const PROBE: Duration = Duration::from_secs(3);
+
+/// Bytes of frames kept during that time to be sent again, at most: 4 MiB.
+const MAX_PROBE_BYTES: usize = 4 << 20;
+
+/// Longest wait before a stream that fails again and again is opened again.
+const MAX_REOPEN_WAIT: Duration = Duration::from_secs(60);
+
+/// Streams in a row that are closed although nothing was too large, after which an end of the read
+/// half is taken for a habit of the peer.
+const HABIT: u32 = 3;
+
+/// Life of a stream after which its end is not counted as one in a row.
+const LONG_LIFE: Duration = Duration::from_secs(10);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Opening,
+    Open {
+        version: Version,
+        since: Instant,
+    },
+    /// Opened again at that time.
+    Waiting(Instant),
+    Unsupported,
+}
+
+/// The outbound stream of one connection.
+#[derive(Debug)]
+struct Stream {
+    connection: ConnectionId,
+    state: State,
+    /// Frames that the connection has been given and has not written, and which of them are
+    /// messages: those alone are sent again. A new stream begins with the state that announcements
+    /// and control describe, and an older one must not follow it.
+    unwritten: VecDeque<(Frame, bool)>,
+    /// Count of RPCs of the peer at the time of the last one on this connection, and at the
+    /// beginning of its inbound stream.
+    spoke: u64,
+    accepted: Option<u64>,
+    failures: u32,
+}
+
+/// The announcements with which a peer begins a stream, until its list is complete.
+#[derive(Debug)]
+struct Listing {
+    left: usize,
+    topics: HashSet<TopicHash>,
+}
+
+/// What is known of a connected peer.
+#[derive(Debug)]
+pub(super) struct Peer {
+    streams: Vec<Stream>,
+    /// The connection on which messages are sent.
+    active: Option<ConnectionId>,
+    spoken: u64,
+    pub(super) dialled: bool,
+    pub(super) outbox: Outbox,
+    listing: Option<Listing>,
+    /// Topics of this node from which the peer has unsubscribed.
+    pub(super) left: HashSet<TopicHash>,
+    /// The peer says how many topics it announces, so silence means that it has none.
+    pub(super) lists: bool,
+    pub(super) exchanged: bool,
+    keep: bool,
+    pub(super) closing: bool,
+    pub(super) unsupported: bool,
+    /// Largest RPC that the peer takes, once it has closed a stream on a larger one. It is learned
+    /// again after the peer has disconnected, since it may come back as a newer version.
+    pub(super) rpc_limit: Option<usize>,
+    /// Frames sent since a large one, until it is known whether the peer takes large ones. Those
+    /// that would not be sent again are left out.
+    probe: VecDeque<Option<Frame>>,
+    probe_bytes: usize,
+    /// When the first large frame was sent, and its size.
+    probing: Option<(Instant, usize)>,
+    takes_large: bool,
+    pub(super) since: Instant,
+    pub(super) nudges: u32,
+    /// Offers of this heartbeat, and ids requested because of them.
+    pub(super) offers: usize,
+    pub(super) requested: usize,
+}
+
+impl Peer {
+    fn new(limits: OutboxLimits, dialled: bool, now: Instant) -> Self {
+        Self {
+            streams: Vec::new(),
+            active: None,
+            spoken: 0,
+            dialled,
+            outbox: Outbox::new(limits, now),
+            listing: None,
+            left: HashSet::new(),
+            lists: false,
+            exchanged: false,
+            keep: false,
+            closing: false,
+            unsupported: false,
+            rpc_limit: None,
+            probe: VecDeque::new(),
+            probe_bytes: 0,
+            probing: None,
+            takes_large: false,
+            since: now,
+            nudges: 0,
+            offers: 0,
+            requested: 0,
+        }
+    }
+
+    fn stream(&mut self, connection: ConnectionId) -> Option<&mut Stream> {
+        let mut streams = self.streams.iter_mut();
+        streams.find(|stream| stream.connection == connection)
+    }
+
+    /// The version that is spoken, as far as it is known.
+    pub(super) fn version(&self) -> Option<Version> {
+        let active = self
+            .streams
+            .iter()
+            .find(|s| Some(s.connection) == self.active)?;
+        match active.state {
+            State::Open { version, .. } => Some(version),
+            _ => None,
+        }
+    }
+
+    pub(super) fn is_idle(&self) -> bool {
+        self.outbox.is_idle()
+    }
+
+    /// Takes the open stream on which the peer spoke last, if the active one is not open.
+    fn choose_active(&mut self) {
+        if self.version().is_some() {
+            return;
+        }
+        let open = |stream: &&Stream| matches!(stream.state, State::Open { .. });
+        let best = self.streams.iter().filter(open).max_by_key(|s| s.spoke);
+        self.active = best.map(|stream| stream.connection);
+    }
+
+    /// Makes `connection` the active one if the peer has opened a stream on it and has said nothing
+    /// on the active one since.
+    fn review_active(&mut self, connection: ConnectionId) {
+        let active = self.active;
+        let Some(stream) = self.stream(connection) else {
+            return;
+        };
+        let (since, is_open) = (stream.accepted, matches!(stream.state, State::Open { .. }));
+        let other = active.and_then(|active| self.stream(active));
+        let is_quiet = other.is_none_or(|other| since.is_some_and(|since| other.spoke <= since));
+        if is_open && is_quiet {
+            self.active = Some(connection);
+        }
+    }
+
+    fn is_kept(&self, in_common: bool) -> bool {
+        self.exchanged || in_common
+    }
+}
+
+impl Machine {
+    pub(super) fn on_connected(
+        &mut self,
+        id: PeerId,
+        connection: ConnectionId,
+        dialled: bool,
+        ip: Option<IpAddr>,
+        now: Now,
+    ) {
+        let limits = self.outbox_limits();
+        if self.peers.is_empty() && self.heartbeat_at < now.at {
+            self.heartbeat_at = now.at;
+        }
+        if let Some(ip) = ip {
+            self.scores.connected(id, ip, now.at);
+        }
+        let peer = self.peers.entry(id);
+        let peer = peer.or_insert_with(|| Peer::new(limits, dialled, now.at));
+        peer.dialled |= dialled;
+        (peer.unsupported, peer.closing) = (false, false);
+        peer.streams.push(Stream {
+            connection,
+            state: State::Opening,
+            unwritten: VecDeque::new(),
+            spoke: 0,
+            accepted: None,
+            failures: 0,
+        });
+        let keep = peer.keep;
+        self.effects.push_back(Effect::Open {
+            peer: id,
+            connection,
+            watch: true,
+        });
+        if keep {
+            self.effects.push_back(Effect::KeepAlive {
+                peer: id,
+                connection,
+                keep,
+            });
+        }
+    }
+
+    pub(super) fn on_disconnected(&mut self, id: PeerId, connection: ConnectionId, now: Now) {
+        let Some(peer) = self.peers.get_mut(&id) else {
+            return;
+        };
+        let Some(index) = peer.streams.iter().position(|s| s.connection == connection) else {
+            return;
+        };
+        let stream = peer.streams.remove(index);
+        if !peer.streams.is_empty() {
+            let messages = peer.give_up(stream.unwritten, now.at);
+            peer.outbox.send_again(messages.into_iter());
+            peer.choose_active();
+            self.dirty.insert(id);
+            return;
+        }
+        self.peers.remove(&id);
+        self.dirty.remove(&id);
+        self.unsent.remove(&id);
+        self.promises.forget(&id);
+        for (hash, own) in &mut self.topics {
+            if own.mesh.remove(&id) {
+                self.scores.pruned(&id, hash, now.at);
+            }
+        }
+        for (peers, _) in self.fanout.values_mut() {
+            peers.remove(&id);
+        }
+        self.announcements.forget(&id);
+        self.scores.disconnected(&id, now.at);
+        self.on_room(now);
+    }
+
+    pub(super) fn on_opened(
+        &mut self,
+        id: PeerId,
+        connection: ConnectionId,
+        version: Version,
+        now: Now,
+    ) {
+        let entries = self.topics.keys().map(|topic| Subscription {
+            topic: topic.clone(),
+            subscribes: true,
+        });
+        let entries: Vec<_> = entries.collect();
+        let announces = (version >= Version::V1_3).then_some(entries.len() as u64);
+        let frames = announcement(entries, announces);
+        let Some(peer) = self.peers.get_mut(&id) else {
+            return;
+        };
+        let is_first = peer.version().is_none() && peer.spoken == 0;
+        let Some(stream) = peer.stream(connection) else {
+            return;
+        };
+        stream.state = State::Open {
+            version,
+            since: now.at,
+        };
+        peer.choose_active();
+        peer.review_active(connection);
+        peer.send(
+            id,
+            connection,
+            (frames, Vec::new()),
+            now.at,
+            &mut self.effects,
+        );
+        if !is_first {
+            self.graft_again(id);
+        }
+        self.dirty.insert(id);
+    }
+
+    /// Repeats to a peer that it is in our meshes: if it has restarted, it does not know.
+    fn graft_again(&mut self, id: PeerId) {
+        let Some(peer) = self.peers.get_mut(&id) else {
+            return;
+        };
+        for (hash, own) in &self.topics {
+            if own.mesh.contains(&id) {
+                peer.outbox.change_mesh(hash.clone(), MeshChange::Graft);
+            }
+        }
+        self.dirty.insert(id);
+    }
+
+    pub(super) fn on_unsupported(&mut self, id: PeerId, connection: ConnectionId) {
+        let Some(peer) = self.peers.get_mut(&id) else {
+            return;
+        };
+        if let Some(stream) = peer.stream(connection) {
+            stream.state = State::Unsupported;
+        }
+        let all = peer.streams.iter().all(|s| s.state == State::Unsupported);
+        if all && !std::mem::replace(&mut peer.unsupported, true) {
+            self.emit(Event::Unsupported { peer: id });
+        }
+    }
+
+    /// A stream was lost. What was on its way is sent again on the next one, but for what the peer
+    /// closed it for.
+    pub(super) fn on_lost(&mut self, id: PeerId, connection: ConnectionId, now: Now) {
+        let Some(peer) = self.peers.get_mut(&id) else {
+            return;
+        };
+        let (probing, sent_since) = (peer.probing.take(), peer.probe.len());
+        // A node of this kind takes what this node sends.
+        let lists = peer.lists;
+        let Some(stream) = peer.stream(connection) else {
+            return;
+        };
+        let unwritten = std::mem::take(&mut stream.unwritten);
+        let lived = match stream.state {
+            State::Open { since, .. } => now.at.saturating_duration_since(since),
+            _ => Duration::ZERO,
+        };
+        let is_recent = |at: Instant| now.at.saturating_duration_since(at) < PROBE;
+        let too_large = probing.filter(|(at, _)| is_recent(*at) && !lists);
+        if too_large.is_some() || lived >= LONG_LIFE {
+            stream.failures = 0;
+        } else {
+            stream.failures += 1;
+        }
+        let watch = stream.failures < HABIT;
+        if stream.failures <= 1 {
+            stream.state = State::Opening;
+            let peer = id;
+            self.effects.push_back(Effect::Open {
+                peer,
+                connection,
+                watch,
+            });
+        } else {
+            let wait = Duration::from_secs(1) * 2_u32.pow((stream.failures - 2).min(6));
+            stream.state = State::Waiting(now.at + wait.min(MAX_REOPEN_WAIT));
+        }
+        let mut messages = peer.give_up(unwritten, now.at);
+        if let Some((_, size)) = too_large {
+            // What was not written is the end of what was sent since the large frame, or more.
+            let probe = std::mem::take(&mut peer.probe);
+            peer.outbox.send_again(probe.into_iter().flatten());
+            messages.truncate(messages.len().saturating_sub(sent_since));
+            peer.outbox.send_again(messages.into_iter());
+            peer.outbox.drop_larger(COMMON_RPC_BYTES);
+            peer.choose_active();
+            let limit = COMMON_RPC_BYTES;
+            peer.rpc_limit = Some(limit);
+            self.counters.lost_to_limits += 1;
+            self.emit(Event::TooLargeForPeer {
+                peer: id,
+                size,
+                limit,
+            });
+        } else {
+            peer.probe = VecDeque::new();
+            peer.outbox.send_again(messages.into_iter());
+            peer.choose_active();
+        }
+        self.dirty.insert(id);
+    }
+
+    /// The peer has opened a stream, so it speaks gossipsub and is alive on this connection.
+    pub(super) fn on_accepted(&mut self, id: PeerId, connection: ConnectionId) {
+        let Some(peer) = self.peers.get_mut(&id) else {
+            return;
+        };
+        peer.listing = None;
+        let spoken = peer.spoken;
+        let is_first = peer.streams.iter().all(|s| s.accepted.is_none());
+        let Some(stream) = peer.stream(connection) else {
+            return;
+        };
+        stream.accepted = Some(spoken);
+        let reopen = matches!(stream.state, State::Unsupported | State::Waiting(_));
+        if reopen {
+            stream.state = State::Opening;
+            peer.unsupported = false;
+            let watch = peer.stream(connection).is_some_and(|s| s.failures < HABIT);
+            self.effects.push_back(Effect::Open {
+                peer: id,
+                connection,
+                watch,
+            });
+        }
+        self.on_spoke(id, connection);
+        if !is_first {
+            self.graft_again(id);
+        }
+    }
+
+    /// The peer has sent something on a connection. Messages go there if the active one may be
+    /// dead.
+    pub(super) fn on_spoke(&mut self, id: PeerId, connection: ConnectionId) {
+        let Some(peer) = self.peers.get_mut(&id) else {
+            return;
+        };
+        peer.spoken += 1;
+        let (spoken, active) = (peer.spoken, peer.active);
+        let Some(stream) = peer.stream(connection) else {
+            return;
+        };
+        stream.spoke = spoken;
+        if active != Some(connection) {
+            peer.review_active(connection);
+            self.dirty.insert(id);
+        }
+    }
+
+    pub(super) fn on_written(
+        &mut self,
+        id: PeerId,
+        connection: ConnectionId,
+        frames: usize,
+        now: Now,
+    ) {
+        let Some(peer) = self.peers.get_mut(&id) else {
+            return;
+        };
+        let Some(stream) = peer.stream(connection) else {
+            return;
+        };
+        let frames = frames.min(stream.unwritten.len());
+        let written: Vec<_> = stream.unwritten.drain(..frames).collect();
+        for (frame, _) in &written {
+            peer.outbox.sent(frame, now.at);
+        }
+        self.dirty.insert(id);
+        if peer.outbox.is_low() {
+            peer.outbox.release(now.at);
+            self.on_room(now);
+        }
+    }
+
+    /// Sends what may be written now.
+    pub(super) fn flush_peer(&mut self, id: PeerId, now: Now) {
+        let Some(peer) = self.peers.get_mut(&id) else {
+            return;
+        };
+        let subscriptions = peer.outbox.take_subscriptions();
+        let active = peer.active.filter(|_| peer.version().is_some());
+        if !subscriptions.is_empty() {
+            // To every stream: one that is not open yet will begin with all topics.
+            let open = peer
+                .streams
+                .iter()
+                .filter(|s| matches!(s.state, State::Open { .. }));
+            for connection in open.map(|s| s.connection).collect::<Vec<_>>() {
+                let frames = (subscriptions.clone(), Vec::new());
+                peer.send(id, connection, frames, now.at, &mut self.effects);
+            }
+        }
+        if let Some(connection) = active {
+            let unwritten = peer.stream(connection).map_or(0, |stream| {
+                stream
+                    .unwritten
+                    .iter()
+                    .map(|(frame, _)| frame.len())
+                    .sum::<usize>()
+            });
+            let room = SEND_WINDOW.saturating_sub(unwritten);
+            // A peer that reads nothing gets no control either, so that it does not pile up.
+            let control = if room > 0 {
+                peer.outbox.take_control()
+            } else {
+                Vec::new()
+            };
+            let messages = peer.outbox.take(room, now.at);
+            let frames = (control, messages);
+            peer.send(id, connection, frames, now.at, &mut self.effects);
+        }
+        if peer.outbox.is_idle() {
+            self.unsent.remove(&id);
+        }
+    }
+
+    /// Begins to count the list of topics that a peer announces.
+    pub(super) fn begin_listing(&mut self, id: PeerId, topics: u64) {
+        let left = usize::try_from(topics).unwrap_or(usize::MAX);
+        if let Some(peer) = self.peers.get_mut(&id)
+            && left <= MAX_OWN_TOPICS
+        {
+            peer.lists = true;
+            peer.listing = Some(Listing {
+                left,
+                topics: HashSet::new(),
+            });
+        }
+    }
+
+    /// Takes announcements off the list. Returns the topics to which the peer does not subscribe
+    /// any more, once the list is complete.
+    pub(super) fn listed(&mut self, id: PeerId, entries: &[Subscription]) -> Vec<TopicHash> {
+        let Some(peer) = self.peers.get_mut(&id) else {
+            return Vec::new();
+        };
+        let Some(listing) = &mut peer.listing else {
+            return Vec::new();
+        };
+        for entry in entries {
+            if listing.left > 0 {
+                listing.left -= 1;
+                listing.topics.insert(entry.topic.clone());
+            }
+        }
+        if listing.left > 0 {
+            return Vec::new();
+        }
+        let listed = peer
+            .listing
+            .take()
+            .map(|listing| listing.topics)
+            .unwrap_or_default();
+        let known = self.announcements.topics(&id);
+        let others = known.filter(|topic| !listed.contains(*topic));
+        others.cloned().collect()
+    }
+
+    /// Opens streams again whose wait is over.
+    pub(super) fn reopen(&mut self, now: Instant) {
+        for (id, peer) in &mut self.peers {
+            for stream in &mut peer.streams {
+                if matches!(stream.state, State::Waiting(at) if at <= now) {
+                    stream.state = State::Opening;
+                    self.effects.push_back(Effect::Open {
+                        peer: *id,
+                        connection: stream.connection,
+                        watch: stream.failures < HABIT,
+                    });
+                }
+            }
+        }
+    }
+
+    /// Says whether a peer deserves a connection that carries nothing else, if that has changed.
+    pub(super) fn review_keep_alive_of(&mut self, id: PeerId) {
+        let in_common = self.announcements.is_in_common(&id);
+        let Some(peer) = self.peers.get_mut(&id) else {
+            return;
+        };
+        let keep = peer.is_kept(in_common);
+        if std::mem::replace(&mut peer.keep, keep) == keep {
+            return;
+        }
+        for stream in &peer.streams {
+            self.effects.push_back(Effect::KeepAlive {
+                peer: id,
+                connection: stream.connection,
+                keep,
+            });
+        }
+    }
+
+    pub(super) fn review_keep_alive(&mut self) {
+        for id in self.peers.keys().copied().collect::<Vec<_>>() {
+            self.review_keep_alive_of(id);
+        }
+    }
+
+    /// A message goes to the peer or comes from it.
+    pub(super) fn exchanged(&mut self, id: PeerId) {
+        if let Some(peer) = self.peers.get_mut(&id)
+            && !std::mem::replace(&mut peer.exchanged, true)
+        {
+            self.review_keep_alive_of(id);
+        }
+    }
+
+    /// Announces a change of one topic to all peers.
+    pub(super) fn announce(&mut self, topic: &TopicHash, subscribes: bool) {
+        for (id, peer) in &mut self.peers {
+            peer.outbox.announce(topic.clone(), subscribes);
+            self.dirty.insert(*id);
+        }
+    }
+}
+
+impl Peer {
+    /// Sends announcements and control, then messages.
+    fn send(
+        &mut self,
+        id: PeerId,
+        connection: ConnectionId,
+        (control, messages): (Vec<Frame>, Vec<Frame>),
+        now: Instant,
+        effects: &mut VecDeque<Effect>,
+    ) {
+        let number = control.len();
+        let (mut frames, mut messages) = (control, messages);
+        self.probe(&messages, now);
+        frames.append(&mut messages);
+        if frames.is_empty() {
+            return;
+        }
+        for frame in &frames {
+            self.outbox.sending(frame, now);
+        }
+        if let Some(stream) = self.stream(connection) {
+            let sent = frames.iter().cloned().enumerate();
+            let sent = sent.map(|(index, frame)| (frame, index >= number));
+            stream.unwritten.extend(sent);
+        }
+        effects.push_back(Effect::Send {
+            peer: id,
+            connection,
+            frames,
+        });
+    }
+
+    /// Keeps what is sent after the first large frame, to send it again if the peer closes the
+    /// stream because of that one.
+    fn probe(&mut self, frames: &[Frame], now: Instant) {
+        if self.takes_large {
+            return;
+        }
+        let is_over = |(at, _)| now.saturating_duration_since(at) >= PROBE;
+        if self.probing.is_some_and(is_over) {
+            self.takes_large = true;
+            self.probing = None;
+            (self.probe, self.probe_bytes) = (VecDeque::new(), 0);
+            return;
+        }
+        for frame in frames {
+            let len = frame.len();
+            if self.probing.is_none() && len > COMMON_RPC_BYTES {
+                self.probing = Some((now, len));
+                self.probe_bytes = 0;
+            }
+            if self.probing.is_some() {
+                let kept = len <= COMMON_RPC_BYTES && self.probe_bytes + len <= MAX_PROBE_BYTES;
+                self.probe_bytes += if kept { len } else { 0 };
+                self.probe.push_back(kept.then(|| frame.clone()));
+            }
+        }
+    }
+
+    /// Frames were given to a connection and were not written. Returns the messages among them.
+    fn give_up(&mut self, frames: VecDeque<(Frame, bool)>, now: Instant) -> Vec<Frame> {
+        for (frame, _) in &frames {
+            self.outbox.sent(frame, now);
+        }
+        let messages = frames.into_iter().filter(|(_, is_message)| *is_message);
+        messages.map(|(frame, _)| frame).collect()
+    }
+}

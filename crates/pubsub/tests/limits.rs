@@ -1,0 +1,250 @@
+//! What a machine does with RPCs that break a rule, one rule at a time, in virtual time.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test that cannot go on says so"
+)]
+
+mod net;
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use calimero_network_primitives::Keypair;
+use calimero_network_pubsub::{
+    Config, TopicHash,
+    rpc::{Control, Rpc, Subscription},
+    topic_hash,
+};
+use net::{Net, topic};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// Two nodes that subscribe to topic 1. Node 0 is tested, node 1 sends what breaks a rule.
+fn pair() -> Net {
+    let mut net = Net::new(3);
+    for node in 0..2 {
+        let keypair = Keypair::ed25519_from_bytes([node + 1; 32]).unwrap();
+        let node = net.add_with(keypair, &Config::small());
+        net.subscribe(node, &topic(1));
+    }
+    net.connect(1, 0);
+    net.run(SECOND * 2);
+    net.record = Some(0);
+    net
+}
+
+fn own() -> TopicHash {
+    topic_hash(&topic(1))
+}
+
+fn control(control: Control) -> Rpc {
+    Rpc {
+        control,
+        ..Rpc::default()
+    }
+}
+
+/// Offers `count` messages that nobody has published, with ids of `len` bytes.
+fn offer(topic: TopicHash, first: usize, count: usize, len: usize) -> Rpc {
+    let ids = (first..first + count).map(|id| Bytes::from(format!("{id:0>len$}")));
+    control(Control {
+        ihave: vec![(topic, ids.collect())],
+        ..Control::default()
+    })
+}
+
+/// Node 1 sends `rpcs`, at once.
+fn inject(net: &mut Net, rpcs: &[Rpc]) {
+    net.inject(1, 0, rpcs.iter().map(Rpc::encode).collect());
+    net.run(Duration::from_millis(100));
+}
+
+/// Ids that node 0 has requested from node 1.
+fn requested(net: &Net) -> usize {
+    let sent = net.sent.get(&1).into_iter().flatten();
+    sent.map(|rpc| rpc.control.iwant.len()).sum()
+}
+
+fn score(net: &Net) -> f64 {
+    net.nodes[0].machine.score(&net.nodes[1].peer, net.now)
+}
+
+fn is_in_mesh(net: &Net) -> bool {
+    let mesh = net.nodes[0].machine.mesh_peers(&topic(1));
+    mesh.contains(&net.nodes[1].peer)
+}
+
+fn graft() -> Rpc {
+    control(Control {
+        graft: vec![own()],
+        ..Control::default()
+    })
+}
+
+fn prune(backoff: u64) -> Rpc {
+    control(Control {
+        prune: vec![(own(), Some(backoff))],
+        ..Control::default()
+    })
+}
+
+/// Messages without an author, which cost 50 points each.
+fn unsigned(count: usize) -> Rpc {
+    Rpc {
+        messages: vec![Bytes::new(); count],
+        ..Rpc::default()
+    }
+}
+
+#[test]
+fn ten_rpcs_with_offers_are_considered_in_a_heartbeat() {
+    let mut net = pair();
+    let offers: Vec<_> = (0..20).map(|n| offer(own(), n * 100, 100, 70)).collect();
+    inject(&mut net, &offers);
+    assert_eq!(requested(&net), 1_000);
+    net.run(SECOND);
+    inject(&mut net, &[offer(own(), 10_000, 100, 70)]);
+    assert_eq!(requested(&net), 1_100, "in the next heartbeat");
+}
+
+#[test]
+fn five_thousand_messages_are_requested_in_a_heartbeat() {
+    let mut net = pair();
+    let offers = [0, 1].map(|n| offer(own(), n * 4_000, 4_000, 70));
+    inject(&mut net, &offers);
+    assert_eq!(requested(&net), 5_000);
+}
+
+#[test]
+fn offers_of_foreign_topics_and_of_impossible_ids_are_not_requested() {
+    let mut net = pair();
+    let foreign = topic_hash(&topic(2));
+    inject(&mut net, &[offer(foreign, 0, 10, 70)]);
+    inject(&mut net, &[offer(own(), 0, 10, 129)]);
+    assert_eq!(requested(&net), 0);
+    inject(&mut net, &[offer(own(), 0, 10, 128)]);
+    assert_eq!(requested(&net), 10);
+}
+
+#[test]
+fn a_peer_with_a_score_below_the_threshold_is_asked_for_nothing() {
+    let mut net = pair();
+    inject(&mut net, &[unsigned(5)]);
+    assert!((-300.0..-100.0).contains(&score(&net)), "{}", score(&net));
+    inject(&mut net, &[offer(own(), 0, 10, 70)]);
+    assert_eq!(requested(&net), 0);
+}
+
+#[test]
+fn offers_that_are_not_kept_lower_the_score() {
+    let mut net = pair();
+    let before = score(&net);
+    inject(&mut net, &[offer(own(), 0, 10, 70)]);
+    net.run(SECOND * 5);
+    assert!(score(&net) < before - 0.5, "{}", score(&net));
+}
+
+#[test]
+fn a_graft_during_the_back_off_is_refused_and_lowers_the_score() {
+    let mut net = pair();
+    assert!(is_in_mesh(&net));
+    inject(&mut net, &[prune(600)]);
+    assert!(!is_in_mesh(&net));
+    let before = score(&net);
+    net.sent.clear();
+    inject(&mut net, &[graft()]);
+    assert!(!is_in_mesh(&net));
+    assert!(score(&net) < before - 0.1);
+    let mut sent = net.sent[&1].iter();
+    assert!(sent.any(|rpc| rpc.control.prune.iter().any(|(topic, _)| *topic == own())));
+}
+
+#[test]
+fn the_longest_back_off_is_an_hour() {
+    let mut net = pair();
+    inject(&mut net, &[prune(u64::MAX)]);
+    net.run(SECOND * 3_500);
+    assert!(!is_in_mesh(&net));
+    net.run(SECOND * 200);
+    assert!(is_in_mesh(&net));
+}
+
+#[test]
+fn a_peer_with_a_score_below_zero_leaves_the_mesh() {
+    let mut net = pair();
+    assert!(is_in_mesh(&net));
+    inject(&mut net, &[unsigned(3)]);
+    assert!(score(&net) < 0.0);
+    net.run(SECOND);
+    assert!(!is_in_mesh(&net), "at a heartbeat");
+}
+
+#[test]
+fn a_peer_with_a_score_below_zero_is_not_taken_into_a_mesh() {
+    for (faults, taken) in [(1, true), (3, false)] {
+        let mut net = pair();
+        // Node 1 takes no part in the topic but for what the test sends.
+        net.unsubscribe(1, &topic(1));
+        net.run(SECOND * 3);
+        inject(&mut net, &[unsigned(faults)]);
+        assert_eq!(score(&net) >= 0.0, taken);
+        inject(&mut net, &[graft()]);
+        assert_eq!(is_in_mesh(&net), taken, "{faults}");
+    }
+}
+
+#[test]
+fn a_mesh_that_is_full_takes_nobody_in_that_dialled() {
+    let config = Config::small();
+    let mut net = Net::new(3);
+    for node in 0..14 {
+        let keypair = Keypair::ed25519_from_bytes([node + 1; 32]).unwrap();
+        let node = net.add_with(keypair, &config);
+        net.subscribe(node, &topic(1));
+    }
+    for node in 1..14 {
+        net.connect(node, 0);
+    }
+    net.run(Duration::from_millis(100));
+    for node in 1..14 {
+        net.inject(node, 0, vec![graft().encode()]);
+    }
+    net.run(Duration::from_millis(50));
+    let mesh = net.nodes[0].machine.mesh_peers(&topic(1));
+    assert_eq!(mesh.len(), config.mesh.high);
+}
+
+#[test]
+fn a_message_is_sent_to_one_peer_three_times_on_request() {
+    let mut net = pair();
+    let id = net.publish(0, &topic(1), "wanted").unwrap();
+    net.run(Duration::from_millis(50));
+    net.sent.clear();
+    let want = control(Control {
+        iwant: vec![Bytes::copy_from_slice(id.as_bytes())],
+        ..Control::default()
+    });
+    inject(&mut net, &vec![want; 10]);
+    let sent = net.sent.get(&1).into_iter().flatten();
+    assert_eq!(sent.map(|rpc| rpc.messages.len()).sum::<usize>(), 3);
+}
+
+#[test]
+fn names_that_are_no_topics_are_refused_and_lower_the_score() {
+    let mut net = pair();
+    let before = score(&net);
+    let subscriptions = (0..640).map(|n| Subscription {
+        topic: TopicHash::from_raw(format!("{n:0>2000}")),
+        subscribes: true,
+    });
+    let rpc = Rpc {
+        subscriptions: subscriptions.collect(),
+        ..Rpc::default()
+    };
+    inject(&mut net, &[rpc]);
+    let counters = net.nodes[0].machine.mesh_stats().counters;
+    assert_eq!(counters.announcements_refused, 640);
+    assert!(score(&net) < before - 5.0);
+}

@@ -1,0 +1,459 @@
+//! The machine in networks in virtual time.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test that cannot go on says so"
+)]
+
+mod net;
+
+use std::{collections::BTreeSet, time::Duration};
+
+use bytes::Bytes;
+use calimero_network_primitives::Keypair;
+use calimero_network_pubsub::{
+    Config, Event, PublishError,
+    rpc::{Control, Rpc},
+    topic_hash,
+};
+use net::{
+    Net,
+    script::{self, Script},
+    topic,
+};
+use proptest::prelude::*;
+use rand::{Rng, seq::IteratorRandom};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// Nodes that subscribe to one topic, all connected with all.
+fn clique(count: usize, config: &Config) -> Net {
+    let mut net = Net::new(7);
+    for node in 0..count {
+        net.add(config);
+        net.subscribe(node, &topic(1));
+    }
+    for one in 0..count {
+        for other in 0..one {
+            net.connect(one, other);
+        }
+    }
+    net.run(SECOND * 3);
+    net
+}
+
+#[test]
+fn a_message_crosses_a_line_of_nodes() {
+    let mut net = Net::new(1);
+    for node in 0..10 {
+        net.add(&Config::small());
+        net.subscribe(node, &topic(1));
+        if node > 0 {
+            net.connect(node - 1, node);
+        }
+    }
+    net.run(SECOND * 2);
+    let id = net.publish(0, &topic(1), "hello").unwrap();
+    net.run(SECOND);
+    let Some(Event::Message(message)) = net.nodes[9].events.last() else {
+        panic!("{:?}", net.nodes[9].events);
+    };
+    assert_eq!((&message.id, message.source), (&id, net.nodes[0].peer));
+    assert_eq!(message.propagated_by, net.nodes[8].peer);
+}
+
+#[test]
+fn a_large_network_delivers_under_churn_loss_and_partition() {
+    const NODES: usize = 300;
+    let mut net = Net::new(42);
+    for node in 0..NODES {
+        net.add(&Config::small());
+        net.subscribe(node, &topic(1));
+    }
+    let ring = |net: &mut Net, rng_links: bool| {
+        for node in 0..NODES {
+            net.connect(node, (node + 1) % NODES);
+            if rng_links {
+                for _ in 0..3 {
+                    let other = net.rng.random_range(0..NODES);
+                    net.connect(node, other);
+                }
+            }
+        }
+    };
+    ring(&mut net, true);
+    net.loses = Some(200);
+    net.run(SECOND * 5);
+    let publish = |net: &mut Net, text: &str| {
+        let node = net.rng.random_range(0..NODES);
+        net.publish(node, &topic(1), text.to_owned()).unwrap();
+        node
+    };
+    // Streams fail all the time, and links change.
+    let mut sent = Vec::new();
+    for round in 0..20 {
+        let text = format!("churn {round}");
+        sent.push((publish(&mut net, &text), Bytes::from(text)));
+        for _ in 0..10 {
+            let one = net.rng.random_range(0..NODES);
+            let links = net.links_of(one);
+            if links.len() > 4
+                && let Some(other) = links.into_iter().choose(&mut net.rng)
+                && (one + 1) % NODES != other
+                && (other + 1) % NODES != one
+            {
+                net.disconnect(one, other);
+                let other = net.rng.random_range(0..NODES);
+                net.connect(one, other);
+            }
+        }
+        net.run(SECOND);
+    }
+    net.run(SECOND * 8);
+    for (publisher, data) in &sent {
+        for (index, node) in net.nodes.iter().enumerate() {
+            let got = node.messages().iter().filter(|got| *got == data).count();
+            assert_eq!(got, usize::from(index != *publisher), "{data:?} at {index}");
+        }
+    }
+    // Two halves, each of which goes on.
+    for one in 0..NODES / 2 {
+        for other in net.links_of(one) {
+            if other >= NODES / 2 {
+                net.disconnect(one, other);
+            }
+        }
+    }
+    net.run(SECOND * 3);
+    net.publish(0, &topic(1), "half").unwrap();
+    net.run(SECOND * 8);
+    let got = |net: &Net, text: &str| {
+        let has = |node: &&net::Node| node.messages().iter().any(|data| data == text);
+        net.nodes.iter().filter(has).count()
+    };
+    assert_eq!(got(&net, "half"), NODES / 2 - 1);
+    ring(&mut net, true);
+    net.run(SECOND * 3);
+    net.publish(0, &topic(1), "whole").unwrap();
+    net.run(SECOND * 8);
+    assert_eq!(got(&net, "whole"), NODES - 1);
+    let banned = net
+        .nodes
+        .iter()
+        .map(|n| n.machine.mesh_stats().counters.banned);
+    assert_eq!(banned.sum::<u64>(), 0);
+}
+
+/// Random links between 200 nodes, and messages of random nodes. A hop takes 20 ms, so the time to
+/// the last delivery is the number of hops. Keys and chances are the same in every run.
+#[test]
+fn two_hundred_nodes_get_every_message_in_few_hops_and_few_copies() {
+    const NODES: u8 = 200;
+    for (config, max_hops, max_copies) in [(Config::small(), 8, 6.0), (Config::large(), 8, 9.0)] {
+        let mut net = Net::new(11);
+        for node in 0..NODES {
+            let keypair = Keypair::ed25519_from_bytes([node + 1; 32]).unwrap();
+            let node = net.add_with(keypair, &config);
+            net.subscribe(node, &topic(1));
+        }
+        let nodes = usize::from(NODES);
+        for node in 0..nodes {
+            for _ in 0..6 {
+                let other = net.rng.random_range(0..nodes);
+                net.connect(node, other);
+            }
+        }
+        net.run(SECOND * 10);
+        let totals = |net: &Net| {
+            let all = net.nodes.iter().map(|node| node.machine.mesh_stats());
+            all.fold((0, 0), |sum, stats| {
+                let counters = stats.counters;
+                (sum.0 + counters.delivered, sum.1 + counters.copies)
+            })
+        };
+        let others = u64::from(NODES) - 1;
+        let mut worst = 0;
+        for number in 1..=20 {
+            let publisher = net.rng.random_range(0..nodes);
+            net.publish(publisher, &topic(1), vec![number; 1024])
+                .unwrap();
+            let mut hops = 0;
+            while totals(&net).0 < others * u64::from(number) {
+                net.run(net.latency);
+                hops += 1;
+                assert!(hops < 1_000, "message {number} did not reach all nodes");
+            }
+            worst = worst.max(hops);
+            net.run(SECOND);
+        }
+        let (delivered, copies) = totals(&net);
+        assert_eq!(delivered, others * 20);
+        let copies = copies as f64 / delivered as f64;
+        println!("{worst} hops at most, {copies:.2} copies a delivery");
+        assert!(worst <= max_hops, "{worst} hops");
+        assert!(copies <= max_copies, "{copies} copies");
+    }
+}
+
+#[test]
+fn meshes_stay_within_their_bounds() {
+    let net = clique(30, &Config::small());
+    for node in &net.nodes {
+        let mesh = node.machine.mesh_peers(&topic(1)).len();
+        assert!((2..=8).contains(&mesh), "{mesh} in the mesh");
+    }
+}
+
+#[test]
+fn a_member_outside_the_mesh_gets_a_message_by_offer_and_request() {
+    let mut config = Config::small();
+    config.mesh.flood_publish = false;
+    let mut net = Net::new(3);
+    for node in 0..2 {
+        net.add(&config);
+        net.subscribe(node, &topic(1));
+    }
+    net.connect(0, 1);
+    net.run(SECOND * 2);
+    // A PRUNE takes each out of the other's mesh for longer than the test.
+    let prune = Rpc {
+        control: Control {
+            prune: vec![(topic_hash(&topic(1)), Some(600))],
+            ..Control::default()
+        },
+        ..Rpc::default()
+    };
+    net.inject(0, 1, vec![prune.encode()]);
+    net.inject(1, 0, vec![prune.encode()]);
+    net.run(SECOND);
+    assert!(
+        net.nodes
+            .iter()
+            .all(|n| n.machine.mesh_peers(&topic(1)).is_empty())
+    );
+    let third = net.add(&config);
+    net.subscribe(third, &topic(1));
+    net.connect(third, 0);
+    net.run(SECOND * 2);
+    net.publish(third, &topic(1), "by request").unwrap();
+    net.run(SECOND * 3);
+    assert_eq!(net.nodes[1].messages(), ["by request"]);
+}
+
+#[test]
+fn a_publisher_without_subscription_reaches_the_subscribers() {
+    for flood in [true, false] {
+        let mut config = Config::small();
+        config.mesh.flood_publish = flood;
+        let mut net = clique(10, &config);
+        let outside = net.add(&config);
+        for node in 0..10 {
+            net.connect(outside, node);
+        }
+        net.run(SECOND);
+        net.publish(outside, &topic(1), "fan-out").unwrap();
+        net.run(SECOND * 2);
+        assert!(
+            net.nodes[..10]
+                .iter()
+                .all(|node| node.messages() == ["fan-out"])
+        );
+    }
+}
+
+#[test]
+fn a_slow_subscriber_costs_itself_and_other_topics_do_not_wait() {
+    let mut net = Net::new(5);
+    for node in 0..4 {
+        net.add(&Config::small());
+        net.subscribe(node, &topic(if node == 3 { 2 } else { 1 }));
+    }
+    // The slow one reads 100 messages of 1 KiB a second, the others all.
+    net.nodes[1].reads = Some(100 * 1024);
+    for node in 1..4 {
+        net.connect(0, node);
+    }
+    net.run(SECOND * 2);
+    let data = Bytes::from(vec![7; 1024]);
+    let (mut sent, mut other) = (0, 0);
+    for _ in 0..10_000 {
+        sent += usize::from(net.publish(0, &topic(1), data.clone()).is_ok());
+        other += usize::from(net.publish(0, &topic(2), data.clone()).is_ok());
+        net.run(Duration::from_millis(1));
+    }
+    assert_eq!(other, 10_000, "another topic waited");
+    assert!(
+        sent >= 4_500,
+        "{sent} of 10,000 while one subscriber is slow"
+    );
+    net.run(SECOND);
+    assert_eq!(net.nodes[2].messages().len(), sent);
+    let lost = net.nodes[0].machine.mesh_stats().counters.lost_to_slow;
+    assert!(lost > 0, "what the slow one missed was not counted");
+    let told = |event: &Event| matches!(event, Event::Slow { .. });
+    assert!(net.nodes[0].events.iter().any(told));
+}
+
+/// A peer that takes one frame now and then is never closed as stalled. What waits for it to be
+/// written stays within the send window, also offers, of which there are some at every heartbeat.
+#[test]
+fn control_for_a_peer_that_hardly_reads_is_bounded() {
+    let mut config = Config::small();
+    config.mesh.flood_publish = false;
+    let mut net = Net::new(9);
+    for _ in 0..3 {
+        let node = net.add(&config);
+        net.subscribe(node, &topic(1));
+    }
+    net.connect(0, 1);
+    net.connect(0, 2);
+    net.run(SECOND * 2);
+    // Node 1 leaves the mesh for longer than the test, so node 0 offers it all messages.
+    let prune = Rpc {
+        control: Control {
+            prune: vec![(topic_hash(&topic(1)), Some(600))],
+            ..Control::default()
+        },
+        ..Rpc::default()
+    };
+    net.inject(1, 0, vec![prune.encode()]);
+    net.run(SECOND);
+    assert_eq!(
+        net.nodes[0].machine.mesh_peers(&topic(1)),
+        [net.nodes[2].peer]
+    );
+    net.nodes[1].reads = Some(20_000);
+    for _ in 0..30 {
+        for _ in 0..10 {
+            for _ in 0..50 {
+                net.publish(0, &topic(1), "offered").unwrap();
+            }
+            net.run(SECOND / 10);
+        }
+        // A window, and the control of one heartbeat.
+        assert!(net.unwritten(0, 1) <= 600_000, "{}", net.unwritten(0, 1));
+    }
+    assert!(net.unwritten(0, 1) > 0, "nothing ever waited");
+    assert!(!net.connections(0, 1).is_empty());
+}
+
+#[test]
+fn an_only_subscriber_sets_the_pace_and_loses_nothing() {
+    let mut net = Net::new(5);
+    for node in 0..2 {
+        net.add(&Config::small());
+        net.subscribe(node, &topic(1));
+    }
+    net.nodes[1].reads = Some(1_000 * 1024);
+    net.connect(0, 1);
+    net.run(SECOND * 2);
+    let data = Bytes::from(vec![7; 1024]);
+    let (mut sent, mut room) = (0, true);
+    for _ in 0..10_000 {
+        match net.publish(0, &topic(1), data.clone()) {
+            Ok(_) => sent += 1,
+            Err(PublishError::QueueFull { .. }) => room = false,
+            Err(error) => panic!("{error}"),
+        }
+        net.run(Duration::from_micros(500));
+    }
+    assert!(!room, "it was never told to wait");
+    net.run(SECOND * 5);
+    assert_eq!(net.nodes[1].messages().len(), sent);
+    assert!(net.nodes[0].events.contains(&Event::Room));
+}
+
+#[test]
+fn copies_are_few_at_full_speed() {
+    let mut net = clique(5, &Config::small());
+    net.latency = Duration::from_millis(1);
+    for number in 0..1000_u32 {
+        net.publish(0, &topic(1), number.to_be_bytes().to_vec())
+            .unwrap();
+        net.run(Duration::from_micros(50));
+    }
+    net.run(SECOND * 2);
+    for node in &net.nodes[1..] {
+        let counters = node.machine.mesh_stats().counters;
+        assert_eq!(counters.delivered, 1000);
+        assert!(counters.copies <= 4000, "{} copies", counters.copies);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    /// Whatever connects, disconnects, subscribes and unsubscribes: at the end every node knows
+    /// the topics of all its neighbours, and a message reaches all subscribers.
+    #[test]
+    fn both_sides_know_both_sides_topics(
+        seed in any::<u64>(),
+        steps in prop::collection::vec((0..4u8, 0..5usize, 0..5usize, 0..3u32), 1..60),
+        version in prop_oneof![
+            Just(calimero_network_pubsub::machine::Version::V1_1),
+            Just(calimero_network_pubsub::machine::Version::V1_3),
+        ],
+    ) {
+        let mut net = Net::new(seed);
+        net.version = version;
+        let mut topics = vec![BTreeSet::new(); 5];
+        for _ in 0..5 {
+            net.add(&Config::small());
+        }
+        for (step, one, other, number) in steps {
+            match step {
+                0 => net.connect(one, other),
+                1 => net.disconnect(one, other),
+                2 => {
+                    net.subscribe(one, &topic(number));
+                    topics[one].insert(number);
+                }
+                _ => {
+                    net.unsubscribe(one, &topic(number));
+                    topics[one].remove(&number);
+                }
+            }
+            net.run(Duration::from_millis(u64::from(number) * 7));
+        }
+        net.run(SECOND * 3);
+        for one in 0..5 {
+            for other in net.links_of(one) {
+                for number in 0..3 {
+                    let known = net.nodes[one].machine.subscribed_peers(&topic(number));
+                    let knows = known.contains(&net.nodes[other].peer);
+                    prop_assert_eq!(knows, topics[other].contains(&number));
+                }
+            }
+        }
+        for one in 1..5 {
+            net.connect(0, one);
+        }
+        net.run(SECOND * 2);
+        for topics in &topics[1..] {
+            for number in topics {
+                net.publish(0, &topic(*number), "x").unwrap();
+            }
+        }
+        net.run(SECOND * 3);
+        for (node, topics) in net.nodes.iter().zip(&topics).skip(1) {
+            prop_assert_eq!(node.messages().is_empty(), topics.is_empty());
+        }
+    }
+
+    /// Two or three nodes on connections that fail, also several at a time, and that restart: no
+    /// message comes twice, nobody is banned, and at the end all know all and get every message. The
+    /// fuzz target `gossip_nodes` runs the same script.
+    #[test]
+    fn nodes_that_follow_the_protocol_agree_in_the_end(
+        variant in any::<u8>(),
+        seed in any::<u64>(),
+        steps in prop::collection::vec(any::<[u8; script::STEP]>(), 1..80),
+    ) {
+        let mut script = Script::new(variant, seed);
+        for step in steps {
+            script.step(step);
+        }
+        script.settle();
+    }
+}
