@@ -14,9 +14,9 @@ use crate::{
     wire::{MessageId, TopicHash},
 };
 
-/// Bytes of whole messages, at most: 64 MiB, as many as the largest messages that two nodes
-/// exchange in a second. The oldest ones go first.
-const MAX_BYTES: usize = 64 << 20;
+/// Bytes of whole messages, at most: 32 MiB, some heartbeats of a busy node with messages of 1 KiB. The
+/// oldest ones go first.
+const MAX_BYTES: usize = 32 << 20;
 
 /// How often one peer gets one message on request, the value of the specification.
 const MAX_SERVED: u8 = 3;
