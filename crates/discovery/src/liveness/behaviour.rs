@@ -15,10 +15,7 @@ use libp2p_swarm::{
     THandler, THandlerOutEvent, ToSwarm, behaviour::ConnectionEstablished,
 };
 
-use super::{
-    Input, Verdict, Watchdog,
-    handler::{FailureKind, Handler},
-};
+use super::{Input, Verdict, Watchdog, handler::Handler, upgrade::FailureKind};
 
 /// Items that one ping can cause: the failure, the close event, and the close itself.
 const MAX_WAITING: usize = 3;

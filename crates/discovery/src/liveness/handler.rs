@@ -21,7 +21,7 @@ use libp2p_swarm::{
 
 use super::{
     protocol,
-    upgrade::{self, Ask},
+    upgrade::{self, Ask, FailureKind},
 };
 
 /// Streams of one connection on which a peer's pings are answered. One more ends the oldest.
@@ -30,19 +30,6 @@ use super::{
 /// former one has arrived. A probe in addition to the liveness check of the peer needs as many
 /// again.
 pub const MAX_INBOUND_STREAMS: usize = 4;
-
-/// The kind of a failed ping.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum FailureKind {
-    /// No answer, or no stream for the ping, within the deadline.
-    Timeout,
-    /// The peer does not support ping. It is not pinged again on this connection, and the
-    /// connection is not closed: the peer is alive.
-    Unsupported,
-    /// The stream was reset, or carried another answer.
-    Stream,
-}
 
 /// The result of a ping.
 type PingResult = Result<Duration, FailureKind>;

@@ -29,5 +29,6 @@ pub use self::watchdog::{Input, Verdict, Watchdog};
 #[cfg(feature = "libp2p")]
 pub use self::{
     behaviour::{Behaviour, Event, Outcome},
-    handler::{FailureKind, MAX_INBOUND_STREAMS},
+    handler::MAX_INBOUND_STREAMS,
+    upgrade::FailureKind,
 };

@@ -5,7 +5,18 @@ use std::{convert::Infallible, future, io};
 use libp2p_core::upgrade::{OutboundUpgrade, ProtocolError, UpgradeInfo};
 use libp2p_swarm::{Stream, StreamProtocol, StreamUpgradeError};
 
-use super::handler::FailureKind;
+/// The kind of a failed ping.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum FailureKind {
+    /// No answer, or no stream for the ping, within the deadline.
+    Timeout,
+    /// The peer does not support ping. It is not pinged again on this connection, and the
+    /// connection is not closed: the peer is alive.
+    Unsupported,
+    /// The stream was reset, or carried another answer.
+    Stream,
+}
 
 /// The name of the protocol in multistream-select.
 pub(super) const PROTOCOL: StreamProtocol = StreamProtocol::new(NAME);

@@ -37,7 +37,7 @@ use super::{
     book::AddressBook,
     connections::{Connections, Path},
     dials::DIAL_TIMEOUT,
-    effect::Effect,
+    effect::{AttemptId, AttemptKind, Effect, HolePunch},
     schedule::{Schedule, backoff},
 };
 
@@ -68,31 +68,6 @@ const DIAL_BACK_REST: Duration = Duration::from_secs(60);
 const MAX_DIAL_BACKS_A_MINUTE: usize = 128;
 /// Dial-backs under way at one time. A peer above this number is left to hole punching.
 const MAX_DIAL_BACKS: usize = 32;
-
-/// Names a dial of the direct path and the connection that it made. Never reused.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct AttemptId(pub u64);
-
-/// What a dial of the direct path is for, which decides how it is made.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum AttemptKind {
-    /// Another connection through the relay, which begins a hole punch round.
-    Round,
-    /// A direct dial of a peer that connected through a relay. Leaves from a new port.
-    DialBack,
-    /// A direct dial through the hole that the peer has opened. Leaves from a new port, and is made
-    /// even if another dial of the peer is under way.
-    ThroughHole,
-}
-
-/// How the attempts to connect directly ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum HolePunch {
-    /// A direct connection was established.
-    Direct,
-    /// No direct connection was established.
-    Failed,
-}
 
 /// A peer that this node reached through a relay.
 #[derive(Clone, Debug)]

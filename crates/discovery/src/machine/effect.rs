@@ -6,10 +6,37 @@ use calimero_network_primitives::{Multiaddr, PeerId, UnreachableCause, addr::Dia
 
 use super::{
     dials::DialReason,
-    direct_path::{AttemptId, AttemptKind, HolePunch},
     namespace::{Cookie, Namespace},
-    relays::RelayListener,
 };
+
+/// Names a dial of the direct path and the connection that it made. Never reused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct AttemptId(pub u64);
+
+/// What a dial of the direct path is for, which decides how it is made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AttemptKind {
+    /// Another connection through the relay, which begins a hole punch round.
+    Round,
+    /// A direct dial of a peer that connected through a relay. Leaves from a new port.
+    DialBack,
+    /// A direct dial through the hole that the peer has opened. Leaves from a new port, and is made
+    /// even if another dial of the peer is under way.
+    ThroughHole,
+}
+
+/// How the attempts to connect directly ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HolePunch {
+    /// A direct connection was established.
+    Direct,
+    /// No direct connection was established.
+    Failed,
+}
+
+/// Names an attempt to listen through a relay, and the listener that it becomes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RelayListener(pub u64);
 
 /// What the driver has to do, in the order of the effects.
 ///

@@ -6,10 +6,9 @@ use calimero_network_primitives::{Multiaddr, PeerId, UnreachableCause};
 
 use super::{
     connections::Path,
-    direct_path::{AttemptId, HolePunch},
+    effect::{AttemptId, HolePunch, RelayListener},
     namespace::{Cookie, Namespace},
     reachability::ProbeOutcome,
-    relays::RelayListener,
 };
 
 /// An input of the machine: a command of the application, an event of the network, or the time.

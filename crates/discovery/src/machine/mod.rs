@@ -93,15 +93,14 @@ pub use self::{
     boot_nodes::BootNode,
     connections::Path,
     dials::DialReason,
-    direct_path::{AttemptId, AttemptKind, HolePunch},
-    effect::Effect,
+    effect::{AttemptId, AttemptKind, Effect, HolePunch, RelayListener},
     externals::AddressSource,
     input::{CacheEntry, Input, RendezvousFailure},
     namespace::{Cookie, MAX_COOKIE_BYTES, Namespace, NamespaceError},
     overlays::OverlayStatus,
     reachability::{LastProbe, ProbeOutcome, Reachability, ReachableBecause},
     registrations::Registration,
-    relays::{RelayListener, Reservation},
+    relays::Reservation,
     status::{Phase, Status},
 };
 

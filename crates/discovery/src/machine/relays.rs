@@ -13,7 +13,7 @@ use calimero_network_primitives::{
 use rand::{Rng, rngs::StdRng};
 
 use super::{
-    effect::Effect,
+    effect::{Effect, RelayListener},
     schedule::{Schedule, backoff},
 };
 
@@ -23,10 +23,6 @@ const RELAY_TIMEOUT: Duration = Duration::from_secs(45);
 /// Lifetime of a reservation that is not renewed: 65 min. Relays grant one hour (circuit v2
 /// specification) and clients renew before its end.
 const RESERVATION_LIFETIME: Duration = Duration::from_secs(65 * 60);
-
-/// Names an attempt to listen through a relay, and the listener that it becomes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct RelayListener(pub u64);
 
 /// The state of the reservation at a relay.
 #[derive(Clone, Debug, PartialEq, Eq)]
