@@ -294,7 +294,7 @@ fn build_swarm(
     resources: Resources,
 ) -> Result<Built, StartError> {
     // The operator names the boot nodes, so these may be local on any network.
-    let gate = DialGate::new(config.discovery.dial_policy(), &config.discovery.boot);
+    let gate = DialGate::new(config.discovery.dial_scopes(), &config.discovery.boot);
     let transport = build(identity, &config.transport, gate)?;
     let behaviour = Behaviour::new(identity, config, transport.relay_client, resources)?;
     let control = behaviour.streams.control();

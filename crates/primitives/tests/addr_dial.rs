@@ -8,8 +8,8 @@
 use calimero_network_primitives::{
     Multiaddr, PeerId,
     addr::{
-        DialAddr, DialGate, DialPolicy, DialRefusal, DialRules, IpScope, MAX_ADDRESS_BYTES,
-        MAX_GRANTS, is_dialable, peer_of, scope_of,
+        DialAddr, DialGate, DialPolicy, DialRefusal, DialRules, DialScopes, IpScope,
+        MAX_ADDRESS_BYTES, MAX_GRANTS, is_dialable, peer_of, scope_of,
     },
     multiaddr::Protocol,
 };
@@ -72,14 +72,14 @@ fn testing_addresses_are_dialled_in_a_laboratory_only() {
     assert!(is_dialable(&testing, DialPolicy::Local));
     let global = addr("/ip4/8.8.8.8/tcp/1");
     let loopback = addr("/ip4/127.0.0.1/tcp/1");
-    let named =
-        |local, addr: &Multiaddr| DialPolicy::for_network(local).with_named([&global, addr]);
+    let named = |addr| DialScopes::of_node(DialPolicy::Private, [&global, addr]);
     // An operator who names one runs a laboratory, in which the others are dialled too.
-    let laboratory = named(false, &testing);
-    assert_eq!(laboratory, DialPolicy::Laboratory);
+    let laboratory = named(&testing);
+    assert!(laboratory.laboratory);
     assert!(is_dialable(&testing, laboratory) && !is_dialable(&loopback, laboratory));
-    assert_eq!(named(false, &loopback), DialPolicy::Private);
-    assert_eq!(named(true, &testing), DialPolicy::Local);
+    assert_eq!(named(&loopback), DialPolicy::Private.into());
+    let gate = DialGate::new(laboratory, []);
+    assert!(gate.check(&testing).is_ok() && gate.check(&loopback).is_err());
     assert_eq!(DialPolicy::for_network(true), DialPolicy::Local);
     assert_eq!(DialPolicy::for_network(false), DialPolicy::Private);
 }
@@ -107,7 +107,7 @@ fn a_long_address_is_refused_whatever_it_says() {
 fn an_address_of_a_peer_leads_to_that_peer_and_not_through_this_node() {
     let rules = DialRules {
         local: peer(9),
-        policy: DialPolicy::Private,
+        scopes: DialPolicy::Private.into(),
     };
     let base = addr("/ip4/8.8.8.8/tcp/1");
     let named = |peer| base.clone().with(Protocol::P2p(peer));

@@ -83,7 +83,7 @@ impl Behaviour {
             Effect::Probe { address } => self.inner.probes.probe(address),
             Effect::AddExternalAddress { address } => self.add_external(address),
             Effect::RemoveExternalAddress { address } => self.remove_external(address),
-            Effect::ServeProbes(serve) => self.inner.serve_probes(serve, self.dial_policy),
+            Effect::ServeProbes(serve) => self.inner.serve_probes(serve, self.dial_scopes),
             Effect::RefuseFollow { namespace } => self.emit(Event::FollowRefused { namespace }),
             Effect::SaveCache => self.emit(Event::SaveCache),
         }

@@ -4,7 +4,7 @@ use std::convert::Infallible;
 
 use calimero_network_primitives::{
     IDENTIFY_PROTOCOL_VERSION, Keypair, PeerId, ProtocolId,
-    addr::{DialPolicy, peer_of},
+    addr::{DialScopes, peer_of},
     config::{DiscoveryConfig, PingConfig, RecordsTuning},
 };
 use libp2p_kad as kad;
@@ -89,8 +89,8 @@ impl Inner {
     }
 
     /// Sets whether probes of other peers are served on new connections.
-    pub(super) fn serve_probes(&mut self, serve: bool, policy: DialPolicy) {
-        self.probe_server = serve.then(|| probe::server::Server::new(policy)).into();
+    pub(super) fn serve_probes(&mut self, serve: bool, scopes: DialScopes) {
+        self.probe_server = serve.then(|| probe::server::Server::new(scopes)).into();
     }
 }
 

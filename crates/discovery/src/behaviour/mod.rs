@@ -131,7 +131,7 @@ use std::{
 
 use calimero_network_primitives::{
     Keypair, Multiaddr, PeerId,
-    addr::DialPolicy,
+    addr::DialScopes,
     config::{DiscoveryConfig, PingConfig},
     resources::Resources,
 };
@@ -214,7 +214,7 @@ pub struct Behaviour {
     /// the address book are removed.
     max_routes: usize,
     /// Which of the addresses that peers report may be dialled.
-    dial_policy: DialPolicy,
+    dial_scopes: DialScopes,
     queries: Queries,
     local_link: LocalLink,
     /// Whether the machine took an input since `phase` and `reachability` were emitted.
@@ -252,7 +252,7 @@ impl Behaviour {
         if relay_client.is_none() {
             config.relays = 0;
         }
-        let dial_policy = config.dial_policy();
+        let dial_scopes = config.dial_scopes();
         let max_routes = config.book.max_addresses_per_peer as usize;
         let inner = Inner::new(identity, &config, ping, agent_version, relay_client)?;
         let machine = Machine::new(config, local, seed, now())?;
@@ -275,7 +275,7 @@ impl Behaviour {
             given_up: HashSet::new(),
             externals: Vec::new(),
             max_routes,
-            dial_policy,
+            dial_scopes,
             queries: Queries::default(),
             local_link: LocalLink::default(),
             has_input: false,

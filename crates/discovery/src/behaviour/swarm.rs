@@ -63,11 +63,11 @@ impl NetworkBehaviour for Behaviour {
             .inner
             .handle_pending_outbound_connection(connection, peer, addresses, role)?;
         self.began.insert(connection, now());
-        let policy = self.dial_policy;
+        let scopes = self.dial_scopes;
         let mut all = peer.map_or_else(Vec::new, |peer| self.known_addresses(&peer));
         let worth_it = offered
             .into_iter()
-            .filter(|address| is_dialable(address, policy))
+            .filter(|address| is_dialable(address, scopes))
             .take(MAX_OFFERED);
         for address in worth_it {
             if !all.contains(&address) {

@@ -170,7 +170,7 @@ impl Machine {
             local,
             rules: DialRules {
                 local,
-                policy: config.dial_policy(),
+                scopes: config.dial_scopes(),
             },
             rng,
             now,

@@ -24,9 +24,6 @@ pub enum DialPolicy {
     /// Private addresses too. Peers of one site or one carrier may be nearer that way.
     #[default]
     Private,
-    /// Private and testing addresses. For a laboratory: a network that uses the ranges set aside for
-    /// benchmarks and examples as its public addresses. See [`with_named`](Self::with_named).
-    Laboratory,
     /// Every address that can be dialled: loopback, link-local, memory and testing addresses too.
     /// For a network that is itself local, and for addresses that the operator names.
     Local,
@@ -39,24 +36,13 @@ impl DialPolicy {
         if local { Self::Local } else { Self::Private }
     }
 
-    /// Returns the policy for a network whose operator names these addresses: boot nodes and external
-    /// addresses. An operator who names a testing address runs a laboratory, so that other testing
-    /// addresses are within its policy.
-    #[must_use]
-    pub fn with_named<'a>(self, addresses: impl IntoIterator<Item = &'a Multiaddr>) -> Self {
-        let is_testing = |addr| scope_of(addr) == Some(IpScope::Testing);
-        match self {
-            Self::Private if addresses.into_iter().any(is_testing) => Self::Laboratory,
-            policy => policy,
-        }
-    }
-
     const fn includes(self, scope: IpScope) -> bool {
         match scope {
             IpScope::Global => true,
             IpScope::Private => !matches!(self, Self::Global),
-            IpScope::Testing => matches!(self, Self::Laboratory | Self::Local),
-            IpScope::Loopback | IpScope::LinkLocal => matches!(self, Self::Local),
+            IpScope::Loopback | IpScope::LinkLocal | IpScope::Testing => {
+                matches!(self, Self::Local)
+            }
             IpScope::Unspecified | IpScope::Multicast | IpScope::Reserved => false,
         }
     }
@@ -67,9 +53,47 @@ impl fmt::Display for DialPolicy {
         f.write_str(match self {
             Self::Global => "global",
             Self::Private => "private",
-            Self::Laboratory => "laboratory",
             Self::Local => "local",
         })
+    }
+}
+
+/// The addresses that a node dials: those of a policy and, in a laboratory, testing addresses.
+///
+/// A laboratory is a network that uses the ranges set aside for benchmarks and examples as its
+/// public addresses. No host of the internet has such an address, so an operator who names one runs
+/// a laboratory.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct DialScopes {
+    /// The policy.
+    pub policy: DialPolicy,
+    /// Whether testing addresses ([`IpScope::Testing`]) are dialled under every policy.
+    pub laboratory: bool,
+}
+
+impl DialScopes {
+    /// Returns the scopes of a node whose operator names these addresses: its boot nodes and its
+    /// external addresses.
+    #[must_use]
+    pub fn of_node<'a>(policy: DialPolicy, named: impl IntoIterator<Item = &'a Multiaddr>) -> Self {
+        let is_testing = |addr| scope_of(addr) == Some(IpScope::Testing);
+        Self {
+            policy,
+            laboratory: named.into_iter().any(is_testing),
+        }
+    }
+
+    fn includes(self, scope: IpScope) -> bool {
+        self.policy.includes(scope) || (self.laboratory && scope == IpScope::Testing)
+    }
+}
+
+impl From<DialPolicy> for DialScopes {
+    fn from(policy: DialPolicy) -> Self {
+        Self {
+            policy,
+            laboratory: false,
+        }
     }
 }
 
@@ -160,8 +184,8 @@ impl DialAddr {
     /// # Errors
     ///
     /// [`DialRefusal`] with the first reason found.
-    pub fn new(addr: &Multiaddr, policy: DialPolicy) -> Result<Self, DialRefusal> {
-        let shape = decide(addr, policy)?;
+    pub fn new(addr: &Multiaddr, scopes: impl Into<DialScopes>) -> Result<Self, DialRefusal> {
+        let shape = decide(addr, scopes.into())?;
         if shape.kind == AddressTransport::Circuit && shape.target.is_none() {
             return Err(DialRefusal::Target);
         }
@@ -177,9 +201,9 @@ impl DialAddr {
     pub fn of_peer(
         peer: &PeerId,
         addr: &Multiaddr,
-        policy: DialPolicy,
+        scopes: impl Into<DialScopes>,
     ) -> Result<Self, DialRefusal> {
-        let shape = decide(addr, policy)?;
+        let shape = decide(addr, scopes.into())?;
         match (shape.target, shape.relay) {
             (Some(named), _) if named != *peer => Err(DialRefusal::OtherPeer {
                 expected: *peer,
@@ -230,13 +254,13 @@ impl fmt::Display for DialAddr {
     }
 }
 
-/// What a node decides by: its own peer id and its policy.
+/// What a node decides by: its own peer id and the addresses that it dials.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DialRules {
     /// Peer id of this node. No address through this node as a relay is dialled.
     pub local: PeerId,
-    /// Policy for addresses that other peers name.
-    pub policy: DialPolicy,
+    /// Addresses that are dialled where other peers name them.
+    pub scopes: DialScopes,
 }
 
 impl DialRules {
@@ -246,7 +270,7 @@ impl DialRules {
     ///
     /// [`DialRefusal`] with the first reason found.
     pub fn check(&self, peer: &PeerId, addr: &Multiaddr) -> Result<DialAddr, DialRefusal> {
-        let addr_of_peer = DialAddr::of_peer(peer, addr, self.policy)?;
+        let addr_of_peer = DialAddr::of_peer(peer, addr, self.scopes)?;
         match shape::shape(addr).and_then(|shape| shape.relay) {
             Some(relay) if relay == self.local => Err(DialRefusal::Relay { relay }),
             _ => Ok(addr_of_peer),
@@ -257,17 +281,18 @@ impl DialRules {
 /// Whether [`DialAddr::new`] accepts `addr`.
 ///
 /// The address is complete (its port is not 0, and a relayed address names its relay and its
-/// target), of a known shape, and within `policy`. Names are within every policy, except that
+/// target), of a known shape, and within `scopes`. Names are within every policy, except that
 /// `localhost` is within [`DialPolicy::Local`] alone (RFC 6761). What a name resolves to is decided
 /// by [`DialGate::check_resolved`](super::DialGate::check_resolved). Unspecified, multicast and
 /// reserved addresses are within none.
 #[must_use]
-pub fn is_dialable(addr: &Multiaddr, policy: DialPolicy) -> bool {
-    DialAddr::new(addr, policy).is_ok()
+pub fn is_dialable(addr: &Multiaddr, scopes: impl Into<DialScopes>) -> bool {
+    DialAddr::new(addr, scopes).is_ok()
 }
 
 /// Everything but the peers that the address names.
-fn decide(addr: &Multiaddr, policy: DialPolicy) -> Result<Shape<'_>, DialRefusal> {
+fn decide(addr: &Multiaddr, scopes: DialScopes) -> Result<Shape<'_>, DialRefusal> {
+    let policy = scopes.policy;
     // The length comes first: it bounds the work that the other checks do.
     if addr.len() > MAX_ADDRESS_BYTES {
         return Err(DialRefusal::TooLong { len: addr.len() });
@@ -282,7 +307,7 @@ fn decide(addr: &Multiaddr, policy: DialPolicy) -> Result<Shape<'_>, DialRefusal
     match &shape.host {
         Host::Ip(ip) => {
             let (ip, scope) = (*ip, ip_scope(*ip));
-            if !policy.includes(scope) {
+            if !scopes.includes(scope) {
                 return Err(DialRefusal::Scope { ip, scope, policy });
             }
         }

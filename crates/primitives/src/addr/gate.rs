@@ -8,7 +8,7 @@ use std::{
 use multiaddr::Multiaddr;
 
 use super::{
-    Circuit, DialAddr, DialPolicy, DialRefusal, is_dns,
+    Circuit, DialAddr, DialPolicy, DialRefusal, DialScopes, is_dns,
     peer::without_peer,
     shape::{AddressTransport, transport_of},
 };
@@ -40,7 +40,7 @@ pub const MAX_GRANTS: usize = 1_024;
 /// ```
 #[derive(Clone, Debug)]
 pub struct DialGate {
-    policy: DialPolicy,
+    scopes: DialScopes,
     configured: Arc<HashSet<Multiaddr>>,
     granted: Arc<RwLock<Granted>>,
 }
@@ -56,13 +56,13 @@ impl DialGate {
     /// A gate for `policy` that also lets pass the addresses in `configured` that can be dialled
     /// at all. These are never forgotten.
     pub fn new<'a>(
-        policy: DialPolicy,
+        scopes: impl Into<DialScopes>,
         configured: impl IntoIterator<Item = &'a Multiaddr>,
     ) -> Self {
         let configured = configured.into_iter();
         let configured = configured.filter(|addr| DialAddr::new(addr, DialPolicy::Local).is_ok());
         Self {
-            policy,
+            scopes: scopes.into(),
             configured: Arc::new(configured.map(without_peer).collect()),
             granted: Arc::default(),
         }
@@ -71,7 +71,7 @@ impl DialGate {
     /// Policy for addresses without a grant.
     #[must_use]
     pub const fn policy(&self) -> DialPolicy {
-        self.policy
+        self.scopes.policy
     }
 
     /// Lets `addr` pass from now on, because the operator of this node names it. Addresses within
@@ -83,7 +83,7 @@ impl DialGate {
     pub fn grant(&self, addr: &Multiaddr) -> Result<DialAddr, DialRefusal> {
         let allowed = DialAddr::new(addr, DialPolicy::Local)?;
         // A name is stored although it is within the policy: what it resolves to may not be.
-        if is_dns(addr) || DialAddr::new(addr, self.policy).is_err() {
+        if is_dns(addr) || DialAddr::new(addr, self.scopes).is_err() {
             let mut granted = self.granted.write().unwrap_or_else(PoisonError::into_inner);
             granted.insert(without_peer(addr));
             // The relay of a circuit is dialled first, by its own address.
@@ -100,7 +100,7 @@ impl DialGate {
     ///
     /// [`DialRefusal`] with the first reason found.
     pub fn check(&self, addr: &Multiaddr) -> Result<DialAddr, DialRefusal> {
-        DialAddr::new(addr, self.policy).or_else(|refusal| {
+        DialAddr::new(addr, self.scopes).or_else(|refusal| {
             if self.is_granted(addr) {
                 DialAddr::new(addr, DialPolicy::Local)
             } else {

@@ -25,7 +25,9 @@ use multiaddr::{Multiaddr, Protocol};
 use self::shape::Host;
 pub use self::{
     circuit::{Circuit, CircuitError, circuit_addr},
-    dial::{DialAddr, DialPolicy, DialRefusal, DialRules, MAX_ADDRESS_BYTES, is_dialable},
+    dial::{
+        DialAddr, DialPolicy, DialRefusal, DialRules, DialScopes, MAX_ADDRESS_BYTES, is_dialable,
+    },
     gate::{DialGate, MAX_GRANTS},
     ip::{IpScope, ip_scope},
     peer::{PeerMismatch, peer_of, with_peer, without_peer},

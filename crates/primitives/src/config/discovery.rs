@@ -6,7 +6,7 @@ use multiaddr::{Multiaddr, Protocol};
 use serde::{Deserialize, Serialize};
 
 use super::{ConfigError, check};
-use crate::addr::DialPolicy;
+use crate::addr::{DialPolicy, DialScopes};
 use crate::limits::{MAX_PENDING_CONNECTIONS, MAX_RENDEZVOUS_NAMESPACE_BYTES};
 
 /// Longest wait of the discovery machine: 30 days. It keeps every sum of times far from the end of
@@ -372,9 +372,9 @@ impl Default for CacheTuning {
 impl DiscoveryConfig {
     /// Returns which addresses may be dialled on this network.
     #[must_use]
-    pub fn dial_policy(&self) -> DialPolicy {
-        DialPolicy::for_network(self.local_network)
-            .with_named(self.boot.iter().chain(&self.external))
+    pub fn dial_scopes(&self) -> DialScopes {
+        let policy = DialPolicy::for_network(self.local_network);
+        DialScopes::of_node(policy, self.boot.iter().chain(&self.external))
     }
 
     /// Checks every value.

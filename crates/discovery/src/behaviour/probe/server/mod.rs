@@ -22,7 +22,7 @@ use std::{
 
 use calimero_network_primitives::{
     Multiaddr, PeerId,
-    addr::{DialAddr, DialPolicy},
+    addr::{DialAddr, DialScopes},
 };
 use futures::channel::oneshot;
 use libp2p_core::{Endpoint, transport::PortUse};
@@ -84,7 +84,7 @@ struct Dialling {
 
 /// Dials peers back. See the [module](self) for what bounds it.
 pub struct Server {
-    policy: DialPolicy,
+    scopes: DialScopes,
     limits: Limits,
     rng: StdRng,
     /// IP prefixes of inbound connections.
@@ -94,10 +94,10 @@ pub struct Server {
 }
 
 impl Server {
-    /// A server on a network of `policy`.
-    pub(in crate::behaviour) fn new(policy: DialPolicy) -> Self {
+    /// A server that dials addresses within `scopes`.
+    pub(in crate::behaviour) fn new(scopes: DialScopes) -> Self {
         Self {
-            policy,
+            scopes,
             limits: Limits::new(now()),
             rng: StdRng::from_os_rng(),
             prefixes: HashMap::new(),
@@ -115,7 +115,7 @@ impl Server {
         let Some((observed, prefix)) = self.prefixes.get(&connection) else {
             return Decision::Rejected;
         };
-        let Some(choice) = rules::choose(addresses, observed, self.policy) else {
+        let Some(choice) = rules::choose(addresses, observed, self.scopes) else {
             return Decision::Refused;
         };
         if !self.limits.admit(peer, *prefix, now()) {

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use calimero_network_primitives::{
     Multiaddr,
-    addr::{DialAddr, DialPolicy, is_dns, is_private, is_relayed},
+    addr::{DialAddr, DialPolicy, DialScopes, is_dns, is_private, is_relayed},
     multiaddr::Protocol,
 };
 
@@ -25,14 +25,14 @@ pub(super) struct Choice {
 /// Chooses the first address of a request that may be dialled on behalf of a peer that is connected
 /// from `observed`.
 ///
-/// An address must be within the policy of this node, and must not be private unless it is at the
+/// An address must be within `scopes`, and must not be private unless it is at the
 /// peer's own IP: with a private one, a peer could probe the private network of this node. On a local
 /// network, every address within its policy may be dialled. Names are never dialled, because what
 /// they resolve to is known only later, and neither are circuits.
 pub(super) fn choose(
     addresses: &[Multiaddr],
     observed: &Multiaddr,
-    policy: DialPolicy,
+    scopes: DialScopes,
 ) -> Option<Choice> {
     let own = ip_of(observed);
     let candidates = (0_u32..).zip(addresses.iter().take(MAX_ADDRESSES));
@@ -40,10 +40,10 @@ pub(super) fn choose(
         .filter(|(_, address)| !is_dns(address) && !is_relayed(address))
         .find_map(|(index, address)| {
             let is_own_ip = own.is_some() && ip_of(address) == own;
-            if policy != DialPolicy::Local && !is_own_ip && is_private(address) {
+            if scopes.policy != DialPolicy::Local && !is_own_ip && is_private(address) {
                 return None;
             }
-            let address = DialAddr::new(address, policy).ok()?;
+            let address = DialAddr::new(address, scopes).ok()?;
             Some(Choice {
                 index,
                 address,
@@ -69,8 +69,12 @@ mod tests {
         texts.iter().map(|text| text.parse().unwrap()).collect()
     }
 
-    fn chosen(texts: &[&str], observed: &str, policy: DialPolicy) -> Option<(u32, bool)> {
-        let choice = choose(&addresses(texts), &observed.parse().unwrap(), policy);
+    fn chosen(
+        texts: &[&str],
+        observed: &str,
+        scopes: impl Into<DialScopes>,
+    ) -> Option<(u32, bool)> {
+        let choice = choose(&addresses(texts), &observed.parse().unwrap(), scopes.into());
         choice.map(|choice| (choice.index, choice.is_own_ip))
     }
 
@@ -114,11 +118,9 @@ mod tests {
             Some((0, true))
         );
         let testing = ["/ip4/198.18.0.9/tcp/1"];
-        for (policy, found) in [
-            (DialPolicy::Private, None),
-            (DialPolicy::Laboratory, Some((0, false))),
-        ] {
-            assert_eq!(chosen(&testing, "/ip4/198.18.0.2/tcp/1", policy), found);
+        for (laboratory, found) in [(false, None), (true, Some((0, false)))] {
+            let scopes = DialScopes { policy, laboratory };
+            assert_eq!(chosen(&testing, "/ip4/198.18.0.2/tcp/1", scopes), found);
         }
         assert_eq!(
             chosen(&["/memory/7"], "/memory/1", DialPolicy::Local),
