@@ -46,7 +46,7 @@ fn control(control: Control) -> Rpc {
     }
 }
 
-/// Offers `count` messages that nobody has published, with ids of `len` bytes.
+/// Offers `count` messages that were never published, with ids of `len` bytes.
 fn offer(topic: TopicHash, first: usize, count: usize, len: usize) -> Rpc {
     let ids = (first..first + count).map(|id| Bytes::from(format!("{id:0>len$}")));
     control(Control {

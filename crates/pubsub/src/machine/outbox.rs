@@ -173,7 +173,7 @@ impl Outbox {
         self.iwant.extend(ids);
     }
 
-    /// Tells the peer that this node has a message. It saves a copy, so it is left out if too many
+    /// Announces a message to the peer. The announcement saves a copy, so it is left out if too many
     /// wait already.
     pub(super) fn refuse(&mut self, id: &MessageId) {
         if self.idontwant.len() < MAX_IDS {

@@ -16,7 +16,7 @@ use rand::seq::IteratorRandom;
 
 use super::{Net, topic};
 
-/// Bytes of one step: what happens, to whom, and how much time passes then.
+/// Bytes of one step: the action, its node, and the time until the next step.
 pub const STEP: usize = 3;
 
 /// Topics of a script.

@@ -53,11 +53,11 @@ const VALIDATE_ABOVE: usize = 64;
 /// when a node that ran `libp2p-quic` is started again with this transport.
 const RESET_KEY_DOMAIN: &[u8] = b"libp2p quic stateless reset key";
 
-/// Domain of the key that tells own connection ids from made-up ones. Kept like the other, or a
-/// restarted node would not answer packets of its former connections with a reset.
+/// Domain of the key that authenticates connection ids of this endpoint. It must not change, as above:
+/// otherwise a restarted node would not reset the connections of its former process.
 const CONNECTION_ID_DOMAIN: &[u8] = b"calimero quic connection id key";
 
-/// Version 1, RFC 9000.
+/// QUIC version 1 (RFC 9000).
 const VERSION: u32 = 1;
 
 /// Everything an endpoint and its connections are configured with.
@@ -194,8 +194,8 @@ fn loopback(mut transport: quinn::TransportConfig) -> quinn::TransportConfig {
     let mut mtu = MtuDiscoveryConfig::default();
     mtu.upper_bound(LOOPBACK_MTU_BYTES);
     transport.mtu_discovery_config(Some(mtu));
-    // Loopback has neither a rate nor a round trip time that is worth a model, and nothing is lost
-    // there but what a full socket buffer drops.
+    // Loopback has no rate and no round trip time to model, and loses packets only when a socket
+    // buffer is full.
     transport.congestion_controller_factory(Arc::new(CubicConfig::default()));
     transport
 }

@@ -17,11 +17,11 @@ use quinn::{ConnectionError, RecvStream, SendStream, VarInt};
 use super::{Error, Stream};
 use crate::Link;
 
-/// What a peer is told on closing, by the libp2p convention: nothing went wrong.
+/// Error code of a close without an error, by the libp2p convention.
 const NO_ERROR: VarInt = VarInt::from_u32(0);
 
-/// Time for the packet that tells the peer of a close to be handed to the socket: a turn of one
-/// task, however loaded the host.
+/// Time limit for passing the packet that closes the connection to the socket. One turn of a task on
+/// a busy host.
 const LAST_PACKET_TIMEOUT: Duration = Duration::from_millis(100);
 
 /// Time for what streams have taken to go out before a close, as long as Yamux has for it.
@@ -39,11 +39,11 @@ type Opening = BoxFuture<'static, Result<(SendStream, RecvStream), ConnectionErr
 pub struct Connection {
     connection: quinn::Connection,
     traffic: Arc<Traffic>,
-    /// Lives as long as the connection, so that whoever looks for it finds it.
+    /// Kept as long as the connection, so that its entry in the registry of links stays valid.
     link: Option<Arc<Link>>,
     inbound: Option<Opening>,
     outbound: Option<Opening>,
-    /// Tells the streams that the connection is being closed.
+    /// `true` once the connection is being closed. Read by its streams.
     closing: Arc<AtomicBool>,
     closed: Option<BoxFuture<'static, ConnectionError>>,
 }
@@ -66,7 +66,7 @@ impl Connection {
         self.link = Some(link);
     }
 
-    /// The bytes this connection carries, for whoever reports them.
+    /// Returns the byte counters of the connection.
     pub(crate) fn traffic(&self) -> Arc<Traffic> {
         Arc::clone(&self.traffic)
     }
@@ -137,8 +137,8 @@ impl StreamMuxer for Connection {
     }
 }
 
-/// Closes a connection in good order: what its streams took goes out first, then the packet that
-/// tells the peer.
+/// Closes a connection in order: first the bytes that its streams accepted are sent, then the packet
+/// that closes it.
 ///
 /// Both are waited for because `quinn` waits for neither. In the middle of a transfer the
 /// congestion window holds that packet back (quinn-proto 0.11), and no acknowledgement is heeded
@@ -178,7 +178,7 @@ async fn drained(connection: &quinn::Connection) {
 /// sent twice, without the headers of UDP and IP.
 #[derive(Debug)]
 pub(crate) struct Traffic {
-    /// Gone once the connection is, so that a reader does not keep its buffers.
+    /// `None` once the connection has ended, so that a reader does not retain its buffers.
     connection: Mutex<Option<quinn::Connection>>,
     received: AtomicU64,
     sent: AtomicU64,
@@ -205,7 +205,7 @@ impl Traffic {
         self.sent.load(Ordering::Relaxed)
     }
 
-    /// Whether the connection is gone and the numbers stand still.
+    /// Returns whether the connection has ended, so that the counters no longer change.
     pub(crate) fn ended(&self) -> bool {
         self.connection
             .lock()

@@ -1,33 +1,33 @@
-//! What can go wrong with a QUIC connection.
+//! Errors of QUIC connections.
 
 use std::{io, net::SocketAddr, time::Duration};
 
 use libp2p_identity::PeerId;
 use quinn::{ConnectionError, TransportErrorCode};
 
-/// Why a connection did not come to be, or ended.
+/// An error that prevented or ended a connection.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// The handshake, or waiting for the other side of a hole punch, did not end in time.
     #[error("no connection within {after:?}")]
     Timeout {
-        /// The deadline.
+        /// Time limit for the handshake.
         after: Duration,
     },
-    /// Another peer answered than the one that was dialled; the connection is gone.
+    /// Another peer than the dialled one answered. The connection was closed.
     #[error(transparent)]
     WrongPeer(Box<WrongPeer>),
-    /// The other side takes no connection now.
+    /// The remote refuses new connections at present.
     #[error("connection refused")]
     Refused,
-    /// Nothing was heard for the idle timeout: the peer is gone or the path is cut.
-    #[error("nothing heard for longer than the idle timeout")]
+    /// No packet arrived within the idle timeout: the peer has stopped or the path is interrupted.
+    #[error("no packet arrived within the idle timeout")]
     IdleTimeout,
-    /// The other side has forgotten the connection: its process was started anew.
+    /// The remote no longer knows the connection, because its process was restarted.
     #[error("reset by the peer")]
     Reset,
-    /// The other side speaks no version of QUIC that is spoken here.
+    /// The remote supports no version of QUIC that this endpoint supports.
     #[error("no version of QUIC in common")]
     Version,
     /// The TLS handshake failed: a certificate, key or protocol was refused, here or there.
@@ -53,7 +53,7 @@ pub enum Error {
     /// The connection was closed on this side.
     #[error("closed on this side")]
     ClosedHere,
-    /// A socket failed.
+    /// A socket operation failed.
     #[error(transparent)]
     Io(#[from] io::Error),
     /// The dial cannot begin.

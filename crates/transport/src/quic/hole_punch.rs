@@ -19,10 +19,10 @@ use super::{Connecting, Connection, Error, WrongPeer, socket::Socket};
 /// Holes punched at one time, at most: as many as dials may be pending by default.
 const MAX_PUNCHES: usize = 128;
 
-/// Length of a packet that opens a mapping, in bytes. Its content means nothing to anybody.
+/// Length of a packet that opens a mapping, in bytes. No receiver interprets its content.
 const PACKET_BYTES: usize = 64;
 
-/// Pause between two such packets, in milliseconds, drawn anew each time, by the [DCUtR
+/// Pause between two such packets, in milliseconds, drawn for each packet, by the [DCUtR
 /// specification].
 ///
 /// [DCUtR specification]: https://github.com/libp2p/specs/blob/master/relay/DCUtR.md

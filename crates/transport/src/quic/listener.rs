@@ -72,7 +72,7 @@ pub(super) struct Listener {
     settings: Arc<Settings>,
     bound: Bound,
     accept: BoxFuture<'static, Option<quinn::Incoming>>,
-    /// Handshakes under way.
+    /// Number of handshakes in progress.
     handshakes: Arc<AtomicUsize>,
     interfaces: Interfaces,
     events: VecDeque<Event>,

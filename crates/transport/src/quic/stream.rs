@@ -16,8 +16,7 @@ use tokio::io::ReadBuf;
 
 use super::Error;
 
-/// What the other side is told about a stream that is dropped in the middle. libp2p gives these
-/// codes no meaning.
+/// Error code of a stream that is dropped before its end. libp2p gives these codes no meaning.
 const ABANDONED: VarInt = VarInt::from_u32(0);
 
 /// A stream in both directions.
@@ -104,7 +103,8 @@ impl Drop for Stream {
         if self.closed {
             return;
         }
-        // Fails where the connection is gone or the peer stopped reading: nobody to tell.
+        // An error means that the connection has ended or the peer stopped reading the stream. Both
+        // need no further action.
         if self.ended {
             let _ = self.send.finish();
         } else {

@@ -229,7 +229,7 @@ impl libp2p_core::Transport for Transport {
         let dial = match (options.role, target.peer) {
             (Endpoint::Dialer, _) => self.dial_out(target, options.port_use),
             (Endpoint::Listener, Some(peer)) => self.dial_in(target, peer),
-            // Whom to wait for has to be known.
+            // A hole punch waits for a peer, so the address must name it.
             (Endpoint::Listener, None) => {
                 return Err(TransportError::MultiaddrNotSupported(address));
             }

@@ -33,7 +33,7 @@ pub(super) struct Frames {
 
 #[derive(Debug)]
 enum State {
-    /// Reads a header.
+    /// Reads the header of a frame.
     Reading {
         header: [u8; HEADER_BYTES],
         read: usize,

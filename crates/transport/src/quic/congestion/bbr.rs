@@ -139,7 +139,7 @@ pub(super) enum Phase {
     Startup {
         /// Bandwidth at the last round that brought growth, in bytes per second.
         reached: f64,
-        /// Rounds since then.
+        /// Rounds since the last growth of the bandwidth.
         rounds: u32,
         /// Whether a queue was seen: the window grows by a quarter a round from then on.
         queued: bool,

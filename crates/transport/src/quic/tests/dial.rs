@@ -45,7 +45,7 @@ async fn another_peer_answers() {
 async fn nobody_answers() {
     let after = Duration::from_millis(300);
     let mut dialer = Node::impatient(after);
-    // Somebody who says nothing, twice; then nobody at all.
+    // A socket that never answers, twice; then a port without a socket.
     let silent = UdpSocket::bind("127.0.0.1:0").expect("binds");
     let address = addr::multiaddr(silent.local_addr().expect("bound"));
     for address in [&address, &with_peer(&address, PeerId::random())] {

@@ -16,7 +16,7 @@ pub(super) const PACKET_BYTES: u64 = 1_452;
 /// What a link does to packets.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Link {
-    /// Bytes per second.
+    /// Rate of the link in bytes per second.
     pub(super) rate: f64,
     /// Time there and back without a queue.
     pub(super) rtt: Duration,
@@ -24,8 +24,8 @@ pub(super) struct Link {
     pub(super) queue_bytes: u64,
     /// Share of the packets that is lost behind the queue.
     pub(super) loss: f64,
-    /// Longest time for which a sender is not scheduled, about every tenth of a second: it handles
-    /// what arrived meanwhile at one moment.
+    /// Longest time for which a sender is not scheduled, about every tenth of a second: it then
+    /// handles all packets that arrived in that time at one moment.
     pub(super) stall: Duration,
 }
 

@@ -54,8 +54,8 @@ fn a_link_is_filled_whatever_its_length_queue_and_loss() {
     }
 }
 
-/// Sockets of a busy machine: acknowledgements wait for the thread that reads them, and it sends
-/// nothing meanwhile.
+/// Simulates a busy host: acknowledgements wait until the thread that reads them is scheduled, and
+/// the thread sends nothing before that.
 #[test]
 fn a_sender_that_is_not_scheduled_at_times_fills_the_link() {
     let time = Duration::from_secs(10);
