@@ -2,8 +2,8 @@
 #![no_main]
 
 use calimero_network_discovery::wire::autonat::{
-    Answer, decode_answer, decode_data, decode_dial_back, decode_dial_back_response, decode_request,
-    encode_data,
+    Answer, decode_answer, decode_data, decode_dial_back, decode_dial_back_response,
+    decode_request, encode_data,
 };
 use libfuzzer_sys::fuzz_target;
 
