@@ -120,11 +120,14 @@ impl Code {
         match error {
             FetchBlobError::Fetch(FetchError::Store(error)) => Self::of_store(error),
             FetchBlobError::Fetch(FetchError::NoProviders { failures, .. }) => {
-                let unreached = |reason: &ProviderError| {
-                    matches!(
-                        reason,
-                        ProviderError::Open { .. } | ProviderError::OpenTimeout { .. }
-                    )
+                let unreached = |reason: &ProviderError| match reason {
+                    // A provider that serves no blobs was reached.
+                    ProviderError::Open { source } => !matches!(
+                        source.downcast_ref(),
+                        Some(OpenError::UnsupportedProtocol { .. })
+                    ),
+                    ProviderError::OpenTimeout { .. } => true,
+                    _ => false,
                 };
                 let is_unreached = failures.iter().all(|failure| unreached(&failure.reason));
                 match is_unreached && !failures.is_empty() {
