@@ -309,6 +309,28 @@ async fn providers_are_found_both_ways() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn providers_are_found_across_the_preset_for_published_nodes() {
+    let preset = Member::start("preset = 'published-0.11'", true).await;
+    let today = Member::start("", false).await;
+    // A node without an address is in no routing table, so it stores no records.
+    preset.node.listen(Over::Tcp).await;
+    let address = today.node.listen(Over::Tcp).await;
+    within(preset.node.client.dial(address)).await.unwrap();
+    preset.hears_of(&today).await;
+    today.hears_of(&preset).await;
+    for (seed, provider, other) in [(5, &preset, &today), (6, &today, &preset)] {
+        let stored = provider.store.put(&content(seed)).unwrap();
+        provider.announce(stored.id).await;
+        let expected = BlobProvider {
+            peer: provider.node.peer(),
+            size_bytes: Some(stored.size_bytes),
+        };
+        let found = other.providers(stored.id).await;
+        assert!(found.contains(&expected), "blob {seed}: {found:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn invites_are_asked_for_and_given_both_ways() {
     let (mut older, mut today) = met(Over::Tcp, true, false).await;
     for turn in [1, 2] {
