@@ -10,7 +10,7 @@
 //!
 //! - A message among the last [`MemoryLimits::ids`] to twice as many is recognized by its id.
 //! - Nodes of this kind use the time of publication as sequence number
-//!   ([`time_of`](crate::wire::time_of)). Such a message is refused if it is more than 5 minutes
+//!   ([`crate::wire::time_of`]). Such a message is refused if it is more than 5 minutes
 //!   old, or more than 30 s older than the newest message of its author, even at a node that has
 //!   just started. A message that comes from its author directly is never too old, and
 //!   shows how far the author's clock is off.

@@ -91,7 +91,7 @@ impl Providers {
 
     /// Adds a search. It is repeated while bytes are missing, and providers that failed are asked
     /// again after a pause. The transfer fails when no provider could be reached for
-    /// [`search_timeout`](super::BlobFetchConfig::search_timeout).
+    /// [`search_timeout`](super::BlobFetchTuning::search_timeout).
     #[must_use]
     pub fn with_search<S: Stream<Item = PeerId> + Send + 'static>(
         mut self,

@@ -4,7 +4,7 @@
 //! is counted in the accounting of the node ([`resources`](calimero_network_primitives::resources)):
 //! a permit for each transfer, and permits for the bytes of answers that are not sent. Waiting
 //! requesters take turns by IP prefix, then by peer, and wait no longer than a deadline. A requester
-//! that takes less than a chunk in [`chunk_timeout`](BlobServeConfig::chunk_timeout) loses its
+//! that takes less than a chunk in [`chunk_timeout`](BlobServeTuning::chunk_timeout) loses its
 //! stream, and with it its permits.
 //!
 //! Each chunk is verified before it is sent. A blob that does not verify is withdrawn from the
