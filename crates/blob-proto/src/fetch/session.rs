@@ -276,10 +276,7 @@ impl Session {
         let hello = self.context.hello(Some(blob_id), self.id.peer).await?;
         self.feed(&mut writer, &Request::Hello(hello))?;
         self.ask(&mut writer, first)?;
-        let mut place = None;
         loop {
-            let wants_place = matches!(self.expected.front(), Some(Expected::Chunk(_)));
-            let verifying = Arc::clone(&self.context.verifying);
             tokio::select! {
                 ask = self.asks.recv() => match ask {
                     Some(ask @ Ask::Chunks(_)) if must_wait => {
@@ -293,21 +290,16 @@ impl Session {
                     }
                 },
                 flushed = writer.flush(), if writer.is_dirty() => flushed?,
-                taken = verifying.acquire_owned(), if wants_place && place.is_none() => {
-                    place = taken.ok();
-                }
-                message = reader.next(), if !wants_place || place.is_some() => {
-                    match message? {
-                        Some(response) => self.answered(&mut writer, response, &mut place).await?,
-                        None => {
-                            let received_bytes = self.received_bytes;
-                            return match self.expected.is_empty() {
-                                true => Ok(ControlFlow::Break(End::Closed { received_bytes })),
-                                false => Err(ProviderError::Closed { received_bytes }),
-                            };
-                        }
+                message = reader.next() => match message? {
+                    Some(response) => self.answered(&mut writer, response).await?,
+                    None => {
+                        let received_bytes = self.received_bytes;
+                        return match self.expected.is_empty() {
+                            true => Ok(ControlFlow::Break(End::Closed { received_bytes })),
+                            false => Err(ProviderError::Closed { received_bytes }),
+                        };
                     }
-                }
+                },
             }
         }
     }
@@ -350,7 +342,6 @@ impl Session {
         &mut self,
         writer: &mut MessageWriter<W>,
         response: Response,
-        place: &mut Option<OwnedSemaphorePermit>,
     ) -> Result<(), ProviderError> {
         match (self.expected.pop_front(), response) {
             (_, Response::Refused(refusal)) => Err(refused(refusal)),
@@ -377,7 +368,10 @@ impl Session {
                 if index == expected =>
             {
                 self.received_bytes += data.len() as u64;
-                let Some(place) = place.take() else {
+                // The permit is taken when the chunk is complete. A permit for a chunk that is being
+                // received would let a few slow providers hold all of them.
+                let verifying = Arc::clone(&self.context.verifying);
+                let Ok(place) = verifying.acquire_owned().await else {
                     return Err(ProviderError::Unexpected);
                 };
                 self.tell(EventKind::Chunk { index, data, place }).await;
