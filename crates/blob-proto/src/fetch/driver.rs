@@ -63,7 +63,7 @@ const SLOW_BYTES_PER_S: u64 = 128 * 1024;
 /// Time to close the streams to all providers at the end.
 const FAREWELL: Duration = Duration::from_millis(500);
 
-/// Events that wait for the driver. What they hold in memory is bounded by the places for chunks.
+/// Events that wait for the driver. What they hold in memory is bounded by the permits for chunks.
 pub(super) const EVENT_QUEUE: usize = 64;
 
 type Running = BoxFuture<'static, Option<(SessionId, End)>>;

@@ -79,7 +79,7 @@ pub(super) enum EventKind {
     Chunk {
         index: u64,
         data: Bytes,
-        place: OwnedSemaphorePermit,
+        permit: OwnedSemaphorePermit,
     },
 }
 
@@ -371,10 +371,15 @@ impl Session {
                 // The permit is taken when the chunk is complete. A permit for a chunk that is being
                 // received would let a few slow providers hold all of them.
                 let verifying = Arc::clone(&self.context.verifying);
-                let Ok(place) = verifying.acquire_owned().await else {
+                let Ok(permit) = verifying.acquire_owned().await else {
                     return Err(ProviderError::Unexpected);
                 };
-                self.tell(EventKind::Chunk { index, data, place }).await;
+                self.tell(EventKind::Chunk {
+                    index,
+                    data,
+                    permit,
+                })
+                .await;
                 Ok(())
             }
             _ => Err(ProviderError::Unexpected),

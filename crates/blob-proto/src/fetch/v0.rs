@@ -182,8 +182,13 @@ impl V0Fetch {
         if usize::try_from(index).is_ok_and(|index| partial.has(index)) {
             return;
         }
-        if let Ok(place) = Arc::clone(&self.context.verifying).acquire_owned().await {
-            self.tell(EventKind::Chunk { index, data, place }).await;
+        if let Ok(permit) = Arc::clone(&self.context.verifying).acquire_owned().await {
+            self.tell(EventKind::Chunk {
+                index,
+                data,
+                permit,
+            })
+            .await;
         }
     }
 

@@ -49,7 +49,11 @@ impl Driver {
                 return self.keep_inline(from, content).await.map(Some);
             }
             EventKind::Size(size_bytes) if self.is_present(from) => self.book.size(size_bytes),
-            EventKind::Chunk { index, data, place } => self.keep(from, index, data, Some(place)),
+            EventKind::Chunk {
+                index,
+                data,
+                permit,
+            } => self.keep(from, index, data, Some(permit)),
             // A list of one chunk from another provider has already
             // arrived, and this is its content. It is at most 64 KiB
             // per provider, so it needs no permit.
@@ -132,7 +136,7 @@ impl Driver {
         from: SessionId,
         index: u64,
         data: Bytes,
-        place: Option<OwnedSemaphorePermit>,
+        permit: Option<OwnedSemaphorePermit>,
     ) {
         let Some(partial) = &self.partial else {
             return;
@@ -147,7 +151,7 @@ impl Driver {
         let at = usize::try_from(index).unwrap_or(usize::MAX);
         let write = partial.write(at, data);
         let write = write.map(move |result| {
-            drop(place);
+            drop(permit);
             Written {
                 from,
                 index,
