@@ -11,7 +11,7 @@ use std::{path::Path, sync::LazyLock};
 
 use calimero_network_blob::{
     BlobId,
-    collection::{Collection, CollectionError, Entry, EntryPath},
+    collection::{Collection, Entry, EntryPath},
 };
 use proptest::prelude::*;
 use serde_json::Value;
@@ -84,7 +84,10 @@ proptest! {
 fn a_folder_is_one_blob_and_its_small_files_one_pack() {
     use std::{fs, os::unix::fs::PermissionsExt};
 
-    use calimero_network_blob::store::{FsBlobStore, FsConfig, StoreError};
+    use calimero_network_blob::{
+        collection::CollectionError,
+        store::{FsBlobStore, FsConfig, StoreError},
+    };
 
     let (dir, source) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let root = source.path();

@@ -14,7 +14,7 @@ use calimero_network::{
     BlobId, ContextId, FetchBlobError, Keypair, Multiaddr, NetworkClient, NetworkConfig,
     NetworkManager, PeerId,
     blob::{
-        fetch::{Destination, FetchError},
+        fetch::{Destination, FetchError, FetchRequest},
         serve::{Access, Authorized, Authorizer},
         store::{FsBlobStore, FsConfig},
     },
@@ -130,7 +130,9 @@ async fn fetch(
     let folder = tempfile::tempdir()?;
     let path = folder.path().join("content");
     let to = Destination::File(path.clone());
-    let fetched = client.request_blob(CONTEXT, blob_id, vec![from], to).await;
+    // Another provider is not searched for, so a refusal ends the fetch at once.
+    let request = FetchRequest::new(CONTEXT, blob_id).without_search();
+    let fetched = client.request_blob_with(request, vec![from], to).await;
     match fetched {
         Ok(_) => Ok(Ok(std::fs::read(path)?)),
         Err(error) => Ok(Err(error)),

@@ -22,6 +22,7 @@ use std::{collections::BTreeMap, ops::Range, time::Duration};
 use calimero_network_primitives::PeerId;
 
 pub use self::types::{Cause, Effect, Failure, Input, PlannerConfig};
+#[cfg(feature = "transfer")]
 pub(crate) use self::types::{FLOOR_BYTES_PER_S, PROVIDER_WINDOW_CHUNKS, WINDOW_CHUNKS};
 use self::{
     provider::{Provider, Status},

@@ -3,20 +3,30 @@
 //! Readers refuse an identify message above 4,096 bytes, so no peer can identify a host with a
 //! hundred addresses, for example of container bridges. Here the addresses are ranked, and those
 //! that do not fit are left out: external addresses come first, then those with the widest scope.
+//!
+//! Changes are pushed to peers together. libp2p-identify pushes each changed address by itself, and
+//! the streams of a relay with eight addresses that is left fill the ten that it permits on a
+//! connection. It then drops the identify request of a peer that connects at this moment.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashSet},
+    pin::Pin,
     task::{Context, Poll},
+    time::Duration,
 };
 
 use calimero_network_primitives::{
-    Multiaddr,
+    Multiaddr, PeerId,
     addr::{IpScope, scope_of},
 };
+use futures_timer::Delay;
 use libp2p_identify::Behaviour;
 use libp2p_swarm::{
     FromSwarm, NetworkBehaviour, THandler, THandlerInEvent, ToSwarm,
-    behaviour::{ExpiredListenAddr, ExternalAddrConfirmed, ExternalAddrExpired, NewListenAddr},
+    behaviour::{
+        ConnectionClosed, ExpiredListenAddr, ExternalAddrConfirmed, ExternalAddrExpired,
+        NewListenAddr,
+    },
     derive_prelude::ListenerId,
 };
 
@@ -25,6 +35,10 @@ use crate::pass::pass_to_inner;
 /// Bytes of the message that addresses may take, 2 KiB of 4 KiB. The rest is for a key of up to
 /// 550 bytes (RSA 4096), thirty protocol names of 40 bytes, and versions.
 const ADDRESS_BYTES: usize = 2_048;
+
+/// Time in which changes of addresses are collected before they are pushed: a quarter of a second.
+/// Listeners that start or end together change several addresses within milliseconds.
+const PUSH_DELAY: Duration = Duration::from_millis(250);
 
 /// Bytes that the message adds to an address: a tag and a length.
 const OVERHEAD_BYTES: usize = 3;
@@ -85,6 +99,9 @@ fn rank(address: &Multiaddr) -> (u8, usize) {
 pub struct Identify {
     inner: Behaviour,
     addresses: Addresses,
+    connected: HashSet<PeerId>,
+    /// When the changes since the last push are pushed.
+    push: Option<Delay>,
 }
 
 impl Identify {
@@ -92,6 +109,8 @@ impl Identify {
         Self {
             inner: Behaviour::new(config),
             addresses: Addresses::default(),
+            connected: HashSet::new(),
+            push: None,
         }
     }
 
@@ -101,6 +120,9 @@ impl Identify {
         let cut = self.addresses.is_cut(&chosen);
         let was_cut = std::mem::replace(&mut self.addresses.cut, cut);
         let shown = std::mem::replace(&mut self.addresses.shown, chosen.clone());
+        if shown != chosen && self.push.is_none() {
+            self.push = Some(Delay::new(PUSH_DELAY));
+        }
         if cut && !was_cut {
             tracing::info!(
                 limit_bytes = ADDRESS_BYTES,
@@ -157,7 +179,22 @@ impl NetworkBehaviour for Identify {
             FromSwarm::ExternalAddrExpired(event) => {
                 self.addresses.external.remove(event.addr);
             }
-            event => return self.inner.on_swarm_event(event),
+            event => {
+                match &event {
+                    FromSwarm::ConnectionEstablished(event) => {
+                        self.connected.insert(event.peer_id);
+                    }
+                    FromSwarm::ConnectionClosed(ConnectionClosed {
+                        peer_id,
+                        remaining_established: 0,
+                        ..
+                    }) => {
+                        self.connected.remove(peer_id);
+                    }
+                    _ => {}
+                }
+                return self.inner.on_swarm_event(event);
+            }
         }
         self.update();
     }
@@ -166,16 +203,71 @@ impl NetworkBehaviour for Identify {
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<ToSwarm<libp2p_identify::Event, THandlerInEvent<Self>>> {
+        if let Some(push) = &mut self.push
+            && Pin::new(push).poll(cx).is_ready()
+        {
+            self.push = None;
+            self.inner.push(self.connected.iter().copied());
+        }
         self.inner.poll(cx)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use calimero_network_primitives::Keypair;
+    use libp2p_core::{ConnectedPoint, Endpoint, transport::PortUse};
+    use libp2p_swarm::{ConnectionId, behaviour::ConnectionEstablished};
+
     use super::*;
 
     fn at(ip: &str) -> Multiaddr {
         format!("/ip4/{ip}/udp/2428/quic-v1").parse().unwrap()
+    }
+
+    /// Each push takes one of the ten streams that libp2p-identify permits on a connection. One for
+    /// each address would leave none for the request of a peer that has just connected.
+    #[tokio::test]
+    async fn addresses_that_change_together_are_pushed_once() {
+        let key = Keypair::generate_ed25519();
+        let config = libp2p_identify::Config::new("/test/1".to_owned(), key.public());
+        let mut identify = Identify::new(config);
+        let endpoint = ConnectedPoint::Dialer {
+            address: at("8.8.8.8"),
+            role_override: Endpoint::Dialer,
+            port_use: PortUse::Reuse,
+        };
+        let peer_id = Keypair::generate_ed25519().public().to_peer_id();
+        identify.on_swarm_event(FromSwarm::ConnectionEstablished(ConnectionEstablished {
+            peer_id,
+            connection_id: ConnectionId::new_unchecked(1),
+            endpoint: &endpoint,
+            failed_addresses: &[],
+            other_established: 0,
+        }));
+        let listener_id = ListenerId::next();
+        for host in 1..=20 {
+            let addr = &at(&format!("8.8.4.{host}"));
+            identify.on_swarm_event(FromSwarm::NewListenAddr(NewListenAddr {
+                listener_id,
+                addr,
+            }));
+        }
+        let mut pushes = 0;
+        let quiet = tokio::time::sleep(4 * PUSH_DELAY);
+        tokio::pin!(quiet);
+        loop {
+            tokio::select! {
+                event = std::future::poll_fn(|cx| identify.poll(cx)) => {
+                    pushes += usize::from(matches!(
+                        &event,
+                        ToSwarm::NotifyHandler { event, .. } if format!("{event:?}") == "Push"
+                    ));
+                }
+                () = &mut quiet => break,
+            }
+        }
+        assert_eq!(pushes, 1);
     }
 
     #[test]

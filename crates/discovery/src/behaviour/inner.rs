@@ -68,8 +68,7 @@ impl Inner {
         let identify =
             libp2p_identify::Config::new(IDENTIFY_PROTOCOL_VERSION.to_owned(), identity.public())
                 .with_agent_version(agent_version.to_owned())
-                .with_cache_size(0)
-                .with_push_listen_addr_updates(true);
+                .with_cache_size(0);
         let mdns = config.mdns.then(|| new_mdns(local)).transpose()?;
         Ok(Self {
             keeper: Keeper::default(),

@@ -42,6 +42,10 @@ impl Listening {
 
     /// Returns whether a peer that observed this node at `observed` may have seen one of these
     /// addresses, through a NAT or not.
+    #[cfg_attr(
+        not(feature = "libp2p"),
+        allow(dead_code, reason = "asked by the behaviour alone")
+    )]
     pub(crate) fn matches(&self, observed: &Multiaddr) -> bool {
         !is_relayed(observed) && self.addresses.keys().any(|own| are_alike(own, observed))
     }
