@@ -40,8 +40,8 @@ const TCP: &str = "/ip4/127.0.0.1/tcp/0";
 const PEERS: usize = 5;
 const STREAMS: usize = 40;
 
-/// Limit of memory growth of the process, attackers and victim together: 32 MiB
-/// that one address may hold, 200 receive windows of 256 KiB at the victim, the
+/// Limit of memory growth of the process, attackers and victim together: 64 MiB
+/// that one loopback address may hold, 200 receive windows of 256 KiB at the victim, the
 /// same amount in the send buffers of the attackers, and memory retained by the
 /// allocator. Without a budget the frames alone take 1.6 GiB.
 const MAX_GROWTH: u64 = 300 * MIB as u64;
@@ -129,7 +129,7 @@ async fn half_sent_frames_take_no_more_than_their_budget() {
     });
 
     let attackers = soon(join_all((0..PEERS).map(|_| attacker(&victim)))).await;
-    let origin = resources.limit(Resource::FrameBytes).origin;
+    let origin = resources.limit(Resource::FrameBytes).for_local().origin;
     let limit = resources.limit(Resource::FrameBytes).peer;
     soon(async {
         while resources.used(Resource::FrameBytes) + limit / 2 <= origin {
