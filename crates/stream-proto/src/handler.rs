@@ -4,6 +4,7 @@
 //! offer that the peer does not announce.
 
 use std::{
+    cell::RefCell,
     collections::HashSet,
     convert::Infallible,
     future::{Ready, ready},
@@ -38,12 +39,21 @@ pub struct Handler {
     shared: Arc<Shared>,
     budget: FrameBudget,
     mailbox: Arc<Mailbox>,
-    protocols: Arc<[StreamProtocol]>,
-    protocols_version: Option<u64>,
+    /// The list is refreshed when it is read. The swarm asks for it after a
+    /// stream has arrived, so a protocol is negotiable from the moment that
+    /// `accept` returns, whether or not this handler was polled in between.
+    accepted: RefCell<Accepted>,
     /// Protocols that the peer announced. Identify bounds the set: its message
     /// is limited to 4 KiB.
     announced: HashSet<StreamProtocol>,
     timeout: Duration,
+}
+
+/// The protocols that the node accepts, as of one version of the shared list.
+#[derive(Debug, Default)]
+struct Accepted {
+    protocols: Arc<[StreamProtocol]>,
+    version: Option<u64>,
 }
 
 impl Handler {
@@ -54,10 +64,6 @@ impl Handler {
         shared: Arc<Shared>,
     ) -> Self {
         let holder = shared.resources.holder(Some(peer), origin);
-        let mut protocols_version = None;
-        let protocols = shared
-            .protocols_since(&mut protocols_version)
-            .unwrap_or_else(|| Arc::from([]));
         Self {
             peer,
             connection,
@@ -65,8 +71,7 @@ impl Handler {
             mailbox: shared.mailbox(connection),
             timeout: shared.open_timeout(),
             shared,
-            protocols,
-            protocols_version,
+            accepted: RefCell::default(),
             announced: HashSet::new(),
         }
     }
@@ -86,7 +91,11 @@ impl ConnectionHandler for Handler {
     type OutboundOpenInfo = RequestId;
 
     fn listen_protocol(&self) -> SubstreamProtocol<AnyOf> {
-        SubstreamProtocol::new(AnyOf(self.protocols.clone()), ())
+        let mut accepted = self.accepted.borrow_mut();
+        if let Some(protocols) = self.shared.protocols_since(&mut accepted.version) {
+            accepted.protocols = protocols;
+        }
+        SubstreamProtocol::new(AnyOf(accepted.protocols.clone()), ())
     }
 
     /// Keeps the connection alive while a request is assigned to it. Open
@@ -99,12 +108,9 @@ impl ConnectionHandler for Handler {
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<ConnectionHandlerEvent<AnyOf, RequestId, Infallible>> {
-        // Registered before the checks below, so that a command that arrives
-        // between them wakes this task again.
+        // Registered before the check below, so that a command that arrives
+        // after it wakes this task again.
         self.mailbox.handler.register(cx.waker());
-        if let Some(protocols) = self.shared.protocols_since(&mut self.protocols_version) {
-            self.protocols = protocols;
-        }
         while let Some(command) = self.mailbox.pop() {
             if !self.shared.is_wanted(command.id) {
                 self.negotiated(command.id, Negotiated::Skipped);

@@ -18,8 +18,9 @@ use calimero_network_stream::{
     config::{StreamsConfig, StreamsTuning},
 };
 use futures::{AsyncReadExt, AsyncWriteExt, FutureExt, StreamExt, future::join_all};
+use libp2p_core::upgrade::UpgradeInfo;
 use libp2p_identity::PeerId;
-use libp2p_swarm::SwarmEvent;
+use libp2p_swarm::{ConnectionHandler, ConnectionId, NetworkBehaviour, SwarmEvent, THandler};
 use nodes::{Node, soon};
 
 const A: StreamProtocol = StreamProtocol::new("/test/a");
@@ -53,6 +54,32 @@ async fn streams_are_opened_by_dialling_and_carry_frames() {
     stream.write_all(b"x").await.unwrap();
     stream.flush().await.unwrap();
     assert_eq!(soon(incoming.next()).await.unwrap().peer, b.peer);
+}
+
+/// The swarm reads the list of a handler when a stream has arrived, which can be before it polls the
+/// handler again.
+#[test]
+fn an_accepted_protocol_is_negotiable_before_the_next_poll() {
+    let mut behaviour = Behaviour::new(StreamsConfig::default());
+    let control = behaviour.control();
+    let address = "/memory/1".parse().unwrap();
+    let mut handler = behaviour
+        .handle_established_inbound_connection(
+            ConnectionId::new_unchecked(1),
+            PeerId::random(),
+            &address,
+            &address,
+        )
+        .unwrap();
+    let listed = |handler: &mut THandler<Behaviour>| {
+        let (upgrade, ()) = handler.listen_protocol().into_upgrade();
+        upgrade.protocol_info().collect::<Vec<_>>()
+    };
+    assert!(listed(&mut handler).is_empty());
+    let incoming = control.accept(A).unwrap();
+    assert_eq!(listed(&mut handler), [A]);
+    drop(incoming);
+    assert!(listed(&mut handler).is_empty());
 }
 
 #[tokio::test]
