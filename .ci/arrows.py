@@ -6,9 +6,10 @@
 
 Arrows point down only:
 
-    node -> manager -> {transport, discovery, pubsub, blob -> stream, specialized} -> {primitives, exchange}
+    node -> manager -> {transport, discovery, pubsub, blob -> stream, specialized} -> {exchange -> primitives}
 
-A dependency may go to any lower layer. Within a layer there is one arrow, blob -> stream; a
+A dependency may go to any lower layer. Within a layer two are allowed, blob -> stream and
+exchange -> primitives; a
 development dependency may point sideways, because tests join what programs join, but never up.
 Python 3.11 or newer, standard library only.
 """
@@ -32,7 +33,10 @@ LAYERS = {
     PREFIX: 2,
     f"{PREFIX}-node": 3,
 }
-SIBLINGS = {(f"{PREFIX}-blob", f"{PREFIX}-stream")}
+SIBLINGS = {
+    (f"{PREFIX}-blob", f"{PREFIX}-stream"),
+    (f"{PREFIX}-exchange", f"{PREFIX}-primitives"),
+}
 # Without these there is no network at all, so a workspace that lacks one is broken.
 REQUIRED = {
     f"{PREFIX}-primitives",
@@ -166,12 +170,12 @@ def synthetic():
     arrows = {
         f"{PREFIX}-primitives": [],
         f"{PREFIX}-transport": [f"{PREFIX}-primitives"],
-        f"{PREFIX}-exchange": [],
+        f"{PREFIX}-exchange": [f"{PREFIX}-primitives"],
         f"{PREFIX}-discovery": [f"{PREFIX}-primitives", f"{PREFIX}-exchange"],
         f"{PREFIX}-pubsub": [f"{PREFIX}-primitives"],
-        f"{PREFIX}-stream": [f"{PREFIX}-primitives"],
+        f"{PREFIX}-stream": [f"{PREFIX}-primitives", f"{PREFIX}-exchange"],
         f"{PREFIX}-blob": [f"{PREFIX}-stream", f"{PREFIX}-primitives"],
-        f"{PREFIX}-specialized": [f"{PREFIX}-primitives"],
+        f"{PREFIX}-specialized": [f"{PREFIX}-primitives", f"{PREFIX}-exchange"],
         PREFIX: [f"{PREFIX}-transport", f"{PREFIX}-discovery", f"{PREFIX}-blob", FACADE],
         f"{PREFIX}-node": [PREFIX, f"{PREFIX}-primitives", FACADE],
         f"{PREFIX}-bench": [PREFIX, f"{PREFIX}-stream", FACADE],

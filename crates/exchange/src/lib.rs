@@ -1,5 +1,6 @@
 #![doc = include_str!("../README.md")]
 
+pub mod dial;
 pub mod inbound;
 pub mod outbound;
 

@@ -43,6 +43,8 @@ pub trait Requester: Send + 'static {
     type Request: fmt::Debug + Send + 'static;
     /// What the peer sends back.
     type Answer: fmt::Debug + Send + 'static;
+    /// Why a stream brought no answer.
+    type Error: fmt::Debug + From<io::Error> + Send + 'static;
 
     /// Name of the protocol that is negotiated for each stream.
     fn protocol(&self) -> StreamProtocol;
@@ -56,7 +58,7 @@ pub trait Requester: Send + 'static {
         &self,
         stream: Stream,
         request: Self::Request,
-    ) -> impl Future<Output = io::Result<Self::Answer>> + Send + 'static;
+    ) -> impl Future<Output = Result<Self::Answer, Self::Error>> + Send + 'static;
 }
 
 /// What a behaviour asks of a [`Handler`].
@@ -70,16 +72,16 @@ pub enum Command<R> {
 
 /// What a [`Handler`] reports to its behaviour.
 #[derive(Debug)]
-pub enum Event<A> {
+pub enum Event<A, E = io::Error> {
     /// Whether the peer supports the protocol on this connection, as identify says.
     Supported(bool),
     /// A request of this node ended.
-    Ended(RequestId, Result<A, Failure>),
+    Ended(RequestId, Result<A, Failure<E>>),
 }
 
 /// Why a request has no answer.
 #[derive(Debug, thiserror::Error)]
-pub enum Failure {
+pub enum Failure<E = io::Error> {
     /// The queue of the connection is full. Nothing was sent.
     #[error("{limit} requests wait on the connection, the most that may")]
     TooMany {
@@ -97,10 +99,13 @@ pub enum Failure {
     },
     /// The stream failed, or carried something else than an answer.
     #[error(transparent)]
-    Io(#[from] io::Error),
+    Stream(E),
 }
 
-type Running<A> = Abortable<BoxFuture<'static, (RequestId, Result<A, Failure>)>>;
+/// The result of a request, as the behaviour gets it.
+type Outcome<P> = Result<<P as Requester>::Answer, Failure<<P as Requester>::Error>>;
+type HandlerEvent<P> = Event<<P as Requester>::Answer, <P as Requester>::Error>;
+type Running<P> = Abortable<BoxFuture<'static, (RequestId, Outcome<P>)>>;
 
 /// Sends the requests of one connection.
 pub struct Handler<P: Requester> {
@@ -109,10 +114,10 @@ pub struct Handler<P: Requester> {
     waiting: VecDeque<(RequestId, P::Request)>,
     /// Requests whose streams are being opened.
     opening: HashMap<RequestId, P::Request>,
-    running: FuturesUnordered<Running<P::Answer>>,
+    running: FuturesUnordered<Running<P>>,
     aborts: HashMap<RequestId, AbortHandle>,
     /// At most one for each command or event of the connection, and taken before the next.
-    events: VecDeque<Event<P::Answer>>,
+    events: VecDeque<HandlerEvent<P>>,
 }
 
 impl<P: Requester + fmt::Debug> fmt::Debug for Handler<P> {
@@ -143,7 +148,7 @@ impl<P: Requester> Handler<P> {
         }
     }
 
-    fn end(&mut self, id: RequestId, failure: Failure) {
+    fn end(&mut self, id: RequestId, failure: Failure<P::Error>) {
         self.events.push_back(Event::Ended(id, Err(failure)));
     }
 
@@ -163,7 +168,7 @@ impl<P: Requester> Handler<P> {
         let after = self.protocol.limits().timeout;
         let work = within(after, self.protocol.run(stream, request)).map(move |done| {
             let result = match done {
-                Some(answer) => answer.map_err(Failure::Io),
+                Some(answer) => answer.map_err(Failure::Stream),
                 None => Err(Failure::TimedOut { after }),
             };
             (id, result)
@@ -183,7 +188,7 @@ impl<P: Requester> Handler<P> {
                 after: self.protocol.limits().timeout,
             },
             StreamUpgradeError::NegotiationFailed => Failure::Unsupported,
-            StreamUpgradeError::Io(error) => Failure::Io(error),
+            StreamUpgradeError::Io(error) => Failure::Stream(error.into()),
             StreamUpgradeError::Apply(never) => match never {},
         };
         self.end(id, failure);
@@ -207,7 +212,7 @@ impl<P: Requester> Handler<P> {
     }
 
     /// The next request that ended and was not cancelled.
-    fn poll_running(&mut self, cx: &mut Context<'_>) -> Poll<Event<P::Answer>> {
+    fn poll_running(&mut self, cx: &mut Context<'_>) -> Poll<HandlerEvent<P>> {
         while let Poll::Ready(Some(ended)) = self.running.poll_next_unpin(cx) {
             if let Ok((id, result)) = ended {
                 self.aborts.remove(&id);
@@ -220,14 +225,16 @@ impl<P: Requester> Handler<P> {
 
 impl<P: Requester> ConnectionHandler for Handler<P> {
     type FromBehaviour = Command<P::Request>;
-    type ToBehaviour = Event<P::Answer>;
+    type ToBehaviour = HandlerEvent<P>;
     type InboundProtocol = DeniedUpgrade;
     type OutboundProtocol = ReadyUpgrade<StreamProtocol>;
     type InboundOpenInfo = ();
     type OutboundOpenInfo = RequestId;
 
     fn listen_protocol(&self) -> SubstreamProtocol<DeniedUpgrade> {
-        SubstreamProtocol::new(DeniedUpgrade, ())
+        // A selection of handlers waits as long as the slowest of them needs; this one
+        // accepts no stream.
+        SubstreamProtocol::new(DeniedUpgrade, ()).with_timeout(Duration::ZERO)
     }
 
     fn on_behaviour_event(&mut self, command: Self::FromBehaviour) {

@@ -51,6 +51,7 @@ struct Echo {
 impl Requester for Echo {
     type Request = u8;
     type Answer = u8;
+    type Error = io::Error;
 
     fn protocol(&self) -> StreamProtocol {
         StreamProtocol::new("/echo/1")

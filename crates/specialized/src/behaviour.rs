@@ -3,25 +3,28 @@
 
 use std::{
     collections::{HashMap, VecDeque},
+    sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
 
+use calimero_network_exchange::{dial::DialCause, inbound, outbound};
 use calimero_network_primitives::resources::{Limits, Origin, Resource, Resources};
 use futures::FutureExt;
 use futures_timer::Delay;
 use libp2p_core::{Endpoint, Multiaddr, multiaddr::Protocol, transport::PortUse};
 use libp2p_identity::PeerId;
 use libp2p_swarm::{
-    ConnectionDenied, ConnectionId, FromSwarm, NetworkBehaviour, NotifyHandler, THandler,
-    THandlerInEvent, THandlerOutEvent, ToSwarm, dial_opts::DialOpts,
+    ConnectionDenied, ConnectionHandler, ConnectionId, FromSwarm, NetworkBehaviour, NotifyHandler,
+    THandler, THandlerInEvent, THandlerOutEvent, ToSwarm, derive_prelude::Either,
+    dial_opts::DialOpts,
 };
 
 use crate::{
     codec::Message,
     config::{ConfigError, SpecializedConfig},
-    failure::{DialFailure, InboundFailure, OutboundFailure},
-    handler::{FromBehaviour, Handler, InboundRequestId, ResponseChannel, Shared, ToBehaviour},
+    failure::{InboundFailure, OutboundFailure},
+    handler::{Client, Handler, InboundRequestId, ResponseChannel, Server},
     message::{SpecializedNodeInviteRequest, SpecializedNodeInviteResponse},
     outbound::{Effect, OutboundRequestId, OutboundRequests},
 };
@@ -94,7 +97,9 @@ pub enum Event {
 /// that closes.
 #[derive(Debug)]
 pub struct Behaviour {
-    shared: Shared,
+    config: Arc<SpecializedConfig>,
+    resources: Resources,
+    inbound_ids: inbound::Ids,
     outbound: OutboundRequests,
     deadlines: Deadlines,
     /// Requests that were passed to the application and have not ended.
@@ -128,7 +133,9 @@ impl Behaviour {
         Ok(Self {
             outbound: OutboundRequests::new(config.tuning.max_outbound),
             deadlines: Deadlines::new(config.request_timeout, config.tuning.max_outbound),
-            shared: Shared::new(config.clone(), resources),
+            config: Arc::new(config.clone()),
+            resources,
+            inbound_ids: inbound::Ids::default(),
             inbound: HashMap::new(),
             events: VecDeque::new(),
         })
@@ -158,7 +165,7 @@ impl Behaviour {
         addresses: Vec<Multiaddr>,
     ) -> OutboundRequestId {
         let wire = request
-            .encode(self.shared.config.tuning.max_message_bytes)
+            .encode(self.config.tuning.max_message_bytes)
             .map_err(OutboundFailure::Request);
         let id = self.outbound.send(peer, wire, addresses);
         if self.outbound.contains(id) {
@@ -185,16 +192,16 @@ impl Behaviour {
     /// answered.
     #[must_use]
     pub fn inbound_requests(&self) -> usize {
-        let used = self.shared.resources.used(Resource::InviteRequests);
+        let used = self.resources.used(Resource::InviteRequests);
         usize::try_from(used).unwrap_or(usize::MAX)
     }
 
     /// Converts an effect of the request table to a command for the swarm.
-    fn apply(&mut self, effect: Effect) -> ToSwarm<Event, FromBehaviour> {
+    fn apply(&mut self, effect: Effect) -> ToSwarm<Event, THandlerInEvent<Self>> {
         let notify = |peer_id, connection, event| ToSwarm::NotifyHandler {
             peer_id,
             handler: NotifyHandler::One(connection),
-            event,
+            event: Either::Right(event),
         };
         match effect {
             Effect::Dial(peer, addresses) => {
@@ -206,9 +213,11 @@ impl Behaviour {
                 ToSwarm::Dial { opts }
             }
             Effect::Send(peer, connection, id, wire) => {
-                notify(peer, connection, FromBehaviour::Send(id, wire))
+                notify(peer, connection, outbound::Command::Send(id.0, wire))
             }
-            Effect::Stop(peer, connection, id) => notify(peer, connection, FromBehaviour::Stop(id)),
+            Effect::Stop(peer, connection, id) => {
+                notify(peer, connection, outbound::Command::Cancel(id.0))
+            }
             Effect::Fail(peer, request_id, failure) => {
                 ToSwarm::GenerateEvent(Event::OutboundFailure {
                     peer,
@@ -217,6 +226,83 @@ impl Behaviour {
                 })
             }
         }
+    }
+
+    fn handler(&self, peer: PeerId, origin: Option<Origin>) -> Handler {
+        let server = Server {
+            config: self.config.clone(),
+            holder: self.resources.holder(Some(peer), origin),
+        };
+        inbound::Handler::new(server, self.inbound_ids.clone())
+            .select(outbound::Handler::new(Client(self.config.clone())))
+    }
+
+    fn on_inbound(
+        &mut self,
+        peer: PeerId,
+        connection: ConnectionId,
+        event: inbound::Event<Server>,
+    ) -> Event {
+        match event {
+            inbound::Event::Request {
+                id,
+                request,
+                answer,
+            } => {
+                let request_id = InboundRequestId(id);
+                self.inbound.insert(request_id, (peer, connection));
+                let limit = self.config.tuning.max_message_bytes;
+                Event::Request {
+                    peer,
+                    connection,
+                    request_id,
+                    request,
+                    channel: ResponseChannel { answer, limit },
+                }
+            }
+            inbound::Event::Ended { id, result } => {
+                let request_id = InboundRequestId(id);
+                self.inbound.remove(&request_id);
+                match result {
+                    Ok(()) => Event::ResponseSent { peer, request_id },
+                    Err(failure) => Event::InboundFailure {
+                        peer,
+                        connection,
+                        request_id,
+                        failure,
+                    },
+                }
+            }
+        }
+    }
+
+    /// Returns `None` if the deadline was already reported, or the request was
+    /// cancelled.
+    fn on_answered(
+        &mut self,
+        peer: PeerId,
+        request_id: OutboundRequestId,
+        result: Result<SpecializedNodeInviteResponse, outbound::Failure<OutboundFailure>>,
+    ) -> Option<Event> {
+        self.outbound.ended(request_id)?;
+        let failure = match result {
+            Ok(response) => {
+                return Some(Event::Response {
+                    peer,
+                    request_id,
+                    response,
+                });
+            }
+            Err(outbound::Failure::TooMany { limit }) => OutboundFailure::TooMany { limit },
+            Err(outbound::Failure::Unsupported) => OutboundFailure::Unsupported,
+            Err(outbound::Failure::TimedOut { after }) => OutboundFailure::Deadline { after },
+            Err(outbound::Failure::Stream(failure)) => failure,
+        };
+        Some(Event::OutboundFailure {
+            peer,
+            request_id,
+            failure,
+        })
     }
 
     fn on_closed(&mut self, peer: PeerId, connection: ConnectionId) {
@@ -249,7 +335,7 @@ impl NetworkBehaviour for Behaviour {
         remote: &Multiaddr,
     ) -> Result<THandler<Self>, ConnectionDenied> {
         let origin = Origin::of_inbound(local, remote);
-        Ok(Handler::new(peer, origin, self.shared.clone()))
+        Ok(self.handler(peer, origin))
     }
 
     fn handle_established_outbound_connection(
@@ -261,7 +347,7 @@ impl NetworkBehaviour for Behaviour {
         _: PortUse,
     ) -> Result<THandler<Self>, ConnectionDenied> {
         let origin = Origin::of_addr(address);
-        Ok(Handler::new(peer, origin, self.shared.clone()))
+        Ok(self.handler(peer, origin))
     }
 
     fn on_swarm_event(&mut self, event: FromSwarm<'_>) {
@@ -280,7 +366,7 @@ impl NetworkBehaviour for Behaviour {
             }
             FromSwarm::DialFailure(failed) => {
                 if let Some(peer) = failed.peer_id {
-                    let failure = DialFailure::of(failed.error);
+                    let failure = DialCause::of(failed.error);
                     self.outbound
                         .dial_failed(peer, failed.connection_id, failure);
                 }
@@ -296,49 +382,13 @@ impl NetworkBehaviour for Behaviour {
         event: THandlerOutEvent<Self>,
     ) {
         let event = match event {
-            ToBehaviour::Requested(request_id, request, channel) => {
-                self.inbound.insert(request_id, (peer, connection));
-                Event::Request {
-                    peer,
-                    connection,
-                    request_id,
-                    request,
-                    channel,
-                }
+            Either::Left(event) => Some(self.on_inbound(peer, connection, event)),
+            Either::Right(outbound::Event::Ended(id, result)) => {
+                self.on_answered(peer, OutboundRequestId(id), result)
             }
-            ToBehaviour::Served(request_id, result) => {
-                self.inbound.remove(&request_id);
-                match result {
-                    Ok(()) => Event::ResponseSent { peer, request_id },
-                    Err(failure) => Event::InboundFailure {
-                        peer,
-                        connection,
-                        request_id,
-                        failure,
-                    },
-                }
-            }
-            ToBehaviour::Answered(request_id, result) => {
-                if self.outbound.ended(request_id).is_none() {
-                    // The deadline was already reported, or the request was
-                    // cancelled.
-                    return;
-                }
-                match result {
-                    Ok(response) => Event::Response {
-                        peer,
-                        request_id,
-                        response,
-                    },
-                    Err(failure) => Event::OutboundFailure {
-                        peer,
-                        request_id,
-                        failure,
-                    },
-                }
-            }
+            Either::Right(outbound::Event::Supported(_)) => None,
         };
-        self.events.push_back(event);
+        self.events.extend(event);
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<ToSwarm<Event, THandlerInEvent<Self>>> {

@@ -1,13 +1,13 @@
 //! One request and its response on one stream, for both sides.
 
-use std::{future::Future, io, pin::pin, time::Duration};
+use std::{io, pin::pin, time::Duration};
 
 use bytes::Bytes;
+use calimero_network_exchange::within;
 use futures::{
     AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt,
     future::{Either, select},
 };
-use futures_timer::Delay;
 
 use crate::{
     codec::{self, Message, PREFIX_BYTES, Receiver},
@@ -15,14 +15,6 @@ use crate::{
     failure::{InboundFailure, OutboundFailure},
     message::{NONCE_BYTES, Refusal, SpecializedNodeInviteRequest, SpecializedNodeInviteResponse},
 };
-
-/// Runs `work` with a deadline. Returns `None` if it takes longer than `limit`.
-pub(crate) async fn within<T>(limit: Duration, work: impl Future<Output = T>) -> Option<T> {
-    match select(pin!(work), Delay::new(limit)).await {
-        Either::Left((done, _)) => Some(done),
-        Either::Right(((), _)) => None,
-    }
-}
 
 /// Reason for which no complete message was received.
 enum Incomplete {

@@ -1,10 +1,9 @@
 //! Reasons for which a request failed, on both sides.
 
-use std::{io, time::Duration};
+use std::{io, sync::Arc, time::Duration};
 
+use calimero_network_exchange::dial::DialCause;
 use calimero_network_primitives::resources::Scope;
-use libp2p_identity::PeerId;
-use libp2p_swarm::DialError;
 
 use crate::{
     error::{DecodeError, EncodeError},
@@ -24,9 +23,10 @@ pub enum OutboundFailure {
         /// Limit of pending requests to all peers.
         limit: usize,
     },
-    /// The peer is not connected, and the dial failed.
+    /// The peer is not connected, and the dial failed. All requests that waited
+    /// for the dial share the cause.
     #[error("dial failed: {0}")]
-    Dial(#[from] DialFailure),
+    Dial(Arc<DialCause>),
     /// The peer does not support the protocol.
     #[error("the peer does not support the invite protocol")]
     Unsupported,
@@ -51,51 +51,6 @@ pub enum OutboundFailure {
     /// The stream failed with an IO error.
     #[error("stream failed: {0}")]
     Io(#[from] io::Error),
-}
-
-/// Reason for which the peer could not be dialled.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum DialFailure {
-    /// No address of the peer is known.
-    #[error("no address is known")]
-    NoAddresses,
-    /// All addresses of the peer failed.
-    #[error("all addresses failed")]
-    Unreachable,
-    /// A peer with another id answered.
-    #[error("another peer answered: {obtained}")]
-    WrongPeer {
-        /// Id of the peer that answered.
-        obtained: PeerId,
-    },
-    /// The peer id belongs to this node.
-    #[error("the peer is this node")]
-    Oneself,
-    /// A behaviour of this node denied the connection.
-    #[error("denied by this node")]
-    Denied,
-    /// This node aborted the dial.
-    #[error("aborted")]
-    Aborted,
-}
-
-impl DialFailure {
-    /// Converts `error`. Returns `None` if another dial of the peer is in
-    /// progress.
-    pub(crate) fn of(error: &DialError) -> Option<Self> {
-        Some(match error {
-            DialError::DialPeerConditionFalse(_) => return None,
-            DialError::NoAddresses => Self::NoAddresses,
-            DialError::Transport(_) => Self::Unreachable,
-            DialError::WrongPeerId { obtained, .. } => Self::WrongPeer {
-                obtained: *obtained,
-            },
-            DialError::LocalPeerId { .. } => Self::Oneself,
-            DialError::Denied { .. } => Self::Denied,
-            DialError::Aborted => Self::Aborted,
-        })
-    }
 }
 
 /// Reason for which an inbound request was not answered, or its response not

@@ -48,7 +48,7 @@ mod outbound;
 pub use self::{
     behaviour::{Behaviour, Event},
     config::{SpecializedConfig, SpecializedTuning},
-    failure::{DialFailure, InboundFailure, OutboundFailure, RespondError},
+    failure::{InboundFailure, OutboundFailure, RespondError},
     handler::{InboundRequestId, ResponseChannel},
     outbound::OutboundRequestId,
 };
@@ -60,6 +60,9 @@ pub use self::{
         SpecializedNodeInviteResponse,
     },
 };
+/// The cause of a failed dial.
+#[cfg(feature = "libp2p")]
+pub use calimero_network_exchange::dial::{AddressError, DialCause};
 /// The scope of a limit that refused a request.
 #[cfg(feature = "libp2p")]
 pub use calimero_network_primitives::resources::Scope;

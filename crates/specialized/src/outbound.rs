@@ -4,14 +4,16 @@
 use std::{
     collections::{HashMap, VecDeque},
     fmt,
+    sync::Arc,
 };
 
 use bytes::Bytes;
+use calimero_network_exchange::dial::DialCause;
 use libp2p_core::Multiaddr;
 use libp2p_identity::PeerId;
 use libp2p_swarm::ConnectionId;
 
-use crate::failure::{DialFailure, OutboundFailure};
+use crate::failure::OutboundFailure;
 
 /// Identifier of an outbound request, unique within one behaviour.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -144,7 +146,7 @@ impl OutboundRequests {
         &mut self,
         to: PeerId,
         dial: ConnectionId,
-        failure: Option<DialFailure>,
+        failure: Option<DialCause>,
     ) {
         let Some(peer) = self.peers.get_mut(&to) else {
             return;
@@ -154,9 +156,10 @@ impl OutboundRequests {
             // The dial started here, or the dial in progress that replaced it.
             Some(failure) if peer.dial.is_none_or(|own| own == dial) => {
                 peer.dial = None;
+                let failure = Arc::new(failure);
                 for (id, _) in std::mem::take(&mut peer.waiting) {
                     self.requests.remove(&id);
-                    self.fail(to, id, failure.into());
+                    self.fail(to, id, OutboundFailure::Dial(failure.clone()));
                 }
                 self.remove_if_idle(to);
             }
@@ -326,10 +329,10 @@ mod tests {
     #[test]
     fn only_the_own_dial_or_its_replacement_fails_requests() {
         let (mut requests, to) = (OutboundRequests::new(8), PeerId::random());
-        let failure = Some(DialFailure::Unreachable);
+        let failure = || Some(DialCause::Transport(Vec::new()));
         send(&mut requests, to);
         requests.dialling(to, link(1));
-        requests.dial_failed(to, link(9), failure);
+        requests.dial_failed(to, link(9), failure());
         assert_eq!(
             effects(&mut requests),
             ["dial"],
@@ -337,7 +340,7 @@ mod tests {
         );
         requests.dial_failed(to, link(1), None);
         assert!(effects(&mut requests).is_empty());
-        requests.dial_failed(to, link(9), failure);
+        requests.dial_failed(to, link(9), failure());
         assert_eq!(
             effects(&mut requests),
             ["fail 0: dial failed: all addresses failed"]

@@ -9,6 +9,7 @@ use std::{
     time::Duration,
 };
 
+use calimero_network_exchange::dial::DialCause;
 use calimero_network_primitives::{
     config::StreamsConfig,
     resources::{Limits, Origin, Resources},
@@ -24,10 +25,7 @@ use libp2p_swarm::{
     dial_opts::{DialOpts, PeerCondition},
 };
 
-use crate::{
-    admission::RefuseReason, control::Control, handler::Handler, open_error::DialCause,
-    shared::Shared,
-};
+use crate::{admission::RefuseReason, control::Control, handler::Handler, shared::Shared};
 
 /// Shortest time between two reports of refused streams. A flood causes one
 /// report per second, whatever its size.

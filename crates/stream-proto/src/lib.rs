@@ -35,7 +35,7 @@ pub use self::{
     behaviour::{Behaviour, Event},
     budget::FrameBudget,
     control::{Control, Incoming},
-    open_error::{AcceptError, AddressError, DialCause, OpenError},
+    open_error::{AcceptError, OpenError},
     substream::{Inbound, Substream},
 };
 pub use self::{
@@ -47,6 +47,8 @@ pub use self::{
     halves::{FrameReceiver, FrameSender},
     read_budget::ReadBudget,
 };
+#[cfg(feature = "libp2p")]
+pub use calimero_network_exchange::dial::{AddressError, DialCause};
 #[cfg(feature = "libp2p")]
 pub use libp2p_swarm::StreamProtocol;
 

@@ -13,6 +13,7 @@ use std::{
     time::Duration,
 };
 
+use calimero_network_exchange::dial::DialCause;
 use calimero_network_primitives::{
     config::StreamsConfig,
     limits::STREAM_OPEN_TIMEOUT,
@@ -29,7 +30,7 @@ use crate::{
     admission::{Refusal, Refusals, RefuseReason},
     budget::FrameBudget,
     halves::clamp_timeout,
-    open_error::{AcceptError, DialCause, OpenError},
+    open_error::{AcceptError, OpenError},
     router::{Bounds, Effect, Failure, Outcome, RequestId, Router},
     substream::{Inbound, Substream},
 };

@@ -88,7 +88,6 @@
 //! established while this node is reachable.
 
 mod clock;
-mod dial_error;
 mod effects;
 mod error;
 mod event;

@@ -1,12 +1,20 @@
 //! The implementation of `NetworkBehaviour`.
 
-use std::task::{Context, Poll};
+use std::{
+    io,
+    task::{Context, Poll},
+};
 
+use calimero_network_exchange::dial::{address_cause, chain, unreachable_cause};
 use calimero_network_primitives::{
     Multiaddr, PeerId, UnreachableCause,
     addr::{is_dialable, is_relayed},
 };
-use libp2p_core::{ConnectedPoint, Endpoint, transport::PortUse};
+use libp2p_core::{
+    ConnectedPoint, Endpoint,
+    transport::{PortUse, TransportError},
+};
+use libp2p_relay::outbound::hop::ConnectError;
 use libp2p_swarm::{
     ConnectionClosed, ConnectionDenied, ConnectionId, DialError, DialFailure, FromSwarm,
     NetworkBehaviour, THandler, THandlerInEvent, ToSwarm, behaviour::ConnectionEstablished,
@@ -14,7 +22,6 @@ use libp2p_swarm::{
 
 use super::{
     Behaviour, Dialling, Inner, ToTheSwarm,
-    dial_error::{cause_at, cause_of},
     error::Blocked,
     event::Event,
     now,
@@ -261,7 +268,7 @@ impl Behaviour {
         if let Some(id) = self.attempts.remove(&event.connection_id) {
             self.input(Input::AttemptFailed { id });
         }
-        if let (Some(peer), Some(cause)) = (event.peer_id, cause_of(event.error)) {
+        if let (Some(peer), Some(cause)) = (event.peer_id, unreachable_cause(event.error)) {
             self.input(Input::Unreachable { peer, cause });
         }
         self.forget_dead_circuits(event);
@@ -273,7 +280,7 @@ impl Behaviour {
             DialError::Transport(errors)
                 if errors
                     .iter()
-                    .all(|(_, error)| cause_at(error) == UnreachableCause::NoRoute) =>
+                    .all(|(_, error)| address_cause(error) == UnreachableCause::NoRoute) =>
             {
                 Vec::new()
             }
@@ -303,7 +310,7 @@ impl Behaviour {
             return;
         };
         for (address, error) in errors {
-            if cause_at(error) == UnreachableCause::NoReservation {
+            if has_no_reservation(error) {
                 let address = address.clone();
                 self.input(Input::AddressDead { peer, address });
             }
@@ -318,6 +325,21 @@ impl Behaviour {
             self.dial(peer, addresses);
         }
     }
+}
+
+/// Returns whether the relay of a circuit has no reservation for the peer, as the transport of this
+/// project or libp2p's relay client says.
+fn has_no_reservation(error: &TransportError<io::Error>) -> bool {
+    if address_cause(error) == UnreachableCause::NoReservation {
+        return true;
+    }
+    let TransportError::Other(error) = error else {
+        return false;
+    };
+    chain(error).any(|cause| {
+        let cause = cause.downcast_ref::<ConnectError>();
+        matches!(cause, Some(ConnectError::NoReservation))
+    })
 }
 
 /// Returns whether the transport was asked to dial from a listening port. What a peer observes on a

@@ -50,6 +50,7 @@ pub struct Probe;
 impl Requester for Probe {
     type Request = Request;
     type Answer = ProbeOutcome;
+    type Error = io::Error;
 
     fn protocol(&self) -> StreamProtocol {
         DIAL_REQUEST

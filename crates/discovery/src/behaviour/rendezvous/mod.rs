@@ -94,6 +94,7 @@ pub struct Rendezvous;
 impl Requester for Rendezvous {
     type Request = Request;
     type Answer = Answer;
+    type Error = io::Error;
 
     fn protocol(&self) -> StreamProtocol {
         StreamProtocol::new(wire::PROTOCOL)
