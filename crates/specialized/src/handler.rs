@@ -25,7 +25,8 @@ use crate::{
 };
 
 /// The handler of one connection.
-pub(crate) type Handler = ConnectionHandlerSelect<inbound::Handler<Server>, outbound::Handler<Client>>;
+pub(crate) type Handler =
+    ConnectionHandlerSelect<inbound::Handler<Server>, outbound::Handler<Client>>;
 
 fn protocol() -> StreamProtocol {
     StreamProtocol::new(ProtocolId::SpecializedNodeInvite.as_str())

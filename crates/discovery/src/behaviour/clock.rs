@@ -2,7 +2,7 @@
 
 use std::{
     task::{Context, Poll},
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use futures::FutureExt;
@@ -15,6 +15,62 @@ use futures_timer::Delay;
 )]
 pub(super) fn now() -> Instant {
     Instant::now()
+}
+
+/// Interval at which [`Resumption`] reads both clocks, 2 s. The heartbeat of gossip wakes the same
+/// task more often.
+const RESUMPTION_INTERVAL: Duration = Duration::from_secs(2);
+
+/// Time without a reading that counts as a stop of the process, 30 s: more than a loaded host delays
+/// a task, and no more than it takes until peers close the connections of a silent node.
+const STOPPED_AFTER: Duration = Duration::from_secs(30);
+
+/// Detects that this process or host was stopped: `SIGSTOP`, a suspended laptop, a frozen virtual
+/// machine.
+///
+/// The monotonic clock of Linux continues while a process is stopped and stands still while the
+/// host is suspended. The time of day advances in both cases, and jumps when it is set, which costs one
+/// needless probe of every connection.
+pub(super) struct Resumption {
+    read: (Instant, SystemTime),
+    timer: Delay,
+}
+
+impl Default for Resumption {
+    fn default() -> Self {
+        Self {
+            read: both_clocks(),
+            timer: Delay::new(RESUMPTION_INTERVAL),
+        }
+    }
+}
+
+impl Resumption {
+    /// Returns `Ready` once after each stop.
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        while self.timer.poll_unpin(cx).is_ready() {
+            self.timer.reset(RESUMPTION_INTERVAL);
+            let before = std::mem::replace(&mut self.read, both_clocks());
+            if was_stopped(before, self.read) {
+                return Poll::Ready(());
+            }
+        }
+        Poll::Pending
+    }
+}
+
+fn was_stopped(before: (Instant, SystemTime), after: (Instant, SystemTime)) -> bool {
+    let monotonic = after.0.saturating_duration_since(before.0);
+    let of_day = after.1.duration_since(before.1).unwrap_or_default();
+    monotonic.max(of_day) >= STOPPED_AFTER
+}
+
+#[allow(
+    clippy::disallowed_methods,
+    reason = "nothing is decided by it but that the clocks jumped"
+)]
+fn both_clocks() -> (Instant, SystemTime) {
+    (Instant::now(), SystemTime::now())
 }
 
 /// A timer that wakes a task.
@@ -53,5 +109,26 @@ impl Timer {
             }
             Poll::Pending => Poll::Pending,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_jump_of_either_clock_is_a_stop() {
+        let before = both_clocks();
+        let after = |monotonic, of_day| {
+            let by = Duration::from_secs;
+            (before.0 + by(monotonic), before.1 + by(of_day))
+        };
+        assert!(!was_stopped(before, after(2, 2)));
+        assert!(!was_stopped(before, after(29, 29)));
+        // SIGSTOP, and the suspension of the host.
+        assert!(was_stopped(before, after(600, 600)));
+        assert!(was_stopped(before, after(2, 600)));
+        // The time of day was set back.
+        assert!(!was_stopped(after(0, 3600), after(2, 0)));
     }
 }

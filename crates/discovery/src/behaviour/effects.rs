@@ -44,6 +44,13 @@ impl Behaviour {
                 // An empty table has no peer to ask. It fills as soon as one is known.
                 let _ = self.inner.kad.bootstrap();
             }
+            Effect::DialCircuits { peer, addresses } => {
+                let opts = DialOpts::peer_id(peer)
+                    .condition(PeerCondition::Always)
+                    .addresses(multiaddrs(addresses))
+                    .build();
+                self.waiting.push_back(ToSwarm::Dial { opts });
+            }
             Effect::CloseRelayed { peer } => self.close_relayed(peer),
             Effect::Disconnect { peer } => self.waiting.push_back(ToSwarm::CloseConnection {
                 peer_id: peer,

@@ -140,7 +140,7 @@ pub use libp2p_kad::{QueryId, Quorum, Record, RecordKey};
 use libp2p_swarm::{ConnectionId, THandlerInEvent, ToSwarm, derive_prelude::ListenerId};
 
 use self::{
-    clock::{Timer, now},
+    clock::{Resumption, Timer, now},
     inner::Inner,
     local_link::LocalLink,
     peers::Peers,
@@ -221,6 +221,7 @@ pub struct Behaviour {
     phase: Phase,
     reachability: Reachability,
     timer: Timer,
+    resumption: Resumption,
 }
 
 impl Behaviour {
@@ -279,6 +280,7 @@ impl Behaviour {
             local_link: LocalLink::default(),
             has_input: false,
             timer: Timer::default(),
+            resumption: Resumption::default(),
         };
         behaviour.input(Input::ListenersPending);
         Ok(behaviour)
@@ -316,10 +318,28 @@ impl Behaviour {
     }
 
     /// Retries now what waits for its time: lost peers, relays, probes, hole punches, the refresh
-    /// of the Kademlia routing table.
+    /// of the Kademlia routing table. Pings every connection; a peer that does not answer within
+    /// 3 s is disconnected and dialled again.
+    ///
+    /// The behaviour does the same, without the routing table, when an address of this host
+    /// disappears and when the process continues after a stop of 30 s or more. A program on a
+    /// system that does not report changes of addresses calls this when it learns of one.
     pub fn bootstrap(&mut self) {
-        self.input(Input::NetworkChanged);
+        self.replace_dead_connections();
         self.carry_out(Effect::RefreshRouting);
+    }
+
+    /// A connection timed out: nothing arrived from its peer for the timeout of the transport. Other
+    /// connections that share its path are found and replaced within 3 s, if they are dead as well.
+    pub fn connection_timed_out(&mut self) {
+        self.inner.liveness.probe_after_silence(now());
+    }
+
+    /// Existing connections may be dead without a sign of it: their path or their peer's patience
+    /// ended.
+    fn replace_dead_connections(&mut self) {
+        self.input(Input::NetworkChanged);
+        self.inner.liveness.probe();
     }
 
     /// Adds the peers of the peer cache, the first of which are dialled.

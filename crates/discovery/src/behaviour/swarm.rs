@@ -133,7 +133,7 @@ impl NetworkBehaviour for Behaviour {
             FromSwarm::ExpiredListenAddr(event) if !is_relayed(event.addr) => {
                 self.local_link.expire(&event);
                 self.input(Input::AddressGone(event.addr.clone()));
-                self.input(Input::NetworkChanged);
+                self.replace_dead_connections();
             }
             FromSwarm::ListenerClosed(event) => self.listener_ended(event.listener_id),
             FromSwarm::ListenerError(event) => self.listener_failed(event.listener_id),
@@ -157,6 +157,11 @@ impl NetworkBehaviour for Behaviour {
                 self.input(Input::Timeout);
                 self.inner.keeper.keep(self.machine.kept().collect());
                 self.wake_mdns();
+                continue;
+            }
+            if self.resumption.poll(cx).is_ready() {
+                tracing::info!("the process was stopped for a while; probing all connections");
+                self.replace_dead_connections();
                 continue;
             }
             self.emit_changes();

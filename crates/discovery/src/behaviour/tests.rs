@@ -1,5 +1,9 @@
 //! Floods that would take too long over a network.
 
+#[cfg(target_os = "linux")]
+#[path = "../../tests/support/alone.rs"]
+mod alone;
+
 use std::{
     collections::HashSet,
     task::{Context, Waker},
@@ -80,6 +84,9 @@ fn resident_mib() -> usize {
 #[test]
 #[cfg(target_os = "linux")]
 fn a_hundred_thousand_strangers_leave_memory_flat() {
+    if alone::ran_alone("behaviour::tests::a_hundred_thousand_strangers_leave_memory_flat") {
+        return;
+    }
     let mut behaviour = behaviour();
     let overlay = Namespace::new("/calimero/devnet/global").unwrap();
     let info = info();

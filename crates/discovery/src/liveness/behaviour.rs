@@ -3,22 +3,32 @@
 
 use std::{
     collections::VecDeque,
-    convert::Infallible,
     task::{Context, Poll},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use calimero_network_primitives::{Multiaddr, PeerId, config::PingConfig};
 use libp2p_core::{Endpoint, transport::PortUse};
 use libp2p_swarm::{
     CloseConnection, ConnectionClosed, ConnectionDenied, ConnectionId, FromSwarm, NetworkBehaviour,
-    THandler, THandlerOutEvent, ToSwarm, behaviour::ConnectionEstablished,
+    NotifyHandler, THandler, THandlerOutEvent, ToSwarm, behaviour::ConnectionEstablished,
 };
 
-use super::{Input, Verdict, Watchdog, handler::Handler, upgrade::FailureKind};
+use super::{
+    Input, Verdict, Watchdog,
+    handler::{Handler, Probe, Report},
+    upgrade::FailureKind,
+};
 
-/// Items that one ping can cause: the failure, the close event, and the close itself.
-const MAX_WAITING: usize = 3;
+/// Most connections of a node that probes all of them after one ended in silence, 128: one ping each
+/// every 15 s at most doubles the pings.
+const MAX_PROBED_AFTER_SILENCE: usize = 128;
+
+/// Shortest time between two such probes.
+const SILENCE_INTERVAL: Duration = Duration::from_secs(15);
+
+/// A connection and its remote peer.
+type Connection = (PeerId, ConnectionId);
 
 /// The outcome of one ping on one connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,16 +82,23 @@ pub enum Outcome {
 ///
 /// `max_failures × (interval + timeout)`, 105 s with the defaults.
 ///
+/// # Changes of the network
+///
+/// [`probe`](Self::probe) pings every connection at once and closes those whose peer does not answer
+/// within 3 s, however many failures are allowed otherwise.
+///
 /// # Bounds
 ///
-/// One counter for each established connection and three queued events; for each connection one
-/// outbound stream and [`MAX_INBOUND_STREAMS`] inbound ones, each with one payload of 32 bytes.
+/// One counter for each established connection, three queued events and during a probe one more for
+/// each connection; for each connection one outbound stream and [`MAX_INBOUND_STREAMS`] inbound ones, each with one payload of 32 bytes.
 ///
 /// [`MAX_INBOUND_STREAMS`]: super::MAX_INBOUND_STREAMS
 pub struct Behaviour {
     config: PingConfig,
-    watchdog: Watchdog<ConnectionId>,
-    waiting: VecDeque<ToSwarm<Event, Infallible>>,
+    watchdog: Watchdog<Connection>,
+    waiting: VecDeque<ToSwarm<Event, Probe>>,
+    /// The last probe after a connection ended in silence.
+    probed_at: Option<Instant>,
 }
 
 impl Behaviour {
@@ -91,8 +108,39 @@ impl Behaviour {
         Self {
             config: config.clone(),
             watchdog: Watchdog::new(config.max_failures),
-            waiting: VecDeque::with_capacity(MAX_WAITING),
+            waiting: VecDeque::new(),
+            probed_at: None,
         }
+    }
+
+    /// Pings the peers of all connections now. Call it after the network of this host changed, or
+    /// after the process was stopped for a while. A peer that does not answer within 3 s is given
+    /// up.
+    ///
+    /// Calls while a probe is under way have no further effect on its connections.
+    pub fn probe(&mut self) {
+        let connections = self.watchdog.connections();
+        self.waiting.extend(
+            connections.map(|(peer_id, connection)| ToSwarm::NotifyHandler {
+                peer_id,
+                handler: NotifyHandler::One(connection),
+                event: Probe,
+            }),
+        );
+    }
+
+    /// Pings the peers of all connections now, because one connection ended in silence: if a router
+    /// on the way lost its state, the others are dead as well. Does nothing if there are more than
+    /// 128 connections, on which peers disappear all the time, or if the last such call was less
+    /// than 15 s ago.
+    pub fn probe_after_silence(&mut self, now: Instant) {
+        let recent = |at| now.saturating_duration_since(at) < SILENCE_INTERVAL;
+        if self.probed_at.is_some_and(recent) || self.watchdog.watched() > MAX_PROBED_AFTER_SILENCE
+        {
+            return;
+        }
+        self.probed_at = Some(now);
+        self.probe();
     }
 
     fn emit(&mut self, peer: PeerId, connection: ConnectionId, outcome: Outcome) {
@@ -131,11 +179,21 @@ impl NetworkBehaviour for Behaviour {
 
     fn on_swarm_event(&mut self, event: FromSwarm<'_>) {
         match event {
-            FromSwarm::ConnectionEstablished(ConnectionEstablished { connection_id, .. }) => {
-                self.watchdog.handle(Input::Opened(connection_id));
+            FromSwarm::ConnectionEstablished(ConnectionEstablished {
+                peer_id,
+                connection_id,
+                ..
+            }) => {
+                self.watchdog
+                    .handle(Input::Opened((peer_id, connection_id)));
             }
-            FromSwarm::ConnectionClosed(ConnectionClosed { connection_id, .. }) => {
-                self.watchdog.handle(Input::Closed(connection_id));
+            FromSwarm::ConnectionClosed(ConnectionClosed {
+                peer_id,
+                connection_id,
+                ..
+            }) => {
+                self.watchdog
+                    .handle(Input::Closed((peer_id, connection_id)));
             }
             _ => {}
         }
@@ -145,9 +203,9 @@ impl NetworkBehaviour for Behaviour {
         &mut self,
         peer: PeerId,
         connection: ConnectionId,
-        result: THandlerOutEvent<Self>,
+        report: THandlerOutEvent<Self>,
     ) {
-        let judgement = judge(&mut self.watchdog, connection, result);
+        let judgement = judge(&mut self.watchdog, (peer, connection), report);
         let Some((outcome, given_up)) = judgement else {
             return;
         };
@@ -161,8 +219,8 @@ impl NetworkBehaviour for Behaviour {
         }
     }
 
-    fn poll(&mut self, _: &mut Context<'_>) -> Poll<ToSwarm<Event, Infallible>> {
-        // The swarm polls after each event of a handler, the only source of these.
+    fn poll(&mut self, _: &mut Context<'_>) -> Poll<ToSwarm<Event, Probe>> {
+        // The swarm polls after each event of a handler, and the caller of `probe` polls the swarm.
         self.waiting.pop_front().map_or(Poll::Pending, Poll::Ready)
     }
 }
@@ -170,24 +228,88 @@ impl NetworkBehaviour for Behaviour {
 /// Returns the outcome of a ping for its connection, and the number of failures if the connection
 /// is to be closed. `None` after that.
 fn judge(
-    watchdog: &mut Watchdog<ConnectionId>,
-    connection: ConnectionId,
-    result: Result<Duration, FailureKind>,
+    watchdog: &mut Watchdog<Connection>,
+    connection: Connection,
+    report: Report,
 ) -> Option<(Outcome, Option<u32>)> {
-    let kind = match result {
-        Ok(rtt) => {
+    let (kind, input) = match report {
+        Report::Answered(rtt) => {
             watchdog.handle(Input::Answered(connection))?;
             return Some((Outcome::Rtt(rtt), None));
         }
-        Err(kind @ FailureKind::Unsupported) => {
+        Report::Failed(kind @ FailureKind::Unsupported) => {
             return Some((Outcome::Failed { kind, in_a_row: 0 }, None));
         }
-        Err(kind) => kind,
+        Report::Failed(kind) => (kind, Input::Failed(connection)),
+        Report::Dead => (FailureKind::Timeout, Input::Dead(connection)),
     };
-    let (in_a_row, given_up) = match watchdog.handle(Input::Failed(connection))? {
+    let (in_a_row, given_up) = match watchdog.handle(input)? {
         Verdict::Alive => return None,
         Verdict::Failing { in_a_row } => (in_a_row, None),
         Verdict::GiveUp { failures } => (failures, Some(failures)),
     };
     Some((Outcome::Failed { kind, in_a_row }, given_up))
+}
+
+#[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "a test starts at some time")]
+mod tests {
+    use futures::task::noop_waker;
+    use libp2p_core::ConnectedPoint;
+
+    use super::*;
+
+    fn with_connections(number: usize) -> Behaviour {
+        let mut behaviour = Behaviour::new(&PingConfig::default());
+        let endpoint = ConnectedPoint::Dialer {
+            address: Multiaddr::empty(),
+            role_override: Endpoint::Dialer,
+            port_use: PortUse::New,
+        };
+        for id in 0..number {
+            behaviour.on_swarm_event(FromSwarm::ConnectionEstablished(ConnectionEstablished {
+                peer_id: PeerId::random(),
+                connection_id: ConnectionId::new_unchecked(id),
+                endpoint: &endpoint,
+                failed_addresses: &[],
+                other_established: 0,
+            }));
+        }
+        behaviour
+    }
+
+    fn probes(behaviour: &mut Behaviour) -> usize {
+        let waker = noop_waker();
+        let mut cx = Context::from_waker(&waker);
+        let mut count = 0;
+        while let Poll::Ready(ToSwarm::NotifyHandler { .. }) = behaviour.poll(&mut cx) {
+            count += 1;
+        }
+        count
+    }
+
+    #[test]
+    fn probes_after_silence_have_a_pause() {
+        let mut behaviour = with_connections(3);
+        let now = Instant::now();
+        behaviour.probe_after_silence(now);
+        assert_eq!(probes(&mut behaviour), 3);
+        behaviour.probe_after_silence(now + SILENCE_INTERVAL / 2);
+        assert_eq!(probes(&mut behaviour), 0);
+        behaviour.probe_after_silence(now + SILENCE_INTERVAL);
+        assert_eq!(probes(&mut behaviour), 3);
+        // A change of the network is no such probe.
+        behaviour.probe();
+        assert_eq!(probes(&mut behaviour), 3);
+    }
+
+    #[test]
+    fn a_node_with_many_connections_probes_none_after_silence() {
+        let mut behaviour = with_connections(MAX_PROBED_AFTER_SILENCE);
+        behaviour.probe_after_silence(Instant::now());
+        assert_eq!(probes(&mut behaviour), MAX_PROBED_AFTER_SILENCE);
+        let mut behaviour = with_connections(MAX_PROBED_AFTER_SILENCE + 1);
+        behaviour.probe_after_silence(Instant::now());
+        assert_eq!(probes(&mut behaviour), 0);
+    }
 }

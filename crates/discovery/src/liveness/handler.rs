@@ -3,7 +3,6 @@
 
 use std::{
     collections::VecDeque,
-    convert::Infallible,
     io,
     pin::Pin,
     task::{Context, Poll, ready},
@@ -31,10 +30,27 @@ use super::{
 /// again.
 pub const MAX_INBOUND_STREAMS: usize = 4;
 
-/// The result of a ping.
-type PingResult = Result<Duration, FailureKind>;
+/// Time that a peer has to answer a probe, 3 s: a path whose network changed is replaced within 5 s,
+/// and one with a round trip of a second may lose a packet.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(3);
 
-type Event = ConnectionHandlerEvent<Ask, (), PingResult>;
+/// A request to ping now. A peer that does not answer within [`PROBE_TIMEOUT`] is reported as
+/// [`Report::Dead`].
+#[derive(Clone, Copy, Debug)]
+pub struct Probe;
+
+/// The result of a ping.
+#[derive(Clone, Copy, Debug)]
+pub enum Report {
+    /// The peer answered after this time.
+    Answered(Duration),
+    /// The peer did not answer.
+    Failed(FailureKind),
+    /// The peer did not answer a probe.
+    Dead,
+}
+
+type Event = ConnectionHandlerEvent<Ask, (), Report>;
 
 /// The state of the pings of a connection.
 enum Outbound {
@@ -58,6 +74,8 @@ pub struct Handler {
     timeout: Duration,
     timer: Delay,
     outbound: Outbound,
+    /// Whether the current or next ping is a probe.
+    probing: bool,
     /// A failure to open a stream that is not reported yet.
     failed: Option<FailureKind>,
     /// The oldest first. Each stores its own waker, so all are polled until all are pending.
@@ -71,6 +89,7 @@ impl Handler {
             timeout: config.timeout,
             timer: Delay::new(Duration::ZERO),
             outbound: Outbound::Resting(None),
+            probing: false,
             failed: None,
             inbound: VecDeque::with_capacity(MAX_INBOUND_STREAMS),
         }
@@ -97,6 +116,11 @@ impl Handler {
 
     /// Sets the state after a failure of this kind. The stream is closed in any case.
     fn fail(&mut self, kind: FailureKind) -> Event {
+        if std::mem::take(&mut self.probing) && kind == FailureKind::Timeout {
+            // The behaviour closes the connection.
+            self.outbound = Outbound::Unwanted;
+            return ConnectionHandlerEvent::NotifyBehaviour(Report::Dead);
+        }
         self.outbound = match rest_after(kind, self.interval) {
             None => Outbound::Unwanted,
             Some(rest) => {
@@ -104,7 +128,7 @@ impl Handler {
                 Outbound::Resting(None)
             }
         };
-        ConnectionHandlerEvent::NotifyBehaviour(Err(kind))
+        ConnectionHandlerEvent::NotifyBehaviour(Report::Failed(kind))
     }
 
     fn poll_outbound(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
@@ -113,14 +137,26 @@ impl Handler {
         }
         loop {
             match &mut self.outbound {
-                Outbound::Opening | Outbound::Unwanted => return Poll::Pending,
+                Outbound::Unwanted => return Poll::Pending,
+                Outbound::Opening => {
+                    // The swarm ends a negotiation after the ordinary timeout.
+                    if !self.probing {
+                        return Poll::Pending;
+                    }
+                    ready!(self.timer.poll_unpin(cx));
+                    return Poll::Ready(self.fail(FailureKind::Timeout));
+                }
                 Outbound::Resting(stream) => {
                     if stream.as_mut().is_some_and(|stream| speaks(stream, cx)) {
                         *stream = None;
                     }
                     ready!(self.timer.poll_unpin(cx));
                     let stream = stream.take();
-                    self.timer.reset(self.timeout);
+                    self.timer.reset(if self.probing {
+                        PROBE_TIMEOUT
+                    } else {
+                        self.timeout
+                    });
                     match stream {
                         Some(stream) => self.ping_on(stream),
                         None => return Poll::Ready(self.open()),
@@ -131,7 +167,9 @@ impl Handler {
                         let rtt = now().saturating_duration_since(*started);
                         self.timer.reset(self.interval);
                         self.outbound = Outbound::Resting(Some(stream));
-                        return Poll::Ready(ConnectionHandlerEvent::NotifyBehaviour(Ok(rtt)));
+                        self.probing = false;
+                        let report = Report::Answered(rtt);
+                        return Poll::Ready(ConnectionHandlerEvent::NotifyBehaviour(report));
                     }
                     Poll::Ready(Err(_)) => return Poll::Ready(self.fail(FailureKind::Stream)),
                     Poll::Pending => {
@@ -152,8 +190,8 @@ impl Handler {
 }
 
 impl ConnectionHandler for Handler {
-    type FromBehaviour = Infallible;
-    type ToBehaviour = PingResult;
+    type FromBehaviour = Probe;
+    type ToBehaviour = Report;
     type InboundProtocol = ReadyUpgrade<StreamProtocol>;
     type OutboundProtocol = Ask;
     type InboundOpenInfo = ();
@@ -163,8 +201,16 @@ impl ConnectionHandler for Handler {
         SubstreamProtocol::new(ReadyUpgrade::new(upgrade::PROTOCOL), ())
     }
 
-    fn on_behaviour_event(&mut self, never: Infallible) {
-        match never {}
+    fn on_behaviour_event(&mut self, _: Probe) {
+        let wait = match self.outbound {
+            Outbound::Unwanted => return,
+            Outbound::Resting(_) => Duration::ZERO,
+            Outbound::Opening | Outbound::Pinging { .. } => PROBE_TIMEOUT,
+        };
+        // A second probe does not prolong the first.
+        if !std::mem::replace(&mut self.probing, true) {
+            self.timer.reset(wait);
+        }
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Event> {

@@ -11,6 +11,8 @@ pub enum Input<K> {
     Answered(K),
     /// A ping was not answered, or with another payload.
     Failed(K),
+    /// A probe was not answered. The connection is given up, whatever its failures so far.
+    Dead(K),
     /// The connection was closed by either side. It is no longer watched.
     Closed(K),
 }
@@ -76,8 +78,16 @@ impl<K: Copy + Eq + Hash> Watchdog<K> {
                 None
             }
             Input::Answered(connection) => self.answered(connection),
-            Input::Failed(connection) => self.failed(connection),
+            Input::Failed(connection) => self.failed(connection, self.max_failures),
+            Input::Dead(connection) => self.failed(connection, 1),
         }
+    }
+
+    /// Returns the connections that are watched and not being closed.
+    pub fn connections(&self) -> impl Iterator<Item = K> {
+        self.connections.iter().filter_map(|(connection, watch)| {
+            matches!(watch, Watch::Counting(_)).then_some(*connection)
+        })
     }
 
     /// Returns the number of watched connections, those being closed included.
@@ -96,14 +106,14 @@ impl<K: Copy + Eq + Hash> Watchdog<K> {
         }
     }
 
-    fn failed(&mut self, connection: K) -> Option<Verdict> {
+    fn failed(&mut self, connection: K, max_failures: u32) -> Option<Verdict> {
         let watch = self.connections.get_mut(&connection)?;
         let Watch::Counting(failures) = watch else {
             return None;
         };
         *failures = failures.saturating_add(1);
         let failures = *failures;
-        if failures < self.max_failures {
+        if failures < max_failures {
             return Some(Verdict::Failing { in_a_row: failures });
         }
         *watch = Watch::GivenUp;
@@ -165,6 +175,7 @@ mod tests {
                 1 => connection.clone().prop_map(Input::Opened),
                 2 => connection.clone().prop_map(Input::Answered),
                 6 => connection.clone().prop_map(Input::Failed),
+                1 => connection.clone().prop_map(Input::Dead),
                 1 => connection.prop_map(Input::Closed),
             ],
             0..200,
@@ -173,7 +184,8 @@ mod tests {
 
     proptest! {
         /// Compares with the whole history of each open connection: it is closed exactly when its
-        /// last `max_failures` pings failed, once, and no entry remains of closed ones.
+        /// last `max_failures` pings failed or a probe did, once, and no entry remains of closed
+        /// ones. The connections to probe are those that are open and not given up.
         #[test]
         fn gives_up_exactly_at_the_row(inputs in inputs(), max_failures in 1..5u32) {
             let mut watchdog = Watchdog::new(max_failures);
@@ -187,21 +199,28 @@ mod tests {
                     Input::Closed(connection) => {
                         open.remove(&connection);
                     }
-                    Input::Answered(connection) | Input::Failed(connection) => {
-                        let failed = matches!(input, Input::Failed(_));
+                    Input::Answered(connection)
+                    | Input::Failed(connection)
+                    | Input::Dead(connection) => {
+                        let failed = !matches!(input, Input::Answered(_));
+                        let dead = matches!(input, Input::Dead(_));
                         let Some((history, given_up)) = open.get_mut(&connection) else {
                             prop_assert_eq!(verdict, None);
                             continue;
                         };
                         history.push(failed);
                         let row = history.iter().rev().take_while(|failed| **failed).count();
-                        let due = row >= max_failures as usize && !*given_up;
+                        let due = (dead || row >= max_failures as usize) && !*given_up;
                         prop_assert_eq!(matches!(verdict, Some(Verdict::GiveUp { .. })), due);
                         prop_assert_eq!(verdict.is_none(), *given_up);
                         *given_up |= due;
                     }
                 }
                 prop_assert_eq!(watchdog.watched(), open.len());
+                let mut probed: Vec<_> = watchdog.connections().collect();
+                probed.sort_unstable();
+                let alive = open.iter().filter(|(_, (_, given_up))| !given_up);
+                prop_assert_eq!(probed, alive.map(|(id, _)| *id).collect::<Vec<_>>());
             }
         }
     }

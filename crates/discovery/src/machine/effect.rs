@@ -54,6 +54,15 @@ pub enum Effect {
         /// Reason for the dial, which decides its priority.
         reason: DialReason,
     },
+    /// Dial `peer` through the relay that has just returned, even if another dial of it is under way:
+    /// that one may wait for an address that does not answer. Ends with
+    /// [`Input::ConnectionOpened`](super::Input::ConnectionOpened) or with nothing.
+    DialCircuits {
+        /// Id of the peer to dial.
+        peer: PeerId,
+        /// Addresses through the relay; never empty.
+        addresses: Vec<DialAddr>,
+    },
     /// Dial `peer`, which is connected through a relay, to get a direct connection. Ends with
     /// [`Input::AttemptConnected`](super::Input::AttemptConnected) or
     /// [`Input::AttemptFailed`](super::Input::AttemptFailed).
@@ -198,6 +207,7 @@ impl Effect {
             | Self::CloseAttempt { peer, .. }
             | Self::HolePunchEnded { peer, .. }
             | Self::BootNodeUnreachable { peer, .. }
+            | Self::DialCircuits { peer, .. }
             | Self::CloseRelayed { peer }
             | Self::Disconnect { peer }
             | Self::AddRoutingAddress { peer, .. }

@@ -1,19 +1,34 @@
 //! Lost peers and the times at which they are dialled again.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, VecDeque},
     time::{Duration, Instant},
 };
 
-use calimero_network_primitives::{Multiaddr, PeerId, addr::DialAddr, config::RedialTuning};
+use calimero_network_primitives::{
+    Multiaddr, PeerId,
+    addr::{Circuit, DialAddr},
+    config::RedialTuning,
+};
 use rand::rngs::StdRng;
 
-use super::schedule::{Schedule, jittered};
+use super::{
+    Effect,
+    schedule::{Schedule, jittered},
+};
 
 /// Time after which a connection counts as lasting, 30 s. If the connection of a peer ends before,
 /// for example at a limit of that peer, the waits between its dials go on growing. Otherwise it
 /// would be dialled as fast as it closes connections.
-pub(super) const STEADY: Duration = Duration::from_secs(30);
+const STEADY: Duration = Duration::from_secs(30);
+
+/// Time after a change of the network in which its connections end, 10 s: the probes of existing
+/// connections take 3 s.
+const CHANGE_WINDOW: Duration = Duration::from_secs(10);
+
+/// Lost peers that are dialled through a relay when it returns, 8: half of the circuits that a relay
+/// of this project allows one peer.
+const MAX_BEHIND_RELAY: usize = 8;
 
 #[derive(Clone, Debug)]
 struct Lost {
@@ -35,6 +50,8 @@ pub(super) struct Redials {
     /// Peers that returned with the number of dials that took, until their connection has lasted.
     back: HashMap<PeerId, usize>,
     steady: Schedule<PeerId>,
+    /// The last change of the network.
+    changed: Option<Instant>,
 }
 
 impl Redials {
@@ -45,6 +62,7 @@ impl Redials {
             due: Schedule::default(),
             back: HashMap::new(),
             steady: Schedule::default(),
+            changed: None,
         }
     }
 
@@ -147,8 +165,12 @@ impl Redials {
         self.steady.cancel(peer);
     }
 
-    /// The network changed. All waiting peers are due now, as after a new loss.
+    /// The network changed. All waiting peers are due now, as after a new loss, and the connections
+    /// that end because of the change are not counted against their peers.
     pub(super) fn retry_now(&mut self, now: Instant) {
+        self.changed = Some(now);
+        self.back.clear();
+        while self.steady.pop_first().is_some() {}
         let mut waiting = Vec::with_capacity(self.due.len());
         while let Some(peer) = self.due.pop_first() {
             waiting.push(peer);
@@ -158,6 +180,29 @@ impl Redials {
                 lost.attempts = 0;
                 self.due.set(peer, now);
             }
+        }
+    }
+
+    /// Returns whether a connection that existed for `lasted` and ended now says nothing about its
+    /// peer.
+    pub(super) fn is_harmless_end(&self, lasted: Duration, now: Instant) -> bool {
+        let changed = |at| now.saturating_duration_since(at) < CHANGE_WINDOW;
+        lasted >= STEADY || self.changed.is_some_and(changed)
+    }
+
+    /// A relay is connected again. Its lost peers are dialled through it now, at most
+    /// [`MAX_BEHIND_RELAY`] of them.
+    pub(super) fn relay_returned(&self, relay: &PeerId, out: &mut VecDeque<Effect>) {
+        let behind = self.lost.iter().filter_map(|(peer, lost)| {
+            let circuits = lost.addresses.iter().filter(|one| is_behind(one, relay));
+            let addresses: Vec<_> = circuits.cloned().collect();
+            (!addresses.is_empty()).then_some((*peer, addresses))
+        });
+        let mut behind: Vec<_> = behind.collect();
+        // The table has no order, and the same inputs must have the same effects.
+        behind.sort_unstable_by_key(|(peer, _)| *peer);
+        for (peer, addresses) in behind.into_iter().take(MAX_BEHIND_RELAY) {
+            out.push_back(Effect::DialCircuits { peer, addresses });
         }
     }
 
@@ -191,4 +236,8 @@ impl Redials {
     pub(super) fn next(&self) -> Option<Instant> {
         self.due.next()
     }
+}
+
+fn is_behind(address: &Multiaddr, relay: &PeerId) -> bool {
+    Circuit::parse(address).is_ok_and(|circuit| circuit.relay() == *relay)
 }

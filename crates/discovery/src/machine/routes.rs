@@ -10,7 +10,7 @@ use rand::seq::IteratorRandom;
 
 use super::{
     CacheEntry, Cookie, DialReason, Effect, Machine, Namespace, Overlays, Path, RendezvousFailure,
-    discoveries::Need, redial::STEADY, without_peer,
+    discoveries::Need, without_peer,
 };
 
 /// Addresses that are examined in one list of a peer, 32. Honest lists are shorter, and the rest
@@ -152,6 +152,7 @@ impl Machine {
             let (now, rng) = (self.now, &mut self.rng);
             self.registrations.server_up(peer, now, rng, &mut self.out);
             self.discoveries.server_up(peer, now);
+            self.redials.relay_returned(&peer, &mut self.out);
             // A relay whose connections do not last rests on: it would be asked, and dialled by the
             // relay client, as fast as it closes.
             if !self.boot_nodes.is_flapping(&peer) {
@@ -173,7 +174,8 @@ impl Machine {
         for namespace in self.overlays.disconnected(peer) {
             self.discoveries.retry_now(&namespace, self.now);
         }
-        let lasted = self.now.saturating_duration_since(since) >= STEADY;
+        let lasted = self.now.saturating_duration_since(since);
+        let lasted = self.redials.is_harmless_end(lasted, self.now);
         (self.boot_nodes).on_disconnected(peer, lasted, self.now, &mut self.out);
         let is_boot = self.boot.contains_key(&peer);
         if is_boot {

@@ -234,3 +234,59 @@ async fn pings_keep_no_unused_connection() {
         assert!(answers > 0);
     }
 }
+
+/// The first ping is answered and the next is due in an hour, with an hour to answer it.
+#[tokio::test]
+async fn a_probe_closes_a_connection_whose_peer_is_silent() {
+    let mut swarm = watching(MEMORY, &config(NEVER, NEVER, 10));
+    connect_sluggish(&mut swarm, 0).await;
+    assert!(matches!(
+        next_outcome(&mut swarm).await,
+        Some(Outcome::Rtt(_))
+    ));
+    swarm.behaviour_mut().probe();
+    assert_eq!(
+        told_until_closed(&mut swarm).await,
+        [
+            Outcome::Failed {
+                kind: FailureKind::Timeout,
+                in_a_row: 1
+            },
+            Outcome::GivenUp { failures: 1 },
+        ]
+    );
+}
+
+/// The first ping of a new connection waits for its stream when the probe comes.
+#[tokio::test]
+async fn a_probe_closes_a_connection_that_negotiates_no_stream() {
+    let mut swarm = watching(TCP, &config(NEVER, NEVER, 10));
+    let peer = Raw::dialled_by(&mut swarm, TCP).await;
+    let frozen = tokio::spawn(peer.freeze());
+    // Twice, as for the address of each of two listeners.
+    swarm.behaviour_mut().probe();
+    swarm.behaviour_mut().probe();
+    let outcomes = told_until_closed(&mut swarm).await;
+    assert_eq!(outcomes.last(), Some(&Outcome::GivenUp { failures: 1 }));
+    frozen.abort();
+}
+
+#[tokio::test]
+async fn a_probe_of_a_live_peer_measures_a_round_trip() {
+    let mut swarm = watching(MEMORY, &config(NEVER, NEVER, 10));
+    let mut peer = watching(MEMORY, &config(NEVER, NEVER, 10));
+    connect(&mut swarm, &mut peer, MEMORY).await;
+    spawn(peer);
+    for _ in 0..3 {
+        assert!(matches!(
+            next_outcome(&mut swarm).await,
+            Some(Outcome::Rtt(_))
+        ));
+        swarm.behaviour_mut().probe();
+    }
+    assert!(matches!(
+        next_outcome(&mut swarm).await,
+        Some(Outcome::Rtt(_))
+    ));
+    assert_eq!(swarm.connected_peers().count(), 1);
+}

@@ -101,6 +101,13 @@ impl Actor {
                 cause: CloseCause::of(&error),
             },
         };
+        let timed_out = CloseReason::Remote {
+            cause: CloseCause::TimedOut,
+        };
+        if reason == timed_out {
+            let discovery = &mut self.swarm.behaviour_mut().discovery;
+            discovery.connection_timed_out();
+        }
         self.events.send(ConnectionEvent::Disconnected {
             peer,
             connection,

@@ -23,9 +23,16 @@ const WATCH: Duration = Duration::from_secs(45);
 /// From a reservation on a relay to the registrations that contain it, which print no record: the
 /// pause between two attempts to register, 2 s, and a half more.
 const SETTLING: Duration = Duration::from_secs(4);
+/// Age at which a connection counts as lasting: its end is not counted against the peer, which is
+/// dialled again at once.
+const LASTING: Duration = Duration::from_secs(31);
+/// Time for which a process is stopped. Peers have closed its connections by then.
+const STOP: Duration = Duration::from_secs(90);
+/// A node whose own address was replaced is connected again within this time.
+const OWN_ADDRESS_BOUND: Duration = Duration::from_secs(5);
 /// A node whose link comes back is connected again within this time.
 const LINK_BOUND: Duration = Duration::from_secs(20);
-/// A node that is started again is connected within this time.
+/// A node that is started again, or continued, is connected within this time.
 const RESTART_BOUND: Duration = Duration::from_secs(3);
 
 /// From the moment two nodes can reach each other to their direct connection: a router remembers
@@ -43,6 +50,8 @@ pub(crate) enum Fault {
     InterfaceDown,
     RouterReboots,
     AddressChanges,
+    OwnAddressReplaced,
+    ProcessStopped,
     NodeRestarts,
     NodeRestartsWithoutBootNodes,
     PacketLoss,
@@ -50,11 +59,13 @@ pub(crate) enum Fault {
 }
 
 impl Fault {
-    pub(crate) const ALL: [Self; 11] = [
+    pub(crate) const ALL: [Self; 13] = [
         Self::LinkCut,
         Self::InterfaceDown,
         Self::RouterReboots,
         Self::AddressChanges,
+        Self::OwnAddressReplaced,
+        Self::ProcessStopped,
         Self::RelayDies,
         Self::OnlyRelayReturns,
         Self::BootNodeRestarts,
@@ -75,6 +86,8 @@ impl fmt::Display for Fault {
             Self::InterfaceDown => "interface down for 60 s",
             Self::RouterReboots => "NAT reboots, mappings lost",
             Self::AddressChanges => "public address changes",
+            Self::OwnAddressReplaced => "own address replaced",
+            Self::ProcessStopped => "process stopped for 90 s",
             Self::NodeRestarts => "node killed and restarted",
             Self::NodeRestartsWithoutBootNodes => "node killed and restarted, boot nodes dead",
             Self::PacketLoss => "10 % of packets lost",
@@ -279,15 +292,33 @@ fn interface_down(transport: Transport) -> (Vec<Recovery>, String) {
 
 fn router_reboots(transport: Transport) -> (Vec<Recovery>, String) {
     let mut pair = Pair::new(2, [Kind::PortRestricted; 2], transport);
+    thread::sleep(LASTING);
     pair.sites[0].reboot_router().unwrap();
-    let recoveries = pair.recoveries(Instant::now(), LIMIT, LIMIT);
+    let recoveries = pair.recoveries(Instant::now(), WATCH, LINK_BOUND);
     (recoveries, pair.story())
 }
 
 fn address_changes(transport: Transport) -> (Vec<Recovery>, String) {
     let mut pair = Pair::new(2, [Kind::PortRestricted; 2], transport);
+    thread::sleep(LASTING);
     pair.sites[0].renumber(&pair.world.internet).unwrap();
-    let recoveries = pair.recoveries(Instant::now(), LIMIT, LIMIT);
+    let recoveries = pair.recoveries(Instant::now(), WATCH, LINK_BOUND);
+    (recoveries, pair.story())
+}
+
+fn own_address_replaced(transport: Transport) -> (Vec<Recovery>, String) {
+    let mut pair = Pair::new(2, [Kind::Open, Kind::PortRestricted], transport);
+    pair.sites[0].renumber(&pair.world.internet).unwrap();
+    let recoveries = pair.recoveries(Instant::now(), WATCH, OWN_ADDRESS_BOUND);
+    (recoveries, pair.story())
+}
+
+fn process_stopped(transport: Transport) -> (Vec<Recovery>, String) {
+    let pair = Pair::new(2, [Kind::PortRestricted; 2], transport);
+    pair.a.signal("-STOP");
+    thread::sleep(STOP);
+    pair.a.signal("-CONT");
+    let recoveries = pair.recoveries(Instant::now(), WATCH, RESTART_BOUND);
     (recoveries, pair.story())
 }
 
@@ -401,6 +432,8 @@ fn measure(fault: Fault, transport: Transport) -> (Vec<Recovery>, String) {
         Fault::InterfaceDown => interface_down(transport),
         Fault::RouterReboots => router_reboots(transport),
         Fault::AddressChanges => address_changes(transport),
+        Fault::OwnAddressReplaced => own_address_replaced(transport),
+        Fault::ProcessStopped => process_stopped(transport),
         Fault::NodeRestarts => node_restarts(transport),
         Fault::NodeRestartsWithoutBootNodes => node_restarts_without_boot_nodes(transport),
         Fault::PacketLoss => packet_loss(transport),

@@ -270,6 +270,10 @@ impl Node {
             .map(|(_, relay)| relay.to_owned())
     }
 
+    pub(crate) fn signal(&self, signal: &str) {
+        self.process.signal(signal);
+    }
+
     /// Kills it, so that it sends no message to its peers.
     pub(crate) fn kill(&mut self) {
         self.process.end_by("-KILL");

@@ -192,6 +192,13 @@ impl Process {
         text
     }
 
+    /// Sends a signal by name.
+    pub fn signal(&self, signal: &str) {
+        let pid = self.child.id().to_string();
+        let status = Command::new("kill").args([signal, &pid]).status().unwrap();
+        assert!(status.success(), "{status}");
+    }
+
     /// Sends a signal by name and waits for the end.
     pub fn end_by(&mut self, signal: &str) -> ExitStatus {
         let pid = self.id().to_string();

@@ -13,7 +13,7 @@ const REMOVED: &[(&str, &str)] = &[
         "transport.yamux.connection_window_bytes",
         "is now fixed: 553648128",
     ),
-    ("transport.quic.idle_timeout_ms", "is now fixed: 30000"),
+    ("transport.quic.idle_timeout_ms", "is now fixed: 10000"),
     ("transport.quic.keep_alive_ms", "is now fixed: 5000"),
     ("transport.quic.max_streams", "is now fixed: 2048"),
     (

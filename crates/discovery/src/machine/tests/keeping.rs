@@ -147,6 +147,70 @@ fn a_change_of_the_network_tries_whatever_waits_at_once() {
     assert_eq!(both, [peer(BOOT), peer(SECOND_BOOT)].into());
 }
 
+/// The connections are seconds old and end with the old address, which is not the peers' fault.
+#[test]
+fn connections_that_end_with_a_change_of_the_network_are_dialled_again_at_once() {
+    let redialled_after = |changed: bool| {
+        let mut driver = Driver::new(config());
+        driver.fail_dial(BOOT);
+        wait_failing(&mut driver, 20);
+        driver.connect(BOOT);
+        driver.wait_s(1);
+        if changed {
+            driver.tell(Input::NetworkChanged);
+        }
+        driver.wait_s(3);
+        let lost_at = (driver.now - driver.start).as_secs_f64();
+        let effects = driver.disconnect(BOOT);
+        if dialled(&effects).contains(&peer(BOOT)) {
+            return 0.0;
+        }
+        let wanted = driver.wait(Duration::from_secs(60));
+        seconds(&wanted, peer(BOOT))[0] - lost_at
+    };
+    assert!(redialled_after(true) < 0.1);
+    assert!(redialled_after(false) > 5.0);
+}
+
+#[test]
+fn a_lost_member_behind_a_relay_is_dialled_when_the_relay_is_back() {
+    let mut driver = Driver::registered(config());
+    driver.follow(1);
+    driver.tell(Input::MemberSeen {
+        namespace: namespace(1),
+        peer: peer(5),
+    });
+    let circuit = through(&address(BOOT), peer(BOOT));
+    driver.connect(5);
+    driver.tell(Input::Identified {
+        peer: peer(5),
+        addresses: vec![circuit.clone()],
+    });
+    driver.disconnect(BOOT);
+    let effects = driver.disconnect(5);
+    // Its dial is under way, for instance at an address of a router that drops packets.
+    assert!(dialled(&effects).contains(&peer(5)), "{effects:?}");
+    let effects = driver.connect(BOOT);
+    let circuits = effects.iter().find_map(|effect| match effect {
+        Effect::DialCircuits { peer: p, addresses } if *p == peer(5) => Some(addresses),
+        _ => None,
+    });
+    let circuits: Vec<_> = circuits
+        .unwrap()
+        .iter()
+        .map(|one| one.as_multiaddr())
+        .collect();
+    assert_eq!(circuits, [&circuit]);
+    driver.disconnect(BOOT);
+    driver.connect(5);
+    let effects = driver.connect(BOOT);
+    assert!(
+        !effects
+            .iter()
+            .any(|effect| matches!(effect, Effect::DialCircuits { .. }))
+    );
+}
+
 /// An unreachable machine, and the reservations that it requests.
 fn unreachable(config: DiscoveryConfig) -> (Driver, Vec<(RelayListener, PeerId, Multiaddr)>) {
     let mut driver = Driver::new(config);

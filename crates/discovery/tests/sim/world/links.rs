@@ -47,6 +47,19 @@ impl World {
         }
     }
 
+    /// Its failure is not reported.
+    pub(super) fn dial_circuits(&mut self, from: Id, to: Id, addresses: Vec<Multiaddr>) {
+        if let Some(node) = self.node(from) {
+            node.messages += 1;
+        }
+        let latency = self.latency() * 3;
+        let open = !self.is_lost() && self.is_linked(from, to);
+        let mut ways = addresses.into_iter();
+        if let Some(through) = ways.find(|way| open && self.leads(from, to, way)) {
+            self.after(latency, Event::Connect { from, to, through });
+        }
+    }
+
     fn leads(&self, from: Id, to: Id, through: &Multiaddr) -> bool {
         if let Some(relay) = relay_of(through) {
             let boot = self.boots.get(&relay);

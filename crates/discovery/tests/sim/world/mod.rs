@@ -363,6 +363,10 @@ impl World {
                     node.remove_external(&address);
                 }
             }
+            Effect::DialCircuits { peer, addresses } => {
+                let addresses = addresses.into_iter().map(Multiaddr::from).collect();
+                self.dial_circuits(node, id(&peer), addresses);
+            }
             Effect::CloseRelayed { peer } => self.close_relayed(node, id(&peer)),
             Effect::Attempt {
                 id: attempt,

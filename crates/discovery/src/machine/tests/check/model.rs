@@ -7,7 +7,7 @@ use std::{
 
 use calimero_network_primitives::{
     Multiaddr, PeerId,
-    addr::{DialAddr, MAX_ADDRESS_BYTES},
+    addr::{Circuit, DialAddr, MAX_ADDRESS_BYTES},
     config::DiscoveryConfig,
     multiaddr::Protocol,
 };
@@ -248,6 +248,18 @@ impl Model {
             Effect::Dial {
                 peer, addresses, ..
             } => self.dialled(*peer, addresses),
+            Effect::DialCircuits { peer, addresses } => {
+                assert!(!self.connected.contains_key(peer), "{effect:?}");
+                let relays = addresses
+                    .iter()
+                    .map(|one| Circuit::parse(one).unwrap().relay());
+                let relays: BTreeSet<_> = relays.collect();
+                assert_eq!(relays.len(), 1, "{effect:?}");
+                let up = relays
+                    .iter()
+                    .all(|relay| self.connected.contains_key(relay));
+                assert!(up, "{effect:?}");
+            }
             Effect::CloseRelayed { peer } => {
                 let counts = self.connected.get(peer);
                 let both = counts.is_some_and(|[direct, relayed]| *direct > 0 && *relayed > 0);
