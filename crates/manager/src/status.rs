@@ -16,6 +16,7 @@ use serde::{Serialize, Serializer, ser::SerializeStruct as _};
 use crate::{json, read_cache::Changes};
 
 /// A provider of a blob, as the DHT names it.
+#[cfg(feature = "blobs")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BlobProvider {
     /// The peer id of the provider.

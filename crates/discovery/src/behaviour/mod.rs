@@ -104,6 +104,7 @@ mod inner_events;
     reason = "handlers are associated types of a public behaviour"
 )]
 mod keep;
+#[cfg(feature = "mdns")]
 mod local_link;
 mod lookups;
 mod peers;
@@ -140,10 +141,13 @@ use libp2p_kad::store::RecordStore;
 pub use libp2p_kad::{QueryId, Quorum, Record, RecordKey};
 use libp2p_swarm::{ConnectionId, THandlerInEvent, ToSwarm, derive_prelude::ListenerId};
 
+#[cfg(feature = "mdns")]
+use self::local_link::LocalLink;
+#[cfg(feature = "mdns")]
+pub use self::local_link::MAX_LOCAL_ADDRESSES;
 use self::{
     clock::{Timer, now},
     inner::Inner,
-    local_link::LocalLink,
     peers::Peers,
     records::Queries,
 };
@@ -151,7 +155,6 @@ pub use self::{
     error::{Blocked, BuildError, RecordError, RecordRefused},
     event::{Event, QueryOutcome},
     inner_events::MAX_IDENTIFY_ITEMS,
-    local_link::MAX_LOCAL_ADDRESSES,
     records::{
         MAX_PROVIDED_KEYS, MAX_PROVIDERS_PER_KEY, MAX_PROVIDERS_PER_QUERY, MAX_QUERIES,
         MAX_RECORDS, MAX_RECORDS_PER_QUERY, RECORD_TTL, RecordValidator, RefuseRecords,
@@ -216,6 +219,7 @@ pub struct Behaviour {
     /// Which of the addresses that peers report may be dialled.
     dial_scopes: DialScopes,
     queries: Queries,
+    #[cfg(feature = "mdns")]
     local_link: LocalLink,
     /// Whether the machine took an input since `phase` and `reachability` were emitted.
     has_input: bool,
@@ -277,6 +281,7 @@ impl Behaviour {
             max_routes,
             dial_scopes,
             queries: Queries::default(),
+            #[cfg(feature = "mdns")]
             local_link: LocalLink::default(),
             has_input: false,
             timer: Timer::default(),

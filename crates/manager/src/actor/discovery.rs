@@ -78,6 +78,7 @@ impl Actor {
                 let entries = self.swarm.behaviour().discovery.cache();
                 self.peer_cache.save(entries);
             }
+            #[cfg(feature = "blobs")]
             event @ (Event::RecordsFound { .. }
             | Event::ProvidersFound { .. }
             | Event::QueryEnded { .. }) => self.on_query(event),

@@ -1,15 +1,11 @@
 //! Metrics that describe a state, read from the parts of the node.
 
-use std::{sync::atomic::Ordering, time::Duration};
+use std::sync::atomic::Ordering;
 
 use calimero_network_discovery::server;
 
 use super::Actor;
 use crate::metrics::{Facts, Served};
-
-/// How often the metrics that describe a state are refreshed in the registry of the program that
-/// embeds the manager: every 5 s, a third of the usual interval of a scrape.
-pub(super) const REFRESH_INTERVAL: Duration = Duration::from_secs(5);
 
 impl Actor {
     pub(super) fn encode_metrics(&mut self) -> String {

@@ -93,6 +93,13 @@ impl Registries<'_> {
     }
 }
 
+impl Default for Metrics {
+    /// Metrics in a registry of their own.
+    fn default() -> Self {
+        Self::new(None)
+    }
+}
+
 impl Metrics {
     /// Metrics in a registry of their own, and in `other` under the same prefix.
     pub(crate) fn new(other: Option<&mut Registry>) -> Self {

@@ -5,7 +5,10 @@ use std::time::Duration;
 use multiaddr::{Multiaddr, Protocol};
 use serde::{Deserialize, Serialize};
 
-use super::{ConfigError, check};
+use super::{
+    ConfigError, check,
+    compiled::{self, check_feature},
+};
 use crate::addr::{DialPolicy, DialScopes};
 use crate::limits::{MAX_PENDING_CONNECTIONS, MAX_RENDEZVOUS_NAMESPACE_BYTES};
 
@@ -381,13 +384,15 @@ impl DiscoveryConfig {
     ///
     /// # Errors
     ///
-    /// [`ConfigError::Invalid`] with the first key whose value is refused.
+    /// [`ConfigError::Invalid`] with the first key whose value is refused, and
+    /// [`ConfigError::MissingFeature`] if mDNS is on and not compiled in.
     pub fn validate(&self) -> Result<(), ConfigError> {
         self.validate_under("")
     }
 
     pub(super) fn validate_under(&self, prefix: &str) -> Result<(), ConfigError> {
         let key = |name: &str| format!("{prefix}{name}");
+        check_feature(self.mdns, compiled::MDNS, "mdns", || key("mdns"))?;
         check(self.boot.iter().all(names_its_peer), || {
             (key("boot"), "each address must end in /p2p/<peer>")
         })?;
