@@ -1,5 +1,7 @@
 //! The one derived behaviour, and how the configuration becomes it.
 
+#[cfg(feature = "upnp")]
+use calimero_network_discovery::port_mapping;
 use calimero_network_discovery::{self as discovery, connections, server};
 use calimero_network_primitives::{
     Keypair, NetworkConfig,
@@ -29,6 +31,8 @@ pub(crate) struct Behaviour {
     pub(crate) blocked: allow_block_list::Behaviour<BlockedPeers>,
     allowed: Toggle<allow_block_list::Behaviour<AllowedPeers>>,
     pub(crate) discovery: discovery::Behaviour,
+    #[cfg(feature = "upnp")]
+    pub(crate) port_mapping: Toggle<port_mapping::Behaviour>,
     pub(crate) server: server::Behaviour,
     pub(crate) streams: stream::Behaviour,
     #[cfg(feature = "invites")]
@@ -98,6 +102,10 @@ impl Behaviour {
             blocked,
             allowed: allowed.into(),
             discovery,
+            #[cfg(feature = "upnp")]
+            port_mapping: (config.discovery.port_mapping)
+                .then(port_mapping::Behaviour::default)
+                .into(),
             server,
             streams: stream::Behaviour::with_resources(config.streams.clone(), resources.clone()),
             #[cfg(feature = "invites")]

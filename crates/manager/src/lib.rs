@@ -47,6 +47,7 @@
 //! - `key-types`: peers whose identity is an RSA, ECDSA or secp256k1 key. Without it, only Ed25519
 //!   is accepted.
 //! - `mdns`: peers on the local link.
+//! - `upnp`: port mappings at the router by PCP, NAT-PMP and UPnP.
 //! - `blobs`: blobs, the calls and events for them, and the module `blob`.
 //! - `invites`: specialized node invites, and the module `specialized`.
 //! - `metrics`: metrics for Prometheus.
@@ -78,6 +79,8 @@ mod status;
 #[cfg(feature = "blobs")]
 pub use calimero_network_blob as blob;
 pub use calimero_network_discovery as discovery;
+#[cfg(feature = "upnp")]
+pub use calimero_network_discovery::port_mapping;
 pub use calimero_network_primitives::resources;
 pub use calimero_network_primitives::{
     BlobId, ConfigError, ContextId, GroupId, Keypair, Multiaddr, NamespaceId, NetworkConfig,
@@ -106,6 +109,8 @@ pub use prometheus_client;
 /// libp2p's is found by this one name.
 pub use {bytes, futures, libp2p, tokio};
 
+#[cfg(feature = "upnp")]
+pub use self::status::PortMapping;
 pub use self::{
     client::NetworkClient,
     command::Subscription,

@@ -17,12 +17,18 @@ use calimero_network::{
 use self::common::{BOTH, start, within};
 
 /// A key that needs a feature, its path in errors, and whether the feature is compiled in.
-const KEYS: [(&str, &str, &str, bool); 6] = [
+const KEYS: [(&str, &str, &str, bool); 7] = [
     (
         "blob.unsigned_records = true",
         "blob",
         "blobs",
         cfg!(feature = "blobs"),
+    ),
+    (
+        "discovery.port_mapping = true",
+        "discovery.port_mapping",
+        "upnp",
+        cfg!(feature = "upnp"),
     ),
     (
         "discovery.mdns = true",

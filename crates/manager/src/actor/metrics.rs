@@ -16,6 +16,8 @@ impl Actor {
     pub(super) fn refresh_metrics(&mut self) {
         let counters = self.swarm.network_info();
         let counters = counters.connection_counters();
+        #[cfg(feature = "upnp")]
+        let port_mappings = self.port_mappings();
         let behaviour = self.swarm.behaviour_mut();
         let facts = Facts {
             peers: self.shared.peers.load(Ordering::Acquire),
@@ -27,6 +29,8 @@ impl Actor {
             served: served(&behaviour.server),
             resources: behaviour.limits.resources().snapshot(),
             evicted: behaviour.limits.evicted(),
+            #[cfg(feature = "upnp")]
+            port_mappings,
         };
         self.metrics.refresh(&facts);
     }

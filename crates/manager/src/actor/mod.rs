@@ -25,6 +25,8 @@ use std::{
 };
 
 use calimero_network_discovery::behaviour::Event as Discovered;
+#[cfg(feature = "upnp")]
+use calimero_network_discovery::port_mapping;
 #[cfg(feature = "blobs")]
 use calimero_network_primitives::Keypair;
 use calimero_network_primitives::{Multiaddr, NetworkConfig, PeerId, Topic, addr::DialGate};
@@ -65,6 +67,11 @@ use crate::{
 /// 300 ms, a round trip around the world. Servers do not answer. A registration that is not withdrawn
 /// expires.
 const UNREGISTER_TIME: Duration = Duration::from_millis(300);
+
+/// Time in which a stopping node withdraws its port mappings: 1 s, requests to the router with two
+/// retransmissions. A mapping that is not withdrawn expires within 20 minutes.
+#[cfg(feature = "upnp")]
+const WITHDRAW_TIME: Duration = Duration::from_secs(1);
 
 /// How often the metrics that describe a state are refreshed in the registry of the program that
 /// embeds the manager: every 5 s, a third of the usual interval of a scrape.
@@ -342,6 +349,8 @@ impl Actor {
     fn on_behaviour_event(&mut self, event: BehaviourEvent) {
         match event {
             BehaviourEvent::Discovery(event) => self.on_discovery(event),
+            #[cfg(feature = "upnp")]
+            BehaviourEvent::PortMapping(event) => self.on_port_mapping(event),
             BehaviourEvent::Streams(event) => self.on_refused(event),
             BehaviourEvent::Pubsub(event) => self.on_gossip(event),
             #[cfg(feature = "invites")]
@@ -394,6 +403,10 @@ impl Actor {
         let discovery = &mut self.swarm.behaviour_mut().discovery;
         let registered = !discovery.status().discovery.registrations.is_empty();
         discovery.stop();
+        #[cfg(feature = "upnp")]
+        if let Some(mapping) = self.swarm.behaviour_mut().port_mapping.as_mut() {
+            mapping.stop();
+        }
         if registered {
             let sent = deadline.min(Instant::now() + UNREGISTER_TIME);
             self.drive_until(sent, |_| false).await;
@@ -404,6 +417,8 @@ impl Actor {
         }
         self.drive_until(deadline, |actor| actor.connections.is_empty())
             .await;
+        #[cfg(feature = "upnp")]
+        self.withdraw_port_mappings(deadline).await;
         if !self.connections.is_empty() {
             tracing::debug!(
                 left = self.connections.len(),
@@ -417,6 +432,17 @@ impl Actor {
         {
             tracing::warn!("the peer cache was not saved in time");
         }
+    }
+
+    /// Waits until the router has deleted the port mappings.
+    #[cfg(feature = "upnp")]
+    async fn withdraw_port_mappings(&mut self, deadline: Instant) {
+        let withdrawn = |actor: &Self| {
+            let mapping = actor.swarm.behaviour().port_mapping.as_ref();
+            mapping.is_none_or(port_mapping::Behaviour::is_withdrawn)
+        };
+        let deadline = deadline.min(Instant::now() + WITHDRAW_TIME);
+        self.drive_until(deadline, withdrawn).await;
     }
 
     /// Writes the queued messages, in half of the time that is left, and leaves peers time to read them:
