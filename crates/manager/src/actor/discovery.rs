@@ -112,8 +112,11 @@ impl Actor {
             },
             port_mapping::Event::NotMapped { port, failure } => {
                 let local = port.local();
-                tracing::info!(address = %local, reason = %failure, "the port is not mapped");
-                DiscoveryEvent::PortNotMapped { local, failure }
+                tracing::info!(address = %local, %failure, "the router does not forward a port");
+                DiscoveryEvent::PortNotMapped {
+                    local,
+                    error: failure,
+                }
             }
             _ => return,
         });

@@ -83,8 +83,8 @@ pub enum DiscoveryEvent {
         /// The address that this node listens on.
         local: Multiaddr,
         /// The cause of the latest failure.
-        #[serde(rename = "error", serialize_with = "json::error")]
-        failure: port_mapping::Failure,
+        #[serde(serialize_with = "json::error")]
+        error: port_mapping::Failure,
     },
 }
 
@@ -153,8 +153,8 @@ impl fmt::Display for DiscoveryEvent {
                 protocol,
             } => write!(f, "port {local} mapped to {external} by {protocol}"),
             #[cfg(feature = "upnp")]
-            Self::PortNotMapped { local, failure } => {
-                write!(f, "port {local} not mapped: {failure}")
+            Self::PortNotMapped { local, error } => {
+                write!(f, "port {local} not mapped: {error}")
             }
         }
     }
