@@ -42,7 +42,7 @@
 //! refuses a key of a missing part with [`ConfigError::MissingFeature`].
 //!
 //! - `quic`: the QUIC transport. It enables `tls`.
-//! - `tls`: TLS for TCP and relayed connections, preferred to Noise. Needs a C compiler.
+//! - `tls`: TLS for TCP and relayed connections, preferred to Noise.
 //! - `dns`: names in addresses.
 //! - `key-types`: peers whose identity is an RSA, ECDSA or secp256k1 key. Without it, only Ed25519
 //!   is accepted.

@@ -41,8 +41,8 @@
 //!
 //! `tcp`, `quic`, `dns` and `relay` compile a transport each, `tls` compiles TLS for TCP and relayed
 //! connections, which `quic` enables as well. `key-types` accepts peers whose identity is not an
-//! Ed25519 key. All are default features. Without `tls` and `quic`,
-//! connections use Noise, and the crate needs neither `rustls` nor a C library.
+//! Ed25519 key. All are default features. Without `tls` and `quic`, connections use Noise, and the
+//! crate needs neither `rustls` nor `aws-lc-rs`.
 //!
 //! # Example
 //!

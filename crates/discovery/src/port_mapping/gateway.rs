@@ -8,7 +8,8 @@ use std::{
 };
 
 use crab_nat::{
-    InternetProtocol, PortMapping, PortMappingOptions, PortMappingType, TimeoutConfig, natpmp,
+    InternetProtocol, MappingFailure, PortMapping, PortMappingOptions, PortMappingType,
+    TimeoutConfig, natpmp, pcp,
 };
 use igd_next::{
     AddPortError, PortMappingProtocol, SearchOptions,
@@ -130,7 +131,7 @@ async fn request_new(port: Port) -> Result<(Mapping, Lease), Failure> {
         if source_towards(gateway) != Some(*port.socket.ip()) {
             return Err(Failure::OtherNetwork);
         }
-        match pcp(gateway, port).await {
+        match control_protocol(gateway, port).await {
             Ok(mapped) => return Ok(mapped),
             Err(error) => failure = error,
         }
@@ -143,7 +144,7 @@ async fn request_new(port: Port) -> Result<(Mapping, Lease), Failure> {
 }
 
 /// Requests a mapping by PCP, or by NAT-PMP where the router has only that.
-async fn pcp(gateway: Ipv4Addr, port: Port) -> Result<(Mapping, Lease), Failure> {
+async fn control_protocol(gateway: Ipv4Addr, port: Port) -> Result<(Mapping, Lease), Failure> {
     let number = NonZeroU16::new(port.socket.port()).ok_or(Failure::NoAnswer)?;
     let protocol = match port.transport {
         Transport::Tcp => InternetProtocol::Tcp,
@@ -156,7 +157,7 @@ async fn pcp(gateway: Ipv4Addr, port: Port) -> Result<(Mapping, Lease), Failure>
     };
     let client = IpAddr::V4(*port.socket.ip());
     let mapping = PortMapping::new(gateway.into(), client, protocol, number, options).await;
-    finish(mapping.map_err(|error| refused(&error))?).await
+    finish(mapping.map_err(failure_of)?).await
 }
 
 /// Adds the external address to a mapping by PCP or NAT-PMP.
@@ -165,7 +166,7 @@ async fn finish(mapping: PortMapping) -> Result<(Mapping, Lease), Failure> {
         PortMappingType::Pcp { external_ip, .. } => (unmapped(external_ip), Protocol::Pcp),
         PortMappingType::NatPmp => {
             let ip = natpmp::external_address(mapping.gateway(), Some(RETRIES)).await;
-            let ip = ip.map_err(|error| refused(&error))?;
+            let ip = ip.map_err(|error| failure_of(error.into()))?;
             (Some(ip), Protocol::NatPmp)
         }
     };
@@ -238,6 +239,17 @@ async fn upnp_at(
         external_port,
     };
     Ok((granted, lease))
+}
+
+/// Returns why PCP or NAT-PMP failed. A router without the protocols refuses the packets or drops them.
+fn failure_of(error: MappingFailure) -> Failure {
+    match error {
+        MappingFailure::Pcp(pcp::Failure::Timeout | pcp::Failure::Socket(_))
+        | MappingFailure::NatPmp(natpmp::Failure::Timeout | natpmp::Failure::Socket(_)) => {
+            Failure::NoAnswer
+        }
+        other => refused(&other),
+    }
 }
 
 fn refused(error: &dyn std::fmt::Display) -> Failure {
@@ -319,6 +331,21 @@ mod tests {
         let ip = Ipv4Addr::new(198, 51, 100, 7);
         assert_eq!(unmapped(IpAddr::V6(ip.to_ipv6_mapped())), Some(ip));
         assert_eq!(unmapped("2001:db8::1".parse().unwrap()), None);
+    }
+
+    #[test]
+    fn a_router_without_the_protocol_did_not_answer() {
+        assert_eq!(failure_of(pcp::Failure::Timeout.into()), Failure::NoAnswer);
+        let refused = std::io::Error::from(std::io::ErrorKind::ConnectionRefused);
+        assert_eq!(
+            failure_of(natpmp::Failure::Socket(refused).into()),
+            Failure::NoAnswer
+        );
+        let unauthorized = failure_of(natpmp::Failure::NotAuthorized.into());
+        assert!(
+            matches!(&unauthorized, Failure::Refused { reason } if reason.contains("authorized")),
+            "{unauthorized}"
+        );
     }
 
     #[test]
