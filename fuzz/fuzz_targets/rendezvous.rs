@@ -3,7 +3,10 @@
 //! within those of a page.
 #![no_main]
 
-use std::time::{Duration, Instant};
+use std::{
+    convert::Infallible,
+    time::{Duration, Instant},
+};
 
 use bytes::Bytes;
 use calimero_network_discovery::server::rendezvous::{
@@ -19,18 +22,23 @@ use libfuzzer_sys::fuzz_target;
 /// A generator whose numbers are far apart and the same in every run.
 struct Numbers(u64);
 
-impl rand::RngCore for Numbers {
-    fn next_u32(&mut self) -> u32 {
-        self.next_u64() as u32
+impl rand::TryRng for Numbers {
+    type Error = Infallible;
+
+    fn try_next_u32(&mut self) -> Result<u32, Infallible> {
+        self.try_next_u64().map(|number| number as u32)
     }
 
-    fn next_u64(&mut self) -> u64 {
+    fn try_next_u64(&mut self) -> Result<u64, Infallible> {
         self.0 = self.0.wrapping_mul(6364136223846793005).wrapping_add(1);
-        self.0
+        Ok(self.0)
     }
 
-    fn fill_bytes(&mut self, to: &mut [u8]) {
-        to.fill_with(|| self.next_u64() as u8);
+    fn try_fill_bytes(&mut self, to: &mut [u8]) -> Result<(), Infallible> {
+        for byte in to {
+            *byte = self.try_next_u64()? as u8;
+        }
+        Ok(())
     }
 }
 

@@ -85,7 +85,6 @@ fn settled() -> (Machine, Instant) {
 }
 
 fn measure(bencher: Bencher<'_, '_>, input: impl Fn(u32) -> Input + Sync) {
-    let (settled, start) = settled();
     let turn = Cell::new(0);
     bencher
         .counter(ItemsCount::new(BATCH))
@@ -94,9 +93,9 @@ fn measure(bencher: Bencher<'_, '_>, input: impl Fn(u32) -> Input + Sync) {
             let inputs: Inputs = (0..BATCH)
                 .map(|n| (input(first + n), u64::from(n) / 10))
                 .collect();
-            (settled.clone(), inputs)
+            (settled(), inputs)
         })
-        .bench_local_values(|(mut machine, inputs)| {
+        .bench_local_values(|((mut machine, start), inputs)| {
             for (input, millis) in inputs {
                 machine.handle(input, start + Duration::from_millis(millis));
                 while let Some(effect) = machine.poll_effect() {

@@ -43,6 +43,8 @@
 //!
 //! `libp2p` (default): the behaviours, for a Swarm on tokio. Without it, the crate contains the
 //! pure machines only.
+//!
+//! `mdns` (default): peers on the local link. `upnp` (default): port mappings at the router.
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
@@ -55,6 +57,8 @@ pub mod liveness;
 pub mod machine;
 #[cfg(feature = "libp2p")]
 mod pass;
+#[cfg(feature = "upnp")]
+pub mod port_mapping;
 pub mod server;
 pub mod wire;
 

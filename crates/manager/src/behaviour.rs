@@ -1,5 +1,7 @@
 //! The one derived behaviour, and how the configuration becomes it.
 
+#[cfg(feature = "upnp")]
+use calimero_network_discovery::port_mapping;
 use calimero_network_discovery::{self as discovery, connections, server};
 use calimero_network_primitives::{
     Keypair, NetworkConfig,
@@ -7,6 +9,7 @@ use calimero_network_primitives::{
     resources::{Limits, Protection, Resources},
 };
 use calimero_network_pubsub as pubsub;
+#[cfg(feature = "invites")]
 use calimero_network_specialized as specialized;
 use calimero_network_stream as stream;
 use libp2p::{
@@ -15,7 +18,9 @@ use libp2p::{
     swarm::{NetworkBehaviour, behaviour::toggle::Toggle},
 };
 
-use crate::{blobs::ProviderRecords, error::StartError};
+#[cfg(feature = "blobs")]
+use crate::blobs::ProviderRecords;
+use crate::error::StartError;
 
 /// Every protocol of the node. Limits and lists come first, so that a connection that they refuse
 /// reaches no other behaviour. Gossip comes last: it counts a peer as connected as soon as it is asked
@@ -26,8 +31,11 @@ pub(crate) struct Behaviour {
     pub(crate) blocked: allow_block_list::Behaviour<BlockedPeers>,
     allowed: Toggle<allow_block_list::Behaviour<AllowedPeers>>,
     pub(crate) discovery: discovery::Behaviour,
+    #[cfg(feature = "upnp")]
+    pub(crate) port_mapping: Toggle<port_mapping::Behaviour>,
     pub(crate) server: server::Behaviour,
     pub(crate) streams: stream::Behaviour,
+    #[cfg(feature = "invites")]
     pub(crate) invites: specialized::Behaviour,
     pub(crate) pubsub: pubsub::Behaviour,
 }
@@ -63,15 +71,19 @@ impl Behaviour {
             }
             allowed
         });
+        #[cfg(feature = "blobs")]
+        let records = ProviderRecords {
+            unsigned: config.blob.unsigned_records,
+        };
+        #[cfg(not(feature = "blobs"))]
+        let records = discovery::behaviour::RefuseRecords;
         let mut discovery = discovery::Behaviour::new(
             identity,
             &config.discovery,
             &connections.ping,
             &config.agent_version,
             relay_client,
-            ProviderRecords {
-                unsigned: config.blob.unsigned_records,
-            },
+            records,
             rand::random(),
         )?;
         for peer in &connections.block {
@@ -90,8 +102,13 @@ impl Behaviour {
             blocked,
             allowed: allowed.into(),
             discovery,
+            #[cfg(feature = "upnp")]
+            port_mapping: (config.discovery.port_mapping)
+                .then(port_mapping::Behaviour::default)
+                .into(),
             server,
             streams: stream::Behaviour::with_resources(config.streams.clone(), resources.clone()),
+            #[cfg(feature = "invites")]
             invites: specialized::Behaviour::with_resources(&config.specialized, resources)?,
             pubsub: pubsub::Behaviour::new(identity.clone(), &config.pubsub)?,
         })

@@ -1,19 +1,19 @@
-//! Parts of the blob protocol that the actor and the handle share: validation of provider records,
-//! and the tasks that serve blobs.
+//! Parts of the blob protocol that the builder, the actor and the handle share: validation of provider
+//! records, the queues of blob events, and the tasks that serve blobs.
 
 use std::sync::Arc;
 
 use calimero_network_blob::{
     fetch::Fetcher,
     record::{ProviderRecord, RecordKey, UnsignedRecord},
-    serve::Server,
+    serve::{Authorizer, ServeEvent, Server},
     store::BlobStore,
-    transfer::Version,
+    transfer::{Identity, Signer, StreamOpener, Version},
 };
 use calimero_network_discovery::behaviour::{
     Record, RecordKey as Key, RecordRefused, RecordValidator,
 };
-use calimero_network_primitives::PeerId;
+use calimero_network_primitives::{PeerId, config::BlobConfig, resources::Resources};
 use calimero_network_stream::{Control, Incoming};
 use futures::StreamExt;
 use libp2p::StreamProtocol;
@@ -25,7 +25,87 @@ use crate::{
 };
 
 /// Blob events and requests that wait for the actor: 256. Progress beyond that is dropped.
-pub(crate) const REPORT_QUEUE: usize = 256;
+const REPORT_QUEUE: usize = 256;
+
+/// The settings of a builder that concern blobs.
+#[derive(Default)]
+pub(crate) struct Setup {
+    pub(crate) store: Option<Arc<dyn BlobStore>>,
+    pub(crate) authorizer: Option<Arc<dyn Authorizer>>,
+    pub(crate) signer: Option<Arc<dyn Signer>>,
+}
+
+/// The queues between the tasks that transfer blobs and the actor.
+pub(crate) struct Queues {
+    /// Requests of peers.
+    pub(crate) requested: mpsc::Receiver<ServeEvent>,
+    /// Events of transfers of this node.
+    pub(crate) reports: mpsc::Receiver<BlobEvent>,
+}
+
+/// The part of [`Setup`] that fetches, once the swarm runs.
+pub(crate) struct Fetching {
+    peer: PeerId,
+    store: Option<Arc<dyn BlobStore>>,
+    signer: Option<Arc<dyn Signer>>,
+    reports: mpsc::Sender<BlobEvent>,
+}
+
+impl Setup {
+    /// Builds the server of blobs, if there is a store, the queues, and the part that fetches.
+    pub(crate) fn build(
+        self,
+        peer: PeerId,
+        config: &BlobConfig,
+        resources: &Resources,
+    ) -> (Option<Server>, Queues, Fetching) {
+        let Self {
+            store,
+            authorizer,
+            signer,
+        } = self;
+        let (requests, requested) = mpsc::channel(REPORT_QUEUE);
+        let (sender, reports) = mpsc::channel(REPORT_QUEUE);
+        let server = store.clone().map(|store| {
+            let server = Server::new(peer, store, &config.serve)
+                .with_events(requests)
+                .with_resources(resources.clone());
+            match authorizer {
+                Some(authorizer) => server.with_shared_authorizer(authorizer),
+                None => server,
+            }
+        });
+        let fetching = Fetching {
+            peer,
+            store,
+            signer,
+            reports: sender,
+        };
+        (server, Queues { requested, reports }, fetching)
+    }
+}
+
+impl Fetching {
+    pub(crate) fn start(self, control: &Control, config: &BlobConfig) -> Blobs {
+        let identity = Identity {
+            peer: self.peer,
+            signer: self.signer,
+        };
+        Blobs {
+            fetcher: Fetcher::new(opener(control, &config.versions), identity, &config.fetch),
+            store: self.store,
+            reports: self.reports,
+        }
+    }
+}
+
+/// An opener of streams of these versions, in their order. A valid configuration names at least one.
+fn opener(control: &Control, versions: &[Version]) -> StreamOpener {
+    match versions {
+        [wanted, instead @ ..] => StreamOpener::with_versions(control.clone(), *wanted, instead),
+        [] => StreamOpener::new(control.clone()),
+    }
+}
 
 /// The parts of a client that fetch blobs.
 pub(crate) struct Blobs {

@@ -4,19 +4,27 @@
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
+#[cfg(feature = "blobs")]
 use calimero_network_blob::record::RecordKey;
 use calimero_network_primitives::{Multiaddr, PeerId, Topic};
 use calimero_network_pubsub::{self as pubsub, MeshStats, MessageId};
+#[cfg(feature = "invites")]
 use calimero_network_specialized::{OutboundRequestId, SpecializedNodeInviteRequest};
 use libp2p::swarm::derive_prelude::ListenerId;
-use tokio::sync::{mpsc, oneshot};
+#[cfg(feature = "blobs")]
+use tokio::sync::mpsc;
+use tokio::sync::oneshot;
 
+#[cfg(feature = "invites")]
+use crate::error::InviteError;
+#[cfg(feature = "blobs")]
 use crate::{
-    error::{
-        AnnounceBlobError, BootstrapError, DialError, InviteError, ListenError, PublishError,
-        QueryBlobError,
-    },
-    status::{BlobProvider, Connection, PeerInfo, Status},
+    error::{AnnounceBlobError, QueryBlobError},
+    status::BlobProvider,
+};
+use crate::{
+    error::{BootstrapError, DialError, ListenError, PublishError},
+    status::{Connection, PeerInfo, Status},
 };
 
 /// Client calls that wait for the manager: 256. Further callers wait for a free entry.
@@ -74,16 +82,19 @@ pub(crate) enum Command {
     /// A command of gossip.
     Gossip(GossipCommand),
     /// Send an invite request to a peer.
+    #[cfg(feature = "invites")]
     Invite {
         peer: PeerId,
         request: SpecializedNodeInviteRequest,
         reply: Reply<Result<OutboundRequestId, InviteError>>,
     },
     /// A command of blobs.
+    #[cfg(feature = "blobs")]
     Blob(BlobCommand),
     /// Return a snapshot of the manager.
     Status { reply: Reply<Status> },
     /// Return all metrics as text.
+    #[cfg(feature = "metrics")]
     Metrics { reply: Reply<String> },
     /// Stop the manager in order.
     Shutdown { reply: Reply<()> },
@@ -94,12 +105,13 @@ impl Command {
     /// not.
     pub(crate) fn changes_state(&self) -> bool {
         match self {
-            Self::Forget
-            | Self::Identified { .. }
-            | Self::Invite { .. }
-            | Self::Blob(_)
-            | Self::Status { .. }
-            | Self::Metrics { .. } => false,
+            Self::Forget | Self::Identified { .. } | Self::Status { .. } => false,
+            #[cfg(feature = "blobs")]
+            Self::Blob(_) => false,
+            #[cfg(feature = "invites")]
+            Self::Invite { .. } => false,
+            #[cfg(feature = "metrics")]
+            Self::Metrics { .. } => false,
             Self::Gossip(command) => matches!(
                 command,
                 GossipCommand::Subscribe { .. }
@@ -139,6 +151,7 @@ pub(crate) enum Otherwise {
 }
 
 /// A command of blobs.
+#[cfg(feature = "blobs")]
 #[derive(Debug)]
 pub(crate) enum BlobCommand {
     /// Announce a blob of this node.

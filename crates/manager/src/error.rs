@@ -2,8 +2,11 @@
 
 use std::{io, sync::Arc, time::Duration};
 
+#[cfg(feature = "blobs")]
 use calimero_network_blob::{error::RecordError, fetch::FetchError, store::StoreError};
-use calimero_network_primitives::{BlobId, ConfigError, Multiaddr, PeerId, resources::Refused};
+#[cfg(feature = "blobs")]
+use calimero_network_primitives::BlobId;
+use calimero_network_primitives::{ConfigError, Multiaddr, PeerId, resources::Refused};
 use calimero_network_pubsub as pubsub;
 use calimero_network_transport::{AddressError, BuildError};
 use libp2p::{
@@ -179,6 +182,7 @@ pub enum PublishError {
 }
 
 /// The cause for which an invite request was not sent.
+#[cfg(feature = "invites")]
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum InviteError {
@@ -194,6 +198,7 @@ pub enum InviteError {
 }
 
 /// The cause for which a blob is not announced.
+#[cfg(feature = "blobs")]
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum AnnounceBlobError {
@@ -230,6 +235,7 @@ pub enum AnnounceBlobError {
 }
 
 /// The cause for which a lookup of providers did not start.
+#[cfg(feature = "blobs")]
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum QueryBlobError {
@@ -245,6 +251,7 @@ pub enum QueryBlobError {
 }
 
 /// The cause for which a blob was not fetched.
+#[cfg(feature = "blobs")]
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum FetchBlobError {

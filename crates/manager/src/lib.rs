@@ -34,11 +34,29 @@
 //! # }
 //! # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(run()).unwrap();
 //! ```
+//!
+//! # Features
+//!
+//! All are on by default. A node without any has TCP with Noise, relayed connections, discovery,
+//! streams and gossip. Its default configuration uses what exists, and [`NetworkConfig::validate`]
+//! refuses a key of a missing part with [`ConfigError::MissingFeature`].
+//!
+//! - `quic`: the QUIC transport. It enables `tls`.
+//! - `tls`: TLS for TCP and relayed connections, preferred to Noise.
+//! - `dns`: names in addresses.
+//! - `key-types`: peers whose identity is an RSA, ECDSA or secp256k1 key. Without it, only Ed25519
+//!   is accepted.
+//! - `mdns`: peers on the local link.
+//! - `upnp`: port mappings at the router by PCP, NAT-PMP and UPnP.
+//! - `blobs`: blobs, the calls and events for them, and the module `blob`.
+//! - `invites`: specialized node invites, and the module `specialized`.
+//! - `metrics`: metrics for Prometheus.
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod actor;
 mod behaviour;
+#[cfg(feature = "blobs")]
 mod blobs;
 mod client;
 mod command;
@@ -48,20 +66,28 @@ mod event;
 mod json;
 mod listening;
 mod manager;
+#[cfg(feature = "metrics")]
+mod metrics;
+#[cfg(not(feature = "metrics"))]
+#[path = "no_metrics.rs"]
 mod metrics;
 mod peer_cache;
 mod read_cache;
 mod runtime;
 mod status;
 
+#[cfg(feature = "blobs")]
 pub use calimero_network_blob as blob;
 pub use calimero_network_discovery as discovery;
+#[cfg(feature = "upnp")]
+pub use calimero_network_discovery::port_mapping;
 pub use calimero_network_primitives::resources;
 pub use calimero_network_primitives::{
     BlobId, ConfigError, ContextId, GroupId, Keypair, Multiaddr, NamespaceId, NetworkConfig,
     PeerId, ProtocolId, Topic, UnreachableCause, addr, config, identity, limits, multiaddr,
 };
 pub use calimero_network_pubsub::{self as pubsub, MeshStats, Message, MessageId};
+#[cfg(feature = "invites")]
 pub use calimero_network_specialized::{
     self as specialized, InboundRequestId, OutboundRequestId, ResponseChannel,
     SpecializedNodeInviteRequest, SpecializedNodeInviteResponse,
@@ -77,22 +103,34 @@ pub use libp2p::{
     StreamProtocol,
     swarm::{ConnectionId, derive_prelude::ListenerId},
 };
+#[cfg(feature = "metrics")]
+pub use prometheus_client;
 /// Crates whose types occur in what is public here, in the versions that are used: everything of
 /// libp2p's is found by this one name.
-pub use {bytes, futures, libp2p, prometheus_client, tokio};
+pub use {bytes, futures, libp2p, tokio};
 
+#[cfg(feature = "upnp")]
+pub use self::status::PortMapping;
 pub use self::{
-    client::{BlobProviders, BlobTransfer, NetworkClient},
+    client::NetworkClient,
     command::Subscription,
     error::{
-        AddressFailure, AnnounceBlobError, BootstrapError, Denial, DialError, FetchBlobError,
-        InviteError, ListenError, PublishError, QueryBlobError, StartError, Stopped,
-        SubscribeError,
+        AddressFailure, BootstrapError, Denial, DialError, ListenError, PublishError, StartError,
+        Stopped, SubscribeError,
     },
     event::{
-        BlobEvent, CloseReason, ConnectionEvent, DiscoveryEvent, Events, GossipEvent, InviteEvent,
-        ListenerEvent, NetworkEvent, StreamEvent,
+        CloseReason, ConnectionEvent, DiscoveryEvent, Events, GossipEvent, ListenerEvent,
+        NetworkEvent, StreamEvent,
     },
     manager::{Builder, NetworkManager},
-    status::{BlobProvider, Connection, Direction, Path, PeerInfo, Status},
+    status::{Connection, Direction, Path, PeerInfo, Status},
 };
+#[cfg(feature = "blobs")]
+pub use self::{
+    client::{BlobProviders, BlobTransfer},
+    error::{AnnounceBlobError, FetchBlobError, QueryBlobError},
+    event::BlobEvent,
+    status::BlobProvider,
+};
+#[cfg(feature = "invites")]
+pub use self::{error::InviteError, event::InviteEvent};

@@ -2,16 +2,12 @@
 
 use std::{sync::Arc, time::Duration};
 
-use calimero_network_blob::{
-    fetch::Fetcher,
-    serve::{Authorizer, Server},
-    store::BlobStore,
-    transfer::{Identity, Signer, StreamOpener},
-};
+#[cfg(feature = "blobs")]
+use calimero_network_blob::{serve::Authorizer, store::BlobStore, transfer::Signer};
 use calimero_network_discovery::cache::PeerCache;
 use calimero_network_primitives::{
-    Keypair, Multiaddr, NetworkConfig, ProtocolId, addr::DialGate, config::BlobVersion,
-    limits::LISTEN_TIMEOUT, resources::Resources,
+    Keypair, Multiaddr, NetworkConfig, ProtocolId, addr::DialGate, limits::LISTEN_TIMEOUT,
+    resources::Resources,
 };
 use calimero_network_stream::{self as stream, Control, Incoming};
 use calimero_network_transport::{self as transport, Links};
@@ -22,13 +18,15 @@ use futures::{
 };
 use futures_timer::Delay;
 use libp2p::{StreamProtocol, Swarm, swarm};
+#[cfg(feature = "metrics")]
 use prometheus_client::registry::Registry;
 use tokio::sync::{mpsc, oneshot};
 
+#[cfg(feature = "blobs")]
+use crate::blobs::{self, serve};
 use crate::{
     actor::Actor,
     behaviour::{self, Behaviour},
-    blobs::{Blobs, REPORT_QUEUE, serve},
     client::NetworkClient,
     command::COMMAND_QUEUE,
     error::{ListenError, StartError, Stopped},
@@ -92,9 +90,8 @@ pub struct Builder {
     config: NetworkConfig,
     in_memory: bool,
     peer_cache: Option<Arc<dyn PeerCache>>,
-    blobs: Option<Arc<dyn BlobStore>>,
-    authorizer: Option<Arc<dyn Authorizer>>,
-    signer: Option<Arc<dyn Signer>>,
+    #[cfg(feature = "blobs")]
+    blobs: blobs::Setup,
     metrics: Option<Metrics>,
 }
 
@@ -105,9 +102,8 @@ impl Builder {
             config,
             in_memory: false,
             peer_cache: None,
-            blobs: None,
-            authorizer: None,
-            signer: None,
+            #[cfg(feature = "blobs")]
+            blobs: blobs::Setup::default(),
             metrics: None,
         }
     }
@@ -124,30 +120,34 @@ impl Builder {
     /// Serves blobs from `store`. Without an authorizer
     /// ([`authorize_blobs`](Self::authorize_blobs)) it serves the blobs that the store marks as
     /// public. Without a store, it serves none.
+    #[cfg(feature = "blobs")]
     #[must_use]
     pub fn blobs(mut self, store: Arc<dyn BlobStore>) -> Self {
-        self.blobs = Some(store);
+        self.blobs.store = Some(store);
         self
     }
 
     /// Lets `authorizer` decide which peer may fetch which blob.
+    #[cfg(feature = "blobs")]
     #[must_use]
     pub fn authorize_blobs(mut self, authorizer: impl Authorizer) -> Self {
-        self.authorizer = Some(Arc::new(authorizer));
+        self.blobs.authorizer = Some(Arc::new(authorizer));
         self
     }
 
     /// Signs requests for blobs by `signer`, such as an Ed25519 key pair. A request may have a signer
     /// of its own.
+    #[cfg(feature = "blobs")]
     #[must_use]
     pub fn sign_blob_requests(mut self, signer: impl Signer) -> Self {
-        self.signer = Some(Arc::new(signer));
+        self.blobs.signer = Some(Arc::new(signer));
         self
     }
 
     /// Registers the metrics of the manager in `registry`, under the prefix `calimero_network`, in
     /// addition to [`NetworkClient::metrics`]. Counters are exact at any time; metrics that describe
     /// a state, such as the number of connections being set up, are refreshed every 5 s.
+    #[cfg(feature = "metrics")]
     #[must_use]
     pub fn metrics(mut self, registry: &mut Registry) -> Self {
         self.metrics = Some(Metrics::new(Some(registry)));
@@ -174,19 +174,19 @@ impl Builder {
             config,
             in_memory,
             peer_cache,
+            #[cfg(feature = "blobs")]
             blobs,
-            authorizer,
-            signer,
             metrics,
         } = self;
         let exports_metrics = metrics.is_some();
-        let metrics = metrics.unwrap_or_else(|| Metrics::new(None));
+        let metrics = metrics.unwrap_or_default();
         let build: BuildTransport = if in_memory {
             |identity, config, _| transport::build_memory(identity, config)
         } else {
             transport::build
         };
         config.validate()?;
+        #[cfg(feature = "tls")]
         transport::warm_up();
         let config = Arc::new(config);
         let shared = Arc::new(Shared::default());
@@ -194,18 +194,9 @@ impl Builder {
         let (events, stream) = EventSender::new(&config.handle, shared.clone());
         let peer = identity.public().to_peer_id();
         let (ready, started) = oneshot::channel();
-        let (reports, heard) = mpsc::channel(REPORT_QUEUE);
-        let (requests, requested) = mpsc::channel(REPORT_QUEUE);
         let resources = behaviour::resources(&config);
-        let server = blobs.clone().map(|store| {
-            let server = Server::new(peer, store, &config.blob.serve)
-                .with_events(requests)
-                .with_resources(resources.clone());
-            match authorizer {
-                Some(authorizer) => server.with_shared_authorizer(authorizer),
-                None => server,
-            }
-        });
+        #[cfg(feature = "blobs")]
+        let (server, queues, fetching) = blobs.build(peer, &config.blob, &resources);
         let task = {
             let (config, shared) = (config.clone(), shared.clone());
             async move {
@@ -217,6 +208,7 @@ impl Builder {
                         return;
                     }
                 };
+                #[cfg(feature = "blobs")]
                 if let Some(server) = server
                     && let Err(error) = serve(&control, &server, &config.blob.versions)
                 {
@@ -234,9 +226,8 @@ impl Builder {
                     peer_cache,
                     shared,
                     config,
-                    identity,
-                    requested,
-                    heard,
+                    #[cfg(feature = "blobs")]
+                    (identity, queues),
                     metrics,
                     exports_metrics,
                 );
@@ -251,17 +242,18 @@ impl Builder {
         let control = started
             .await
             .map_err(|_| StartError::Listen(Stopped.into()))??;
-        let fetcher = Fetcher::new(
-            opener(&control, &config.blob.versions),
-            Identity { peer, signer },
-            &config.blob.fetch,
+        #[cfg(feature = "blobs")]
+        let blobs = fetching.start(&control, &config.blob);
+        let client = NetworkClient::new(
+            peer,
+            commands,
+            control,
+            runtime,
+            shared,
+            config,
+            #[cfg(feature = "blobs")]
+            blobs,
         );
-        let blobs = Blobs {
-            fetcher,
-            store: blobs,
-            reports,
-        };
-        let client = NetworkClient::new(peer, commands, control, runtime, shared, config, blobs);
         listen(&client).await?;
         Ok((client, stream))
     }
@@ -310,14 +302,6 @@ fn build_swarm(
     let peer = identity.public().to_peer_id();
     let swarm = Swarm::new(transport.boxed, behaviour, peer, swarm_config);
     Ok((swarm, (transport.links, transport.gate), control, inbound))
-}
-
-/// An opener of streams of these versions, in their order. A valid configuration names at least one.
-fn opener(control: &Control, versions: &[BlobVersion]) -> StreamOpener {
-    match versions {
-        [wanted, instead @ ..] => StreamOpener::with_versions(control.clone(), *wanted, instead),
-        [] => StreamOpener::new(control.clone()),
-    }
 }
 
 /// Time that wildcard addresses have to report their first address after another one has reported

@@ -16,6 +16,7 @@ use serde::{Serialize, Serializer, ser::SerializeStruct as _};
 use crate::{json, read_cache::Changes};
 
 /// A provider of a blob, as the DHT names it.
+#[cfg(feature = "blobs")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BlobProvider {
     /// The peer id of the provider.
@@ -37,6 +38,9 @@ pub struct Status {
     /// The state of discovery: phase, reachability and how it is known, registrations, reservations,
     /// overlays, and the path to each peer.
     pub discovery: discovery::Status,
+    /// The ports that the router is asked to forward, if `discovery.port_mapping` is on.
+    #[cfg(feature = "upnp")]
+    pub port_mappings: Vec<PortMapping>,
     /// Established connections, oldest first.
     pub connections: Vec<Connection>,
     /// Number of outbound connections being set up.
@@ -60,6 +64,20 @@ impl Status {
         peers.dedup();
         peers
     }
+}
+
+/// A port that the router is asked to forward.
+#[cfg(feature = "upnp")]
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct PortMapping {
+    /// The address that this node listens on.
+    pub local: Multiaddr,
+    /// The address at the router, if it forwards the port. The node announces it after another peer
+    /// has reached it; see [`Status::external`].
+    pub external: Option<Multiaddr>,
+    /// The protocol by which the router granted the mapping.
+    pub protocol: Option<discovery::port_mapping::Protocol>,
 }
 
 /// An established connection to a peer.

@@ -129,7 +129,9 @@ async fn one_address_does_not_shut_others_out() {
         (usage.used, usage.limit, usage.reserve),
         (STRANGERS + 1, 48, 8)
     );
+    #[cfg(feature = "metrics")]
     let metrics = victim.client.metrics().await.unwrap();
+    #[cfg(feature = "metrics")]
     for line in [
         "resource_used{resource=\"inbound_connections\"} 41",
         "resource_limit{resource=\"inbound_connections\"} 48",

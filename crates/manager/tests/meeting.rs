@@ -19,12 +19,12 @@ use calimero_network::{
     },
 };
 
-use self::common::{LIMIT, Node, Over, config, loopback, start};
+use self::common::{BOTH, LIMIT, Node, Over, config, loopback, start};
 
 /// A configuration for a network on one machine.
 fn local() -> NetworkConfig {
     let mut config = config();
-    config.listen = vec![loopback(Over::Tcp), loopback(Over::Quic)];
+    config.listen = BOTH.map(loopback).to_vec();
     config.discovery.local_network = true;
     config
 }

@@ -41,6 +41,10 @@
 //!
 //! `config` (default): [`NetworkConfig`]. `peers`, which it turns on: [`PeerId`], [`Keypair`],
 //! [`Multiaddr`], [`addr`] and [`ProtocolId`]. Without them the crate has ids, topics and limits.
+//!
+//! `blobs`, `dns`, `invites`, `mdns`, `quic`, `relay`, `tcp`, `tls` and `upnp` (all default) say which
+//! parts of a node are compiled in. The crate that implements a part enables the feature. The default
+//! configuration uses the parts that exist, and keys of a missing part are refused.
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 

@@ -32,7 +32,7 @@ use calimero_network_pubsub::{Behaviour, Config, Counters, Event};
 use futures::StreamExt;
 use libp2p_core::{Transport, transport::MemoryTransport, upgrade::Version};
 use libp2p_swarm::{Swarm, SwarmEvent};
-use rand::{Rng, SeedableRng, rngs::StdRng, seq::SliceRandom};
+use rand::{RngExt, SeedableRng, rngs::StdRng, seq::SliceRandom};
 use tokio::sync::mpsc;
 
 const OVERLAYS_PER_NODE: usize = 4;

@@ -23,7 +23,7 @@ use net::{
     topic,
 };
 use proptest::prelude::*;
-use rand::{Rng, seq::IteratorRandom};
+use rand::{RngExt, seq::IteratorRandom};
 
 const SECOND: Duration = Duration::from_secs(1);
 

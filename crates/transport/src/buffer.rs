@@ -41,6 +41,7 @@ impl Buffer {
     }
 
     /// Returns how many bytes still fit below the limit.
+    #[cfg(any(feature = "tls", test))]
     pub(crate) fn space(&self) -> usize {
         self.limit.saturating_sub(self.len())
     }
@@ -49,6 +50,7 @@ impl Buffer {
         &self.bytes[self.filled.clone()]
     }
 
+    #[cfg(any(feature = "tls", test))]
     pub(crate) fn filled_mut(&mut self) -> &mut [u8] {
         &mut self.bytes[self.filled.clone()]
     }

@@ -3,9 +3,12 @@
 
 use std::{error::Error, fmt, io};
 
+#[cfg(feature = "quic")]
 use quinn::TransportErrorCode;
 
-use crate::{error::Chain, quic, yamux::MuxerError};
+#[cfg(feature = "quic")]
+use crate::quic;
+use crate::{error::Chain, yamux::MuxerError};
 
 /// Reason for which a connection ended that this node did not close.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -96,6 +99,7 @@ fn of_error(error: &(dyn Error + 'static)) -> Option<CloseCause> {
     if let Some(error) = error.downcast_ref::<io::Error>() {
         return of_io(error);
     }
+    #[cfg(feature = "quic")]
     if let Some(error) = error.downcast_ref::<quic::Error>() {
         return of_quic(error);
     }
@@ -105,6 +109,7 @@ fn of_error(error: &(dyn Error + 'static)) -> Option<CloseCause> {
     error.source().and_then(of_error)
 }
 
+#[cfg(feature = "quic")]
 fn of_quic(error: &quic::Error) -> Option<CloseCause> {
     Some(match error {
         quic::Error::Closed { code: 0 } => CloseCause::Closed,
@@ -160,18 +165,27 @@ mod tests {
                 "protocol",
             ),
             (muxer(yamux::ConnectionError::TooManyStreams), "limit"),
-            (io::Error::other(quic::Error::Closed { code: 0 }), "closed"),
-            (
-                io::Error::other(quic::Error::Closed { code: 7 }),
-                "protocol",
-            ),
-            (io::Error::other(quic::Error::IdleTimeout), "timed_out"),
-            (io::Error::other(quic::Error::Reset), "reset"),
-            (io::Error::other(quic::Error::Io(reset())), "reset"),
             (io::Error::other(io::Error::other(reset())), "reset"),
             (io::Error::other("anything"), "other"),
         ];
         for (error, name) in cases {
+            assert_eq!(CloseCause::of(&error).name(), name, "{error:?}");
+        }
+    }
+
+    #[cfg(feature = "quic")]
+    #[test]
+    fn the_cause_is_found_in_errors_of_quic() {
+        let reset = io::Error::from(io::ErrorKind::ConnectionReset);
+        let cases = [
+            (quic::Error::Closed { code: 0 }, "closed"),
+            (quic::Error::Closed { code: 7 }, "protocol"),
+            (quic::Error::IdleTimeout, "timed_out"),
+            (quic::Error::Reset, "reset"),
+            (quic::Error::Io(reset), "reset"),
+        ];
+        for (error, name) in cases {
+            let error = io::Error::other(error);
             assert_eq!(CloseCause::of(&error).name(), name, "{error:?}");
         }
     }

@@ -3,16 +3,20 @@
 use std::{error::Error, fmt, io, sync::Arc, time::Duration};
 
 use calimero_network_primitives::{UnreachableCause, addr::DialRefusal, config::ConfigError};
+#[cfg(feature = "dns")]
 use hickory_resolver::net::NetError;
 use libp2p_core::transport::TransportError;
 use libp2p_identity::PeerId;
+#[cfg(feature = "relay")]
 use libp2p_relay::outbound::hop::ConnectError;
 use multiaddr::Multiaddr;
 use multistream_select::{NegotiationError, ProtocolError};
 
+#[cfg(feature = "quic")]
+use crate::quic;
+#[cfg(feature = "tls")]
 use crate::{
     crypto::{CertificateError, CryptoError},
-    quic,
     tls::HandshakeError,
 };
 
@@ -24,9 +28,11 @@ pub enum BuildError {
     #[error("configuration: {0}")]
     Config(#[from] ConfigError),
     /// The certificate or the TLS configuration could not be created.
+    #[cfg(feature = "tls")]
     #[error(transparent)]
     Crypto(#[from] CryptoError),
     /// QUIC could not be configured.
+    #[cfg(feature = "quic")]
     #[error(transparent)]
     Quic(#[from] quinn::crypto::rustls::NoInitialCipherSuite),
     /// The Noise key could not be signed with the identity.
@@ -205,6 +211,7 @@ impl From<libp2p_noise::Error> for AddressError {
     }
 }
 
+#[cfg(feature = "tls")]
 impl From<rustls::Error> for AddressError {
     fn from(error: rustls::Error) -> Self {
         match CertificateError::of(&error) {
@@ -216,6 +223,7 @@ impl From<rustls::Error> for AddressError {
     }
 }
 
+#[cfg(feature = "tls")]
 impl From<HandshakeError> for AddressError {
     fn from(error: HandshakeError) -> Self {
         match error {
@@ -231,6 +239,7 @@ impl From<libp2p_core::transport::memory::MemoryTransportError> for AddressError
     }
 }
 
+#[cfg(feature = "quic")]
 impl From<quic::Error> for AddressError {
     fn from(error: quic::Error) -> Self {
         use quic::Error as Quic;
@@ -250,12 +259,14 @@ impl From<quic::Error> for AddressError {
     }
 }
 
+#[cfg(feature = "relay")]
 impl From<libp2p_relay::client::transport::Error> for AddressError {
     fn from(error: libp2p_relay::client::transport::Error) -> Self {
         Self::Relay(Cause::new(error))
     }
 }
 
+#[cfg(feature = "dns")]
 impl From<NetError> for AddressError {
     fn from(error: NetError) -> Self {
         if error.is_nx_domain() || error.is_no_records_found() {
@@ -288,6 +299,7 @@ impl AddressError {
             Self::ProtocolNegotiation | Self::NotLibp2p | Self::Security(_) => {
                 UnreachableCause::Handshake
             }
+            #[cfg(feature = "relay")]
             Self::Relay(cause) if has_no_reservation(cause) => UnreachableCause::NoReservation,
             Self::Relay(_) => UnreachableCause::Relay,
             Self::Unsupported(_) | Self::NotAllowed(_) => UnreachableCause::NoAddress,
@@ -310,6 +322,7 @@ impl AddressError {
 
     /// Creates the error of a name from the errors of the addresses to which it
     /// resolved.
+    #[cfg(feature = "dns")]
     pub(crate) fn of_name(mut errors: Vec<Self>) -> Self {
         match errors.pop() {
             Some(only) if errors.is_empty() => only,
@@ -323,6 +336,7 @@ impl AddressError {
 }
 
 /// Returns whether a relay says that the target of a circuit has no reservation there.
+#[cfg(feature = "relay")]
 fn has_no_reservation(cause: &Cause) -> bool {
     let mut next: Option<&(dyn Error + 'static)> = Some(cause.get());
     while let Some(error) = next {
@@ -383,6 +397,7 @@ pub fn os_error(error: &io::Error) -> io::Error {
 ///
 /// The error of the operating system, for example if a service manager forbids
 /// netlink sockets.
+#[cfg(any(feature = "quic", feature = "tcp"))]
 pub fn check_interface_watch() -> io::Result<()> {
     if_watch::tokio::IfWatcher::new().map(|_| ())
 }

@@ -37,6 +37,13 @@
 //! - **[`Links`]** report the protocols of each connection and count its bytes.
 //!   [`classify`] reports the cause of a failed dial.
 //!
+//! # Features
+//!
+//! `tcp`, `quic`, `dns` and `relay` compile a transport each, `tls` compiles TLS for TCP and relayed
+//! connections, which `quic` enables as well. `key-types` accepts peers whose identity is not an
+//! Ed25519 key. All are default features. Without `tls` and `quic`, connections use Noise, and the
+//! crate needs neither `rustls` nor `aws-lc-rs`.
+//!
 //! # Example
 //!
 //! Two nodes in one process. [`build`] works in the same way with
@@ -92,34 +99,48 @@
 
 mod buffer;
 mod close;
+#[cfg(feature = "tls")]
 mod crypto;
+#[cfg(feature = "dns")]
 mod dns;
 mod error;
 mod gate;
+#[cfg(any(feature = "quic", feature = "tcp"))]
 mod interfaces;
 mod link;
 mod metered;
 #[cfg(test)]
 mod pipe;
+#[cfg(feature = "quic")]
 pub mod quic;
 mod read_ahead;
+#[cfg(feature = "tcp")]
 mod tcp;
+#[cfg(feature = "tls")]
 mod tls;
 mod transport;
 mod upgrade;
 mod yamux;
 
+#[cfg(feature = "tls")]
+pub use self::crypto::{CertificateError, CryptoError, warm_up};
+#[cfg(any(feature = "quic", feature = "tcp"))]
+pub use self::error::check_interface_watch;
 pub use self::{
     close::CloseCause,
-    crypto::{CertificateError, CryptoError, warm_up},
-    error::{AddressError, BuildError, Cause, Chain, check_interface_watch, classify, os_error},
+    error::{AddressError, BuildError, Cause, Chain, classify, os_error},
     link::{Bytes, Cipher, Link, Links, MuxerKind, SecurityKind, Totals, TransportKind},
     transport::{Transport, build, build_memory},
 };
 
+#[cfg(feature = "dns")]
+pub use hickory_resolver;
+#[cfg(feature = "relay")]
+pub use libp2p_relay;
+#[cfg(feature = "quic")]
+pub use quinn;
 /// Re-exports of the crates with types in the public API, in the versions that
 /// this crate uses.
-pub use {
-    futures, hickory_resolver, libp2p_core, libp2p_noise, libp2p_relay, libp2p_tls,
-    multistream_select, quinn, rustls,
-};
+pub use {futures, libp2p_core, libp2p_noise, multistream_select};
+#[cfg(feature = "tls")]
+pub use {libp2p_tls, rustls};

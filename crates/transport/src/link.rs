@@ -12,6 +12,7 @@ use std::{
 use libp2p_core::{connection::ConnectedPoint, muxing::StreamMuxerBox};
 use libp2p_identity::PeerId;
 
+#[cfg(feature = "quic")]
 use crate::quic::Traffic;
 
 /// Largest number of connections with an unclaimed [`Link`].
@@ -92,6 +93,7 @@ pub enum Cipher {
     Unknown,
 }
 
+#[cfg(feature = "tls")]
 impl From<Option<rustls::SupportedCipherSuite>> for Cipher {
     fn from(suite: Option<rustls::SupportedCipherSuite>) -> Self {
         use rustls::CipherSuite as Suite;
@@ -180,6 +182,7 @@ struct Shared {
     relay: Counter,
     /// Open QUIC connections. QUIC counts their bytes, which are added to
     /// `quic` when they close.
+    #[cfg(feature = "quic")]
     quic_open: Mutex<Vec<Arc<Traffic>>>,
     unclaimed: Mutex<VecDeque<Unclaimed>>,
 }
@@ -196,6 +199,7 @@ impl Shared {
 
     /// Returns the bytes of all QUIC connections and moves those of closed
     /// connections to `quic`.
+    #[cfg(feature = "quic")]
     fn quic(&self) -> Bytes {
         let mut open = lock(&self.quic_open);
         let mut live = Bytes::default();
@@ -291,6 +295,7 @@ enum Count {
     /// Counters of the metered socket.
     Metered(Arc<Counter>),
     /// Counters of the QUIC library.
+    #[cfg(feature = "quic")]
     Quic(Arc<Traffic>),
 }
 
@@ -324,6 +329,7 @@ impl Link {
     pub fn bytes_in(&self) -> u64 {
         match &self.count {
             Count::Metered(counter) => counter.received.load(Ordering::Relaxed),
+            #[cfg(feature = "quic")]
             Count::Quic(traffic) => traffic.received(),
         }
     }
@@ -332,6 +338,7 @@ impl Link {
     pub fn bytes_out(&self) -> u64 {
         match &self.count {
             Count::Metered(counter) => counter.sent.load(Ordering::Relaxed),
+            #[cfg(feature = "quic")]
             Count::Quic(traffic) => traffic.sent(),
         }
     }
@@ -364,7 +371,10 @@ impl Links {
     pub fn totals(&self) -> Totals {
         Totals {
             tcp: self.0.tcp.read(),
+            #[cfg(feature = "quic")]
             quic: self.0.quic(),
+            #[cfg(not(feature = "quic"))]
+            quic: Bytes::default(),
             memory: self.0.memory.read(),
             relay: self.0.relay.read(),
         }
@@ -380,6 +390,7 @@ impl Links {
     }
 
     /// Creates the link of an established QUIC connection.
+    #[cfg(feature = "quic")]
     pub(crate) fn quic(&self, traffic: Arc<Traffic>) -> Arc<Link> {
         // Removes closed connections, so that the list is bounded by the open
         // ones.

@@ -20,23 +20,30 @@ use libp2p_core::{
 };
 use libp2p_identity::{Keypair, PeerId};
 
+#[cfg(feature = "tls")]
+use crate::crypto::Crypto;
+#[cfg(feature = "dns")]
+use crate::dns::{Dns, Resolver};
+#[cfg(feature = "quic")]
+use crate::quic;
+#[cfg(feature = "tcp")]
+use crate::tcp;
 use crate::{
     AddressError, BuildError, Links,
-    crypto::Crypto,
-    dns::{Dns, Resolver},
     gate::Gated,
     link::{TransportKind, Upgraded},
-    quic, tcp,
     upgrade::Upgrade,
 };
 
 /// Number of connections that the kernel completes before `accept`. libp2p-tcp
 /// uses the same value, 1024.
+#[cfg(feature = "tcp")]
 const LISTEN_BACKLOG: u32 = 1024;
 
 /// Time limit of an address with a name, in handshake timeouts: one for the
 /// lookup, and two for the addresses of the name, which are dialled with short
 /// delays.
+#[cfg(feature = "dns")]
 const NAME_DEADLINES: u32 = 3;
 
 /// A transport for a swarm and its companions.
@@ -50,15 +57,17 @@ pub struct Transport {
     pub gate: DialGate,
     /// The behaviour that relayed connections need, if the configuration
     /// enables them. Add it to the same swarm.
+    #[cfg(feature = "relay")]
     pub relay_client: Option<libp2p_relay::client::Behaviour>,
 }
 
 impl fmt::Debug for Transport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Transport")
-            .field("links", &self.links)
-            .field("relay_client", &self.relay_client.is_some())
-            .finish_non_exhaustive()
+        let mut fields = f.debug_struct("Transport");
+        fields.field("links", &self.links);
+        #[cfg(feature = "relay")]
+        fields.field("relay_client", &self.relay_client.is_some());
+        fields.finish_non_exhaustive()
     }
 }
 
@@ -81,19 +90,9 @@ pub fn build(
     gate: DialGate,
 ) -> Result<Transport, BuildError> {
     let parts = Parts::new(keypair, config)?;
-    let tcp = config.tcp.enabled.then(|| parts.tcp());
-    let quic = if config.quic.enabled {
-        Some(parts.quic(keypair, config)?)
-    } else {
-        None
-    };
-    let direct = either(tcp, quic);
-    let named = if config.dns {
-        parts.names(direct, gate.clone())
-    } else {
-        direct
-    };
-    Ok(parts.finish(keypair, config, named, gate))
+    let (tcp, quic) = (parts.tcp(config), parts.quic(keypair, config)?);
+    let direct = parts.names(config, either(tcp, quic), &gate);
+    Ok(parts.finish(keypair, config, direct, gate))
 }
 
 /// Creates a transport for tests that connects `/memory` addresses of the same
@@ -111,6 +110,7 @@ pub fn build_memory(keypair: &Keypair, config: &TransportConfig) -> Result<Trans
 
 /// State that all transports share.
 struct Parts {
+    #[cfg(feature = "tls")]
     crypto: Crypto,
     links: Links,
     upgrade: Arc<Upgrade>,
@@ -120,10 +120,18 @@ struct Parts {
 impl Parts {
     fn new(keypair: &Keypair, config: &TransportConfig) -> Result<Self, BuildError> {
         config.validate("")?;
+        #[cfg(feature = "tls")]
         let crypto = Crypto::new(keypair)?;
         let links = Links::default();
-        let upgrade = Upgrade::new(keypair, config, &crypto, links.clone())?;
+        let upgrade = Upgrade::new(
+            keypair,
+            config,
+            #[cfg(feature = "tls")]
+            &crypto,
+            links.clone(),
+        )?;
         Ok(Self {
+            #[cfg(feature = "tls")]
             crypto,
             links,
             upgrade: Arc::new(upgrade),
@@ -131,20 +139,31 @@ impl Parts {
         })
     }
 
-    fn tcp(&self) -> Boxed<Upgraded> {
-        self.secure(tcp::Transport::new(LISTEN_BACKLOG), TransportKind::Tcp)
+    #[cfg(feature = "tcp")]
+    fn tcp(&self, config: &TransportConfig) -> Option<Boxed<Upgraded>> {
+        let secured = || self.secure(tcp::Transport::new(LISTEN_BACKLOG), TransportKind::Tcp);
+        config.tcp.enabled.then(secured)
     }
 
+    #[cfg(not(feature = "tcp"))]
+    fn tcp(&self, _: &TransportConfig) -> Option<Boxed<Upgraded>> {
+        None
+    }
+
+    #[cfg(feature = "quic")]
     fn quic(
         &self,
         keypair: &Keypair,
         config: &TransportConfig,
-    ) -> Result<Boxed<Upgraded>, BuildError> {
+    ) -> Result<Option<Boxed<Upgraded>>, BuildError> {
+        if !config.quic.enabled {
+            return Ok(None);
+        }
         let crypto = self.crypto.clone();
         let timeout = self.handshake_timeout;
         let quic = quic::Transport::with_crypto(crypto, keypair, &config.quic, timeout)?;
         let links = self.links.clone();
-        Ok(quic
+        let quic = quic
             .map_err(AddressError::from)
             .map(move |(peer, mut connection), _| {
                 let link = links.quic(connection.traffic());
@@ -152,7 +171,17 @@ impl Parts {
                 let muxer = StreamMuxerBox::new(connection);
                 Upgraded { peer, muxer, link }
             })
-            .boxed())
+            .boxed();
+        Ok(Some(quic))
+    }
+
+    #[cfg(not(feature = "quic"))]
+    fn quic(
+        &self,
+        _: &Keypair,
+        _: &TransportConfig,
+    ) -> Result<Option<Boxed<Upgraded>>, BuildError> {
+        Ok(None)
     }
 
     /// Upgrades the byte streams of `transport` within the handshake timeout.
@@ -172,10 +201,42 @@ impl Parts {
         in_time(upgraded, self.handshake_timeout)
     }
 
-    /// Adds name resolution to `direct`.
-    fn names(&self, direct: Boxed<Upgraded>, gate: DialGate) -> Boxed<Upgraded> {
-        let named = Dns::new(direct, Resolver::system(), gate);
+    /// Adds name resolution to `direct`, if the configuration enables it.
+    #[cfg(feature = "dns")]
+    fn names(
+        &self,
+        config: &TransportConfig,
+        direct: Boxed<Upgraded>,
+        gate: &DialGate,
+    ) -> Boxed<Upgraded> {
+        if !config.dns {
+            return direct;
+        }
+        let named = Dns::new(direct, Resolver::system(), gate.clone());
         in_time(named, self.handshake_timeout * NAME_DEADLINES)
+    }
+
+    #[cfg(not(feature = "dns"))]
+    fn names(&self, _: &TransportConfig, direct: Boxed<Upgraded>, _: &DialGate) -> Boxed<Upgraded> {
+        direct
+    }
+
+    /// Adds circuits through relays to `direct`, if the configuration enables them.
+    #[cfg(feature = "relay")]
+    fn circuits(
+        &self,
+        keypair: &Keypair,
+        config: &TransportConfig,
+        direct: Boxed<Upgraded>,
+    ) -> (Boxed<Upgraded>, Option<libp2p_relay::client::Behaviour>) {
+        if !config.relay_client {
+            return (direct, None);
+        }
+        let (relay, behaviour) = libp2p_relay::client::new(keypair.public().to_peer_id());
+        let relay = self.secure(relay, TransportKind::Relay);
+        // The relay comes first, because a circuit address starts with an
+        // address that the direct transport would dial.
+        (either(Some(relay), Some(direct)), Some(behaviour))
     }
 
     /// Adds the relay client and the dial filter, and stores the links of new
@@ -187,19 +248,10 @@ impl Parts {
         direct: Boxed<Upgraded>,
         gate: DialGate,
     ) -> Transport {
-        let (relay, relay_client) = if config.relay_client {
-            let peer = keypair.public().to_peer_id();
-            let (relay, behaviour) = libp2p_relay::client::new(peer);
-            (
-                Some(self.secure(relay, TransportKind::Relay)),
-                Some(behaviour),
-            )
-        } else {
-            (None, None)
-        };
-        // The relay comes first, because a circuit address starts with an
-        // address that the direct transport would dial.
-        let all = either(relay, Some(direct));
+        #[cfg(feature = "relay")]
+        let (all, relay_client) = self.circuits(keypair, config, direct);
+        #[cfg(not(feature = "relay"))]
+        let (all, _, _) = (direct, keypair, config);
         let links = self.links.clone();
         // Behaviours of libp2p dial addresses without asking this crate. The
         // filter is the outermost layer below the swarm, so that every dial
@@ -215,6 +267,7 @@ impl Parts {
             boxed,
             links: self.links,
             gate,
+            #[cfg(feature = "relay")]
             relay_client,
         }
     }

@@ -2,12 +2,13 @@
 //! negotiates the security protocol, runs its handshake, checks the peer id and
 //! negotiates Yamux.
 
-use std::{
-    net::{IpAddr, Ipv4Addr},
-    sync::Arc,
-};
+#[cfg(feature = "tls")]
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
 
-use calimero_network_primitives::config::{Security, TransportConfig, YamuxTuning};
+#[cfg(feature = "tls")]
+use calimero_network_primitives::config::Security;
+use calimero_network_primitives::config::{TransportConfig, YamuxTuning};
 use futures::{AsyncRead, AsyncWrite};
 use libp2p_core::{
     connection::ConnectedPoint,
@@ -17,16 +18,20 @@ use libp2p_core::{
 use libp2p_identity::{Keypair, PeerId};
 use multiaddr::Protocol;
 use multistream_select::{Negotiated, Version, dialer_select_proto, listener_select_proto};
+#[cfg(feature = "tls")]
 use rustls::pki_types::ServerName;
 
 use crate::{
     AddressError, BuildError,
-    crypto::Crypto,
     link::{Links, Meter, MuxerKind, SecurityKind, TransportKind, Upgraded},
     metered::Metered,
     read_ahead::ReadAhead,
-    tls::{self, TlsStream},
     yamux::{self, Muxer},
+};
+#[cfg(feature = "tls")]
+use crate::{
+    crypto::Crypto,
+    tls::{self, TlsStream},
 };
 
 /// The protocol name of Noise XX.
@@ -34,6 +39,7 @@ const NOISE: &str = "/noise";
 
 /// Keys and settings for the upgrade of byte streams.
 pub(crate) struct Upgrade {
+    #[cfg(feature = "tls")]
     crypto: Option<Crypto>,
     noise: Option<libp2p_noise::Config>,
     /// Names of the security protocols in order of preference.
@@ -66,24 +72,26 @@ impl Upgrade {
     pub(crate) fn new(
         keypair: &Keypair,
         config: &TransportConfig,
-        crypto: &Crypto,
+        #[cfg(feature = "tls")] crypto: &Crypto,
         links: Links,
     ) -> Result<Self, BuildError> {
         let tcp = &config.tcp;
-        let mut names = match tcp.prefer {
-            Security::Tls => vec![tls::PROTOCOL, NOISE],
-            Security::Noise => vec![NOISE, tls::PROTOCOL],
-        };
-        names.retain(|name| match *name {
-            NOISE => tcp.tuning.noise,
-            _ => tcp.tuning.tls,
-        });
+        let mut names = Vec::new();
+        if tcp.tuning.noise {
+            names.push(NOISE);
+        }
+        #[cfg(feature = "tls")]
+        if tcp.tuning.tls {
+            let first = tcp.prefer == Security::Tls;
+            names.insert(if first { 0 } else { names.len() }, tls::PROTOCOL);
+        }
         let noise = if tcp.tuning.noise {
             Some(libp2p_noise::Config::new(keypair)?)
         } else {
             None
         };
         Ok(Self {
+            #[cfg(feature = "tls")]
             crypto: tcp.tuning.tls.then(|| crypto.clone()),
             noise,
             names,
@@ -124,22 +132,23 @@ impl Upgrade {
         let role = Role::of(&endpoint);
         let expected = expected_peer(&endpoint);
         let (name, socket) = select(socket, self.names.clone(), role).await?;
-        match (name, &self.crypto, &self.noise) {
-            (NOISE, _, Some(noise)) => {
+        #[cfg(feature = "tls")]
+        if let (tls::PROTOCOL, Some(crypto)) = (name, &self.crypto) {
+            let (peer, stream) = tls_handshake(crypto, socket, role, expected).await?;
+            if let Some(wrong) = wrong_peer(expected, peer) {
+                return Err(wrong);
+            }
+            let cipher = stream.common().negotiated_cipher_suite().into();
+            let security = SecurityKind::Tls { cipher };
+            return self.multiplex(stream, role, peer, security, meter).await;
+        }
+        match (name, &self.noise) {
+            (NOISE, Some(noise)) => {
                 let (peer, stream) = noise_handshake(noise.clone(), socket, role).await?;
                 if let Some(wrong) = wrong_peer(expected, peer) {
                     return Err(wrong);
                 }
                 self.multiplex(stream, role, peer, SecurityKind::Noise, meter)
-                    .await
-            }
-            (_, Some(crypto), _) => {
-                let (peer, stream) = tls_handshake(crypto, socket, role, expected).await?;
-                if let Some(wrong) = wrong_peer(expected, peer) {
-                    return Err(wrong);
-                }
-                let cipher = stream.common().negotiated_cipher_suite().into();
-                self.multiplex(stream, role, peer, SecurityKind::Tls { cipher }, meter)
                     .await
             }
             // Unreachable: `names` contains only configured protocols.
@@ -189,6 +198,7 @@ where
     })
 }
 
+#[cfg(feature = "tls")]
 async fn tls_handshake<S>(
     crypto: &Crypto,
     io: S,

@@ -11,7 +11,7 @@ use calimero_network::{
     ContextId, Keypair,
     blob::{blob_id, fetch::Destination},
 };
-use rand::{Rng as _, RngCore as _};
+use rand::{Rng as _, RngExt as _};
 use tokio::{
     sync::{Semaphore, watch},
     task::JoinSet,

@@ -14,7 +14,7 @@ use std::{
 };
 
 use clap::Args;
-use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
+use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 use serde::{Deserialize, Serialize};
 use tappers::{Interface, linux::Tun};
 

@@ -13,7 +13,7 @@ use futures_timer::Delay;
     clippy::disallowed_methods,
     reason = "the machine takes the time as an argument; this is where it comes from"
 )]
-pub(super) fn now() -> Instant {
+pub(crate) fn now() -> Instant {
     Instant::now()
 }
 
@@ -75,13 +75,13 @@ fn both_clocks() -> (Instant, SystemTime) {
 
 /// A timer that wakes a task.
 #[derive(Default)]
-pub(super) struct Timer {
+pub(crate) struct Timer {
     set: Option<(Instant, Delay)>,
 }
 
 impl Timer {
     /// Returns `Ready` from `at` on; before, it wakes the task of `cx` then.
-    pub(super) fn poll_at(&mut self, at: Option<Instant>, cx: &mut Context<'_>) -> Poll<()> {
+    pub(crate) fn poll_at(&mut self, at: Option<Instant>, cx: &mut Context<'_>) -> Poll<()> {
         let Some(at) = at else {
             self.set = None;
             return Poll::Pending;

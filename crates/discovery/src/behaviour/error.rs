@@ -1,5 +1,6 @@
 //! Errors of the discovery behaviour.
 
+#[cfg(feature = "mdns")]
 use std::io;
 
 use calimero_network_primitives::{PeerId, config::ConfigError};
@@ -13,6 +14,7 @@ pub enum BuildError {
     #[error(transparent)]
     Config(#[from] ConfigError),
     /// The network interfaces cannot be watched for mDNS.
+    #[cfg(feature = "mdns")]
     #[error("mDNS cannot start: {0}")]
     Mdns(#[source] io::Error),
 }

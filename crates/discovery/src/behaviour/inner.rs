@@ -8,6 +8,7 @@ use calimero_network_primitives::{
     config::{DiscoveryConfig, PingConfig, RecordsTuning},
 };
 use libp2p_kad as kad;
+#[cfg(feature = "mdns")]
 use libp2p_mdns as mdns;
 use libp2p_relay as relay;
 use libp2p_swarm::{NetworkBehaviour, StreamProtocol, behaviour::toggle::Toggle};
@@ -34,6 +35,7 @@ pub struct Inner {
     pub(super) dcutr: Toggle<libp2p_dcutr::Behaviour>,
     pub(super) probes: probe::Client,
     pub(super) probe_server: Toggle<probe::server::Server>,
+    #[cfg(feature = "mdns")]
     pub(super) mdns: Toggle<mdns::tokio::Behaviour>,
 }
 
@@ -52,6 +54,7 @@ pub enum InnerEvent {
     Relay(relay::client::Event),
     Dcutr(libp2p_dcutr::Event),
     Probed(probe::Event),
+    #[cfg(feature = "mdns")]
     Mdns(mdns::Event),
 }
 
@@ -69,6 +72,7 @@ impl Inner {
             libp2p_identify::Config::new(IDENTIFY_PROTOCOL_VERSION.to_owned(), identity.public())
                 .with_agent_version(agent_version.to_owned())
                 .with_cache_size(0);
+        #[cfg(feature = "mdns")]
         let mdns = config.mdns.then(|| new_mdns(local)).transpose()?;
         Ok(Self {
             keeper: Keeper::default(),
@@ -83,6 +87,7 @@ impl Inner {
             relay: relay_client.into(),
             probes: probe::Client::new(config.boot.iter().filter_map(peer_of).collect()),
             probe_server: None.into(),
+            #[cfg(feature = "mdns")]
             mdns: mdns.into(),
         })
     }
@@ -93,6 +98,7 @@ impl Inner {
     }
 }
 
+#[cfg(feature = "mdns")]
 pub(super) fn new_mdns(local: PeerId) -> Result<mdns::tokio::Behaviour, BuildError> {
     mdns::tokio::Behaviour::new(mdns::Config::default(), local).map_err(BuildError::Mdns)
 }
@@ -131,8 +137,10 @@ from! {
     relay::client::Event => Relay,
     libp2p_dcutr::Event => Dcutr,
     probe::Event => Probed,
-    mdns::Event => Mdns,
 }
+
+#[cfg(feature = "mdns")]
+from! { mdns::Event => Mdns }
 
 impl From<Infallible> for InnerEvent {
     fn from(never: Infallible) -> Self {

@@ -23,6 +23,7 @@ impl Behaviour {
             InnerEvent::Relay(event) => self.on_relay(&event),
             InnerEvent::Dcutr(event) => self.on_dcutr(&event),
             InnerEvent::Probed(event) => self.on_probe(event),
+            #[cfg(feature = "mdns")]
             InnerEvent::Mdns(event) => self.on_mdns(event),
         }
     }

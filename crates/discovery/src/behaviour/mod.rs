@@ -87,7 +87,7 @@
 //! v2, DCUtR and mDNS are libp2p's. Probes of other peers are served on connections that are
 //! established while this node is reachable.
 
-mod clock;
+pub(crate) mod clock;
 mod effects;
 mod error;
 mod event;
@@ -103,6 +103,7 @@ mod inner_events;
     reason = "handlers are associated types of a public behaviour"
 )]
 mod keep;
+#[cfg(feature = "mdns")]
 mod local_link;
 mod lookups;
 mod peers;
@@ -139,10 +140,13 @@ use libp2p_kad::store::RecordStore;
 pub use libp2p_kad::{QueryId, Quorum, Record, RecordKey};
 use libp2p_swarm::{ConnectionId, THandlerInEvent, ToSwarm, derive_prelude::ListenerId};
 
+#[cfg(feature = "mdns")]
+use self::local_link::LocalLink;
+#[cfg(feature = "mdns")]
+pub use self::local_link::MAX_LOCAL_ADDRESSES;
 use self::{
     clock::{Resumption, Timer, now},
     inner::Inner,
-    local_link::LocalLink,
     peers::Peers,
     records::Queries,
 };
@@ -150,7 +154,6 @@ pub use self::{
     error::{Blocked, BuildError, RecordError, RecordRefused},
     event::{Event, QueryOutcome},
     inner_events::MAX_IDENTIFY_ITEMS,
-    local_link::MAX_LOCAL_ADDRESSES,
     records::{
         MAX_PROVIDED_KEYS, MAX_PROVIDERS_PER_KEY, MAX_PROVIDERS_PER_QUERY, MAX_QUERIES,
         MAX_RECORDS, MAX_RECORDS_PER_QUERY, RECORD_TTL, RecordValidator, RefuseRecords,
@@ -215,6 +218,7 @@ pub struct Behaviour {
     /// Which of the addresses that peers report may be dialled.
     dial_scopes: DialScopes,
     queries: Queries,
+    #[cfg(feature = "mdns")]
     local_link: LocalLink,
     /// Whether the machine took an input since `phase` and `reachability` were emitted.
     has_input: bool,
@@ -277,6 +281,7 @@ impl Behaviour {
             max_routes,
             dial_scopes,
             queries: Queries::default(),
+            #[cfg(feature = "mdns")]
             local_link: LocalLink::default(),
             has_input: false,
             timer: Timer::default(),

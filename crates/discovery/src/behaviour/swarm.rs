@@ -126,11 +126,13 @@ impl NetworkBehaviour for Behaviour {
                 }
             }
             FromSwarm::NewListenAddr(event) if !is_relayed(event.addr) => {
+                #[cfg(feature = "mdns")]
                 self.local_link.listen(&event);
                 self.input(Input::Listening(event.addr.clone()));
                 self.input(Input::NetworkChanged);
             }
             FromSwarm::ExpiredListenAddr(event) if !is_relayed(event.addr) => {
+                #[cfg(feature = "mdns")]
                 self.local_link.expire(&event);
                 self.input(Input::AddressGone(event.addr.clone()));
                 self.replace_dead_connections();
@@ -156,6 +158,7 @@ impl NetworkBehaviour for Behaviour {
             if self.timer.poll_at(due, cx).is_ready() {
                 self.input(Input::Timeout);
                 self.inner.keeper.keep(self.machine.kept().collect());
+                #[cfg(feature = "mdns")]
                 self.wake_mdns();
                 continue;
             }

@@ -112,7 +112,7 @@ const MAX_PASSES: usize = 4;
 const EFFECTS_KEPT: usize = 32;
 
 /// The discovery machine. See the [module](self) for how to drive it.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Machine {
     config: DiscoveryConfig,
     local: PeerId,

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use calimero_network_primitives::PeerId;
-use rand::{Rng, rngs::StdRng, seq::index};
+use rand::{RngExt, rngs::StdRng, seq::index};
 
 use super::{
     namespace::Namespace,

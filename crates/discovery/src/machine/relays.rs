@@ -10,7 +10,7 @@ use calimero_network_primitives::{
     addr::{DialAddr, circuit_addr},
     config::RelayTuning,
 };
-use rand::{Rng, rngs::StdRng};
+use rand::{RngExt, rngs::StdRng};
 
 use super::{
     effect::{Effect, RelayListener},

@@ -372,7 +372,7 @@ impl Machine {
         // the server does not make it.
         let max = self.config.rendezvous.max_answer as usize;
         let members = match told > max {
-            true => members.into_iter().choose_multiple(&mut self.rng, max),
+            true => members.into_iter().sample(&mut self.rng, max),
             false => members,
         };
         let mut strangers = Vec::new();
@@ -393,9 +393,7 @@ impl Machine {
             false => 0,
         };
         let dialled = share.min(self.config.dials.max_per_answer as usize);
-        let dialled = strangers
-            .into_iter()
-            .choose_multiple(&mut self.rng, dialled);
+        let dialled = strangers.into_iter().sample(&mut self.rng, dialled);
         for peer in dialled {
             self.want(peer, DialReason::Member);
         }

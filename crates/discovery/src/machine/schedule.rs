@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rand::{Rng, rngs::StdRng};
+use rand::{RngExt, rngs::StdRng};
 
 /// The time at which a key is due. The number makes times at one instant distinct and is cheaper to
 /// compare than the key.

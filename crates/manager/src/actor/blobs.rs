@@ -19,9 +19,9 @@ use calimero_network_primitives::{
 };
 use tokio::sync::mpsc;
 
-use super::Actor;
+use super::{Actor, sleep_until};
 use crate::{
-    blobs::ProviderRecords,
+    blobs::{ProviderRecords, Queues},
     command::{BlobCommand, Reply},
     error::{AnnounceBlobError, QueryBlobError, Stopped},
     event::BlobEvent,
@@ -57,17 +57,29 @@ enum Query {
     },
 }
 
-/// Announcements and lookups of blobs.
-pub(super) struct BlobRecords {
+/// Announcements and lookups of blobs, and the queues of transfers.
+pub(super) struct Blobs {
+    queues: Queues,
     identity: Keypair,
     records: ProviderRecords,
     announcements: Announcements<AnnounceReply>,
     queries: HashMap<QueryId, Query>,
 }
 
-impl BlobRecords {
-    pub(super) fn new(identity: Keypair, config: &BlobConfig) -> Self {
+/// An input of the actor that concerns blobs.
+pub(super) enum Input {
+    /// An announcement is due.
+    AnnouncementDue,
+    /// The server of blobs reports a request.
+    Served(ServeEvent),
+    /// A transfer of this node reports an event.
+    Report(BlobEvent),
+}
+
+impl Blobs {
+    pub(super) fn new(identity: Keypair, queues: Queues, config: &BlobConfig) -> Self {
         Self {
+            queues,
             identity,
             records: ProviderRecords {
                 unsigned: config.unsigned_records,
@@ -77,9 +89,13 @@ impl BlobRecords {
         }
     }
 
-    /// When an announcement is due.
-    pub(super) fn next_timeout(&self) -> Option<Instant> {
-        self.announcements.next_timeout()
+    /// The next input. Cancel safe.
+    pub(super) async fn next(&mut self) -> Input {
+        tokio::select! {
+            () = sleep_until(self.announcements.next_timeout()) => Input::AnnouncementDue,
+            Some(event) = self.queues.requested.recv() => Input::Served(event),
+            Some(event) = self.queues.reports.recv() => Input::Report(event),
+        }
     }
 
     /// Returns the signed record of a blob, and the unsigned one where the configuration asks for it.
@@ -106,6 +122,14 @@ impl BlobRecords {
 }
 
 impl Actor {
+    pub(super) fn on_blob_input(&mut self, input: Input) {
+        match input {
+            Input::AnnouncementDue => self.announce_due(),
+            Input::Served(event) => self.on_served(event),
+            Input::Report(event) => self.events.send(event),
+        }
+    }
+
     pub(super) fn on_blob_command(&mut self, command: BlobCommand) {
         match command {
             BlobCommand::Announce {
@@ -122,12 +146,12 @@ impl Actor {
         }
     }
 
-    pub(super) fn on_served(&mut self, event: ServeEvent) {
+    fn on_served(&mut self, event: ServeEvent) {
         let requested = match event {
             ServeEvent::Requested(requested) => requested,
             // It is not offered any more. A later announcement offers it again.
             ServeEvent::Damaged { blob_id } => {
-                let damaged = self.blob_records.announcements.keys_of(&blob_id);
+                let damaged = self.blobs.announcements.keys_of(&blob_id);
                 for key in damaged {
                     self.withdraw(&key);
                 }
@@ -150,7 +174,7 @@ impl Actor {
         let name = Key::from(key.to_bytes().to_vec());
         discovery.remove_record(&name);
         discovery.stop_providing(&name);
-        let withdrawn = self.blob_records.announcements.withdraw(key);
+        let withdrawn = self.blobs.announcements.withdraw(key);
         let was_announced = withdrawn.is_some();
         answer(
             withdrawn.unwrap_or_default(),
@@ -160,7 +184,7 @@ impl Actor {
     }
 
     fn announce(&mut self, key: RecordKey, size_bytes: u64, reply: AnnounceReply) {
-        let announcements = &mut self.blob_records.announcements;
+        let announcements = &mut self.blobs.announcements;
         let announced = announcements.announce(key, size_bytes, reply, Instant::now());
         if let Err((TooManyAnnounced { limit }, reply)) = announced {
             let _ = reply.send(Err(AnnounceBlobError::TooMany { limit }));
@@ -169,18 +193,18 @@ impl Actor {
     }
 
     /// Publishes the records that are due.
-    pub(super) fn announce_due(&mut self) {
-        while let Some((key, size_bytes)) = self.blob_records.announcements.next(Instant::now()) {
+    fn announce_due(&mut self) {
+        while let Some((key, size_bytes)) = self.blobs.announcements.next(Instant::now()) {
             self.publish_record(key, size_bytes);
         }
     }
 
     fn publish_record(&mut self, key: RecordKey, size_bytes: u64) {
-        let (value, next) = match self.blob_records.values(&key, size_bytes) {
+        let (value, next) = match self.blobs.values(&key, size_bytes) {
             Ok(values) => values,
             Err(error) => {
                 // A retry would fail in the same way.
-                let waiters = self.blob_records.announcements.withdraw(&key);
+                let waiters = self.blobs.announcements.withdraw(&key);
                 answer(waiters.unwrap_or_default(), &Err(error));
                 return self.on_published(key, false);
             }
@@ -190,7 +214,7 @@ impl Actor {
         if self.config.blob.tuning.dht_providers
             && let Ok(query) = discovery.provide(name.clone())
         {
-            self.blob_records.queries.insert(query, Query::Provide);
+            self.blobs.queries.insert(query, Query::Provide);
         }
         self.publish_value(key, value, next, false);
     }
@@ -208,7 +232,7 @@ impl Actor {
         match discovery.put_record(name, value, None, Quorum::One) {
             Ok(query) => {
                 let purpose = Query::Publish { key, next, stored };
-                self.blob_records.queries.insert(query, purpose);
+                self.blobs.queries.insert(query, purpose);
             }
             Err(error) => {
                 tracing::debug!(%error, "cannot publish a provider record");
@@ -219,10 +243,10 @@ impl Actor {
 
     /// A try to announce has ended.
     fn on_published(&mut self, key: RecordKey, stored: bool) {
-        let announcements = &mut self.blob_records.announcements;
+        let announcements = &mut self.blobs.announcements;
         let now = Instant::now();
         let waiters = announcements.on_published(&key, stored, now);
-        if stored && self.blob_records.records.unsigned {
+        if stored && self.blobs.records.unsigned {
             // Kademlia renews the record that was published last, and no other.
             let interval = self.config.discovery.records.publication_interval;
             announcements.renew_at(&key, now + interval);
@@ -261,7 +285,7 @@ impl Actor {
                 found: found.clone(),
                 later: Vec::new(),
             };
-            self.blob_records.queries.insert(*query, find);
+            self.blobs.queries.insert(*query, find);
         }
         Ok(())
     }
@@ -283,7 +307,7 @@ impl Actor {
     }
 
     fn records_found(&mut self, query: QueryId, records: &[Record]) {
-        let read = |record| self.blob_records.records.read(record);
+        let read = |record| self.blobs.records.read(record);
         let found = records
             .iter()
             .filter_map(read)
@@ -300,7 +324,7 @@ impl Actor {
         let Some(Query::Find {
             found: listener,
             later,
-        }) = self.blob_records.queries.get_mut(&query)
+        }) = self.blobs.queries.get_mut(&query)
         else {
             return;
         };
@@ -316,10 +340,10 @@ impl Actor {
     }
 
     fn query_ended(&mut self, query: QueryId, outcome: &QueryOutcome) {
-        match self.blob_records.queries.remove(&query) {
+        match self.blobs.queries.remove(&query) {
             Some(Query::Publish { key, next, stored }) => {
                 let stored = stored || matches!(outcome, QueryOutcome::Stored);
-                let next = next.filter(|_| self.blob_records.announcements.contains(&key));
+                let next = next.filter(|_| self.blobs.announcements.contains(&key));
                 match next {
                     Some(value) => self.publish_value(key, value, None, stored),
                     None => self.on_published(key, stored),
@@ -337,9 +361,9 @@ impl Actor {
 
     /// Ends all announcements and lookups of a manager that stops.
     pub(super) fn drop_announcements(&mut self) {
-        let waiters = self.blob_records.announcements.drain();
+        let waiters = self.blobs.announcements.drain();
         answer(waiters, &Err(Stopped.into()));
-        self.blob_records.queries.clear();
+        self.blobs.queries.clear();
     }
 }
 

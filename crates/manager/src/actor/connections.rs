@@ -16,6 +16,8 @@ use libp2p::{
 };
 
 use super::Actor;
+#[cfg(feature = "upnp")]
+use crate::status::PortMapping;
 use crate::{
     command::Reply,
     error::DialError,
@@ -195,12 +197,16 @@ impl Actor {
             .map(|(id, connection)| connection.snapshot(*id))
             .collect();
         connections.sort_by_key(|connection| std::cmp::Reverse(connection.age));
+        #[cfg(feature = "upnp")]
+        let port_mappings = self.port_mappings();
         let limits = &self.swarm.behaviour().limits;
         Status {
             peer: *self.swarm.local_peer_id(),
             listening: self.swarm.listeners().cloned().collect(),
             external: self.swarm.external_addresses().cloned().collect(),
             discovery,
+            #[cfg(feature = "upnp")]
+            port_mappings,
             connections,
             pending_outbound: counters.num_pending_outgoing(),
             pending_inbound: counters.num_pending_incoming(),
@@ -208,6 +214,20 @@ impl Actor {
             resources: limits.resources().snapshot(),
             connections_evicted: limits.evicted(),
         }
+    }
+
+    /// The ports that the router is asked to forward.
+    #[cfg(feature = "upnp")]
+    pub(super) fn port_mappings(&self) -> Vec<PortMapping> {
+        let mapping = self.swarm.behaviour().port_mapping.as_ref();
+        let mappings = mapping.into_iter().flat_map(|mapping| mapping.mappings());
+        mappings
+            .map(|(port, mapping)| PortMapping {
+                local: port.local(),
+                external: mapping.map(|mapping| port.address_at(mapping.external)),
+                protocol: mapping.map(|mapping| mapping.protocol),
+            })
+            .collect()
     }
 
     pub(super) fn info_of(&self, peer: &PeerId) -> Option<Arc<PeerInfo>> {

@@ -3,6 +3,8 @@
 use std::collections::VecDeque;
 
 use calimero_network_discovery::behaviour::{Event, HolePunch};
+#[cfg(feature = "upnp")]
+use calimero_network_discovery::port_mapping;
 
 use super::Actor;
 use crate::{
@@ -78,6 +80,7 @@ impl Actor {
                 let entries = self.swarm.behaviour().discovery.cache();
                 self.peer_cache.save(entries);
             }
+            #[cfg(feature = "blobs")]
             event @ (Event::RecordsFound { .. }
             | Event::ProvidersFound { .. }
             | Event::QueryEnded { .. }) => self.on_query(event),
@@ -97,6 +100,26 @@ impl Actor {
             } => tracing::debug!(%server, %namespace, members, "discovered"),
             other => tracing::trace!(?other, "discovery"),
         }
+    }
+
+    #[cfg(feature = "upnp")]
+    pub(super) fn on_port_mapping(&mut self, event: port_mapping::Event) {
+        self.events.send(match event {
+            port_mapping::Event::Mapped { port, mapping } => DiscoveryEvent::PortMapped {
+                local: port.local(),
+                external: port.address_at(mapping.external),
+                protocol: mapping.protocol,
+            },
+            port_mapping::Event::NotMapped { port, failure } => {
+                let local = port.local();
+                tracing::info!(address = %local, %failure, "the router does not forward a port");
+                DiscoveryEvent::PortNotMapped {
+                    local,
+                    error: failure,
+                }
+            }
+            _ => return,
+        });
     }
 
     /// Starts discovery now, and answers as soon as a peer is connected.

@@ -1,15 +1,11 @@
 //! Metrics that describe a state, read from the parts of the node.
 
-use std::{sync::atomic::Ordering, time::Duration};
+use std::sync::atomic::Ordering;
 
 use calimero_network_discovery::server;
 
 use super::Actor;
 use crate::metrics::{Facts, Served};
-
-/// How often the metrics that describe a state are refreshed in the registry of the program that
-/// embeds the manager: every 5 s, a third of the usual interval of a scrape.
-pub(super) const REFRESH_INTERVAL: Duration = Duration::from_secs(5);
 
 impl Actor {
     pub(super) fn encode_metrics(&mut self) -> String {
@@ -20,6 +16,8 @@ impl Actor {
     pub(super) fn refresh_metrics(&mut self) {
         let counters = self.swarm.network_info();
         let counters = counters.connection_counters();
+        #[cfg(feature = "upnp")]
+        let port_mappings = self.port_mappings();
         let behaviour = self.swarm.behaviour_mut();
         let facts = Facts {
             peers: self.shared.peers.load(Ordering::Acquire),
@@ -31,6 +29,8 @@ impl Actor {
             served: served(&behaviour.server),
             resources: behaviour.limits.resources().snapshot(),
             evicted: behaviour.limits.evicted(),
+            #[cfg(feature = "upnp")]
+            port_mappings,
         };
         self.metrics.refresh(&facts);
     }

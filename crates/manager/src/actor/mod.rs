@@ -1,13 +1,19 @@
 //! The actor that owns the swarm: one task with one loop. It executes commands and turns the events of
 //! the swarm into events, status and answers.
 
+#[cfg(feature = "blobs")]
+mod blobs;
+#[cfg(not(feature = "blobs"))]
+#[path = "no_blobs.rs"]
 mod blobs;
 mod connections;
 mod dialling;
 mod discovery;
 mod gossip;
+#[cfg(feature = "invites")]
 mod invites;
 mod listening;
+#[cfg(feature = "metrics")]
 mod metrics;
 
 use std::{
@@ -18,12 +24,14 @@ use std::{
     time::Duration,
 };
 
-use calimero_network_blob::serve::ServeEvent;
 use calimero_network_discovery::behaviour::Event as Discovered;
-use calimero_network_primitives::{
-    Keypair, Multiaddr, NetworkConfig, PeerId, Topic, addr::DialGate,
-};
+#[cfg(feature = "upnp")]
+use calimero_network_discovery::port_mapping;
+#[cfg(feature = "blobs")]
+use calimero_network_primitives::Keypair;
+use calimero_network_primitives::{Multiaddr, NetworkConfig, PeerId, Topic, addr::DialGate};
 use calimero_network_pubsub::Event as Gossip;
+#[cfg(feature = "invites")]
 use calimero_network_specialized::InboundRequestId;
 use calimero_network_stream::{self as stream, FrameConfig, Inbound, Incoming};
 use calimero_network_transport::Links;
@@ -38,15 +46,17 @@ use tokio::{
 };
 
 use self::{
-    blobs::BlobRecords, connections::Established, discovery::Bootstrapping, gossip::Publishes,
+    blobs::Blobs, connections::Established, discovery::Bootstrapping, gossip::Publishes,
     listening::ListenReply,
 };
+#[cfg(feature = "blobs")]
+use crate::blobs::Queues;
 use crate::{
     behaviour::{Behaviour, BehaviourEvent},
     command::{Command, Reply},
     dials::Dials,
     error::{DialError, Stopped},
-    event::{BlobEvent, EventSender, ListenerEvent, StreamEvent},
+    event::{EventSender, ListenerEvent, StreamEvent},
     listening::Wanted,
     metrics::Metrics,
     peer_cache::PeerCacheWriter,
@@ -57,6 +67,15 @@ use crate::{
 /// 300 ms, a round trip around the world. Servers do not answer. A registration that is not withdrawn
 /// expires.
 const UNREGISTER_TIME: Duration = Duration::from_millis(300);
+
+/// Time in which a stopping node withdraws its port mappings: 1 s, requests to the router with two
+/// retransmissions. A mapping that is not withdrawn expires within 20 minutes.
+#[cfg(feature = "upnp")]
+const WITHDRAW_TIME: Duration = Duration::from_secs(1);
+
+/// How often the metrics that describe a state are refreshed in the registry of the program that
+/// embeds the manager: every 5 s, a third of the usual interval of a scrape.
+const REFRESH_INTERVAL: Duration = Duration::from_secs(5);
 
 type DialReply = Reply<Result<Connection, DialError>>;
 
@@ -78,11 +97,9 @@ pub(crate) struct Actor {
     /// Subscribed topics that are no overlays.
     without_overlay: HashSet<Topic>,
     /// Invite requests that were emitted and have not ended.
+    #[cfg(feature = "invites")]
     asked: HashSet<InboundRequestId>,
-    blob_records: BlobRecords,
-    /// What the server of blobs reports.
-    requested: mpsc::Receiver<ServeEvent>,
-    reports: mpsc::Receiver<BlobEvent>,
+    blobs: Blobs,
     /// Callers that wait for the first peer.
     bootstrapping: Bootstrapping,
     peer_cache: PeerCacheWriter,
@@ -119,16 +136,15 @@ impl Actor {
         peer_cache: PeerCacheWriter,
         shared: Arc<Shared>,
         config: Arc<NetworkConfig>,
-        identity: Keypair,
-        requested: mpsc::Receiver<ServeEvent>,
-        reports: mpsc::Receiver<BlobEvent>,
+        #[cfg(feature = "blobs")] (identity, queues): (Keypair, Queues),
         metrics: Metrics,
         exports_metrics: bool,
     ) -> Self {
         Self {
-            blob_records: BlobRecords::new(identity, &config.blob),
-            requested,
-            reports,
+            #[cfg(feature = "blobs")]
+            blobs: Blobs::new(identity, queues, &config.blob),
+            #[cfg(not(feature = "blobs"))]
+            blobs: Blobs,
             swarm,
             links,
             gate,
@@ -141,6 +157,7 @@ impl Actor {
             dials: Dials::default(),
             publishes: Publishes::default(),
             without_overlay: HashSet::new(),
+            #[cfg(feature = "invites")]
             asked: HashSet::new(),
             bootstrapping: Bootstrapping::default(),
             peer_cache,
@@ -173,16 +190,8 @@ impl Actor {
                     self.swarm.behaviour_mut().discovery.cache_loaded(peers);
                     Next::Go
                 }
-                () = sleep_until(self.blob_records.next_timeout()) => {
-                    self.announce_due();
-                    Next::Go
-                }
-                Some(requested) = self.requested.recv() => {
-                    self.on_served(requested);
-                    Next::Go
-                }
-                Some(report) = self.reports.recv() => {
-                    self.events.send(report);
+                input = self.blobs.next() => {
+                    self.on_blob_input(input);
                     Next::Go
                 }
                 () = sleep_until(self.wanted.next_timeout()) => {
@@ -190,8 +199,9 @@ impl Actor {
                     Next::Go
                 }
                 () = sleep_until(self.refresh_metrics_at.map(Instant::into_std)) => {
+                    #[cfg(feature = "metrics")]
                     self.refresh_metrics();
-                    self.refresh_metrics_at = Some(Instant::now() + metrics::REFRESH_INTERVAL);
+                    self.refresh_metrics_at = Some(Instant::now() + REFRESH_INTERVAL);
                     Next::Go
                 }
             };
@@ -258,8 +268,10 @@ impl Actor {
             }
             Command::Identified { peer, reply } => self.wait_for_info(peer, reply),
             Command::Bootstrap { reply } => self.bootstrap(reply),
+            #[cfg(feature = "blobs")]
             Command::Blob(command) => self.on_blob_command(command),
             Command::Gossip(command) => self.on_gossip_command(command),
+            #[cfg(feature = "invites")]
             Command::Invite {
                 peer,
                 request,
@@ -270,6 +282,7 @@ impl Actor {
             Command::Status { reply } => {
                 let _ = reply.send(self.status());
             }
+            #[cfg(feature = "metrics")]
             Command::Metrics { reply } => {
                 let _ = reply.send(self.encode_metrics());
             }
@@ -336,8 +349,11 @@ impl Actor {
     fn on_behaviour_event(&mut self, event: BehaviourEvent) {
         match event {
             BehaviourEvent::Discovery(event) => self.on_discovery(event),
+            #[cfg(feature = "upnp")]
+            BehaviourEvent::PortMapping(event) => self.on_port_mapping(event),
             BehaviourEvent::Streams(event) => self.on_refused(event),
             BehaviourEvent::Pubsub(event) => self.on_gossip(event),
+            #[cfg(feature = "invites")]
             BehaviourEvent::Invites(event) => self.on_invite(event),
             _ => {}
         }
@@ -387,6 +403,10 @@ impl Actor {
         let discovery = &mut self.swarm.behaviour_mut().discovery;
         let registered = !discovery.status().discovery.registrations.is_empty();
         discovery.stop();
+        #[cfg(feature = "upnp")]
+        if let Some(mapping) = self.swarm.behaviour_mut().port_mapping.as_mut() {
+            mapping.stop();
+        }
         if registered {
             let sent = deadline.min(Instant::now() + UNREGISTER_TIME);
             self.drive_until(sent, |_| false).await;
@@ -397,6 +417,8 @@ impl Actor {
         }
         self.drive_until(deadline, |actor| actor.connections.is_empty())
             .await;
+        #[cfg(feature = "upnp")]
+        self.withdraw_port_mappings(deadline).await;
         if !self.connections.is_empty() {
             tracing::debug!(
                 left = self.connections.len(),
@@ -410,6 +432,17 @@ impl Actor {
         {
             tracing::warn!("the peer cache was not saved in time");
         }
+    }
+
+    /// Waits until the router has deleted the port mappings.
+    #[cfg(feature = "upnp")]
+    async fn withdraw_port_mappings(&mut self, deadline: Instant) {
+        let withdrawn = |actor: &Self| {
+            let mapping = actor.swarm.behaviour().port_mapping.as_ref();
+            mapping.is_none_or(port_mapping::Behaviour::is_withdrawn)
+        };
+        let deadline = deadline.min(Instant::now() + WITHDRAW_TIME);
+        self.drive_until(deadline, withdrawn).await;
     }
 
     /// Writes the queued messages, in half of the time that is left, and leaves peers time to read them:
@@ -434,6 +467,7 @@ impl Actor {
             let _ = waiter.send(Err(Stopped.into()));
         }
         self.drop_publishes();
+        #[cfg(feature = "blobs")]
         self.drop_announcements();
         for waiter in self.bootstrapping.drain(..) {
             let _ = waiter.send(Err(Stopped.into()));
@@ -467,20 +501,21 @@ impl Actor {
 /// Returns `true` if this event changes state that is visible through the read API. Messages,
 /// streams and requests do not.
 fn changes_state(event: &SwarmEvent<BehaviourEvent>) -> bool {
-    !matches!(
-        event,
+    match event {
         SwarmEvent::Behaviour(
             BehaviourEvent::Pubsub(Gossip::Message(_))
-                | BehaviourEvent::Streams(_)
-                | BehaviourEvent::Invites(_)
-                | BehaviourEvent::Discovery(
-                    Discovered::Liveness(_)
-                        | Discovered::RecordsFound { .. }
-                        | Discovered::ProvidersFound { .. }
-                        | Discovered::QueryEnded { .. }
-                )
-        )
-    )
+            | BehaviourEvent::Streams(_)
+            | BehaviourEvent::Discovery(
+                Discovered::Liveness(_)
+                | Discovered::RecordsFound { .. }
+                | Discovered::ProvidersFound { .. }
+                | Discovered::QueryEnded { .. },
+            ),
+        ) => false,
+        #[cfg(feature = "invites")]
+        SwarmEvent::Behaviour(BehaviourEvent::Invites(_)) => false,
+        _ => true,
+    }
 }
 
 /// The next inbound stream, once the queue of events takes it. Until then it waits in `streams`, whose

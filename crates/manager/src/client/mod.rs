@@ -1,8 +1,10 @@
 //! The handle to a running manager, by concern.
 
+#[cfg(feature = "blobs")]
 mod blobs;
 mod connections;
 mod gossip;
+#[cfg(feature = "invites")]
 mod invites;
 mod streams;
 
@@ -24,14 +26,16 @@ use tokio::{
     task::coop::consume_budget,
 };
 
+#[cfg(feature = "blobs")]
+use crate::blobs::Blobs;
 use crate::{
-    blobs::Blobs,
     command::{Command, Reply},
     error::Stopped,
     read_cache::ReadCache,
     status::{PeerInfo, Shared, Status},
 };
 
+#[cfg(feature = "blobs")]
 pub use self::blobs::{BlobProviders, BlobTransfer};
 
 /// The handle to a running manager: cheap to clone, `Send + Sync`, usable from any executor.
@@ -61,6 +65,7 @@ struct Inner {
     runtime: Handle,
     shared: Arc<Shared>,
     config: Arc<NetworkConfig>,
+    #[cfg(feature = "blobs")]
     blobs: Blobs,
     answers: Answers,
 }
@@ -90,6 +95,7 @@ struct Answers {
 ///
 /// let status = alice.status().await?;
 /// assert_eq!((status.peer, status.peers()), (alice.peer_id(), vec![bob.peer_id()]));
+/// # #[cfg(feature = "metrics")]
 /// assert!(alice.metrics().await?.contains("peers 1"));
 /// // A task that moves many bytes runs on the runtime of the network.
 /// assert_eq!(alice.runtime().spawn(async { 6 * 7 }).await?, 42);
@@ -108,7 +114,7 @@ impl NetworkClient {
         runtime: Handle,
         shared: Arc<Shared>,
         config: Arc<NetworkConfig>,
-        blobs: Blobs,
+        #[cfg(feature = "blobs")] blobs: Blobs,
     ) -> Self {
         Self {
             inner: Arc::new(Inner {
@@ -118,6 +124,7 @@ impl NetworkClient {
                 runtime,
                 shared,
                 config,
+                #[cfg(feature = "blobs")]
                 blobs,
                 answers: Answers::default(),
             }),
@@ -195,6 +202,7 @@ impl NetworkClient {
     /// # Errors
     ///
     /// [`Stopped`].
+    #[cfg(feature = "metrics")]
     pub async fn metrics(&self) -> Result<String, Stopped> {
         self.ask(|reply| Command::Metrics { reply }).await
     }

@@ -3,6 +3,8 @@
 use std::fmt;
 
 use calimero_network_discovery::machine::{Namespace, Phase, Reachability, ReachableBecause};
+#[cfg(feature = "upnp")]
+use calimero_network_discovery::port_mapping;
 use calimero_network_primitives::{Multiaddr, PeerId, UnreachableCause};
 use serde::{Serialize, Serializer, ser::SerializeStruct as _};
 
@@ -63,6 +65,27 @@ pub enum DiscoveryEvent {
         #[serde(serialize_with = "json::text")]
         namespace: Namespace,
     },
+    /// The router forwards a port of this node, or forwards it from another address than before. The
+    /// node announces the address after another peer has reached it.
+    #[cfg(feature = "upnp")]
+    PortMapped {
+        /// The address that this node listens on.
+        local: Multiaddr,
+        /// The address at the router.
+        external: Multiaddr,
+        /// The protocol by which the router granted the mapping.
+        #[serde(serialize_with = "protocol_name")]
+        protocol: port_mapping::Protocol,
+    },
+    /// The router does not forward a port of this node. It is asked again after a wait.
+    #[cfg(feature = "upnp")]
+    PortNotMapped {
+        /// The address that this node listens on.
+        local: Multiaddr,
+        /// The cause of the latest failure.
+        #[serde(serialize_with = "json::error")]
+        error: port_mapping::Failure,
+    },
 }
 
 impl DiscoveryEvent {
@@ -86,6 +109,10 @@ impl DiscoveryEvent {
             Self::RelayReservation { relay, .. } => Key::new("relay", Subject::Peer(*relay)),
             Self::OverlayRefused { namespace } => {
                 Key::new("overlay", Subject::Overlay(namespace.clone()))
+            }
+            #[cfg(feature = "upnp")]
+            Self::PortMapped { local, .. } | Self::PortNotMapped { local, .. } => {
+                Key::new("port mapping", Subject::Address(local.clone()))
             }
         };
         Class::State(key)
@@ -119,6 +146,16 @@ impl fmt::Display for DiscoveryEvent {
             Self::OverlayRefused { namespace } => {
                 write!(f, "overlay {namespace}: no search, the limit is reached")
             }
+            #[cfg(feature = "upnp")]
+            Self::PortMapped {
+                local,
+                external,
+                protocol,
+            } => write!(f, "port {local} mapped to {external} by {protocol}"),
+            #[cfg(feature = "upnp")]
+            Self::PortNotMapped { local, error } => {
+                write!(f, "port {local} not mapped: {error}")
+            }
         }
     }
 }
@@ -137,6 +174,14 @@ fn name_of(phase: Phase) -> &'static str {
 
 fn phase_name<S: Serializer>(phase: &Phase, to: S) -> Result<S::Ok, S::Error> {
     to.serialize_str(name_of(*phase))
+}
+
+#[cfg(feature = "upnp")]
+fn protocol_name<S: Serializer>(
+    protocol: &port_mapping::Protocol,
+    to: S,
+) -> Result<S::Ok, S::Error> {
+    to.serialize_str(protocol.name())
 }
 
 /// Whether this node is reachable, where that is known, and how it is known.

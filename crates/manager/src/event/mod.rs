@@ -4,10 +4,12 @@
 //! that depend on it: its class, by which an unread event gives way to newer ones, its JSON, and
 //! its text.
 
+#[cfg(feature = "blobs")]
 mod blob;
 mod connection;
 mod discovery;
 mod gossip;
+#[cfg(feature = "invites")]
 mod invite;
 mod listener;
 mod queue;
@@ -18,7 +20,10 @@ mod tests;
 use std::fmt;
 
 use calimero_network_discovery::machine::Namespace;
-use calimero_network_primitives::{BlobId, ContextId, Multiaddr, PeerId, Topic};
+#[cfg(feature = "blobs")]
+use calimero_network_primitives::{BlobId, ContextId};
+use calimero_network_primitives::{Multiaddr, PeerId, Topic};
+#[cfg(feature = "invites")]
 use calimero_network_specialized::InboundRequestId;
 use calimero_network_stream::RefuseReason;
 use libp2p::{
@@ -27,14 +32,16 @@ use libp2p::{
 };
 use serde::Serialize;
 
+#[cfg(feature = "blobs")]
+pub use self::blob::BlobEvent;
+#[cfg(feature = "invites")]
+pub use self::invite::InviteEvent;
 pub(crate) use self::queue::EventSender;
 use self::queue::Unread;
 pub use self::{
-    blob::BlobEvent,
     connection::{CloseReason, ConnectionEvent},
     discovery::DiscoveryEvent,
     gossip::GossipEvent,
-    invite::InviteEvent,
     listener::ListenerEvent,
     queue::Events,
     stream::StreamEvent,
@@ -64,8 +71,10 @@ pub enum NetworkEvent {
     /// An event of topics: messages and subscriptions.
     Gossip(GossipEvent),
     /// An event of a specialized node invite.
+    #[cfg(feature = "invites")]
     Invite(InviteEvent),
     /// An event of the announcement, the service or the transfer of a blob.
+    #[cfg(feature = "blobs")]
     Blob(BlobEvent),
 }
 
@@ -77,7 +86,9 @@ impl NetworkEvent {
             Self::Discovery(event) => event.class(unread),
             Self::Stream(event) => event.class(unread),
             Self::Gossip(event) => event.class(unread),
+            #[cfg(feature = "invites")]
             Self::Invite(event) => event.class(unread),
+            #[cfg(feature = "blobs")]
             Self::Blob(event) => event.class(unread),
         }
     }
@@ -91,7 +102,9 @@ impl fmt::Display for NetworkEvent {
             Self::Discovery(event) => fmt::Display::fmt(event, f),
             Self::Stream(event) => fmt::Display::fmt(event, f),
             Self::Gossip(event) => fmt::Display::fmt(event, f),
+            #[cfg(feature = "invites")]
             Self::Invite(event) => fmt::Display::fmt(event, f),
+            #[cfg(feature = "blobs")]
             Self::Blob(event) => fmt::Display::fmt(event, f),
         }
     }
@@ -113,9 +126,13 @@ concerns! {
     Discovery(DiscoveryEvent),
     Stream(StreamEvent),
     Gossip(GossipEvent),
-    Invite(InviteEvent),
-    Blob(BlobEvent),
 }
+
+#[cfg(feature = "invites")]
+concerns! { Invite(InviteEvent) }
+
+#[cfg(feature = "blobs")]
+concerns! { Blob(BlobEvent) }
 
 /// How an event is queued, and how it gives way to newer ones while it is unread.
 #[derive(Debug)]
@@ -133,6 +150,7 @@ enum Class {
     Report(Key),
     /// How far a transfer is. It replaces the unread event with the same key and moves to the end of
     /// the queue; beyond [`queue::MAX_TRANSFERS`] keys it is dropped.
+    #[cfg(feature = "blobs")]
     Transfer(Key),
     /// Not queued: the reader has all that it says, or needs none of it.
     Void,
@@ -146,10 +164,12 @@ enum Bounded {
     /// Inbound streams: at most `handle.event_queue` wait here, the others in `streams`.
     Streams,
     /// Ends of invite requests of this node: at most `specialized.max_outbound`.
+    #[cfg(feature = "invites")]
     Answers,
     /// Reports of refusals: at most [`queue::MAX_REPORTS`].
     Reports,
     /// Transfers and announcements: at most [`queue::MAX_TRANSFERS`].
+    #[cfg(feature = "blobs")]
     Transfers,
 }
 
@@ -183,7 +203,9 @@ enum Subject {
     Subscription(PeerId, Topic),
     Overlay(Namespace),
     Protocol(PeerId, StreamProtocol, RefuseReason),
+    #[cfg(feature = "invites")]
     Request(InboundRequestId),
+    #[cfg(feature = "blobs")]
     Blob(ContextId, BlobId),
     /// An event that no other one replaces.
     Unique(u64),

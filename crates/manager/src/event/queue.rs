@@ -23,6 +23,7 @@ use crate::status::Shared;
 pub(super) const MAX_REPORTS: usize = 256;
 
 /// Unread events of transfers and announcements: 1,024, at most two of a transfer.
+#[cfg(feature = "blobs")]
 pub(super) const MAX_TRANSFERS: usize = 1024;
 
 /// The events that are unread, and the counts of those that have a bound of their own.
@@ -31,7 +32,9 @@ struct Waiting {
     next_unique: u64,
     streams: usize,
     reports: usize,
+    #[cfg(feature = "invites")]
     answers: usize,
+    #[cfg(feature = "blobs")]
     transfers: usize,
     /// No sender is left.
     ended: bool,
@@ -127,7 +130,9 @@ impl EventSender {
                 next_unique: 0,
                 streams: 0,
                 reports: 0,
+                #[cfg(feature = "invites")]
                 answers: 0,
+                #[cfg(feature = "blobs")]
                 transfers: 0,
                 ended: false,
                 unread: false,
@@ -170,6 +175,7 @@ impl EventSender {
     }
 
     /// Number of unread ends of invite requests of this node.
+    #[cfg(feature = "invites")]
     pub(crate) fn unread_answers(&self) -> usize {
         self.inbox.lock().answers
     }
@@ -195,8 +201,10 @@ impl Waiting {
         match bounded {
             Bounded::Subjects => None,
             Bounded::Streams => Some(&mut self.streams),
+            #[cfg(feature = "invites")]
             Bounded::Answers => Some(&mut self.answers),
             Bounded::Reports => Some(&mut self.reports),
+            #[cfg(feature = "blobs")]
             Bounded::Transfers => Some(&mut self.transfers),
         }
     }
@@ -229,6 +237,7 @@ impl Waiting {
                 let subject = Subject::Unique(self.next_unique);
                 (Key::new("control", subject), bounded)
             }
+            #[cfg(feature = "blobs")]
             Class::Transfer(key) => {
                 if Unread(self).retract(&key).is_none() && self.transfers >= MAX_TRANSFERS {
                     return;

@@ -7,7 +7,12 @@ use calimero_network_discovery::{
 };
 use prometheus_client::metrics::{counter::Counter, gauge::Gauge};
 
+#[cfg(feature = "upnp")]
+use calimero_network_discovery::port_mapping::Protocol;
+
 use super::{Counters, Gauges, Registries, counter, counters, gauge, gauges, level};
+#[cfg(feature = "upnp")]
+use crate::status::PortMapping;
 
 const PHASES: [(Phase, &str); 6] = [
     (Phase::Boot, "boot"),
@@ -37,6 +42,8 @@ pub(super) struct Discovery {
     answers: Counter,
     members: Counter,
     hole_punches: Counters<1>,
+    #[cfg(feature = "upnp")]
+    port_mappings: Gauges<1>,
 }
 
 impl Discovery {
@@ -109,6 +116,12 @@ impl Discovery {
                 "discovery_hole_punches",
                 "Attempts to replace a relayed connection by a direct one, by outcome",
             ),
+            #[cfg(feature = "upnp")]
+            port_mappings: gauges(
+                registry,
+                "discovery_port_mappings",
+                "Ports of this node, by the protocol that the router forwards them by, or none",
+            ),
         }
     }
 
@@ -134,6 +147,16 @@ impl Discovery {
                 self.hole_punches.get_or_create(&labels).inc();
             }
             _ => {}
+        }
+    }
+
+    #[cfg(feature = "upnp")]
+    pub(super) fn refresh_port_mappings(&mut self, mappings: &[PortMapping]) {
+        let protocols = Protocol::ALL.map(Some).into_iter().chain([None]);
+        for protocol in protocols {
+            let count = mappings.iter().filter(|of| of.protocol == protocol).count();
+            let labels = [("protocol", protocol.map_or("none", Protocol::name))];
+            self.port_mappings.get_or_create(&labels).set(level(count));
         }
     }
 

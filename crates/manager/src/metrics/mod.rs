@@ -27,6 +27,8 @@ use prometheus_client::{
 pub(crate) use self::server::Served;
 use self::{connections::Connections, discovery::Discovery, resources::Resources, server::Server};
 use crate::behaviour::BehaviourEvent;
+#[cfg(feature = "upnp")]
+use crate::status::PortMapping;
 
 /// The prefix of every metric.
 const PREFIX: &str = "calimero_network";
@@ -51,6 +53,8 @@ pub(crate) struct Facts {
     pub(crate) served: Served,
     pub(crate) resources: Vec<Usage>,
     pub(crate) evicted: u64,
+    #[cfg(feature = "upnp")]
+    pub(crate) port_mappings: Vec<PortMapping>,
 }
 
 /// All metrics of the manager.
@@ -90,6 +94,13 @@ impl Registries<'_> {
             other.register_with_unit(name, help, unit.clone(), metric.clone());
         }
         self.own.register_with_unit(name, help, unit, metric);
+    }
+}
+
+impl Default for Metrics {
+    /// Metrics in a registry of their own.
+    fn default() -> Self {
+        Self::new(None)
     }
 }
 
@@ -157,6 +168,8 @@ impl Metrics {
         set(&self.events_dropped, facts.events_dropped);
         self.connections.refresh(facts);
         self.discovery.refresh(&facts.discovery);
+        #[cfg(feature = "upnp")]
+        self.discovery.refresh_port_mappings(&facts.port_mappings);
         self.server.refresh(facts.served);
         self.resources.refresh(&facts.resources, facts.evicted);
     }

@@ -37,7 +37,15 @@ pub enum Over {
     Quic,
 }
 
+#[cfg(feature = "quic")]
 pub const BOTH: [Over; 2] = [Over::Tcp, Over::Quic];
+
+/// QUIC is not compiled in.
+#[cfg(not(feature = "quic"))]
+pub const BOTH: [Over; 1] = [Over::Tcp];
+
+/// QUIC, or TCP where QUIC is not compiled in.
+pub const LAST: Over = BOTH[BOTH.len() - 1];
 
 pub fn loopback(over: Over) -> Multiaddr {
     match over {

@@ -19,6 +19,9 @@ use crate::support::netns::Namespace;
 /// The next hop of every site, in both families the same at every link.
 const GATEWAY: Ipv4Addr = Ipv4Addr::new(169, 254, 1, 1);
 
+/// Numbers from this one on have IPv4 addresses outside of the ranges set aside.
+const GLOBAL: u16 = 0x8000;
+
 /// Public addresses of one site: out of the ranges set aside for benchmarks and documentation
 /// (RFC 2544, RFC 3849), which nodes take for public and no packet outside of here is sent to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,6 +32,9 @@ pub(crate) struct Public {
 impl Public {
     pub(crate) fn v4(self) -> Ipv4Addr {
         let [high, low] = self.number.to_be_bytes();
+        if self.number >= GLOBAL {
+            return Ipv4Addr::new(25, 0, high, low);
+        }
         Ipv4Addr::new(198, 18 + (high >> 7), high & 0x7f, low)
     }
 
@@ -133,6 +139,15 @@ impl Internet {
     pub(crate) fn allocate(&self) -> Public {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         Public { number }
+    }
+
+    /// As [`allocate`](Self::allocate), with an IPv4 address of a range that is in use by others: only
+    /// for programs that refuse the ranges set aside.
+    pub(crate) fn allocate_global(&self) -> Public {
+        let Public { number } = self.allocate();
+        Public {
+            number: number | GLOBAL,
+        }
     }
 
     /// Links a namespace to the segment: an interface `device` with the public addresses and the

@@ -13,6 +13,7 @@
 
 mod faults;
 mod internet;
+mod mapping;
 mod pairs;
 mod probe;
 mod site;
@@ -30,6 +31,7 @@ use std::{
 
 use faults::Fault;
 use internet::{Internet, Trouble};
+use mapping::Speaks;
 use pairs::Case;
 use probe::{Behaviour, Depends, Mirror, Servers};
 use site::{Kind, Site, Transport};
@@ -258,6 +260,18 @@ fn faults_are_got_over() {
         (Fault::OnlyRelayReturns, Transport::Quic),
         (Fault::NodeRestarts, Transport::Quic),
         (Fault::NodeRestartsWithoutBootNodes, Transport::Tcp),
+    ]);
+}
+
+#[test]
+fn a_node_whose_router_maps_ports_is_reached_directly() {
+    if let Err(reason) = lab_is_possible().and_then(|()| mapping::is_possible()) {
+        eprintln!("skipped: no router that maps ports here: {reason}");
+        return;
+    }
+    mapping::run(&[
+        (Speaks::Pcp, Transport::Quic),
+        (Speaks::Upnp, Transport::Tcp),
     ]);
 }
 

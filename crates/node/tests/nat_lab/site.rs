@@ -150,17 +150,27 @@ impl Site {
         Self::with_family(internet, kind, kind.family())
     }
 
+    /// A site whose public address is outside of the ranges set aside, which miniupnpd takes for
+    /// private ones.
+    pub(crate) fn with_global_address(internet: &Internet, kind: Kind) -> Result<Self, String> {
+        Self::at(internet, kind, kind.family(), internet.allocate_global())
+    }
+
     /// A public host of both families.
     pub(crate) fn public(internet: &Internet) -> Result<Self, String> {
         Self::with_family(internet, Kind::Open, Family::Both)
     }
 
     fn with_family(internet: &Internet, kind: Kind, family: Family) -> Result<Self, String> {
+        Self::at(internet, kind, family, internet.allocate())
+    }
+
+    fn at(internet: &Internet, kind: Kind, family: Family, public: Public) -> Result<Self, String> {
         let host = Namespace::new("host")?;
         let mut site = Self {
             kind,
             family,
-            public: internet.allocate(),
+            public,
             mapped: MAPPED,
             host,
             routers: Vec::new(),
@@ -308,6 +318,11 @@ impl Site {
 
     pub(crate) fn public_addresses(&self) -> Public {
         self.public
+    }
+
+    /// The router next to the host, where there is one.
+    pub(crate) fn router(&self) -> Option<&Namespace> {
+        self.routers.first()
     }
 
     pub(crate) fn host(&self) -> &Namespace {

@@ -48,6 +48,11 @@ impl World {
         Site::new(&self.internet, kind).unwrap()
     }
 
+    /// A site whose public address a daemon that maps ports takes for public.
+    pub(crate) fn mapped_site(&self, kind: Kind) -> Site {
+        Site::with_global_address(&self.internet, kind).unwrap()
+    }
+
     /// Writes the configuration that nodes started from now on have.
     pub(crate) fn configure(&mut self, toml: &str) {
         let path = self.folder.path().join("node.toml");
@@ -162,6 +167,19 @@ impl Node {
             started,
             log,
         }
+    }
+
+    /// The first event that is looked for.
+    pub(crate) fn event(&self, is_it: impl Fn(&Value) -> bool) -> Value {
+        match self.find(0, LIMIT, is_it) {
+            Some(entry) => entry.line,
+            None => panic!("no such event within {LIMIT:?}:\n{}", self.story()),
+        }
+    }
+
+    /// Stops it in order.
+    pub(crate) fn stop(&mut self) {
+        self.process.end_by("-TERM");
     }
 
     /// How many lines it has printed.

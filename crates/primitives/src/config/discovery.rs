@@ -5,7 +5,10 @@ use std::time::Duration;
 use multiaddr::{Multiaddr, Protocol};
 use serde::{Deserialize, Serialize};
 
-use super::{ConfigError, check};
+use super::{
+    ConfigError, check,
+    compiled::{self, check_feature},
+};
 use crate::addr::{DialPolicy, DialScopes};
 use crate::limits::{MAX_PENDING_CONNECTIONS, MAX_RENDEZVOUS_NAMESPACE_BYTES};
 
@@ -44,6 +47,13 @@ pub struct DiscoveryConfig {
     /// - Default: off, because mDNS shows every host of the link that the node exists.
     /// - Reason: nodes in one home or office find each other without a boot node.
     pub mdns: bool,
+    /// Whether the router is asked to forward the ports that this node listens on, by PCP, NAT-PMP
+    /// and UPnP.
+    ///
+    /// - Default: off, because it opens ports of a router without its owner being asked.
+    /// - Reason: a node behind a symmetric NAT is then reached without a relay. Other peers test a
+    ///   mapped address before the node announces it.
+    pub port_mapping: bool,
     /// Rendezvous namespace that all nodes of the network share.
     ///
     /// - Default: `/calimero/devnet/global`.
@@ -115,6 +125,7 @@ impl Default for DiscoveryConfig {
             external: Vec::new(),
             local_network: false,
             mdns: false,
+            port_mapping: false,
             global_namespace: "/calimero/devnet/global".to_owned(),
             max_peers: 4096,
             members_target: 12,
@@ -381,13 +392,18 @@ impl DiscoveryConfig {
     ///
     /// # Errors
     ///
-    /// [`ConfigError::Invalid`] with the first key whose value is refused.
+    /// [`ConfigError::Invalid`] with the first key whose value is refused, and
+    /// [`ConfigError::MissingFeature`] if mDNS or port mapping is on and not compiled in.
     pub fn validate(&self) -> Result<(), ConfigError> {
         self.validate_under("")
     }
 
     pub(super) fn validate_under(&self, prefix: &str) -> Result<(), ConfigError> {
         let key = |name: &str| format!("{prefix}{name}");
+        check_feature(self.mdns, compiled::MDNS, "mdns", || key("mdns"))?;
+        check_feature(self.port_mapping, compiled::UPNP, "upnp", || {
+            key("port_mapping")
+        })?;
         check(self.boot.iter().all(names_its_peer), || {
             (key("boot"), "each address must end in /p2p/<peer>")
         })?;

@@ -10,6 +10,7 @@
 //! before anything is built.
 
 mod blob;
+mod compiled;
 mod connections;
 mod discovery;
 mod duration;
@@ -34,6 +35,7 @@ use std::{
 use multiaddr::{Multiaddr, Protocol};
 use serde::{Deserialize, Serialize};
 
+use self::compiled::check_feature;
 pub use self::{
     blob::{
         BlobConfig, BlobFetchConfig, BlobFetchTuning, BlobServeConfig, BlobServeTuning,
@@ -108,6 +110,14 @@ pub enum ConfigError {
         /// The rule that the value breaks.
         reason: &'static str,
     },
+    /// The program was built without the part that the value configures.
+    #[error("{key}: needs the Cargo feature `{feature}`, which this program was built without")]
+    MissingFeature {
+        /// Path of the key, with dots between its parts.
+        key: String,
+        /// Name of the feature in the crate `calimero-network`.
+        feature: &'static str,
+    },
     /// A value cannot be written to a file. No valid configuration contains such a value.
     #[error("cannot be written as TOML: {reason}")]
     Unwritable {
@@ -161,7 +171,8 @@ fn check_queue(value: usize, key: impl Fn() -> String) -> Result<(), ConfigError
 pub struct NetworkConfig {
     /// Addresses to listen on.
     ///
-    /// - Default: port 2428 on all interfaces, TCP and QUIC, IPv4 and IPv6.
+    /// - Default: port 2428 on all interfaces, TCP and QUIC, IPv4 and IPv6. A program without the
+    ///   Cargo feature `quic` does not listen for QUIC.
     /// - Range: addresses of transports that are on. An empty list accepts no inbound connections.
     /// - Reason: hosts differ in ports and interfaces.
     pub listen: Vec<Multiaddr>,
@@ -210,8 +221,13 @@ impl Default for NetworkConfig {
                 .with(Protocol::Udp(DEFAULT_PORT))
                 .with(Protocol::QuicV1)
         };
+        let mut listen = vec![tcp(&v4), quic(&v4), tcp(&v6), quic(&v6)];
+        listen.retain(|addr| match transport_of(addr) {
+            Some(AddressTransport::Tcp) => compiled::TCP,
+            _ => compiled::QUIC,
+        });
         Self {
-            listen: vec![tcp(&v4), quic(&v4), tcp(&v6), quic(&v6)],
+            listen,
             agent_version: concat!("calimero-network/", env!("CARGO_PKG_VERSION")).to_owned(),
             transport: TransportConfig::default(),
             connections: ConnectionsConfig::default(),
@@ -231,7 +247,8 @@ impl NetworkConfig {
     ///
     /// # Errors
     ///
-    /// [`ConfigError::Invalid`] with the first key whose value is refused.
+    /// [`ConfigError::Invalid`] with the first key whose value is refused, and
+    /// [`ConfigError::MissingFeature`] with a key of a part that is not compiled in.
     pub fn validate(&self) -> Result<(), ConfigError> {
         check(self.agent_version.len() <= 255, || {
             ("agent_version".to_owned(), "must be at most 255 bytes")
@@ -264,7 +281,13 @@ impl NetworkConfig {
         })?;
         self.server.validate("server.")?;
         self.pubsub.validate("pubsub.")?;
+        let invites = self.specialized != SpecializedConfig::default();
+        check_feature(invites, compiled::INVITES, "invites", || {
+            "specialized".to_owned()
+        })?;
         self.specialized.validate("specialized.")?;
+        let blobs = self.blob != BlobConfig::default();
+        check_feature(blobs, compiled::BLOBS, "blobs", || "blob".to_owned())?;
         self.blob.validate("blob.")?;
         self.handle.validate("handle.")?;
         let holds_one = self.handle.event_queue_bytes >= self.pubsub.max_message_bytes;

@@ -39,7 +39,7 @@ impl Preset {
                 let pubsub = &mut config.pubsub;
                 pubsub.max_message_bytes = MAX_PUBLISHED_MESSAGE_BYTES;
                 config.blob.versions = super::BlobConfig::default().versions;
-                config.blob.unsigned_records = true;
+                config.blob.unsigned_records = super::compiled::BLOBS;
             }
         }
     }

@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{ConfigError, check, check_durations};
+use super::{
+    ConfigError, check, check_durations,
+    compiled::{self, check_feature},
+};
 use crate::limits::{KIB, MIB, YAMUX_INITIAL_WINDOW_BYTES};
 
 /// The transports: TCP with TLS or Noise and Yamux, QUIC, DNS and the relay client.
@@ -20,7 +23,8 @@ pub struct TransportConfig {
     /// Whether `/dns`, `/dns4`, `/dns6` and `/dnsaddr` addresses are resolved, by the resolver
     /// configuration of the system.
     ///
-    /// - Default: on, because addresses of boot nodes are often names.
+    /// - Default: on, because addresses of boot nodes are often names. Off in a program without the
+    ///   Cargo feature `dns`.
     /// - Reason: a host without a resolver, or one that must not send queries, turns it off.
     pub dns: bool,
     /// Whether circuit relay v2 addresses are dialled and listened on.
@@ -50,8 +54,8 @@ impl Default for TransportConfig {
         Self {
             tcp: TcpConfig::default(),
             quic: QuicConfig::default(),
-            dns: true,
-            relay_client: true,
+            dns: compiled::DNS,
+            relay_client: compiled::RELAY,
             yamux: YamuxTuning::default(),
             tuning: TransportTuning::default(),
         }
@@ -71,9 +75,25 @@ impl TransportConfig {
     ///
     /// # Errors
     ///
-    /// [`ConfigError::Invalid`] with the first key whose value is refused.
+    /// [`ConfigError::Invalid`] with the first key whose value is refused, and
+    /// [`ConfigError::MissingFeature`] with a key of a transport that is not compiled in.
     pub fn validate(&self, prefix: &str) -> Result<(), ConfigError> {
         let key = |name: &str| format!("{prefix}{name}");
+        let prefers_tls = self.tcp.prefer == Security::Tls || self.tcp.tuning.tls;
+        for (name, needed, is_compiled, feature) in [
+            ("tcp.enabled", self.tcp.enabled, compiled::TCP, "tcp"),
+            (
+                "tcp.prefer",
+                self.tcp.enabled && prefers_tls,
+                compiled::TLS,
+                "tls",
+            ),
+            ("quic.enabled", self.quic.enabled, compiled::QUIC, "quic"),
+            ("dns", self.dns, compiled::DNS, "dns"),
+            ("relay_client", self.relay_client, compiled::RELAY, "relay"),
+        ] {
+            check_feature(needed, is_compiled, feature, || key(name))?;
+        }
         check(self.tcp.enabled || self.quic.enabled, || {
             (
                 key("tcp.enabled"),
@@ -97,14 +117,23 @@ impl TransportConfig {
 }
 
 /// Security protocol that a dialler offers first.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Security {
     /// TLS 1.3 with the certificate extension of libp2p.
-    #[default]
     Tls,
     /// Noise with the XX handshake.
     Noise,
+}
+
+impl Default for Security {
+    fn default() -> Self {
+        if compiled::TLS {
+            Self::Tls
+        } else {
+            Self::Noise
+        }
+    }
 }
 
 /// TCP and its security protocols. Nagle's algorithm is always off.
@@ -120,7 +149,8 @@ pub struct TcpConfig {
     /// Security protocol that a dialler offers first, `tls` or `noise`.
     ///
     /// - Default: `tls`, which moves more bytes per second than Noise on processors with AES
-    ///   instructions; the only cipher of Noise is ChaCha20-Poly1305.
+    ///   instructions; the only cipher of Noise is ChaCha20-Poly1305. `noise` in a program without
+    ///   the Cargo feature `tls`.
     /// - Reason: a processor without AES instructions is faster with Noise.
     pub prefer: Security,
     /// Security protocols that tests turn off. Not a key.
@@ -131,7 +161,7 @@ pub struct TcpConfig {
 /// Security protocols of TCP: values that no file sets.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TcpTuning {
-    /// Whether TLS 1.3 is offered and accepted. Default on.
+    /// Whether TLS 1.3 is offered and accepted. Default on, if it is compiled in.
     pub tls: bool,
     /// Whether Noise is offered and accepted. Default on.
     pub noise: bool,
@@ -140,8 +170,8 @@ pub struct TcpTuning {
 impl Default for TcpConfig {
     fn default() -> Self {
         Self {
-            enabled: true,
-            prefer: Security::Tls,
+            enabled: compiled::TCP,
+            prefer: Security::default(),
             tuning: TcpTuning::default(),
         }
     }
@@ -150,7 +180,7 @@ impl Default for TcpConfig {
 impl Default for TcpTuning {
     fn default() -> Self {
         Self {
-            tls: true,
+            tls: compiled::TLS,
             noise: true,
         }
     }
@@ -206,7 +236,7 @@ impl YamuxTuning {
 pub struct QuicConfig {
     /// Whether QUIC addresses are dialled and listened on.
     ///
-    /// - Default: on.
+    /// - Default: on. Off in a program without the Cargo feature `quic`.
     /// - Range: `transport.tcp.enabled` must be on where this is off.
     /// - Reason: a host whose firewall blocks UDP turns it off.
     pub enabled: bool,
@@ -244,7 +274,7 @@ pub struct QuicTuning {
 impl Default for QuicConfig {
     fn default() -> Self {
         Self {
-            enabled: true,
+            enabled: compiled::QUIC,
             tuning: QuicTuning::default(),
         }
     }

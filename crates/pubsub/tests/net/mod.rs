@@ -21,7 +21,7 @@ use calimero_network_pubsub::{
     rpc::{Frame, Message, Rpc, next_frame},
     validate::Now,
 };
-use rand::{Rng, SeedableRng, rngs::StdRng};
+use rand::{RngExt, SeedableRng, rngs::StdRng};
 
 pub mod script;
 

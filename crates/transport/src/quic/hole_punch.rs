@@ -12,7 +12,7 @@ use futures::{
     future::{self, Either},
 };
 use libp2p_identity::PeerId;
-use rand::Rng;
+use rand::RngExt;
 
 use super::{Connecting, Connection, Error, WrongPeer, socket::Socket};
 

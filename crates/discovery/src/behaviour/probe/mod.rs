@@ -23,7 +23,7 @@ use libp2p_swarm::{
     FromSwarm, NetworkBehaviour, NotifyHandler, THandlerInEvent, THandlerOutEvent, ToSwarm,
     derive_prelude::Either,
 };
-use rand::{Rng, SeedableRng, rngs::StdRng, seq::IteratorRandom};
+use rand::{RngExt, rngs::StdRng, seq::IteratorRandom};
 
 use self::handler::{DialBack, Probe, Request};
 use crate::machine::ProbeOutcome;
@@ -68,7 +68,7 @@ impl Client {
     pub(super) fn new(preferred: HashSet<PeerId>) -> Self {
         Self {
             // Not the machine's seed: a nonce that can be guessed proves nothing.
-            rng: StdRng::from_os_rng(),
+            rng: rand::make_rng::<StdRng>(),
             servers: HashMap::new(),
             preferred,
             unasked: VecDeque::new(),

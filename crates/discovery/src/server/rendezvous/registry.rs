@@ -27,7 +27,7 @@ use std::{
 
 use bytes::Bytes;
 use calimero_network_primitives::{PeerId, config::RendezvousServerConfig, resources::Permit};
-use rand::{Rng, RngCore};
+use rand::{Rng, RngExt};
 
 pub use super::cookie::MAX_WALKS;
 use super::cookie::{Cookies, Place};
@@ -150,7 +150,7 @@ impl Registry {
         record: &[u8],
         ttl_s: Option<u64>,
         now: Instant,
-        rng: &mut impl RngCore,
+        rng: &mut impl Rng,
     ) -> Result<Registered, Refusal> {
         self.expire(now);
         let (min, max) = (
@@ -211,7 +211,7 @@ impl Registry {
         cookie: Option<&[u8]>,
         limit: Option<u64>,
         now: Instant,
-        rng: &mut impl RngCore,
+        rng: &mut impl Rng,
     ) -> Result<(Vec<Found>, Bytes), Refusal> {
         self.expire(now);
         let place = match cookie {
@@ -313,7 +313,7 @@ impl Registry {
         namespace: &Namespace,
         record: &[u8],
         expires: Instant,
-        rng: &mut impl RngCore,
+        rng: &mut impl Rng,
     ) {
         let serial = self.next;
         self.next += 1;
@@ -385,7 +385,7 @@ impl Registry {
     }
 
     /// Returns the position of the first answer: at a random member, each with the same chance.
-    fn first_place(&self, namespace: &Namespace, rng: &mut impl RngCore) -> Place {
+    fn first_place(&self, namespace: &Namespace, rng: &mut impl Rng) -> Place {
         let members = self.namespaces.get(namespace);
         let start = members
             .filter(|members| !members.list.is_empty())

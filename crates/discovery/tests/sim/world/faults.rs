@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use calimero_network_discovery::machine::{CacheEntry, Input};
-use rand::Rng;
+use rand::RngExt;
 
 use super::{
     Event, World,

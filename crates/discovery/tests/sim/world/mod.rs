@@ -19,7 +19,7 @@ use calimero_network_discovery::machine::{
     ProbeOutcome, RendezvousFailure,
 };
 use calimero_network_primitives::{Multiaddr, config::DiscoveryConfig, multiaddr::Protocol};
-use rand::{Rng, SeedableRng, rngs::StdRng};
+use rand::{RngExt, SeedableRng, rngs::StdRng};
 
 pub(crate) use self::{boot::Server, node::Nat};
 use self::{

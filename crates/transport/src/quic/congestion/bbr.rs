@@ -31,7 +31,7 @@
 
 use std::time::{Duration, Instant};
 
-use rand::{Rng, SeedableRng, rngs::SmallRng};
+use rand::{RngExt, SeedableRng, rngs::SmallRng};
 
 use super::rate::{RateSampler, Sample};
 

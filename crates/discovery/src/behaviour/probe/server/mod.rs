@@ -33,7 +33,7 @@ use libp2p_swarm::{
     dial_opts::{DialOpts, PeerCondition},
     dummy,
 };
-use rand::{Rng, SeedableRng, rngs::StdRng};
+use rand::{RngExt, rngs::StdRng};
 
 use self::{
     handler::{Back, Question, Requests},
@@ -99,7 +99,7 @@ impl Server {
         Self {
             scopes,
             limits: Limits::new(now()),
-            rng: StdRng::from_os_rng(),
+            rng: rand::make_rng::<StdRng>(),
             prefixes: HashMap::new(),
             dials: HashMap::new(),
             waiting: VecDeque::new(),
