@@ -83,8 +83,8 @@ pub(crate) enum Command {
     Blob(BlobCommand),
     /// Return a snapshot of the manager.
     Status { reply: Reply<Status> },
-    /// Return all metrics as text.
-    Metrics { reply: Reply<String> },
+    /// Refresh the metrics that describe a state.
+    Metrics { reply: Reply<()> },
     /// Stop the manager in order.
     Shutdown { reply: Reply<()> },
 }

@@ -94,5 +94,6 @@ pub use self::{
         ListenerEvent, NetworkEvent, StreamEvent,
     },
     manager::{Builder, NetworkManager},
+    metrics::MetricsFormat,
     status::{BlobProvider, Connection, Direction, Path, PeerInfo, Status},
 };

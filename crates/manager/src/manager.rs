@@ -22,7 +22,7 @@ use futures::{
 };
 use futures_timer::Delay;
 use libp2p::{StreamProtocol, Swarm, swarm};
-use prometheus_client::registry::Registry;
+use prometheus_client::{collector::Collector, registry::Registry};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::{
@@ -96,6 +96,7 @@ pub struct Builder {
     authorizer: Option<Arc<dyn Authorizer>>,
     signer: Option<Arc<dyn Signer>>,
     metrics: Option<Metrics>,
+    collectors: Vec<Box<dyn Collector>>,
 }
 
 impl Builder {
@@ -109,6 +110,7 @@ impl Builder {
             authorizer: None,
             signer: None,
             metrics: None,
+            collectors: Vec::new(),
         }
     }
 
@@ -154,6 +156,14 @@ impl Builder {
         self
     }
 
+    /// Adds the metrics of the program to those that [`NetworkClient::metrics`] returns, under their
+    /// own names. The collector is called in the task that asks for metrics.
+    #[must_use]
+    pub fn collector(mut self, collector: impl Collector) -> Self {
+        self.collectors.push(Box::new(collector));
+        self
+    }
+
     /// Uses libp2p's in-memory transport alone, for tests of programs: same handshakes and
     /// multiplexer, addresses `/memory/<number>`.
     #[must_use]
@@ -178,9 +188,12 @@ impl Builder {
             authorizer,
             signer,
             metrics,
+            collectors,
         } = self;
         let exports_metrics = metrics.is_some();
-        let metrics = metrics.unwrap_or_else(|| Metrics::new(None));
+        let mut metrics = metrics.unwrap_or_else(|| Metrics::new(None));
+        metrics.collect(collectors);
+        let (registry, transfers) = (metrics.take_registry(), metrics.transfers());
         let build: BuildTransport = if in_memory {
             |identity, config, _| transport::build_memory(identity, config)
         } else {
@@ -206,6 +219,10 @@ impl Builder {
                 None => server,
             }
         });
+        if let (Some(store), Some(server)) = (&blobs, &server) {
+            metrics.set_store(store, server.totals());
+        }
+        let fetched = transfers.clone();
         let task = {
             let (config, shared) = (config.clone(), shared.clone());
             async move {
@@ -218,7 +235,7 @@ impl Builder {
                     }
                 };
                 if let Some(server) = server
-                    && let Err(error) = serve(&control, &server, &config.blob.versions)
+                    && let Err(error) = serve(&control, &server, &config.blob.versions, &transfers)
                 {
                     let _ = ready.send(Err(error));
                     return;
@@ -260,8 +277,11 @@ impl Builder {
             fetcher,
             store: blobs,
             reports,
+            transfers: fetched,
         };
-        let client = NetworkClient::new(peer, commands, control, runtime, shared, config, blobs);
+        let client = NetworkClient::new(
+            peer, commands, control, runtime, shared, config, blobs, registry,
+        );
         listen(&client).await?;
         Ok((client, stream))
     }

@@ -56,6 +56,23 @@ pub enum UnreachableCause {
 }
 
 impl UnreachableCause {
+    /// The [names](Self::name) of all causes.
+    pub const NAMES: [&'static str; 13] = [
+        "refused",
+        "timed_out",
+        "wrong_peer",
+        "unknown_name",
+        "no_route",
+        "host_unreachable",
+        "closed",
+        "handshake",
+        "no_reservation",
+        "relay",
+        "no_address",
+        "denied",
+        "other",
+    ];
+
     /// Returns the name of the cause in metrics and in JSON, such as `timed_out`.
     #[must_use]
     pub const fn name(self) -> &'static str {

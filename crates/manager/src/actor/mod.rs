@@ -271,7 +271,8 @@ impl Actor {
                 let _ = reply.send(self.status());
             }
             Command::Metrics { reply } => {
-                let _ = reply.send(self.encode_metrics());
+                self.refresh_metrics();
+                let _ = reply.send(());
             }
             Command::Shutdown { reply } => return Next::Stop(Some(reply)),
         }
@@ -364,7 +365,6 @@ impl Actor {
     }
 
     fn on_inbound_stream(&mut self, inbound: Inbound) {
-        self.metrics.stream_opened();
         self.events.send(StreamEvent::Opened {
             peer: inbound.peer,
             connection: inbound.connection,

@@ -18,6 +18,7 @@ use calimero_network_primitives::{NetworkConfig, PeerId, Topic, limits::STREAM_O
 use calimero_network_stream::Control;
 use futures::future::{Either, select};
 use futures_timer::Delay;
+use prometheus_client::registry::Registry;
 use tokio::{
     runtime::Handle,
     sync::{mpsc, oneshot},
@@ -28,6 +29,7 @@ use crate::{
     blobs::Blobs,
     command::{Command, Reply},
     error::Stopped,
+    metrics::MetricsFormat,
     read_cache::ReadCache,
     status::{PeerInfo, Shared, Status},
 };
@@ -62,6 +64,7 @@ struct Inner {
     shared: Arc<Shared>,
     config: Arc<NetworkConfig>,
     blobs: Blobs,
+    registry: Registry,
     answers: Answers,
 }
 
@@ -101,6 +104,10 @@ struct Answers {
 /// # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(run()).unwrap();
 /// ```
 impl NetworkClient {
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "each part is built in one place and belongs to the handle alone"
+    )]
     pub(crate) fn new(
         peer: PeerId,
         commands: mpsc::Sender<Command>,
@@ -109,6 +116,7 @@ impl NetworkClient {
         shared: Arc<Shared>,
         config: Arc<NetworkConfig>,
         blobs: Blobs,
+        registry: Registry,
     ) -> Self {
         Self {
             inner: Arc::new(Inner {
@@ -119,6 +127,7 @@ impl NetworkClient {
                 shared,
                 config,
                 blobs,
+                registry,
                 answers: Answers::default(),
             }),
         }
@@ -186,17 +195,28 @@ impl NetworkClient {
         Ok(status)
     }
 
-    /// Counters and gauges in the text format of OpenMetrics, which Prometheus reads: connections,
-    /// bytes, dials, discovery, and the servers for other peers. `docs/boot-nodes.md` of the
-    /// repository lists them.
+    /// All metrics in the text format of OpenMetrics, which Prometheus reads: connections, streams,
+    /// bytes, dials, topics, blobs, discovery, and the servers for other peers.
+    /// `docs/reference/metrics.md` of the repository lists them.
     ///
-    /// Costs the manager some tens of microseconds, and a copy of discovery's tables.
+    /// Costs the manager some tens of microseconds, and a copy of discovery's tables. The text is
+    /// written in the task of the caller.
     ///
     /// # Errors
     ///
     /// [`Stopped`].
     pub async fn metrics(&self) -> Result<String, Stopped> {
-        self.ask(|reply| Command::Metrics { reply }).await
+        self.metrics_in(MetricsFormat::OpenMetrics).await
+    }
+
+    /// As [`metrics`](Self::metrics), in the given format.
+    ///
+    /// # Errors
+    ///
+    /// [`Stopped`].
+    pub async fn metrics_in(&self, format: MetricsFormat) -> Result<String, Stopped> {
+        self.ask(|reply| Command::Metrics { reply }).await?;
+        Ok(format.encode(&self.inner.registry))
     }
 
     /// Stops the manager. Every waiting call returns `Stopped`, listeners close, queued messages are

@@ -169,6 +169,12 @@ impl EventSender {
         .await;
     }
 
+    /// Numbers of unread messages and of other unread events.
+    pub(crate) fn unread(&self) -> (usize, usize) {
+        let waiting = self.inbox.lock();
+        (waiting.queue.messages(), waiting.queue.controls())
+    }
+
     /// Number of unread ends of invite requests of this node.
     pub(crate) fn unread_answers(&self) -> usize {
         self.inbox.lock().answers
