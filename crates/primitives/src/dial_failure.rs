@@ -136,3 +136,30 @@ impl Error for DialFailure {
         Some(&*self.error)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_list_of_names_has_every_cause() {
+        let peer = "12D3KooWK99VoVxNE7XzyBwXEzW7xhK7Gpv85r9F3V3fyKSUKPH5";
+        let obtained = peer.parse().unwrap();
+        let causes = [
+            UnreachableCause::Refused,
+            UnreachableCause::TimedOut,
+            UnreachableCause::WrongPeer { obtained },
+            UnreachableCause::UnknownName,
+            UnreachableCause::NoRoute,
+            UnreachableCause::HostUnreachable,
+            UnreachableCause::Closed,
+            UnreachableCause::Handshake,
+            UnreachableCause::NoReservation,
+            UnreachableCause::Relay,
+            UnreachableCause::NoAddress,
+            UnreachableCause::Denied,
+            UnreachableCause::Other,
+        ];
+        assert_eq!(causes.map(UnreachableCause::name), UnreachableCause::NAMES);
+    }
+}
