@@ -12,7 +12,7 @@ use crate::{
     error::CallbackError,
     store::{
         BlobReader, BlobStore, BlobWriter, PartialBlob, StoreError, StoreFuture, Stored,
-        StoredBatch, Verification,
+        StoredBatch, Usage, Verification,
     },
 };
 
@@ -70,6 +70,10 @@ fn call<T: Send + 'static>(
 }
 
 impl BlobStore for GuardedStore {
+    fn usage(&self) -> Option<Usage> {
+        self.store.usage()
+    }
+
     fn size(&self, id: BlobId) -> StoreFuture<Option<u64>> {
         let store = Arc::clone(&self.store);
         call("BlobStore::size", self.after, move || store.size(id))

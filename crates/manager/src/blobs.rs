@@ -22,6 +22,7 @@ use tokio::sync::mpsc;
 use crate::{
     error::{StartError, Stopped},
     event::BlobEvent,
+    metrics::Transfers,
 };
 
 /// Blob events and requests that wait for the actor: 256. Progress beyond that is dropped.
@@ -49,6 +50,7 @@ pub(crate) struct Fetching {
     store: Option<Arc<dyn BlobStore>>,
     signer: Option<Arc<dyn Signer>>,
     reports: mpsc::Sender<BlobEvent>,
+    transfers: Transfers,
 }
 
 impl Setup {
@@ -58,6 +60,7 @@ impl Setup {
         peer: PeerId,
         config: &BlobConfig,
         resources: &Resources,
+        transfers: Transfers,
     ) -> (Option<Server>, Queues, Fetching) {
         let Self {
             store,
@@ -80,12 +83,18 @@ impl Setup {
             store,
             signer,
             reports: sender,
+            transfers,
         };
         (server, Queues { requested, reports }, fetching)
     }
 }
 
 impl Fetching {
+    #[cfg(feature = "metrics")]
+    pub(crate) fn store(&self) -> Option<&Arc<dyn BlobStore>> {
+        self.store.as_ref()
+    }
+
     pub(crate) fn start(self, control: &Control, config: &BlobConfig) -> Blobs {
         let identity = Identity {
             peer: self.peer,
@@ -95,6 +104,7 @@ impl Fetching {
             fetcher: Fetcher::new(opener(control, &config.versions), identity, &config.fetch),
             store: self.store,
             reports: self.reports,
+            transfers: self.transfers,
         }
     }
 }
@@ -112,6 +122,7 @@ pub(crate) struct Blobs {
     pub(crate) fetcher: Fetcher,
     pub(crate) store: Option<Arc<dyn BlobStore>>,
     pub(crate) reports: mpsc::Sender<BlobEvent>,
+    pub(crate) transfers: Transfers,
 }
 
 impl std::fmt::Debug for Blobs {
@@ -162,27 +173,32 @@ pub(crate) fn serve(
     control: &Control,
     server: &Server,
     versions: &[Version],
+    transfers: &Transfers,
 ) -> Result<(), StartError> {
     for &version in versions {
         let incoming = control
             .accept(StreamProtocol::new(version.name()))
             .map_err(|_| StartError::Listen(Stopped.into()))?;
-        tokio::spawn(accept(incoming, version, server.clone()));
+        tokio::spawn(accept(incoming, version, server.clone(), transfers.clone()));
     }
     Ok(())
 }
 
 /// Accepts streams of one version. `streams.max_inbound` bounds their number, and the server bounds
 /// their cost.
-async fn accept(mut incoming: Incoming, version: Version, server: Server) {
+async fn accept(mut incoming: Incoming, version: Version, server: Server, transfers: Transfers) {
     while let Some(inbound) = incoming.next().await {
         let peer = inbound.peer;
         let origin = inbound.stream.frame_budget().holder().origin();
         let serving = server.serve_from(peer, origin, version, inbound.stream);
+        let transfers = transfers.clone();
         tokio::spawn(async move {
             match serving.await {
                 Ok(served) => tracing::debug!(%peer, ?served, "served blobs"),
-                Err(error) => tracing::debug!(%peer, %error, "stopped serving blobs"),
+                Err(error) => {
+                    transfers.serve_failed(&error);
+                    tracing::debug!(%peer, %error, "stopped serving blobs");
+                }
             }
         });
     }

@@ -93,9 +93,9 @@ pub(crate) enum Command {
     Blob(BlobCommand),
     /// Return a snapshot of the manager.
     Status { reply: Reply<Status> },
-    /// Return all metrics as text.
+    /// Refresh the metrics that describe a state.
     #[cfg(feature = "metrics")]
-    Metrics { reply: Reply<String> },
+    Metrics { reply: Reply<()> },
     /// Stop the manager in order.
     Shutdown { reply: Reply<()> },
 }

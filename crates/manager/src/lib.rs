@@ -109,6 +109,8 @@ pub use prometheus_client;
 /// libp2p's is found by this one name.
 pub use {bytes, futures, libp2p, tokio};
 
+#[cfg(feature = "metrics")]
+pub use self::metrics::MetricsFormat;
 #[cfg(feature = "upnp")]
 pub use self::status::PortMapping;
 pub use self::{

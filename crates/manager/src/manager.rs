@@ -19,7 +19,7 @@ use futures::{
 use futures_timer::Delay;
 use libp2p::{StreamProtocol, Swarm, swarm};
 #[cfg(feature = "metrics")]
-use prometheus_client::registry::Registry;
+use prometheus_client::{collector::Collector, registry::Registry};
 use tokio::sync::{mpsc, oneshot};
 
 #[cfg(feature = "blobs")]
@@ -93,6 +93,8 @@ pub struct Builder {
     #[cfg(feature = "blobs")]
     blobs: blobs::Setup,
     metrics: Option<Metrics>,
+    #[cfg(feature = "metrics")]
+    collectors: Vec<Box<dyn Collector>>,
 }
 
 impl Builder {
@@ -105,6 +107,8 @@ impl Builder {
             #[cfg(feature = "blobs")]
             blobs: blobs::Setup::default(),
             metrics: None,
+            #[cfg(feature = "metrics")]
+            collectors: Vec::new(),
         }
     }
 
@@ -154,6 +158,15 @@ impl Builder {
         self
     }
 
+    /// Adds the metrics of the program to those that [`NetworkClient::metrics`] returns, under their
+    /// own names. The collector is called in the task that asks for metrics.
+    #[cfg(feature = "metrics")]
+    #[must_use]
+    pub fn collector(mut self, collector: impl Collector) -> Self {
+        self.collectors.push(Box::new(collector));
+        self
+    }
+
     /// Uses libp2p's in-memory transport alone, for tests of programs: same handshakes and
     /// multiplexer, addresses `/memory/<number>`.
     #[must_use]
@@ -177,9 +190,22 @@ impl Builder {
             #[cfg(feature = "blobs")]
             blobs,
             metrics,
+            #[cfg(feature = "metrics")]
+            collectors,
         } = self;
         let exports_metrics = metrics.is_some();
-        let metrics = metrics.unwrap_or_default();
+        #[cfg_attr(
+            not(feature = "metrics"),
+            expect(unused_mut, reason = "only counted metrics change")
+        )]
+        let mut metrics = metrics.unwrap_or_default();
+        #[cfg(feature = "metrics")]
+        let registry = {
+            metrics.collect(collectors);
+            metrics.take_registry()
+        };
+        #[cfg(feature = "blobs")]
+        let transfers = metrics.transfers();
         let build: BuildTransport = if in_memory {
             |identity, config, _| transport::build_memory(identity, config)
         } else {
@@ -196,7 +222,12 @@ impl Builder {
         let (ready, started) = oneshot::channel();
         let resources = behaviour::resources(&config);
         #[cfg(feature = "blobs")]
-        let (server, queues, fetching) = blobs.build(peer, &config.blob, &resources);
+        let (server, queues, fetching) =
+            blobs.build(peer, &config.blob, &resources, transfers.clone());
+        #[cfg(all(feature = "blobs", feature = "metrics"))]
+        if let (Some(store), Some(server)) = (fetching.store(), &server) {
+            metrics.set_store(store, server.totals());
+        }
         let task = {
             let (config, shared) = (config.clone(), shared.clone());
             async move {
@@ -210,7 +241,7 @@ impl Builder {
                 };
                 #[cfg(feature = "blobs")]
                 if let Some(server) = server
-                    && let Err(error) = serve(&control, &server, &config.blob.versions)
+                    && let Err(error) = serve(&control, &server, &config.blob.versions, &transfers)
                 {
                     let _ = ready.send(Err(error));
                     return;
@@ -253,6 +284,8 @@ impl Builder {
             config,
             #[cfg(feature = "blobs")]
             blobs,
+            #[cfg(feature = "metrics")]
+            registry,
         );
         listen(&client).await?;
         Ok((client, stream))

@@ -9,11 +9,15 @@
 
 mod common;
 
-use std::{io, time::Duration};
+use std::{io, sync::Arc, time::Duration};
 
 use calimero_network::{
-    BlobId, CloseReason, ConnectionEvent, ContextId, Keypair, ListenerEvent, NetworkEvent,
-    NetworkManager, Subscription, Topic,
+    BlobId, CloseReason, ConnectionEvent, ContextId, GossipEvent, Keypair, ListenerEvent,
+    MetricsFormat, NetworkEvent, NetworkManager, Subscription, Topic,
+    blob::{
+        fetch::{Destination, FetchRequest},
+        store::{FsBlobStore, FsConfig},
+    },
     prometheus_client::{encoding::text, registry::Registry},
 };
 use common::{BOTH, Node, Over, config, pair, start, within};
@@ -93,6 +97,122 @@ async fn metrics_are_in_the_registry_of_the_program() {
     text::encode(&mut text, &registry).unwrap();
     let opened = "program_calimero_network_connections_opened_total{";
     assert!(text.contains(opened), "{text}");
+}
+
+/// The value of a series, by its name without the prefix and its labels as they are written.
+async fn metric(node: &Node, series: &str) -> f64 {
+    let metrics = node.client.metrics_in(MetricsFormat::Prometheus).await;
+    let metrics = metrics.unwrap();
+    let line = metrics.lines().find_map(|line| {
+        let line = line.strip_prefix("calimero_network_")?;
+        line.strip_prefix(series)?.strip_prefix(' ')
+    });
+    let value = line.unwrap_or_else(|| panic!("no {series} in {metrics}"));
+    value.parse().unwrap()
+}
+
+/// Waits until a series has a value.
+async fn until_metric(node: &Node, series: &str, wanted: f64) {
+    let reached = async {
+        while metric(node, series).await != wanted {
+            tokio::task::yield_now().await;
+        }
+    };
+    within(reached).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn metrics_count_blobs_and_the_streams_that_carry_them() {
+    const SIZE_BYTES: usize = 3 << 20;
+    let (there, here) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let store = FsBlobStore::open(there.path(), &FsConfig::default()).unwrap();
+    let blob_id = store.put(&vec![7; SIZE_BYTES]).unwrap().id;
+    let manager = NetworkManager::builder(Keypair::generate_ed25519(), config());
+    let manager = manager.blobs(Arc::new(store));
+    let (client, events) = manager.start().await.unwrap();
+    let (provider, node) = (Node { client, events }, start(config()).await);
+    let address = provider.listen(Over::Tcp).await;
+    within(node.client.dial(address)).await.unwrap();
+    let dials = "dial_duration_seconds_count{transport=\"tcp\"}";
+    assert_eq!(metric(&node, dials).await, 1.0);
+    let handshakes = "inbound_handshake_duration_seconds_count{transport=\"tcp\"}";
+    until_metric(&provider, handshakes, 1.0).await;
+
+    let to = || {
+        let store = FsBlobStore::open(here.path(), &FsConfig::default()).unwrap();
+        Destination::Store(Arc::new(store))
+    };
+    let context_id = ContextId::from([7; 32]);
+    let providers = vec![provider.peer()];
+    let fetched = node
+        .client
+        .request_blob(context_id, blob_id, providers, to());
+    within(fetched).await.unwrap();
+    let size = SIZE_BYTES as f64;
+    assert_eq!(
+        metric(&node, "blob_fetches_total{outcome=\"ok\"}").await,
+        1.0
+    );
+    assert_eq!(metric(&node, "blob_fetches_active").await, 0.0);
+    assert!(metric(&node, "blob_received_bytes_total").await >= size);
+    assert_eq!(metric(&provider, "blob_sent_bytes_total").await, size);
+    assert!(metric(&provider, "blob_requests_served_total").await >= 1.0);
+    assert_eq!(metric(&provider, "blob_requests_refused_total").await, 0.0);
+    assert_eq!(metric(&provider, "blob_store_blobs").await, 1.0);
+    assert!(metric(&provider, "blob_store_used_bytes").await >= size);
+    assert!(metric(&provider, "blob_store_limit_bytes").await > size);
+    let protocol = "protocol=\"/calimero/blob/1.0.0\"";
+    let bytes = format!("protocol_bytes_total{{direction=\"sent\",{protocol}}}");
+    assert!(metric(&provider, &bytes).await > size);
+    let bytes = format!("protocol_bytes_total{{direction=\"received\",{protocol}}}");
+    assert!(metric(&node, &bytes).await > size);
+    let streams = format!("streams_opened_total{{direction=\"inbound\",{protocol}}}");
+    assert!(metric(&provider, &streams).await >= 1.0);
+
+    // A fetch that is dropped is cancelled, one without a provider has failed.
+    let unknown = BlobId::from([9; 32]);
+    drop(node.client.request_blob(context_id, unknown, vec![], to()));
+    let cancelled = "blob_fetches_total{outcome=\"cancelled\"}";
+    until_metric(&node, cancelled, 1.0).await;
+    let request = FetchRequest::new(context_id, unknown).without_search();
+    let providers = vec![provider.peer()];
+    let failed = node.client.request_blob_with(request, providers, to());
+    assert!(within(failed).await.is_err());
+    let failures = "blob_fetches_total{outcome=\"no_provider\"}";
+    assert_eq!(metric(&node, failures).await, 1.0);
+    let cause = "blob_provider_failures_total{cause=\"not_found\"}";
+    assert_eq!(metric(&node, cause).await, 1.0);
+    assert_eq!(metric(&provider, "blob_requests_refused_total").await, 1.0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn metrics_count_messages_and_unread_events() {
+    let (a, mut b) = pair(Over::Tcp).await;
+    let topic = Topic::context(ContextId::from([7; 32]));
+    a.client.subscribe(&topic).await.unwrap();
+    b.client.subscribe(&topic).await.unwrap();
+    b.wait_for(|event| match event {
+        NetworkEvent::Gossip(GossipEvent::Subscribed { .. }) => Some(()),
+        _ => None,
+    })
+    .await;
+    let publish = async {
+        while a.client.publish(&topic, "news").await.is_err() {
+            tokio::task::yield_now().await;
+        }
+    };
+    within(publish).await;
+    assert_eq!(metric(&a, "gossip_messages_published_total").await, 1.0);
+    assert_eq!(metric(&a, "gossip_topics").await, 1.0);
+    until_metric(&b, "events_unread{kind=\"message\"}", 1.0).await;
+    assert_eq!(metric(&b, "gossip_messages_delivered_total").await, 1.0);
+    assert_eq!(metric(&b, "gossip_payload_received_bytes_total").await, 4.0);
+    b.wait_for(|event| match event {
+        NetworkEvent::Gossip(GossipEvent::Message(_)) => Some(()),
+        _ => None,
+    })
+    .await;
+    assert_eq!(metric(&b, "events_unread{kind=\"message\"}").await, 0.0);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -5,15 +5,27 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 use calimero_network::{BlobId, ContextId, Multiaddr, PeerId, Topic};
 use clap::{Args, Parser, Subcommand};
 
+use crate::log::LogFormat;
+
 /// A node of the peer-to-peer network, its demonstration and its measuring tools.
 #[derive(Debug, Parser)]
 #[command(name = "calnet", version, arg_required_else_help = true, after_help = EXIT_STATUS)]
 pub(crate) struct Cli {
-    /// What is logged to standard error, such as `info` or `libp2p_swarm=debug,warn`. By default
-    /// warnings. Of one place in the code at most a few lines a minute are written at the levels
+    /// What is logged, such as `info` or `libp2p_swarm=debug,warn`. Without it, the value of
+    /// `RUST_LOG`, by default warnings. Of one place in the code at most a few lines a minute are written at the levels
     /// error, warn and info; suppressed lines are counted.
     #[arg(long, global = true, env = "CALNET_LOG", value_name = "FILTER")]
     pub(crate) log: Option<String>,
+    /// Form of the log. `text` and `json` are written to standard error, `json` as one object a
+    /// line; `journald` is sent to the journal of systemd, with the fields of each event.
+    #[arg(
+        long,
+        global = true,
+        env = "CALNET_LOG_FORMAT",
+        value_name = "FORMAT",
+        default_value = "text"
+    )]
+    pub(crate) log_format: LogFormat,
     /// Print one JSON object a line, each with `event` and `time` (RFC 3339). A failure is an
     /// object on standard error: `{"event":"error","code":"…","message":"…"}`.
     #[arg(long, global = true)]

@@ -147,6 +147,8 @@ pub(crate) enum CommandError {
     Usage(String),
     #[error("cannot start a runtime: {0}")]
     Runtime(#[source] io::Error),
+    #[error("cannot log to the journal of systemd: {0} (use --log-format text)")]
+    Journal(#[source] io::Error),
     #[error("cannot read {}: {source}", path.display())]
     ReadConfig { path: PathBuf, source: io::Error },
     #[error("{}: {source}", path.display())]

@@ -18,10 +18,12 @@ mod operate;
 mod output;
 mod perf;
 mod probe;
+mod process;
 mod progress;
 #[cfg(test)]
 mod reference;
 mod run;
+mod service;
 mod signals;
 mod status;
 mod text;
@@ -34,7 +36,7 @@ use clap::{CommandFactory as _, Parser as _};
 use crate::{
     cli::{Cli, Command},
     error::{Code, CommandError, Failure},
-    log::{DEFAULT_FILTER, Log},
+    log::Log,
     output::{LineWriter, Output, Overflow},
     signals::Signals,
 };
@@ -54,8 +56,17 @@ fn main() -> ExitCode {
         Ok(errors) => errors,
         Err(_) => return ExitCode::FAILURE,
     };
-    let log = Log::start(cli.log.as_deref().unwrap_or(DEFAULT_FILTER), errors.clone());
     let json = cli.json;
+    let filter = log::filter(cli.log.as_deref());
+    let log = match Log::start(&filter, cli.log_format, errors.clone()) {
+        Ok(log) => log,
+        Err(error) => {
+            let error = CommandError::Journal(error);
+            say(&Failure::from(&error), json, &errors);
+            let _ = errors.flush(LOG_FLUSH_TIME);
+            return ExitCode::from(error.code().status());
+        }
+    };
     let status = match run(cli, &log) {
         Ok(status) => status,
         Err((error, status)) => {

@@ -2,12 +2,19 @@
 //!
 //! `CALNET_WRITE_REFERENCE=1 cargo test -p calimero-network-node reference` rewrites them.
 
-use std::{env, fmt::Write as _, fs, path::PathBuf};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    env,
+    fmt::Write as _,
+    fs,
+    io::Write as _,
+    path::PathBuf,
+};
 
-use calimero_network::{Keypair, NetworkConfig, NetworkManager};
+use calimero_network::{Keypair, MetricsFormat, NetworkClient, NetworkConfig, NetworkManager};
 use clap::{Arg, Command, CommandFactory as _};
 
-use crate::cli::Cli;
+use crate::{cli::Cli, process::ProcessMetrics};
 
 /// Compares a page with its file, or writes the file if that is asked for.
 fn check(name: &str, page: &str) {
@@ -221,8 +228,8 @@ fn the_page_of_records_is_up_to_date() {
     check("events.md", &page.replace("\n\n\n", "\n\n"));
 }
 
-#[tokio::test]
-async fn the_page_of_metrics_is_up_to_date() {
+/// A node with all of its metrics.
+async fn node_with_metrics() -> NetworkClient {
     let mut config = NetworkConfig {
         listen: Vec::new(),
         ..NetworkConfig::default()
@@ -230,14 +237,46 @@ async fn the_page_of_metrics_is_up_to_date() {
     config.server.rendezvous.enabled = true;
     config.server.relay.enabled = true;
     let key = Keypair::generate_ed25519();
-    let (client, _events) = NetworkManager::start_in_memory(key, config).await.unwrap();
+    let manager = NetworkManager::builder(key, config).collector(ProcessMetrics);
+    let (client, _events) = manager.in_memory().start().await.unwrap();
+    client
+}
+
+/// The linter of Prometheus: names, units, help.
+#[tokio::test]
+async fn promtool_finds_no_fault_in_the_metrics() {
+    let client = node_with_metrics().await;
+    let text = client.metrics_in(MetricsFormat::Prometheus).await.unwrap();
+    client.shutdown().await.unwrap();
+    assert!(text.contains("\nprocess_cpu_seconds_total "), "{text}");
+    let mut promtool = std::process::Command::new("promtool");
+    promtool.args(["check", "metrics", "--extended"]);
+    let pipe = std::process::Stdio::piped;
+    promtool.stdin(pipe()).stdout(pipe()).stderr(pipe());
+    let Ok(mut child) = promtool.spawn() else {
+        eprintln!("skipped: promtool is not installed (Debian package prometheus)");
+        return;
+    };
+    let mut input = child.stdin.take().unwrap();
+    let writing = std::thread::spawn(move || input.write_all(text.as_bytes()));
+    let output = child.wait_with_output().unwrap();
+    writing.join().unwrap().unwrap();
+    let faults = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && faults.is_empty(), "{faults}");
+}
+
+#[tokio::test]
+async fn the_page_of_metrics_is_up_to_date() {
+    let client = node_with_metrics().await;
     let text = client.metrics().await.unwrap();
     let mut page = "# Metrics\n\n\
-        `calnet run` and `calnet boot` serve these families as OpenMetrics at `/metrics` with\n\
-        `--metrics ADDR`, and at `/v1/metrics` of the control socket. Counters end in `_total` in\n\
-        their samples. This page is generated from a running node.\n"
+        `calnet run` and `calnet boot` serve these families at `/metrics` with `--metrics ADDR`,\n\
+        and at `/v1/metrics` of the control socket. Counters end in `_total` in their samples. Each\n\
+        series exists from the start of a node. Labels have the listed values; those of the\n\
+        in-memory transport occur in tests alone. This page is generated from a running node.\n"
         .to_owned();
     let mut families: Vec<(String, String)> = Vec::new();
+    let mut labels: BTreeMap<(String, String), BTreeSet<String>> = BTreeMap::new();
     let mut kinds = std::collections::HashMap::new();
     for line in text.lines() {
         if let Some(rest) = line.strip_prefix("# HELP ") {
@@ -246,8 +285,19 @@ async fn the_page_of_metrics_is_up_to_date() {
         } else if let Some(rest) = line.strip_prefix("# TYPE ") {
             let (name, kind) = rest.split_once(' ').unwrap();
             kinds.insert(name.to_owned(), kind.to_owned());
+        } else if let Some((_, rest)) = line.split_once('{') {
+            // The samples of a family follow its head.
+            let (family, _) = families.last().unwrap();
+            let (text, _) = rest.rsplit_once("\"}").unwrap();
+            for label in text.split("\",").filter(|label| !label.starts_with("le=")) {
+                let (name, value) = label.split_once("=\"").unwrap();
+                let values = labels.entry((family.clone(), name.to_owned())).or_default();
+                values.insert(value.to_owned());
+            }
         }
     }
+    // It changes with every release.
+    labels.retain(|(_, name), _| name != "version");
     families.sort_unstable();
     families.dedup();
     assert!(!families.is_empty());
@@ -255,6 +305,15 @@ async fn the_page_of_metrics_is_up_to_date() {
         let kind = kinds.get(&name).map_or("unknown", String::as_str);
         write!(page, "\n## `{name}`\n\n").unwrap();
         page.push_str(&wrapped(&format!("A {kind}. {help}"), ""));
+        for ((_, label), values) in labels.iter().filter(|((of, _), _)| *of == name) {
+            let values = values.iter().map(|value| match value.as_str() {
+                "" => "empty".to_owned(),
+                value => format!("`{value}`"),
+            });
+            let values: Vec<_> = values.collect();
+            page.push('\n');
+            page.push_str(&wrapped(&format!("- `{label}`: {}", values.join(", ")), "  ")[2..]);
+        }
     }
     check("metrics.md", &page);
     client.shutdown().await.unwrap();

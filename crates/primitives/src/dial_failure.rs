@@ -56,6 +56,23 @@ pub enum UnreachableCause {
 }
 
 impl UnreachableCause {
+    /// The [names](Self::name) of all causes.
+    pub const NAMES: [&'static str; 13] = [
+        "refused",
+        "timed_out",
+        "wrong_peer",
+        "unknown_name",
+        "no_route",
+        "host_unreachable",
+        "closed",
+        "handshake",
+        "no_reservation",
+        "relay",
+        "no_address",
+        "denied",
+        "other",
+    ];
+
     /// Returns the name of the cause in metrics and in JSON, such as `timed_out`.
     #[must_use]
     pub const fn name(self) -> &'static str {
@@ -117,5 +134,32 @@ impl fmt::Display for DialFailure {
 impl Error for DialFailure {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         Some(&*self.error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_list_of_names_has_every_cause() {
+        let peer = "12D3KooWK99VoVxNE7XzyBwXEzW7xhK7Gpv85r9F3V3fyKSUKPH5";
+        let obtained = peer.parse().unwrap();
+        let causes = [
+            UnreachableCause::Refused,
+            UnreachableCause::TimedOut,
+            UnreachableCause::WrongPeer { obtained },
+            UnreachableCause::UnknownName,
+            UnreachableCause::NoRoute,
+            UnreachableCause::HostUnreachable,
+            UnreachableCause::Closed,
+            UnreachableCause::Handshake,
+            UnreachableCause::NoReservation,
+            UnreachableCause::Relay,
+            UnreachableCause::NoAddress,
+            UnreachableCause::Denied,
+            UnreachableCause::Other,
+        ];
+        assert_eq!(causes.map(UnreachableCause::name), UnreachableCause::NAMES);
     }
 }

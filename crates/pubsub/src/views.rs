@@ -14,11 +14,17 @@ pub struct Counters {
     pub copies: u64,
     /// Bytes of their payloads.
     pub copied_bytes: u64,
+    /// Messages of others that had arrived before. They are among `copies`.
+    pub duplicates: u64,
     /// Messages dropped because they were unsigned, wrongly signed or malformed.
     pub invalid_dropped: u64,
     /// Messages dropped because they are old: repeated long after, or older than what their author
     /// has published since.
     pub replays_dropped: u64,
+    /// Messages dropped because their payload is above the limit of this node.
+    pub too_large_dropped: u64,
+    /// Messages dropped because this node does not subscribe to their topic.
+    pub unsubscribed_dropped: u64,
     /// Entries of announcements dropped because they were above the limits.
     pub announcements_refused: u64,
     /// Messages dropped because a peer did not read in time.
@@ -51,6 +57,10 @@ pub struct MeshStats {
     pub kept_messages: usize,
     /// Bytes of their payloads.
     pub kept_bytes: usize,
+    /// Messages that wait in the send queues of all peers, those in flight included.
+    pub queued_messages: usize,
+    /// Bytes of these messages.
+    pub queued_bytes: usize,
     /// Counts since the behaviour was made.
     pub counters: Counters,
 }

@@ -25,7 +25,9 @@ use libp2p_swarm::{
     dial_opts::{DialOpts, PeerCondition},
 };
 
-use crate::{admission::RefuseReason, control::Control, handler::Handler, shared::Shared};
+use crate::{
+    admission::RefuseReason, control::Control, handler::Handler, shared::Shared, traffic::Traffic,
+};
 
 /// Shortest time between two reports of refused streams. A flood causes one
 /// report per second, whatever its size.
@@ -122,6 +124,13 @@ impl Behaviour {
     #[must_use]
     pub fn resources(&self) -> &Resources {
         &self.shared.resources
+    }
+
+    /// Returns the traffic of each protocol that this node has opened or
+    /// accepted streams of, in no order.
+    #[must_use]
+    pub fn traffic(&self) -> Vec<(StreamProtocol, Traffic)> {
+        self.shared.traffic()
     }
 
     /// Returns a handle that opens and accepts streams.

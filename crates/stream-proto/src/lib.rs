@@ -28,6 +28,8 @@ mod router;
 mod shared;
 #[cfg(feature = "libp2p")]
 mod substream;
+#[cfg(feature = "libp2p")]
+mod traffic;
 
 #[cfg(feature = "libp2p")]
 pub use self::{
@@ -37,6 +39,7 @@ pub use self::{
     control::{Control, Incoming},
     open_error::{AcceptError, OpenError},
     substream::{Inbound, Substream},
+    traffic::Traffic,
 };
 pub use self::{
     codec::FrameCodec,

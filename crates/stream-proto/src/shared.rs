@@ -33,6 +33,7 @@ use crate::{
     open_error::{AcceptError, OpenError},
     router::{Bounds, Effect, Failure, Outcome, RequestId, Router},
     substream::{Inbound, Substream},
+    traffic::{ByProtocol, Traffic},
 };
 
 /// A permit for one outbound stream of a connection, released on drop.
@@ -75,6 +76,7 @@ pub(crate) enum Negotiated {
 pub(crate) struct Shared {
     state: Mutex<State>,
     pub(crate) resources: Resources,
+    traffic: ByProtocol,
     /// Version of the accepted protocols. Handlers compare it to detect
     /// changes.
     protocols_version: AtomicU64,
@@ -164,10 +166,16 @@ impl Shared {
                 stopped: false,
             }),
             resources,
+            traffic: ByProtocol::default(),
             protocols_version: AtomicU64::new(0),
             behaviour: AtomicWaker::new(),
             config,
         }
+    }
+
+    /// Returns the traffic of each protocol, in no order.
+    pub(crate) fn traffic(&self) -> Vec<(StreamProtocol, Traffic)> {
+        self.traffic.read()
     }
 
     pub(crate) fn open_timeout(&self) -> Duration {
@@ -331,7 +339,8 @@ impl Shared {
         drop(state);
         if let (Some((stream, protocol)), Some(waiter)) = (stream, waiter) {
             let permit = OutboundPermit::new(self.clone(), peer, on);
-            let stream = Substream::new(stream, protocol, relayed, budget.clone(), permit);
+            let counted = self.traffic.outbound(&protocol);
+            let stream = Substream::new(stream, protocol, relayed, budget.clone(), counted, permit);
             after.replies.push((waiter.reply, Ok(stream)));
         }
         self.settle(after);
@@ -354,12 +363,23 @@ impl Shared {
     ) {
         let relayed = lock(&self.state).router.is_relayed(peer, connection);
         let inbound = match budget.holder().take(Resource::InboundStreams, 1) {
-            Ok(permit) => Inbound {
-                peer,
-                connection,
-                protocol: protocol.clone(),
-                stream: Substream::new(stream, protocol.clone(), relayed, budget.clone(), permit),
-            },
+            Ok(permit) => {
+                let counted = self.traffic.inbound(&protocol);
+                let budget = budget.clone();
+                Inbound {
+                    peer,
+                    connection,
+                    protocol: protocol.clone(),
+                    stream: Substream::new(
+                        stream,
+                        protocol.clone(),
+                        relayed,
+                        budget,
+                        counted,
+                        permit,
+                    ),
+                }
+            }
             Err(refused) => return self.refuse(peer, protocol, refused.into()),
         };
         let queued = match lock(&self.state).acceptors.get_mut(&protocol) {

@@ -11,7 +11,9 @@ use futures::{AsyncRead, AsyncWrite};
 use libp2p_identity::PeerId;
 use libp2p_swarm::{ConnectionId, Stream, StreamProtocol};
 
-use crate::{budget::FrameBudget, config::FrameConfig, frame_stream::FrameStream};
+use crate::{
+    budget::FrameBudget, config::FrameConfig, frame_stream::FrameStream, traffic::Counted,
+};
 
 /// An open stream of a connection. It implements [`AsyncRead`] and
 /// [`AsyncWrite`].
@@ -32,6 +34,7 @@ pub struct Substream {
     protocol: StreamProtocol,
     relayed: bool,
     budget: FrameBudget,
+    counted: Counted,
     _held: Box<dyn Held>,
 }
 
@@ -47,6 +50,7 @@ impl Substream {
         protocol: StreamProtocol,
         relayed: bool,
         budget: FrameBudget,
+        counted: Counted,
         permit: impl Held + 'static,
     ) -> Self {
         Self {
@@ -54,6 +58,7 @@ impl Substream {
             protocol,
             relayed,
             budget,
+            counted,
             _held: Box::new(permit),
         }
     }
@@ -94,41 +99,61 @@ impl Substream {
     fn stream(self: Pin<&mut Self>) -> Pin<&mut Stream> {
         Pin::new(&mut self.get_mut().stream)
     }
+
+    /// Counts the bytes of a read.
+    fn received(&self, read: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        if let Poll::Ready(Ok(bytes)) = read {
+            self.counted.received(bytes);
+        }
+        read
+    }
+
+    /// Counts the bytes of a write.
+    fn sent(&self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        if let Poll::Ready(Ok(bytes)) = written {
+            self.counted.sent(bytes);
+        }
+        written
+    }
 }
 
 impl AsyncRead for Substream {
     fn poll_read(
-        self: Pin<&mut Self>,
+        mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buf: &mut [u8],
     ) -> Poll<io::Result<usize>> {
-        self.stream().poll_read(cx, buf)
+        let done = self.as_mut().stream().poll_read(cx, buf);
+        self.received(done)
     }
 
     fn poll_read_vectored(
-        self: Pin<&mut Self>,
+        mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         bufs: &mut [IoSliceMut<'_>],
     ) -> Poll<io::Result<usize>> {
-        self.stream().poll_read_vectored(cx, bufs)
+        let done = self.as_mut().stream().poll_read_vectored(cx, bufs);
+        self.received(done)
     }
 }
 
 impl AsyncWrite for Substream {
     fn poll_write(
-        self: Pin<&mut Self>,
+        mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        self.stream().poll_write(cx, buf)
+        let done = self.as_mut().stream().poll_write(cx, buf);
+        self.sent(done)
     }
 
     fn poll_write_vectored(
-        self: Pin<&mut Self>,
+        mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        self.stream().poll_write_vectored(cx, bufs)
+        let done = self.as_mut().stream().poll_write_vectored(cx, bufs);
+        self.sent(done)
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

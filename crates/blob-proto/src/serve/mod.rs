@@ -12,6 +12,7 @@
 
 mod authorize;
 mod error;
+mod totals;
 mod v0;
 mod v1;
 
@@ -32,6 +33,7 @@ use tokio::sync::mpsc;
 pub use self::{
     authorize::{Access, Authorized, Authorizer, Public},
     error::ServeError,
+    totals::Totals,
 };
 use crate::{
     BlobId, ChunkList,
@@ -96,6 +98,7 @@ struct Shared {
     events: Option<mpsc::Sender<ServeEvent>>,
     resources: Resources,
     replays: Arc<Mutex<ReplayGuard>>,
+    totals: Totals,
 }
 
 impl Server {
@@ -114,6 +117,7 @@ impl Server {
             replays: Arc::new(Mutex::new(ReplayGuard::new(
                 config.tuning.max_remembered_auths,
             ))),
+            totals: Totals::default(),
         };
         Self {
             shared: Arc::new(shared),
@@ -139,6 +143,12 @@ impl Server {
     pub fn with_resources(mut self, resources: Resources) -> Self {
         Arc::make_mut(&mut self.shared).resources = resources;
         self
+    }
+
+    /// Returns what all streams together have been served, for metrics.
+    #[must_use]
+    pub fn totals(&self) -> Totals {
+        self.shared.totals.clone()
     }
 
     /// Reports events to a queue. An event that finds the queue full is dropped.

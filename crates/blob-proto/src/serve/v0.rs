@@ -7,7 +7,7 @@ use calimero_network_stream::{FrameConfig, FrameReceiver};
 use futures::{AsyncReadExt, AsyncWrite, future};
 use tokio::time::timeout;
 
-use super::{Requester, ServeError, Served};
+use super::{Requester, ServeError, Served, totals::Tally};
 use crate::{
     ChunkList, chunk_count,
     clock::unix_seconds,
@@ -36,27 +36,27 @@ pub(super) async fn serve(requester: Requester, stream: BoxDuplex) -> Result<Ser
         Err(_) => return Err(ServeError::NoRequest { after }),
     };
     let request = BlobRequest::decode(&request)?;
-    let mut served = Served {
-        requests: 1,
-        ..Served::default()
-    };
+    let mut tally = Tally::new(&requester.shared.totals);
+    tally.requests(1);
     let opened = open(&requester, &request).await;
     let outcome = match opened {
-        Ok(Some((reader, list))) => send(&requester, &mut writer, &*reader, &list).await,
+        Ok(Some((reader, list))) => {
+            send(&requester, &mut writer, &*reader, &list, &mut tally).await
+        }
         refused => {
-            served.refused = 1;
+            tally.refused();
             respond(&mut writer, BlobResponse::NOT_FOUND).await?;
-            refused.map(|_| 0)
+            refused.map(|_| ())
         }
     };
     if let Err(ServeError::Store(error)) = &outcome {
         requester.on_store_error(request.blob_id, error).await;
     }
-    served.sent_bytes = outcome?;
+    outcome?;
     writer.close().await?;
     // The requester closes as well. What else it sends is ignored.
     let _ = timeout(after, frames.next()).await;
-    Ok(served)
+    Ok(tally.served())
 }
 
 type Opened = (Arc<dyn BlobReader>, ChunkList);
@@ -107,13 +107,14 @@ async fn respond<W: AsyncWrite + Unpin>(
     Ok(writer.flush().await?)
 }
 
-/// Sends all of a blob, and says how many bytes that were.
+/// Sends all of a blob.
 async fn send<W: AsyncWrite + Unpin>(
     requester: &Requester,
     writer: &mut MessageWriter<W>,
     reader: &dyn BlobReader,
     list: &ChunkList,
-) -> Result<u64, ServeError> {
+    tally: &mut Tally,
+) -> Result<(), ServeError> {
     // Where it has to wait for too long the stream is cut. "Not found" would make it look elsewhere.
     let _transfer = requester.acquire(Resource::BlobTransfers, 1).await?;
     let size_bytes = reader.size_bytes();
@@ -124,6 +125,7 @@ async fn send<W: AsyncWrite + Unpin>(
         let Some((chunk, place)) = next.take() else {
             break;
         };
+        tally.sent(chunk.len());
         let sending = async {
             let sent = requester.in_time(send_chunk(writer, &chunk)).await;
             drop((chunk, place));
@@ -134,8 +136,7 @@ async fn send<W: AsyncWrite + Unpin>(
         next = read?;
     }
     send_chunk(writer, &[]).await?;
-    writer.flush().await?;
-    Ok(size_bytes)
+    Ok(writer.flush().await?)
 }
 
 async fn send_chunk<W: AsyncWrite + Unpin>(

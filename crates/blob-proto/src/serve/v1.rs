@@ -16,7 +16,7 @@ use tokio::{
     time::{Instant, timeout},
 };
 
-use super::{Requester, ServeError, Served};
+use super::{Requester, ServeError, Served, totals::Tally};
 use crate::{
     BlobId, CHUNK_HASH_BYTES, blob_id, chunk_count,
     clock::unix_seconds,
@@ -65,7 +65,7 @@ pub(super) async fn serve(requester: Requester, stream: BoxDuplex) -> Result<Ser
         queue,
         unanswered: &unanswered,
         open: None,
-        served: Served::default(),
+        tally: Tally::new(&requester.shared.totals),
     };
     let ((), served) = future::try_join(listening, answers.run()).await?;
     Ok(served)
@@ -116,7 +116,7 @@ struct Answers<'a, W> {
     unanswered: &'a AtomicUsize,
     /// The blob that was read last.
     open: Option<Arc<dyn BlobReader>>,
-    served: Served,
+    tally: Tally,
 }
 
 /// A request for a list, or for a small blob.
@@ -160,11 +160,11 @@ impl<W: AsyncWrite + AsyncRead + Unpin> Answers<'_, futures::io::WriteHalf<W>> {
             self.get_all(gets).await?;
         }
         self.writer.close().await?;
-        Ok(self.served)
+        Ok(self.tally.served())
     }
 
     fn answered(&mut self, requests: usize) {
-        self.served.requests += requests as u64;
+        self.tally.requests(requests);
         self.unanswered.fetch_sub(requests, Ordering::Relaxed);
     }
 
@@ -207,8 +207,8 @@ impl<W: AsyncWrite + AsyncRead + Unpin> Answers<'_, futures::io::WriteHalf<W>> {
         while let Some((reader, response)) = answers.next().await {
             let response = response.unwrap_or(Response::Refused(Refusal::Failed));
             match &response {
-                Response::Refused(_) => self.served.refused += 1,
-                Response::Inline { content } => self.served.sent_bytes += content.len() as u64,
+                Response::Refused(_) => self.tally.refused(),
+                Response::Inline { content } => self.tally.sent(content.len()),
                 _ => {}
             }
             // The list of a blob is asked for before its chunks.
@@ -288,7 +288,7 @@ impl<W: AsyncWrite + AsyncRead + Unpin> Answers<'_, futures::io::WriteHalf<W>> {
                 Err(ServeError::Busy { .. }) => return self.refuse(BUSY).await,
                 Err(error) => return Err(error),
             };
-            self.served.sent_bytes += data.len() as u64;
+            self.tally.sent(data.len());
             let writer = &mut self.writer;
             let sending = async move {
                 let response = Response::Chunk { index, data };
@@ -308,7 +308,7 @@ impl<W: AsyncWrite + AsyncRead + Unpin> Answers<'_, futures::io::WriteHalf<W>> {
     }
 
     async fn refuse(&mut self, refusal: Refusal) -> Result<(), ServeError> {
-        self.served.refused += 1;
+        self.tally.refused();
         let refused = Response::Refused(refusal);
         Ok(self.writer.feed_response(&refused).await?)
     }

@@ -22,7 +22,7 @@ pub use self::error::StoreError;
 pub use self::fs::{
     FsBatch, FsBlobStore, FsConfig, FsPartial, FsReader, FsWriter, MAX_PARTIALS, MAX_TAG_BYTES,
     MAX_TAGS, PACK_MAX_BLOB_BYTES, PACK_MAX_BYTES, PACK_MAX_ENTRIES, PARTIAL_MAX_AGE, PackIndex,
-    PartialState, PartialUsage, StoredFolder, Usage,
+    PartialState, PartialUsage, StoredFolder,
 };
 use crate::{BlobId, ChunkList};
 
@@ -55,6 +55,13 @@ pub trait BlobStore: Send + Sync + 'static {
     ///
     /// Default: `None`. Only clones of the same `Arc` are then the same store.
     fn address(&self) -> Option<usize> {
+        None
+    }
+
+    /// Returns how much the store holds, for metrics. Must not block.
+    ///
+    /// Default: `None`, which is not known.
+    fn usage(&self) -> Option<Usage> {
         None
     }
 
@@ -102,6 +109,23 @@ pub trait BlobStore: Send + Sync + 'static {
     /// costs one flush of the disk rather than one each. Where `expected` holds an id, content
     /// of another blob is refused, and nothing of the batch is kept.
     fn put_batch(&self, blobs: Vec<(Option<BlobId>, Bytes)>) -> StoreFuture<StoredBatch>;
+}
+
+/// How much a store holds. The limit applies to the sum of the three numbers of bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Usage {
+    /// Number of complete blobs.
+    pub blobs: usize,
+    /// Content of complete blobs, in bytes.
+    pub used_bytes: u64,
+    /// Number of partial downloads.
+    pub partials: usize,
+    /// Verified chunks and chunk hashes of partial downloads, in bytes.
+    pub partial_bytes: u64,
+    /// Content of blobs that are being written, in bytes.
+    pub reserved_bytes: u64,
+    /// Most that the store may hold, in bytes.
+    pub limit_bytes: u64,
 }
 
 /// The result of reading a stored blob again.

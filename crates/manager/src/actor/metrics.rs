@@ -8,23 +8,23 @@ use super::Actor;
 use crate::metrics::{Facts, Served};
 
 impl Actor {
-    pub(super) fn encode_metrics(&mut self) -> String {
-        self.refresh_metrics();
-        self.metrics.encode()
-    }
-
     pub(super) fn refresh_metrics(&mut self) {
         let counters = self.swarm.network_info();
         let counters = counters.connection_counters();
         #[cfg(feature = "upnp")]
         let port_mappings = self.port_mappings();
+        let (unread_messages, unread_events) = self.events.unread();
         let behaviour = self.swarm.behaviour_mut();
         let facts = Facts {
             peers: self.shared.peers.load(Ordering::Acquire),
             pending_inbound: counters.num_pending_incoming(),
             pending_outbound: counters.num_pending_outgoing(),
             totals: self.links.totals(),
+            traffic: behaviour.streams.traffic(),
             events_dropped: self.shared.events_dropped.load(Ordering::Relaxed),
+            unread_messages,
+            unread_events,
+            gossip: behaviour.pubsub.mesh_stats(),
             discovery: behaviour.discovery.status(),
             served: served(&behaviour.server),
             resources: behaviour.limits.resources().snapshot(),

@@ -284,7 +284,8 @@ impl Actor {
             }
             #[cfg(feature = "metrics")]
             Command::Metrics { reply } => {
-                let _ = reply.send(self.encode_metrics());
+                self.refresh_metrics();
+                let _ = reply.send(());
             }
             Command::Shutdown { reply } => return Next::Stop(Some(reply)),
         }
@@ -380,7 +381,6 @@ impl Actor {
     }
 
     fn on_inbound_stream(&mut self, inbound: Inbound) {
-        self.metrics.stream_opened();
         self.events.send(StreamEvent::Opened {
             peer: inbound.peer,
             connection: inbound.connection,

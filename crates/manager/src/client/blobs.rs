@@ -212,17 +212,20 @@ impl NetworkClient {
         let transfer = self.inner.blobs.fetcher.fetch(request, providers, to);
         let (progress, mut watched) = (transfer.progress(), transfer.progress());
         let reports = self.inner.blobs.reports.clone();
+        let mut fetching = self.inner.blobs.transfers.begin();
         let task = self.inner.runtime.spawn(async move {
             let mut transfer = transfer;
             let outcome = loop {
                 tokio::select! {
                     outcome = &mut transfer => break outcome.map_err(|error| Arc::new(error.into())),
                     Some(progress) = watched.next() => {
+                        fetching.received(progress.received_bytes);
                         // Superseded by the next one where there is no room.
                         let _ = reports.try_send(BlobEvent::Progress { context_id, blob_id, progress });
                     }
                 }
             };
+            fetching.ended(outcome.as_ref().map_err(|error: &Arc<FetchBlobError>| &**error));
             let ended = match &outcome {
                 Ok(fetched) => BlobEvent::Downloaded {
                     context_id,
@@ -257,8 +260,9 @@ impl NetworkClient {
         let fetcher = &self.inner.blobs.fetcher;
         let batch = fetcher.fetch_batch(context_id, blobs, providers, store);
         let mut task = OnDrop(self.inner.runtime.spawn(batch));
-        let batch = (&mut task.0).await.map_err(|_| Stopped)?;
-        Ok(batch?)
+        let batch = (&mut task.0).await.map_err(|_| Stopped)??;
+        self.inner.blobs.transfers.batch_ended(&batch);
+        Ok(batch)
     }
 
     /// A search for providers in the DHT that can be repeated. New providers are emitted as events.

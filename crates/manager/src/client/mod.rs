@@ -20,6 +20,8 @@ use calimero_network_primitives::{NetworkConfig, PeerId, Topic, limits::STREAM_O
 use calimero_network_stream::Control;
 use futures::future::{Either, select};
 use futures_timer::Delay;
+#[cfg(feature = "metrics")]
+use prometheus_client::registry::Registry;
 use tokio::{
     runtime::Handle,
     sync::{mpsc, oneshot},
@@ -28,6 +30,8 @@ use tokio::{
 
 #[cfg(feature = "blobs")]
 use crate::blobs::Blobs;
+#[cfg(feature = "metrics")]
+use crate::metrics::MetricsFormat;
 use crate::{
     command::{Command, Reply},
     error::Stopped,
@@ -67,6 +71,8 @@ struct Inner {
     config: Arc<NetworkConfig>,
     #[cfg(feature = "blobs")]
     blobs: Blobs,
+    #[cfg(feature = "metrics")]
+    registry: Registry,
     answers: Answers,
 }
 
@@ -107,6 +113,10 @@ struct Answers {
 /// # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(run()).unwrap();
 /// ```
 impl NetworkClient {
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "each part is built in one place and belongs to the handle alone"
+    )]
     pub(crate) fn new(
         peer: PeerId,
         commands: mpsc::Sender<Command>,
@@ -115,6 +125,7 @@ impl NetworkClient {
         shared: Arc<Shared>,
         config: Arc<NetworkConfig>,
         #[cfg(feature = "blobs")] blobs: Blobs,
+        #[cfg(feature = "metrics")] registry: Registry,
     ) -> Self {
         Self {
             inner: Arc::new(Inner {
@@ -126,6 +137,8 @@ impl NetworkClient {
                 config,
                 #[cfg(feature = "blobs")]
                 blobs,
+                #[cfg(feature = "metrics")]
+                registry,
                 answers: Answers::default(),
             }),
         }
@@ -193,18 +206,30 @@ impl NetworkClient {
         Ok(status)
     }
 
-    /// Counters and gauges in the text format of OpenMetrics, which Prometheus reads: connections,
-    /// bytes, dials, discovery, and the servers for other peers. `docs/boot-nodes.md` of the
-    /// repository lists them.
+    /// All metrics in the text format of OpenMetrics, which Prometheus reads: connections, streams,
+    /// bytes, dials, topics, blobs, discovery, and the servers for other peers.
+    /// `docs/reference/metrics.md` of the repository lists them.
     ///
-    /// Costs the manager some tens of microseconds, and a copy of discovery's tables.
+    /// Costs the manager some tens of microseconds, and a copy of discovery's tables. The text is
+    /// written in the task of the caller.
     ///
     /// # Errors
     ///
     /// [`Stopped`].
     #[cfg(feature = "metrics")]
     pub async fn metrics(&self) -> Result<String, Stopped> {
-        self.ask(|reply| Command::Metrics { reply }).await
+        self.metrics_in(MetricsFormat::OpenMetrics).await
+    }
+
+    /// As [`metrics`](Self::metrics), in the given format.
+    ///
+    /// # Errors
+    ///
+    /// [`Stopped`].
+    #[cfg(feature = "metrics")]
+    pub async fn metrics_in(&self, format: MetricsFormat) -> Result<String, Stopped> {
+        self.ask(|reply| Command::Metrics { reply }).await?;
+        Ok(format.encode(&self.inner.registry))
     }
 
     /// Stops the manager. Every waiting call returns `Stopped`, listeners close, queued messages are

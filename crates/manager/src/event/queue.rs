@@ -174,6 +174,13 @@ impl EventSender {
         .await;
     }
 
+    /// Numbers of unread messages and of other unread events.
+    #[cfg(feature = "metrics")]
+    pub(crate) fn unread(&self) -> (usize, usize) {
+        let waiting = self.inbox.lock();
+        (waiting.queue.messages(), waiting.queue.controls())
+    }
+
     /// Number of unread ends of invite requests of this node.
     #[cfg(feature = "invites")]
     pub(crate) fn unread_answers(&self) -> usize {

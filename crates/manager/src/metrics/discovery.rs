@@ -5,12 +5,13 @@ use calimero_network_discovery::{
     behaviour::HolePunch,
     machine::{BootNode, Phase, Reachability, Registration, Reservation},
 };
+use calimero_network_primitives::UnreachableCause;
 use prometheus_client::metrics::{counter::Counter, gauge::Gauge};
 
 #[cfg(feature = "upnp")]
 use calimero_network_discovery::port_mapping::Protocol;
 
-use super::{Counters, Gauges, Registries, counter, counters, gauge, gauges, level};
+use super::{Counters, Gauges, Labels, Registries, counter, counters, gauge, gauges, level};
 #[cfg(feature = "upnp")]
 use crate::status::PortMapping;
 
@@ -24,6 +25,9 @@ const PHASES: [(Phase, &str); 6] = [
 ];
 
 const REACHABILITIES: [&str; 3] = ["unknown", "reachable", "unreachable"];
+
+/// States of what this node holds at other nodes.
+const HELD: [Labels<1>; 2] = [[("state", "held")], [("state", "wanted")]];
 
 #[derive(Debug)]
 pub(super) struct Discovery {
@@ -46,6 +50,16 @@ pub(super) struct Discovery {
     port_mappings: Gauges<1>,
 }
 
+#[cfg(feature = "upnp")]
+fn port_protocols() -> impl Iterator<Item = Option<Protocol>> {
+    Protocol::ALL.map(Some).into_iter().chain([None])
+}
+
+#[cfg(feature = "upnp")]
+fn protocol_name(protocol: Option<Protocol>) -> &'static str {
+    protocol.map_or("none", Protocol::name)
+}
+
 impl Discovery {
     pub(super) fn new(registry: &mut Registries<'_>) -> Self {
         Self {
@@ -53,16 +67,19 @@ impl Discovery {
                 registry,
                 "discovery_phase",
                 "Phase of discovery: 1 for the current phase",
+                PHASES.map(|(_, name)| [("phase", name)]),
             ),
             boot_nodes: gauges(
                 registry,
                 "discovery_boot_nodes",
                 "Configured boot nodes by state, and by cause if they cannot be reached",
+                boot_node_states(),
             ),
             reachability: gauges(
                 registry,
                 "discovery_reachability",
                 "Reachability of this node: 1 for the current state",
+                REACHABILITIES.map(|name| [("is", name)]),
             ),
             external_addresses: gauge(
                 registry,
@@ -73,11 +90,13 @@ impl Discovery {
                 registry,
                 "discovery_registrations",
                 "Registrations of this node at rendezvous servers, by state",
+                HELD,
             ),
             reservations: gauges(
                 registry,
                 "discovery_relay_reservations",
                 "Reservations of this node at relays, by state",
+                HELD,
             ),
             overlays: gauge(
                 registry,
@@ -94,12 +113,18 @@ impl Discovery {
                 "discovery_lost_peers",
                 "Lost peers that discovery dials again",
             ),
-            dials: gauges(registry, "discovery_dials", "Dials of discovery, by state"),
+            dials: gauges(
+                registry,
+                "discovery_dials",
+                "Dials of discovery, by state",
+                ["under_way", "waiting"].map(|state| [("state", state)]),
+            ),
             records: gauge(registry, "discovery_records", "Stored Kademlia records"),
             registered: counters(
                 registry,
                 "discovery_registration_attempts",
                 "Registration requests of this node, by outcome",
+                ["ok", "failed"].map(|outcome| [("outcome", outcome)]),
             ),
             answers: counter(
                 registry,
@@ -115,12 +140,14 @@ impl Discovery {
                 registry,
                 "discovery_hole_punches",
                 "Attempts to replace a relayed connection by a direct one, by outcome",
+                ["direct", "failed"].map(|outcome| [("outcome", outcome)]),
             ),
             #[cfg(feature = "upnp")]
             port_mappings: gauges(
                 registry,
                 "discovery_port_mappings",
                 "Ports of this node, by the protocol that the router forwards them by, or none",
+                port_protocols().map(|protocol| [("protocol", protocol_name(protocol))]),
             ),
         }
     }
@@ -152,10 +179,9 @@ impl Discovery {
 
     #[cfg(feature = "upnp")]
     pub(super) fn refresh_port_mappings(&mut self, mappings: &[PortMapping]) {
-        let protocols = Protocol::ALL.map(Some).into_iter().chain([None]);
-        for protocol in protocols {
+        for protocol in port_protocols() {
             let count = mappings.iter().filter(|of| of.protocol == protocol).count();
-            let labels = [("protocol", protocol.map_or("none", Protocol::name))];
+            let labels = [("protocol", protocol_name(protocol))];
             self.port_mappings.get_or_create(&labels).set(level(count));
         }
     }
@@ -166,10 +192,7 @@ impl Discovery {
             let is = i64::from(phase == discovery.phase);
             self.phase.get_or_create(&[("phase", name)]).set(is);
         }
-        // A cause without boot nodes has no series.
-        self.boot_nodes.clear();
-        for state in ["connecting", "connected"] {
-            let labels = [("state", state), ("cause", "")];
+        for labels in boot_node_states() {
             self.boot_nodes.get_or_create(&labels).set(0);
         }
         for (_, boot_node) in &discovery.boot_nodes {
@@ -216,6 +239,14 @@ impl Discovery {
         }
         self.records.set(level(status.records));
     }
+}
+
+/// Labels of all states of a boot node.
+fn boot_node_states() -> impl Iterator<Item = Labels<2>> {
+    let reached = ["connecting", "connected"].map(|state| [("state", state), ("cause", "")]);
+    let unreachable =
+        UnreachableCause::NAMES.map(|cause| [("state", "unreachable"), ("cause", cause)]);
+    reached.into_iter().chain(unreachable)
 }
 
 /// Of `all` wanted things, `held` exist and the others are still requested.

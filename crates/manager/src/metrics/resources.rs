@@ -1,9 +1,11 @@
 //! Metrics of the resources that peers hold, against their limits.
 
-use calimero_network_primitives::resources::Usage;
+use calimero_network_primitives::resources::{Resource, Usage};
 use prometheus_client::metrics::counter::Counter;
 
 use super::{Counters, Gauges, Registries, counter, counters, gauges, set};
+
+const SCOPES: [&str; 3] = ["node", "origin", "peer"];
 
 #[derive(Debug)]
 pub(super) struct Resources {
@@ -17,31 +19,40 @@ pub(super) struct Resources {
 
 impl Resources {
     pub(super) fn new(registry: &mut Registries<'_>) -> Self {
+        let each = || Resource::ALL.map(|resource| [("resource", resource.name())]);
+        let refused = Resource::ALL.into_iter().flat_map(|resource| {
+            SCOPES.map(|scope| [("resource", resource.name()), ("scope", scope)])
+        });
         Self {
             used: gauges(
                 registry,
                 "resource_used",
                 "Amount of a resource that peers hold, in items or bytes",
+                each(),
             ),
             limits: gauges(
                 registry,
                 "resource_limit",
                 "Amount of a resource that peers may hold together",
+                each(),
             ),
             reserves: gauges(
                 registry,
                 "resource_reserve",
                 "Part of the limit for boot nodes, configured peers and members",
+                each(),
             ),
             waiting: gauges(
                 registry,
                 "resource_waiting",
                 "Requests that wait for a resource",
+                each(),
             ),
             refused: counters(
                 registry,
                 "resource_refused",
                 "Requests refused because of a limit, by resource and scope",
+                refused,
             ),
             evicted: counter(
                 registry,
@@ -64,12 +75,8 @@ impl Resources {
             set_gauge(&self.limits, usage.limit);
             set_gauge(&self.reserves, usage.reserve);
             set_gauge(&self.waiting, usage.waiting as u64);
-            let scopes = [
-                ("node", usage.refused_node),
-                ("origin", usage.refused_origin),
-                ("peer", usage.refused_peer),
-            ];
-            for (scope, refused) in scopes {
+            let counts = [usage.refused_node, usage.refused_origin, usage.refused_peer];
+            for (scope, refused) in SCOPES.into_iter().zip(counts) {
                 let labels = [("resource", name), ("scope", scope)];
                 set(&self.refused.get_or_create(&labels), refused);
             }

@@ -13,7 +13,7 @@ use prometheus_client::{
     registry::Unit,
 };
 
-use super::{Counters, Registries, counter, counters, gauge, level};
+use super::{Counters, Labels, Registries, counter, counters, gauge, level};
 
 /// The load of the servers at this moment.
 #[derive(Clone, Copy, Debug, Default)]
@@ -22,6 +22,26 @@ pub(crate) struct Served {
     pub(crate) reservations: usize,
     pub(crate) circuits: usize,
 }
+
+const REFUSALS: [&str; 7] = [
+    "bad_namespace",
+    "bad_record",
+    "bad_ttl",
+    "bad_cookie",
+    "not_authorized",
+    "full",
+    "refused",
+];
+
+const FAILURES: [&str; 7] = [
+    "malformed",
+    "too_long",
+    "late",
+    "too_many",
+    "too_fast",
+    "io",
+    "other",
+];
 
 #[derive(Debug)]
 pub(super) struct Server {
@@ -71,11 +91,13 @@ impl Server {
                 registry,
                 "rendezvous_requests",
                 "Rendezvous requests, by kind and outcome",
+                rendezvous_requests(),
             ),
             failures: counters(
                 registry,
                 "rendezvous_failures",
                 "Rendezvous streams that failed before the response was sent",
+                FAILURES.map(|why| [("why", why)]),
             ),
             members: counter(
                 registry,
@@ -96,6 +118,7 @@ impl Server {
                 registry,
                 "relay_reservation_requests",
                 "Reservation requests, by outcome",
+                ["ok", "renewed", "refused"].map(|outcome| [("outcome", outcome)]),
             ),
             reservations_expired: counter(
                 registry,
@@ -111,11 +134,13 @@ impl Server {
                 registry,
                 "relay_circuit_requests",
                 "Circuit requests, by outcome",
+                ["ok", "refused"].map(|outcome| [("outcome", outcome)]),
             ),
             circuits_closed: counters(
                 registry,
                 "relay_circuits_closed",
                 "Circuits that were closed, by cause",
+                ["limit_or_error", "peers"].map(|by| [("by", by)]),
             ),
         }
     }
@@ -199,6 +224,16 @@ impl Server {
         self.namespaces.set(level(held.namespaces));
         self.memory.set(level(held.bytes));
     }
+}
+
+/// Labels of all requests and their outcomes.
+fn rendezvous_requests() -> impl Iterator<Item = Labels<2>> {
+    let kinds = ["register", "unregister", "discover"].into_iter();
+    let all = kinds.flat_map(|kind| {
+        let outcomes = ["ok"].into_iter().chain(REFUSALS);
+        outcomes.map(move |outcome| [("request", kind), ("outcome", outcome)])
+    });
+    all.chain([[("request", "register"), ("outcome", "renewed")]])
 }
 
 fn kind(request: AnswerKind) -> &'static str {

@@ -1,4 +1,4 @@
-//! Logs, on standard error.
+//! Logs, on standard error or in the journal of systemd.
 
 mod limit;
 
@@ -8,20 +8,43 @@ use std::{
 };
 
 use tracing_subscriber::{
-    EnvFilter, fmt::MakeWriter, layer::SubscriberExt as _, util::SubscriberInitExt as _,
+    EnvFilter, Layer, fmt::MakeWriter, layer::SubscriberExt as _, util::SubscriberInitExt as _,
 };
 
 use self::limit::Limit;
 use crate::output::LineWriter;
 
-/// Levels without `--log`: warnings. Some libraries warn of what any peer can cause or what a node
+/// Levels without `--log` and `RUST_LOG`: warnings. Some libraries warn of what any peer can cause or what a node
 /// without a network meets all the time; of those, errors alone.
-pub(crate) const DEFAULT_FILTER: &str = "warn,libp2p_kad=error,quinn_udp=error,\
+const DEFAULT_FILTER: &str = "warn,libp2p_kad=error,quinn_udp=error,\
     libp2p_autonat=error,libp2p_relay=error,libp2p_dcutr=error,libp2p_identify=error,\
     libp2p_mdns=error,yamux=error";
 
 /// Time between two reports of suppressed lines.
 const REPORT_INTERVAL: Duration = Duration::from_secs(60);
+
+/// The form of the log.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum LogFormat {
+    /// Lines for people, on standard error, with colours if that is a terminal.
+    #[default]
+    Text,
+    /// One JSON object a line, on standard error.
+    Json,
+    /// Entries of the journal of systemd.
+    Journald,
+}
+
+/// The filter of the command line, or else of `RUST_LOG`, or else the default.
+pub(crate) fn filter(argument: Option<&str>) -> String {
+    let variable = || {
+        std::env::var("RUST_LOG")
+            .ok()
+            .filter(|text| !text.is_empty())
+    };
+    let given = argument.map(str::to_owned).or_else(variable);
+    given.unwrap_or_else(|| DEFAULT_FILTER.to_owned())
+}
 
 /// The log of this process.
 #[derive(Clone, Debug)]
@@ -29,17 +52,24 @@ pub(crate) struct Log(Limit);
 
 impl Log {
     /// Starts to log what `filter` admits, at most a bounded number of lines for each call site.
-    pub(crate) fn start(filter: &str, errors: LineWriter) -> Self {
+    ///
+    /// # Errors
+    ///
+    /// If the journal is wanted and its socket cannot be used.
+    pub(crate) fn start(filter: &str, format: LogFormat, errors: LineWriter) -> io::Result<Self> {
         let limit = Limit::new();
-        let lines = tracing_subscriber::fmt::layer()
-            .with_ansi(has_colours())
-            .with_writer(Lines(errors));
+        let lines = tracing_subscriber::fmt::layer().with_writer(Lines(errors));
+        let layer = match format {
+            LogFormat::Text => lines.with_ansi(has_colours()).boxed(),
+            LogFormat::Json => lines.json().flatten_event(true).boxed(),
+            LogFormat::Journald => journal()?,
+        };
         tracing_subscriber::registry()
             .with(EnvFilter::builder().parse_lossy(filter))
             .with(limit.clone())
-            .with(lines)
+            .with(layer)
             .init();
-        Self(limit)
+        Ok(Self(limit))
     }
 
     /// Reports suppressed lines once a minute, for as long as it is polled.
@@ -54,6 +84,20 @@ impl Log {
     pub(crate) fn report_now(&self) {
         self.0.report();
     }
+}
+
+#[cfg(target_os = "linux")]
+fn journal<S>() -> io::Result<Box<dyn Layer<S> + Send + Sync>>
+where
+    S: tracing::Subscriber + for<'a> tracing_subscriber::registry::LookupSpan<'a>,
+{
+    let layer = tracing_journald::layer()?;
+    Ok(layer.with_syslog_identifier("calnet".to_owned()).boxed())
+}
+
+#[cfg(not(target_os = "linux"))]
+fn journal<S: tracing::Subscriber>() -> io::Result<Box<dyn Layer<S> + Send + Sync>> {
+    Err(io::ErrorKind::Unsupported.into())
 }
 
 /// Colours are for terminals, unless the user declines them (<https://no-color.org>).

@@ -17,6 +17,8 @@ use crate::{
     http::{self, Page},
     lock::Lock,
     output::Output,
+    process::ProcessMetrics,
+    service,
     signals::Signals,
 };
 
@@ -46,7 +48,7 @@ impl Node {
         output: Output,
         subscribed: &[Topic],
     ) -> Result<Self, CommandError> {
-        let (client, events) = manager.start().await?;
+        let (client, events) = manager.collector(ProcessMetrics).start().await?;
         output.print(&Line::Started {
             peer: client.peer_id().to_base58(),
         });
@@ -57,6 +59,7 @@ impl Node {
             });
             tasks.spawn(http::serve(page, client.clone()));
         }
+        tasks.spawn(service::watchdog(client.clone()));
         Ok(Self {
             client,
             output,
@@ -103,6 +106,7 @@ impl Node {
 
     /// Prints events until a signal, then ends the node in order.
     pub(crate) async fn until_ended(mut self) -> Result<(), CommandError> {
+        service::ready();
         loop {
             tokio::select! {
                 event = self.events.next() => match event {
@@ -123,6 +127,7 @@ impl Node {
                 () = self.signals.stop() => break,
             }
         }
+        service::stopping();
         self.tasks.shutdown().await;
         // Takes `handle.shutdown_timeout_ms` at most. A second signal ends the process at once.
         self.client.shutdown().await?;

@@ -491,11 +491,16 @@ impl Machine {
             mesh_peers: own.mesh.len(),
             subscribed_peers: self.announcements.subscriber_count(hash),
         });
+        let loads = self.peers.values().map(|peer| peer.outbox.load());
+        let (queued_messages, queued_bytes) =
+            loads.fold((0, 0), |sum, load| (sum.0 + load.0, sum.1 + load.1));
         MeshStats {
             topics: topics.collect(),
             peers: self.peers.values().filter(|peer| !peer.unsupported).count(),
             kept_messages: self.kept.len(),
             kept_bytes: self.kept.bytes(),
+            queued_messages,
+            queued_bytes,
             counters: self.counters,
         }
     }

@@ -323,7 +323,8 @@ impl Outbox {
         self.messages.is_empty() && self.again.is_empty() && self.in_flight.0 == 0
     }
 
-    fn load(&self) -> (usize, usize) {
+    /// Messages and bytes that are queued or in flight.
+    pub(super) fn load(&self) -> (usize, usize) {
         (
             self.messages.len() + self.again.len() + self.in_flight.0,
             self.bytes + self.in_flight.1,

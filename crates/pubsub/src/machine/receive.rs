@@ -145,7 +145,15 @@ impl Machine {
             verdict => verdict,
         };
         match verdict {
-            Verdict::Invalid | Verdict::Unsubscribed | Verdict::TooLarge => return,
+            Verdict::Invalid => return,
+            Verdict::Unsubscribed => {
+                self.counters.unsubscribed_dropped += 1;
+                return;
+            }
+            Verdict::TooLarge => {
+                self.counters.too_large_dropped += 1;
+                return;
+            }
             Verdict::Stale => {
                 self.counters.replays_dropped += 1;
                 return;
@@ -162,6 +170,7 @@ impl Machine {
                 self.counters.replays_dropped += 1;
                 self.fault(id, Fault::Replayed(1), usize::from(author == id), now);
             } else {
+                self.counters.duplicates += 1;
                 self.scores.delivered(id, &topic, false, now.at);
             }
             if let Some(peer) = self.peers.get_mut(&id) {

@@ -12,11 +12,15 @@ use crate::{
     BlobId, ChunkList,
     store::{
         BlobReader, BlobStore, BlobWriter, PartialBlob, StoreError, StoreFuture, Stored,
-        StoredBatch, Verification, blocking::blocking,
+        StoredBatch, Usage, Verification, blocking::blocking,
     },
 };
 
 impl BlobStore for FsBlobStore {
+    fn usage(&self) -> Option<Usage> {
+        Some(FsBlobStore::usage(self))
+    }
+
     fn size(&self, id: BlobId) -> StoreFuture<Option<u64>> {
         let size = FsBlobStore::size(self, &id);
         Box::pin(std::future::ready(Ok(size)))

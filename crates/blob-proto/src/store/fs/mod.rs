@@ -57,27 +57,10 @@ pub use self::{
 };
 use self::{dir::Dir, index::Index, tags::Tags};
 use super::{
-    Hold, StoreError,
+    Hold, StoreError, Usage,
     disk::{Disk, Lock, RealDisk},
 };
 use crate::{BlobId, clock::unix_seconds};
-
-/// How much a store holds. The limit applies to the sum of the three numbers of bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Usage {
-    /// Number of complete blobs.
-    pub blobs: usize,
-    /// Content of complete blobs, in bytes.
-    pub used_bytes: u64,
-    /// Number of partial downloads.
-    pub partials: usize,
-    /// Verified chunks and chunk hashes of partial downloads, in bytes.
-    pub partial_bytes: u64,
-    /// Content of blobs that are being written, in bytes.
-    pub reserved_bytes: u64,
-    /// Most that the store may hold, in bytes.
-    pub limit_bytes: u64,
-}
 
 /// A partial download that a store keeps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
