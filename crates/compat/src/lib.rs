@@ -164,6 +164,11 @@ impl Drop for NetworkManager {
     }
 }
 
+/// Compiles and runs the examples of the migration page.
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/migration.md")]
+struct MigrationPage;
+
 impl std::fmt::Debug for NetworkManager {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("NetworkManager")

@@ -13,10 +13,8 @@ use calimero_network_primitives::network_status::{
 };
 use libp2p::{PeerId, swarm::ConnectionId};
 use network::{
-    Connection, Path, Status,
-    discovery::machine::{
-        LastProbe, ProbeOutcome, Reachability, ReachableBecause, Registration, Reservation,
-    },
+    Connection, LastProbe, Path, ProbeOutcome, Reachability, ReachableBecause, Registration,
+    Reservation, Status,
 };
 
 use crate::convert::{address_to_node, peer_to_node};

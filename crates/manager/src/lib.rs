@@ -56,6 +56,11 @@ mod status;
 
 pub use calimero_network_blob as blob;
 pub use calimero_network_discovery as discovery;
+/// Types of the fields of [`Status`].
+pub use calimero_network_discovery::machine::{
+    BootNode, HolePunch, LastProbe, Namespace, OverlayStatus, Phase, ProbeOutcome, Reachability,
+    ReachableBecause, Registration, Reservation,
+};
 pub use calimero_network_primitives::resources;
 pub use calimero_network_primitives::{
     BlobId, ConfigError, ContextId, GroupId, Keypair, Multiaddr, NamespaceId, NetworkConfig,
