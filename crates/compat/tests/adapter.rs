@@ -586,7 +586,7 @@ async fn content_of_another_blob_is_a_failure() {
                 .request_blob(blob_id, context_id, from, None)
         )
     );
-    let error = fetched.unwrap_err().to_string();
+    let error = fetched.err().unwrap().to_string();
     assert!(error.contains(&format!("not {blob_id}")), "{error}");
     let failed = requester
         .until(|event| match event {
@@ -736,4 +736,10 @@ async fn dropping_the_actor_stops_the_network() {
     one.stop_actor().await;
     assert_eq!(manager.peer_count(), Err(network::Stopped));
     other.connected_to(0).await;
+
+    // A process may end right after the drop.
+    let manager = support::manager().await;
+    let client = manager.client().clone();
+    drop(manager);
+    assert_eq!(client.peer_count(), Err(network::Stopped));
 }

@@ -96,21 +96,8 @@ impl Node {
         reserved: BTreeSet<String>,
         store: Option<Store>,
     ) -> Self {
-        let identity = Keypair::generate_ed25519();
-        let peer_id = identity.public().to_peer_id();
-        let config = NetworkConfig::new(
-            identity,
-            SwarmConfig::new(vec![listen.parse().unwrap()]),
-            BootstrapConfig::default(),
-            DiscoveryConfig::new(
-                false,
-                false,
-                Vec::new(),
-                RendezvousConfig::default(),
-                RelayConfig::default(),
-                AutonatConfig::default(),
-            ),
-        );
+        let config = config(listen);
+        let peer_id = config.identity.public().to_peer_id();
         let mut registry = Registry::default();
         let (dispatched, events) = mpsc::channel(1024);
         let dispatcher = Arc::new(Dispatcher(dispatched));
@@ -256,4 +243,31 @@ where
         assert!(recipient.init(ctx));
         manager
     })
+}
+
+/// The configuration of a node that listens on this address alone.
+fn config(listen: &str) -> NetworkConfig {
+    NetworkConfig::new(
+        Keypair::generate_ed25519(),
+        SwarmConfig::new(vec![listen.parse().unwrap()]),
+        BootstrapConfig::default(),
+        DiscoveryConfig::new(
+            false,
+            false,
+            Vec::new(),
+            RendezvousConfig::default(),
+            RelayConfig::default(),
+            AutonatConfig::default(),
+        ),
+    )
+}
+
+/// An adapter whose actor is not started.
+pub(crate) async fn manager() -> calimero_network::NetworkManager {
+    let dispatcher = Arc::new(Dispatcher(mpsc::channel(1).0));
+    let (config, reserved) = (config(TCP), BTreeSet::new());
+    let mut registry = Registry::default();
+    let manager =
+        calimero_network::NetworkManager::new(&config, dispatcher, &mut registry, reserved, None);
+    within(manager).await.unwrap()
 }
