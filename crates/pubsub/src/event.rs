@@ -93,7 +93,10 @@ pub struct Message {
     pub source: PeerId,
     /// The peer that sent it to this node.
     pub propagated_by: PeerId,
-    /// Its id, unique in the network.
+    /// Its sequence number. Of each author it is unique; implementations count from different
+    /// starts, use the time, or choose at random.
+    pub sequence_number: u64,
+    /// Its id, unique in the network: [`MessageId::new`] of the author and the sequence number.
     pub id: MessageId,
     /// Payload of the message.
     pub data: Bytes,

@@ -16,8 +16,8 @@ use crate::{
 ///
 /// ```
 /// # use calimero_network::{
-/// #     GossipEvent, Keypair, NetworkConfig, NetworkEvent, NetworkManager, PublishError, Topic,
-/// #     pubsub,
+/// #     GossipEvent, Keypair, MessageId, NetworkConfig, NetworkEvent, NetworkManager, PublishError,
+/// #     Topic, pubsub,
 /// # };
 /// # async fn run() -> Result<(), Box<dyn std::error::Error>> {
 /// # let quiet = NetworkConfig { listen: Vec::new(), ..NetworkConfig::default() };
@@ -38,7 +38,8 @@ use crate::{
 ///
 /// while let Some(event) = bob_sees.next().await {
 ///     if let NetworkEvent::Gossip(GossipEvent::Message(message)) = event {
-///         assert_eq!((message.source, message.id), (alice.peer_id(), id));
+///         assert_eq!((message.source, &message.id), (alice.peer_id(), &id));
+///         assert_eq!(id, MessageId::new(&message.source, message.sequence_number));
 ///         assert_eq!(message.data, "sun");
 ///         break;
 ///     }

@@ -62,7 +62,10 @@ impl NetworkClient {
         Ok(stream.into_frames(FrameConfig::default()))
     }
 
-    /// Opens a stream of any protocol to `peer`, as plain bytes.
+    /// Opens a stream of any protocol to `peer`, as plain bytes. The general protocol,
+    /// `/calimero/stream/0.0.2`, is one of them, for programs that read and write frames by a codec of
+    /// their own. [`FrameStream::into_inner`] does the same for a stream of
+    /// [`StreamEvent::Opened`](crate::StreamEvent::Opened) that has received nothing yet.
     ///
     /// # Errors
     ///

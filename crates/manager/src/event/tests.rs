@@ -43,6 +43,7 @@ fn message(source: PeerId, data: &'static [u8]) -> Message {
         topic: "weather".parse().unwrap(),
         source,
         propagated_by: source,
+        sequence_number: 7,
         id: MessageId::new(&source, 7),
         data: data.into(),
     }

@@ -216,6 +216,7 @@ impl Machine {
             topic,
             source: author,
             propagated_by: sender,
+            sequence_number: message.sequence_number,
             id,
             data: message.data.unwrap_or_default(),
         }));
