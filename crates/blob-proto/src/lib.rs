@@ -19,6 +19,8 @@ pub mod record;
 #[cfg(feature = "transfer")]
 pub mod serve;
 pub mod store;
+#[cfg(feature = "peers")]
+pub mod ticket;
 #[cfg(feature = "transfer")]
 pub mod transfer;
 pub mod v0;
