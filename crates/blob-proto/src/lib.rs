@@ -3,6 +3,8 @@
 
 #[cfg(feature = "peers")]
 pub mod announce;
+#[cfg(feature = "transfer")]
+pub mod bandwidth;
 #[cfg(any(feature = "fs", feature = "transfer"))]
 mod clock;
 pub mod collection;

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use calimero_network_blob::{
+    bandwidth::Bandwidth,
     fetch::Fetcher,
     record::{ProviderRecord, RecordKey, UnsignedRecord},
     serve::Server,
@@ -82,23 +83,25 @@ pub(crate) fn serve(
     control: &Control,
     server: &Server,
     versions: &[Version],
+    bandwidth: &Bandwidth,
 ) -> Result<(), StartError> {
     for &version in versions {
         let incoming = control
             .accept(StreamProtocol::new(version.name()))
             .map_err(|_| StartError::Listen(Stopped.into()))?;
-        tokio::spawn(accept(incoming, version, server.clone()));
+        tokio::spawn(accept(incoming, version, server.clone(), bandwidth.clone()));
     }
     Ok(())
 }
 
 /// Accepts streams of one version. `streams.max_inbound` bounds their number, and the server bounds
 /// their cost.
-async fn accept(mut incoming: Incoming, version: Version, server: Server) {
+async fn accept(mut incoming: Incoming, version: Version, server: Server, bandwidth: Bandwidth) {
     while let Some(inbound) = incoming.next().await {
         let peer = inbound.peer;
         let origin = inbound.stream.frame_budget().holder().origin();
-        let serving = server.serve_from(peer, origin, version, inbound.stream);
+        let stream = bandwidth.limit(inbound.stream);
+        let serving = server.serve_from(peer, origin, version, stream);
         tokio::spawn(async move {
             match serving.await {
                 Ok(served) => tracing::debug!(%peer, ?served, "served blobs"),

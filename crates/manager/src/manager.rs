@@ -3,6 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use calimero_network_blob::{
+    bandwidth::Bandwidth,
     fetch::Fetcher,
     serve::{Authorizer, Server},
     store::BlobStore,
@@ -206,6 +207,11 @@ impl Builder {
                 None => server,
             }
         });
+        let bandwidth = Bandwidth::new(
+            config.blob.max_upload_bytes_per_s,
+            config.blob.max_download_bytes_per_s,
+        );
+        let limited = bandwidth.clone();
         let task = {
             let (config, shared) = (config.clone(), shared.clone());
             async move {
@@ -218,7 +224,7 @@ impl Builder {
                     }
                 };
                 if let Some(server) = server
-                    && let Err(error) = serve(&control, &server, &config.blob.versions)
+                    && let Err(error) = serve(&control, &server, &config.blob.versions, &bandwidth)
                 {
                     let _ = ready.send(Err(error));
                     return;
@@ -252,7 +258,7 @@ impl Builder {
             .await
             .map_err(|_| StartError::Listen(Stopped.into()))??;
         let fetcher = Fetcher::new(
-            opener(&control, &config.blob.versions),
+            limited.limit_opener(opener(&control, &config.blob.versions)),
             Identity { peer, signer },
             &config.blob.fetch,
         );
