@@ -270,14 +270,14 @@ pub(crate) struct SendArgs {
     pub(crate) path: PathBuf,
     /// Boot node, with its `/p2p/<peer>`, through which receivers reach this node behind a NAT; may
     /// be repeated. Without one, receivers reach the addresses of this host alone.
-    #[arg(long, value_name = "ADDR", num_args = 1..)]
+    #[arg(long, value_name = "ADDR")]
     pub(crate) boot: Vec<Multiaddr>,
     /// Address to listen on; may be repeated. Without it, all interfaces on ports that the system
     /// chooses.
-    #[arg(long, value_name = "ADDR", num_args = 1..)]
+    #[arg(long, value_name = "ADDR")]
     pub(crate) listen: Vec<Multiaddr>,
     /// Public address under which receivers reach this node; may be repeated.
-    #[arg(long, value_name = "ADDR", num_args = 1..)]
+    #[arg(long, value_name = "ADDR")]
     pub(crate) external: Vec<Multiaddr>,
     /// The network lives on this machine or link: loopback and link-local addresses are in the ticket.
     #[arg(long)]
@@ -311,11 +311,11 @@ pub(crate) struct ReceiveArgs {
     #[arg(long)]
     pub(crate) force: bool,
     /// Boot node, with its `/p2p/<peer>`, besides the relays in the ticket; may be repeated.
-    #[arg(long, value_name = "ADDR", num_args = 1..)]
+    #[arg(long, value_name = "ADDR")]
     pub(crate) boot: Vec<Multiaddr>,
     /// Address to listen on, for connections through the NAT; may be repeated. Without it, all
     /// interfaces on ports that the system chooses.
-    #[arg(long, value_name = "ADDR", num_args = 1..)]
+    #[arg(long, value_name = "ADDR")]
     pub(crate) listen: Vec<Multiaddr>,
     /// The network lives on this machine or link: loopback and link-local addresses are dialled.
     #[arg(long)]

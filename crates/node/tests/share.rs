@@ -33,9 +33,8 @@ fn content(len: usize) -> Vec<u8> {
 /// `calnet send` on loopback, and the record of its ticket.
 fn send(path: &str, arguments: &[&str]) -> (Process, Value) {
     let mut command = calnet();
-    command.args(["send", "--json", "--local", path]);
-    command.args(["--listen", "/ip4/127.0.0.1/udp/0/quic-v1"]);
-    command.args(arguments);
+    command.args(["send", "--json", "--local"]).args(arguments);
+    command.args(["--listen", "/ip4/127.0.0.1/udp/0/quic-v1", path]);
     let process = Process::start(command);
     let ticket = process.event("ticket");
     (process, ticket)
