@@ -3,6 +3,8 @@
 
 #[cfg(feature = "peers")]
 pub mod announce;
+#[cfg(feature = "transfer")]
+pub mod bandwidth;
 #[cfg(any(feature = "fs", feature = "transfer"))]
 mod clock;
 pub mod collection;
@@ -19,6 +21,8 @@ pub mod record;
 #[cfg(feature = "transfer")]
 pub mod serve;
 pub mod store;
+#[cfg(feature = "peers")]
+pub mod ticket;
 #[cfg(feature = "transfer")]
 pub mod transfer;
 pub mod v0;

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use calimero_network_blob::{
+    bandwidth::Bandwidth,
     fetch::Fetcher,
     record::{ProviderRecord, RecordKey, UnsignedRecord},
     serve::{Authorizer, ServeEvent, Server},
@@ -51,6 +52,7 @@ pub(crate) struct Fetching {
     signer: Option<Arc<dyn Signer>>,
     reports: mpsc::Sender<BlobEvent>,
     transfers: Transfers,
+    bandwidth: Bandwidth,
 }
 
 impl Setup {
@@ -84,12 +86,21 @@ impl Setup {
             signer,
             reports: sender,
             transfers,
+            bandwidth: Bandwidth::new(
+                config.max_upload_bytes_per_s,
+                config.max_download_bytes_per_s,
+            ),
         };
         (server, Queues { requested, reports }, fetching)
     }
 }
 
 impl Fetching {
+    /// Returns the limits that serving shares with fetching.
+    pub(crate) fn bandwidth(&self) -> Bandwidth {
+        self.bandwidth.clone()
+    }
+
     #[cfg(feature = "metrics")]
     pub(crate) fn store(&self) -> Option<&Arc<dyn BlobStore>> {
         self.store.as_ref()
@@ -101,7 +112,12 @@ impl Fetching {
             signer: self.signer,
         };
         Blobs {
-            fetcher: Fetcher::new(opener(control, &config.versions), identity, &config.fetch),
+            fetcher: Fetcher::new(
+                self.bandwidth
+                    .limit_opener(opener(control, &config.versions)),
+                identity,
+                &config.fetch,
+            ),
             store: self.store,
             reports: self.reports,
             transfers: self.transfers,
@@ -174,23 +190,32 @@ pub(crate) fn serve(
     server: &Server,
     versions: &[Version],
     transfers: &Transfers,
+    bandwidth: &Bandwidth,
 ) -> Result<(), StartError> {
     for &version in versions {
         let incoming = control
             .accept(StreamProtocol::new(version.name()))
             .map_err(|_| StartError::Listen(Stopped.into()))?;
-        tokio::spawn(accept(incoming, version, server.clone(), transfers.clone()));
+        let (server, transfers, bandwidth) = (server.clone(), transfers.clone(), bandwidth.clone());
+        tokio::spawn(accept(incoming, version, server, transfers, bandwidth));
     }
     Ok(())
 }
 
 /// Accepts streams of one version. `streams.max_inbound` bounds their number, and the server bounds
 /// their cost.
-async fn accept(mut incoming: Incoming, version: Version, server: Server, transfers: Transfers) {
+async fn accept(
+    mut incoming: Incoming,
+    version: Version,
+    server: Server,
+    transfers: Transfers,
+    bandwidth: Bandwidth,
+) {
     while let Some(inbound) = incoming.next().await {
         let peer = inbound.peer;
         let origin = inbound.stream.frame_budget().holder().origin();
-        let serving = server.serve_from(peer, origin, version, inbound.stream);
+        let stream = bandwidth.limit(inbound.stream);
+        let serving = server.serve_from(peer, origin, version, stream);
         let transfers = transfers.clone();
         tokio::spawn(async move {
             match serving.await {

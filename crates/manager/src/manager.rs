@@ -228,6 +228,8 @@ impl Builder {
         if let (Some(store), Some(server)) = (fetching.store(), &server) {
             metrics.set_store(store, server.totals());
         }
+        #[cfg(feature = "blobs")]
+        let bandwidth = fetching.bandwidth();
         let task = {
             let (config, shared) = (config.clone(), shared.clone());
             async move {
@@ -241,7 +243,13 @@ impl Builder {
                 };
                 #[cfg(feature = "blobs")]
                 if let Some(server) = server
-                    && let Err(error) = serve(&control, &server, &config.blob.versions, &transfers)
+                    && let Err(error) = serve(
+                        &control,
+                        &server,
+                        &config.blob.versions,
+                        &transfers,
+                        &bandwidth,
+                    )
                 {
                     let _ = ready.send(Err(error));
                     return;

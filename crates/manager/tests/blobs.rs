@@ -376,3 +376,33 @@ async fn dropping_a_request_or_the_manager_ends_it() {
         ));
     }
 }
+
+/// Fetches 3 MiB, and returns the time that it took.
+async fn time_of_a_fetch(there: NetworkConfig, here: NetworkConfig) -> Duration {
+    let there = provider(there).await;
+    let address = there.node.listen(Over::Quic).await;
+    let here = provider(here).await;
+    here.node.client.dial(address).await.unwrap();
+    let id = there.store.put(&content(9, 3 * MIB)).unwrap().id;
+    let begun = std::time::Instant::now();
+    let peers = vec![there.node.peer()];
+    let fetched = request(&here.node.client, id, peers, &here.store).await;
+    assert_eq!(fetched.unwrap().size_bytes, 3 * MIB as u64);
+    begun.elapsed()
+}
+
+/// The limits in virtual time are tested in the blob crate. Here they are applied to a transfer, which
+/// cannot be faster than they allow, however fast the machine is.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_transfer_keeps_the_limits_of_both_ends() {
+    const RATE: u64 = 2 << 20;
+    let mut upload = local();
+    upload.blob.max_upload_bytes_per_s = RATE;
+    // No effect on a provider, which receives requests alone.
+    upload.blob.max_download_bytes_per_s = 1 << 20;
+    let mut download = local();
+    download.blob.max_download_bytes_per_s = RATE;
+    let least = Duration::from_millis(1350); // 3 MiB at 2 MiB/s, less 10 %.
+    assert!(time_of_a_fetch(upload, local()).await >= least);
+    assert!(time_of_a_fetch(local(), download).await >= least);
+}

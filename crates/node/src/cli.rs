@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
-use calimero_network::{BlobId, ContextId, Multiaddr, PeerId, Topic};
+use calimero_network::{BlobId, ContextId, Multiaddr, PeerId, Topic, blob::ticket::Ticket};
 use clap::{Args, Parser, Subcommand};
 
 use crate::log::LogFormat;
@@ -76,6 +76,10 @@ pub(crate) enum Command {
     Subscribe(SubscribeArgs),
     /// Dial a node and print its identity and how it is reached.
     Probe(ProbeArgs),
+    /// Send a file, a folder or standard input: print a ticket, and serve until ctrl-c.
+    Send(SendArgs),
+    /// Receive what a ticket names. Continues an earlier attempt.
+    Receive(ReceiveArgs),
     /// Store, list, check and fetch blobs.
     Blob(BlobArgs),
     /// Measure throughput and round trips to a running node.
@@ -268,6 +272,69 @@ pub(crate) struct BootArgs {
     /// process at a time uses it.
     #[arg(long, value_name = "DIR", default_value = "calnet-boot")]
     pub(crate) data: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct SendArgs {
+    /// File or folder to send. `-` reads standard input to its end. Symbolic links in a folder are
+    /// refused.
+    #[arg(value_name = "PATH")]
+    pub(crate) path: PathBuf,
+    /// Boot node, with its `/p2p/<peer>`, through which receivers reach this node behind a NAT; may
+    /// be repeated. Without one, receivers reach the addresses of this host alone.
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) boot: Vec<Multiaddr>,
+    /// Address to listen on; may be repeated. Without it, all interfaces on ports that the system
+    /// chooses.
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) listen: Vec<Multiaddr>,
+    /// Public address under which receivers reach this node; may be repeated.
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) external: Vec<Multiaddr>,
+    /// The network lives on this machine or link: loopback and link-local addresses are in the ticket.
+    #[arg(long)]
+    pub(crate) local: bool,
+    /// Folder that keeps the blobs and the identity, so that the ticket stays valid when the command
+    /// is started again. Without it, a temporary folder that is removed at the end.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data: Option<PathBuf>,
+    /// Also serve peers that know the id of the blob and do not have the ticket.
+    #[arg(long)]
+    pub(crate) public: bool,
+    /// Print the ticket as a QR code too, if standard output is a terminal.
+    #[arg(long)]
+    pub(crate) qr: bool,
+    /// Most bytes per second to send, 0 for no limit.
+    #[arg(long, default_value_t = 0, value_name = "BYTES")]
+    pub(crate) max_upload_bytes_per_s: u64,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ReceiveArgs {
+    /// The ticket that `calnet send` has printed.
+    #[arg(value_name = "TICKET")]
+    pub(crate) ticket: Ticket,
+    /// File or folder to create; `-` writes a file to standard output. Without it, the name in the
+    /// ticket, else the id of the blob, in the current folder. Until it is complete, what has arrived
+    /// is in a folder next to it, with `.parts` behind its name.
+    #[arg(short, long, value_name = "PATH")]
+    pub(crate) output: Option<PathBuf>,
+    /// Replace files that exist.
+    #[arg(long)]
+    pub(crate) force: bool,
+    /// Boot node, with its `/p2p/<peer>`, besides the relays in the ticket; may be repeated.
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) boot: Vec<Multiaddr>,
+    /// Address to listen on, for connections through the NAT; may be repeated. Without it, all
+    /// interfaces on ports that the system chooses.
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) listen: Vec<Multiaddr>,
+    /// The network lives on this machine or link: loopback and link-local addresses are dialled.
+    #[arg(long)]
+    pub(crate) local: bool,
+    /// Most bytes per second to receive, 0 for no limit.
+    #[arg(long, default_value_t = 0, value_name = "BYTES")]
+    pub(crate) max_download_bytes_per_s: u64,
 }
 
 #[derive(Debug, Args)]

@@ -8,7 +8,7 @@ use std::{
 };
 
 use calimero_network::{
-    blob::store::FsBlobStore, config::BlobStoreConfig, discovery::cache::FileCache,
+    BlobId, blob::store::FsBlobStore, config::BlobStoreConfig, discovery::cache::FileCache,
 };
 
 use crate::{
@@ -50,6 +50,16 @@ impl DataFolder {
     /// Path of the identity file.
     pub(crate) fn identity(&self) -> PathBuf {
         self.path.join("identity")
+    }
+
+    /// Path of the file that holds the secret of the ticket of a blob. Creates its folder.
+    pub(crate) fn ticket_secret(&self, id: &BlobId) -> Result<PathBuf, CommandError> {
+        let folder = self.path.join("tickets");
+        restrict(&folder).map_err(|source| CommandError::DataFolder {
+            path: folder.clone(),
+            source,
+        })?;
+        Ok(folder.join(hex::encode(id.as_bytes())))
     }
 
     /// Opens the blob store.

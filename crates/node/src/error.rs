@@ -6,8 +6,10 @@ use calimero_network::{
     AcceptError, AnnounceBlobError, ConfigError, DialError, FetchBlobError, OpenError, PeerId,
     PublishError, StartError, Stopped, SubscribeError,
     blob::{
+        collection::CollectionError,
         fetch::{FetchError, ProviderError},
         store::StoreError,
+        ticket::TicketError,
     },
 };
 use serde::{Deserialize, Serialize};
@@ -207,6 +209,17 @@ pub(crate) enum CommandError {
     Node { code: Code, message: String },
     #[error("{} exists already and is not overwritten", path.display())]
     Exists { path: PathBuf },
+    #[error("cannot make a ticket: {0}")]
+    Ticket(#[from] TicketError),
+    #[error(
+        "the ticket names no address that is dialled from here; --local dials those of this machine \
+         and link"
+    )]
+    NoAddress,
+    #[error("a folder cannot be written to standard output: name it with -o")]
+    FolderToPipe,
+    #[error(transparent)]
+    Collection(#[from] CollectionError),
     #[error("cannot {doing} {}: {source}", path.display())]
     File {
         doing: &'static str,
@@ -255,7 +268,8 @@ impl CommandError {
             | Self::NoNode
             | Self::NoPeers
             | Self::NoDataFolder
-            | Self::NoDestination => Code::Usage,
+            | Self::NoDestination
+            | Self::FolderToPipe => Code::Usage,
             Self::ReadConfig { source, .. }
             | Self::DataFolder { source, .. }
             | Self::Metrics { source, .. }
@@ -277,12 +291,13 @@ impl CommandError {
             }
             Self::Open(OpenError::Deadline { .. }) | Self::Deadline { .. } => Code::TimedOut,
             Self::Open(OpenError::Dial { .. } | OpenError::NotConnected { .. })
-            | Self::NotRunning { .. } => Code::NotReachable,
+            | Self::NotRunning { .. }
+            | Self::NoAddress => Code::NotReachable,
             Self::Store(error) => Code::of_store(error),
             Self::Fetch(error) => Code::of_fetch(error),
             Self::Node { code, .. } => *code,
             Self::Interrupted => Code::Interrupted,
-            Self::Checks { .. } => Code::CheckFailed,
+            Self::Checks { .. } | Self::Collection(_) => Code::CheckFailed,
             _ => Code::Other,
         }
     }

@@ -24,6 +24,7 @@ mod progress;
 mod reference;
 mod run;
 mod service;
+mod share;
 mod signals;
 mod status;
 mod text;
@@ -91,7 +92,7 @@ fn run(cli: Cli, log: &Log) -> Result<u8, (CommandError, u8)> {
         cli.command,
         Command::Run(_) | Command::Boot(_) | Command::Demo
     );
-    let ends_in_order = is_node || matches!(cli.command, Command::Subscribe(_));
+    let ends_in_order = is_node || matches!(cli.command, Command::Subscribe(_) | Command::Send(_));
     let overflow = match is_node {
         true => Overflow::Drop,
         false => Overflow::Wait,
@@ -171,6 +172,8 @@ async fn execute(command: Command, output: Output, signals: Signals) -> Result<(
         Command::Publish(args) => topics::publish(args, &output).await,
         Command::Subscribe(args) => topics::subscribe(args, &output, signals).await,
         Command::Probe(args) => probe::execute(args, &output).await,
+        Command::Send(args) => share::send(args, &output, signals).await,
+        Command::Receive(args) => share::receive(args, output).await,
         Command::Blob(args) => blob::execute(args, output).await,
         Command::Perf(args) => perf::execute(args, output).await,
         Command::Config { command } => config::execute(command, &output).await,

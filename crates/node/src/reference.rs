@@ -204,6 +204,11 @@ fn the_page_of_records_is_up_to_date() {
         ("Invites", "InviteEvent", events!("invite")),
         ("Blobs of a node", "BlobEvent", events!("blob")),
         ("Blob commands", "Line", include_str!("blob/lines.rs")),
+        (
+            "Sending and receiving",
+            "Line",
+            include_str!("share/lines.rs"),
+        ),
     ];
     for (title, name, source) in parts {
         write!(page, "\n## {title}\n").unwrap();

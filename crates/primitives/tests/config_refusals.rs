@@ -203,6 +203,14 @@ fn contradictions_are_refused_by_key() {
             "transport.tcp.enabled",
         ),
         ("blob.versions = []", "blob.versions"),
+        (
+            "blob.max_upload_bytes_per_s = 65535",
+            "blob.max_upload_bytes_per_s",
+        ),
+        (
+            "blob.max_download_bytes_per_s = 1",
+            "blob.max_download_bytes_per_s",
+        ),
         ("blob.versions = ['0.0.2', '0.0.2']", "blob.versions"),
         ("blob.serve.max_transfers = 15", "blob.serve.max_transfers"),
         ("blob.serve.max_chunks = 3", "blob.serve.max_chunks"),

@@ -227,9 +227,13 @@ fn server() -> impl Strategy<Value = ServerConfig> {
 
 fn blob() -> impl Strategy<Value = BlobConfig> {
     let serve = (16..=MAX_CONFIGURED_QUEUE, 4_usize..=1024);
-    (any::<[bool; 4]>(), serve, 1..=i64::MAX as u64).prop_map(
-        |([unsigned, relays, public, older], (transfers, chunks), bytes)| {
+    let rate = || prop_oneof![Just(0), 65_536..=i64::MAX as u64];
+    let rates = (rate(), rate());
+    (any::<[bool; 4]>(), serve, 1..=i64::MAX as u64, rates).prop_map(
+        |([unsigned, relays, public, older], (transfers, chunks), bytes, (up, down))| {
             changed(|config: &mut BlobConfig| {
+                config.max_upload_bytes_per_s = up;
+                config.max_download_bytes_per_s = down;
                 config.unsigned_records = unsigned;
                 if older {
                     config.versions = vec![BlobVersion::V0];

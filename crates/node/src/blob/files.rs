@@ -19,7 +19,7 @@ const MAX_LINKS: usize = 40;
 
 /// The content of a blob to be.
 #[derive(Debug)]
-pub(super) enum Source {
+pub(crate) enum Source {
     /// A regular file, whose size was read before its content.
     File {
         file: File,
@@ -32,7 +32,7 @@ pub(super) enum Source {
 
 impl Source {
     /// Opens a regular file, or standard input for `-`. Does not block.
-    pub(super) fn open(path: &Path) -> Result<Self, CommandError> {
+    pub(crate) fn open(path: &Path) -> Result<Self, CommandError> {
         if path == Path::new(STANDARD) {
             return Ok(Self::Stdin(io::stdin()));
         }
@@ -61,7 +61,7 @@ impl Source {
     }
 
     /// The size in bytes, where it is known before the end.
-    pub(super) fn size_bytes(&self) -> Option<u64> {
+    pub(crate) fn size_bytes(&self) -> Option<u64> {
         match self {
             Self::File { size_bytes, .. } => Some(*size_bytes),
             Self::Stdin(_) => None,
@@ -69,7 +69,7 @@ impl Source {
     }
 
     /// The error of an operation on this source.
-    pub(super) fn failed(&self, doing: &'static str, source: io::Error) -> CommandError {
+    pub(crate) fn failed(&self, doing: &'static str, source: io::Error) -> CommandError {
         let path = match self {
             Self::File { path, .. } => path.clone(),
             Self::Stdin(_) => PathBuf::from("standard input"),
@@ -83,7 +83,7 @@ impl Source {
 
     /// Refuses content of another size than the file had. A file that keeps growing is
     /// noticed after one piece more.
-    pub(super) fn check_size(&self, read_bytes: u64) -> Result<(), CommandError> {
+    pub(crate) fn check_size(&self, read_bytes: u64) -> Result<(), CommandError> {
         match self.size_bytes() {
             Some(size_bytes) if size_bytes != read_bytes => {
                 let error = io::Error::other(format!(
@@ -143,14 +143,14 @@ fn kind(file_type: FileType) -> Option<&'static str> {
 
 /// Where a fetched blob goes.
 #[derive(Debug)]
-pub(super) enum Target {
+pub(crate) enum Target {
     Stdout,
     File(FileTarget),
 }
 
 /// A file that is created or replaced once a blob is complete.
 #[derive(Debug)]
-pub(super) struct FileTarget {
+pub(crate) struct FileTarget {
     /// The file itself, symbolic links followed.
     path: PathBuf,
     /// The permissions of the file that is replaced.
@@ -159,7 +159,7 @@ pub(super) struct FileTarget {
 
 impl Target {
     /// Checks that a blob can be written to `path`, without writing to it.
-    pub(super) fn prepare(path: &Path) -> Result<Self, CommandError> {
+    pub(crate) fn prepare(path: &Path) -> Result<Self, CommandError> {
         if path == Path::new(STANDARD) {
             return Ok(Self::Stdout);
         }
@@ -168,7 +168,7 @@ impl Target {
 }
 
 impl FileTarget {
-    fn prepare(path: &Path) -> Result<Self, CommandError> {
+    pub(crate) fn prepare(path: &Path) -> Result<Self, CommandError> {
         let failed = |source| CommandError::File {
             doing: "write",
             path: path.to_owned(),
@@ -193,12 +193,17 @@ impl FileTarget {
         Ok(Self { path, permissions })
     }
 
-    pub(super) fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 
+    /// Whether a file is replaced.
+    pub(crate) fn replaces(&self) -> bool {
+        self.permissions.is_some()
+    }
+
     /// A temporary file in the folder of the target.
-    pub(super) fn temporary(&self) -> Result<tempfile::NamedTempFile, CommandError> {
+    pub(crate) fn temporary(&self) -> Result<tempfile::NamedTempFile, CommandError> {
         let folder = self.path.parent().unwrap_or(Path::new("/"));
         let mut builder = tempfile::Builder::new();
         // As any new file: the umask takes rights away.
@@ -209,7 +214,7 @@ impl FileTarget {
     }
 
     /// Gives the file the permissions of the one that it replaced.
-    pub(super) fn restore_permissions(&self) -> Result<(), CommandError> {
+    pub(crate) fn restore_permissions(&self) -> Result<(), CommandError> {
         match &self.permissions {
             Some(permissions) => fs::set_permissions(&self.path, permissions.clone())
                 .map_err(|source| self.failed(source)),
@@ -217,7 +222,7 @@ impl FileTarget {
         }
     }
 
-    pub(super) fn failed(&self, source: io::Error) -> CommandError {
+    pub(crate) fn failed(&self, source: io::Error) -> CommandError {
         CommandError::File {
             doing: "write",
             path: self.path.clone(),

@@ -1,12 +1,6 @@
 //! `calnet blob get`: a blob from the network.
 
-use std::{
-    io,
-    pin::Pin,
-    sync::Arc,
-    task::{Context, Poll},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use calimero_network::{
     BlobId, ContextId, Keypair, Multiaddr, NetworkClient, NetworkManager, PeerId,
@@ -15,11 +9,17 @@ use calimero_network::{
         store::FsBlobStore,
     },
 };
-use futures::{AsyncWrite, StreamExt as _};
+use futures::StreamExt as _;
 use tokio::time::{Instant, sleep};
 
 use super::{Lines, Target, lines::Line, local};
-use crate::{cli::GetArgs, error::CommandError, one_shot, output::Output, progress};
+use crate::{
+    cli::GetArgs,
+    error::CommandError,
+    one_shot,
+    output::{Output, StdoutWriter},
+    progress,
+};
 
 /// Time for the search of a first provider, which is repeated: a node that has just started meets
 /// the peers that hold records one by one.
@@ -167,26 +167,4 @@ async fn search(client: &NetworkClient, context: ContextId, id: BlobId) -> Vec<P
         sleep(SEARCH_PAUSE).await;
     }
     Vec::new()
-}
-
-/// Standard output as a writer. Waits for room in its queue.
-struct StdoutWriter(Output);
-
-impl AsyncWrite for StdoutWriter {
-    fn poll_write(
-        self: Pin<&mut Self>,
-        _: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        self.0.write_bytes(bytes.to_vec());
-        Poll::Ready(Ok(bytes.len()))
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn poll_close(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
 }

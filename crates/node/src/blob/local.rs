@@ -24,7 +24,7 @@ const TAG: &str = "calnet/";
 const PIECE_BYTES: usize = 1 << 20;
 
 /// The tag that protects a blob which a command has brought here, for a context.
-pub(super) fn tag(context: ContextId, id: &BlobId) -> String {
+pub(crate) fn tag(context: ContextId, id: &BlobId) -> String {
     match context == DEFAULT_CONTEXT {
         true => format!("{TAG}{id}"),
         false => format!("{TAG}{context}/{id}"),
@@ -83,7 +83,7 @@ pub(crate) fn check_space(store: &FsBlobStore, size_bytes: Option<u64>) -> Resul
 }
 
 /// Stores the content of a source and protects it until it is removed.
-pub(super) fn add(
+pub(crate) fn add(
     store: &FsBlobStore,
     mut source: Source,
     context: ContextId,

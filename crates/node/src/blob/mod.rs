@@ -2,7 +2,7 @@
 //! through its control socket.
 
 mod announce;
-mod files;
+pub(crate) mod files;
 mod get;
 pub(crate) mod lines;
 pub(crate) mod local;

@@ -1,13 +1,14 @@
 //! Standard output: records as text for people, or as one JSON object a line for programs.
 
 mod descriptor;
+mod stdout;
 mod writer;
 
 use std::{fmt::Display, io, time::Duration};
 
 use serde::Serialize;
 
-pub(crate) use self::writer::LineWriter;
+pub(crate) use self::{stdout::StdoutWriter, writer::LineWriter};
 
 /// What happens to a record when the reader of standard output is slower than the command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -16,6 +16,7 @@ mod internet;
 mod mapping;
 mod pairs;
 mod probe;
+mod share;
 mod site;
 #[path = "../support/mod.rs"]
 mod support;
@@ -212,6 +213,42 @@ fn nodes_find_each_other_through_every_kind_of_nat() {
         case(Kind::Firewall6, Kind::Firewall6, Transport::Tcp),
         case(Kind::PortRestricted, Kind::Firewall6, Transport::Quic),
     ]);
+}
+
+#[test]
+fn files_get_through_every_kind_of_nat() {
+    use share::{By, Transfer};
+    if let Err(reason) = lab_is_possible() {
+        eprintln!("skipped: no NAT lab here: {reason}");
+        return;
+    }
+    let transfer = |by: By, kinds: [Kind; 2], transport: Transport, port: u16| Transfer {
+        by,
+        case: Case { kinds, transport },
+        port,
+    };
+    // On ports that the system chooses, as the commands do by default. The mapping and the filter
+    // of the first kinds of router are for one port alone; all others have those of this kind.
+    let cone = [Kind::PortRestricted; 2];
+    let mut transfers = Vec::new();
+    for by in [By::Ticket, By::Id] {
+        transfers.extend(Transport::BOTH.map(|over| transfer(by, cone, over, 0)));
+    }
+    if is_full() {
+        let pairs = site::pairs().into_iter();
+        let pairs = pairs.flat_map(|[a, b]| {
+            let ways = if a == b { 1 } else { 2 };
+            [[a, b], [b, a]].into_iter().take(ways)
+        });
+        let all = pairs.flat_map(|kinds| {
+            Transport::BOTH.map(|over| transfer(By::Ticket, kinds, over, site::PORT))
+        });
+        // A router that filters by address alone lets in the probes of the boot nodes, so that the
+        // sender takes itself for reachable and has no relay in its ticket.
+        let is_found = |one: &Transfer| one.case.kinds[0] != Kind::Restricted;
+        transfers.extend(all.filter(|one| one.case.permits_direct() && is_found(one)));
+    }
+    share::run(&transfers);
 }
 
 #[test]

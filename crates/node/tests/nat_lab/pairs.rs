@@ -26,14 +26,14 @@ pub(crate) struct Case {
 impl Case {
     /// What a node of a kind listens on and dials: where no UDP leaves, a node that is to speak
     /// QUIC has TCP besides.
-    fn transports(self, kind: Kind) -> Vec<Transport> {
+    pub(crate) fn transports(self, kind: Kind) -> Vec<Transport> {
         match (kind, self.transport) {
             (Kind::TcpOnly, Transport::Quic) => Transport::BOTH.to_vec(),
             (_, transport) => vec![transport],
         }
     }
 
-    fn permits_direct(self) -> bool {
+    pub(crate) fn permits_direct(self) -> bool {
         site::permit(self.kinds, self.transport)
             // Both have TCP, whatever else they have.
             || self.kinds == [Kind::TcpOnly; 2]

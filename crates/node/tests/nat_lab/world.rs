@@ -3,6 +3,7 @@
 use std::{
     fs::{self, File},
     path::PathBuf,
+    process::Command,
     time::{Duration, Instant},
 };
 
@@ -60,22 +61,49 @@ impl World {
         self.config = Some(path);
     }
 
+    /// The boot nodes as arguments of a command.
+    pub(crate) fn boot_arguments(&self, site: &Site, transports: &[Transport]) -> Vec<String> {
+        let boots = self.boots.iter();
+        boots
+            .flat_map(|boot| transports.iter().map(move |over| boot.addr(site, *over)))
+            .flat_map(|addr| ["--boot".to_owned(), addr])
+            .collect()
+    }
+
+    /// The path of a file of this network.
+    pub(crate) fn file(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// A command at a site. What it writes to standard error is in the file `name.log`.
+    pub(crate) fn command(&self, name: &str, site: &Site, arguments: &[String]) -> Command {
+        let mut calnet = site.host().command(calnet().get_program());
+        calnet.arg("--json").args(arguments);
+        let log = self.file(&format!("{name}.log"));
+        calnet.stderr(File::create(log).unwrap());
+        calnet
+    }
+
     /// Starts a node that knows nothing but the boot nodes, and what it has in its folder.
     pub(crate) fn node(&self, name: &str, site: &Site, transports: &[Transport]) -> Node {
         let folder = self.folder.path().join(name);
-        let mut arguments = Vec::new();
-        for boot in &self.boots {
-            for transport in transports {
-                let addr = boot.addr(site, *transport);
-                arguments.extend(["--boot".to_owned(), addr]);
-            }
-        }
+        let mut arguments = self.boot_arguments(site, transports);
         if let Some(config) = &self.config {
             let config = config.to_str().unwrap().to_owned();
             arguments.extend(["--config".to_owned(), config]);
         }
         Node::start(site, "run", folder, transports, &arguments)
     }
+}
+
+/// All interfaces to listen on, as arguments of a command.
+pub(crate) fn listen_arguments(transports: &[Transport], port: u16) -> Vec<String> {
+    let hosts = ["/ip4/0.0.0.0", "/ip6/::"];
+    let paths = transports.iter().map(|transport| transport.path(port));
+    paths
+        .flat_map(|path| hosts.map(|host| format!("{host}{path}")))
+        .flat_map(|address| ["--listen".to_owned(), address])
+        .collect()
 }
 
 /// A boot node on the public segment, with both families and transports.
@@ -148,11 +176,7 @@ impl Node {
         let mut calnet = site.host().command(calnet().get_program());
         calnet.args([command, "--json"]);
         calnet.arg("--data").arg(&folder);
-        for transport in transports {
-            for host in ["/ip4/0.0.0.0", "/ip6/::"] {
-                calnet.args(["--listen", &format!("{host}{}", transport.path(PORT))]);
-            }
-        }
+        calnet.args(listen_arguments(transports, PORT));
         calnet.args(arguments);
         let log = folder.join("log");
         let file = File::options().create(true).append(true).open(&log);

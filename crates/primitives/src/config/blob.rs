@@ -10,6 +10,13 @@ use crate::ProtocolId;
 /// Largest number of chunks that serving may hold in memory: 1 GiB of them.
 const MAX_HELD_CHUNKS: usize = 1024;
 
+/// Smallest limit of the bytes per second of blob transfers: 64 KiB, four times the rate below which
+/// a provider is given up.
+const MIN_BYTES_PER_S: u64 = 64 << 10;
+
+/// Largest limit: TOML has no larger integers.
+const MAX_BYTES_PER_S: u64 = i64::MAX as u64;
+
 /// A version of the protocol that transfers blobs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum BlobVersion {
@@ -49,6 +56,18 @@ pub struct BlobConfig {
     /// - Reason: published 0.11 nodes write and read only unsigned records. The preset
     ///   `published-0.11` turns this on.
     pub unsigned_records: bool,
+    /// Bytes per second that all blob transfers together may send.
+    ///
+    /// - Default: 0, no limit.
+    /// - Range: 0, or 65536 to 9223372036854775807. A requester gives up a provider below 16384.
+    /// - Reason: a host shares its uplink with other programs.
+    pub max_upload_bytes_per_s: u64,
+    /// Bytes per second that all blob transfers together may receive.
+    ///
+    /// - Default: 0, no limit.
+    /// - Range: 0, or 65536 to 9223372036854775807. A fetch gives up a provider below 16384.
+    /// - Reason: a host shares its downlink with other programs.
+    pub max_download_bytes_per_s: u64,
     /// How blobs are fetched from providers.
     #[serde(deserialize_with = "table::deserialize")]
     pub fetch: BlobFetchConfig,
@@ -208,6 +227,8 @@ impl Default for BlobConfig {
         Self {
             versions: vec![BlobVersion::V1, BlobVersion::V0],
             unsigned_records: false,
+            max_upload_bytes_per_s: 0,
+            max_download_bytes_per_s: 0,
             fetch: BlobFetchConfig::default(),
             serve: BlobServeConfig::default(),
             store: BlobStoreConfig::default(),
@@ -249,6 +270,15 @@ impl BlobConfig {
         let twice =
             (self.versions.iter().enumerate()).any(|(at, one)| self.versions[..at].contains(one));
         check(!twice, || (key("versions"), "must name each once"))?;
+        for (name, bytes_per_s) in [
+            ("max_upload_bytes_per_s", self.max_upload_bytes_per_s),
+            ("max_download_bytes_per_s", self.max_download_bytes_per_s),
+        ] {
+            let allowed = MIN_BYTES_PER_S..=MAX_BYTES_PER_S;
+            check(bytes_per_s == 0 || allowed.contains(&bytes_per_s), || {
+                (key(name), "must be 0 or 65536 to 9223372036854775807")
+            })?;
+        }
         self.fetch.validate(&key("fetch."))?;
         self.serve.validate(&key("serve."))?;
         self.store.validate(&key("store."))

@@ -1,0 +1,12 @@
+//! `calnet send` and `calnet receive`: a file or folder from one machine to another by a ticket.
+
+mod addresses;
+mod lines;
+mod path;
+mod place;
+mod progress;
+mod qr;
+mod receive;
+mod send;
+
+pub(crate) use self::{receive::execute as receive, send::execute as send};
