@@ -20,6 +20,8 @@ pub mod record;
 pub mod serve;
 pub mod store;
 #[cfg(feature = "transfer")]
+mod swarm;
+#[cfg(feature = "transfer")]
 pub mod transfer;
 pub mod v0;
 pub mod v1;

@@ -217,7 +217,12 @@ impl Builder {
                         return;
                     }
                 };
-                if let Some(server) = server
+                let fetcher = Fetcher::new(
+                    opener(&control, &config.blob.versions),
+                    Identity { peer, signer },
+                    &config.blob.fetch,
+                );
+                if let Some(server) = server.map(|server| server.with_fetcher(&fetcher))
                     && let Err(error) = serve(&control, &server, &config.blob.versions)
                 {
                     let _ = ready.send(Err(error));
@@ -240,7 +245,7 @@ impl Builder {
                     metrics,
                     exports_metrics,
                 );
-                if ready.send(Ok(control)).is_ok() {
+                if ready.send(Ok((control, fetcher))).is_ok() {
                     actor.run().await;
                 }
             }
@@ -248,14 +253,9 @@ impl Builder {
         let guard = StopOnDrop(shared.clone());
         let runtime =
             runtime::spawn(config.handle.runtime, guard, task).map_err(StartError::Thread)?;
-        let control = started
+        let (control, fetcher) = started
             .await
             .map_err(|_| StartError::Listen(Stopped.into()))??;
-        let fetcher = Fetcher::new(
-            opener(&control, &config.blob.versions),
-            Identity { peer, signer },
-            &config.blob.fetch,
-        );
         let blobs = Blobs {
             fetcher,
             store: blobs,

@@ -247,8 +247,7 @@ async fn what_was_sent_before_a_drop_arrives_with_a_clean_end() {
             let payload = bytes::Bytes::from(vec![7; size]);
             for split in [false, true] {
                 for round in 0..repetitions {
-                    let (client, peer, sent) =
-                        (from.client.clone(), to.peer(), payload.clone());
+                    let (client, peer, sent) = (from.client.clone(), to.peer(), payload.clone());
                     let sending = tokio::spawn(async move {
                         let mut stream = client.open_stream(peer).await.unwrap();
                         stream.send("first".into()).await.unwrap();

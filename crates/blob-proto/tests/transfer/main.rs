@@ -21,3 +21,4 @@ mod relayed;
 mod repair;
 mod server;
 mod shared;
+mod swarm;
