@@ -1,6 +1,10 @@
 //! The planner against simulated providers, in virtual time.
 
 #![allow(
+    clippy::single_range_in_vec_init,
+    reason = "chunks are asked for in ranges, often in one"
+)]
+#![allow(
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
@@ -539,7 +543,7 @@ proptest! {
                 4 => failed(Failure::Busy { retry_after: Duration::from_millis(number) }),
                 5 => {
                     let start = number % 120;
-                    let chunks = vec![start..start + 1 + number % 30];
+                    let chunks = Vec::from([start..start + 1 + number % 30]);
                     Input::Has { peer, chunks }
                 }
                 6 | 7 => Input::Absent {
@@ -646,7 +650,7 @@ fn a_complete_provider_is_asked_for_what_no_part_has() {
         let (part, whole) = (peer(1), peer(2));
         let now = Duration::ZERO;
         planner.handle(Input::Found(part), now);
-        let chunks = vec![0..5, 6..9];
+        let chunks = Vec::from([0..5, 6..9]);
         planner.handle(Input::Has { peer: part, chunks }, now);
         let effects = planner.handle(Input::Found(whole), now);
         assert_eq!(asked_of(effects, whole), BTreeSet::from([5, 9]));
@@ -673,7 +677,7 @@ fn the_rarest_chunk_is_asked_for_first() {
         let mut planner = Planner::new(config, 0..20);
         let now = Duration::ZERO;
         for (seed, chunks) in [
-            (1, vec![1..20]),
+            (1, Vec::from([1..20])),
             (2, vec![0..7, 8..20]),
             (3, vec![0..7, 8..20]),
         ] {
@@ -732,7 +736,43 @@ fn a_provider_without_a_chunk_is_asked_again_when_it_has_it() {
     assert!(!planner.is_useful(&one));
     let hour = Duration::from_secs(3600);
     assert_eq!(asked(planner.handle(Input::Tick, hour)), []);
-    let chunks = vec![0..1];
+    let chunks = Vec::from([0..1]);
     let has = Input::Has { peer: one, chunks };
     assert_eq!(asked(planner.handle(has, hour)), [(one, 0..1)]);
+}
+
+#[test]
+fn reports_of_an_idle_provider_are_no_measure_of_its_rate() {
+    let mut planner = Planner::new(default_config(), 0..1);
+    let (one, other, now) = (peer(1), peer(2), Duration::ZERO);
+    planner.handle(Input::Found(one), now);
+    planner.handle(Input::Found(other), now);
+    let idle = [one, other]
+        .into_iter()
+        .find(|peer| !planner.is_asked(peer));
+    let peer = idle.unwrap();
+    for second in 1..4 {
+        let few = Input::Received { peer, bytes: 12 };
+        planner.handle(few, Duration::from_secs(second));
+    }
+    assert_eq!(planner.rate(&peer), None);
+}
+
+/// All that is missing at first, and then more.
+#[test]
+fn a_provider_of_all_that_is_missing_stays_one_when_it_reports_more() {
+    let mut planner = Planner::new(default_config(), 0..4);
+    let (peer, now) = (peer(1), Duration::ZERO);
+    planner.handle(Input::Found(peer), now);
+    for range in [0..4, 7..8] {
+        let chunks = Vec::from([range]);
+        planner.handle(Input::Has { peer, chunks }, now);
+    }
+    assert!(planner.is_useful(&peer));
+    let mut asked = BTreeSet::new();
+    for index in 0..2 {
+        let verified = Input::Verified { peer, index };
+        asked.extend(asked_of(planner.handle(verified, now), peer));
+    }
+    assert_eq!(asked, BTreeSet::from([2, 3]));
 }

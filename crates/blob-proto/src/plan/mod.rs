@@ -253,11 +253,16 @@ impl Planner {
             && all.start == 0
             && all.end >= end
         {
-            provider.has = None;
+            (provider.has, provider.reports) = (None, true);
             return;
         }
-        // The rest of what it names later is added to this.
-        let has = provider.has.get_or_insert_with(|| self.missing.emptied());
+        if !std::mem::replace(&mut provider.reports, true) {
+            // It counted as having all of them.
+            provider.has = Some(self.missing.emptied());
+        }
+        let Some(has) = &mut provider.has else {
+            return;
+        };
         for range in chunks {
             has.insert_all(range.clone());
         }

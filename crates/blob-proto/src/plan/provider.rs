@@ -41,6 +41,8 @@ pub(super) struct Provider {
     pub(super) lied: bool,
     /// The missing chunks that it has. `None` where it has all of them.
     pub(super) has: Option<Bits>,
+    /// Whether it reports which chunks it has.
+    pub(super) reports: bool,
     /// Chunks that it does not send before some time.
     pub(super) later: BTreeMap<u64, Duration>,
     /// Whether something came since it was asked after a pause.
@@ -66,6 +68,7 @@ impl Provider {
             unreachable: 0,
             lied: false,
             has: None,
+            reports: false,
             later: BTreeMap::new(),
             has_begun: false,
             last_byte: now,
@@ -128,8 +131,12 @@ impl Provider {
 
     pub(super) fn receive(&mut self, bytes: u64, now: Duration) {
         self.unreachable = 0;
-        self.has_begun = true;
         self.last_byte = now;
+        if self.in_flight.is_empty() {
+            // It only reports which chunks it has, which measures nothing.
+            return;
+        }
+        self.has_begun = true;
         self.floor_bytes = self.floor_bytes.saturating_add(bytes);
         self.rate_bytes = self.rate_bytes.saturating_add(bytes);
         let span = now.saturating_sub(self.rate_since);

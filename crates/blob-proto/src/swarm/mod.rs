@@ -39,10 +39,13 @@ pub(crate) fn store_number(store: &Arc<dyn BlobStore>) -> usize {
     store.address().unwrap_or(address)
 }
 
+/// Blobs by the number of their store and their id.
+type Blobs = HashMap<(usize, BlobId), Weak<Swarm>>;
+
 /// The blobs of a node that are being given or fetched. Cheap to clone.
 #[derive(Clone, Default)]
 pub(crate) struct Swarms {
-    blobs: Arc<Mutex<HashMap<(usize, BlobId), Weak<Swarm>>>>,
+    blobs: Arc<Mutex<Blobs>>,
     /// Number of the store that is served, or 0.
     served: Arc<AtomicUsize>,
 }
@@ -309,12 +312,8 @@ impl Watching {
     fn next_chunks(&mut self) -> Option<Vec<Range<u64>>> {
         let first = std::mem::replace(&mut self.first, false);
         if let Some(chunks) = self.whole {
-            let all = if chunks > 0 {
-                vec![0..chunks]
-            } else {
-                Vec::new()
-            };
-            return first.then_some(all);
+            let all = std::iter::once(0..chunks).filter(|all| !all.is_empty());
+            return first.then(|| all.collect());
         }
         let state = self.swarm.state();
         if state.transfer != self.transfer {

@@ -395,7 +395,7 @@ async fn a_silent_peer_with_a_part_does_not_hold_a_transfer() {
     let silent = lists(
         &list,
         content.len() as u64,
-        vec![1..12],
+        Vec::from([1..12]),
         vec![peer(7)],
         true,
     );
@@ -452,7 +452,7 @@ async fn a_stream_of_1_0_0_gives_no_part_and_takes_no_newer_message() {
         blob_id,
         serves: true,
     };
-    let ranges = vec![1..3];
+    let ranges = Vec::from([1..3]);
     let read = Request::Read { blob_id, ranges };
     let ask = async |version, requests: Vec<Request>| {
         let (near, far) = tokio::io::duplex(4 * MIB);
