@@ -57,6 +57,12 @@ enum Command {
     /// Join two network namespaces by such a link until standard input ends. Needs root.
     #[cfg(target_os = "linux")]
     Link(wan::LinkArgs),
+    /// Measure how nodes behind one link fetch a blob from the other side. Needs root.
+    #[cfg(target_os = "linux")]
+    Swarm(wan::SwarmArgs),
+    /// Provide a blob or fetch it, for `swarm`.
+    #[cfg(target_os = "linux")]
+    SwarmSide(wan::SwarmSideArgs),
     /// Send or receive bytes over the kernel's TCP.
     #[cfg(target_os = "linux")]
     Raw(wan::RawArgs),
@@ -115,6 +121,10 @@ fn main() -> ExitCode {
         Command::Wan(args) => wan::execute(&args),
         #[cfg(target_os = "linux")]
         Command::Link(args) => wan::execute_link(&args),
+        #[cfg(target_os = "linux")]
+        Command::Swarm(args) => wan::execute_swarm(&args),
+        #[cfg(target_os = "linux")]
+        Command::SwarmSide(args) => wan::execute_swarm_side(&args),
         #[cfg(target_os = "linux")]
         Command::Raw(args) => wan::execute_raw(&args),
         Command::Serve(side) => serve::execute(side),

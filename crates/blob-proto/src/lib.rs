@@ -21,6 +21,8 @@ pub mod record;
 #[cfg(feature = "transfer")]
 pub mod serve;
 pub mod store;
+#[cfg(feature = "transfer")]
+mod swarm;
 #[cfg(feature = "peers")]
 pub mod ticket;
 #[cfg(feature = "transfer")]

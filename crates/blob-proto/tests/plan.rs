@@ -1,6 +1,10 @@
 //! The planner against simulated providers, in virtual time.
 
 #![allow(
+    clippy::single_range_in_vec_init,
+    reason = "chunks are asked for in ranges, often in one"
+)]
+#![allow(
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
@@ -523,7 +527,7 @@ proptest! {
 
     #[test]
     fn arbitrary_inputs_never_panic(
-        steps in prop::collection::vec((0_u8..6, 1_u8..4, any::<u64>(), 0_u64..30_000), 0..60),
+        steps in prop::collection::vec((0_u8..9, 1_u8..4, any::<u64>(), 0_u64..30_000), 0..60),
     ) {
         let mut planner = Planner::new(default_config(), (0..50).chain(90..95));
         let mut now = Duration::ZERO;
@@ -537,6 +541,16 @@ proptest! {
                 2 => Input::Verified { peer, index: number % 120 },
                 3 => failed(Failure::Broken),
                 4 => failed(Failure::Busy { retry_after: Duration::from_millis(number) }),
+                5 => {
+                    let start = number % 120;
+                    let chunks = Vec::from([start..start + 1 + number % 30]);
+                    Input::Has { peer, chunks }
+                }
+                6 | 7 => Input::Absent {
+                    peer,
+                    index: number % 120,
+                    retry_after: (kind == 6).then_some(Duration::from_millis(number)),
+                },
                 _ => Input::Tick,
             };
             let before = planner.missing();
@@ -616,4 +630,149 @@ fn a_provider_that_is_being_reached_has_no_deadline() {
     assert!(left(planner.handle(Input::Tick, now)));
     assert!(!planner.is_asked(&peer(1)));
     assert!(!planner.is_alone(), "it rests");
+}
+
+/// The chunks that effects ask of one provider.
+fn asked_of(effects: Vec<Effect>, of: PeerId) -> BTreeSet<u64> {
+    let asked = asked(effects).into_iter();
+    let of = asked.filter(|(peer, _)| *peer == of);
+    of.flat_map(|(_, chunks)| chunks).collect()
+}
+
+#[test]
+fn a_complete_provider_is_asked_for_what_no_part_has() {
+    for seed in 1..50 {
+        let config = PlannerConfig {
+            seed,
+            ..default_config()
+        };
+        let mut planner = Planner::new(config, 0..10);
+        let (part, whole) = (peer(1), peer(2));
+        let now = Duration::ZERO;
+        planner.handle(Input::Found(part), now);
+        let chunks = Vec::from([0..5, 6..9]);
+        planner.handle(Input::Has { peer: part, chunks }, now);
+        let effects = planner.handle(Input::Found(whole), now);
+        assert_eq!(asked_of(effects, whole), BTreeSet::from([5, 9]));
+        // The part is silent, so it does not keep its chunks from the complete provider.
+        let mut asked = BTreeSet::new();
+        for index in [5, 9] {
+            let verified = Input::Verified { peer: whole, index };
+            let later = now + Duration::from_millis(1100);
+            asked.extend(asked_of(planner.handle(verified, later), whole));
+        }
+        assert!(!asked.is_empty(), "seed {seed}");
+    }
+}
+
+#[test]
+fn the_rarest_chunk_is_asked_for_first() {
+    for seed in 1..50 {
+        let config = PlannerConfig {
+            seed,
+            provider_window_chunks: 1,
+            ..default_config()
+        };
+        // All but the first three chunks, so that each provider is asked for one of those at first.
+        let mut planner = Planner::new(config, 0..20);
+        let now = Duration::ZERO;
+        for (seed, chunks) in [
+            (1, Vec::from([1..20])),
+            (2, vec![0..7, 8..20]),
+            (3, vec![0..7, 8..20]),
+        ] {
+            let peer = peer(seed);
+            planner.handle(Input::Found(peer), now);
+            planner.handle(Input::Has { peer, chunks }, now);
+        }
+        // Only the first one has chunk 7.
+        let mut next = BTreeSet::new();
+        for index in 0..20 {
+            let verified = Input::Verified {
+                peer: peer(1),
+                index,
+            };
+            let was_asked = planner.is_asked(&peer(1));
+            let effects = planner.handle(verified, now);
+            next.extend(asked_of(effects, peer(1)));
+            if was_asked && !next.is_empty() {
+                break;
+            }
+        }
+        assert_eq!(next, BTreeSet::from([7]), "seed {seed}");
+    }
+}
+
+#[test]
+fn a_chunk_that_is_put_off_is_asked_for_again_after_its_time() {
+    let mut planner = Planner::new(default_config(), 0..1);
+    let (one, now) = (peer(1), Duration::ZERO);
+    assert_eq!(asked(planner.handle(Input::Found(one), now)), [(one, 0..1)]);
+    let after = Duration::from_secs(2);
+    let absent = Input::Absent {
+        peer: one,
+        index: 0,
+        retry_after: Some(after),
+    };
+    assert_eq!(asked(planner.handle(absent, now)), []);
+    assert_eq!(planner.next_timeout(), Some(after));
+    let before = after - Duration::from_millis(1);
+    assert_eq!(asked(planner.handle(Input::Tick, before)), []);
+    assert_eq!(asked(planner.handle(Input::Tick, after)), [(one, 0..1)]);
+}
+
+#[test]
+fn a_provider_without_a_chunk_is_asked_again_when_it_has_it() {
+    let mut planner = Planner::new(default_config(), 0..1);
+    let (one, now) = (peer(1), Duration::ZERO);
+    planner.handle(Input::Found(one), now);
+    assert!(planner.is_useful(&one));
+    let absent = Input::Absent {
+        peer: one,
+        index: 0,
+        retry_after: None,
+    };
+    assert_eq!(asked(planner.handle(absent, now)), []);
+    assert!(!planner.is_useful(&one));
+    let hour = Duration::from_secs(3600);
+    assert_eq!(asked(planner.handle(Input::Tick, hour)), []);
+    let chunks = Vec::from([0..1]);
+    let has = Input::Has { peer: one, chunks };
+    assert_eq!(asked(planner.handle(has, hour)), [(one, 0..1)]);
+}
+
+#[test]
+fn reports_of_an_idle_provider_are_no_measure_of_its_rate() {
+    let mut planner = Planner::new(default_config(), 0..1);
+    let (one, other, now) = (peer(1), peer(2), Duration::ZERO);
+    planner.handle(Input::Found(one), now);
+    planner.handle(Input::Found(other), now);
+    let idle = [one, other]
+        .into_iter()
+        .find(|peer| !planner.is_asked(peer));
+    let peer = idle.unwrap();
+    for second in 1..4 {
+        let few = Input::Received { peer, bytes: 12 };
+        planner.handle(few, Duration::from_secs(second));
+    }
+    assert_eq!(planner.rate(&peer), None);
+}
+
+/// All that is missing at first, and then more.
+#[test]
+fn a_provider_of_all_that_is_missing_stays_one_when_it_reports_more() {
+    let mut planner = Planner::new(default_config(), 0..4);
+    let (peer, now) = (peer(1), Duration::ZERO);
+    planner.handle(Input::Found(peer), now);
+    for range in [0..4, 7..8] {
+        let chunks = Vec::from([range]);
+        planner.handle(Input::Has { peer, chunks }, now);
+    }
+    assert!(planner.is_useful(&peer));
+    let mut asked = BTreeSet::new();
+    for index in 0..2 {
+        let verified = Input::Verified { peer, index };
+        asked.extend(asked_of(planner.handle(verified, now), peer));
+    }
+    assert_eq!(asked, BTreeSet::from([2, 3]));
 }

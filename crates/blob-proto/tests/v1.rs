@@ -1,6 +1,10 @@
 //! The newer protocol: vectors of another implementation, and hostile input.
 
 #![allow(
+    clippy::single_range_in_vec_init,
+    reason = "chunks are asked for in ranges, often in one"
+)]
+#![allow(
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
@@ -15,9 +19,9 @@ use calimero_network_blob::{
     BlobHasher, BlobId, CHUNK_HASH_BYTES,
     error::{AuthError, ListError},
     v1::{
-        CodecError, Hello, ListAssembly, ListPage, MAX_PAGE_HASHES, MAX_RESPONSE_BYTES,
-        MessageError, PageError, ProviderCodec, Refusal, Request, RequesterCodec, Response,
-        SessionAuth,
+        CodecError, Hello, ListAssembly, ListPage, MAX_HAVE_RANGES, MAX_NAMED_PEERS,
+        MAX_PAGE_HASHES, MAX_PEER_ID_BYTES, MAX_RESPONSE_BYTES, MAX_RETRY_MS, MessageError,
+        PageError, ProviderCodec, Refusal, Request, RequesterCodec, Response, SessionAuth,
     },
 };
 use calimero_network_primitives::{
@@ -157,6 +161,138 @@ fn responses() {
         assert_eq!(encode_response(&response), wire, "{name}");
         assert_eq!(decode_response(&wire).unwrap(), Some(response), "{name}");
     }
+}
+
+fn ranges_of(value: &Value) -> Vec<Range<u64>> {
+    let ranges = value["ranges"].as_array().unwrap().iter();
+    let ranges = ranges.map(|range| range[0].as_u64().unwrap()..range[1].as_u64().unwrap());
+    ranges.collect()
+}
+
+#[test]
+fn messages_of_1_1() {
+    let vectors = &VECTORS["requests_1_1"];
+    let watch = |name: &str| Request::Watch {
+        blob_id: BLOB,
+        serves: vectors[name]["serves"].as_bool().unwrap(),
+    };
+    let index = number(&vectors["got"], "index");
+    for (name, request) in [
+        ("watch", watch("watch")),
+        ("watch_and_serve", watch("watch_and_serve")),
+        ("got", Request::Got { index }),
+    ] {
+        let wire = bytes(&vectors[name], "frame_hex");
+        assert!(request.is_of_1_1(), "{name}");
+        assert_eq!(encode_request(&request), wire, "{name}");
+        assert_eq!(decode_request(&wire).unwrap(), Some(request), "{name}");
+    }
+    let vectors = &VECTORS["responses_1_1"];
+    let have = |name: &str| Response::Have {
+        ranges: ranges_of(&vectors[name]),
+    };
+    let absent = |name: &str| Response::Absent {
+        index: number(&vectors[name], "index"),
+        retry_after_ms: number(&vectors[name], "retry_after_ms"),
+    };
+    let peers = vectors["peers"]["peers_hex"].as_array().unwrap().iter();
+    let peers = peers.map(|peer| hex::decode(peer.as_str().unwrap()).unwrap());
+    for (name, response) in [
+        ("have", have("have")),
+        ("have_nothing", have("have_nothing")),
+        (
+            "peers",
+            Response::Peers {
+                peers: peers.collect(),
+            },
+        ),
+        ("absent", absent("absent")),
+        ("absent_for_now", absent("absent_for_now")),
+    ] {
+        let wire = bytes(&vectors[name], "frame_hex");
+        assert!(response.is_of_1_1(), "{name}");
+        assert_eq!(encode_response(&response), wire, "{name}");
+        assert_eq!(decode_response(&wire).unwrap(), Some(response), "{name}");
+    }
+}
+
+#[test]
+fn messages_of_1_1_have_bounds() {
+    let over = MAX_HAVE_RANGES as u64 + 1;
+    let ranges = (0..over).map(|at| 2 * at..2 * at + 1).collect();
+    let end = 1 << 20;
+    for (response, field) in [
+        (Response::Have { ranges }, "ranges"),
+        (
+            Response::Have {
+                ranges: Vec::from([end - 1..end + 1]),
+            },
+            "range",
+        ),
+        (
+            Response::Have {
+                ranges: vec![4..5, 4..6],
+            },
+            "range",
+        ),
+        (Response::Peers { peers: Vec::new() }, "peers"),
+        (
+            Response::Peers {
+                peers: vec![vec![1]; MAX_NAMED_PEERS + 1],
+            },
+            "peers",
+        ),
+        (
+            Response::Peers {
+                peers: vec![Vec::new()],
+            },
+            "peer",
+        ),
+        (
+            Response::Peers {
+                peers: vec![vec![1; MAX_PEER_ID_BYTES + 1]],
+            },
+            "peer",
+        ),
+        (
+            Response::Absent {
+                index: end,
+                retry_after_ms: 0,
+            },
+            "index",
+        ),
+        (
+            Response::Absent {
+                index: 0,
+                retry_after_ms: MAX_RETRY_MS + 1,
+            },
+            "retry_after_ms",
+        ),
+    ] {
+        let result = ProviderCodec.encode(response.clone(), &mut BytesMut::new());
+        let Err(CodecError::Message(MessageError::Field { field: named })) = result else {
+            panic!("{response:?}: {result:?}")
+        };
+        assert_eq!(named, field, "{response:?}");
+    }
+    // The same limits hold for what is read; one more peer than allowed, and a peer that is cut.
+    for wire in [
+        &[3, 0x85, 17, 1][..],
+        &[4, 0x85, 1, 2, 1],
+        &[4, 0x86, 0, 0, 0],
+        &[2, 0x84, 1],
+        &[4, 0x84, 1, 0, 0],
+    ] {
+        let result = decode_response(wire);
+        assert!(matches!(result, Err(CodecError::Message(_))), "{wire:?}");
+    }
+    let mut watch = bytes(&VECTORS["requests_1_1"]["watch"], "frame_hex");
+    *watch.last_mut().unwrap() = 2;
+    let result = decode_request(&watch);
+    assert!(matches!(
+        result,
+        Err(CodecError::Message(MessageError::Field { field: "serves" }))
+    ));
 }
 
 #[test]

@@ -23,7 +23,7 @@ use prometheus_client::{collector::Collector, registry::Registry};
 use tokio::sync::{mpsc, oneshot};
 
 #[cfg(feature = "blobs")]
-use crate::blobs::{self, serve};
+use crate::blobs::{self, Blobs, serve};
 use crate::{
     actor::Actor,
     behaviour::{self, Behaviour},
@@ -242,7 +242,9 @@ impl Builder {
                     }
                 };
                 #[cfg(feature = "blobs")]
-                if let Some(server) = server
+                let blobs = fetching.start(&control, &config.blob);
+                #[cfg(feature = "blobs")]
+                if let Some(server) = server.map(|server| server.with_fetcher(&blobs.fetcher))
                     && let Err(error) = serve(
                         &control,
                         &server,
@@ -270,7 +272,12 @@ impl Builder {
                     metrics,
                     exports_metrics,
                 );
-                if ready.send(Ok(control)).is_ok() {
+                let started = Started {
+                    control,
+                    #[cfg(feature = "blobs")]
+                    blobs,
+                };
+                if ready.send(Ok(started)).is_ok() {
                     actor.run().await;
                 }
             }
@@ -278,11 +285,13 @@ impl Builder {
         let guard = StopOnDrop(shared.clone());
         let runtime =
             runtime::spawn(config.handle.runtime, guard, task).map_err(StartError::Thread)?;
-        let control = started
+        let Started {
+            control,
+            #[cfg(feature = "blobs")]
+            blobs,
+        } = started
             .await
             .map_err(|_| StartError::Listen(Stopped.into()))??;
-        #[cfg(feature = "blobs")]
-        let blobs = fetching.start(&control, &config.blob);
         let client = NetworkClient::new(
             peer,
             commands,
@@ -305,6 +314,13 @@ type BuildTransport = fn(
     &calimero_network_primitives::config::TransportConfig,
     DialGate,
 ) -> Result<transport::Transport, transport::BuildError>;
+
+/// The parts of the handle that the task of the swarm makes.
+struct Started {
+    control: Control,
+    #[cfg(feature = "blobs")]
+    blobs: Blobs,
+}
 
 /// Marks the manager as stopped when its task ends, for any reason.
 pub(crate) struct StopOnDrop(Arc<Shared>);

@@ -13,13 +13,16 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use calimero_network::{
     AnnounceBlobError, BlobEvent, BlobId, ContextId, FetchBlobError, Keypair, NetworkClient,
-    NetworkConfig, NetworkEvent, NetworkManager, PeerId,
+    NetworkConfig, NetworkEvent, NetworkManager, PeerId, StreamProtocol,
     blob::{
         fetch::{Destination, FetchError},
+        serve::{Access, BlobServeConfig, Server},
         store::{BlobStore as _, FsBlobStore, FsConfig},
+        transfer::Version,
     },
 };
 use common::{BOTH, LIMIT, Node, Over, config};
+use futures::StreamExt as _;
 use tempfile::TempDir;
 use tokio::time::timeout;
 
@@ -353,6 +356,46 @@ async fn a_node_without_a_store_serves_nothing() {
     let id = calimero_network::blob::blob_id(b"not there");
     let fetched = request(&here.node.client, id, vec![bare.peer()], &here.store).await;
     assert!(fetched.is_err());
+}
+
+/// The manager has no store. The program accepts the streams of the protocol and answers them.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_program_serves_blobs_itself() {
+    let folder = tempfile::tempdir().unwrap();
+    let theirs = FsBlobStore::open(folder.path(), &FsConfig::default()).unwrap();
+    let content = content(5, 2 * MIB);
+    let (given, kept) = (
+        theirs.put(&content).unwrap().id,
+        theirs.put(b"for another requester").unwrap().id,
+    );
+    let (client, events) = NetworkManager::start(Keypair::generate_ed25519(), local())
+        .await
+        .unwrap();
+    let server = Server::new(
+        client.peer_id(),
+        Arc::new(theirs),
+        &BlobServeConfig::default(),
+    );
+    let server = server.with_authorizer(move |access: Access| access.blob_id == given);
+    let mut incoming = client
+        .accept(StreamProtocol::new(Version::V1_1.name()))
+        .unwrap();
+    tokio::spawn(async move {
+        while let Some(inbound) = incoming.next().await {
+            let serving = server.serve(inbound.peer, Version::V1_1, inbound.stream);
+            tokio::spawn(serving);
+        }
+    });
+    let bare = Node { client, events };
+    let address = bare.listen(Over::Quic).await;
+    let mut config = local();
+    config.blob.fetch.tuning.search_timeout = Duration::from_secs(1);
+    let here = provider(config).await;
+    here.node.client.dial(address).await.unwrap();
+    let fetched = request(&here.node.client, given, vec![bare.peer()], &here.store).await;
+    assert_eq!(fetched.unwrap().size_bytes, content.len() as u64);
+    let refused = request(&here.node.client, kept, vec![bare.peer()], &here.store).await;
+    assert!(refused.is_err());
 }
 
 #[tokio::test(flavor = "multi_thread")]

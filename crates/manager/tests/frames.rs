@@ -229,3 +229,95 @@ async fn a_protocol_of_ones_own_is_accepted_until_it_is_dropped() {
             .is_err()
     );
 }
+
+/// Frames that `send` has accepted, before a stream is dropped without a close.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_sent_before_a_drop_arrives_with_a_clean_end() {
+    // From one packet to the largest frame, each as the last one of a stream.
+    let sizes = [
+        (10, 100),
+        (16 << 10, 50),
+        (100 << 10, 50),
+        (1 << 20, 20),
+        (8 << 20, 3),
+    ];
+    for over in BOTH {
+        let (from, mut to) = pair(over).await;
+        for (size, repetitions) in sizes {
+            let payload = bytes::Bytes::from(vec![7; size]);
+            for split in [false, true] {
+                for round in 0..repetitions {
+                    let (client, peer, sent) = (from.client.clone(), to.peer(), payload.clone());
+                    let sending = tokio::spawn(async move {
+                        let mut stream = client.open_stream(peer).await.unwrap();
+                        stream.send("first".into()).await.unwrap();
+                        if split {
+                            let (mut sender, receiver) = stream.split();
+                            sender.send(sent).await.unwrap();
+                            drop(sender);
+                            drop(receiver);
+                        } else {
+                            stream.send(sent).await.unwrap();
+                        }
+                    });
+                    let mut received = to.inbound().await;
+                    let mut next = async || within(received.next()).await;
+                    let place = format!("{over:?}, {size} bytes, round {round}");
+                    assert_eq!(next().await.expect(&place).expect(&place), "first");
+                    let frame = next().await.expect(&place).expect(&place);
+                    assert!(frame == payload, "{place}");
+                    let end = next().await;
+                    assert!(end.is_none(), "{place}: {end:?}");
+                    sending.await.unwrap();
+                }
+            }
+        }
+        assert_works(&from, &mut to).await;
+    }
+}
+
+#[tokio::test]
+async fn a_drop_within_a_frame_is_a_cut_after_the_frames_before_it() {
+    for over in BOTH {
+        let (from, mut to) = pair(over).await;
+        let mut stream = within(from.client.open_stream(to.peer())).await.unwrap();
+        within(stream.send("first".into())).await.unwrap();
+        let mut received = to.inbound().await;
+        // Frames of 8 MiB are sent until the windows are full, which they are within one of them:
+        // nobody reads.
+        let frame = bytes::Bytes::from(vec![7; 8 << 20]);
+        let mut whole = 0;
+        while let Ok(sent) = stream
+            .send_within(frame.clone(), Duration::from_secs(1))
+            .await
+        {
+            let () = sent;
+            whole += 1;
+        }
+        drop(stream);
+        assert_eq!(within(received.next()).await.unwrap().unwrap(), "first");
+        for _ in 0..whole {
+            assert!(within(received.next()).await.unwrap().unwrap() == frame);
+        }
+        let end = within(received.next()).await;
+        assert!(
+            matches!(end, Some(Err(FrameError::Cut { .. }))),
+            "{over:?}, {whole} whole frames: {end:?}"
+        );
+        assert_works(&from, &mut to).await;
+    }
+}
+
+#[tokio::test]
+async fn a_stream_that_is_taken_out_of_its_frames_is_reset_by_a_drop() {
+    for over in BOTH {
+        let (from, mut to) = pair(over).await;
+        let mut stream = within(from.client.open_stream(to.peer())).await.unwrap();
+        within(stream.send("first".into())).await.unwrap();
+        let mut received = to.inbound().await;
+        assert_eq!(within(received.next()).await.unwrap().unwrap(), "first");
+        drop(stream.into_inner());
+        let end = within(received.next()).await;
+        assert!(matches!(end, Some(Err(_))), "{over:?}: {end:?}");
+    }
+}

@@ -45,7 +45,11 @@ newest_version = '1.1'
 ";
 
 /// Names that 0.11 does not know.
-const NEWER: [&str; 2] = ["/calimero/blob/1.0.0", "/meshsub/1.3.0"];
+const NEWER: [&str; 3] = [
+    "/calimero/blob/1.1.0",
+    "/calimero/blob/1.0.0",
+    "/meshsub/1.3.0",
+];
 
 /// Names that some node of this process was asked for and did not speak.
 static REFUSED: Mutex<Vec<String>> = Mutex::new(Vec::new());

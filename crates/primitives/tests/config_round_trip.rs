@@ -79,7 +79,10 @@ fn a_preset_sets_its_values_and_a_key_overrides_them() {
     assert_eq!(published, expected);
     assert!(published.pubsub.max_message_bytes + 2 * KIB <= 64 * KIB);
     assert!(published.blob.unsigned_records && published.blob.tuning.dht_providers);
-    assert_eq!(published.blob.versions, [BlobVersion::V1, BlobVersion::V0]);
+    assert_eq!(
+        published.blob.versions,
+        [BlobVersion::V1_1, BlobVersion::V1, BlobVersion::V0]
+    );
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use std::io::IoSlice;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
-use calimero_network_primitives::limits::KIB;
+use calimero_network_primitives::limits::{FRAME_PREFIX_BYTES, KIB};
 
 use crate::{codec::FrameCodec, config::FrameConfig, error::FrameError};
 
@@ -35,6 +35,10 @@ pub(crate) struct FrameEncoder {
     /// Rest of a large payload. It is written after `gathered` and before any
     /// later frame.
     direct: Bytes,
+    /// Number of bytes that are missing from the frame that was written last. 0
+    /// between two frames.
+    open: usize,
+    has_written: bool,
 }
 
 impl FrameEncoder {
@@ -44,7 +48,19 @@ impl FrameEncoder {
             limit: config.write_buffer,
             gathered: BytesMut::new(),
             direct: Bytes::new(),
+            open: 0,
+            has_written: false,
         }
+    }
+
+    /// Returns `true` if bytes of a frame were written.
+    pub(crate) fn has_written(&self) -> bool {
+        self.has_written
+    }
+
+    /// Returns `true` if a part of a frame was written and its rest was not.
+    pub(crate) fn is_within_frame(&self) -> bool {
+        self.open > 0
     }
 
     /// Returns `true` if another frame is accepted without a write.
@@ -85,6 +101,15 @@ impl FrameEncoder {
 
     /// Removes the first `n` bytes, which were written.
     pub(crate) fn written(&mut self, n: usize) {
+        self.has_written = true;
+        let mut end = self.open;
+        while end < n {
+            // Each queued frame begins in `gathered`, with its prefix.
+            let prefix = self.gathered.get(end..).and_then(<[u8]>::first_chunk);
+            let Some(prefix) = prefix else { break };
+            end += FRAME_PREFIX_BYTES + u32::from_be_bytes(*prefix) as usize;
+        }
+        self.open = end.saturating_sub(n);
         let gathered = n.min(self.gathered.len());
         self.gathered.advance(gathered);
         self.direct.advance((n - gathered).min(self.direct.len()));
@@ -98,5 +123,38 @@ impl FrameEncoder {
     pub(crate) fn into_rest(mut self) -> Bytes {
         self.gathered.put(self.direct);
         self.gathered.freeze()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::{FrameEncoder, GATHER_BYTES};
+    use crate::config::FrameConfig;
+
+    /// Writes frames of many sizes in pieces of many sizes, and compares the
+    /// end of each piece with the ends of the frames.
+    #[test]
+    fn it_is_within_a_frame_between_its_first_and_its_last_byte() {
+        let sizes = [0, 1, 500, GATHER_BYTES, GATHER_BYTES + 1, 3 * GATHER_BYTES];
+        for step in [1, 3, 4, 5, 4096, 16 * 1024, 100_000] {
+            let mut encoder = FrameEncoder::new(FrameConfig::default());
+            let (mut total, mut ends) = (0, vec![0]);
+            for size in sizes {
+                encoder.push(Bytes::from(vec![0xff; size])).unwrap();
+                total += 4 + size;
+                ends.push(total);
+            }
+            let mut written = 0;
+            while !encoder.is_empty() {
+                let n = step.min(total - written);
+                encoder.written(n);
+                written += n;
+                let between = ends.contains(&written);
+                assert_eq!(encoder.is_within_frame(), !between, "{step} {written}");
+            }
+            assert_eq!(written, total);
+        }
     }
 }

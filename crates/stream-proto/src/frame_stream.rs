@@ -17,7 +17,7 @@ use futures::{
 use crate::{
     config::FrameConfig,
     error::FrameError,
-    halves::{FrameReceiver, FrameSender, SendQueue, within},
+    halves::{DropEnd, FrameReceiver, FrameSender, SendQueue, within},
     read_budget::ReadBudget,
 };
 
@@ -29,6 +29,22 @@ pub type FrameHalves<S> = (FrameSender<WriteHalf<S>>, FrameReceiver<ReadHalf<S>>
 ///
 /// It implements [`futures::Stream`] for received frames and [`futures::Sink`]
 /// for frames to send.
+///
+/// # Dropping
+///
+/// A frame stream over a [`Substream`](crate::Substream) that was created by
+/// [`into_frames`](crate::Substream::into_frames) may be dropped without
+/// [`close`](Self::close): every frame for which [`send`](Self::send) returned
+/// is delivered, followed by a clean end. If a frame was written in part, the
+/// peer receives [`FrameError::Cut`] after the frames before it. Frames that
+/// were [fed](Self::feed) and not flushed are lost, and the peer receives an
+/// error. After [`split`], the stream is dropped with the second of its halves.
+/// A stream on which nothing was sent is reset.
+///
+/// A drop also stops what the peer sends. Over QUIC the peer's next `send`
+/// fails. Yamux has no message for it after an end: the peer's `send` waits once
+/// its window is full, so that a peer that sends much needs a deadline
+/// ([`send_within`](Self::send_within)).
 ///
 /// # Sending in both directions at once
 ///
@@ -85,6 +101,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> FrameStream<S> {
             receiver: FrameReceiver::with_budget(io, config, budget),
             queue: SendQueue::new(config),
         }
+    }
+
+    /// Ends the byte stream according to `drop_end` when it is dropped.
+    pub(crate) fn with_drop_end(mut self, drop_end: DropEnd) -> Self {
+        self.queue = self.queue.with_drop_end(drop_end);
+        self
     }
 
     /// Receives the next frame; see [`FrameReceiver::next`]. Cancel safe.
@@ -205,7 +227,7 @@ impl<S> FrameStream<S> {
     /// frames that were queued but not written, are lost.
     #[must_use]
     pub fn into_inner(self) -> S {
-        self.receiver.detach().0
+        self.into_parts().io
     }
 
     /// Returns the byte stream and the content of the buffers.

@@ -4,6 +4,10 @@ use std::{
     future::poll_fn,
     io,
     pin::{Pin, pin},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     task::{Context, Poll, ready},
     time::Duration,
 };
@@ -342,6 +346,25 @@ impl<W: AsyncWrite + Unpin> Sink<Bytes> for FrameSender<W> {
 pub(crate) struct SendQueue {
     encoder: FrameEncoder,
     status: Status,
+    /// How a substream ends that is dropped. `None` for other byte sinks.
+    drop_end: Option<DropEnd>,
+}
+
+/// How a substream ends that is dropped while frames are sent on it, shared by
+/// the substream and the queue of its frames.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct DropEnd(Arc<AtomicBool>);
+
+impl DropEnd {
+    /// Returns `true` if the sending direction is finished, so that the peer
+    /// receives all that was written. Otherwise the stream is reset.
+    pub(crate) fn finishes(&self) -> bool {
+        self.0.load(Ordering::Acquire)
+    }
+
+    fn set(&self, finishes: bool) {
+        self.0.store(finishes, Ordering::Release);
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -356,16 +379,44 @@ impl SendQueue {
         Self {
             encoder: FrameEncoder::new(config),
             status: Status::Open,
+            drop_end: None,
         }
     }
 
+    /// Finishes the byte sink when it is dropped, according to `drop_end`.
+    pub(crate) fn with_drop_end(mut self, drop_end: DropEnd) -> Self {
+        self.drop_end = Some(drop_end);
+        self.note_drop_end();
+        self
+    }
+
+    /// Returns the bytes that were not written. The caller has the byte sink
+    /// for itself from then on, and a drop resets it.
     pub(crate) fn into_rest(self) -> Bytes {
+        if let Some(drop_end) = &self.drop_end {
+            drop_end.set(false);
+        }
         self.encoder.into_rest()
     }
 
     pub(crate) fn push(&mut self, payload: Bytes) -> Result<(), FrameError> {
         self.open()?;
-        self.encoder.push(payload)
+        self.encoder.push(payload)?;
+        self.note_drop_end();
+        Ok(())
+    }
+
+    /// Notes how a drop ends the byte sink at present.
+    ///
+    /// It is finished if every queued frame was written, and within a frame,
+    /// where the reader reports [`FrameError::Cut`]. Between two frames, of
+    /// which the second is queued, an end would look clean. A stream on which
+    /// nothing was sent is reset.
+    fn note_drop_end(&self) {
+        if let Some(drop_end) = &self.drop_end {
+            let distinct = self.encoder.is_empty() || self.encoder.is_within_frame();
+            drop_end.set(self.status == Status::Open && self.encoder.has_written() && distinct);
+        }
     }
 
     pub(crate) fn poll_ready(
@@ -425,7 +476,10 @@ impl SendQueue {
             };
             match ready!(write) {
                 Ok(0) => return Poll::Ready(self.settle(Err(io::ErrorKind::WriteZero.into()))),
-                Ok(n) => self.encoder.written(n),
+                Ok(n) => {
+                    self.encoder.written(n);
+                    self.note_drop_end();
+                }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Poll::Ready(self.settle(Err(error))),
             }
@@ -445,6 +499,7 @@ impl SendQueue {
     fn settle(&mut self, result: io::Result<()>) -> Result<(), FrameError> {
         if result.is_err() {
             self.status = Status::Failed;
+            self.note_drop_end();
         }
         Ok(result?)
     }

@@ -4,7 +4,7 @@ use std::{
     fmt,
     io::{self, IoSlice, IoSliceMut},
     pin::Pin,
-    task::{Context, Poll},
+    task::{Context, Poll, Waker},
 };
 
 use futures::{AsyncRead, AsyncWrite};
@@ -12,7 +12,8 @@ use libp2p_identity::PeerId;
 use libp2p_swarm::{ConnectionId, Stream, StreamProtocol};
 
 use crate::{
-    budget::FrameBudget, config::FrameConfig, frame_stream::FrameStream, traffic::Counted,
+    budget::FrameBudget, config::FrameConfig, frame_stream::FrameStream, halves::DropEnd,
+    traffic::Counted,
 };
 
 /// An open stream of a connection. It implements [`AsyncRead`] and
@@ -21,8 +22,9 @@ use crate::{
 /// [`into_frames`](Self::into_frames) reads and writes frames on it, with
 /// memory from the budget of its peer.
 ///
-/// Dropping a substream without closing it resets it. It counts against the
-/// limits until it is dropped.
+/// Dropping a substream without closing it resets it, except where it carries
+/// frames; see [`FrameStream`]. It counts against the limits until it is
+/// dropped.
 ///
 /// Yamux reports a reset to the reader as an end of stream. A protocol that
 /// must distinguish the two has to mark its end in its own messages.
@@ -35,7 +37,23 @@ pub struct Substream {
     relayed: bool,
     budget: FrameBudget,
     counted: Counted,
+    /// Set while frames are sent.
+    drop_end: Option<DropEnd>,
     _held: Box<dyn Held>,
+}
+
+impl Drop for Substream {
+    fn drop(&mut self) {
+        // A stream that is dropped by a panic is reset: what it carried is not
+        // complete.
+        let finishes = self.drop_end.as_ref().is_some_and(DropEnd::finishes);
+        if finishes && !std::thread::panicking() {
+            // QUIC finishes at once. Yamux queues the end behind the data; if
+            // its queue is full, a reset follows the data instead.
+            let mut cx = Context::from_waker(Waker::noop());
+            let _ = Pin::new(&mut self.stream).poll_close(&mut cx);
+        }
+    }
 }
 
 /// What an open stream holds until it is dropped.
@@ -59,6 +77,7 @@ impl Substream {
             relayed,
             budget,
             counted,
+            drop_end: None,
             _held: Box::new(permit),
         }
     }
@@ -66,9 +85,11 @@ impl Substream {
     /// Converts the stream to a stream of frames, with memory from the budget
     /// of its peer.
     #[must_use]
-    pub fn into_frames(self, config: FrameConfig) -> FrameStream<Self> {
+    pub fn into_frames(mut self, config: FrameConfig) -> FrameStream<Self> {
         let budget = self.budget.reader();
-        FrameStream::with_budget(self, config, budget)
+        let drop_end = DropEnd::default();
+        self.drop_end = Some(drop_end.clone());
+        FrameStream::with_budget(self, config, budget).with_drop_end(drop_end)
     }
 
     /// Returns the budget for incomplete frames of this stream.

@@ -4,6 +4,7 @@
 
 mod link;
 mod raw;
+mod swarm;
 
 use std::{
     fs,
@@ -20,6 +21,9 @@ use self::link::{Passed, Shape, ip};
 pub(crate) use self::{
     link::{LinkArgs, execute as execute_link},
     raw::{RawArgs, execute as execute_raw},
+    swarm::{
+        SwarmArgs, SwarmSideArgs, execute as execute_swarm, execute_side as execute_swarm_side,
+    },
 };
 use crate::{Failure, client::Figures};
 

@@ -235,7 +235,7 @@ impl Batch {
         let ended = loop {
             // Asked in halves of the pipeline, so that requests travel together.
             if asked.len() <= PIPELINE / 2 {
-                self.take(asked, &mut writer)?;
+                self.take(asked, &mut writer, Instant::now())?;
                 writer.flush().await?;
             }
             if asked.is_empty() {
@@ -294,8 +294,9 @@ impl Batch {
         &self,
         asked: &mut VecDeque<BlobId>,
         writer: &mut MessageWriter<W>,
+        now: Instant,
     ) -> Result<(), ProviderError> {
-        let (idle, now) = (asked.is_empty(), Instant::now());
+        let idle = asked.is_empty();
         let mut queue = self.queue();
         while asked.len() < PIPELINE
             && let Some(blob_id) = queue.take(idle, now)

@@ -8,6 +8,7 @@
 
 mod book;
 mod decided;
+mod exchange;
 mod measured;
 mod received;
 mod sources;
@@ -30,15 +31,21 @@ use tokio::{
 };
 
 pub(super) use self::sources::Sources;
-use self::{book::Book, decided::Handle, received::Written};
+use self::{
+    book::Book,
+    decided::Handle,
+    exchange::{Exchange, next_peer},
+    received::Written,
+};
 use super::{
-    FetchError, Fetched, Progress,
+    FetchError, Fetched, Progress, Target,
     session::{Context, End, Event, SessionId},
 };
 use crate::{
     id::CHUNK_BYTES,
     plan::{Input, Planner, PlannerConfig},
-    store::{BlobStore, PartialBlob, StoreError, Stored, Verification},
+    store::{PartialBlob, StoreError, Stored, Verification},
+    swarm::Fetching,
     transfer::{BoxDuplex, Opened},
 };
 
@@ -71,9 +78,7 @@ type Writing = BoxFuture<'static, Written>;
 
 pub(super) struct Driver {
     pub(super) context: Arc<Context>,
-    pub(super) store: Arc<dyn BlobStore>,
-    /// Whether chunks have to be kept in order.
-    pub(super) ordered: bool,
+    target: Target,
     pub(super) progress: watch::Sender<Progress>,
     sources: Sources,
     events: mpsc::Receiver<Event>,
@@ -87,6 +92,9 @@ pub(super) struct Driver {
     /// When the first of them was found.
     v0_since: Option<Duration>,
     partial: Option<Arc<dyn PartialBlob>>,
+    /// Offers what is verified to other peers.
+    offered: Option<Fetching>,
+    exchange: Exchange,
     /// When the chunks were first asked for.
     chunks_since: Option<Duration>,
     sessions: HashMap<PeerId, Handle>,
@@ -105,8 +113,7 @@ impl Driver {
     pub(super) fn new(
         context: Arc<Context>,
         events: mpsc::Receiver<Event>,
-        store: Arc<dyn BlobStore>,
-        ordered: bool,
+        target: Target,
         sources: Sources,
         progress: watch::Sender<Progress>,
     ) -> Self {
@@ -116,8 +123,7 @@ impl Driver {
         Self {
             book: Book::new(MAX_PROVIDERS),
             context,
-            store,
-            ordered,
+            target,
             progress,
             sources,
             events,
@@ -127,6 +133,8 @@ impl Driver {
             opened: HashMap::new(),
             v0_since: None,
             partial: None,
+            offered: None,
+            exchange: Exchange::default(),
             chunks_since: None,
             sessions: HashMap::new(),
             running: FuturesUnordered::new(),
@@ -142,7 +150,7 @@ impl Driver {
     pub(super) async fn run(mut self) -> Result<Fetched, FetchError> {
         let id = self.context.request.blob_id;
         // What does not verify is withdrawn and fetched again.
-        if let Verification::Intact { size_bytes } = self.store.verify(id, true).await? {
+        if let Verification::Intact { size_bytes } = self.target.store.verify(id, true).await? {
             self.book.complete(size_bytes);
             self.publish();
             return Ok(self.book.fetched(id, size_bytes, None));
@@ -166,6 +174,7 @@ impl Driver {
             let due = self.begun + self.next_timeout();
             tokio::select! {
                 peer = self.sources.next() => self.found(peer),
+                peer = next_peer(&mut self.offered) => self.exchanged(peer),
                 Some(event) = self.events.recv() => {
                     if let Some(stored) = self.received(event).await? {
                         return Ok(stored);
@@ -182,6 +191,7 @@ impl Driver {
                 () = sleep_until(due) => {}
             }
             self.sample();
+            self.watch_again();
         }
     }
 
@@ -194,6 +204,7 @@ impl Driver {
             self.planner.next_timeout(),
             self.v0.next_timeout(),
             self.sources.next_timeout(),
+            self.exchange.next_timeout(),
         ];
         let sample = self.now() + SAMPLE;
         timeouts.into_iter().flatten().fold(sample, Duration::min)
@@ -239,8 +250,12 @@ impl Driver {
     /// come, or none could be reached for too long.
     fn check_stuck(&mut self) -> Result<(), FetchError> {
         let now = self.now();
-        let is_open = |session: &Handle| !session.meter.reaching.load(Ordering::Relaxed);
-        let connected = self.sessions.values().any(is_open);
+        // A provider of a part may have nothing that is missing.
+        let is_open = |(peer, session): (&PeerId, &Handle)| {
+            let useful = session.asks.is_none() || self.planner.is_useful(peer);
+            useful && !session.meter.reaching.load(Ordering::Relaxed)
+        };
+        let connected = self.sessions.iter().any(is_open);
         let busy = self.done || !self.writing.is_empty() || !self.waiting.is_empty();
         if busy || connected {
             self.last_hope = now;
@@ -277,6 +292,8 @@ impl Driver {
         let running = &mut self.running;
         let farewell = timeout(FAREWELL, async { while running.next().await.is_some() {} });
         let (stored, _) = future::join(partial.finish(), farewell).await;
+        // From here on it is served from the store.
+        drop(self.offered.take());
         Ok(stored?)
     }
 }

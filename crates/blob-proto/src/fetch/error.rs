@@ -130,6 +130,9 @@ pub enum ProviderError {
     /// It answered what it was not asked.
     #[error("answered what it was not asked")]
     Unexpected,
+    /// The transfer ended while a chunk of it waited to be verified.
+    #[error("the transfer ended before a chunk of it was verified")]
+    Ended,
     /// Its list of chunk hashes is not the blob's.
     #[error("sent a false list of chunk hashes: {0}")]
     List(PageError),

@@ -2,11 +2,12 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex},
 };
 
 use bytes::{Bytes, BytesMut};
 
+use super::target::{check_id, lock, no_reader, no_size, ready};
 use crate::{
     BlobHasher, BlobId, ChunkList,
     store::{
@@ -61,17 +62,13 @@ impl MemoryTarget {
     }
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 impl BlobStore for MemoryTarget {
     fn size(&self, _: BlobId) -> StoreFuture<Option<u64>> {
-        Box::pin(std::future::ready(Ok(None)))
+        no_size()
     }
 
     fn reader(&self, _: BlobId) -> StoreFuture<Option<Arc<dyn BlobReader>>> {
-        Box::pin(std::future::ready(Ok(None)))
+        no_reader()
     }
 
     fn writer(&self) -> StoreFuture<Box<dyn BlobWriter>> {
@@ -79,9 +76,7 @@ impl BlobStore for MemoryTarget {
             target: self.clone(),
             content: BytesMut::new(),
         };
-        Box::pin(std::future::ready(Ok(
-            Box::new(whole) as Box<dyn BlobWriter>
-        )))
+        ready(Ok(Box::new(whole) as Box<dyn BlobWriter>))
     }
 
     fn partial(&self, list: ChunkList) -> StoreFuture<Arc<dyn PartialBlob>> {
@@ -92,20 +87,20 @@ impl BlobStore for MemoryTarget {
             chunks: Arc::default(),
         };
         let partial = fits.map(|()| Arc::new(chunks) as Arc<dyn PartialBlob>);
-        Box::pin(std::future::ready(partial))
+        ready(partial)
     }
 
     fn put_batch(&self, blobs: Vec<(Option<BlobId>, Bytes)>) -> StoreFuture<StoredBatch> {
         let mut ids = Vec::with_capacity(blobs.len());
         for (expected, content) in blobs {
             if let Err(error) = self.check(0, content.len() as u64) {
-                return Box::pin(std::future::ready(Err(error)));
+                return ready(Err(error));
             }
             let id = expected.unwrap_or_else(|| crate::blob_id(&content));
             ids.push(self.finish(id, content).id);
         }
         let hold = Hold::default();
-        Box::pin(std::future::ready(Ok(StoredBatch { ids, hold })))
+        ready(Ok(StoredBatch { ids, hold }))
     }
 }
 
@@ -122,7 +117,7 @@ impl BlobWriter for Whole {
         if fits.is_ok() {
             self.content.extend_from_slice(&piece);
         }
-        Box::pin(std::future::ready(fits))
+        ready(fits)
     }
 
     fn finish(self: Box<Self>, expected: Option<BlobId>) -> StoreFuture<Stored> {
@@ -131,9 +126,7 @@ impl BlobWriter for Whole {
             let mut hasher = BlobHasher::new();
             hasher.update(&content)?;
             let actual = hasher.finish().list.id();
-            if let Some(expected) = expected.filter(|expected| *expected != actual) {
-                return Err(StoreError::Mismatch { expected, actual });
-            }
+            check_id(expected, actual)?;
             Ok(self.target.finish(actual, content))
         })
     }

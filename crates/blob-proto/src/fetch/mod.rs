@@ -5,6 +5,10 @@
 //! chunks from all of them at once, as many from each as it can send, each verified before it is
 //! kept. Where only older providers are left it gets the whole blob from one of them.
 //!
+//! Providers of 1.1.0 may have a part of the blob: peers that fetch it at the same time, which give
+//! each other what they have. A transfer into the store of a [`Server`](crate::serve::Server) that
+//! knows the fetcher ([`with_fetcher`](crate::serve::Server::with_fetcher)) serves it as well.
+//!
 //! Memory is bounded by [`VERIFY_CHUNKS`] and three chunks of each
 //! provider that sends; what has not arrived stays with the network. Hashing and writing run on tokio's
 //! blocking threads, as many at a time as chunks may be verified at a time.
@@ -22,6 +26,7 @@ mod progress;
 mod request;
 mod session;
 mod shared;
+mod target;
 mod v0;
 mod writer;
 
@@ -29,7 +34,7 @@ mod writer;
 use std::path::PathBuf;
 use std::{
     pin::Pin,
-    sync::Arc,
+    sync::{Arc, OnceLock},
     task::{Context, Poll},
     time::Duration,
 };
@@ -56,6 +61,7 @@ use crate::{
     BlobId,
     guard::{GuardedStore, STORE_TIMEOUT},
     store::{BlobStore, Hold},
+    swarm::{Swarms, store_number},
     transfer::{DynOpener, Identity, Opener},
 };
 
@@ -129,6 +135,7 @@ pub struct Fetcher {
     config: Arc<BlobFetchConfig>,
     store_timeout: Duration,
     transfers: Transfers,
+    swarms: Swarms,
 }
 
 impl std::fmt::Debug for Fetcher {
@@ -150,7 +157,12 @@ impl Fetcher {
             config: Arc::new(config.clone()),
             store_timeout: STORE_TIMEOUT,
             transfers: Transfers::default(),
+            swarms: Swarms::default(),
         }
+    }
+
+    pub(crate) fn swarms(&self) -> &Swarms {
+        &self.swarms
     }
 
     /// Sets the time that a store has to answer, in place of 60 s. Work that depends on the size of
@@ -180,10 +192,12 @@ impl Fetcher {
         }
         let (run, watched) = match to {
             Destination::Store(store) => {
-                let guarded = GuardedStore::wrap(Arc::clone(&store), self.store_timeout);
-                let begin = |providers, joined| {
-                    self.begin(request.clone(), providers, joined, guarded, false, None)
+                let target = Target {
+                    offered: Some((self.swarms.clone(), store_number(&store))),
+                    ..Target::new(GuardedStore::wrap(Arc::clone(&store), self.store_timeout))
                 };
+                let begin =
+                    |providers, joined| self.begin(request.clone(), providers, joined, target);
                 self.transfers.join(&request, &store, providers, begin)
             }
             Destination::Memory { max_bytes } => {
@@ -192,32 +206,31 @@ impl Fetcher {
                     max_bytes: request.max_bytes.min(max_bytes),
                     ..request
                 };
-                let store = Arc::new(memory.clone());
-                self.begin_alone(request, providers, store, false, Some(memory))
+                let target = Target {
+                    memory: Some(memory.clone()),
+                    ..Target::new(Arc::new(memory))
+                };
+                self.begin_alone(request, providers, target)
             }
             #[cfg(unix)]
             Destination::File(path) => {
-                let store = Arc::new(file::FileTarget::new(path));
-                self.begin_alone(request, providers, store, false, None)
+                let target = Target::new(Arc::new(file::FileTarget::new(path)));
+                self.begin_alone(request, providers, target)
             }
             Destination::Writer(to) => {
-                let store = Arc::new(writer::WriterTarget::new(to));
-                self.begin_alone(request, providers, store, true, None)
+                let target = Target {
+                    ordered: true,
+                    ..Target::new(Arc::new(writer::WriterTarget::new(to)))
+                };
+                self.begin_alone(request, providers, target)
             }
         };
         Transfer { run, watched }
     }
 
-    fn begin_alone(
-        &self,
-        request: FetchRequest,
-        providers: Providers,
-        store: Arc<dyn BlobStore>,
-        ordered: bool,
-        memory: Option<MemoryTarget>,
-    ) -> Joined {
+    fn begin_alone(&self, request: FetchRequest, providers: Providers, target: Target) -> Joined {
         let (_, joined) = mpsc::channel(1);
-        let (run, watched) = self.begin(request, providers, joined, store, ordered, memory);
+        let (run, watched) = self.begin(request, providers, joined, target);
         (run.shared(), watched)
     }
 
@@ -226,9 +239,7 @@ impl Fetcher {
         request: FetchRequest,
         providers: Providers,
         joined: mpsc::Receiver<Providers>,
-        store: Arc<dyn BlobStore>,
-        ordered: bool,
-        memory: Option<MemoryTarget>,
+        target: Target,
     ) -> (Run, watch::Receiver<Progress>) {
         let (events, receiver) = mpsc::channel(EVENT_QUEUE);
         let (progress, watched) = watch::channel(Progress::default());
@@ -236,12 +247,34 @@ impl Fetcher {
         let run = async move {
             // Made when it is first polled: the clock begins then.
             let sources = Sources::new(providers, joined);
-            let driver = Driver::new(shared, receiver, store, ordered, sources, progress);
+            let memory = target.memory.clone();
+            let driver = Driver::new(shared, receiver, target, sources, progress);
             let mut fetched = driver.run().await?;
             fetched.content = memory.and_then(|memory| memory.take());
             Ok(fetched)
         };
         (run.boxed(), watched)
+    }
+}
+
+/// Where a transfer keeps what arrives.
+struct Target {
+    store: Arc<dyn BlobStore>,
+    /// Whether chunks have to be kept in order.
+    ordered: bool,
+    memory: Option<MemoryTarget>,
+    /// Where what is verified is offered to other peers, with the number of the store.
+    offered: Option<(Swarms, usize)>,
+}
+
+impl Target {
+    fn new(store: Arc<dyn BlobStore>) -> Self {
+        Self {
+            store,
+            ordered: false,
+            memory: None,
+            offered: None,
+        }
     }
 }
 
@@ -279,6 +312,7 @@ impl Fetcher {
             request,
             verifying: Arc::new(Semaphore::new(VERIFY_CHUNKS)),
             events,
+            serves: OnceLock::new(),
         }
     }
 }

@@ -4,7 +4,7 @@ use std::{
     collections::VecDeque,
     ops::{ControlFlow, Range},
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
@@ -28,7 +28,10 @@ use crate::{
         BoxDuplex, DynOpener, Identity, MessageReader, MessageWriter, Opened, SignRequest,
         Signature, Version,
     },
-    v1::{Hello, ListAssembly, MAX_INLINE_BYTES, Refusal, Request, Response, SessionAuth},
+    v1::{
+        Hello, ListAssembly, MAX_INLINE_BYTES, MessageError, Refusal, Request, Response,
+        SessionAuth,
+    },
 };
 
 /// Time for a stream to a provider to open: 30 s, the deadline of a dial.
@@ -46,6 +49,8 @@ pub(super) struct Context {
     /// A permit for each chunk that has arrived and is not verified yet.
     pub(super) verifying: Arc<Semaphore>,
     pub(super) events: mpsc::Sender<Event>,
+    /// Set once the chunk hashes are known: whether this node serves what it has verified.
+    pub(super) serves: OnceLock<bool>,
 }
 
 /// What the driver asks of a provider.
@@ -53,6 +58,10 @@ pub(super) struct Context {
 pub(super) enum Ask {
     List,
     Chunks(Range<u64>),
+    /// To report which chunks it has, and which peers fetch the blob.
+    Watch,
+    /// Nothing: a chunk of it is verified.
+    Got(u64),
 }
 
 /// A session: its provider, and its number among all sessions of the transfer, counted from one.
@@ -80,6 +89,15 @@ pub(super) enum EventKind {
         index: u64,
         data: Bytes,
         permit: OwnedSemaphorePermit,
+    },
+    /// Chunks that the provider has, in addition to those that it named before.
+    Has(Vec<Range<u64>>),
+    /// Peers that fetch the blob as well.
+    Peers(Vec<PeerId>),
+    /// A chunk that the provider does not send now.
+    Absent {
+        index: u64,
+        retry_after: Option<Duration>,
     },
 }
 
@@ -191,6 +209,31 @@ impl Context {
         signed.await.map_err(ProviderError::Signer)
     }
 
+    /// Reports to the driver.
+    pub(super) async fn report(&self, from: SessionId, kind: EventKind) {
+        // The queue is closed where the driver has ended. The session is then about to be dropped.
+        let _ = self.events.send(Event { from, kind }).await;
+    }
+
+    /// Reports a chunk that is complete, once there is a permit for it. A permit for a chunk that is
+    /// being received would let a few slow providers hold all of them.
+    pub(super) async fn report_chunk(
+        &self,
+        from: SessionId,
+        index: u64,
+        data: Bytes,
+    ) -> Result<(), ProviderError> {
+        let permit = Arc::clone(&self.verifying).acquire_owned().await;
+        let permit = permit.map_err(|_| ProviderError::Ended)?;
+        let chunk = EventKind::Chunk {
+            index,
+            data,
+            permit,
+        };
+        self.report(from, chunk).await;
+        Ok(())
+    }
+
     pub(super) fn must_wait(&self, opened: &Opened<BoxDuplex>, for_content: bool) -> bool {
         for_content && opened.relayed && !self.config.through_relays
     }
@@ -206,6 +249,10 @@ pub(super) struct Session {
     expected: VecDeque<Expected>,
     assembly: ListAssembly,
     received_bytes: u64,
+    /// Whether the stream is of 1.1.0.
+    of_1_1: bool,
+    /// Whether the provider reports which chunks it has.
+    watched: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -229,6 +276,8 @@ impl Session {
             asks,
             expected: VecDeque::new(),
             received_bytes: 0,
+            of_1_1: false,
+            watched: false,
         }
     }
 
@@ -275,6 +324,10 @@ impl Session {
         let blob_id = self.context.blob_id();
         let hello = self.context.hello(Some(blob_id), self.id.peer).await?;
         self.feed(&mut writer, &Request::Hello(hello))?;
+        (self.of_1_1, self.watched) = (opened.version == Version::V1_1, false);
+        if !must_wait {
+            self.ask(&mut writer, Ask::Watch)?;
+        }
         self.ask(&mut writer, first)?;
         loop {
             tokio::select! {
@@ -326,6 +379,16 @@ impl Session {
                     ranges: vec![chunks],
                 }
             }
+            Ask::Watch => match self.context.serves.get() {
+                Some(serves) if self.of_1_1 && !self.watched => {
+                    self.watched = true;
+                    let serves = *serves;
+                    Request::Watch { blob_id, serves }
+                }
+                _ => return Ok(()),
+            },
+            Ask::Got(index) if self.watched => Request::Got { index },
+            Ask::Got(_) => return Ok(()),
         };
         self.feed(writer, &request)
     }
@@ -343,6 +406,9 @@ impl Session {
         writer: &mut MessageWriter<W>,
         response: Response,
     ) -> Result<(), ProviderError> {
+        if self.watched && matches!(response, Response::Have { .. } | Response::Peers { .. }) {
+            return self.on_news(response).await;
+        }
         match (self.expected.pop_front(), response) {
             (_, Response::Refused(refusal)) => Err(refused(refusal)),
             (Some(Expected::List), Response::List(page)) => {
@@ -350,7 +416,7 @@ impl Session {
                     None => self.ask(writer, Ask::List)?,
                     Some(list) => {
                         let size_bytes = page.size_bytes;
-                        self.tell(EventKind::List { list, size_bytes }).await;
+                        self.report(EventKind::List { list, size_bytes }).await;
                     }
                 }
                 Ok(())
@@ -361,41 +427,49 @@ impl Session {
                 if actual != self.context.blob_id() {
                     return Err(ProviderError::Content { actual });
                 }
-                self.tell(EventKind::Inline(content)).await;
+                self.report(EventKind::Inline(content)).await;
                 Ok(())
             }
             (Some(Expected::Chunk(expected)), Response::Chunk { index, data })
                 if index == expected =>
             {
                 self.received_bytes += data.len() as u64;
-                // The permit is taken when the chunk is complete. A permit for a chunk that is being
-                // received would let a few slow providers hold all of them.
-                let verifying = Arc::clone(&self.context.verifying);
-                let Ok(permit) = verifying.acquire_owned().await else {
-                    return Err(ProviderError::Unexpected);
-                };
-                self.tell(EventKind::Chunk {
+                self.context.report_chunk(self.id, index, data).await
+            }
+            (
+                Some(Expected::Chunk(expected)),
+                Response::Absent {
                     index,
-                    data,
-                    permit,
-                })
-                .await;
+                    retry_after_ms,
+                },
+            ) if index == expected && self.watched => {
+                let retry_after = Duration::from_millis(retry_after_ms);
+                let retry_after = (!retry_after.is_zero()).then_some(retry_after);
+                self.report(EventKind::Absent { index, retry_after }).await;
                 Ok(())
             }
             _ => Err(ProviderError::Unexpected),
         }
     }
 
-    async fn tell(&self, kind: EventKind) {
-        // The queue is closed where the driver has ended. This session is then about to be dropped.
-        let _ = self
-            .context
-            .events
-            .send(Event {
-                from: self.id,
-                kind,
-            })
-            .await;
+    /// Handles what the provider of a watched blob reports between its answers.
+    async fn on_news(&self, news: Response) -> Result<(), ProviderError> {
+        match news {
+            Response::Have { ranges } => self.report(EventKind::Has(ranges)).await,
+            Response::Peers { peers } => {
+                let peers = peers.iter().map(|peer| PeerId::from_bytes(peer));
+                let peers: Result<Vec<_>, _> = peers.collect();
+                let malformed = MessageError::Field { field: "peer" };
+                let peers = peers.map_err(|_| ProviderError::Message(malformed))?;
+                self.report(EventKind::Peers(peers)).await;
+            }
+            _ => return Err(ProviderError::Unexpected),
+        }
+        Ok(())
+    }
+
+    async fn report(&self, kind: EventKind) {
+        self.context.report(self.id, kind).await;
     }
 }
 

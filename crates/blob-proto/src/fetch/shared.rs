@@ -13,7 +13,7 @@ use futures::{
 use tokio::sync::{mpsc, watch};
 
 use super::{FetchError, FetchRequest, Fetched, Progress, Providers};
-use crate::{BlobId, store::BlobStore};
+use crate::{BlobId, store::BlobStore, swarm::store_number};
 
 pub(super) type Run = BoxFuture<'static, Result<Fetched, FetchError>>;
 
@@ -56,10 +56,9 @@ impl Transfers {
         providers: Providers,
         begin: impl FnOnce(Providers, mpsc::Receiver<Providers>) -> (Run, watch::Receiver<Progress>),
     ) -> Joined {
-        let address = Arc::as_ptr(store).cast::<()>() as usize;
         let signer = request.signer.as_ref();
         let key = Key {
-            store: store.address().unwrap_or(address),
+            store: store_number(store),
             blob_id: request.blob_id,
             context_id: request.context_id,
             max_bytes: request.max_bytes,

@@ -9,7 +9,7 @@ use futures::future;
 
 use super::{
     ProviderError,
-    session::{Context, End, Event, EventKind, Meter, SessionId},
+    session::{Context, End, EventKind, Meter, SessionId},
 };
 use crate::{
     clock::unix_seconds,
@@ -112,7 +112,8 @@ impl V0Fetch {
                     max_bytes,
                 });
             }
-            self.tell(EventKind::Size(size_bytes)).await;
+            let size = EventKind::Size(size_bytes);
+            self.context.report(self.id, size).await;
         }
         Ok(response.size)
     }
@@ -154,19 +155,19 @@ impl V0Fetch {
         while let Some(piece) = content.next(frames).await? {
             // Each piece is a chunk. A provider that cuts pieces of another length is read as well.
             if gathered.is_empty() && piece.len() == BLOB_CHUNK_BYTES {
-                self.hand_on(&*partial, index, piece).await;
+                self.hand_on(&*partial, index, piece).await?;
                 index += 1;
                 continue;
             }
             gathered.extend_from_slice(&piece);
             if gathered.len() >= BLOB_CHUNK_BYTES {
                 let chunk = gathered.split_to(BLOB_CHUNK_BYTES).freeze();
-                self.hand_on(&*partial, index, chunk).await;
+                self.hand_on(&*partial, index, chunk).await?;
                 index += 1;
             }
         }
         if !gathered.is_empty() {
-            self.hand_on(&*partial, index, gathered.freeze()).await;
+            self.hand_on(&*partial, index, gathered.freeze()).await?;
         }
         let (least_bytes, _) = partial.list().size_bounds();
         if content.received_bytes < least_bytes {
@@ -178,30 +179,16 @@ impl V0Fetch {
         Ok(())
     }
 
-    async fn hand_on(&self, partial: &dyn PartialBlob, index: u64, data: Bytes) {
+    async fn hand_on(
+        &self,
+        partial: &dyn PartialBlob,
+        index: u64,
+        data: Bytes,
+    ) -> Result<(), ProviderError> {
         if usize::try_from(index).is_ok_and(|index| partial.has(index)) {
-            return;
+            return Ok(());
         }
-        if let Ok(permit) = Arc::clone(&self.context.verifying).acquire_owned().await {
-            self.tell(EventKind::Chunk {
-                index,
-                data,
-                permit,
-            })
-            .await;
-        }
-    }
-
-    async fn tell(&self, kind: EventKind) {
-        // The queue is closed where the driver has ended. This transfer is then about to be dropped.
-        let _ = self
-            .context
-            .events
-            .send(Event {
-                from: self.id,
-                kind,
-            })
-            .await;
+        self.context.report_chunk(self.id, index, data).await
     }
 }
 

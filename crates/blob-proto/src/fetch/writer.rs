@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard},
 };
 
 use bytes::{Bytes, BytesMut};
@@ -10,6 +10,7 @@ use calimero_network_primitives::limits::BLOB_CHUNK_BYTES;
 use futures::{AsyncWrite, AsyncWriteExt, lock::Mutex as AsyncMutex};
 use sha2::{Digest, Sha256};
 
+use super::target::{check_id, lock, no_reader, no_size, ready};
 use crate::{
     BlobId, ChunkHash, ChunkList,
     store::{
@@ -52,11 +53,11 @@ impl WriterTarget {
 
 impl BlobStore for WriterTarget {
     fn size(&self, _: BlobId) -> StoreFuture<Option<u64>> {
-        Box::pin(std::future::ready(Ok(None)))
+        no_size()
     }
 
     fn reader(&self, _: BlobId) -> StoreFuture<Option<Arc<dyn BlobReader>>> {
-        Box::pin(std::future::ready(Ok(None)))
+        no_reader()
     }
 
     fn writer(&self) -> StoreFuture<Box<dyn BlobWriter>> {
@@ -64,9 +65,7 @@ impl BlobStore for WriterTarget {
             output: Arc::clone(&self.output),
             progress: Arc::default(),
         };
-        Box::pin(std::future::ready(Ok(
-            Box::new(whole) as Box<dyn BlobWriter>
-        )))
+        ready(Ok(Box::new(whole) as Box<dyn BlobWriter>))
     }
 
     fn partial(&self, list: ChunkList) -> StoreFuture<Arc<dyn PartialBlob>> {
@@ -101,7 +100,7 @@ impl BlobStore for WriterTarget {
 
 impl Output {
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 
     /// Writes the early chunks whose turn it is.
@@ -271,10 +270,7 @@ impl Progress {
             self.chunk(output, chunk).await?;
         }
         let id = self.id();
-        if let Some(expected) = expected.filter(|expected| *expected != id) {
-            let actual = id;
-            return Err(StoreError::Mismatch { expected, actual });
-        }
+        check_id(expected, id)?;
         if output.state().written.len() > self.hashes.len() {
             return Err(StoreError::Spoiled { id });
         }

@@ -1,8 +1,11 @@
 //! What the planner knows of one provider.
 
-use std::{collections::VecDeque, time::Duration};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    time::Duration,
+};
 
-use super::{CHUNK_BYTES, PlannerConfig};
+use super::{CHUNK_BYTES, PlannerConfig, bits::Bits};
 
 /// Weight of the newest measurement in the rate, one in this many.
 const RATE_SMOOTHING: u64 = 4;
@@ -36,6 +39,12 @@ pub(super) struct Provider {
     /// Times in a row that no stream to it could be opened.
     pub(super) unreachable: u32,
     pub(super) lied: bool,
+    /// The missing chunks that it has. `None` where it has all of them.
+    pub(super) has: Option<Bits>,
+    /// Whether it reports which chunks it has.
+    pub(super) reports: bool,
+    /// Chunks that it does not send before some time.
+    pub(super) later: BTreeMap<u64, Duration>,
     /// Whether something came since it was asked after a pause.
     has_begun: bool,
     /// When the last byte came, or the first request after a pause was sent.
@@ -58,6 +67,9 @@ impl Provider {
             failures: 0,
             unreachable: 0,
             lied: false,
+            has: None,
+            reports: false,
+            later: BTreeMap::new(),
             has_begun: false,
             last_byte: now,
             floor_since: now,
@@ -82,6 +94,12 @@ impl Provider {
             self.status = Status::Ready;
             (self.failures, self.unreachable) = (0, 0);
         }
+    }
+
+    /// Whether it has a chunk, and sends it now.
+    pub(super) fn gives(&self, index: u64, now: Duration) -> bool {
+        self.has.as_ref().is_none_or(|has| has.contains(index))
+            && self.later.get(&index).is_none_or(|later| *later <= now)
     }
 
     /// Notes that chunks are asked for.
@@ -113,8 +131,12 @@ impl Provider {
 
     pub(super) fn receive(&mut self, bytes: u64, now: Duration) {
         self.unreachable = 0;
-        self.has_begun = true;
         self.last_byte = now;
+        if self.in_flight.is_empty() {
+            // It only reports which chunks it has, which measures nothing.
+            return;
+        }
+        self.has_begun = true;
         self.floor_bytes = self.floor_bytes.saturating_add(bytes);
         self.rate_bytes = self.rate_bytes.saturating_add(bytes);
         let span = now.saturating_sub(self.rate_since);

@@ -18,6 +18,20 @@ impl Ranges {
         self.runs.keys().next().copied()
     }
 
+    pub(super) fn contains(&self, index: u64) -> bool {
+        let before = self.runs.range(..=index).next_back();
+        before.is_some_and(|(_, end)| index < *end)
+    }
+
+    /// The lowest index from `from` on, or else the lowest of all.
+    pub(super) fn next_around(&self, from: u64) -> Option<u64> {
+        if self.contains(from) {
+            return Some(from);
+        }
+        let after = self.runs.range(from..).next();
+        after.map(|(start, _)| *start).or_else(|| self.first())
+    }
+
     pub(super) fn insert(&mut self, index: u64) {
         let before = self.runs.range(..=index).next_back();
         let before = before.map(|(&start, &end)| start..end);
@@ -33,20 +47,22 @@ impl Ranges {
         self.runs.insert(start, end);
     }
 
-    /// Takes the lowest indices, at most `most`, of one run and below `limit`.
-    pub(super) fn pop(&mut self, most: u64, limit: u64) -> Range<u64> {
-        if most == 0 || self.first().is_none_or(|first| first >= limit) {
-            return 0..0;
-        }
-        let Some((start, end)) = self.runs.pop_first() else {
+    /// The lowest indices, at most `most`, of one run and below `limit`.
+    pub(super) fn front(&self, most: u64, limit: u64) -> Range<u64> {
+        let Some((&start, &end)) = self.runs.first_key_value() else {
             return 0..0;
         };
         let cut = end.min(start.saturating_add(most)).min(limit);
-        if cut < end {
-            self.runs.insert(cut, end);
-        }
-        self.len -= cut - start;
-        start..cut
+        if cut <= start { 0..0 } else { start..cut }
+    }
+
+    /// One more than the highest index, or 0 where there is none.
+    pub(super) fn end(&self) -> u64 {
+        self.runs.last_key_value().map_or(0, |(_, end)| *end)
+    }
+
+    pub(super) fn runs(&self) -> impl Iterator<Item = Range<u64>> {
+        self.runs.iter().map(|(&start, &end)| start..end)
     }
 
     pub(super) fn remove(&mut self, index: u64) -> bool {
@@ -106,7 +122,8 @@ mod tests {
                     }
                     Step::Pop(most, limit) => {
                         let first = model.first().copied().filter(|first| *first < limit);
-                        let popped = ranges.pop(most, limit);
+                        let popped = ranges.front(most, limit);
+                        popped.clone().for_each(|index| assert!(ranges.remove(index)));
                         prop_assert!(popped.is_empty() || popped.end <= limit);
                         prop_assert!(popped.end - popped.start <= most);
                         prop_assert_eq!(popped.is_empty(), most == 0 || first.is_none());
@@ -117,13 +134,15 @@ mod tests {
                     }
                 }
                 prop_assert_eq!(ranges.len(), model.len() as u64);
+                for index in [0, 7, 20, 39] {
+                    prop_assert_eq!(ranges.contains(index), model.contains(&index));
+                    let around = model.range(index..).next().or(model.first());
+                    prop_assert_eq!(ranges.next_around(index), around.copied());
+                }
                 prop_assert_eq!(ranges.first(), model.first().copied());
             }
-            let rest: Vec<u64> = std::iter::from_fn(|| {
-                let popped = ranges.pop(1, u64::MAX);
-                (!popped.is_empty()).then_some(popped.start)
-            })
-            .collect();
+            prop_assert_eq!(ranges.end(), model.last().map_or(0, |last| last + 1));
+            let rest: Vec<u64> = ranges.runs().flatten().collect();
             prop_assert_eq!(rest, model.into_iter().collect::<Vec<_>>());
         }
     }

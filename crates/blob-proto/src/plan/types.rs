@@ -102,6 +102,24 @@ pub enum Input {
     },
     /// A provider is still being reached: its deadlines do not run yet.
     Reaching(PeerId),
+    /// A provider has these chunks, in addition to those of earlier inputs. Until the first one, it
+    /// counts as having all of them.
+    Has {
+        /// The peer id of the provider.
+        peer: PeerId,
+        /// The indices of the chunks.
+        chunks: Vec<Range<u64>>,
+    },
+    /// A provider does not send a chunk that it was asked for, and has not failed.
+    Absent {
+        /// The peer id of the provider.
+        peer: PeerId,
+        /// The index of the chunk.
+        index: u64,
+        /// `None` where the provider does not have the chunk. Otherwise other peers are about to
+        /// have it, and this provider may be asked for it again after this time.
+        retry_after: Option<Duration>,
+    },
     /// Chunks from this one on are not to be asked for yet. Until it is said, all may be.
     Horizon(u64),
     /// Time has passed, and nothing else.

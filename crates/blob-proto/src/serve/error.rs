@@ -36,6 +36,12 @@ pub enum ServeError {
     /// The first message is not a greeting, or a later one is.
     #[error("a greeting belongs at the beginning, once")]
     Greeting,
+    /// The requester sent a message of 1.1.0 on a stream of 1.0.0.
+    #[error("a message of 1.1.0 on a stream of 1.0.0")]
+    Version,
+    /// The requester watches a second blob on one stream.
+    #[error("one blob is watched on a stream, once")]
+    WatchedTwice,
     /// The requester's handshake is none.
     #[error("malformed handshake: {0}")]
     Handshake(#[from] HandshakeError),

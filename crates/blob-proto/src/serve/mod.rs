@@ -38,9 +38,11 @@ pub use self::{
 use crate::{
     BlobId, ChunkList,
     error::CallbackError,
+    fetch::Fetcher,
     guard::{CALLBACK_TIMEOUT, GuardedStore, STORE_TIMEOUT, guarded},
     id::CHUNK_BYTES,
     store::{BlobReader, BlobStore, StoreError, blocking::blocking},
+    swarm::{Part, Swarms, store_number},
     transfer::{BoxDuplex, Version},
     v0::ReplayGuard,
 };
@@ -94,6 +96,9 @@ struct Shared {
     local: PeerId,
     config: BlobServeConfig,
     store: Arc<dyn BlobStore>,
+    /// Number of the store.
+    store_number: usize,
+    swarms: Swarms,
     authorizer: Arc<dyn Authorizer>,
     events: Option<mpsc::Sender<ServeEvent>>,
     resources: Resources,
@@ -106,10 +111,13 @@ impl Server {
     /// taken as it is: [`BlobServeConfig::validate`] says whether it can hold.
     #[must_use]
     pub fn new(local: PeerId, store: Arc<dyn BlobStore>, config: &BlobServeConfig) -> Self {
+        let store_number = store_number(&store);
         let store = GuardedStore::wrap(store, STORE_TIMEOUT);
         let shared = Shared {
             local,
             config: config.clone(),
+            store_number,
+            swarms: Swarms::default(),
             authorizer: Arc::new(Public::new(Arc::clone(&store))),
             store,
             events: None,
@@ -149,6 +157,16 @@ impl Server {
     #[must_use]
     pub fn totals(&self) -> Totals {
         self.shared.totals.clone()
+    }
+
+    /// Serves what `fetcher` has verified of blobs that it is still fetching into the same store, to
+    /// requesters of 1.1.0. Whether a requester may have it is decided as for a complete blob.
+    #[must_use]
+    pub fn with_fetcher(mut self, fetcher: &Fetcher) -> Self {
+        let shared = Arc::make_mut(&mut self.shared);
+        shared.swarms = fetcher.swarms().clone();
+        shared.swarms.serve(shared.store_number);
+        self
     }
 
     /// Reports events to a queue. An event that finds the queue full is dropped.
@@ -210,7 +228,8 @@ impl Server {
                 peer,
             };
             match version {
-                Version::V1 => v1::serve(requester, stream).await,
+                Version::V1_1 => v1::serve(requester, stream, true).await,
+                Version::V1 => v1::serve(requester, stream, false).await,
                 Version::V0 => v0::serve(requester, stream).await,
             }
         }
@@ -241,6 +260,12 @@ impl std::fmt::Debug for Server {
             .field("config", &self.shared.config)
             .finish_non_exhaustive()
     }
+}
+
+/// What is here of a blob.
+enum Source {
+    Whole(Arc<dyn BlobReader>),
+    Part(Part),
 }
 
 /// One requester of a server, on one stream.
@@ -283,13 +308,45 @@ impl Requester {
             true => self.shared.store.reader(blob_id).await?,
             false => None,
         };
+        self.on_requested(context_id, blob_id, reader.is_some());
+        Ok(reader)
+    }
+
+    /// As [`open`](Self::open), for a requester that is given what is here of a blob as well.
+    async fn open_part(
+        &self,
+        context_id: ContextId,
+        blob_id: BlobId,
+        public_key: Option<[u8; 32]>,
+    ) -> Result<Option<Source>, StoreError> {
+        let may = self.authorize(context_id, blob_id, public_key).await?;
+        let source = match may {
+            true => self.source(blob_id).await?,
+            false => None,
+        };
+        self.on_requested(context_id, blob_id, source.is_some());
+        Ok(source)
+    }
+
+    /// What is here of a blob.
+    async fn source(&self, blob_id: BlobId) -> Result<Option<Source>, StoreError> {
+        let shared = &self.shared;
+        // Looked for before the complete blob, which a transfer shows before it ends.
+        let swarm = shared.swarms.find(shared.store_number, blob_id);
+        let part = swarm.and_then(|swarm| swarm.part());
+        match shared.store.reader(blob_id).await? {
+            Some(reader) => Ok(Some(Source::Whole(reader))),
+            None => Ok(part.map(Source::Part)),
+        }
+    }
+
+    fn on_requested(&self, context_id: ContextId, blob_id: BlobId, given: bool) {
         self.report(ServeEvent::Requested(Requested {
             peer: self.peer,
             context_id,
             blob_id,
-            given: reader.is_some(),
+            given,
         }));
-        Ok(reader)
     }
 
     /// Asks the authorizer. Its panic or silence is an error.
@@ -346,14 +403,38 @@ impl Requester {
         let permit = self.acquire(Resource::BlobBytes, CHUNK_BYTES).await?;
         let end = start.saturating_add(CHUNK_BYTES).min(size_bytes);
         let chunk = reader.read(start..end).await?;
-        let (list, id) = (list.clone(), reader.id());
-        let verified = blocking(move || {
-            // Below MAX_BLOB_CHUNKS.
-            let verified = list.verify(index as usize, &chunk);
-            verified.map_err(|_| StoreError::Damaged { id })?;
-            Ok(chunk)
-        });
-        Ok(Some((verified.await?, permit)))
+        Ok(Some((verified(list, index, chunk).await?, permit)))
+    }
+
+    /// As [`read`](Self::read), of a blob that was not complete. `None` where the chunk is missing.
+    async fn read_part(
+        &self,
+        part: &Part,
+        index: u64,
+    ) -> Result<Option<(Bytes, Permit)>, ServeError> {
+        let Some(blob) = part.blob.upgrade() else {
+            // Its transfer has ended.
+            return match self.shared.store.reader(part.list.id()).await? {
+                Some(reader) => self.read(&*reader, &part.list, index).await,
+                None => Ok(None),
+            };
+        };
+        if !part.has(index) {
+            return Ok(None);
+        }
+        let permit = self.acquire(Resource::BlobBytes, CHUNK_BYTES).await?;
+        // Below MAX_BLOB_CHUNKS.
+        let read = blob.read(index as usize);
+        drop(blob);
+        let Some(chunk) = read.await? else {
+            return Ok(None);
+        };
+        match verified(&part.list, index, chunk).await {
+            Ok(chunk) => Ok(Some((chunk, permit))),
+            // The transfer that wrote it fetches it again when it is resumed.
+            Err(StoreError::Damaged { .. }) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// Withdraws a blob whose content does not verify, and reports it.
@@ -366,4 +447,17 @@ impl Requester {
             self.report(ServeEvent::Damaged { blob_id });
         }
     }
+}
+
+/// Verifies a chunk that was read.
+async fn verified(list: &ChunkList, index: u64, chunk: Bytes) -> Result<Bytes, StoreError> {
+    let list = list.clone();
+    blocking(move || {
+        let id = list.id();
+        // Below MAX_BLOB_CHUNKS.
+        let verified = list.verify(index as usize, &chunk);
+        verified.map_err(|_| StoreError::Damaged { id })?;
+        Ok(chunk)
+    })
+    .await
 }

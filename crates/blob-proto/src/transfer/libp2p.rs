@@ -19,8 +19,8 @@ impl StreamOpener {
     /// An opener that asks `control` for the first of [`PROTOCOLS`] that a peer speaks.
     #[must_use]
     pub fn new(control: Control) -> Self {
-        let [wanted, v0] = PROTOCOLS;
-        Self::with_versions(control, wanted, &[v0])
+        let [wanted, instead @ ..] = PROTOCOLS;
+        Self::with_versions(control, wanted, &instead)
     }
 
     /// An opener that asks for `wanted`, or else for the first of `instead` that a peer speaks, and

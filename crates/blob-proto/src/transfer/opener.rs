@@ -9,7 +9,7 @@ use futures::{AsyncRead, AsyncWrite, FutureExt, future::BoxFuture};
 use super::BoxDuplex;
 
 /// The versions in the order in which they are offered.
-pub const PROTOCOLS: [Version; 2] = [Version::V1, Version::V0];
+pub const PROTOCOLS: [Version; 3] = [Version::V1_1, Version::V1, Version::V0];
 
 /// A stream to a provider.
 #[derive(Debug)]

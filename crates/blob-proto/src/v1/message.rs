@@ -34,13 +34,31 @@ pub const MAX_READ_RANGES: usize = 64;
 /// Chunks in one request, at most: 1 GiB, so that a request says how much it costs to answer.
 pub const MAX_READ_CHUNKS: u64 = 1024;
 
+/// Ranges in one [`Response::Have`], at most: 1,024, so below 7 KiB.
+pub const MAX_HAVE_RANGES: usize = 1024;
+
+/// Peers in one [`Response::Peers`], at most: 16.
+pub const MAX_NAMED_PEERS: usize = 16;
+
+/// Longest peer id in a message, in bytes: 64. Ids in use have 38 or 34.
+pub const MAX_PEER_ID_BYTES: usize = 64;
+
+/// Longest pause that a provider may ask for before a chunk is asked for again, in milliseconds:
+/// 10 s.
+pub const MAX_RETRY_MS: u64 = 10_000;
+
 const HELLO: u8 = 0x00;
 const GET: u8 = 0x01;
 const READ: u8 = 0x02;
+const WATCH: u8 = 0x03;
+const GOT: u8 = 0x04;
 const LIST: u8 = 0x80;
 const INLINE: u8 = 0x81;
 const CHUNK: u8 = 0x82;
 const REFUSED: u8 = 0x83;
+const HAVE: u8 = 0x84;
+const PEERS: u8 = 0x85;
+const ABSENT: u8 = 0x86;
 
 /// Why a frame is no message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -112,6 +130,28 @@ pub enum Request {
         /// ascending without overlap, at most [`MAX_READ_CHUNKS`] chunks in all.
         ranges: Vec<Range<u64>>,
     },
+    /// Asks to be told which chunks of a blob the provider has, and which other peers fetch it,
+    /// now and whenever that changes. Of 1.1.0, once in a stream.
+    Watch {
+        /// The id of the blob.
+        blob_id: BlobId,
+        /// Whether the requester serves the chunks that it has verified.
+        serves: bool,
+    },
+    /// Reports that a chunk of the watched blob, sent by this provider, is verified. Of 1.1.0. It
+    /// has no answer.
+    Got {
+        /// Its index. Below [`MAX_BLOB_CHUNKS`].
+        index: u64,
+    },
+}
+
+impl Request {
+    /// Returns `true` for a message that 1.0.0 does not have.
+    #[must_use]
+    pub fn is_of_1_1(&self) -> bool {
+        matches!(self, Self::Watch { .. } | Self::Got { .. })
+    }
 }
 
 /// Some chunk hashes of a blob. A claim until all of them are proven.
@@ -159,6 +199,38 @@ pub enum Response {
     },
     /// Nothing, or nothing more, of what was asked for.
     Refused(Refusal),
+    /// Chunks of the watched blob that the provider has, in addition to those that it named
+    /// before. Of 1.1.0. The first one answers [`Request::Watch`].
+    Have {
+        /// At most [`MAX_HAVE_RANGES`] ranges, none empty, ascending without overlap. May be empty.
+        ranges: Vec<Range<u64>>,
+    },
+    /// Peers that fetch the watched blob and serve what they have of it. Of 1.1.0.
+    Peers {
+        /// Their peer ids as bytes: at least one and at most [`MAX_NAMED_PEERS`], each of 1 to
+        /// [`MAX_PEER_ID_BYTES`] bytes.
+        peers: Vec<Vec<u8>>,
+    },
+    /// One chunk that was asked for and is not sent. Of 1.1.0; other chunks of the request follow.
+    Absent {
+        /// Its index. Below [`MAX_BLOB_CHUNKS`].
+        index: u64,
+        /// 0 where the provider does not have the chunk. Otherwise the chunk is on its way to
+        /// another requester that serves it, and this provider sends it when it is asked again
+        /// after this time, at most [`MAX_RETRY_MS`].
+        retry_after_ms: u64,
+    },
+}
+
+impl Response {
+    /// Returns `true` for a message that 1.0.0 does not have.
+    #[must_use]
+    pub fn is_of_1_1(&self) -> bool {
+        matches!(
+            self,
+            Self::Have { .. } | Self::Peers { .. } | Self::Absent { .. }
+        )
+    }
 }
 
 impl Request {
@@ -193,13 +265,16 @@ impl Request {
             Self::Read { blob_id, ranges } => {
                 to.put_u8(READ);
                 to.put_slice(blob_id.as_bytes());
-                put_number(to, ranges.len() as u64);
-                let mut end = 0;
-                for range in ranges {
-                    put_number(to, range.start - end);
-                    put_number(to, range.end - range.start);
-                    end = range.end;
-                }
+                put_ranges(to, ranges);
+            }
+            Self::Watch { blob_id, serves } => {
+                to.put_u8(WATCH);
+                to.put_slice(blob_id.as_bytes());
+                to.put_u8((*serves).into());
+            }
+            Self::Got { index } => {
+                to.put_u8(GOT);
+                put_number(to, *index);
             }
         }
         Ok(())
@@ -221,7 +296,18 @@ impl Request {
             },
             READ => Self::Read {
                 blob_id: take_array(from)?.into(),
-                ranges: take_ranges(from)?,
+                ranges: take_ranges(from, MAX_READ_RANGES)?,
+            },
+            WATCH => Self::Watch {
+                blob_id: take_array(from)?.into(),
+                serves: match take_byte(from)? {
+                    0 => false,
+                    1 => true,
+                    _ => return Err(MessageError::Field { field: "serves" }),
+                },
+            },
+            GOT => Self::Got {
+                index: take_number(from)?,
             },
             kind => return Err(MessageError::Unknown { kind }),
         };
@@ -250,15 +336,10 @@ impl Request {
             }
             Self::Read { ranges, .. } => {
                 check((1..=MAX_READ_RANGES).contains(&ranges.len()), "ranges")?;
-                let (mut end, mut chunks) = (0, 0);
-                for range in ranges {
-                    let fits = end <= range.start && range.start < range.end;
-                    check(fits && range.end <= MAX_BLOB_CHUNKS as u64, "range")?;
-                    chunks += range.end - range.start;
-                    end = range.end;
-                }
-                check(chunks <= MAX_READ_CHUNKS, "chunks")
+                check(check_ranges(ranges)? <= MAX_READ_CHUNKS, "chunks")
             }
+            Self::Watch { .. } => Ok(()),
+            Self::Got { index } => check(*index < MAX_BLOB_CHUNKS as u64, "index"),
         }
     }
 }
@@ -294,6 +375,29 @@ impl Response {
                 put_refusal(&mut head, *refusal);
                 Bytes::new()
             }
+            Self::Have { ranges } => {
+                head.put_u8(HAVE);
+                put_ranges(&mut head, ranges);
+                Bytes::new()
+            }
+            Self::Peers { peers } => {
+                head.put_u8(PEERS);
+                put_number(&mut head, peers.len() as u64);
+                for peer in peers {
+                    put_number(&mut head, peer.len() as u64);
+                    head.put_slice(peer);
+                }
+                Bytes::new()
+            }
+            Self::Absent {
+                index,
+                retry_after_ms,
+            } => {
+                head.put_u8(ABSENT);
+                put_number(&mut head, *index);
+                put_number(&mut head, *retry_after_ms);
+                Bytes::new()
+            }
         };
         Ok((head, payload))
     }
@@ -321,9 +425,19 @@ impl Response {
                 data: frame.slice_ref(from),
             },
             REFUSED => Self::Refused(take_refusal(from)?),
+            HAVE => Self::Have {
+                ranges: take_ranges(from, MAX_HAVE_RANGES)?,
+            },
+            PEERS => Self::Peers {
+                peers: take_peers(from)?,
+            },
+            ABSENT => Self::Absent {
+                index: take_number(from)?,
+                retry_after_ms: take_number(from)?,
+            },
             kind => return Err(MessageError::Unknown { kind }),
         };
-        if kind == REFUSED && !rest.is_empty() {
+        if kind >= REFUSED && !rest.is_empty() {
             return Err(MessageError::Trailing {
                 extra_bytes: rest.len(),
             });
@@ -347,8 +461,36 @@ impl Response {
                 check((1..=BLOB_CHUNK_BYTES).contains(&data.len()), "data")
             }
             Self::Refused(_) => Ok(()),
+            Self::Have { ranges } => {
+                check(ranges.len() <= MAX_HAVE_RANGES, "ranges")?;
+                check_ranges(ranges).map(|_| ())
+            }
+            Self::Peers { peers } => {
+                check((1..=MAX_NAMED_PEERS).contains(&peers.len()), "peers")?;
+                let fits = |peer: &Vec<u8>| (1..=MAX_PEER_ID_BYTES).contains(&peer.len());
+                check(peers.iter().all(fits), "peer")
+            }
+            Self::Absent {
+                index,
+                retry_after_ms,
+            } => {
+                check(*index < MAX_BLOB_CHUNKS as u64, "index")?;
+                check(*retry_after_ms <= MAX_RETRY_MS, "retry_after_ms")
+            }
         }
     }
+}
+
+/// Checks that ranges are ascending, disjoint and within a blob. Returns their number of chunks.
+fn check_ranges(ranges: &[Range<u64>]) -> Result<u64, MessageError> {
+    let (mut end, mut chunks) = (0, 0);
+    for range in ranges {
+        let fits = end <= range.start && range.start < range.end;
+        check(fits && range.end <= MAX_BLOB_CHUNKS as u64, "range")?;
+        chunks += range.end - range.start;
+        end = range.end;
+    }
+    Ok(chunks)
 }
 
 fn check(holds: bool, field: &'static str) -> Result<(), MessageError> {
@@ -361,6 +503,16 @@ fn check(holds: bool, field: &'static str) -> Result<(), MessageError> {
 
 fn put_number(to: &mut BytesMut, number: u64) {
     to.put_slice(encode::u64(number, &mut encode::u64_buffer()));
+}
+
+fn put_ranges(to: &mut BytesMut, ranges: &[Range<u64>]) {
+    put_number(to, ranges.len() as u64);
+    let mut end = 0;
+    for range in ranges {
+        put_number(to, range.start - end);
+        put_number(to, range.end - range.start);
+        end = range.end;
+    }
 }
 
 fn put_refusal(to: &mut BytesMut, refusal: Refusal) {
@@ -397,9 +549,22 @@ fn take_hello(from: &mut &[u8]) -> Result<Hello, MessageError> {
     Ok(Hello { context_id, auth })
 }
 
-fn take_ranges(from: &mut &[u8]) -> Result<Vec<Range<u64>>, MessageError> {
+fn take_peers(from: &mut &[u8]) -> Result<Vec<Vec<u8>>, MessageError> {
     let count = take_number(from)?;
-    check(count <= MAX_READ_RANGES as u64, "ranges")?;
+    check(count <= MAX_NAMED_PEERS as u64, "peers")?;
+    let mut take = || {
+        let len = usize::try_from(take_number(from)?).unwrap_or(usize::MAX);
+        check(len <= MAX_PEER_ID_BYTES, "peer")?;
+        let (peer, rest) = from.split_at_checked(len).ok_or(MessageError::Truncated)?;
+        *from = rest;
+        Ok(peer.to_vec())
+    };
+    (0..count).map(|_| take()).collect()
+}
+
+fn take_ranges(from: &mut &[u8], most: usize) -> Result<Vec<Range<u64>>, MessageError> {
+    let count = take_number(from)?;
+    check(count <= most as u64, "ranges")?;
     let mut end: u64 = 0;
     let mut take = || {
         let start = end.checked_add(take_number(from)?);

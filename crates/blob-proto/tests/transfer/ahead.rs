@@ -103,7 +103,7 @@ fn request(version: Version, blob_id: BlobId) -> Vec<u8> {
     };
     match version {
         Version::V0 => frame(&v0.encode().unwrap()).to_vec(),
-        Version::V1 => {
+        Version::V1_1 | Version::V1 => {
             let mut wire = BytesMut::new();
             RequesterCodec.encode(hello, &mut wire).unwrap();
             RequesterCodec.encode(read, &mut wire).unwrap();

@@ -2,6 +2,10 @@
 
 #![cfg(unix)]
 #![allow(
+    clippy::single_range_in_vec_init,
+    reason = "chunks are asked for in ranges, often in one"
+)]
+#![allow(
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
@@ -21,3 +25,4 @@ mod relayed;
 mod repair;
 mod server;
 mod shared;
+mod swarm;

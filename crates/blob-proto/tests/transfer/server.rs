@@ -127,6 +127,7 @@ async fn requests_are_answered_in_their_order() {
             Response::Inline { .. } => "inline".to_owned(),
             Response::Chunk { index, .. } => format!("chunk {index}"),
             Response::Refused(refusal) => format!("{refusal:?}"),
+            other => panic!("{other:?}"),
         })
         .collect();
     let expected = [
@@ -222,7 +223,7 @@ async fn who_takes_nothing_is_let_go() {
 /// A request for 64 chunks.
 fn all_of(blob_id: BlobId, version: Version) -> Vec<u8> {
     match version {
-        Version::V1 => encoded(&[hello(), read(blob_id, 0..64)]).to_vec(),
+        Version::V1_1 | Version::V1 => encoded(&[hello(), read(blob_id, 0..64)]).to_vec(),
         Version::V0 => {
             let request = BlobRequest {
                 blob_id,

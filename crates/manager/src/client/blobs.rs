@@ -112,6 +112,10 @@ impl NetworkClient {
     /// As [`announce_blob`](Self::announce_blob), for a blob of this size that the program serves
     /// itself. The manager needs no store and does not check the size.
     ///
+    /// A manager without a store does not accept the streams of the blob protocol. The program
+    /// [accepts](Self::accept) those of each version that it serves (`Version::name`), and answers
+    /// them, for example with a [`Server`](calimero_network_blob::serve::Server) of its own.
+    ///
     /// # Errors
     ///
     /// [`AnnounceBlobError`], of which `NoStore`, `NotHere` and `Store` do not occur.

@@ -20,6 +20,10 @@ const MAX_BYTES_PER_S: u64 = i64::MAX as u64;
 /// A version of the protocol that transfers blobs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum BlobVersion {
+    /// `/calimero/blob/1.1.0`: as 1.0.0; nodes also serve what they have verified of a blob that they
+    /// still fetch.
+    #[serde(rename = "1.1.0")]
+    V1_1,
     /// `/calimero/blob/1.0.0`: verified chunk by chunk, from many providers, resumable.
     #[serde(rename = "1.0.0")]
     V1,
@@ -33,6 +37,7 @@ impl BlobVersion {
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
+            Self::V1_1 => "/calimero/blob/1.1.0",
             Self::V1 => "/calimero/blob/1.0.0",
             Self::V0 => ProtocolId::Blob.as_str(),
         }
@@ -45,7 +50,7 @@ impl BlobVersion {
 pub struct BlobConfig {
     /// Protocol versions that are offered when fetching, in this order, and accepted when serving.
     ///
-    /// - Default: both versions, the newer one first.
+    /// - Default: all versions, the newest one first.
     /// - Range: at least one version, each at most once.
     /// - Reason: a network that must behave exactly like published 0.11 nodes offers `0.0.2` alone.
     pub versions: Vec<BlobVersion>,
@@ -225,7 +230,7 @@ pub struct BlobStoreConfig {
 impl Default for BlobConfig {
     fn default() -> Self {
         Self {
-            versions: vec![BlobVersion::V1, BlobVersion::V0],
+            versions: vec![BlobVersion::V1_1, BlobVersion::V1, BlobVersion::V0],
             unsigned_records: false,
             max_upload_bytes_per_s: 0,
             max_download_bytes_per_s: 0,

@@ -17,7 +17,7 @@ pub enum Preset {
     /// 18, the largest mesh (12) and half of it in reserve.
     Large,
     /// Networks in which some nodes still run published 0.11: `pubsub.max_message_bytes` is what
-    /// those nodes accept, both versions of the blob protocol are offered, and provider records are
+    /// those nodes accept, all versions of the blob protocol are offered, and provider records are
     /// written and read both unsigned, for those nodes, and signed, for all others.
     #[serde(rename = "published-0.11")]
     Published0_11,

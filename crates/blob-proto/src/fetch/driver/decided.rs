@@ -48,7 +48,11 @@ impl Driver {
                     self.ask(peer, ask);
                 }
                 Effect::Leave { peer, cause } => self.leave(peer, cause, false),
-                Effect::Cancel { peer } => drop(self.sessions.remove(&peer)),
+                Effect::Cancel { peer } => {
+                    self.sessions.remove(&peer);
+                    let now = self.now();
+                    self.exchange.on_end(&peer, now);
+                }
                 Effect::Done => self.done = self.partial.is_some(),
                 Effect::NoProviders { .. } => {}
             }
@@ -90,7 +94,7 @@ impl Driver {
         self.sessions.remove(&peer);
     }
 
-    fn ask(&mut self, peer: PeerId, ask: Ask) {
+    pub(super) fn ask(&mut self, peer: PeerId, ask: Ask) {
         let ask = match self.sessions.get(&peer).and_then(|open| open.asks.as_ref()) {
             None => ask,
             Some(asks) => match asks.try_send(ask) {
@@ -99,8 +103,9 @@ impl Driver {
                 Err(error) => error.into_inner(),
             },
         };
-        // Each request is for a chunk at least, so the window bounds those that wait.
-        let (asks, receiver) = mpsc::channel(PROVIDER_WINDOW_CHUNKS + 1);
+        // Each request is for a chunk at least, so the window bounds those that wait, with a report for
+        // each chunk.
+        let (asks, receiver) = mpsc::channel(2 * (PROVIDER_WINDOW_CHUNKS + 1));
         let _ = asks.try_send(ask);
         let meter = Meter::default();
         let id = self.next_session(peer);
@@ -117,7 +122,7 @@ impl Driver {
             meter: meter.clone(),
         };
         let opened = self.opened.remove(&peer);
-        let (store, partial) = (Arc::clone(&self.store), self.partial.clone());
+        let (store, partial) = (Arc::clone(&self.target.store), self.partial.clone());
         let transfer = async move {
             let keep = match partial {
                 Some(partial) => Keep::Missing(partial),

@@ -14,7 +14,7 @@ use crate::{
     ChunkList,
     fetch::{
         FetchError, ProviderError,
-        session::{End, Event, EventKind, SessionId},
+        session::{Ask, End, Event, EventKind, SessionId},
     },
     plan::{Failure, Input, Planner, WINDOW_CHUNKS},
     store::{BlobStore, PartialBlob, StoreError, Stored},
@@ -43,7 +43,7 @@ impl Driver {
                 // The list is proven, and with it the size but for the last chunk.
                 self.check_size(list.size_bounds().0)?;
                 self.book.size(size_bytes);
-                self.begin_chunks(list).await?;
+                self.begin_chunks(list, size_bytes).await?;
             }
             EventKind::Inline(content) if self.partial.is_none() => {
                 return self.keep_inline(from, content).await.map(Some);
@@ -58,6 +58,17 @@ impl Driver {
             // arrived, and this is its content. It is at most 64 KiB
             // per provider, so it needs no permit.
             EventKind::Inline(content) if !content.is_empty() => self.keep(from, 0, content, None),
+            EventKind::Has(chunks) if self.is_present(from) => self.on_has(from.peer, chunks),
+            EventKind::Peers(peers) => self.reported(from.peer, peers),
+            EventKind::Absent { index, retry_after } if self.is_present(from) => {
+                let peer = from.peer;
+                self.plan(Input::Absent {
+                    peer,
+                    index,
+                    retry_after,
+                });
+            }
+            EventKind::Has(_) | EventKind::Absent { .. } => {}
             EventKind::Inline(_) | EventKind::List { .. } | EventKind::Size(_) => {}
         }
         Ok(None)
@@ -74,7 +85,11 @@ impl Driver {
         let id = self.context.request.blob_id;
         let size_bytes = content.len() as u64;
         self.check_size(size_bytes)?;
-        let stored = self.store.put_batch(vec![(Some(id), content)]).await?;
+        let stored = self
+            .target
+            .store
+            .put_batch(vec![(Some(id), content)])
+            .await?;
         self.book.verified(from, size_bytes);
         Ok(Stored {
             id,
@@ -96,7 +111,7 @@ impl Driver {
     }
 
     /// Turns from the list to the chunks.
-    async fn begin_chunks(&mut self, list: ChunkList) -> Result<(), FetchError> {
+    async fn begin_chunks(&mut self, list: ChunkList, size_bytes: u64) -> Result<(), FetchError> {
         // What a provider of v0 has sent so far is not verified, so its session is dropped.
         let v0: Vec<_> = (self.sessions.iter())
             .filter(|(_, session)| session.asks.is_none())
@@ -106,7 +121,7 @@ impl Driver {
             self.sessions.remove(&peer);
         }
         self.waiting = self.book.v0();
-        let partial = open_partial(&*self.store, list).await?;
+        let partial = open_partial(&*self.target.store, list).await?;
         let missing = self.book.begin_chunks(&*partial);
         let candidates = self.book.v1();
         self.planner = Planner::new(
@@ -114,6 +129,17 @@ impl Driver {
             missing,
         );
         self.v0 = Planner::new(serial_config(&self.context, self.sources.searches()), [0]);
+        if let Some((swarms, store)) = &self.target.offered
+            && swarms.serves(*store)
+        {
+            let swarm = swarms.enter(*store, self.context.request.blob_id);
+            self.offered = Some(swarm.fetch(&partial, size_bytes));
+        }
+        let _ = self.context.serves.set(self.offered.is_some());
+        let sessions = self.sessions.values();
+        for asks in sessions.filter_map(|session| session.asks.as_ref()) {
+            let _ = asks.try_send(Ask::Watch);
+        }
         self.partial = Some(partial);
         self.chunks_since = Some(self.now());
         self.plan_horizon();
@@ -125,7 +151,7 @@ impl Driver {
     }
 
     fn plan_horizon(&mut self) {
-        if self.ordered {
+        if self.target.ordered {
             let ahead = WINDOW_CHUNKS as u64;
             self.plan(Input::Horizon(self.book.first_missing() + ahead));
         }
@@ -171,10 +197,14 @@ impl Driver {
         } = written;
         match result {
             Ok(()) => {
+                let was_here = self.book.has(index);
                 if self.book.chunk_verified(from, index, len) {
                     self.plan_horizon();
                 }
                 let peer = from.peer;
+                if !was_here {
+                    self.offer(peer, index);
+                }
                 self.plan(Input::Verified { peer, index });
                 Ok(())
             }
@@ -201,6 +231,8 @@ impl Driver {
             }
             End::Closed { .. } => {
                 self.sessions.remove(&peer);
+                let now = self.now();
+                self.exchange.on_end(&peer, now);
             }
             End::V0(opened) => {
                 self.sessions.remove(&peer);

@@ -10,9 +10,10 @@ use bytes::Bytes;
 use calimero_network_primitives::limits::BLOB_CHUNK_BYTES;
 use rustix::fs::{FlockOperation, flock};
 
-use super::{beside, lock, open, publish};
+use super::{beside, open, publish};
 use crate::{
     ChunkList,
+    fetch::target::lock,
     id::CHUNK_BYTES,
     store::{
         Hold, PartialBlob, StoreError, StoreFuture, Stored, blocking::blocking, disk::ChunkFile,

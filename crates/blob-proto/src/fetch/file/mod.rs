@@ -9,7 +9,7 @@ use std::{
     fs::{self, File, OpenOptions},
     io,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::Arc,
 };
 
 use bytes::Bytes;
@@ -19,6 +19,7 @@ use self::{
     complete::CompleteFile,
     whole::{SharedWhole, Whole},
 };
+use super::target::{no_reader, no_size};
 use crate::{
     BlobId, ChunkList,
     store::{
@@ -44,11 +45,11 @@ impl FileTarget {
 
 impl BlobStore for FileTarget {
     fn size(&self, _: BlobId) -> StoreFuture<Option<u64>> {
-        Box::pin(std::future::ready(Ok(None)))
+        no_size()
     }
 
     fn reader(&self, _: BlobId) -> StoreFuture<Option<Arc<dyn BlobReader>>> {
-        Box::pin(std::future::ready(Ok(None)))
+        no_reader()
     }
 
     fn writer(&self) -> StoreFuture<Box<dyn BlobWriter>> {
@@ -115,10 +116,6 @@ fn flush_folder_of(path: &Path) -> Result<(), StoreError> {
     let folder = folder.unwrap_or(Path::new("."));
     let flushed = File::open(folder).and_then(|folder| folder.sync_all());
     flushed.map_err(io_error("flushing", folder))
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Removes the chunks of an earlier attempt, which are not needed once the file is complete.

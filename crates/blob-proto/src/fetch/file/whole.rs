@@ -9,9 +9,10 @@ use std::{
 
 use bytes::Bytes;
 
-use super::{beside, lock, open, publish, remove_chunks};
+use super::{beside, open, publish, remove_chunks};
 use crate::{
     BlobHasher, BlobId,
+    fetch::target::{check_id, lock},
     store::{
         BlobWriter, Hold, StoreError, StoreFuture, Stored, blocking::blocking, disk::WriteBack,
         error::io_error,
@@ -55,9 +56,7 @@ impl Whole {
     pub(super) fn finish(mut self, expected: Option<BlobId>) -> Result<Stored, StoreError> {
         let hashed = std::mem::take(&mut self.hasher).finish();
         let actual = hashed.list.id();
-        if let Some(expected) = expected.filter(|expected| *expected != actual) {
-            return Err(StoreError::Mismatch { expected, actual });
-        }
+        check_id(expected, actual)?;
         let flushed = self.file.sync_all();
         flushed.map_err(io_error("flushing", &self.part))?;
         publish(&self.part, &self.path)?;

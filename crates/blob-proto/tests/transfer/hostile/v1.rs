@@ -58,7 +58,7 @@ fn with_list(
 ) -> impl Fn(Socket) -> BoxFuture<'static, ()> + Send + Sync + 'static {
     let list = list(&content(99, len));
     v1(move |request| match request {
-        Request::Hello(_) => vec![],
+        Request::Hello(_) | Request::Watch { .. } | Request::Got { .. } => vec![],
         Request::Get { .. } => vec![page(&list, len as u64)],
         Request::Read { ranges, .. } => ranges.into_iter().flatten().flat_map(&chunk).collect(),
     })
@@ -224,7 +224,7 @@ async fn refusals() {
             Version::V1,
             2 * MIB,
             v1(move |request| match request {
-                Request::Hello(_) => vec![],
+                Request::Hello(_) | Request::Watch { .. } | Request::Got { .. } => vec![],
                 _ => vec![Response::Refused(refusal)],
             }),
         )
@@ -389,7 +389,7 @@ async fn small_content_after_a_list() {
         lists,
         Version::V1,
         v1(move |request| match request {
-            Request::Hello(_) => vec![],
+            Request::Hello(_) | Request::Watch { .. } | Request::Got { .. } => vec![],
             Request::Get { .. } => vec![page.clone()],
             Request::Read { .. } => {
                 say.notify_one();
