@@ -13,36 +13,16 @@ use axum::{
 use calimero_network::{DialError, PublishError, Stopped, SubscribeError, blob::store::StoreError};
 use futures::{Stream, StreamExt as _};
 use serde::Serialize;
-use utoipa::ToSchema;
 
 use super::{Served, json_text};
 use crate::error::{Code, CommandError, Failure};
 
 /// Time between two comments in a stream without events. They keep proxies from closing it, and
-/// show that its client is gone.
+/// show that its client has left.
 const KEEP_ALIVE: std::time::Duration = std::time::Duration::from_secs(15);
 
 /// The type of records.
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
-
-/// A record with its name and time.
-#[derive(ToSchema)]
-#[expect(dead_code, reason = "describes what `output::json_line` writes")]
-pub(super) struct Answer<T> {
-    #[serde(flatten)]
-    record: T,
-    /// Name of the record.
-    event: String,
-    /// Time of the answer (RFC 3339, UTC).
-    #[schema(format = DateTime)]
-    time: String,
-}
-
-/// Bytes as they are described.
-#[derive(ToSchema)]
-#[schema(value_type = String, format = Binary)]
-#[expect(dead_code, reason = "describes bodies, which are streams")]
-pub(super) struct Content(Vec<u8>);
 
 /// A request that is refused or has failed.
 #[derive(Debug)]

@@ -17,9 +17,10 @@ use utoipa::{IntoParams, ToSchema};
 use super::{
     Served, State,
     access::BodyPause,
-    answer::{self, Answer, Content, Refusal},
+    answer::{self, Refusal},
     extract::{Query, Segment},
     json_text,
+    schema::{AddressText, Answer, BlobIdText, Content, ContextIdText},
 };
 use crate::{
     blob::{
@@ -90,7 +91,7 @@ pub(super) async fn list(state: State) -> Result<Response, Refusal> {
 #[into_params(parameter_in = Query)]
 pub(super) struct AddQuery {
     /// Context in which the blob is offered, in base58. By default 32 zero bytes.
-    #[param(value_type = Option<String>)]
+    #[param(value_type = Option<ContextIdText>)]
     context: Option<ContextId>,
 }
 
@@ -196,7 +197,7 @@ async fn forward(
     path = "/v1/blobs/{id}",
     operation_id = "read_blob",
     tag = "blobs",
-    params(("id" = String, Path, description = "Id of the blob, in base58.")),
+    params(("id" = BlobIdText, Path, description = "Id of the blob.")),
     responses(
         (
             status = 200,
@@ -244,7 +245,7 @@ pub(super) async fn content(
     path = "/v1/blobs/{id}",
     operation_id = "remove_blob",
     tag = "blobs",
-    params(("id" = String, Path, description = "Id of the blob, in base58.")),
+    params(("id" = BlobIdText, Path, description = "Id of the blob.")),
     responses(
         (
             status = 200,
@@ -268,7 +269,7 @@ pub(super) async fn remove(
     path = "/v1/blobs/{id}/verify",
     operation_id = "verify_blob",
     tag = "blobs",
-    params(("id" = String, Path, description = "Id of the blob, in base58.")),
+    params(("id" = BlobIdText, Path, description = "Id of the blob.")),
     responses(
         (status = 200, description = "`verified` or `damaged`.", body = Answer<Line>),
         (status = 400, description = "The id is malformed.", body = Answer<Failure>),
@@ -296,11 +297,11 @@ pub(super) async fn verify(
 #[into_params(parameter_in = Query)]
 pub(super) struct FetchQuery {
     /// Context in which the blob is offered, in base58. By default 32 zero bytes.
-    #[param(value_type = Option<String>)]
+    #[param(value_type = Option<ContextIdText>)]
     context: Option<ContextId>,
     /// Multiaddress of a provider to dial. May be repeated.
     #[serde(default)]
-    #[param(value_type = Option<Vec<String>>)]
+    #[param(value_type = Option<Vec<AddressText>>)]
     dial: Vec<Multiaddr>,
 }
 
@@ -313,7 +314,7 @@ pub(super) struct FetchQuery {
     path = "/v1/blobs/{id}/fetch",
     operation_id = "fetch_blob",
     tag = "blobs",
-    params(("id" = String, Path, description = "Id of the blob, in base58."), FetchQuery),
+    params(("id" = BlobIdText, Path, description = "Id of the blob."), FetchQuery),
     responses(
         (
             status = 200,

@@ -13,8 +13,9 @@ use tokio::sync::broadcast::{self, error::RecvError};
 
 use super::{
     State,
-    answer::{self, Answer, Refusal},
+    answer::{self, Refusal},
     json_text,
+    schema::Answer,
 };
 use crate::{error::Failure, run::lines::Line};
 

@@ -18,6 +18,7 @@ mod host;
 mod metrics;
 mod node;
 mod peers;
+mod schema;
 mod server;
 mod status;
 mod token;
@@ -30,7 +31,7 @@ use tokio::sync::Semaphore;
 use utoipa::{
     Modify, OpenApi,
     openapi::{
-        Content, Ref, ResponseBuilder,
+        Content, Ref, RefOr, Required, ResponseBuilder,
         security::{HttpAuthScheme, HttpBuilder, SecurityScheme},
     },
 };
@@ -93,6 +94,13 @@ type State = axum::extract::State<Arc<Served>>;
             object, and a reader that is too slow loses the oldest and receives `lagged` with \
             their number. Requests on the Unix socket in the data folder need no token.",
     ),
+    components(schemas(
+        schema::AddressText,
+        schema::BlobIdText,
+        schema::ContextIdText,
+        schema::PeerIdText,
+        schema::TopicText,
+    )),
     modifiers(&Bearer),
     security(("token" = [])),
 )]
@@ -120,12 +128,15 @@ pub(crate) const COMMON_FAILURES: [(&str, &str); 5] = [
     ("503", "The node is ending."),
 ];
 
-/// Adds the failures that every request can have.
-fn describe_common_failures(openapi: &mut utoipa::openapi::OpenApi) {
+/// Adds what holds for every request: its failures, and that an absent body is an empty one.
+fn describe_common(openapi: &mut utoipa::openapi::OpenApi) {
     let body = Content::new(Some(Ref::from_schema_name("Answer_Failure")));
     for item in openapi.paths.paths.values_mut() {
         let operations = [&mut item.get, &mut item.post, &mut item.delete];
         for operation in operations.into_iter().flatten() {
+            if let Some(RefOr::T(body)) = &mut operation.request_body {
+                body.required = Some(Required::False);
+            }
             for (status, description) in COMMON_FAILURES {
                 let described = ResponseBuilder::new()
                     .description(description)
@@ -170,7 +181,7 @@ fn routes() -> OpenApiRouter<Arc<Served>> {
 /// The OpenAPI description of all routes.
 pub(crate) fn description() -> utoipa::openapi::OpenApi {
     let mut openapi = routes().into_openapi();
-    describe_common_failures(&mut openapi);
+    describe_common(&mut openapi);
     openapi
 }
 
@@ -178,4 +189,43 @@ pub(crate) fn description() -> utoipa::openapi::OpenApi {
 fn json_text(record: &impl serde::Serialize) -> String {
     // JSON is UTF-8.
     String::from_utf8(json_line(record)).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use serde_json::Value;
+
+    /// Collects the references of a document.
+    fn references(value: &Value, found: &mut BTreeSet<String>) {
+        match value {
+            Value::Object(map) => {
+                let reference = map.get("$ref").and_then(Value::as_str);
+                found.extend(reference.map(str::to_owned));
+                map.values().for_each(|value| references(value, found));
+            }
+            Value::Array(values) => values.iter().for_each(|value| references(value, found)),
+            _ => {}
+        }
+    }
+
+    #[test]
+    fn each_reference_and_name_of_the_description_has_one_meaning() {
+        let description = serde_json::to_value(super::description()).unwrap();
+        let mut found = BTreeSet::new();
+        references(&description, &mut found);
+        assert!(!found.is_empty());
+        for reference in found {
+            let pointer = reference.strip_prefix('#').unwrap();
+            assert!(description.pointer(pointer).is_some(), "{reference}");
+        }
+        let mut names = BTreeSet::new();
+        for methods in description["paths"].as_object().unwrap().values() {
+            for operation in methods.as_object().unwrap().values() {
+                let name = operation["operationId"].as_str().unwrap();
+                assert!(names.insert(name), "{name}");
+            }
+        }
+    }
 }

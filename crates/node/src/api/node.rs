@@ -13,7 +13,8 @@ use utoipa::ToSchema;
 
 use super::{
     State, StatusPage,
-    answer::{self, Answer, Refusal},
+    answer::{self, Refusal},
+    schema::Answer,
 };
 use crate::origins::Origin;
 

@@ -7,8 +7,9 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::{
     ConnectionPage, State,
-    answer::{self, Answer, Refusal},
+    answer::{self, Refusal},
     extract::{Query, Segment},
+    schema::{AddressText, Answer, PeerIdText},
 };
 use crate::error::Failure;
 
@@ -38,7 +39,7 @@ pub(super) async fn list(state: State) -> Result<Response, Refusal> {
 #[into_params(parameter_in = Query)]
 pub(super) struct ConnectQuery {
     /// Multiaddress to dial, with or without `/p2p/PEER`.
-    #[param(value_type = String)]
+    #[param(value_type = AddressText)]
     address: Multiaddr,
 }
 
@@ -105,7 +106,7 @@ impl std::fmt::Display for PeerChange {
     path = "/v1/peers/{peer}",
     operation_id = "disconnect_peer",
     tag = "peers",
-    params(("peer" = String, Path, description = "Peer id in base58.")),
+    params(("peer" = PeerIdText, Path, description = "Id of the peer.")),
     responses(
         (status = 200, description = "`disconnecting`.", body = Answer<PeerChange>),
         (status = 400, description = "The peer id is malformed.", body = Answer<Failure>),
@@ -128,7 +129,7 @@ pub(super) async fn disconnect(
     path = "/v1/peers/{peer}/block",
     operation_id = "block_peer",
     tag = "peers",
-    params(("peer" = String, Path, description = "Peer id in base58.")),
+    params(("peer" = PeerIdText, Path, description = "Id of the peer.")),
     responses(
         (status = 200, description = "`blocked`.", body = Answer<PeerChange>),
         (status = 400, description = "The peer id is malformed.", body = Answer<Failure>),
@@ -149,7 +150,7 @@ pub(super) async fn block(
     path = "/v1/peers/{peer}/block",
     operation_id = "unblock_peer",
     tag = "peers",
-    params(("peer" = String, Path, description = "Peer id in base58.")),
+    params(("peer" = PeerIdText, Path, description = "Id of the peer.")),
     responses(
         (status = 200, description = "`unblocked`.", body = Answer<PeerChange>),
         (status = 400, description = "The peer id is malformed.", body = Answer<Failure>),

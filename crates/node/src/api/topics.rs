@@ -12,11 +12,12 @@ use utoipa::{IntoParams, ToSchema};
 use super::{
     State,
     access::BodyPause,
-    answer::{self, Answer, Content, Refusal},
+    answer::{self, Refusal},
     blobs::next_piece,
     events::Feed,
     extract::Query,
     json_text,
+    schema::{Answer, Content, TopicText},
 };
 use crate::{
     error::{CommandError, Failure},
@@ -126,7 +127,7 @@ pub(super) async fn list(state: State) -> Result<Response, Refusal> {
 #[into_params(parameter_in = Query)]
 pub(super) struct SubscribeQuery {
     /// Topic to subscribe to. May be repeated.
-    #[param(value_type = Vec<String>, min_items = 1)]
+    #[param(value_type = Vec<TopicText>, min_items = 1)]
     topic: Vec<Topic>,
 }
 
@@ -190,7 +191,7 @@ pub(super) async fn subscribe(
 #[into_params(parameter_in = Query)]
 pub(super) struct PublishQuery {
     /// Topic to publish to.
-    #[param(value_type = String)]
+    #[param(value_type = TopicText)]
     topic: Topic,
 }
 
