@@ -20,7 +20,7 @@ use super::{
     answer::{self, Refusal},
     extract::{Query, Segment},
     json_text,
-    schema::{AddressText, Answer, BlobIdText, Content, ContextIdText},
+    schema::{AddressText, Answer, BlobIdText, Content, ContextIdText, StreamEvent},
 };
 use crate::{
     blob::{
@@ -319,7 +319,7 @@ pub(super) struct FetchQuery {
         (
             status = 200,
             description = "A stream of `progress`, ended by `fetched` or `error`.",
-            body = Line,
+            body = StreamEvent,
             content_type = "text/event-stream",
         ),
         (status = 400, description = "The id or a parameter is malformed.", body = Answer<Failure>),

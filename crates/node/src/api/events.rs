@@ -15,7 +15,7 @@ use super::{
     State,
     answer::{self, Refusal},
     json_text,
-    schema::Answer,
+    schema::{Answer, StreamEvent},
 };
 use crate::{error::Failure, run::lines::Line};
 
@@ -77,7 +77,7 @@ impl Feed {
             status = 200,
             description = "A stream of records. Further events are listed in the reference of \
                 records.",
-            body = Line,
+            body = StreamEvent,
             content_type = "text/event-stream",
         ),
         (status = 429, description = "Too many streams are open.", body = Answer<Failure>),

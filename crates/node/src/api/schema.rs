@@ -21,6 +21,14 @@ pub(super) struct Answer<T> {
 #[schema(value_type = String, format = Binary)]
 pub(super) struct Content(Vec<u8>);
 
+/// One server-sent event of a stream.
+#[derive(ToSchema)]
+pub(super) struct StreamEvent {
+    /// One record as JSON: `NodeRecord` or `BlobRecord`, with its time.
+    #[schema(content_media_type = "application/json")]
+    data: String,
+}
+
 /// The id of a blob: 32 bytes in base58.
 #[derive(ToSchema)]
 #[schema(

@@ -17,7 +17,7 @@ use super::{
     events::Feed,
     extract::Query,
     json_text,
-    schema::{Answer, Content, TopicText},
+    schema::{Answer, Content, StreamEvent, TopicText},
 };
 use crate::{
     error::{CommandError, Failure},
@@ -143,7 +143,7 @@ pub(super) struct SubscribeQuery {
         (
             status = 200,
             description = "A stream of `following`, `message` and `lagged`.",
-            body = Line,
+            body = StreamEvent,
             content_type = "text/event-stream",
         ),
         (status = 400, description = "A parameter is missing or malformed.", body = Answer<Failure>),
