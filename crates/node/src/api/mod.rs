@@ -119,11 +119,15 @@ impl Modify for Bearer {
     }
 }
 
+/// The status of a request that no handler sees, so that its answer has no body.
+const HEAD_TOO_LARGE: &str = "431";
+
 /// Failures that every request can have, besides those that it describes itself.
-pub(crate) const COMMON_FAILURES: [(&str, &str); 5] = [
+pub(crate) const COMMON_FAILURES: [(&str, &str); 6] = [
     ("401", "Over TCP: the token is missing or wrong."),
     ("403", "Over TCP: the host or origin is not allowed."),
     ("405", "The path does not take this method."),
+    (HEAD_TOO_LARGE, "The head of the request is too large."),
     ("500", "The node has a fault."),
     ("503", "The node is ending."),
 ];
@@ -138,9 +142,11 @@ fn describe_common(openapi: &mut utoipa::openapi::OpenApi) {
                 body.required = Some(Required::False);
             }
             for (status, description) in COMMON_FAILURES {
-                let described = ResponseBuilder::new()
-                    .description(description)
-                    .content("application/json", body.clone());
+                let described = ResponseBuilder::new().description(description);
+                let described = match status {
+                    HEAD_TOO_LARGE => described,
+                    _ => described.content("application/json", body.clone()),
+                };
                 let responses = &mut operation.responses.responses;
                 let entry = responses.entry(status.to_owned());
                 entry.or_insert_with(|| described.build().into());
