@@ -6,7 +6,7 @@
 //! through [`Client`].
 //!
 //! Each handler describes itself by `utoipa::path`. The router and the OpenAPI description are made
-//! of the same handlers in [`routes`], so that they cannot differ.
+//! of the same handlers in [`routes`](fn@routes), so that they cannot differ.
 
 mod access;
 mod answer;
