@@ -128,8 +128,28 @@ pub(crate) struct NodeArgs {
     /// without a data folder, a new identity for this run.
     #[arg(long, value_name = "FILE")]
     pub(crate) identity: Option<PathBuf>,
-    /// Address to serve `/metrics` and `/status` at, over HTTP, without authentication. Use
-    /// loopback, such as `127.0.0.1:9428`.
+    #[command(flatten)]
+    pub(crate) http: HttpArgs,
+}
+
+/// TCP addresses at which a node serves HTTP, besides the Unix socket in its data folder.
+#[derive(Debug, Args)]
+pub(crate) struct HttpArgs {
+    /// Address to serve the API at, over HTTP. Each request needs the token in `control/token` of
+    /// the data folder, which is created if it does not exist. Without ADDR, `127.0.0.1:9429`.
+    #[arg(
+        long,
+        value_name = "ADDR",
+        num_args = 0..=1,
+        default_missing_value = "127.0.0.1:9429"
+    )]
+    pub(crate) api: Option<SocketAddr>,
+    /// Host name under which clients may ask for the API, besides `localhost` and IP addresses; may
+    /// be repeated.
+    #[arg(long, value_name = "NAME", requires = "api")]
+    pub(crate) api_host: Vec<String>,
+    /// Address to serve `/metrics`, `/status`, `/healthz` and `/readyz` at, over HTTP, without
+    /// authentication. Use loopback, such as `127.0.0.1:9428`.
     #[arg(long, value_name = "ADDR")]
     pub(crate) metrics: Option<SocketAddr>,
     /// Host name under which a browser or a scraper may ask for them, besides `localhost` and IP

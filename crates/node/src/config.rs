@@ -1,33 +1,24 @@
 //! `calnet config`: the configuration in effect, whether a file is accepted, and the conversion of a
 //! file of the published 0.11 node.
 
-use std::{
-    fmt, fs,
-    path::{Path, PathBuf},
-};
+use std::{fmt, path::PathBuf};
 
 use calimero_network::{
     NetworkConfig,
     config::{Preset, import_0_11},
 };
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use crate::{
+    api::{Client, Effective},
     cli::{ConfigCommand, ConfigSource},
-    control::Client,
     data::DataFolder,
     error::CommandError,
     init::write_for_owner,
+    origins::Origins,
     output::Output,
-    run::read_config,
+    run::read_text,
 };
-
-/// The configuration in effect.
-#[derive(Debug, Serialize, Deserialize)]
-#[serde(tag = "event", rename = "config")]
-struct Effective {
-    config: NetworkConfig,
-}
 
 impl fmt::Display for Effective {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -80,17 +71,17 @@ pub(crate) async fn execute(command: ConfigCommand, output: &Output) -> Result<(
     match command {
         ConfigCommand::Show(source) => {
             if let Some(data) = &source.data
-                && let Some(node) = Client::connect(&DataFolder::of_running(data).control()).await?
+                && let Some(node) = Client::connect(&DataFolder::of_running(data).socket()).await?
             {
                 let effective: Effective = node.get("/v1/config").await?;
                 output.print(&effective);
                 return Ok(());
             }
-            let (_, config) = read(source)?;
-            output.print(&Effective { config });
+            let (_, config, origins) = read(source)?;
+            output.print(&origins.effective(config));
         }
         ConfigCommand::Check(source) => {
-            let (file, _) = read(source)?;
+            let (file, ..) = read(source)?;
             output.print(&Accepted { file });
         }
         ConfigCommand::Import { file, output: to } => output.print(&import(file, to)?),
@@ -99,11 +90,11 @@ pub(crate) async fn execute(command: ConfigCommand, output: &Output) -> Result<(
 }
 
 /// Reads and validates a file, or takes the defaults of `calnet run`.
-fn read(source: ConfigSource) -> Result<(Option<PathBuf>, NetworkConfig), CommandError> {
+fn read(source: ConfigSource) -> Result<(Option<PathBuf>, NetworkConfig, Origins), CommandError> {
     let of_folder = |data: PathBuf| DataFolder::of_running(&data).existing_config();
     let file = source.config.or_else(|| source.data.and_then(of_folder));
-    let config = read_config(file.as_deref(), NetworkConfig::default())?;
-    Ok((file, config))
+    let (config, origins) = Origins::read(file.as_deref(), &NetworkConfig::default())?;
+    Ok((file, config, origins))
 }
 
 /// Converts a file of the published 0.11 node, and writes the result where a file is named.
@@ -124,12 +115,5 @@ fn import(from: PathBuf, to: Option<PathBuf>) -> Result<Imported, CommandError> 
         file: to,
         config,
         text,
-    })
-}
-
-fn read_text(path: &Path) -> Result<String, CommandError> {
-    fs::read_to_string(path).map_err(|source| CommandError::ReadConfig {
-        path: path.to_owned(),
-        source,
     })
 }

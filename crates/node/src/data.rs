@@ -67,9 +67,14 @@ impl DataFolder {
         Ok(FsBlobStore::open(self.path.join("blobs"), config)?)
     }
 
-    /// The control socket of the node that runs on the folder.
-    pub(crate) fn control(&self) -> PathBuf {
+    /// The Unix socket of the API of the node that runs on the folder.
+    pub(crate) fn socket(&self) -> PathBuf {
         self.path.join("control").join("socket")
+    }
+
+    /// The token of requests over TCP.
+    pub(crate) fn token(&self) -> PathBuf {
+        self.path.join("control").join("token")
     }
 
     /// Path of the configuration file.

@@ -13,8 +13,9 @@ use calimero_network::{
     },
 };
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
-use crate::{identity::IdentityError, lock::LockError};
+use crate::{api::TokenError, identity::IdentityError, lock::LockError};
 
 /// An error with all of its causes.
 pub(crate) struct Chain<'a>(pub(crate) &'a (dyn Error + 'static));
@@ -39,7 +40,7 @@ impl fmt::Display for Chain<'_> {
 
 /// What kind of failure ended a command. Scripts act on it: it is the exit status, and with
 /// `--json` the field `code`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Code {
     /// Another failure. Exit status 1.
@@ -110,7 +111,9 @@ impl Code {
 
     fn of_dial(error: &DialError) -> Self {
         match error {
-            DialError::Denied(_) | DialError::LocalPeer { .. } => Self::Refused,
+            DialError::Denied(_) | DialError::LocalPeer { .. } | DialError::Aborted => {
+                Self::Refused
+            }
             DialError::Contradiction { .. } => Self::Usage,
             DialError::Deadline { .. } => Self::TimedOut,
             DialError::NoAddresses { .. } | DialError::Failed { .. } => Self::NotReachable,
@@ -159,8 +162,8 @@ pub(crate) enum CommandError {
     DataFolder { path: PathBuf, source: io::Error },
     #[error(transparent)]
     Lock(#[from] LockError),
-    #[error("cannot serve metrics at {address}: {source}")]
-    Metrics {
+    #[error("cannot serve HTTP at {address}: {source}")]
+    Http {
         address: SocketAddr,
         source: io::Error,
     },
@@ -180,7 +183,7 @@ pub(crate) enum CommandError {
     Subscribe(#[from] SubscribeError),
     #[error("cannot announce a blob: {0}")]
     Announce(#[from] AnnounceBlobError),
-    #[error("cannot publish: {0}")]
+    #[error(transparent)]
     Publish(#[from] PublishError),
     #[error("cannot accept streams: {0}")]
     Accept(#[from] AcceptError),
@@ -235,18 +238,28 @@ pub(crate) enum CommandError {
     },
     #[error("no node runs on this data folder: nothing listens at {}", path.display())]
     NotRunning { path: PathBuf },
-    #[error("cannot reach the node at {}: {source}", path.display())]
-    Control { path: PathBuf, source: io::Error },
+    #[error("cannot reach the node at {at}: {source}")]
+    Unreachable { at: String, source: io::Error },
     #[error("name a node: its data folder with --data, or its HTTP address with --http")]
     NoNode,
     #[error(
         "name a boot node with --boot, a node with --dial, or the folder of a running one with --data"
     )]
     NoPeers,
-    #[error("the control interface has no request {method} {path}")]
-    NoRequest { method: String, path: String },
-    #[error("the message did not arrive, or is longer than {limit} bytes")]
+    #[error("the API has no {method} {path}")]
+    NoRoute { method: hyper::Method, path: String },
+    #[error("the message is longer than {limit} bytes")]
     TooLong { limit: usize },
+    #[error("the client closed the connection before the end of the body")]
+    ClientLeft,
+    #[error("no part of the body arrived within {} s", after.as_secs())]
+    BodyPaused { after: Duration },
+    #[error("{limit} streams are open already, the most at one time")]
+    TooManyStreams { limit: usize },
+    #[error("--api needs a data folder for its token; name it with --data")]
+    NoTokenFolder,
+    #[error(transparent)]
+    Token(#[from] TokenError),
     #[error("the node has no blob store")]
     NoStore,
     #[error("name a data folder with --data")]
@@ -269,11 +282,12 @@ impl CommandError {
             | Self::NoPeers
             | Self::NoDataFolder
             | Self::NoDestination
-            | Self::FolderToPipe => Code::Usage,
+            | Self::FolderToPipe
+            | Self::NoTokenFolder => Code::Usage,
             Self::ReadConfig { source, .. }
             | Self::DataFolder { source, .. }
-            | Self::Metrics { source, .. }
-            | Self::Control { source, .. }
+            | Self::Http { source, .. }
+            | Self::Unreachable { source, .. }
             | Self::File { source, .. }
             | Self::Io { source, .. } => Code::of_io(source),
             Self::Lock(LockError::Held { .. })
@@ -281,39 +295,58 @@ impl CommandError {
             | Self::FileKind { .. }
             | Self::NoStore
             | Self::TooLong { .. }
+            | Self::TooManyStreams { .. }
+            | Self::Token(TokenError::TooOpen { .. } | TokenError::Malformed { .. })
             | Self::Identity(_)
             | Self::Publish(_)
             | Self::Subscribe(_) => Code::Refused,
-            Self::Lock(LockError::Io { source, .. }) => Code::of_io(source),
+            Self::Lock(LockError::Io { source, .. })
+            | Self::Token(TokenError::Io { source, .. }) => Code::of_io(source),
             Self::Dial(error) => Code::of_dial(error),
-            Self::Open(OpenError::UnsupportedProtocol { .. }) | Self::NoRequest { .. } => {
+            Self::Open(OpenError::UnsupportedProtocol { .. }) | Self::NoRoute { .. } => {
                 Code::NotFound
             }
-            Self::Open(OpenError::Deadline { .. }) | Self::Deadline { .. } => Code::TimedOut,
+            Self::Open(OpenError::Deadline { .. })
+            | Self::Deadline { .. }
+            | Self::BodyPaused { .. } => Code::TimedOut,
             Self::Open(OpenError::Dial { .. } | OpenError::NotConnected { .. })
             | Self::NotRunning { .. }
             | Self::NoAddress => Code::NotReachable,
             Self::Store(error) => Code::of_store(error),
             Self::Fetch(error) => Code::of_fetch(error),
             Self::Node { code, .. } => *code,
-            Self::Interrupted => Code::Interrupted,
+            Self::Interrupted | Self::ClientLeft => Code::Interrupted,
             Self::Checks { .. } | Self::Collection(_) => Code::CheckFailed,
             _ => Code::Other,
         }
     }
 }
 
-/// The last line of a command that failed.
-#[derive(Debug, Serialize)]
+/// The last line of a command that failed, and the answer to a request that failed.
+#[derive(Debug, Serialize, ToSchema)]
 #[serde(tag = "event", rename = "error")]
 pub(crate) struct Failure {
     code: Code,
     message: String,
+    /// Parameters or headers of a request that are concerned.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schema(required = false)]
+    fields: Vec<String>,
 }
 
 impl Failure {
     pub(crate) fn new(code: Code, message: String) -> Self {
-        Self { code, message }
+        Self {
+            code,
+            message,
+            fields: Vec::new(),
+        }
+    }
+
+    /// Names the parameters or headers of a request that are concerned.
+    pub(crate) fn with_fields(mut self, fields: Vec<String>) -> Self {
+        self.fields = fields;
+        self
     }
 }
 

@@ -1,20 +1,20 @@
 //! `calnet`: a node of the network from the command line.
 
+mod api;
 mod blob;
 mod boot;
 mod cli;
 mod config;
-mod control;
 mod data;
 mod demo;
 mod error;
-mod http;
 mod identity;
 mod init;
 mod lock;
 mod log;
 mod one_shot;
 mod operate;
+mod origins;
 mod output;
 mod perf;
 mod probe;

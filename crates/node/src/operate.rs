@@ -5,16 +5,15 @@ use calimero_network::Multiaddr;
 use hyper::Method;
 
 use crate::{
+    api::{Client, ConnectionPage, PeerChange, Query, TopicsPage},
     cli::{PeerArgs, RunningArgs},
-    control::{Client, PeerChange, Query, TopicsPage},
     data::DataFolder,
     error::CommandError,
-    http::status::ConnectionPage,
     output::Output,
 };
 
 async fn node(args: &RunningArgs) -> Result<Client, CommandError> {
-    Client::require(&DataFolder::of_running(&args.data).control()).await
+    Client::require(&DataFolder::of_running(&args.data).socket()).await
 }
 
 pub(crate) async fn connect(

@@ -10,6 +10,7 @@ use calimero_network::blob::fetch::Progress;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
+use utoipa::ToSchema;
 
 use crate::{
     output::Output,
@@ -98,7 +99,8 @@ impl fmt::Display for Event<'_> {
 }
 
 /// Progress of a transfer.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[schema(as = ProgressRecord)]
 pub(crate) struct Line {
     verified_bytes: u64,
     size_bytes: Option<u64>,
@@ -108,7 +110,7 @@ pub(crate) struct Line {
 }
 
 /// The part that came from one provider.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 struct Source {
     peer: String,
     verified_bytes: u64,

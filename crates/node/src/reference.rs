@@ -275,10 +275,11 @@ async fn the_page_of_metrics_is_up_to_date() {
     let client = node_with_metrics().await;
     let text = client.metrics().await.unwrap();
     let mut page = "# Metrics\n\n\
-        `calnet run` and `calnet boot` serve these families at `/metrics` with `--metrics ADDR`,\n\
-        and at `/v1/metrics` of the control socket. Counters end in `_total` in their samples. Each\n\
-        series exists from the start of a node. Labels have the listed values; those of the\n\
-        in-memory transport occur in tests alone. This page is generated from a running node.\n"
+        `calnet run` and `calnet boot` serve these families at `/metrics` with `--metrics ADDR`, and\n\
+         at `/v1/metrics` of the [API](../api.md), as OpenMetrics or as text of Prometheus by `Accept`.\n\
+         Counters end in `_total` in their samples. Each series exists from the start of a node.\n\
+         Labels have the listed values; those of the in-memory transport occur in tests alone. This\n\
+         page is generated from a running node.\n"
         .to_owned();
     let mut families: Vec<(String, String)> = Vec::new();
     let mut labels: BTreeMap<(String, String), BTreeSet<String>> = BTreeMap::new();
@@ -322,4 +323,58 @@ async fn the_page_of_metrics_is_up_to_date() {
     }
     check("metrics.md", &page);
     client.shutdown().await.unwrap();
+}
+
+#[test]
+fn the_description_of_the_api_is_up_to_date() {
+    let text = crate::api::description().to_pretty_json().unwrap();
+    check("openapi.json", &format!("{text}\n"));
+}
+
+#[test]
+fn the_page_of_the_api_is_up_to_date() {
+    let description = serde_json::to_value(crate::api::description()).unwrap();
+    let mut page = "# Requests of the API\n\n\
+        [The API](../api.md) is for people, this page lists its requests. Programs read the same from\n\
+        [`openapi.json`](openapi.json), which a node serves at `/v1/openapi.json`. This page is\n\
+        generated from the code.\n\n\
+        Besides what is listed with it, each request can have these answers:\n\n"
+        .to_owned();
+    for (status, about) in crate::api::COMMON_FAILURES {
+        writeln!(page, "- {status}: {about}").unwrap();
+    }
+    let text = |value: &serde_json::Value| value.as_str().unwrap_or_default().to_owned();
+    for (path, methods) in description["paths"].as_object().unwrap() {
+        for (method, operation) in methods.as_object().unwrap() {
+            write!(page, "\n## `{} {path}`\n\n", method.to_uppercase()).unwrap();
+            let about = format!(
+                "{} {}",
+                text(&operation["summary"]),
+                text(&operation["description"])
+            );
+            page.push_str(&wrapped(&about, ""));
+            page.push('\n');
+            for parameter in operation["parameters"].as_array().into_iter().flatten() {
+                let is_required = parameter["required"] == true;
+                let suffix = if is_required { "" } else { " (optional)" };
+                let about = text(&parameter["description"]);
+                let item = format!("- `{}`{suffix}: {about}", text(&parameter["name"]));
+                page.push_str(wrapped(&item, "  ").trim_start());
+            }
+            if operation["requestBody"].is_object() {
+                let about = text(&operation["requestBody"]["description"]);
+                page.push_str(wrapped(&format!("- Body: {about}"), "  ").trim_start());
+            }
+            for (status, response) in operation["responses"].as_object().unwrap() {
+                let about = text(&response["description"]);
+                let is_common = (crate::api::COMMON_FAILURES.iter())
+                    .any(|(of, text)| of == status && *text == about);
+                if is_common {
+                    continue;
+                }
+                page.push_str(wrapped(&format!("- {status}: {about}"), "  ").trim_start());
+            }
+        }
+    }
+    check("api.md", &page);
 }

@@ -1,30 +1,21 @@
-//! `calnet status` and `calnet peers`: a running node, by its control socket or over HTTP.
+//! `calnet status` and `calnet peers`: a running node, by its data folder or its HTTP address.
 
-use std::{net::SocketAddr, time::Duration};
+use std::time::Duration;
 
-use bytes::Bytes;
 use comfy_table::{Cell, CellAlignment, Table, presets::NOTHING};
-use http_body_util::{BodyExt as _, Empty, Limited};
-use hyper::{Request, StatusCode, client::conn::http1, header::HOST};
-use hyper_util::rt::TokioIo;
-use tokio::{net::TcpStream, time::timeout};
+use tokio::time::timeout;
 
 use crate::{
+    api::{Client, ConnectionPage, PeersPage, StatusPage},
     cli::StatusArgs,
-    control::Client,
     data::DataFolder,
     error::CommandError,
-    http::status::StatusPage,
     output::Output,
     text::{bytes, short_text},
 };
 
 /// Time for the answer.
 const TIME: Duration = Duration::from_secs(10);
-
-/// Longest page that is read, in bytes: 256 connections and thousands of overlays take less than
-/// one.
-const MAX_PAGE_BYTES: usize = 8 << 20;
 
 pub(crate) async fn status(args: StatusArgs, output: &Output) -> Result<(), CommandError> {
     output.print(&page(&args).await?);
@@ -33,22 +24,29 @@ pub(crate) async fn status(args: StatusArgs, output: &Output) -> Result<(), Comm
 
 /// The peers, a line of JSON each, or a table.
 pub(crate) async fn peers(args: StatusArgs, output: &Output) -> Result<(), CommandError> {
-    let page = page(&args).await?;
+    let connections = connections(&args).await?;
     if output.is_json() {
-        page.oldest_connections
-            .iter()
-            .for_each(|one| output.print(one));
+        connections.iter().for_each(|one| output.print(one));
         return Ok(());
     }
-    output.print(&table(&page).to_string());
+    output.print(&table(&connections).to_string());
     Ok(())
 }
 
-async fn page(args: &StatusArgs) -> Result<StatusPage, CommandError> {
+/// Asks the node for one of two answers: by its data folder, or by its HTTP address, which serves
+/// the status alone.
+async fn ask<T>(
+    args: &StatusArgs,
+    by_folder: impl AsyncFnOnce(Client) -> Result<T, CommandError>,
+    by_address: impl AsyncFnOnce(Client) -> Result<T, CommandError>,
+) -> Result<T, CommandError> {
     let asked = async {
         match (&args.data, args.http) {
-            (Some(data), _) => by_control(&DataFolder::of_running(data)).await,
-            (None, Some(address)) => by_http(address).await,
+            (Some(data), _) => {
+                let socket = DataFolder::of_running(data).socket();
+                by_folder(Client::require(&socket).await?).await
+            }
+            (None, Some(address)) => by_address(Client::Http(address)).await,
             (None, None) => Err(CommandError::NoNode),
         }
     };
@@ -58,45 +56,27 @@ async fn page(args: &StatusArgs) -> Result<StatusPage, CommandError> {
         .map_err(|_| CommandError::Deadline { what, after })?
 }
 
-async fn by_control(data: &DataFolder) -> Result<StatusPage, CommandError> {
-    let node = Client::require(&data.control()).await?;
-    node.get("/v1/status").await
+async fn page(args: &StatusArgs) -> Result<StatusPage, CommandError> {
+    let by_folder = async |node: Client| node.get("/v1/status").await;
+    let by_address = async |node: Client| node.get("/status").await;
+    ask(args, by_folder, by_address).await
 }
 
-async fn by_http(address: SocketAddr) -> Result<StatusPage, CommandError> {
-    let stream = TcpStream::connect(address)
-        .await
-        .map_err(|source| CommandError::Io {
-            what: "the node's page",
-            source,
-        })?;
-    let (mut sender, connection) = http1::handshake(TokioIo::new(stream))
-        .await
-        .map_err(unreadable)?;
-    tokio::spawn(connection);
-    let request = Request::get("/status")
-        .header(HOST, address.to_string())
-        .body(Empty::<Bytes>::new())
-        .map_err(unreadable)?;
-    let response = sender.send_request(request).await.map_err(unreadable)?;
-    let status = response.status();
-    let body = Limited::new(response.into_body(), MAX_PAGE_BYTES);
-    let body = body.collect().await.map_err(unreadable)?.to_bytes();
-    match status {
-        StatusCode::OK => serde_json::from_slice(&body).map_err(unreadable),
-        other => Err(unreadable(format!("HTTP status {other}"))),
-    }
-}
-
-fn unreadable(why: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> CommandError {
-    CommandError::Io {
-        what: "the node's page",
-        source: std::io::Error::other(why),
-    }
+/// The connections: all of them, or the oldest 256 by the HTTP address.
+async fn connections(args: &StatusArgs) -> Result<Vec<ConnectionPage>, CommandError> {
+    let by_folder = async |node: Client| {
+        let page: PeersPage = node.get("/v1/peers").await?;
+        Ok(page.connections)
+    };
+    let by_address = async |node: Client| {
+        let page: StatusPage = node.get("/status").await?;
+        Ok(page.oldest_connections)
+    };
+    ask(args, by_folder, by_address).await
 }
 
 /// A line for each connection.
-fn table(page: &StatusPage) -> Table {
+fn table(connections: &[ConnectionPage]) -> Table {
     let mut table = Table::new();
     table.load_preset(NOTHING).set_header([
         "peer",
@@ -110,7 +90,7 @@ fn table(page: &StatusPage) -> Table {
         "sent",
         "agent",
     ]);
-    for one in &page.oldest_connections {
+    for one in connections {
         let rtt = one.round_trip_ms.map(|rtt| format!("{rtt:.1} ms"));
         table.add_row([
             Cell::new(format!("..{}", short_text(&one.peer))),

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use calimero_network::{Connection, Path, PeerId};
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 /// The last eight characters of a peer id: Ed25519 ids all begin alike.
 pub(crate) fn short(peer: &PeerId) -> String {
@@ -46,7 +47,7 @@ pub(crate) fn millis(time: Duration) -> f64 {
 }
 
 /// How a connection is made, for both forms of output.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub(crate) struct Stack {
     pub(crate) transport: String,
     pub(crate) security: String,

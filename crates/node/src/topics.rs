@@ -10,8 +10,8 @@ use hyper::Method;
 use tokio::sync::mpsc;
 
 use crate::{
+    api::{Client, Query},
     cli::{PublishArgs, SubscribeArgs, WhereArgs},
-    control::{Client, Query},
     data::DataFolder,
     error::CommandError,
     one_shot,
@@ -62,7 +62,14 @@ pub(crate) async fn publish(args: PublishArgs, output: &Output) -> Result<(), Co
                     continue;
                 }
             };
-            say(&node.request(Method::POST, &target, line.into()).await?);
+            let published = node.request(Method::POST, &target, line.into()).await;
+            say(&match published {
+                Err(CommandError::Node { message, .. }) => Line::PublishFailed {
+                    topic: topic.to_string(),
+                    error: message,
+                },
+                published => published?,
+            });
         }
     } else {
         let node = start(&args.at).await?;
@@ -141,7 +148,7 @@ async fn running(at: &WhereArgs) -> Result<Option<Client>, CommandError> {
     let Some(data) = &at.data else {
         return Ok(None);
     };
-    let path = DataFolder::of_running(data).control();
+    let path = DataFolder::of_running(data).socket();
     Client::require(&path).await.map(Some)
 }
 

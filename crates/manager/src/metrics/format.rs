@@ -17,30 +17,6 @@ pub enum MetricsFormat {
 }
 
 impl MetricsFormat {
-    /// The format for a client with this `Accept` header. Prometheus asks for OpenMetrics; the
-    /// answer to any other client is the text format of Prometheus.
-    ///
-    /// ```
-    /// use calimero_network::MetricsFormat;
-    ///
-    /// let scraper = "application/openmetrics-text;version=1.0.0;q=0.5,text/plain;q=0.3";
-    /// assert_eq!(MetricsFormat::for_accept(Some(scraper)), MetricsFormat::OpenMetrics);
-    /// assert_eq!(MetricsFormat::for_accept(Some("*/*")), MetricsFormat::Prometheus);
-    /// assert_eq!(MetricsFormat::for_accept(None), MetricsFormat::Prometheus);
-    /// ```
-    #[must_use]
-    pub fn for_accept(accept: Option<&str>) -> Self {
-        let is_open_metrics = |range: &str| {
-            let mut parts = range.split(';').map(str::trim);
-            let kind = parts.next().unwrap_or_default();
-            kind.eq_ignore_ascii_case("application/openmetrics-text") && !parts.any(is_refused)
-        };
-        match accept.is_some_and(|accept| accept.split(',').any(is_open_metrics)) {
-            true => Self::OpenMetrics,
-            false => Self::Prometheus,
-        }
-    }
-
     /// The value of `Content-Type` for this format.
     #[must_use]
     pub const fn content_type(self) -> &'static str {
@@ -61,12 +37,6 @@ impl MetricsFormat {
             Self::Prometheus => to_prometheus(&text),
         }
     }
-}
-
-/// Returns `true` for a weight of 0, such as `q=0` or `q=0.0`.
-fn is_refused(parameter: &str) -> bool {
-    let weight = parameter.strip_prefix("q=").map(str::parse::<f32>);
-    matches!(weight, Some(Ok(weight)) if weight == 0.0)
 }
 
 /// Converts OpenMetrics to the text format of Prometheus. There, the name of a family of counters
@@ -133,25 +103,5 @@ mod tests {
         let text = MetricsFormat::OpenMetrics.encode(&registry);
         assert!(text.contains("# UNIT sent_bytes bytes\n"), "{text}");
         assert!(text.ends_with("# EOF\n"), "{text}");
-    }
-
-    #[test]
-    fn a_client_gets_open_metrics_only_if_it_accepts_them() {
-        for (accept, expected) in [
-            ("application/openmetrics-text", MetricsFormat::OpenMetrics),
-            (
-                "text/plain, Application/OpenMetrics-Text; version=1.0.0",
-                MetricsFormat::OpenMetrics,
-            ),
-            (
-                "application/openmetrics-text;q=0.0, text/plain",
-                MetricsFormat::Prometheus,
-            ),
-            ("text/html, */*;q=0.8", MetricsFormat::Prometheus),
-            ("", MetricsFormat::Prometheus),
-        ] {
-            let format = MetricsFormat::for_accept(Some(accept));
-            assert_eq!(format, expected, "{accept}");
-        }
     }
 }

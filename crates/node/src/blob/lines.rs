@@ -3,12 +3,14 @@
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::progress;
 
 /// One record of a blob command.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
 #[serde(tag = "event", rename_all = "snake_case")]
+#[schema(as = BlobRecord)]
 pub(crate) enum Line {
     /// A blob was stored.
     Added {
@@ -43,7 +45,7 @@ pub(crate) enum Line {
 }
 
 /// How much a store holds.
-#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize, ToSchema)]
 pub(crate) struct Usage {
     /// Number of complete blobs.
     pub(crate) blobs: usize,

@@ -13,7 +13,7 @@ use super::{
     lines::{Line, Usage},
 };
 use crate::{
-    control::StorePage,
+    api::StorePage,
     error::{Chain, CommandError},
 };
 

@@ -1,5 +1,5 @@
 //! `calnet blob`: blobs of a data folder and of the network. If a node runs on the folder, it is used
-//! through its control socket.
+//! through its API.
 
 mod announce;
 pub(crate) mod files;
@@ -17,8 +17,8 @@ use self::{
     lines::Line,
 };
 use crate::{
+    api::Client,
     cli::{BlobArgs, BlobCommand},
-    control::Client,
     data::DataFolder,
     error::CommandError,
     output::Output,
@@ -48,7 +48,7 @@ pub(crate) async fn execute(args: BlobArgs, output: Output) -> Result<(), Comman
         return printed.all(work, written).await;
     };
     let (lines, written) = Lines::new();
-    if let Some(node) = Client::connect(&DataFolder::of_running(data).control()).await? {
+    if let Some(node) = Client::connect(&DataFolder::of_running(data).socket()).await? {
         let work = remote::execute(&node, args.command, target, output.clone(), lines);
         return printed.all(work, written).await;
     }

@@ -13,9 +13,9 @@ use hyper::{Method, body::Frame};
 
 use super::{Checks, Lines, Source, Target, blocking, lines::Line};
 use crate::{
+    api::{Client, Query, StorePage},
     cli::{BlobCommand, GetArgs},
-    control::{Client, Query, StorePage},
-    error::CommandError,
+    error::{Code, CommandError},
     output::Output,
 };
 
@@ -63,7 +63,13 @@ pub(super) async fn execute(
             let mut checks = Checks::default();
             for id in ids {
                 let target = format!("/v1/blobs/{id}/verify");
-                let line = node.request(Method::POST, &target, Bytes::new()).await?;
+                let line = match node.request(Method::POST, &target, Bytes::new()).await {
+                    Err(CommandError::Node {
+                        code: Code::NotFound,
+                        message: error,
+                    }) => Line::Damaged { id, error },
+                    line => line?,
+                };
                 checks.count(&line);
                 lines.send(line).await?;
             }

@@ -8,10 +8,11 @@ use crate::{
     cli::BootArgs,
     data::DataFolder,
     error::CommandError,
-    http, identity,
+    identity,
     lock::Lock,
+    origins::Origins,
     output::Output,
-    run::{add_addresses, node::Node, read_config},
+    run::node::{Listeners, Node},
     signals::Signals,
 };
 
@@ -37,8 +38,8 @@ pub(crate) async fn execute(
     let identity = identity::load_or_create(&own)?;
     let locks = vec![lock, Lock::file(&own)?];
     let file = node.config.or_else(|| data.existing_config());
-    let mut config = read_config(file.as_deref(), defaults())?;
-    add_addresses(node.addresses, &mut config);
+    let (mut config, mut origins) = Origins::read(file.as_deref(), &defaults())?;
+    origins.add_addresses(node.addresses, &mut config);
     if config.discovery.external.is_empty() {
         tracing::warn!(
             "without --external the relay grants no reservations until peers have confirmed an address of this node"
@@ -46,9 +47,9 @@ pub(crate) async fn execute(
     }
     descriptors::raise(&config);
     let manager = NetworkManager::builder(identity, config).peer_cache(data.peers());
-    let page = http::listen(node.metrics, node.metrics_host).await?;
-    let mut node = Node::start(manager, page, locks, signals, output, &[]).await?;
-    node.open_control(&data, None);
+    let listeners = Listeners::open(node.http, Some(&data)).await?;
+    let mut node = Node::start(manager, locks, signals, output, &[]).await?;
+    node.serve(listeners, Some(&data), None, origins);
     node.until_ended().await
 }
 
@@ -79,7 +80,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("boot.toml");
         std::fs::write(&path, "[server.relay]\nenabled = false\n").unwrap();
-        let config = read_config(Some(&path), defaults()).unwrap();
+        let (config, _) = Origins::read(Some(&path), &defaults()).unwrap();
         assert!(config.server.rendezvous.enabled && !config.server.relay.enabled);
         assert_eq!(config.connections.max_established, MAX_ESTABLISHED);
     }

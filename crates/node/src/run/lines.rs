@@ -4,15 +4,21 @@ use std::fmt;
 
 use calimero_network::{BlobEvent, NetworkEvent};
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 /// One line of output.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
 #[serde(tag = "event", rename_all = "snake_case")]
+#[schema(as = NodeRecord)]
 pub(crate) enum Line {
     Started {
         peer: String,
     },
     Metrics {
+        url: String,
+    },
+    /// The API is served over TCP.
+    Api {
         url: String,
     },
     DialFailed {
@@ -68,6 +74,7 @@ impl fmt::Display for Line {
         match self {
             Self::Started { peer } => write!(f, "started       {peer}"),
             Self::Metrics { url } => write!(f, "metrics       {url}"),
+            Self::Api { url } => write!(f, "api           {url}"),
             Self::DialFailed { address, error } => write!(f, "dial failed   {address}: {error}"),
             Self::Message {
                 peer,

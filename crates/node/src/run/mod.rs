@@ -9,16 +9,13 @@ use std::{fs, path::Path, sync::Arc, time::Duration};
 use calimero_network::{Keypair, Multiaddr, NetworkClient, NetworkConfig, NetworkManager, PeerId};
 use tokio::sync::Notify;
 
-use self::{lines::Line, node::Node};
+use self::{
+    lines::Line,
+    node::{Listeners, Node},
+};
 use crate::{
-    cli::{AddressArgs, RunArgs},
-    data::DataFolder,
-    error::CommandError,
-    http, identity,
-    lock::Lock,
-    output::Output,
-    perf,
-    signals::Signals,
+    cli::RunArgs, data::DataFolder, error::CommandError, identity, lock::Lock, origins::Origins,
+    output::Output, perf, signals::Signals,
 };
 
 /// Pauses before a lost address is dialled again; the last one repeats.
@@ -50,10 +47,10 @@ pub(crate) async fn execute(
         }
         None => Keypair::generate_ed25519(),
     };
-    let base = NetworkConfig::default();
     let own = || data.as_ref().and_then(DataFolder::existing_config);
-    let mut config = read_config(node.config.or_else(own).as_deref(), base)?;
-    add_addresses(node.addresses, &mut config);
+    let file = node.config.or_else(own);
+    let (mut config, mut origins) = Origins::read(file.as_deref(), &NetworkConfig::default())?;
+    origins.add_addresses(node.addresses, &mut config);
     let store = match &data {
         Some(data) => Some(data.blobs(&config.blob.store)?),
         None => None,
@@ -63,11 +60,9 @@ pub(crate) async fn execute(
         manager = manager.peer_cache(data.peers());
         manager = manager.blobs(Arc::new(store.clone()));
     }
-    let page = http::listen(node.metrics, node.metrics_host).await?;
-    let mut node = Node::start(manager, page, locks, signals, output, &args.subscribe).await?;
-    if let Some(data) = &data {
-        node.open_control(data, store);
-    }
+    let listeners = Listeners::open(node.http, data.as_ref()).await?;
+    let mut node = Node::start(manager, locks, signals, output, &args.subscribe).await?;
+    node.serve(listeners, data.as_ref(), store, origins);
     if args.perf {
         let requests = node.client.accept(perf::PROTOCOL)?;
         let runtime = node.client.runtime();
@@ -87,31 +82,12 @@ pub(crate) async fn execute(
     node.until_ended().await
 }
 
-/// Puts the addresses of the command line into the configuration. Addresses to listen on replace
-/// those of the configuration, all others are added to them.
-pub(crate) fn add_addresses(addresses: AddressArgs, config: &mut NetworkConfig) {
-    if !addresses.listen.is_empty() {
-        config.listen = addresses.listen;
-    }
-    let discovery = &mut config.discovery;
-    discovery.boot.extend(addresses.boot);
-    discovery.external.extend(addresses.external);
-    discovery.local_network |= addresses.local;
-}
-
-/// The configuration in the file at `path`; what it does not name is as in `base`.
-pub(crate) fn read_config(
-    path: Option<&Path>,
-    base: NetworkConfig,
-) -> Result<NetworkConfig, CommandError> {
-    let Some(path) = path else {
-        return Ok(base);
-    };
-    let text = fs::read_to_string(path).map_err(|source| CommandError::ReadConfig {
+/// The text of a configuration file.
+pub(crate) fn read_text(path: &Path) -> Result<String, CommandError> {
+    fs::read_to_string(path).map_err(|source| CommandError::ReadConfig {
         path: path.to_owned(),
         source,
-    })?;
-    parse_config(path, &text, &base)
+    })
 }
 
 /// The configuration in `text`, the content of the file at `path`.
@@ -178,7 +154,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("node.toml");
         fs::write(&path, "[discovery]\nmax_peers = 1\n").unwrap();
-        let error = read_config(Some(&path), NetworkConfig::default())
+        let error = Origins::read(Some(&path), &NetworkConfig::default())
             .unwrap_err()
             .to_string();
         assert!(error.contains("node.toml"), "{error}");

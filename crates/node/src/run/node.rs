@@ -10,17 +10,48 @@ use tokio::{sync::Notify, task::JoinSet};
 
 use super::lines::{Line, is_printed};
 use crate::{
+    api::{self, Feed, Listener, Served, Token, UnixSocket},
     blob::{Announcer, Running},
-    control::{self, ControlSocket, Feed, Served},
+    cli::HttpArgs,
     data::DataFolder,
     error::CommandError,
-    http::{self, Page},
     lock::Lock,
+    origins::Origins,
     output::Output,
     process::ProcessMetrics,
     service,
     signals::Signals,
 };
+
+/// TCP sockets of the API. They are open before the node starts, so that an address in use is an
+/// error of the command.
+#[derive(Default)]
+pub(crate) struct Listeners {
+    watch: Option<Listener>,
+    api: Option<Listener>,
+}
+
+impl Listeners {
+    /// Listens at the addresses of the command line.
+    pub(crate) async fn open(
+        args: HttpArgs,
+        data: Option<&DataFolder>,
+    ) -> Result<Self, CommandError> {
+        let mut listeners = Self::default();
+        if let Some(address) = args.metrics {
+            listeners.watch = Some(Listener::watch(address, args.metrics_host).await?);
+        }
+        if let Some(address) = args.api {
+            let data = data.ok_or(CommandError::NoTokenFolder)?;
+            let token = Token::load_or_create(&data.token())?;
+            if !address.ip().is_loopback() {
+                tracing::warn!(%address, "the token of the API crosses the network unencrypted: put a proxy with TLS in front of it");
+            }
+            listeners.api = Some(Listener::tcp(address, args.api_host, token).await?);
+        }
+        Ok(listeners)
+    }
+}
 
 /// A node that runs until a signal.
 pub(crate) struct Node {
@@ -32,17 +63,16 @@ pub(crate) struct Node {
     pub(crate) lost: Arc<Notify>,
     events: Events,
     signals: Signals,
-    /// What clients of the control interface read.
+    /// What clients of the API read.
     feed: Feed,
     /// Held until the node has ended.
     _locks: Vec<Lock>,
 }
 
 impl Node {
-    /// Starts a node and serves its page.
+    /// Starts a node.
     pub(crate) async fn start(
         manager: Builder,
-        page: Option<Page>,
         locks: Vec<Lock>,
         signals: Signals,
         output: Output,
@@ -53,12 +83,6 @@ impl Node {
             peer: client.peer_id().to_base58(),
         });
         let mut tasks = JoinSet::new();
-        if let Some(page) = page {
-            output.print(&Line::Metrics {
-                url: format!("http://{}/metrics", page.address),
-            });
-            tasks.spawn(http::serve(page, client.clone()));
-        }
         tasks.spawn(service::watchdog(client.clone()));
         Ok(Self {
             client,
@@ -72,8 +96,15 @@ impl Node {
         })
     }
 
-    /// Announces the blobs of the data folder, and serves other commands on its control socket.
-    pub(crate) fn open_control(&mut self, data: &DataFolder, store: Option<FsBlobStore>) {
+    /// Announces the blobs of the data folder, and serves the API: on the Unix socket in the folder
+    /// and at the addresses of the command line.
+    pub(crate) fn serve(
+        &mut self,
+        listeners: Listeners,
+        data: Option<&DataFolder>,
+        store: Option<FsBlobStore>,
+        origins: Origins,
+    ) {
         let client = self.client.clone();
         let blobs = store.map(|store| {
             let (announcer, announcing) =
@@ -85,23 +116,29 @@ impl Node {
                 announcer,
             }
         });
-        let path = data.control();
-        let socket = match ControlSocket::open(&path) {
-            Ok(socket) => socket,
-            Err(error) => {
-                tracing::warn!(path = %path.display(), %error, "other commands cannot use this node: its control socket is not open");
-                return;
+        let Listeners { watch, api } = listeners;
+        if let Some(watch) = &watch {
+            let url = format!("{}/metrics", watch.url());
+            self.output.print(&Line::Metrics { url });
+        }
+        if let Some(api) = &api {
+            let url = format!("{}/v1", api.url());
+            self.output.print(&Line::Api { url });
+        }
+        let unix = data.and_then(|data| {
+            let path = data.socket();
+            match UnixSocket::open(&path) {
+                Ok(socket) => Some(Listener::unix(socket)),
+                Err(error) => {
+                    tracing::warn!(path = %path.display(), %error, "other commands cannot use this node: the socket of its API is not open");
+                    None
+                }
             }
-        };
-        let feed = self.feed.clone();
-        self.tasks.spawn(control::serve(
-            socket,
-            Served {
-                client,
-                blobs,
-                feed,
-            },
-        ));
+        });
+        let served = Arc::new(Served::new(client, blobs, self.feed.clone(), origins));
+        for listener in [watch, api, unix].into_iter().flatten() {
+            self.tasks.spawn(api::serve(listener, served.clone()));
+        }
     }
 
     /// Prints events until a signal, then ends the node in order.

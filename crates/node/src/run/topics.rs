@@ -75,7 +75,11 @@ pub(crate) fn too_long(topic: &Topic, size: u64, limit: usize) -> Line {
 }
 
 /// Publishes a message. Without a subscriber it is kept until there is one.
-async fn publish(client: &NetworkClient, topic: &Topic, line: Vec<u8>) -> Result<(), PublishError> {
+pub(crate) async fn publish(
+    client: &NetworkClient,
+    topic: &Topic,
+    line: Vec<u8>,
+) -> Result<(), PublishError> {
     let line = bytes::Bytes::from(line);
     match client.publish(topic, line.clone()).await {
         Err(PublishError::NotSent(pubsub::PublishError::NoPeers)) => {

@@ -5,7 +5,7 @@
 
 use std::net::IpAddr;
 
-use hyper::{HeaderMap, header};
+use axum::http::{HeaderMap, header};
 
 /// Names under which the node may be asked, besides `localhost` and IP addresses, which no DNS
 /// server can redirect.
@@ -57,7 +57,7 @@ fn without_port(authority: &str) -> &str {
 
 #[cfg(test)]
 mod tests {
-    use hyper::header::HeaderValue;
+    use axum::http::HeaderValue;
 
     use super::*;
 

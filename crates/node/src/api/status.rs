@@ -10,6 +10,7 @@ use calimero_network::{
     resources::Usage,
 };
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::text::{Stack, millis};
 
@@ -17,7 +18,7 @@ use crate::text::{Stack, millis};
 const MAX_LISTED: usize = 256;
 
 /// The status of a node.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
 #[serde(tag = "event", rename = "status")]
 pub(crate) struct StatusPage {
     peer: String,
@@ -36,7 +37,7 @@ pub(crate) struct StatusPage {
     pub(crate) oldest_connections: Vec<ConnectionPage>,
 }
 
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
 struct DiscoveryPage {
     phase: String,
     boot_nodes: Vec<BootNodePage>,
@@ -53,7 +54,7 @@ struct DiscoveryPage {
 }
 
 /// A boot node of the configuration.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
 struct BootNodePage {
     peer: String,
     /// `connected`, `connecting` or `unreachable`.
@@ -69,7 +70,7 @@ struct BootNodePage {
     failures: Option<u32>,
 }
 
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
 struct OverlayPage {
     namespace: String,
     members_known: usize,
@@ -77,7 +78,7 @@ struct OverlayPage {
 }
 
 /// A registration at a rendezvous server or a reservation at a relay.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
 struct HeldPage {
     at: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -89,7 +90,7 @@ struct HeldPage {
 }
 
 /// The use of one resource, in items or bytes.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
 struct ResourcePage {
     resource: String,
     used: u64,
@@ -103,7 +104,7 @@ struct ResourcePage {
 }
 
 /// One established connection of the node.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
 #[serde(tag = "event", rename = "peer")]
 pub(crate) struct ConnectionPage {
     pub(crate) peer: String,

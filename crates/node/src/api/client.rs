@@ -1,6 +1,10 @@
-//! The client of the control interface.
+//! The client of the API.
 
-use std::{io, path::Path};
+use std::{
+    io,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+};
 
 use bytes::{Bytes, BytesMut};
 use http_body_util::{BodyExt as _, Full, Limited};
@@ -12,7 +16,11 @@ use hyper::{
 };
 use hyper_util::rt::TokioIo;
 use serde::{Deserialize, de::DeserializeOwned};
-use tokio::{net::UnixStream, task::JoinHandle};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::{TcpStream, UnixStream},
+    task::JoinHandle,
+};
 
 use crate::error::{Code, CommandError};
 
@@ -23,19 +31,51 @@ const MAX_ANSWER_BYTES: usize = 64 << 20;
 /// Largest record of a stream, in bytes: a message of 1 MiB in hexadecimal, and its topic.
 const MAX_RECORD_BYTES: usize = 8 << 20;
 
-/// A running node, by the path of its control socket.
+/// A request target with parameters.
+#[derive(Debug)]
+pub(crate) struct Query {
+    path: String,
+    parameters: Vec<(&'static str, String)>,
+}
+
+impl Query {
+    /// The target `path` without parameters, which needs no encoding.
+    pub(crate) fn to(path: &str) -> Self {
+        Self {
+            path: path.to_owned(),
+            parameters: Vec::new(),
+        }
+    }
+
+    /// Adds a parameter.
+    pub(crate) fn with(mut self, key: &'static str, value: &impl ToString) -> Self {
+        self.parameters.push((key, value.to_string()));
+        self
+    }
+
+    /// Returns the encoded target.
+    pub(crate) fn build(self) -> String {
+        // Pairs of text, so this does not fail.
+        let query = serde_html_form::to_string(&self.parameters).unwrap_or_default();
+        match query.is_empty() {
+            true => self.path,
+            false => format!("{}?{query}", self.path),
+        }
+    }
+}
+
+/// A running node, by its Unix socket or its HTTP address.
 #[derive(Clone, Debug)]
-pub(crate) struct Client {
-    path: std::path::PathBuf,
+pub(crate) enum Client {
+    Unix(PathBuf),
+    Http(SocketAddr),
 }
 
 impl Client {
-    /// Returns the node whose control socket is at `path`, or `None` if no node runs there.
+    /// Returns the node whose Unix socket is at `path`, or `None` if no node runs there.
     pub(crate) async fn connect(path: &Path) -> Result<Option<Self>, CommandError> {
         match UnixStream::connect(path).await {
-            Ok(_) => Ok(Some(Self {
-                path: path.to_owned(),
-            })),
+            Ok(_) => Ok(Some(Self::Unix(path.to_owned()))),
             // A killed node leaves its socket in the folder.
             Err(error)
                 if matches!(
@@ -45,14 +85,11 @@ impl Client {
             {
                 Ok(None)
             }
-            Err(source) => Err(CommandError::Control {
-                path: path.to_owned(),
-                source,
-            }),
+            Err(source) => Err(Self::Unix(path.to_owned()).failed(source)),
         }
     }
 
-    /// Returns the node whose control socket is at `path`.
+    /// Returns the node whose Unix socket is at `path`.
     pub(crate) async fn require(path: &Path) -> Result<Self, CommandError> {
         let client = Self::connect(path).await?;
         client.ok_or_else(|| CommandError::NotRunning {
@@ -102,8 +139,40 @@ impl Client {
         B::Data: Send,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
-        let stream = UnixStream::connect(&self.path).await;
-        let stream = stream.map_err(|error| self.lost(error))?;
+        let host = match self {
+            Self::Unix(_) => "localhost".to_owned(),
+            Self::Http(address) => address.to_string(),
+        };
+        let request = Request::builder()
+            .method(method)
+            .uri(target)
+            .header(HOST, host)
+            .body(body)
+            .map_err(|error| CommandError::Usage(error.to_string()))?;
+        match self {
+            Self::Unix(path) => {
+                let stream = UnixStream::connect(path).await;
+                let stream = stream.map_err(|error| self.failed(error))?;
+                self.send_over(stream, request).await
+            }
+            Self::Http(address) => {
+                let stream = TcpStream::connect(address).await;
+                let stream = stream.map_err(|error| self.failed(error))?;
+                self.send_over(stream, request).await
+            }
+        }
+    }
+
+    async fn send_over<B>(
+        &self,
+        stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
+        request: Request<B>,
+    ) -> Result<Answer, CommandError>
+    where
+        B: Body + Send + Unpin + 'static,
+        B::Data: Send,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream))
             .await
             .map_err(|error| self.lost(error))?;
@@ -111,12 +180,6 @@ impl Client {
             // The request reports the failure of its connection.
             let _ = connection.await;
         }));
-        let request = Request::builder()
-            .method(method)
-            .uri(target)
-            .header(HOST, "localhost")
-            .body(body)
-            .map_err(|error| CommandError::Usage(error.to_string()))?;
         let response = sender.send_request(request).await;
         let response = response.map_err(|error| self.lost(error))?;
         let status = response.status();
@@ -126,7 +189,7 @@ impl Client {
         };
         match status.is_success() {
             true => Ok(answer),
-            false => Err(self.failure(status, answer).await),
+            false => Err(self.refusal(status, answer).await),
         }
     }
 
@@ -145,34 +208,34 @@ impl Client {
         serde_json::from_slice(&bytes).map_err(|error| self.lost(error))
     }
 
-    async fn failure(&self, status: StatusCode, answer: Answer) -> CommandError {
+    /// The error of an answer that is a failure.
+    async fn refusal(&self, status: StatusCode, answer: Answer) -> CommandError {
         let bytes = match self.bytes(answer).await {
             Ok(bytes) => bytes,
             Err(error) => return error,
         };
         match serde_json::from_slice(&bytes) {
             Ok(Failed { code, message }) => CommandError::Node { code, message },
-            // Refused before a handler saw it.
+            // The request was not HTTP that the node reads, or another program answers.
             Err(_) => CommandError::Node {
-                code: match status {
-                    StatusCode::NOT_FOUND => Code::NotFound,
-                    StatusCode::PAYLOAD_TOO_LARGE => Code::Refused,
-                    _ => Code::Other,
-                },
+                code: Code::Other,
                 message: format!("{status}: {}", String::from_utf8_lossy(&bytes).trim_end()),
             },
         }
     }
 
     fn lost(&self, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> CommandError {
-        CommandError::Control {
-            path: self.path.clone(),
-            source: io::Error::other(source),
-        }
+        self.failed(io::Error::other(source))
+    }
+
+    fn failed(&self, source: io::Error) -> CommandError {
+        let at = match self {
+            Self::Unix(path) => path.display().to_string(),
+            Self::Http(address) => address.to_string(),
+        };
+        CommandError::Unreachable { at, source }
     }
 }
-
-/// The failure of a request, as the node reports it.
 #[derive(Deserialize)]
 struct Failed {
     code: Code,

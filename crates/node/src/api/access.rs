@@ -1,0 +1,101 @@
+//! Which requests a listener accepts: by `Host`, `Origin` and token.
+
+use std::time::Duration;
+
+use axum::{
+    extract::Request,
+    http::{
+        HeaderMap, HeaderValue, StatusCode,
+        header::{AUTHORIZATION, CONNECTION, WWW_AUTHENTICATE},
+    },
+    middleware::Next,
+    response::{IntoResponse as _, Response},
+};
+
+use super::{answer::Refusal, host::AllowedHosts, token::Token};
+use crate::error::Code;
+
+/// Paths that load balancers and service managers probe, without a token.
+const PROBES: [&str; 2] = ["/healthz", "/readyz"];
+
+/// The rules of one listener.
+#[derive(Clone)]
+pub(super) enum Access {
+    /// A socket whose file permissions are the authentication.
+    Owner,
+    /// The token, under an allowed host. Probes need no token.
+    Token { hosts: AllowedHosts, token: Token },
+    /// Scrapers and probes, under an allowed host.
+    Watch { hosts: AllowedHosts },
+}
+
+/// Longest pause between two parts of a request body, by listener.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct BodyPause(pub(super) Duration);
+
+/// Passes a request on, or refuses it and closes its connection.
+pub(super) async fn check(
+    (access, pause): (Access, BodyPause),
+    mut request: Request,
+    next: Next,
+) -> Response {
+    if let Err(refusal) = access.allows(&request) {
+        let mut response = refusal.into_response();
+        let headers = response.headers_mut();
+        headers.insert(CONNECTION, HeaderValue::from_static("close"));
+        return response;
+    }
+    request.extensions_mut().insert(pause);
+    next.run(request).await
+}
+
+impl Access {
+    fn allows(&self, request: &Request) -> Result<(), Refusal> {
+        let headers = request.headers();
+        match self {
+            Self::Owner => Ok(()),
+            Self::Watch { hosts } => check_host(hosts, headers, "--metrics-host"),
+            Self::Token { hosts, token } => {
+                check_host(hosts, headers, "--api-host")?;
+                match PROBES.contains(&request.uri().path()) || has_token(headers, token) {
+                    true => Ok(()),
+                    false => Err(unauthorized()),
+                }
+            }
+        }
+    }
+}
+
+fn check_host(hosts: &AllowedHosts, headers: &HeaderMap, option: &str) -> Result<(), Refusal> {
+    match hosts.allow(headers) {
+        true => Ok(()),
+        false => Err(Refusal::new(
+            StatusCode::FORBIDDEN,
+            Code::Refused,
+            format!("this host or origin is not allowed; see {option}"),
+        )
+        .with_fields(&["Host", "Origin"])),
+    }
+}
+
+/// Returns `true` for one `Authorization` header with the token (RFC 6750).
+fn has_token(headers: &HeaderMap, token: &Token) -> bool {
+    let mut values = headers.get_all(AUTHORIZATION).iter();
+    let (Some(value), None) = (values.next(), values.next()) else {
+        return false;
+    };
+    let parts = value.to_str().ok().and_then(|text| text.split_once(' '));
+    parts.is_some_and(|(scheme, presented)| {
+        scheme.eq_ignore_ascii_case("bearer") && token.matches(presented.trim())
+    })
+}
+
+fn unauthorized() -> Refusal {
+    Refusal::new(
+        StatusCode::UNAUTHORIZED,
+        Code::Refused,
+        "the token of the data folder is missing or wrong (Authorization: Bearer TOKEN)".to_owned(),
+    )
+    .with_fields(&["Authorization"])
+    .with_header(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"))
+}

@@ -1,0 +1,96 @@
+//! The events of a node, and the feed that clients read messages and events from.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use axum::response::Response;
+use calimero_network::{Message, Topic};
+use futures::stream;
+use serde::Serialize;
+use tokio::sync::broadcast::{self, error::RecvError};
+
+use super::{
+    State,
+    answer::{self, Refusal},
+    json_text,
+    schema::{Answer, StreamEvent},
+};
+use crate::{error::Failure, run::lines::Line};
+
+/// Messages that wait for one client. Then the oldest are dropped and counted: 64 MiB at the largest
+/// size of a message.
+const MESSAGES_AHEAD: usize = 64;
+
+/// Records that wait for one client. Then the oldest are dropped and counted.
+const RECORDS_AHEAD: usize = 256;
+
+/// What clients of the API read of a node: the messages of topics and the records that it prints.
+#[derive(Clone)]
+pub(crate) struct Feed {
+    pub(super) messages: broadcast::Sender<Message>,
+    records: broadcast::Sender<Arc<str>>,
+    /// Subscriptions of a topic: by the node itself and by each client.
+    subscribed: Arc<Mutex<HashMap<Topic, usize>>>,
+}
+
+impl Feed {
+    /// The feed of a node that subscribes to `topics` itself.
+    pub(crate) fn new(topics: &[Topic]) -> Self {
+        let subscribed = topics.iter().map(|topic| (topic.clone(), 1)).collect();
+        Self {
+            messages: broadcast::Sender::new(MESSAGES_AHEAD),
+            records: broadcast::Sender::new(RECORDS_AHEAD),
+            subscribed: Arc::new(Mutex::new(subscribed)),
+        }
+    }
+
+    /// Passes a message to the clients that subscribe.
+    pub(crate) fn on_message(&self, message: &Message) {
+        if self.messages.receiver_count() > 0 {
+            let _ = self.messages.send(message.clone());
+        }
+    }
+
+    /// Passes a record to the clients that read events.
+    pub(crate) fn on_record(&self, record: &impl Serialize) {
+        if self.records.receiver_count() > 0 {
+            let _ = self.records.send(json_text(record).into());
+        }
+    }
+
+    pub(super) fn subscribed(&self) -> MutexGuard<'_, HashMap<Topic, usize>> {
+        self.subscribed
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Events of the node as they happen, as records that `calnet run --json` prints.
+#[utoipa::path(
+    get,
+    path = "/v1/events",
+    tag = "events",
+    responses(
+        (
+            status = 200,
+            description = "A stream of records. Further events are listed in the reference of \
+                records.",
+            body = StreamEvent,
+            content_type = "text/event-stream",
+        ),
+        (status = 429, description = "Too many streams are open.", body = Answer<Failure>),
+    ),
+)]
+pub(super) async fn events(state: State) -> Result<Response, Refusal> {
+    let records = state.feed.records.subscribe();
+    let lines = stream::unfold(records, |mut records| async move {
+        match records.recv().await {
+            Ok(line) => Some((line.to_string(), records)),
+            Err(RecvError::Lagged(missed)) => Some((json_text(&Line::Lagged { missed }), records)),
+            Err(RecvError::Closed) => None,
+        }
+    });
+    answer::events(&state, lines)
+}
