@@ -18,7 +18,7 @@ use calimero_network::{
 };
 use clap::Args;
 use futures::future;
-use rand::{RngCore as _, SeedableRng as _, rngs::StdRng};
+use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
 use serde::{Deserialize, Serialize};
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt as _, BufReader};
