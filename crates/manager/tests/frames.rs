@@ -284,7 +284,7 @@ async fn a_drop_within_a_frame_is_a_cut_after_the_frames_before_it() {
         within(stream.send("first".into())).await.unwrap();
         let mut received = to.inbound().await;
         // Frames of 8 MiB are sent until the windows are full, which they are within one of them:
-        // nobody reads.
+        // no peer reads.
         let frame = bytes::Bytes::from(vec![7; 8 << 20]);
         let mut whole = 0;
         while let Ok(sent) = stream

@@ -240,7 +240,7 @@ impl<W: AsyncWrite + AsyncRead + Unpin> Answers<'_, futures::io::WriteHalf<W>> {
         }
     }
 
-    /// Begins to tell the requester what is here of a blob.
+    /// Starts to report to the requester which chunks of a blob this node has.
     async fn watch(&mut self, blob_id: BlobId, serves: bool) -> Result<(), ServeError> {
         if self.watching.is_some() {
             return Err(ServeError::WatchedTwice);

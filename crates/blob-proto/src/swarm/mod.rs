@@ -27,7 +27,7 @@ use crate::{
     v1::{MAX_HAVE_RANGES, MAX_NAMED_PEERS, Response},
 };
 
-/// Peers that one requester is told of: 32. A transfer uses 64 providers at most.
+/// Peers that are reported to one requester: 32. A transfer uses 64 providers at most.
 const MAX_TOLD: usize = 32;
 
 /// Requesters that wait to be taken up by the transfer of this node.
@@ -82,7 +82,7 @@ impl Swarms {
 /// One blob.
 pub(crate) struct Swarm {
     state: Mutex<State>,
-    /// Changed whenever something is to be told.
+    /// Changed whenever there is a report to send.
     changes: watch::Sender<()>,
     begun: Instant,
 }
@@ -183,7 +183,7 @@ impl Swarm {
         }
     }
 
-    /// Begins to tell a requester what is here. `whole` is the number of chunks of a blob that is
+    /// Starts to report to a requester which chunks this node has. `whole` is the number of chunks of a blob that is
     /// complete.
     pub(crate) fn watch(
         self: &Arc<Self>,
@@ -259,7 +259,7 @@ impl Drop for Fetching {
     }
 }
 
-/// A requester that is told what is here, on one stream.
+/// A requester that receives reports on one stream.
 pub(crate) struct Watching {
     swarm: Arc<Swarm>,
     stream: u64,
@@ -286,7 +286,7 @@ impl Watching {
         }
     }
 
-    /// What the requester is to be told next.
+    /// The next reports for the requester.
     pub(crate) fn next_news(&mut self) -> Option<Response> {
         self.changes.mark_unchanged();
         if let Some(ranges) = self.next_chunks() {
@@ -367,7 +367,7 @@ impl Watching {
             .map(|one| one.peer)
             .collect();
         let mut decide = |index: u64| {
-            // One that serves nothing is not told of others in its place.
+            // A requester that serves nothing learns of no other requesters.
             let put_off = match serves {
                 true => spread.put_off(
                     index,

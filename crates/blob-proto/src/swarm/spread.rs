@@ -94,7 +94,7 @@ impl Spread {
     }
 
     /// Decides whether a requester is put off for a chunk of a blob of some chunks, and for how long.
-    /// `serves` tells of a peer whether it is still there and serves what it has.
+    /// `serves` returns whether a peer is still connected and serves its chunks.
     pub(crate) fn put_off(
         &self,
         index: u64,

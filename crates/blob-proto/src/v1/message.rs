@@ -130,7 +130,7 @@ pub enum Request {
         /// ascending without overlap, at most [`MAX_READ_CHUNKS`] chunks in all.
         ranges: Vec<Range<u64>>,
     },
-    /// Asks to be told which chunks of a blob the provider has, and which other peers fetch it,
+    /// Requests reports of the chunks of a blob that the provider has, and which other peers fetch it,
     /// now and whenever that changes. Of 1.1.0, once in a stream.
     Watch {
         /// The id of the blob.

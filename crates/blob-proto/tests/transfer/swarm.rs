@@ -318,7 +318,7 @@ fn put_part(folder: &Folder, list: &ChunkList, content: &[u8], chunks: Range<usi
     }
 }
 
-/// Each has what the other does not have, and the only complete provider is gone.
+/// Each has what the other does not have, and the only complete provider has left.
 #[tokio::test(flavor = "multi_thread")]
 async fn two_peers_with_a_part_each_complete_each_other() {
     let net = Addresses::default();

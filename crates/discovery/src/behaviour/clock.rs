@@ -28,7 +28,7 @@ const STOPPED_AFTER: Duration = Duration::from_secs(30);
 /// Detects that this process or host was stopped: `SIGSTOP`, a suspended laptop, a frozen virtual
 /// machine.
 ///
-/// The monotonic clock of Linux continues while a process is stopped and stands still while the
+/// The monotonic clock of Linux continues while a process is stopped, and does not advance while the
 /// host is suspended. The time of day advances in both cases, and jumps when it is set, which costs one
 /// needless probe of every connection.
 pub(super) struct Resumption {

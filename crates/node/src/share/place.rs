@@ -178,7 +178,7 @@ impl DiskPlace {
         fs::remove_dir_all(&self.parts).map_err(failed("remove", &self.parts))
     }
 
-    /// Makes the folder anew from the parts, which stay until it has its place.
+    /// Builds the folder again from the parts, which are kept until it is at its destination.
     fn build(&self, tree: &Path, collection: &Collection) -> Result<(), CommandError> {
         match fs::remove_dir_all(tree) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
@@ -344,7 +344,7 @@ mod tests {
         let error = Place::prepare(&ticket, Some(&path), false).unwrap_err();
         assert!(matches!(error, CommandError::Lock(_)), "{error}");
         fs::write(place.part(&id), b"content").unwrap();
-        // Another program has made the file meanwhile.
+        // Another program created the file during the transfer.
         fs::write(&path, b"other").unwrap();
         let error = place.finish(&id, None, false).unwrap_err();
         assert!(matches!(error, CommandError::Exists { .. }), "{error}");

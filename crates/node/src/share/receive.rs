@@ -47,7 +47,7 @@ const REFRESH: Duration = Duration::from_millis(500);
 const RELAY_TIME: Duration = Duration::from_secs(10);
 
 /// Attempts to connect to the peer, and the pause between two of them. A circuit fails where its
-/// connection with the relay is replaced by another one meanwhile.
+/// connection with the relay is replaced by another one at the same time.
 const CONNECT_ATTEMPTS: u32 = 3;
 const CONNECT_PAUSE: Duration = Duration::from_secs(1);
 
