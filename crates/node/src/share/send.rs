@@ -11,6 +11,7 @@ use std::{
 
 use calimero_network::{
     BlobEvent, BlobId, Events, Keypair, Multiaddr, NetworkClient, NetworkEvent, NetworkManager,
+    Reachability, ReachableBecause, Status, addr,
     blob::{
         serve::Access,
         store::{FsBlobStore, Hold},
@@ -37,6 +38,10 @@ use crate::{
 /// Time for a relay to grant a reservation, or for an address to be confirmed, before the ticket is
 /// printed without: 30 s, the deadline of a dial.
 const ADDRESS_TIME: Duration = Duration::from_secs(30);
+
+/// Further time for a relay after an address was confirmed by a boot node, 5 s. A router that filters
+/// by address lets in the boot nodes, which this node has sent packets to, and no other peer.
+const RELAY_TIME: Duration = Duration::from_secs(5);
 
 /// Where the blobs are kept, and the identity of the node.
 struct Storage {
@@ -270,17 +275,35 @@ async fn serve(
     Ok(())
 }
 
-/// The addresses for the ticket. With boot nodes, waits until one of them is external: confirmed, or
-/// through a relay.
+/// Returns whether any peer reaches this node: the operator or the local network says so, a probe of a
+/// boot node does not.
+fn is_open(status: &Status) -> bool {
+    matches!(
+        status.discovery.discovery.reachability,
+        Reachability::Reachable {
+            why: ReachableBecause::Configured | ReachableBecause::LocalNetwork
+        }
+    )
+}
+
+/// Returns the addresses for the ticket. With boot nodes, waits for an external address, and for one
+/// through a relay unless other peers are known to reach this node.
 async fn addresses(
     client: &NetworkClient,
     events: &mut Events,
     has_boot: bool,
 ) -> Result<Vec<Multiaddr>, CommandError> {
-    let deadline = Instant::now() + ADDRESS_TIME;
+    let mut deadline = Instant::now() + ADDRESS_TIME;
+    let mut confirmed = false;
     loop {
         let status = client.status().await?;
-        if !has_boot || !status.external.is_empty() || Instant::now() >= deadline {
+        if !confirmed && !status.external.is_empty() {
+            confirmed = true;
+            deadline = deadline.min(Instant::now() + RELAY_TIME);
+        }
+        let relayed = status.external.iter().any(addr::is_relayed);
+        let is_complete = relayed || is_open(&status) && confirmed;
+        if !has_boot || is_complete || Instant::now() >= deadline {
             if has_boot && status.external.is_empty() {
                 tracing::warn!(
                     waited_s = ADDRESS_TIME.as_secs(),

@@ -20,9 +20,9 @@ use crate::Link;
 /// Error code of a close without an error, by the libp2p convention.
 const NO_ERROR: VarInt = VarInt::from_u32(0);
 
-/// Time limit for passing the packet that closes the connection to the socket. One turn of a task on
-/// a busy host.
-const LAST_PACKET_TIMEOUT: Duration = Duration::from_millis(100);
+/// Time limit for passing the packet that closes the connection to the socket, 1 s: some turns of a
+/// task on a busy host.
+const LAST_PACKET_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Time for what streams have taken to go out before a close, as long as Yamux has for it.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
@@ -155,6 +155,10 @@ async fn close(connection: quinn::Connection) -> ConnectionError {
             while connection.stats().udp_tx.datagrams == sent {
                 tokio::task::yield_now().await;
             }
+            // The packet is counted before it is passed to the socket. If the socket is not writable
+            // at that time, or the task of the connection has used up its turn, the packet is sent
+            // at the next turn of the reactor.
+            tokio::time::sleep(SHORTEST_LULL).await;
         };
         // A socket that takes nothing is not waited for.
         let _ = tokio::time::timeout(LAST_PACKET_TIMEOUT, leaves).await;
