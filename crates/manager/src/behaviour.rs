@@ -18,9 +18,9 @@ use libp2p::{
     swarm::{NetworkBehaviour, behaviour::toggle::Toggle},
 };
 
-#[cfg(feature = "blobs")]
-use crate::blobs::ProviderRecords;
 use crate::error::StartError;
+#[cfg(feature = "blobs")]
+use crate::records::ProviderRecords;
 
 /// Every protocol of the node. Limits and lists come first, so that a connection that they refuse
 /// reaches no other behaviour. Gossip comes last: it counts a peer as connected as soon as it is asked

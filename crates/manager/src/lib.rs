@@ -73,6 +73,8 @@ mod metrics;
 mod metrics;
 mod peer_cache;
 mod read_cache;
+#[cfg(feature = "blobs")]
+mod records;
 mod runtime;
 mod status;
 

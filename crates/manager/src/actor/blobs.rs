@@ -21,10 +21,11 @@ use tokio::sync::mpsc;
 
 use super::{Actor, sleep_until};
 use crate::{
-    blobs::{ProviderRecords, Queues},
+    blobs::Queues,
     command::{BlobCommand, Reply},
     error::{AnnounceBlobError, QueryBlobError, Stopped},
     event::BlobEvent,
+    records::ProviderRecords,
     status::BlobProvider,
 };
 
