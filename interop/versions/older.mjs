@@ -16,7 +16,7 @@ const CONTEXT = base58(Buffer.alloc(32, 7))
 const SIZE = 3 * 1024 * 1024 + 5
 const FRAMES = [0, 1, 65_536, MAX_PAYLOAD]
 /** Names that the published implementation does not know. */
-const NEWER = ['/calimero/blob/1.0.0', '/meshsub/1.3.0']
+const NEWER = ['/calimero/blob/1.0.0', '/calimero/blob/1.1.0', '/meshsub/1.3.0']
 
 /** The configuration in docs/protocol.md. */
 async function older (t) {

@@ -161,7 +161,7 @@ async fn metrics_count_blobs_and_the_streams_that_carry_them() {
     assert_eq!(metric(&provider, "blob_store_blobs").await, 1.0);
     assert!(metric(&provider, "blob_store_used_bytes").await >= size);
     assert!(metric(&provider, "blob_store_limit_bytes").await > size);
-    let protocol = "protocol=\"/calimero/blob/1.0.0\"";
+    let protocol = "protocol=\"/calimero/blob/1.1.0\"";
     let bytes = format!("protocol_bytes_total{{direction=\"sent\",{protocol}}}");
     assert!(metric(&provider, &bytes).await > size);
     let bytes = format!("protocol_bytes_total{{direction=\"received\",{protocol}}}");

@@ -410,10 +410,10 @@ pub(crate) struct GetArgs {
     #[arg(short, long, value_name = "FILE")]
     pub(crate) output: Option<PathBuf>,
     /// Address of a provider; may be repeated.
-    #[arg(long, value_name = "ADDR", num_args = 1..)]
+    #[arg(long, value_name = "ADDR")]
     pub(crate) dial: Vec<Multiaddr>,
     /// Boot node, with its `/p2p/<peer>`, to find providers; may be repeated.
-    #[arg(long, value_name = "ADDR", num_args = 1..)]
+    #[arg(long, value_name = "ADDR")]
     pub(crate) boot: Vec<Multiaddr>,
     /// Context in which the blob is offered.
     #[arg(
@@ -469,5 +469,21 @@ fn millis(text: &str) -> Result<Duration, String> {
         Ok(0) => Err("must be above 0".to_owned()),
         Ok(millis) => Ok(Duration::from_millis(millis)),
         Err(error) => Err(format!("{error}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_blob_id_may_follow_an_address() {
+        let id = BlobId::from([7; 32]).to_string();
+        let address = "/ip4/192.0.2.1/tcp/2428";
+        for option in ["--boot", "--dial"] {
+            let words = ["calnet", "blob", "get", option, address, &id];
+            let parsed = Cli::try_parse_from(words);
+            assert!(parsed.is_ok(), "{option}: {:?}", parsed.err());
+        }
     }
 }

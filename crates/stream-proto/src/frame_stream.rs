@@ -17,7 +17,7 @@ use futures::{
 use crate::{
     config::FrameConfig,
     error::FrameError,
-    halves::{DropEnd, FrameReceiver, FrameSender, SendQueue, within},
+    halves::{FrameReceiver, FrameSender, SendQueue, within},
     read_budget::ReadBudget,
 };
 
@@ -104,7 +104,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> FrameStream<S> {
     }
 
     /// Ends the byte stream according to `drop_end` when it is dropped.
-    pub(crate) fn with_drop_end(mut self, drop_end: DropEnd) -> Self {
+    #[cfg(feature = "libp2p")]
+    pub(crate) fn with_drop_end(mut self, drop_end: crate::halves::DropEnd) -> Self {
         self.queue = self.queue.with_drop_end(drop_end);
         self
     }

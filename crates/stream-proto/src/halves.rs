@@ -358,6 +358,7 @@ pub(crate) struct DropEnd(Arc<AtomicBool>);
 impl DropEnd {
     /// Returns `true` if the sending direction is finished, so that the peer
     /// receives all that was written. Otherwise the stream is reset.
+    #[cfg(feature = "libp2p")]
     pub(crate) fn finishes(&self) -> bool {
         self.0.load(Ordering::Acquire)
     }
@@ -384,6 +385,7 @@ impl SendQueue {
     }
 
     /// Finishes the byte sink when it is dropped, according to `drop_end`.
+    #[cfg(feature = "libp2p")]
     pub(crate) fn with_drop_end(mut self, drop_end: DropEnd) -> Self {
         self.drop_end = Some(drop_end);
         self.note_drop_end();

@@ -313,11 +313,12 @@ impl Connections {
 }
 
 /// The protocols of streams. Those of the embedding program are `other`.
-fn protocols() -> [&'static str; 4] {
+fn protocols() -> [&'static str; 5] {
     [
         ProtocolId::Stream.as_str(),
         BlobVersion::V0.name(),
         BlobVersion::V1.name(),
+        BlobVersion::V1_1.name(),
         "other",
     ]
 }
