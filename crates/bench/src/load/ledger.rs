@@ -77,6 +77,8 @@ pub(crate) struct Ledger {
     /// `true` for each incarnation that is settled.
     settled: Vec<bool>,
     counts: Counts,
+    /// Whether the run is over.
+    ended: bool,
 }
 
 impl Ledger {
@@ -145,6 +147,9 @@ impl Ledger {
 
     /// Records the delivery of a message.
     pub(crate) fn deliver(&mut self, message: u64, to: Incarnation, now: Instant) {
+        if self.ended {
+            return;
+        }
         if message < self.first {
             self.counts.repeated += 1;
             return;
@@ -169,6 +174,13 @@ impl Ledger {
             }
             Delivery::Made | Delivery::MadeNotRequired => self.counts.repeated += 1,
         }
+    }
+
+    /// Closes all messages. Deliveries after that are not recorded: members that began a moment ago
+    /// still receive the last messages, which they need not.
+    pub(crate) fn end(&mut self, now: Instant) -> Vec<(u64, Incarnation)> {
+        self.ended = true;
+        self.close(now + WINDOW)
     }
 
     /// Closes messages that were published [`WINDOW`] ago. Returns each loss as
@@ -248,6 +260,16 @@ mod tests {
             ledger.settle(member);
         }
         (ledger, Instant::now())
+    }
+
+    #[test]
+    fn deliveries_after_the_end_are_not_repeated() {
+        let (mut ledger, now) = three();
+        let message = ledger.publish(0, now);
+        ledger.deliver(message, 1, now + SECOND);
+        assert_eq!(ledger.end(now + SECOND), [(message, 2)]);
+        ledger.deliver(message, 2, now + SECOND);
+        assert_eq!((ledger.counts().lost, ledger.counts().repeated), (1, 0));
     }
 
     #[test]

@@ -275,7 +275,7 @@ async fn drain(net: &Network) {
     while net.ledger().incomplete() > 0 && Instant::now() < deadline {
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
-    let lost = net.ledger().close(Instant::now() + ledger::WINDOW);
+    let lost = net.ledger().end(Instant::now());
     for (message, member) in lost {
         net.fault(format!("message {message} is lost to {member}"));
     }
