@@ -63,6 +63,10 @@ use crate::{
     status::{Connection, PeerInfo, Shared},
 };
 
+/// Time for inbound handshakes that are in progress when a node stops, 500 ms: a few round trips. A
+/// peer that stalls its handshake delays the end by no more.
+const HANDSHAKE_TIME: Duration = Duration::from_millis(500);
+
 /// Time in which a stopping node withdraws its registrations, the opening of the streams included:
 /// 300 ms, a round trip around the world. Servers do not answer. A registration that is not withdrawn
 /// expires.
@@ -415,6 +419,15 @@ impl Actor {
         for peer in self.swarm.connected_peers().copied().collect::<Vec<_>>() {
             let _ = self.swarm.disconnect_peer_id(peer);
         }
+        // A peer may be connected while its handshake is still in progress here. Without a close it
+        // would notice the end of this node by its idle timeout.
+        let handshakes = deadline.min(Instant::now() + HANDSHAKE_TIME);
+        self.drive_until(handshakes, |actor| {
+            let counters = actor.swarm.network_info();
+            let pending = counters.connection_counters().num_pending_incoming();
+            actor.connections.is_empty() && pending == 0
+        })
+        .await;
         self.drive_until(deadline, |actor| actor.connections.is_empty())
             .await;
         #[cfg(feature = "upnp")]
