@@ -113,7 +113,7 @@ struct Answers {
 /// # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(run()).unwrap();
 /// ```
 impl NetworkClient {
-    #[expect(
+    #[allow(
         clippy::too_many_arguments,
         reason = "each part is built in one place and belongs to the handle alone"
     )]

@@ -122,6 +122,7 @@ impl Registries<'_> {
         self.own.register_with_unit(name, help, unit, metric);
     }
 
+    #[cfg(feature = "blobs")]
     fn collect(&mut self, collector: impl Collector + Clone) {
         if let Some(other) = &mut self.other {
             other.register_collector(Box::new(collector.clone()));
