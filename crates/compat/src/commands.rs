@@ -205,7 +205,7 @@ impl Node {
         Ok(topic)
     }
 
-    /// The node tells `NoPeersSubscribedToTopic` from all other errors, by its type.
+    /// The node distinguishes `NoPeersSubscribedToTopic` from all other errors by its type.
     async fn publish(&self, Publish { topic, data }: Publish) -> Result<MessageId> {
         let topic = topic_to_ours(topic.as_str())?;
         match self.client.publish(&topic, data).await {

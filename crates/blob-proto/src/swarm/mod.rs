@@ -28,7 +28,7 @@ use crate::{
 };
 
 /// Peers that are reported to one requester: 32. A transfer uses 64 providers at most.
-const MAX_TOLD: usize = 32;
+const MAX_REPORTED: usize = 32;
 
 /// Requesters that wait to be taken up by the transfer of this node.
 const FOUND_QUEUE: usize = 32;
@@ -51,7 +51,7 @@ pub(crate) struct Swarms {
 }
 
 impl Swarms {
-    /// Notes the store that is served.
+    /// Records the store that is served.
     pub(crate) fn serve(&self, store: usize) {
         self.served.store(store, Ordering::Release);
     }
@@ -66,7 +66,7 @@ impl Swarms {
         lock(&self.blobs).get(&(store, id)).and_then(Weak::upgrade)
     }
 
-    /// The state of a blob. It goes with the last of its users.
+    /// Returns the state of a blob, which is dropped with the last of its users.
     pub(crate) fn enter(&self, store: usize, id: BlobId) -> Arc<Swarm> {
         let mut blobs = lock(&self.blobs);
         if let Some(swarm) = blobs.get(&(store, id)).and_then(Weak::upgrade) {
@@ -79,7 +79,7 @@ impl Swarms {
     }
 }
 
-/// One blob.
+/// The state of one blob: its transfer, and the requesters that watch it.
 pub(crate) struct Swarm {
     state: Mutex<State>,
     /// Changed whenever there is a report to send.
@@ -116,15 +116,15 @@ struct State {
 /// A blob that is being fetched.
 #[derive(Clone)]
 pub(crate) struct Part {
-    /// Gone with the transfer, so that another one can continue it.
+    /// Dropped with the transfer, so that another one can continue it.
     pub(crate) blob: Weak<dyn PartialBlob>,
     pub(crate) list: ChunkList,
-    /// Its size by the word of a provider.
+    /// Size of the blob in bytes, as a provider claims it.
     pub(crate) size_bytes: u64,
 }
 
 impl Part {
-    /// Whether a chunk is here.
+    /// Returns whether this node has a chunk.
     pub(crate) fn has(&self, index: u64) -> bool {
         let blob = self.blob.upgrade();
         usize::try_from(index).is_ok_and(|index| blob.is_some_and(|blob| blob.has(index)))
@@ -183,8 +183,8 @@ impl Swarm {
         }
     }
 
-    /// Starts to report to a requester which chunks this node has. `whole` is the number of chunks of a blob that is
-    /// complete.
+    /// Starts to report to a requester which chunks this node has. `whole` is the number of chunks
+    /// of a blob that is complete.
     pub(crate) fn watch(
         self: &Arc<Self>,
         peer: PeerId,
@@ -217,8 +217,8 @@ impl Swarm {
             changes,
             whole,
             transfer: 0,
-            told_chunks: 0,
-            told_peers: BTreeSet::new(),
+            reported_chunks: 0,
+            reported_peers: BTreeSet::new(),
             first: true,
             put_off: PutOff::default(),
         }
@@ -233,7 +233,7 @@ pub(crate) struct Fetching {
 }
 
 impl Fetching {
-    /// Notes a chunk.
+    /// Records that a chunk was verified.
     pub(crate) fn on_verified(&self, index: u64) {
         if let Ok(index) = u32::try_from(index) {
             self.swarm.state().verified.push(index);
@@ -269,10 +269,10 @@ pub(crate) struct Watching {
     changes: watch::Receiver<()>,
     /// Chunks of a complete blob.
     whole: Option<u64>,
-    /// The transfer that `told_chunks` counts the verified chunks of.
+    /// The transfer that `reported_chunks` counts the verified chunks of.
     transfer: u64,
-    told_chunks: usize,
-    told_peers: BTreeSet<PeerId>,
+    reported_chunks: usize,
+    reported_peers: BTreeSet<PeerId>,
     first: bool,
     put_off: PutOff,
 }
@@ -299,10 +299,10 @@ impl Watching {
             .filter(|one| one.serves && one.context_id == self.context_id && one.peer != self.peer);
         let mut peers = Vec::new();
         for one in others {
-            if peers.len() == MAX_NAMED_PEERS || self.told_peers.len() == MAX_TOLD {
+            if peers.len() == MAX_NAMED_PEERS || self.reported_peers.len() == MAX_REPORTED {
                 break;
             }
-            if self.told_peers.insert(one.peer) {
+            if self.reported_peers.insert(one.peer) {
                 peers.push(one.peer.to_bytes());
             }
         }
@@ -317,10 +317,13 @@ impl Watching {
         }
         let state = self.swarm.state();
         if state.transfer != self.transfer {
-            (self.transfer, self.told_chunks) = (state.transfer, 0);
+            (self.transfer, self.reported_chunks) = (state.transfer, 0);
         }
         // As many as fit into one message, whatever their order.
-        let new = state.verified.get(self.told_chunks..).unwrap_or_default();
+        let new = state
+            .verified
+            .get(self.reported_chunks..)
+            .unwrap_or_default();
         let mut new: Vec<u32> = match new.len() {
             0..=MAX_HAVE_RANGES => new.to_vec(),
             // Those of an earlier try are in order, and few ranges.
@@ -334,7 +337,7 @@ impl Watching {
             }
         };
         drop(state);
-        self.told_chunks += new.len();
+        self.reported_chunks += new.len();
         if new.is_empty() {
             return first.then(Vec::new);
         }

@@ -8,7 +8,7 @@ use std::{
 use futures::FutureExt;
 use futures_timer::Delay;
 
-/// Returns the time. Only this function reads the clock.
+/// Returns the time. Only this function reads the monotonic clock.
 #[allow(
     clippy::disallowed_methods,
     reason = "the machine takes the time as an argument; this is where it comes from"
@@ -22,7 +22,7 @@ pub(crate) fn now() -> Instant {
 const RESUMPTION_INTERVAL: Duration = Duration::from_secs(2);
 
 /// Time without a reading that counts as a stop of the process, 30 s: more than a loaded host delays
-/// a task, and no more than it takes until peers close the connections of a silent node.
+/// a task. After a shorter stop, the timeouts of the transports find the connections that are dead.
 const STOPPED_AFTER: Duration = Duration::from_secs(30);
 
 /// Detects that this process or host was stopped: `SIGSTOP`, a suspended laptop, a frozen virtual
@@ -70,7 +70,7 @@ fn was_stopped(before: (Instant, SystemTime), after: (Instant, SystemTime)) -> b
     reason = "nothing is decided by it but that the clocks jumped"
 )]
 fn both_clocks() -> (Instant, SystemTime) {
-    (Instant::now(), SystemTime::now())
+    (now(), SystemTime::now())
 }
 
 /// A timer that wakes a task.

@@ -64,7 +64,7 @@ enum Outbound {
         ping: BoxFuture<'static, io::Result<Stream>>,
         started: Instant,
     },
-    /// The peer does not support ping.
+    /// No further ping is sent: the peer does not support it, or the connection is being closed.
     Unwanted,
 }
 
