@@ -141,8 +141,12 @@ impl Parts {
 
     #[cfg(feature = "tcp")]
     fn tcp(&self, config: &TransportConfig) -> Option<Boxed<Upgraded>> {
-        let secured = || self.secure(tcp::Transport::new(LISTEN_BACKLOG), TransportKind::Tcp);
-        config.tcp.enabled.then(secured)
+        if !config.tcp.enabled {
+            return None;
+        }
+        let upgraded = self.upgraded(tcp::Transport::new(LISTEN_BACKLOG), TransportKind::Tcp);
+        let dialled = tcp::SimultaneousOpen(upgraded);
+        Some(in_time(dialled, self.handshake_timeout))
     }
 
     #[cfg(not(feature = "tcp"))]
@@ -193,12 +197,34 @@ impl Parts {
         T::Dial: Send + 'static,
         T::ListenerUpgrade: Send + 'static,
     {
+        in_time(self.upgraded(transport, kind), self.handshake_timeout)
+    }
+
+    /// Upgrades the byte streams of `transport`.
+    fn upgraded<T>(
+        &self,
+        transport: T,
+        kind: TransportKind,
+    ) -> impl libp2p_core::Transport<
+        Output = Upgraded,
+        Error = AddressError,
+        Dial: Send + 'static,
+        ListenerUpgrade: Send + 'static,
+    > + Send
+    + Unpin
+    + use<T>
+    where
+        T: libp2p_core::Transport + Send + Unpin + 'static,
+        T::Output: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+        T::Error: Into<AddressError> + Send + Sync + 'static,
+        T::Dial: Send + 'static,
+        T::ListenerUpgrade: Send + 'static,
+    {
         let upgrade = Arc::clone(&self.upgrade);
-        let upgraded = transport
+        transport
             .map_err(Into::<AddressError>::into)
             .and_then(move |socket, endpoint| upgrade.apply(socket, endpoint, kind).boxed())
-            .map_err(|error| error.into_inner());
-        in_time(upgraded, self.handshake_timeout)
+            .map_err(|error| error.into_inner())
     }
 
     /// Adds name resolution to `direct`, if the configuration enables it.
