@@ -2,11 +2,13 @@
 
 mod addresses;
 mod lines;
+mod parts;
 mod path;
 mod place;
 mod progress;
 mod qr;
 mod receive;
 mod send;
+mod small;
 
 pub(crate) use self::{receive::execute as receive, send::execute as send};
