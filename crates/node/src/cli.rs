@@ -5,7 +5,7 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 use calimero_network::{BlobId, ContextId, Multiaddr, PeerId, Topic, blob::ticket::Ticket};
 use clap::{Args, Parser, Subcommand};
 
-use crate::log::LogFormat;
+use crate::{demo::DemoArgs, log::LogFormat};
 
 /// A node of the peer-to-peer network, its demonstration and its measuring tools.
 #[derive(Debug, Parser)]
@@ -42,7 +42,7 @@ const EXIT_STATUS: &str = "Exit status: 0 success, 1 other failure, 2 wrong usag
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Start a boot node and others on loopback, let them talk, and check what they did.
-    Demo,
+    Demo(DemoArgs),
     /// Create the data folder of a node: its identity and its configuration.
     Init(InitArgs),
     /// Run a node until ctrl-c.

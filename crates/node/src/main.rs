@@ -90,9 +90,10 @@ fn run(cli: Cli, log: &Log) -> Result<u8, (CommandError, u8)> {
     let start = |error| failed(CommandError::Runtime(error));
     let is_node = matches!(
         cli.command,
-        Command::Run(_) | Command::Boot(_) | Command::Demo
+        Command::Run(_) | Command::Boot(_) | Command::Demo(_)
     );
-    let ends_in_order = is_node || matches!(cli.command, Command::Subscribe(_) | Command::Send(_));
+    let ends_in_order = is_node
+        || matches!(cli.command, Command::Subscribe(_) | Command::Send(_));
     let overflow = match is_node {
         true => Overflow::Drop,
         false => Overflow::Wait,
@@ -152,13 +153,7 @@ fn flush_for_reader(output: &Output, signals: &Signals) -> io::Result<()> {
 
 async fn execute(command: Command, output: Output, signals: Signals) -> Result<(), CommandError> {
     match command {
-        Command::Demo => {
-            let mut signals = signals;
-            tokio::select! {
-                result = demo::execute(output) => result,
-                () = signals.stop() => Err(CommandError::Interrupted),
-            }
-        }
+        Command::Demo(args) => demo::execute(args, output, signals).await,
         Command::Init(args) => init::execute(&args, &output),
         Command::Run(args) => run::execute(args, output, signals).await,
         Command::Boot(args) => boot::execute(args, output, signals).await,
