@@ -47,6 +47,7 @@ pub(crate) use self::{
     events::Feed,
     node::Effective,
     peers::{PeerChange, PeersPage},
+    ping::Pong,
     server::{Listener, UnixSocket, serve},
     status::{ConnectionPage, StatusPage},
     token::{Token, TokenError},
