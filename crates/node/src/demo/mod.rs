@@ -16,10 +16,10 @@ use calimero_network::{
     addr, multiaddr::Protocol,
 };
 
-use clap::Args;
 use futures::future::try_join_all;
 use tokio::sync::mpsc;
 
+pub(crate) use self::page::DemoArgs;
 use self::{
     lines::{Check, EdgeReport, Line, Summary},
     node::{Node, Role, Speaks},
@@ -85,17 +85,6 @@ const EDGES: [Edge; 6] = [
         over: Over::Quic,
     },
 ];
-
-/// Nodes whose pages are shown: the boot node and the three that the demonstration dials for.
-const PAGES: usize = 4;
-
-#[derive(Debug, Args)]
-pub(crate) struct DemoArgs {
-    /// Keep the network running after the checks, until ctrl-c, and print the address of the page of
-    /// four of its nodes.
-    #[arg(long)]
-    page: bool,
-}
 
 pub(crate) async fn execute(
     args: DemoArgs,
@@ -335,8 +324,7 @@ impl Demo {
     async fn show_pages(&mut self, signals: &mut Signals) -> Result<(), CommandError> {
         // Messages are shown by the pages from now on. The nodes must not wait for a reader.
         self.heard.close();
-        let nodes = &self.nodes[..PAGES.min(self.nodes.len())];
-        page::serve(nodes, &self.output, signals).await
+        page::serve(&self.nodes, &self.output, signals).await
     }
 
     fn finish(&mut self, time: Duration) -> Result<(), CommandError> {

@@ -4,6 +4,7 @@ use std::{net::Ipv4Addr, path::Path, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use calimero_network::NetworkClient;
+use clap::Args;
 use tempfile::TempDir;
 use tokio::{
     task::JoinSet,
@@ -25,8 +26,19 @@ use crate::{
     signals::Signals,
 };
 
+/// Nodes whose pages are shown: the boot node and the three that the demonstration dials for.
+const PAGES: usize = 4;
+
 /// Time between two messages on the topic, so that there is something to see.
 const MESSAGE_INTERVAL: Duration = Duration::from_secs(3);
+
+#[derive(Debug, Args)]
+pub(crate) struct DemoArgs {
+    /// Keep the network running after the checks, until ctrl-c, and print the address of the page of
+    /// four of its nodes.
+    #[arg(long)]
+    pub(super) page: bool,
+}
 
 /// Serves the pages of nodes and prints their addresses until a signal. Nodes and tokens exist for
 /// this run alone.
@@ -37,6 +49,7 @@ pub(super) async fn serve(
 ) -> Result<(), CommandError> {
     let folder = tempfile::tempdir().map_err(temporary)?;
     let mut tasks = JoinSet::new();
+    let nodes = &nodes[..PAGES.min(nodes.len())];
     for node in nodes {
         let url = open(node, &folder, output, &mut tasks).await?;
         let node = node.name;
