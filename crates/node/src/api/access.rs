@@ -12,7 +12,7 @@ use axum::{
     response::{IntoResponse as _, Response},
 };
 
-use super::{answer::Refusal, host::AllowedHosts, token::Token};
+use super::{answer::Refusal, host::AllowedHosts, page, token::Token};
 use crate::error::Code;
 
 /// Paths that load balancers and service managers probe, without a token.
@@ -23,7 +23,7 @@ const PROBES: [&str; 2] = ["/healthz", "/readyz"];
 pub(super) enum Access {
     /// A socket whose file permissions are the authentication.
     Owner,
-    /// The token, under an allowed host. Probes need no token.
+    /// The token, under an allowed host. Probes and the files of the page need no token.
     Token { hosts: AllowedHosts, token: Token },
     /// Scrapers and probes, under an allowed host.
     Watch { hosts: AllowedHosts },
@@ -57,7 +57,9 @@ impl Access {
             Self::Watch { hosts } => check_host(hosts, headers, "--metrics-host"),
             Self::Token { hosts, token } => {
                 check_host(hosts, headers, "--api-host")?;
-                match PROBES.contains(&request.uri().path()) || has_token(headers, token) {
+                let path = request.uri().path();
+                let is_open = PROBES.contains(&path) || page::is_file(path);
+                match is_open || has_token(headers, token) {
                     true => Ok(()),
                     false => Err(unauthorized()),
                 }
