@@ -162,3 +162,6 @@ impl Promises {
         self.0.retain(|_, (id, _)| id != peer);
     }
 }
+
+#[cfg(test)]
+mod tests;

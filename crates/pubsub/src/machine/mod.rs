@@ -394,6 +394,17 @@ impl Machine {
         self.effects.pop_front()
     }
 
+    /// Returns the next effect if it is an event for the application.
+    pub fn next_event(&mut self) -> Option<Event> {
+        if !matches!(self.effects.front(), Some(Effect::Emit(_))) {
+            return None;
+        }
+        match self.effects.pop_front() {
+            Some(Effect::Emit(event)) => Some(event),
+            _ => None,
+        }
+    }
+
     /// Subscribes to `topic`. Returns `false` if this node subscribes to it already.
     ///
     /// # Errors

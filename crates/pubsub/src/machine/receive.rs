@@ -138,7 +138,13 @@ impl Machine {
     fn on_message(&mut self, id: PeerId, checked: Checked, now: Now) {
         let (author, topic) = (checked.message.author, checked.message.topic.clone());
         let verdict = match checked.verdict {
-            Verdict::New if author == self.me => return,
+            Verdict::New if author == self.me => {
+                // This node published it before it was restarted. The peer has kept its promise, and
+                // no other one is asked for the message.
+                self.validator.remember(checked.key, now.at);
+                self.promises.fulfilled(checked.key);
+                return;
+            }
             Verdict::New if !self.validator.remember(checked.key, now.at) => {
                 Verdict::Copy { late: false }
             }
