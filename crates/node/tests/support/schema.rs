@@ -53,10 +53,8 @@ fn is_valid(schema: &Value, value: &Value) -> Result<(), String> {
             "type" => is_of_type(rule.as_str().unwrap(), value),
             "minimum" => value.as_u64().is_some(),
             "items" => {
-                let items = value.as_array().into_iter().flatten();
-                items
-                    .map(|item| is_valid(rule, item))
-                    .collect::<Result<(), _>>()?;
+                let mut items = value.as_array().into_iter().flatten();
+                items.try_for_each(|item| is_valid(rule, item))?;
                 true
             }
             "required" => {
