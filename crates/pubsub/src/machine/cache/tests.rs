@@ -1,4 +1,4 @@
-use std::hash::RandomState;
+use std::{hash::RandomState, time::Duration};
 
 use super::*;
 use crate::{
