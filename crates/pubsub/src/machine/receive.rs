@@ -294,8 +294,8 @@ impl Machine {
     pub(super) fn request_again(&mut self, now: Now) {
         let (peers, scores) = (&self.peers, &self.scores);
         let requests = self.promises.next_requests(now.at, |id| {
-            scores.score(id, now.at) >= GOSSIP_SCORE
-                && (peers.get(id)).is_some_and(|peer| peer.requested < MAX_IDS)
+            let has_place = |peer: &Peer| peer.requested.max(peer.outbox.requests()) < MAX_IDS;
+            scores.score(id, now.at) >= GOSSIP_SCORE && peers.get(id).is_some_and(has_place)
         });
         for (id, wanted) in requests {
             if let Some(peer) = self.peers.get_mut(&id) {
