@@ -253,3 +253,20 @@ fn folder(data: &Path) -> std::io::Result<String> {
     lines.sort_unstable();
     Ok(format!("mode, owner, bytes, name\n{}", lines.concat()))
 }
+
+#[cfg(test)]
+mod tests {
+    use calimero_network::{BlobId, PeerId};
+
+    use super::*;
+
+    #[test]
+    fn ids_of_blobs_are_masked_and_ids_of_peers_are_not() {
+        let (id, peer) = (BlobId::from([7; 32]), PeerId::random());
+        let hex = hex::encode(id.as_bytes());
+        let log = format!("WARN cannot read blob {id}: /data/blobs/{hex}.part peer={peer}\n");
+        let masked = format!("WARN cannot read blob [id]: /data/blobs/[id].part peer={peer}\n");
+        assert_eq!(without_ids(&log), masked);
+        assert_eq!(without_ids(&id.to_string()), "[id]");
+    }
+}
