@@ -104,7 +104,8 @@ pub fn build(
 /// Those of [`build`].
 pub fn build_memory(keypair: &Keypair, config: &TransportConfig) -> Result<Transport, BuildError> {
     let parts = Parts::new(keypair, config)?;
-    let memory = parts.secure(MemoryTransport::default(), TransportKind::Memory);
+    let memory = parts.upgraded(MemoryTransport::default(), TransportKind::Memory);
+    let memory = in_time(memory, parts.handshake_timeout);
     Ok(parts.finish(keypair, config, memory, DialPolicy::Local.into()))
 }
 
@@ -188,18 +189,6 @@ impl Parts {
         Ok(None)
     }
 
-    /// Upgrades the byte streams of `transport` within the handshake timeout.
-    fn secure<T>(&self, transport: T, kind: TransportKind) -> Boxed<Upgraded>
-    where
-        T: libp2p_core::Transport + Send + Unpin + 'static,
-        T::Output: AsyncRead + AsyncWrite + Send + Unpin + 'static,
-        T::Error: Into<AddressError> + Send + Sync + 'static,
-        T::Dial: Send + 'static,
-        T::ListenerUpgrade: Send + 'static,
-    {
-        in_time(self.upgraded(transport, kind), self.handshake_timeout)
-    }
-
     /// Upgrades the byte streams of `transport`.
     fn upgraded<T>(
         &self,
@@ -259,7 +248,8 @@ impl Parts {
             return (direct, None);
         }
         let (relay, behaviour) = libp2p_relay::client::new(keypair.public().to_peer_id());
-        let relay = self.secure(relay, TransportKind::Relay);
+        let relay = self.upgraded(relay, TransportKind::Relay);
+        let relay = in_time(relay, self.handshake_timeout);
         // The relay comes first, because a circuit address starts with an
         // address that the direct transport would dial.
         (either(Some(relay), Some(direct)), Some(behaviour))

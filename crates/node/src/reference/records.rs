@@ -279,7 +279,7 @@ impl Before {
     }
 }
 
-/// The fields that one line of a struct stands for: none if it is skipped, several if it is flattened.
+/// Returns the fields that one line of a struct describes: none if it is skipped, several if it is flattened.
 fn fields_of(text: &str, before: Before) -> Vec<Field> {
     let text = ["pub(crate) ", "pub(super) ", "pub "]
         .iter()

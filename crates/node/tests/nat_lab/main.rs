@@ -300,7 +300,7 @@ fn faults_are_got_over() {
         (Fault::NodeRestarts, Transport::Quic),
         (Fault::NodeRestartsWithoutBootNodes, Transport::Tcp),
     ];
-    // Beside other tests. `NAT_LAB=full` and `NAT_LAB_FAULT` hold the nodes to the bounds themselves.
+    // Other tests run at the same time. `NAT_LAB=full` and `NAT_LAB_FAULT` hold the nodes to the bounds themselves.
     faults::run(&short, 3);
 }
 

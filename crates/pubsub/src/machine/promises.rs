@@ -3,8 +3,8 @@
 //! A message is requested from one peer at a time. If it does not arrive within [`NEXT_REQUEST`],
 //! the next peer that offered it is asked, without waiting for another offer. A peer that let that
 //! time pass is *late* until it is the first to send a message that was requested from it: a
-//! request to a late peer does not delay one to another peer. So peers that offer messages and send none can delay a
-//! node once, not with each message.
+//! request to a late peer does not delay one to another peer. So peers that offer messages and send
+//! none can delay a node once, not with each message.
 //!
 //! A late peer has not broken its promise yet. That is counted after [`PROMISE`] and lowers the
 //! score (P7 of gossipsub 1.1), unless the message has arrived from another peer by then.
