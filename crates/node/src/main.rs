@@ -159,7 +159,7 @@ async fn execute(command: Command, output: Output, signals: Signals) -> Result<(
                 () = signals.stop() => Err(CommandError::Interrupted),
             }
         }
-        Command::Init(args) => init::execute(&args, &output),
+        Command::Init(args) => init::execute(args, &output).await,
         Command::Run(args) => run::execute(args, output, signals).await,
         Command::Boot(args) => boot::execute(args, output, signals).await,
         Command::Status(args) => status::status(args, &output).await,

@@ -11,6 +11,7 @@ use super::{
 };
 use crate::addr::{DialPolicy, DialScopes};
 use crate::limits::{MAX_PENDING_CONNECTIONS, MAX_RENDEZVOUS_NAMESPACE_BYTES};
+use crate::topic::GLOBAL_RENDEZVOUS_NAMESPACE;
 
 /// Longest wait of the discovery machine: 30 days. It keeps every sum of times far from the end of
 /// the clock.
@@ -56,9 +57,11 @@ pub struct DiscoveryConfig {
     pub port_mapping: bool,
     /// Rendezvous namespace that all nodes of the network share.
     ///
-    /// - Default: `/calimero/devnet/global`.
+    /// - Default: `/calimero/devnet/global`, the namespace of published 0.11 nodes, whose network
+    ///   `calnet` calls `calimero-devnet`. `--network NAME` of `calnet` is `/calimero/net/NAME`.
     /// - Range: at most 255 bytes. An empty text turns the shared namespace off.
-    /// - Reason: every network has its own namespace.
+    /// - Reason: every network has its own namespace, in which a node looks for members. Networks that
+    ///   share a boot node still connect through its Kademlia table.
     pub global_namespace: String,
     /// Peers that are known, boot nodes and connected peers included.
     ///
@@ -126,7 +129,7 @@ impl Default for DiscoveryConfig {
             local_network: false,
             mdns: false,
             port_mapping: false,
-            global_namespace: "/calimero/devnet/global".to_owned(),
+            global_namespace: GLOBAL_RENDEZVOUS_NAMESPACE.to_owned(),
             max_peers: 4096,
             members_target: 12,
             relays: 2,
