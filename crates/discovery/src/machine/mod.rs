@@ -55,6 +55,7 @@ mod status;
 #[cfg(test)]
 mod tests;
 mod whereabouts;
+mod why_relayed;
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -102,6 +103,7 @@ pub use self::{
     registrations::Registration,
     relays::Reservation,
     status::{Phase, Status},
+    why_relayed::WhyRelayed,
 };
 
 /// Passes over the parts in one call of [`Machine::handle`], since a part may make something due in
@@ -341,6 +343,13 @@ impl Machine {
     #[must_use]
     pub fn addresses(&self, peer: &PeerId) -> Vec<DialAddr> {
         self.book.addresses(peer)
+    }
+
+    /// Returns why `peer` has no direct connection; `None` if it has one or is not connected.
+    #[must_use]
+    pub fn why_relayed(&self, peer: &PeerId) -> Option<WhyRelayed> {
+        let is_relayed = self.connections.path(peer) == Some(Path::Relayed);
+        is_relayed.then(|| self.direct.why_relayed(peer))
     }
 
     /// Returns the time of the next hole punch round with `peer`; `None` for a peer that is not
