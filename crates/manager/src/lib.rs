@@ -58,6 +58,7 @@ mod actor;
 mod behaviour;
 #[cfg(feature = "blobs")]
 mod blobs;
+mod boot_list;
 mod client;
 mod command;
 mod dials;
