@@ -298,9 +298,12 @@ async fn a_burst_of_messages_is_received_in_batches() {
     for node in [&a, &b] {
         node.client.subscribe(&topic).await.unwrap();
     }
-    while a.client.subscribed_peers(&topic).await.unwrap().is_empty() {
-        tokio::task::yield_now().await;
-    }
+    within(async {
+        while a.client.subscribed_peers(&topic).await.unwrap().is_empty() {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
     let publish = async {
         for number in 0..MESSAGES {
             let data = number.to_be_bytes().to_vec();

@@ -95,7 +95,7 @@ impl fmt::Display for Line {
     }
 }
 
-/// Sends pings until the count is reached or a signal arrives. Fails if none was answered.
+/// Sends pings until the count is reached or a signal arrives. Fails if the count is reached and none was answered.
 pub(crate) async fn execute(
     args: PingArgs,
     output: &Output,

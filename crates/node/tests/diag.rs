@@ -122,8 +122,9 @@ fn the_archive_of_a_running_node_has_its_state_and_no_secret() {
         .as_str()
         .unwrap()
         .to_owned();
-    let secret = ticket.parse::<Ticket>().unwrap();
-    let secret = secret.secret().unwrap().key().secret().as_ref().to_vec();
+    let parsed = ticket.parse::<Ticket>().unwrap();
+    let id = *parsed.blob_id().as_bytes();
+    let secret = parsed.secret().unwrap().key().secret().as_ref().to_vec();
     // A node with the most talkative log.
     let mut command = calnet();
     command.args([
@@ -205,6 +206,13 @@ fn the_archive_of_a_running_node_has_its_state_and_no_secret() {
     for (name, content) in texts {
         for secret in &secrets {
             assert!(!contains(content, secret), "{name} holds a secret");
+        }
+    }
+    // Whoever reads the archive cannot fetch the blob.
+    let ids = [hex::encode(id), bs58::encode(id).into_string()];
+    for (name, content) in &files {
+        for id in &ids {
+            assert!(!contains(content, id.as_bytes()), "{name} has {id}");
         }
     }
 }

@@ -97,7 +97,8 @@ impl Redials {
         self.due.set(peer, now + jittered(rng, first));
     }
 
-    /// `peer` was connected before the restart, and its first dial waits already.
+    /// Adds a peer of the cache, whose first dial is queued already, so that a dial that fails is
+    /// repeated.
     pub(super) fn cached(&mut self, peer: PeerId, addresses: Vec<DialAddr>) {
         if self.lost.len() < self.config.max_peers as usize {
             self.lost.entry(peer).or_insert(Lost {

@@ -21,7 +21,8 @@ const PROBES: [&str; 2] = ["/healthz", "/readyz"];
 /// The rules of one listener.
 #[derive(Clone)]
 pub(super) enum Access {
-    /// A socket whose file permissions are the authentication.
+    /// A socket whose file permissions are the authentication. Its host is checked as well, because
+    /// a tunnel can lead to it from the port of another machine, which web pages reach.
     Owner,
     /// The token, under an allowed host. Probes and the files of the page need no token.
     Token { hosts: AllowedHosts, token: Token },
@@ -53,7 +54,7 @@ impl Access {
     fn allows(&self, request: &Request) -> Result<(), Refusal> {
         let headers = request.headers();
         match self {
-            Self::Owner => Ok(()),
+            Self::Owner => check_host(&AllowedHosts::default(), headers, "localhost"),
             Self::Watch { hosts } => check_host(hosts, headers, "--metrics-host"),
             Self::Token { hosts, token } => {
                 check_host(hosts, headers, "--api-host")?;

@@ -40,7 +40,7 @@ pub(super) fn private_tag(id: &BlobId) -> String {
     format!("{PRIVATE_TAG}{id}")
 }
 
-/// The blobs that are not announced: no other tag names them.
+/// Returns the blobs that have a private tag, which are not announced.
 pub(super) fn private(store: &FsBlobStore) -> HashSet<BlobId> {
     let tags = store.tags().into_iter();
     let private = tags.filter(|(name, id)| *name == private_tag(id));

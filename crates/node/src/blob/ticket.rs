@@ -52,13 +52,17 @@ impl Running {
         }
         let to = Destination::Store(Arc::new(self.store.clone()));
         let name = ticket.name().map(str::to_owned);
+        if secret.is_some() && !self.store.has(&id) {
+            // Before the transfer: the blob may be complete when this future is dropped or the
+            // process ends, and a blob without this tag is announced at the next start.
+            let store = self.store.clone();
+            let tag = local::private_tag(&id);
+            blocking(move || Ok(store.tag(&tag, id)?)).await?;
+        }
         get::transfer(&self.client, request, providers, to, name, &lines).await?;
-        match secret {
-            Some(_) => self.store.tag(&local::private_tag(&id), id)?,
-            None => {
-                self.store.tag(&local::tag(DEFAULT_CONTEXT, &id), id)?;
-                self.announcer.announce(DEFAULT_CONTEXT, id).await;
-            }
+        if secret.is_none() {
+            self.store.tag(&local::tag(DEFAULT_CONTEXT, &id), id)?;
+            self.announcer.announce(DEFAULT_CONTEXT, id).await;
         }
         Ok(())
     }

@@ -1,11 +1,11 @@
 //! The network of this host, as the kernel describes it.
 
-use std::{fmt::Write as _, fs};
+use std::{fmt::Write as _, fs, io::Read as _};
 
 use super::Collected;
 
 /// Bytes of one file that are read, at most: a host with a full routing table has millions of routes.
-const MAX_BYTES: usize = 256 << 10;
+const MAX_BYTES: u64 = 256 << 10;
 
 /// Files of the kernel and of the system, by the name of the part.
 const PARTS: [(&str, &[&str]); 5] = [
@@ -65,11 +65,11 @@ pub(super) fn collect(collected: &mut Collected) {
 }
 
 fn section(file: &str) -> String {
-    let content = match fs::read(file) {
-        Ok(content) => {
-            let cut = &content[..content.len().min(MAX_BYTES)];
-            String::from_utf8_lossy(cut).into_owned()
-        }
+    let mut content = Vec::new();
+    let opened = fs::File::open(file);
+    let read = opened.and_then(|file| file.take(MAX_BYTES).read_to_end(&mut content));
+    let content = match read {
+        Ok(_) => String::from_utf8_lossy(&content).into_owned(),
         Err(error) => format!("({error})\n"),
     };
     let end = if content.ends_with('\n') { "" } else { "\n" };

@@ -10,12 +10,14 @@ use std::{
     fmt::{self, Write as _},
     fs,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use calimero_network::NetworkConfig;
 use clap::Args;
 use serde::Serialize;
 use serde_json::{Value, json};
+use tokio::time::timeout;
 
 use self::archive::Part;
 use crate::{
@@ -27,6 +29,9 @@ use crate::{
     output::{Output, now},
     text::bytes,
 };
+
+/// Time in which a node answers one request, 10 s. A node that hangs is what an archive is for.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
 #[derive(Debug, Args)]
 pub(crate) struct DiagArgs {
@@ -101,7 +106,13 @@ pub(crate) async fn execute(args: DiagArgs, output: &Output) -> Result<(), Comma
     }
     let mut collected = Collected::default();
     let node = match &args.data {
-        Some(data) => Client::connect(&DataFolder::of_running(data).socket()).await?,
+        Some(data) => {
+            let node = Client::connect(&DataFolder::of_running(data).socket()).await;
+            node.unwrap_or_else(|error| {
+                collected.missing("node", Chain(&error));
+                None
+            })
+        }
         None => None,
     };
     match (&node, &args.data) {
@@ -157,22 +168,48 @@ async fn of_node(node: &Client, collected: &mut Collected) {
         ("peers.json", "/v1/peers"),
         ("topics.json", "/v1/topics"),
     ] {
-        match node.get::<Value>(target).await {
+        match in_time(node.get::<Value>(target)).await {
             Ok(value) => collected.json(name, &value),
-            Err(error) => collected.missing(name, Chain(&error)),
+            Err(why) => collected.missing(name, why),
         }
     }
     // Its ids of blobs are left out.
-    match node.get::<Value>("/v1/blobs").await {
+    match in_time(node.get::<Value>("/v1/blobs")).await {
         Ok(page) => collected.json("store.json", &page["usage"]),
-        Err(error) => collected.missing("store.json", Chain(&error)),
+        Err(why) => collected.missing("store.json", why),
     }
     for (name, target) in [("metrics.txt", "/v1/metrics"), ("log.txt", "/v1/log")] {
-        match node.text(target).await {
-            Ok(text) => collected.text(name, text),
-            Err(error) => collected.missing(name, Chain(&error)),
+        match in_time(node.text(target)).await {
+            Ok(text) => collected.text(name, without_ids(&text)),
+            Err(why) => collected.missing(name, why),
         }
     }
+}
+
+/// Waits for an answer of the node, at most [`ANSWER_TIMEOUT`].
+async fn in_time<T, E: std::error::Error + 'static>(
+    answer: impl Future<Output = Result<T, E>>,
+) -> Result<T, String> {
+    match timeout(ANSWER_TIMEOUT, answer).await {
+        Ok(answer) => answer.map_err(|error| Chain(&error).to_string()),
+        Err(_) => Err(format!("no answer within {ANSWER_TIMEOUT:?}")),
+    }
+}
+
+/// Replaces what may be the id of a blob, in base58 or hexadecimal. An id is all that a peer needs
+/// to fetch the blob, and the log and errors name ids.
+fn without_ids(text: &str) -> String {
+    let words = text.split_inclusive(|c: char| !c.is_ascii_alphanumeric());
+    words
+        .map(|word| {
+            let bare = word.trim_end_matches(|c: char| !c.is_ascii_alphanumeric());
+            match bare.len() {
+                // 32 bytes in base58 have 43 or 44 characters, peer ids have more.
+                43 | 44 | 64 => format!("[id]{}", &word[bare.len()..]),
+                _ => word.to_owned(),
+            }
+        })
+        .collect()
 }
 
 /// The configuration that a node on the folder would have.
@@ -215,4 +252,21 @@ fn folder(data: &Path) -> std::io::Result<String> {
     }
     lines.sort_unstable();
     Ok(format!("mode, owner, bytes, name\n{}", lines.concat()))
+}
+
+#[cfg(test)]
+mod tests {
+    use calimero_network::{BlobId, PeerId};
+
+    use super::*;
+
+    #[test]
+    fn ids_of_blobs_are_masked_and_ids_of_peers_are_not() {
+        let (id, peer) = (BlobId::from([7; 32]), PeerId::random());
+        let hex = hex::encode(id.as_bytes());
+        let log = format!("WARN cannot read blob {id}: /data/blobs/{hex}.part peer={peer}\n");
+        let masked = format!("WARN cannot read blob [id]: /data/blobs/[id].part peer={peer}\n");
+        assert_eq!(without_ids(&log), masked);
+        assert_eq!(without_ids(&id.to_string()), "[id]");
+    }
 }

@@ -231,7 +231,7 @@ fn body<'a>(name: &str, source: &'a str) -> (Attributes, Vec<&'a str>, usize) {
     let lines: Vec<_> = source.lines().collect();
     let start = lines
         .iter()
-        .position(|line| head(&line))
+        .position(head)
         .unwrap_or_else(|| panic!("no {name}"));
     let indent = lines[start].len() - lines[start].trim_start().len();
     let before = lines[..start].iter().rev();

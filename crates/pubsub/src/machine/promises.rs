@@ -2,8 +2,8 @@
 //!
 //! A message is requested from one peer at a time. If it does not arrive within [`NEXT_REQUEST`],
 //! the next peer that offered it is asked, without waiting for another offer. A peer that let that
-//! time pass is *late* until it sends a message that was requested from it: a request to a late
-//! peer does not delay one to another peer. So peers that offer messages and send none can delay a
+//! time pass is *late* until it is the first to send a message that was requested from it: a
+//! request to a late peer does not delay one to another peer. So peers that offer messages and send none can delay a
 //! node once, not with each message.
 //!
 //! A late peer has not broken its promise yet. That is counted after [`PROMISE`] and lowers the
@@ -17,6 +17,7 @@ use std::{
 use bytes::Bytes;
 use calimero_network_primitives::PeerId;
 
+use super::outbox::MAX_IDS;
 use crate::validate::Key;
 
 /// Time in which a peer must send what it offered, the value of the specification.
@@ -26,9 +27,13 @@ const PROMISE: Duration = Duration::from_secs(3);
 /// than the round trip of 400 ms between opposite points of the earth over fibre.
 const NEXT_REQUEST: Duration = Duration::from_millis(500);
 
-/// Open requests for one message, at most, and one more to a late peer. Each may bring a copy, so
-/// over a link that needs longer than [`NEXT_REQUEST`] a message may arrive this often.
+/// Requests for one message after the first one, at most. Each may bring a copy, so over a link that
+/// needs longer than [`NEXT_REQUEST`] a message may arrive four times.
 const MAX_REQUESTS: usize = 3;
+
+/// Messages that are requested from one peer and have not arrived, at most: as many as may be
+/// requested from it in one heartbeat.
+const MAX_OPEN: usize = MAX_IDS;
 
 /// Peers that offer one message and were not asked yet, at most: the target size of a large mesh.
 const MAX_OTHERS: usize = 8;
@@ -70,10 +75,12 @@ impl Wanted {
 
 /// Messages that were requested after an offer.
 ///
-/// The number of messages is bounded by the requests that peers may cause in [`PROMISE`].
+/// Each message was requested from a peer, and [`MAX_OPEN`] bounds those of one peer.
 #[derive(Debug, Default)]
 pub(super) struct Promises {
     wanted: HashMap<Key, Wanted>,
+    /// Number of the messages that are requested from each peer and have not arrived.
+    open: HashMap<PeerId, usize>,
     /// When to look at a message again, in order of time. An entry is stale if the message has
     /// arrived, or has another time.
     due: VecDeque<(Instant, Key)>,
@@ -85,10 +92,14 @@ impl Promises {
     /// A peer offers a message that this node does not have. Returns `true` if the message is to be
     /// requested from it now, and remembers that it is. Else the peer may be asked later.
     pub(super) fn add(&mut self, key: Key, id: &Bytes, peer: PeerId, now: Instant) -> bool {
+        if self.open(&peer) >= MAX_OPEN {
+            return false;
+        }
         let wanted = self.wanted.entry(key).or_insert_with(|| Wanted {
             // Copied, because it keeps the RPC in memory that it arrived in.
             id: Bytes::copy_from_slice(id),
-            asked: Vec::new(),
+            // Most messages are requested once.
+            asked: Vec::with_capacity(1),
             others: Vec::new(),
             next_at: now,
         });
@@ -104,8 +115,14 @@ impl Promises {
         }
         wanted.others.retain(|other| *other != peer);
         wanted.asked.push((peer, now));
+        *self.open.entry(peer).or_default() += 1;
         self.look_again(key, now);
         true
+    }
+
+    /// Returns the number of messages that are requested from `peer` and have not arrived.
+    pub(super) fn open(&self, peer: &PeerId) -> usize {
+        self.open.get(peer).copied().unwrap_or(0)
     }
 
     fn look_again(&mut self, key: Key, now: Instant) {
@@ -126,7 +143,7 @@ impl Promises {
     }
 
     /// Peers that are to be asked now for a message that another peer has not sent, and its id.
-    /// Peers that `may_ask` excludes are not asked any more.
+    /// Peers that `may_ask` excludes are not asked for that message any more.
     pub(super) fn next_requests(
         &mut self,
         now: Instant,
@@ -142,12 +159,16 @@ impl Promises {
                 .iter()
                 .filter(|(_, at)| *at + NEXT_REQUEST <= now);
             self.late.extend(overdue.map(|(peer, _)| *peer));
-            wanted.others.retain(&mut may_ask);
-            if wanted.asked.len() <= MAX_REQUESTS
+            while wanted.asked.len() <= MAX_REQUESTS
                 && let Some(peer) = wanted.take_next(&self.late)
             {
-                wanted.asked.push((peer, now));
-                requests.push((peer, wanted.id.clone()));
+                let open = self.open.get(&peer).copied().unwrap_or(0);
+                if open < MAX_OPEN && may_ask(&peer) {
+                    self.open.insert(peer, open + 1);
+                    wanted.asked.push((peer, now));
+                    requests.push((peer, wanted.id.clone()));
+                    break;
+                }
             }
             // Again and again, until those that were asked have broken their promises.
             if wanted.asked.is_empty() {
@@ -164,9 +185,12 @@ impl Promises {
         if self.wanted.is_empty() {
             return;
         }
-        let wanted = self.wanted.remove(&key);
-        if wanted.is_some_and(|wanted| wanted.asked.iter().any(|(asked, _)| asked == from)) {
-            self.late.remove(from);
+        let asked = self.wanted.remove(&key).map_or(Vec::new(), |it| it.asked);
+        for (peer, _) in asked {
+            if peer == *from {
+                self.late.remove(from);
+            }
+            close(&mut self.open, &peer);
         }
         while let Some((_, key)) = self.due.front()
             && !self.wanted.contains_key(key)
@@ -183,6 +207,7 @@ impl Promises {
             wanted.asked.retain(|(peer, at)| {
                 let is_broken = *at + PROMISE <= now;
                 if is_broken {
+                    close(&mut self.open, peer);
                     *broken.entry(*peer).or_default() += 1;
                 }
                 !is_broken
@@ -195,11 +220,22 @@ impl Promises {
     /// A peer is disconnected.
     pub(super) fn forget(&mut self, peer: &PeerId) {
         self.late.remove(peer);
+        self.open.remove(peer);
         self.wanted.retain(|_, wanted| {
             wanted.asked.retain(|(id, _)| id != peer);
             wanted.others.retain(|id| id != peer);
             !wanted.asked.is_empty() || !wanted.others.is_empty()
         });
+    }
+}
+
+/// A message that was requested from `peer` is not awaited from it any more.
+fn close(open: &mut HashMap<PeerId, usize>, peer: &PeerId) {
+    if let Some(left) = open.get_mut(peer) {
+        *left = left.saturating_sub(1);
+        if *left == 0 {
+            open.remove(peer);
+        }
     }
 }
 

@@ -294,8 +294,10 @@ impl Machine {
     pub(super) fn request_again(&mut self, now: Now) {
         let (peers, scores) = (&self.peers, &self.scores);
         let requests = self.promises.next_requests(now.at, |id| {
-            scores.score(id, now.at) >= GOSSIP_SCORE
-                && (peers.get(id)).is_some_and(|peer| peer.requested < MAX_IDS)
+            let peer = peers.get(id);
+            let requests = peer.map(|peer| peer.requested.max(peer.outbox.requests()));
+            requests.is_some_and(|count| count < MAX_IDS)
+                && scores.score(id, now.at) >= GOSSIP_SCORE
         });
         for (id, wanted) in requests {
             if let Some(peer) = self.peers.get_mut(&id) {

@@ -61,7 +61,7 @@ struct Bar {
     p99: u128,
 }
 
-/// With the large mesh everything arrives, and takes at most 250 ms for 99 %.
+/// With the large mesh everything arrives, and 99 % of it within 300 ms.
 const LARGE: Bar = Bar {
     share: 1.0,
     p99: 300,

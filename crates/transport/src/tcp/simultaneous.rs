@@ -20,7 +20,8 @@ use multiaddr::Multiaddr;
 use crate::AddressError;
 
 /// A transport that dials once more, from a port that no listener uses, if the peer does not answer
-/// as the server of a handshake.
+/// as the server of a handshake. If that dial fails as well, the error is that of the first one. The
+/// same happens at an address at which no libp2p node listens.
 ///
 /// The dial of `inner` must not open a socket before it is polled.
 pub(crate) struct SimultaneousOpen<T>(pub(crate) T);
@@ -64,7 +65,7 @@ where
                 return Err(error);
             }
             tracing::debug!(%addr, %error, "the peer may have dialled as well, dialling from another port");
-            second.await
+            second.await.map_err(|_| error)
         });
         Ok(dial.boxed())
     }

@@ -140,3 +140,25 @@ fn peers_that_are_excluded_are_not_asked() {
     assert!((script.promises.next_requests(script.now, |_| false)).is_empty());
     assert!(script.wait(STEP).is_empty());
 }
+
+#[test]
+fn open_requests_of_one_peer_are_bounded() {
+    let mut script = Script::new();
+    let most = u64::try_from(MAX_OPEN).unwrap();
+    for message in 0..most {
+        assert!(script.offer(message, 0));
+    }
+    assert!(!script.offer(most, 0));
+    assert!(script.offer(most, 1), "other peers have their own");
+    script.arrived(7, 1);
+    assert!(script.offer(most + 1, 0), "what arrived is not open");
+    assert!(!script.offer(most + 2, 0));
+    // As the next peer for a message it is not asked either.
+    script.offer(most, 0);
+    assert_eq!(script.wait(STEP), []);
+    script.now += PROMISE;
+    let broken = script.promises.broken(script.now);
+    assert_eq!(broken[&script.peers[0]], MAX_OPEN);
+    assert_eq!(script.promises.open(&script.peers[0]), 0);
+    assert!(script.offer(most + 3, 0));
+}
