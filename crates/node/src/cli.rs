@@ -2,7 +2,9 @@
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
-use calimero_network::{BlobId, ContextId, Multiaddr, PeerId, Topic, blob::ticket::Ticket};
+use calimero_network::{
+    BlobId, ContextId, Multiaddr, NetworkName, PeerId, Topic, blob::ticket::Ticket,
+};
 use clap::{Args, Parser, Subcommand};
 
 use crate::{demo::DemoArgs, diag::DiagArgs, log::LogFormat, man::ManArgs, ping::PingArgs};
@@ -120,6 +122,13 @@ pub(crate) struct AddressArgs {
     /// The network lives on this machine or link: loopback and link-local addresses are dialled.
     #[arg(long)]
     pub(crate) local: bool,
+    /// Name of the network: lower-case letters, digits and hyphens. A node looks for members of its
+    /// own network. The name protects nothing: see docs/boot-nodes.md. `calimero-devnet` is the
+    /// network of published 0.11 nodes. Without it, `run` and `boot` take
+    /// `discovery.global_namespace` of the configuration; `init` asks on a terminal, and else makes
+    /// a name.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) network: Option<NetworkName>,
 }
 
 /// Arguments of the commands that are a node until ctrl-c.

@@ -160,7 +160,7 @@ fn flush_for_reader(output: &Output, signals: &Signals) -> io::Result<()> {
 async fn execute(command: Command, output: Output, signals: Signals) -> Result<(), CommandError> {
     match command {
         Command::Demo(args) => demo::execute(args, output, signals).await,
-        Command::Init(args) => init::execute(&args, &output),
+        Command::Init(args) => init::execute(args, &output).await,
         Command::Run(args) => run::execute(args, output, signals).await,
         Command::Boot(args) => boot::execute(args, output, signals).await,
         Command::Status(args) => status::status(args, &output).await,

@@ -12,6 +12,7 @@ mod access;
 mod answer;
 mod blobs;
 mod client;
+mod connection;
 mod events;
 mod extract;
 mod host;
@@ -44,12 +45,13 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 pub(crate) use self::{
     blobs::StorePage,
     client::{Client, Query},
+    connection::ConnectionPage,
     events::Feed,
     node::Effective,
     peers::{PeerChange, PeersPage},
     ping::Pong,
     server::{Listener, UnixSocket, serve},
-    status::{ConnectionPage, StatusPage},
+    status::StatusPage,
     token::{Token, TokenError},
     topics::TopicsPage,
 };

@@ -62,7 +62,7 @@ pub(super) const PARTS: [Part; 17] = [
         title: "Commands that ask a running node",
         types: &[
             ("StatusPage", include_str!("../api/status.rs")),
-            ("ConnectionPage", include_str!("../api/status.rs")),
+            ("ConnectionPage", include_str!("../api/connection.rs")),
             ("PeerChange", include_str!("../api/peers.rs")),
             ("TopicPage", include_str!("../api/topics.rs")),
             ("Pong", include_str!("../api/ping.rs")),
@@ -116,7 +116,7 @@ const STRUCTS: [(&str, &str); 15] = [
     ("OverlayPage", include_str!("../api/status.rs")),
     ("HeldPage", include_str!("../api/status.rs")),
     ("ResourcePage", include_str!("../api/status.rs")),
-    ("ConnectionPage", include_str!("../api/status.rs")),
+    ("ConnectionPage", include_str!("../api/connection.rs")),
     ("Pings", include_str!("../ping.rs")),
     ("Check", include_str!("../demo/lines.rs")),
     ("Summary", include_str!("../demo/lines.rs")),

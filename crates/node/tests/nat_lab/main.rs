@@ -16,6 +16,7 @@ mod internet;
 mod mapping;
 mod pairs;
 mod probe;
+mod relayed;
 mod share;
 mod site;
 #[path = "../support/mod.rs"]
@@ -314,6 +315,15 @@ fn a_node_whose_router_maps_ports_is_reached_directly() {
         (Speaks::Pcp, Transport::Quic),
         (Speaks::Upnp, Transport::Tcp),
     ]);
+}
+
+#[test]
+fn a_node_says_why_a_peer_is_relayed() {
+    if let Err(reason) = lab_is_possible() {
+        eprintln!("skipped: no NAT lab here: {reason}");
+        return;
+    }
+    relayed::between_symmetric_nats();
 }
 
 /// Whether everything is asked for.
