@@ -30,9 +30,6 @@ use crate::{
 /// Time for the request of a peer that opened a stream of the blob protocol: 10 s.
 const BLOB_REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Interval at which the states in the status are observed: 5 s, how exact their times are.
-const OBSERVE_INTERVAL: Duration = Duration::from_secs(5);
-
 /// Dispatches events until the manager stops.
 pub(crate) async fn dispatch(node: Arc<Node>, mut events: Events) {
     let mut listeners = HashMap::new();
@@ -200,14 +197,6 @@ async fn opened(
         protocol,
     });
     Ok(())
-}
-
-/// Observes the states whose times the status shows, until the manager stops.
-pub(crate) async fn observe(node: Arc<Node>) {
-    while let Ok(status) = node.client.status().await {
-        node.history.observe(&status, SystemTime::now());
-        Delay::new(OBSERVE_INTERVAL).await;
-    }
 }
 
 impl Node {

@@ -131,7 +131,6 @@ impl Actor for NetworkManager {
         let runtime = self.node.client.runtime();
         runtime.spawn(events::dispatch(Arc::clone(&self.node), events));
         runtime.spawn(events::accept_blobs(Arc::clone(&self.node), blobs));
-        runtime.spawn(events::observe(Arc::clone(&self.node)));
     }
 }
 

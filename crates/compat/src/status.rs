@@ -23,26 +23,11 @@ use crate::convert::{address_to_node, peer_to_node};
 /// default.
 const MAX_UPGRADES: usize = 1024;
 
-/// What the status remembers over time: when each state changed last, and the hole punches.
+/// What the status of the manager does not show: the latest hole punch with each peer.
 #[derive(Debug, Default)]
-pub(crate) struct History(Mutex<Inner>);
-
-#[derive(Debug, Default)]
-struct Inner {
-    relays: Changes<RelayReservationKind>,
-    rendezvous: Changes<RendezvousRegistrationKind>,
-    upgrades: BTreeMap<PeerId, DirectUpgradeEntry>,
-}
+pub(crate) struct History(Mutex<BTreeMap<PeerId, DirectUpgradeEntry>>);
 
 impl History {
-    /// Notes the states of relays and rendezvous servers. A change has the time of the first call
-    /// that sees it.
-    pub(crate) fn observe(&self, status: &Status, now: SystemTime) {
-        let mut inner = self.lock();
-        inner.relays.observe(relays(status), now);
-        inner.rendezvous.observe(rendezvous(status), now);
-    }
-
     /// Notes a relayed connection that was replaced by a direct one.
     pub(crate) fn on_direct(&self, connection: &Connection, now: SystemTime) {
         if connection.path != Path::Direct {
@@ -70,7 +55,7 @@ impl History {
         let Ok(peer_id) = peer_to_node(&peer) else {
             return;
         };
-        let upgrades = &mut self.lock().upgrades;
+        let mut upgrades = self.lock();
         if upgrades.len() >= MAX_UPGRADES && !upgrades.contains_key(&peer_id) {
             let oldest = upgrades.values().min_by_key(|entry| entry.last_attempt);
             if let Some(oldest) = oldest.map(|entry| entry.peer_id) {
@@ -87,10 +72,7 @@ impl History {
 
     /// The snapshot for the node.
     pub(crate) fn snapshot(&self, local_peer_id: PeerId, status: &Status) -> NetworkStatusSnapshot {
-        let now = SystemTime::now();
-        self.observe(status, now);
-        let inner = self.lock();
-        let machine = &status.discovery.discovery;
+        let clock = Clock::now();
         let addresses = |addresses: &[network::Multiaddr]| {
             let converted = addresses.iter().map(address_to_node);
             converted.filter_map(Result::ok).collect()
@@ -99,41 +81,42 @@ impl History {
             local_peer_id,
             listen_addrs: addresses(&status.listening),
             external_addrs: addresses(&status.external),
-            relays: inner
-                .relays
-                .entries()
-                .map(
-                    |(peer_id, reservation_status, last_state_change)| RelayEntry {
-                        peer_id,
-                        reservation_status,
-                        last_state_change,
-                    },
-                )
-                .collect(),
-            rendezvous: inner
-                .rendezvous
-                .entries()
-                .map(
-                    |(peer_id, registration_status, last_state_change)| RendezvousEntry {
-                        peer_id,
-                        registration_status,
-                        last_state_change,
-                    },
-                )
-                .collect(),
-            direct_upgrades: inner.upgrades.values().cloned().collect(),
+            relays: relays(status, &clock),
+            rendezvous: rendezvous(status, &clock),
+            direct_upgrades: self.lock().values().cloned().collect(),
             autonat: AutonatEntry {
-                reachability: reachability(&machine.reachability),
-                last_test: machine
+                reachability: reachability(&status.reachability),
+                last_test: status
                     .last_probe
                     .as_ref()
-                    .and_then(|probe| test(probe, now)),
+                    .and_then(|probe| test(probe, &clock)),
             },
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Inner> {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<PeerId, DirectUpgradeEntry>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// One moment on both clocks. The manager reports times of the monotonic clock, the node expects the
+/// time of day.
+struct Clock {
+    monotonic: Instant,
+    system: SystemTime,
+}
+
+impl Clock {
+    fn now() -> Self {
+        Self {
+            monotonic: Instant::now(),
+            system: SystemTime::now(),
+        }
+    }
+
+    fn time_of_day(&self, at: Instant) -> SystemTime {
+        let age = self.monotonic.saturating_duration_since(at);
+        self.system.checked_sub(age).unwrap_or(self.system)
     }
 }
 
@@ -153,74 +136,51 @@ pub(crate) fn stopped(local_peer_id: PeerId) -> NetworkStatusSnapshot {
     }
 }
 
-/// The state of each peer, and when it changed last.
-#[derive(Debug)]
-struct Changes<S>(BTreeMap<PeerId, (S, SystemTime)>);
-
-impl<S> Default for Changes<S> {
-    fn default() -> Self {
-        Self(BTreeMap::new())
-    }
-}
-
-impl<S: Copy + PartialEq> Changes<S> {
-    /// Takes the states that hold now. Peers without one are forgotten.
-    fn observe(&mut self, states: BTreeMap<PeerId, S>, now: SystemTime) {
-        self.0.retain(|peer, _| states.contains_key(peer));
-        for (peer, state) in states {
-            let (kept, since) = self.0.entry(peer).or_insert((state, now));
-            if *kept != state {
-                (*kept, *since) = (state, now);
-            }
-        }
-    }
-
-    fn entries(&self) -> impl Iterator<Item = (PeerId, S, SystemTime)> + '_ {
-        self.0
-            .iter()
-            .map(|(peer, (state, since))| (*peer, *state, *since))
-    }
-}
-
-fn relays(status: &Status) -> BTreeMap<PeerId, RelayReservationKind> {
-    let reservations = &status.discovery.discovery.reservations;
+fn relays(status: &Status, clock: &Clock) -> Vec<RelayEntry> {
     let kind = |reservation: &Reservation| match reservation {
         Reservation::Idle => RelayReservationKind::Discovered,
         Reservation::Requested { .. } => RelayReservationKind::Requested,
         Reservation::Held { .. } => RelayReservationKind::Accepted,
         Reservation::Resting { .. } => RelayReservationKind::Expired,
     };
-    let states = reservations.iter();
-    states
-        .filter_map(|(peer, state)| Some((peer_to_node(peer).ok()?, kind(state))))
-        .collect()
+    let entries = status.reservations.iter().filter_map(|one| {
+        Some(RelayEntry {
+            peer_id: peer_to_node(&one.relay).ok()?,
+            reservation_status: kind(&one.state),
+            last_state_change: clock.time_of_day(one.changed_at),
+        })
+    });
+    entries.collect()
 }
 
-/// One state for each server: of its registrations the one that got furthest.
-fn rendezvous(status: &Status) -> BTreeMap<PeerId, RendezvousRegistrationKind> {
-    let machine = &status.discovery.discovery;
+/// One state for each server: of its registrations the one that got furthest, and of several such
+/// ones the one that changed last.
+fn rendezvous(status: &Status, clock: &Clock) -> Vec<RendezvousEntry> {
     let mut states = BTreeMap::new();
-    for (peer, _) in &machine.boot_nodes {
-        if let Ok(peer) = peer_to_node(peer) {
-            states.insert(peer, RendezvousRegistrationKind::Discovered);
-        }
+    for boot_node in &status.boot_nodes {
+        let discovered = RendezvousRegistrationKind::Discovered;
+        states.insert(boot_node.peer, (discovered, boot_node.changed_at));
     }
-    for (peer, _, registration) in &machine.registrations {
-        let Ok(peer) = peer_to_node(peer) else {
-            continue;
-        };
-        let kind = match registration {
+    for one in &status.registrations {
+        let kind = match one.state {
             Registration::Pending => RendezvousRegistrationKind::Pending,
             Registration::Requested => RendezvousRegistrationKind::Requested,
             Registration::Registered { .. } => RendezvousRegistrationKind::Registered,
             Registration::Retrying { .. } => RendezvousRegistrationKind::Expired,
         };
-        let kept = states.entry(peer).or_insert(kind);
-        if rank(kind) > rank(*kept) {
-            *kept = kind;
+        let kept = states.entry(one.server).or_insert((kind, one.changed_at));
+        if (rank(kind), one.changed_at) > (rank(kept.0), kept.1) {
+            *kept = (kind, one.changed_at);
         }
     }
-    states
+    let entries = states.into_iter().filter_map(|(peer, (kind, changed_at))| {
+        Some(RendezvousEntry {
+            peer_id: peer_to_node(&peer).ok()?,
+            registration_status: kind,
+            last_state_change: clock.time_of_day(changed_at),
+        })
+    });
+    entries.collect()
 }
 
 fn rank(kind: RendezvousRegistrationKind) -> u8 {
@@ -245,7 +205,7 @@ fn reachability(reachability: &Reachability) -> ReachabilityKind {
     }
 }
 
-fn test(probe: &LastProbe, now: SystemTime) -> Option<AutonatTestEntry> {
+fn test(probe: &LastProbe, clock: &Clock) -> Option<AutonatTestEntry> {
     let tested_addr = address_to_node(&probe.address).ok()?;
     let addr = tested_addr.clone();
     let result = match probe.outcome {
@@ -257,12 +217,10 @@ fn test(probe: &LastProbe, now: SystemTime) -> Option<AutonatTestEntry> {
             reason: format!("{} did not try to reach the address", probe.server),
         },
     };
-    let age = Instant::now().saturating_duration_since(probe.at);
-    let at = now.checked_sub(age).unwrap_or(now);
     Some(AutonatTestEntry {
         tested_addr,
         result,
-        at,
+        at: clock.time_of_day(probe.at),
     })
 }
 
@@ -273,14 +231,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_state_keeps_the_time_of_its_last_change() {
-        let (peer, other) = (PeerId::random(), PeerId::random());
-        let at = |seconds| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
-        let mut changes = Changes::default();
-        changes.observe(BTreeMap::from([(peer, 1), (other, 1)]), at(10));
-        changes.observe(BTreeMap::from([(peer, 1)]), at(20));
-        assert_eq!(changes.entries().collect::<Vec<_>>(), [(peer, 1, at(10))]);
-        changes.observe(BTreeMap::from([(peer, 2)]), at(30));
-        assert_eq!(changes.entries().collect::<Vec<_>>(), [(peer, 2, at(30))]);
+    fn a_time_of_the_monotonic_clock_becomes_a_time_of_day() {
+        let clock = Clock::now();
+        let ten = Duration::from_secs(10);
+        let later = clock.monotonic + ten;
+        let clock = Clock {
+            monotonic: later,
+            ..clock
+        };
+        assert_eq!(clock.time_of_day(later), clock.system);
+        assert_eq!(clock.time_of_day(later - ten), clock.system - ten);
+        // Between the snapshot of the manager and the reading of the clock.
+        assert_eq!(clock.time_of_day(later + ten), clock.system);
     }
 }

@@ -690,7 +690,7 @@ async fn reserved_topics_are_no_overlays() {
         .await
         .unwrap();
     let status = node.manager().status().await.unwrap();
-    let overlays = status.discovery.discovery.overlays.iter();
+    let overlays = status.overlays.iter();
     let names: Vec<_> = overlays
         .map(|(namespace, _)| namespace.to_string())
         .collect();

@@ -82,13 +82,17 @@ mod status;
 #[cfg(feature = "blobs")]
 pub use calimero_network_blob as blob;
 pub use calimero_network_discovery as discovery;
-/// Types of the fields of [`Status`].
-pub use calimero_network_discovery::machine::{
-    BootNode, HolePunch, LastProbe, Namespace, OverlayStatus, Phase, ProbeOutcome, Reachability,
-    ReachableBecause, Registration, Reservation,
-};
 #[cfg(feature = "upnp")]
 pub use calimero_network_discovery::port_mapping;
+/// Types of the fields of [`Status`].
+pub use calimero_network_discovery::{
+    behaviour::{ConnectionStatus, PeerStatus},
+    machine::{
+        AddressSource, BootNode, BootNodeStatus, HolePunch, LastProbe, Namespace, OverlayStatus,
+        Phase, ProbeOutcome, Reachability, ReachableBecause, Registration, RegistrationStatus,
+        Reservation, ReservationStatus,
+    },
+};
 pub use calimero_network_primitives::resources;
 pub use calimero_network_primitives::{
     BlobId, ConfigError, ContextId, GroupId, Keypair, Multiaddr, NamespaceId, NetworkConfig,

@@ -4,10 +4,18 @@ use std::{
     fmt,
     sync::Arc,
     sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
-use calimero_network_discovery as discovery;
+#[cfg(feature = "upnp")]
+use calimero_network_discovery::port_mapping;
+use calimero_network_discovery::{
+    behaviour::PeerStatus,
+    machine::{
+        AddressSource, BootNodeStatus, LastProbe, Namespace, OverlayStatus, Phase, Reachability,
+        RegistrationStatus, ReservationStatus,
+    },
+};
 use calimero_network_primitives::{Multiaddr, PeerId, addr::Circuit, resources::Usage};
 use calimero_network_transport::{Link, MuxerKind, SecurityKind, TransportKind};
 use libp2p::{StreamProtocol, core::ConnectedPoint, swarm::ConnectionId};
@@ -26,6 +34,8 @@ pub struct BlobProvider {
 }
 
 /// A snapshot of the manager: addresses, discovery, connections.
+///
+/// Times are those of this process. `SystemTime::now() - changed_at.elapsed()` is the time of day.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Status {
@@ -35,9 +45,36 @@ pub struct Status {
     pub listening: Vec<Multiaddr>,
     /// External addresses, at which other peers can reach this node.
     pub external: Vec<Multiaddr>,
-    /// The state of discovery: phase, reachability and how it is known, registrations, reservations,
-    /// overlays, and the path to each peer.
-    pub discovery: discovery::Status,
+    /// The sources of each external address.
+    pub address_sources: Vec<(Multiaddr, Vec<AddressSource>)>,
+    /// Phase of discovery.
+    pub phase: Phase,
+    /// Configured boot nodes, and why those that are not connected cannot be reached.
+    pub boot_nodes: Vec<BootNodeStatus>,
+    /// Reachability of this node and how it is known.
+    pub reachability: Reachability,
+    /// Time at which the reachability changed last, or at which the node started.
+    pub reachability_changed_at: Instant,
+    /// Latest probe of an address of this node.
+    pub last_probe: Option<LastProbe>,
+    /// Registrations at rendezvous servers, ordered by server and overlay.
+    pub registrations: Vec<RegistrationStatus>,
+    /// Reservations at relays, ordered by relay.
+    pub reservations: Vec<ReservationStatus>,
+    /// Overlays that this node is a member of, with the counts of their members.
+    pub overlays: Vec<(Namespace, OverlayStatus)>,
+    /// The path to each connected peer, ordered by peer id.
+    pub paths: Vec<PeerStatus>,
+    /// Number of peers in the address book.
+    pub known_peers: usize,
+    /// Number of lost peers that are dialled again.
+    pub lost_peers: usize,
+    /// Number of dials of discovery under way.
+    pub dials_in_flight: usize,
+    /// Number of peers that wait to be dialled.
+    pub queued_dials: usize,
+    /// Number of DHT records that this node stores for itself and for others.
+    pub records: usize,
     /// The ports that the router is asked to forward, if `discovery.port_mapping` is on.
     #[cfg(feature = "upnp")]
     pub port_mappings: Vec<PortMapping>,
@@ -77,7 +114,7 @@ pub struct PortMapping {
     /// has reached it; see [`Status::external`].
     pub external: Option<Multiaddr>,
     /// The protocol by which the router granted the mapping.
-    pub protocol: Option<discovery::port_mapping::Protocol>,
+    pub protocol: Option<port_mapping::Protocol>,
 }
 
 /// An established connection to a peer.

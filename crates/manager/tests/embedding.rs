@@ -62,7 +62,7 @@ async fn a_topic_without_an_overlay_is_not_searched_for_members() {
     let topic = Topic::context(ContextId::from([7; 32]));
     let overlays = async || {
         let status = node.client.status().await.unwrap();
-        status.discovery.discovery.overlays.len()
+        status.overlays.len()
     };
     // The overlay of all nodes is there from the start.
     let global = overlays().await;

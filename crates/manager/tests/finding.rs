@@ -390,7 +390,7 @@ async fn those_who_say_that_they_store_a_record_and_do_not_keep_it_from_nobody()
         one.dial(&address).await;
     }
     one.dial(&hub.address).await;
-    let kept = async || hub.client().status().await.unwrap().discovery.records;
+    let kept = async || hub.client().status().await.unwrap().records;
     // The first ones may come before the hub is known for what it is.
     let mut blobs = (0_u8..).map(|nth| [nth; 100]);
     within(async {

@@ -73,7 +73,7 @@ async fn until_met(node: &mut Node, peer: PeerId) {
 /// Waits until every overlay has a connected member, that of all nodes too.
 async fn until_joined(node: &mut Node) {
     let status = node.client.status().await.unwrap();
-    if status.discovery.discovery.phase == Phase::Joined {
+    if status.phase == Phase::Joined {
         return;
     }
     node.wait_for(|event| match event {
@@ -125,10 +125,11 @@ async fn who_leaves_a_topic_is_registered_for_it_no_more() {
     let overlay = weather().rendezvous_namespace().unwrap();
     let registered = async |wanted: bool| {
         loop {
-            let status = node.client.status().await.unwrap().discovery.discovery;
-            let held = status.registrations.iter().any(|(server, namespace, _)| {
-                *server == boot.peer() && namespace.as_str() == overlay
-            });
+            let status = node.client.status().await.unwrap();
+            let held = status
+                .registrations
+                .iter()
+                .any(|one| one.server == boot.peer() && one.namespace.as_str() == overlay);
             if held == wanted {
                 return;
             }

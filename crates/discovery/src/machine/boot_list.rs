@@ -70,8 +70,8 @@ impl Machine {
                 .status()
                 .map(|(name, _)| name.clone())
                 .collect();
-            self.boot_nodes.add(peer);
-            self.registrations.add_server(peer, &namespaces);
+            self.boot_nodes.add(peer, self.now);
+            self.registrations.add_server(peer, &namespaces, self.now);
             self.discoveries.add_server(peer);
         } else {
             // It is dialled, and reserved at, by the new addresses.
@@ -81,13 +81,13 @@ impl Machine {
             self.relays_changed(lost);
         }
         let (now, rng) = (self.now, &mut self.rng);
-        self.relays.insert(peer, addresses.clone());
+        self.relays.insert(peer, addresses.clone(), self.now);
         self.relays.retry_now(now, rng, &mut self.out);
         if !self.connections.is_connected(&peer) {
             return self.seek_boot_node(peer);
         }
         self.book.insert_infrastructure(peer, addresses);
-        self.boot_nodes.on_connected(&peer);
+        self.boot_nodes.on_connected(&peer, now);
         if is_new {
             self.registrations.server_up(peer, now, rng, &mut self.out);
             self.discoveries.server_up(peer, now);

@@ -7,17 +7,16 @@ use std::{
 
 use calimero_network_primitives::{PeerId, UnreachableCause};
 
-use super::effect::Effect;
+use super::{effect::Effect, since::Since, status::BootNodeStatus};
 
 /// Time between two reports of one boot node that stays unreachable for one cause, 10 min: a boot
 /// node is dialled every few seconds, and a line for each dial hides every other line.
 const REPORT_INTERVAL: Duration = Duration::from_secs(10 * 60);
 
 /// Whether a boot node is connected.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BootNode {
     /// No connection, and no dial has failed since there was one.
-    #[default]
     Connecting,
     /// The boot node is connected.
     Connected,
@@ -32,13 +31,23 @@ pub enum BootNode {
     },
 }
 
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 struct Node {
-    state: BootNode,
+    state: Since<BootNode>,
     /// The latest report of each cause, by its name, since a connection with the node lasted.
     reported: BTreeMap<&'static str, Instant>,
     /// Connections in a row that did not last.
     short_lived: u32,
+}
+
+impl Node {
+    fn new(now: Instant) -> Self {
+        Self {
+            state: Since::new(BootNode::Connecting, now),
+            reported: BTreeMap::new(),
+            short_lived: 0,
+        }
+    }
 }
 
 /// The state of each configured boot node.
@@ -48,23 +57,23 @@ pub(super) struct BootNodes {
 }
 
 impl BootNodes {
-    pub(super) fn new(peers: impl Iterator<Item = PeerId>) -> Self {
+    pub(super) fn new(peers: impl Iterator<Item = PeerId>, now: Instant) -> Self {
         Self {
-            nodes: peers.map(|peer| (peer, Node::default())).collect(),
+            nodes: peers.map(|peer| (peer, Node::new(now))).collect(),
         }
     }
 
-    pub(super) fn add(&mut self, peer: PeerId) {
-        self.nodes.entry(peer).or_default();
+    pub(super) fn add(&mut self, peer: PeerId, now: Instant) {
+        self.nodes.entry(peer).or_insert_with(|| Node::new(now));
     }
 
     pub(super) fn remove(&mut self, peer: &PeerId) {
         self.nodes.remove(peer);
     }
 
-    pub(super) fn on_connected(&mut self, peer: &PeerId) {
+    pub(super) fn on_connected(&mut self, peer: &PeerId, now: Instant) {
         if let Some(node) = self.nodes.get_mut(peer) {
-            node.state = BootNode::Connected;
+            node.state.set(BootNode::Connected, now);
         }
     }
 
@@ -81,7 +90,7 @@ impl BootNodes {
         let Some(node) = self.nodes.get_mut(&peer) else {
             return;
         };
-        node.state = BootNode::Connecting;
+        node.state.set(BootNode::Connecting, now);
         if lasted {
             node.short_lived = 0;
             node.reported.clear();
@@ -112,18 +121,19 @@ impl BootNodes {
         let Some(node) = self.nodes.get_mut(&peer) else {
             return;
         };
-        let (failures, since) = match node.state {
+        let (failures, since) = match *node.state.get() {
             BootNode::Connected => return,
             BootNode::Connecting => (0, now),
             BootNode::Unreachable {
                 failures, since, ..
             } => (failures, since),
         };
-        node.state = BootNode::Unreachable {
+        let unreachable = BootNode::Unreachable {
             cause,
             failures: failures.saturating_add(1),
             since,
         };
+        node.state.set(unreachable, now);
         let reported = node.reported.get(cause.name());
         let is_known =
             reported.is_some_and(|at| now.saturating_duration_since(*at) < REPORT_INTERVAL);
@@ -133,8 +143,12 @@ impl BootNodes {
         }
     }
 
-    pub(super) fn iter(&self) -> impl Iterator<Item = (PeerId, BootNode)> {
-        self.nodes.iter().map(|(peer, node)| (*peer, node.state))
+    pub(super) fn status(&self) -> impl Iterator<Item = BootNodeStatus> {
+        self.nodes.iter().map(|(peer, node)| BootNodeStatus {
+            peer: *peer,
+            state: *node.state.get(),
+            changed_at: node.state.changed_at(),
+        })
     }
 }
 
@@ -146,7 +160,7 @@ mod tests {
     #[expect(clippy::disallowed_methods, reason = "a test has to start somewhere")]
     fn a_boot_node_is_reported_at_first_at_another_cause_and_rarely() {
         let (start, peer) = (Instant::now(), PeerId::random());
-        let mut boot = BootNodes::new([peer].into_iter());
+        let mut boot = BootNodes::new([peer].into_iter(), start);
         let fail = |boot: &mut BootNodes, seconds, cause| {
             let mut out = VecDeque::new();
             let now = start + Duration::from_secs(seconds);
@@ -168,10 +182,11 @@ mod tests {
             failures: 7,
             since: start,
         };
-        assert!(boot.iter().eq([(peer, unreachable)]));
-        boot.on_connected(&peer);
+        let states = |boot: &BootNodes| boot.status().map(|one| one.state).collect::<Vec<_>>();
+        assert_eq!(states(&boot), [unreachable]);
+        boot.on_connected(&peer, start);
         assert_eq!(fail(&mut boot, 602, no_route), 0);
-        assert!(boot.iter().eq([(peer, BootNode::Connected)]));
+        assert_eq!(states(&boot), [BootNode::Connected]);
         // One that lasted is a new beginning.
         boot.on_disconnected(peer, true, start, &mut VecDeque::new());
         assert_eq!(fail(&mut boot, 603, no_route), 1);
@@ -185,7 +200,7 @@ mod tests {
             }),
         ] {
             let mut out = VecDeque::new();
-            boot.on_connected(&peer);
+            boot.on_connected(&peer, start);
             boot.on_disconnected(peer, false, start, &mut out);
             assert_eq!(out.pop_front(), expected);
         }

@@ -52,6 +52,7 @@ mod relays;
 mod routes;
 mod routing_refresh;
 pub(crate) mod schedule;
+mod since;
 mod status;
 #[cfg(test)]
 mod tests;
@@ -89,6 +90,7 @@ use self::{
     relays::Relays,
     routing_refresh::RoutingRefresh,
     schedule::jittered,
+    since::Since,
     status::Facts,
 };
 pub use self::{
@@ -103,7 +105,7 @@ pub use self::{
     reachability::{LastProbe, ProbeOutcome, Reachability, ReachableBecause},
     registrations::Registration,
     relays::Reservation,
-    status::{Phase, Status},
+    status::{BootNodeStatus, Phase, RegistrationStatus, ReservationStatus, Status},
     why_relayed::WhyRelayed,
 };
 
@@ -137,6 +139,7 @@ pub struct Machine {
     redials: Redials,
     externals: Externals,
     prober: Prober,
+    reachability: Since<Reachability>,
     registrations: Registrations,
     discoveries: Discoveries,
     relays: Relays,
@@ -180,7 +183,7 @@ impl Machine {
             rng,
             now,
             out: VecDeque::new(),
-            boot_nodes: BootNodes::new(boot.keys().copied()),
+            boot_nodes: BootNodes::new(boot.keys().copied(), now),
             listed: BTreeSet::new(),
             blocked: BTreeSet::new(),
             book: AddressBook::new(config.max_peers, config.book),
@@ -194,9 +197,10 @@ impl Machine {
             redials: Redials::new(config.redial),
             externals: Externals::default(),
             prober: Prober::new(config.reachability, !config.external.is_empty()),
+            reachability: Since::new(Reachability::Unknown, now),
             registrations: Registrations::new(config.rendezvous, boot.keys().copied()),
             discoveries: Discoveries::new(config.rendezvous, boot.keys().copied()),
-            relays: Relays::new(config.relays, config.relay, boot.clone()),
+            relays: Relays::new(config.relays, config.relay, boot.clone(), now),
             direct: DirectPath::new(&config.relay),
             listening: Listening::default(),
             held: HeldDials::default(),
@@ -289,21 +293,14 @@ impl Machine {
             .externals
             .iter()
             .map(|(a, why)| (a.clone(), why.to_vec()));
-        let registrations = self
-            .registrations
-            .iter()
-            .map(|(s, n, r)| (*s, n.clone(), r));
-        let reservations = self
-            .relays
-            .iter()
-            .map(|(peer, state)| (*peer, state.clone()));
         Status {
             phase: self.phase(),
-            boot_nodes: self.boot_nodes.iter().collect(),
+            boot_nodes: self.boot_nodes.status().collect(),
             reachability: self.prober.reachability(),
+            reachability_changed_at: self.reachability.changed_at(),
             external_addresses: external.collect(),
-            registrations: registrations.collect(),
-            reservations: reservations.collect(),
+            registrations: self.registrations.status().collect(),
+            reservations: self.relays.status().collect(),
             overlays: self
                 .overlays
                 .status()

@@ -15,6 +15,8 @@ use rand::{RngExt, rngs::StdRng};
 use super::{
     effect::{Effect, RelayListener},
     schedule::{Schedule, backoff},
+    since::Since,
+    status::ReservationStatus,
 };
 
 /// Time for a relay to answer, the dial of the relay included.
@@ -52,7 +54,7 @@ pub enum Reservation {
 struct Relay {
     /// Circuit addresses to listen on, one for each address of the relay. Never empty.
     circuits: Vec<Multiaddr>,
-    state: Reservation,
+    state: Since<Reservation>,
     /// Circuit address of this attempt, or of the reservation that is held.
     circuit: Multiaddr,
     /// Attempts in a row that failed.
@@ -85,6 +87,7 @@ impl Relays {
         max_reservations: u32,
         config: RelayTuning,
         relays: impl IntoIterator<Item = (PeerId, Vec<DialAddr>)>,
+        now: Instant,
     ) -> Self {
         let mut all = Self {
             max_reservations,
@@ -96,14 +99,14 @@ impl Relays {
             wanted: false,
         };
         for (peer, addresses) in relays {
-            all.insert(peer, addresses);
+            all.insert(peer, addresses, now);
         }
         all
     }
 
     /// Adds `peer` as a relay that is reached at `addresses`. A relay behind another relay cannot
     /// be listened on and is left out.
-    pub(super) fn insert(&mut self, peer: PeerId, addresses: Vec<DialAddr>) {
+    pub(super) fn insert(&mut self, peer: PeerId, addresses: Vec<DialAddr>, now: Instant) {
         let circuits = addresses.iter();
         let circuits = circuits.filter_map(|address| circuit_addr(address, peer, None).ok());
         let circuits: Vec<_> = circuits.collect();
@@ -113,7 +116,7 @@ impl Relays {
         let relay = Relay {
             circuit: first.clone(),
             circuits,
-            state: Reservation::Idle,
+            state: Since::new(Reservation::Idle, now),
             failures: 0,
         };
         self.relays.entry(peer).or_insert(relay);
@@ -131,7 +134,7 @@ impl Relays {
         if self.wanted && !wanted {
             let relays: Vec<_> = self.relays.keys().copied().collect();
             for relay in relays {
-                lost.extend(self.give_up(relay, out));
+                lost.extend(self.give_up(relay, now, out));
             }
         }
         self.wanted = wanted;
@@ -144,8 +147,8 @@ impl Relays {
         let peer = *self.listeners.get(&listener)?;
         let relay = self.relays.get_mut(&peer)?;
         let expires = now + RESERVATION_LIFETIME;
-        let renewed = matches!(relay.state, Reservation::Held { .. });
-        relay.state = Reservation::Held { listener, expires };
+        let held = Reservation::Held { listener, expires };
+        let renewed = matches!(relay.state.set(held, now), Reservation::Held { .. });
         relay.failures = 0;
         self.due.set(peer, expires);
         (!renewed).then(|| Change::Gained(peer, relay.circuit.clone()))
@@ -174,9 +177,9 @@ impl Relays {
         out: &mut VecDeque<Effect>,
     ) {
         if let Some(relay) = self.relays.get_mut(&peer)
-            && let Reservation::Resting { .. } = relay.state
+            && let Reservation::Resting { .. } = relay.state.get()
         {
-            relay.state = Reservation::Idle;
+            relay.state.set(Reservation::Idle, now);
             self.due.cancel(&peer);
             self.fill(now, rng, out);
         }
@@ -199,7 +202,7 @@ impl Relays {
         rng: &mut StdRng,
         out: &mut VecDeque<Effect>,
     ) -> Option<Change> {
-        let lost = self.give_up(peer, out);
+        let lost = self.give_up(peer, now, out);
         self.relays.remove(&peer);
         self.fill(now, rng, out);
         lost
@@ -217,8 +220,10 @@ impl Relays {
             let Some(relay) = self.relays.get_mut(&peer) else {
                 continue;
             };
-            match relay.state {
-                Reservation::Resting { .. } => relay.state = Reservation::Idle,
+            match *relay.state.get() {
+                Reservation::Resting { .. } => {
+                    relay.state.set(Reservation::Idle, now);
+                }
                 Reservation::Requested { listener } | Reservation::Held { listener, .. } => {
                     self.listeners.remove(&listener);
                     out.push_back(Effect::StopListening { listener });
@@ -235,8 +240,12 @@ impl Relays {
         self.due.next()
     }
 
-    pub(super) fn iter(&self) -> impl Iterator<Item = (&PeerId, &Reservation)> {
-        self.relays.iter().map(|(peer, relay)| (peer, &relay.state))
+    pub(super) fn status(&self) -> impl Iterator<Item = ReservationStatus> {
+        self.relays.iter().map(|(relay, entry)| ReservationStatus {
+            relay: *relay,
+            state: entry.state.get().clone(),
+            changed_at: entry.state.changed_at(),
+        })
     }
 
     /// Returns whether something is due at some time for `relay`.
@@ -252,7 +261,7 @@ impl Relays {
             let idle = self
                 .relays
                 .iter()
-                .filter(|(_, relay)| relay.state == Reservation::Idle);
+                .filter(|(_, relay)| *relay.state.get() == Reservation::Idle);
             let best = idle
                 .map(|(peer, relay)| (relay.failures, rng.random::<u32>(), *peer))
                 .min();
@@ -275,7 +284,7 @@ impl Relays {
         if let Some(circuit) = relay.circuits.get(turn) {
             relay.circuit.clone_from(circuit);
         }
-        relay.state = Reservation::Requested { listener };
+        relay.state.set(Reservation::Requested { listener }, now);
         self.due.set(peer, now + RELAY_TIMEOUT);
         out.push_back(Effect::Reserve {
             listener,
@@ -294,16 +303,21 @@ impl Relays {
         relay.failures = relay.failures.saturating_add(1);
         let (min, max) = (self.config.min_backoff, self.config.max_backoff);
         let until = now + backoff(rng, min, max, relay.failures);
-        let before = std::mem::replace(&mut relay.state, Reservation::Resting { until });
+        let before = relay.state.set(Reservation::Resting { until }, now);
         self.due.set(peer, until);
         matches!(before, Reservation::Held { .. })
             .then(|| Change::Lost(peer, relay.circuit.clone()))
     }
 
-    fn give_up(&mut self, peer: PeerId, out: &mut VecDeque<Effect>) -> Option<Change> {
+    fn give_up(
+        &mut self,
+        peer: PeerId,
+        now: Instant,
+        out: &mut VecDeque<Effect>,
+    ) -> Option<Change> {
         let relay = self.relays.get_mut(&peer)?;
         self.due.cancel(&peer);
-        match std::mem::replace(&mut relay.state, Reservation::Idle) {
+        match relay.state.set(Reservation::Idle, now) {
             Reservation::Idle | Reservation::Resting { .. } => None,
             Reservation::Requested { listener } => {
                 self.listeners.remove(&listener);

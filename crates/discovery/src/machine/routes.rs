@@ -47,7 +47,7 @@ impl Machine {
         self.dials.settle(&peer);
         self.redials.settle(&peer);
         self.book.remove(&peer);
-        self.registrations.server_down(peer);
+        self.registrations.server_down(peer, self.now);
         self.discoveries.server_down(peer);
         let lost = self
             .relays
@@ -67,7 +67,7 @@ impl Machine {
             return;
         }
         if let Some(addresses) = self.boot.get(&peer).cloned() {
-            self.relays.insert(peer, addresses);
+            self.relays.insert(peer, addresses, self.now);
             self.relays
                 .retry_now(self.now, &mut self.rng, &mut self.out);
             self.seek_boot_node(peer);
@@ -155,7 +155,7 @@ impl Machine {
             self.stranger_came_in();
         }
         self.overlays.connected(peer);
-        self.boot_nodes.on_connected(&peer);
+        self.boot_nodes.on_connected(&peer, self.now);
         if self.boot.contains_key(&peer) {
             let (now, rng) = (self.now, &mut self.rng);
             self.registrations.server_up(peer, now, rng, &mut self.out);
@@ -187,7 +187,7 @@ impl Machine {
         (self.boot_nodes).on_disconnected(peer, lasted, self.now, &mut self.out);
         let is_boot = self.boot.contains_key(&peer);
         if is_boot {
-            self.registrations.server_down(peer);
+            self.registrations.server_down(peer, self.now);
             self.discoveries.server_down(peer);
         }
         let (now, rng) = (self.now, &mut self.rng);

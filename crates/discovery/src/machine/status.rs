@@ -75,21 +75,63 @@ impl Phase {
     }
 }
 
+/// The state of a configured boot node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct BootNodeStatus {
+    /// Id of the boot node.
+    pub peer: PeerId,
+    /// Whether it is connected, and why not.
+    pub state: BootNode,
+    /// Time at which the variant of `state` changed last, or at which the machine started.
+    pub changed_at: Instant,
+}
+
+/// The state of a registration at a rendezvous server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct RegistrationStatus {
+    /// Id of the rendezvous server.
+    pub server: PeerId,
+    /// Overlay that this node registers in.
+    pub namespace: Namespace,
+    /// State of the registration.
+    pub state: Registration,
+    /// Time at which the variant of `state` changed last. A refresh is requested and granted, which
+    /// are two changes.
+    pub changed_at: Instant,
+}
+
+/// The state of a reservation at a relay.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ReservationStatus {
+    /// Id of the relay.
+    pub relay: PeerId,
+    /// State of the reservation.
+    pub state: Reservation,
+    /// Time at which the variant of `state` changed last, or at which the machine learned of the
+    /// relay. The renewal of a reservation is no change.
+    pub changed_at: Instant,
+}
+
 /// A snapshot of the state of discovery.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Status {
     /// Phase that discovery is in.
     pub phase: Phase,
     /// Configured boot nodes, and why those that are not connected cannot be reached.
-    pub boot_nodes: Vec<(PeerId, BootNode)>,
+    pub boot_nodes: Vec<BootNodeStatus>,
     /// Reachability of this node and how it is known.
     pub reachability: Reachability,
+    /// Time at which the reachability changed last, or at which the machine started.
+    pub reachability_changed_at: Instant,
     /// External addresses of this node and their sources.
     pub external_addresses: Vec<(Multiaddr, Vec<AddressSource>)>,
-    /// Registrations of this node by server and overlay.
-    pub registrations: Vec<(PeerId, Namespace, Registration)>,
-    /// Reservations of this node by relay.
-    pub reservations: Vec<(PeerId, Reservation)>,
+    /// Registrations of this node, ordered by server and overlay.
+    pub registrations: Vec<RegistrationStatus>,
+    /// Reservations of this node, ordered by relay.
+    pub reservations: Vec<ReservationStatus>,
     /// Followed overlays with the counts of their members.
     pub overlays: Vec<(Namespace, OverlayStatus)>,
     /// Latest probe of an address of this node.

@@ -84,7 +84,8 @@ impl Machine {
     /// by address lets it in for that. Reservations are kept until a peer has connected without
     /// such a request.
     pub(super) fn reconsider_reachability(&mut self) {
-        let (reachable, wants_relay) = match self.prober.reachability() {
+        let reachability = self.prober.reachability();
+        let (reachable, wants_relay) = match reachability {
             Reachability::Reachable {
                 why: ReachableBecause::Configured | ReachableBecause::LocalNetwork,
             } => (true, false),
@@ -95,6 +96,7 @@ impl Machine {
             Reachability::Unknown => (false, self.patience_ends.is_none()),
         };
         let (now, rng) = (self.now, &mut self.rng);
+        self.reachability.set(reachability, now);
         let changes = self.relays.set_wanted(wants_relay, now, rng, &mut self.out);
         self.relays_changed(changes);
         if reachable != self.serves_probes {

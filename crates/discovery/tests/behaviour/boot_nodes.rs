@@ -28,10 +28,13 @@ async fn a_dead_port_is_reported_as_refused_and_in_the_status() {
     let (mut node, cause) = reported(boot).await;
     assert_eq!(cause, UnreachableCause::Refused);
     let status = node.behaviour_mut().status().discovery;
-    let [(of, BootNode::Unreachable { cause, .. })] = status.boot_nodes[..] else {
+    let [boot_node] = &status.boot_nodes[..] else {
         panic!("{:?}", status.boot_nodes);
     };
-    assert_eq!((of, cause), (peer, UnreachableCause::Refused));
+    let BootNode::Unreachable { cause, .. } = boot_node.state else {
+        panic!("{boot_node:?}");
+    };
+    assert_eq!((boot_node.peer, cause), (peer, UnreachableCause::Refused));
 }
 
 #[tokio::test]

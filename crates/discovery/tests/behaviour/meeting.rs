@@ -53,11 +53,14 @@ async fn two_nodes_meet(at: &str) {
         Some(Path::Direct)
     );
     let status = first.behaviour_mut().status();
-    let [(registered_at, _, registration)] = &status.discovery.registrations[..] else {
+    let [registration] = &status.discovery.registrations[..] else {
         panic!("{status:?}");
     };
-    assert_eq!(*registered_at, server);
-    assert!(matches!(registration, Registration::Registered { .. }));
+    assert_eq!(registration.server, server);
+    assert!(matches!(
+        registration.state,
+        Registration::Registered { .. }
+    ));
     let peer = &status.peers[0];
     assert_eq!(peer.connections.len(), 1);
     assert!(peer.connections[0].transport.is_some());

@@ -211,7 +211,7 @@ async fn a_relay_that_accepts_and_drops_is_no_storm() {
     assert!(connected <= failed + 1, "{connected} connections");
     let status = node.behaviour_mut().status();
     assert!(matches!(
-        status.discovery.reservations[0].1,
+        status.discovery.reservations[0].state,
         Reservation::Resting { .. } | Reservation::Requested { .. } | Reservation::Idle
     ));
 }

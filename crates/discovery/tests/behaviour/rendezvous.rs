@@ -213,7 +213,7 @@ async fn overlays_take_turns_at_a_server_that_is_full() {
     assert!(refused > 0, "it was full");
     let status = node.behaviour_mut().status().discovery;
     let held = status.registrations.iter();
-    let held = held.filter(|(.., state)| matches!(state, Registration::Registered { .. }));
+    let held = held.filter(|one| matches!(one.state, Registration::Registered { .. }));
     assert!(held.count() <= 4);
 }
 

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use calimero_network_discovery::liveness;
+use calimero_network_discovery::{self as discovery, liveness};
 use calimero_network_primitives::{Multiaddr, PeerId, addr::without_peer};
 use calimero_network_transport::{CloseCause, Link};
 use libp2p::{
@@ -191,7 +191,12 @@ impl Actor {
     }
 
     pub(super) fn status(&mut self) -> Status {
-        let discovery = self.swarm.behaviour_mut().discovery.status();
+        let discovery::Status {
+            discovery,
+            peers: paths,
+            records,
+            ..
+        } = self.swarm.behaviour_mut().discovery.status();
         let info = self.swarm.network_info();
         let counters = info.connection_counters();
         let mut connections: Vec<_> = self
@@ -207,7 +212,21 @@ impl Actor {
             peer: *self.swarm.local_peer_id(),
             listening: self.swarm.listeners().cloned().collect(),
             external: self.swarm.external_addresses().cloned().collect(),
-            discovery,
+            address_sources: discovery.external_addresses,
+            phase: discovery.phase,
+            boot_nodes: discovery.boot_nodes,
+            reachability: discovery.reachability,
+            reachability_changed_at: discovery.reachability_changed_at,
+            last_probe: discovery.last_probe,
+            registrations: discovery.registrations,
+            reservations: discovery.reservations,
+            overlays: discovery.overlays,
+            paths,
+            known_peers: discovery.known_peers,
+            lost_peers: discovery.lost_peers,
+            dials_in_flight: discovery.dials_in_flight,
+            queued_dials: discovery.queued_dials,
+            records,
             #[cfg(feature = "upnp")]
             port_mappings,
             connections,

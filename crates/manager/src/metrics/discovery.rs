@@ -3,7 +3,10 @@
 use calimero_network_discovery::{
     Event, Status,
     behaviour::HolePunch,
-    machine::{BootNode, Phase, Reachability, Registration, Reservation},
+    machine::{
+        BootNode, Phase, Reachability, Registration, RegistrationStatus, Reservation,
+        ReservationStatus,
+    },
 };
 use calimero_network_primitives::UnreachableCause;
 use prometheus_client::metrics::{counter::Counter, gauge::Gauge};
@@ -195,8 +198,8 @@ impl Discovery {
         for labels in boot_node_states() {
             self.boot_nodes.get_or_create(&labels).set(0);
         }
-        for (_, boot_node) in &discovery.boot_nodes {
-            let (state, cause) = match boot_node {
+        for boot_node in &discovery.boot_nodes {
+            let (state, cause) = match boot_node.state {
                 BootNode::Connecting => ("connecting", ""),
                 BootNode::Connected => ("connected", ""),
                 BootNode::Unreachable { cause, .. } => ("unreachable", cause.name()),
@@ -215,16 +218,14 @@ impl Discovery {
         }
         self.external_addresses
             .set(level(discovery.external_addresses.len()));
-        let held = |(_, _, state): &&(_, _, Registration)| {
-            matches!(state, Registration::Registered { .. })
-        };
+        let held = |one: &&RegistrationStatus| matches!(one.state, Registration::Registered { .. });
         let registered = discovery.registrations.iter().filter(held).count();
         split(
             &self.registrations,
             registered,
             discovery.registrations.len(),
         );
-        let held = |(_, state): &&(_, Reservation)| matches!(state, Reservation::Held { .. });
+        let held = |one: &&ReservationStatus| matches!(one.state, Reservation::Held { .. });
         let reserved = discovery.reservations.iter().filter(held).count();
         split(&self.reservations, reserved, discovery.reservations.len());
         self.overlays.set(level(discovery.overlays.len()));

@@ -54,7 +54,7 @@ impl ConnectionPage {
         connections: impl Iterator<Item = &'a Connection>,
     ) -> Vec<Self> {
         let now = Instant::now();
-        let peers = status.discovery.peers.iter();
+        let peers = status.paths.iter();
         let relayed: HashMap<_, _> = peers
             .filter_map(|peer| Some((peer.peer, (peer.why_relayed?, peer.next_hole_punch))))
             .collect();

@@ -55,7 +55,7 @@ pub(super) struct Readiness {
 
 impl Readiness {
     fn of(status: &Status, has_boot_nodes: bool) -> Self {
-        let phase = status.discovery.discovery.phase;
+        let phase = status.phase;
         let (ready, reason) = if status.listening.is_empty() {
             (false, "the node listens on no address")
         } else if phase == Phase::Stopped {

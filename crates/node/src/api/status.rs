@@ -3,11 +3,8 @@
 use std::fmt;
 
 use calimero_network::{
-    Status,
-    discovery::machine::{
-        BootNode, Phase, Reachability, ReachableBecause, Registration, Reservation,
-    },
-    resources::Usage,
+    BootNode, BootNodeStatus, Phase, Reachability, ReachableBecause, Registration, Reservation,
+    Status, resources::Usage,
 };
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -119,7 +116,7 @@ impl StatusPage {
             connections_pending_outbound: status.pending_outbound,
             events_dropped: status.events_dropped,
             connections_evicted: status.connections_evicted,
-            discovery: DiscoveryPage::of(&status.discovery),
+            discovery: DiscoveryPage::of(status),
             resources: status.resources.iter().map(ResourcePage::of).collect(),
             oldest_connections: ConnectionPage::of_all(status, listed),
         }
@@ -127,16 +124,13 @@ impl StatusPage {
 }
 
 impl DiscoveryPage {
-    fn of(status: &calimero_network::discovery::Status) -> Self {
-        let records = status.records;
-        let status = &status.discovery;
+    fn of(status: &Status) -> Self {
         let (reachability, reachable_because) = match &status.reachability {
             Reachability::Unknown => ("unknown", None),
             Reachability::Unreachable => ("unreachable", None),
             Reachability::Reachable { why } => ("reachable", Some(because(why))),
         };
-        let boot_nodes = status.boot_nodes.iter();
-        let boot_nodes = boot_nodes.map(|(peer, state)| BootNodePage::of(peer, state));
+        let boot_nodes = status.boot_nodes.iter().map(BootNodePage::of);
         let overlays = status
             .overlays
             .iter()
@@ -147,17 +141,17 @@ impl DiscoveryPage {
                 members_connected: overlay.connected,
             });
         let registrations = status.registrations.iter();
-        let registrations = registrations.map(|(server, namespace, state)| HeldPage {
-            at: server.to_base58(),
-            namespace: Some(namespace.to_string()),
-            held: matches!(state, Registration::Registered { .. }),
+        let registrations = registrations.map(|one| HeldPage {
+            at: one.server.to_base58(),
+            namespace: Some(one.namespace.to_string()),
+            held: matches!(one.state, Registration::Registered { .. }),
             state: None,
         });
-        let reservations = status.reservations.iter().map(|(relay, state)| HeldPage {
-            at: relay.to_base58(),
+        let reservations = status.reservations.iter().map(|one| HeldPage {
+            at: one.relay.to_base58(),
             namespace: None,
-            held: matches!(state, Reservation::Held { .. }),
-            state: Some(reservation_text(state).to_owned()),
+            held: matches!(one.state, Reservation::Held { .. }),
+            state: Some(reservation_text(&one.state).to_owned()),
         });
         Self {
             phase: match status.phase {
@@ -176,7 +170,7 @@ impl DiscoveryPage {
             lost_peers: status.lost_peers,
             dials_under_way: status.dials_in_flight,
             dials_waiting: status.queued_dials,
-            records,
+            records: status.records,
             overlays: overlays.collect(),
             registrations: registrations.collect(),
             relay_reservations: reservations.collect(),
@@ -185,8 +179,8 @@ impl DiscoveryPage {
 }
 
 impl BootNodePage {
-    fn of(peer: &calimero_network::PeerId, state: &BootNode) -> Self {
-        let (name, failure) = match state {
+    fn of(boot_node: &BootNodeStatus) -> Self {
+        let (name, failure) = match &boot_node.state {
             BootNode::Connecting => ("connecting", None),
             BootNode::Connected => ("connected", None),
             BootNode::Unreachable {
@@ -194,7 +188,7 @@ impl BootNodePage {
             } => ("unreachable", Some((cause, *failures))),
         };
         Self {
-            peer: peer.to_base58(),
+            peer: boot_node.peer.to_base58(),
             state: name.to_owned(),
             cause: failure.map(|(cause, _)| cause.name().to_owned()),
             reason: failure.map(|(cause, _)| cause.to_string()),

@@ -279,7 +279,7 @@ async fn serve(
 /// boot node does not.
 fn is_open(status: &Status) -> bool {
     matches!(
-        status.discovery.discovery.reachability,
+        status.reachability,
         Reachability::Reachable {
             why: ReachableBecause::Configured | ReachableBecause::LocalNetwork
         }

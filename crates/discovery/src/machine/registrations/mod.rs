@@ -17,6 +17,7 @@ use super::{
     input::RendezvousFailure,
     namespace::Namespace,
     schedule::{Schedule, backoff, jittered},
+    status::RegistrationStatus,
 };
 
 /// Time for a rendezvous server to answer: 20 s, the deadline of the request (10 s) and the
@@ -73,10 +74,10 @@ impl Registrations {
     }
 
     /// Adds a server, which is not connected yet.
-    pub(super) fn add_server(&mut self, server: PeerId, followed: &[Namespace]) {
+    pub(super) fn add_server(&mut self, server: PeerId, followed: &[Namespace], now: Instant) {
         self.table.add_server(server);
         for namespace in followed {
-            self.table.add(server, namespace);
+            self.table.add(server, namespace, now);
         }
     }
 
@@ -95,7 +96,7 @@ impl Registrations {
         out: &mut VecDeque<Effect>,
     ) {
         for server in self.table.servers() {
-            self.table.add(server, namespace);
+            self.table.add(server, namespace, now);
             self.fill(server, now, out);
         }
     }
@@ -132,7 +133,7 @@ impl Registrations {
             return;
         }
         for (namespace, slot) in self.table.slots_of(server) {
-            slot.state = Registration::Pending;
+            slot.state.set(Registration::Pending, now);
             slot.attempts = 0;
             slot.stale = false;
             self.due.cancel(&(server, namespace.clone()));
@@ -144,14 +145,14 @@ impl Registrations {
 
     /// A server was disconnected. It may keep the registrations. Requests under way are repeated
     /// later.
-    pub(super) fn server_down(&mut self, server: PeerId) {
+    pub(super) fn server_down(&mut self, server: PeerId, now: Instant) {
         if !self.table.set_connected(server, false) {
             return;
         }
         self.rotations.cancel(&server);
         for (namespace, slot) in self.table.slots_of(server) {
-            if !matches!(slot.state, Registration::Registered { .. }) {
-                slot.state = Registration::Pending;
+            if !matches!(slot.state.get(), Registration::Registered { .. }) {
+                slot.state.set(Registration::Pending, now);
                 slot.stale = false;
                 self.due.cancel(&(server, namespace.clone()));
             }
@@ -170,7 +171,7 @@ impl Registrations {
         for server in self.table.servers() {
             let mut held = Vec::new();
             for (namespace, slot) in self.table.slots_of(server) {
-                match slot.state {
+                match slot.state.get() {
                     // One request at a time. Its answer decides about the next.
                     Registration::Requested => slot.stale = true,
                     Registration::Registered { .. } => held.push((server, namespace.clone())),
@@ -202,7 +203,7 @@ impl Registrations {
             self.unregister(key, out);
             return;
         };
-        if slot.state != Registration::Requested {
+        if *slot.state.get() != Registration::Requested {
             return;
         }
         slot.attempts = 0;
@@ -213,7 +214,7 @@ impl Registrations {
             self.config.ttl.max(self.config.min_backoff * 2),
         );
         let expires = now + ttl;
-        slot.state = Registration::Registered { expires };
+        slot.state.set(Registration::Registered { expires }, now);
         let stale = std::mem::take(&mut slot.stale);
         self.due.set(key.clone(), now + jittered(rng, ttl / 2));
         if stale {
@@ -233,7 +234,7 @@ impl Registrations {
         let Some(slot) = self.table.slot(&key) else {
             return;
         };
-        if slot.state != Registration::Requested {
+        if *slot.state.get() != Registration::Requested {
             return;
         }
         slot.attempts = slot.attempts.saturating_add(1);
@@ -247,10 +248,10 @@ impl Registrations {
             // The registration is removed, so that the refreshes of the others find room at the
             // server.
             self.due.cancel(&key);
-            self.table.shelve(&key);
+            self.table.shelve(&key, now);
             self.unregister(key, out);
         } else if let Some(slot) = self.table.slot(&key) {
-            slot.state = Registration::Retrying { at };
+            slot.state.set(Registration::Retrying { at }, now);
             self.due.set(key, at);
         }
     }
@@ -261,7 +262,7 @@ impl Registrations {
             let Some(slot) = self.table.slot(&key) else {
                 continue;
             };
-            match slot.state {
+            match slot.state.get() {
                 Registration::Requested => {
                     self.failed(key, RendezvousFailure::Refused, now, rng, out);
                 }
@@ -294,8 +295,8 @@ impl Registrations {
             .min()
     }
 
-    pub(super) fn iter(&self) -> impl Iterator<Item = (&PeerId, &Namespace, Registration)> {
-        self.table.iter()
+    pub(super) fn status(&self) -> impl Iterator<Item = RegistrationStatus> {
+        self.table.status()
     }
 
     /// Returns whether a connected server holds a registration for `namespace`.
@@ -328,7 +329,7 @@ impl Registrations {
         };
         slot.stale = false;
         if !possible {
-            let before = std::mem::replace(&mut slot.state, Registration::Pending);
+            let before = slot.state.set(Registration::Pending, now);
             self.due.cancel(key);
             if matches!(before, Registration::Registered { .. }) {
                 // Members must not be given an address that is no longer valid.
@@ -336,7 +337,7 @@ impl Registrations {
             }
             return;
         }
-        slot.state = Registration::Requested;
+        slot.state.set(Registration::Requested, now);
         self.due.set(key.clone(), now + SERVER_TIMEOUT);
         out.push_back(Effect::Register {
             server: key.0,
@@ -356,7 +357,7 @@ impl Registrations {
         for namespace in self.table.next_to_rotate(server) {
             let key = (server, namespace);
             self.due.cancel(&key);
-            self.table.shelve(&key);
+            self.table.shelve(&key, now);
             self.unregister(key, out);
         }
         self.table.raise_capacity(server);

@@ -1,15 +1,18 @@
 //! The table of registrations by server: which ones use the capacity of a server, and the order in
 //! which others wait.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Instant};
 
 use calimero_network_primitives::PeerId;
 
-use super::{super::namespace::Namespace, Key, Registration};
+use super::{
+    super::{namespace::Namespace, since::Since, status::RegistrationStatus},
+    Key, Registration,
+};
 
 #[derive(Clone, Debug)]
 pub(super) struct Slot {
-    pub(super) state: Registration,
+    pub(super) state: Since<Registration>,
     /// Number that gives the order in which registrations are requested and rotated.
     since: u64,
     /// Number of refusals in a row.
@@ -19,9 +22,9 @@ pub(super) struct Slot {
 }
 
 impl Slot {
-    fn pending(since: u64) -> Self {
+    fn pending(since: u64, now: Instant) -> Self {
         Self {
-            state: Registration::Pending,
+            state: Since::new(Registration::Pending, now),
             since,
             attempts: 0,
             stale: false,
@@ -30,11 +33,11 @@ impl Slot {
 
     /// Returns whether the server holds the registration or may hold it.
     pub(super) fn takes_a_place(&self) -> bool {
-        !matches!(self.state, Registration::Pending)
+        !matches!(self.state.get(), Registration::Pending)
     }
 
     fn is_held(&self) -> bool {
-        matches!(self.state, Registration::Registered { .. })
+        matches!(self.state.get(), Registration::Registered { .. })
     }
 }
 
@@ -133,11 +136,16 @@ impl Table {
         server.flat_map(|server| server.slots.iter_mut())
     }
 
-    pub(super) fn iter(&self) -> impl Iterator<Item = (&PeerId, &Namespace, Registration)> {
+    pub(super) fn status(&self) -> impl Iterator<Item = RegistrationStatus> {
         let servers = self.servers.iter();
         servers.flat_map(|(peer, server)| {
             let slots = server.slots.iter();
-            slots.map(move |(namespace, slot)| (peer, namespace, slot.state))
+            slots.map(move |(namespace, slot)| RegistrationStatus {
+                server: *peer,
+                namespace: namespace.clone(),
+                state: *slot.state.get(),
+                changed_at: slot.state.changed_at(),
+            })
         })
     }
 
@@ -148,11 +156,11 @@ impl Table {
     }
 
     /// Adds a pending registration, if there is none, that waits behind all others.
-    pub(super) fn add(&mut self, server: PeerId, namespace: &Namespace) {
+    pub(super) fn add(&mut self, server: PeerId, namespace: &Namespace, now: Instant) {
         let since = self.next_in_line();
         if let Some(server) = self.servers.get_mut(&server) {
             let slot = server.slots.entry(namespace.clone());
-            slot.or_insert_with(|| Slot::pending(since));
+            slot.or_insert_with(|| Slot::pending(since, now));
         }
     }
 
@@ -172,10 +180,13 @@ impl Table {
     }
 
     /// Makes the registration pending, behind all others.
-    pub(super) fn shelve(&mut self, key: &Key) {
+    pub(super) fn shelve(&mut self, key: &Key, now: Instant) {
         let since = self.next_in_line();
         if let Some(slot) = self.slot(key) {
-            *slot = Slot::pending(since);
+            let mut pending = Slot::pending(since, now);
+            std::mem::swap(&mut pending.state, &mut slot.state);
+            pending.state.set(Registration::Pending, now);
+            *slot = pending;
         }
     }
 

@@ -5,6 +5,7 @@ mod flapping;
 mod keeping;
 mod meeting;
 mod properties;
+mod times;
 
 use std::time::{Duration, Instant};
 
@@ -144,8 +145,8 @@ impl Driver {
         let status = self.machine.status();
         let key = (peer(server), namespace(number));
         let mut all = status.registrations.into_iter();
-        all.find(|(s, n, _)| (*s, n) == (key.0, &key.1))
-            .map(|(.., state)| state)
+        all.find(|one| (one.server, &one.namespace) == (key.0, &key.1))
+            .map(|one| one.state)
     }
 }
 

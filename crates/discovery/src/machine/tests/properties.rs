@@ -41,25 +41,27 @@ fn nothing_is_given_up(machine: &Machine) {
     assert!(machine.book.longest() <= machine.config.book.max_addresses_per_peer as usize);
     assert!(machine.prober.len() <= machine.config.reachability.max_candidates as usize);
     let status = machine.status();
-    for (relay, state) in &status.reservations {
-        let timed = machine.relays.has_time(relay);
-        assert_eq!(timed, *state != Reservation::Idle, "{state:?}");
+    for one in &status.reservations {
+        let timed = machine.relays.has_time(&one.relay);
+        assert_eq!(timed, one.state != Reservation::Idle, "{one:?}");
+        assert!(one.changed_at <= machine.now, "{one:?}");
     }
-    let idle = |(_, state): &(PeerId, Reservation)| *state == Reservation::Idle;
+    let idle = |one: &ReservationStatus| one.state == Reservation::Idle;
     if status.reachability == Reachability::Unreachable && status.reservations.iter().any(idle) {
-        let active = |(_, state): &&(PeerId, Reservation)| {
-            !matches!(state, Reservation::Idle | Reservation::Resting { .. })
+        let active = |one: &&ReservationStatus| {
+            !matches!(one.state, Reservation::Idle | Reservation::Resting { .. })
         };
         let active = status.reservations.iter().filter(active).count();
         let wanted = machine.config.relays as usize;
         assert!(active >= wanted, "{:?}", status.reservations);
     }
-    for (server, namespace, state) in &status.registrations {
-        let key = (*server, namespace.clone());
+    for one in &status.registrations {
+        let key = (one.server, one.namespace.clone());
         let timed = machine.registrations.has_time(&key);
-        assert_eq!(timed, *state != Registration::Pending, "{state:?}");
-        let asks = machine.connections.is_connected(server);
-        assert_eq!(machine.discoveries.has_time(&key), asks, "{namespace}");
+        assert_eq!(timed, one.state != Registration::Pending, "{one:?}");
+        assert!(one.changed_at <= machine.now, "{one:?}");
+        let asks = machine.connections.is_connected(&one.server);
+        assert_eq!(machine.discoveries.has_time(&key), asks, "{one:?}");
     }
 }
 

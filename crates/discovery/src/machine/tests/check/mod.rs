@@ -182,7 +182,7 @@ impl Checked {
             let held = status
                 .registrations
                 .iter()
-                .filter(|(at, _, state)| at == server && *state != Registration::Pending);
+                .filter(|one| one.server == *server && one.state != Registration::Pending);
             assert!(held.count() <= of_servers.max_registrations_per_server as usize);
         }
     }
@@ -205,8 +205,8 @@ impl Checked {
         let asked = status
             .registrations
             .iter()
-            .filter(|(.., state)| *state == Registration::Requested)
-            .map(|(server, of, _)| (*server, of.clone()));
+            .filter(|one| one.state == Registration::Requested)
+            .map(|one| (one.server, one.namespace.clone()));
         assert!(
             asked.eq(model.registrations.keys().cloned()),
             "registrations"
@@ -214,9 +214,9 @@ impl Checked {
         let slots: BTreeMap<_, _> = status
             .reservations
             .iter()
-            .filter_map(|(relay, state)| match state {
+            .filter_map(|one| match one.state {
                 Reservation::Requested { listener } | Reservation::Held { listener, .. } => {
-                    Some((*listener, *relay))
+                    Some((listener, one.relay))
                 }
                 Reservation::Idle | Reservation::Resting { .. } => None,
             })

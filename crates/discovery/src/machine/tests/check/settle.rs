@@ -84,7 +84,7 @@ impl Checked {
                 let registered = status
                     .registrations
                     .iter()
-                    .any(|(at, of, _)| (at, of) == (server, namespace));
+                    .any(|one| (&one.server, &one.namespace) == (server, namespace));
                 assert!(registered, "{namespace} has no registration");
                 // If the server does not accept all of them, they are rotated.
                 let waits = self.waits_for_registration(&key);
@@ -93,11 +93,16 @@ impl Checked {
             }
         }
         let held = |state: &Reservation| matches!(state, Reservation::Held { .. });
-        let slots = status.reservations.iter().filter(|(_, s)| held(s)).count();
+        let slots = status.reservations.iter();
+        let slots = slots.filter(|one| held(&one.state)).count();
         if status.reachability == Reachability::Unreachable && slots < self.config.relays as usize {
-            for (relay, state) in &status.reservations {
-                let asked = asked.reservations.contains_key(relay);
-                assert!(asked || held(state), "{relay} is never asked again");
+            for one in &status.reservations {
+                let asked = asked.reservations.contains_key(&one.relay);
+                assert!(
+                    asked || held(&one.state),
+                    "{} is never asked again",
+                    one.relay
+                );
             }
         }
         for (peer, dials) in &asked.dials {
@@ -121,10 +126,10 @@ impl Checked {
     fn waits_for_registration(&self, key: &(PeerId, Namespace)) -> bool {
         let status = self.machine.status();
         let mut all = status.registrations.iter();
-        let state = all.find(|(at, of, _)| (at, of) == (&key.0, &key.1));
-        let held = state.is_some_and(|(.., state)| {
+        let found = all.find(|one| (&one.server, &one.namespace) == (&key.0, &key.1));
+        let held = found.is_some_and(|one| {
             matches!(
-                state,
+                one.state,
                 super::super::machine::Registration::Registered { .. }
             )
         });
