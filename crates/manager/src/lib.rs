@@ -127,6 +127,7 @@ pub use self::metrics::MetricsFormat;
 #[cfg(feature = "upnp")]
 pub use self::status::PortMapping;
 pub use self::{
+    boot_list::BootListStatus,
     client::NetworkClient,
     command::Subscription,
     error::{

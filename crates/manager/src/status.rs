@@ -21,7 +21,7 @@ use calimero_network_transport::{Link, MuxerKind, SecurityKind, TransportKind};
 use libp2p::{StreamProtocol, core::ConnectedPoint, swarm::ConnectionId};
 use serde::{Serialize, Serializer, ser::SerializeStruct as _};
 
-use crate::{json, read_cache::Changes};
+use crate::{boot_list::BootListStatus, json, read_cache::Changes};
 
 /// A provider of a blob, as the DHT names it.
 #[cfg(feature = "blobs")]
@@ -49,8 +49,11 @@ pub struct Status {
     pub address_sources: Vec<(Multiaddr, Vec<AddressSource>)>,
     /// Phase of discovery.
     pub phase: Phase,
-    /// Configured boot nodes, and why those that are not connected cannot be reached.
+    /// Boot nodes, configured ones and those of lists, and why those that are not connected cannot be
+    /// reached.
     pub boot_nodes: Vec<BootNodeStatus>,
+    /// Lists of boot nodes in DNS, in the order of `discovery.boot`.
+    pub boot_lists: Vec<BootListStatus>,
     /// Reachability of this node and how it is known.
     pub reachability: Reachability,
     /// Time at which the reachability changed last, or at which the node started.

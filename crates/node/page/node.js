@@ -70,7 +70,9 @@ export function showDiscovery({ discovery }) {
   const relays = discovery.relay_reservations.map((one) => `relay …${short(one.at)}: reservation ${one.state}`);
   const overlays = discovery.overlays.map((one) =>
     `${one.namespace}: ${one.members_connected} of ${one.members_known} known members connected`);
-  lines(byId("held"), [...overlays, ...registrations, ...relays], "quiet");
+  const lists = discovery.boot_lists.map((one) =>
+    `boot list ${one.list}: ${one.addresses} addresses${one.error ? `; ${one.error}` : ""}`);
+  lines(byId("held"), [...overlays, ...registrations, ...relays, ...lists], "quiet");
 }
 
 const amount = (resource, value) => (resource.includes("bytes") ? bytes(value) : String(value));

@@ -112,7 +112,8 @@ pub(crate) struct AddressArgs {
     /// of the configuration, by default port 2428 everywhere.
     #[arg(long, value_name = "ADDR", num_args = 1..)]
     pub(crate) listen: Vec<Multiaddr>,
-    /// Boot node, with its `/p2p/<peer>`: kept connected and asked for peers; may be repeated.
+    /// Boot node, with its `/p2p/<peer>`, or `/dnsaddr/<name>`, a list of them: kept connected and asked
+    /// for peers; may be repeated.
     #[arg(long, value_name = "ADDR", num_args = 1..)]
     pub(crate) boot: Vec<Multiaddr>,
     /// Public address under which others reach this node; may be repeated. Without it, the node

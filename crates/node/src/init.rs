@@ -129,11 +129,12 @@ fn config_text(args: &AddressArgs, network: &NetworkName) -> String {
          listen = {}\n\
          \n\
          [discovery]\n\
-         # Network {network}: nodes with this namespace look for one another.\n\
+         # Network {network}: nodes with this namespace look for one another. It overrides the\n\
+         # namespace of a preset.\n\
          global_namespace = {}\n\
-         # Boot nodes, each with its /p2p/<peer>.\n\
+         # Boot nodes, each with its /p2p/<peer>, and lists of them: /dnsaddr/<name>.\n\
          boot = {}\n\
-         # Public addresses of this node. Without one, others are asked to find out.\n\
+         # Public addresses of this node. Without one, peers report them.\n\
          external = {}\n\
          # Whether the network lives on this machine or link.\n\
          local_network = {}\n",

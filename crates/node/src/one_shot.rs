@@ -3,12 +3,14 @@
 use calimero_network::{Multiaddr, NetworkConfig, multiaddr::Protocol};
 
 /// The configuration of such a node: as any node it listens, on ports that the system chooses, so
-/// that peers behind a NAT can be reached through a relay and by hole punching.
+/// that peers behind a NAT can be reached through a relay and by hole punching. It is a member of the
+/// overlays of its topics alone, and of no network.
 pub(crate) fn config(boot: Vec<Multiaddr>, local: bool) -> NetworkConfig {
     let mut config = NetworkConfig::default();
     config.listen = config.listen.iter().map(with_any_port).collect();
     config.discovery.boot = boot;
     config.discovery.local_network = local;
+    config.discovery.global_namespace = String::new();
     config
 }
 

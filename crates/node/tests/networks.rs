@@ -51,7 +51,7 @@ fn await_peer(process: &Process, peer: &Value) {
     assert!(met.is_some(), "{:#?}", process.entries());
 }
 
-/// The networks share a boot node and so its Kademlia table, through which all nodes connect. Only
+/// The networks share a boot node and so its Kademlia table, through which all nodes may connect. Only
 /// nodes of one name are members of one overlay.
 #[test]
 fn nodes_of_two_names_have_different_members() {
@@ -68,12 +68,10 @@ fn nodes_of_two_names_have_different_members() {
         let peer = node.event("started")["peer"].clone();
         (node, peer)
     };
-    let (_other, other_peer) = named("other", "garden");
-    let (first, first_peer) = named("first", "kitchen");
+    let (_other, _) = named("other", "garden");
+    let (_first, first_peer) = named("first", "kitchen");
     let (second, _) = named("second", "kitchen");
     await_peer(&second, &first_peer);
-    await_peer(&first, &other_peer);
-    await_peer(&second, &other_peer);
 
     let deadline = Instant::now() + LIMIT;
     let overlay = |name: &str| status(&path(name))["discovery"]["overlays"][0].clone();

@@ -253,6 +253,10 @@ fn contradictions_are_refused_by_key() {
             "listen[0]",
         );
     }
+    contradicts(
+        "discovery.boot = ['/dnsaddr/boot.example']\ntransport.dns = false",
+        "discovery.boot",
+    );
     let peer = peer(1);
     contradicts(
         &format!("[connections]\nallow = ['{peer}']\nblock = ['{peer}']"),

@@ -358,14 +358,23 @@ impl Behaviour {
         self.machine.cache()
     }
 
-    /// Uses the boot nodes of a list, each address with its `/p2p/<peer>`, in place of those of the
-    /// list before. Configured boot nodes stay. The addresses are held to the rules for addresses
-    /// of other peers.
-    pub fn boot_list_resolved(&mut self, addresses: Vec<Multiaddr>) {
+    /// Uses the boot nodes of lists, each address with its `/p2p/<peer>`, in place of those of the
+    /// lists before. Configured boot nodes stay. The addresses are held to the same rules as those
+    /// that peers report; if none passes, the boot nodes before are kept.
+    ///
+    /// Returns the number of boot nodes of lists that are used now, at most 16.
+    pub fn boot_list_resolved(&mut self, addresses: Vec<Multiaddr>) -> usize {
         self.input(Input::BootList(addresses));
         self.inner
             .probes
             .prefer(self.machine.boot_nodes().collect());
+        self.machine.listed_boot_node_count()
+    }
+
+    /// Returns whether `peer` is a boot node, configured or of a list.
+    #[must_use]
+    pub fn is_boot_node(&self, peer: &PeerId) -> bool {
+        self.machine.boot_nodes().any(|boot| boot == *peer)
     }
 
     /// Reports a member of an overlay that the application knows, for example by a subscription.

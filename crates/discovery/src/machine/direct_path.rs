@@ -77,6 +77,8 @@ struct Relayed {
     via: DialAddr,
     /// Rounds that have begun.
     rounds: u32,
+    /// Start of the latest round.
+    begun: Instant,
     /// Whether the latest round is known to have failed.
     failed: bool,
     connected: bool,
@@ -188,6 +190,7 @@ impl DirectPath {
         let known = Relayed {
             via,
             rounds: rounds.saturating_add(1),
+            begun: now,
             failed: false,
             connected: true,
         };
@@ -418,10 +421,11 @@ impl DirectPath {
         self.due.at(peer).filter(|_| connected)
     }
 
-    /// Why `peer`, which is relayed, has no direct connection.
-    pub(super) fn why_relayed(&self, peer: &PeerId) -> WhyRelayed {
+    /// Why `peer`, which is relayed, has no direct connection. A peer without DCUtR reports no end
+    /// of a round, so a round is over after its longest duration.
+    pub(super) fn why_relayed(&self, peer: &PeerId, now: Instant) -> WhyRelayed {
         match self.peers.get(peer).filter(|known| known.connected) {
-            Some(known) if known.failed => WhyRelayed::Failed {
+            Some(known) if known.failed || now >= known.begun + ROUND => WhyRelayed::Failed {
                 rounds: known.rounds,
             },
             Some(known) => WhyRelayed::Punching {
@@ -599,18 +603,18 @@ mod tests {
     #[test]
     fn the_reason_follows_the_rounds() {
         let (start, peer, mut rig) = (start(), PeerId::random(), Rig::new());
-        assert_eq!(rig.part.why_relayed(&peer), WhyRelayed::DialledByPeer);
+        let why = |rig: &Rig, at| rig.part.why_relayed(&peer, at);
+        assert_eq!(why(&rig, start), WhyRelayed::DialledByPeer);
         rig.relayed(peer, start);
-        let round = 1;
-        assert_eq!(rig.part.why_relayed(&peer), WhyRelayed::Punching { round });
+        assert_eq!(why(&rig, start), WhyRelayed::Punching { round: 1 });
         rig.ended(peer, HolePunch::Failed, start);
-        let rounds = 1;
-        assert_eq!(rig.part.why_relayed(&peer), WhyRelayed::Failed { rounds });
+        assert_eq!(why(&rig, start), WhyRelayed::Failed { rounds: 1 });
         let due = rig.part.next_round(&peer).unwrap();
         rig.advance(due);
         rig.relayed(peer, due);
-        let round = 2;
-        assert_eq!(rig.part.why_relayed(&peer), WhyRelayed::Punching { round });
+        assert_eq!(why(&rig, due), WhyRelayed::Punching { round: 2 });
+        // A peer without DCUtR does not report the end of the round.
+        assert_eq!(why(&rig, due + ROUND), WhyRelayed::Failed { rounds: 2 });
     }
 
     #[test]

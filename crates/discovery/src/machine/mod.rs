@@ -355,7 +355,7 @@ impl Machine {
     #[must_use]
     pub fn why_relayed(&self, peer: &PeerId) -> Option<WhyRelayed> {
         let is_relayed = self.connections.path(peer) == Some(Path::Relayed);
-        is_relayed.then(|| self.direct.why_relayed(peer))
+        is_relayed.then(|| self.direct.why_relayed(peer, self.now))
     }
 
     /// Returns the time of the next hole punch round with `peer`; `None` for a peer that is not
@@ -407,16 +407,21 @@ impl Machine {
 
     fn seek_boot_node(&mut self, boot: PeerId) {
         let addresses = self.boot.get(&boot).cloned().unwrap_or_default();
+        self.route_and_store(boot, addresses.clone());
+        let (now, rng) = (self.now, &mut self.rng);
+        self.redials
+            .lost(boot, addresses, DialReason::Boot, now, rng);
+    }
+
+    /// Adds the addresses of a boot node to the routing table and to the book.
+    fn route_and_store(&mut self, boot: PeerId, addresses: Vec<DialAddr>) {
         for address in &addresses {
             self.out.push_back(Effect::AddRoutingAddress {
                 peer: boot,
                 address: address.clone(),
             });
         }
-        self.book.insert_infrastructure(boot, addresses.clone());
-        let (now, rng) = (self.now, &mut self.rng);
-        self.redials
-            .lost(boot, addresses, DialReason::Boot, now, rng);
+        self.book.insert_infrastructure(boot, addresses);
     }
 
     fn apply(&mut self, input: Input) {

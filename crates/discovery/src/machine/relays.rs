@@ -68,6 +68,15 @@ pub(super) enum Change {
     Lost(PeerId, Multiaddr),
 }
 
+/// The addresses to listen on at the relay `peer`, one for each address at which it is reached
+/// directly.
+fn circuits(peer: PeerId, addresses: &[DialAddr]) -> Vec<Multiaddr> {
+    let circuits = addresses.iter();
+    circuits
+        .filter_map(|address| circuit_addr(address, peer, None).ok())
+        .collect()
+}
+
 /// The known relays and the reservations of this node at them.
 #[derive(Clone, Debug)]
 pub(super) struct Relays {
@@ -99,17 +108,40 @@ impl Relays {
             wanted: false,
         };
         for (peer, addresses) in relays {
-            all.insert(peer, addresses, now);
+            all.insert(peer, circuits(peer, &addresses), now);
         }
         all
     }
 
-    /// Adds `peer` as a relay that is reached at `addresses`. A relay behind another relay cannot
-    /// be listened on and is left out.
-    pub(super) fn insert(&mut self, peer: PeerId, addresses: Vec<DialAddr>, now: Instant) {
-        let circuits = addresses.iter();
-        let circuits = circuits.filter_map(|address| circuit_addr(address, peer, None).ok());
-        let circuits: Vec<_> = circuits.collect();
+    /// Sets the addresses of the relay `peer`, which is added if it is not known. A reservation at an
+    /// address that is not one of them is ended, and the relay is asked again. A relay behind another
+    /// relay cannot be listened on and is removed.
+    pub(super) fn set_addresses(
+        &mut self,
+        peer: PeerId,
+        addresses: &[DialAddr],
+        now: Instant,
+        rng: &mut StdRng,
+        out: &mut VecDeque<Effect>,
+    ) -> Option<Change> {
+        let circuits = circuits(peer, addresses);
+        let in_use = self.relays.get(&peer).map(|relay| &relay.circuit);
+        let lost = if in_use.is_none_or(|circuit| circuits.contains(circuit)) {
+            None
+        } else {
+            let lost = self.give_up(peer, now, out);
+            self.relays.remove(&peer);
+            lost
+        };
+        match self.relays.get_mut(&peer) {
+            Some(relay) => relay.circuits = circuits,
+            None => self.insert(peer, circuits, now),
+        }
+        self.fill(now, rng, out);
+        lost
+    }
+
+    fn insert(&mut self, peer: PeerId, circuits: Vec<Multiaddr>, now: Instant) {
         let Some(first) = circuits.first() else {
             return;
         };
@@ -119,7 +151,7 @@ impl Relays {
             state: Since::new(Reservation::Idle, now),
             failures: 0,
         };
-        self.relays.entry(peer).or_insert(relay);
+        self.relays.insert(peer, relay);
     }
 
     /// Sets whether reservations are wanted. If not, those that exist are ended.

@@ -67,9 +67,10 @@ impl Machine {
             return;
         }
         if let Some(addresses) = self.boot.get(&peer).cloned() {
-            self.relays.insert(peer, addresses, self.now);
-            self.relays
-                .retry_now(self.now, &mut self.rng, &mut self.out);
+            let (now, rng) = (self.now, &mut self.rng);
+            let relays = &mut self.relays;
+            let lost = relays.set_addresses(peer, &addresses, now, rng, &mut self.out);
+            self.relays_changed(lost);
             self.seek_boot_node(peer);
         }
     }

@@ -120,7 +120,8 @@ pub struct ReservationStatus {
 pub struct Status {
     /// Phase that discovery is in.
     pub phase: Phase,
-    /// Configured boot nodes, and why those that are not connected cannot be reached.
+    /// Boot nodes, configured ones and those of lists, and why those that are not connected cannot be
+    /// reached.
     pub boot_nodes: Vec<BootNodeStatus>,
     /// Reachability of this node and how it is known.
     pub reachability: Reachability,

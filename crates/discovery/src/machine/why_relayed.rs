@@ -11,12 +11,14 @@ pub enum WhyRelayed {
         /// Number of the round, from 1.
         round: u32,
     },
-    /// The latest round failed: a NAT of one side, or of both, does not let the other in.
+    /// The latest round ended without a direct connection: often because of the NAT of one side or
+    /// of both.
     Failed {
         /// Rounds so far.
         rounds: u32,
     },
-    /// The peer connected to this node through the relay, and begins the rounds.
+    /// The peer connected to this node through the relay, and begins the rounds. Only the peer knows
+    /// when the next one is.
     DialledByPeer,
     /// This node follows the rounds of as many relayed peers as it can.
     Untracked,
@@ -31,7 +33,7 @@ impl fmt::Display for WhyRelayed {
                 write!(f, "hole punching failed, in the latest of {rounds} rounds")
             }
             Self::DialledByPeer => {
-                f.write_str("the peer dialled, and begins the hole punch rounds")
+                f.write_str("the peer dialled, and it alone repeats hole punching")
             }
             Self::Untracked => {
                 f.write_str("too many relayed peers for hole punch rounds with all of them")

@@ -116,8 +116,8 @@ impl Actor {
             reason,
             remaining,
         });
-        if remaining == 0 {
-            self.boot_list.resolve_now();
+        if remaining == 0 && self.swarm.behaviour().discovery.is_boot_node(&peer) {
+            self.boot_lists.resolve_now();
         }
         if remaining == 0 && self.dials.is_waited_for(&peer) {
             self.try_addresses(peer);
@@ -215,6 +215,7 @@ impl Actor {
             address_sources: discovery.external_addresses,
             phase: discovery.phase,
             boot_nodes: discovery.boot_nodes,
+            boot_lists: self.boot_lists.status(),
             reachability: discovery.reachability,
             reachability_changed_at: discovery.reachability_changed_at,
             last_probe: discovery.last_probe,

@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use calimero_network_discovery::behaviour::{Event, HolePunch};
 #[cfg(feature = "upnp")]
 use calimero_network_discovery::port_mapping;
+use calimero_network_primitives::Multiaddr;
 
 use super::Actor;
 use crate::{
@@ -17,6 +18,19 @@ use crate::{
 pub(super) type Bootstrapping = VecDeque<Reply<Result<(), BootstrapError>>>;
 
 impl Actor {
+    /// The lists of boot nodes changed, or one of them cannot be resolved.
+    pub(super) fn on_boot_lists(&mut self, addresses: Vec<Multiaddr>) {
+        let found = addresses.len();
+        let discovery = &mut self.swarm.behaviour_mut().discovery;
+        if discovery.boot_list_resolved(addresses) == 0 && found > 0 {
+            tracing::warn!(
+                addresses = found,
+                "no address in the lists of boot nodes may be dialled: each needs /p2p/PEER, and \
+                 only a local network has loopback addresses"
+            );
+        }
+    }
+
     pub(super) fn on_discovery(&mut self, event: Event) {
         match event {
             Event::Identified { peer, info, .. } => self.on_identified(peer, *info),

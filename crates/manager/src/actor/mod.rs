@@ -52,7 +52,7 @@ use self::{
 use crate::blobs::Queues;
 use crate::{
     behaviour::{Behaviour, BehaviourEvent},
-    boot_list::BootList,
+    boot_list::BootLists,
     command::{Command, Reply},
     dials::Dials,
     error::{DialError, Stopped},
@@ -107,7 +107,7 @@ pub(crate) struct Actor {
     /// Callers that wait for the first peer.
     bootstrapping: Bootstrapping,
     peer_cache: PeerCacheWriter,
-    boot_list: BootList,
+    boot_lists: BootLists,
     metrics: Metrics,
     /// When the metrics in the registry of the embedding program are refreshed, if there is one.
     refresh_metrics_at: Option<Instant>,
@@ -145,7 +145,7 @@ impl Actor {
         metrics: Metrics,
         exports_metrics: bool,
     ) -> Self {
-        let boot_list = BootList::start(&config.discovery.boot);
+        let boot_lists = BootLists::start(&config.discovery.boot);
         Self {
             #[cfg(feature = "blobs")]
             blobs: Blobs::new(identity, queues, &config.blob),
@@ -167,7 +167,7 @@ impl Actor {
             asked: HashSet::new(),
             bootstrapping: Bootstrapping::default(),
             peer_cache,
-            boot_list,
+            boot_lists,
             metrics,
             refresh_metrics_at: exports_metrics.then(Instant::now),
             identifying: HashMap::new(),
@@ -197,9 +197,8 @@ impl Actor {
                     self.swarm.behaviour_mut().discovery.cache_loaded(peers);
                     Next::Go
                 }
-                addresses = self.boot_list.changed() => {
-                    let discovery = &mut self.swarm.behaviour_mut().discovery;
-                    discovery.boot_list_resolved(addresses);
+                addresses = self.boot_lists.changed() => {
+                    self.on_boot_lists(addresses);
                     Next::Go
                 }
                 input = self.blobs.next() => {

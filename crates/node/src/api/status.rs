@@ -38,6 +38,8 @@ pub(crate) struct StatusPage {
 struct DiscoveryPage {
     phase: String,
     boot_nodes: Vec<BootNodePage>,
+    /// The lists of boot nodes in DNS.
+    boot_lists: Vec<BootListPage>,
     reachability: String,
     reachable_because: Option<String>,
     known_peers: usize,
@@ -50,7 +52,7 @@ struct DiscoveryPage {
     relay_reservations: Vec<HeldPage>,
 }
 
-/// A boot node of the configuration.
+/// A boot node, of the configuration or of a list.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 struct BootNodePage {
     peer: String,
@@ -65,6 +67,16 @@ struct BootNodePage {
     /// Dials that failed in a row.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     failures: Option<u32>,
+}
+
+/// A list of boot nodes: a `/dnsaddr` name of the configuration.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+struct BootListPage {
+    list: String,
+    addresses: usize,
+    /// Why the latest lookup, or a part of it, failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    error: Option<String>,
 }
 
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
@@ -131,6 +143,11 @@ impl DiscoveryPage {
             Reachability::Reachable { why } => ("reachable", Some(because(why))),
         };
         let boot_nodes = status.boot_nodes.iter().map(BootNodePage::of);
+        let boot_lists = status.boot_lists.iter().map(|one| BootListPage {
+            list: one.list.to_string(),
+            addresses: one.addresses,
+            error: one.error.clone(),
+        });
         let overlays = status
             .overlays
             .iter()
@@ -164,6 +181,7 @@ impl DiscoveryPage {
             }
             .to_owned(),
             boot_nodes: boot_nodes.collect(),
+            boot_lists: boot_lists.collect(),
             reachability: reachability.to_owned(),
             reachable_because,
             known_peers: status.known_peers,
@@ -279,6 +297,16 @@ impl fmt::Display for StatusPage {
             } = boot_node;
             write!(f, "boot node    {peer} ({state}")?;
             reason.iter().try_for_each(|why| write!(f, ": {why}"))?;
+            writeln!(f, ")")?;
+        }
+        for BootListPage {
+            list,
+            addresses,
+            error,
+        } in &discovery.boot_lists
+        {
+            write!(f, "boot list    {list} ({addresses} addresses")?;
+            error.iter().try_for_each(|why| write!(f, "; {why}"))?;
             writeln!(f, ")")?;
         }
         write!(f, "reachability {}", discovery.reachability)?;

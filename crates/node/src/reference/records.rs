@@ -106,13 +106,14 @@ pub(super) const PARTS: [Part; 17] = [
 ];
 
 /// Types of fields that are structs, and where they are.
-const STRUCTS: [(&str, &str); 15] = [
+const STRUCTS: [(&str, &str); 16] = [
     ("Stack", include_str!("../text.rs")),
     ("Usage", include_str!("../blob/lines.rs")),
     ("progress::Line", include_str!("../progress.rs")),
     ("Source", include_str!("../progress.rs")),
     ("DiscoveryPage", include_str!("../api/status.rs")),
     ("BootNodePage", include_str!("../api/status.rs")),
+    ("BootListPage", include_str!("../api/status.rs")),
     ("OverlayPage", include_str!("../api/status.rs")),
     ("HeldPage", include_str!("../api/status.rs")),
     ("ResourcePage", include_str!("../api/status.rs")),

@@ -272,6 +272,13 @@ impl NetworkConfig {
             )
         })?;
         self.discovery.validate_under("discovery.")?;
+        let resolves = self.transport.dns || !self.discovery.boot.iter().any(is_boot_list);
+        check(resolves, || {
+            (
+                "discovery.boot".to_owned(),
+                "names a list in DNS, which transport.dns = false does not resolve",
+            )
+        })?;
         let room = self.discovery.max_peers > self.connections.max_established;
         check(room, || {
             (

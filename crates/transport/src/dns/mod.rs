@@ -36,7 +36,7 @@ use libp2p_core::{
 };
 use multiaddr::{Multiaddr, Protocol};
 
-pub use self::lists::AddressLists;
+pub use self::lists::{AddressList, ResolvedList};
 pub(crate) use self::resolver::Resolver;
 use crate::{AddressError, gate::refused};
 
