@@ -15,7 +15,7 @@ use crate::{
     store::{
         BlobWriter, Hold, StoreError, StoreFuture, Stored,
         blocking::blocking,
-        disk::{Disk, DiskFile, Mode, WriteBack},
+        disk::{Disk, DiskFile, Lock, Mode, WriteBack},
         error::io_error,
     },
 };
@@ -29,20 +29,23 @@ pub(super) struct Whole {
     hasher: BlobHasher,
     write_back: WriteBack,
     published: bool,
+    /// Held until `part` has its name or is deleted: two writers would mix their content.
+    _lock: Lock,
 }
 
 impl Whole {
     pub(super) fn create(disk: Arc<dyn Disk>, path: PathBuf) -> Result<Self, StoreError> {
         // Another name than chunks have that an earlier try may have left.
         let part = beside(&path, ".whole.part");
-        match disk.remove(&part) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                return Err(io_error("removing", &part)(error));
-            }
-            _ => {}
-        }
-        let file = disk.open(&part, Mode::New);
-        let file = file.map_err(io_error("creating", &part))?;
+        let lock = disk.lock(&part).and_then(|lock| {
+            let busy = || io::Error::new(io::ErrorKind::ResourceBusy, "it is being written");
+            lock.ok_or_else(busy)
+        });
+        let lock = lock.map_err(io_error("locking", &part))?;
+        let file = disk.open(&part, Mode::Write);
+        let file = file.map_err(io_error("opening", &part))?;
+        // What an earlier try left.
+        file.set_len(0).map_err(io_error("emptying", &part))?;
         Ok(Self {
             disk,
             path,
@@ -51,6 +54,7 @@ impl Whole {
             hasher: BlobHasher::new(),
             write_back: WriteBack::default(),
             published: false,
+            _lock: lock,
         })
     }
 
@@ -115,5 +119,49 @@ impl BlobWriter for SharedWhole {
             let whole = lock(&self.whole).take();
             whole.ok_or(StoreError::Broken)?.finish(expected)
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, os::unix::fs::symlink};
+
+    use super::*;
+    use crate::store::disk::RealDisk;
+
+    fn create(path: PathBuf) -> Result<Whole, StoreError> {
+        Whole::create(Arc::new(RealDisk::DEFAULT), path)
+    }
+
+    #[test]
+    fn a_second_writer_of_one_file_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("file");
+        let mut first = create(path.clone()).unwrap();
+        first.write(b"the first half, ").unwrap();
+        let refused = create(path.clone()).err().unwrap().to_string();
+        assert!(refused.contains("it is being written"), "{refused}");
+        first.write(b"the second half").unwrap();
+        first.finish(None).unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"the first half, the second half");
+
+        let mut next = create(path.clone()).unwrap();
+        next.write(b"next").unwrap();
+        drop(next);
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+        let mut last = create(path.clone()).unwrap();
+        last.write(b"last").unwrap();
+        last.finish(None).unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"last");
+    }
+
+    #[test]
+    fn a_link_in_place_of_the_part_is_not_followed() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, other) = (dir.path().join("file"), dir.path().join("other"));
+        fs::write(&other, "kept").unwrap();
+        symlink(&other, beside(&path, ".whole.part")).unwrap();
+        assert!(create(path).is_err());
+        assert_eq!(fs::read(&other).unwrap(), b"kept");
     }
 }

@@ -73,7 +73,8 @@ pub(crate) trait Disk: fmt::Debug + Send + Sync {
     fn sync_dir(&self, dir: &Path) -> io::Result<()>;
 
     /// Locks a file that is created where it does not exist. `None` while another process or
-    /// another store of this process holds the lock.
+    /// another store of this process holds the lock. The holder may rename or remove the file.
+    /// A symbolic link is refused.
     fn lock(&self, path: &Path) -> io::Result<Option<Lock>>;
 
     /// Reads a whole file of at most `max_bytes`. `None` where it does not exist or is longer.

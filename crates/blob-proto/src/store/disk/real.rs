@@ -3,14 +3,14 @@
 use std::{
     fs::{self, DirBuilder, File, OpenOptions},
     io,
-    os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt, PermissionsExt},
+    os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt, PermissionsExt},
     path::Path,
     time::{Duration, UNIX_EPOCH},
 };
 
 use rustix::{
     buffer::spare_capacity,
-    fs::{FlockOperation, flock},
+    fs::{FlockOperation, OFlags, flock},
     io::{Errno, pread},
 };
 
@@ -97,12 +97,30 @@ impl Disk for RealDisk {
     fn lock(&self, path: &Path) -> io::Result<Option<Lock>> {
         let mut options = OpenOptions::new();
         options.write(true).create(true).truncate(false);
-        let file = options.mode(self.file_mode).open(path)?;
-        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(Some(Lock::new(file))),
-            Err(Errno::WOULDBLOCK) => Ok(None),
-            Err(error) => Err(error.into()),
+        // In a folder that others may write to, a link would lead to a file of this user.
+        let no_links = OFlags::NOFOLLOW.bits().cast_signed();
+        options.mode(self.file_mode).custom_flags(no_links);
+        loop {
+            let file = options.open(path)?;
+            match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+                // Between the two calls the holder before may have renamed or removed the file. Its
+                // name is then that of another file, which is not locked.
+                Ok(()) if is_at(&file, path)? => return Ok(Some(Lock::new(file))),
+                Ok(()) => {}
+                Err(Errno::WOULDBLOCK) => return Ok(None),
+                Err(error) => return Err(error.into()),
+            }
         }
+    }
+}
+
+/// Returns whether `path` is the name of the open `file`.
+fn is_at(file: &File, path: &Path) -> io::Result<bool> {
+    let open = file.metadata()?;
+    match fs::metadata(path) {
+        Ok(named) => Ok((named.dev(), named.ino()) == (open.dev(), open.ino())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
     }
 }
 
@@ -144,5 +162,38 @@ impl DiskFile for File {
 
     fn sync(&self) -> io::Result<()> {
         self.sync_all()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        sync::atomic::{AtomicBool, AtomicU32, Ordering},
+        thread,
+    };
+
+    use super::*;
+
+    /// As two programs that write one file do: the holder gives the locked file another name.
+    #[test]
+    fn a_lock_is_held_by_one_although_its_file_is_renamed() {
+        let dir = tempfile::tempdir().unwrap();
+        let (part, whole) = (dir.path().join("part"), dir.path().join("whole"));
+        let (held, times) = (AtomicBool::new(false), AtomicU32::new(0));
+        let hold = || {
+            while times.load(Ordering::Relaxed) < 2000 {
+                if let Some(_lock) = RealDisk::PRIVATE.lock(&part).unwrap() {
+                    assert!(!held.swap(true, Ordering::SeqCst), "two hold the lock");
+                    RealDisk::PRIVATE.rename(&part, &whole).unwrap();
+                    times.fetch_add(1, Ordering::Relaxed);
+                    held.store(false, Ordering::SeqCst);
+                }
+            }
+        };
+        thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(hold);
+            }
+        });
     }
 }

@@ -331,8 +331,9 @@ impl Disk for SimDisk {
         if !self.state().locks.insert(path.to_owned()) {
             return Ok(None);
         }
-        let state = Arc::clone(&self.state);
-        Ok(Some(Lock::new(Release(state, path.to_owned()))))
+        let lock = Lock::new(Release(Arc::clone(&self.state), path.to_owned()));
+        self.open(path, Mode::Chunks { limit_bytes: 0 })?;
+        Ok(Some(lock))
     }
 }
 
