@@ -38,7 +38,7 @@ use futures::{
     future::{BoxFuture, Either},
 };
 use libp2p_core::{
-    Endpoint, Transport as _,
+    Endpoint,
     transport::{DialOpts, ListenerId, PortUse, TransportError, TransportEvent},
 };
 use multiaddr::{Multiaddr, Protocol};
