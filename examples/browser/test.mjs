@@ -10,7 +10,7 @@ import { promisify } from 'node:util'
 import os from 'node:os'
 import path from 'node:path'
 
-import puppeteer from 'puppeteer-core'
+import { chromium } from 'playwright-core'
 
 const CALNET = process.env.CALNET
 const CHROMIUM = process.env.CHROMIUM
@@ -23,6 +23,8 @@ const STEP = 30_000
 const TYPES = { '.html': 'text/html', '.js': 'text/javascript' }
 
 const cleanup = []
+/** Errors of the page. They are printed if the test fails. */
+const pageErrors = []
 
 /** The next event of `calnet` that `matches`. */
 function events (child) {
@@ -89,36 +91,35 @@ async function serve (folder) {
 }
 
 async function openPage (url) {
-  const browser = await puppeteer.launch({
+  const browser = await chromium.launch({
     executablePath: CHROMIUM,
     // Chromium refuses to run as root inside of its sandbox.
-    args: ['--disable-dev-shm-usage', ...(process.getuid() === 0 ? ['--no-sandbox'] : [])]
+    chromiumSandbox: process.getuid() !== 0,
+    args: ['--disable-dev-shm-usage', '--disable-gpu']
   })
   cleanup.push(() => browser.close())
   const page = await browser.newPage()
   page.setDefaultTimeout(STEP)
-  page.on('pageerror', error => console.error('page:', error.message))
-  page.on('console', message => message.type() === 'error' && console.error('page:', message.text()))
+  page.on('pageerror', error => pageErrors.push(error.message))
+  page.on('console', message => message.type() === 'error' && pageErrors.push(message.text()))
   await page.goto(url)
   return page
 }
 
 /** Fills the form `name` and submits it. */
 async function submit (page, name, values) {
-  for (const [field, value] of Object.entries(values)) {
-    await page.$eval(`#${field}`, (input, value) => { input.value = value }, value)
-  }
+  for (const [field, value] of Object.entries(values)) await page.fill(`#${field}`, value)
   await page.click(`#${name} button`)
 }
 
 /** Awaits a record of the page. An error of the page ends the wait. */
 async function record (page, event, text = '') {
-  const found = await page.waitForFunction((event, text) => {
+  const found = await page.waitForFunction(({ event, text }) => {
     const all = [...document.querySelectorAll('#log li')]
     const error = all.find(line => line.dataset.event === 'error')
     const line = all.find(line => line.dataset.event === event && line.textContent.includes(text))
     return (line ?? error)?.textContent
-  }, {}, event, text)
+  }, { event, text })
   const shown = await found.jsonValue()
   if (!shown.includes(text)) throw new Error(`instead of ${event}: ${shown}`)
   return shown
@@ -171,6 +172,7 @@ try {
 } catch (error) {
   failed = true
   console.error(error)
+  for (const text of pageErrors) console.error('page:', text)
 }
 for (const end of cleanup.reverse()) await end().catch(error => console.error(error))
 process.exit(failed ? 1 : 0)

@@ -134,6 +134,9 @@ pub use self::dns::AddressLists;
 pub use self::error::check_interface_watch;
 #[cfg(feature = "websocket")]
 pub use self::websocket::CertificateFileError;
+#[cfg(feature = "websocket")]
+#[doc(hidden)]
+pub use self::websocket::fuzzing;
 pub use self::{
     close::CloseCause,
     error::{AddressError, BuildError, Cause, Chain, classify, os_error},

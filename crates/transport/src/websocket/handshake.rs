@@ -8,7 +8,7 @@ use futures::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 /// Longest request or response with all its header fields, in bytes: 8 KiB, the limit of most HTTP
 /// servers.
-pub(super) const MAX_HEAD_BYTES: usize = 8 * 1024;
+pub const MAX_HEAD_BYTES: usize = 8 * 1024;
 
 /// Largest number of header fields, 64. Browsers send about 15, reverse proxies add some more.
 const MAX_FIELDS: usize = 64;

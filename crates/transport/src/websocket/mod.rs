@@ -18,6 +18,7 @@
 mod address;
 mod certificate;
 mod frames;
+pub mod fuzzing;
 mod handshake;
 mod stream;
 #[cfg(test)]

@@ -304,6 +304,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for WebSocket<S> {
 
     fn poll_close(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
+        ready!(this.poll_send(cx))?;
         this.queue_close(&NORMAL_CLOSE);
         ready!(this.poll_send(cx))?;
         Pin::new(&mut this.io).poll_close(cx)

@@ -1,9 +1,12 @@
 //! The byte stream of a WebSocket on an in-memory byte stream.
 
-use futures::{AsyncReadExt, AsyncWriteExt};
+use std::io;
+
+use futures::{AsyncReadExt, AsyncWriteExt, executor::block_on, poll};
+use proptest::prelude::*;
 
 use super::{
-    frames::{FrameError, Opcode, encode},
+    frames::{FrameError, MAX_CONTROL_BYTES, Opcode, encode},
     stream::{Role, WebSocket},
 };
 use crate::pipe::{Pipe, pipe};
@@ -91,6 +94,11 @@ async fn violations_end_the_stream() {
     let mut unmasked = frame(0x82, 1, b"a");
     unmasked[1] &= 0x7f;
     assert_eq!(violation(&unmasked).await, FrameError::Mask);
+    let (mut server, io) = pipe(100, &[100]);
+    server.write_all(&frame(0x82, 1, b"a")).await.unwrap();
+    let mut client = WebSocket::new(io, Role::Client);
+    let error = client.read(&mut [0]).await.unwrap_err();
+    assert_eq!(error.to_string(), FrameError::Mask.to_string());
     assert_eq!(violation(&frame(0x80, 1, b"a")).await, FrameError::Fragment);
     let twice = [frame(0x02, 1, b"a"), frame(0x82, 1, b"a")].concat();
     assert_eq!(violation(&twice).await, FrameError::Fragment);
@@ -124,4 +132,92 @@ async fn many_pings_queue_a_bounded_number_of_answers() {
     };
     let (end, ()) = futures::join!(server.read_to_end(&mut data), send);
     assert_eq!(end.unwrap(), 0);
+}
+
+#[tokio::test]
+async fn one_poll_processes_a_bounded_number_of_empty_frames() {
+    let (mut client, io) = pipe(1 << 20, &[1000]);
+    let mut server = WebSocket::new(io, Role::Server);
+    let empty = [frame(0x02, 0, b""), frame(0x00, 0, b"").repeat(999)].concat();
+    let last = [frame(0x80, 1, b"a"), frame(0x8a, 0, b"").repeat(1_000)].concat();
+    client.write_all(&empty).await.unwrap();
+    client.write_all(&last).await.unwrap();
+    let mut byte = [0];
+    let mut read = server.read(&mut byte);
+    let mut polls = 1;
+    while poll!(&mut read).is_pending() {
+        polls += 1;
+    }
+    assert_eq!(byte, *b"a");
+    assert_eq!(polls, 1_000 / 32 + 1);
+    let mut read = server.read(&mut byte);
+    for _ in 0..1_000 / 32 {
+        assert!(poll!(&mut read).is_pending());
+    }
+}
+
+/// All bytes that `received` contains for a stream of `role`, and how they end. The bytes arrive in
+/// pieces of the lengths `cuts`.
+fn read(received: &[u8], cuts: &[usize], role: Role) -> (Vec<u8>, Result<(), io::ErrorKind>) {
+    block_on(async {
+        let (mut far, io) = pipe(1 << 20, cuts);
+        far.write_all(received).await.unwrap();
+        far.close().await.unwrap();
+        let mut data = Vec::new();
+        let end = WebSocket::new(io, role).read_to_end(&mut data).await;
+        (data, end.map(drop).map_err(|error| error.kind()))
+    })
+}
+
+fn cuts() -> impl Strategy<Value = Vec<usize>> {
+    prop::collection::vec(1_usize..40, 1..8)
+}
+
+/// Bytes that begin as frames of a client or a server, so that most of them get past the header.
+fn nearly_frames() -> impl Strategy<Value = Vec<u8>> {
+    let first = prop::sample::select(vec![0x00, 0x02, 0x80, 0x82, 0x88, 0x89, 0x8a, 0x81, 0xc2]);
+    let part = (
+        first,
+        0_u8..=255,
+        prop::collection::vec(any::<u8>(), 0..140),
+    );
+    prop::collection::vec(part, 0..6).prop_map(|parts| {
+        let parts = parts.into_iter();
+        let bytes = parts.flat_map(|(first, second, rest)| [vec![first, second], rest].concat());
+        bytes.collect()
+    })
+}
+
+proptest! {
+    #[test]
+    fn the_cuts_of_received_bytes_do_not_matter(
+        received in prop_oneof![nearly_frames(), prop::collection::vec(any::<u8>(), 0..300)],
+        cuts in cuts(),
+        is_server in any::<bool>(),
+    ) {
+        let role = if is_server { Role::Server } else { Role::Client };
+        let (data, end) = read(&received, &cuts, role);
+        prop_assert!(data.len() <= received.len());
+        prop_assert_eq!((data, end), read(&received, &[usize::MAX], role));
+    }
+
+    /// A stream of fragments with control frames between them has the payload of the fragments.
+    #[test]
+    fn fragments_in_any_cuts_are_read_whole(
+        parts in prop::collection::vec((prop::collection::vec(any::<u8>(), 0..300), any::<bool>(), any::<bool>()), 1..12),
+        cuts in cuts(),
+    ) {
+        let (mut received, mut expected, mut is_start) = (Vec::new(), Vec::new(), true);
+        for (payload, is_last, has_ping) in parts {
+            let opcode = if is_start { 0x02 } else { 0x00 };
+            received.extend(frame(opcode | u8::from(is_last) << 7, payload.len(), &payload));
+            if has_ping {
+                let length = payload.len().min(MAX_CONTROL_BYTES);
+                received.extend(frame(0x89, length, &payload[..length]));
+            }
+            expected.extend(payload);
+            is_start = is_last;
+        }
+        prop_assert_eq!(read(&received, &cuts, Role::Server), (expected, Ok(())));
+    }
 }

@@ -1,5 +1,5 @@
-//! WebSocket on real sockets: plain and inside of TLS, names, certificates, and clients that violate
-//! the protocol.
+//! WebSocket on real sockets: plain and inside of TLS, names, certificates, and peers that violate the
+//! protocol.
 
 #![allow(
     clippy::unwrap_used,
@@ -11,14 +11,14 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+mod hostile;
 mod proxy;
 
-use std::{
-    fs,
-    path::Path,
-    time::{Duration, Instant},
-};
+use std::{fs, path::Path, time::Duration};
 
+use self::common::{
+    accept, any_address, connect, dial, dialled, exchange, listen, offering, with_peer, within,
+};
 use calimero_network_primitives::{
     addr::DialPolicy,
     config::{
@@ -30,22 +30,10 @@ use calimero_network_transport::{
     AddressError, BuildError, CertificateFileError, SecurityKind, Transport, TransportKind, build,
     classify,
 };
-use libp2p_core::transport::TransportError;
 use libp2p_identity::Keypair;
 use multiaddr::{Multiaddr, Protocol};
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
-};
-
-use self::common::{
-    accept, any_address, connect, dial, dialled, exchange, listen, offering, with_peer, within,
-};
 
 const PLAIN: &str = "/ip4/127.0.0.1/tcp/0/ws";
-const REQUEST: &str = "GET / HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-                       Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
-                       Sec-WebSocket-Version: 13\r\n\r\n";
 
 /// A folder with a certificate for 127.0.0.1 and localhost, and its key.
 struct Files(std::path::PathBuf);
@@ -93,12 +81,6 @@ fn port_of(address: &Multiaddr) -> u16 {
         _ => None,
     });
     ports.next().unwrap()
-}
-
-async fn client_of(address: &Multiaddr) -> TcpStream {
-    TcpStream::connect(("127.0.0.1", port_of(address)))
-        .await
-        .unwrap()
 }
 
 #[tokio::test]
@@ -253,90 +235,4 @@ async fn loopback_addresses_of_peers_are_not_dialled() {
     }
     let listener = listener.into_std().unwrap();
     assert!(listener.accept().is_err(), "a connection was made");
-}
-
-#[tokio::test]
-async fn requests_that_open_no_websocket_are_answered_and_closed() {
-    let long = format!("GET / HTTP/1.1\r\nX: {}", "y".repeat(9_000));
-    for (request, status) in [
-        ("GET / HTTP/1.1\r\nHost: a\r\n\r\n", "HTTP/1.1 426 "),
-        (&long, "HTTP/1.1 431 "),
-        ("\x13/multistream/1.0.0\n\r\n\r\n", "HTTP/1.1 400 "),
-    ] {
-        // The answer comes before the deadline, which is 10 s.
-        let (_, mut listener) = node(&TransportConfig::default());
-        let address = listen(&mut listener.boxed, PLAIN).await;
-        let mut client = client_of(&address).await;
-        client.write_all(request.as_bytes()).await.unwrap();
-        let start = Instant::now();
-        let error = within(accept(&mut listener.boxed)).await.unwrap_err();
-        assert!(start.elapsed() < Duration::from_secs(9), "{status}");
-        let error = classify(&TransportError::Other(error));
-        assert!(matches!(error, AddressError::WebSocket(_)), "{error:?}");
-        let mut answer = [0; 13];
-        within(client.read_exact(&mut answer)).await.unwrap();
-        assert_eq!(str::from_utf8(&answer).unwrap(), status);
-    }
-}
-
-#[tokio::test]
-async fn a_handshake_that_does_not_end_is_cut_off() {
-    let files = Files::new("hostile");
-    for (suffix, request) in [
-        ("/ws", ""),
-        ("/ws", "GET / HT"),
-        ("/ws", REQUEST),
-        ("/wss", ""),
-    ] {
-        let mut config = files.config(&files);
-        config.tuning = short_timeout().tuning;
-        let (_, mut listener) = node(&config);
-        let text = format!("/ip4/127.0.0.1/tcp/0{suffix}");
-        let address = listen(&mut listener.boxed, &text).await;
-        let mut client = client_of(&address).await;
-        client.write_all(request.as_bytes()).await.unwrap();
-        let error = within(accept(&mut listener.boxed)).await.unwrap_err();
-        let error = classify(&TransportError::Other(error));
-        assert!(matches!(error, AddressError::Timeout { .. }), "{error:?}");
-        // The socket is closed, with or without a reset.
-        let _ = within(client.read_to_end(&mut Vec::new())).await;
-    }
-}
-
-/// Bytes of memory that this process uses.
-#[cfg(target_os = "linux")]
-fn resident_bytes() -> u64 {
-    let statm = fs::read_to_string("/proc/self/statm").unwrap();
-    let pages: u64 = statm.split(' ').nth(1).unwrap().parse().unwrap();
-    pages * 4096
-}
-
-#[cfg(target_os = "linux")]
-#[tokio::test]
-async fn a_claimed_frame_length_takes_no_memory() {
-    const CLIENTS: usize = 64;
-    let (_, mut listener) = node(&short_timeout());
-    let address = listen(&mut listener.boxed, PLAIN).await;
-    let before = resident_bytes();
-    let mut clients = Vec::new();
-    for _ in 0..CLIENTS {
-        let mut client = client_of(&address).await;
-        client.write_all(REQUEST.as_bytes()).await.unwrap();
-        // A frame of 4 EiB, of which the first bytes are zeros: no name of a protocol.
-        let header = [0x82, 0xff, 0x40, 0, 0, 0, 0, 0, 0, 0, 1, 2, 3, 4];
-        client.write_all(&header).await.unwrap();
-        clients.push(client);
-    }
-    let mut upgrades = tokio::task::JoinSet::new();
-    while upgrades.len() < CLIENTS {
-        let event = within(futures::StreamExt::next(&mut listener.boxed)).await;
-        if let Some(libp2p_core::transport::TransportEvent::Incoming { upgrade, .. }) = event {
-            upgrades.spawn(upgrade);
-        }
-    }
-    while let Some(ended) = within(upgrades.join_next()).await {
-        assert!(ended.unwrap().is_err());
-        let grown = resident_bytes().saturating_sub(before);
-        assert!(grown < 64 << 20, "{grown} bytes for {CLIENTS} connections");
-    }
 }
