@@ -27,6 +27,13 @@ async fn client_of(address: &Multiaddr) -> TcpStream {
         .unwrap()
 }
 
+/// The deadline is that of the handshake, not the longer one of names.
+fn assert_deadline(error: &AddressError) {
+    let deadline = short_timeout().tuning.handshake_timeout;
+    let is_deadline = matches!(error, AddressError::Timeout { after } if *after == deadline);
+    assert!(is_deadline, "{error:?}");
+}
+
 /// Awaits the failure of the next inbound connection.
 async fn failure(net: &mut Net) -> AddressError {
     let error = within(accept(net)).await.unwrap_err();
@@ -73,7 +80,7 @@ async fn a_handshake_that_does_not_end_is_cut_off() {
         let mut client = client_of(&address).await;
         client.write_all(request.as_bytes()).await.unwrap();
         let error = failure(&mut listener.boxed).await;
-        assert!(matches!(error, AddressError::Timeout { .. }), "{error:?}");
+        assert_deadline(&error);
         // The socket is closed, with or without a reset.
         let _ = within(client.read_to_end(&mut Vec::new())).await;
     }
@@ -159,7 +166,7 @@ async fn a_client_that_sends_single_bytes_is_cut_off() {
         };
         let error = failure(&mut listener.boxed);
         let (error, ()) = within(futures::future::join(error, dribble)).await;
-        assert!(matches!(error, AddressError::Timeout { .. }), "{error:?}");
+        assert_deadline(&error);
     }
 }
 
@@ -203,7 +210,11 @@ async fn a_flood_of_pings_takes_no_memory() {
         client.write_all(REQUEST.as_bytes()).await.unwrap();
         let mut most = 0;
         for _ in 0..FLOOD_BYTES / pings.len() {
-            client.write_all(&pings).await.unwrap();
+            // The socket of the listener gives up if the client reads nothing for some seconds, before
+            // the end of the flood on a slow machine.
+            if client.write_all(&pings).await.is_err() {
+                break;
+            }
             most = resident_bytes().max(most);
         }
         most
@@ -263,5 +274,5 @@ async fn servers_that_open_no_websocket_are_refused() {
     let (_, mut dialler) = node(&short_timeout());
     let address = answering(String::new()).await;
     let error = classify(&within(dial(&mut dialler.boxed, address)).await.unwrap_err());
-    assert!(matches!(error, AddressError::Timeout { .. }), "{error:?}");
+    assert_deadline(&error);
 }
