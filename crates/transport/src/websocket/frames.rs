@@ -223,14 +223,9 @@ mod tests {
         #[test]
         fn any_bytes_end_with_a_header_or_an_error(bytes in any::<[u8; MAX_HEADER_BYTES]>()) {
             let mut known = 0;
-            loop {
-                match decode(&bytes[..known]) {
-                    Ok(Decoded::Need(more)) => {
-                        prop_assert!(known < more && more <= MAX_HEADER_BYTES);
-                        known = more;
-                    }
-                    _ => break,
-                }
+            while let Ok(Decoded::Need(more)) = decode(&bytes[..known]) {
+                prop_assert!(known < more && more <= MAX_HEADER_BYTES);
+                known = more;
             }
         }
 

@@ -234,7 +234,7 @@ async fn answering(answer: String) -> Multiaddr {
     tokio::spawn(async move {
         let (mut socket, _) = listener.accept().await.unwrap();
         let mut request = [0; 4096];
-        socket.read(&mut request).await.unwrap();
+        assert!(socket.read(&mut request).await.unwrap() > 0);
         socket.write_all(answer.as_bytes()).await.unwrap();
         while socket.read(&mut request).await.is_ok_and(|count| count > 0) {}
     });
