@@ -17,7 +17,7 @@ use calimero_network::{
 use self::common::{BOTH, start, within};
 
 /// A key that needs a feature, its path in errors, and whether the feature is compiled in.
-const KEYS: [(&str, &str, &str, bool); 7] = [
+const KEYS: [(&str, &str, &str, bool); 8] = [
     (
         "blob.unsigned_records = true",
         "blob",
@@ -59,6 +59,12 @@ const KEYS: [(&str, &str, &str, bool); 7] = [
         "transport.tcp.prefer",
         "tls",
         cfg!(feature = "tls"),
+    ),
+    (
+        "transport.websocket = { certificate = 'cert.pem', key = 'key.pem' }",
+        "transport.websocket",
+        "websocket",
+        cfg!(feature = "websocket"),
     ),
 ];
 

@@ -47,6 +47,60 @@ async fn both_sides_know_how_they_are_connected() {
     }
 }
 
+/// Writes a certificate for 127.0.0.1 and its key, and returns a configuration with both.
+#[cfg(feature = "websocket")]
+fn with_certificate(folder: &std::path::Path) -> NetworkConfig {
+    let made = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();
+    let mut config = config();
+    let websocket = &mut config.transport.websocket;
+    websocket.certificate = folder.join("cert.pem");
+    websocket.key = folder.join("key.pem");
+    websocket.tuning.trusted = Some(websocket.certificate.clone());
+    std::fs::write(&websocket.certificate, made.cert.pem()).unwrap();
+    std::fs::write(&websocket.key, made.key_pair.serialize_pem()).unwrap();
+    config
+}
+
+#[cfg(feature = "websocket")]
+#[tokio::test]
+async fn nodes_connect_over_websocket() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = with_certificate(folder.path());
+    for suffix in ["ws", "wss", "tls/ws"] {
+        let mut listening = config.clone();
+        let address = format!("/ip4/127.0.0.1/tcp/0/{suffix}");
+        listening.listen = vec![address.parse().unwrap()];
+        let (a, mut b) = (start(config.clone()).await, start(listening).await);
+        let mut addresses = within(b.client.status()).await.unwrap().listening;
+        let address = addresses.remove(0);
+        assert!(address.to_string().ends_with(suffix), "{address}");
+        let address = address.with_p2p(b.peer()).unwrap();
+        within(a.client.dial(address)).await.unwrap();
+        assert_works(&a, &mut b).await;
+        for node in [&a, &b] {
+            let connection = node.client.status().await.unwrap().connections.remove(0);
+            assert_eq!(connection.transport().to_string(), "websocket");
+            assert_eq!(connection.path, Path::Direct);
+        }
+    }
+}
+
+#[cfg(feature = "websocket")]
+#[tokio::test]
+async fn a_node_does_not_start_with_the_key_of_another_certificate() {
+    let (one, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let mut config = with_certificate(one.path());
+    config.transport.websocket.key = with_certificate(other.path()).transport.websocket.key;
+    let identity = Keypair::generate_ed25519();
+    let error = NetworkManager::start(identity, config).await.unwrap_err();
+    assert!(matches!(error, StartError::Transport(_)), "{error:?}");
+    let text = error.to_string();
+    assert!(
+        text.contains("does not belong to the certificate"),
+        "{text}"
+    );
+}
+
 #[tokio::test]
 async fn peers_say_who_they_are() {
     let mut named = config();

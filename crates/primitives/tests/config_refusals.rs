@@ -239,11 +239,34 @@ fn contradictions_are_refused_by_key() {
         ("transport.tcp.enabled = false", "listen[0]"),
         ("listen = ['/dns4/example.com/tcp/1']", "listen[0]"),
         ("listen = ['/memory/1', '/ip4/0.0.0.0']", "listen[1]"),
-        ("listen = ['/ip4/0.0.0.0/tcp/1/ws']", "listen[0]"),
+        ("listen = ['/ip4/0.0.0.0/tcp/1/wss']", "listen[0]"),
+        ("listen = ['/ip4/0.0.0.0/tcp/1/tls/ws']", "listen[0]"),
+        ("listen = ['/ip4/8.8.8.8/tcp/1/tls/sni/a/ws']", "listen[0]"),
+        ("listen = ['/dns4/example.com/tcp/1/ws']", "listen[0]"),
+        (
+            "listen = ['/ip4/8.8.8.8/tcp/1/ws']\ntransport.tcp.enabled = false",
+            "listen[0]",
+        ),
+        (
+            "transport.websocket.certificate = 'cert.pem'",
+            "transport.websocket.key",
+        ),
+        (
+            "transport.websocket.key = 'key.pem'",
+            "transport.websocket.certificate",
+        ),
         ("listen = ['/ip4/0.0.0.0/udp/1/quic']", "listen[0]"),
         ("listen = ['/ip4/8.8.8.8/tcp/1/p2p-circuit']", "listen[0]"),
     ] {
         contradicts(toml, key);
+    }
+    for toml in [
+        "listen = ['/ip4/0.0.0.0/tcp/1/ws']",
+        "listen = ['/ip4/0.0.0.0/tcp/1/wss']\n\
+         transport.websocket = { certificate = 'cert.pem', key = 'key.pem' }",
+        "discovery.external = ['/dns4/example.com/tcp/443/wss']",
+    ] {
+        NetworkConfig::from_toml(toml).expect(toml);
     }
     let relayed = format!("/dns4/relay.example/tcp/1/p2p/{}/p2p-circuit", peer(1));
     NetworkConfig::from_toml(&format!("listen = ['{relayed}']")).unwrap();

@@ -148,8 +148,12 @@ fn queue() -> impl Strategy<Value = usize> {
 
 fn transport() -> impl Strategy<Value = TransportConfig> {
     let security = prop_oneof![Just(Security::Tls), Just(Security::Noise)];
-    (security, any::<[bool; 3]>()).prop_map(|(prefer, [quic, dns, relay_client])| {
+    let files = prop_oneof![Just(""), Just("/etc/calnet/a b.pem")];
+    let all = (security, any::<[bool; 3]>(), files);
+    all.prop_map(|(prefer, [quic, dns, relay_client], file)| {
         changed(|config: &mut TransportConfig| {
+            config.websocket.certificate = file.into();
+            config.websocket.key = file.into();
             config.tcp.prefer = prefer;
             config.quic.enabled = quic;
             config.dns = dns;

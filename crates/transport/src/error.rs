@@ -14,6 +14,8 @@ use multistream_select::{NegotiationError, ProtocolError};
 
 #[cfg(feature = "quic")]
 use crate::quic;
+#[cfg(feature = "websocket")]
+use crate::websocket::CertificateFileError;
 #[cfg(feature = "tls")]
 use crate::{
     crypto::{CertificateError, CryptoError},
@@ -35,6 +37,10 @@ pub enum BuildError {
     #[cfg(feature = "quic")]
     #[error(transparent)]
     Quic(#[from] quinn::crypto::rustls::NoInitialCipherSuite),
+    /// The certificate or key of WebSocket cannot be used.
+    #[cfg(feature = "websocket")]
+    #[error("transport.websocket: {0}")]
+    WebSocket(#[from] CertificateFileError),
     /// The Noise key could not be signed with the identity.
     #[error("noise: {0}")]
     Noise(#[from] libp2p_noise::Error),
@@ -91,6 +97,10 @@ pub enum AddressError {
     /// The QUIC handshake or the endpoint failed.
     #[error("QUIC: {0}")]
     Quic(Cause),
+    /// The opening handshake of WebSocket failed, or the certificates to trust
+    /// cannot be read.
+    #[error("WebSocket: {0}")]
+    WebSocket(Cause),
     /// No transport of this configuration supports the address.
     #[error("unsupported address {0}")]
     Unsupported(Multiaddr),
@@ -296,9 +306,10 @@ impl AddressError {
             Self::NetworkUnreachable => UnreachableCause::NoRoute,
             Self::Unreachable => UnreachableCause::HostUnreachable,
             Self::NoSuchName | Self::Resolve(_) => UnreachableCause::UnknownName,
-            Self::ProtocolNegotiation | Self::NotLibp2p | Self::Security(_) => {
-                UnreachableCause::Handshake
-            }
+            Self::ProtocolNegotiation
+            | Self::NotLibp2p
+            | Self::Security(_)
+            | Self::WebSocket(_) => UnreachableCause::Handshake,
             #[cfg(feature = "relay")]
             Self::Relay(cause) if has_no_reservation(cause) => UnreachableCause::NoReservation,
             Self::Relay(_) => UnreachableCause::Relay,

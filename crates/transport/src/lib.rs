@@ -1,5 +1,5 @@
-//! The transports of a node: TCP with TLS or Noise and Yamux, QUIC, DNS names,
-//! and relayed connections.
+//! The transports of a node: TCP with TLS or Noise and Yamux, QUIC, WebSocket,
+//! DNS names, and relayed connections.
 //!
 //! [`build`] creates one [`libp2p_core::Transport`] for a swarm. Its
 //! connections are authenticated, encrypted and multiplexed according to the
@@ -7,7 +7,8 @@
 //! [TLS](https://github.com/libp2p/specs/blob/master/tls/tls.md),
 //! [Noise](https://github.com/libp2p/specs/blob/master/noise/README.md),
 //! [Yamux](https://github.com/libp2p/specs/blob/master/yamux/README.md),
-//! [QUIC](https://github.com/libp2p/specs/blob/master/quic/README.md) and
+//! [QUIC](https://github.com/libp2p/specs/blob/master/quic/README.md),
+//! [WebSocket](https://github.com/libp2p/specs/blob/master/websockets/README.md) and
 //! [circuit relay
 //! v2](https://github.com/libp2p/specs/blob/master/relay/circuit-v2.md).
 //!
@@ -41,7 +42,8 @@
 //!
 //! `tcp`, `quic`, `dns` and `relay` compile a transport each, `tls` compiles TLS for TCP and relayed
 //! connections, which `quic` enables as well. `key-types` accepts peers whose identity is not an
-//! Ed25519 key. All are default features. Without `tls` and `quic`, connections use Noise, and the
+//! Ed25519 key. `websocket` compiles WebSocket over TCP, plain and inside of TLS, and enables `tcp` and
+//! `tls`. All are default features. Without `tls` and `quic`, connections use Noise, and the
 //! crate needs neither `rustls` nor `aws-lc-rs`.
 //!
 //! # Example
@@ -120,6 +122,8 @@ mod tcp;
 mod tls;
 mod transport;
 mod upgrade;
+#[cfg(feature = "websocket")]
+mod websocket;
 mod yamux;
 
 #[cfg(feature = "tls")]
@@ -128,6 +132,11 @@ pub use self::crypto::{CertificateError, CryptoError, warm_up};
 pub use self::dns::{AddressList, ResolvedList};
 #[cfg(any(feature = "quic", feature = "tcp"))]
 pub use self::error::check_interface_watch;
+#[cfg(feature = "websocket")]
+pub use self::websocket::CertificateFileError;
+#[cfg(feature = "websocket")]
+#[doc(hidden)]
+pub use self::websocket::fuzzing;
 pub use self::{
     close::CloseCause,
     error::{AddressError, BuildError, Cause, Chain, classify, os_error},

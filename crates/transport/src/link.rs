@@ -30,6 +30,8 @@ pub enum TransportKind {
     Tcp,
     /// QUIC version 1, defined in RFC 9000.
     Quic,
+    /// WebSocket over TCP, plain or inside of TLS, with a security protocol and a muxer inside.
+    WebSocket,
     /// A channel inside the process, for tests.
     Memory,
     /// A circuit through a relay.
@@ -41,6 +43,7 @@ impl fmt::Display for TransportKind {
         f.write_str(match self {
             Self::Tcp => "tcp",
             Self::Quic => "quic",
+            Self::WebSocket => "websocket",
             Self::Memory => "memory",
             Self::Relay => "relay",
         })
@@ -136,7 +139,9 @@ impl fmt::Display for MuxerKind {
 }
 
 /// Bytes received and sent, counted at the socket. They include handshakes,
-/// record headers and frame headers, but not the headers of TCP, UDP and IP.
+/// record headers and frame headers, but not the headers of TCP, UDP and IP. Of
+/// WebSocket connections they are the payload: the bytes of the security
+/// protocol inside.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Bytes {
     /// Number of bytes received.
@@ -152,6 +157,8 @@ pub struct Totals {
     pub tcp: Bytes,
     /// Bytes of QUIC connections.
     pub quic: Bytes,
+    /// Bytes of WebSocket connections.
+    pub websocket: Bytes,
     /// Bytes of channels inside the process.
     pub memory: Bytes,
     /// Bytes of relayed connections. The connection to the relay counts them as
@@ -178,6 +185,7 @@ impl Counter {
 struct Shared {
     tcp: Counter,
     quic: Counter,
+    websocket: Counter,
     memory: Counter,
     relay: Counter,
     /// Open QUIC connections. QUIC counts their bytes, which are added to
@@ -192,6 +200,7 @@ impl Shared {
         match kind {
             TransportKind::Tcp => &self.tcp,
             TransportKind::Quic => &self.quic,
+            TransportKind::WebSocket => &self.websocket,
             TransportKind::Memory => &self.memory,
             TransportKind::Relay => &self.relay,
         }
@@ -375,6 +384,7 @@ impl Links {
             quic: self.0.quic(),
             #[cfg(not(feature = "quic"))]
             quic: Bytes::default(),
+            websocket: self.0.websocket.read(),
             memory: self.0.memory.read(),
             relay: self.0.relay.read(),
         }

@@ -28,6 +28,8 @@ use crate::dns::{Dns, Resolver};
 use crate::quic;
 #[cfg(feature = "tcp")]
 use crate::tcp;
+#[cfg(feature = "websocket")]
+use crate::websocket;
 use crate::{
     AddressError, BuildError, Links,
     gate::Gated,
@@ -91,7 +93,8 @@ pub fn build(
 ) -> Result<Transport, BuildError> {
     let parts = Parts::new(keypair, config)?;
     let (tcp, quic) = (parts.tcp(config), parts.quic(keypair, config)?);
-    let direct = parts.names(config, either(tcp, quic), &gate);
+    let direct = either(Some(either(tcp, quic)), parts.websocket(config)?);
+    let direct = parts.names(config, direct, &gate);
     Ok(parts.finish(keypair, config, direct, gate))
 }
 
@@ -186,6 +189,24 @@ impl Parts {
         _: &Keypair,
         _: &TransportConfig,
     ) -> Result<Option<Boxed<Upgraded>>, BuildError> {
+        Ok(None)
+    }
+
+    /// WebSocket has no switch of its own: it is a form of TCP, and a node accepts it only at
+    /// addresses that its operator names.
+    #[cfg(feature = "websocket")]
+    fn websocket(&self, config: &TransportConfig) -> Result<Option<Boxed<Upgraded>>, BuildError> {
+        if !config.tcp.enabled {
+            return Ok(None);
+        }
+        let tcp = tcp::Transport::new(LISTEN_BACKLOG);
+        let transport = websocket::Transport::new(tcp, &config.websocket)?;
+        let upgraded = self.upgraded(transport, TransportKind::WebSocket);
+        Ok(Some(in_time(upgraded, self.handshake_timeout)))
+    }
+
+    #[cfg(not(feature = "websocket"))]
+    fn websocket(&self, _: &TransportConfig) -> Result<Option<Boxed<Upgraded>>, BuildError> {
         Ok(None)
     }
 

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use calimero_network_primitives::{
     Multiaddr, PeerId,
-    addr::{DialAddr, is_relayed},
+    addr::{AddressTransport, DialAddr, is_relayed, transport_of},
     config::BookTuning,
 };
 
@@ -23,13 +23,34 @@ struct Known {
     failures: u32,
     /// Whether a connection was established through it.
     proven: bool,
-    circuit: bool,
+    way: Way,
+}
+
+/// The way to an address, the better one first. WebSocket is TCP with more overhead, and a circuit
+/// uses the bandwidth of a relay.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Way {
+    Direct,
+    WebSocket,
+    Circuit,
+}
+
+impl Way {
+    fn of(address: &Multiaddr) -> Self {
+        if is_relayed(address) {
+            return Self::Circuit;
+        }
+        match transport_of(address) {
+            Some(AddressTransport::WebSocket) => Self::WebSocket,
+            _ => Self::Direct,
+        }
+    }
 }
 
 impl Known {
     fn new(address: DialAddr, proven: bool) -> Self {
         Self {
-            circuit: is_relayed(&address),
+            way: Way::of(&address),
             address,
             failures: 0,
             proven,
@@ -37,8 +58,8 @@ impl Known {
     }
 
     /// Smaller is better: proven, then untried, then failing; a direct way before a circuit.
-    fn rank(&self) -> (u32, bool, bool) {
-        (self.failures, !self.proven, self.circuit)
+    fn rank(&self) -> (u32, bool, Way) {
+        (self.failures, !self.proven, self.way)
     }
 }
 

@@ -10,7 +10,7 @@ use std::{
 
 use calimero_network_primitives::{
     Multiaddr,
-    addr::{is_relayed, transport_of},
+    addr::{AddressTransport, is_relayed, transport_of},
     multiaddr::Protocol,
 };
 
@@ -66,7 +66,14 @@ fn are_alike(own: &Multiaddr, other: &Multiaddr) -> bool {
         _ => true,
     };
     let same_scope = own_host.is_loopback == other_host.is_loopback;
-    transport_of(own) == transport_of(other) && same_version && same_scope
+    let same_transport = transport_of(own) == transport_of(other);
+    same_transport && !has_own_port(other) && same_version && same_scope
+}
+
+/// Returns whether a dial of `address` leaves from a port of its own. WebSocket never uses the
+/// listening port.
+fn has_own_port(address: &Multiaddr) -> bool {
+    transport_of(address) == Some(AddressTransport::WebSocket)
 }
 
 struct Host {
@@ -150,7 +157,7 @@ impl HeldDials {
         let ready = |dial: &mut Effect| match dial {
             Effect::Dial { addresses, .. } => addresses
                 .iter()
-                .all(|to| is_relayed(to) || listening.serves(to, now)),
+                .all(|to| is_relayed(to) || has_own_port(to) || listening.serves(to, now)),
             _ => true,
         };
         out.extend(self.dials.extract_if(.., ready));

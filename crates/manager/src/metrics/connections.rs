@@ -34,7 +34,7 @@ const DIRECTIONS: [&str; 2] = ["inbound", "outbound"];
 
 const WAYS: [&str; 2] = ["received", "sent"];
 
-const TRANSPORTS: [&str; 4] = ["tcp", "quic", "memory", "relay"];
+const TRANSPORTS: [&str; 5] = ["tcp", "quic", "websocket", "memory", "relay"];
 
 const CLOSE_CAUSES: [&str; 9] = [
     "here",
@@ -268,6 +268,7 @@ impl Connections {
         for (transport, Bytes { received, sent }) in [
             ("tcp", totals.tcp),
             ("quic", totals.quic),
+            ("websocket", totals.websocket),
             ("memory", totals.memory),
             ("relay", totals.relay),
         ] {
@@ -333,7 +334,13 @@ fn streams() -> impl Iterator<Item = super::Labels<2>> {
 /// Labels of the connections that occur in every network.
 fn connections() -> impl Iterator<Item = super::Labels<3>> {
     DIRECTIONS.into_iter().flat_map(|direction| {
-        [("direct", "tcp"), ("direct", "quic"), ("relayed", "relay")].map(|(path, transport)| {
+        let known = [
+            ("direct", "tcp"),
+            ("direct", "quic"),
+            ("direct", "websocket"),
+            ("relayed", "relay"),
+        ];
+        known.map(|(path, transport)| {
             [
                 ("direction", direction),
                 ("path", path),
@@ -351,7 +358,7 @@ fn durations() -> Histogram {
 
 fn durations_by_transport(registry: &mut Registries<'_>, name: &str, help: &str) -> Durations {
     let family = Durations::new_with_constructor(durations);
-    for transport in ["tcp", "quic", "relay"] {
+    for transport in ["tcp", "quic", "websocket", "relay"] {
         drop(family.get_or_create(&[("transport", transport)]));
     }
     registry.register_with_unit(name, help, Unit::Seconds, family.clone());
@@ -372,6 +379,7 @@ fn labels(endpoint: &ConnectedPoint) -> super::Labels<3> {
             match transport_of(endpoint.get_remote_address()) {
                 Some(AddressTransport::Tcp) => "tcp",
                 Some(AddressTransport::Quic) => "quic",
+                Some(AddressTransport::WebSocket) => "websocket",
                 Some(AddressTransport::Memory) => "memory",
                 _ => "other",
             },

@@ -11,6 +11,7 @@ pub(super) const RELAY: bool = cfg!(feature = "relay");
 pub(super) const TCP: bool = cfg!(feature = "tcp");
 pub(super) const TLS: bool = cfg!(feature = "tls");
 pub(super) const UPNP: bool = cfg!(feature = "upnp");
+pub(super) const WEBSOCKET: bool = cfg!(feature = "websocket");
 
 /// Refuses a value that needs `feature`, unless the feature is compiled in.
 pub(super) fn check_feature(

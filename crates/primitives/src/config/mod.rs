@@ -60,7 +60,7 @@ pub use self::{
     streams::{StreamsConfig, StreamsTuning},
     transport::{
         QuicConfig, QuicTuning, Security, TcpConfig, TcpTuning, TransportConfig, TransportTuning,
-        YamuxTuning,
+        WebSocketConfig, WebSocketTuning, YamuxTuning,
     },
 };
 use crate::{
@@ -312,6 +312,7 @@ impl NetworkConfig {
         self.transport.yamux = base.transport.yamux.clone();
         self.transport.tcp.tuning = base.transport.tcp.tuning.clone();
         self.transport.quic.tuning = base.transport.quic.tuning.clone();
+        self.transport.websocket.tuning = base.transport.websocket.tuning.clone();
         self.connections.tuning = base.connections.tuning.clone();
         self.streams.tuning = base.streams.tuning.clone();
         self.discovery.tick = base.discovery.tick;
@@ -339,6 +340,24 @@ impl NetworkConfig {
         self.handle.tuning = base.handle.tuning.clone();
     }
 
+    /// Returns why the WebSocket address `addr` cannot be listened on, if it cannot.
+    fn websocket_refusal(&self, addr: &Multiaddr) -> Option<&'static str> {
+        if !compiled::WEBSOCKET {
+            return Some("is WebSocket, which is not compiled in (Cargo feature `websocket`)");
+        }
+        if !self.transport.tcp.enabled {
+            return Some("is WebSocket over TCP, which transport.tcp.enabled turns off");
+        }
+        if addr.iter().any(|part| matches!(part, Protocol::Sni(_))) {
+            return Some("holds the name of a server, which only addresses to dial do");
+        }
+        let is_secure = |part| matches!(part, Protocol::Tls | Protocol::Wss(_));
+        let needs_certificate = addr.iter().any(is_secure);
+        (needs_certificate && !self.transport.websocket.has_certificate()).then_some(
+            "is WebSocket inside of TLS, for which transport.websocket.certificate names no file",
+        )
+    }
+
     /// Returns why `addr` cannot be listened on with these transports, if it cannot.
     fn listen_refusal(&self, addr: &Multiaddr) -> Option<&'static str> {
         let transport = &self.transport;
@@ -358,8 +377,9 @@ impl NetworkConfig {
                 Some("is QUIC, which transport.quic.enabled turns off")
             }
             Some(AddressTransport::Tcp | AddressTransport::Quic | AddressTransport::Memory) => None,
-            Some(AddressTransport::WebSocket | AddressTransport::Dnsaddr) | None => {
-                Some("is not an address of TCP, QUIC, memory or a relay")
+            Some(AddressTransport::WebSocket) => self.websocket_refusal(addr),
+            Some(AddressTransport::Dnsaddr) | None => {
+                Some("is not an address of TCP, QUIC, WebSocket, memory or a relay")
             }
         }
     }

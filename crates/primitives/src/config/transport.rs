@@ -1,6 +1,6 @@
 //! Configuration of the transport crate.
 
-use std::time::Duration;
+use std::{path::PathBuf, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
@@ -20,6 +20,9 @@ pub struct TransportConfig {
     /// QUIC version 1 (RFC 9000) and its settings.
     #[serde(deserialize_with = "super::table::deserialize")]
     pub quic: QuicConfig,
+    /// WebSocket over TCP, for browsers and for networks that pass only web traffic.
+    #[serde(deserialize_with = "super::table::deserialize")]
+    pub websocket: WebSocketConfig,
     /// Whether `/dns`, `/dns4`, `/dns6` and `/dnsaddr` addresses are resolved, by the resolver
     /// configuration of the system.
     ///
@@ -54,6 +57,7 @@ impl Default for TransportConfig {
         Self {
             tcp: TcpConfig::default(),
             quic: QuicConfig::default(),
+            websocket: WebSocketConfig::default(),
             dns: compiled::DNS,
             relay_client: compiled::RELAY,
             yamux: YamuxTuning::default(),
@@ -89,6 +93,12 @@ impl TransportConfig {
                 "tls",
             ),
             ("quic.enabled", self.quic.enabled, compiled::QUIC, "quic"),
+            (
+                "websocket",
+                self.websocket != WebSocketConfig::default(),
+                compiled::WEBSOCKET,
+                "websocket",
+            ),
             ("dns", self.dns, compiled::DNS, "dns"),
             ("relay_client", self.relay_client, compiled::RELAY, "relay"),
         ] {
@@ -111,6 +121,7 @@ impl TransportConfig {
             prefix,
             &[("tuning.handshake_timeout", self.tuning.handshake_timeout)],
         )?;
+        self.websocket.validate(&key("websocket."))?;
         self.yamux.validate(&key("yamux."))?;
         self.quic.validate(&key("quic."))
     }
@@ -227,6 +238,64 @@ impl YamuxTuning {
                 )
             },
         )
+    }
+}
+
+/// WebSocket (RFC 6455) over TCP, with the security protocols of TCP inside. An address in `listen`
+/// that ends in `/ws` accepts it, one that ends in `/tls/ws` or `/wss` accepts it inside of TLS.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct WebSocketConfig {
+    /// File with the certificate chain (PEM) that a listener on `/tls/ws` or `/wss` presents.
+    ///
+    /// - Default: empty, no certificate.
+    /// - Range: a path, relative to the working directory of the process; `transport.websocket.key`
+    ///   must be set where this is. The file is read when the node starts. A certificate that was
+    ///   renewed needs a restart.
+    /// - Reason: pages that were loaded by HTTPS connect only to `/tls/ws` and `/wss`. A node behind
+    ///   a reverse proxy that has the certificate listens on `/ws` and needs none.
+    pub certificate: PathBuf,
+    /// File with the private key (PEM) of `transport.websocket.certificate`.
+    ///
+    /// - Default: empty, no key.
+    /// - Range: a path, relative to the working directory of the process;
+    ///   `transport.websocket.certificate` must be set where this is.
+    /// - Reason: as for `transport.websocket.certificate`.
+    pub key: PathBuf,
+    /// Certificates that tests trust. Not a key.
+    #[serde(skip)]
+    pub tuning: WebSocketTuning,
+}
+
+/// Certificates of WebSocket: values that no file sets.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct WebSocketTuning {
+    /// File with the certificates (PEM) that a dial of `/tls/ws` or `/wss` trusts. Default `None`:
+    /// those of the system, or of the file that the environment variable `SSL_CERT_FILE` names.
+    pub trusted: Option<PathBuf>,
+}
+
+impl WebSocketConfig {
+    /// Returns whether a certificate is configured.
+    #[must_use]
+    pub fn has_certificate(&self) -> bool {
+        !self.certificate.as_os_str().is_empty()
+    }
+
+    fn validate(&self, prefix: &str) -> Result<(), ConfigError> {
+        let has_key = !self.key.as_os_str().is_empty();
+        check(has_key || !self.has_certificate(), || {
+            (
+                format!("{prefix}key"),
+                "must name the file with the key of the certificate",
+            )
+        })?;
+        check(self.has_certificate() || !has_key, || {
+            (
+                format!("{prefix}certificate"),
+                "must name the file with the certificate of the key",
+            )
+        })
     }
 }
 

@@ -16,6 +16,8 @@ mod tests;
 mod verifier;
 
 pub use self::error::{CertificateError, CryptoError};
+#[cfg(feature = "websocket")]
+pub(crate) use self::provider::provider;
 pub(crate) use self::{config::Crypto, verifier::FoundPeer};
 
 /// Starts a thread in which the cryptographic library collects its entropy.

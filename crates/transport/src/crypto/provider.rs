@@ -18,7 +18,7 @@ use rustls::{
 ///
 /// The key exchange groups are the defaults of the library and of `libp2p-tls`:
 /// X25519MLKEM768 first, then elliptic curves alone.
-pub(super) fn provider() -> CryptoProvider {
+pub(crate) fn provider() -> CryptoProvider {
     CryptoProvider {
         cipher_suites: cipher_order(has_aes_instructions()).to_vec(),
         ..aws_lc_rs::default_provider()

@@ -199,6 +199,12 @@ async fn resolve(resolver: &Resolver, addr: Multiaddr) -> Result<Vec<Multiaddr>,
         let mut parts = addr.iter();
         let first = parts.next();
         let rest: Multiaddr = parts.collect();
+        let name = match &first {
+            Some(Protocol::Dns(name) | Protocol::Dns4(name) | Protocol::Dns6(name)) => {
+                Some(name.clone().into_owned())
+            }
+            _ => None,
+        };
         let ips = match first {
             Some(Protocol::Dns(name)) => resolver.ips(&name, |_| true).await,
             Some(Protocol::Dns4(name)) => resolver.ips(&name, IpAddr::is_ipv4).await,
@@ -225,7 +231,11 @@ async fn resolve(resolver: &Resolver, addr: Multiaddr) -> Result<Vec<Multiaddr>,
                 let ordered = alternate(ips).into_iter();
                 resolved.extend(ordered.map(|ip| {
                     let whole = std::iter::once(Protocol::from(ip)).chain(&rest);
-                    whole.collect::<Multiaddr>()
+                    let whole = whole.collect::<Multiaddr>();
+                    match &name {
+                        Some(name) => with_server_name(&whole, name),
+                        None => whole,
+                    }
                 }));
             }
             Err(error) => failure = Some(error),
@@ -236,6 +246,32 @@ async fn resolve(resolver: &Resolver, addr: Multiaddr) -> Result<Vec<Multiaddr>,
         (true, None) => Err(AddressError::NoSuchName),
         (false, _) => Ok(resolved),
     }
+}
+
+/// Adds the name of a resolved address to WebSocket inside of TLS, whose certificate is that of the
+/// name: `/tcp/<port>/wss` and `/tcp/<port>/tls/ws` become `/tcp/<port>/tls/sni/<name>/ws`.
+fn with_server_name(resolved: &Multiaddr, name: &str) -> Multiaddr {
+    let is_secure = |part| matches!(part, Protocol::Wss(_) | Protocol::Tls);
+    if !resolved.iter().any(is_secure) || resolved.iter().any(|p| matches!(p, Protocol::Sni(_))) {
+        return resolved.clone();
+    }
+    let name = name.strip_suffix('.').unwrap_or(name);
+    let mut named = Multiaddr::empty();
+    for part in resolved {
+        match part {
+            Protocol::Wss(path) => {
+                named.push(Protocol::Tls);
+                named.push(Protocol::Sni(name.into()));
+                named.push(Protocol::Ws(path));
+            }
+            Protocol::Tls => {
+                named.push(Protocol::Tls);
+                named.push(Protocol::Sni(name.into()));
+            }
+            part => named.push(part),
+        }
+    }
+    named
 }
 
 /// Alternates addresses of both IP versions, IPv6 first (RFC 8305, section 4).

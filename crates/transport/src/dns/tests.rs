@@ -272,3 +272,26 @@ fn addresses_of_both_versions_alternate() {
     let ordered = alternate(all.to_vec());
     assert_eq!(ordered, [all[2], all[0], all[1]]);
 }
+
+#[test]
+fn the_name_of_a_certificate_survives_the_lookup() {
+    let named = |text: &str| with_server_name(&text.parse().unwrap(), "a.b.").to_string();
+    for (resolved, expected) in [
+        (
+            "/ip4/1.2.3.4/tcp/443/wss",
+            "/ip4/1.2.3.4/tcp/443/tls/sni/a.b/ws",
+        ),
+        (
+            "/ip4/1.2.3.4/tcp/443/tls/ws",
+            "/ip4/1.2.3.4/tcp/443/tls/sni/a.b/ws",
+        ),
+        (
+            "/ip4/1.2.3.4/tcp/443/tls/sni/c.d/ws",
+            "/ip4/1.2.3.4/tcp/443/tls/sni/c.d/ws",
+        ),
+        ("/ip4/1.2.3.4/tcp/443/ws", "/ip4/1.2.3.4/tcp/443/ws"),
+        ("/ip4/1.2.3.4/tcp/443", "/ip4/1.2.3.4/tcp/443"),
+    ] {
+        assert_eq!(named(resolved), expected);
+    }
+}
