@@ -10,13 +10,10 @@
 mod support;
 
 use std::{
-    fs::{self, File},
-    io::{BufRead as _, BufReader, PipeReader, Read as _, Write as _},
+    fs,
+    io::{BufRead as _, BufReader, Read as _, Write as _},
     net::TcpStream,
-    os::{
-        fd::OwnedFd,
-        unix::{fs::PermissionsExt as _, net::UnixStream},
-    },
+    os::unix::{fs::PermissionsExt as _, net::UnixStream},
     path::Path,
     process::{Command, Stdio},
     time::{Duration, Instant},
@@ -26,19 +23,8 @@ use calimero_network::{
     Keypair, NetworkConfig, NetworkManager, StreamProtocol,
     futures::{AsyncReadExt as _, AsyncWriteExt as _},
 };
-use rustix::fs::{CWD, FileType, Mode, OFlags, fcntl_getfl, fcntl_setfl, mknodat};
-use support::{LIMIT, Process, calnet, run};
-
-/// The write end of a pipe that is full and that nothing reads, and its read end.
-fn full_pipe() -> (File, PipeReader) {
-    let (read, write) = std::io::pipe().unwrap();
-    let flags = fcntl_getfl(&write).unwrap();
-    fcntl_setfl(&write, flags | OFlags::NONBLOCK).unwrap();
-    let mut write = File::from(OwnedFd::from(write));
-    while write.write(&[b'\n'; 4096]).is_ok() {}
-    fcntl_setfl(&write, flags).unwrap();
-    (write, read)
-}
+use rustix::fs::{CWD, FileType, Mode, mknodat};
+use support::{LIMIT, Process, calnet, full_pipe, run};
 
 fn signal(process: u32, name: &str) {
     let process = process.to_string();

@@ -14,7 +14,9 @@
 pub mod netns;
 
 use std::{
-    io::{BufRead, BufReader, Read as _, Write as _},
+    fs::File,
+    io::{BufRead, BufReader, PipeReader, Read as _, Write as _},
+    os::fd::OwnedFd,
     process::{Child, Command, ExitStatus, Stdio},
     sync::{
         Arc, Condvar, Mutex,
@@ -23,6 +25,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 use serde_json::Value;
 
 /// How long anything may take: long for the machine under load, short for a hang.
@@ -288,4 +291,15 @@ pub fn run_within(limit: Duration, mut command: Command) -> Ended {
         stdout: out.join().unwrap().unwrap(),
         stderr: err.join().unwrap().unwrap(),
     }
+}
+
+/// The write end of a pipe that is full and that nothing reads, and its read end.
+pub fn full_pipe() -> (File, PipeReader) {
+    let (read, write) = std::io::pipe().unwrap();
+    let flags = fcntl_getfl(&write).unwrap();
+    fcntl_setfl(&write, flags | OFlags::NONBLOCK).unwrap();
+    let mut write = File::from(OwnedFd::from(write));
+    while write.write(&[b'\n'; 4096]).is_ok() {}
+    fcntl_setfl(&write, flags).unwrap();
+    (write, read)
 }

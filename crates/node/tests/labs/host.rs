@@ -1,0 +1,165 @@
+//! A host: a namespace with a folder, the nodes on it, and whether they work.
+
+use std::{
+    fs::{self, File},
+    path::{Path, PathBuf},
+    process::Command,
+    time::Instant,
+};
+
+use tempfile::TempDir;
+
+use crate::support::{Ended, LIMIT, Process, calnet, netns::Namespace, run};
+
+/// Runs the program that follows while `socket()` refuses one address family with `EAFNOSUPPORT`,
+/// as service managers do: `RestrictAddressFamilies=` of systemd. The first argument is the family.
+const WITHOUT_FAMILY: &str = r#"
+import ctypes, os, platform, struct, sys
+SOCKET = {"x86_64": 41, "aarch64": 198}[platform.machine()]
+LOAD, JUMP_EQUAL, RETURN = 0x20, 0x15, 0x06
+ALLOW, REFUSE = 0x7FFF0000, 0x00050000 | 97
+filter = [
+    (LOAD, 0, 0, 0), (JUMP_EQUAL, 0, 3, SOCKET),
+    (LOAD, 0, 0, 16), (JUMP_EQUAL, 0, 1, int(sys.argv[1])),
+    (RETURN, 0, 0, REFUSE), (RETURN, 0, 0, ALLOW),
+]
+code = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *line) for line in filter))
+program = ctypes.create_string_buffer(struct.pack("HxxxxxxP", len(filter), ctypes.addressof(code)))
+libc = ctypes.CDLL(None, use_errno=True)
+assert libc.prctl(38, 1, 0, 0, 0) == 0
+assert libc.prctl(22, 2, program, 0, 0) == 0, ctypes.get_errno()
+os.execv(sys.argv[2], sys.argv[2:])
+"#;
+
+/// Returns why there can be no lab here.
+pub(crate) fn is_possible() -> Result<(), String> {
+    drop(Namespace::new("try")?);
+    for program in ["python3", "mount", "unshare", "setpriv"] {
+        let found = Command::new(program).arg("--version").output();
+        found.map_err(|error| format!("{program}: {error}"))?;
+    }
+    Ok(())
+}
+
+/// A host with a folder for its data. Its nodes find each other on loopback.
+pub(crate) struct Host {
+    pub(crate) namespace: Namespace,
+    pub(crate) folder: TempDir,
+}
+
+impl Host {
+    pub(crate) fn new(role: &str) -> Self {
+        Self {
+            namespace: Namespace::new(role).unwrap(),
+            folder: tempfile::tempdir().unwrap(),
+        }
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    pub(crate) fn data(&self) -> PathBuf {
+        self.path("data")
+    }
+
+    /// `calnet run` with a data folder, started by other programs in front of it.
+    pub(crate) fn node(&self, before: &[&str], arguments: &[&str]) -> Command {
+        let mut words = before.to_vec();
+        let program = calnet().get_program().to_str().unwrap().to_owned();
+        words.push(&program);
+        let mut command = self.namespace.command(words[0]);
+        command.args(&words[1..]);
+        command
+            .args(["run", "--json", "--local", "--data"])
+            .arg(self.data());
+        command.args(arguments);
+        command.stderr(File::create(self.path("log")).unwrap());
+        command
+    }
+
+    pub(crate) fn start(&self, before: &[&str], arguments: &[&str]) -> Process {
+        Process::start(self.node(before, arguments))
+    }
+
+    /// A command of `calnet` on this host.
+    pub(crate) fn run(&self, arguments: &[&str]) -> Ended {
+        let mut command = self.namespace.command(calnet().get_program());
+        command.args(arguments);
+        run(command)
+    }
+
+    pub(crate) fn log(&self) -> String {
+        fs::read_to_string(self.path("log")).unwrap()
+    }
+
+    /// A node works: it listens at an address that begins with `begin`, is reached there from
+    /// `from`, answers with its status, and ends. Returns the times.
+    pub(crate) fn works(&self, mut node: Process, begin: &str, from: &Self) -> String {
+        let started = Instant::now();
+        let peer = node.event("started")["peer"].as_str().unwrap().to_owned();
+        let listens = |line: &serde_json::Value| {
+            let address = line["address"].as_str().unwrap_or_default();
+            line["event"] == "listening" && address.starts_with(begin)
+        };
+        let Some((_, entry)) = node.find(0, LIMIT, listens) else {
+            panic!("no {begin}: {:#?}\n{}", node.entries(), self.log());
+        };
+        let listening_ms = started.elapsed().as_millis();
+        let address = entry.line["address"].as_str().unwrap().to_owned();
+        let before = Instant::now();
+        let probed = from.run(&["probe", "--pings", "1", &format!("{address}/p2p/{peer}")]);
+        assert!(probed.success, "{}\n{}", probed.stderr, self.log());
+        let probed_ms = before.elapsed().as_millis();
+        self.answers();
+        assert!(node.end_by("-TERM").success(), "{}", self.log());
+        format!("listens after {listening_ms} ms, answers a peer after {probed_ms} ms")
+    }
+
+    /// The running node answers with its status.
+    pub(crate) fn answers(&self) {
+        let status = self.run(&["status", "--json", "--data", self.data().to_str().unwrap()]);
+        assert!(status.success, "{}\n{}", status.stderr, self.log());
+    }
+}
+
+/// The words that refuse an address family to the program that follows.
+pub(crate) fn without_family(family: &str) -> [&str; 4] {
+    ["python3", "-c", WITHOUT_FAMILY, family]
+}
+
+/// A file system in memory with these options, mounted on a folder. Unmounted when dropped.
+pub(crate) struct Disk {
+    path: PathBuf,
+}
+
+impl Disk {
+    pub(crate) fn mount(path: &Path, options: &str) -> Self {
+        fs::create_dir_all(path).unwrap();
+        let mut command = Command::new("mount");
+        command
+            .args(["-t", "tmpfs", "-o", options, "tmpfs"])
+            .arg(path);
+        assert!(command.status().unwrap().success());
+        Self {
+            path: path.to_owned(),
+        }
+    }
+
+    pub(crate) fn remount(&self, options: &str) {
+        let mut command = Command::new("mount");
+        command
+            .args(["-o", &format!("remount,{options}")])
+            .arg(&self.path);
+        assert!(command.status().unwrap().success());
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        let _ = Command::new("umount")
+            .arg("--lazy")
+            .arg(&self.path)
+            .status();
+    }
+}
