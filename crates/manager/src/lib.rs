@@ -58,6 +58,7 @@ mod actor;
 mod behaviour;
 #[cfg(feature = "blobs")]
 mod blobs;
+mod boot_list;
 mod client;
 mod command;
 mod dials;
@@ -91,7 +92,8 @@ pub use calimero_network_discovery::port_mapping;
 pub use calimero_network_primitives::resources;
 pub use calimero_network_primitives::{
     BlobId, ConfigError, ContextId, GroupId, Keypair, Multiaddr, NamespaceId, NetworkConfig,
-    PeerId, ProtocolId, Topic, UnreachableCause, addr, config, identity, limits, multiaddr,
+    NetworkName, ParseNetworkNameError, PeerId, ProtocolId, Topic, UnreachableCause, addr, config,
+    identity, limits, multiaddr,
 };
 pub use calimero_network_pubsub::{self as pubsub, MeshStats, Message, MessageId};
 #[cfg(feature = "invites")]

@@ -2,10 +2,12 @@
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
-use calimero_network::{BlobId, ContextId, Multiaddr, PeerId, Topic, blob::ticket::Ticket};
+use calimero_network::{
+    BlobId, ContextId, Multiaddr, NetworkName, PeerId, Topic, blob::ticket::Ticket,
+};
 use clap::{Args, Parser, Subcommand};
 
-use crate::log::LogFormat;
+use crate::{demo::DemoArgs, diag::DiagArgs, log::LogFormat, man::ManArgs, ping::PingArgs};
 
 /// A node of the peer-to-peer network, its demonstration and its measuring tools.
 #[derive(Debug, Parser)]
@@ -42,7 +44,7 @@ const EXIT_STATUS: &str = "Exit status: 0 success, 1 other failure, 2 wrong usag
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Start a boot node and others on loopback, let them talk, and check what they did.
-    Demo,
+    Demo(DemoArgs),
     /// Create the data folder of a node: its identity and its configuration.
     Init(InitArgs),
     /// Run a node until ctrl-c.
@@ -84,6 +86,11 @@ pub(crate) enum Command {
     Blob(BlobArgs),
     /// Measure throughput and round trips to a running node.
     Perf(PerfArgs),
+    /// Send pings to a peer from a running node, and show the path that they take.
+    Ping(PingArgs),
+    /// Write an archive for a bug report: versions, configuration, status, metrics, log and the network
+    /// of this host. It holds no secret.
+    Diag(DiagArgs),
     /// Show, check and convert configuration files.
     Config {
         #[command(subcommand)]
@@ -94,6 +101,8 @@ pub(crate) enum Command {
         /// Shell to print the completions for.
         shell: clap_complete::Shell,
     },
+    /// Print or write manual pages.
+    Man(ManArgs),
 }
 
 /// Addresses of a node and of the nodes that it starts from.
@@ -113,6 +122,13 @@ pub(crate) struct AddressArgs {
     /// The network lives on this machine or link: loopback and link-local addresses are dialled.
     #[arg(long)]
     pub(crate) local: bool,
+    /// Name of the network: lower-case letters, digits and hyphens. A node looks for members of its
+    /// own network. The name protects nothing: see docs/boot-nodes.md. `calimero-devnet` is the
+    /// network of published 0.11 nodes. Without it, `run` and `boot` take
+    /// `discovery.global_namespace` of the configuration; `init` asks on a terminal, and else makes
+    /// a name.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) network: Option<NetworkName>,
 }
 
 /// Arguments of the commands that are a node until ctrl-c.
@@ -464,7 +480,7 @@ pub(crate) struct PerfArgs {
 }
 
 /// Whole milliseconds above zero.
-fn millis(text: &str) -> Result<Duration, String> {
+pub(crate) fn millis(text: &str) -> Result<Duration, String> {
     match text.parse() {
         Ok(0) => Err("must be above 0".to_owned()),
         Ok(millis) => Ok(Duration::from_millis(millis)),

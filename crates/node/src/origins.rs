@@ -108,6 +108,10 @@ impl Origins {
             discovery.local_network = true;
             self.replace("discovery.local_network");
         }
+        if let Some(network) = addresses.network {
+            discovery.global_namespace = network.global_namespace();
+            self.replace("discovery.global_namespace");
+        }
     }
 
     fn replace(&mut self, key: &str) {
@@ -189,13 +193,14 @@ mod tests {
             boot: vec![address(boot)],
             external: vec![address("/ip4/192.0.2.3/tcp/1")],
             local: false,
+            network: Some("office".parse().unwrap()),
         };
         origins.add_addresses(addresses, &mut config);
         config.validate().unwrap();
         assert_eq!(config.discovery.boot.len(), 2);
         let effective = origins.effective(config);
         assert_eq!(effective.file, Some(path));
-        let cases: [(&str, &[Origin]); 8] = [
+        let cases: [(&str, &[Origin]); 9] = [
             ("listen", &[Origin::CommandLine]),
             ("agent_version", &[Origin::File]),
             ("pubsub.mesh", &[Origin::Preset]),
@@ -204,6 +209,7 @@ mod tests {
             ("discovery.boot", &[Origin::File, Origin::CommandLine]),
             ("discovery.external", &[Origin::CommandLine]),
             ("discovery.local_network", &[Origin::Default]),
+            ("discovery.global_namespace", &[Origin::CommandLine]),
         ];
         for (key, expected) in cases {
             assert_eq!(effective.origins[key], expected, "{key}");

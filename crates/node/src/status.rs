@@ -30,6 +30,10 @@ pub(crate) async fn peers(args: StatusArgs, output: &Output) -> Result<(), Comma
         return Ok(());
     }
     output.print(&table(&connections).to_string());
+    let relayed = connections
+        .iter()
+        .filter(|one| one.relayed_because.is_some());
+    relayed.for_each(|one| output.print(one));
     Ok(())
 }
 

@@ -3,6 +3,7 @@
 //!
 //! - [`ContextId`], [`BlobId`], [`GroupId`], [`NamespaceId`]: 32 bytes, one text form each;
 //! - [`Topic`]: gossip topics and the rendezvous namespaces that belong to them;
+//! - [`NetworkName`]: the name of a network and the namespace in which its nodes meet;
 //! - [`ProtocolId`]: the names that peers negotiate;
 //! - [`addr`]: scope, transport and peer of an address, circuit addresses;
 //! - [`config`]: [`NetworkConfig`] and its parts, read from TOML and checked before use;
@@ -56,6 +57,7 @@ pub mod config;
 mod dial_failure;
 mod ids;
 pub mod limits;
+mod network_name;
 #[cfg(feature = "peers")]
 mod protocol;
 #[cfg(feature = "peers")]
@@ -78,6 +80,7 @@ pub use self::dial_failure::{DialFailure, UnreachableCause};
 pub use self::protocol::{IDENTIFY_PROTOCOL_VERSION, ProtocolId};
 pub use self::{
     ids::{BlobId, ContextId, GroupId, NamespaceId, ParseIdError, TextEncoding},
+    network_name::{MAX_NETWORK_NAME_BYTES, NetworkName, ParseNetworkNameError},
     topic::{FreeTopic, GLOBAL_RENDEZVOUS_NAMESPACE, ParseTopicError, Topic},
 };
 

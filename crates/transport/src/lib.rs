@@ -124,6 +124,8 @@ mod yamux;
 
 #[cfg(feature = "tls")]
 pub use self::crypto::{CertificateError, CryptoError, warm_up};
+#[cfg(feature = "dns")]
+pub use self::dns::AddressLists;
 #[cfg(any(feature = "quic", feature = "tcp"))]
 pub use self::error::check_interface_watch;
 pub use self::{

@@ -148,7 +148,7 @@ pub(super) async fn run(
     while let Some((blob_id, fetched)) = fetches.next().await {
         match fetched {
             Ok(fetched) => {
-                batch.received_bytes += fetched.size_bytes;
+                batch.received_bytes += fetched.received_bytes;
                 batch.fetched.push(blob_id);
                 batch.holds.extend(fetched.hold);
             }

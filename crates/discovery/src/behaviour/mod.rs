@@ -358,6 +358,16 @@ impl Behaviour {
         self.machine.cache()
     }
 
+    /// Uses the boot nodes of a list, each address with its `/p2p/<peer>`, in place of those of the
+    /// list before. Configured boot nodes stay. The addresses are held to the rules for addresses
+    /// of other peers.
+    pub fn boot_list_resolved(&mut self, addresses: Vec<Multiaddr>) {
+        self.input(Input::BootList(addresses));
+        self.inner
+            .probes
+            .prefer(self.machine.boot_nodes().collect());
+    }
+
     /// Reports a member of an overlay that the application knows, for example by a subscription.
     pub fn member_seen(&mut self, namespace: Namespace, peer: PeerId) {
         self.input(Input::MemberSeen { namespace, peer });

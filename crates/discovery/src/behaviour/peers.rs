@@ -133,6 +133,7 @@ impl Peers {
                     path: peer.path()?,
                     connections: peer.connections.iter().map(connection_status).collect(),
                     last_hole_punch: peer.hole_punch,
+                    why_relayed: machine.why_relayed(id),
                     next_hole_punch: machine.next_hole_punch(id),
                 })
             })

@@ -5,7 +5,7 @@ use std::time::Instant;
 use calimero_network_primitives::{Multiaddr, PeerId, addr::AddressTransport};
 use libp2p_swarm::ConnectionId;
 
-use crate::machine::{self, HolePunch, Path};
+use crate::machine::{self, HolePunch, Path, WhyRelayed};
 
 /// A snapshot of discovery: its state and its connections.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,6 +31,8 @@ pub struct PeerStatus {
     pub connections: Vec<ConnectionStatus>,
     /// Result of the latest attempts to connect directly, since the peer is connected.
     pub last_hole_punch: Option<HolePunch>,
+    /// Why the peer has no direct connection; `None` if it has one.
+    pub why_relayed: Option<WhyRelayed>,
     /// When this node begins the next hole punch round; `None` for a peer with a direct connection,
     /// and for a peer that connected to this node, because the rounds are the dialler's.
     pub next_hole_punch: Option<Instant>,

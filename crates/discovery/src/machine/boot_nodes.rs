@@ -54,6 +54,14 @@ impl BootNodes {
         }
     }
 
+    pub(super) fn add(&mut self, peer: PeerId) {
+        self.nodes.entry(peer).or_default();
+    }
+
+    pub(super) fn remove(&mut self, peer: &PeerId) {
+        self.nodes.remove(peer);
+    }
+
     pub(super) fn on_connected(&mut self, peer: &PeerId) {
         if let Some(node) = self.nodes.get_mut(peer) {
             node.state = BootNode::Connected;

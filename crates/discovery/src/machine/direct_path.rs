@@ -39,6 +39,7 @@ use super::{
     dials::DIAL_TIMEOUT,
     effect::{AttemptId, AttemptKind, Effect, HolePunch},
     schedule::{Schedule, backoff},
+    why_relayed::WhyRelayed,
 };
 
 /// Wait after a round that is known to have failed, 5 s: it was refused, or one side did not know
@@ -417,6 +418,20 @@ impl DirectPath {
         self.due.at(peer).filter(|_| connected)
     }
 
+    /// Why `peer`, which is relayed, has no direct connection.
+    pub(super) fn why_relayed(&self, peer: &PeerId) -> WhyRelayed {
+        match self.peers.get(peer).filter(|known| known.connected) {
+            Some(known) if known.failed => WhyRelayed::Failed {
+                rounds: known.rounds,
+            },
+            Some(known) => WhyRelayed::Punching {
+                round: known.rounds,
+            },
+            None if self.circuits.contains_key(peer) => WhyRelayed::Untracked,
+            None => WhyRelayed::DialledByPeer,
+        }
+    }
+
     /// When [`advance`](Self::advance) has something to do.
     pub(super) fn next(&self) -> Option<Instant> {
         let next = [
@@ -579,6 +594,23 @@ mod tests {
         rig.closed(peer, Path::Relayed, start);
         assert_eq!(rounds(&rig.advance(start + MEMORY)).count(), 0);
         assert_eq!((rig.part.len(), rig.part.next()), (0, None));
+    }
+
+    #[test]
+    fn the_reason_follows_the_rounds() {
+        let (start, peer, mut rig) = (start(), PeerId::random(), Rig::new());
+        assert_eq!(rig.part.why_relayed(&peer), WhyRelayed::DialledByPeer);
+        rig.relayed(peer, start);
+        let round = 1;
+        assert_eq!(rig.part.why_relayed(&peer), WhyRelayed::Punching { round });
+        rig.ended(peer, HolePunch::Failed, start);
+        let rounds = 1;
+        assert_eq!(rig.part.why_relayed(&peer), WhyRelayed::Failed { rounds });
+        let due = rig.part.next_round(&peer).unwrap();
+        rig.advance(due);
+        rig.relayed(peer, due);
+        let round = 2;
+        assert_eq!(rig.part.why_relayed(&peer), WhyRelayed::Punching { round });
     }
 
     #[test]

@@ -84,6 +84,19 @@ impl Discoveries {
         }
     }
 
+    /// Adds a server, which is not connected yet.
+    pub(super) fn add_server(&mut self, server: PeerId) {
+        self.servers.entry(server).or_insert(false);
+    }
+
+    pub(super) fn remove_server(&mut self, server: PeerId) {
+        self.servers.remove(&server);
+        let followed: Vec<_> = self.followed.iter().cloned().collect();
+        for namespace in followed {
+            self.forget(&(server, namespace));
+        }
+    }
+
     /// Asks every connected server for `namespace` at once, within the limit of the tick.
     pub(super) fn follow(&mut self, namespace: &Namespace, now: Instant) {
         self.followed.insert(namespace.clone());

@@ -32,6 +32,7 @@
 //! peers.
 
 mod book;
+mod boot_list;
 mod boot_nodes;
 mod connections;
 mod dials;
@@ -55,6 +56,7 @@ mod status;
 #[cfg(test)]
 mod tests;
 mod whereabouts;
+mod why_relayed;
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -102,6 +104,7 @@ pub use self::{
     registrations::Registration,
     relays::Reservation,
     status::{Phase, Status},
+    why_relayed::WhyRelayed,
 };
 
 /// Passes over the parts in one call of [`Machine::handle`], since a part may make something due in
@@ -124,6 +127,8 @@ pub struct Machine {
     out: VecDeque<Effect>,
     boot: BTreeMap<PeerId, Vec<DialAddr>>,
     boot_nodes: BootNodes,
+    /// Boot nodes of the list, which are in `boot` as well.
+    listed: BTreeSet<PeerId>,
     blocked: BTreeSet<PeerId>,
     book: AddressBook,
     connections: Connections,
@@ -176,6 +181,7 @@ impl Machine {
             now,
             out: VecDeque::new(),
             boot_nodes: BootNodes::new(boot.keys().copied()),
+            listed: BTreeSet::new(),
             blocked: BTreeSet::new(),
             book: AddressBook::new(config.max_peers, config.book),
             connections: Connections::default(),
@@ -325,6 +331,11 @@ impl Machine {
         self.prober.reachability()
     }
 
+    /// Returns the boot nodes: those of the configuration and those of the list.
+    pub fn boot_nodes(&self) -> impl Iterator<Item = PeerId> {
+        self.boot.keys().copied()
+    }
+
     /// Returns the peers whose connections are kept alive, used or not: boot nodes, and of each
     /// overlay at most three times `members_target` members, those connected longest. Some are
     /// returned more than once. Other connections may close when they are unused, which bounds the
@@ -341,6 +352,13 @@ impl Machine {
     #[must_use]
     pub fn addresses(&self, peer: &PeerId) -> Vec<DialAddr> {
         self.book.addresses(peer)
+    }
+
+    /// Returns why `peer` has no direct connection; `None` if it has one or is not connected.
+    #[must_use]
+    pub fn why_relayed(&self, peer: &PeerId) -> Option<WhyRelayed> {
+        let is_relayed = self.connections.path(peer) == Some(Path::Relayed);
+        is_relayed.then(|| self.direct.why_relayed(peer))
     }
 
     /// Returns the time of the next hole punch round with `peer`; `None` for a peer that is not
@@ -400,7 +418,8 @@ impl Machine {
         }
         self.book.insert_infrastructure(boot, addresses.clone());
         let (now, rng) = (self.now, &mut self.rng);
-        self.redials.lost(boot, addresses, true, now, rng);
+        self.redials
+            .lost(boot, addresses, DialReason::Boot, now, rng);
     }
 
     fn apply(&mut self, input: Input) {
@@ -411,6 +430,7 @@ impl Machine {
             Input::Block(peer) => self.block(peer),
             Input::Unblock(peer) => self.unblock(peer),
             Input::CacheLoaded(entries) => self.load_cache(entries),
+            Input::BootList(addresses) => self.boot_list(&addresses),
             Input::NetworkChanged => self.network_changed(),
             Input::Stop => self.stop(),
             Input::ListenersPending => self.held.start(self.now, &mut self.out),

@@ -116,6 +116,9 @@ impl Actor {
             reason,
             remaining,
         });
+        if remaining == 0 {
+            self.boot_list.resolve_now();
+        }
         if remaining == 0 && self.dials.is_waited_for(&peer) {
             self.try_addresses(peer);
         }

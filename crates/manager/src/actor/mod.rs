@@ -30,7 +30,6 @@ use calimero_network_discovery::port_mapping;
 #[cfg(feature = "blobs")]
 use calimero_network_primitives::Keypair;
 use calimero_network_primitives::{Multiaddr, NetworkConfig, PeerId, Topic, addr::DialGate};
-use calimero_network_pubsub::Event as Gossip;
 #[cfg(feature = "invites")]
 use calimero_network_specialized::InboundRequestId;
 use calimero_network_stream::{self as stream, FrameConfig, Inbound, Incoming};
@@ -53,6 +52,7 @@ use self::{
 use crate::blobs::Queues;
 use crate::{
     behaviour::{Behaviour, BehaviourEvent},
+    boot_list::BootList,
     command::{Command, Reply},
     dials::Dials,
     error::{DialError, Stopped},
@@ -107,6 +107,7 @@ pub(crate) struct Actor {
     /// Callers that wait for the first peer.
     bootstrapping: Bootstrapping,
     peer_cache: PeerCacheWriter,
+    boot_list: BootList,
     metrics: Metrics,
     /// When the metrics in the registry of the embedding program are refreshed, if there is one.
     refresh_metrics_at: Option<Instant>,
@@ -144,6 +145,7 @@ impl Actor {
         metrics: Metrics,
         exports_metrics: bool,
     ) -> Self {
+        let boot_list = BootList::start(&config.discovery.boot);
         Self {
             #[cfg(feature = "blobs")]
             blobs: Blobs::new(identity, queues, &config.blob),
@@ -165,6 +167,7 @@ impl Actor {
             asked: HashSet::new(),
             bootstrapping: Bootstrapping::default(),
             peer_cache,
+            boot_list,
             metrics,
             refresh_metrics_at: exports_metrics.then(Instant::now),
             identifying: HashMap::new(),
@@ -192,6 +195,11 @@ impl Actor {
                 }
                 peers = self.peer_cache.loaded() => {
                     self.swarm.behaviour_mut().discovery.cache_loaded(peers);
+                    Next::Go
+                }
+                addresses = self.boot_list.changed() => {
+                    let discovery = &mut self.swarm.behaviour_mut().discovery;
+                    discovery.boot_list_resolved(addresses);
                     Next::Go
                 }
                 input = self.blobs.next() => {
@@ -515,8 +523,9 @@ impl Actor {
 /// streams and requests do not.
 fn changes_state(event: &SwarmEvent<BehaviourEvent>) -> bool {
     match event {
+        // Counted where the events are taken, several at a time.
         SwarmEvent::Behaviour(
-            BehaviourEvent::Pubsub(Gossip::Message(_))
+            BehaviourEvent::Pubsub(_)
             | BehaviourEvent::Streams(_)
             | BehaviourEvent::Discovery(
                 Discovered::Liveness(_)

@@ -12,15 +12,20 @@ mod access;
 mod answer;
 mod blobs;
 mod client;
+mod connection;
 mod events;
 mod extract;
 mod host;
+mod log;
 mod metrics;
 mod node;
+mod page;
 mod peers;
+mod ping;
 mod schema;
 mod server;
 mod status;
+mod tickets;
 mod token;
 mod topics;
 
@@ -40,11 +45,13 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 pub(crate) use self::{
     blobs::StorePage,
     client::{Client, Query},
+    connection::ConnectionPage,
     events::Feed,
     node::Effective,
     peers::{PeerChange, PeersPage},
+    ping::Pong,
     server::{Listener, UnixSocket, serve},
-    status::{ConnectionPage, StatusPage},
+    status::StatusPage,
     token::{Token, TokenError},
     topics::TopicsPage,
 };
@@ -99,6 +106,7 @@ type State = axum::extract::State<Arc<Served>>;
         schema::BlobIdText,
         schema::ContextIdText,
         schema::PeerIdText,
+        schema::TicketText,
         schema::TopicText,
     )),
     modifiers(&Bearer),
@@ -171,16 +179,20 @@ fn routes() -> OpenApiRouter<Arc<Served>> {
         .routes(routes!(node::status))
         .routes(routes!(node::config))
         .routes(routes!(node::openapi))
+        .routes(routes!(log::log))
         .routes(routes!(metrics::metrics))
         .routes(routes!(peers::list, peers::connect))
         .routes(routes!(peers::disconnect))
         .routes(routes!(peers::block, peers::unblock))
+        .routes(routes!(ping::ping))
         .routes(routes!(topics::list))
         .routes(routes!(topics::subscribe, topics::publish))
         .routes(routes!(blobs::list, blobs::add))
         .routes(routes!(blobs::content, blobs::remove))
         .routes(routes!(blobs::fetch))
         .routes(routes!(blobs::verify))
+        .routes(routes!(tickets::make))
+        .routes(routes!(tickets::fetch))
         .routes(routes!(events::events))
 }
 

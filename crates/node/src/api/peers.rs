@@ -30,7 +30,7 @@ pub(crate) struct PeersPage {
 )]
 pub(super) async fn list(state: State) -> Result<Response, Refusal> {
     let status = state.client.status().await?;
-    let connections = status.connections.iter().map(ConnectionPage::of).collect();
+    let connections = ConnectionPage::of_all(&status, status.connections.iter());
     Ok(answer::record(&PeersPage { connections }))
 }
 

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use calimero_network::{
-    Connection, Direction, Status,
+    Status,
     discovery::machine::{
         BootNode, Phase, Reachability, ReachableBecause, Registration, Reservation,
     },
@@ -12,7 +12,7 @@ use calimero_network::{
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::text::{Stack, millis};
+use super::ConnectionPage;
 
 /// Connections that are listed, the oldest first. All are counted.
 const MAX_LISTED: usize = 256;
@@ -103,22 +103,6 @@ struct ResourcePage {
     refused_peer: u64,
 }
 
-/// One established connection of the node.
-#[derive(Debug, Serialize, Deserialize, ToSchema)]
-#[serde(tag = "event", rename = "peer")]
-pub(crate) struct ConnectionPage {
-    pub(crate) peer: String,
-    pub(crate) inbound: bool,
-    pub(crate) address: String,
-    #[serde(flatten)]
-    pub(crate) stack: Stack,
-    pub(crate) age_seconds: u64,
-    pub(crate) round_trip_ms: Option<f64>,
-    pub(crate) received_bytes: u64,
-    pub(crate) sent_bytes: u64,
-    pub(crate) agent_version: Option<String>,
-}
-
 impl StatusPage {
     pub(crate) fn of(status: &Status) -> Self {
         let texts = |addresses: &[calimero_network::Multiaddr]| {
@@ -137,7 +121,7 @@ impl StatusPage {
             connections_evicted: status.connections_evicted,
             discovery: DiscoveryPage::of(&status.discovery),
             resources: status.resources.iter().map(ResourcePage::of).collect(),
-            oldest_connections: listed.map(ConnectionPage::of).collect(),
+            oldest_connections: ConnectionPage::of_all(status, listed),
         }
     }
 }
@@ -275,23 +259,6 @@ impl fmt::Display for ResourcePage {
     }
 }
 
-impl ConnectionPage {
-    pub(crate) fn of(connection: &Connection) -> Self {
-        let info = connection.info.as_ref();
-        Self {
-            peer: connection.peer.to_base58(),
-            inbound: connection.direction == Direction::Inbound,
-            address: connection.address.to_string(),
-            stack: Stack::of(connection),
-            age_seconds: connection.age.as_secs(),
-            round_trip_ms: connection.rtt.map(millis),
-            received_bytes: connection.link.bytes_in(),
-            sent_bytes: connection.link.bytes_out(),
-            agent_version: info.map(|info| info.agent_version.clone()),
-        }
-    }
-}
-
 impl fmt::Display for StatusPage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self {
@@ -359,11 +326,5 @@ impl fmt::Display for StatusPage {
             write!(f, "\nscarce       {resource}")?;
         }
         Ok(())
-    }
-}
-
-impl fmt::Display for ConnectionPage {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} at {} ({})", self.peer, self.address, self.stack)
     }
 }

@@ -1,6 +1,6 @@
 //! `calnet send` and `calnet receive`: a file or folder from one machine to another by a ticket.
 
-mod addresses;
+pub(crate) mod addresses;
 mod lines;
 mod parts;
 mod path;

@@ -1,7 +1,7 @@
 //! Content that has arrived and does not have its place yet.
 
 use std::{
-    collections::HashSet,
+    collections::{BTreeSet, HashSet},
     fs::{self, DirBuilder, Permissions},
     io,
     os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _},
@@ -63,8 +63,12 @@ impl Parts {
         blobs: &[(BlobId, u64)],
     ) -> Result<FsBlobStore, CommandError> {
         let config = BlobStoreConfig {
-            // A peer cannot send more than the collection says.
-            max_bytes: blobs.iter().map(|(_, size_bytes)| size_bytes).sum(),
+            // A peer cannot send more than the collection says. A blob that arrives alone takes
+            // space for its one chunk hash as well while it is incomplete.
+            max_bytes: blobs
+                .iter()
+                .map(|(_, size_bytes)| size_bytes + HASH_BYTES)
+                .sum(),
             ..BlobStoreConfig::default()
         };
         let store = FsBlobStore::open(path, &config)?;
@@ -87,7 +91,7 @@ impl Parts {
         fs::remove_dir_all(&self.folder).map_err(failed("remove", &self.folder))
     }
 
-    /// Builds a folder from the parts, and makes its files durable. The parts are kept until the
+    /// Builds a folder from the parts, and makes its files and folders durable. The parts are kept until the
     /// folder is at its destination. Returns the path of the folder.
     pub(super) fn build(&self, collection: &Collection) -> Result<PathBuf, CommandError> {
         let tree = self.folder.join("tree");
@@ -99,11 +103,13 @@ impl Parts {
             _ => {}
         }
         fs::create_dir(tree).map_err(failed("write", tree))?;
-        let mut written = Vec::new();
+        let (mut written, mut folders) = (Vec::new(), BTreeSet::from([tree.to_owned()]));
         for entry in collection.entries() {
             let to = entry.path.below(tree);
             if let Some(folder) = to.parent() {
                 fs::create_dir_all(folder).map_err(failed("write", folder))?;
+                let created = folder.ancestors().take_while(|folder| *folder != tree);
+                folders.extend(created.map(Path::to_owned));
             }
             if self.place(entry, &to)? {
                 written.push(to.clone());
@@ -116,7 +122,9 @@ impl Parts {
                 fs::set_permissions(&to, mode).map_err(failed("write", &to))?;
             }
         }
-        sync_files(tree, &written)?;
+        // The entries of a folder are durable by a flush of the folder.
+        written.extend(folders);
+        sync_all(tree, &written)?;
         Ok(tree.to_owned())
     }
 
@@ -140,24 +148,27 @@ impl Parts {
     }
 }
 
-/// Files beyond which the whole file system is flushed once instead of each file: 64, a guess. The
-/// flush of the file system also writes what other programs have changed.
+/// Bytes of one chunk hash.
+const HASH_BYTES: u64 = 32;
+
+/// Files and folders beyond which the whole file system is flushed once instead of each of them: 64,
+/// a guess. The flush of the file system also writes what other programs have changed.
 #[cfg(target_os = "linux")]
 const SINGLE_FLUSHES: usize = 64;
 
-/// Makes files of a tree durable.
-fn sync_files(tree: &Path, files: &[PathBuf]) -> Result<(), CommandError> {
+/// Makes files and folders of a tree durable.
+pub(super) fn sync_all(tree: &Path, paths: &[PathBuf]) -> Result<(), CommandError> {
     #[cfg(target_os = "linux")]
-    if files.len() > SINGLE_FLUSHES {
+    if paths.len() > SINGLE_FLUSHES {
         let folder = fs::File::open(tree).map_err(failed("write", tree))?;
         let synced = rustix::fs::syncfs(&folder).map_err(io::Error::from);
         return synced.map_err(failed("write", tree));
     }
     #[cfg(not(target_os = "linux"))]
     let _ = tree;
-    files.iter().try_for_each(|file| {
-        let synced = fs::File::open(file).and_then(|file| file.sync_all());
-        synced.map_err(failed("write", file))
+    paths.iter().try_for_each(|path| {
+        let synced = fs::File::open(path).and_then(|file| file.sync_all());
+        synced.map_err(failed("write", path))
     })
 }
 
@@ -171,13 +182,17 @@ fn make_folder(path: &Path) -> Result<(), CommandError> {
     match DirBuilder::new().mode(PARTS_MODE).create(path) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
             let metadata = fs::symlink_metadata(path).map_err(failed("write", path))?;
-            match metadata.is_dir() {
-                true => Ok(()),
-                false => Err(CommandError::FileKind {
-                    doing: "write",
-                    path: path.to_owned(),
-                    kind: "not a folder",
-                }),
+            let refuse = |kind| {
+                let path = path.to_owned();
+                let doing = "write";
+                Err(CommandError::FileKind { doing, path, kind })
+            };
+            // Another user who can write to it can put links into it.
+            let is_own = metadata.uid() == rustix::process::geteuid().as_raw();
+            match (metadata.is_dir(), is_own && metadata.mode() & 0o022 == 0) {
+                (true, true) => Ok(()),
+                (true, false) => refuse("a folder that other users can change"),
+                (false, _) => refuse("not a folder"),
             }
         }
         made => made.map_err(failed("write", path)),
@@ -210,7 +225,7 @@ mod tests {
         drop(store);
         let store = Parts::open_small(&path, &blobs(b"other")).unwrap();
         assert!(store.list().is_empty());
-        let error = store.put(b"more than the ticket says").unwrap_err();
+        let error = store.put(&[7; 5 + 1 + HASH_BYTES as usize]).unwrap_err();
         assert!(matches!(error, StoreError::Quota { .. }), "{error}");
         store.put(b"other").unwrap();
         drop(store);

@@ -12,6 +12,7 @@
 //! Names come from the sender only below `tree`, and only as paths that a collection accepts.
 
 use std::{
+    collections::BTreeSet,
     fs, io,
     path::{Path, PathBuf},
 };
@@ -24,7 +25,7 @@ use calimero_network::{
     },
 };
 
-use super::parts::Parts;
+use super::parts::{Parts, sync_all};
 use crate::{
     blob::files::{FileTarget, Target},
     error::CommandError,
@@ -57,9 +58,7 @@ impl Place {
         output: Option<&Path>,
         force: bool,
     ) -> Result<Self, CommandError> {
-        let id = ticket.blob_id().to_string();
-        let own = || PathBuf::from(ticket.name().unwrap_or(&id));
-        let path = output.map_or_else(own, Path::to_owned);
+        let path = output.map_or_else(|| own_path(ticket), Path::to_owned);
         let destination = match ticket.kind() {
             Kind::Blob => match Target::prepare(&path)? {
                 Target::Stdout => return Ok(Self::Stdout),
@@ -165,8 +164,20 @@ fn put_file(from: &Path, to: &Path) -> Result<(), CommandError> {
     }
 }
 
+/// The path of a ticket's content where none is given: the name in the ticket, in the current folder.
+fn own_path(ticket: &Ticket) -> PathBuf {
+    match ticket.name() {
+        // The sender does not choose standard output.
+        Some("-") => PathBuf::from("./-"),
+        Some(name) => PathBuf::from(name),
+        None => PathBuf::from(ticket.blob_id().to_string()),
+    }
+}
+
 /// Moves the files of a tree into a folder that exists. Files of the same name are replaced.
+/// The changed folders are durable afterwards.
 fn merge(tree: &Path, into: &Path, collection: &Collection) -> Result<(), CommandError> {
+    let mut folders = BTreeSet::from([into.to_owned()]);
     for entry in collection.entries() {
         let to = entry.path.below(into);
         make_folders(into, &entry.path)?;
@@ -179,8 +190,10 @@ fn merge(tree: &Path, into: &Path, collection: &Collection) -> Result<(), Comman
         }
         // Replaces a link rather than the file that it leads to.
         fs::rename(entry.path.below(tree), &to).map_err(failed("write", &to))?;
+        let changed = to.ancestors().skip(1).take_while(|folder| *folder != into);
+        folders.extend(changed.map(Path::to_owned));
     }
-    Ok(())
+    sync_all(into, &folders.into_iter().collect::<Vec<_>>())
 }
 
 /// Creates the folders of a path below `into`. A link among them is refused: it leads elsewhere.
@@ -349,5 +362,11 @@ mod tests {
         let error = Place::prepare(&ticket(Kind::Blob), Some(&path), false).unwrap_err();
         assert!(matches!(error, CommandError::FileKind { .. }), "{error}");
         assert!(!dir.path().join("elsewhere").exists());
+    }
+
+    #[test]
+    fn a_sender_does_not_choose_standard_output() {
+        let ticket = ticket(Kind::Blob).with_name("-").unwrap();
+        assert_eq!(own_path(&ticket), Path::new("./-"));
     }
 }

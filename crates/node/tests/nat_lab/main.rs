@@ -16,6 +16,7 @@ mod internet;
 mod mapping;
 mod pairs;
 mod probe;
+mod relayed;
 mod share;
 mod site;
 #[path = "../support/mod.rs"]
@@ -283,12 +284,12 @@ fn faults_are_got_over() {
     let all = all.flat_map(|fault| Transport::BOTH.map(|over| (fault, over)));
     if let Ok(part) = std::env::var("NAT_LAB_FAULT") {
         let chosen = all.filter(|(fault, _)| fault.to_string().contains(&part));
-        return faults::run(&chosen.collect::<Vec<_>>());
+        return faults::run(&chosen.collect::<Vec<_>>(), 1);
     }
     if is_full() {
-        return faults::run(&all.collect::<Vec<_>>());
+        return faults::run(&all.collect::<Vec<_>>(), 1);
     }
-    faults::run(&[
+    let short = [
         (Fault::LinkCut, Transport::Tcp),
         (Fault::PunchInVain, Transport::Quic),
         (Fault::RouterReboots, Transport::Quic),
@@ -299,7 +300,9 @@ fn faults_are_got_over() {
         (Fault::OnlyRelayReturns, Transport::Quic),
         (Fault::NodeRestarts, Transport::Quic),
         (Fault::NodeRestartsWithoutBootNodes, Transport::Tcp),
-    ]);
+    ];
+    // Other tests run at the same time. `NAT_LAB=full` and `NAT_LAB_FAULT` hold the nodes to the bounds themselves.
+    faults::run(&short, 3);
 }
 
 #[test]
@@ -312,6 +315,15 @@ fn a_node_whose_router_maps_ports_is_reached_directly() {
         (Speaks::Pcp, Transport::Quic),
         (Speaks::Upnp, Transport::Tcp),
     ]);
+}
+
+#[test]
+fn a_node_says_why_a_peer_is_relayed() {
+    if let Err(reason) = lab_is_possible() {
+        eprintln!("skipped: no NAT lab here: {reason}");
+        return;
+    }
+    relayed::between_symmetric_nats();
 }
 
 /// Whether everything is asked for.

@@ -11,6 +11,7 @@ use super::{
 };
 use crate::addr::{DialPolicy, DialScopes};
 use crate::limits::{MAX_PENDING_CONNECTIONS, MAX_RENDEZVOUS_NAMESPACE_BYTES};
+use crate::topic::GLOBAL_RENDEZVOUS_NAMESPACE;
 
 /// Longest wait of the discovery machine: 30 days. It keeps every sum of times far from the end of
 /// the clock.
@@ -28,7 +29,9 @@ pub struct DiscoveryConfig {
     /// servers and relays.
     ///
     /// - Default: empty; peers are then found by mDNS and in the peer cache only.
-    /// - Range: each address ends in `/p2p/<peer>`.
+    /// - Range: each address ends in `/p2p/<peer>`, or is `/dnsaddr/NAME`: a list of boot nodes in the
+    ///   TXT records of `_dnsaddr.NAME`, of which 16 are used. It is resolved every 15 s, within the
+    ///   lifetime of the records, so that a change needs no restart.
     /// - Reason: every network has its own boot nodes.
     pub boot: Vec<Multiaddr>,
     /// Public addresses of this node that its operator vouches for.
@@ -56,9 +59,11 @@ pub struct DiscoveryConfig {
     pub port_mapping: bool,
     /// Rendezvous namespace that all nodes of the network share.
     ///
-    /// - Default: `/calimero/devnet/global`.
+    /// - Default: `/calimero/devnet/global`, the namespace of published 0.11 nodes, whose network
+    ///   `calnet` calls `calimero-devnet`. `--network NAME` of `calnet` is `/calimero/net/NAME`.
     /// - Range: at most 255 bytes. An empty text turns the shared namespace off.
-    /// - Reason: every network has its own namespace.
+    /// - Reason: every network has its own namespace, in which a node looks for members. Networks that
+    ///   share a boot node still connect through its Kademlia table.
     pub global_namespace: String,
     /// Peers that are known, boot nodes and connected peers included.
     ///
@@ -126,7 +131,7 @@ impl Default for DiscoveryConfig {
             local_network: false,
             mdns: false,
             port_mapping: false,
-            global_namespace: "/calimero/devnet/global".to_owned(),
+            global_namespace: GLOBAL_RENDEZVOUS_NAMESPACE.to_owned(),
             max_peers: 4096,
             members_target: 12,
             relays: 2,
@@ -404,9 +409,15 @@ impl DiscoveryConfig {
         check_feature(self.port_mapping, compiled::UPNP, "upnp", || {
             key("port_mapping")
         })?;
-        check(self.boot.iter().all(names_its_peer), || {
-            (key("boot"), "each address must end in /p2p/<peer>")
+        let is_boot = |address| names_its_peer(address) || is_boot_list(address);
+        check(self.boot.iter().all(is_boot), || {
+            (
+                key("boot"),
+                "each address must end in /p2p/<peer>, or be /dnsaddr/<name>",
+            )
         })?;
+        let has_list = self.boot.iter().any(is_boot_list);
+        check_feature(has_list, compiled::DNS, "dns", || key("boot"))?;
         check(
             self.global_namespace.len() <= MAX_RENDEZVOUS_NAMESPACE_BYTES,
             || (key("global_namespace"), "must be at most 255 bytes"),
@@ -518,6 +529,16 @@ impl DiscoveryConfig {
             ("reachability.max_backoff", probes.max_backoff),
         ]
     }
+}
+
+/// Returns whether `address` is a list of boot nodes: `/dnsaddr/<name>` and nothing else.
+#[must_use]
+pub fn is_boot_list(address: &Multiaddr) -> bool {
+    let mut parts = address.iter();
+    matches!(
+        (parts.next(), parts.next()),
+        (Some(Protocol::Dnsaddr(_)), None)
+    )
 }
 
 fn names_its_peer(address: &Multiaddr) -> bool {

@@ -44,7 +44,7 @@ pub use self::{
     connections::{ConnectionsConfig, ConnectionsTuning, PingConfig},
     discovery::{
         BookTuning, CacheTuning, DialsTuning, DiscoveryConfig, ReachabilityTuning, RecordsTuning,
-        RedialTuning, RelayTuning, RendezvousTuning,
+        RedialTuning, RelayTuning, RendezvousTuning, is_boot_list,
     },
     handle::{HandleConfig, HandleTuning, RuntimeKind},
     import::import_0_11,

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{MeshConfig, NetworkConfig};
-use crate::limits::MAX_PUBLISHED_MESSAGE_BYTES;
+use crate::{limits::MAX_PUBLISHED_MESSAGE_BYTES, topic::GLOBAL_RENDEZVOUS_NAMESPACE};
 
 /// A set of values for one kind of network, which a file names with `preset = "…"`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -19,6 +19,7 @@ pub enum Preset {
     /// Networks in which some nodes still run published 0.11: `pubsub.max_message_bytes` is what
     /// those nodes accept, all versions of the blob protocol are offered, and provider records are
     /// written and read both unsigned, for those nodes, and signed, for all others.
+    /// `discovery.global_namespace` is `/calimero/devnet/global`, the default of those nodes.
     #[serde(rename = "published-0.11")]
     Published0_11,
 }
@@ -40,6 +41,7 @@ impl Preset {
                 pubsub.max_message_bytes = MAX_PUBLISHED_MESSAGE_BYTES;
                 config.blob.versions = super::BlobConfig::default().versions;
                 config.blob.unsigned_records = super::compiled::BLOBS;
+                config.discovery.global_namespace = GLOBAL_RENDEZVOUS_NAMESPACE.to_owned();
             }
         }
     }

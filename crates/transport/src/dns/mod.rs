@@ -8,6 +8,7 @@
 //!
 //! [RFC 8305]: https://www.rfc-editor.org/rfc/rfc8305
 
+mod lists;
 mod resolver;
 #[cfg(test)]
 mod tests;
@@ -35,6 +36,7 @@ use libp2p_core::{
 };
 use multiaddr::{Multiaddr, Protocol};
 
+pub use self::lists::AddressLists;
 pub(crate) use self::resolver::Resolver;
 use crate::{AddressError, gate::refused};
 
@@ -50,6 +52,10 @@ const MAX_ADDRESSES: usize = 16;
 /// Largest number of lookups per dial, 32. Records of a `/dnsaddr` name may
 /// contain further names, also in cycles.
 const MAX_LOOKUPS: usize = 32;
+
+/// Largest number of `/dnsaddr` names that lead to one another, 4: a list of a region in a list of
+/// all, with names of hosts, takes three.
+const MAX_DEPTH: usize = 4;
 
 /// Largest number of records of one `/dnsaddr` name that are used, 16.
 const MAX_RECORDS: usize = 16;
@@ -183,11 +189,11 @@ async fn dial_staggered<O>(
 /// Resolves `addr` to addresses without names, in the order in which they are
 /// dialled.
 async fn resolve(resolver: &Resolver, addr: Multiaddr) -> Result<Vec<Multiaddr>, AddressError> {
-    let mut names = VecDeque::from([addr]);
+    let mut names = VecDeque::from([(addr, 0)]);
     let mut resolved = Vec::new();
     let mut failure = None;
     for _ in 0..MAX_LOOKUPS {
-        let Some(addr) = names.pop_front() else {
+        let Some((addr, depth)) = names.pop_front() else {
             break;
         };
         let mut parts = addr.iter();
@@ -197,11 +203,13 @@ async fn resolve(resolver: &Resolver, addr: Multiaddr) -> Result<Vec<Multiaddr>,
             Some(Protocol::Dns(name)) => resolver.ips(&name, |_| true).await,
             Some(Protocol::Dns4(name)) => resolver.ips(&name, IpAddr::is_ipv4).await,
             Some(Protocol::Dns6(name)) => resolver.ips(&name, IpAddr::is_ipv6).await,
+            Some(Protocol::Dnsaddr(_)) if depth >= MAX_DEPTH => continue,
             Some(Protocol::Dnsaddr(name)) => match resolver.records(&name).await {
                 Ok(records) => {
                     // The part after the name, for example the peer id, selects
                     // records.
                     let fitting = records.into_iter().filter(|record| record.ends_with(&rest));
+                    let fitting = fitting.map(|record| (record, depth + 1));
                     names.extend(fitting.take(MAX_RECORDS));
                     continue;
                 }

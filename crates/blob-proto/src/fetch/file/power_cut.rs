@@ -1,7 +1,11 @@
 //! The power is cut after every operation of fetches into a file: a file that has its name is whole,
 //! one that was acknowledged stays, and chunks that are resumed verify.
 
-#![expect(clippy::unwrap_used, reason = "an unexpected result ends a test")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "an unexpected result ends a test"
+)]
 
 use std::{path::Path, sync::Arc};
 

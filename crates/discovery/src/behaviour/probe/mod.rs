@@ -77,6 +77,11 @@ impl Client {
         }
     }
 
+    /// Asks `preferred` before other servers from now on.
+    pub(super) fn prefer(&mut self, preferred: HashSet<PeerId>) {
+        self.preferred = preferred;
+    }
+
     /// Requests a probe of `address` from the next server that is connected.
     pub(super) fn probe(&mut self, address: Multiaddr) {
         if self.unasked.contains(&address) {

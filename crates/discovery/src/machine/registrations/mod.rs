@@ -72,6 +72,22 @@ impl Registrations {
         }
     }
 
+    /// Adds a server, which is not connected yet.
+    pub(super) fn add_server(&mut self, server: PeerId, followed: &[Namespace]) {
+        self.table.add_server(server);
+        for namespace in followed {
+            self.table.add(server, namespace);
+        }
+    }
+
+    /// Removes a server. It keeps the registrations until they expire.
+    pub(super) fn remove_server(&mut self, server: PeerId) {
+        self.rotations.cancel(&server);
+        for namespace in self.table.remove_server(server) {
+            self.due.cancel(&(server, namespace));
+        }
+    }
+
     pub(super) fn follow(
         &mut self,
         namespace: &Namespace,

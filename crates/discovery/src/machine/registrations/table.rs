@@ -89,6 +89,17 @@ impl Table {
         self.servers.keys().copied().collect()
     }
 
+    pub(super) fn add_server(&mut self, server: PeerId) {
+        self.servers.entry(server).or_default();
+    }
+
+    /// Removes a server. Returns the namespaces of its registrations.
+    pub(super) fn remove_server(&mut self, server: PeerId) -> Vec<Namespace> {
+        let removed = self.servers.remove(&server);
+        let slots = removed.into_iter().flat_map(|server| server.slots);
+        slots.map(|(namespace, _)| namespace).collect()
+    }
+
     pub(super) fn is_server(&self, peer: &PeerId) -> bool {
         self.servers.contains_key(peer)
     }

@@ -62,11 +62,10 @@ const SOURCES: &[&str] = &[
 ];
 
 fn public(source: &str) -> impl Iterator<Item = &str> {
-    let names = source.lines().filter_map(|line| {
+    source.lines().filter_map(|line| {
         let name = line.trim_start().strip_prefix("pub fn ")?;
         name.split(['(', '<']).next()
-    });
-    names
+    })
 }
 
 /// A function that is new has to be put into a list here, and into a script if it changes the disk.

@@ -1,0 +1,85 @@
+//! A connection of a node, as JSON.
+
+use std::{collections::HashMap, fmt, time::Instant};
+
+use calimero_network::{Connection, Direction, Status};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use crate::text::{Stack, millis};
+
+/// One established connection of the node.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+#[serde(tag = "event", rename = "peer")]
+pub(crate) struct ConnectionPage {
+    pub(crate) peer: String,
+    pub(crate) inbound: bool,
+    pub(crate) address: String,
+    #[serde(flatten)]
+    pub(crate) stack: Stack,
+    pub(crate) age_seconds: u64,
+    pub(crate) round_trip_ms: Option<f64>,
+    pub(crate) received_bytes: u64,
+    pub(crate) sent_bytes: u64,
+    pub(crate) agent_version: Option<String>,
+    /// For a relayed connection: why the peer has no direct connection.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) relayed_because: Option<String>,
+    /// For a relayed connection: seconds until this node tries a direct one again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) direct_retry_in_seconds: Option<u64>,
+}
+
+impl ConnectionPage {
+    pub(crate) fn of(connection: &Connection) -> Self {
+        let info = connection.info.as_ref();
+        Self {
+            peer: connection.peer.to_base58(),
+            inbound: connection.direction == Direction::Inbound,
+            address: connection.address.to_string(),
+            stack: Stack::of(connection),
+            age_seconds: connection.age.as_secs(),
+            round_trip_ms: connection.rtt.map(millis),
+            received_bytes: connection.link.bytes_in(),
+            sent_bytes: connection.link.bytes_out(),
+            agent_version: info.map(|info| info.agent_version.clone()),
+            relayed_because: None,
+            direct_retry_in_seconds: None,
+        }
+    }
+
+    /// The connections of a status, each relayed one with what discovery does about it.
+    pub(crate) fn of_all<'a>(
+        status: &Status,
+        connections: impl Iterator<Item = &'a Connection>,
+    ) -> Vec<Self> {
+        let now = Instant::now();
+        let peers = status.discovery.peers.iter();
+        let relayed: HashMap<_, _> = peers
+            .filter_map(|peer| Some((peer.peer, (peer.why_relayed?, peer.next_hole_punch))))
+            .collect();
+        let page = |connection: &Connection| {
+            let mut page = Self::of(connection);
+            if let Some((why, next)) = relayed.get(&connection.peer) {
+                page.relayed_because = Some(why.to_string());
+                let left = next.map(|at| at.saturating_duration_since(now));
+                page.direct_retry_in_seconds = left.map(|left| left.as_secs());
+            }
+            page
+        };
+        connections.map(page).collect()
+    }
+}
+
+impl fmt::Display for ConnectionPage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} at {} ({})", self.peer, self.address, self.stack)?;
+        if let Some(why) = &self.relayed_because {
+            write!(f, ": {why}")?;
+        }
+        match self.direct_retry_in_seconds {
+            Some(seconds) => write!(f, ", direct dial in {seconds} s"),
+            None => Ok(()),
+        }
+    }
+}
