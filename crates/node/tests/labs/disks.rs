@@ -3,11 +3,12 @@
 use std::{fs, path::Path};
 
 use crate::{
+    Case,
     host::{Disk, Host},
     support::run,
 };
 
-pub(crate) const CASES: &[(&str, fn() -> String)] = &[
+pub(crate) const CASES: &[Case] = &[
     ("read-only data folder", read_only),
     ("full data folder", full),
     ("no inodes left", no_inodes),

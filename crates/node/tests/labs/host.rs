@@ -1,4 +1,4 @@
-//! A host: a namespace with a folder, the nodes on it, and whether they work.
+//! A host is a network namespace with a folder for the data of its nodes.
 
 use std::{
     fs::{self, File},
@@ -11,8 +11,8 @@ use tempfile::TempDir;
 
 use crate::support::{Ended, LIMIT, Process, calnet, netns::Namespace, run};
 
-/// Runs the program that follows while `socket()` refuses one address family with `EAFNOSUPPORT`,
-/// as service managers do: `RestrictAddressFamilies=` of systemd. The first argument is the family.
+/// Runs a program for which `socket()` refuses one address family with `EAFNOSUPPORT`, as
+/// `RestrictAddressFamilies=` of systemd does. The first argument is the family.
 const WITHOUT_FAMILY: &str = r#"
 import ctypes, os, platform, struct, sys
 SOCKET = {"x86_64": 41, "aarch64": 198}[platform.machine()]
@@ -31,17 +31,26 @@ assert libc.prctl(22, 2, program, 0, 0) == 0, ctypes.get_errno()
 os.execv(sys.argv[2], sys.argv[2:])
 "#;
 
-/// Returns why there can be no lab here.
+/// Returns an error with the reason if this host cannot run the labs.
 pub(crate) fn is_possible() -> Result<(), String> {
     drop(Namespace::new("try")?);
-    for program in ["python3", "mount", "unshare", "setpriv"] {
+    for program in ["python3", "mount", "unshare", "setpriv", "nice"] {
         let found = Command::new(program).arg("--version").output();
         found.map_err(|error| format!("{program}: {error}"))?;
     }
-    Ok(())
+    // Containers often permit namespaces and no mounts.
+    let folder = tempfile::tempdir().map_err(|error| error.to_string())?;
+    let mut mount = Command::new("unshare");
+    mount.args(["--mount", "mount", "-t", "tmpfs", "tmpfs"]);
+    let mounted = mount.arg(folder.path()).output();
+    match mounted {
+        Ok(mounted) if mounted.status.success() => Ok(()),
+        Ok(mounted) => Err(String::from_utf8_lossy(&mounted.stderr).into_owned()),
+        Err(error) => Err(format!("unshare: {error}")),
+    }
 }
 
-/// A host with a folder for its data. Its nodes find each other on loopback.
+/// A host with loopback alone and an empty folder.
 pub(crate) struct Host {
     pub(crate) namespace: Namespace,
     pub(crate) folder: TempDir,
@@ -63,7 +72,8 @@ impl Host {
         self.path("data")
     }
 
-    /// `calnet run` with a data folder, started by other programs in front of it.
+    /// `calnet run` with the data folder of this host and its log in a file. `before` is a command
+    /// line that runs the command line that follows it.
     pub(crate) fn node(&self, before: &[&str], arguments: &[&str]) -> Command {
         let mut words = before.to_vec();
         let program = calnet().get_program().to_str().unwrap().to_owned();
@@ -82,7 +92,7 @@ impl Host {
         Process::start(self.node(before, arguments))
     }
 
-    /// A command of `calnet` on this host.
+    /// Runs a command of `calnet` on this host to its end.
     pub(crate) fn run(&self, arguments: &[&str]) -> Ended {
         let mut command = self.namespace.command(calnet().get_program());
         command.args(arguments);
@@ -93,11 +103,12 @@ impl Host {
         fs::read_to_string(self.path("log")).unwrap()
     }
 
-    /// A node works: it listens at an address that begins with `begin`, is reached there from
-    /// `from`, answers with its status, and ends. Returns the times.
+    /// Checks that a node works: it listens at an address that begins with `begin`, identifies
+    /// itself to a peer that connects there from `from`, answers its control socket, and ends on a
+    /// signal. Returns the times.
     pub(crate) fn works(&self, mut node: Process, begin: &str, from: &Self) -> String {
         let started = Instant::now();
-        let peer = node.event("started")["peer"].as_str().unwrap().to_owned();
+        let peer = peer_of(&node);
         let listens = |line: &serde_json::Value| {
             let address = line["address"].as_str().unwrap_or_default();
             line["event"] == "listening" && address.starts_with(begin)
@@ -113,22 +124,31 @@ impl Host {
         let probed_ms = before.elapsed().as_millis();
         self.answers();
         assert!(node.end_by("-TERM").success(), "{}", self.log());
-        format!("listens after {listening_ms} ms, answers a peer after {probed_ms} ms")
+        format!("listens in {listening_ms} ms, answers a peer in {probed_ms} ms")
     }
 
-    /// The running node answers with its status.
+    /// Checks that the control socket of the running node answers.
     pub(crate) fn answers(&self) {
         let status = self.run(&["status", "--json", "--data", self.data().to_str().unwrap()]);
         assert!(status.success, "{}\n{}", status.stderr, self.log());
     }
 }
 
-/// The words that refuse an address family to the program that follows.
+/// Returns the peer id of a node.
+pub(crate) fn peer_of(node: &Process) -> String {
+    let started = node.find(0, LIMIT, |line| line["event"] == "started");
+    let Some((_, entry)) = started else {
+        panic!("not started: {:#?}", node.entries());
+    };
+    entry.line["peer"].as_str().unwrap().to_owned()
+}
+
+/// The command line that refuses an address family to the program that follows.
 pub(crate) fn without_family(family: &str) -> [&str; 4] {
     ["python3", "-c", WITHOUT_FAMILY, family]
 }
 
-/// A file system in memory with these options, mounted on a folder. Unmounted when dropped.
+/// A file system in memory that is mounted on a folder. Unmounted when dropped.
 pub(crate) struct Disk {
     path: PathBuf,
 }

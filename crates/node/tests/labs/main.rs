@@ -1,8 +1,8 @@
-//! Two labs: hosts that are odd, and peers that cost nothing to make.
+//! Two labs: odd hosts, and attacks by peers that cost nothing to make.
 //!
-//! Every part runs in a network namespace and needs Linux, root, `ip`, `mount` and python3;
-//! elsewhere it is passed over with a message. Without `LAB=full` a part runs that is over in
-//! seconds:
+//! The hosts are network namespaces, which need root, `ip`, `mount`, `unshare`, `setpriv` and python3.
+//! Where these are missing, the tests print the reason and pass. Without `LAB=full` a part runs that
+//! takes a minute:
 //!
 //! ```sh
 //! LAB=full cargo test --workspace --test labs -- --nocapture --test-threads 1
@@ -36,75 +36,85 @@ use std::{
 
 use host::is_possible;
 
-/// Odd hosts that are tried at the same time.
+/// Cases that run at the same time.
 const AT_ONE_TIME: usize = 6;
 
-/// An odd host, and what happens on it. Returns what was seen.
-struct Case {
-    name: &'static str,
-    run: fn() -> String,
-}
+/// The name of an odd host and what is done on it. Returns what was observed.
+type Case = (&'static str, fn() -> String);
 
-/// Returns `true` where everything is asked for.
+/// Returns `true` if the whole labs are requested.
 fn is_full() -> bool {
     std::env::var("LAB").is_ok_and(|what| what == "full")
 }
 
-/// Returns the panic of a case as text.
+/// Returns the message of a panic.
 fn reason(panic: &(dyn std::any::Any + Send)) -> String {
     let text = panic.downcast_ref::<String>().cloned();
     let text = text.or_else(|| panic.downcast_ref::<&str>().map(ToString::to_string));
-    text.unwrap_or_else(|| "a panic without a text".to_owned())
+    text.unwrap_or_else(|| "a panic without a message".to_owned())
 }
 
-fn run_all(cases: &[Case]) {
+/// Runs all cases, prints a table, and fails if one of them failed.
+fn run_all(cases: &[&[Case]]) {
+    let cases: Vec<_> = cases.iter().copied().flatten().copied().collect();
     let next = AtomicUsize::new(0);
     let work = || {
-        let mut failed = Vec::new();
-        while let Some(case) = cases.get(next.fetch_add(1, Ordering::Relaxed)) {
+        let mut done = Vec::new();
+        loop {
+            let at = next.fetch_add(1, Ordering::Relaxed);
+            let Some((name, run)) = cases.get(at) else {
+                return done;
+            };
             let begin = Instant::now();
-            let seen = catch_unwind(AssertUnwindSafe(case.run));
-            let took = begin.elapsed();
-            match seen {
-                Ok(seen) => println!("| {} | {seen} | {:.1} s |", case.name, took.as_secs_f32()),
-                Err(panic) => failed.push(format!("{}: {}", case.name, reason(&*panic))),
-            }
+            let observed = catch_unwind(AssertUnwindSafe(run));
+            let took = begin.elapsed().as_secs_f32();
+            let observed = observed.map_err(|panic| format!("{name}: {}", reason(&*panic)));
+            done.push((
+                at,
+                observed.map(|observed| format!("| {name} | {observed} | {took:.1} s |")),
+            ));
         }
-        failed
     };
-    let failed: Vec<String> = thread::scope(|scope| {
+    let mut done: Vec<_> = thread::scope(|scope| {
         let workers: Vec<_> = (0..AT_ONE_TIME).map(|_| scope.spawn(work)).collect();
         workers
             .into_iter()
             .flat_map(|worker| worker.join().unwrap())
             .collect()
     });
+    done.sort_by_key(|(at, _)| *at);
+    println!("| host | observed | time |\n|---|---|---:|");
+    let mut failed = Vec::new();
+    for (_, row) in done {
+        match row {
+            Ok(row) => println!("{row}"),
+            Err(reason) => failed.push(reason),
+        }
+    }
     assert!(failed.is_empty(), "{failed:#?}");
 }
 
 #[test]
-fn a_node_works_on_odd_hosts_or_says_why_not() {
+fn a_node_works_on_odd_hosts_or_reports_why_not() {
     if let Err(reason) = is_possible() {
         eprintln!("skipped: {reason}");
         return;
     }
-    let parts = [
+    run_all(&[
         networks::CASES,
         disks::CASES,
         resolver::CASES,
         clock::CASES,
-        processes::CASES,
-    ];
-    let cases: Vec<_> = parts
-        .into_iter()
-        .flatten()
-        .map(|&(name, run)| Case { name, run })
-        .collect();
-    run_all(&cases);
+    ]);
 }
 
 #[test]
-fn others_are_served_while_peers_that_cost_nothing_attack() {
+fn a_process_obeys_signals_and_locks_whatever_happens_to_its_output() {
+    run_all(&[processes::CASES]);
+}
+
+#[test]
+fn other_peers_are_served_during_attacks() {
     if let Err(reason) = is_possible() {
         eprintln!("skipped: {reason}");
         return;
@@ -112,14 +122,14 @@ fn others_are_served_while_peers_that_cost_nothing_attack() {
     crowd::run();
 }
 
-/// Not a test: the process that attacks, started by the test above.
+/// The process of the attackers, started by the test above.
 #[test]
 #[ignore = "the other process of a test in this file"]
 fn attacker() {
     floods::attack();
 }
 
-/// Waits until something holds.
+/// Waits until a condition holds for which there is no event.
 fn until(limit: Duration, what: &str, holds: impl Fn() -> bool) {
     let deadline = Instant::now() + limit;
     while !holds() {

@@ -1,18 +1,20 @@
 //! Hosts whose network is odd.
 
-use std::net::TcpStream;
+use std::{net::TcpStream, time::Instant};
 
 use crate::{
+    Case,
     host::{Host, without_family},
     support::{LIMIT, Process},
     until,
 };
 
-pub(crate) const CASES: &[(&str, fn() -> String)] = &[
-    ("IPv6 off by sysctl", ipv6_off),
+pub(crate) const CASES: &[Case] = &[
+    ("IPv6 off by sysctl, then on", ipv6_off),
     ("IPv6 sockets refused", ipv6_refused),
     ("IPv4 sockets refused", ipv4_refused),
     ("no IPv4 address", no_ipv4),
+    ("no address at the start", no_address),
     ("netlink sockets refused", netlink_refused),
     ("link-local addresses alone", link_local),
     ("200 addresses", many_addresses),
@@ -22,12 +24,54 @@ pub(crate) const CASES: &[(&str, fn() -> String)] = &[
 const V4: &str = "/ip4/127.0.0.1/tcp";
 const V6: &str = "/ip6/::1/tcp";
 
+/// The node listens on IPv6 as well once it is on.
 fn ipv6_off() -> String {
     let host = Host::new("v6off");
-    let settings = ["all", "default", "lo"].map(|of| format!("ipv6/conf/{of}/disable_ipv6"));
-    let settings = settings.each_ref().map(|name| (name.as_str(), "1"));
-    host.namespace.set(&settings).unwrap();
-    host.works(host.start(&[], &[]), V4, &host)
+    let disable = |value| {
+        let settings = ["all", "default", "lo"].map(|of| format!("ipv6/conf/{of}/disable_ipv6"));
+        let settings = settings.each_ref().map(|name| (name.as_str(), value));
+        host.namespace.set(&settings).unwrap();
+    };
+    disable("1");
+    let node = host.start(&[], &[]);
+    listens_on(&node, "127.0.0.1");
+    disable("0");
+    host.namespace.ip("addr replace ::1/128 dev lo\n").unwrap();
+    let begin = Instant::now();
+    listens_on(&node, "::1");
+    let later_ms = begin.elapsed().as_millis();
+    let seen = host.works(node, V4, &host);
+    format!("{seen}; listens on IPv6 {later_ms} ms after it is on")
+}
+
+/// A node listens on an address with both transports.
+fn listens_on(node: &Process, ip: &str) {
+    let version = if ip.contains(':') { "ip6" } else { "ip4" };
+    for address in [
+        format!("/{version}/{ip}/tcp/2428"),
+        format!("/{version}/{ip}/udp/2428/quic-v1"),
+    ] {
+        let found = node.find(0, LIMIT, |line| {
+            line["event"] == "listening" && line["address"] == address.as_str()
+        });
+        assert!(found.is_some(), "{address}: {:#?}", node.entries());
+    }
+}
+
+/// The node starts, and listens when an address appears.
+fn no_address() -> String {
+    let host = Host::new("none");
+    host.namespace.ip("link set lo down\n").unwrap();
+    let node = host.start(&[], &[]);
+    assert!(node.find(0, LIMIT, |line| line["event"] == "started").is_some());
+    host.namespace.ip("link set lo up\n").unwrap();
+    let begin = Instant::now();
+    for ip in ["127.0.0.1", "::1"] {
+        listens_on(&node, ip);
+    }
+    let later_ms = begin.elapsed().as_millis();
+    let seen = host.works(node, V4, &host);
+    format!("listens {later_ms} ms after an address appears; {seen}")
 }
 
 fn ipv6_refused() -> String {
@@ -46,9 +90,25 @@ fn no_ipv4() -> String {
     host.works(host.start(&[], &[]), V6, &host)
 }
 
+/// The addresses are found without netlink, and the failure is reported.
 fn netlink_refused() -> String {
     let host = Host::new("nonl");
-    host.works(host.start(&without_family("16"), &[]), V4, &host)
+    host.namespace
+        .ip(
+            "link add veth0 type veth peer name veth1\naddr add 10.84.0.1/24 dev veth0\n\
+             link set veth0 up\nlink set veth1 up\nroute add default dev veth0\n",
+        )
+        .unwrap();
+    let node = host.start(&without_family("16"), &[]);
+    for ip in ["127.0.0.1", "10.84.0.1"] {
+        listens_on(&node, ip);
+    }
+    let unavailable = |line: &serde_json::Value| line["event"] == "listen_unavailable";
+    let (_, entry) = node.find(0, LIMIT, unavailable).unwrap();
+    let error = entry.line["error"].as_str().unwrap();
+    assert!(error.contains("os error 97"), "{error}");
+    let seen = host.works(node, V4, &host);
+    format!("{seen}; reports the OS error")
 }
 
 /// Two hosts on a link without a server of addresses.

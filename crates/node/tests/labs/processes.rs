@@ -1,20 +1,27 @@
-//! Processes whose output is not read, that are signalled, stopped, or started twice.
+//! Processes whose output is not read, that are signalled, stopped, or started twice. They need no
+//! namespace and no root.
 
 use std::{
-    process::{Child, Stdio},
+    fs::{self, File},
+    os::unix::fs::PermissionsExt as _,
+    path::Path,
+    process::{Child, Command, Stdio},
     thread,
     time::{Duration, Instant},
 };
 
+use tempfile::TempDir;
+
 use crate::{
-    host::Host,
+    Case,
     is_full,
-    support::{LIMIT, Process, calnet, full_pipe, run},
+    support::{Ended, LIMIT, Process, calnet, full_pipe, run},
     until,
 };
 
-pub(crate) const CASES: &[(&str, fn() -> String)] = &[
-    ("standard output not read", output_stalled),
+pub(crate) const CASES: &[Case] = &[
+    ("standard output not read", || not_read("output")),
+    ("standard error not read", || not_read("error")),
     ("standard output closed", output_closed),
     ("SIGHUP three times", || signalled("-HUP")),
     ("SIGTERM three times", || signalled("-TERM")),
@@ -24,61 +31,98 @@ pub(crate) const CASES: &[(&str, fn() -> String)] = &[
     ("two processes with one key", one_key),
 ];
 
-const LISTEN: [&str; 2] = ["--listen", "/ip4/127.0.0.1/tcp/2428"];
+const LISTEN: [&str; 2] = ["--listen", "/ip4/127.0.0.1/tcp/0"];
 
-/// Waits for the end of a process.
-fn end(child: &mut Child) -> Option<i32> {
-    let deadline = Instant::now() + LIMIT;
-    loop {
-        if let Some(status) = child.try_wait().unwrap() {
-            return status.code();
+/// Exit status of a refused command.
+const REFUSED: i32 = 6;
+
+fn data(folder: &TempDir) -> String {
+    folder.path().join("data").to_str().unwrap().to_owned()
+}
+
+/// `calnet run` or `calnet boot` on loopback, with a data folder.
+fn node(command: &str, data: &str, arguments: &[&str]) -> Command {
+    let mut node = calnet();
+    node.args([command, "--json", "--local", "--data", data]);
+    node.args(LISTEN).args(arguments);
+    node.stderr(Stdio::null());
+    node
+}
+
+/// A peer that prints a record for each connection.
+fn peer(arguments: &[&str]) -> Process {
+    let mut peer = calnet();
+    peer.args(["run", "--json", "--local"]).args(LISTEN);
+    peer.args(arguments).stderr(Stdio::null());
+    Process::start(peer)
+}
+
+fn status(data: &str) -> Ended {
+    let mut status = calnet();
+    status.args(["status", "--json", "--data", data]);
+    run(status)
+}
+
+/// A process whose output the test does not read. Killed when dropped.
+struct Unread(Child);
+
+impl Unread {
+    /// Waits for the end of the process and returns its exit status.
+    fn end(&mut self) -> Option<i32> {
+        let deadline = Instant::now() + LIMIT;
+        loop {
+            if let Some(status) = self.0.try_wait().unwrap() {
+                return status.code();
+            }
+            assert!(Instant::now() < deadline, "the process does not end");
+            thread::park_timeout(Duration::from_millis(10));
         }
-        assert!(Instant::now() < deadline, "the process does not end");
-        thread::park_timeout(Duration::from_millis(10));
     }
 }
 
-/// A node that listens at the port of [`LISTEN`] answers a peer.
-fn reached(host: &Host) -> bool {
-    host.run(&["probe", "--pings", "1", "/ip4/127.0.0.1/tcp/2428"])
-        .success
+impl Drop for Unread {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }
 
-fn output_stalled() -> String {
-    let host = Host::new("stalled");
+fn not_read(stream: &str) -> String {
+    let folder = tempfile::tempdir().unwrap();
+    let data = data(&folder);
+    let peer = peer(&[]);
+    let address = peer.addresses(1).remove(0);
     let (write, _read) = full_pipe();
-    let mut node = host.node(&[], &LISTEN).stdout(write).spawn().unwrap();
-    until(LIMIT, "the node answers", || reached(&host));
-    host.answers();
-    let pid = node.id().to_string();
-    assert!(
-        run({
-            let mut kill = std::process::Command::new("kill");
-            kill.args(["-TERM", &pid]);
-            kill
-        })
-        .success
-    );
-    assert_eq!(end(&mut node), Some(0));
-    "serves peers and its control socket, ends on a signal".to_owned()
+    let mut command = node("run", &data, &["--log", "info", "--dial", &address]);
+    match stream {
+        "output" => command.stdout(write),
+        _ => command.stderr(write).stdout(Stdio::null()),
+    };
+    let mut node = Unread(command.spawn().unwrap());
+    peer.event("connected");
+    assert!(status(&data).success);
+    let pid = node.0.id().to_string();
+    let signalled = Command::new("kill").args(["-TERM", &pid]).status();
+    assert!(signalled.unwrap().success());
+    assert_eq!(node.end(), Some(0));
+    "serves a peer and its control socket, ends on a signal".to_owned()
 }
 
 fn output_closed() -> String {
-    let host = Host::new("closed");
-    let mut node = host
-        .node(&[], &LISTEN)
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    drop(node.stdout.take());
-    let code = end(&mut node);
-    assert_eq!(code, Some(0), "{}", host.log());
+    let folder = tempfile::tempdir().unwrap();
+    let log = folder.path().join("log");
+    let mut command = node("run", &data(&folder), &[]);
+    command.stderr(File::create(&log).unwrap());
+    let mut node = Unread(command.stdout(Stdio::piped()).spawn().unwrap());
+    drop(node.0.stdout.take());
+    let code = node.end();
+    assert_eq!(code, Some(0), "{}", fs::read_to_string(log).unwrap());
     "ends with status 0, as a program in a pipe does".to_owned()
 }
 
 fn signalled(name: &str) -> String {
-    let host = Host::new("signal");
-    let mut node = host.start(&[], &LISTEN);
+    let folder = tempfile::tempdir().unwrap();
+    let mut node = Process::start(node("run", &data(&folder), &[]));
     node.event("listening");
     let begin = Instant::now();
     for _ in 0..3 {
@@ -92,73 +136,98 @@ fn signalled(name: &str) -> String {
 /// A node is stopped for some time while a peer waits for it.
 fn stopped() -> String {
     let pause = Duration::from_secs(if is_full() { 180 } else { 2 });
-    let host = Host::new("stop");
-    let node = host.start(&[], &LISTEN);
-    let peer = node.event("started")["peer"].as_str().unwrap().to_owned();
-    node.event("listening");
-    let mut other = host.namespace.command(calnet().get_program());
-    let address = format!("/ip4/127.0.0.1/tcp/2428/p2p/{peer}");
-    other.args(["run", "--json", "--local", "--dial", &address]);
-    other
-        .args(["--listen", "/ip4/127.0.0.1/tcp/0"])
-        .stderr(Stdio::null());
-    let other = Process::start(other);
+    let folder = tempfile::tempdir().unwrap();
+    let data = data(&folder);
+    let mut node = Process::start(node("run", &data, &[]));
+    let address = node.addresses(1).remove(0);
+    let other = peer(&["--dial", &address]);
     other.event("connected");
     node.signal("-STOP");
+    let is_stopped = || {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", node.id())).unwrap();
+        stat.contains(") T ")
+    };
+    until(LIMIT, "the node is stopped", is_stopped);
+    // The pause is what is tried.
     thread::sleep(pause);
-    let lost = other
-        .find(0, Duration::ZERO, |line| line["event"] == "disconnected")
-        .is_some();
+    let disconnected = |line: &serde_json::Value| line["event"] == "disconnected";
+    let lost = other.find(0, Duration::ZERO, disconnected);
     let begin = Instant::now();
     node.signal("-CONT");
-    if lost {
-        other.event("connected");
-    }
-    host.answers();
-    let took = begin.elapsed().as_millis();
-    let lost = if lost {
-        "connected again"
-    } else {
-        "connection kept"
+    let connection = match lost {
+        None => "connection kept".to_owned(),
+        Some((at, _)) => {
+            let connected = |line: &serde_json::Value| line["event"] == "connected";
+            assert!(other.find(at, 2 * LIMIT, connected).is_some());
+            format!("connected again after {} ms", begin.elapsed().as_millis())
+        }
     };
-    let seen = host.works(node, LISTEN[1], &host);
-    format!("{} s: {lost} after {took} ms; {seen}", pause.as_secs())
+    let asked = Instant::now();
+    assert!(status(&data).success);
+    let answered_ms = asked.elapsed().as_millis();
+    let mut probe = calnet();
+    probe.args(["probe", "--pings", "1", &address]);
+    let probed = run(probe);
+    assert!(probed.success, "{}", probed.stderr);
+    assert!(node.end_by("-TERM").success());
+    let seconds = pause.as_secs();
+    format!("{seconds} s: {connection}, status after {answered_ms} ms, answers a peer")
 }
 
-/// The second process of a kind is refused with the cause.
-fn refused(host: &Host, arguments: &[&str], cause: &str) -> String {
-    let ended = host.run(arguments);
+/// The second process is refused with the cause.
+fn refused(mut command: Command, causes: &[&str]) -> i32 {
+    command.stderr(Stdio::piped());
+    let ended = run(command);
     assert!(!ended.success, "{}", ended.stdout);
-    assert!(ended.stderr.contains(cause), "{}", ended.stderr);
-    let code = ended.code.expect("ended by a signal");
-    format!("the second ends with status {code}: \"{cause}\"")
+    for cause in causes {
+        assert!(ended.stderr.contains(cause), "{cause}: {}", ended.stderr);
+    }
+    ended.code.expect("ended by a signal")
 }
 
 fn one_port() -> String {
-    let host = Host::new("port");
-    let node = host.start(&[], &LISTEN);
-    node.event("listening");
-    let seen = refused(&host, &["run", LISTEN[0], LISTEN[1]], "in use");
-    assert!(reached(&host));
-    seen
+    let folder = tempfile::tempdir().unwrap();
+    let quic = ["--listen", "/ip4/127.0.0.1/udp/0/quic-v1"];
+    let first = Process::start(node("run", &data(&folder), &quic));
+    let mut codes = Vec::new();
+    for address in first.addresses(2) {
+        let address = address.split("/p2p/").next().unwrap();
+        let mut second = calnet();
+        second.args(["run", "--local", "--listen", address]);
+        codes.push(refused(second, &[address, "in use", "os error 98"]));
+    }
+    assert_eq!(codes[0], codes[1]);
+    let code = codes[0];
+    format!("TCP and UDP: the second ends with status {code}, the address and the OS error")
 }
 
 fn one_folder() -> String {
-    let host = Host::new("folder");
-    let node = host.start(&[], &LISTEN);
-    node.event("listening");
-    let data = host.data();
-    let arguments = ["run", "--data", data.to_str().unwrap()];
-    let cause = format!("in use by process {}", node.id());
-    refused(&host, &arguments, &cause).replace(&node.id().to_string(), "ID")
+    let folder = tempfile::tempdir().unwrap();
+    let data = data(&folder);
+    let boot = Process::start(node("boot", &data, &[]));
+    boot.event("listening");
+    let mode = fs::metadata(&data).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode, 0o700);
+    let cause = format!("in use by process {}", boot.id());
+    for command in ["boot", "run"] {
+        assert_eq!(refused(node(command, &data, &[]), &[&cause]), REFUSED);
+    }
+    // The running node is found.
+    let status = status(&data);
+    assert!(status.success, "{}", status.stderr);
+    assert_eq!(status.json_lines()[0]["event"], "status");
+    format!("the second ends with status {REFUSED} and the process id of the first")
 }
 
 fn one_key() -> String {
-    let host = Host::new("key");
-    let node = host.start(&[], &LISTEN);
-    node.event("listening");
-    let key = host.data().join("identity");
-    let arguments = ["run", "--identity", key.to_str().unwrap()];
-    let cause = format!("in use by process {}", node.id());
-    refused(&host, &arguments, &cause).replace(&node.id().to_string(), "ID")
+    let folder = tempfile::tempdir().unwrap();
+    let data = data(&folder);
+    let first = Process::start(node("run", &data, &[]));
+    first.event("listening");
+    let key = Path::new(&data).join("identity");
+    let mut second = calnet();
+    second.arg("run").args(LISTEN).arg("--identity").arg(&key);
+    let cause = format!("in use by process {}", first.id());
+    assert_eq!(refused(second, &[&cause]), REFUSED);
+    format!("the second ends with status {REFUSED} and the process id of the first")
 }

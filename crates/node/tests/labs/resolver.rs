@@ -1,5 +1,5 @@
-//! Hosts whose resolver is absent, empty, changed, slow or silent. Each has a boot node that is
-//! configured by its name.
+//! Hosts whose resolver is absent, empty, black-holed, slow or changed. The boot node of each is
+//! configured by name.
 
 use std::{
     fs,
@@ -9,26 +9,27 @@ use std::{
 };
 
 use crate::{
+    Case,
     host::Host,
     support::{LIMIT, Process, calnet},
 };
 
-pub(crate) const CASES: &[(&str, fn() -> String)] = &[
+pub(crate) const CASES: &[Case] = &[
     ("resolver absent", absent),
     ("resolver empty", empty),
-    ("resolver silent", silent),
+    ("resolver black-holed", black_holed),
     ("resolver slow (2 s)", slow),
     ("resolver changed while the node runs", changed),
 ];
 
 const WORKING: &str = "nameserver 127.0.0.1\n";
-const SILENT: &str = "nameserver 127.0.0.9\noptions timeout:1 attempts:1\n";
+const BLACK_HOLE: &str = "nameserver 127.0.0.9\noptions timeout:1 attempts:1\n";
 
-/// Time within which a name is resolved and its node dialled once the resolver works. Attempts are
-/// repeated with growing pauses.
+/// Time in which the boot node is connected once the resolver works. Attempts are repeated with
+/// growing pauses.
 const RETRY: Duration = Duration::from_secs(60);
 
-/// Answers every question for an IPv4 address with loopback, and any other with no record.
+/// Answers queries for IPv4 addresses with loopback, and other queries with no record.
 fn serve(socket: &UdpSocket, delay: Duration) {
     let mut query = [0; 512];
     while let Ok((len, from)) = socket.recv_from(&mut query) {
@@ -48,12 +49,20 @@ fn serve(socket: &UdpSocket, delay: Duration) {
     }
 }
 
-/// A host with a name server on 127.0.0.1 that answers after some time, and a boot node.
-fn host(role: &str, delay: Duration) -> (Host, Process, String) {
+/// A host with a boot node and two name servers: one on 127.0.0.1 that answers after a delay, and a
+/// black hole on 127.0.0.9, whose socket is never read.
+struct Named {
+    host: Host,
+    /// Address of the boot node, by name.
+    address: String,
+    _boot: Process,
+    _black_hole: UdpSocket,
+}
+
+fn named(role: &str, delay: Duration) -> Named {
     let host = Host::new(role);
-    let socket = host
-        .namespace
-        .enter(|| UdpSocket::bind("127.0.0.1:53").unwrap());
+    let bind = |address: &str| host.namespace.enter(|| UdpSocket::bind(address).unwrap());
+    let (socket, black_hole) = (bind("127.0.0.1:53"), bind("127.0.0.9:53"));
     socket.set_read_timeout(Some(2 * LIMIT)).unwrap();
     thread::spawn(move || serve(&socket, delay));
     let mut boot = host.namespace.command(calnet().get_program());
@@ -70,12 +79,17 @@ fn host(role: &str, delay: Duration) -> (Host, Process, String) {
     let boot = Process::start(boot);
     let peer = boot.event("started")["peer"].as_str().unwrap().to_owned();
     boot.event("listening");
-    let address = format!("/dns4/boot.example/tcp/2429/p2p/{peer}");
-    (host, boot, address)
+    Named {
+        host,
+        address: format!("/dns4/boot.example/tcp/2429/p2p/{peer}"),
+        _boot: boot,
+        _black_hole: black_hole,
+    }
 }
 
-/// A node whose `/etc/resolv.conf` is a file of the host.
-fn node(host: &Host, boot: &str, resolver: &str) -> Process {
+/// Starts a node whose `/etc/resolv.conf` is a file in the folder of the host.
+fn node(named: &Named, resolver: &str) -> Process {
+    let Named { host, address, .. } = named;
     let file = host.path("resolv.conf");
     fs::write(&file, resolver).unwrap();
     let mount = format!(
@@ -85,7 +99,7 @@ fn node(host: &Host, boot: &str, resolver: &str) -> Process {
     let before = ["unshare", "--mount", "sh", "-c", &mount, "sh"];
     host.start(
         &before,
-        &["--listen", "/ip4/127.0.0.1/tcp/0", "--boot", boot],
+        &["--listen", "/ip4/127.0.0.1/tcp/0", "--boot", address],
     )
 }
 
@@ -96,61 +110,67 @@ fn connects(node: &Process, limit: Duration, log: &str) -> Duration {
     begin.elapsed()
 }
 
+/// Checks a node that cannot resolve its boot node.
 fn works_without_names(host: &Host, node: Process) -> String {
+    let unreachable = |line: &serde_json::Value| line["event"] == "boot_node_unreachable";
+    let reported = node.find(0, LIMIT, unreachable);
+    let Some((_, failure)) = reported else {
+        panic!("no report: {:#?}\n{}", node.entries(), host.log());
+    };
+    let cause = failure.line["cause"].as_str().unwrap().to_owned();
     let seen = host.works(node, "/ip4/127.0.0.1/tcp", host);
     let log = host.log();
     let lines = log.lines().count();
     assert!(lines < 60, "{log}");
-    format!("{seen}; {lines} lines of log")
+    format!("{seen}; reports the boot node as `{cause}`")
 }
 
 fn absent() -> String {
-    let (host, _boot, address) = host("noresolv", Duration::ZERO);
+    let named = named("noresolv", Duration::ZERO);
     // A copy of what a program needs from `/etc`, without the file.
-    let etc = host.path("etc");
+    let etc = named.host.path("etc");
     fs::create_dir(&etc).unwrap();
     fs::copy("/etc/passwd", etc.join("passwd")).unwrap();
     let mount = format!("mount --bind {} /etc && exec \"$@\"", etc.display());
     let before = ["unshare", "--mount", "sh", "-c", &mount, "sh"];
-    let arguments = ["--listen", "/ip4/127.0.0.1/tcp/0", "--boot", &address];
-    works_without_names(&host, host.start(&before, &arguments))
+    let arguments = ["--listen", "/ip4/127.0.0.1/tcp/0", "--boot", &named.address];
+    let node = named.host.start(&before, &arguments);
+    works_without_names(&named.host, node)
 }
 
 fn empty() -> String {
-    let (host, _boot, address) = host("empty", Duration::ZERO);
-    let node = node(&host, &address, "");
-    works_without_names(&host, node)
+    let named = named("empty", Duration::ZERO);
+    let node = node(&named, "");
+    works_without_names(&named.host, node)
 }
 
-fn silent() -> String {
-    let (host, _boot, address) = host("silent", Duration::ZERO);
-    let node = node(&host, &address, SILENT);
-    works_without_names(&host, node)
+fn black_holed() -> String {
+    let named = named("blackhole", Duration::ZERO);
+    let node = node(&named, BLACK_HOLE);
+    works_without_names(&named.host, node)
 }
 
 fn slow() -> String {
-    let (host, _boot, address) = host("slow", Duration::from_secs(2));
-    let node = node(&host, &address, WORKING);
-    let took = connects(&node, RETRY, &host.log());
-    let seen = host.works(node, "/ip4/127.0.0.1/tcp", &host);
+    let named = named("slow", Duration::from_secs(2));
+    let node = node(&named, WORKING);
+    let took = connects(&node, RETRY, &named.host.log());
+    let seen = named.host.works(node, "/ip4/127.0.0.1/tcp", &named.host);
     format!("boot node after {:.1} s; {seen}", took.as_secs_f32())
 }
 
 fn changed() -> String {
-    let (host, _boot, address) = host("changed", Duration::ZERO);
-    let node = node(&host, &address, SILENT);
-    node.event("started");
-    let failed = node.find(0, LIMIT, |line| line["event"] == "boot_node_unreachable");
-    fs::write(host.path("resolv.conf"), WORKING).unwrap();
-    let took = connects(&node, RETRY, &host.log());
-    let seen = host.works(node, "/ip4/127.0.0.1/tcp", &host);
-    let said = if failed.is_some() {
-        "reported"
-    } else {
-        "not reported"
+    let named = named("changed", Duration::ZERO);
+    let node = node(&named, BLACK_HOLE);
+    let unreachable = |line: &serde_json::Value| line["event"] == "boot_node_unreachable";
+    let Some((_, failure)) = node.find(0, LIMIT, unreachable) else {
+        panic!("no report: {:#?}\n{}", node.entries(), named.host.log());
     };
+    let cause = failure.line["cause"].as_str().unwrap().to_owned();
+    fs::write(named.host.path("resolv.conf"), WORKING).unwrap();
+    let took = connects(&node, RETRY, &named.host.log());
+    let seen = named.host.works(node, "/ip4/127.0.0.1/tcp", &named.host);
     format!(
-        "failure {said}; boot node {:.1} s after the change; {seen}",
+        "reports `{cause}`; boot node {:.1} s after the change; {seen}",
         took.as_secs_f32()
     )
 }

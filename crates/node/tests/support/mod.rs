@@ -111,6 +111,16 @@ impl Process {
         }
     }
 
+    /// A process whose standard output goes to a file.
+    pub fn start_unread(mut command: Command, output: File) -> Self {
+        let child = command.stdout(output).spawn().unwrap();
+        Self {
+            child,
+            journal: Arc::default(),
+            past: AtomicUsize::new(0),
+        }
+    }
+
     /// `calnet run` on loopback, on ports that the system chooses.
     pub fn node(arguments: &[&str]) -> Self {
         Self::start(Self::node_command(arguments))
