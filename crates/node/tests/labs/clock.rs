@@ -47,7 +47,9 @@ fn library(host: &Host) -> Option<PathBuf> {
     command.args(["-shared", "-fPIC", "-o"]);
     command.arg(&library).arg(&source);
     let status = command.status();
-    status.is_ok_and(|status| status.success()).then_some(library)
+    status
+        .is_ok_and(|status| status.success())
+        .then_some(library)
 }
 
 fn year(record: &serde_json::Value) -> i32 {
@@ -96,6 +98,10 @@ fn jumps(offset_s: i64) -> String {
     assert!(lost_early.is_none(), "{:#?}", node.entries());
     drop(later);
     let seen = host.works(node, "/ip4/127.0.0.1/tcp", &host);
-    assert!(other.find(0, LIMIT, |line| line["event"] == "disconnected").is_some());
+    assert!(
+        other
+            .find(0, LIMIT, |line| line["event"] == "disconnected")
+            .is_some()
+    );
     format!("keeps its connection, accepts another; {seen}")
 }

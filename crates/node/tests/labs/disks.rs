@@ -5,7 +5,7 @@ use std::{fs, path::Path};
 use crate::{
     Case,
     host::{Disk, Host},
-    support::run,
+    support::{Process, run},
 };
 
 pub(crate) const CASES: &[Case] = &[
@@ -16,14 +16,16 @@ pub(crate) const CASES: &[Case] = &[
     ("data folder that becomes read-only", becomes_read_only),
 ];
 
-/// A node is refused with the path and the cause.
+const LISTEN: [&str; 2] = ["--listen", "/ip4/127.0.0.1/tcp/0"];
+
+/// The start of a node is refused with the path and the cause.
 fn refused(host: &Host, cause: &str) -> String {
-    let ended = run(host.node(&[], &["--listen", "/ip4/127.0.0.1/tcp/0"]));
-    let log = host.log();
-    let last = log.lines().last().unwrap_or_default().to_owned();
+    let ended = run(host.node(&[], &LISTEN));
+    let log = &ended.stderr;
+    let last = log.lines().last().unwrap_or_default();
     assert!(!ended.success, "{log}");
     assert!(last.contains(cause), "{log}");
-    assert!(last.contains("data"), "no path: {log}");
+    assert!(last.contains(host.data().to_str().unwrap()), "{log}");
     let code = ended.code.expect("ended by a signal");
     format!("ends with status {code}: \"{cause}\" and the path")
 }
@@ -55,35 +57,33 @@ fn fill(path: &Path) {
     assert!(written.is_some());
 }
 
+/// `blob add` fails with a cause, and the node works.
+fn refuses_blobs(host: &Host, node: Process, cause: &str) -> String {
+    let file = host.path("content");
+    fs::write(&file, vec![7; 100_000]).unwrap();
+    let (data, file) = (host.data(), file.to_str().unwrap().to_owned());
+    let data = data.to_str().unwrap();
+    let added = host.run(&["blob", "--data", data, "add", &file]);
+    assert!(!added.success, "{}", added.stdout);
+    assert!(added.stderr.contains(cause), "{}", added.stderr);
+    let seen = host.works(node, "/ip4/127.0.0.1/tcp", host);
+    format!("`blob add` fails: \"{cause}\"; the node {seen}")
+}
+
 fn fills_up() -> String {
     let host = Host::new("fills");
     let _disk = Disk::mount(&host.data(), "size=8m,mode=700");
-    let node = host.start(&[], &["--listen", "/ip4/127.0.0.1/tcp/0"]);
+    let node = host.start(&[], &LISTEN);
     node.event("listening");
     fill(&host.data());
-    let file = host.path("content");
-    fs::write(&file, vec![7; 100_000]).unwrap();
-    let data = host.data();
-    let add = [
-        "blob",
-        "--data",
-        data.to_str().unwrap(),
-        "add",
-        file.to_str().unwrap(),
-    ];
-    let added = host.run(&add);
-    assert!(!added.success);
-    let said = &added.stderr;
-    assert!(said.contains("full") || said.contains("No space"), "{said}");
-    let seen = host.works(node, "/ip4/127.0.0.1/tcp", &host);
-    format!("`blob add` fails with the cause; the node {seen}")
+    refuses_blobs(&host, node, "no space left")
 }
 
 fn becomes_read_only() -> String {
     let host = Host::new("becomes");
-    let disk = Disk::mount(&host.data(), "size=8m,mode=700");
-    let node = host.start(&[], &["--listen", "/ip4/127.0.0.1/tcp/0"]);
+    let _disk = Disk::mount(&host.data(), "size=8m,mode=700");
+    let node = host.start(&[], &LISTEN);
     node.event("listening");
-    disk.remount("ro");
-    host.works(node, "/ip4/127.0.0.1/tcp", &host)
+    host.make_read_only(&node, &host.data());
+    refuses_blobs(&host, node, "Read-only file system")
 }

@@ -34,7 +34,7 @@ os.execv(sys.argv[2], sys.argv[2:])
 /// Returns an error with the reason if this host cannot run the labs.
 pub(crate) fn is_possible() -> Result<(), String> {
     drop(Namespace::new("try")?);
-    for program in ["python3", "mount", "unshare", "setpriv", "nice"] {
+    for program in ["python3", "mount", "unshare", "nsenter", "setpriv", "nice"] {
         let found = Command::new(program).arg("--version").output();
         found.map_err(|error| format!("{program}: {error}"))?;
     }
@@ -92,6 +92,22 @@ impl Host {
         Process::start(self.node(before, arguments))
     }
 
+    /// Makes a folder read-only for a running node: a read-only mount of the folder covers it. A file
+    /// system that has files open for writing cannot be remounted.
+    pub(crate) fn make_read_only(&self, node: &Process, folder: &Path) {
+        let copy = self.path("read-only");
+        fs::create_dir(&copy).unwrap();
+        let script = "mount --bind \"$1\" \"$2\" && mount -o remount,bind,ro \"$2\" && \
+                      mount --bind \"$2\" \"$1\"";
+        let mut command = Command::new("nsenter");
+        command.arg(format!("--mount=/proc/{}/ns/mnt", node.id()));
+        command
+            .args(["sh", "-c", script, "sh"])
+            .arg(folder)
+            .arg(&copy);
+        assert!(command.status().unwrap().success());
+    }
+
     /// Runs a command of `calnet` on this host to its end.
     pub(crate) fn run(&self, arguments: &[&str]) -> Ended {
         let mut command = self.namespace.command(calnet().get_program());
@@ -105,9 +121,8 @@ impl Host {
 
     /// Checks that a node works: it listens at an address that begins with `begin`, identifies
     /// itself to a peer that connects there from `from`, answers its control socket, and ends on a
-    /// signal. Returns the times.
+    /// signal. Returns the time in which a command connects and gets its answer.
     pub(crate) fn works(&self, mut node: Process, begin: &str, from: &Self) -> String {
-        let started = Instant::now();
         let peer = peer_of(&node);
         let listens = |line: &serde_json::Value| {
             let address = line["address"].as_str().unwrap_or_default();
@@ -116,7 +131,6 @@ impl Host {
         let Some((_, entry)) = node.find(0, LIMIT, listens) else {
             panic!("no {begin}: {:#?}\n{}", node.entries(), self.log());
         };
-        let listening_ms = started.elapsed().as_millis();
         let address = entry.line["address"].as_str().unwrap().to_owned();
         let before = Instant::now();
         let probed = from.run(&["probe", "--pings", "1", &format!("{address}/p2p/{peer}")]);
@@ -124,7 +138,7 @@ impl Host {
         let probed_ms = before.elapsed().as_millis();
         self.answers();
         assert!(node.end_by("-TERM").success(), "{}", self.log());
-        format!("listens in {listening_ms} ms, answers a peer in {probed_ms} ms")
+        format!("answers a peer in {probed_ms} ms")
     }
 
     /// Checks that the control socket of the running node answers.
@@ -164,14 +178,6 @@ impl Disk {
         Self {
             path: path.to_owned(),
         }
-    }
-
-    pub(crate) fn remount(&self, options: &str) {
-        let mut command = Command::new("mount");
-        command
-            .args(["-o", &format!("remount,{options}")])
-            .arg(&self.path);
-        assert!(command.status().unwrap().success());
     }
 }
 

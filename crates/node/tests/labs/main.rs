@@ -100,12 +100,7 @@ fn a_node_works_on_odd_hosts_or_reports_why_not() {
         eprintln!("skipped: {reason}");
         return;
     }
-    run_all(&[
-        networks::CASES,
-        disks::CASES,
-        resolver::CASES,
-        clock::CASES,
-    ]);
+    run_all(&[networks::CASES, disks::CASES, resolver::CASES, clock::CASES]);
 }
 
 #[test]

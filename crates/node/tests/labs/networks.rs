@@ -1,10 +1,10 @@
 //! Hosts whose network is odd.
 
-use std::{net::TcpStream, time::Instant};
+use std::{fs, net::TcpStream, time::Instant};
 
 use crate::{
     Case,
-    host::{Host, without_family},
+    host::{Host, peer_of, without_family},
     support::{LIMIT, Process},
     until,
 };
@@ -16,7 +16,10 @@ pub(crate) const CASES: &[Case] = &[
     ("no IPv4 address", no_ipv4),
     ("no address at the start", no_address),
     ("netlink sockets refused", netlink_refused),
-    ("link-local addresses alone", link_local),
+    ("IPv4 link-local addresses alone", || {
+        link_local(Some("169.254.7"))
+    }),
+    ("IPv6 link-local addresses alone", || link_local(None)),
     ("200 addresses", many_addresses),
     ("`ulimit -n 64`", few_files),
 ];
@@ -63,7 +66,10 @@ fn no_address() -> String {
     let host = Host::new("none");
     host.namespace.ip("link set lo down\n").unwrap();
     let node = host.start(&[], &[]);
-    assert!(node.find(0, LIMIT, |line| line["event"] == "started").is_some());
+    assert!(
+        node.find(0, LIMIT, |line| line["event"] == "started")
+            .is_some()
+    );
     host.namespace.ip("link set lo up\n").unwrap();
     let begin = Instant::now();
     for ip in ["127.0.0.1", "::1"] {
@@ -111,20 +117,29 @@ fn netlink_refused() -> String {
     format!("{seen}; reports the OS error")
 }
 
-/// Two hosts on a link without a server of addresses.
-fn link_local() -> String {
+/// Two nodes on a link without a DHCP server find each other.
+fn link_local(subnet: Option<&str>) -> String {
     let (host, other) = (Host::new("lla"), Host::new("llb"));
-    host.namespace
-        .join("eth0", &other.namespace, "eth0")
-        .unwrap();
-    host.namespace
-        .ip("addr add 169.254.7.1/16 dev eth0\n")
-        .unwrap();
-    other
-        .namespace
-        .ip("addr add 169.254.7.2/16 dev eth0\n")
-        .unwrap();
-    host.works(host.start(&[], &[]), "/ip4/169.254.7.1/tcp", &other)
+    let (here, there) = (&host.namespace, &other.namespace);
+    here.join("eth0", there, "eth0").unwrap();
+    if let Some(subnet) = subnet {
+        for (host, nth) in [(here, 1), (there, 2)] {
+            host.ip(&format!("addr add {subnet}.{nth}/16 dev eth0\n"))
+                .unwrap();
+        }
+    }
+    let begin = Instant::now();
+    let node = host.start(&[], &[]);
+    let second = other.start(&[], &[]);
+    let id = peer_of(&second);
+    let connected = |line: &serde_json::Value| line["event"] == "connected" && line["peer"] == id;
+    let Some((_, entry)) = node.find(0, LIMIT, connected) else {
+        panic!("not connected: {:#?}\n{}", node.entries(), host.log());
+    };
+    let seconds = begin.elapsed().as_secs_f32();
+    let address = entry.line["address"].as_str().unwrap();
+    drop(second);
+    format!("{address}: {seconds}")
 }
 
 fn many_addresses() -> String {
@@ -146,8 +161,9 @@ fn many_addresses() -> String {
     host.works(node, "/ip4/10.84.0.199/tcp", &host)
 }
 
-/// More connections than there are descriptors: the node accepts again once they are closed.
+/// More connections than descriptors: the node accepts again once they are closed.
 fn few_files() -> String {
+    const FILES: usize = 64;
     let host = Host::new("files");
     let before = ["sh", "-c", "ulimit -n 64; exec \"$@\"", "sh"];
     let node = host.start(&before, &["--listen", "/ip4/127.0.0.1/tcp/2428"]);
@@ -156,9 +172,15 @@ fn few_files() -> String {
         let connect = || TcpStream::connect("127.0.0.1:2428").unwrap();
         (0..100).map(|_| connect()).collect::<Vec<_>>()
     });
+    let open_files = || {
+        let folder = format!("/proc/{}/fd", node.id());
+        fs::read_dir(folder).unwrap().count()
+    };
+    until(LIMIT, "all descriptors are used", || open_files() >= FILES);
     drop(connections);
     let seen = host.works(node, V4, &host);
     let lines = host.log().lines().count();
     assert!(lines < 60, "{}", host.log());
+    println!("{}", host.log());
     format!("100 connections, {lines} lines of log; then {seen}")
 }

@@ -2,7 +2,7 @@
 //! namespace and no root.
 
 use std::{
-    fs::{self, File},
+    fs,
     os::unix::fs::PermissionsExt as _,
     path::Path,
     process::{Child, Command, Stdio},
@@ -13,16 +13,18 @@ use std::{
 use tempfile::TempDir;
 
 use crate::{
-    Case,
-    is_full,
+    Case, is_full,
     support::{Ended, LIMIT, Process, calnet, full_pipe, run},
     until,
 };
 
 pub(crate) const CASES: &[Case] = &[
-    ("standard output not read", || not_read("output")),
-    ("standard error not read", || not_read("error")),
-    ("standard output closed", output_closed),
+    ("standard output not read", || output(Fault::NotRead)),
+    ("standard error not read", || output(Fault::ErrorNotRead)),
+    ("standard output closed by its reader", || {
+        output(Fault::Closed)
+    }),
+    ("no standard output", || output(Fault::Missing)),
     ("SIGHUP three times", || signalled("-HUP")),
     ("SIGTERM three times", || signalled("-TERM")),
     ("SIGSTOP, then SIGCONT", stopped),
@@ -87,37 +89,50 @@ impl Drop for Unread {
     }
 }
 
-fn not_read(stream: &str) -> String {
+/// What is wrong with the output of a node.
+#[derive(Clone, Copy, Debug)]
+enum Fault {
+    NotRead,
+    ErrorNotRead,
+    Closed,
+    Missing,
+}
+
+fn output(fault: Fault) -> String {
     let folder = tempfile::tempdir().unwrap();
     let data = data(&folder);
     let peer = peer(&[]);
     let address = peer.addresses(1).remove(0);
-    let (write, _read) = full_pipe();
+    let (full, full_read) = full_pipe();
     let mut command = node("run", &data, &["--log", "info", "--dial", &address]);
-    match stream {
-        "output" => command.stdout(write),
-        _ => command.stderr(write).stdout(Stdio::null()),
+    match fault {
+        Fault::NotRead => command.stdout(full),
+        Fault::ErrorNotRead => command.stderr(full).stdout(Stdio::null()),
+        Fault::Closed => {
+            drop(full_read);
+            return serves(command.stdout(full), &peer, &data);
+        }
+        Fault::Missing => {
+            let mut shell = Command::new("sh");
+            shell.args(["-c", "exec \"$@\" >&-", "sh"]);
+            shell.arg(command.get_program()).args(command.get_args());
+            return serves(shell.stderr(Stdio::null()), &peer, &data);
+        }
     };
-    let mut node = Unread(command.spawn().unwrap());
+    serves(&mut command, &peer, &data)
+}
+
+/// A node that dials `peer` serves it and its control socket, and ends on a signal.
+fn serves(node: &mut Command, peer: &Process, data: &str) -> String {
+    let mut node = Unread(node.spawn().unwrap());
     peer.event("connected");
-    assert!(status(&data).success);
+    let status = status(data);
+    assert!(status.success, "{}", status.stderr);
     let pid = node.0.id().to_string();
     let signalled = Command::new("kill").args(["-TERM", &pid]).status();
     assert!(signalled.unwrap().success());
     assert_eq!(node.end(), Some(0));
     "serves a peer and its control socket, ends on a signal".to_owned()
-}
-
-fn output_closed() -> String {
-    let folder = tempfile::tempdir().unwrap();
-    let log = folder.path().join("log");
-    let mut command = node("run", &data(&folder), &[]);
-    command.stderr(File::create(&log).unwrap());
-    let mut node = Unread(command.stdout(Stdio::piped()).spawn().unwrap());
-    drop(node.0.stdout.take());
-    let code = node.end();
-    assert_eq!(code, Some(0), "{}", fs::read_to_string(log).unwrap());
-    "ends with status 0, as a program in a pipe does".to_owned()
 }
 
 fn signalled(name: &str) -> String {

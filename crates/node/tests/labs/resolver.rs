@@ -25,6 +25,9 @@ pub(crate) const CASES: &[Case] = &[
 const WORKING: &str = "nameserver 127.0.0.1\n";
 const BLACK_HOLE: &str = "nameserver 127.0.0.9\noptions timeout:1 attempts:1\n";
 
+/// Limit of log lines of a node whose name server does not answer, in a run of seconds.
+const MAX_LOG_LINES: usize = 60;
+
 /// Time in which the boot node is connected once the resolver works. Attempts are repeated with
 /// growing pauses.
 const RETRY: Duration = Duration::from_secs(60);
@@ -103,31 +106,29 @@ fn node(named: &Named, resolver: &str) -> Process {
     )
 }
 
-fn connects(node: &Process, limit: Duration, log: &str) -> Duration {
+/// Checks that the boot node is connected, and that the node works.
+fn connects(named: &Named, node: Process) -> String {
     let begin = Instant::now();
-    let found = node.find(0, limit, |line| line["event"] == "connected");
-    assert!(found.is_some(), "{:#?}\n{log}", node.entries());
-    begin.elapsed()
+    let host = &named.host;
+    let found = node.find(0, RETRY, |line| line["event"] == "connected");
+    assert!(found.is_some(), "{:#?}\n{}", node.entries(), host.log());
+    let seconds = begin.elapsed().as_secs_f32();
+    let seen = host.works(node, "/ip4/127.0.0.1/tcp", host);
+    format!("boot node after {seconds:.1} s; {seen}")
 }
 
-/// Checks a node that cannot resolve its boot node.
-fn works_without_names(host: &Host, node: Process) -> String {
+/// Waits until the boot node is reported as unreachable, and returns the cause.
+fn reported_cause(named: &Named, node: &Process) -> String {
     let unreachable = |line: &serde_json::Value| line["event"] == "boot_node_unreachable";
-    let reported = node.find(0, LIMIT, unreachable);
-    let Some((_, failure)) = reported else {
-        panic!("no report: {:#?}\n{}", node.entries(), host.log());
+    let Some((_, failure)) = node.find(0, LIMIT, unreachable) else {
+        panic!("no report: {:#?}\n{}", node.entries(), named.host.log());
     };
-    let cause = failure.line["cause"].as_str().unwrap().to_owned();
-    let seen = host.works(node, "/ip4/127.0.0.1/tcp", host);
-    let log = host.log();
-    let lines = log.lines().count();
-    assert!(lines < 60, "{log}");
-    format!("{seen}; reports the boot node as `{cause}`")
+    failure.line["cause"].as_str().unwrap().to_owned()
 }
 
 fn absent() -> String {
-    let named = named("noresolv", Duration::ZERO);
-    // A copy of what a program needs from `/etc`, without the file.
+    let named = named("absent", Duration::ZERO);
+    // The account of the user, which programs look up, and no other file.
     let etc = named.host.path("etc");
     fs::create_dir(&etc).unwrap();
     fs::copy("/etc/passwd", etc.join("passwd")).unwrap();
@@ -135,42 +136,39 @@ fn absent() -> String {
     let before = ["unshare", "--mount", "sh", "-c", &mount, "sh"];
     let arguments = ["--listen", "/ip4/127.0.0.1/tcp/0", "--boot", &named.address];
     let node = named.host.start(&before, &arguments);
-    works_without_names(&named.host, node)
+    let observed = connects(&named, node);
+    let log = named.host.log();
+    assert!(log.contains("no usable name server"), "{log}");
+    format!("warns, asks 127.0.0.1; {observed}")
 }
 
 fn empty() -> String {
     let named = named("empty", Duration::ZERO);
     let node = node(&named, "");
-    works_without_names(&named.host, node)
+    format!("asks 127.0.0.1; {}", connects(&named, node))
 }
 
 fn black_holed() -> String {
     let named = named("blackhole", Duration::ZERO);
     let node = node(&named, BLACK_HOLE);
-    works_without_names(&named.host, node)
+    let cause = reported_cause(&named, &node);
+    let seen = named.host.works(node, "/ip4/127.0.0.1/tcp", &named.host);
+    let log = named.host.log();
+    assert!(log.lines().count() < MAX_LOG_LINES, "{log}");
+    format!("reports the boot node as `{cause}`; {seen}")
 }
 
 fn slow() -> String {
     let named = named("slow", Duration::from_secs(2));
     let node = node(&named, WORKING);
-    let took = connects(&node, RETRY, &named.host.log());
-    let seen = named.host.works(node, "/ip4/127.0.0.1/tcp", &named.host);
-    format!("boot node after {:.1} s; {seen}", took.as_secs_f32())
+    connects(&named, node)
 }
 
 fn changed() -> String {
     let named = named("changed", Duration::ZERO);
     let node = node(&named, BLACK_HOLE);
-    let unreachable = |line: &serde_json::Value| line["event"] == "boot_node_unreachable";
-    let Some((_, failure)) = node.find(0, LIMIT, unreachable) else {
-        panic!("no report: {:#?}\n{}", node.entries(), named.host.log());
-    };
-    let cause = failure.line["cause"].as_str().unwrap().to_owned();
+    let cause = reported_cause(&named, &node);
     fs::write(named.host.path("resolv.conf"), WORKING).unwrap();
-    let took = connects(&node, RETRY, &named.host.log());
-    let seen = named.host.works(node, "/ip4/127.0.0.1/tcp", &named.host);
-    format!(
-        "reports `{cause}`; boot node {:.1} s after the change; {seen}",
-        took.as_secs_f32()
-    )
+    let observed = connects(&named, node);
+    format!("reports `{cause}`; after the change: {observed}")
 }
