@@ -17,8 +17,9 @@ use crate::{
     support::{self, Process, calnet},
 };
 
-/// Address of the node for the other peer and for the attackers.
-const NODE: &str = "10.84.1.1";
+/// Address of the node. It is from the range for benchmarks, because many limits are larger for
+/// private addresses.
+const NODE: &str = "198.18.1.1";
 
 /// Both servers are on, so that the node speaks every protocol.
 const CONFIG: &str = "[server.rendezvous]\nenabled = true\n[server.relay]\nenabled = true\n";
@@ -53,11 +54,11 @@ impl World {
         let [node, other, attackers] = ["node", "other", "attackers"].map(Host::new);
         for (host, near, subnet) in [(&other, "eth0", 1), (&attackers, "eth1", 2)] {
             node.namespace.join(near, &host.namespace, "eth0").unwrap();
-            let near_ip = format!("addr add 10.84.{subnet}.1/24 dev {near}\n");
+            let near_ip = format!("addr add 198.18.{subnet}.1/24 dev {near}\n");
             node.namespace.ip(&near_ip).unwrap();
-            let far_ip = format!("addr add 10.84.{subnet}.2/24 dev eth0\n");
+            let far_ip = format!("addr add 198.18.{subnet}.2/24 dev eth0\n");
             host.namespace.ip(&far_ip).unwrap();
-            let route = format!("route add default via 10.84.{subnet}.1\n");
+            let route = format!("route add default via 198.18.{subnet}.1\n");
             host.namespace.ip(&route).unwrap();
         }
         fs::write(node.path("node.toml"), CONFIG).unwrap();

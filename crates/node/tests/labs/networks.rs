@@ -16,10 +16,7 @@ pub(crate) const CASES: &[Case] = &[
     ("no IPv4 address", no_ipv4),
     ("no address at the start", no_address),
     ("netlink sockets refused", netlink_refused),
-    ("IPv4 link-local addresses alone", || {
-        link_local(Some("169.254.7"))
-    }),
-    ("IPv6 link-local addresses alone", || link_local(None)),
+    ("link-local addresses alone", link_local),
     ("200 addresses", many_addresses),
     ("`ulimit -n 64`", few_files),
 ];
@@ -117,29 +114,28 @@ fn netlink_refused() -> String {
     format!("{seen}; reports the OS error")
 }
 
-/// Two nodes on a link without a DHCP server find each other.
-fn link_local(subnet: Option<&str>) -> String {
+/// Two nodes on a link without a DHCP server find each other by mDNS.
+fn link_local() -> String {
     let (host, other) = (Host::new("lla"), Host::new("llb"));
-    let (here, there) = (&host.namespace, &other.namespace);
-    here.join("eth0", there, "eth0").unwrap();
-    if let Some(subnet) = subnet {
-        for (host, nth) in [(here, 1), (there, 2)] {
-            host.ip(&format!("addr add {subnet}.{nth}/16 dev eth0\n"))
-                .unwrap();
-        }
+    host.namespace
+        .join("eth0", &other.namespace, "eth0")
+        .unwrap();
+    let hosts = [&host, &other];
+    for (host, nth) in hosts.into_iter().zip(1..) {
+        let address = format!("addr add 169.254.7.{nth}/16 dev eth0\n");
+        host.namespace.ip(&address).unwrap();
     }
+    let config = host.path("node.toml");
+    fs::write(&config, "[discovery]\nmdns = true\n").unwrap();
     let begin = Instant::now();
-    let node = host.start(&[], &[]);
-    let second = other.start(&[], &[]);
+    let arguments = ["--config", config.to_str().unwrap()];
+    let [node, second] = hosts.map(|host| host.start(&[], &arguments));
     let id = peer_of(&second);
     let connected = |line: &serde_json::Value| line["event"] == "connected" && line["peer"] == id;
-    let Some((_, entry)) = node.find(0, LIMIT, connected) else {
-        panic!("not connected: {:#?}\n{}", node.entries(), host.log());
-    };
-    let seconds = begin.elapsed().as_secs_f32();
-    let address = entry.line["address"].as_str().unwrap();
-    drop(second);
-    format!("{address}: {seconds}")
+    assert!(node.find(0, LIMIT, connected).is_some(), "{}", host.log());
+    let found_s = begin.elapsed().as_secs_f32();
+    let seen = host.works(node, "/ip4/169.254.7.1/tcp", &other);
+    format!("finds a node by mDNS in {found_s:.1} s; {seen}")
 }
 
 fn many_addresses() -> String {
@@ -181,6 +177,5 @@ fn few_files() -> String {
     let seen = host.works(node, V4, &host);
     let lines = host.log().lines().count();
     assert!(lines < 60, "{}", host.log());
-    println!("{}", host.log());
     format!("100 connections, {lines} lines of log; then {seen}")
 }
