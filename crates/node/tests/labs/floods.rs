@@ -26,15 +26,15 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 
-/// Address of the node, name of the attack, and how long it lasts.
+/// Environment variables: address of the node, name of the attack, and its time in seconds.
 pub(crate) const TARGET: &str = "CALNET_LAB_TARGET";
 pub(crate) const ATTACK: &str = "CALNET_LAB_ATTACK";
 pub(crate) const SECONDS: &str = "CALNET_LAB_SECONDS";
 
-/// Begins the line with what the attackers did.
+/// Prefix of the line in which the attackers report what they did.
 pub(crate) const DONE: &str = "attackers did: ";
 
-/// Connections of one address, and identities, of a whole run.
+/// Connections of one address at the same time, and identities of a whole attack.
 const CONNECTIONS: usize = 10_000;
 const IDENTITIES: usize = 5_000;
 
@@ -49,8 +49,14 @@ const HELD_STREAMS: usize = 200;
 /// Peers of an attack from many.
 const PEERS: usize = 12;
 
-/// Time that an attacker waits for an answer.
-const ANSWER: Duration = Duration::from_secs(1);
+/// Time that an attacker waits for a stream, and before it connects again.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// Time that an attacker waits for an answer to a message of a flood.
+const ANSWER: Duration = Duration::from_millis(200);
+
+/// Valid messages of a flood that are written to one stream at once.
+const REPEATED: usize = 64;
 
 /// The kinds of attacks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -127,7 +133,8 @@ const PROTOCOLS: &[(&str, &[u8])] = &[
     ),
 ];
 
-/// Bytes of no protocol: random, a length of 4 GiB, an endless varint.
+/// Bytes that are malformed in every protocol: random ones, an endless varint, or a varint of 256 MiB
+/// before 2,000 bytes.
 fn malformed(nth: u64) -> Vec<u8> {
     match nth % 3 {
         0 => {
@@ -160,7 +167,7 @@ pub(crate) fn attack() {
     let until = Instant::now() + Duration::from_secs(seconds);
     let done = runtime.block_on(carry_out(*attack, target, until));
     println!("{DONE}{done}");
-    runtime.shutdown_timeout(ANSWER);
+    runtime.shutdown_timeout(PAUSE);
 }
 
 async fn carry_out(attack: Attack, target: Multiaddr, until: Instant) -> String {
@@ -175,26 +182,25 @@ async fn carry_out(attack: Attack, target: Multiaddr, until: Instant) -> String 
     }
 }
 
-/// Connections that say nothing. Those that the node closes are made again.
+/// Connections on which nothing is sent. Those that the node closes are made again.
 async fn connections(target: &Multiaddr, until: Instant) -> String {
     let mut parts = target.iter();
     let (Some(Protocol::Ip4(ip)), Some(Protocol::Tcp(port))) = (parts.next(), parts.next()) else {
         panic!("{target} is no address of TCP");
     };
-    let (made, open) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
+    let made = Arc::new(AtomicU64::new(0));
     let mut all = JoinSet::new();
     for _ in 0..CONNECTIONS {
-        let (made, open) = (made.clone(), open.clone());
+        let made = made.clone();
         all.spawn(async move {
             while Instant::now() < until {
                 if let Ok(mut stream) = TcpStream::connect((ip, port)).await {
                     made.fetch_add(1, Ordering::Relaxed);
-                    open.fetch_add(1, Ordering::Relaxed);
                     let mut byte = [0; 128];
                     let reading = tokio::io::AsyncReadExt::read(&mut stream, &mut byte);
                     let _ = tokio::time::timeout_at(until, reading).await;
                 }
-                sleep(ANSWER).await;
+                sleep(PAUSE).await;
             }
         });
     }
@@ -257,7 +263,7 @@ async fn peer(target: &Multiaddr) -> (NetworkClient, PeerId) {
 
 async fn open(client: &NetworkClient, peer: PeerId, name: &'static str) -> Option<Substream> {
     let opening = client.open_raw_stream(peer, StreamProtocol::new(name));
-    timeout(ANSWER, opening).await.ok()?.ok()
+    timeout(PAUSE, opening).await.ok()?.ok()
 }
 
 /// Streams of every protocol that are begun and never ended.
@@ -272,7 +278,7 @@ async fn hold(attack: Attack, target: Multiaddr, until: Instant) -> String {
             while Instant::now() < until {
                 let Some(mut stream) = open(&client, node, name).await else {
                     let _ = client.dial(target.clone()).await;
-                    sleep(ANSWER).await;
+                    sleep(PAUSE).await;
                     continue;
                 };
                 opened.fetch_add(1, Ordering::Relaxed);
@@ -327,23 +333,24 @@ async fn flood(peers: usize, valid: bool, target: Multiaddr, until: Instant) -> 
                 while Instant::now() < until {
                     at += 1;
                     let (name, message) = PROTOCOLS[at % PROTOCOLS.len()];
-                    let message = if valid {
-                        message.to_vec()
+                    let (message, count) = if valid {
+                        (message.repeat(REPEATED), REPEATED)
                     } else {
-                        malformed(at as u64)
+                        (malformed(at as u64), 1)
                     };
-                    match open(&client, node, name).await {
-                        Some(stream) => exchange(stream, &message).await,
-                        None if client.dial(target.clone()).await.is_err() => sleep(ANSWER).await,
-                        None => continue,
+                    if let Some(stream) = open(&client, node, name).await {
+                        exchange(stream, &message).await;
+                        sent.fetch_add(count as u64, Ordering::Relaxed);
+                    } else if client.dial(target.clone()).await.is_err() {
+                        sleep(PAUSE).await;
                     }
-                    sent.fetch_add(1, Ordering::Relaxed);
                 }
             });
         }
     }
     while all.join_next().await.is_some() {}
-    format!("{} messages", sent.load(Ordering::Relaxed))
+    let count = sent.load(Ordering::Relaxed);
+    format!("{count} messages of {} protocols", PROTOCOLS.len())
 }
 
 async fn exchange(mut stream: Substream, message: &[u8]) {

@@ -47,6 +47,12 @@ fn is_full() -> bool {
     std::env::var("LAB").is_ok_and(|what| what == "full")
 }
 
+/// Returns `true` if a row of the labs is requested: those whose name contains
+/// the variable `LAB_ROW`, or all without it.
+fn is_selected(name: &str) -> bool {
+    std::env::var("LAB_ROW").map_or(true, |part| name.contains(&part))
+}
+
 /// Returns the message of a panic.
 fn reason(panic: &(dyn std::any::Any + Send)) -> String {
     let text = panic.downcast_ref::<String>().cloned();
@@ -56,7 +62,8 @@ fn reason(panic: &(dyn std::any::Any + Send)) -> String {
 
 /// Runs all cases, prints a table, and fails if one of them failed.
 fn run_all(cases: &[&[Case]]) {
-    let cases: Vec<_> = cases.iter().copied().flatten().copied().collect();
+    let cases = cases.iter().copied().flatten().copied();
+    let cases: Vec<_> = cases.filter(|(name, _)| is_selected(name)).collect();
     let next = AtomicUsize::new(0);
     let work = || {
         let mut done = Vec::new();
