@@ -159,7 +159,6 @@ fn many_addresses() -> String {
 
 /// More connections than descriptors: the node accepts again once they are closed.
 fn few_files() -> String {
-    const FILES: usize = 64;
     let host = Host::new("files");
     let before = ["sh", "-c", "ulimit -n 64; exec \"$@\"", "sh"];
     let node = host.start(&before, &["--listen", "/ip4/127.0.0.1/tcp/2428"]);
@@ -168,17 +167,12 @@ fn few_files() -> String {
         let connect = || TcpStream::connect("127.0.0.1:2428").unwrap();
         (0..100).map(|_| connect()).collect::<Vec<_>>()
     });
-    let open_files = || {
-        let folder = format!("/proc/{}/fd", node.id());
-        fs::read_dir(folder).unwrap().count()
-    };
-    until(LIMIT, "all descriptors are used", || open_files() >= FILES);
+    let warned = || host.log().contains("cannot accept connections");
+    until(LIMIT, "a warning", warned);
     drop(connections);
     let seen = host.works(node, V4, &host);
     let log = host.log();
-    for part in ["cannot accept connections", "os error 24"] {
-        assert!(log.contains(part), "{part}: {log}");
-    }
+    assert!(log.contains("os error 24"), "{log}");
     let lines = log.lines().count();
     assert!(lines < 60, "{log}");
     format!("100 connections: warns, {lines} lines of log; once they are closed, {seen}")
