@@ -79,7 +79,7 @@ impl Lock {
         if !take(&file).map_err(failed)? {
             return Err(LockError::Held {
                 path: path.to_owned(),
-                process: None,
+                process: holder_of(&file),
             });
         }
         Ok(Self { _file: file })
@@ -102,6 +102,31 @@ fn id_in(file: &mut File) -> Option<u32> {
     text.trim().parse().ok()
 }
 
+/// The process that holds the lock of an open file, as the system lists it. `None` on systems and
+/// file systems without such a list.
+fn holder_of(file: &File) -> Option<u32> {
+    let stat = rustix::fs::fstat(file).ok()?;
+    let (major, minor) = (
+        rustix::fs::major(stat.st_dev),
+        rustix::fs::minor(stat.st_dev),
+    );
+    let id = format!("{major:02x}:{minor:02x}:{}", stat.st_ino);
+    holder_in(&std::fs::read_to_string("/proc/locks").ok()?, &id)
+}
+
+/// The process that holds the lock of the file with an id, `major:minor:inode`, in the text of
+/// `/proc/locks`.
+fn holder_in(locks: &str, id: &str) -> Option<u32> {
+    locks.lines().find_map(|line| {
+        // 1: FLOCK  ADVISORY  WRITE 4242 fd:00:1311 0 EOF. A waiter has `->` in the second column.
+        let fields: Vec<_> = line.split_whitespace().collect();
+        match fields[..] {
+            [_, "FLOCK", _, _, process, file, ..] if file == id => process.parse().ok(),
+            _ => None,
+        }
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -115,5 +140,27 @@ mod tests {
         assert!(error.contains(&expected), "{error}");
         drop(first);
         Lock::folder(folder.path()).unwrap();
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn a_file_is_locked_once_and_the_error_names_the_process() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let first = Lock::file(file.path()).unwrap();
+        let error = Lock::file(file.path()).unwrap_err().to_string();
+        let expected = format!("in use by process {}", std::process::id());
+        assert!(error.contains(&expected), "{error}");
+        drop(first);
+        Lock::file(file.path()).unwrap();
+    }
+
+    #[test]
+    fn the_holder_of_a_lock_is_found_among_others() {
+        let locks = "1: POSIX  ADVISORY  WRITE 7 fd:00:1311 0 EOF\n\
+                     2: FLOCK  ADVISORY  WRITE 8 fd:00:1312 0 EOF\n\
+                     3: FLOCK  ADVISORY  WRITE 9 fd:00:1311 0 EOF\n\
+                     3: -> FLOCK  ADVISORY  WRITE 10 fd:00:1311 0 EOF\n";
+        assert_eq!(holder_in(locks, "fd:00:1311"), Some(9));
+        assert_eq!(holder_in(locks, "fd:01:1311"), None);
     }
 }

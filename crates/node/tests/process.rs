@@ -10,13 +10,10 @@
 mod support;
 
 use std::{
-    fs::{self, File},
-    io::{BufRead as _, BufReader, PipeReader, Read as _, Write as _},
+    fs,
+    io::{BufRead as _, BufReader, Read as _, Write as _},
     net::TcpStream,
-    os::{
-        fd::OwnedFd,
-        unix::{fs::PermissionsExt as _, net::UnixStream},
-    },
+    os::unix::{fs::PermissionsExt as _, net::UnixStream},
     path::Path,
     process::{Command, Stdio},
     time::{Duration, Instant},
@@ -26,19 +23,8 @@ use calimero_network::{
     Keypair, NetworkConfig, NetworkManager, StreamProtocol,
     futures::{AsyncReadExt as _, AsyncWriteExt as _},
 };
-use rustix::fs::{CWD, FileType, Mode, OFlags, fcntl_getfl, fcntl_setfl, mknodat};
-use support::{LIMIT, Process, calnet, run};
-
-/// The write end of a pipe that is full and that nothing reads, and its read end.
-fn full_pipe() -> (File, PipeReader) {
-    let (read, write) = std::io::pipe().unwrap();
-    let flags = fcntl_getfl(&write).unwrap();
-    fcntl_setfl(&write, flags | OFlags::NONBLOCK).unwrap();
-    let mut write = File::from(OwnedFd::from(write));
-    while write.write(&[b'\n'; 4096]).is_ok() {}
-    fcntl_setfl(&write, flags).unwrap();
-    (write, read)
-}
+use rustix::fs::{CWD, FileType, Mode, mknodat};
+use support::{LIMIT, Process, calnet, full_pipe, run};
 
 fn signal(process: u32, name: &str) {
     let process = process.to_string();
@@ -75,42 +61,6 @@ fn until_controlled(data: &str) -> UnixStream {
         }
         assert!(Instant::now() < deadline, "no control socket at {path:?}");
         std::thread::park_timeout(Duration::from_millis(5));
-    }
-}
-
-#[test]
-fn a_node_whose_output_is_not_read_works_and_ends() {
-    let folder = tempfile::tempdir().unwrap();
-    let data = data(&folder);
-    for stream in ["output", "error"] {
-        let (write, _read) = full_pipe();
-        let mut command = calnet();
-        command.args(["run", "--log", "info", "--data", &data]);
-        command.args(["--listen", "/ip4/127.0.0.1/tcp/0"]);
-        match stream {
-            "output" => command.stdout(write).stderr(Stdio::null()),
-            _ => command.stderr(write).stdout(Stdio::null()),
-        };
-        let mut child = command.spawn().unwrap();
-        until_controlled(&data);
-        let mut status = calnet();
-        status.args(["status", "--data", &data]);
-        assert!(run(status).success);
-        signal(child.id(), "-TERM");
-        assert_eq!(end(&mut child), Some(0), "{stream}");
-    }
-}
-
-#[test]
-fn a_signal_that_is_sent_twice_at_once_is_one_signal() {
-    for name in ["-TERM", "-HUP"] {
-        let mut node = Process::node(&[]);
-        node.event("listening");
-        for _ in 0..3 {
-            signal(node.id(), name);
-        }
-        assert!(node.wait().success(), "{name}");
-        node.event("stopped");
     }
 }
 
@@ -176,42 +126,6 @@ fn a_signal_ends_a_command_whose_output_is_not_read() {
     node.event("disconnected");
     signal(child.id(), "-TERM");
     assert!(end(&mut child).is_some());
-}
-
-#[test]
-fn one_folder_has_one_process_and_the_error_names_it() {
-    let folder = tempfile::tempdir().unwrap();
-    let data = data(&folder);
-    let mut boot = calnet();
-    boot.args(["boot", "--json", "--local", "--data", &data]);
-    boot.args(["--listen", "/ip4/127.0.0.1/tcp/0"]);
-    let boot = Process::start(boot);
-    boot.event("listening");
-    let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
-    assert_eq!(mode(Path::new(&data)), 0o700);
-    for command in ["boot", "run"] {
-        let mut second = calnet();
-        second.args([command, "--data", &data, "--listen", "/ip4/127.0.0.1/tcp/0"]);
-        let second = run(second);
-        assert_eq!(second.code, Some(6), "{}", second.stderr);
-        let expected = format!("in use by process {}", boot.id());
-        assert!(second.stderr.contains(&expected), "{}", second.stderr);
-    }
-    // The same identity in another folder is refused too.
-    let mut second = calnet();
-    let identity = Path::new(&data).join("identity");
-    second.args(["run", "--listen", "/ip4/127.0.0.1/tcp/0", "--identity"]);
-    let second = run({
-        second.arg(&identity);
-        second
-    });
-    assert_eq!(second.code, Some(6), "{}", second.stderr);
-    // A running boot node is found.
-    let mut status = calnet();
-    status.args(["status", "--json", "--data", &data]);
-    let status = run(status);
-    assert!(status.success, "{}", status.stderr);
-    assert_eq!(status.json_lines()[0]["event"], "status");
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use std::{
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use calimero_network_primitives::{Multiaddr, addr::Circuit};
@@ -17,6 +17,10 @@ use crate::{
     event::ListenerEvent,
     listening::{wildcard, with_ip},
 };
+
+/// Time between two warnings that connections cannot be accepted: 60 s. Without free file descriptors
+/// every listener fails ten times a second.
+const ACCEPT_WARNING_INTERVAL: Duration = Duration::from_secs(60);
 
 /// A caller that waits for the first address of a listener.
 pub(super) enum ListenReply {
@@ -172,6 +176,18 @@ impl Actor {
         }
         self.events
             .send(ListenerEvent::Listening { listener, address });
+    }
+
+    /// Logs an error after which the listener tries again, such as too many open files.
+    pub(super) fn on_listener_error(&mut self, error: &io::Error) {
+        let now = Instant::now();
+        let warned = self.accept_warned;
+        if warned.is_some_and(|warned| now < warned + ACCEPT_WARNING_INTERVAL) {
+            tracing::debug!(%error, "cannot accept connections, trying again");
+            return;
+        }
+        self.accept_warned = Some(now);
+        tracing::warn!(%error, "cannot accept connections, trying again");
     }
 
     pub(super) fn on_listener_closed(

@@ -114,6 +114,8 @@ pub(crate) struct Actor {
     /// Callers that wait for the identify information of a peer.
     identifying: HashMap<PeerId, Vec<Reply<Option<Arc<PeerInfo>>>>>,
     listeners: HashSet<ListenerId>,
+    /// When the log last had a warning that connections cannot be accepted.
+    accept_warned: Option<std::time::Instant>,
     /// The configured addresses, and the listeners that are open for them.
     wanted: Wanted,
     /// Listeners without an address yet, and the callers that wait for it.
@@ -172,6 +174,7 @@ impl Actor {
             refresh_metrics_at: exports_metrics.then(Instant::now),
             identifying: HashMap::new(),
             listeners: HashSet::new(),
+            accept_warned: None,
             wanted: Wanted::default(),
             listening: HashMap::new(),
         }
@@ -346,9 +349,7 @@ impl Actor {
                 addresses,
                 reason,
             } => self.on_listener_closed(listener_id, addresses, reason.err()),
-            SwarmEvent::ListenerError { listener_id, error } => {
-                tracing::debug!(?listener_id, %error, "a listener reported an error");
-            }
+            SwarmEvent::ListenerError { error, .. } => self.on_listener_error(&error),
             SwarmEvent::IncomingConnectionError {
                 send_back_addr,
                 error,

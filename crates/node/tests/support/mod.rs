@@ -15,7 +15,9 @@ pub mod netns;
 pub mod schema;
 
 use std::{
-    io::{BufRead, BufReader, Read as _, Write as _},
+    fs::File,
+    io::{BufRead, BufReader, PipeReader, Read as _, Write as _},
+    os::fd::OwnedFd,
     process::{Child, Command, ExitStatus, Stdio},
     sync::{
         Arc, Condvar, Mutex,
@@ -24,6 +26,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 use serde_json::Value;
 
 /// How long anything may take: long for the machine under load, short for a hang.
@@ -104,6 +107,16 @@ impl Process {
         Self {
             child,
             journal,
+            past: AtomicUsize::new(0),
+        }
+    }
+
+    /// A process whose standard output goes to a file.
+    pub fn start_unread(mut command: Command, output: File) -> Self {
+        let child = command.stdout(output).spawn().unwrap();
+        Self {
+            child,
+            journal: Arc::default(),
             past: AtomicUsize::new(0),
         }
     }
@@ -289,4 +302,15 @@ pub fn run_within(limit: Duration, mut command: Command) -> Ended {
         stdout: out.join().unwrap().unwrap(),
         stderr: err.join().unwrap().unwrap(),
     }
+}
+
+/// The write end of a pipe that is full and that nothing reads, and its read end.
+pub fn full_pipe() -> (File, PipeReader) {
+    let (read, write) = std::io::pipe().unwrap();
+    let flags = fcntl_getfl(&write).unwrap();
+    fcntl_setfl(&write, flags | OFlags::NONBLOCK).unwrap();
+    let mut write = File::from(OwnedFd::from(write));
+    while write.write(&[b'\n'; 4096]).is_ok() {}
+    fcntl_setfl(&write, flags).unwrap();
+    (write, read)
 }
