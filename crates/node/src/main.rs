@@ -12,6 +12,7 @@ mod identity;
 mod init;
 mod lock;
 mod log;
+mod netcheck;
 mod one_shot;
 mod operate;
 mod origins;
@@ -171,6 +172,7 @@ async fn execute(command: Command, output: Output, signals: Signals) -> Result<(
         Command::Topics(args) => operate::topics(&args, &output).await,
         Command::Publish(args) => topics::publish(args, &output).await,
         Command::Subscribe(args) => topics::subscribe(args, &output, signals).await,
+        Command::Netcheck(args) => netcheck::execute(args, &output).await,
         Command::Probe(args) => probe::execute(args, &output).await,
         Command::Send(args) => share::send(args, &output, signals).await,
         Command::Receive(args) => share::receive(args, output).await,

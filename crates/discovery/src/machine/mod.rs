@@ -310,6 +310,8 @@ impl Machine {
                 .map(|(n, s)| (n.clone(), s))
                 .collect(),
             last_probe: self.prober.last().cloned(),
+            probes: self.prober.latest().cloned().collect(),
+            admits_uncontacted_peers: self.prober.is_visited(),
             connected_peers: self.connections.len(),
             known_peers: self.book.len(),
             queued_dials: self.dials.queued(),

@@ -17,6 +17,7 @@ mod events;
 mod extract;
 mod host;
 mod metrics;
+mod netcheck;
 mod node;
 mod peers;
 mod schema;
@@ -172,6 +173,7 @@ fn routes() -> OpenApiRouter<Arc<Served>> {
         .merge(watch_routes())
         .routes(routes!(node::status))
         .routes(routes!(node::config))
+        .routes(routes!(netcheck::netcheck))
         .routes(routes!(node::openapi))
         .routes(routes!(metrics::metrics))
         .routes(routes!(peers::list, peers::connect))
