@@ -70,6 +70,24 @@ pub enum CollectionError {
     },
 }
 
+/// Folders of a collection, at most: 262,144. A few large names of empty files could otherwise stand
+/// for millions of folders.
+const MAX_FOLDERS: usize = 1 << 18;
+
+/// Returns the number of folders that files, ordered by path, are in. A folder whose files have
+/// others between them counts again.
+fn folders(entries: &[Entry]) -> usize {
+    let mut before = "";
+    let new = entries.iter().map(|entry| {
+        let path = entry.path.as_str();
+        let shared = before.split('/').zip(path.split('/'));
+        let shared = shared.take_while(|(a, b)| a == b).count();
+        before = path;
+        path.matches('/').count().saturating_sub(shared)
+    });
+    new.sum()
+}
+
 /// The path of a file in a collection: relative, with `/` between its components.
 ///
 /// A value of this type stays below the folder that it is joined to: it has no empty component, no
@@ -183,6 +201,10 @@ impl Collection {
                     return Err(conflict(&entries[found], entry));
                 }
             }
+        }
+        if folders(&entries) > MAX_FOLDERS {
+            let reason = "it has more than 262,144 folders";
+            return Err(CollectionError::Malformed { reason });
         }
         Ok(Self { entries })
     }

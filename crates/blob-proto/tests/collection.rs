@@ -55,6 +55,24 @@ fn invalid_collections_are_refused() {
     }
 }
 
+#[test]
+fn a_collection_has_a_limit_of_folders() {
+    let files = |files: usize, depth: usize| {
+        let entries = (0..files).map(|number| Entry {
+            path: format!("{number}/{}f", "a/".repeat(depth - 1))
+                .parse()
+                .unwrap(),
+            executable: false,
+            size_bytes: 0,
+            id: BlobId::from([7; 32]),
+        });
+        Collection::new(entries.collect())
+    };
+    assert_eq!(files(1 << 9, 1 << 9).unwrap().entries().len(), 1 << 9);
+    let error = files((1 << 9) + 1, 1 << 9).unwrap_err();
+    assert!(error.to_string().contains("folders"), "{error}");
+}
+
 proptest! {
     #[test]
     fn arbitrary_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..300)) {

@@ -288,3 +288,41 @@ async fn events_of_a_running_node_are_json_with_the_name_of_the_event() {
     let expected = serde_json::json!({ "event": "listening", "address": address.to_string() });
     assert_eq!(json, expected);
 }
+
+/// A burst is received in order and whole, by a program that reads in batches.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_burst_of_messages_is_received_in_batches() {
+    const MESSAGES: usize = 300;
+    let (a, mut b) = pair(Over::Tcp).await;
+    let topic = Topic::context(ContextId::new([7; 32]));
+    for node in [&a, &b] {
+        node.client.subscribe(&topic).await.unwrap();
+    }
+    within(async {
+        while a.client.subscribed_peers(&topic).await.unwrap().is_empty() {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    let publish = async {
+        for number in 0..MESSAGES {
+            let data = number.to_be_bytes().to_vec();
+            a.client.publish(&topic, data).await.unwrap();
+        }
+    };
+    let receive = async {
+        let (mut buffer, mut numbers) = (Vec::new(), Vec::new());
+        while numbers.len() < MESSAGES {
+            assert!(b.events.recv_many(&mut buffer, 64).await > 0);
+            assert!(buffer.len() <= 64);
+            for event in buffer.drain(..) {
+                if let NetworkEvent::Gossip(GossipEvent::Message(message)) = event {
+                    numbers.push(usize::from_be_bytes(message.data[..].try_into().unwrap()));
+                }
+            }
+        }
+        numbers
+    };
+    let ((), numbers) = within(futures::future::join(publish, receive)).await;
+    assert_eq!(numbers, (0..MESSAGES).collect::<Vec<_>>());
+}

@@ -7,7 +7,7 @@ use calimero_network::{
 };
 use clap::{Args, Parser, Subcommand};
 
-use crate::log::LogFormat;
+use crate::{demo::DemoArgs, diag::DiagArgs, log::LogFormat, man::ManArgs, ping::PingArgs};
 
 /// A node of the peer-to-peer network, its demonstration and its measuring tools.
 #[derive(Debug, Parser)]
@@ -44,7 +44,7 @@ const EXIT_STATUS: &str = "Exit status: 0 success, 1 other failure, 2 wrong usag
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Start a boot node and others on loopback, let them talk, and check what they did.
-    Demo,
+    Demo(DemoArgs),
     /// Create the data folder of a node: its identity and its configuration.
     Init(InitArgs),
     /// Run a node until ctrl-c.
@@ -88,6 +88,11 @@ pub(crate) enum Command {
     Blob(BlobArgs),
     /// Measure throughput and round trips to a running node.
     Perf(PerfArgs),
+    /// Send pings to a peer from a running node, and show the path that they take.
+    Ping(PingArgs),
+    /// Write an archive for a bug report: versions, configuration, status, metrics, log and the network
+    /// of this host. It holds no secret.
+    Diag(DiagArgs),
     /// Show, check and convert configuration files.
     Config {
         #[command(subcommand)]
@@ -98,6 +103,8 @@ pub(crate) enum Command {
         /// Shell to print the completions for.
         shell: clap_complete::Shell,
     },
+    /// Print or write manual pages.
+    Man(ManArgs),
 }
 
 /// Addresses of a node and of the nodes that it starts from.
@@ -503,7 +510,7 @@ pub(crate) struct PerfArgs {
 }
 
 /// Whole milliseconds above zero.
-fn millis(text: &str) -> Result<Duration, String> {
+pub(crate) fn millis(text: &str) -> Result<Duration, String> {
     match text.parse() {
         Ok(0) => Err("must be above 0".to_owned()),
         Ok(millis) => Ok(Duration::from_millis(millis)),

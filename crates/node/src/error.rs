@@ -219,6 +219,10 @@ pub(crate) enum CommandError {
          and link"
     )]
     NoAddress,
+    #[error("the ticket names a folder, which a blob store cannot hold as one: use calnet receive")]
+    FolderTicket,
+    #[error("no connection with {peer} is left")]
+    NoConnection { peer: PeerId },
     #[error("a folder cannot be written to standard output: name it with -o")]
     FolderToPipe,
     #[error(transparent)]
@@ -294,6 +298,7 @@ impl CommandError {
             | Self::Exists { .. }
             | Self::FileKind { .. }
             | Self::NoStore
+            | Self::FolderTicket
             | Self::TooLong { .. }
             | Self::TooManyStreams { .. }
             | Self::Token(TokenError::TooOpen { .. } | TokenError::Malformed { .. })
@@ -311,6 +316,7 @@ impl CommandError {
             | Self::BodyPaused { .. } => Code::TimedOut,
             Self::Open(OpenError::Dial { .. } | OpenError::NotConnected { .. })
             | Self::NotRunning { .. }
+            | Self::NoConnection { .. }
             | Self::NoAddress => Code::NotReachable,
             Self::Store(error) => Code::of_store(error),
             Self::Fetch(error) => Code::of_fetch(error),

@@ -7,17 +7,20 @@ mod cli;
 mod config;
 mod data;
 mod demo;
+mod diag;
 mod error;
 mod identity;
 mod init;
 mod lock;
 mod log;
+mod man;
 mod netcheck;
 mod one_shot;
 mod operate;
 mod origins;
 mod output;
 mod perf;
+mod ping;
 mod probe;
 mod process;
 mod progress;
@@ -91,9 +94,13 @@ fn run(cli: Cli, log: &Log) -> Result<u8, (CommandError, u8)> {
     let start = |error| failed(CommandError::Runtime(error));
     let is_node = matches!(
         cli.command,
-        Command::Run(_) | Command::Boot(_) | Command::Demo
+        Command::Run(_) | Command::Boot(_) | Command::Demo(_)
     );
-    let ends_in_order = is_node || matches!(cli.command, Command::Subscribe(_) | Command::Send(_));
+    let ends_in_order = is_node
+        || matches!(
+            cli.command,
+            Command::Subscribe(_) | Command::Send(_) | Command::Ping(_)
+        );
     let overflow = match is_node {
         true => Overflow::Drop,
         false => Overflow::Wait,
@@ -153,13 +160,7 @@ fn flush_for_reader(output: &Output, signals: &Signals) -> io::Result<()> {
 
 async fn execute(command: Command, output: Output, signals: Signals) -> Result<(), CommandError> {
     match command {
-        Command::Demo => {
-            let mut signals = signals;
-            tokio::select! {
-                result = demo::execute(output) => result,
-                () = signals.stop() => Err(CommandError::Interrupted),
-            }
-        }
+        Command::Demo(args) => demo::execute(args, output, signals).await,
         Command::Init(args) => init::execute(args, &output).await,
         Command::Run(args) => run::execute(args, output, signals).await,
         Command::Boot(args) => boot::execute(args, output, signals).await,
@@ -178,6 +179,9 @@ async fn execute(command: Command, output: Output, signals: Signals) -> Result<(
         Command::Receive(args) => share::receive(args, output).await,
         Command::Blob(args) => blob::execute(args, output).await,
         Command::Perf(args) => perf::execute(args, output).await,
+        Command::Ping(args) => ping::execute(args, &output, signals).await,
+        Command::Diag(args) => diag::execute(args, &output).await,
+        Command::Man(args) => man::execute(args, &output),
         Command::Config { command } => config::execute(command, &output).await,
         Command::Completions { shell } => {
             let mut script = Vec::new();

@@ -2,6 +2,9 @@
 //!
 //! `CALNET_WRITE_REFERENCE=1 cargo test -p calimero-network-node reference` rewrites them.
 
+mod records;
+mod schema;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     env,
@@ -113,63 +116,10 @@ fn the_page_of_commands_is_up_to_date() {
     check("cli.md", &format!("{}\n", page.trim_end()));
 }
 
-/// A record of an enum: its name, its documentation and its fields.
-struct Record {
-    name: String,
-    docs: Vec<String>,
-    fields: Vec<(String, Vec<String>)>,
-}
-
-fn snake_case(name: &str) -> String {
-    let mut text = String::new();
-    for (nth, letter) in name.char_indices() {
-        if letter.is_uppercase() && nth > 0 {
-            text.push('_');
-        }
-        text.extend(letter.to_lowercase());
-    }
-    text
-}
-
-/// The variants of an enum in a source file, as rustfmt formats it.
-fn records(name: &str, source: &str) -> Vec<Record> {
-    let start = source.find(&format!("enum {name} {{")).unwrap();
-    let body = &source[start..];
-    let body = &body[..body.find("\n}").unwrap()];
-    let mut records: Vec<Record> = Vec::new();
-    let mut docs = Vec::new();
-    for line in body.lines().skip(1) {
-        let depth = line.len() - line.trim_start().len();
-        let text = line.trim();
-        if let Some(doc) = text.strip_prefix("///") {
-            docs.push(doc.trim().to_owned());
-        } else if text.starts_with('#') {
-            // An attribute.
-        } else if depth == 4 && text.starts_with(|letter: char| letter.is_uppercase()) {
-            let end = text.find(|letter: char| !letter.is_alphanumeric());
-            let name = &text[..end.unwrap_or(text.len())];
-            let mut fields = Vec::new();
-            if let Some((_, inner)) = text.split_once("{ ") {
-                let inner = inner.split(" }").next().unwrap_or_default();
-                fields.extend(inner.split(", ").map(|field| {
-                    let name = field.split(':').next().unwrap_or_default();
-                    (name.to_owned(), Vec::new())
-                }));
-            }
-            records.push(Record {
-                name: snake_case(name),
-                docs: std::mem::take(&mut docs),
-                fields,
-            });
-        } else if depth == 8 && text.contains(": ") {
-            let name = text.split(':').next().unwrap_or_default();
-            let docs = std::mem::take(&mut docs);
-            if let Some(record) = records.last_mut() {
-                record.fields.push((name.to_owned(), docs));
-            }
-        }
-    }
-    records
+/// The names of the variants of an enum without fields, as serde writes them.
+fn enum_names(name: &str, source: &str) -> Vec<String> {
+    let records = records::records(name, source).into_iter();
+    records.map(|record| record.name).collect()
 }
 
 #[test]
@@ -177,60 +127,40 @@ fn the_page_of_records_is_up_to_date() {
     let mut page = "# Records\n\n\
         With `--json` each line of standard output is one JSON object. It has `event`, the name of\n\
         the record, and `time`, the time at which it was printed (RFC 3339, UTC). A failure is an\n\
-        object with `event` `error`, `code` and `message` on standard error. `stack` stands for the\n\
-        fields `transport`, `security`, `muxer` and `path` of a connection. This page is generated\n\
-        from the code.\n"
+        object with `event` `error`, `code` and `message` on standard error. Commands whose output\n\
+        is a text or a file print it as it is: `completions`, `man` without `-o`, and `-o -`. Programs\n\
+        read the same from [`records.schema.json`](records.schema.json), a JSON schema of one line.\n\
+        This page is generated from the code.\n"
         .to_owned();
-    macro_rules! events {
-        ($file:literal) => {
-            include_str!(concat!("../../manager/src/event/", $file, ".rs"))
-        };
-    }
-    let parts = [
-        (
-            "Commands that run a node",
-            "Line",
-            include_str!("run/lines.rs"),
-        ),
-        (
-            "Addresses to listen on",
-            "ListenerEvent",
-            events!("listener"),
-        ),
-        ("Connections", "ConnectionEvent", events!("connection")),
-        ("Discovery", "DiscoveryEvent", events!("discovery")),
-        ("Streams", "StreamEvent", events!("stream")),
-        ("Topics", "GossipEvent", events!("gossip")),
-        ("Invites", "InviteEvent", events!("invite")),
-        ("Blobs of a node", "BlobEvent", events!("blob")),
-        ("Blob commands", "Line", include_str!("blob/lines.rs")),
-        (
-            "Sending and receiving",
-            "Line",
-            include_str!("share/lines.rs"),
-        ),
-    ];
-    for (title, name, source) in parts {
-        write!(page, "\n## {title}\n").unwrap();
-        for record in records(name, source) {
+    for part in &records::PARTS {
+        write!(page, "\n## {}\n", part.title).unwrap();
+        let types = part.types.iter();
+        for record in types.flat_map(|(name, source)| records::records(name, source)) {
             write!(page, "\n### `{}`\n\n", record.name).unwrap();
             if !record.docs.is_empty() {
-                page.push_str(&wrapped(&record.docs.join(" "), ""));
+                page.push_str(&wrapped(&record.docs, ""));
                 page.push('\n');
             }
-            let mut fields = Vec::new();
-            for (name, docs) in record.fields {
-                fields.push(match docs.is_empty() {
-                    true => format!("`{name}`"),
-                    false => format!("`{name}` ({})", docs.join(" ").trim_end_matches('.')),
-                });
-            }
+            let fields = record.fields.into_iter().map(|field| {
+                let docs = field.docs.trim_end_matches('.');
+                match docs.is_empty() {
+                    true => format!("`{}`", field.name),
+                    false => format!("`{}` ({docs})", field.name),
+                }
+            });
+            let fields: Vec<_> = fields.collect();
             if !fields.is_empty() {
                 page.push_str(&wrapped(&format!("Fields: {}.", fields.join(", ")), ""));
             }
         }
     }
     check("events.md", &page.replace("\n\n\n", "\n\n"));
+}
+
+#[test]
+fn the_schema_of_records_is_up_to_date() {
+    let text = serde_json::to_string_pretty(&schema::schema()).unwrap();
+    check("records.schema.json", &format!("{text}\n"));
 }
 
 /// A node with all of its metrics.

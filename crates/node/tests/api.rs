@@ -226,6 +226,7 @@ fn every_request_of_the_description_is_answered() {
         ("GET /v1/metrics", "/v1/metrics".to_owned(), ""),
         ("GET /v1/config", "/v1/config".to_owned(), "config"),
         ("GET /v1/openapi.json", "/v1/openapi.json".to_owned(), ""),
+        ("GET /v1/log", "/v1/log".to_owned(), ""),
         ("GET /v1/peers", "/v1/peers".to_owned(), "peers"),
         ("GET /v1/topics", "/v1/topics".to_owned(), "topics"),
         (
@@ -246,6 +247,11 @@ fn every_request_of_the_description_is_answered() {
             "verified",
         ),
         (
+            "GET /v1/blobs/{id}/ticket",
+            format!("/v1/blobs/{id}/ticket?name=a%20file"),
+            "ticket",
+        ),
+        (
             "DELETE /v1/blobs/{id}",
             format!("/v1/blobs/{id}"),
             "removed",
@@ -254,6 +260,11 @@ fn every_request_of_the_description_is_answered() {
             "POST /v1/peers",
             format!("/v1/peers?address={}", other.address),
             "peer",
+        ),
+        (
+            "POST /v1/peers/{peer}/ping",
+            format!("/v1/peers/{peer}/ping"),
+            "pong",
         ),
         (
             "POST /v1/peers/{peer}/block",
@@ -276,6 +287,7 @@ fn every_request_of_the_description_is_answered() {
         "GET /v1/events",
         "GET /v1/topics/messages",
         "POST /v1/blobs/{id}/fetch",
+        "POST /v1/tickets/fetch",
     ];
     let description = node.get("/v1/openapi.json").json();
     let mut described = BTreeSet::new();
@@ -428,11 +440,16 @@ fn wrong_requests_are_answered_with_what_is_wrong() {
     let longest = NetworkConfig::default().pubsub.max_message_bytes;
     let missing = format!("GET /v1/blobs/{MISSING}");
     let verify = format!("POST /v1/blobs/{MISSING}/verify");
+    let no_ticket = format!("GET /v1/blobs/{MISSING}/ticket");
+    let ping_itself = format!("POST /v1/peers/{}/ping", node.peer());
+    let absent = "12D3KooWK99VoVxNE7XzyBwXEzW7xhK7Gpv85r9F3V3fyKSUKPH5";
+    let ping_absent = format!("POST /v1/peers/{absent}/ping");
     let topic = "x".repeat(2000);
     let long_topic = format!("POST /v1/topics/messages?topic={topic}");
-    let cases: [Case<'_>; 23] = [
+    let cases: [Case<'_>; 30] = [
         ("GET /v1/nothing", 404, "not_found", None),
-        ("GET /", 404, "not_found", None),
+        ("GET /page", 404, "not_found", None),
+        ("POST /", 405, "usage", None),
         ("GET /v1/blobs/a/b/c", 404, "not_found", None),
         ("PUT /v1/status", 405, "usage", None),
         ("POST /metrics", 405, "usage", None),
@@ -451,6 +468,12 @@ fn wrong_requests_are_answered_with_what_is_wrong() {
         (&long_topic, 400, "usage", Some("topic")),
         ("POST /v1/blobs?context=0", 400, "usage", Some("context")),
         ("GET /v1/blobs/0", 400, "usage", Some("id")),
+        ("GET /v1/blobs/0/ticket", 400, "usage", Some("id")),
+        (&no_ticket, 404, "not_found", None),
+        ("POST /v1/tickets/fetch", 400, "usage", Some("body")),
+        ("POST /v1/peers/nobody/ping", 400, "usage", Some("peer")),
+        (&ping_itself, 400, "usage", Some("peer")),
+        (&ping_absent, 424, "not_reachable", None),
         (&missing, 404, "not_found", None),
         (&verify, 404, "not_found", None),
         ("POST /v1/blobs/0/fetch?dial=1", 400, "usage", Some("id")),
@@ -718,4 +741,77 @@ fn the_reference_is_what_a_node_serves() {
     let written: Value = serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap();
     let node = Node::start(&[]);
     assert_eq!(node.get("/v1/openapi.json").json(), written);
+}
+
+#[test]
+fn the_page_is_served_without_the_token_and_with_a_policy() {
+    let node = Node::start(&[]);
+    let host = format!("Host: {}", node.api);
+    let page = node.over_tcp("GET /", &[&host]);
+    assert_eq!(page.status, 200, "{}", page.head);
+    let head = page.head.to_lowercase();
+    for part in [
+        "content-type: text/html; charset=utf-8",
+        "default-src 'none'",
+        "script-src 'self';",
+        "require-trusted-types-for 'script'",
+        "frame-ancestors 'none'",
+        "x-content-type-options: nosniff",
+        "referrer-policy: no-referrer",
+    ] {
+        assert!(head.contains(part), "{part}: {head}");
+    }
+    assert!(!head.contains("unsafe"), "{head}");
+    let html = String::from_utf8(page.body).unwrap();
+    let named = html.split('"').filter(|part| part.starts_with("/page/"));
+    let named: Vec<_> = named.collect();
+    assert!(named.len() >= 3, "{html}");
+    for file in named {
+        let answer = node.over_tcp(&format!("GET {file}"), &[&host]);
+        assert_eq!(answer.status, 200, "{file}");
+    }
+    // A page of another name is not this one's.
+    let rebound = node.over_tcp("GET /", &["Host: evil.example"]);
+    assert_eq!(rebound.status, 403);
+    // What the page asks for needs the token.
+    assert_eq!(node.over_tcp("GET /v1/status", &[&host]).status, 401);
+    // A proxy with TLS in front of the node keeps the host.
+    let token = format!("Authorization: Bearer {}", node.token());
+    let origin = format!("Origin: https://{}", node.api);
+    let proxied = node.over_tcp("GET /v1/status", &[&host, &token, &origin]);
+    assert_eq!(proxied.status, 200, "{}", proxied.head);
+}
+
+#[test]
+fn a_blob_goes_from_node_to_node_by_a_ticket() {
+    let nodes = [Node::start(&["--local"]), Node::start(&["--local"])];
+    let [here, there] = &nodes;
+    let content = vec![5; 1_000_000];
+    let added = there.ask("POST /v1/blobs", &content).json();
+    let id = added["id"].as_str().unwrap();
+    let named = there.get(&format!("/v1/blobs/{id}/ticket?name=a%20file"));
+    let ticket = named.json();
+    assert_eq!(ticket["size_bytes"], content.len());
+    assert_eq!(ticket["peer"], there.peer());
+    assert!(!ticket["addresses"].as_array().unwrap().is_empty());
+    let text = ticket["ticket"].as_str().unwrap();
+    let answer = here.ask("POST /v1/tickets/fetch", text.as_bytes());
+    let records = String::from_utf8(answer.body).unwrap();
+    let last = records.lines().rfind(|line| line.starts_with("data: "));
+    let last: Value = serde_json::from_str(&last.unwrap()[6..]).unwrap();
+    assert_eq!(last["event"], "fetched", "{records}");
+    assert_eq!(last["name"], "a file");
+    assert!(here.get(&format!("/v1/blobs/{id}")).body == content);
+    // A ticket of a wrong length, of other characters, and one that is changed.
+    let wrong = format!("{}a", &text[..text.len() - 1]);
+    for body in ["calnet", "ticket", &wrong, &"calnet".repeat(1000), "\u{ff}"] {
+        let refused = here.ask("POST /v1/tickets/fetch", body.as_bytes());
+        assert_eq!(refused.status, 400, "{body}: {refused:?}");
+        assert_eq!(refused.json()["fields"][0], "body");
+    }
+    for name in ["..", ".hidden", "a%2Fb", ""] {
+        let refused = there.get(&format!("/v1/blobs/{id}/ticket?name={name}"));
+        assert_eq!(refused.status, 400, "{name}: {refused:?}");
+        assert_eq!(refused.json()["fields"][0], "name");
+    }
 }

@@ -402,6 +402,18 @@ fn the_control_interface_answers_programs() {
     let (head, metrics) = control(&data, "GET /v1/metrics HTTP/1.1");
     assert!(head.contains("openmetrics-text"), "{head}");
     assert!(metrics.contains("calimero_network_peers 1"), "{metrics}");
+    // A web page reaches the socket through a tunnel that ends at a port.
+    for foreign in [
+        "Host: evil.example",
+        "Host: localhost\r\nOrigin: http://evil.example",
+    ] {
+        let mut stream = until_controlled(&data);
+        let request = format!("GET /v1/status HTTP/1.1\r\n{foreign}\r\n\r\n");
+        stream.write_all(request.as_bytes()).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        assert!(answer.starts_with("HTTP/1.1 403 "), "{answer}");
+    }
     let (head, wrong) = record("DELETE /v1/peers/nobody HTTP/1.1");
     assert!(head.contains(" 400 "), "{head}");
     assert_eq!(wrong["code"], "usage");

@@ -11,7 +11,7 @@ mod net;
 use std::time::Duration;
 
 use bytes::Bytes;
-use calimero_network_primitives::Keypair;
+use calimero_network_primitives::{Keypair, limits::MAX_OWN_TOPICS};
 use calimero_network_pubsub::{
     Config, TopicHash,
     rpc::{Control, Rpc, Subscription},
@@ -247,4 +247,188 @@ fn names_that_are_no_topics_are_refused_and_lower_the_score() {
     let counters = net.nodes[0].machine.mesh_stats().counters;
     assert_eq!(counters.announcements_refused, 640);
     assert!(score(&net) < before - 5.0);
+}
+
+/// The messages that the recorded node has sent to `to`.
+fn sent_messages(net: &Net, to: usize) -> Vec<Bytes> {
+    let rpcs = net.sent.get(&to).into_iter().flatten();
+    rpcs.flat_map(|rpc| rpc.messages.clone()).collect()
+}
+
+fn carrying(messages: Vec<Bytes>) -> Rpc {
+    Rpc {
+        messages,
+        ..Rpc::default()
+    }
+}
+
+/// A restarted node has forgotten what it published. Its peers may still have it.
+#[test]
+fn an_own_message_that_comes_back_after_a_restart_is_not_delivered() {
+    let mut net = pair();
+    let id = net.publish(0, &topic(1), "own").unwrap();
+    net.run(Duration::from_millis(100));
+    let published = sent_messages(&net, 1);
+    assert_eq!(published.len(), 1);
+    net.restart(0);
+    net.subscribe(0, &topic(1));
+    net.connect(1, 0);
+    net.run(SECOND * 2);
+    let before = score(&net);
+    let offer = control(Control {
+        ihave: vec![(own(), vec![Bytes::copy_from_slice(id.as_bytes())])],
+        ..Control::default()
+    });
+    net.sent.clear();
+    inject(&mut net, std::slice::from_ref(&offer));
+    assert_eq!(requested(&net), 1);
+    inject(&mut net, &[carrying(published), offer]);
+    assert!(net.nodes[0].messages().is_empty());
+    assert_eq!(requested(&net), 1, "requested again");
+    net.run(SECOND * 5);
+    assert!(score(&net) > before - 0.5, "the peer has kept its promise");
+}
+
+/// The author knows what it has published before. Another peer may have been late.
+#[test]
+fn a_late_repetition_lowers_the_score_of_the_author_alone() {
+    for author in [1, 2] {
+        let mut net = pair();
+        if author == 2 {
+            let node = net.add(&Config::small());
+            net.subscribe(node, &topic(1));
+            net.connect(node, 1);
+            net.run(SECOND * 2);
+        }
+        net.record = Some(1);
+        net.publish(author, &topic(1), "once").unwrap();
+        net.run(SECOND * 31);
+        let message = sent_messages(&net, 0).remove(0);
+        let before = score(&net);
+        inject(&mut net, &[carrying(vec![message; 10])]);
+        let counters = net.nodes[0].machine.mesh_stats().counters;
+        assert_eq!(counters.replays_dropped, 10);
+        let lost = before - score(&net);
+        let is_expected = if author == 1 { lost > 9.0 } else { lost < 0.1 };
+        assert!(is_expected, "{lost} points for a message of node {author}");
+    }
+}
+
+/// A node 0 to which `inbound` subscribers have dialled, and whose mesh they fill.
+fn surrounded(seed: u64, inbound: usize) -> Net {
+    let mut net = Net::new(seed);
+    for _ in 0..=inbound {
+        let node = net.add(&Config::small());
+        net.subscribe(node, &topic(1));
+    }
+    for node in 1..=inbound {
+        net.connect(node, 0);
+    }
+    net.run(Duration::from_millis(100));
+    for node in 1..=inbound {
+        net.inject(node, 0, vec![graft().encode()]);
+    }
+    net.run(SECOND * 2);
+    net.record = Some(0);
+    net
+}
+
+#[test]
+fn a_mesh_that_is_too_full_keeps_the_members_that_this_node_dialled() {
+    for seed in 0..10 {
+        let mut net = surrounded(seed, 8);
+        let mesh = net.nodes[0].machine.mesh_peers(&topic(1));
+        assert_eq!(mesh.len(), Config::small().mesh.high);
+        let outbound = net.add(&Config::small());
+        net.subscribe(outbound, &topic(1));
+        net.connect(0, outbound);
+        net.run(SECOND * 2);
+        let mesh = net.nodes[0].machine.mesh_peers(&topic(1));
+        assert!(mesh.len() <= Config::small().mesh.high, "{}", mesh.len());
+        assert!(mesh.contains(&net.nodes[outbound].peer), "seed {seed}");
+        let mut sent = net.sent[&outbound].iter();
+        assert!(
+            sent.all(|rpc| rpc.control.prune.is_empty()),
+            "it was removed and came back, seed {seed}"
+        );
+    }
+}
+
+/// Enough members, and an attacker may have all of them: this node takes in one that it dialled.
+#[test]
+fn a_mesh_without_a_member_that_this_node_dialled_takes_one_in() {
+    let mut net = surrounded(1, 4);
+    // A subscriber that grafts no peer.
+    let outbound = net.add(&Config::small());
+    net.connect(0, outbound);
+    net.run(SECOND / 10);
+    let subscribes = Rpc {
+        subscriptions: vec![Subscription {
+            topic: own(),
+            subscribes: true,
+        }],
+        ..Rpc::default()
+    };
+    net.inject(outbound, 0, vec![subscribes.encode()]);
+    net.run(SECOND * 2);
+    let mesh = net.nodes[0].machine.mesh_peers(&topic(1));
+    assert!(mesh.len() > 4, "{}", mesh.len());
+    assert!(mesh.contains(&net.nodes[outbound].peer));
+}
+
+/// A list that is complete replaces what the peer announced before. A list that claims more topics
+/// than a node may have is no list, so that it cannot be collected without end.
+#[test]
+fn a_list_of_more_topics_than_a_node_may_have_is_not_collected() {
+    for (count, replaces) in [(MAX_OWN_TOPICS, true), (MAX_OWN_TOPICS + 1, false)] {
+        let mut net = pair();
+        let subscriptions = (0..count).map(|number| Subscription {
+            topic: topic_hash(&topic(1_000 + u32::try_from(number).unwrap())),
+            subscribes: true,
+        });
+        let list = Rpc {
+            subscriptions: subscriptions.collect(),
+            control: Control {
+                announces: Some(count as u64),
+                ..Control::default()
+            },
+            ..Rpc::default()
+        };
+        inject(&mut net, &[list]);
+        let known = net.nodes[0].machine.subscribed_peers(&topic(1));
+        assert_eq!(known.is_empty(), replaces, "{count} topics");
+    }
+}
+
+#[test]
+fn topics_of_all_peers_together_are_bounded() {
+    let mut config = Config::small();
+    config.peers.max_foreign_topics = 25;
+    let mut net = Net::new(3);
+    net.add(&config);
+    net.subscribe(0, &topic(1));
+    for _ in 0..3 {
+        let node = net.add(&Config::small());
+        net.connect(node, 0);
+        net.run(SECOND / 10);
+        let first = 1_000 * u32::try_from(node).unwrap();
+        for number in 0..10 {
+            net.subscribe(node, &topic(first + number));
+        }
+        net.subscribe(node, &topic(1));
+        net.run(SECOND);
+    }
+    let machine = &net.nodes[0].machine;
+    let known = (1..=3).map(|node| {
+        let topics = (0..10).map(|number| topic(1_000 * node + number));
+        let known = topics.filter(|topic| !machine.subscribed_peers(topic).is_empty());
+        known.count()
+    });
+    assert_eq!(known.collect::<Vec<_>>(), [10, 10, 5]);
+    assert_eq!(machine.mesh_stats().counters.announcements_refused, 5);
+    assert_eq!(
+        machine.subscribed_peers(&topic(1)).len(),
+        3,
+        "the own topic"
+    );
 }

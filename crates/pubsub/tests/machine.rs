@@ -14,6 +14,7 @@ use bytes::Bytes;
 use calimero_network_primitives::Keypair;
 use calimero_network_pubsub::{
     Config, Event, PublishError,
+    machine::{Effect, Input},
     rpc::{Control, Rpc},
     topic_hash,
 };
@@ -379,6 +380,44 @@ fn copies_are_few_at_full_speed() {
         assert_eq!(counters.delivered, 1000);
         assert!(counters.copies <= 4000, "{} copies", counters.copies);
     }
+}
+
+#[test]
+fn the_messages_of_one_read_are_ready_together() {
+    let mut net = clique(2, &Config::small());
+    net.record = Some(0);
+    for text in ["one", "two", "three"] {
+        net.publish(0, &topic(1), text).unwrap();
+    }
+    // As they were written, and before they arrive.
+    let messages = net.sent[&1].iter().flat_map(|rpc| rpc.messages.clone());
+    let rpc = Rpc {
+        messages: messages.collect(),
+        ..Rpc::default()
+    };
+    let (peer, connection) = (net.nodes[0].peer, net.connections(0, 1)[0]);
+    let machine = &mut net.nodes[1].machine;
+    let rpcs = net::receive(machine, &peer, &[rpc.encode()], net.now);
+    machine.handle(
+        Input::Received {
+            peer,
+            connection,
+            rpcs,
+        },
+        net.now,
+    );
+    let first = loop {
+        match machine.poll(net.now) {
+            Some(Effect::Emit(Event::Message(message))) => break message.data,
+            effect => assert!(effect.is_some(), "no message"),
+        }
+    };
+    let rest = std::iter::from_fn(|| match machine.next_event()? {
+        Event::Message(message) => Some(message.data),
+        event => panic!("{event:?}"),
+    });
+    let data: Vec<_> = [first].into_iter().chain(rest).collect();
+    assert_eq!(data, ["one", "two", "three"]);
 }
 
 proptest! {

@@ -104,7 +104,8 @@ pub fn build(
 /// Those of [`build`].
 pub fn build_memory(keypair: &Keypair, config: &TransportConfig) -> Result<Transport, BuildError> {
     let parts = Parts::new(keypair, config)?;
-    let memory = parts.secure(MemoryTransport::default(), TransportKind::Memory);
+    let memory = parts.upgraded(MemoryTransport::default(), TransportKind::Memory);
+    let memory = in_time(memory, parts.handshake_timeout);
     Ok(parts.finish(keypair, config, memory, DialPolicy::Local.into()))
 }
 
@@ -141,8 +142,12 @@ impl Parts {
 
     #[cfg(feature = "tcp")]
     fn tcp(&self, config: &TransportConfig) -> Option<Boxed<Upgraded>> {
-        let secured = || self.secure(tcp::Transport::new(LISTEN_BACKLOG), TransportKind::Tcp);
-        config.tcp.enabled.then(secured)
+        if !config.tcp.enabled {
+            return None;
+        }
+        let upgraded = self.upgraded(tcp::Transport::new(LISTEN_BACKLOG), TransportKind::Tcp);
+        let dialled = tcp::SimultaneousOpen(upgraded);
+        Some(in_time(dialled, self.handshake_timeout))
     }
 
     #[cfg(not(feature = "tcp"))]
@@ -184,8 +189,19 @@ impl Parts {
         Ok(None)
     }
 
-    /// Upgrades the byte streams of `transport` within the handshake timeout.
-    fn secure<T>(&self, transport: T, kind: TransportKind) -> Boxed<Upgraded>
+    /// Upgrades the byte streams of `transport`.
+    fn upgraded<T>(
+        &self,
+        transport: T,
+        kind: TransportKind,
+    ) -> impl libp2p_core::Transport<
+        Output = Upgraded,
+        Error = AddressError,
+        Dial: Send + 'static,
+        ListenerUpgrade: Send + 'static,
+    > + Send
+    + Unpin
+    + use<T>
     where
         T: libp2p_core::Transport + Send + Unpin + 'static,
         T::Output: AsyncRead + AsyncWrite + Send + Unpin + 'static,
@@ -194,11 +210,10 @@ impl Parts {
         T::ListenerUpgrade: Send + 'static,
     {
         let upgrade = Arc::clone(&self.upgrade);
-        let upgraded = transport
+        transport
             .map_err(Into::<AddressError>::into)
             .and_then(move |socket, endpoint| upgrade.apply(socket, endpoint, kind).boxed())
-            .map_err(|error| error.into_inner());
-        in_time(upgraded, self.handshake_timeout)
+            .map_err(|error| error.into_inner())
     }
 
     /// Adds name resolution to `direct`, if the configuration enables it.
@@ -233,7 +248,8 @@ impl Parts {
             return (direct, None);
         }
         let (relay, behaviour) = libp2p_relay::client::new(keypair.public().to_peer_id());
-        let relay = self.secure(relay, TransportKind::Relay);
+        let relay = self.upgraded(relay, TransportKind::Relay);
+        let relay = in_time(relay, self.handshake_timeout);
         // The relay comes first, because a circuit address starts with an
         // address that the direct transport would dial.
         (either(Some(relay), Some(direct)), Some(behaviour))

@@ -14,9 +14,14 @@ mod common;
 use calimero_network_primitives::config::Security::{self, Noise, Tls};
 use calimero_network_transport::{MuxerKind, SecurityKind, TransportKind, build};
 use libp2p_identity::Keypair;
+use multiaddr::{Multiaddr, Protocol};
+use tokio::{
+    io::copy_bidirectional,
+    net::{TcpListener, TcpStream},
+};
 
 use self::common::{
-    any_address, connect, dialled, exchange, listen, offering, stock, with_peer, within,
+    any_address, connect, dial, dialled, exchange, listen, offering, stock, with_peer, within,
 };
 
 const LOOPBACK: &str = "/ip4/127.0.0.1/tcp/0";
@@ -84,6 +89,53 @@ async fn transports_of_libp2p_connect_in_both_roles() {
                 assert_eq!(found, peer);
                 exchange(&mut out, &mut inn, 3_000_000).await;
             }
+        }
+    }
+}
+
+/// Joins the first two connections to the returned address, as if two nodes had dialled each other
+/// at once, and forwards the third to `server`.
+async fn crossing(server: &Multiaddr) -> Multiaddr {
+    let [Protocol::Ip4(_), Protocol::Tcp(port)] = server.iter().collect::<Vec<_>>()[..] else {
+        panic!("{server}");
+    };
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        let (mut first, _) = listener.accept().await.unwrap();
+        let (mut second, _) = listener.accept().await.unwrap();
+        tokio::spawn(async move { copy_bidirectional(&mut first, &mut second).await });
+        let (mut third, _) = listener.accept().await.unwrap();
+        let mut served = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+        copy_bidirectional(&mut third, &mut served).await
+    });
+    Multiaddr::from(address.ip()).with(Protocol::Tcp(address.port()))
+}
+
+#[tokio::test]
+async fn peers_that_dial_each_other_at_once_connect() {
+    for ours in OFFERS {
+        for theirs in [&[Tls][..], &[Noise]] {
+            if !ours.contains(&theirs[0]) {
+                continue;
+            }
+            let (a, b) = (Keypair::generate_ed25519(), Keypair::generate_ed25519());
+            let mut own = build(&a, &offering(ours), any_address()).unwrap().boxed;
+            let mut other = stock(&b, theirs);
+            let mut server = stock(&b, theirs);
+            let address = crossing(&listen(&mut server, LOOPBACK).await).await;
+
+            let crossed = dial(
+                &mut other,
+                with_peer(address.clone(), a.public().to_peer_id()),
+            );
+            let address = with_peer(address, b.public().to_peer_id());
+            let connected = connect(&mut own, &mut server, address);
+            let (crossed, ((peer, mut out), ((_, mut inn), _))) =
+                within(futures::future::join(crossed, connected)).await;
+            assert!(crossed.is_err(), "two clients cannot authenticate");
+            assert_eq!(peer, b.public().to_peer_id());
+            exchange(&mut out, &mut inn, 1_000).await;
         }
     }
 }

@@ -8,7 +8,7 @@ use std::{
 
 use bytes::Bytes;
 use calimero_network_primitives::{ContextId, PeerId};
-use futures::{AsyncReadExt, future, stream};
+use futures::{AsyncReadExt, StreamExt, future, stream};
 use tokio::{
     sync::{Notify, mpsc},
     time::{Instant, sleep, timeout},
@@ -36,6 +36,10 @@ const GROUP_QUEUE: usize = 2;
 
 /// Content that is made durable together, in bytes: 8 MiB.
 const STORE_BYTES: usize = 8 * 1024 * 1024;
+
+/// Blobs that need more than one request, or that no provider has sent together with others: as many
+/// are fetched at the same time, 8.
+const LEFT_AT_ONE_TIME: usize = 8;
 
 /// Time that a provider owes a blob before an idle one is asked for it as well: 250 ms, several
 /// round trips. A guess.
@@ -132,13 +136,19 @@ pub(super) async fn run(
         }
     }
     let left = small(&fetcher, context_id, queue, &providers, &store, &mut batch).await?;
-    for blob_id in left {
+    let fetch_one = |blob_id| {
         let request = FetchRequest::new(context_id, blob_id);
         let to = Destination::Store(Arc::clone(&store));
         let fetch = fetcher.fetch(request, stream::iter(providers.clone()), to);
-        match fetch.await {
+        async move { (blob_id, fetch.await) }
+    };
+    let mut fetches = stream::iter(left)
+        .map(fetch_one)
+        .buffer_unordered(LEFT_AT_ONE_TIME);
+    while let Some((blob_id, fetched)) = fetches.next().await {
+        match fetched {
             Ok(fetched) => {
-                batch.received_bytes += fetched.size_bytes;
+                batch.received_bytes += fetched.received_bytes;
                 batch.fetched.push(blob_id);
                 batch.holds.extend(fetched.hold);
             }
@@ -146,6 +156,7 @@ pub(super) async fn run(
             Err(error) => return Err(error),
         }
     }
+    drop(fetches);
     Ok(batch)
 }
 

@@ -281,7 +281,8 @@ impl Target {
 impl Fetcher {
     /// Fetches many blobs into a store, those up to 64 KiB in requests that do not wait for each
     /// other, and made durable together in batches of 8 MiB: a thousand small blobs cost little
-    /// more than their bytes. The others are fetched one by one afterwards.
+    /// more than their bytes. The others are fetched on their own afterwards, eight at the same
+    /// time.
     ///
     /// Dropping the future cancels; what was stored by then stays.
     ///

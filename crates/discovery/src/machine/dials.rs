@@ -33,7 +33,7 @@ impl DialReason {
     /// Returns whether the dials for this reason have waits of their own, so that the peer need not
     /// rest after a failure.
     fn is_paced(self) -> bool {
-        matches!(self, Self::Boot | Self::Lost)
+        matches!(self, Self::Boot | Self::Lost | Self::Cached)
     }
 }
 

@@ -420,7 +420,8 @@ impl Machine {
         }
         self.book.insert_infrastructure(boot, addresses.clone());
         let (now, rng) = (self.now, &mut self.rng);
-        self.redials.lost(boot, addresses, true, now, rng);
+        self.redials
+            .lost(boot, addresses, DialReason::Boot, now, rng);
     }
 
     fn apply(&mut self, input: Input) {

@@ -14,6 +14,7 @@ use rand::rngs::StdRng;
 
 use super::{
     Effect,
+    dials::DialReason,
     schedule::{Schedule, jittered},
 };
 
@@ -36,9 +37,9 @@ struct Lost {
     attempts: usize,
     /// Addresses of the peer at the time of the loss. The address book may remove them later.
     addresses: Vec<DialAddr>,
-    /// Whether the peer is a boot node, which is dialled without limit. Other peers are given up
-    /// after the last step.
-    infrastructure: bool,
+    /// The reason for the dials. A boot node is dialled without limit. Other peers are given up after
+    /// the last step.
+    reason: DialReason,
 }
 
 /// Lost peers. Each is due at some time, or its dial waits or is under way.
@@ -66,17 +67,17 @@ impl Redials {
         }
     }
 
-    /// `peer` was lost and is wanted again. A boot node counts as lost at the start.
+    /// `peer` was lost and is wanted again, for `reason`. A boot node counts as lost at the start.
     pub(super) fn lost(
         &mut self,
         peer: PeerId,
         addresses: Vec<DialAddr>,
-        infrastructure: bool,
+        reason: DialReason,
         now: Instant,
         rng: &mut StdRng,
     ) {
         let full = self.lost.len() >= self.config.max_peers as usize;
-        if self.lost.contains_key(&peer) || (full && !infrastructure) {
+        if self.lost.contains_key(&peer) || (full && reason != DialReason::Boot) {
             return;
         }
         self.forget_steady(now);
@@ -84,7 +85,7 @@ impl Redials {
         let lost = Lost {
             attempts: self.back.remove(&peer).unwrap_or(0),
             addresses,
-            infrastructure,
+            reason,
         };
         let attempts = lost.attempts;
         self.lost.insert(peer, lost);
@@ -94,6 +95,18 @@ impl Redials {
         }
         let [first, ..] = self.config.steps;
         self.due.set(peer, now + jittered(rng, first));
+    }
+
+    /// Adds a peer of the cache, whose first dial is queued already, so that a dial that fails is
+    /// repeated.
+    pub(super) fn cached(&mut self, peer: PeerId, addresses: Vec<DialAddr>) {
+        if self.lost.len() < self.config.max_peers as usize {
+            self.lost.entry(peer).or_insert(Lost {
+                attempts: 0,
+                addresses,
+                reason: DialReason::Cached,
+            });
+        }
     }
 
     /// `peer` is connected again. If the connection does not last, its dials continue at the step
@@ -119,9 +132,15 @@ impl Redials {
         }
     }
 
-    /// Removes and returns a lost peer whose next dial is due.
-    pub(super) fn pop_due(&mut self, now: Instant) -> Option<PeerId> {
-        self.due.pop_due(now)
+    /// Returns a lost peer whose next dial is due, with the reason, and removes it from those that
+    /// wait.
+    pub(super) fn pop_due(&mut self, now: Instant) -> Option<(PeerId, DialReason)> {
+        loop {
+            let peer = self.due.pop_due(now)?;
+            if let Some(lost) = self.lost.get(&peer) {
+                return Some((peer, lost.reason));
+            }
+        }
     }
 
     /// A dial of `peer` failed or could not be made. Plans the next dial, or gives the peer up
@@ -148,7 +167,7 @@ impl Redials {
         let last = last.and_then(|last| steps.get(last));
         let wait = match (steps.get(lost.attempts), last) {
             (Some(next), Some(last)) => next.saturating_sub(*last),
-            _ if lost.infrastructure => self.config.interval,
+            _ if lost.reason == DialReason::Boot => self.config.interval,
             _ => {
                 self.lost.remove(&peer);
                 return;

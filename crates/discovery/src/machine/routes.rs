@@ -81,8 +81,16 @@ impl Machine {
         for (place, entry) in entries.into_iter().enumerate() {
             self.learn_aged(entry.peer, &entry.addresses, entry.age);
             if place < dialled && entry.age < super::book::MAX_AGE {
-                self.want(entry.peer, DialReason::Cached);
+                self.dial_cached(entry.peer);
             }
+        }
+    }
+
+    /// Dials a peer of the last run. It counts as lost by the restart, so that a dial that fails is
+    /// repeated.
+    fn dial_cached(&mut self, peer: PeerId) {
+        if self.want(peer, DialReason::Cached) {
+            self.redials.cached(peer, self.book.addresses(&peer));
         }
     }
 
@@ -184,7 +192,12 @@ impl Machine {
         }
         let (now, rng) = (self.now, &mut self.rng);
         if is_boot || self.overlays.lacks(&peer) {
-            self.redials.lost(peer, addresses, is_boot, now, rng);
+            let reason = if is_boot {
+                DialReason::Boot
+            } else {
+                DialReason::Lost
+            };
+            self.redials.lost(peer, addresses, reason, now, rng);
         }
         if !lasted {
             // The connection did not last, for example at a limit of the peer. This counts as a
@@ -254,14 +267,9 @@ impl Machine {
         while let Some(peer) = self.dials.pop_overdue(self.now) {
             self.dial_came_to_nothing(peer);
         }
-        while let Some(peer) = self.redials.pop_due(self.now) {
-            let infrastructure = self.boot.contains_key(&peer);
-            let reason = if infrastructure {
-                DialReason::Boot
-            } else {
-                DialReason::Lost
-            };
-            if !infrastructure && !self.overlays.lacks(&peer) {
+        while let Some((peer, reason)) = self.redials.pop_due(self.now) {
+            // The overlays of a cached peer are not known before it is connected.
+            if reason == DialReason::Lost && !self.overlays.lacks(&peer) {
                 self.redials.settle(&peer);
             } else if !self.want(peer, reason) {
                 self.redials.failed(peer, self.now, &mut self.rng);

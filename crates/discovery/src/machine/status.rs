@@ -107,7 +107,7 @@ pub struct Status {
     pub queued_dials: usize,
     /// Number of dials under way.
     pub dials_in_flight: usize,
-    /// Number of lost peers that are dialled again.
+    /// Number of peers that were lost, or not reached after a restart, and are dialled again.
     pub lost_peers: usize,
     /// Next time at which the machine has something to do.
     pub next_timeout: Option<Instant>,

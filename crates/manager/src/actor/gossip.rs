@@ -111,7 +111,22 @@ impl Actor {
         }
     }
 
-    pub(super) fn on_gossip(&mut self, event: Event) {
+    /// Handles an event and those that are ready with it, which are the messages of one read of a
+    /// connection. Their reader is woken once.
+    pub(super) fn on_gossip(&mut self, first: Event) {
+        self.events.delay_wake();
+        let mut next = Some(first);
+        while let Some(event) = next {
+            if changes_state(&event) {
+                self.shared.changes.count();
+            }
+            self.on_gossip_event(event);
+            next = self.swarm.behaviour_mut().pubsub.next_event();
+        }
+        self.events.wake();
+    }
+
+    fn on_gossip_event(&mut self, event: Event) {
         match event {
             Event::Message(message) => self.events.send(GossipEvent::Message(message)),
             Event::Subscribed { peer, topic } => {
@@ -141,6 +156,11 @@ impl Actor {
             let _ = reply.send(result.map_err(Into::into));
         }
     }
+}
+
+/// Returns `true` if this event changes state that is visible through the read API.
+fn changes_state(event: &Event) -> bool {
+    !matches!(event, Event::Message(_))
 }
 
 /// Members of overlays, for discovery.

@@ -30,7 +30,6 @@ use calimero_network_discovery::port_mapping;
 #[cfg(feature = "blobs")]
 use calimero_network_primitives::Keypair;
 use calimero_network_primitives::{Multiaddr, NetworkConfig, PeerId, Topic, addr::DialGate};
-use calimero_network_pubsub::Event as Gossip;
 #[cfg(feature = "invites")]
 use calimero_network_specialized::InboundRequestId;
 use calimero_network_stream::{self as stream, FrameConfig, Inbound, Incoming};
@@ -524,8 +523,9 @@ impl Actor {
 /// streams and requests do not.
 fn changes_state(event: &SwarmEvent<BehaviourEvent>) -> bool {
     match event {
+        // Counted where the events are taken, several at a time.
         SwarmEvent::Behaviour(
-            BehaviourEvent::Pubsub(Gossip::Message(_))
+            BehaviourEvent::Pubsub(_)
             | BehaviourEvent::Streams(_)
             | BehaviourEvent::Discovery(
                 Discovered::Liveness(_)

@@ -74,19 +74,60 @@ impl Events {
         poll_fn(|cx| self.poll(cx)).await
     }
 
+    /// Receives the events that are unread, at most `limit` of them, and appends them to `buffer`.
+    /// Waits for one if there is none.
+    ///
+    /// Returns the number of events that were added: 0 once the manager has stopped and all were
+    /// read, or if `limit` is 0. One call locks the queue once for all of them. Memory for `limit`
+    /// events is not reserved.
+    ///
+    /// Cancel safe: when the future is dropped before it has returned, no event was added to
+    /// `buffer` and none is lost.
+    pub async fn recv_many(&mut self, buffer: &mut Vec<NetworkEvent>, limit: usize) -> usize {
+        if limit == 0 {
+            return 0;
+        }
+        let mut many = |waiting: &mut Waiting| {
+            let before = buffer.len();
+            buffer.extend(std::iter::from_fn(|| waiting.pop()).take(limit));
+            let added = buffer.len() - before;
+            (added > 0).then_some(added)
+        };
+        let added = poll_fn(|cx| self.poll_take(cx, &mut many)).await;
+        added.unwrap_or_default()
+    }
+
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<NetworkEvent>> {
-        // Registered before the queue is read: an event that is pushed in between wakes the task.
-        self.inbox.reader.register(cx.waker());
-        let mut waiting = self.inbox.lock();
-        let event = waiting.pop();
-        if event.is_none() && !waiting.ended {
-            return Poll::Pending;
+        self.poll_take(cx, Waiting::pop)
+    }
+
+    /// Returns what `take` finds, or `None` once the manager has stopped. Registers the task only if
+    /// there is nothing to take.
+    fn poll_take<T>(
+        &mut self,
+        cx: &mut Context<'_>,
+        mut take: impl FnMut(&mut Waiting) -> Option<T>,
+    ) -> Poll<Option<T>> {
+        for is_registered in [false, true] {
+            if is_registered {
+                self.inbox.reader.register(cx.waker());
+            }
+            // After the registration the queue is read again: an event that is pushed in between
+            // wakes the task.
+            let mut waiting = self.inbox.lock();
+            let streams = waiting.streams;
+            let taken = take(&mut waiting);
+            let has_room = waiting.streams < streams;
+            if taken.is_none() && !waiting.ended {
+                continue;
+            }
+            drop(waiting);
+            if has_room {
+                self.inbox.sender.wake();
+            }
+            return Poll::Ready(taken);
         }
-        drop(waiting);
-        if let Some(NetworkEvent::Stream(_)) = event {
-            self.inbox.sender.wake();
-        }
-        Poll::Ready(event)
+        Poll::Pending
     }
 }
 
@@ -120,6 +161,8 @@ pub(crate) struct EventSender {
     inbox: Arc<Inbox>,
     max_streams: usize,
     shared: Arc<Shared>,
+    /// The reader is woken by [`wake`](Self::wake), not by each event.
+    delays_wake: bool,
 }
 
 impl EventSender {
@@ -144,6 +187,7 @@ impl EventSender {
             inbox: inbox.clone(),
             max_streams: config.event_queue,
             shared,
+            delays_wake: false,
         };
         (sender, Events { inbox })
     }
@@ -157,6 +201,21 @@ impl EventSender {
         let dropped = waiting.queue.missed_in_all();
         drop(waiting);
         self.shared.events_dropped.store(dropped, Ordering::Relaxed);
+        if !self.delays_wake {
+            self.inbox.reader.wake();
+        }
+    }
+
+    /// Delays the wake-up of the reader until [`wake`](Self::wake) is called, without an await in
+    /// between: a reader that is woken for the first of many events competes for the lock with the
+    /// others, and waits again after each.
+    pub(crate) fn delay_wake(&mut self) {
+        self.delays_wake = true;
+    }
+
+    /// Wakes the reader for the events that were sent since [`delay_wake`](Self::delay_wake).
+    pub(crate) fn wake(&mut self) {
+        self.delays_wake = false;
         self.inbox.reader.wake();
     }
 

@@ -269,3 +269,89 @@ fn text_names_the_event_and_its_subject() {
     let event = NetworkEvent::from(GossipEvent::Lagged { missed: 3 });
     assert_eq!(event.to_string(), "lagged: 3 messages were dropped");
 }
+
+/// Numbers of messages among `events`, by their sequence.
+fn numbers(events: &[NetworkEvent]) -> Vec<u64> {
+    let messages = events.iter().filter_map(|event| match event {
+        NetworkEvent::Gossip(GossipEvent::Message(message)) => Some(message.sequence_number),
+        _ => None,
+    });
+    messages.collect()
+}
+
+fn numbered(sequence_number: u64) -> GossipEvent {
+    let message = message(PeerId::random(), b"x");
+    GossipEvent::Message(Message {
+        sequence_number,
+        ..message
+    })
+}
+
+#[tokio::test]
+async fn many_events_are_received_at_once_in_order() {
+    let (mut sender, mut events) = queue();
+    let mut buffer = Vec::new();
+    for number in 0..10 {
+        sender.send(numbered(number));
+    }
+    assert_eq!(events.recv_many(&mut buffer, 0).await, 0);
+    assert_eq!(events.recv_many(&mut buffer, 4).await, 4);
+    buffer.extend(events.next().await);
+    assert_eq!(events.recv_many(&mut buffer, 100).await, 5, "appended");
+    assert_eq!(numbers(&buffer), (0..10).collect::<Vec<_>>());
+    sender.send(numbered(10));
+    drop(sender);
+    assert_eq!(events.recv_many(&mut buffer, 100).await, 1);
+    assert_eq!(events.recv_many(&mut buffer, 100).await, 0, "the end");
+    assert_eq!(buffer.len(), 11);
+}
+
+#[tokio::test]
+async fn a_dropped_recv_many_loses_no_event() {
+    let (mut sender, mut events) = queue();
+    let mut buffer = Vec::new();
+    {
+        let mut receiving = Box::pin(events.recv_many(&mut buffer, 9));
+        assert!(futures::poll!(&mut receiving).is_pending());
+        sender.send(numbered(1));
+    }
+    assert!(buffer.is_empty());
+    assert_eq!(events.recv_many(&mut buffer, 9).await, 1);
+}
+
+/// Counts how often a task is woken.
+#[derive(Default)]
+struct Woken(std::sync::atomic::AtomicUsize);
+
+impl futures::task::ArcWake for Woken {
+    fn wake_by_ref(woken: &Arc<Self>) {
+        woken.0.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+    }
+}
+
+#[test]
+fn the_reader_is_woken_once_for_many_events() {
+    let (mut sender, mut events) = queue();
+    let woken = Arc::new(Woken::default());
+    let waker = futures::task::waker(woken.clone());
+    let mut context = std::task::Context::from_waker(&waker);
+    let count = || woken.0.load(std::sync::atomic::Ordering::Relaxed);
+    let mut buffer = Vec::new();
+    let mut receiving = Box::pin(events.recv_many(&mut buffer, 100));
+    assert!(receiving.as_mut().poll(&mut context).is_pending());
+    sender.delay_wake();
+    for number in 0..10 {
+        sender.send(numbered(number));
+    }
+    assert_eq!(count(), 0);
+    sender.wake();
+    assert_eq!(count(), 1);
+    let received = receiving.as_mut().poll(&mut context);
+    assert_eq!(received, std::task::Poll::Ready(10));
+    // Later events wake the reader as they come.
+    drop(receiving);
+    let mut receiving = Box::pin(events.recv_many(&mut buffer, 100));
+    assert!(receiving.as_mut().poll(&mut context).is_pending());
+    sender.send(numbered(10));
+    assert_eq!(count(), 2);
+}

@@ -12,7 +12,7 @@ use axum::{
     response::{IntoResponse as _, Response},
 };
 
-use super::{answer::Refusal, host::AllowedHosts, token::Token};
+use super::{answer::Refusal, host::AllowedHosts, page, token::Token};
 use crate::error::Code;
 
 /// Paths that load balancers and service managers probe, without a token.
@@ -21,9 +21,10 @@ const PROBES: [&str; 2] = ["/healthz", "/readyz"];
 /// The rules of one listener.
 #[derive(Clone)]
 pub(super) enum Access {
-    /// A socket whose file permissions are the authentication.
+    /// A socket whose file permissions are the authentication. Its host is checked as well, because
+    /// a tunnel can lead to it from the port of another machine, which web pages reach.
     Owner,
-    /// The token, under an allowed host. Probes need no token.
+    /// The token, under an allowed host. Probes and the files of the page need no token.
     Token { hosts: AllowedHosts, token: Token },
     /// Scrapers and probes, under an allowed host.
     Watch { hosts: AllowedHosts },
@@ -53,11 +54,13 @@ impl Access {
     fn allows(&self, request: &Request) -> Result<(), Refusal> {
         let headers = request.headers();
         match self {
-            Self::Owner => Ok(()),
+            Self::Owner => check_host(&AllowedHosts::default(), headers, "localhost"),
             Self::Watch { hosts } => check_host(hosts, headers, "--metrics-host"),
             Self::Token { hosts, token } => {
                 check_host(hosts, headers, "--api-host")?;
-                match PROBES.contains(&request.uri().path()) || has_token(headers, token) {
+                let path = request.uri().path();
+                let is_open = PROBES.contains(&path) || page::is_file(path);
+                match is_open || has_token(headers, token) {
                     true => Ok(()),
                     false => Err(unauthorized()),
                 }

@@ -51,7 +51,7 @@ pub(crate) struct StorePage {
     pub(crate) usage: Usage,
 }
 
-fn running(served: &Served) -> Result<&Running, CommandError> {
+pub(super) fn running(served: &Served) -> Result<&Running, CommandError> {
     served.blobs.as_ref().ok_or(CommandError::NoStore)
 }
 
@@ -67,6 +67,23 @@ pub(super) async fn next_piece(
         Ok(Some(Err(_))) => Err(CommandError::ClientLeft),
         Err(_) => Err(CommandError::BodyPaused { after: pause }),
     }
+}
+
+/// A whole body of at most `limit` bytes. `None` if it is longer.
+pub(super) async fn whole(
+    body: Body,
+    pause: BodyPause,
+    limit: usize,
+) -> Result<Option<Vec<u8>>, CommandError> {
+    let mut pieces = body.into_data_stream();
+    let mut whole = Vec::new();
+    while let Some(piece) = next_piece(&mut pieces, pause).await? {
+        if whole.len() + piece.len() > limit {
+            return Ok(None);
+        }
+        whole.extend_from_slice(&piece);
+    }
+    Ok(Some(whole))
 }
 
 /// The blobs, the partial downloads and the space in use.
@@ -339,16 +356,30 @@ pub(super) async fn fetch(
         search: true,
     };
     let blobs = running(&state)?.clone();
+    transfer(
+        &state,
+        |lines| async move { blobs.fetch(wanted, lines).await },
+    )
+}
+
+/// The records of a transfer as a stream, which owns the transfer. A failure is the last record.
+pub(super) fn transfer<F>(
+    served: &Served,
+    work: impl FnOnce(Lines) -> F,
+) -> Result<Response, Refusal>
+where
+    F: Future<Output = Result<(), CommandError>> + Send + 'static,
+{
     let (lines, received) = mpsc::channel(LINES_AHEAD);
+    let work = work(Lines::to(lines));
     let work = async move {
-        let end = blobs.fetch(wanted, Lines::to(lines)).await;
+        let end = work.await;
         end.err().map(|error| json_text(&Failure::from(&error)))
     };
-    // The stream owns the work, so it ends with the stream.
     let lines = stream::unfold(received, |mut received: mpsc::Receiver<Line>| async move {
         let line = received.recv().await?;
         Some((Some(json_text(&line)), received))
     });
     let records = stream::select(lines, stream::once(work));
-    answer::events(&state, records.filter_map(std::future::ready))
+    answer::events(served, records.filter_map(std::future::ready))
 }

@@ -193,6 +193,15 @@ impl Client {
         }
     }
 
+    /// Asks for text.
+    pub(crate) async fn text(&self, target: &str) -> Result<String, CommandError> {
+        let answer = self
+            .send(Method::GET, target, Full::new(Bytes::new()))
+            .await?;
+        let bytes = self.bytes(answer).await?;
+        Ok(String::from_utf8_lossy(&bytes).into_owned())
+    }
+
     async fn bytes(&self, answer: Answer) -> Result<Bytes, CommandError> {
         let body = Limited::new(answer.response.into_body(), MAX_ANSWER_BYTES);
         let body = body.collect().await;

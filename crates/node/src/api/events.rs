@@ -67,7 +67,8 @@ impl Feed {
     }
 }
 
-/// Events of the node as they happen, as records that `calnet run --json` prints.
+/// Events of the node as they happen: the records that `calnet run --json` prints, and the progress
+/// of downloads.
 #[utoipa::path(
     get,
     path = "/v1/events",

@@ -31,7 +31,11 @@ impl AllowedHosts {
         self.allows_name(host)
             && origins.all(|origin| {
                 let origin = origin.to_str().unwrap_or_default();
-                origin.strip_prefix("http://") == Some(host)
+                // A proxy with TLS keeps the host.
+                let of_origin = origin
+                    .strip_prefix("http://")
+                    .or_else(|| origin.strip_prefix("https://"));
+                of_origin == Some(host)
             })
     }
 
@@ -72,7 +76,9 @@ mod tests {
             (Some("LocalHost"), None, true),
             (Some("boot1.example:9428"), None, true),
             (Some("127.0.0.1:9428"), Some("http://127.0.0.1:9428"), true),
+            (Some("boot1.example"), Some("https://boot1.example"), true),
             (Some("127.0.0.1:9428"), Some("http://127.0.0.1:80"), false),
+            (Some("127.0.0.1:9428"), Some("ftp://127.0.0.1:9428"), false),
             (Some("127.0.0.1:9428"), Some("http://evil.example"), false),
             (Some("127.0.0.1:9428"), Some("null"), false),
             (Some("evil.example:9428"), None, false),

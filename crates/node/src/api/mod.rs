@@ -16,13 +16,17 @@ mod connection;
 mod events;
 mod extract;
 mod host;
+mod log;
 mod metrics;
 mod netcheck;
 mod node;
+mod page;
 mod peers;
+mod ping;
 mod schema;
 mod server;
 mod status;
+mod tickets;
 mod token;
 mod topics;
 
@@ -46,6 +50,7 @@ pub(crate) use self::{
     events::Feed,
     node::Effective,
     peers::{PeerChange, PeersPage},
+    ping::Pong,
     server::{Listener, UnixSocket, serve},
     status::StatusPage,
     token::{Token, TokenError},
@@ -102,6 +107,7 @@ type State = axum::extract::State<Arc<Served>>;
         schema::BlobIdText,
         schema::ContextIdText,
         schema::PeerIdText,
+        schema::TicketText,
         schema::TopicText,
     )),
     modifiers(&Bearer),
@@ -175,16 +181,20 @@ fn routes() -> OpenApiRouter<Arc<Served>> {
         .routes(routes!(node::config))
         .routes(routes!(netcheck::netcheck))
         .routes(routes!(node::openapi))
+        .routes(routes!(log::log))
         .routes(routes!(metrics::metrics))
         .routes(routes!(peers::list, peers::connect))
         .routes(routes!(peers::disconnect))
         .routes(routes!(peers::block, peers::unblock))
+        .routes(routes!(ping::ping))
         .routes(routes!(topics::list))
         .routes(routes!(topics::subscribe, topics::publish))
         .routes(routes!(blobs::list, blobs::add))
         .routes(routes!(blobs::content, blobs::remove))
         .routes(routes!(blobs::fetch))
         .routes(routes!(blobs::verify))
+        .routes(routes!(tickets::make))
+        .routes(routes!(tickets::fetch))
         .routes(routes!(events::events))
 }
 

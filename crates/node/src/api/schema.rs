@@ -61,6 +61,11 @@ pub(super) struct PeerIdText(String);
 #[schema(value_type = String, pattern = "^/[^/]", example = "/ip4/127.0.0.1/tcp/2428")]
 pub(super) struct AddressText(String);
 
+/// A ticket, as `calnet send` prints it.
+#[derive(ToSchema)]
+#[schema(value_type = String, pattern = "^[Cc][Aa][Ll][Nn][Ee][Tt][A-Za-z2-7]+$", max_length = 4096)]
+pub(super) struct TicketText(String);
+
 /// A topic: 1 to 1024 bytes of UTF-8.
 #[derive(ToSchema)]
 #[schema(value_type = String, min_length = 1, max_length = 1024, example = "news")]

@@ -29,7 +29,7 @@ use super::{
     access::{self, Access, BodyPause},
     answer::Refusal,
     host::AllowedHosts,
-    routes, watch_routes,
+    page, routes, watch_routes,
 };
 use crate::error::{Code, CommandError};
 
@@ -156,9 +156,9 @@ impl Listener {
 
     /// The routes of this listener, behind its checks.
     fn router(&self, served: Arc<Served>) -> Router {
-        let routes = match self.access {
-            Access::Watch { .. } => watch_routes(),
-            Access::Owner | Access::Token { .. } => routes(),
+        let (routes, page) = match self.access {
+            Access::Watch { .. } => (watch_routes(), Router::new()),
+            Access::Owner | Access::Token { .. } => (routes(), page::routes()),
         };
         let pause = match self.socket {
             Socket::Unix(_) => UNIX_BODY_PAUSE,
@@ -167,6 +167,7 @@ impl Listener {
         let checked = (self.access.clone(), BodyPause(pause));
         let (router, _) = routes.split_for_parts();
         router
+            .merge(page)
             .fallback(no_route)
             .method_not_allowed_fallback(wrong_method)
             .layer(middleware::from_fn(move |request, next| {

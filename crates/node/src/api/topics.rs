@@ -13,7 +13,7 @@ use super::{
     State,
     access::BodyPause,
     answer::{self, Refusal},
-    blobs::next_piece,
+    blobs::whole,
     events::Feed,
     extract::Query,
     json_text,
@@ -223,14 +223,8 @@ pub(super) async fn publish(
     body: Body,
 ) -> Result<Response, Refusal> {
     let limit = state.client.config().pubsub.max_message_bytes;
-    let mut pieces = body.into_data_stream();
-    let mut message = Vec::new();
-    while let Some(piece) = next_piece(&mut pieces, pause).await? {
-        if message.len() + piece.len() > limit {
-            return Err(CommandError::TooLong { limit }.into());
-        }
-        message.extend_from_slice(&piece);
-    }
+    let message = whole(body, pause, limit).await?;
+    let message = message.ok_or(CommandError::TooLong { limit })?;
     let bytes = message.len();
     topics::publish(&state.client, &query.topic, message).await?;
     Ok(answer::record(&Line::Published {

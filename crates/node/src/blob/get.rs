@@ -112,6 +112,19 @@ async fn fetch(
     }
     let mut request = FetchRequest::new(context, id);
     request.search = wanted.search;
+    transfer(client, request, providers, to, None, lines).await
+}
+
+/// Carries out a request and reports its progress and its end. `name` is the name of the blob.
+pub(super) async fn transfer(
+    client: &NetworkClient,
+    request: FetchRequest,
+    providers: Vec<PeerId>,
+    to: Destination,
+    name: Option<String>,
+    lines: &Lines,
+) -> Result<(), CommandError> {
+    let id = request.blob_id;
     let mut transfer = client.request_blob_with(request, providers, to);
     let mut progress = std::mem::replace(transfer.progress(), futures::stream::empty().boxed());
     let showing = async {
@@ -132,6 +145,7 @@ async fn fetch(
             resumed_bytes: fetched.resumed_bytes,
             received_bytes: fetched.received_bytes,
             providers: from.map(|(peer, _)| peer.to_string()).collect(),
+            name,
         })
         .await
 }

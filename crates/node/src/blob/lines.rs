@@ -41,6 +41,9 @@ pub(crate) enum Line {
         resumed_bytes: u64,
         received_bytes: u64,
         providers: Vec<String>,
+        /// The name in the ticket by which it was fetched.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        name: Option<String>,
     },
 }
 
@@ -104,6 +107,7 @@ impl fmt::Display for Line {
                 resumed_bytes,
                 received_bytes,
                 providers,
+                ..
             } => write!(
                 f,
                 "{id}  {size_bytes} bytes, {resumed_bytes} of them from earlier attempts, \

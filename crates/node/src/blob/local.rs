@@ -1,6 +1,6 @@
 //! Blobs of a data folder. These functions block on the disk.
 
-use std::{io::Read as _, path::Path};
+use std::{collections::HashSet, io::Read as _, path::Path};
 
 use calimero_network::{
     BlobId, ContextId,
@@ -20,6 +20,9 @@ use crate::{
 /// What the tags of commands begin with.
 const TAG: &str = "calnet/";
 
+/// What the tags of blobs that are not announced begin with.
+const PRIVATE_TAG: &str = "calnet-private/";
+
 /// Bytes that are read and stored at one time.
 const PIECE_BYTES: usize = 1 << 20;
 
@@ -29,6 +32,19 @@ pub(crate) fn tag(context: ContextId, id: &BlobId) -> String {
         true => format!("{TAG}{id}"),
         false => format!("{TAG}{context}/{id}"),
     }
+}
+
+/// The tag that protects a blob which was fetched by a ticket with a secret. Such a blob is not
+/// announced, so that its id stays with those who have the ticket.
+pub(super) fn private_tag(id: &BlobId) -> String {
+    format!("{PRIVATE_TAG}{id}")
+}
+
+/// Returns the blobs that have a private tag, which are not announced.
+pub(super) fn private(store: &FsBlobStore) -> HashSet<BlobId> {
+    let tags = store.tags().into_iter();
+    let private = tags.filter(|(name, id)| *name == private_tag(id));
+    private.map(|(_, id)| id).collect()
 }
 
 /// The contexts that blobs were brought here for, by their tags.
@@ -152,6 +168,7 @@ pub(crate) fn remove(store: &FsBlobStore, id: &BlobId) -> Result<Line, CommandEr
     for (context, _) in tagged.iter().filter(|(_, tagged)| tagged == id) {
         store.untag(&tag(*context, id))?;
     }
+    store.untag(&private_tag(id))?;
     let partial = store.discard_partial(id)?;
     let whole = store.remove(id)?;
     Ok(Line::Removed {

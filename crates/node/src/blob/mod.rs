@@ -7,6 +7,7 @@ mod get;
 pub(crate) mod lines;
 pub(crate) mod local;
 mod remote;
+mod ticket;
 
 use calimero_network::{ContextId, NetworkClient, blob::store::FsBlobStore};
 use tokio::sync::mpsc;

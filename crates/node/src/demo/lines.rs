@@ -66,6 +66,11 @@ pub(super) enum Line {
     },
     Check(Check),
     Summary(Summary),
+    /// The page of a node, with the token of this run.
+    Page {
+        node: &'static str,
+        url: String,
+    },
 }
 
 /// Something that must hold, and whether it did.
@@ -271,6 +276,7 @@ impl fmt::Display for Line {
                 write!(f, "{}  {what}", if *passed { "ok    " } else { "FAILED" })
             }
             Self::Summary(summary) => summary.fmt(f),
+            Self::Page { node, url } => write!(f, "{node:<6} page {url}"),
         }
     }
 }

@@ -6,6 +6,7 @@ mod lines;
 mod meeting;
 mod node;
 mod overlay;
+mod page;
 mod traffic;
 
 use std::time::{Duration, Instant};
@@ -18,13 +19,14 @@ use calimero_network::{
 use futures::future::try_join_all;
 use tokio::sync::mpsc;
 
+pub(crate) use self::page::DemoArgs;
 use self::{
     lines::{Check, EdgeReport, Line, Summary},
     node::{Node, Role, Speaks},
     overlay::{Heard, LEAST_MESH},
     traffic::Traffic,
 };
-use crate::{error::CommandError, output::Output};
+use crate::{error::CommandError, output::Output, signals::Signals};
 
 /// Time for each step. The whole takes a few seconds; a step that hangs ends with its name.
 const STEP_TIMEOUT: Duration = Duration::from_secs(10);
@@ -84,7 +86,11 @@ const EDGES: [Edge; 6] = [
     },
 ];
 
-pub(crate) async fn execute(output: Output) -> Result<(), CommandError> {
+pub(crate) async fn execute(
+    args: DemoArgs,
+    output: Output,
+    mut signals: Signals,
+) -> Result<(), CommandError> {
     let started = Instant::now();
     let (hear, heard) = mpsc::channel(HEARD_QUEUE);
     let mut demo = Demo {
@@ -95,11 +101,17 @@ pub(crate) async fn execute(output: Output) -> Result<(), CommandError> {
         heard,
         hear,
     };
-    let ran = demo.run().await;
+    let ran = tokio::select! {
+        ran = demo.run() => ran,
+        () = signals.stop() => return Err(CommandError::Interrupted),
+    };
+    let finished = ran.and_then(|()| demo.finish(started.elapsed()));
+    let shown = match args.page && finished.is_ok() {
+        true => demo.show_pages(&mut signals).await,
+        false => Ok(()),
+    };
     let stopped = demo.stop().await;
-    ran?;
-    stopped?;
-    demo.finish(started.elapsed())
+    finished.and(shown).and(stopped)
 }
 
 /// The state of a demonstration under way.
@@ -308,11 +320,18 @@ impl Demo {
         Ok(())
     }
 
-    fn finish(self, time: Duration) -> Result<(), CommandError> {
+    /// Keeps the nodes running with their pages until a signal.
+    async fn show_pages(&mut self, signals: &mut Signals) -> Result<(), CommandError> {
+        // Messages are shown by the pages from now on. The nodes must not wait for a reader.
+        self.heard.close();
+        page::serve(&self.nodes, &self.output, signals).await
+    }
+
+    fn finish(&mut self, time: Duration) -> Result<(), CommandError> {
         let checks = self.checks.len();
         let failed = self.checks.iter().filter(|check| !check.passed).count();
         self.output.print(&Line::Summary(Summary {
-            edges: self.edges,
+            edges: std::mem::take(&mut self.edges),
             checks,
             failed,
             seconds: time.as_secs_f64(),

@@ -15,8 +15,12 @@ use tokio::{
     sync::{Notify, mpsc},
 };
 
-use super::{lines::Line, overlay::Heard, traffic};
-use crate::{error::CommandError, output::Output};
+use super::{
+    lines::Line,
+    overlay::{self, Heard},
+    traffic,
+};
+use crate::{api::Feed, error::CommandError, output::Output};
 
 /// What a node secures TCP with. QUIC always has TLS.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,6 +49,8 @@ pub(super) struct Node {
     pub(super) client: NetworkClient,
     /// Notified when a connection is established.
     pub(super) changed: Arc<Notify>,
+    /// What clients of its API read.
+    pub(super) feed: Feed,
     /// Its blobs, which it serves.
     pub(super) store: FsBlobStore,
     tcp: Multiaddr,
@@ -116,15 +122,16 @@ impl Node {
             quic: listen(quic).await.map_err(to_start)?.with(named),
             client,
             changed: Arc::new(Notify::new()),
+            feed: Feed::new(&[overlay::topic()]),
             store,
             mortal,
             _folder: folder,
         };
         output.print(&Line::started(name, &node.client, [&node.tcp, &node.quic]));
-        let changed = node.changed.clone();
+        let (changed, feed) = (node.changed.clone(), node.feed.clone());
         node.client
             .runtime()
-            .spawn(serve(name, events, changed, heard, output.clone()));
+            .spawn(serve(name, events, changed, feed, heard, output.clone()));
         Ok(node)
     }
 
@@ -152,7 +159,7 @@ async fn start_on(
     Ok(started?)
 }
 
-fn temporary(source: std::io::Error) -> CommandError {
+pub(super) fn temporary(source: std::io::Error) -> CommandError {
     CommandError::DataFolder {
         path: std::env::temp_dir(),
         source,
@@ -168,10 +175,12 @@ async fn serve(
     name: &'static str,
     mut events: Events,
     changed: Arc<Notify>,
+    feed: Feed,
     heard: mpsc::Sender<Heard>,
     output: Output,
 ) {
     while let Some(event) = events.next().await {
+        feed.on_record(&event);
         match event {
             NetworkEvent::Connection(ConnectionEvent::Connected(connection)) => {
                 output.print(&Line::connected(name, &connection));
@@ -182,6 +191,7 @@ async fn serve(
                 tokio::spawn(answer(stream));
             }
             NetworkEvent::Gossip(GossipEvent::Message(message)) => {
+                feed.on_message(&message);
                 let at = Instant::now();
                 // The receiver is dropped when the demonstration
                 // ends.

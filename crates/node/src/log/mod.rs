@@ -1,6 +1,7 @@
 //! Logs, on standard error or in the journal of systemd.
 
 mod limit;
+pub(crate) mod recent;
 
 use std::{
     io::{self, IsTerminal as _, Write},
@@ -64,10 +65,15 @@ impl Log {
             LogFormat::Json => lines.json().flatten_event(true).boxed(),
             LogFormat::Journald => journal()?,
         };
+        let kept = tracing_subscriber::fmt::layer()
+            .with_ansi(false)
+            .fmt_fields(recent::Plain)
+            .with_writer(recent::Recent);
         tracing_subscriber::registry()
             .with(EnvFilter::builder().parse_lossy(filter))
             .with(limit.clone())
             .with(layer)
+            .with(kept)
             .init();
         Ok(Self(limit))
     }

@@ -154,8 +154,8 @@ impl Node {
                         if let NetworkEvent::Gossip(GossipEvent::Message(message)) = &event {
                             self.feed.on_message(message);
                         }
+                        self.feed.on_record(&event);
                         if is_printed(&event) {
-                            self.feed.on_record(&event);
                             self.output.print(&event);
                         }
                     }

@@ -11,7 +11,7 @@ const MAX_OF_A_KIND: usize = 4;
 
 /// The addresses of `peer` for a ticket, the best first: external ones, those through relays, those
 /// of the local network. Without `/p2p/<peer>` at their end.
-pub(super) fn to_write(
+pub(crate) fn to_write(
     external: &[Multiaddr],
     listening: &[Multiaddr],
     peer: PeerId,
@@ -36,7 +36,7 @@ pub(super) fn to_write(
 }
 
 /// The addresses of a ticket, complete, as far as they are dialled from here.
-pub(super) fn to_dial(
+pub(crate) fn to_dial(
     addresses: &[Multiaddr],
     peer: PeerId,
     local_network: bool,

@@ -5,15 +5,15 @@
 //! DEST.parts/lock        held by the process that receives
 //! DEST.parts/blobs/ID    content that is complete, ID in hexadecimal
 //! DEST.parts/blobs/ID.part  content that is not
+//! DEST.parts/small/      a store with the small files of a folder
 //! DEST.parts/tree/       the folder, while it is put together
 //! ```
 //!
 //! Names come from the sender only below `tree`, and only as paths that a collection accepts.
 
 use std::{
-    fs::{self, DirBuilder, Permissions},
-    io,
-    os::unix::fs::{DirBuilderExt as _, PermissionsExt as _},
+    collections::BTreeSet,
+    fs, io,
     path::{Path, PathBuf},
 };
 
@@ -25,14 +25,11 @@ use calimero_network::{
     },
 };
 
+use super::parts::{Parts, sync_all};
 use crate::{
     blob::files::{FileTarget, Target},
     error::CommandError,
-    lock::Lock,
 };
-
-/// Mode of the folder of parts: its owner alone reads, writes and enters it.
-const PARTS_MODE: u32 = 0o700;
 
 /// Where content goes.
 #[derive(Debug)]
@@ -45,8 +42,7 @@ pub(super) enum Place {
 #[derive(Debug)]
 pub(super) struct DiskPlace {
     destination: Destination,
-    parts: PathBuf,
-    _lock: Lock,
+    parts: Parts,
 }
 
 #[derive(Debug)]
@@ -62,9 +58,7 @@ impl Place {
         output: Option<&Path>,
         force: bool,
     ) -> Result<Self, CommandError> {
-        let id = ticket.blob_id().to_string();
-        let own = || PathBuf::from(ticket.name().unwrap_or(&id));
-        let path = output.map_or_else(own, Path::to_owned);
+        let path = output.map_or_else(|| own_path(ticket), Path::to_owned);
         let destination = match ticket.kind() {
             Kind::Blob => match Target::prepare(&path)? {
                 Target::Stdout => return Ok(Self::Stdout),
@@ -82,14 +76,9 @@ impl Place {
         };
         let mut parts = final_path.as_os_str().to_owned();
         parts.push(".parts");
-        let parts = PathBuf::from(parts);
-        make_folder(&parts)?;
-        let lock = Lock::folder(&parts)?;
-        make_folder(&parts.join("blobs"))?;
         Ok(Self::Disk(DiskPlace {
             destination,
-            parts,
-            _lock: lock,
+            parts: Parts::open(parts.into())?,
         }))
     }
 }
@@ -116,28 +105,10 @@ fn prepare_folder(path: &Path, force: bool) -> Result<PathBuf, CommandError> {
     Ok(path)
 }
 
-/// Creates a folder, or takes one that exists. A link is refused, because it leads elsewhere.
-fn make_folder(path: &Path) -> Result<(), CommandError> {
-    match DirBuilder::new().mode(PARTS_MODE).create(path) {
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-            let metadata = fs::symlink_metadata(path).map_err(failed("write", path))?;
-            match metadata.is_dir() {
-                true => Ok(()),
-                false => Err(CommandError::FileKind {
-                    doing: "write",
-                    path: path.to_owned(),
-                    kind: "not a folder",
-                }),
-            }
-        }
-        made => made.map_err(failed("write", path)),
-    }
-}
-
 impl DiskPlace {
-    /// The file of a blob, until it has its place.
-    pub(super) fn part(&self, id: &BlobId) -> PathBuf {
-        self.parts.join("blobs").join(hex::encode(id.as_bytes()))
+    /// The content that has arrived.
+    pub(super) fn parts(&self) -> &Parts {
+        &self.parts
     }
 
     /// The file or folder.
@@ -159,14 +130,13 @@ impl DiskPlace {
         match &self.destination {
             Destination::File(file) if force => {
                 let failed = failed("write", file.path());
-                fs::rename(self.part(id), file.path()).map_err(failed)?;
+                fs::rename(self.parts.file(id), file.path()).map_err(failed)?;
                 file.restore_permissions()?;
             }
-            Destination::File(file) => put_file(&self.part(id), file.path())?,
+            Destination::File(file) => put_file(&self.parts.file(id), file.path())?,
             Destination::Folder(path) => {
-                let tree = self.parts.join("tree");
                 let empty = Collection::default();
-                self.build(&tree, collection.unwrap_or(&empty))?;
+                let tree = self.parts.build(collection.unwrap_or(&empty))?;
                 match force && path.exists() {
                     true => merge(&tree, path, collection.unwrap_or(&empty))?,
                     // Fails if anything but an empty folder is there by now.
@@ -175,48 +145,8 @@ impl DiskPlace {
             }
         }
         sync_folder_of(self.path())?;
-        fs::remove_dir_all(&self.parts).map_err(failed("remove", &self.parts))
+        self.parts.remove()
     }
-
-    /// Builds the folder again from the parts, which are kept until it is at its destination.
-    fn build(&self, tree: &Path, collection: &Collection) -> Result<(), CommandError> {
-        match fs::remove_dir_all(tree) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                return Err(failed("remove", tree)(error));
-            }
-            _ => {}
-        }
-        fs::create_dir(tree).map_err(failed("write", tree))?;
-        for entry in collection.entries() {
-            let to = entry.path.below(tree);
-            if let Some(folder) = to.parent() {
-                fs::create_dir_all(folder).map_err(failed("write", folder))?;
-            }
-            let from = self.part(&entry.id);
-            // Two files with one content need two files: the second one, and one that is a program,
-            // are copied.
-            if entry.executable || fs::hard_link(&from, &to).is_err() || is_shared(&from) {
-                let _ = fs::remove_file(&to);
-                let copied = fs::copy(&from, &to);
-                let synced = copied.and_then(|_| fs::File::open(&to)?.sync_all());
-                synced.map_err(failed("write", &to))?;
-            }
-            if entry.executable {
-                let mode = fs::metadata(&to).map_err(failed("read", &to))?;
-                let mode = mode.permissions().mode();
-                // Whoever may read it may run it.
-                let mode = Permissions::from_mode(mode | (mode & 0o444) >> 2);
-                fs::set_permissions(&to, mode).map_err(failed("write", &to))?;
-            }
-        }
-        Ok(())
-    }
-}
-
-/// Whether a part is in the tree more than once.
-fn is_shared(part: &Path) -> bool {
-    use std::os::unix::fs::MetadataExt as _;
-    fs::metadata(part).is_ok_and(|metadata| metadata.nlink() > 2)
 }
 
 /// Gives a file its name, if no file has it.
@@ -234,8 +164,20 @@ fn put_file(from: &Path, to: &Path) -> Result<(), CommandError> {
     }
 }
 
+/// The path of a ticket's content where none is given: the name in the ticket, in the current folder.
+fn own_path(ticket: &Ticket) -> PathBuf {
+    match ticket.name() {
+        // The sender does not choose standard output.
+        Some("-") => PathBuf::from("./-"),
+        Some(name) => PathBuf::from(name),
+        None => PathBuf::from(ticket.blob_id().to_string()),
+    }
+}
+
 /// Moves the files of a tree into a folder that exists. Files of the same name are replaced.
+/// The changed folders are durable afterwards.
 fn merge(tree: &Path, into: &Path, collection: &Collection) -> Result<(), CommandError> {
+    let mut folders = BTreeSet::from([into.to_owned()]);
     for entry in collection.entries() {
         let to = entry.path.below(into);
         make_folders(into, &entry.path)?;
@@ -248,8 +190,10 @@ fn merge(tree: &Path, into: &Path, collection: &Collection) -> Result<(), Comman
         }
         // Replaces a link rather than the file that it leads to.
         fs::rename(entry.path.below(tree), &to).map_err(failed("write", &to))?;
+        let changed = to.ancestors().skip(1).take_while(|folder| *folder != into);
+        folders.extend(changed.map(Path::to_owned));
     }
-    Ok(())
+    sync_all(into, &folders.into_iter().collect::<Vec<_>>())
 }
 
 /// Creates the folders of a path below `into`. A link among them is refused: it leads elsewhere.
@@ -280,7 +224,10 @@ fn sync_folder_of(path: &Path) -> Result<(), CommandError> {
     synced.map_err(failed("write", folder))
 }
 
-fn failed(doing: &'static str, path: &Path) -> impl Fn(io::Error) -> CommandError + use<> {
+pub(super) fn failed(
+    doing: &'static str,
+    path: &Path,
+) -> impl Fn(io::Error) -> CommandError + use<> {
     let path = path.to_owned();
     move |source| CommandError::File {
         doing,
@@ -330,7 +277,7 @@ mod tests {
 
     fn fill(place: &DiskPlace) {
         for content in [1, 2] {
-            fs::write(place.part(&BlobId::from([content; 32])), [content]).unwrap();
+            fs::write(place.parts.file(&BlobId::from([content; 32])), [content]).unwrap();
         }
     }
 
@@ -343,7 +290,7 @@ mod tests {
         // A second process is refused while the first one receives.
         let error = Place::prepare(&ticket, Some(&path), false).unwrap_err();
         assert!(matches!(error, CommandError::Lock(_)), "{error}");
-        fs::write(place.part(&id), b"content").unwrap();
+        fs::write(place.parts.file(&id), b"content").unwrap();
         // Another program created the file during the transfer.
         fs::write(&path, b"other").unwrap();
         let error = place.finish(&id, None, false).unwrap_err();
@@ -366,8 +313,9 @@ mod tests {
         let place = disk(Place::prepare(&ticket, Some(&path), false).unwrap());
         fill(&place);
         // What an earlier attempt left in the tree is no part of the folder.
-        fs::create_dir(place.parts.join("tree")).unwrap();
-        fs::write(place.parts.join("tree").join("old"), b"").unwrap();
+        let tree = dir.path().join("folder.parts/tree");
+        fs::create_dir(&tree).unwrap();
+        fs::write(tree.join("old"), b"").unwrap();
         place.finish(&id, Some(&collection()), false).unwrap();
         for (name, content) in [("a/b/one", 1), ("a/run", 1), ("same", 1), ("two", 2)] {
             assert_eq!(fs::read(path.join(name)).unwrap(), [content], "{name}");
@@ -414,5 +362,11 @@ mod tests {
         let error = Place::prepare(&ticket(Kind::Blob), Some(&path), false).unwrap_err();
         assert!(matches!(error, CommandError::FileKind { .. }), "{error}");
         assert!(!dir.path().join("elsewhere").exists());
+    }
+
+    #[test]
+    fn a_sender_does_not_choose_standard_output() {
+        let ticket = ticket(Kind::Blob).with_name("-").unwrap();
+        assert_eq!(own_path(&ticket), Path::new("./-"));
     }
 }

@@ -10,7 +10,7 @@ use calimero_network::{BlobId, blob::fetch::Progress};
 use indicatif::{ProgressBar, ProgressStyle};
 use tokio::time::Instant;
 
-use super::{lines::Line, path::Route};
+use super::{lines::Line, path::Route, small::Batch};
 use crate::{output::Output, text::bytes};
 
 /// Time between two records for programs.
@@ -74,6 +74,12 @@ impl Tally {
         self.running.remove(id);
         self.verified_bytes += verified_bytes;
         self.received_bytes += received_bytes;
+    }
+
+    /// A batch of small files ended.
+    pub(super) fn on_batch(&mut self, batch: &Batch) {
+        self.verified_bytes += batch.verified_bytes;
+        self.received_bytes += batch.received_bytes;
     }
 
     fn sum(&self, nth: usize) -> u64 {

@@ -5,7 +5,7 @@ use std::{fs, path::PathBuf, time::Duration};
 use calimero_network::{
     BlobId, Events, Keypair, Multiaddr, NetworkClient, NetworkEvent, NetworkManager, PeerId,
     blob::{
-        collection::{Collection, MAX_COLLECTION_BYTES},
+        collection::{Collection, Entry, MAX_COLLECTION_BYTES},
         fetch::{Destination, FetchRequest, Fetched, Progress},
         ticket::{Kind, Ticket},
     },
@@ -19,10 +19,12 @@ use tokio::{
 use super::{
     addresses,
     lines::Line,
+    parts::Parts,
     path::{RELAYED_MAX_BYTES, Route},
     place::{DiskPlace, Place},
     progress::{Shown, Tally},
     send::kind_name,
+    small::{self, Batch},
 };
 use crate::{
     blob::{DEFAULT_CONTEXT, blocking},
@@ -56,6 +58,7 @@ enum Update {
     Size(u64),
     Progress(BlobId, Progress),
     End(BlobId, u64, u64),
+    Batch(Batch),
 }
 
 /// What has arrived.
@@ -71,6 +74,11 @@ impl Arrived {
     fn add(&mut self, fetched: &Fetched) {
         self.resumed_bytes += fetched.resumed_bytes;
         self.received_bytes += fetched.received_bytes;
+    }
+
+    fn add_batch(&mut self, batch: &Batch) {
+        self.resumed_bytes += batch.verified_bytes.saturating_sub(batch.received_bytes);
+        self.received_bytes += batch.received_bytes;
     }
 }
 
@@ -190,6 +198,7 @@ async fn show(
                 }
                 Update::Progress(id, progress) => tally.on_progress(id, &progress),
                 Update::End(id, verified, received) => tally.on_end(&id, verified, received),
+                Update::Batch(batch) => tally.on_batch(&batch),
             },
             _ = refresh.tick() => {}
         }
@@ -237,7 +246,7 @@ impl Fetcher {
         };
         let (arrived, collection) = match self.ticket.kind() {
             Kind::Blob => {
-                let to = Destination::File(place.part(&id));
+                let to = Destination::File(place.parts().file(&id));
                 let fetched = self.fetch(id, size_bytes, to).await?;
                 let arrived = arrived_file(&fetched);
                 (arrived, None)
@@ -255,7 +264,7 @@ impl Fetcher {
     /// Fetches the list of a folder, then its files.
     async fn folder(&self, place: &DiskPlace) -> Result<(Arrived, Collection), CommandError> {
         let id = self.ticket.blob_id();
-        let part = place.part(&id);
+        let part = place.parts().file(&id);
         let request = self.request(id, Some(MAX_COLLECTION_BYTES));
         let list = self
             .client
@@ -288,9 +297,12 @@ impl Fetcher {
         let total = blobs.iter().map(|entry| entry.size_bytes);
         let total = total.fold(0, u64::saturating_add);
         self.report(Update::Size(total)).await;
-        let fetched: Vec<Fetched> = stream::iter(blobs)
+        let (small, large): (Vec<_>, Vec<_>) =
+            blobs.into_iter().partition(|entry| small::is_small(entry));
+        self.small(place, &small, &mut arrived).await?;
+        let fetched: Vec<Fetched> = stream::iter(large)
             .map(|entry| {
-                let to = Destination::File(place.part(&entry.id));
+                let to = Destination::File(place.parts().file(&entry.id));
                 self.fetch(entry.id, Some(entry.size_bytes), to)
             })
             .buffer_unordered(AT_ONE_TIME)
@@ -300,6 +312,28 @@ impl Fetcher {
             arrived.add(fetched);
         }
         Ok((arrived, collection))
+    }
+
+    /// Fetches small files in batches.
+    async fn small(
+        &self,
+        place: &DiskPlace,
+        entries: &[&Entry],
+        arrived: &mut Arrived,
+    ) -> Result<(), CommandError> {
+        if entries.is_empty() {
+            return Ok(());
+        }
+        let blobs = entries.iter().map(|entry| (entry.id, entry.size_bytes));
+        let (path, blobs) = (place.parts().small_path(), blobs.collect::<Vec<_>>());
+        let store = blocking(move || Parts::open_small(&path, &blobs)).await?;
+        for batch in small::batches(entries) {
+            let batch = small::fetch(&self.client, self.ticket.peer(), &store, batch).await?;
+            arrived.add_batch(&batch);
+            self.report(Update::Batch(batch)).await;
+        }
+        place.parts().set_small(store);
+        Ok(())
     }
 
     fn request(&self, id: BlobId, max_bytes: Option<u64>) -> FetchRequest {

@@ -109,8 +109,8 @@ struct Recovery {
 }
 
 impl Recovery {
-    fn is_in_time(&self) -> bool {
-        self.took.is_some_and(|took| took <= self.bound)
+    fn is_in_time(&self, slack: u32) -> bool {
+        self.took.is_some_and(|took| took <= self.bound * slack)
     }
 }
 
@@ -498,8 +498,9 @@ fn measure(fault: Fault, transport: Transport) -> (Vec<Recovery>, String) {
     }
 }
 
-/// Runs faults, prints what came of them and checks it.
-pub(crate) fn run(faults: &[(Fault, Transport)]) {
+/// Runs faults, prints what came of them and checks it. `slack` multiplies the bounds: on a host
+/// that does other work at the same time, a node that waits for the processor is not a fault.
+pub(crate) fn run(faults: &[(Fault, Transport)], slack: u32) {
     let found = at_once(AT_A_TIME, faults, |(fault, transport)| {
         measure(*fault, *transport)
     });
@@ -515,7 +516,7 @@ pub(crate) fn run(faults: &[(Fault, Transport)]) {
                 table::seconds(Some(recovery.bound)),
             ]);
         }
-        if !recoveries.iter().all(Recovery::is_in_time) {
+        if !recoveries.iter().all(|it| it.is_in_time(slack)) {
             eprintln!("{fault} over {transport}\n{story}");
             failed.push(format!("{fault} over {transport}"));
         }

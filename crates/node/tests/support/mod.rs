@@ -12,6 +12,7 @@
 
 #[cfg(target_os = "linux")]
 pub mod netns;
+pub mod schema;
 
 use std::{
     io::{BufRead, BufReader, Read as _, Write as _},
@@ -50,6 +51,7 @@ impl Journal {
     fn keep(&self, output: impl BufRead) {
         for line in output.lines() {
             let line = serde_json::from_str(&line.unwrap()).unwrap();
+            schema::check(&line);
             let at = Instant::now();
             self.entries.lock().unwrap().0.push(Entry { at, line });
             self.more.notify_all();
@@ -249,9 +251,8 @@ pub struct Ended {
 impl Ended {
     pub fn json_lines(&self) -> Vec<Value> {
         let lines = self.stdout.lines();
-        lines
-            .map(|line| serde_json::from_str(line).unwrap())
-            .collect()
+        let records = lines.map(|line| serde_json::from_str(line).unwrap());
+        records.inspect(schema::check).collect()
     }
 }
 

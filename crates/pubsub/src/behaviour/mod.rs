@@ -223,6 +223,14 @@ impl Behaviour {
         self.machine.kept()
     }
 
+    /// Returns the next event if it is ready, in the order in which the swarm would emit it.
+    ///
+    /// The messages of one read of a connection are ready together. A program that has got the
+    /// first one from the swarm takes the others here, and saves a poll of all behaviours for each.
+    pub fn next_event(&mut self) -> Option<Event> {
+        self.machine.next_event()
+    }
+
     /// Remembers which peers have unsent messages; [`is_flushed`](Self::is_flushed) says when those
     /// are sent. Returns when a message was last queued, own ones and those of others.
     pub fn flush(&mut self) -> Option<Instant> {

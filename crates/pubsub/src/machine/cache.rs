@@ -1,9 +1,6 @@
-//! Whole messages for peers that request them, and the promises of peers that offered some.
+//! Whole messages for peers that request them.
 
-use std::{
-    collections::{BTreeMap, HashMap, VecDeque},
-    time::{Duration, Instant},
-};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use bytes::Bytes;
 use calimero_network_primitives::PeerId;
@@ -20,9 +17,6 @@ const MAX_BYTES: usize = 32 << 20;
 
 /// How often one peer gets one message on request, the value of the specification.
 const MAX_SERVED: u8 = 3;
-
-/// Time in which a peer must send what it offered, the value of the specification.
-const PROMISE: Duration = Duration::from_secs(3);
 
 #[derive(Debug)]
 struct Cached {
@@ -124,41 +118,5 @@ impl Cache {
     }
 }
 
-/// Messages that were requested after an offer.
-#[derive(Debug, Default)]
-pub(super) struct Promises(HashMap<Key, (PeerId, Instant)>);
-
-impl Promises {
-    /// Returns `true` if the message was not requested from another peer, and remembers that it is
-    /// requested from this one.
-    pub(super) fn add(&mut self, key: Key, peer: PeerId, now: Instant) -> bool {
-        let is_new = self.0.get(&key).is_none_or(|(_, until)| *until <= now);
-        if is_new {
-            self.0.insert(key, (peer, now + PROMISE));
-        }
-        is_new
-    }
-
-    pub(super) fn fulfilled(&mut self, key: Key) {
-        if !self.0.is_empty() {
-            self.0.remove(&key);
-        }
-    }
-
-    /// Peers that have not sent what they offered, and how many messages. Ones that are
-    /// disconnected are not blamed.
-    pub(super) fn broken(&mut self, now: Instant) -> BTreeMap<PeerId, usize> {
-        let mut broken = BTreeMap::new();
-        self.0.retain(|_, (peer, until)| {
-            if *until <= now {
-                *broken.entry(*peer).or_default() += 1;
-            }
-            *until > now
-        });
-        broken
-    }
-
-    pub(super) fn forget(&mut self, peer: &PeerId) {
-        self.0.retain(|_, (id, _)| id != peer);
-    }
-}
+#[cfg(test)]
+mod tests;

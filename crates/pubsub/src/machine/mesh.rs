@@ -412,3 +412,6 @@ impl Machine {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

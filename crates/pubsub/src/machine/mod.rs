@@ -28,6 +28,7 @@ mod cache;
 mod mesh;
 mod outbox;
 mod peer;
+mod promises;
 mod publish;
 mod receive;
 
@@ -45,11 +46,7 @@ use libp2p_swarm::ConnectionId;
 use rand::{SeedableRng, rngs::StdRng};
 
 pub use self::peer::Version;
-use self::{
-    cache::{Cache, Promises},
-    outbox::OutboxLimits,
-    peer::Peer,
-};
+use self::{cache::Cache, outbox::OutboxLimits, peer::Peer, promises::Promises};
 use crate::{
     announcements::{Announcements, ForeignLimits},
     config::Config,
@@ -363,6 +360,7 @@ impl Machine {
             self.recheck_at = None;
             self.on_room(now);
         }
+        self.request_again(now);
         if self.heartbeat_at <= now.at {
             self.heartbeat(now);
         }
@@ -376,6 +374,7 @@ impl Machine {
         [
             heartbeat,
             self.recheck_at,
+            self.promises.next_timeout(),
             self.kept.next_timeout(),
             self.waiting.next_timeout(),
         ]
@@ -392,6 +391,17 @@ impl Machine {
             }
         }
         self.effects.pop_front()
+    }
+
+    /// Returns the next effect if it is an event for the application.
+    pub fn next_event(&mut self) -> Option<Event> {
+        if !matches!(self.effects.front(), Some(Effect::Emit(_))) {
+            return None;
+        }
+        match self.effects.pop_front() {
+            Some(Effect::Emit(event)) => Some(event),
+            _ => None,
+        }
     }
 
     /// Subscribes to `topic`. Returns `false` if this node subscribes to it already.

@@ -138,7 +138,13 @@ impl Machine {
     fn on_message(&mut self, id: PeerId, checked: Checked, now: Now) {
         let (author, topic) = (checked.message.author, checked.message.topic.clone());
         let verdict = match checked.verdict {
-            Verdict::New if author == self.me => return,
+            Verdict::New if author == self.me => {
+                // This node published it before it was restarted. The peer has kept its promise, and
+                // no other one is asked for the message.
+                self.validator.remember(checked.key, now.at);
+                self.promises.fulfilled(checked.key, &id);
+                return;
+            }
             Verdict::New if !self.validator.remember(checked.key, now.at) => {
                 Verdict::Copy { late: false }
             }
@@ -179,7 +185,7 @@ impl Machine {
             return;
         }
         self.scores.delivered(id, &topic, true, now.at);
-        self.promises.fulfilled(checked.key);
+        self.promises.fulfilled(checked.key, &id);
         self.forward(id, checked, now);
     }
 
@@ -273,11 +279,32 @@ impl Machine {
         // Chosen at random, so that a peer cannot choose what is requested.
         wanted.shuffle(&mut self.rng);
         wanted.truncate(left);
-        wanted.retain(|wanted| self.promises.add(self.validator.key(wanted), id, now.at));
+        wanted.retain(|wanted| {
+            let key = self.validator.key(wanted);
+            self.promises.add(key, wanted, id, now.at)
+        });
         peer.requested += wanted.len();
         // Copied, because each one keeps the RPC in memory that it arrived in.
         let wanted = wanted.iter().map(|id| Bytes::copy_from_slice(id));
         peer.outbox.request(wanted);
         self.dirty.insert(id);
+    }
+
+    /// Requests messages that have not arrived from the next peers that offered them.
+    pub(super) fn request_again(&mut self, now: Now) {
+        let (peers, scores) = (&self.peers, &self.scores);
+        let requests = self.promises.next_requests(now.at, |id| {
+            let peer = peers.get(id);
+            let requests = peer.map(|peer| peer.requested.max(peer.outbox.requests()));
+            requests.is_some_and(|count| count < MAX_IDS)
+                && scores.score(id, now.at) >= GOSSIP_SCORE
+        });
+        for (id, wanted) in requests {
+            if let Some(peer) = self.peers.get_mut(&id) {
+                peer.requested += 1;
+                peer.outbox.request([wanted]);
+                self.dirty.insert(id);
+            }
+        }
     }
 }

@@ -8,14 +8,15 @@
 )]
 
 use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use bytes::{Bytes, BytesMut};
 use calimero_network_primitives::{ContextId, Keypair, PeerId, Topic};
 use calimero_network_pubsub::{
-    Config, Event, MessageId, PublishError,
+    Config, Event, Message as Delivered, MessageId, PublishError,
     libp2p_swarm::ConnectionId,
     machine::{Effect, Input, Machine, Received, Version},
     rpc::{Frame, Message, Rpc, next_frame},
@@ -67,6 +68,17 @@ pub fn receive(machine: &Machine, from: &PeerId, frames: &[Frame], now: Now) -> 
     out
 }
 
+/// What a node does not send although it should.
+#[derive(Clone, Default)]
+pub enum Withholds {
+    #[default]
+    Nothing,
+    /// All messages of others.
+    Others,
+    /// The messages of these authors.
+    Of(Arc<HashSet<PeerId>>),
+}
+
 pub struct Node {
     pub machine: Machine,
     pub peer: PeerId,
@@ -75,9 +87,31 @@ pub struct Node {
     pub events: Vec<Event>,
     /// Bytes that this node reads in a second.
     pub reads: Option<usize>,
+    pub withholds: Withholds,
+    /// Messages that have arrived, if they are collected, and when.
+    pub collected: Option<Vec<(Instant, Bytes)>>,
+    /// Bytes that this node has sent.
+    pub sent_bytes: usize,
 }
 
 impl Node {
+    /// Removes the frames that this node withholds.
+    fn withhold(&self, frames: &mut Vec<Frame>) {
+        let is_withheld = |author: &PeerId| match &self.withholds {
+            Withholds::Nothing => false,
+            Withholds::Others => *author != self.peer,
+            Withholds::Of(authors) => authors.contains(author),
+        };
+        if matches!(self.withholds, Withholds::Nothing) {
+            return;
+        }
+        frames.retain(|frame| {
+            let messages = decode(frame).messages;
+            let mut parsed = messages.iter().flat_map(|raw| Message::parse(raw).unwrap());
+            !parsed.any(|message| is_withheld(&message.author))
+        });
+    }
+
     pub fn messages(&self) -> Vec<Bytes> {
         let messages = self.events.iter().filter_map(|event| match event {
             Event::Message(message) => Some(message.data.clone()),
@@ -101,6 +135,12 @@ pub struct Net {
     pub now: Now,
     pub rng: StdRng,
     pub latency: Duration,
+    /// Latencies of which every connection has one. If there is none, all have `latency`.
+    pub latencies: Vec<Duration>,
+    drawn: HashMap<ConnectionId, Duration>,
+    indices: HashMap<PeerId, usize>,
+    /// Messages that were delivered, and where, instead of events.
+    pub deliveries: Option<Vec<(usize, Instant, Delivered)>>,
     /// Time by which every second connection of two nodes is slower than `latency`.
     pub skew: Duration,
     slow: BTreeSet<ConnectionId>,
@@ -136,6 +176,10 @@ impl Net {
             },
             rng: StdRng::seed_from_u64(seed),
             latency: Duration::from_millis(20),
+            latencies: Vec::new(),
+            drawn: HashMap::new(),
+            indices: HashMap::new(),
+            deliveries: None,
             skew: Duration::ZERO,
             slow: BTreeSet::new(),
             links: BTreeMap::new(),
@@ -161,16 +205,32 @@ impl Net {
     /// Adds a node with a given key.
     pub fn add_with(&mut self, keypair: Keypair, config: &Config) -> usize {
         let machine = Machine::new(keypair.clone(), config, self.rng.random(), self.now);
+        let peer = keypair.public().to_peer_id();
+        self.indices.insert(peer, self.nodes.len());
         self.nodes.push(Node {
             machine,
-            peer: keypair.public().to_peer_id(),
+            peer,
             keypair,
             config: config.clone(),
             events: Vec::new(),
             reads: None,
+            withholds: Withholds::Nothing,
+            collected: None,
+            sent_bytes: 0,
         });
         self.timeouts.push(None);
         self.nodes.len() - 1
+    }
+
+    /// Restarts a node under another identity.
+    pub fn restart_as(&mut self, node: usize, keypair: Keypair) {
+        for other in self.links_of(node) {
+            self.disconnect(node, other);
+        }
+        let peer = keypair.public().to_peer_id();
+        self.indices.insert(peer, node);
+        (self.nodes[node].peer, self.nodes[node].keypair) = (peer, keypair);
+        self.restart(node);
     }
 
     /// Closes all connections of a node and replaces it by one with the same key that knows
@@ -187,10 +247,7 @@ impl Net {
     }
 
     pub fn index_of(&self, peer: PeerId) -> usize {
-        self.nodes
-            .iter()
-            .position(|node| node.peer == peer)
-            .unwrap()
+        self.indices[&peer]
     }
 
     fn push(&mut self, at: Instant, step: Step) {
@@ -221,6 +278,10 @@ impl Net {
         let link = self.links.entry((one.min(other), one.max(other)));
         let link = link.or_default();
         link.push(connection);
+        if !self.latencies.is_empty() {
+            let index = self.rng.random_range(0..self.latencies.len());
+            self.drawn.insert(connection, self.latencies[index]);
+        }
         if link.len().is_multiple_of(2) {
             self.slow.insert(connection);
         }
@@ -257,6 +318,7 @@ impl Net {
         if link.is_empty() {
             self.links.remove(&key);
         }
+        self.drawn.remove(&connection);
         for (me, to) in [(one, other), (other, one)] {
             self.broken.remove(&(me, connection));
             let peer = self.nodes[to].peer;
@@ -277,7 +339,8 @@ impl Net {
 
     fn latency_of(&self, connection: ConnectionId) -> Duration {
         let is_slow = self.slow.contains(&connection);
-        self.latency + if is_slow { self.skew } else { Duration::ZERO }
+        let drawn = self.drawn.get(&connection).copied();
+        drawn.unwrap_or(self.latency) + if is_slow { self.skew } else { Duration::ZERO }
     }
 
     /// Bytes that `me` has sent to `to` and that wait to be written.
@@ -345,7 +408,12 @@ impl Net {
     fn carry_out(&mut self, me: usize, effect: Effect) {
         let my_peer = self.nodes[me].peer;
         match effect {
-            Effect::Emit(event) => self.nodes[me].events.push(event),
+            Effect::Emit(event) => match (event, &mut self.deliveries) {
+                (Event::Message(message), Some(deliveries)) => {
+                    deliveries.push((me, self.now.at, message));
+                }
+                (event, _) => self.nodes[me].events.push(event),
+            },
             Effect::KeepAlive { .. } => {}
             Effect::Close { peer } => {
                 let other = self.index_of(peer);
@@ -372,9 +440,11 @@ impl Net {
             Effect::Send {
                 peer,
                 connection,
-                frames,
+                mut frames,
             } => {
                 let other = self.index_of(peer);
+                let count = frames.len();
+                self.nodes[me].withhold(&mut frames);
                 if self.broken.contains(&(me, connection)) {
                     return;
                 }
@@ -382,8 +452,9 @@ impl Net {
                     self.break_stream(me, other, connection);
                     return;
                 }
-                let (count, bytes) = (frames.len(), frames.iter().map(Frame::len).sum::<usize>());
+                let bytes = frames.iter().map(Frame::len).sum::<usize>();
                 self.bytes += bytes;
+                self.nodes[me].sent_bytes += bytes;
                 if self.record == Some(me) {
                     let rpcs = self.sent.entry(other).or_default();
                     rpcs.extend(frames.iter().map(decode));
@@ -434,6 +505,10 @@ impl Net {
                         continue;
                     }
                     let peer = self.nodes[from].peer;
+                    if let Some(collected) = &mut self.nodes[to].collected {
+                        let messages = frames.iter().flat_map(|frame| decode(frame).messages);
+                        collected.extend(messages.map(|message| (at, message)));
+                    }
                     let rpcs = receive(&self.nodes[to].machine, &peer, &frames, self.now);
                     self.handle(
                         to,

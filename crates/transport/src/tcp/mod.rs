@@ -20,6 +20,7 @@
 //! window closed for the whole time.
 
 mod listener;
+mod simultaneous;
 mod stream;
 #[cfg(test)]
 mod tests;
@@ -40,7 +41,7 @@ use multiaddr::{Multiaddr, Protocol};
 use socket2::{Domain, SockRef, Socket, TcpKeepalive, Type};
 
 use self::listener::Listener;
-pub(crate) use self::stream::Stream;
+pub(crate) use self::{simultaneous::SimultaneousOpen, stream::Stream};
 
 /// Time without any response after which a path counts as dead, 9 s. It allows
 /// three retransmissions with a round trip of one second. If data is sent just

@@ -1,8 +1,6 @@
 //! A file that is the blob already.
 
 use std::{
-    fs::{File, OpenOptions},
-    os::unix::fs::FileExt,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -15,41 +13,59 @@ use crate::{
     ChunkList,
     id::CHUNK_BYTES,
     store::{
-        Hold, PartialBlob, StoreError, StoreFuture, Stored, blocking::blocking, error::io_error,
+        Hold, PartialBlob, StoreError, StoreFuture, Stored,
+        blocking::blocking,
+        disk::{Disk, DiskFile, Mode},
+        error::io_error,
     },
 };
 
 /// A file of which nothing is missing. It may not be durable: the process that renamed it may have
 /// ended before it flushed the folder.
+#[derive(Clone)]
 pub(super) struct CompleteFile {
+    disk: Arc<dyn Disk>,
     list: ChunkList,
     path: PathBuf,
-    file: Arc<File>,
+    file: Arc<dyn DiskFile>,
     size_bytes: u64,
 }
 
 impl CompleteFile {
     /// The file at `path`, if its content is that of `list`. `None` for one that cannot be
     /// read: the fetch that replaces it reports what is wrong with it.
-    pub(super) fn find(path: &Path, list: &ChunkList) -> Option<Self> {
-        let file = OpenOptions::new().read(true).write(true).open(path).ok()?;
-        let metadata = file.metadata().ok()?;
-        let size_bytes = metadata.len();
-        if !metadata.is_file() || size_bytes.div_ceil(CHUNK_BYTES) != list.len() as u64 {
+    pub(super) fn find(disk: &Arc<dyn Disk>, path: &Path, list: &ChunkList) -> Option<Self> {
+        let file = disk.open(path, Mode::Write).ok()?;
+        let size_bytes = file.len().ok()?;
+        let regular = disk.is_regular(path).ok()?;
+        if !regular || size_bytes.div_ceil(CHUNK_BYTES) != list.len() as u64 {
             return None;
         }
-        let mut buffer = vec![0; BLOB_CHUNK_BYTES];
+        let mut chunk = Vec::with_capacity(BLOB_CHUNK_BYTES);
         for index in 0..list.len() {
+            chunk.clear();
             let start = index as u64 * CHUNK_BYTES;
-            let chunk = &mut buffer[..(size_bytes - start).min(CHUNK_BYTES) as usize];
-            file.read_exact_at(chunk, start).ok()?;
-            list.verify(index, chunk).ok()?;
+            file.read(&mut chunk, BLOB_CHUNK_BYTES, start).ok()?;
+            list.verify(index, &chunk).ok()?;
         }
         Some(Self {
+            disk: Arc::clone(disk),
             list: list.clone(),
             path: path.to_owned(),
-            file: Arc::new(file),
+            file: file.into(),
             size_bytes,
+        })
+    }
+
+    /// Makes the file durable.
+    pub(super) fn settle(&self) -> Result<Stored, StoreError> {
+        self.file.sync().map_err(io_error("flushing", &self.path))?;
+        flush_folder_of(&*self.disk, &self.path)?;
+        remove_chunks(&*self.disk, &self.path);
+        Ok(Stored {
+            id: self.list.id(),
+            size_bytes: self.size_bytes,
+            hold: Hold::default(),
         })
     }
 }
@@ -73,18 +89,7 @@ impl PartialBlob for CompleteFile {
     }
 
     fn finish(&self) -> StoreFuture<Stored> {
-        let (id, size_bytes) = (self.list.id(), self.size_bytes);
-        let (path, file) = (self.path.clone(), Arc::clone(&self.file));
-        blocking(move || {
-            file.sync_all().map_err(io_error("flushing", &path))?;
-            flush_folder_of(&path)?;
-            remove_chunks(&path);
-            let hold = Hold::default();
-            Ok(Stored {
-                id,
-                size_bytes,
-                hold,
-            })
-        })
+        let file = self.clone();
+        blocking(move || file.settle())
     }
 }

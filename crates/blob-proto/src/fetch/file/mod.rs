@@ -2,11 +2,12 @@
 
 mod chunks;
 mod complete;
+#[cfg(all(test, feature = "fs"))]
+mod power_cut;
 mod whole;
 
 use std::{
     ffi::OsString,
-    fs::{self, File, OpenOptions},
     io,
     path::{Path, PathBuf},
     sync::Arc,
@@ -24,7 +25,9 @@ use crate::{
     BlobId, ChunkList,
     store::{
         BlobReader, BlobStore, BlobWriter, Hold, PartialBlob, StoreError, StoreFuture, StoredBatch,
-        blocking::blocking, error::io_error,
+        blocking::blocking,
+        disk::{Disk, RealDisk},
+        error::io_error,
     },
 };
 
@@ -34,12 +37,14 @@ use crate::{
 /// hashed when the download is resumed. A file that is the blob already, because a
 /// process ended between giving it its name and saying so, stays as it is.
 pub(super) struct FileTarget {
+    disk: Arc<dyn Disk>,
     path: PathBuf,
 }
 
 impl FileTarget {
     pub(super) fn new(path: PathBuf) -> Self {
-        Self { path }
+        let disk = Arc::new(RealDisk::DEFAULT);
+        Self { disk, path }
     }
 }
 
@@ -53,30 +58,30 @@ impl BlobStore for FileTarget {
     }
 
     fn writer(&self) -> StoreFuture<Box<dyn BlobWriter>> {
-        let path = self.path.clone();
+        let (disk, path) = (Arc::clone(&self.disk), self.path.clone());
         blocking(move || {
-            let whole = SharedWhole::new(Whole::create(path)?);
+            let whole = SharedWhole::new(Whole::create(disk, path)?);
             Ok(Box::new(whole) as Box<dyn BlobWriter>)
         })
     }
 
     fn partial(&self, list: ChunkList) -> StoreFuture<Arc<dyn PartialBlob>> {
-        let path = self.path.clone();
+        let (disk, path) = (Arc::clone(&self.disk), self.path.clone());
         blocking(move || {
-            if let Some(file) = CompleteFile::find(&path, &list) {
+            if let Some(file) = CompleteFile::find(&disk, &path, &list) {
                 return Ok(Arc::new(file) as Arc<dyn PartialBlob>);
             }
-            let partial = SharedPartial::new(FilePartial::open(path, list)?);
+            let partial = SharedPartial::new(FilePartial::open(disk, path, list)?);
             Ok(Arc::new(partial) as Arc<dyn PartialBlob>)
         })
     }
 
     fn put_batch(&self, blobs: Vec<(Option<BlobId>, Bytes)>) -> StoreFuture<StoredBatch> {
-        let path = self.path.clone();
+        let (disk, path) = (Arc::clone(&self.disk), self.path.clone());
         blocking(move || {
             let mut ids = Vec::with_capacity(blobs.len());
             for (expected, content) in blobs {
-                let mut whole = Whole::create(path.clone())?;
+                let mut whole = Whole::create(Arc::clone(&disk), path.clone())?;
                 whole.write(&content)?;
                 ids.push(whole.finish(expected)?.id);
             }
@@ -93,34 +98,23 @@ fn beside(path: &Path, ending: &str) -> PathBuf {
     name.into()
 }
 
-fn open(path: &Path) -> Result<File, StoreError> {
-    OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .open(path)
-        .map_err(io_error("opening", path))
-}
-
 /// Gives a flushed file its name, durably.
-fn publish(from: &Path, to: &Path) -> Result<(), StoreError> {
-    fs::rename(from, to).map_err(io_error("renaming", from))?;
-    flush_folder_of(to)
+fn publish(disk: &dyn Disk, from: &Path, to: &Path) -> Result<(), StoreError> {
+    disk.rename(from, to).map_err(io_error("renaming", from))?;
+    flush_folder_of(disk, to)
 }
 
-fn flush_folder_of(path: &Path) -> Result<(), StoreError> {
+fn flush_folder_of(disk: &dyn Disk, path: &Path) -> Result<(), StoreError> {
     let folder = path
         .parent()
         .filter(|folder| !folder.as_os_str().is_empty());
     let folder = folder.unwrap_or(Path::new("."));
-    let flushed = File::open(folder).and_then(|folder| folder.sync_all());
-    flushed.map_err(io_error("flushing", folder))
+    disk.sync_dir(folder).map_err(io_error("flushing", folder))
 }
 
 /// Removes the chunks of an earlier attempt, which are not needed once the file is complete.
-fn remove_chunks(path: &Path) {
-    match fs::remove_file(beside(path, ".part")) {
+fn remove_chunks(disk: &dyn Disk, path: &Path) {
+    match disk.remove(&beside(path, ".part")) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
             tracing::debug!(%error, "chunks of an earlier try stay beside a complete file");
         }

@@ -1,41 +1,50 @@
 //! Content that arrives in order.
 
 use std::{
-    fs::{self, File},
-    io::Write,
+    io,
     path::PathBuf,
     sync::{Arc, Mutex},
 };
 
 use bytes::Bytes;
 
-use super::{beside, open, publish, remove_chunks};
+use super::{beside, publish, remove_chunks};
 use crate::{
     BlobHasher, BlobId,
     fetch::target::{check_id, lock},
     store::{
-        BlobWriter, Hold, StoreError, StoreFuture, Stored, blocking::blocking, disk::WriteBack,
+        BlobWriter, Hold, StoreError, StoreFuture, Stored,
+        blocking::blocking,
+        disk::{Disk, DiskFile, Mode, WriteBack},
         error::io_error,
     },
 };
 
 /// A file that grows. Deleted when dropped, unless it was finished.
 pub(super) struct Whole {
+    disk: Arc<dyn Disk>,
     path: PathBuf,
     part: PathBuf,
-    file: File,
+    file: Box<dyn DiskFile>,
     hasher: BlobHasher,
     write_back: WriteBack,
     published: bool,
 }
 
 impl Whole {
-    pub(super) fn create(path: PathBuf) -> Result<Self, StoreError> {
+    pub(super) fn create(disk: Arc<dyn Disk>, path: PathBuf) -> Result<Self, StoreError> {
         // Another name than chunks have that an earlier try may have left.
         let part = beside(&path, ".whole.part");
-        let file = open(&part)?;
-        file.set_len(0).map_err(io_error("emptying", &part))?;
+        match disk.remove(&part) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(io_error("removing", &part)(error));
+            }
+            _ => {}
+        }
+        let file = disk.open(&part, Mode::New);
+        let file = file.map_err(io_error("creating", &part))?;
         Ok(Self {
+            disk,
             path,
             part,
             file,
@@ -46,10 +55,11 @@ impl Whole {
     }
 
     pub(super) fn write(&mut self, piece: &[u8]) -> Result<(), StoreError> {
+        let at = self.hasher.size_bytes();
         self.hasher.update(piece)?;
-        let written = self.file.write_all(piece);
+        let written = self.file.write(piece, at);
         written.map_err(io_error("writing", &self.part))?;
-        let flushed = self.write_back.wrote(&self.file, piece.len() as u64);
+        let flushed = self.write_back.wrote(&*self.file, piece.len() as u64);
         flushed.map_err(io_error("flushing", &self.part))
     }
 
@@ -57,11 +67,11 @@ impl Whole {
         let hashed = std::mem::take(&mut self.hasher).finish();
         let actual = hashed.list.id();
         check_id(expected, actual)?;
-        let flushed = self.file.sync_all();
+        let flushed = self.file.sync();
         flushed.map_err(io_error("flushing", &self.part))?;
-        publish(&self.part, &self.path)?;
+        publish(&*self.disk, &self.part, &self.path)?;
         self.published = true;
-        remove_chunks(&self.path);
+        remove_chunks(&*self.disk, &self.path);
         Ok(Stored {
             id: actual,
             size_bytes: hashed.size_bytes,
@@ -74,7 +84,7 @@ impl Drop for Whole {
     fn drop(&mut self) {
         if !self.published {
             // What stays is overwritten by the next try.
-            let _ = fs::remove_file(&self.part);
+            let _ = self.disk.remove(&self.part);
         }
     }
 }

@@ -60,10 +60,6 @@ impl ChunkFile {
         }
     }
 
-    pub(crate) fn file(&self) -> &File {
-        &self.file
-    }
-
     /// Allocates disk space ahead of the chunks, in steps that double with what was written: a file
     /// that does not grow with each chunk takes several at the same time. A list of chunk hashes
     /// alone allocates nothing.
@@ -83,11 +79,6 @@ impl ChunkFile {
         }
         #[cfg(not(target_os = "linux"))]
         let _ = written_bytes;
-    }
-
-    /// Writes a chunk at its offset. It survives the end of the process.
-    pub(crate) fn write(&self, index: usize, chunk: &[u8]) -> io::Result<()> {
-        self.write_at(chunk, index as u64 * CHUNK_BYTES)
     }
 
     fn write_at(&self, chunk: &[u8], start: u64) -> io::Result<()> {
@@ -198,7 +189,7 @@ mod tests {
 
     use calimero_network_primitives::limits::BLOB_CHUNK_BYTES;
 
-    use super::{ALIGN_BYTES, Aligned, ChunkFile};
+    use super::{super::DiskFile as _, ALIGN_BYTES, Aligned, CHUNK_BYTES, ChunkFile};
 
     #[test]
     fn buffers_are_aligned() {
@@ -222,7 +213,7 @@ mod tests {
                 file.direct = None;
             }
             let chunk = |index: u8, len| vec![index + 1; len];
-            file.write(3, &chunk(3, 77)).unwrap();
+            file.write(&chunk(3, 77), 3 * CHUNK_BYTES).unwrap();
             for index in [2, 0, 1] {
                 let mut buffer = Aligned::new();
                 buffer.chunk().fill(index + 1);
@@ -232,7 +223,7 @@ mod tests {
                 } else {
                     &unaligned[..]
                 };
-                file.write(usize::from(index), content).unwrap();
+                file.write(content, u64::from(index) * CHUNK_BYTES).unwrap();
             }
             let mut content = Vec::new();
             let mut written = OpenOptions::new().read(true).open(&path).unwrap();

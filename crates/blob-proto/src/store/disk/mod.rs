@@ -46,7 +46,7 @@ trait Held: fmt::Debug + Send + Sync {}
 
 impl<T: fmt::Debug + Send + Sync> Held for T {}
 
-/// A file system. Folders are created for their owner alone (0700), files as well (0600).
+/// A file system. Folders are created for their owner alone (0700).
 ///
 /// What [`DiskFile::write`], [`rename`](Disk::rename) and [`remove`](Disk::remove) did may be lost
 /// or reordered by a power cut until [`DiskFile::sync`] or [`sync_dir`](Disk::sync_dir) returns.
@@ -56,6 +56,9 @@ pub(crate) trait Disk: fmt::Debug + Send + Sync {
 
     /// Returns the names of the regular files in a folder. Names that are not UTF-8 are left out.
     fn files(&self, dir: &Path) -> io::Result<Vec<String>>;
+
+    /// Returns `true` for a regular file, after symbolic links were followed.
+    fn is_regular(&self, path: &Path) -> io::Result<bool>;
 
     /// Opens a file in one of the modes.
     fn open(&self, path: &Path, mode: Mode) -> io::Result<Box<dyn DiskFile>>;

@@ -19,12 +19,19 @@ use super::{ChunkFile, Disk, DiskFile, Lock, Mode};
 /// Permissions of folders: their owner alone.
 const FOLDER_MODE: u32 = 0o700;
 
-/// Permissions of files: their owner alone.
-const FILE_MODE: u32 = 0o600;
-
 /// The file system of the host.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct RealDisk;
+pub(crate) struct RealDisk {
+    /// Permissions of new files, from which the umask is taken.
+    file_mode: u32,
+}
+
+impl RealDisk {
+    /// For files that their owner alone reads and writes.
+    pub(crate) const PRIVATE: Self = Self { file_mode: 0o600 };
+    /// For files with the permissions that a program gives its files.
+    pub(crate) const DEFAULT: Self = Self { file_mode: 0o666 };
+}
 
 impl Disk for RealDisk {
     fn create_dir(&self, path: &Path) -> io::Result<()> {
@@ -49,9 +56,13 @@ impl Disk for RealDisk {
         Ok(names)
     }
 
+    fn is_regular(&self, path: &Path) -> io::Result<bool> {
+        Ok(fs::metadata(path)?.is_file())
+    }
+
     fn open(&self, path: &Path, mode: Mode) -> io::Result<Box<dyn DiskFile>> {
         let mut options = OpenOptions::new();
-        options.read(true).mode(FILE_MODE);
+        options.read(true).mode(self.file_mode);
         match mode {
             Mode::Read => {}
             Mode::Write => {
@@ -86,7 +97,7 @@ impl Disk for RealDisk {
     fn lock(&self, path: &Path) -> io::Result<Option<Lock>> {
         let mut options = OpenOptions::new();
         options.write(true).create(true).truncate(false);
-        let file = options.mode(FILE_MODE).open(path)?;
+        let file = options.mode(self.file_mode).open(path)?;
         match flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => Ok(Some(Lock::new(file))),
             Err(Errno::WOULDBLOCK) => Ok(None),

@@ -86,6 +86,12 @@ struct State {
     operations: u64,
     /// Operations after which the power is off.
     power: Option<u64>,
+    /// For each flush, the number of operations with it.
+    flushes: Vec<u64>,
+    /// The flush that reports success and flushes nothing.
+    lost_flush: Option<usize>,
+    /// Time since the last write to every file.
+    age: Duration,
     /// Most bytes that all files may have.
     space_bytes: Option<u64>,
 }
@@ -98,6 +104,15 @@ impl State {
         }
         self.operations += 1;
         Ok(())
+    }
+
+    /// Counts a flush. Returns `true` where it has to be carried out.
+    fn flush(&mut self) -> io::Result<bool> {
+        self.operate()?;
+        self.flushes.push(self.operations);
+        Ok(self
+            .lost_flush
+            .is_none_or(|lost| lost + 1 != self.flushes.len()))
     }
 
     fn folder(&mut self, path: &Path) -> io::Result<(&mut Folder, String)> {
@@ -146,6 +161,21 @@ impl SimDisk {
         self
     }
 
+    /// A disk that claims to have done one of its flushes, counted from 0, and has not.
+    pub(crate) fn with_lost_flush(self, flush: usize) -> Self {
+        self.state().lost_flush = Some(flush);
+        self
+    }
+
+    pub(crate) fn with_age(self, age: Duration) -> Self {
+        self.state().age = age;
+        self
+    }
+
+    pub(crate) fn flushes(&self) -> Vec<u64> {
+        self.state().flushes.clone()
+    }
+
     /// Leaves that much free space, in bytes. `None` lifts the limit.
     pub(crate) fn leave_space(&self, free_bytes: Option<u64>) {
         let mut state = self.state();
@@ -153,7 +183,6 @@ impl SimDisk {
         state.space_bytes = free_bytes.map(|free| used + free);
     }
 
-    /// The number of operations so far.
     pub(crate) fn operations(&self) -> u64 {
         self.state().operations
     }
@@ -242,6 +271,10 @@ impl Disk for SimDisk {
         Ok(folder.now.keys().cloned().collect())
     }
 
+    fn is_regular(&self, path: &Path) -> io::Result<bool> {
+        self.state().inode(path).map(|_| true)
+    }
+
     fn open(&self, path: &Path, mode: Mode) -> io::Result<Box<dyn DiskFile>> {
         let mut state = self.state();
         let inode = match (state.inode(path), mode) {
@@ -278,10 +311,12 @@ impl Disk for SimDisk {
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
         let mut state = self.state();
-        state.operate()?;
+        let carried_out = state.flush()?;
         let folder = state.folders.get_mut(dir).ok_or(io::ErrorKind::NotFound)?;
-        folder.flushed = folder.now.clone();
-        folder.pending.clear();
+        if carried_out {
+            folder.flushed = folder.now.clone();
+            folder.pending.clear();
+        }
         Ok(())
     }
 
@@ -330,7 +365,8 @@ impl DiskFile for SimFile {
     }
 
     fn modified(&self) -> io::Result<Duration> {
-        Ok(Duration::from_secs(unix_seconds()))
+        let age = self.state.lock().unwrap().age;
+        Ok(Duration::from_secs(unix_seconds()).saturating_sub(age))
     }
 
     fn read(&self, to: &mut Vec<u8>, len: usize, at: u64) -> io::Result<()> {
@@ -352,10 +388,12 @@ impl DiskFile for SimFile {
 
     fn sync(&self) -> io::Result<()> {
         let mut state = self.state.lock().unwrap();
-        state.operate()?;
+        let carried_out = state.flush()?;
         let inode = &mut state.inodes[self.inode];
-        inode.flushed = inode.now.clone();
-        inode.pending.clear();
+        if carried_out {
+            inode.flushed = inode.now.clone();
+            inode.pending.clear();
+        }
         Ok(())
     }
 }

@@ -129,7 +129,7 @@ impl FsBlobStore {
     /// the folder holds a store of another version or something else, and what the system
     /// refuses.
     pub fn open(path: impl AsRef<Path>, config: &FsConfig) -> Result<Self, StoreError> {
-        Self::open_on(Arc::new(RealDisk), path.as_ref(), config)
+        Self::open_on(Arc::new(RealDisk::PRIVATE), path.as_ref(), config)
     }
 
     fn open_on(disk: Arc<dyn Disk>, path: &Path, config: &FsConfig) -> Result<Self, StoreError> {

@@ -142,6 +142,24 @@ fn cached_peers_are_dialled_first_the_latest_and_no_more_than_32() {
 }
 
 #[test]
+fn a_cached_peer_that_was_not_reached_is_dialled_again() {
+    let mut driver = Driver::new(config());
+    let entry = CacheEntry {
+        peer: peer(100),
+        addresses: vec![address(100)],
+        age: Duration::ZERO,
+    };
+    assert_eq!(
+        dialled(&driver.tell(Input::CacheLoaded(vec![entry]))),
+        [peer(100)]
+    );
+    driver.fail_dial(100);
+    assert_eq!(dialled(&driver.wait_s(7)), [peer(100)]);
+    driver.connect(100);
+    assert!(!dialled(&driver.wait_s(120)).contains(&peer(100)));
+}
+
+#[test]
 fn who_has_come_in_is_remembered_while_it_is_here_after_those_that_were_reached() {
     let mut driver = Driver::new(config());
     let remembered = |driver: &Driver| -> Vec<_> {

@@ -18,14 +18,17 @@ fn outbox(now: Instant) -> Outbox {
     Outbox::new(limits, now)
 }
 
-fn key(number: u8) -> Key {
+fn validator() -> Validator {
     let limits = MemoryLimits {
         ids: 1,
         settled: SECOND,
         max_message_bytes: 1,
     };
-    let keys = [(); 2].map(|()| RandomState::new());
-    Validator::new(limits, keys).key(&[number])
+    Validator::new(limits, [(); 2].map(|()| RandomState::new()))
+}
+
+fn key(number: u8) -> Key {
+    validator().key(&[number])
 }
 
 fn frame(bytes: usize) -> Frame {
@@ -167,4 +170,20 @@ fn an_announcement_of_no_topics_says_so_where_it_can() {
     let frames = announcement(Vec::new(), Some(0));
     assert_eq!(frames.len(), 1);
     assert!(!frames[0].is_empty());
+}
+
+/// What does not fit costs a copy, so the peer that sends too much pays for it.
+#[test]
+fn ids_that_a_peer_does_not_want_are_bounded() {
+    let now = Instant::now();
+    let (mut outbox, validator) = (outbox(now), validator());
+    let key = |number: usize| validator.key(&number.to_be_bytes());
+    for number in 0..MAX_UNWANTED + 10 {
+        outbox.unwant(key(number));
+    }
+    assert_eq!(outbox.unwanted.len(), MAX_UNWANTED);
+    for number in [0, MAX_UNWANTED + 9] {
+        outbox.push(frame(number.min(9)), key(number), true, now);
+    }
+    assert_eq!(outbox.take(1_000, now), [frame(9)]);
 }

@@ -1,0 +1,116 @@
+// Requests to the node that serves this page.
+
+let token = null;
+
+/** A request that failed, with the code and message of the node. */
+export class Failure extends Error {
+  constructor(status, record) {
+    super(record.message ?? `status ${status}`);
+    this.status = status;
+    this.code = record.code ?? "other";
+  }
+}
+
+/** Keeps the token in memory. It is stored nowhere. */
+export function setToken(text) {
+  token = text;
+}
+
+/** Takes the token from `#token=…` and removes it from the address, and so from the history. */
+export function takeTokenOfAddress() {
+  const found = new URLSearchParams(location.hash.slice(1)).get("token");
+  if (found) {
+    token = found;
+    history.replaceState(null, "", location.pathname);
+  }
+}
+
+const headers = () => (token ? { Authorization: `Bearer ${token}` } : {});
+
+async function failure(response) {
+  let record = {};
+  try {
+    record = await response.json();
+  } catch {
+    // Not an answer of the API, such as the one of a proxy.
+  }
+  return new Failure(response.status, record);
+}
+
+async function send(method, path, options = {}) {
+  const response = await fetch(path, { method, headers: headers(), cache: "no-store", ...options });
+  if (!response.ok) {
+    throw await failure(response);
+  }
+  return response;
+}
+
+/** Sends a request and returns its record. */
+export async function request(method, path, options) {
+  return (await send(method, path, options)).json();
+}
+
+/** Returns a record whatever the status: `/readyz` answers 503 with a reason. */
+export async function ask(path) {
+  return (await fetch(path, { headers: headers(), cache: "no-store" })).json();
+}
+
+/** The content of a blob. */
+export async function content(id) {
+  return (await send("GET", `/v1/blobs/${encodeURIComponent(id)}`)).blob();
+}
+
+/** The path with parameters. */
+export function target(path, parameters) {
+  return `${path}?${new URLSearchParams(parameters)}`;
+}
+
+/**
+ * Reads a stream of records until it ends or `signal` aborts it. An `error` record is thrown.
+ * `EventSource` cannot send the token, so the stream is read by `fetch`.
+ */
+export async function stream(method, path, onRecord, options = {}) {
+  const response = await send(method, path, options);
+  const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
+  let text = "";
+  for (;;) {
+    const { done, value } = await reader.read();
+    if (done) {
+      return;
+    }
+    text += value;
+    const lines = text.split("\n");
+    text = lines.pop();
+    for (const line of lines.filter((line) => line.startsWith("data:"))) {
+      const record = JSON.parse(line.slice(5));
+      if (record.event === "error") {
+        throw new Failure(response.status, record);
+      }
+      onRecord(record);
+    }
+  }
+}
+
+/** Adds a file as a blob. `fetch` reports no progress of an upload, so this is an older request. */
+export function upload(file, onProgress) {
+  return new Promise((resolve, reject) => {
+    const sending = new XMLHttpRequest();
+    sending.open("POST", "/v1/blobs");
+    for (const [name, value] of Object.entries(headers())) {
+      sending.setRequestHeader(name, value);
+    }
+    sending.setRequestHeader("Content-Type", "application/octet-stream");
+    sending.upload.onprogress = (event) => onProgress(event.loaded);
+    sending.onerror = () => reject(new Error("the connection with the node was lost"));
+    sending.onload = () => {
+      let record = {};
+      try {
+        record = JSON.parse(sending.responseText);
+      } catch {
+        // Not an answer of the API.
+      }
+      sending.status === 200 ? resolve(record) : reject(new Failure(sending.status, record));
+    };
+    sending.send(file);
+  });
+}

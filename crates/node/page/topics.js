@@ -1,0 +1,152 @@
+// Topics: the mesh as a picture, and the messages of topics that this page subscribes to.
+
+import { request, stream, target } from "./api.js";
+import { byId, draw, keyed, make, setText, short } from "./dom.js";
+
+const WIDTH = 320;
+const HEIGHT = 240;
+const MAX_DRAWN = 24;
+const MAX_MESSAGES = 50;
+
+/** Streams of messages that this page reads, by topic. */
+const reading = new Map();
+
+let refresh = () => {};
+/** What was shown last, to show it again with new messages. */
+let shown = null;
+
+function say(text) {
+  setText(byId("topics-message"), text);
+}
+
+/** Draws this node in the middle and the subscribers around it. */
+function picture(svg, topic, own) {
+  const mesh = new Set(topic.mesh);
+  const all = [...new Set([...topic.mesh, ...topic.subscribers])].sort();
+  const drawn = all.slice(0, MAX_DRAWN);
+  const parts = [];
+  const nodes = [];
+  drawn.forEach((peer, nth) => {
+    const angle = (2 * Math.PI * nth) / drawn.length - Math.PI / 2;
+    const x = WIDTH / 2 + Math.cos(angle) * (WIDTH / 2 - 45);
+    const y = HEIGHT / 2 + Math.sin(angle) * (HEIGHT / 2 - 35);
+    const kind = mesh.has(peer) ? "in-mesh" : "subscriber";
+    parts.push(draw("line", { x1: WIDTH / 2, y1: HEIGHT / 2, x2: x, y2: y, class: kind }));
+    const title = draw("title", {}, `${peer}: ${mesh.has(peer) ? "in the mesh" : "subscriber"}`);
+    nodes.push(
+      draw("circle", { cx: x, cy: y, r: 9, class: kind, "data-peer": peer }, title),
+      draw("text", { x, y: y + 22 }, short(peer)),
+    );
+  });
+  const self = draw("circle", { cx: WIDTH / 2, cy: HEIGHT / 2, r: 11, class: "self" });
+  svg.replaceChildren(...parts, ...nodes, self, draw("text", { x: WIDTH / 2, y: HEIGHT / 2 + 26 }, short(own)));
+  const label = `${topic.mesh.length} peers in the mesh, ${topic.subscribers.length} subscribers`;
+  svg.setAttribute("aria-label", label);
+}
+
+function section(topic) {
+  const name = topic.topic;
+  const field = make("input", { "aria-label": `Message to ${name}`, placeholder: "Message" });
+  const publish = make("form", { class: "row", onsubmit: async (event) => {
+    event.preventDefault();
+    try {
+      const sent = await request("POST", target("/v1/topics/messages", { topic: name }), {
+        body: new Blob([field.value]),
+      });
+      say(`published ${sent.bytes} bytes to ${name}`);
+      field.value = "";
+    } catch (error) {
+      say(error.message);
+    }
+  } }, field, make("button", { type: "submit" }, "Publish"));
+  const toggle = make("button", { type: "button", class: "small plainly", onclick: () => {
+    reading.has(name) ? leave(name) : read(name);
+  } });
+  return make(
+    "article",
+    { class: "topic" },
+    make("div", {},
+      make("h3", {}, name),
+      make("p", { class: "quiet" }),
+      toggle,
+      publish,
+      make("ol", { class: "plain messages", role: "log", "aria-label": `Messages of ${name}`, tabindex: "0" })),
+    draw("svg", { class: "mesh", role: "img", viewBox: `0 0 ${WIDTH} ${HEIGHT}` }),
+  );
+}
+
+export function showTopics(page, own) {
+  const { topics } = page;
+  shown = () => showTopics(page, own);
+  const sorted = [...topics].sort((one, other) => (one.topic < other.topic ? -1 : 1));
+  keyed(byId("topic-list"), sorted, (topic) => topic.topic, section, (element, topic) => {
+    const [mesh, others] = [topic.mesh.length, topic.subscribers.length];
+    setText(element.querySelector("p"), `${mesh} in the mesh, ${others} subscribers`);
+    const text = reading.has(topic.topic) ? "Stop reading" : "Read messages";
+    setText(element.querySelector("button.small"), text);
+    const state = JSON.stringify([topic.mesh, topic.subscribers]);
+    const svg = element.querySelector("svg");
+    if (svg.drawn !== state) {
+      svg.drawn = state;
+      picture(svg, topic, own);
+    }
+    const messages = reading.get(topic.topic)?.messages;
+    if (messages) {
+      element.querySelector("ol").replaceChildren(...messages);
+    }
+  });
+  byId("no-topics").hidden = topics.length > 0;
+}
+
+function leave(topic) {
+  reading.get(topic)?.ending.abort();
+  reading.delete(topic);
+  refresh();
+}
+
+/** Subscribes to a topic and shows its messages, until the stream ends. */
+async function read(topic) {
+  if (reading.has(topic)) {
+    return;
+  }
+  const subscription = { ending: new AbortController(), messages: [] };
+  reading.set(topic, subscription);
+  const onRecord = (record) => {
+    const text = {
+      following: () => "subscribed",
+      message: () => `${short(record.peer)}: ${record.text ?? record.hex}`,
+      lagged: () => `${record.missed} messages were lost: the page was too slow`,
+    }[record.event];
+    if (text) {
+      subscription.messages.push(make("li", {}, text()));
+      subscription.messages.splice(0, Math.max(subscription.messages.length - MAX_MESSAGES, 0));
+      shown?.();
+    }
+    if (record.event === "following") {
+      // The topic may not be listed yet.
+      refresh();
+    }
+  };
+  const options = { signal: subscription.ending.signal };
+  try {
+    await stream("GET", target("/v1/topics/messages", { topic }), onRecord, options);
+  } catch (error) {
+    if (error.name !== "AbortError") {
+      say(`${topic}: ${error.message}`);
+    }
+  }
+  if (reading.get(topic) === subscription) {
+    reading.delete(topic);
+  }
+  refresh();
+}
+
+export function startTopics(refreshAll) {
+  refresh = refreshAll;
+  byId("subscribe").addEventListener("submit", (event) => {
+    event.preventDefault();
+    const field = byId("subscribe-topic");
+    read(field.value);
+    field.value = "";
+  });
+}

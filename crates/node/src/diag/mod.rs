@@ -1,0 +1,272 @@
+//! `calnet diag`: one archive for a bug report.
+//!
+//! It holds no secret: neither the identity, nor the token of the API, nor the secrets of tickets,
+//! nor ids of blobs, which are all that a peer needs to fetch one. It does hold addresses and peer ids.
+
+mod archive;
+mod host;
+
+use std::{
+    fmt::{self, Write as _},
+    fs,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use calimero_network::NetworkConfig;
+use clap::Args;
+use serde::Serialize;
+use serde_json::{Value, json};
+use tokio::time::timeout;
+
+use self::archive::Part;
+use crate::{
+    api::Client,
+    blob::blocking,
+    data::DataFolder,
+    error::{Chain, CommandError},
+    origins::Origins,
+    output::{Output, now},
+    text::bytes,
+};
+
+/// Time in which a node answers one request, 10 s. A node that hangs is what an archive is for.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+
+#[derive(Debug, Args)]
+pub(crate) struct DiagArgs {
+    /// Data folder of the node. If a node runs on it, the archive has its status, metrics and the last
+    /// lines of its log. Without a folder, the archive describes this host alone.
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
+    /// Archive to write (gzipped tar), which may not exist yet. Without it,
+    /// `calnet-diag-TIME.tar.gz` in the current folder.
+    #[arg(short, long, value_name = "FILE")]
+    output: Option<PathBuf>,
+}
+
+/// The archive is written.
+#[derive(Debug, Serialize)]
+#[serde(tag = "event", rename = "diag_written")]
+struct DiagWritten {
+    file: PathBuf,
+    size_bytes: u64,
+    /// Whether a node runs on the data folder.
+    running: bool,
+    /// Files in the archive.
+    parts: Vec<String>,
+    /// Parts that are missing, and why.
+    missing: Vec<String>,
+}
+
+impl fmt::Display for DiagWritten {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (file, size) = (self.file.display(), bytes(self.size_bytes));
+        writeln!(f, "written  {file}, {size}, {} files", self.parts.len())?;
+        for missing in &self.missing {
+            writeln!(f, "missing  {missing}")?;
+        }
+        f.write_str(
+            "It holds no key, token or blob, but addresses and peer ids: read it before you publish it.",
+        )
+    }
+}
+
+/// What is collected.
+#[derive(Debug, Default)]
+struct Collected {
+    parts: Vec<Part>,
+    missing: Vec<String>,
+}
+
+impl Collected {
+    fn text(&mut self, name: &str, text: String) {
+        self.parts.push(Part {
+            name: name.to_owned(),
+            content: text.into_bytes(),
+        });
+    }
+
+    fn json(&mut self, name: &str, value: &impl Serialize) {
+        // Values and records with text keys, so this does not fail.
+        let text = serde_json::to_string_pretty(value).unwrap_or_default();
+        self.text(name, text + "\n");
+    }
+
+    fn missing(&mut self, name: &str, why: impl fmt::Display) {
+        self.missing.push(format!("{name}: {why}"));
+    }
+}
+
+pub(crate) async fn execute(args: DiagArgs, output: &Output) -> Result<(), CommandError> {
+    let file = args.output.unwrap_or_else(default_name);
+    // Before anything is collected.
+    if file.symlink_metadata().is_ok() {
+        return Err(CommandError::Exists { path: file });
+    }
+    let mut collected = Collected::default();
+    let node = match &args.data {
+        Some(data) => {
+            let node = Client::connect(&DataFolder::of_running(data).socket()).await;
+            node.unwrap_or_else(|error| {
+                collected.missing("node", Chain(&error));
+                None
+            })
+        }
+        None => None,
+    };
+    match (&node, &args.data) {
+        (Some(node), _) => of_node(node, &mut collected).await,
+        (None, Some(data)) => of_file(data, &mut collected),
+        (None, None) => collected.missing("node", "no data folder is named (--data)"),
+    }
+    if let Some(data) = &args.data {
+        match folder(data) {
+            Ok(text) => collected.text("data-folder.txt", text),
+            Err(error) => collected.missing("data-folder.txt", error),
+        }
+    }
+    host::collect(&mut collected);
+    let about = json!({
+        "version": env!("CARGO_PKG_VERSION"),
+        "os": std::env::consts::OS,
+        "arch": std::env::consts::ARCH,
+        "time": now(),
+        "running": node.is_some(),
+        "missing": collected.missing,
+    });
+    collected.json("about.json", &about);
+    let Collected { parts, missing } = collected;
+    let names = parts.iter().map(|part| part.name.clone()).collect();
+    let (path, running) = (file.clone(), node.is_some());
+    let size_bytes = blocking(move || archive::write(&path, &parts)).await?;
+    output.print(&DiagWritten {
+        file,
+        size_bytes,
+        running,
+        parts: names,
+        missing,
+    });
+    Ok(())
+}
+
+fn default_name() -> PathBuf {
+    let time: String = now()
+        .chars()
+        .filter(char::is_ascii_digit)
+        .take(14)
+        .collect();
+    PathBuf::from(format!("calnet-diag-{time}.tar.gz"))
+}
+
+/// What a running node says of itself.
+async fn of_node(node: &Client, collected: &mut Collected) {
+    for (name, target) in [
+        ("status.json", "/v1/status"),
+        ("ready.json", "/readyz"),
+        ("config.json", "/v1/config"),
+        ("peers.json", "/v1/peers"),
+        ("topics.json", "/v1/topics"),
+    ] {
+        match in_time(node.get::<Value>(target)).await {
+            Ok(value) => collected.json(name, &value),
+            Err(why) => collected.missing(name, why),
+        }
+    }
+    // Its ids of blobs are left out.
+    match in_time(node.get::<Value>("/v1/blobs")).await {
+        Ok(page) => collected.json("store.json", &page["usage"]),
+        Err(why) => collected.missing("store.json", why),
+    }
+    for (name, target) in [("metrics.txt", "/v1/metrics"), ("log.txt", "/v1/log")] {
+        match in_time(node.text(target)).await {
+            Ok(text) => collected.text(name, without_ids(&text)),
+            Err(why) => collected.missing(name, why),
+        }
+    }
+}
+
+/// Waits for an answer of the node, at most [`ANSWER_TIMEOUT`].
+async fn in_time<T, E: std::error::Error + 'static>(
+    answer: impl Future<Output = Result<T, E>>,
+) -> Result<T, String> {
+    match timeout(ANSWER_TIMEOUT, answer).await {
+        Ok(answer) => answer.map_err(|error| Chain(&error).to_string()),
+        Err(_) => Err(format!("no answer within {ANSWER_TIMEOUT:?}")),
+    }
+}
+
+/// Replaces what may be the id of a blob, in base58 or hexadecimal. An id is all that a peer needs
+/// to fetch the blob, and the log and errors name ids.
+fn without_ids(text: &str) -> String {
+    let words = text.split_inclusive(|c: char| !c.is_ascii_alphanumeric());
+    words
+        .map(|word| {
+            let bare = word.trim_end_matches(|c: char| !c.is_ascii_alphanumeric());
+            match bare.len() {
+                // 32 bytes in base58 have 43 or 44 characters, peer ids have more.
+                43 | 44 | 64 => format!("[id]{}", &word[bare.len()..]),
+                _ => word.to_owned(),
+            }
+        })
+        .collect()
+}
+
+/// The configuration that a node on the folder would have.
+fn of_file(data: &Path, collected: &mut Collected) {
+    let why = "no node runs on the data folder";
+    collected.missing("status, peers, topics, metrics, log", why);
+    let file = DataFolder::of_running(data).existing_config();
+    match Origins::read(file.as_deref(), &NetworkConfig::default()) {
+        Ok((config, origins)) => collected.json("config.json", &origins.effective(config)),
+        Err(error) => collected.missing("config.json", Chain(&error)),
+    }
+}
+
+/// Names, modes and sizes in the data folder. Of folders in it, the number of entries: their names
+/// are ids of blobs.
+fn folder(data: &Path) -> std::io::Result<String> {
+    use std::os::unix::fs::MetadataExt as _;
+
+    let mut lines = Vec::new();
+    for entry in fs::read_dir(data)? {
+        let entry = entry?;
+        let about = entry.metadata()?;
+        let mut line = String::new();
+        let _ = write!(
+            line,
+            "{:06o} {:>5} {:>12} {}",
+            about.mode(),
+            about.uid(),
+            about.len(),
+            entry.file_name().to_string_lossy()
+        );
+        if about.is_dir() {
+            let entries = fs::read_dir(entry.path()).map(Iterator::count);
+            let _ = match entries {
+                Ok(count) => write!(line, " ({count} entries)"),
+                Err(error) => write!(line, " ({error})"),
+            };
+        }
+        lines.push(line + "\n");
+    }
+    lines.sort_unstable();
+    Ok(format!("mode, owner, bytes, name\n{}", lines.concat()))
+}
+
+#[cfg(test)]
+mod tests {
+    use calimero_network::{BlobId, PeerId};
+
+    use super::*;
+
+    #[test]
+    fn ids_of_blobs_are_masked_and_ids_of_peers_are_not() {
+        let (id, peer) = (BlobId::from([7; 32]), PeerId::random());
+        let hex = hex::encode(id.as_bytes());
+        let log = format!("WARN cannot read blob {id}: /data/blobs/{hex}.part peer={peer}\n");
+        let masked = format!("WARN cannot read blob [id]: /data/blobs/[id].part peer={peer}\n");
+        assert_eq!(without_ids(&log), masked);
+        assert_eq!(without_ids(&id.to_string()), "[id]");
+    }
+}

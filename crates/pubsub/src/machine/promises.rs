@@ -1,0 +1,243 @@
+//! Messages that were requested after an offer, and the other peers that offer them.
+//!
+//! A message is requested from one peer at a time. If it does not arrive within [`NEXT_REQUEST`],
+//! the next peer that offered it is asked, without waiting for another offer. A peer that let that
+//! time pass is *late* until it is the first to send a message that was requested from it: a
+//! request to a late peer does not delay one to another peer. So peers that offer messages and send
+//! none can delay a node once, not with each message.
+//!
+//! A late peer has not broken its promise yet. That is counted after [`PROMISE`] and lowers the
+//! score (P7 of gossipsub 1.1), unless the message has arrived from another peer by then.
+
+use std::{
+    collections::{BTreeMap, HashMap, HashSet, VecDeque},
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use calimero_network_primitives::PeerId;
+
+use super::outbox::MAX_IDS;
+use crate::validate::Key;
+
+/// Time in which a peer must send what it offered, the value of the specification.
+const PROMISE: Duration = Duration::from_secs(3);
+
+/// Time after which a message that has not arrived is requested from the next peer: 500 ms, more
+/// than the round trip of 400 ms between opposite points of the earth over fibre.
+const NEXT_REQUEST: Duration = Duration::from_millis(500);
+
+/// Requests for one message after the first one, at most. Each may bring a copy, so over a link that
+/// needs longer than [`NEXT_REQUEST`] a message may arrive four times.
+const MAX_REQUESTS: usize = 3;
+
+/// Messages that are requested from one peer and have not arrived, at most: as many as may be
+/// requested from it in one heartbeat.
+const MAX_OPEN: usize = MAX_IDS;
+
+/// Peers that offer one message and were not asked yet, at most: the target size of a large mesh.
+const MAX_OTHERS: usize = 8;
+
+/// A message that was offered and has not arrived.
+#[derive(Debug)]
+struct Wanted {
+    id: Bytes,
+    /// Peers that were asked, and when.
+    asked: Vec<(PeerId, Instant)>,
+    /// Peers that offer it as well, in the order of their offers.
+    others: Vec<PeerId>,
+    /// When the next one of these is asked.
+    next_at: Instant,
+}
+
+impl Wanted {
+    /// Remembers a peer that offers the message as well. If there are too many, one that answers
+    /// takes the place of one that is late.
+    fn remember(&mut self, peer: PeerId, late: &HashSet<PeerId>) {
+        if self.others.contains(&peer) {
+            return;
+        }
+        if self.others.len() < MAX_OTHERS {
+            self.others.push(peer);
+        } else if !late.contains(&peer)
+            && let Some(replaced) = self.others.iter_mut().find(|other| late.contains(other))
+        {
+            *replaced = peer;
+        }
+    }
+
+    /// Removes and returns the next peer to ask: the first that is not late, or the first.
+    fn take_next(&mut self, late: &HashSet<PeerId>) -> Option<PeerId> {
+        let index = self.others.iter().position(|peer| !late.contains(peer));
+        (!self.others.is_empty()).then(|| self.others.remove(index.unwrap_or(0)))
+    }
+}
+
+/// Messages that were requested after an offer.
+///
+/// Each message was requested from a peer, and [`MAX_OPEN`] bounds those of one peer.
+#[derive(Debug, Default)]
+pub(super) struct Promises {
+    wanted: HashMap<Key, Wanted>,
+    /// Number of the messages that are requested from each peer and have not arrived.
+    open: HashMap<PeerId, usize>,
+    /// When to look at a message again, in order of time. An entry is stale if the message has
+    /// arrived, or has another time.
+    due: VecDeque<(Instant, Key)>,
+    /// Connected peers that did not send what was requested last.
+    late: HashSet<PeerId>,
+}
+
+impl Promises {
+    /// A peer offers a message that this node does not have. Returns `true` if the message is to be
+    /// requested from it now, and remembers that it is. Else the peer may be asked later.
+    pub(super) fn add(&mut self, key: Key, id: &Bytes, peer: PeerId, now: Instant) -> bool {
+        if self.open(&peer) >= MAX_OPEN {
+            return false;
+        }
+        let wanted = self.wanted.entry(key).or_insert_with(|| Wanted {
+            // Copied, because it keeps the RPC in memory that it arrived in.
+            id: Bytes::copy_from_slice(id),
+            // Most messages are requested once.
+            asked: Vec::with_capacity(1),
+            others: Vec::new(),
+            next_at: now,
+        });
+        if wanted.asked.iter().any(|(asked, _)| *asked == peer) {
+            return false;
+        }
+        let is_late = |peer: &PeerId| self.late.contains(peer);
+        let are_late = wanted.asked.iter().all(|(asked, _)| is_late(asked));
+        let may_ask = are_late && !is_late(&peer) && wanted.asked.len() <= MAX_REQUESTS;
+        if !wanted.asked.is_empty() && !may_ask {
+            wanted.remember(peer, &self.late);
+            return false;
+        }
+        wanted.others.retain(|other| *other != peer);
+        wanted.asked.push((peer, now));
+        *self.open.entry(peer).or_default() += 1;
+        self.look_again(key, now);
+        true
+    }
+
+    /// Returns the number of messages that are requested from `peer` and have not arrived.
+    pub(super) fn open(&self, peer: &PeerId) -> usize {
+        self.open.get(peer).copied().unwrap_or(0)
+    }
+
+    fn look_again(&mut self, key: Key, now: Instant) {
+        if let Some(wanted) = self.wanted.get_mut(&key) {
+            wanted.next_at = now + NEXT_REQUEST;
+            self.due.push_back((wanted.next_at, key));
+        }
+    }
+
+    /// When [`next_requests`](Self::next_requests) has something to do.
+    pub(super) fn next_timeout(&self) -> Option<Instant> {
+        self.due.front().map(|(at, _)| *at)
+    }
+
+    fn pop_due(&mut self, now: Instant) -> Option<(Instant, Key)> {
+        let is_due = self.next_timeout().is_some_and(|at| at <= now);
+        is_due.then(|| self.due.pop_front()).flatten()
+    }
+
+    /// Peers that are to be asked now for a message that another peer has not sent, and its id.
+    /// Peers that `may_ask` excludes are not asked for that message any more.
+    pub(super) fn next_requests(
+        &mut self,
+        now: Instant,
+        mut may_ask: impl FnMut(&PeerId) -> bool,
+    ) -> Vec<(PeerId, Bytes)> {
+        let mut requests = Vec::new();
+        while let Some((at, key)) = self.pop_due(now) {
+            let Some(wanted) = self.wanted.get_mut(&key).filter(|w| w.next_at == at) else {
+                continue;
+            };
+            let overdue = wanted
+                .asked
+                .iter()
+                .filter(|(_, at)| *at + NEXT_REQUEST <= now);
+            self.late.extend(overdue.map(|(peer, _)| *peer));
+            while wanted.asked.len() <= MAX_REQUESTS
+                && let Some(peer) = wanted.take_next(&self.late)
+            {
+                let open = self.open.get(&peer).copied().unwrap_or(0);
+                if open < MAX_OPEN && may_ask(&peer) {
+                    self.open.insert(peer, open + 1);
+                    wanted.asked.push((peer, now));
+                    requests.push((peer, wanted.id.clone()));
+                    break;
+                }
+            }
+            // Again and again, until those that were asked have broken their promises.
+            if wanted.asked.is_empty() {
+                self.wanted.remove(&key);
+            } else {
+                self.look_again(key, now);
+            }
+        }
+        requests
+    }
+
+    /// A peer has sent a message.
+    pub(super) fn fulfilled(&mut self, key: Key, from: &PeerId) {
+        if self.wanted.is_empty() {
+            return;
+        }
+        let asked = self.wanted.remove(&key).map_or(Vec::new(), |it| it.asked);
+        for (peer, _) in asked {
+            if peer == *from {
+                self.late.remove(from);
+            }
+            close(&mut self.open, &peer);
+        }
+        while let Some((_, key)) = self.due.front()
+            && !self.wanted.contains_key(key)
+        {
+            self.due.pop_front();
+        }
+    }
+
+    /// Peers that have not sent what they offered, and how many messages. Ones that are
+    /// disconnected are not blamed.
+    pub(super) fn broken(&mut self, now: Instant) -> BTreeMap<PeerId, usize> {
+        let mut broken = BTreeMap::new();
+        self.wanted.retain(|_, wanted| {
+            wanted.asked.retain(|(peer, at)| {
+                let is_broken = *at + PROMISE <= now;
+                if is_broken {
+                    close(&mut self.open, peer);
+                    *broken.entry(*peer).or_default() += 1;
+                }
+                !is_broken
+            });
+            !wanted.asked.is_empty() || !wanted.others.is_empty()
+        });
+        broken
+    }
+
+    /// A peer is disconnected.
+    pub(super) fn forget(&mut self, peer: &PeerId) {
+        self.late.remove(peer);
+        self.open.remove(peer);
+        self.wanted.retain(|_, wanted| {
+            wanted.asked.retain(|(id, _)| id != peer);
+            wanted.others.retain(|id| id != peer);
+            !wanted.asked.is_empty() || !wanted.others.is_empty()
+        });
+    }
+}
+
+/// A message that was requested from `peer` is not awaited from it any more.
+fn close(open: &mut HashMap<PeerId, usize>, peer: &PeerId) {
+    if let Some(left) = open.get_mut(peer) {
+        *left = left.saturating_sub(1);
+        if *left == 0 {
+            open.remove(peer);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,164 @@
+use std::hash::RandomState;
+
+use super::*;
+use crate::validate::{MemoryLimits, Validator};
+
+const STEP: Duration = NEXT_REQUEST;
+
+/// Promises of numbered messages and peers.
+struct Script {
+    promises: Promises,
+    keys: Validator,
+    peers: Vec<PeerId>,
+    now: Instant,
+}
+
+impl Script {
+    fn new() -> Self {
+        let limits = MemoryLimits {
+            ids: 1,
+            settled: Duration::from_secs(1),
+            max_message_bytes: 1,
+        };
+        Self {
+            promises: Promises::default(),
+            keys: Validator::new(limits, [(); 2].map(|()| RandomState::new())),
+            peers: (0..20).map(|_| PeerId::random()).collect(),
+            now: Instant::now(),
+        }
+    }
+
+    fn id(message: u64) -> Bytes {
+        Bytes::copy_from_slice(&message.to_be_bytes())
+    }
+
+    /// Returns `true` if the offer is followed by a request.
+    fn offer(&mut self, message: u64, peer: usize) -> bool {
+        let id = Self::id(message);
+        let key = self.keys.key(&id);
+        self.promises.add(key, &id, self.peers[peer], self.now)
+    }
+
+    /// Peers that are asked after `time`, and for which message.
+    fn wait(&mut self, time: Duration) -> Vec<(usize, u64)> {
+        self.now += time;
+        let requests = self.promises.next_requests(self.now, |_| true);
+        let number = |id: Bytes| id.first_chunk().map(|id| u64::from_be_bytes(*id));
+        let requests = requests.into_iter().map(|(peer, id)| {
+            let peer = self.peers.iter().position(|known| *known == peer);
+            (peer.unwrap(), number(id).unwrap())
+        });
+        requests.collect()
+    }
+
+    fn arrived(&mut self, message: u64, from: usize) {
+        let key = self.keys.key(&Self::id(message));
+        self.promises.fulfilled(key, &self.peers[from]);
+    }
+}
+
+#[test]
+fn the_next_peer_is_asked_without_another_offer() {
+    let mut script = Script::new();
+    assert!(script.offer(1, 0));
+    assert!(!script.offer(1, 0), "asked already");
+    assert!(!script.offer(1, 1));
+    assert!(!script.offer(1, 2));
+    assert_eq!(script.promises.next_timeout(), Some(script.now + STEP));
+    assert!(script.wait(STEP - Duration::from_millis(1)).is_empty());
+    assert_eq!(script.wait(Duration::from_millis(1)), [(1, 1)]);
+    assert_eq!(script.wait(STEP), [(2, 1)]);
+    script.arrived(1, 2);
+    assert_eq!(script.promises.next_timeout(), None);
+    assert!(script.wait(STEP).is_empty());
+    assert!(script.promises.wanted.is_empty());
+}
+
+#[test]
+fn a_late_peer_delays_no_other_message() {
+    let mut script = Script::new();
+    assert!(script.offer(1, 0));
+    script.wait(STEP);
+    assert!(script.offer(2, 0), "no other peer offers it yet");
+    assert!(script.offer(2, 1), "without a delay");
+    assert!(!script.offer(2, 2), "peer 1 is not late");
+    assert!(script.offer(3, 1));
+    assert!(!script.offer(3, 0), "a late peer adds no request");
+    assert!(!script.offer(3, 2));
+    assert!(script.wait(STEP).contains(&(2, 3)), "before the late one");
+    script.arrived(1, 0);
+    assert!(script.offer(4, 0));
+    assert!(!script.offer(4, 3), "peer 0 is not late any more");
+}
+
+#[test]
+fn requests_and_offers_of_one_message_are_bounded() {
+    let mut script = Script::new();
+    for peer in 0..20 {
+        script.offer(1, peer);
+    }
+    let (_, wanted) = script.promises.wanted.iter().next().unwrap();
+    assert_eq!(wanted.others.len(), MAX_OTHERS);
+    let asked: usize = (0..5).map(|_| script.wait(STEP).len()).sum();
+    assert_eq!(asked, MAX_REQUESTS, "after the first");
+    let blamed = script.promises.broken(script.now + STEP);
+    assert_eq!(blamed.values().sum::<usize>(), 1, "the first promise");
+    assert_eq!(script.wait(STEP).len(), 1, "in the place of the first");
+}
+
+#[test]
+fn a_peer_that_answers_takes_the_place_of_a_late_one() {
+    let mut script = Script::new();
+    script.promises.late.extend(&script.peers[1..10]);
+    for peer in 0..=10 {
+        script.offer(1, peer);
+    }
+    assert_eq!(script.wait(STEP), [(10, 1)]);
+}
+
+#[test]
+fn a_peer_that_is_disconnected_is_neither_blamed_nor_asked() {
+    let mut script = Script::new();
+    script.offer(1, 0);
+    script.offer(1, 1);
+    script.offer(1, 2);
+    let (first, second) = (script.peers[0], script.peers[1]);
+    script.promises.forget(&first);
+    script.promises.forget(&second);
+    assert_eq!(script.wait(STEP), [(2, 1)]);
+    let broken = script.promises.broken(script.now + PROMISE);
+    assert_eq!(broken.keys().collect::<Vec<_>>(), [&script.peers[2]]);
+    assert!(script.promises.wanted.is_empty());
+}
+
+#[test]
+fn peers_that_are_excluded_are_not_asked() {
+    let mut script = Script::new();
+    script.offer(1, 0);
+    script.offer(1, 1);
+    script.now += STEP;
+    assert!((script.promises.next_requests(script.now, |_| false)).is_empty());
+    assert!(script.wait(STEP).is_empty());
+}
+
+#[test]
+fn open_requests_of_one_peer_are_bounded() {
+    let mut script = Script::new();
+    let most = u64::try_from(MAX_OPEN).unwrap();
+    for message in 0..most {
+        assert!(script.offer(message, 0));
+    }
+    assert!(!script.offer(most, 0));
+    assert!(script.offer(most, 1), "other peers have their own");
+    script.arrived(7, 1);
+    assert!(script.offer(most + 1, 0), "what arrived is not open");
+    assert!(!script.offer(most + 2, 0));
+    // As the next peer for a message it is not asked either.
+    script.offer(most, 0);
+    assert_eq!(script.wait(STEP), []);
+    script.now += PROMISE;
+    let broken = script.promises.broken(script.now);
+    assert_eq!(broken[&script.peers[0]], MAX_OPEN);
+    assert_eq!(script.promises.open(&script.peers[0]), 0);
+    assert!(script.offer(most + 3, 0));
+}
