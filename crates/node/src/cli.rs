@@ -484,6 +484,16 @@ pub(crate) struct NetcheckArgs {
     /// Ask the router to forward a port, by PCP, NAT-PMP and UPnP, until the end of the command.
     #[arg(long, conflicts_with = "data")]
     pub(crate) port_mapping: bool,
+    /// Time for everything, in milliseconds. A check takes 15 to 30 s: a dial that a filter drops takes
+    /// 10 s.
+    #[arg(
+        long,
+        visible_alias = "timeout",
+        default_value = "120000",
+        value_name = "MS",
+        value_parser = millis
+    )]
+    pub(crate) timeout_ms: Duration,
 }
 
 #[derive(Debug, Args)]

@@ -12,6 +12,16 @@ pub(crate) fn config(boot: Vec<Multiaddr>, local: bool) -> NetworkConfig {
     config
 }
 
+/// The configuration of a node that connects only where the command says: without listeners, boot
+/// nodes, relays and rendezvous.
+pub(crate) fn quiet_config() -> NetworkConfig {
+    let mut config = NetworkConfig::default();
+    config.listen = Vec::new();
+    config.discovery.relays = 0;
+    config.discovery.global_namespace = String::new();
+    config
+}
+
 /// The address with port 0.
 fn with_any_port(address: &Multiaddr) -> Multiaddr {
     let part = |part| match part {

@@ -478,8 +478,9 @@ impl Machine {
             Input::MemberSeen { namespace, peer } => self.member_seen(&namespace, peer),
             Input::MemberGone { namespace, peer } => self.member_gone(&namespace, &peer),
             Input::AddressCandidate(address) => self.address_candidate(&address),
-            Input::Listening(address) => {
-                self.listening.insert(address.clone(), self.now);
+            Input::Listening { address, open_for } => {
+                let opened = self.now.checked_sub(open_for).unwrap_or(self.now);
+                self.listening.insert(address.clone(), opened);
                 self.held.on_listening(self.now);
                 self.listening(&address);
             }

@@ -1,8 +1,8 @@
 //! The rules by which observations become a verdict.
 
 use super::{
-    Advice, Direct, Family, Filtering, Lane, Mapping, Observations, PortMapping, Sighting,
-    Transport, Verdict,
+    Advice, Direct, Family, Filtering, Lane, MAX_SEEN, Mapping, Observations, PortMapping,
+    Sighting, Transport, Verdict,
 };
 
 /// Judges a network by what is observed of it.
@@ -35,6 +35,7 @@ fn lane(observations: &Observations, transport: Transport, family: Family) -> La
         .sightings
         .iter()
         .filter(|one| one.transport == transport && Family::of(one.observed.ip()) == family)
+        .filter(|one| one.is_plausible(&observations.own))
         .collect();
     let attempts = observations.attempts.iter();
     let mut attempts = attempts
@@ -48,6 +49,7 @@ fn lane(observations: &Observations, transport: Transport, family: Family) -> La
     let mut seen_at: Vec<_> = sightings.iter().map(|one| one.observed).collect();
     seen_at.sort_unstable();
     seen_at.dedup();
+    seen_at.truncate(MAX_SEEN);
     Lane {
         transport,
         family,

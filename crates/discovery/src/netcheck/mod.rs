@@ -33,9 +33,16 @@ mod words;
 
 use std::net::{IpAddr, SocketAddr};
 
-use calimero_network_primitives::{Multiaddr, multiaddr::Protocol};
+use calimero_network_primitives::{
+    Multiaddr,
+    addr::{IpScope, ip_scope},
+    multiaddr::Protocol,
+};
 
 pub use self::judge::judge;
+
+/// Most addresses in [`Lane::seen_at`]: 8. A symmetric NAT shows another one to each peer.
+pub const MAX_SEEN: usize = 8;
 
 /// The protocol below a connection, as a NAT distinguishes them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -94,6 +101,27 @@ pub struct Sighting {
     pub observed: SocketAddr,
 }
 
+impl Sighting {
+    /// Returns `true` if a NAT can show this address to the server. A peer can report any address:
+    /// one of no host, or a private one from across the internet, is not counted. `own` are the
+    /// addresses of the interfaces of this host.
+    #[must_use]
+    pub fn is_plausible(&self, own: &[IpAddr]) -> bool {
+        let ip = self.observed.ip().to_canonical();
+        if self.observed.port() == 0 {
+            return false;
+        }
+        if own.iter().any(|own| own.to_canonical() == ip) {
+            return true;
+        }
+        match ip_scope(ip) {
+            IpScope::Global | IpScope::Testing => true,
+            IpScope::Private => ip_scope(self.server) == IpScope::Private,
+            _ => false,
+        }
+    }
+}
+
 /// The result of a dial of this node by another peer, from a port that this node never sent to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DialBack {
@@ -135,7 +163,8 @@ pub enum PortMapping {
 pub struct Observations {
     /// IP addresses of the interfaces of this host.
     pub own: Vec<IpAddr>,
-    /// Addresses at which peers see this node.
+    /// Addresses at which peers see this node. Those that are not
+    /// [plausible](Sighting::is_plausible) do not count.
     pub sightings: Vec<Sighting>,
     /// Results of dials of this node by other peers.
     pub dial_backs: Vec<DialBack>,
@@ -192,7 +221,7 @@ pub struct Lane {
     pub mapping: Mapping,
     /// Filtering of the NAT or firewall.
     pub filtering: Filtering,
-    /// Addresses at which peers see this node, each once.
+    /// Addresses at which peers see this node, each once, at most [`MAX_SEEN`] of them.
     pub seen_at: Vec<SocketAddr>,
 }
 

@@ -218,6 +218,73 @@ fn a_peer_that_was_never_contacted_shows_that_there_is_no_filter() {
     assert_eq!(filtering(&observations), Filtering::EndpointIndependent);
 }
 
+/// The sighting of a server at an address.
+fn sighting(server: &str, observed: &str) -> Sighting {
+    Sighting {
+        transport: Transport::Udp,
+        server: server.parse().unwrap(),
+        observed: observed.parse().unwrap(),
+    }
+}
+
+#[test]
+fn addresses_that_no_nat_shows_do_not_count() {
+    let own = [HOST.parse().unwrap()];
+    let cases = [
+        (SERVERS[0], "198.51.100.1:2428", true),
+        ("8.8.8.8", "9.9.9.9:2428", true),
+        ("2001:db8::1", "[2001:db8::2]:2428", true),
+        // A private address from across the internet, and within a private network.
+        ("8.8.8.8", "10.0.0.1:2428", false),
+        ("8.8.8.8", "100.64.0.1:2428", false),
+        ("192.168.7.1", "192.168.7.2:2428", true),
+        // Without a NAT, the server sees an address of this host.
+        ("8.8.8.8", "192.168.1.2:2428", true),
+        ("8.8.8.8", "[::ffff:192.168.1.2]:2428", true),
+        (SERVERS[0], "198.51.100.1:0", false),
+        (SERVERS[0], "127.0.0.1:2428", false),
+        (SERVERS[0], "0.0.0.0:2428", false),
+        (SERVERS[0], "224.0.0.1:2428", false),
+        (SERVERS[0], "255.255.255.255:2428", false),
+        (SERVERS[0], "[fe80::1]:2428", false),
+        (SERVERS[0], "[ff02::1]:2428", false),
+    ];
+    for (server, observed, plausible) in cases {
+        let one = sighting(server, observed);
+        assert_eq!(one.is_plausible(&own), plausible, "{observed} by {server}");
+        let observations = Observations {
+            own: own.to_vec(),
+            sightings: vec![one],
+            ..Observations::default()
+        };
+        let seen = judge(&observations).lanes.len();
+        assert_eq!(seen, usize::from(plausible), "{observed} by {server}");
+    }
+}
+
+#[test]
+fn a_boot_node_that_reports_impossible_addresses_changes_nothing() {
+    let mut observations = Observations::default();
+    observe(Transport::Udp, FULL_CONE, &mut observations);
+    let before = judge(&observations);
+    for observed in ["10.1.2.3:4", "127.0.0.1:9", "224.0.0.251:5353", "1.2.3.4:0"] {
+        observations.sightings.push(sighting("9.9.9.9", observed));
+    }
+    assert_eq!(judge(&observations), before);
+}
+
+#[test]
+fn the_addresses_of_a_verdict_are_bounded() {
+    let mut observations = Observations::default();
+    for port in 1..=1000 {
+        let observed = format!("198.51.100.1:{port}");
+        observations.sightings.push(sighting(SERVERS[0], &observed));
+    }
+    let lanes = judge(&observations).lanes;
+    assert_eq!(lanes[0].mapping, Mapping::EndpointDependent);
+    assert_eq!(lanes[0].seen_at.len(), MAX_SEEN);
+}
+
 #[test]
 fn nothing_is_claimed_of_an_unknown_network() {
     let verdict = judge(&Observations::default());

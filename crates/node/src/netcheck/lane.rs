@@ -5,34 +5,55 @@
 //! through, the second server tries, to which the node is connected over the other protocol only:
 //! the filter has seen no packet to its address. Then the node dials the second server from the
 //! listening port, which reports the address that it sees.
+//!
+//! Each packet to a server can open the filter for it and make another mapping. The node therefore
+//! blocks the second server until its turn, and dials single addresses without a peer id: a dial of a
+//! peer uses every address that the node knows of it, those of the other protocol included.
 
 use std::{
-    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     time::Duration,
 };
 
 use calimero_network::{
-    Connection, Keypair, Multiaddr, NetworkClient, NetworkManager, PeerId,
-    addr::with_peer,
-    discovery::{
-        machine::ProbeOutcome,
-        netcheck::{Attempt, DialBack, Family, Sighting, Transport, endpoint_of},
-    },
+    Connection, ConnectionEvent, DiscoveryEvent, Events, Keypair, ListenerEvent, Multiaddr,
+    NetworkClient, NetworkEvent, NetworkManager, PeerId, Stopped,
+    addr::without_peer,
+    discovery::netcheck::{Attempt, DialBack, Family, Sighting, Transport, endpoint_of},
     multiaddr::Protocol,
 };
 use tokio::time::timeout;
 
-use super::servers::LOOK_INTERVAL;
 use crate::{error::CommandError, one_shot};
 
-/// Time for a dial, 5 s: a handshake takes three round trips, and one lost packet 1 s.
-const DIAL_TIME: Duration = Duration::from_secs(5);
+/// Time until an interface has an address of the version of IP, 2 s. Interfaces are read within
+/// milliseconds on an idle host.
+const LISTEN_TIME: Duration = Duration::from_secs(2);
 
-/// Time for a server to dial back, 20 s: its dial of an address that a filter drops takes 10 s.
-const PROBE_TIME: Duration = Duration::from_secs(20);
+/// Time for a dial, and for the end of a connection, 10 s: a handshake takes three round trips, a
+/// lost packet 1 s, and a busy host some seconds.
+const DIAL_TIME: Duration = Duration::from_secs(10);
+
+/// Time for a server to dial back, 30 s: its dial of an address that a filter drops takes 10 s, and
+/// it gives up a request after 25 s.
+const PROBE_TIME: Duration = Duration::from_secs(30);
+
+/// The protocol by which a server is asked to dial back (AutoNAT v2).
+const PROBE_PROTOCOL: &str = "/libp2p/autonat/2/dial-request";
+
+/// Time until a refused request for a dial back is repeated, 2 s.
+const REPEAT_TIME: Duration = Duration::from_secs(2);
 
 /// Time for a dial of the own public address, 3 s.
 const HAIRPIN_TIME: Duration = Duration::from_secs(3);
+
+/// A server and its address for the protocol.
+#[derive(Clone, Debug)]
+pub(super) struct Target {
+    pub(super) peer: PeerId,
+    /// With its IP address, not a name.
+    pub(super) address: Multiaddr,
+}
 
 /// A protocol and a version of IP, with the servers that test it.
 #[derive(Clone, Debug)]
@@ -41,9 +62,9 @@ pub(super) struct Lane {
     pub(super) family: Family,
     /// Port to listen on; 0 for one that the system chooses.
     pub(super) port: u16,
-    pub(super) first: (PeerId, Multiaddr),
+    pub(super) first: Target,
     /// A server at another IP address.
-    pub(super) second: Option<(PeerId, Multiaddr)>,
+    pub(super) second: Option<Target>,
     /// Address of the second server over the other protocol.
     pub(super) aside: Option<Multiaddr>,
 }
@@ -63,6 +84,7 @@ pub(super) struct Findings {
 struct Test {
     lane: Lane,
     client: NetworkClient,
+    events: Events,
     found: Findings,
 }
 
@@ -77,13 +99,14 @@ pub(super) async fn test(lane: Lane) -> Result<Findings, CommandError> {
         Transport::Udp => listen.with(Protocol::Udp(lane.port)).with(Protocol::QuicV1),
         Transport::Tcp => listen.with(Protocol::Tcp(lane.port)),
     };
-    let mut config = one_shot::config(vec![lane.first.1.clone()], false);
+    let mut config = one_shot::quiet_config();
     config.listen = vec![listen];
-    config.discovery.relays = 0;
-    let (client, _) = NetworkManager::start(Keypair::generate_ed25519(), config).await?;
+    config.discovery.reachability.min_backoff = REPEAT_TIME;
+    let (client, events) = NetworkManager::start(Keypair::generate_ed25519(), config).await?;
     let mut test = Test {
         lane,
         client,
+        events,
         found: Findings::default(),
     };
     let outcome = test.run().await;
@@ -94,138 +117,194 @@ pub(super) async fn test(lane: Lane) -> Result<Findings, CommandError> {
 
 impl Test {
     async fn run(&mut self) -> Result<(), CommandError> {
-        let endpoints = self.client.status().await?.listening;
-        let endpoints = endpoints.iter().filter_map(endpoint_of);
-        self.found.own = endpoints.map(|(_, at)| at.ip()).collect();
-        let (first, address) = self.lane.first.clone();
-        if let Some(seen) = self.look(first, address).await? {
-            if self.dialled_back(first, &seen, true).await? == Some(true) {
-                self.let_second_dial_back(first, &seen).await?;
+        let Lane { first, second, .. } = self.lane.clone();
+        if let Some(second) = &second {
+            self.client.block(second.peer).await?;
+        }
+        self.listen().await?;
+        let seen = self.look(&first).await?;
+        if let Some(seen) = seen
+            && self.dialled_back(first.peer, seen, true).await? == Some(true)
+        {
+            self.let_second_dial_back(&first, seen).await?;
+        }
+        if let Some(seen) = seen {
+            self.turn_back(seen).await?;
+        }
+        if let Some(second) = second {
+            self.client.unblock(second.peer).await?;
+            self.look(&second).await?;
+        }
+        self.read_path_mtu().await
+    }
+
+    /// Waits for an event that `choose` returns something for, at most for `time`.
+    async fn wait<T>(
+        &mut self,
+        time: Duration,
+        mut choose: impl FnMut(NetworkEvent) -> Option<T>,
+    ) -> Result<Option<T>, CommandError> {
+        let chosen = async {
+            loop {
+                match self.events.next().await {
+                    Some(event) => {
+                        if let Some(chosen) = choose(event) {
+                            return Ok(chosen);
+                        }
+                    }
+                    None => return Err(Stopped.into()),
+                }
             }
-            self.turn_back(&seen).await?;
-        }
-        if let Some((second, address)) = self.lane.second.clone() {
-            self.look(second, address).await?;
-        }
-        let connections = self.client.status().await?.connections;
-        let mtu = |one: &Connection| Some((one.peer, one.link.path_mtu_bytes()?));
-        self.found.path_mtu = connections.iter().filter_map(mtu).collect();
+        };
+        timeout(time, chosen).await.ok().transpose()
+    }
+
+    /// Waits until the node listens on an address that other hosts can see. A host that has none of
+    /// the version of IP shows it by failed dials.
+    async fn listen(&mut self) -> Result<(), CommandError> {
+        let is_visible = |event| match event {
+            NetworkEvent::Listener(ListenerEvent::Listening { address, .. }) => {
+                let (_, at) = endpoint_of(&address)?;
+                (!at.ip().is_loopback()).then_some(())
+            }
+            _ => None,
+        };
+        self.wait(LISTEN_TIME, is_visible).await?;
         Ok(())
     }
 
+    /// Dials a single address. `None` if another peer answers there.
+    async fn dial(&self, peer: PeerId, address: &Multiaddr) -> Option<bool> {
+        match timeout(DIAL_TIME, self.client.dial(without_peer(address))).await {
+            Ok(Ok(connection)) => (connection.peer == peer).then_some(true),
+            Ok(Err(_)) | Err(_) => Some(false),
+        }
+    }
+
     /// Dials a server from the listening port, and returns the address that it sees.
-    async fn look(
-        &mut self,
-        peer: PeerId,
-        address: Multiaddr,
-    ) -> Result<Option<Multiaddr>, CommandError> {
-        let dialled = timeout(DIAL_TIME, self.client.dial(address.clone())).await;
-        let connected = matches!(dialled, Ok(Ok(_)));
-        self.found.attempts.push(Attempt {
-            transport: self.lane.transport,
-            family: self.lane.family,
-            connected,
+    async fn look(&mut self, server: &Target) -> Result<Option<SocketAddr>, CommandError> {
+        let connected = self.dial(server.peer, &server.address).await;
+        self.found
+            .attempts
+            .extend(connected.map(|connected| Attempt {
+                transport: self.lane.transport,
+                family: self.lane.family,
+                connected,
+            }));
+        if connected != Some(true) || self.client.identified(server.peer).await?.is_none() {
+            return Ok(None);
+        }
+        let status = self.client.status().await?;
+        let observations = status.observations();
+        self.found.own = observations.own;
+        let at = endpoint_of(&server.address).map(|(_, at)| at.ip());
+        let sighting = observations.sightings.into_iter().find(|one| {
+            Some(one.server) == at
+                && one.transport == self.lane.transport
+                && one.is_plausible(&self.found.own)
         });
-        if !connected {
-            return Ok(None);
-        }
-        let Some(info) = self.client.identified(peer).await? else {
-            return Ok(None);
-        };
-        if let (Some((_, server)), Some((transport, observed))) =
-            (endpoint_of(&address), endpoint_of(&info.observed))
-        {
-            self.found.sightings.push(Sighting {
-                transport,
-                server: server.ip(),
-                observed,
-            });
-        }
-        Ok(Some(info.observed.clone()))
+        self.found.sightings.extend(sighting);
+        self.read_path_mtu().await?;
+        Ok(sighting.map(|one| one.observed))
     }
 
     /// Waits until `server` has dialled this node at `seen`. `contacted` says whether the node has
-    /// sent packets to it over this protocol.
+    /// sent packets to it over this protocol. `None` if the server does not dial back for others, or
+    /// does not try in time.
     async fn dialled_back(
         &mut self,
         server: PeerId,
-        seen: &Multiaddr,
+        seen: SocketAddr,
         contacted: bool,
     ) -> Result<Option<bool>, CommandError> {
-        let at = endpoint_of(seen);
-        let ended = async {
-            loop {
-                let probes = self.client.status().await?.discovery.discovery.probes;
-                let probe = probes.into_iter().find(|probe| {
-                    probe.server == server && at.is_some() && endpoint_of(&probe.address) == at
-                });
-                match probe.map(|probe| probe.outcome) {
-                    Some(ProbeOutcome::Reached) => return Ok::<_, CommandError>(true),
-                    Some(ProbeOutcome::NotReached) => return Ok(false),
-                    // A server that refuses is asked again.
-                    Some(ProbeOutcome::NotTried) | None => {}
-                }
-                tokio::time::sleep(LOOK_INTERVAL).await;
-            }
-        };
-        let Ok(reached) = timeout(PROBE_TIME, ended).await else {
+        let info = self.client.identified(server).await?;
+        let mut protocols = info.iter().flat_map(|info| &info.protocols);
+        if !protocols.any(|protocol| protocol.as_ref() == PROBE_PROTOCOL) {
             return Ok(None);
+        }
+        let transport = self.lane.transport;
+        let ended = |event| match event {
+            NetworkEvent::Discovery(DiscoveryEvent::AddressProbed {
+                address,
+                server: by,
+                reached,
+            }) => {
+                let is_it = by == server && endpoint_of(&address) == Some((transport, seen));
+                is_it.then_some(reached)
+            }
+            _ => None,
         };
-        let reached = reached?;
-        self.found.dial_backs.push(DialBack {
-            transport: self.lane.transport,
-            family: self.lane.family,
-            reached,
-            contacted,
-        });
-        Ok(Some(reached))
+        let reached = self.wait(PROBE_TIME, ended).await?;
+        self.found
+            .dial_backs
+            .extend(reached.map(|reached| DialBack {
+                transport,
+                family: self.lane.family,
+                reached,
+                contacted,
+            }));
+        Ok(reached)
     }
 
     /// Has the second server dial back, to whose address this protocol has sent no packet.
     async fn let_second_dial_back(
         &mut self,
-        first: PeerId,
-        seen: &Multiaddr,
+        first: &Target,
+        seen: SocketAddr,
     ) -> Result<(), CommandError> {
-        let (Some((second, _)), Some(aside)) = (self.lane.second.clone(), self.lane.aside.clone())
+        let (Some(second), Some(aside)) = (self.lane.second.clone(), self.lane.aside.clone())
         else {
             return Ok(());
         };
-        let dialled = timeout(DIAL_TIME, self.client.dial(aside)).await;
-        if matches!(dialled, Ok(Ok(_))) {
-            // The second one is the only server that is left.
-            self.client.block(first).await?;
-            self.client.identified(second).await?;
-            // Candidates are probed again at once.
+        // The second one is then the only server that is connected.
+        self.client.block(first.peer).await?;
+        self.client.unblock(second.peer).await?;
+        if self.dial(second.peer, &aside).await == Some(true) {
+            self.client.identified(second.peer).await?;
+            // Candidates are probed again at once. There is a connection, so it does not fail.
             let _ = self.client.bootstrap().await;
-            self.dialled_back(second, seen, false).await?;
+            self.dialled_back(second.peer, seen, false).await?;
         }
-        self.client.disconnect(second).await?;
-        let is_left = async {
-            while (self.client.status().await?.connections.iter()).any(|one| one.peer == second) {
-                tokio::time::sleep(LOOK_INTERVAL).await;
-            }
-            Ok::<_, CommandError>(())
-        };
-        timeout(DIAL_TIME, is_left).await.unwrap_or(Ok(()))
+        if self.client.disconnect(second.peer).await? {
+            let left = |event| match event {
+                NetworkEvent::Connection(ConnectionEvent::Disconnected {
+                    peer, remaining, ..
+                }) => (peer == second.peer && remaining == 0).then_some(()),
+                _ => None,
+            };
+            self.wait(DIAL_TIME, left).await?;
+        }
+        Ok(())
     }
 
-    /// Dials the own public address, if it is not one of this host.
-    async fn turn_back(&mut self, seen: &Multiaddr) -> Result<(), CommandError> {
-        let is_own = |ip: IpAddr| self.found.own.contains(&ip);
-        if endpoint_of(seen).is_none_or(|(_, at)| is_own(at.ip())) {
+    /// Dials the own public address from another node, if it is not one of this host.
+    async fn turn_back(&mut self, seen: SocketAddr) -> Result<(), CommandError> {
+        if self.found.own.contains(&seen.ip()) {
             return Ok(());
         }
-        let Ok(address) = with_peer(seen, self.client.peer_id()) else {
-            return Ok(());
+        let address = Multiaddr::from(seen.ip());
+        let address = match self.lane.transport {
+            Transport::Udp => address
+                .with(Protocol::Udp(seen.port()))
+                .with(Protocol::QuicV1),
+            Transport::Tcp => address.with(Protocol::Tcp(seen.port())),
         };
-        let mut config = one_shot::config(vec![address.clone()], false);
-        config.listen = Vec::new();
-        config.discovery.relays = 0;
+        let config = one_shot::quiet_config();
         let (other, _) = NetworkManager::start(Keypair::generate_ed25519(), config).await?;
         let dialled = timeout(HAIRPIN_TIME, other.dial(address)).await;
-        self.found.hairpin = Some(matches!(dialled, Ok(Ok(_))));
+        let own = self.client.peer_id();
+        self.found.hairpin = Some(matches!(dialled, Ok(Ok(connection)) if connection.peer == own));
         let _ = other.shutdown().await;
+        Ok(())
+    }
+
+    /// Notes the path MTU of the connections with servers.
+    async fn read_path_mtu(&mut self) -> Result<(), CommandError> {
+        let connections = self.client.status().await?.connections;
+        let mtu = |one: &Connection| Some((one.peer, one.link.path_mtu_bytes()?));
+        self.found
+            .path_mtu
+            .extend(connections.iter().filter_map(mtu));
         Ok(())
     }
 }

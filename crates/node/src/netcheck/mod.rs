@@ -7,8 +7,6 @@ mod lane;
 mod page;
 mod servers;
 
-use std::time::Duration;
-
 use calimero_network::discovery::netcheck::Observations;
 use futures::future::join_all;
 use tokio::time::timeout;
@@ -16,44 +14,45 @@ use tokio::time::timeout;
 pub(crate) use self::page::{NetcheckPage, NetworkPage};
 use self::{
     lane::Findings,
-    page::ServerPage,
+    page::{ServerPage, Source},
     servers::{Survey, lanes_of},
 };
 use crate::{
-    api::Client, cli::NetcheckArgs, data::DataFolder, error::CommandError, output::Output,
+    api::Client,
+    cli::NetcheckArgs,
+    data::DataFolder,
+    error::{Chain, CommandError},
+    output::Output,
     text::millis,
 };
 
-/// Time for everything, 60 s: a lane takes two dials that a filter drops, 10 s each, and short
-/// steps.
-const TIME: Duration = Duration::from_secs(60);
-
 pub(crate) async fn execute(args: NetcheckArgs, output: &Output) -> Result<(), CommandError> {
+    let after = args.timeout_ms;
     let check = async {
         match &args.data {
             Some(data) => {
                 let socket = DataFolder::of_running(data).socket();
                 Client::require(&socket).await?.get("/v1/netcheck").await
             }
-            None => probe(args).await,
+            None => probe(&args).await,
         }
     };
-    let (what, after) = ("the check of the network", TIME);
-    let page = timeout(TIME, check)
+    let what = "the check of the network";
+    let page: NetcheckPage = timeout(after, check)
         .await
         .map_err(|_| CommandError::Deadline { what, after })??;
     output.print(&page);
-    Ok(())
+    page.require_boot_node()
 }
 
 /// Tests the network with nodes that run for the command alone.
-async fn probe(args: NetcheckArgs) -> Result<NetcheckPage, CommandError> {
-    let survey = Survey::take(&args.boot, args.port_mapping).await?;
+async fn probe(args: &NetcheckArgs) -> Result<NetcheckPage, CommandError> {
+    let mut survey = Survey::take(&args.boot, args.port_mapping).await?;
     let lanes = lanes_of(&survey.servers, args.port);
     let findings = join_all(lanes.into_iter().map(lane::test)).await;
     let findings = findings.into_iter().collect::<Result<Vec<_>, _>>()?;
     let mut observations = Observations {
-        port_mapping: survey.port_mapping().await?,
+        port_mapping: survey.port_mapping().await,
         ..Observations::default()
     };
     let mut hairpin = None;
@@ -78,7 +77,11 @@ async fn probe(args: NetcheckArgs) -> Result<NetcheckPage, CommandError> {
         peer: server.peer.to_base58(),
         boot_node: true,
         relay: server.relay,
-        connected: server.connected,
+        connected: server.failure.is_none(),
+        error: server
+            .failure
+            .as_ref()
+            .map(|error| Chain(error).to_string()),
         round_trip_ms: server.round_trip.map(millis),
         path_mtu_bytes: mtu
             .iter()
@@ -87,7 +90,7 @@ async fn probe(args: NetcheckArgs) -> Result<NetcheckPage, CommandError> {
             .max(),
     });
     let page = NetcheckPage {
-        source: "probe".to_owned(),
+        source: Source::Probe.name().to_owned(),
         network: NetworkPage::of(&observations),
         hairpin,
         servers: servers.collect(),

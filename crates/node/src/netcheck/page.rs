@@ -12,7 +12,10 @@ use calimero_network::{
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::text::{millis, short_text};
+use crate::{
+    error::CommandError,
+    text::{millis, short_text},
+};
 
 /// What a network is like, and which direct connections it permits.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
@@ -22,7 +25,8 @@ pub(crate) struct NetcheckPage {
     pub(crate) source: String,
     #[serde(flatten)]
     pub(crate) network: NetworkPage,
-    /// Whether this host can dial its own public address; `null` if that was not tested.
+    /// Whether a dial of the own public address reached this host (hairpinning); `null` if that was not
+    /// tested.
     pub(crate) hairpin: Option<bool>,
     /// Boot nodes and relays, with the latency to each.
     pub(crate) servers: Vec<ServerPage>,
@@ -81,13 +85,33 @@ pub(crate) struct ServerPage {
     pub(crate) peer: String,
     /// Whether it is a boot node of the configuration or the command.
     pub(crate) boot_node: bool,
-    /// Whether it relays for this node, or offers to.
-    pub(crate) relay: bool,
+    /// Whether it relays for this node, or offers to; `null` if that is not known.
+    pub(crate) relay: Option<bool>,
     pub(crate) connected: bool,
+    /// Why there is no connection, if that is known.
+    pub(crate) error: Option<String>,
     pub(crate) round_trip_ms: Option<f64>,
     /// Largest UDP payload that QUIC found to pass on the path, in bytes; `null` if it is not known,
     /// as over TCP.
     pub(crate) path_mtu_bytes: Option<u16>,
+}
+
+/// How the facts of a page were found.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Source {
+    /// A running node has seen them.
+    Node,
+    /// Tests were made for the command.
+    Probe,
+}
+
+impl Source {
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Node => "node",
+            Self::Probe => "probe",
+        }
+    }
 }
 
 impl NetworkPage {
@@ -152,18 +176,37 @@ impl NetcheckPage {
             ServerPage {
                 peer: peer.to_base58(),
                 boot_node: boot_nodes.iter().any(|(boot, _)| *boot == peer),
-                relay: relays.contains(&peer),
+                relay: Some(relays.contains(&peer)),
                 connected,
+                error: None,
                 round_trip_ms: connections.clone().find_map(|one| one.rtt).map(millis),
                 path_mtu_bytes: connections.find_map(|one| one.link.path_mtu_bytes()),
             }
         };
         Self {
-            source: "node".to_owned(),
+            source: Source::Node.name().to_owned(),
             network: NetworkPage::of(&status.observations()),
             hairpin: None,
             servers: servers.map(page).collect(),
         }
+    }
+}
+
+impl NetcheckPage {
+    /// Fails if tests were made and reached no boot node.
+    pub(super) fn require_boot_node(&self) -> Result<(), CommandError> {
+        let is_tested = self.source == Source::Probe.name();
+        if !is_tested || self.servers.iter().any(|server| server.connected) {
+            return Ok(());
+        }
+        let mut errors = self
+            .servers
+            .iter()
+            .filter_map(|server| server.error.clone());
+        Err(CommandError::NoBootNode {
+            count: self.servers.len(),
+            first: errors.next().unwrap_or_default(),
+        })
     }
 }
 
@@ -204,8 +247,9 @@ impl fmt::Display for NetcheckPage {
             } = one;
             let [mapping, filtering] = [mapping, filtering].map(|name| name.replace('_', " "));
             let usable = match one.usable {
-                Some(false) => "blocked",
-                _ => "usable",
+                Some(true) => "usable",
+                Some(false) => "no connection",
+                None => "not tried",
             };
             write!(
                 f,
@@ -231,7 +275,11 @@ impl fmt::Display for ServerPage {
         };
         write!(f, "{kind:<12} ..{}", short_text(&self.peer))?;
         if !self.connected {
-            return f.write_str(", not reached");
+            f.write_str(", not reached")?;
+            return match &self.error {
+                Some(error) => write!(f, ": {error}"),
+                None => Ok(()),
+            };
         }
         if let Some(time) = self.round_trip_ms {
             write!(f, ", round trip {time:.1} ms")?;
@@ -239,7 +287,7 @@ impl fmt::Display for ServerPage {
         if let Some(bytes) = self.path_mtu_bytes {
             write!(f, ", path MTU {bytes} bytes")?;
         }
-        if self.boot_node && self.relay {
+        if self.boot_node && self.relay == Some(true) {
             f.write_str(", relay")?;
         }
         Ok(())

@@ -3,14 +3,16 @@
 use std::{net::IpAddr, time::Duration};
 
 use calimero_network::{
-    Keypair, Multiaddr, NetworkClient, NetworkManager, PeerId,
-    addr::{peer_of, with_peer, without_peer},
+    DiscoveryEvent, Events, Keypair, Multiaddr, NetworkClient, NetworkEvent, NetworkManager,
+    PeerId,
+    addr::{is_global, is_relayed, peer_of, without_peer},
     discovery::netcheck::{Family, PortMapping, Transport, endpoint_of},
     multiaddr::Protocol,
 };
+use futures::future::join_all;
 use tokio::{net::lookup_host, time::timeout};
 
-use super::lane::Lane;
+use super::lane::{Lane, Target};
 use crate::{error::CommandError, one_shot, perf::ping::Pinger};
 
 /// Most boot nodes of a check. Two distinguish the kinds of NAT.
@@ -19,34 +21,62 @@ const MAX_SERVERS: usize = 8;
 /// Most addresses of one boot node, its own and those that it reports.
 const MAX_ADDRESSES: usize = 16;
 
+/// Time for the names of boot nodes to be resolved, 5 s, the first wait of a resolver for an answer.
+const RESOLVE_TIME: Duration = Duration::from_secs(5);
+
 /// Time for the connection with one boot node, its identify message and a ping.
-const SURVEY_TIME: Duration = Duration::from_secs(10);
+const SURVEY_TIME: Duration = Duration::from_secs(15);
 
 /// Time for the router to grant a port mapping: PCP and NAT-PMP repeat a request for some seconds.
 const MAPPING_TIME: Duration = Duration::from_secs(8);
 
-/// Time between two looks at a node.
-pub(super) const LOOK_INTERVAL: Duration = Duration::from_millis(50);
+/// The protocol that relays serve.
+const RELAY_PROTOCOL: &str = "/libp2p/circuit/relay/0.2.0/hop";
 
 /// A boot node.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(super) struct Server {
     pub(super) peer: PeerId,
     /// Without names and without `/p2p/<peer>`.
     pub(super) addresses: Vec<Multiaddr>,
-    pub(super) connected: bool,
-    pub(super) relay: bool,
+    /// Why there is no connection with it; `None` if there is one.
+    pub(super) failure: Option<CommandError>,
+    /// Whether it offers to relay; `None` if it did not say so.
+    pub(super) relay: Option<bool>,
     pub(super) round_trip: Option<Duration>,
 }
 
 impl Server {
-    /// The address for one protocol and version of IP, with `/p2p/<peer>`, and its IP.
-    pub(super) fn at(&self, transport: Transport, family: Family) -> Option<(Multiaddr, IpAddr)> {
+    /// A boot node that has not been asked yet.
+    fn new(peer: PeerId) -> Self {
+        Self {
+            peer,
+            addresses: Vec::new(),
+            failure: Some(unanswered()),
+            relay: None,
+            round_trip: None,
+        }
+    }
+
+    /// Adds addresses up to [`MAX_ADDRESSES`].
+    fn add(&mut self, addresses: impl IntoIterator<Item = Multiaddr>) {
+        for address in addresses {
+            if self.addresses.len() < MAX_ADDRESSES && !self.addresses.contains(&address) {
+                self.addresses.push(address);
+            }
+        }
+    }
+
+    /// The address for one protocol and version of IP, and its IP.
+    fn at(&self, transport: Transport, family: Family) -> Option<(Target, IpAddr)> {
         self.addresses.iter().find_map(|address| {
             let (over, at) = endpoint_of(address)?;
+            let target = Target {
+                peer: self.peer,
+                address: address.clone(),
+            };
             let fits = over == transport && Family::of(at.ip()) == family;
-            let whole = with_peer(address, self.peer).ok()?;
-            fits.then_some((whole, at.ip()))
+            fits.then_some((target, at.ip()))
         })
     }
 }
@@ -55,60 +85,58 @@ impl Server {
 pub(super) struct Survey {
     pub(super) servers: Vec<Server>,
     client: NetworkClient,
+    events: Events,
     maps_ports: bool,
 }
 
 impl Survey {
     /// Connects to the boot nodes.
     pub(super) async fn take(boot: &[Multiaddr], maps_ports: bool) -> Result<Self, CommandError> {
-        let mut config = one_shot::config(boot.to_vec(), false);
-        config.discovery.port_mapping = maps_ports;
-        let (client, _) = NetworkManager::start(Keypair::generate_ed25519(), config).await?;
-        let mut servers: Vec<Server> = Vec::new();
-        for address in boot {
-            let Some(peer) = peer_of(address) else {
-                continue;
-            };
-            let resolved = resolve(&without_peer(address)).await;
-            let is_full = servers.len() >= MAX_SERVERS;
-            match servers.iter_mut().find(|server| server.peer == peer) {
-                Some(server) => server.addresses.extend(resolved),
-                None if !is_full => servers.push(Server {
-                    peer,
-                    addresses: resolved,
-                    connected: false,
-                    relay: false,
-                    round_trip: None,
-                }),
-                None => {}
-            }
-        }
+        let mut servers = named(boot);
         if servers.is_empty() {
             let message = "--boot: netcheck needs a boot node with /p2p/<peer> at its end";
             return Err(CommandError::Usage(message.to_owned()));
         }
+        let resolved = join_all(servers.iter().map(|server| {
+            let addresses = addresses_of(boot, server.peer);
+            join_all(addresses.map(|address| resolve(without_peer(address))))
+        }));
+        // A name without addresses shows as a boot node that is not reached.
+        let resolved = timeout(RESOLVE_TIME, resolved).await.unwrap_or_default();
+        for (server, addresses) in servers.iter_mut().zip(resolved) {
+            server.add(addresses.into_iter().flatten());
+        }
+        let mut config = one_shot::quiet_config();
+        config.listen = one_shot::config(Vec::new(), false).listen;
+        config.discovery.port_mapping = maps_ports;
+        let (client, events) = NetworkManager::start(Keypair::generate_ed25519(), config).await?;
         let asked = servers.iter_mut().map(|server| ask(&client, boot, server));
-        futures::future::join_all(asked).await;
+        join_all(asked).await;
         Ok(Self {
             servers,
             client,
+            events,
             maps_ports,
         })
     }
 
     /// Whether the router forwards a port, once that is known.
-    pub(super) async fn port_mapping(&self) -> Result<PortMapping, CommandError> {
+    pub(super) async fn port_mapping(&mut self) -> PortMapping {
         if !self.maps_ports {
-            return Ok(PortMapping::Off);
+            return PortMapping::Off;
         }
         let mapped = async {
-            while self.client.status().await?.observations().port_mapping != PortMapping::Mapped {
-                tokio::time::sleep(LOOK_INTERVAL).await;
+            while let Some(event) = self.events.next().await {
+                if let NetworkEvent::Discovery(DiscoveryEvent::PortMapped { .. }) = event {
+                    return true;
+                }
             }
-            Ok(PortMapping::Mapped)
+            false
         };
-        let waited = timeout(MAPPING_TIME, mapped).await;
-        waited.unwrap_or(Ok(PortMapping::NotMapped))
+        match timeout(MAPPING_TIME, mapped).await {
+            Ok(true) => PortMapping::Mapped,
+            Ok(false) | Err(_) => PortMapping::NotMapped,
+        }
     }
 
     /// Ends the node, which withdraws its port mappings.
@@ -118,47 +146,70 @@ impl Survey {
     }
 }
 
+/// The boot nodes that addresses name, at most [`MAX_SERVERS`].
+fn named(boot: &[Multiaddr]) -> Vec<Server> {
+    let mut servers: Vec<Server> = Vec::new();
+    for peer in boot.iter().filter_map(peer_of) {
+        if servers.len() < MAX_SERVERS && servers.iter().all(|server| server.peer != peer) {
+            servers.push(Server::new(peer));
+        }
+    }
+    servers
+}
+
+/// The addresses that name a peer.
+fn addresses_of(boot: &[Multiaddr], peer: PeerId) -> impl Iterator<Item = &Multiaddr> {
+    boot.iter()
+        .filter(move |address| peer_of(address) == Some(peer))
+}
+
+fn unanswered() -> CommandError {
+    CommandError::Deadline {
+        what: "the connection",
+        after: SURVEY_TIME,
+    }
+}
+
 /// Connects to a boot node, and adds what it reports. One that is not reached stays as it is.
 async fn ask(client: &NetworkClient, boot: &[Multiaddr], server: &mut Server) {
     let peer = server.peer;
-    let named: Vec<_> = boot
-        .iter()
-        .filter(|address| peer_of(address) == Some(peer))
-        .cloned()
-        .collect();
+    let named: Vec<_> = addresses_of(boot, peer).cloned().collect();
     let asked = async {
-        client.dial_peer(peer, named).await.ok()?;
-        server.connected = true;
-        let info = client.identified(peer).await.ok()??;
-        server.relay = info
-            .protocols
-            .iter()
-            .any(|protocol| protocol.as_ref() == "/libp2p/circuit/relay/0.2.0/hop");
-        // Those that the user named come first. Only public ones are of use here.
-        let reported = info.listening.iter().map(without_peer);
-        let reported = reported.filter(|one| calimero_network::addr::is_global(one));
-        for address in reported {
-            if server.addresses.len() < MAX_ADDRESSES && !server.addresses.contains(&address) {
-                server.addresses.push(address);
+        match client.dial_peer(peer, named).await {
+            Ok(_) => server.failure = None,
+            Err(error) => {
+                server.failure = Some(error.into());
+                return;
             }
         }
         server.round_trip = Pinger::once(client, peer).await.ok();
-        Some(())
+        if let Ok(Some(info)) = client.identified(peer).await {
+            let mut protocols = info.protocols.iter();
+            server.relay = Some(protocols.any(|protocol| protocol.as_ref() == RELAY_PROTOCOL));
+            server.add(reported(&info.listening));
+        }
     };
+    // What is known by then counts.
     let _ = timeout(SURVEY_TIME, asked).await;
 }
 
+/// The addresses of a report that are of use: public ones of known shapes. Those that the user named
+/// come first, so that a boot node can add addresses and replace none.
+fn reported(listening: &[Multiaddr]) -> impl Iterator<Item = Multiaddr> {
+    let addresses = listening.iter().map(without_peer);
+    addresses.filter(|one| is_global(one) && endpoint_of(one).is_some() && !is_relayed(one))
+}
+
 /// The addresses of a name. An address without a name is its own.
-async fn resolve(address: &Multiaddr) -> Vec<Multiaddr> {
+async fn resolve(address: Multiaddr) -> Vec<Multiaddr> {
     let mut parts = address.iter();
     let (name, wanted): (_, fn(&IpAddr) -> bool) = match parts.next() {
         Some(Protocol::Dns(name)) => (name, |_| true),
         Some(Protocol::Dns4(name)) => (name, IpAddr::is_ipv4),
         Some(Protocol::Dns6(name)) => (name, IpAddr::is_ipv6),
-        _ => return vec![address.clone()],
+        _ => return vec![address],
     };
     let rest: Multiaddr = parts.collect();
-    // A name without addresses shows as a boot node that is not reached.
     let found = lookup_host((&*name, 0)).await;
     let found = found.into_iter().flatten().map(|at| at.ip());
     found
@@ -168,16 +219,19 @@ async fn resolve(address: &Multiaddr) -> Vec<Multiaddr> {
         .collect()
 }
 
-/// The protocols and versions of IP that boot nodes have, each with the servers that test it.
+/// The protocols and versions of IP that boot nodes have, each with the servers that test it. Those
+/// that were reached come first.
 pub(super) fn lanes_of(servers: &[Server], port: u16) -> Vec<Lane> {
     let all = [Family::V4, Family::V6]
         .into_iter()
         .flat_map(|family| [Transport::Udp, Transport::Tcp].map(|transport| (transport, family)));
+    let mut servers: Vec<_> = servers.iter().collect();
+    servers.sort_by_key(|server| server.failure.is_some());
     let lane = |(transport, family)| {
         let mut able = servers
             .iter()
             .filter_map(|server| Some((server.at(transport, family)?, server)));
-        let ((first, ip), one) = able.next()?;
+        let ((first, ip), _) = able.next()?;
         // Two servers at one IP address do not distinguish the kinds of NAT.
         let second = able.find(|((_, other), _)| *other != ip);
         let over = match transport {
@@ -191,10 +245,96 @@ pub(super) fn lanes_of(servers: &[Server], port: u16) -> Vec<Lane> {
             transport,
             family,
             port,
-            first: (one.peer, first),
-            second: second.map(|((address, _), other)| (other.peer, address)),
-            aside: aside.map(|(address, _)| address),
+            first,
+            second: second.map(|((target, _), _)| target),
+            aside: aside.map(|(target, _)| target.address),
         })
     };
     all.filter_map(lane).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn address(text: &str) -> Multiaddr {
+        text.parse().unwrap()
+    }
+
+    fn server(addresses: &[&str]) -> Server {
+        let mut server = Server::new(PeerId::random());
+        server.add(addresses.iter().map(|text| address(text)));
+        server
+    }
+
+    #[test]
+    fn a_boot_node_adds_few_addresses_and_only_public_ones() {
+        let listening = [
+            "/ip4/10.0.0.1/tcp/1",
+            "/ip4/127.0.0.1/tcp/1",
+            "/ip4/192.168.1.1/udp/1/quic-v1",
+            "/ip4/169.254.1.1/tcp/1",
+            "/ip4/224.0.0.1/tcp/1",
+            "/ip6/::1/tcp/1",
+            "/dns4/victim.example/tcp/1",
+            "/ip4/8.8.8.8",
+            "/memory/1",
+        ];
+        let circuit = format!("/ip4/8.8.8.8/tcp/1/p2p/{}/p2p-circuit", PeerId::random());
+        let mut listening: Vec<_> = listening.iter().map(|text| address(text)).collect();
+        listening.push(address(&circuit));
+        assert_eq!(reported(&listening).count(), 0);
+        listening.extend((1..=1000).map(|port| address(&format!("/ip4/8.8.8.8/tcp/{port}"))));
+        let mut server = server(&["/ip4/198.51.100.1/tcp/2428"]);
+        server.add(reported(&listening));
+        assert_eq!(server.addresses.len(), MAX_ADDRESSES);
+        // The address that the user named stays the one that is dialled.
+        let (target, ip) = server.at(Transport::Tcp, Family::V4).unwrap();
+        assert_eq!(target.address, address("/ip4/198.51.100.1/tcp/2428"));
+        assert_eq!(ip.to_string(), "198.51.100.1");
+    }
+
+    #[test]
+    fn many_boot_nodes_are_bounded_and_each_counts_once() {
+        let of = |peer: PeerId| address(&format!("/ip4/198.51.100.1/tcp/1/p2p/{peer}"));
+        let one = of(PeerId::random());
+        assert_eq!(named(&[one.clone(), one]).len(), 1);
+        let many: Vec<_> = (0..100).map(|_| of(PeerId::random())).collect();
+        assert_eq!(named(&many).len(), MAX_SERVERS);
+        assert!(named(&[address("/ip4/198.51.100.1/tcp/1")]).is_empty());
+    }
+
+    #[test]
+    fn a_lane_is_tested_by_two_servers_at_different_addresses() {
+        let mut servers = vec![
+            server(&["/ip4/198.51.100.1/tcp/1", "/ip4/198.51.100.1/udp/1/quic-v1"]),
+            server(&["/ip4/198.51.100.1/udp/2/quic-v1"]),
+            server(&["/ip4/198.51.100.2/udp/1/quic-v1", "/ip4/198.51.100.2/tcp/3"]),
+        ];
+        let lanes = lanes_of(&servers, 7);
+        let [udp, tcp] = lanes.as_slice() else {
+            panic!("{lanes:?}");
+        };
+        assert_eq!(
+            (udp.transport, tcp.transport),
+            (Transport::Udp, Transport::Tcp)
+        );
+        assert_eq!((udp.first.peer, udp.port), (servers[0].peer, 7));
+        assert_eq!(udp.second.as_ref().unwrap().peer, servers[2].peer);
+        assert_eq!(udp.aside, Some(address("/ip4/198.51.100.2/tcp/3")));
+        // Servers that answered come first.
+        servers[2].failure = None;
+        let lanes = lanes_of(&servers, 7);
+        assert_eq!(lanes[0].first.peer, servers[2].peer);
+        // A single server does not show the mapping.
+        assert!(lanes_of(&servers[..1], 7)[0].second.is_none());
+    }
+
+    #[tokio::test]
+    async fn an_address_without_a_name_is_not_resolved() {
+        let one = address("/ip4/198.51.100.1/tcp/1");
+        assert_eq!(resolve(one.clone()).await, [one]);
+        let local = resolve(address("/dns4/localhost/tcp/1")).await;
+        assert_eq!(local, [address("/ip4/127.0.0.1/tcp/1")]);
+    }
 }

@@ -43,9 +43,12 @@ fn direct(kind: Kind) -> &'static str {
 
 /// Runs `netcheck` at a site, and returns its record.
 fn check(world: &World, name: &str, site: &Site, more: &[String]) -> Value {
-    let mut arguments = vec!["netcheck".to_owned()];
+    let limit = LIMIT.as_millis().to_string();
+    let mut arguments = ["netcheck", "--timeout-ms", &limit]
+        .map(str::to_owned)
+        .to_vec();
     arguments.extend_from_slice(more);
-    let ended = run_within(LIMIT, world.command(name, site, &arguments));
+    let ended = run_within(2 * LIMIT, world.command(name, site, &arguments));
     let log = std::fs::read_to_string(world.file(&format!("{name}.log")));
     assert!(ended.success, "{name}: {}", log.unwrap_or_default());
     ended.json_lines().remove(0)
@@ -72,35 +75,33 @@ pub(crate) fn every_kind(expected: fn(Kind) -> [Behaviour; 2]) {
         arguments.extend(["--port".to_owned(), PORT.to_string()]);
         check(&world, &format!("check-{}", *kind as u8), &site, &arguments)
     });
-    let mut table = table::new([
-        "kind",
-        "transport",
-        "usable",
-        "mapping",
-        "filtering",
-        "direct",
-    ]);
+    let mut table = table::new(["kind", "transport", "expected", "reported", "direct"]);
     let over = [Transport::Quic, Transport::Tcp];
-    for (kind, record) in Kind::ALL.into_iter().zip(&records) {
-        for transport in over {
-            let (usable, mapping, filtering) = found(record, transport);
-            table.add_row([
-                kind.to_string(),
-                transport.to_string(),
-                format!("{usable:?}"),
-                mapping,
-                filtering,
-                record["direct"].as_str().unwrap().to_owned(),
-            ]);
-        }
-    }
-    println!("{table}");
+    let text = |(usable, mapping, filtering): (Option<bool>, &str, &str)| match usable {
+        Some(true) => format!("{mapping}, {filtering}"),
+        Some(false) => "no connection".to_owned(),
+        None => "not tried".to_owned(),
+    };
+    let mut wrong = Vec::new();
     for (kind, record) in Kind::ALL.into_iter().zip(&records) {
         for (transport, behaviour) in over.into_iter().zip(expected(kind)) {
             let (usable, mapping, filtering) = found(record, transport);
-            let found = (usable, &*mapping, &*filtering);
-            assert_eq!(found, words(behaviour), "{kind} {transport}: {record:#}");
+            let reported = (usable, &*mapping, &*filtering);
+            table.add_row([
+                kind.to_string(),
+                transport.to_string(),
+                text(words(behaviour)),
+                text(reported),
+                record["direct"].as_str().unwrap().to_owned(),
+            ]);
+            if reported != words(behaviour) {
+                wrong.push(format!("{kind}, {transport}: {record:#}"));
+            }
         }
+    }
+    println!("{table}");
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    for (kind, record) in Kind::ALL.into_iter().zip(&records) {
         assert_eq!(record["direct"], direct(kind), "{kind}: {record:#}");
         assert_eq!(record["udp"], kind != Kind::TcpOnly, "{kind}");
         let ipv6 = (kind.family() == Family::V6).then_some(true);
@@ -114,8 +115,13 @@ pub(crate) fn every_kind(expected: fn(Kind) -> [Behaviour; 2]) {
         for server in servers {
             // Two times 20 ms, and what a busy host adds.
             let time = server["round_trip_ms"].as_f64().unwrap();
-            assert!((40.0..2000.0).contains(&time), "{kind}: {server}");
+            assert!(time >= 40.0, "{kind}: {server}");
             assert_eq!(server["relay"], true, "{kind}: {server}");
+            let mtu = server["path_mtu_bytes"].as_u64();
+            // The links of the lab carry 1500 bytes, of which IP and UDP take 28 or 48.
+            let passes = |mtu| (1200..=1472).contains(&mtu);
+            let is_known = mtu.map_or(kind == Kind::TcpOnly, passes);
+            assert!(is_known, "{kind}: {server}");
         }
         assert!(!record["summary"].as_str().unwrap().is_empty());
     }
