@@ -7,7 +7,7 @@
 //! listening port, which reports the address that it sees.
 //!
 //! Each packet to a server can open the filter for it and make another mapping. The node therefore
-//! blocks the second server until its turn, and dials single addresses without a peer id: a dial of a
+//! blocks the second server until its turn, and dials its addresses without a peer id: a dial of a
 //! peer uses every address that the node knows of it, those of the other protocol included.
 
 use std::{
@@ -53,6 +53,12 @@ pub(super) struct Target {
     pub(super) peer: PeerId,
     /// With its IP address, not a name.
     pub(super) address: Multiaddr,
+}
+
+impl Target {
+    fn with_peer(&self) -> Multiaddr {
+        without_peer(&self.address).with(Protocol::P2p(self.peer))
+    }
 }
 
 /// A protocol and a version of IP, with the servers that test it.
@@ -101,6 +107,8 @@ pub(super) async fn test(lane: Lane) -> Result<Findings, CommandError> {
     };
     let mut config = one_shot::quiet_config();
     config.listen = vec![listen];
+    // The node dials it as soon as it listens.
+    config.discovery.boot = vec![lane.first.with_peer()];
     config.discovery.reachability.min_backoff = REPEAT_TIME;
     let (client, events) = NetworkManager::start(Keypair::generate_ed25519(), config).await?;
     let mut test = Test {
@@ -122,7 +130,7 @@ impl Test {
             self.client.block(second.peer).await?;
         }
         self.listen().await?;
-        let seen = self.look(&first).await?;
+        let seen = self.look(&first, first.with_peer()).await?;
         if let Some(seen) = seen
             && self.dialled_back(first.peer, seen, true).await? == Some(true)
         {
@@ -133,7 +141,8 @@ impl Test {
         }
         if let Some(second) = second {
             self.client.unblock(second.peer).await?;
-            self.look(&second).await?;
+            let alone = without_peer(&second.address);
+            self.look(&second, alone).await?;
         }
         self.read_path_mtu().await
     }
@@ -173,17 +182,21 @@ impl Test {
         Ok(())
     }
 
-    /// Dials a single address. `None` if another peer answers there.
-    async fn dial(&self, peer: PeerId, address: &Multiaddr) -> Option<bool> {
-        match timeout(DIAL_TIME, self.client.dial(without_peer(address))).await {
+    /// Dials an address. `None` if another peer answers there.
+    async fn dial(&self, peer: PeerId, address: Multiaddr) -> Option<bool> {
+        match timeout(DIAL_TIME, self.client.dial(address)).await {
             Ok(Ok(connection)) => (connection.peer == peer).then_some(true),
             Ok(Err(_)) | Err(_) => Some(false),
         }
     }
 
-    /// Dials a server from the listening port, and returns the address that it sees.
-    async fn look(&mut self, server: &Target) -> Result<Option<SocketAddr>, CommandError> {
-        let connected = self.dial(server.peer, &server.address).await;
+    /// Dials a server at `address` from the listening port, and returns the address that it sees.
+    async fn look(
+        &mut self,
+        server: &Target,
+        address: Multiaddr,
+    ) -> Result<Option<SocketAddr>, CommandError> {
+        let connected = self.dial(server.peer, address).await;
         self.found
             .attempts
             .extend(connected.map(|connected| Attempt {
@@ -259,7 +272,7 @@ impl Test {
         // The second one is then the only server that is connected.
         self.client.block(first.peer).await?;
         self.client.unblock(second.peer).await?;
-        if self.dial(second.peer, &aside).await == Some(true) {
+        if self.dial(second.peer, without_peer(&aside)).await == Some(true) {
             self.client.identified(second.peer).await?;
             // Candidates are probed again at once. There is a connection, so it does not fail.
             let _ = self.client.bootstrap().await;
