@@ -49,8 +49,7 @@ fn check(world: &World, name: &str, site: &Site, more: &[String]) -> Value {
         .to_vec();
     arguments.extend_from_slice(more);
     let ended = run_within(2 * LIMIT, world.command(name, site, &arguments));
-    let log = std::fs::read_to_string(world.file(&format!("{name}.log")));
-    assert!(ended.success, "{name}: {}", log.unwrap_or_default());
+    assert!(ended.success, "{name}: {}", ended.stderr);
     ended.json_lines().remove(0)
 }
 
