@@ -473,7 +473,8 @@ pub(crate) struct NetcheckArgs {
     /// IP addresses distinguish the kinds of NAT.
     #[arg(long, value_name = "ADDR", num_args = 1..)]
     pub(crate) boot: Vec<Multiaddr>,
-    /// Port to test, TCP and UDP, which no other process may use. 0 is one that the system chooses.
+    /// Port to test, TCP and UDP, which no other process may use. It is refused while a TCP connection
+    /// that used it is in `TIME_WAIT`, for a minute. 0 is a port that the system chooses.
     #[arg(
         long,
         default_value_t = 0,
@@ -484,7 +485,7 @@ pub(crate) struct NetcheckArgs {
     /// Ask the router to forward a port, by PCP, NAT-PMP and UPnP, until the end of the command.
     #[arg(long, conflicts_with = "data")]
     pub(crate) port_mapping: bool,
-    /// Time for everything, in milliseconds. A check takes 15 to 30 s: a dial that a filter drops takes
+    /// Time for everything, in milliseconds. A check takes 15 to 40 s: a dial that a filter drops takes
     /// 10 s.
     #[arg(
         long,

@@ -12,6 +12,7 @@
 //! without a peer id, because a dial of a peer returns any connection with it that exists.
 
 use std::{
+    io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     time::Duration,
 };
@@ -23,7 +24,7 @@ use calimero_network::{
     discovery::netcheck::{Attempt, DialBack, Family, Sighting, Transport, endpoint_of},
     multiaddr::Protocol,
 };
-use tokio::time::timeout;
+use tokio::{net::TcpSocket, time::timeout};
 
 use crate::{error::CommandError, one_shot};
 
@@ -95,6 +96,29 @@ struct Test {
     client: NetworkClient,
     events: Events,
     found: Findings,
+}
+
+/// Fails if a connection of an earlier run still holds the TCP port. Dials would then leave from
+/// other ports, and a NAT would look like a symmetric one. Without `SO_REUSEADDR`, which this socket
+/// lacks, `bind` fails while such a connection is in `TIME_WAIT`. To be called before any test starts.
+pub(super) fn check_port(lane: &Lane) -> Result<(), CommandError> {
+    if lane.transport != Transport::Tcp || lane.port == 0 {
+        return Ok(());
+    }
+    let bound = match lane.family {
+        Family::V4 => TcpSocket::new_v4()
+            .and_then(|socket| socket.bind((Ipv4Addr::UNSPECIFIED, lane.port).into())),
+        Family::V6 => TcpSocket::new_v6()
+            .and_then(|socket| socket.bind((Ipv6Addr::UNSPECIFIED, lane.port).into())),
+    };
+    match bound {
+        Err(source) if source.kind() == io::ErrorKind::AddrInUse => Err(CommandError::Io {
+            what: "the TCP port is in use, or a connection used it within the last minute",
+            source,
+        }),
+        // The node reports every other error.
+        Ok(()) | Err(_) => Ok(()),
+    }
 }
 
 /// Tests a lane.
@@ -348,5 +372,31 @@ impl Test {
             .path_mtu
             .extend(connections.iter().filter_map(mtu));
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_tcp_port_in_use_is_refused() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let lane = |transport, port| Lane {
+            transport,
+            family: Family::V4,
+            port,
+            first: Target {
+                peer: PeerId::random(),
+                address: "/ip4/198.51.100.1/tcp/1".parse().unwrap(),
+            },
+            second: None,
+            aside: None,
+        };
+        let refused = check_port(&lane(Transport::Tcp, port)).unwrap_err();
+        assert_eq!(refused.code(), crate::error::Code::Refused);
+        check_port(&lane(Transport::Tcp, 0)).unwrap();
+        check_port(&lane(Transport::Udp, port)).unwrap();
     }
 }

@@ -49,6 +49,7 @@ pub(crate) async fn execute(args: NetcheckArgs, output: &Output) -> Result<(), C
 async fn probe(args: &NetcheckArgs) -> Result<NetcheckPage, CommandError> {
     let mut survey = Survey::take(&args.boot, args.port_mapping).await?;
     let lanes = lanes_of(&survey.servers, args.port);
+    lanes.iter().try_for_each(lane::check_port)?;
     let findings = join_all(lanes.into_iter().map(lane::test)).await;
     let findings = findings.into_iter().collect::<Result<Vec<_>, _>>()?;
     let mut observations = Observations {
