@@ -324,7 +324,7 @@ fn netcheck_recognises_every_kind_of_nat() {
         eprintln!("skipped: no NAT lab here: {reason}");
         return;
     }
-    // The verdicts do not depend on luck: `NAT_LAB=full` checks each kind three times.
+    // `NAT_LAB=full` checks each kind three times.
     for _ in 0..if is_full() { 3 } else { 1 } {
         netcheck::every_kind(expected);
     }
