@@ -15,8 +15,8 @@ pub(crate) fn config(boot: Vec<Multiaddr>, local: bool) -> NetworkConfig {
 /// The configuration of a node that connects only where the command says: without listeners, boot
 /// nodes, relays and rendezvous.
 pub(crate) fn quiet_config() -> NetworkConfig {
-    let mut config = NetworkConfig::default();
-    config.listen = Vec::new();
+    let mut config = config(Vec::new(), false);
+    config.listen.clear();
     config.discovery.relays = 0;
     config.discovery.global_namespace = String::new();
     config

@@ -75,7 +75,16 @@ const ONE_SERVER: Shown = Shown {
 fn each_kind_of_nat_is_recognised() {
     use Filtering as F;
     use Mapping as M;
-    let table: [(&str, [Shown; 2], &str, M, F, Direct, &[Advice]); 9] = [
+    type Row = (
+        &'static str,
+        [Shown; 2],
+        &'static str,
+        M,
+        F,
+        Direct,
+        &'static [Advice],
+    );
+    let table: [Row; 9] = [
         (
             "no NAT",
             [OPEN; 2],
