@@ -212,7 +212,7 @@ fn boot_nodes_of_a_list_in_dns_are_followed() {
 
     drop(first);
     let (_new, new_address) = boot("new");
-    let _second = NameServer::start(&namespace, &config, &[new_address.clone()]);
+    let _second = NameServer::start(&namespace, &config, std::slice::from_ref(&new_address));
     old.end_by("-KILL");
     connected(&new_address);
     assert_eq!(boot_nodes(), [peer_of(&new_address)]);
