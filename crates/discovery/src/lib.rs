@@ -9,6 +9,7 @@
 //! - [`cache`] keeps peers over a restart.
 //! - [`liveness`] closes connections whose peer no longer answers: a link that fails without a FIN
 //!   looks open until it is used.
+//! - [`netcheck`] judges which NAT a node is behind and what that means.
 //! - [`server`] is what boot nodes serve: rendezvous and relay.
 //! - [`wire`] encodes and decodes the messages of both sides.
 //!
@@ -55,6 +56,7 @@ pub mod cache;
 pub mod connections;
 pub mod liveness;
 pub mod machine;
+pub mod netcheck;
 #[cfg(feature = "libp2p")]
 mod pass;
 #[cfg(feature = "upnp")]

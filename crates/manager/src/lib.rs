@@ -72,6 +72,7 @@ mod metrics;
 #[cfg(not(feature = "metrics"))]
 #[path = "no_metrics.rs"]
 mod metrics;
+mod netcheck;
 mod peer_cache;
 mod read_cache;
 #[cfg(feature = "blobs")]

@@ -60,6 +60,11 @@ pub struct Status {
     pub reachability_changed_at: Instant,
     /// Latest probe of an address of this node.
     pub last_probe: Option<LastProbe>,
+    /// Latest probe of each address that may be an external one.
+    pub probes: Vec<LastProbe>,
+    /// Whether a peer connected directly that this node never sent a packet to, since the network
+    /// last changed.
+    pub admits_uncontacted_peers: bool,
     /// Registrations at rendezvous servers, ordered by server and overlay.
     pub registrations: Vec<RegistrationStatus>,
     /// Reservations at relays, ordered by relay.

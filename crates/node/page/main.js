@@ -4,7 +4,7 @@ import { Failure, ask, request, setToken, takeTokenOfAddress } from "./api.js";
 import { showBlobs, startBlobs } from "./blobs.js";
 import { byId, setText } from "./dom.js";
 import { readEvents, visible } from "./events.js";
-import { showDiscovery, showNode, showResources } from "./node.js";
+import { showDiscovery, showNetwork, showNode, showResources } from "./node.js";
 import { showPeers, startPeers } from "./peers.js";
 import { showTopics, startTopics } from "./topics.js";
 
@@ -38,13 +38,15 @@ async function blobs() {
 
 async function show() {
   const status = await request("GET", "/v1/status");
-  const [readiness, peers, topics, store] = await Promise.all([
+  const [readiness, netcheck, peers, topics, store] = await Promise.all([
     ask("/readyz"),
+    request("GET", "/v1/netcheck"),
     request("GET", "/v1/peers"),
     request("GET", "/v1/topics"),
     blobs(),
   ]);
   showNode(status, readiness);
+  showNetwork(netcheck);
   showDiscovery(status);
   showResources(status);
   showPeers(peers);

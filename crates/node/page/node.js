@@ -35,6 +35,41 @@ export function showNode(status, readiness) {
   document.title = `calnet ${short(status.peer)}: ${peers}`;
 }
 
+/** A fact that is `null` where it was not observed. */
+const known = (fact) => ({ true: "yes", false: "no" })[fact] ?? "not known";
+
+function protocolText(one) {
+  const usable = one.usable === null ? "not tried" : one.usable ? "usable" : "no connection";
+  const seen = one.public_addresses.map((address) => `, seen at ${address}`).join("");
+  return `${one.transport} ${one.family}: ${usable}, mapping ${words(one.mapping)}, `
+    + `filtering ${words(one.filtering)}${seen}`;
+}
+
+function serverText(one) {
+  const kind = one.boot_node ? "boot node" : "relay";
+  if (!one.connected) {
+    return `${kind} …${short(one.peer)}: not connected${one.error ? `: ${one.error}` : ""}`;
+  }
+  const time = one.round_trip_ms === null ? "" : `, ${one.round_trip_ms.toFixed(1)} ms`;
+  const mtu = one.path_mtu_bytes === null ? "" : `, path MTU ${one.path_mtu_bytes} bytes`;
+  return `${kind} …${short(one.peer)}: connected${time}${mtu}`;
+}
+
+/** What `/v1/netcheck` says: which NAT the node is behind, and what that means. */
+export function showNetwork(netcheck) {
+  const kinds = { reachable: "good", all: "good", most: "good", few: "warn", no_peers: "bad" };
+  state(byId("network-direct"), netcheck.summary, kinds[netcheck.direct] ?? "warn");
+  lines(byId("network-advice"), netcheck.advice.map((one) => `would help: ${one.text}`), "quiet");
+  const facts = [
+    `UDP ${known(netcheck.udp)}`,
+    `IPv6 ${known(netcheck.ipv6)}`,
+    `port mapping ${words(netcheck.port_mapping)}`,
+  ];
+  setText(byId("network-facts"), facts.join(", "));
+  lines(byId("network-protocols"), netcheck.protocols.map(protocolText));
+  lines(byId("network-servers"), netcheck.servers.map(serverText));
+}
+
 /** The phases in their order. The phase of now is the current step. */
 function showPhases(phase) {
   const list = byId("phases");

@@ -78,6 +78,8 @@ pub(crate) enum Command {
     Subscribe(SubscribeArgs),
     /// Dial a node and print its identity and how it is reached.
     Probe(ProbeArgs),
+    /// Find out which NAT this host is behind, and which direct connections it permits.
+    Netcheck(NetcheckArgs),
     /// Send a file, a folder or standard input: print a ticket, and serve until ctrl-c.
     Send(SendArgs),
     /// Receive what a ticket names. Continues an earlier attempt.
@@ -454,6 +456,45 @@ pub(crate) struct ProbeArgs {
     pub(crate) pings: u32,
     /// Time for everything, in milliseconds.
     #[arg(long, default_value = "15000", value_name = "MS", value_parser = millis)]
+    pub(crate) timeout_ms: Duration,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct NetcheckArgs {
+    /// Data folder of a running node, which reports what it has seen. It tests nothing for the
+    /// command.
+    #[arg(
+        long,
+        value_name = "DIR",
+        conflicts_with = "boot",
+        required_unless_present = "boot"
+    )]
+    pub(crate) data: Option<PathBuf>,
+    /// Boot node, with its `/p2p/<peer>`, to test the network with; may be repeated. Two at different
+    /// IP addresses distinguish the kinds of NAT.
+    #[arg(long, value_name = "ADDR", num_args = 1..)]
+    pub(crate) boot: Vec<Multiaddr>,
+    /// Port to test, TCP and UDP, which no other process may use. It is refused while a TCP connection
+    /// that used it is in `TIME_WAIT`, for a minute. 0 is a port that the system chooses.
+    #[arg(
+        long,
+        default_value_t = 0,
+        value_name = "PORT",
+        conflicts_with = "data"
+    )]
+    pub(crate) port: u16,
+    /// Ask the router to forward a port, by PCP, NAT-PMP and UPnP, until the end of the command.
+    #[arg(long, conflicts_with = "data")]
+    pub(crate) port_mapping: bool,
+    /// Time for everything, in milliseconds. A check takes 15 to 40 s: a dial that a filter drops takes
+    /// 10 s.
+    #[arg(
+        long,
+        visible_alias = "timeout",
+        default_value = "120000",
+        value_name = "MS",
+        value_parser = millis
+    )]
     pub(crate) timeout_ms: Duration,
 }
 

@@ -250,6 +250,12 @@ pub(crate) enum CommandError {
         "name a boot node with --boot, a node with --dial, or the folder of a running one with --data"
     )]
     NoPeers,
+    #[error("cannot reach any of {count} boot nodes: {first}")]
+    NoBootNode {
+        count: usize,
+        /// The cause for the first one.
+        first: String,
+    },
     #[error("the API has no {method} {path}")]
     NoRoute { method: hyper::Method, path: String },
     #[error("the message is longer than {limit} bytes")]
@@ -316,6 +322,7 @@ impl CommandError {
             | Self::BodyPaused { .. } => Code::TimedOut,
             Self::Open(OpenError::Dial { .. } | OpenError::NotConnected { .. })
             | Self::NotRunning { .. }
+            | Self::NoBootNode { .. }
             | Self::NoConnection { .. }
             | Self::NoAddress => Code::NotReachable,
             Self::Store(error) => Code::of_store(error),

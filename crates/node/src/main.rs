@@ -14,6 +14,7 @@ mod init;
 mod lock;
 mod log;
 mod man;
+mod netcheck;
 mod one_shot;
 mod operate;
 mod origins;
@@ -172,6 +173,7 @@ async fn execute(command: Command, output: Output, signals: Signals) -> Result<(
         Command::Topics(args) => operate::topics(&args, &output).await,
         Command::Publish(args) => topics::publish(args, &output).await,
         Command::Subscribe(args) => topics::subscribe(args, &output, signals).await,
+        Command::Netcheck(args) => netcheck::execute(args, &output).await,
         Command::Probe(args) => probe::execute(args, &output).await,
         Command::Send(args) => share::send(args, &output, signals).await,
         Command::Receive(args) => share::receive(args, output).await,

@@ -14,6 +14,16 @@ pub(crate) fn config(boot: Vec<Multiaddr>, local: bool) -> NetworkConfig {
     config
 }
 
+/// The configuration of a node that connects only where the command says: without listeners, boot
+/// nodes, relays and rendezvous.
+pub(crate) fn quiet_config() -> NetworkConfig {
+    let mut config = config(Vec::new(), false);
+    config.listen.clear();
+    config.discovery.relays = 0;
+    config.discovery.global_namespace = String::new();
+    config
+}
+
 /// The address with port 0.
 fn with_any_port(address: &Multiaddr) -> Multiaddr {
     let part = |part| match part {

@@ -134,6 +134,9 @@ fn every_command_prints_documented_records() {
     test(&["blob", "verify", "--data", &data], &["verified"]);
     test(&["blob", "rm", &blob, "--data", &data], &["removed"]);
     test(&["probe", &here], &["probed"]);
+    // What a running node has seen, and a test by a boot node on this host.
+    test(&["netcheck", "--data", &data], &["netcheck"]);
+    test(&["netcheck", "--boot", &here], &["netcheck"]);
     let little = [
         "--upload-bytes",
         "1000",
@@ -228,7 +231,9 @@ fn each_kind_of_failure_has_its_status_and_code() {
     fs::write(&file, vec![3; 300_000]).unwrap();
     events(&["blob", "add", &file, "--data", &damaged]);
     damage(&Path::new(&damaged).join("blobs").join("blobs"));
-    let cases: [(&[&str], i32, &str); 15] = [
+    let absent = format!("{closed}/p2p/{ABSENT}");
+    let mute = format!("{silent}/p2p/{ABSENT}");
+    let cases: [(&[&str], i32, &str); 20] = [
         (&["ping"], 2, "usage"),
         (&["ping", "nobody", "--data", &data], 2, "usage"),
         (
@@ -252,6 +257,20 @@ fn each_kind_of_failure_has_its_status_and_code() {
         ),
         (&["connect", &closed, "--data", &data], 3, "not_reachable"),
         (&["probe", &silent, "--timeout-ms", "300"], 4, "timed_out"),
+        (&["netcheck"], 2, "usage"),
+        // Without a peer id, another node could answer.
+        (&["netcheck", "--boot", &closed], 2, "usage"),
+        (
+            &["netcheck", "--data", &path("nothing")],
+            3,
+            "not_reachable",
+        ),
+        (&["netcheck", "--boot", &absent], 3, "not_reachable"),
+        (
+            &["netcheck", "--boot", &mute, "--timeout-ms", "300"],
+            4,
+            "timed_out",
+        ),
         (
             &["blob", "add", &path("nothing"), "--data", &data],
             5,

@@ -72,11 +72,6 @@ impl Interfaces {
         interfaces
     }
 
-    /// Returns the addresses that were reported so far.
-    pub(crate) fn current(&self) -> impl Iterator<Item = IpAddr> {
-        self.current.iter().copied()
-    }
-
     /// Polls for the next change.
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Change> {
         loop {

@@ -334,6 +334,16 @@ impl Link {
         self.refused.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// Returns the largest UDP payload that QUIC found to pass on the path, in bytes. It grows while
+    /// the connection sends (RFC 8899). `None` for other transports and closed connections.
+    pub fn path_mtu_bytes(&self) -> Option<u16> {
+        match &self.count {
+            Count::Metered(_) => None,
+            #[cfg(feature = "quic")]
+            Count::Quic(traffic) => traffic.path_mtu(),
+        }
+    }
+
     /// Returns the number of bytes received on the connection.
     pub fn bytes_in(&self) -> u64 {
         match &self.count {

@@ -204,6 +204,8 @@ pub struct Behaviour {
     dials: HashMap<ConnectionId, Dialling>,
     /// Time at which each dial began, dials of other behaviours included.
     began: HashMap<ConnectionId, Instant>,
+    /// Time at which each open listener was opened.
+    opened: HashMap<ListenerId, Instant>,
     /// Dials that wait for the end of a dial that another behaviour made.
     behind: HashMap<PeerId, Vec<Multiaddr>>,
     /// Attempts of the direct path: dials under way, and the connections that they made.
@@ -273,6 +275,7 @@ impl Behaviour {
             blocked: HashSet::new(),
             dials: HashMap::new(),
             began: HashMap::new(),
+            opened: HashMap::new(),
             behind: HashMap::new(),
             attempts: HashMap::new(),
             slots: HashMap::new(),

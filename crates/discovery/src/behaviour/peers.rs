@@ -154,6 +154,7 @@ fn connection_status(connection: &Connection) -> ConnectionStatus {
         },
         address: connection.address.clone(),
         dialled: connection.dialled,
+        own_port: connection.own_port,
     }
 }
 

@@ -52,4 +52,7 @@ pub struct ConnectionStatus {
     pub address: Multiaddr,
     /// Whether this node dialled the connection.
     pub dialled: bool,
+    /// Whether this node dialled the connection from a port that it listens on, so that the remote
+    /// end sees the address at which a NAT lets others in.
+    pub own_port: bool,
 }

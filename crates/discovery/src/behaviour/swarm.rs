@@ -98,6 +98,9 @@ impl NetworkBehaviour for Behaviour {
     }
 
     fn on_swarm_event(&mut self, event: FromSwarm<'_>) {
+        if let FromSwarm::ListenerClosed(event) = event {
+            self.opened.remove(&event.listener_id);
+        }
         // libp2p-relay 0.22 forgets a reservation with its listener, and panics if the relay's
         // answer is still on its way. It forgets with the connection, too.
         let given_up = matches!(event, FromSwarm::ListenerClosed(event)
@@ -121,6 +124,7 @@ impl NetworkBehaviour for Behaviour {
                 self.input(Input::AddressCandidate(event.addr.clone()));
             }
             FromSwarm::NewListener(event) => {
+                self.opened.insert(event.listener_id, now());
                 if let Some(slot) = self.slots.get_mut(&event.listener_id) {
                     slot.listening = true;
                 }
@@ -128,7 +132,12 @@ impl NetworkBehaviour for Behaviour {
             FromSwarm::NewListenAddr(event) if !is_relayed(event.addr) => {
                 #[cfg(feature = "mdns")]
                 self.local_link.listen(&event);
-                self.input(Input::Listening(event.addr.clone()));
+                let opened = self.opened.get(&event.listener_id);
+                let open_for = opened.map(|at| now().saturating_duration_since(*at));
+                self.input(Input::Listening {
+                    address: event.addr.clone(),
+                    open_for: open_for.unwrap_or_default(),
+                });
                 self.input(Input::NetworkChanged);
             }
             FromSwarm::ExpiredListenAddr(event) if !is_relayed(event.addr) => {

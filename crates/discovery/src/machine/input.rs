@@ -157,7 +157,12 @@ pub enum Input {
     AddressCandidate(Multiaddr),
     /// This node listens on an address of one of its interfaces. On a local network every peer
     /// reaches the node there. Elsewhere the address may be an external one.
-    Listening(Multiaddr),
+    Listening {
+        /// The address, without `/p2p`.
+        address: Multiaddr,
+        /// Time for which its listener has been open. Since then dials leave from its port.
+        open_for: Duration,
+    },
     /// This node no longer listens on an address.
     AddressGone(Multiaddr),
     /// A probe of an address of this node ended.

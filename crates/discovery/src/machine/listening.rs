@@ -1,7 +1,8 @@
 //! The addresses that this node listens on, and the dials that wait for them.
 //!
 //! A dial that is made before this node listens leaves from a port of its own, on which nothing
-//! comes in: its peer then observes an address that is of no use to other peers.
+//! comes in: its peer then observes an address that is of no use to other peers. From the moment a
+//! listener is opened, dials leave from its port, although its addresses are reported later.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -27,13 +28,13 @@ const WAIT_FOR_REST: Duration = Duration::from_millis(200);
 /// The addresses that this node listens on, as far as they decide the port that a dial leaves from.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Listening {
-    /// With the time since when.
+    /// Each with the time at which its listener was opened.
     addresses: HashMap<Multiaddr, Instant>,
 }
 
 impl Listening {
-    pub(super) fn insert(&mut self, address: Multiaddr, now: Instant) {
-        self.addresses.entry(address).or_insert(now);
+    pub(super) fn insert(&mut self, address: Multiaddr, opened: Instant) {
+        self.addresses.entry(address).or_insert(opened);
     }
 
     pub(super) fn remove(&mut self, address: &Multiaddr) {
@@ -53,7 +54,7 @@ impl Listening {
     /// Returns whether a dial of `to` that began at `at` left from a listening port.
     pub(crate) fn serves(&self, to: &Multiaddr, at: Instant) -> bool {
         let mut addresses = self.addresses.iter();
-        addresses.any(|(own, since)| *since <= at && are_alike(own, to))
+        addresses.any(|(own, opened)| *opened <= at && are_alike(own, to))
     }
 }
 

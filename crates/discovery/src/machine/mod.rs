@@ -307,6 +307,8 @@ impl Machine {
                 .map(|(n, s)| (n.clone(), s))
                 .collect(),
             last_probe: self.prober.last().cloned(),
+            probes: self.prober.latest().cloned().collect(),
+            admits_uncontacted_peers: self.prober.is_visited(),
             connected_peers: self.connections.len(),
             known_peers: self.book.len(),
             queued_dials: self.dials.queued(),
@@ -478,8 +480,9 @@ impl Machine {
             Input::MemberSeen { namespace, peer } => self.member_seen(&namespace, peer),
             Input::MemberGone { namespace, peer } => self.member_gone(&namespace, &peer),
             Input::AddressCandidate(address) => self.address_candidate(&address),
-            Input::Listening(address) => {
-                self.listening.insert(address.clone(), self.now);
+            Input::Listening { address, open_for } => {
+                let opened = self.now.checked_sub(open_for).unwrap_or(self.now);
+                self.listening.insert(address.clone(), opened);
                 self.held.on_listening(self.now);
                 self.listening(&address);
             }

@@ -84,6 +84,7 @@ struct Candidate {
     /// Probes in a row that were not tried.
     untried: u32,
     probing: bool,
+    latest: Option<LastProbe>,
 }
 
 /// The change of an address after a probe.
@@ -187,12 +188,14 @@ impl Prober {
     ) -> Option<Change> {
         let candidate = self.candidates.get_mut(address)?;
         candidate.probing = false;
-        self.last = Some(LastProbe {
+        let probe = LastProbe {
             address: address.clone(),
             server,
             outcome,
             at: now,
-        });
+        };
+        candidate.latest = Some(probe.clone());
+        self.last = Some(probe);
         let (change, wait) = match outcome {
             ProbeOutcome::Reached => {
                 let gained = candidate.reached_by.replace(server).is_none();
@@ -266,6 +269,12 @@ impl Prober {
 
     pub(super) fn last(&self) -> Option<&LastProbe> {
         self.last.as_ref()
+    }
+
+    /// The latest probe of each candidate.
+    pub(super) fn latest(&self) -> impl Iterator<Item = &LastProbe> {
+        let candidates = self.candidates.values();
+        candidates.filter_map(|candidate| candidate.latest.as_ref())
     }
 
     pub(super) fn next(&self) -> Option<Instant> {

@@ -137,6 +137,11 @@ pub struct Status {
     pub overlays: Vec<(Namespace, OverlayStatus)>,
     /// Latest probe of an address of this node.
     pub last_probe: Option<LastProbe>,
+    /// Latest probe of each address that may be an external one.
+    pub probes: Vec<LastProbe>,
+    /// Whether a peer connected directly that this node never sent a packet to, since the network
+    /// last changed.
+    pub admits_uncontacted_peers: bool,
     /// Number of connected peers.
     pub connected_peers: usize,
     /// Number of peers in the address book.

@@ -219,6 +219,8 @@ impl Actor {
             reachability: discovery.reachability,
             reachability_changed_at: discovery.reachability_changed_at,
             last_probe: discovery.last_probe,
+            probes: discovery.probes,
+            admits_uncontacted_peers: discovery.admits_uncontacted_peers,
             registrations: discovery.registrations,
             reservations: discovery.reservations,
             overlays: discovery.overlays,

@@ -2,9 +2,12 @@
 
 use std::collections::VecDeque;
 
-use calimero_network_discovery::behaviour::{Event, HolePunch};
 #[cfg(feature = "upnp")]
 use calimero_network_discovery::port_mapping;
+use calimero_network_discovery::{
+    behaviour::{Event, HolePunch},
+    machine::ProbeOutcome,
+};
 use calimero_network_primitives::Multiaddr;
 
 use super::Actor;
@@ -47,6 +50,17 @@ impl Actor {
             Event::ReachabilityChanged { reachability } => {
                 self.events
                     .send(DiscoveryEvent::ReachabilityChanged { reachability });
+            }
+            Event::Probed {
+                address,
+                server,
+                outcome,
+            } if outcome != ProbeOutcome::NotTried => {
+                self.events.send(DiscoveryEvent::AddressProbed {
+                    address,
+                    server,
+                    reached: outcome == ProbeOutcome::Reached,
+                });
             }
             Event::ExternalAddressConfirmed { address } => {
                 self.events.send(DiscoveryEvent::ExternalAddress {

@@ -40,6 +40,17 @@ pub enum DiscoveryEvent {
         #[serde(flatten, serialize_with = "reachability_fields")]
         reachability: Reachability,
     },
+    /// A peer tested whether it can connect to an address of this node (AutoNAT v2). Its dial comes
+    /// from a port that this node never sent to. Tests that the peer refused emit no event.
+    AddressProbed {
+        /// The address that was tested.
+        address: Multiaddr,
+        /// The id of the peer that made the test.
+        #[serde(rename = "peer", serialize_with = "json::text")]
+        server: PeerId,
+        /// Whether the peer connected.
+        reached: bool,
+    },
     /// An address became or ceased to be an external address, which this node announces to peers.
     #[serde(rename = "external")]
     ExternalAddress {
@@ -94,6 +105,9 @@ impl DiscoveryEvent {
             Self::PhaseChanged { .. } => Key::new("phase", Subject::Node),
             Self::BootNodeUnreachable { peer, .. } => Key::new("boot node", Subject::Peer(*peer)),
             Self::ReachabilityChanged { .. } => Key::new("reachability", Subject::Node),
+            Self::AddressProbed { address, .. } => {
+                Key::new("probe", Subject::Address(address.clone()))
+            }
             Self::ExternalAddress { address, confirmed } => {
                 let key = Key::new("external", Subject::Address(address.clone()));
                 let undone = |event: &NetworkEvent| {
@@ -134,6 +148,14 @@ impl fmt::Display for DiscoveryEvent {
                     None => "reachability",
                 };
                 write!(f, "{word}: {reason}")
+            }
+            Self::AddressProbed {
+                address,
+                server,
+                reached,
+            } => {
+                let end = if *reached { "reached" } else { "did not reach" };
+                write!(f, "{server} {end} {address}")
             }
             Self::ExternalAddress { address, confirmed } => {
                 let end = if *confirmed { "confirmed" } else { "expired" };

@@ -71,6 +71,13 @@ const tests = {
     assert.ok((await page.locator("#resource-list meter").count()) > 3);
   },
 
+  async "the network is judged in words"(page) {
+    await contains(page, "#network-direct", "every peer reaches this node directly");
+    await contains(page, "#network-facts", "port mapping off");
+    await contains(page, "#network-protocols", "mapping none");
+    await contains(page, "#network-servers", `boot node …${boot.peer.slice(-8)}: connected`);
+  },
+
   async "peers have path, transport, round trip and traffic"(page) {
     const row = page.locator("#peer-rows tr", { hasText: bob.peer.slice(-8) }).first();
     await until("a round trip", async () => /[0-9.]+ ms/.test(await row.locator("[data-label=RTT]").innerText()));

@@ -18,6 +18,7 @@ mod extract;
 mod host;
 mod log;
 mod metrics;
+mod netcheck;
 mod node;
 mod page;
 mod peers;
@@ -178,6 +179,7 @@ fn routes() -> OpenApiRouter<Arc<Served>> {
         .merge(watch_routes())
         .routes(routes!(node::status))
         .routes(routes!(node::config))
+        .routes(routes!(netcheck::netcheck))
         .routes(routes!(node::openapi))
         .routes(routes!(log::log))
         .routes(routes!(metrics::metrics))

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::ConnectionPage;
+use crate::netcheck::NetworkPage;
 
 /// Connections that are listed, the oldest first. All are counted.
 const MAX_LISTED: usize = 256;
@@ -28,6 +29,8 @@ pub(crate) struct StatusPage {
     events_dropped: u64,
     connections_evicted: u64,
     discovery: DiscoveryPage,
+    /// The NAT of the node, and the direct connections that it permits.
+    network: NetworkPage,
     /// What peers hold of each resource, and its limit.
     resources: Vec<ResourcePage>,
     /// The oldest connections, at most 256.
@@ -129,6 +132,7 @@ impl StatusPage {
             events_dropped: status.events_dropped,
             connections_evicted: status.connections_evicted,
             discovery: DiscoveryPage::of(status),
+            network: NetworkPage::of(&status.observations()),
             resources: status.resources.iter().map(ResourcePage::of).collect(),
             oldest_connections: ConnectionPage::of_all(status, listed),
         }
@@ -315,6 +319,7 @@ impl fmt::Display for StatusPage {
             .into_iter()
             .try_for_each(|why| write!(f, " ({why})"))?;
         writeln!(f)?;
+        writeln!(f, "{}", self.network)?;
         for overlay in &discovery.overlays {
             let OverlayPage {
                 namespace,

@@ -81,6 +81,7 @@ pub(super) const PARTS: [Part; 17] = [
         title: "Measurements",
         types: &[
             ("Report", include_str!("../probe.rs")),
+            ("NetcheckPage", include_str!("../netcheck/page.rs")),
             ("Line", include_str!("../perf/client.rs")),
         ],
     },
@@ -106,7 +107,7 @@ pub(super) const PARTS: [Part; 17] = [
 ];
 
 /// Types of fields that are structs, and where they are.
-const STRUCTS: [(&str, &str); 16] = [
+const STRUCTS: [(&str, &str); 20] = [
     ("Stack", include_str!("../text.rs")),
     ("Usage", include_str!("../blob/lines.rs")),
     ("progress::Line", include_str!("../progress.rs")),
@@ -119,6 +120,10 @@ const STRUCTS: [(&str, &str); 16] = [
     ("ResourcePage", include_str!("../api/status.rs")),
     ("ConnectionPage", include_str!("../api/connection.rs")),
     ("Pings", include_str!("../ping.rs")),
+    ("NetworkPage", include_str!("../netcheck/page.rs")),
+    ("AdvicePage", include_str!("../netcheck/page.rs")),
+    ("ProtocolPage", include_str!("../netcheck/page.rs")),
+    ("ServerPage", include_str!("../netcheck/page.rs")),
     ("Check", include_str!("../demo/lines.rs")),
     ("Summary", include_str!("../demo/lines.rs")),
     ("EdgeReport", include_str!("../demo/lines.rs")),

@@ -32,6 +32,8 @@ const STOP: Duration = Duration::from_secs(90);
 const OWN_ADDRESS_BOUND: Duration = Duration::from_secs(5);
 /// A node whose link comes back is connected again within this time.
 const LINK_BOUND: Duration = Duration::from_secs(20);
+/// A node whose QUIC path was lost is connected over TCP within this time.
+const FAIL_OVER_BOUND: Duration = Duration::from_secs(5);
 /// A node that is started again, or continued, is connected within this time.
 const RESTART_BOUND: Duration = Duration::from_secs(3);
 
@@ -47,6 +49,7 @@ pub(crate) enum Fault {
     RelayDies,
     OnlyRelayReturns,
     LinkCut,
+    UdpCut,
     InterfaceDown,
     RouterReboots,
     AddressChanges,
@@ -59,8 +62,9 @@ pub(crate) enum Fault {
 }
 
 impl Fault {
-    pub(crate) const ALL: [Self; 13] = [
+    pub(crate) const ALL: [Self; 14] = [
         Self::LinkCut,
+        Self::UdpCut,
         Self::InterfaceDown,
         Self::RouterReboots,
         Self::AddressChanges,
@@ -83,6 +87,7 @@ impl fmt::Display for Fault {
             Self::RelayDies => "relay killed, another is there",
             Self::OnlyRelayReturns => "only relay killed, back after 5 s",
             Self::LinkCut => "link dead for 60 s, no FIN",
+            Self::UdpCut => "UDP dropped from now on",
             Self::InterfaceDown => "interface down for 60 s",
             Self::RouterReboots => "NAT reboots, mappings lost",
             Self::AddressChanges => "public address changes",
@@ -281,6 +286,57 @@ fn link_cut(transport: Transport) -> (Vec<Recovery>, String) {
     (recoveries, pair.story())
 }
 
+/// Two nodes with both transports, one of which loses UDP. Over TCP nothing happens.
+fn udp_cut(transport: Transport) -> (Vec<Recovery>, String) {
+    let world = World::new(2);
+    let sites = [Kind::PortRestricted, Kind::Open].map(|kind| world.site(kind));
+    let over: &[Transport] = match transport {
+        Transport::Quic => &Transport::BOTH,
+        Transport::Tcp => &[Transport::Tcp],
+    };
+    let a = world.node("a", &sites[0], over);
+    a.wait_until_registered();
+    let b = world.node("b", &sites[1], over);
+    let story = || format!("a\n{}b\n{}", a.story(), b.story());
+    assert!(a.direct(0, &b.peer, LIMIT).is_some(), "{}", story());
+    thread::sleep(LASTING);
+    let public = sites[0].public_addresses();
+    let cut = Instant::now();
+    world
+        .internet
+        .trouble(public, Trouble::CutUdp, true)
+        .unwrap();
+    let boot = &world.boots[0].node.peer;
+    let recovery = |what: &'static str, peer: &str| Recovery {
+        what,
+        took: fail_over(&a, cut, peer, transport),
+        bound: FAIL_OVER_BOUND,
+    };
+    let recoveries = vec![recovery("boot node", boot), recovery("peer", &b.peer)];
+    (recoveries, story())
+}
+
+/// The time from the end of the connection with `peer`, which the node notices by itself, to the
+/// next one.
+fn fail_over(node: &Node, cut: Instant, peer: &str, transport: Transport) -> Option<Duration> {
+    if transport == Transport::Tcp {
+        thread::sleep(WATCH.saturating_sub(cut.elapsed()));
+        return node.recovered(cut, peer);
+    }
+    node.closed_since(cut, peer, LIMIT)?;
+    let Some(noticed) = node.lost_since(cut, peer) else {
+        // Another connection was there when this one ended.
+        return node.recovered(cut, peer);
+    };
+    while noticed.elapsed() < LIMIT {
+        if let Some(after) = node.recovered(cut, peer) {
+            return Some((cut + after).saturating_duration_since(noticed));
+        }
+        thread::sleep(Duration::from_millis(50));
+    }
+    None
+}
+
 fn interface_down(transport: Transport) -> (Vec<Recovery>, String) {
     let pair = Pair::new(2, [Kind::PortRestricted; 2], transport);
     pair.sites[0].set_link(false).unwrap();
@@ -429,6 +485,7 @@ fn measure(fault: Fault, transport: Transport) -> (Vec<Recovery>, String) {
         Fault::RelayDies => relay_dies(transport),
         Fault::OnlyRelayReturns => only_relay_returns(transport),
         Fault::LinkCut => link_cut(transport),
+        Fault::UdpCut => udp_cut(transport),
         Fault::InterfaceDown => interface_down(transport),
         Fault::RouterReboots => router_reboots(transport),
         Fault::AddressChanges => address_changes(transport),

@@ -82,6 +82,8 @@ impl fmt::Display for Family {
 pub(crate) enum Trouble {
     /// Drops all packets, without an ICMP message.
     Cut,
+    /// Drops all UDP packets, without an ICMP message.
+    CutUdp,
     /// One packet in ten is lost, each way.
     Lossy,
 }
@@ -240,6 +242,7 @@ impl Internet {
             let public = Public { number: *number };
             let verdict = match what {
                 Trouble::Cut => "drop",
+                Trouble::CutUdp => "meta l4proto udp drop",
                 Trouble::Lossy => "numgen random mod 100 < 10 drop",
             };
             let (v4, v6) = (public.v4(), public.v6_in(0, 0));

@@ -14,9 +14,9 @@
 mod faults;
 mod internet;
 mod mapping;
+mod netcheck;
 mod pairs;
 mod probe;
-mod relayed;
 mod share;
 mod site;
 #[path = "../support/mod.rs"]
@@ -292,6 +292,7 @@ fn faults_are_got_over() {
     let short = [
         (Fault::LinkCut, Transport::Tcp),
         (Fault::PunchInVain, Transport::Quic),
+        (Fault::UdpCut, Transport::Quic),
         (Fault::RouterReboots, Transport::Quic),
         (Fault::OwnAddressReplaced, Transport::Tcp),
         (Fault::OwnAddressReplaced, Transport::Quic),
@@ -318,12 +319,24 @@ fn a_node_whose_router_maps_ports_is_reached_directly() {
 }
 
 #[test]
-fn a_node_says_why_a_peer_is_relayed() {
+fn netcheck_recognises_every_kind_of_nat() {
     if let Err(reason) = lab_is_possible() {
         eprintln!("skipped: no NAT lab here: {reason}");
         return;
     }
-    relayed::between_symmetric_nats();
+    // `NAT_LAB=full` checks each kind three times.
+    for _ in 0..if is_full() { 3 } else { 1 } {
+        netcheck::every_kind(expected);
+    }
+}
+
+#[test]
+fn running_nodes_know_their_nat_and_why_a_peer_is_relayed() {
+    if let Err(reason) = lab_is_possible() {
+        eprintln!("skipped: no NAT lab here: {reason}");
+        return;
+    }
+    netcheck::of_running_nodes();
 }
 
 /// Whether everything is asked for.

@@ -209,6 +209,15 @@ impl Traffic {
         self.sent.load(Ordering::Relaxed)
     }
 
+    /// Returns the largest UDP payload that path MTU discovery found to pass, in bytes; `None` once
+    /// the connection has ended.
+    pub(crate) fn path_mtu(&self) -> Option<u16> {
+        let connection = self.connection.lock();
+        let connection = connection.unwrap_or_else(PoisonError::into_inner);
+        let stats = connection.as_ref()?.stats();
+        Some(stats.path.current_mtu)
+    }
+
     /// Returns whether the connection has ended, so that the counters no longer change.
     pub(crate) fn ended(&self) -> bool {
         self.connection

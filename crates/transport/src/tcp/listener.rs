@@ -5,7 +5,6 @@ use std::{
     io,
     net::{IpAddr, SocketAddr},
     pin::Pin,
-    sync::PoisonError,
     task::{Context, Poll, Waker},
     time::Duration,
 };
@@ -15,7 +14,7 @@ use futures_timer::Delay;
 use libp2p_core::transport::{ListenerId, TransportEvent};
 use tokio::net::TcpListener;
 
-use super::{Ports, Stream, configure, multiaddr};
+use super::{Stream, configure, multiaddr};
 use crate::interfaces::{Change, Interfaces};
 
 /// Delay after an error of `accept`, 100 ms. Without free file descriptors an
@@ -31,7 +30,6 @@ pub(super) struct Listener {
     socket: TcpListener,
     address: SocketAddr,
     interfaces: Interfaces,
-    ports: Ports,
     events: VecDeque<Event>,
     pause: Option<Delay>,
     open: bool,
@@ -39,14 +37,13 @@ pub(super) struct Listener {
 }
 
 impl Listener {
-    pub(super) fn new(id: ListenerId, socket: TcpListener, ports: Ports) -> io::Result<Self> {
+    pub(super) fn new(id: ListenerId, socket: TcpListener) -> io::Result<Self> {
         let address = socket.local_addr()?;
         Ok(Self {
             id,
             socket,
             address,
             interfaces: Interfaces::of(address),
-            ports,
             events: VecDeque::new(),
             pause: None,
             open: true,
@@ -62,7 +59,6 @@ impl Listener {
     /// Stops accepting connections. Established connections are not affected.
     pub(super) fn close(&mut self) {
         self.open = false;
-        self.forget_ports();
         self.events.push_back(TransportEvent::ListenerClosed {
             listener_id: self.id,
             reason: Ok(()),
@@ -74,32 +70,24 @@ impl Listener {
 
     fn change(&mut self, change: Change) -> Event {
         let at = |ip| multiaddr(SocketAddr::new(ip, self.address.port()));
-        let mut ports = self.ports.write().unwrap_or_else(PoisonError::into_inner);
         match change {
-            Change::Up(ip) => {
-                ports.insert((ip, self.address.port()));
-                TransportEvent::NewAddress {
-                    listener_id: self.id,
-                    listen_addr: at(ip),
-                }
-            }
-            Change::Down(ip) => {
-                ports.remove(&(ip, self.address.port()));
-                TransportEvent::AddressExpired {
-                    listener_id: self.id,
-                    listen_addr: at(ip),
-                }
-            }
+            Change::Up(ip) => TransportEvent::NewAddress {
+                listener_id: self.id,
+                listen_addr: at(ip),
+            },
+            Change::Down(ip) => TransportEvent::AddressExpired {
+                listener_id: self.id,
+                listen_addr: at(ip),
+            },
         }
     }
 
-    fn forget_ports(&self) {
-        let mut ports = self.ports.write().unwrap_or_else(PoisonError::into_inner);
-        let port = self.address.port();
-        let own: Vec<IpAddr> = self.interfaces.current().collect();
-        own.into_iter().for_each(|ip| {
-            ports.remove(&(ip, port));
-        });
+    /// Returns the port of this listener, if a dial of `remote` can leave from it.
+    pub(super) fn port_towards(&self, remote: IpAddr) -> Option<u16> {
+        let local = self.address.ip();
+        let is_same_version = local.is_ipv4() == remote.is_ipv4();
+        let reaches = local.is_unspecified() || local.is_loopback() == remote.is_loopback();
+        (self.open && is_same_version && reaches).then_some(self.address.port())
     }
 
     fn accepted(&self, stream: tokio::net::TcpStream, remote: SocketAddr) -> io::Result<Event> {
@@ -111,12 +99,6 @@ impl Listener {
             local_addr: multiaddr(local),
             send_back_addr: multiaddr(remote),
         })
-    }
-}
-
-impl Drop for Listener {
-    fn drop(&mut self) {
-        self.forget_ports();
     }
 }
 

@@ -26,11 +26,9 @@ mod stream;
 mod tests;
 
 use std::{
-    collections::HashSet,
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     pin::Pin,
-    sync::{Arc, PoisonError, RwLock},
     task::{Context, Poll, Waker},
     time::Duration,
 };
@@ -58,13 +56,9 @@ const KEEP_ALIVE_IDLE: Duration = Duration::from_secs(5);
 /// Interval between keep-alive probes, 1 s.
 const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(1);
 
-/// The ports of all listeners with the addresses at which they are reachable.
-type Ports = Arc<RwLock<HashSet<(IpAddr, u16)>>>;
-
 /// The TCP transport. Its connections are byte streams without security.
 pub(crate) struct Transport {
     backlog: i32,
-    ports: Ports,
     listeners: SelectAll<Listener>,
     waker: Option<Waker>,
 }
@@ -75,7 +69,6 @@ impl Transport {
     pub(crate) fn new(backlog: u32) -> Self {
         Self {
             backlog: i32::try_from(backlog).unwrap_or(i32::MAX),
-            ports: Ports::default(),
             listeners: SelectAll::new(),
             waker: None,
         }
@@ -92,7 +85,7 @@ impl Transport {
         // After `listen`, not before: see the module documentation.
         share_port(&socket)?;
         let listener = tokio::net::TcpListener::from_std(socket.into())?;
-        let listener = Listener::new(id, listener, Arc::clone(&self.ports))?;
+        let listener = Listener::new(id, listener)?;
         self.listeners.push(listener);
         if let Some(waker) = self.waker.take() {
             waker.wake();
@@ -100,17 +93,15 @@ impl Transport {
         Ok(())
     }
 
-    /// Returns the source port for a dial of `remote`: the port of a listener
-    /// of the same IP version that is also loopback or also not loopback.
+    /// Returns the source port for a dial of `remote`: the port of a listener of the same IP version
+    /// that is bound to all addresses, or that is also loopback or also not loopback. It does not
+    /// depend on the interfaces, which are reported some time after the socket is bound.
     fn port_towards(&self, remote: IpAddr) -> Option<SocketAddr> {
-        let ports = self.ports.read().unwrap_or_else(PoisonError::into_inner);
-        let mut ports = ports.iter();
-        let (_, port) = ports.find(|(ip, _)| {
-            ip.is_ipv4() == remote.is_ipv4() && ip.is_loopback() == remote.is_loopback()
-        })?;
+        let mut listeners = self.listeners.iter();
+        let port = listeners.find_map(|listener| listener.port_towards(remote))?;
         Some(match remote {
-            IpAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, *port).into(),
-            IpAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, *port).into(),
+            IpAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, port).into(),
+            IpAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, port).into(),
         })
     }
 }

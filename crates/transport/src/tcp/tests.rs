@@ -156,6 +156,20 @@ async fn a_closed_listener_reports_its_end_and_releases_its_port() {
     listening(&mut new(), &listen_addr.to_string()).await;
 }
 
+#[tokio::test]
+async fn dials_leave_from_the_listening_port_before_the_interfaces_are_known() {
+    let mut transport = new();
+    listen(&mut transport, "/ip4/0.0.0.0/tcp/0").unwrap();
+    let port = |remote: IpAddr| transport.port_towards(remote).map(|from| from.port());
+    let loopback = port(Ipv4Addr::LOCALHOST.into());
+    assert!(loopback.is_some_and(|port| port > 0));
+    assert_eq!(port([192, 0, 2, 1].into()), loopback);
+    assert_eq!(port(Ipv6Addr::LOCALHOST.into()), None);
+    // Nothing was polled, so no address was reported.
+    let first = next(&mut transport).await;
+    assert!(matches!(first, TransportEvent::NewAddress { .. }));
+}
+
 #[cfg(target_os = "linux")]
 #[tokio::test]
 async fn both_ends_detect_a_dead_path() {

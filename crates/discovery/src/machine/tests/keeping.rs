@@ -384,7 +384,10 @@ fn a_configured_address_is_reachable_at_once_and_takes_no_relay() {
 
 #[test]
 fn who_listens_on_a_local_network_is_reached_there() {
-    let listening = || Input::Listening(address(LOCAL));
+    let listening = || Input::Listening {
+        address: address(LOCAL),
+        open_for: Duration::ZERO,
+    };
     let told = Effect::AddExternalAddress {
         address: address(LOCAL),
     };

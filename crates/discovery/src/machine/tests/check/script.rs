@@ -170,7 +170,10 @@ impl What {
             14 => Input::LocalPeer { peer, addresses },
             15 => Input::MemberSeen { namespace, peer },
             16 => Input::MemberGone { namespace, peer },
-            17 if d % 2 == 0 => Input::Listening(address_of(e)),
+            17 if d % 2 == 0 => Input::Listening {
+                address: address_of(e),
+                open_for: Duration::from_millis(u64::from(c)),
+            },
             17 => Input::AddressCandidate(address_of(e)),
             18 => Input::AddressGone(address_of(e)),
             19 => Input::Probed {
