@@ -55,12 +55,20 @@ fn an_address_that_is_refused_says_why() {
         ("/ip4/8.8.8.8", "no transport"),
         ("/unix/tmp", "no transport"),
         ("/ip4/8.8.8.8/tcp/0", "port is 0"),
+        ("/ip4/10.0.0.7/tcp/80/x-parity-ws/%2Fset%3Fa=1", "a path"),
+        ("/dns4/vault.example/tcp/1/x-parity-wss/%2Fv1", "a path"),
         ("/dns/localhost/tcp/1", "localhost is this host"),
         ("/memory/7", "memory address"),
     ] {
         let refusal = refusal(text).unwrap_or_else(|| panic!("{text} is accepted"));
         assert!(refusal.to_string().contains(reason), "{text}: {refusal}");
     }
+    let with_path = addr("/ip4/8.8.8.8/tcp/80/x-parity-ws/%2Fp2p");
+    assert!(is_dialable(&with_path, DialPolicy::Local));
+    assert!(is_dialable(
+        &addr("/ip4/8.8.8.8/tcp/80/ws"),
+        DialPolicy::Private
+    ));
     let relayed = format!("/ip4/8.8.8.8/tcp/1/p2p/{}/p2p-circuit", peer(1));
     assert_eq!(refusal(&relayed), Some(DialRefusal::Target));
 }

@@ -200,7 +200,7 @@ impl Parts {
             return Ok(None);
         }
         let tcp = tcp::Transport::new(LISTEN_BACKLOG);
-        let transport = websocket::Transport::new(tcp, &config.websocket)?;
+        let transport = websocket::Transport::new(tcp, &config.websocket, self.handshake_timeout)?;
         let upgraded = self.upgraded(transport, TransportKind::WebSocket);
         Ok(Some(in_time(upgraded, self.handshake_timeout)))
     }

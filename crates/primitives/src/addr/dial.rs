@@ -3,7 +3,7 @@
 use std::{fmt, net::IpAddr, ops::Deref};
 
 use libp2p_identity::PeerId;
-use multiaddr::Multiaddr;
+use multiaddr::{Multiaddr, Protocol};
 
 use super::{
     ip::{IpScope, ip_scope},
@@ -116,6 +116,10 @@ pub enum DialRefusal {
     /// The port of the address is 0.
     #[error("the port is 0")]
     Port,
+    /// The address has a path for WebSocket other than `/`, and the policy is not local: a peer
+    /// could have any HTTP request sent to a server in the network of this node.
+    #[error("the address has a path, and only the operator of this node can name one")]
+    Path,
     /// The address leads through a relay and does not name the peer behind the relay.
     #[error("the address does not name the peer behind the relay")]
     Target,
@@ -323,7 +327,18 @@ fn decide(addr: &Multiaddr, scopes: DialScopes) -> Result<Shape<'_>, DialRefusal
     if !shape.ported {
         return Err(DialRefusal::Port);
     }
+    if policy != DialPolicy::Local && has_path(addr) {
+        return Err(DialRefusal::Path);
+    }
     Ok(shape)
+}
+
+/// Whether a WebSocket request for another path than `/` would be sent.
+fn has_path(addr: &Multiaddr) -> bool {
+    addr.iter().any(|part| match part {
+        Protocol::Ws(path) | Protocol::Wss(path) => path != "/",
+        _ => false,
+    })
 }
 
 fn is_localhost(name: &str) -> bool {

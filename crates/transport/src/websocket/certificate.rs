@@ -164,8 +164,24 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, Certificate
     Ok(chain)
 }
 
+/// Warns if users other than the owner can read a key. It is not refused, because tools that renew
+/// certificates share keys with a group.
+#[cfg(unix)]
+fn warn_if_readable(path: &Path) {
+    use std::os::unix::fs::PermissionsExt as _;
+    let mode = fs::metadata(path).map_or(0, |metadata| metadata.permissions().mode());
+    if mode & 0o077 != 0 {
+        let (path, mode) = (path.display(), format_args!("{:o}", mode & 0o777));
+        tracing::warn!(%path, %mode, "other users can access the key of the certificate");
+    }
+}
+
+#[cfg(not(unix))]
+fn warn_if_readable(_: &Path) {}
+
 fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, CertificateFileError> {
     use rustls::pki_types::pem::Error;
+    warn_if_readable(path);
     PrivateKeyDer::from_pem_slice(&read(path)?).map_err(|error| match error {
         Error::NoItemsFound => CertificateFileError::NoKey {
             path: path.to_owned(),

@@ -11,7 +11,8 @@
 //! Here a frame is returned as its bytes arrive.
 //!
 //! A dial never uses the listening port: a NAT mapping of WebSocket is of no use to others, because
-//! hole punching needs two dials to meet, and each would be a client.
+//! hole punching needs two dials to meet, and each would be a client. It begins after those over other
+//! transports, whatever their order.
 //!
 //! [specification of libp2p]: https://github.com/libp2p/specs/blob/master/websockets/README.md
 
@@ -31,6 +32,7 @@ use std::{
     pin::Pin,
     sync::{Arc, OnceLock},
     task::{Context, Poll},
+    time::Duration,
 };
 
 use calimero_network_primitives::config::WebSocketConfig;
@@ -38,6 +40,7 @@ use futures::{
     FutureExt,
     future::{BoxFuture, Either},
 };
+use futures_timer::Delay;
 use libp2p_core::{
     Endpoint,
     transport::{DialOpts, ListenerId, PortUse, TransportError, TransportEvent},
@@ -51,6 +54,12 @@ use self::{
     stream::{Role, WebSocket},
 };
 use crate::{AddressError, error::Cause, read_ahead::ReadAhead, tcp, tls::TlsStream};
+
+/// Part of the time for a handshake that the other dials of a peer have before one over WebSocket, a
+/// tenth: 1 s by default, the time of a TCP connection with TLS over a long link. A connection over
+/// WebSocket reveals no address for hole punching, because it does not leave from the listening
+/// port, and costs more bytes and copies.
+const HEAD_START: u32 = 10;
 
 /// The connection below the WebSocket: TLS or TCP.
 type Socket = Either<TlsStream<tcp::Stream>, tcp::Stream>;
@@ -66,6 +75,8 @@ pub(crate) struct Transport {
     listeners: HashMap<ListenerId, Suffix>,
     server: Option<Arc<ServerConfig>>,
     client: Arc<Client>,
+    /// Time before a dial begins.
+    head_start: Duration,
 }
 
 /// The TLS configuration of dials, which is created for the first one.
@@ -93,9 +104,11 @@ impl Transport {
     pub(crate) fn new(
         tcp: tcp::Transport,
         config: &WebSocketConfig,
+        handshake_timeout: Duration,
     ) -> Result<Self, CertificateFileError> {
         Ok(Self {
             tcp,
+            head_start: handshake_timeout / HEAD_START,
             listeners: HashMap::new(),
             server: certificate::server(config)?,
             client: Arc::new(Client {
@@ -207,7 +220,9 @@ impl libp2p_core::Transport for Transport {
             TransportError::MultiaddrNotSupported(_) => TransportError::MultiaddrNotSupported(addr),
             TransportError::Other(error) => TransportError::Other(error.into()),
         })?;
-        Ok(connect(dial, address, Arc::clone(&self.client)).boxed())
+        let connecting = connect(dial, address, Arc::clone(&self.client));
+        let head_start = Delay::new(self.head_start);
+        Ok(head_start.then(|()| connecting).boxed())
     }
 
     fn poll(

@@ -132,6 +132,16 @@ async fn many_pings_queue_a_bounded_number_of_answers() {
     };
     let (end, ()) = futures::join!(server.read_to_end(&mut data), send);
     assert_eq!(end.unwrap(), 0);
+    // All answers are 508,000 bytes. The queue holds one frame with data and two control frames.
+    let mut answers = Vec::new();
+    let flush = async move {
+        server.flush().await.unwrap();
+        drop(server);
+    };
+    let ((), read) = futures::join!(flush, client.read_to_end(&mut answers));
+    read.unwrap();
+    let len = answers.len();
+    assert!(!answers.is_empty() && len < 80_000, "{len} bytes");
 }
 
 #[tokio::test]

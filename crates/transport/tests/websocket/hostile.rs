@@ -144,7 +144,7 @@ async fn a_request_in_single_bytes_is_accepted() {
     assert!(matches!(error, AddressError::Closed), "{error:?}");
 }
 
-/// A client that makes progress for ever does not move the deadline.
+/// A client that sends bytes without end does not move the deadline.
 #[tokio::test]
 async fn a_client_that_sends_single_bytes_is_cut_off() {
     // Header fields, and pings after the request.

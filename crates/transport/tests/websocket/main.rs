@@ -14,10 +14,11 @@ mod common;
 mod hostile;
 mod proxy;
 
-use std::{fs, path::Path, time::Duration};
+use std::{fs, future::poll_fn, path::Path, time::Duration};
 
 use self::common::{
-    accept, any_address, connect, dial, dialled, exchange, listen, offering, with_peer, within,
+    accept, any_address, connect, dial, dial_opts, dialled, exchange, listen, offering, with_peer,
+    within,
 };
 use calimero_network_primitives::{
     addr::DialPolicy,
@@ -30,6 +31,11 @@ use calimero_network_transport::{
     AddressError, BuildError, CertificateFileError, SecurityKind, Transport, TransportKind, build,
     classify,
 };
+use futures::{
+    FutureExt as _, StreamExt as _,
+    future::{Either, select},
+};
+use libp2p_core::Transport as _;
 use libp2p_identity::Keypair;
 use multiaddr::{Multiaddr, Protocol};
 
@@ -109,6 +115,34 @@ async fn nodes_connect_with_each_security_protocol() {
             assert_eq!(is_noise, names[0] == Noise);
         }
         assert_eq!(near.bytes_out(), dialler.links.totals().websocket.sent);
+    }
+}
+
+/// The swarm starts the dials of one peer in an order of its own.
+#[tokio::test]
+async fn a_dial_over_tcp_that_begins_later_connects_before_one_over_websocket() {
+    let (_, mut dialler) = node(&TransportConfig::default());
+    let (key, mut listener) = node(&TransportConfig::default());
+    let addresses = [
+        listen(&mut listener.boxed, PLAIN).await,
+        listen(&mut listener.boxed, "/ip4/127.0.0.1/tcp/0").await,
+    ];
+    let [websocket, tcp] = addresses.map(|one| with_peer(one, key.public().to_peer_id()));
+    let websocket = dialler.boxed.dial(websocket, dial_opts()).unwrap();
+    let tcp = dialler.boxed.dial(tcp, dial_opts()).unwrap();
+    let mut both = select(websocket, tcp);
+    let connecting = poll_fn(|cx| {
+        let _ = dialler.boxed.poll_next_unpin(cx);
+        both.poll_unpin(cx)
+    });
+    let accepting = Box::pin(async {
+        loop {
+            let _ = accept(&mut listener.boxed).await;
+        }
+    });
+    match within(select(connecting, accepting)).await {
+        Either::Left((Either::Right((tcp, _)), _)) => drop(tcp.unwrap()),
+        _ => panic!("the connection over WebSocket came first"),
     }
 }
 

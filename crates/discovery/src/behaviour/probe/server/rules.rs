@@ -4,7 +4,10 @@ use std::net::IpAddr;
 
 use calimero_network_primitives::{
     Multiaddr,
-    addr::{DialAddr, DialPolicy, DialScopes, is_dns, is_private, is_relayed},
+    addr::{
+        AddressTransport, DialAddr, DialPolicy, DialScopes, is_dns, is_private, is_relayed,
+        transport_of,
+    },
     multiaddr::Protocol,
 };
 
@@ -34,7 +37,9 @@ pub(super) fn choose(
     observed: &Multiaddr,
     scopes: DialScopes,
 ) -> Option<Choice> {
-    let own = ip_of(observed);
+    // Over WebSocket the peer may be a reverse proxy, whose network is not that of the peer.
+    let is_proxied = transport_of(observed) == Some(AddressTransport::WebSocket);
+    let own = ip_of(observed).filter(|_| !is_proxied);
     let candidates = (0_u32..).zip(addresses.iter().take(MAX_ADDRESSES));
     candidates
         .filter(|(_, address)| !is_dns(address) && !is_relayed(address))
