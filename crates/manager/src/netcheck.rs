@@ -4,7 +4,7 @@ use std::{collections::HashMap, net::SocketAddr};
 
 use calimero_network_discovery::{
     machine::{LastProbe, ProbeOutcome, Reachability, ReachableBecause},
-    netcheck::{self, DialBack, Family, Observations, Sighting, Transport, endpoint_of},
+    netcheck::{self, DialBack, Family, Observations, ObservedAddress, Transport, endpoint_of},
 };
 use calimero_network_transport::TransportKind;
 use libp2p::swarm::ConnectionId;
@@ -18,20 +18,20 @@ impl Status {
     /// protocol that no connection uses is missing.
     #[must_use]
     pub fn observations(&self) -> Observations {
-        let own_ports: HashMap<ConnectionId, bool> = self
+        let from_listening_port: HashMap<ConnectionId, bool> = self
             .paths
             .iter()
             .flat_map(|peer| &peer.connections)
-            .map(|connection| (connection.id, connection.own_port))
+            .map(|connection| (connection.id, connection.from_listening_port))
             .collect();
         let dialled = self.connections.iter().filter(|connection| {
-            let own_port = own_ports.get(&connection.id) == Some(&true);
-            own_port && connection.direction == Direction::Outbound
+            let is_from_it = from_listening_port.get(&connection.id) == Some(&true);
+            is_from_it && connection.direction == Direction::Outbound
         });
         let endpoints = self.listening.iter().filter_map(endpoint_of);
         Observations {
             own: endpoints.map(|(_, at)| at.ip()).collect(),
-            sightings: dialled.filter_map(sighting).collect(),
+            observed: dialled.filter_map(observed_address).collect(),
             dial_backs: self
                 .probes
                 .iter()
@@ -60,7 +60,13 @@ impl Status {
             ProbeOutcome::NotTried => return None,
         };
         let is_of_server = |connection: &&Connection| {
-            connection.peer == probe.server && protocol_of(connection) == Some(transport)
+            let other = endpoint_of(&connection.address);
+            let is_same = |(over, other): (Transport, SocketAddr)| {
+                over == transport && Family::of(other.ip()) == Family::of(at.ip())
+            };
+            // A connection by a name may have either version of IP.
+            connection.peer == probe.server
+                && other.map_or(protocol_of(connection) == Some(transport), is_same)
         };
         Some(DialBack {
             transport,
@@ -97,7 +103,7 @@ fn protocol_of(connection: &Connection) -> Option<Transport> {
 }
 
 /// The address at which the peer of a connection sees this node.
-fn sighting(connection: &Connection) -> Option<Sighting> {
+fn observed_address(connection: &Connection) -> Option<ObservedAddress> {
     let info = connection.info.as_ref()?;
     // Identify reports one address for all connections with the peer.
     let (transport, observed) = endpoint_of(&info.observed)?;
@@ -109,7 +115,7 @@ fn sighting(connection: &Connection) -> Option<Sighting> {
     let dialled = std::iter::once(&connection.address);
     let mut addresses = dialled.chain(&info.listening).filter_map(endpoint_of);
     let server = addresses.find_map(|(_, at)| is_same_family(&at).then_some(at.ip()))?;
-    Some(Sighting {
+    Some(ObservedAddress {
         transport,
         server,
         observed,

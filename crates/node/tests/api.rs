@@ -227,6 +227,7 @@ fn every_request_of_the_description_is_answered() {
         ("GET /v1/config", "/v1/config".to_owned(), "config"),
         ("GET /v1/openapi.json", "/v1/openapi.json".to_owned(), ""),
         ("GET /v1/log", "/v1/log".to_owned(), ""),
+        ("GET /v1/netcheck", "/v1/netcheck".to_owned(), "netcheck"),
         ("GET /v1/peers", "/v1/peers".to_owned(), "peers"),
         ("GET /v1/topics", "/v1/topics".to_owned(), "topics"),
         (

@@ -46,7 +46,9 @@ impl Behaviour {
         // others in, port included. libp2p-identify 0.48 puts the listening port in its place where
         // the two differ, which is wrong behind every NAT that changes ports.
         let listening = self.machine.listening_on();
-        if self.peers.has_own_port(&peer, connection) && listening.matches(&info.observed_addr) {
+        if self.peers.is_from_listening_port(&peer, connection)
+            && listening.matches(&info.observed_addr)
+        {
             let candidate = without_peer(&info.observed_addr);
             self.waiting
                 .push_back(ToSwarm::NewExternalAddrCandidate(candidate));

@@ -19,7 +19,7 @@ struct Connection {
     address: Multiaddr,
     dialled: bool,
     /// Whether the connection was dialled from a listening port.
-    own_port: bool,
+    from_listening_port: bool,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -52,13 +52,13 @@ pub(super) struct Peers {
 }
 
 impl Peers {
-    /// A connection was established. `own_port` says whether it was dialled from a listening port.
+    /// A connection was established, from a port that this node listens on if `from_listening_port`.
     pub(super) fn opened(
         &mut self,
         peer: PeerId,
         id: ConnectionId,
         endpoint: &ConnectedPoint,
-        own_port: bool,
+        from_listening_port: bool,
     ) -> PathChange {
         let peer = self.peers.entry(peer).or_default();
         let before = peer.path();
@@ -67,7 +67,7 @@ impl Peers {
             path: path_of(endpoint),
             address: endpoint.get_remote_address().clone(),
             dialled: endpoint.is_dialer(),
-            own_port,
+            from_listening_port,
         });
         (before, peer.path())
     }
@@ -117,10 +117,10 @@ impl Peers {
     }
 
     /// Returns whether a connection was dialled from a listening port.
-    pub(super) fn has_own_port(&self, peer: &PeerId, connection: ConnectionId) -> bool {
+    pub(super) fn is_from_listening_port(&self, peer: &PeerId, connection: ConnectionId) -> bool {
         let connections = self.peers.get(peer).map(|peer| &peer.connections);
         let mut connections = connections.into_iter().flatten();
-        connections.any(|c| c.id == connection && c.own_port)
+        connections.any(|c| c.id == connection && c.from_listening_port)
     }
 
     pub(super) fn status(&self, machine: &Machine) -> Vec<PeerStatus> {
@@ -154,7 +154,7 @@ fn connection_status(connection: &Connection) -> ConnectionStatus {
         },
         address: connection.address.clone(),
         dialled: connection.dialled,
-        own_port: connection.own_port,
+        from_listening_port: connection.from_listening_port,
     }
 }
 

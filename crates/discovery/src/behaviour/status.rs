@@ -54,5 +54,5 @@ pub struct ConnectionStatus {
     pub dialled: bool,
     /// Whether this node dialled the connection from a port that it listens on, so that the remote
     /// end sees the address at which a NAT lets others in.
-    pub own_port: bool,
+    pub from_listening_port: bool,
 }

@@ -242,12 +242,14 @@ impl Behaviour {
         self.dials.remove(&id);
         self.behind.remove(&peer);
         let began = self.began.remove(&id);
-        let own_port = asks_for_own_port(event.endpoint)
+        let from_listening_port = asks_for_listening_port(event.endpoint)
             && began.is_some_and(|at| {
                 let address = event.endpoint.get_remote_address();
                 self.machine.listening_on().serves(address, at)
             });
-        let change = self.peers.opened(peer, id, event.endpoint, own_port);
+        let change = self
+            .peers
+            .opened(peer, id, event.endpoint, from_listening_port);
         self.emit_path(peer, change);
         let path = path_of(event.endpoint);
         if let Some(attempt) = self.attempts.get(&id) {
@@ -361,7 +363,7 @@ fn has_no_reservation(error: &TransportError<io::Error>) -> bool {
 
 /// Returns whether the transport was asked to dial from a listening port. What a peer observes on a
 /// connection that it dialled itself proves nothing: it may report any address.
-fn asks_for_own_port(endpoint: &ConnectedPoint) -> bool {
+fn asks_for_listening_port(endpoint: &ConnectedPoint) -> bool {
     let reuses = matches!(
         endpoint,
         ConnectedPoint::Dialer {
@@ -385,10 +387,10 @@ mod tests {
         };
         let direct = "/ip4/203.0.113.1/tcp/2428";
         let relayed = format!("{direct}/p2p/{}/p2p-circuit", PeerId::random());
-        assert!(asks_for_own_port(&dial(direct, PortUse::Reuse)));
-        assert!(!asks_for_own_port(&dial(direct, PortUse::New)));
-        assert!(!asks_for_own_port(&dial(&relayed, PortUse::Reuse)));
-        assert!(!asks_for_own_port(&ConnectedPoint::Listener {
+        assert!(asks_for_listening_port(&dial(direct, PortUse::Reuse)));
+        assert!(!asks_for_listening_port(&dial(direct, PortUse::New)));
+        assert!(!asks_for_listening_port(&dial(&relayed, PortUse::Reuse)));
+        assert!(!asks_for_listening_port(&ConnectedPoint::Listener {
             local_addr: direct.parse().unwrap(),
             send_back_addr: direct.parse().unwrap(),
         }));

@@ -68,12 +68,11 @@ fn are_alike(own: &Multiaddr, other: &Multiaddr) -> bool {
     };
     let same_scope = own_host.is_loopback == other_host.is_loopback;
     let same_transport = transport_of(own) == transport_of(other);
-    same_transport && !has_own_port(other) && same_version && same_scope
+    same_transport && !uses_new_port(other) && same_version && same_scope
 }
 
-/// Returns whether a dial of `address` leaves from a port of its own. WebSocket never uses the
-/// listening port.
-fn has_own_port(address: &Multiaddr) -> bool {
+/// Returns whether a dial of `address` never uses a listening port, as those of WebSocket.
+fn uses_new_port(address: &Multiaddr) -> bool {
     transport_of(address) == Some(AddressTransport::WebSocket)
 }
 
@@ -158,7 +157,7 @@ impl HeldDials {
         let ready = |dial: &mut Effect| match dial {
             Effect::Dial { addresses, .. } => addresses
                 .iter()
-                .all(|to| is_relayed(to) || has_own_port(to) || listening.serves(to, now)),
+                .all(|to| is_relayed(to) || uses_new_port(to) || listening.serves(to, now)),
             _ => true,
         };
         out.extend(self.dials.extract_if(.., ready));

@@ -1,38 +1,42 @@
 //! The rules by which observations become a verdict.
 
+use std::collections::BTreeMap;
+
+use calimero_network_primitives::addr::{IpScope, ip_scope};
+
 use super::{
-    Advice, Direct, Family, Filtering, Lane, MAX_SEEN, Mapping, Observations, PortMapping,
-    Sighting, Transport, Verdict,
+    Advice, Direct, Family, Filtering, MAX_PUBLIC_ADDRESSES, Mapping, Observations,
+    ObservedAddress, PortMapping, ProtocolVerdict, Transport, Verdict,
 };
 
 /// Judges a network by what is observed of it.
 #[must_use]
 pub fn judge(observations: &Observations) -> Verdict {
-    let lanes: Vec<_> = [Family::V4, Family::V6]
+    let protocols: Vec<_> = [Family::V4, Family::V6]
         .into_iter()
         .flat_map(|family| [Transport::Udp, Transport::Tcp].map(|transport| (transport, family)))
-        .map(|(transport, family)| lane(observations, transport, family))
+        .map(|(transport, family)| protocol(observations, transport, family))
         .filter(is_known)
         .collect();
     let direct = match observations.configured {
         true => Direct::Reachable,
         false => {
-            let reach = |lane| reach(lane, observations.port_mapping);
-            lanes.iter().map(reach).max().unwrap_or_default()
+            let reach = |protocol| reach(protocol, observations.port_mapping);
+            protocols.iter().map(reach).max().unwrap_or_default()
         }
     };
     Verdict {
-        udp: usable(&lanes, |lane| lane.transport == Transport::Udp),
-        ipv6: usable(&lanes, |lane| lane.family == Family::V6),
-        advice: advice(observations, &lanes, direct),
+        udp: usable(&protocols, |protocol| protocol.transport == Transport::Udp),
+        ipv6: usable(&protocols, |protocol| protocol.family == Family::V6),
+        advice: advice(observations, &protocols, direct),
         direct,
-        lanes,
+        protocols,
     }
 }
 
-fn lane(observations: &Observations, transport: Transport, family: Family) -> Lane {
-    let sightings: Vec<_> = observations
-        .sightings
+fn protocol(observations: &Observations, transport: Transport, family: Family) -> ProtocolVerdict {
+    let observed: Vec<_> = observations
+        .observed
         .iter()
         .filter(|one| one.transport == transport && Family::of(one.observed.ip()) == family)
         .filter(|one| one.is_plausible(&observations.own))
@@ -44,44 +48,56 @@ fn lane(observations: &Observations, transport: Transport, family: Family) -> La
         .peekable();
     let usable = match attempts.peek() {
         Some(_) => Some(attempts.any(|connected| connected)),
-        None => (!sightings.is_empty()).then_some(true),
+        None => (!observed.is_empty()).then_some(true),
     };
-    let mut seen_at: Vec<_> = sightings.iter().map(|one| one.observed).collect();
-    seen_at.sort_unstable();
-    seen_at.dedup();
-    seen_at.truncate(MAX_SEEN);
-    Lane {
+    let mut public_addresses: Vec<_> = observed.iter().map(|one| one.observed).collect();
+    public_addresses.sort_unstable();
+    public_addresses.dedup();
+    public_addresses.truncate(MAX_PUBLIC_ADDRESSES);
+    ProtocolVerdict {
         transport,
         family,
         usable,
-        mapping: mapping(observations, &sightings),
+        mapping: mapping(observations, &observed),
         filtering: filtering(observations, transport, family),
-        seen_at,
+        public_addresses,
     }
 }
 
-fn is_known(lane: &Lane) -> bool {
-    lane.usable.is_some() || lane.filtering != Filtering::Unknown
+fn is_known(protocol: &ProtocolVerdict) -> bool {
+    protocol.usable.is_some() || protocol.filtering != Filtering::Unknown
 }
 
-fn mapping(observations: &Observations, sightings: &[&Sighting]) -> Mapping {
-    let Some(first) = sightings.first() else {
+fn mapping(observations: &Observations, observed: &[&ObservedAddress]) -> Mapping {
+    // A peer of the same site sees no NAT. It counts only if there is no other peer.
+    let is_across = |one: &&&ObservedAddress| ip_scope(one.server) != IpScope::Private;
+    let mut counted: Vec<_> = observed.iter().filter(is_across).collect();
+    if counted.is_empty() {
+        counted = observed.iter().collect();
+    }
+    if counted.is_empty() {
         return Mapping::Unknown;
-    };
-    let is_own = |one: &&Sighting| {
-        let ip = one.observed.ip().to_canonical();
-        observations.own.iter().any(|own| own.to_canonical() == ip)
-    };
-    if sightings.iter().all(is_own) {
+    }
+    counted.retain(|one| !one.is_of(&observations.own));
+    if counted.is_empty() {
         return Mapping::None;
     }
-    if sightings.iter().any(|one| one.observed != first.observed) {
-        return Mapping::EndpointDependent;
+    // Two addresses that one server observed prove nothing: a symmetric NAT has one mapping for it,
+    // and an older connection may have another one.
+    let by_server: BTreeMap<_, _> = counted
+        .iter()
+        .map(|one| (one.server, one.observed))
+        .collect();
+    let mut servers: BTreeMap<_, usize> = BTreeMap::new();
+    for observed in by_server.values() {
+        *servers.entry(observed).or_default() += 1;
     }
-    // Two sightings by one server prove nothing: a symmetric NAT has one mapping for it.
-    match sightings.iter().any(|one| one.server != first.server) {
-        true => Mapping::EndpointIndependent,
-        false => Mapping::Unknown,
+    // One server of several that reports another address may be wrong.
+    let most = servers.values().max().copied().unwrap_or_default();
+    match by_server.len() {
+        0 | 1 => Mapping::Unknown,
+        all if most > all / 2 => Mapping::EndpointIndependent,
+        _ => Mapping::EndpointDependent,
     }
 }
 
@@ -112,15 +128,15 @@ fn filtering(observations: &Observations, transport: Transport, family: Family) 
 }
 
 /// The peers that one protocol reaches directly.
-fn reach(lane: &Lane, port_mapping: PortMapping) -> Direct {
+fn reach(protocol: &ProtocolVerdict, port_mapping: PortMapping) -> Direct {
     use Filtering::{
         AddressAndPortDependent, AddressDependent, AddressDependentAtMost, EndpointIndependent,
     };
-    if lane.usable == Some(false) {
+    if protocol.usable == Some(false) {
         return Direct::NoPeers;
     }
     let mapped = port_mapping == PortMapping::Mapped;
-    match (lane.mapping, lane.filtering) {
+    match (protocol.mapping, protocol.filtering) {
         // Also behind a symmetric NAT: the peer dialled an address that others can dial as well.
         (_, EndpointIndependent) => Direct::Reachable,
         (_, AddressDependentAtMost) if mapped => Direct::Reachable,
@@ -131,25 +147,29 @@ fn reach(lane: &Lane, port_mapping: PortMapping) -> Direct {
     }
 }
 
-fn usable(lanes: &[Lane], of: impl Fn(&Lane) -> bool) -> Option<bool> {
-    let lanes = lanes.iter().filter(|lane| of(lane));
-    lanes.filter_map(|lane| lane.usable).max()
+fn usable(protocols: &[ProtocolVerdict], of: impl Fn(&ProtocolVerdict) -> bool) -> Option<bool> {
+    let protocols = protocols.iter().filter(|protocol| of(protocol));
+    protocols.filter_map(|protocol| protocol.usable).max()
 }
 
-fn advice(observations: &Observations, lanes: &[Lane], direct: Direct) -> Vec<Advice> {
+fn advice(
+    observations: &Observations,
+    protocols: &[ProtocolVerdict],
+    direct: Direct,
+) -> Vec<Advice> {
     let mut advice = Vec::new();
     match direct {
         Direct::Reachable => return advice,
         Direct::NoPeers => return vec![Advice::CheckBootNodes],
         _ => {}
     }
-    let is_translated = lanes.iter().any(|lane| {
+    let is_translated = protocols.iter().any(|protocol| {
         matches!(
-            lane.mapping,
+            protocol.mapping,
             Mapping::EndpointIndependent | Mapping::EndpointDependent
         )
     });
-    let udp = usable(lanes, |lane| lane.transport == Transport::Udp);
+    let udp = usable(protocols, |protocol| protocol.transport == Transport::Udp);
     if udp == Some(false) {
         advice.push(Advice::AllowUdp);
     }
@@ -158,14 +178,19 @@ fn advice(observations: &Observations, lanes: &[Lane], direct: Direct) -> Vec<Ad
             PortMapping::Off => Advice::PortMapping,
             PortMapping::Mapped | PortMapping::NotMapped => Advice::ForwardPort,
         });
-    } else if lanes.iter().any(|lane| lane.mapping == Mapping::None) {
+    } else if protocols
+        .iter()
+        .any(|protocol| protocol.mapping == Mapping::None)
+    {
         advice.push(Advice::OpenFirewall);
     }
     if direct == Direct::Few {
         advice.push(Advice::Relay);
     }
-    let is_unclear = |lane: &Lane| lane.usable == Some(true) && lane.mapping == Mapping::Unknown;
-    if lanes.is_empty() || lanes.iter().any(is_unclear) {
+    let is_unclear = |protocol: &ProtocolVerdict| {
+        protocol.usable == Some(true) && protocol.mapping == Mapping::Unknown
+    };
+    if protocols.is_empty() || protocols.iter().any(is_unclear) {
         advice.push(Advice::SecondBootNode);
     }
     advice

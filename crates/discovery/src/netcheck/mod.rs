@@ -8,21 +8,21 @@
 //!
 //! ```
 //! use calimero_network_discovery::netcheck::{
-//!     Direct, Mapping, Observations, Sighting, Transport, judge,
+//!     Direct, Mapping, Observations, ObservedAddress, Transport, judge,
 //! };
 //!
-//! let seen = |server: &str, observed: &str| Sighting {
+//! let seen = |server: &str, observed: &str| ObservedAddress {
 //!     transport: Transport::Udp,
 //!     server: server.parse().unwrap(),
 //!     observed: observed.parse().unwrap(),
 //! };
 //! let observations = Observations {
 //!     own: vec!["192.168.1.2".parse().unwrap()],
-//!     sightings: vec![seen("192.0.2.1", "198.51.100.1:4001"), seen("192.0.2.2", "198.51.100.1:4002")],
+//!     observed: vec![seen("192.0.2.1", "198.51.100.1:4001"), seen("192.0.2.2", "198.51.100.1:4002")],
 //!     ..Observations::default()
 //! };
 //! let verdict = judge(&observations);
-//! assert_eq!(verdict.lanes[0].mapping, Mapping::EndpointDependent);
+//! assert_eq!(verdict.protocols[0].mapping, Mapping::EndpointDependent);
 //! assert_eq!(verdict.direct, Direct::Few);
 //! ```
 
@@ -35,14 +35,15 @@ use std::net::{IpAddr, SocketAddr};
 
 use calimero_network_primitives::{
     Multiaddr,
-    addr::{IpScope, ip_scope},
+    addr::{AddressTransport, IpScope, ip_scope, transport_of, without_peer},
     multiaddr::Protocol,
 };
 
 pub use self::judge::judge;
 
-/// Most addresses in [`Lane::seen_at`]: 8. A symmetric NAT shows another one to each peer.
-pub const MAX_SEEN: usize = 8;
+/// Most addresses in [`ProtocolVerdict::public_addresses`]: 8. A symmetric NAT shows another one to
+/// each peer.
+pub const MAX_PUBLIC_ADDRESSES: usize = 8;
 
 /// The protocol below a connection, as a NAT distinguishes them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -63,9 +64,9 @@ pub fn endpoint_of(address: &Multiaddr) -> Option<(Transport, SocketAddr)> {
         Protocol::Ip6(ip) => IpAddr::from(ip).to_canonical(),
         _ => return None,
     };
-    match parts.next()? {
-        Protocol::Tcp(port) => Some((Transport::Tcp, (ip, port).into())),
-        Protocol::Udp(port) => Some((Transport::Udp, (ip, port).into())),
+    match (parts.next()?, transport_of(&without_peer(address))?) {
+        (Protocol::Tcp(port), AddressTransport::Tcp) => Some((Transport::Tcp, (ip, port).into())),
+        (Protocol::Udp(port), AddressTransport::Quic) => Some((Transport::Udp, (ip, port).into())),
         _ => None,
     }
 }
@@ -92,7 +93,7 @@ impl Family {
 
 /// The address at which a peer sees a connection that this node dialled from its listening port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Sighting {
+pub struct ObservedAddress {
     /// Protocol of the connection.
     pub transport: Transport,
     /// Address of the peer that was dialled.
@@ -101,7 +102,13 @@ pub struct Sighting {
     pub observed: SocketAddr,
 }
 
-impl Sighting {
+impl ObservedAddress {
+    /// Returns `true` if it is an address of this host, other than a loopback address.
+    pub(super) fn is_of(&self, own: &[IpAddr]) -> bool {
+        let ip = self.observed.ip().to_canonical();
+        !ip.is_loopback() && own.iter().any(|own| own.to_canonical() == ip)
+    }
+
     /// Returns `true` if a NAT can show this address to the server. A peer can report any address:
     /// one of no host, or a private one from across the internet, is not counted. `own` are the
     /// addresses of the interfaces of this host.
@@ -111,7 +118,7 @@ impl Sighting {
         if self.observed.port() == 0 {
             return false;
         }
-        if own.iter().any(|own| own.to_canonical() == ip) {
+        if self.is_of(own) {
             return true;
         }
         match ip_scope(ip) {
@@ -164,8 +171,8 @@ pub struct Observations {
     /// IP addresses of the interfaces of this host.
     pub own: Vec<IpAddr>,
     /// Addresses at which peers see this node. Those that are not
-    /// [plausible](Sighting::is_plausible) do not count.
-    pub sightings: Vec<Sighting>,
+    /// [plausible](ObservedAddress::is_plausible) do not count.
+    pub observed: Vec<ObservedAddress>,
     /// Results of dials of this node by other peers.
     pub dial_backs: Vec<DialBack>,
     /// Results of dials of other peers by this node.
@@ -210,7 +217,7 @@ pub enum Filtering {
 
 /// The judgement of one protocol with one version of IP.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Lane {
+pub struct ProtocolVerdict {
     /// Protocol that the NAT distinguishes.
     pub transport: Transport,
     /// Version of IP that is judged.
@@ -221,8 +228,8 @@ pub struct Lane {
     pub mapping: Mapping,
     /// Filtering of the NAT or firewall.
     pub filtering: Filtering,
-    /// Addresses at which peers see this node, each once, at most [`MAX_SEEN`] of them.
-    pub seen_at: Vec<SocketAddr>,
+    /// Addresses at which peers see this node, each once, at most [`MAX_PUBLIC_ADDRESSES`] of them.
+    pub public_addresses: Vec<SocketAddr>,
 }
 
 /// Peers with which direct connections are possible, from the fewest to all.
@@ -267,7 +274,7 @@ pub enum Advice {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Verdict {
     /// The judgement by protocol and version of IP, for those that something is known about.
-    pub lanes: Vec<Lane>,
+    pub protocols: Vec<ProtocolVerdict>,
     /// Whether UDP connections work; `None` if none was tried.
     pub udp: Option<bool>,
     /// Whether IPv6 connections work; `None` if none was tried.

@@ -22,7 +22,7 @@ fn observe(transport: Transport, shown: Shown, into: &mut Observations) {
             family: Family::V4,
             connected: seen.is_some(),
         });
-        into.sightings.extend(seen.map(|observed| Sighting {
+        into.observed.extend(seen.map(|observed| ObservedAddress {
             transport,
             server: server.parse().unwrap(),
             observed: observed.parse().unwrap(),
@@ -175,9 +175,9 @@ fn each_kind_of_nat_is_recognised() {
         observe(Transport::Udp, udp, &mut observations);
         observe(Transport::Tcp, tcp, &mut observations);
         let verdict = judge(&observations);
-        let lane = &verdict.lanes[0];
+        let protocol = &verdict.protocols[0];
         assert_eq!(
-            (lane.mapping, lane.filtering),
+            (protocol.mapping, protocol.filtering),
             (mapping, filtering),
             "{name}"
         );
@@ -221,15 +221,15 @@ fn a_peer_that_was_never_contacted_shows_that_there_is_no_filter() {
         ..FULL_CONE
     };
     observe(Transport::Tcp, only_contacted, &mut observations);
-    let filtering = |observations: &_| judge(observations).lanes[0].filtering;
+    let filtering = |observations: &_| judge(observations).protocols[0].filtering;
     assert_eq!(filtering(&observations), Filtering::AddressDependentAtMost);
     observations.admits_uncontacted_peers = true;
     assert_eq!(filtering(&observations), Filtering::EndpointIndependent);
 }
 
-/// The sighting of a server at an address.
-fn sighting(server: &str, observed: &str) -> Sighting {
-    Sighting {
+/// The address that a server at another one observes.
+fn observed_address(server: &str, observed: &str) -> ObservedAddress {
+    ObservedAddress {
         transport: Transport::Udp,
         server: server.parse().unwrap(),
         observed: observed.parse().unwrap(),
@@ -259,14 +259,14 @@ fn addresses_that_no_nat_shows_do_not_count() {
         (SERVERS[0], "[ff02::1]:2428", false),
     ];
     for (server, observed, plausible) in cases {
-        let one = sighting(server, observed);
+        let one = observed_address(server, observed);
         assert_eq!(one.is_plausible(&own), plausible, "{observed} by {server}");
         let observations = Observations {
             own: own.to_vec(),
-            sightings: vec![one],
+            observed: vec![one],
             ..Observations::default()
         };
-        let seen = judge(&observations).lanes.len();
+        let seen = judge(&observations).protocols.len();
         assert_eq!(seen, usize::from(plausible), "{observed} by {server}");
     }
 }
@@ -277,9 +277,60 @@ fn a_boot_node_that_reports_impossible_addresses_changes_nothing() {
     observe(Transport::Udp, FULL_CONE, &mut observations);
     let before = judge(&observations);
     for observed in ["10.1.2.3:4", "127.0.0.1:9", "224.0.0.251:5353", "1.2.3.4:0"] {
-        observations.sightings.push(sighting("9.9.9.9", observed));
+        observations
+            .observed
+            .push(observed_address("9.9.9.9", observed));
     }
     assert_eq!(judge(&observations), before);
+}
+
+#[test]
+fn peers_of_the_same_site_and_one_wrong_peer_do_not_change_the_mapping() {
+    let public = "198.51.100.1:12428";
+    let mapping = |observed: &[(&str, &str)]| {
+        let observed = observed.iter();
+        let observations = Observations {
+            own: vec![HOST.parse().unwrap(), "127.0.0.1".parse().unwrap()],
+            observed: observed
+                .map(|(server, seen)| observed_address(server, seen))
+                .collect(),
+            ..Observations::default()
+        };
+        judge(&observations).protocols[0].mapping
+    };
+    let neighbour = ("192.168.1.9", "192.168.1.2:2428");
+    let [one, two] = SERVERS.map(|server| (server, public));
+    assert_eq!(mapping(&[neighbour]), Mapping::None);
+    assert_eq!(mapping(&[neighbour, one]), Mapping::Unknown);
+    assert_eq!(
+        mapping(&[neighbour, one, two]),
+        Mapping::EndpointIndependent
+    );
+    let wrong = ("9.9.9.9", "8.8.4.4:53");
+    assert_eq!(mapping(&[one, wrong, two]), Mapping::EndpointIndependent);
+    assert_eq!(mapping(&[one, wrong]), Mapping::EndpointDependent);
+    // A connection that is older than the public address.
+    let older = (SERVERS[1], "198.51.100.7:12428");
+    assert_eq!(mapping(&[older, one, two]), Mapping::EndpointIndependent);
+    // A server that reports a loopback address.
+    let loopback = ("9.9.9.9", "127.0.0.1:1");
+    assert_eq!(mapping(&[one, two, loopback]), Mapping::EndpointIndependent);
+}
+
+#[test]
+fn only_tcp_and_quic_are_judged() {
+    for (address, expected) in [
+        ("/ip4/1.2.3.4/tcp/5", true),
+        ("/ip4/1.2.3.4/udp/5/quic-v1", true),
+        ("/ip4/1.2.3.4/tcp/5/ws", false),
+        ("/ip4/1.2.3.4/tcp/443/tls/sni/a.example/ws", false),
+        ("/ip4/1.2.3.4/udp/5/webrtc-direct", false),
+        ("/ip4/1.2.3.4/udp/5/quic-v1/webtransport", false),
+        ("/ip4/1.2.3.4/udp/5", false),
+    ] {
+        let address = address.parse().unwrap();
+        assert_eq!(endpoint_of(&address).is_some(), expected, "{address}");
+    }
 }
 
 #[test]
@@ -287,11 +338,14 @@ fn the_addresses_of_a_verdict_are_bounded() {
     let mut observations = Observations::default();
     for port in 1..=1000 {
         let observed = format!("198.51.100.1:{port}");
-        observations.sightings.push(sighting(SERVERS[0], &observed));
+        let server = format!("9.9.{}.{}", port / 256, port % 256);
+        observations
+            .observed
+            .push(observed_address(&server, &observed));
     }
-    let lanes = judge(&observations).lanes;
-    assert_eq!(lanes[0].mapping, Mapping::EndpointDependent);
-    assert_eq!(lanes[0].seen_at.len(), MAX_SEEN);
+    let protocols = judge(&observations).protocols;
+    assert_eq!(protocols[0].mapping, Mapping::EndpointDependent);
+    assert_eq!(protocols[0].public_addresses.len(), MAX_PUBLIC_ADDRESSES);
 }
 
 #[test]
@@ -318,8 +372,8 @@ proptest! {
         observe(Transport::Tcp, all[tcp], &mut observations);
         let before = judge(&observations);
         observations.attempts.reverse();
-        let turn = turn % observations.sightings.len().max(1);
-        observations.sightings.rotate_left(turn);
+        let turn = turn % observations.observed.len().max(1);
+        observations.observed.rotate_left(turn);
         observations.dial_backs.reverse();
         prop_assert_eq!(judge(&observations), before);
     }

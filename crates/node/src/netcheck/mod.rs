@@ -1,11 +1,13 @@
 //! `calnet netcheck`: which NAT this host is behind, and what that means for connections.
 //!
 //! A running node reports what it has seen. Without one, nodes that run for the command alone test
-//! each protocol and version of IP that the boot nodes have; see [`lane`].
+//! each protocol and version of IP that the boot nodes have; see [`protocol_test`].
 
-mod lane;
 mod page;
+mod protocol_test;
 mod servers;
+
+use std::time::{Duration, Instant};
 
 use calimero_network::discovery::netcheck::Observations;
 use futures::future::join_all;
@@ -13,9 +15,9 @@ use tokio::time::timeout;
 
 pub(crate) use self::page::{NetcheckPage, NetworkPage};
 use self::{
-    lane::Findings,
     page::{ServerPage, Source},
-    servers::{Survey, lanes_of},
+    protocol_test::Findings,
+    servers::{Survey, tests_of},
 };
 use crate::{
     api::Client,
@@ -27,30 +29,46 @@ use crate::{
 };
 
 pub(crate) async fn execute(args: NetcheckArgs, output: &Output) -> Result<(), CommandError> {
-    let after = args.timeout_ms;
-    let check = async {
-        match &args.data {
-            Some(data) => {
+    let page = match &args.data {
+        Some(data) => {
+            let of_node = async {
                 let socket = DataFolder::of_running(data).socket();
                 Client::require(&socket).await?.get("/v1/netcheck").await
-            }
-            None => probe(&args).await,
+            };
+            within(args.timeout_ms, of_node).await?
         }
+        None => probe(&args).await?,
     };
-    let what = "the check of the network";
-    let page: NetcheckPage = timeout(after, check)
-        .await
-        .map_err(|_| CommandError::Deadline { what, after })??;
     output.print(&page);
     page.require_boot_node()
 }
 
+async fn within<T>(
+    after: Duration,
+    check: impl Future<Output = Result<T, CommandError>>,
+) -> Result<T, CommandError> {
+    let what = "the check of the network";
+    let late = |_| CommandError::Deadline { what, after };
+    timeout(after, check).await.map_err(late)?
+}
+
 /// Tests the network with nodes that run for the command alone.
 async fn probe(args: &NetcheckArgs) -> Result<NetcheckPage, CommandError> {
-    let mut survey = Survey::take(&args.boot, args.port_mapping).await?;
-    let lanes = lanes_of(&survey.servers, args.port);
-    lanes.iter().try_for_each(lane::check_port)?;
-    let findings = join_all(lanes.into_iter().map(lane::test)).await;
+    let start = Instant::now();
+    let taken = Survey::take(&args.boot, args.port_mapping);
+    let mut survey = within(args.timeout_ms, taken).await?;
+    let left = args.timeout_ms.saturating_sub(start.elapsed());
+    let page = within(left, test(&mut survey, args)).await;
+    // Also after a failure: it withdraws the port mappings.
+    survey.end().await;
+    page
+}
+
+/// Tests each protocol with the boot nodes of a survey.
+async fn test(survey: &mut Survey, args: &NetcheckArgs) -> Result<NetcheckPage, CommandError> {
+    let tests = tests_of(&survey.servers, args.port);
+    tests.iter().try_for_each(protocol_test::check_port)?;
+    let findings = join_all(tests.into_iter().map(protocol_test::run)).await;
     let findings = findings.into_iter().collect::<Result<Vec<_>, _>>()?;
     let mut observations = Observations {
         port_mapping: survey.port_mapping().await,
@@ -62,14 +80,14 @@ async fn probe(args: &NetcheckArgs) -> Result<NetcheckPage, CommandError> {
         let Findings {
             own,
             attempts,
-            sightings,
+            observed,
             dial_backs,
             hairpin: turned,
             path_mtu,
         } = found;
         observations.own.extend(own);
         observations.attempts.extend(attempts);
-        observations.sightings.extend(sightings);
+        observations.observed.extend(observed);
         observations.dial_backs.extend(dial_backs);
         hairpin = hairpin.max(turned);
         mtu.extend(path_mtu);
@@ -90,12 +108,10 @@ async fn probe(args: &NetcheckArgs) -> Result<NetcheckPage, CommandError> {
             .map(|(_, bytes)| *bytes)
             .max(),
     });
-    let page = NetcheckPage {
+    Ok(NetcheckPage {
         source: Source::Probe.name().to_owned(),
         network: NetworkPage::of(&observations),
         hairpin,
         servers: servers.collect(),
-    };
-    survey.end().await;
-    Ok(page)
+    })
 }

@@ -6,7 +6,7 @@ use calimero_network::{
     PeerId, Status,
     discovery::{
         machine::{BootNode, Reservation},
-        netcheck::{Lane, Observations, PortMapping, Verdict, judge},
+        netcheck::{Observations, PortMapping, ProtocolVerdict, Verdict, judge},
     },
 };
 use serde::{Deserialize, Serialize};
@@ -38,7 +38,7 @@ pub(crate) struct NetworkPage {
     /// Peers with which direct connections are possible: `no_peers`, `unknown`, `few`, `most`, `all` by
     /// hole punching, or `reachable`.
     direct: String,
-    /// The same in words.
+    /// The value of `direct` as a sentence.
     summary: String,
     /// What would help, the most useful first.
     advice: Vec<AdvicePage>,
@@ -57,7 +57,7 @@ pub(crate) struct NetworkPage {
 struct AdvicePage {
     /// Name of the change, such as `port_mapping`.
     name: String,
-    /// The change in words.
+    /// The change as a sentence.
     text: String,
 }
 
@@ -83,7 +83,7 @@ struct ProtocolPage {
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub(crate) struct ServerPage {
     pub(crate) peer: String,
-    /// Whether it is a boot node of the configuration or the command.
+    /// Whether it is a boot node of the configuration, of a list or of the command.
     pub(crate) boot_node: bool,
     /// Whether it relays for this node, or offers to; `null` if that is not known.
     pub(crate) relay: Option<bool>,
@@ -117,7 +117,7 @@ impl Source {
 impl NetworkPage {
     pub(crate) fn of(observations: &Observations) -> Self {
         let Verdict {
-            lanes,
+            protocols,
             udp,
             ipv6,
             direct,
@@ -139,20 +139,24 @@ impl NetworkPage {
                 PortMapping::NotMapped => "not_mapped",
             }
             .to_owned(),
-            protocols: lanes.iter().map(ProtocolPage::of).collect(),
+            protocols: protocols.iter().map(ProtocolPage::of).collect(),
         }
     }
 }
 
 impl ProtocolPage {
-    fn of(lane: &Lane) -> Self {
+    fn of(protocol: &ProtocolVerdict) -> Self {
         Self {
-            transport: lane.transport.name().to_owned(),
-            family: lane.family.name().to_owned(),
-            usable: lane.usable,
-            mapping: lane.mapping.name().to_owned(),
-            filtering: lane.filtering.name().to_owned(),
-            public_addresses: lane.seen_at.iter().map(ToString::to_string).collect(),
+            transport: protocol.transport.name().to_owned(),
+            family: protocol.family.name().to_owned(),
+            usable: protocol.usable,
+            mapping: protocol.mapping.name().to_owned(),
+            filtering: protocol.filtering.name().to_owned(),
+            public_addresses: protocol
+                .public_addresses
+                .iter()
+                .map(ToString::to_string)
+                .collect(),
         }
     }
 }

@@ -14,14 +14,15 @@
 use std::{
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    sync::Arc,
     time::Duration,
 };
 
 use calimero_network::{
     Connection, ConnectionEvent, DiscoveryEvent, Events, Keypair, ListenerEvent, Multiaddr,
-    NetworkClient, NetworkEvent, NetworkManager, PeerId, Stopped,
+    NetworkClient, NetworkEvent, NetworkManager, PeerId, PeerInfo, Stopped,
     addr::without_peer,
-    discovery::netcheck::{Attempt, DialBack, Family, Sighting, Transport, endpoint_of},
+    discovery::netcheck::{Attempt, DialBack, Family, ObservedAddress, Transport, endpoint_of},
     multiaddr::Protocol,
 };
 use tokio::{net::TcpSocket, time::timeout};
@@ -35,6 +36,12 @@ const LISTEN_TIME: Duration = Duration::from_secs(2);
 /// Time for a dial, and for the end of a connection, 10 s: a handshake takes three round trips, a
 /// lost packet 1 s, and a busy host some seconds.
 const DIAL_TIME: Duration = Duration::from_secs(10);
+
+/// Time for the report of a server that is connected, 10 s, the same as for a dial.
+const IDENTIFY_TIME: Duration = Duration::from_secs(10);
+
+/// Time for a whole test, 60 s. A test in which everything answers takes up to 40 s.
+const TEST_TIME: Duration = Duration::from_secs(60);
 
 /// Time for a server to dial back, 15 s: its dial of an address that a filter drops takes 10 s.
 const PROBE_TIME: Duration = Duration::from_secs(15);
@@ -67,7 +74,7 @@ impl Target {
 
 /// A protocol and a version of IP, with the servers that test it.
 #[derive(Clone, Debug)]
-pub(super) struct Lane {
+pub(super) struct ProtocolTest {
     pub(super) transport: Transport,
     pub(super) family: Family,
     /// Port to listen on; 0 for one that the system chooses.
@@ -84,7 +91,7 @@ pub(super) struct Lane {
 pub(super) struct Findings {
     pub(super) own: Vec<IpAddr>,
     pub(super) attempts: Vec<Attempt>,
-    pub(super) sightings: Vec<Sighting>,
+    pub(super) observed: Vec<ObservedAddress>,
     pub(super) dial_backs: Vec<DialBack>,
     pub(super) hairpin: Option<bool>,
     pub(super) path_mtu: Vec<(PeerId, u16)>,
@@ -92,7 +99,7 @@ pub(super) struct Findings {
 
 /// A test that is under way.
 struct Test {
-    lane: Lane,
+    test: ProtocolTest,
     client: NetworkClient,
     events: Events,
     found: Findings,
@@ -101,15 +108,15 @@ struct Test {
 /// Fails if a connection of an earlier run still holds the TCP port. Dials would then leave from
 /// other ports, and a NAT would look like a symmetric one. Without `SO_REUSEADDR`, which this socket
 /// lacks, `bind` fails while such a connection is in `TIME_WAIT`. To be called before any test starts.
-pub(super) fn check_port(lane: &Lane) -> Result<(), CommandError> {
-    if lane.transport != Transport::Tcp || lane.port == 0 {
+pub(super) fn check_port(test: &ProtocolTest) -> Result<(), CommandError> {
+    if test.transport != Transport::Tcp || test.port == 0 {
         return Ok(());
     }
-    let bound = match lane.family {
+    let bound = match test.family {
         Family::V4 => TcpSocket::new_v4()
-            .and_then(|socket| socket.bind((Ipv4Addr::UNSPECIFIED, lane.port).into())),
+            .and_then(|socket| socket.bind((Ipv4Addr::UNSPECIFIED, test.port).into())),
         Family::V6 => TcpSocket::new_v6()
-            .and_then(|socket| socket.bind((Ipv6Addr::UNSPECIFIED, lane.port).into())),
+            .and_then(|socket| socket.bind((Ipv6Addr::UNSPECIFIED, test.port).into())),
     };
     match bound {
         Err(source) if source.kind() == io::ErrorKind::AddrInUse => Err(CommandError::Io {
@@ -121,30 +128,31 @@ pub(super) fn check_port(lane: &Lane) -> Result<(), CommandError> {
     }
 }
 
-/// Tests a lane.
-pub(super) async fn test(lane: Lane) -> Result<Findings, CommandError> {
-    let host = match lane.family {
+/// Tests one protocol with one version of IP.
+pub(super) async fn run(test: ProtocolTest) -> Result<Findings, CommandError> {
+    let host = match test.family {
         Family::V4 => Protocol::Ip4(Ipv4Addr::UNSPECIFIED),
         Family::V6 => Protocol::Ip6(Ipv6Addr::UNSPECIFIED),
     };
     let listen = Multiaddr::from(host);
-    let listen = match lane.transport {
-        Transport::Udp => listen.with(Protocol::Udp(lane.port)).with(Protocol::QuicV1),
-        Transport::Tcp => listen.with(Protocol::Tcp(lane.port)),
+    let listen = match test.transport {
+        Transport::Udp => listen.with(Protocol::Udp(test.port)).with(Protocol::QuicV1),
+        Transport::Tcp => listen.with(Protocol::Tcp(test.port)),
     };
     let mut config = one_shot::quiet_config();
     config.listen = vec![listen];
     // The node dials it as soon as it listens.
-    config.discovery.boot = vec![lane.first.with_peer()];
+    config.discovery.boot = vec![test.first.with_peer()];
     config.discovery.reachability.min_backoff = REPEAT_TIME;
     let (client, events) = NetworkManager::start(Keypair::generate_ed25519(), config).await?;
     let mut test = Test {
-        lane,
+        test,
         client,
         events,
         found: Findings::default(),
     };
-    let outcome = test.run().await;
+    // What was found by then counts.
+    let outcome = timeout(TEST_TIME, test.run()).await.unwrap_or(Ok(()));
     // The result of the check does not depend on it.
     let _ = test.client.shutdown().await;
     outcome.map(|()| test.found)
@@ -152,24 +160,24 @@ pub(super) async fn test(lane: Lane) -> Result<Findings, CommandError> {
 
 impl Test {
     async fn run(&mut self) -> Result<(), CommandError> {
-        let Lane { first, second, .. } = self.lane.clone();
+        let ProtocolTest { first, second, .. } = self.test.clone();
         if let Some(second) = &second {
             self.client.block(second.peer).await?;
         }
         self.listen().await?;
-        let seen = self.look(&first, first.with_peer()).await?;
+        let seen = self.dial_and_observe(&first, first.with_peer()).await?;
         if let Some(seen) = seen
             && self.dialled_back(first.peer, seen, true).await? == Some(true)
         {
-            self.let_second_dial_back(&first, seen).await?;
+            self.probe_by_second(&first, seen).await?;
         }
         if let Some(seen) = seen {
-            self.turn_back(seen).await?;
+            self.test_hairpin(seen).await?;
         }
         if let Some(second) = second {
             self.client.unblock(second.peer).await?;
             let alone = without_peer(&second.address);
-            self.look(&second, alone).await?;
+            self.dial_and_observe(&second, alone).await?;
         }
         self.read_path_mtu().await
     }
@@ -217,8 +225,14 @@ impl Test {
         }
     }
 
+    /// What a server reports of itself. `None` if it does not do so in time.
+    async fn identified(&self, server: PeerId) -> Result<Option<Arc<PeerInfo>>, Stopped> {
+        let identified = timeout(IDENTIFY_TIME, self.client.identified(server)).await;
+        identified.unwrap_or(Ok(None))
+    }
+
     /// Dials a server at `address` from the listening port, and returns the address that it sees.
-    async fn look(
+    async fn dial_and_observe(
         &mut self,
         server: &Target,
         address: Multiaddr,
@@ -227,25 +241,25 @@ impl Test {
         self.found
             .attempts
             .extend(connected.map(|connected| Attempt {
-                transport: self.lane.transport,
-                family: self.lane.family,
+                transport: self.test.transport,
+                family: self.test.family,
                 connected,
             }));
-        if connected != Some(true) || self.client.identified(server.peer).await?.is_none() {
+        if connected != Some(true) || self.identified(server.peer).await?.is_none() {
             return Ok(None);
         }
         let status = self.client.status().await?;
         let observations = status.observations();
         self.found.own = observations.own;
         let at = endpoint_of(&server.address).map(|(_, at)| at.ip());
-        let sighting = observations.sightings.into_iter().find(|one| {
+        let observed_address = observations.observed.into_iter().find(|one| {
             Some(one.server) == at
-                && one.transport == self.lane.transport
+                && one.transport == self.test.transport
                 && one.is_plausible(&self.found.own)
         });
-        self.found.sightings.extend(sighting);
+        self.found.observed.extend(observed_address);
         self.read_path_mtu().await?;
-        Ok(sighting.map(|one| one.observed))
+        Ok(observed_address.map(|one| one.observed))
     }
 
     /// Waits until `server` has dialled this node at `seen`. `contacted` says whether the node has
@@ -257,12 +271,12 @@ impl Test {
         seen: SocketAddr,
         contacted: bool,
     ) -> Result<Option<bool>, CommandError> {
-        let info = self.client.identified(server).await?;
+        let info = self.identified(server).await?;
         let mut protocols = info.iter().flat_map(|info| &info.protocols);
         if !protocols.any(|protocol| protocol.as_ref() == PROBE_PROTOCOL) {
             return Ok(None);
         }
-        let transport = self.lane.transport;
+        let transport = self.test.transport;
         let ended = |event| match event {
             NetworkEvent::Discovery(DiscoveryEvent::AddressProbed {
                 address,
@@ -291,7 +305,7 @@ impl Test {
             .dial_backs
             .extend(reached.map(|reached| DialBack {
                 transport,
-                family: self.lane.family,
+                family: self.test.family,
                 reached,
                 contacted,
             }));
@@ -299,40 +313,40 @@ impl Test {
     }
 
     /// Has the second server dial back, to whose address this protocol has sent no packet.
-    async fn let_second_dial_back(
+    async fn probe_by_second(
         &mut self,
         first: &Target,
         seen: SocketAddr,
     ) -> Result<(), CommandError> {
-        let (Some(second), Some(aside)) = (self.lane.second.clone(), self.lane.aside.clone())
+        let (Some(second), Some(aside)) = (self.test.second.clone(), self.test.aside.clone())
         else {
             return Ok(());
         };
         // The second one is then the only server that is connected. While a connection with the first
         // one closes, the first one still answers requests.
         self.client.block(first.peer).await?;
-        self.left(first.peer).await?;
+        self.wait_until_closed(first.peer).await?;
         self.client.unblock(second.peer).await?;
         if self.dial(second.peer, without_peer(&aside)).await == Some(true) {
-            self.client.identified(second.peer).await?;
+            self.identified(second.peer).await?;
             let mut connections = self.client.status().await?.connections.into_iter();
             // Kademlia may have dialled it as well, so that the filter has seen a packet to it.
             let is_contacted = connections.any(|one| {
                 let over = endpoint_of(&one.address).map(|(over, _)| over);
-                one.peer == second.peer && over == Some(self.lane.transport)
+                one.peer == second.peer && over == Some(self.test.transport)
             });
             if !is_contacted {
                 self.dialled_back(second.peer, seen, false).await?;
             }
         }
         if self.client.disconnect(second.peer).await? {
-            self.left(second.peer).await?;
+            self.wait_until_closed(second.peer).await?;
         }
         Ok(())
     }
 
     /// Waits until no connection with a peer is left.
-    async fn left(&mut self, server: PeerId) -> Result<(), CommandError> {
+    async fn wait_until_closed(&mut self, server: PeerId) -> Result<(), CommandError> {
         let left = |event| match event {
             NetworkEvent::Connection(ConnectionEvent::Disconnected {
                 peer, remaining, ..
@@ -344,12 +358,12 @@ impl Test {
     }
 
     /// Dials the own public address from another node, if it is not one of this host.
-    async fn turn_back(&mut self, seen: SocketAddr) -> Result<(), CommandError> {
+    async fn test_hairpin(&mut self, seen: SocketAddr) -> Result<(), CommandError> {
         if self.found.own.contains(&seen.ip()) {
             return Ok(());
         }
         let address = Multiaddr::from(seen.ip());
-        let address = match self.lane.transport {
+        let address = match self.test.transport {
             Transport::Udp => address
                 .with(Protocol::Udp(seen.port()))
                 .with(Protocol::QuicV1),
@@ -383,7 +397,7 @@ mod tests {
     async fn a_tcp_port_in_use_is_refused() {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
-        let lane = |transport, port| Lane {
+        let test = |transport, port| ProtocolTest {
             transport,
             family: Family::V4,
             port,
@@ -394,9 +408,9 @@ mod tests {
             second: None,
             aside: None,
         };
-        let refused = check_port(&lane(Transport::Tcp, port)).unwrap_err();
+        let refused = check_port(&test(Transport::Tcp, port)).unwrap_err();
         assert_eq!(refused.code(), crate::error::Code::Refused);
-        check_port(&lane(Transport::Tcp, 0)).unwrap();
-        check_port(&lane(Transport::Udp, port)).unwrap();
+        check_port(&test(Transport::Tcp, 0)).unwrap();
+        check_port(&test(Transport::Udp, port)).unwrap();
     }
 }

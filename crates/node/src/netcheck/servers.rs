@@ -12,7 +12,7 @@ use calimero_network::{
 use futures::future::join_all;
 use tokio::{net::lookup_host, time::timeout};
 
-use super::lane::{Lane, Target};
+use super::protocol_test::{ProtocolTest, Target};
 use crate::{error::CommandError, one_shot, perf::ping::Pinger};
 
 /// Most boot nodes of a check. Two distinguish the kinds of NAT.
@@ -221,13 +221,13 @@ async fn resolve(address: Multiaddr) -> Vec<Multiaddr> {
 
 /// The protocols and versions of IP that boot nodes have, each with the servers that test it. Those
 /// that were reached come first.
-pub(super) fn lanes_of(servers: &[Server], port: u16) -> Vec<Lane> {
+pub(super) fn tests_of(servers: &[Server], port: u16) -> Vec<ProtocolTest> {
     let all = [Family::V4, Family::V6]
         .into_iter()
         .flat_map(|family| [Transport::Udp, Transport::Tcp].map(|transport| (transport, family)));
     let mut servers: Vec<_> = servers.iter().collect();
     servers.sort_by_key(|server| server.failure.is_some());
-    let lane = |(transport, family)| {
+    let test = |(transport, family)| {
         let mut able = servers
             .iter()
             .filter_map(|server| Some((server.at(transport, family)?, server)));
@@ -241,7 +241,7 @@ pub(super) fn lanes_of(servers: &[Server], port: u16) -> Vec<Lane> {
         let aside = second
             .as_ref()
             .and_then(|(_, other)| other.at(over, family));
-        Some(Lane {
+        Some(ProtocolTest {
             transport,
             family,
             port,
@@ -250,7 +250,7 @@ pub(super) fn lanes_of(servers: &[Server], port: u16) -> Vec<Lane> {
             aside: aside.map(|(target, _)| target.address),
         })
     };
-    all.filter_map(lane).collect()
+    all.filter_map(test).collect()
 }
 
 #[cfg(test)]
@@ -311,9 +311,9 @@ mod tests {
             server(&["/ip4/198.51.100.1/udp/2/quic-v1"]),
             server(&["/ip4/198.51.100.2/udp/1/quic-v1", "/ip4/198.51.100.2/tcp/3"]),
         ];
-        let lanes = lanes_of(&servers, 7);
-        let [udp, tcp] = lanes.as_slice() else {
-            panic!("{lanes:?}");
+        let tests = tests_of(&servers, 7);
+        let [udp, tcp] = tests.as_slice() else {
+            panic!("{tests:?}");
         };
         assert_eq!(
             (udp.transport, tcp.transport),
@@ -324,10 +324,10 @@ mod tests {
         assert_eq!(udp.aside, Some(address("/ip4/198.51.100.2/tcp/3")));
         // Servers that answered come first.
         servers[2].failure = None;
-        let lanes = lanes_of(&servers, 7);
-        assert_eq!(lanes[0].first.peer, servers[2].peer);
+        let tests = tests_of(&servers, 7);
+        assert_eq!(tests[0].first.peer, servers[2].peer);
         // A single server does not show the mapping.
-        assert!(lanes_of(&servers[..1], 7)[0].second.is_none());
+        assert!(tests_of(&servers[..1], 7)[0].second.is_none());
     }
 
     #[tokio::test]
