@@ -178,11 +178,13 @@ impl Actor {
             .send(ListenerEvent::Listening { listener, address });
     }
 
-    /// Logs an error after which the listener tries again, such as too many open files.
+    /// Logs an error after which the listener tries again, such as too many open files. Errors that
+    /// are not of the operating system are caused by a remote host: an invalid QUIC packet is one.
     pub(super) fn on_listener_error(&mut self, error: &io::Error) {
         let now = Instant::now();
         let warned = self.accept_warned;
-        if warned.is_some_and(|warned| now < warned + ACCEPT_WARNING_INTERVAL) {
+        let is_recent = warned.is_some_and(|warned| now < warned + ACCEPT_WARNING_INTERVAL);
+        if is_recent || os_error(error).raw_os_error().is_none() {
             tracing::debug!(%error, "cannot accept connections, trying again");
             return;
         }
