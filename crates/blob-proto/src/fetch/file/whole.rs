@@ -38,7 +38,12 @@ impl Whole {
         // Another name than chunks have that an earlier try may have left.
         let part = beside(&path, ".whole.part");
         let lock = disk.lock(&part).and_then(|lock| {
-            let busy = || io::Error::new(io::ErrorKind::ResourceBusy, "it is being written");
+            let busy = || {
+                io::Error::new(
+                    io::ErrorKind::ResourceBusy,
+                    "another transfer is writing this file",
+                )
+            };
             lock.ok_or_else(busy)
         });
         let lock = lock.map_err(io_error("locking", &part))?;
@@ -140,7 +145,10 @@ mod tests {
         let mut first = create(path.clone()).unwrap();
         first.write(b"the first half, ").unwrap();
         let refused = create(path.clone()).err().unwrap().to_string();
-        assert!(refused.contains("it is being written"), "{refused}");
+        assert!(
+            refused.contains("another transfer is writing this file"),
+            "{refused}"
+        );
         first.write(b"the second half").unwrap();
         first.finish(None).unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"the first half, the second half");

@@ -184,9 +184,10 @@ mod tests {
             while times.load(Ordering::Relaxed) < 2000 {
                 if let Some(_lock) = RealDisk::PRIVATE.lock(&part).unwrap() {
                     assert!(!held.swap(true, Ordering::SeqCst), "two hold the lock");
-                    RealDisk::PRIVATE.rename(&part, &whole).unwrap();
                     times.fetch_add(1, Ordering::Relaxed);
                     held.store(false, Ordering::SeqCst);
+                    // From here on another thread may create the file and lock it.
+                    RealDisk::PRIVATE.rename(&part, &whole).unwrap();
                 }
             }
         };
