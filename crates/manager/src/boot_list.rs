@@ -30,7 +30,7 @@ const MIN_INTERVAL_AFTER_FAILURE: Duration = Duration::from_secs(5);
 pub struct BootListStatus {
     /// The name, as configured.
     pub list: Multiaddr,
-    /// Number of addresses in the list. Those that may be dialled are used, of at most 16 peers.
+    /// Number of addresses in the list. At most 16 boot nodes of all lists are used.
     pub addresses: usize,
     /// Why the latest lookup, or a part of it, failed. What it held before is kept.
     pub error: Option<String>,

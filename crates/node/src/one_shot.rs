@@ -20,7 +20,6 @@ pub(crate) fn quiet_config() -> NetworkConfig {
     let mut config = config(Vec::new(), false);
     config.listen.clear();
     config.discovery.relays = 0;
-    config.discovery.global_namespace = String::new();
     config
 }
 

@@ -19,8 +19,8 @@ const MAX_LISTED: usize = 16;
 const MAX_EXAMINED: usize = 1024;
 
 impl Machine {
-    /// Replaces the boot nodes of the lists. The configured ones stay. A list in which no address
-    /// passes the rules changes nothing: a fault of its owner does not take a node off its network.
+    /// Replaces the boot nodes of the lists. The configured ones stay. If no address of any list
+    /// passes the rules, nothing changes: a fault of their owners does not take a node off its network.
     ///
     /// The owner of a list is not the operator of this node, so its addresses are held to the same
     /// rules as those that peers report.

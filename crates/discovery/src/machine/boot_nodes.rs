@@ -50,7 +50,7 @@ impl Node {
     }
 }
 
-/// The state of each configured boot node.
+/// The state of each boot node, of the configuration or of a list.
 #[derive(Clone, Debug)]
 pub(super) struct BootNodes {
     nodes: BTreeMap<PeerId, Node>,

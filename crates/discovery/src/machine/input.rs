@@ -29,8 +29,8 @@ pub enum Input {
     Unblock(PeerId),
     /// The peer cache of an earlier run. Its first peers are dialled.
     CacheLoaded(Vec<CacheEntry>),
-    /// The boot nodes of a list, each address with its `/p2p/<peer>`. They replace those of the list
-    /// before, and do not replace configured boot nodes.
+    /// The boot nodes of all lists, each address with its `/p2p/<peer>`. They replace those of the
+    /// lists before, and do not replace configured boot nodes.
     BootList(Vec<Multiaddr>),
     /// Interfaces or routes of this host changed. Everything that waits is tried now.
     NetworkChanged,

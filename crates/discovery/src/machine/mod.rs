@@ -129,7 +129,7 @@ pub struct Machine {
     out: VecDeque<Effect>,
     boot: BTreeMap<PeerId, Vec<DialAddr>>,
     boot_nodes: BootNodes,
-    /// Boot nodes of the list, which are in `boot` as well.
+    /// Boot nodes of the lists, which are in `boot` as well.
     listed: BTreeSet<PeerId>,
     blocked: BTreeSet<PeerId>,
     book: AddressBook,
@@ -330,7 +330,7 @@ impl Machine {
         self.prober.reachability()
     }
 
-    /// Returns the boot nodes: those of the configuration and those of the list.
+    /// Returns the boot nodes: those of the configuration and those of lists.
     pub fn boot_nodes(&self) -> impl Iterator<Item = PeerId> {
         self.boot.keys().copied()
     }

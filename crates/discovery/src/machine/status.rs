@@ -75,7 +75,7 @@ impl Phase {
     }
 }
 
-/// The state of a configured boot node.
+/// The state of a boot node, of the configuration or of a list.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct BootNodeStatus {

@@ -20,7 +20,7 @@ pub enum WhyRelayed {
     /// The peer connected to this node through the relay, and begins the rounds. Only the peer knows
     /// when the next one is.
     DialledByPeer,
-    /// This node follows the rounds of as many relayed peers as it can.
+    /// This node repeats hole punch rounds with at most 1,024 peers, and this peer is not one of them.
     Untracked,
 }
 

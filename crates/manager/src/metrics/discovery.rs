@@ -75,7 +75,7 @@ impl Discovery {
             boot_nodes: gauges(
                 registry,
                 "discovery_boot_nodes",
-                "Configured boot nodes by state, and by cause if they cannot be reached",
+                "Boot nodes by state, and by cause if they cannot be reached",
                 boot_node_states(),
             ),
             reachability: gauges(

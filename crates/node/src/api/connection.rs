@@ -78,7 +78,7 @@ impl fmt::Display for ConnectionPage {
             write!(f, ": {why}")?;
         }
         match self.direct_retry_in_seconds {
-            Some(seconds) => write!(f, ", direct dial in {seconds} s"),
+            Some(seconds) => write!(f, ", next hole punch round in {seconds} s"),
             None => Ok(()),
         }
     }

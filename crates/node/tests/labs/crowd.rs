@@ -171,7 +171,7 @@ impl Victim {
         self.memory_mib("RssAnon:")
     }
 
-    /// The most that was ever resident.
+    /// The largest resident memory since the start.
     fn peak_mib(&self) -> u64 {
         self.memory_mib("VmHWM:")
     }
@@ -212,7 +212,7 @@ fn start_attack(world: &World, victim: &Victim, attack: Attack, seconds: u64) ->
     Process::start_unread(command, File::create(world.attackers.path("out")).unwrap())
 }
 
-/// Attacks a node that has just started, or has suffered one attack of identities, prints a row of the table, and returns what did not hold.
+/// Attacks a node and prints a row of the table. Returns the requirements that did not hold.
 fn suffer(attack: Attack, seconds: u64) -> Vec<String> {
     let world = World::new();
     let mut victim = Victim::start(&world);

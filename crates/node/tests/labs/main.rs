@@ -2,7 +2,7 @@
 //!
 //! The hosts are network namespaces, which need root, `ip`, `mount`, `unshare`, `setpriv` and python3.
 //! Where these are missing, the tests print the reason and pass. Without `LAB=full` a part runs that
-//! takes a minute:
+//! takes half a minute. Everything:
 //!
 //! ```sh
 //! LAB=full cargo test --workspace --test labs -- --nocapture --test-threads 1

@@ -29,9 +29,9 @@ pub struct DiscoveryConfig {
     /// servers and relays.
     ///
     /// - Default: empty; peers are then found by mDNS and in the peer cache only.
-    /// - Range: each address ends in `/p2p/<peer>`, or is `/dnsaddr/NAME`: a list of boot nodes in the
-    ///   TXT records of `_dnsaddr.NAME`, of which 16 are used. It is resolved every 15 s, within the
-    ///   lifetime of the records, so that a change needs no restart.
+    /// - Range: each address ends in `/p2p/<peer>`, or is `/dnsaddr/NAME`: a list of boot nodes in
+    ///   the TXT records of `_dnsaddr.NAME`. At most 16 boot nodes of all lists are used. Lists are
+    ///   looked up every 15 s, and records are cached for their lifetime. No restart is needed.
     /// - Reason: every network has its own boot nodes.
     pub boot: Vec<Multiaddr>,
     /// Public addresses of this node that its operator vouches for.
