@@ -606,6 +606,26 @@ fn a_client_that_does_not_read_stalls_nothing_and_learns_what_it_lost() {
 }
 
 #[test]
+fn a_message_that_is_long_in_json_is_not_held_as_an_event() {
+    let node = Node::start(&["--subscribe", "weather"]);
+    let publisher = Node::start(&[]);
+    connect(&publisher, &node);
+    publisher.process.event("subscribed");
+    let mut messages = node.events("GET /v1/topics/messages?topic=weather");
+    assert_eq!(messages.next()["event"], "following");
+    let mut records = node.events("GET /v1/events");
+    // Six times as long in JSON.
+    let text = "\u{1}".repeat(50_000);
+    for text in [text.as_str(), "short"] {
+        let sent = publisher.ask("POST /v1/topics/messages?topic=weather", text.as_bytes());
+        assert_eq!(sent.status, 200, "{sent:?}");
+        assert_eq!(messages.next()["text"], text);
+    }
+    assert_eq!(records.event("lagged")["missed"], 1);
+    assert_eq!(records.event("message")["text"], "short");
+}
+
+#[test]
 fn clients_that_hold_connections_leave_others_theirs() {
     let node = Node::start(&[]);
     // More than a listener takes, and none says anything.

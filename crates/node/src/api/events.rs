@@ -23,8 +23,13 @@ use crate::{error::Failure, run::lines::Line};
 /// size of a message.
 const MESSAGES_AHEAD: usize = 64;
 
-/// Records that wait for one client. Then the oldest are dropped and counted.
+/// Records that wait for one client. Then the oldest are dropped and counted: 64 MiB at the largest
+/// size of a record.
 const RECORDS_AHEAD: usize = 256;
+
+/// Largest record of the events, 256 KiB. A message is up to six times as long in JSON, so that peers
+/// could fill the memory of a node with a slow reader. A larger record counts as dropped.
+const MAX_RECORD_BYTES: usize = 256 * 1024;
 
 /// What clients of the API read of a node: the messages of topics and the records that it prints.
 #[derive(Clone)]
@@ -56,7 +61,11 @@ impl Feed {
     /// Passes a record to the clients that read events.
     pub(crate) fn on_record(&self, record: &impl Serialize) {
         if self.records.receiver_count() > 0 {
-            let _ = self.records.send(json_text(record).into());
+            let mut text = json_text(record);
+            if text.len() > MAX_RECORD_BYTES {
+                text = json_text(&Line::Lagged { missed: 1 });
+            }
+            let _ = self.records.send(text.into());
         }
     }
 
