@@ -31,7 +31,12 @@
 //!         assert_eq!((peer, addresses.len()), (boot, 1));
 //!     }
 //! }
-//! let opened = Input::ConnectionOpened { peer: boot, path: Path::Direct, dialled: None };
+//! let opened = Input::ConnectionOpened {
+//!     peer: boot,
+//!     path: Path::Direct,
+//!     dialled: None,
+//!     is_local: false,
+//! };
 //! machine.handle(opened, now);
 //! assert!(std::iter::from_fn(|| machine.poll_effect()).any(|effect| {
 //!     matches!(effect, Effect::Discover { server, .. } if server == boot)

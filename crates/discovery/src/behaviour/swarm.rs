@@ -8,7 +8,10 @@ use std::{
 use calimero_network_exchange::dial::{address_cause, chain, unreachable_cause};
 use calimero_network_primitives::{
     Multiaddr, PeerId, UnreachableCause,
-    addr::{is_dialable, is_relayed},
+    addr::{
+        AddressTransport, is_dialable, is_link_local, is_loopback, is_private, is_relayed,
+        transport_of,
+    },
 };
 use libp2p_core::{
     ConnectedPoint, Endpoint,
@@ -263,6 +266,7 @@ impl Behaviour {
             peer,
             path,
             dialled,
+            is_local: is_local(event.endpoint),
         });
         self.inner.keeper.keep(self.machine.kept().collect());
     }
@@ -359,6 +363,19 @@ fn has_no_reservation(error: &TransportError<io::Error>) -> bool {
         let cause = cause.downcast_ref::<ConnectError>();
         matches!(cause, Some(ConnectError::NoReservation))
     })
+}
+
+/// Returns whether an inbound connection shows nothing about the NAT of this node.
+fn is_local(endpoint: &ConnectedPoint) -> bool {
+    let ConnectedPoint::Listener {
+        local_addr,
+        send_back_addr,
+    } = endpoint
+    else {
+        return false;
+    };
+    let is_near = [is_loopback, is_link_local, is_private].map(|is| is(send_back_addr));
+    is_near.contains(&true) || transport_of(local_addr) == Some(AddressTransport::WebSocket)
 }
 
 /// Returns whether the transport was asked to dial from a listening port. What a peer observes on a

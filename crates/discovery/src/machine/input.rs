@@ -49,6 +49,9 @@ pub enum Input {
         path: Path,
         /// Address that this node dialled; `None` if the peer dialled.
         dialled: Option<Multiaddr>,
+        /// Whether the peer dialled from a loopback, link-local or private address, or over
+        /// WebSocket, maybe through a reverse proxy: this shows nothing about the NAT.
+        is_local: bool,
     },
     /// A connection was closed.
     ConnectionClosed {

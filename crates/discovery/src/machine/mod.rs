@@ -442,7 +442,8 @@ impl Machine {
                 peer,
                 path,
                 dialled,
-            } => self.opened(peer, path, dialled),
+                is_local,
+            } => self.opened(peer, path, dialled, is_local),
             Input::ConnectionClosed { peer, path } => self.closed(peer, path),
             Input::DialFailed { peer, tried } => self.dial_failed(peer, &tried),
             Input::Unreachable { peer, cause } if !self.is_stranger(&peer) => {

@@ -116,7 +116,13 @@ impl Machine {
 
 // Connections and dials.
 impl Machine {
-    pub(super) fn opened(&mut self, peer: PeerId, path: Path, dialled: Option<Multiaddr>) {
+    pub(super) fn opened(
+        &mut self,
+        peer: PeerId,
+        path: Path,
+        dialled: Option<Multiaddr>,
+        is_local: bool,
+    ) {
         if peer == self.local {
             return;
         }
@@ -130,6 +136,7 @@ impl Machine {
         let dialled =
             dialled.and_then(|address| DialAddr::of_peer(&peer, &address, DialPolicy::Local).ok());
         let stranger = inbound
+            && (!is_local || self.config.local_network)
             && path == Path::Direct
             && !self.connections.is_connected(&peer)
             && self.book.is_stranger(&peer);

@@ -430,13 +430,17 @@ fn slots_are_kept_until_a_stranger_has_come_in() {
     // that filters by address lets it in.
     let gives_up = Effect::StopListening { listener };
     assert!(!effects.contains(&gives_up));
-    let inbound = |path| Input::ConnectionOpened {
+    let inbound = |path, is_local| Input::ConnectionOpened {
         peer: PeerId::random(),
         path,
         dialled: None,
+        is_local,
     };
-    assert!(!driver.tell(inbound(Path::Relayed)).contains(&gives_up));
-    let effects = driver.tell(inbound(Path::Direct));
+    // Neither does a neighbour, or a browser behind a reverse proxy.
+    for (path, is_local) in [(Path::Relayed, false), (Path::Direct, true)] {
+        assert!(!driver.tell(inbound(path, is_local)).contains(&gives_up));
+    }
+    let effects = driver.tell(inbound(Path::Direct, false));
     assert!(effects.contains(&gives_up));
     assert!(effects.contains(&Effect::RemoveExternalAddress { address: circuit }));
 }
@@ -489,6 +493,7 @@ fn a_relayed_connection_is_closed_once_a_direct_one_is_up() {
         peer: peer(5),
         path,
         dialled: None,
+        is_local: false,
     };
     driver.tell(open(Path::Relayed));
     assert_eq!(driver.machine.path(&peer(5)), Some(Path::Relayed));

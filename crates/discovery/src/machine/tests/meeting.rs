@@ -170,6 +170,7 @@ fn who_has_come_in_is_remembered_while_it_is_here_after_those_that_were_reached(
         peer: peer(7),
         path: Path::Direct,
         dialled: None,
+        is_local: false,
     });
     assert_eq!(remembered(&driver), [], "nobody knows where it is");
     driver.tell(identified(7, vec![address(7)]));
@@ -505,6 +506,7 @@ fn a_dial_that_completes_as_listener_is_resolved_and_one_nobody_ends_ends_itself
         peer: peer(5),
         path: Path::Direct,
         dialled: None,
+        is_local: false,
     });
     assert_eq!(driver.machine.dials.in_flight(), 1);
     driver.wait_s(36);
@@ -615,6 +617,7 @@ fn only_who_has_nobody_dials_at_once_and_never_more_than_a_few() {
         peer: dialled(&first)[0],
         path: Path::Direct,
         dialled: None,
+        is_local: false,
     });
     let later = dialled(&driver.wait_s(7));
     assert!((2..=4).contains(&later.len()), "{later:?}");

@@ -94,6 +94,7 @@ impl Driver {
             peer: peer(number),
             path: Path::Direct,
             dialled: Some(address(number)),
+            is_local: false,
         })
     }
 

@@ -112,6 +112,7 @@ impl World {
                 peer,
                 path,
                 dialled,
+                is_local: false,
             };
             self.tell(one, opened);
             joined += usize::from(self.meet(one, other));
@@ -178,6 +179,7 @@ impl World {
                 peer: peer(other),
                 path: Path::Direct,
                 dialled: None,
+                is_local: false,
             };
             self.tell(node, opened);
         }
@@ -265,6 +267,7 @@ impl World {
                 peer,
                 path,
                 dialled,
+                is_local: false,
             };
             self.tell(node, opened);
         }

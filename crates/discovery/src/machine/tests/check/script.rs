@@ -160,6 +160,7 @@ impl What {
                 peer,
                 path,
                 dialled: (d % 4 > 0).then(|| address_of(e)),
+                is_local: false,
             },
             11 => Input::ConnectionClosed { peer, path },
             12 => Input::DialFailed {
@@ -223,6 +224,7 @@ impl What {
                 peer: nth(model.dials.keys().copied(), pick)?,
                 path: if well { Path::Direct } else { Path::Relayed },
                 dialled: Some(address_of(e)),
+                is_local: false,
             },
             28 => Input::DialFailed {
                 peer: nth(model.dials.keys().copied(), pick)?,
@@ -263,6 +265,7 @@ impl What {
                     peer: nth(model.connected.keys().copied(), pick)?,
                     path: Path::Relayed,
                     dialled: well.then(|| through(&address(BOOT), peer(BOOT))),
+                    is_local: false,
                 }
             }
             _ => Input::Probed {
