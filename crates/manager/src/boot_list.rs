@@ -60,7 +60,7 @@ impl BootLists {
     pub(crate) fn start(boot: &[Multiaddr]) -> Self {
         let (sender, answers) = mpsc::channel(1);
         let (wanted, _) = watch::channel(());
-        let mut all = Self {
+        let all = Self {
             lists: Vec::new(),
             held: Vec::new(),
             answers,
@@ -68,19 +68,21 @@ impl BootLists {
         };
         // Without DNS there are no lists: the configuration refuses them.
         #[cfg(feature = "dns")]
-        for list in boot.iter().filter(|one| is_boot_list(one)) {
-            let resolver = AddressList::system(list.clone());
-            let follow = follow(
-                all.add(list),
-                resolver,
-                sender.clone(),
-                all.wanted.subscribe(),
-            );
-            tokio::spawn(follow);
-        }
+        let all = all.following(boot, &sender);
         #[cfg(not(feature = "dns"))]
         let _ = (boot, sender);
         all
+    }
+
+    /// Starts a task for each list.
+    #[cfg(feature = "dns")]
+    fn following(mut self, boot: &[Multiaddr], sender: &mpsc::Sender<(usize, Answer)>) -> Self {
+        for list in boot.iter().filter(|one| is_boot_list(one)) {
+            let (nth, wanted) = (self.add(list), self.wanted.subscribe());
+            let list = AddressList::system(list.clone());
+            tokio::spawn(follow(nth, list, sender.clone(), wanted));
+        }
+        self
     }
 
     /// Adds a list that is not resolved yet. Returns its number.
@@ -185,7 +187,7 @@ async fn follow(
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "dns"))]
 mod tests {
     use super::*;
 
