@@ -187,7 +187,8 @@ async fn follow(
     }
 }
 
-#[cfg(all(test, feature = "dns"))]
+#[cfg(feature = "dns")]
+#[cfg(test)]
 mod tests {
     use super::*;
 
