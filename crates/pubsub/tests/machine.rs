@@ -14,7 +14,7 @@ use bytes::Bytes;
 use calimero_network_primitives::Keypair;
 use calimero_network_pubsub::{
     Config, Event, PublishError,
-    machine::{Effect, Input},
+    machine::{Effect, Input, Version},
     rpc::{Control, Rpc},
     topic_hash,
 };
@@ -365,6 +365,50 @@ fn an_only_subscriber_sets_the_pace_and_loses_nothing() {
     assert!(net.nodes[0].events.contains(&Event::Room));
 }
 
+/// Before version 1.3, a list of topics does not say when it is complete. A peer that opens another
+/// stream names what it has left as well, in case that was lost with the stream before.
+#[test]
+fn an_unsubscription_that_is_lost_with_its_connection_is_repeated() {
+    for version in [Version::V1_0, Version::V1_1, Version::V1_2, Version::V1_3] {
+        let mut net = Net::new(1);
+        net.version = version;
+        for _ in 0..2 {
+            let node = net.add(&Config::small());
+            net.subscribe(node, &topic(1));
+            net.subscribe(node, &topic(2));
+        }
+        net.connect(0, 1);
+        net.run(SECOND);
+        let knows = |net: &Net, number| {
+            let known = net.nodes[0].machine.subscribed_peers(&topic(number));
+            known.contains(&net.nodes[1].peer)
+        };
+        let first = net.connections(0, 1)[0];
+        net.unsubscribe(1, &topic(1));
+        net.connect_again(1, 0);
+        net.disconnect_one(1, 0, first);
+        assert!(knows(&net, 1), "the unsubscription was not lost");
+        net.run(SECOND);
+        assert!(!knows(&net, 1), "{version:?}: the second stream");
+        assert!(knows(&net, 2), "{version:?}: a topic that was not left");
+
+        net.subscribe(1, &topic(1));
+        net.run(SECOND);
+        assert!(
+            knows(&net, 1),
+            "{version:?}: the topic was subscribed again"
+        );
+        let second = net.connections(0, 1)[0];
+        net.break_stream(1, 0, second);
+        net.unsubscribe(1, &topic(1));
+        net.run(SECOND * 2);
+        assert!(
+            !knows(&net, 1),
+            "{version:?}: a stream that was opened again"
+        );
+    }
+}
+
 #[test]
 fn copies_are_few_at_full_speed() {
     let mut net = clique(5, &Config::small());
@@ -430,8 +474,8 @@ proptest! {
         seed in any::<u64>(),
         steps in prop::collection::vec((0..4u8, 0..5usize, 0..5usize, 0..3u32), 1..60),
         version in prop_oneof![
-            Just(calimero_network_pubsub::machine::Version::V1_1),
-            Just(calimero_network_pubsub::machine::Version::V1_3),
+            Just(Version::V1_1),
+            Just(Version::V1_3),
         ],
     ) {
         let mut net = Net::new(seed);

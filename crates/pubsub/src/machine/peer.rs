@@ -47,6 +47,10 @@ const PROBE: Duration = Duration::from_secs(3);
 /// Bytes of frames kept during that time to be sent again, at most: 4 MiB.
 const MAX_PROBE_BYTES: usize = 4 << 20;
 
+/// Time for which a topic that was left is named at the beginning of a stream: longer than it takes
+/// to find out that a connection is dead, and than the longest wait for a new stream.
+pub(super) const LEFT_REPEATED: Duration = Duration::from_secs(120);
+
 /// Longest wait before a stream that fails again and again is opened again.
 const MAX_REOPEN_WAIT: Duration = Duration::from_secs(60);
 
@@ -280,6 +284,9 @@ impl Machine {
         self.on_room(now);
     }
 
+    /// A new stream begins with all topics. Before version 1.3 the list does not say how many these
+    /// are, so it names also those that were left: the announcement of that may be lost with the
+    /// stream before.
     pub(super) fn on_opened(
         &mut self,
         id: PeerId,
@@ -291,12 +298,19 @@ impl Machine {
             topic: topic.clone(),
             subscribes: true,
         });
-        let entries: Vec<_> = entries.collect();
+        let mut entries: Vec<_> = entries.collect();
         let announces = (version >= Version::V1_3).then_some(entries.len() as u64);
-        let frames = announcement(entries, announces);
         let Some(peer) = self.peers.get_mut(&id) else {
             return;
         };
+        if announces.is_none() {
+            let told = self.left.iter().filter(|(at, _)| *at >= peer.since);
+            entries.extend(told.map(|(_, topic)| Subscription {
+                topic: topic.clone(),
+                subscribes: false,
+            }));
+        }
+        let frames = announcement(entries, announces);
         let is_first = peer.version().is_none() && peer.spoken == 0;
         let Some(stream) = peer.stream(connection) else {
             return;
