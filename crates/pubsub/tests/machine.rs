@@ -409,6 +409,42 @@ fn an_unsubscription_that_is_lost_with_its_connection_is_repeated() {
     }
 }
 
+/// A publication that failed because no subscriber takes so much is over: nobody is offered the
+/// message afterwards, also no peer that has come back and may take it by now.
+#[test]
+fn a_message_that_is_too_large_for_all_is_not_offered_later() {
+    let mut config = Config::small();
+    config.mesh.flood_publish = false;
+    let mut net = Net::new(1);
+    net.version = Version::V1_1;
+    for _ in 0..2 {
+        net.add(&config);
+    }
+    net.subscribe(1, &topic(1));
+    net.connect(0, 1);
+    net.run(SECOND);
+    let large = || vec![0; 100_000];
+    net.publish(0, &topic(1), large()).unwrap();
+    let first = net.connections(0, 1)[0];
+    net.break_stream(0, 1, first);
+    net.run(SECOND);
+    let size = match net.publish(0, &topic(1), large()) {
+        Err(PublishError::TooLargeForPeers { peers: 1, size }) => size,
+        result => panic!("{result:?}"),
+    };
+    assert!(size > 100_000, "{size} is not all of the message");
+    let of_second = |event: &&Event| matches!(event, Event::TooLargeForPeer { .. });
+    assert_eq!(net.nodes[0].events.iter().filter(of_second).count(), 2);
+    net.nodes[1].events.clear();
+    net.disconnect(0, 1);
+    net.connect(0, 1);
+    net.run(SECOND * 10);
+    assert_eq!(net.nodes[1].messages().len(), 0);
+    net.publish(0, &topic(1), large()).unwrap();
+    net.run(SECOND);
+    assert_eq!(net.nodes[1].messages().len(), 1);
+}
+
 #[test]
 fn copies_are_few_at_full_speed() {
     let mut net = clique(5, &Config::small());

@@ -133,21 +133,24 @@ impl Machine {
         let mut message = Message::unsigned(self.me, number, hash.clone(), data);
         let signature = self.keypair.sign(&message.signed());
         message.signature = signature.map_err(|_| PublishError::Signing)?.into();
-        self.last_number = number;
         let (id, frame) = (MessageId::new(&self.me, number), message.frame());
+        // What has failed is not offered to anybody later, so this is found out before.
+        if (recipients.iter()).all(|peer| self.exceeded_limit(peer, &frame).is_some()) {
+            for peer in &recipients {
+                self.refuse_too_large(*peer, &frame);
+            }
+            return Err(PublishError::TooLargeForPeers {
+                peers: recipients.len(),
+                size: frame.len(),
+            });
+        }
+        self.last_number = number;
         let key = self.validator.key(id.as_bytes());
         self.validator.remember(key, now.at);
         self.cache.put(key, frame.clone(), hash.clone(), id.clone());
-        let mut taken = 0;
         for peer in &recipients {
-            taken += usize::from(self.enqueue(*peer, &frame, key, true, now));
+            self.enqueue(*peer, &frame, key, true, now);
             self.exchanged(*peer);
-        }
-        if taken == 0 {
-            return Err(PublishError::TooLargeForPeers {
-                peers: recipients.len(),
-                size,
-            });
         }
         self.counters.published += 1;
         Ok(id)
@@ -189,31 +192,32 @@ impl Machine {
         peers.iter().copied().collect()
     }
 
-    /// Queues a message for a peer. Returns `false` if the peer is known not to take it.
-    pub(super) fn enqueue(
-        &mut self,
-        id: PeerId,
-        frame: &Frame,
-        key: Key,
-        own: bool,
-        now: Now,
-    ) -> bool {
-        let size = frame.len();
-        let limit = self.peers.get(&id).and_then(|peer| peer.rpc_limit);
-        if let Some(limit) = limit.filter(|limit| size > *limit) {
-            self.counters.lost_to_limits += 1;
-            self.emit(Event::TooLargeForPeer {
-                peer: id,
-                size,
-                limit,
-            });
-            return false;
+    /// Queues a message for a peer, unless the peer is known not to take it.
+    pub(super) fn enqueue(&mut self, id: PeerId, frame: &Frame, key: Key, own: bool, now: Now) {
+        if self.refuse_too_large(id, frame) {
+            return;
         }
         if let Some(peer) = self.peers.get_mut(&id) {
             peer.outbox.push(frame.clone(), key, own, now.at);
             self.last_queued = Some(now.at);
             self.dirty.insert(id);
         }
+    }
+
+    /// The size of the largest RPC that a peer takes, if `frame` is larger.
+    fn exceeded_limit(&self, id: &PeerId, frame: &Frame) -> Option<usize> {
+        let limit = self.peers.get(id)?.rpc_limit?;
+        (frame.len() > limit).then_some(limit)
+    }
+
+    /// Counts and reports a message that a peer is known not to take. Returns `false` if it takes it.
+    fn refuse_too_large(&mut self, peer: PeerId, frame: &Frame) -> bool {
+        let Some(limit) = self.exceeded_limit(&peer, frame) else {
+            return false;
+        };
+        self.counters.lost_to_limits += 1;
+        let size = frame.len();
+        self.emit(Event::TooLargeForPeer { peer, size, limit });
         true
     }
 
