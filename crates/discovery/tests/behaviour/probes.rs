@@ -25,7 +25,7 @@ use tokio::{
 };
 
 use crate::{
-    common::{MEMORY, TCP, config, listen, node, told, until, vouched, within},
+    common::{MEMORY, TCP, config, free_address, listen, node, told, until, vouched, within},
     servers::{Setup, boot, read, script, write},
 };
 
@@ -79,8 +79,8 @@ async fn say(stream: &mut Stream, dial_status: i32) {
     write(stream, &message).await;
 }
 
-/// Brings the nonce back and waits for the thanks.
-async fn dial_back(mut control: stream::Control, peer: PeerId, nonce: u64) -> Option<()> {
+/// Brings the nonce to a peer and waits for the thanks. Returns `None` if there are none.
+async fn bring(mut control: stream::Control, peer: PeerId, nonce: u64) -> Option<()> {
     let mut stream = control.open_stream(peer, BACK).await.ok()?;
     let bytes = prost::Message::encode_length_delimited_to_vec(&DialBack { nonce });
     stream.write_all(&bytes).await.ok()?;
@@ -88,12 +88,44 @@ async fn dial_back(mut control: stream::Control, peer: PeerId, nonce: u64) -> Op
     read::<DialBack>(&mut stream).await.map(drop)
 }
 
-/// A server that dials back, or not, and says that it reached us, or not.
-async fn server(dials_back: bool, reaches: Arc<AtomicBool>) -> Multiaddr {
+/// How a server brings a nonce back.
+#[derive(Clone)]
+enum Back {
+    Not,
+    /// On the connection on which it was asked.
+    SameConnection,
+    /// On a new connection to this address, under another identity, as some implementations do.
+    NewConnection(Multiaddr),
+}
+
+impl Back {
+    async fn bring(self, control: stream::Control, peer: PeerId, nonce: u64) -> Option<()> {
+        match self {
+            Self::Not => None,
+            Self::SameConnection => bring(control, peer, nonce).await,
+            Self::NewConnection(to) => {
+                let mut dialler = script(MEMORY, false).await;
+                dialler.swarm.dial(to.with_p2p(peer).unwrap()).unwrap();
+                let control = dialler.control.clone();
+                until(&mut [&mut dialler.swarm], |_, event| match event {
+                    SwarmEvent::ConnectionEstablished { .. } => Some(()),
+                    _ => None,
+                })
+                .await;
+                dialler.run();
+                bring(control, peer, nonce).await
+            }
+        }
+    }
+}
+
+/// A server that dials back in its way, and says that it reached us, or not.
+async fn server(back: Back, reaches: Arc<AtomicBool>) -> Multiaddr {
     let mut script = script(MEMORY, true).await;
     let control = script.control.clone();
     script.answer(REQUEST, move |_, peer, mut stream| {
         let (control, reaches) = (control.clone(), Arc::clone(&reaches));
+        let back = back.clone();
         async move {
             let Some(Message {
                 request: Some(request),
@@ -105,9 +137,8 @@ async fn server(dials_back: bool, reaches: Arc<AtomicBool>) -> Multiaddr {
             if !reaches.load(Ordering::Relaxed) {
                 return say(&mut stream, E_DIAL_ERROR).await;
             }
-            if dials_back {
-                dial_back(control, peer, request.nonce).await.unwrap();
-            }
+            // What it says does not depend on whether the node acknowledges the nonce.
+            let _ = back.bring(control, peer, request.nonce).await;
             say(&mut stream, OK).await;
         }
     });
@@ -181,10 +212,11 @@ async fn an_address_that_libp2p_reaches_is_ours_until_its_mapping_is_gone() {
     assert!(!node.external_addresses().any(|address| *address == at));
 }
 
-/// A node outside of local networks that may be at an address of its site.
-fn candidate(config: &mut DiscoveryConfig) -> (Swarm<Behaviour>, Multiaddr) {
+/// A node outside of local networks that listens at `memory` and may be at an address of its site.
+fn candidate(config: &mut DiscoveryConfig, memory: Multiaddr) -> (Swarm<Behaviour>, Multiaddr) {
     config.local_network = false;
     let mut node = node(MEMORY, config);
+    node.listen_on(memory).unwrap();
     let at: Multiaddr = "/ip4/10.1.2.3/tcp/2428".parse().unwrap();
     node.add_external_address(at.clone());
     (node, at)
@@ -216,10 +248,12 @@ async fn a_reachable_node_serves_the_probes_of_others() {
 #[tokio::test]
 async fn an_address_is_probed_again_and_again_lost_and_found() {
     let reaches = Arc::new(AtomicBool::new(true));
-    let boot = server(true, Arc::clone(&reaches)).await;
+    let memory = free_address(MEMORY);
+    let back = Back::NewConnection(memory.clone());
+    let boot = server(back, Arc::clone(&reaches)).await;
     let mut config = config(&[boot]);
     config.reachability.retest = Duration::from_millis(300);
-    let (mut node, at) = candidate(&mut config);
+    let (mut node, at) = candidate(&mut config, memory);
     for _ in 0..2 {
         told(&mut [&mut node], |_, event| match event {
             Event::ExternalAddressConfirmed { address } if *address == at => Some(()),
@@ -236,12 +270,12 @@ async fn an_address_is_probed_again_and_again_lost_and_found() {
     }
 }
 
-#[tokio::test]
-async fn a_server_that_does_not_dial_back_is_not_believed() {
-    let boot = server(false, Arc::new(AtomicBool::new(true))).await;
+/// A server that says it reached a node, and dials back in a way that does not show it.
+async fn is_not_believed(back: Back) {
+    let boot = server(back, Arc::new(AtomicBool::new(true))).await;
     let mut config = config(&[boot]);
     config.relays = 0;
-    let (mut node, at) = candidate(&mut config);
+    let (mut node, at) = candidate(&mut config, free_address(MEMORY));
     let mut probes = 0;
     told(&mut [&mut node], |_, event| {
         match event {
@@ -260,9 +294,20 @@ async fn a_server_that_does_not_dial_back_is_not_believed() {
 }
 
 #[tokio::test]
+async fn a_server_that_does_not_dial_back_is_not_believed() {
+    is_not_believed(Back::Not).await;
+}
+
+/// It could do so through any NAT.
+#[tokio::test]
+async fn a_server_that_answers_on_the_connection_of_the_question_is_not_believed() {
+    is_not_believed(Back::SameConnection).await;
+}
+
+#[tokio::test]
 async fn an_address_that_nobody_reaches_makes_a_node_unreachable() {
-    let boot = server(true, Arc::new(AtomicBool::new(false))).await;
-    let (mut node, _) = candidate(&mut config(&[boot]));
+    let boot = server(Back::Not, Arc::new(AtomicBool::new(false))).await;
+    let (mut node, _) = candidate(&mut config(&[boot]), free_address(MEMORY));
     told(&mut [&mut node], |_, event| match event {
         Event::ReachabilityChanged {
             reachability: Reachability::Unreachable,
@@ -274,9 +319,11 @@ async fn an_address_that_nobody_reaches_makes_a_node_unreachable() {
 
 #[tokio::test]
 async fn an_interface_that_is_gone_takes_its_address_with_it() {
-    let boot = server(true, Arc::new(AtomicBool::new(true))).await;
+    let memory = free_address(MEMORY);
+    let back = Back::NewConnection(memory.clone());
+    let boot = server(back, Arc::new(AtomicBool::new(true))).await;
     let mut node = node(MEMORY, &config(&[boot]));
-    let listener = node.listen_on(MEMORY.parse().unwrap()).unwrap();
+    let listener = node.listen_on(memory).unwrap();
     let at = until(&mut [&mut node], |_, event| match event {
         SwarmEvent::NewListenAddr { address, .. } => Some(address.clone()),
         _ => None,

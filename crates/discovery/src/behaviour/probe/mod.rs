@@ -17,11 +17,11 @@ use calimero_network_exchange::{
     outbound::{self, Command, RequestId},
 };
 use calimero_network_primitives::{Multiaddr, PeerId};
-use libp2p_core::{Endpoint, transport::PortUse};
+use libp2p_core::{ConnectedPoint, Endpoint, transport::PortUse};
 use libp2p_swarm::{
     ConnectionClosed, ConnectionDenied, ConnectionHandler, ConnectionHandlerSelect, ConnectionId,
     FromSwarm, NetworkBehaviour, NotifyHandler, THandlerInEvent, THandlerOutEvent, ToSwarm,
-    derive_prelude::Either,
+    behaviour::ConnectionEstablished, derive_prelude::Either,
 };
 use rand::{RngExt, rngs::StdRng, seq::IteratorRandom};
 
@@ -47,6 +47,8 @@ struct Asked {
     address: Multiaddr,
     server: PeerId,
     connection: ConnectionId,
+    /// Connections that were accepted before the server was asked, in number.
+    accepted: u64,
     /// Whether the server has dialled back: its word alone counts for nothing.
     dialled_back: bool,
 }
@@ -56,6 +58,9 @@ pub struct Client {
     rng: StdRng,
     /// Connections whose peer serves probes.
     servers: HashMap<ConnectionId, PeerId>,
+    /// Connections that were accepted, not through a relay, and the number of each.
+    accepted: HashMap<ConnectionId, u64>,
+    last_accepted: u64,
     /// Boot nodes. They are asked before other servers, whose answers prove nothing.
     preferred: HashSet<PeerId>,
     unasked: VecDeque<Multiaddr>,
@@ -70,6 +75,8 @@ impl Client {
             // Not the machine's seed: a nonce that can be guessed proves nothing.
             rng: rand::make_rng::<StdRng>(),
             servers: HashMap::new(),
+            accepted: HashMap::new(),
+            last_accepted: 0,
             preferred,
             unasked: VecDeque::new(),
             asked: HashMap::new(),
@@ -111,6 +118,7 @@ impl Client {
                 address,
                 server,
                 connection,
+                accepted: self.last_accepted,
                 dialled_back: false,
             };
             self.asked.insert(nonce, asked);
@@ -149,8 +157,18 @@ impl Client {
         self.ask();
     }
 
+    /// The probe to which a nonce that came on `connection` belongs. Only a connection that was
+    /// accepted since the server was asked shows that somebody can dial this node: a nonce can come on
+    /// any other one as well.
+    fn proved(&mut self, nonce: RequestId, connection: ConnectionId) -> Option<&mut Asked> {
+        let accepted = *self.accepted.get(&connection)?;
+        let asked = self.asked.get_mut(&nonce);
+        asked.filter(|asked| accepted > asked.accepted)
+    }
+
     fn closed(&mut self, connection: ConnectionId) {
         self.servers.remove(&connection);
+        self.accepted.remove(&connection);
         let lost: Vec<_> = self
             .asked
             .iter()
@@ -197,8 +215,19 @@ impl NetworkBehaviour for Client {
     }
 
     fn on_swarm_event(&mut self, event: FromSwarm<'_>) {
-        if let FromSwarm::ConnectionClosed(ConnectionClosed { connection_id, .. }) = event {
-            self.closed(connection_id);
+        match event {
+            FromSwarm::ConnectionEstablished(ConnectionEstablished {
+                connection_id,
+                endpoint: endpoint @ ConnectedPoint::Listener { .. },
+                ..
+            }) if !endpoint.is_relayed() => {
+                self.last_accepted += 1;
+                self.accepted.insert(connection_id, self.last_accepted);
+            }
+            FromSwarm::ConnectionClosed(ConnectionClosed { connection_id, .. }) => {
+                self.closed(connection_id);
+            }
+            _ => {}
         }
     }
 
@@ -217,13 +246,14 @@ impl NetworkBehaviour for Client {
                 self.servers.remove(&connection);
             }
             Either::Left(outbound::Event::Ended(nonce, result)) => self.ended(nonce, result.ok()),
-            // The peer that sends it is not looked at: only the server knows the nonce.
+            // The peer that sends it is not looked at: only the server knows the nonce, and some
+            // servers dial back under another identity.
             Either::Right(inbound::Event::Request {
                 request: nonce,
                 answer,
                 ..
             }) => {
-                if let Some(asked) = self.asked.get_mut(&nonce) {
+                if let Some(asked) = self.proved(nonce, connection) {
                     asked.dialled_back = true;
                     // The connection may be closed by now.
                     let _ = answer.send(());

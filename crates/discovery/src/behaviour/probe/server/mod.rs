@@ -25,10 +25,11 @@ use calimero_network_primitives::{
     addr::{DialAddr, DialScopes},
 };
 use futures::channel::oneshot;
-use libp2p_core::{Endpoint, transport::PortUse};
+use libp2p_core::{ConnectedPoint, Endpoint, transport::PortUse};
 use libp2p_swarm::{
     ConnectionClosed, ConnectionDenied, ConnectionId, DialError, DialFailure, FromSwarm,
     NetworkBehaviour, THandlerInEvent, THandlerOutEvent, ToSwarm,
+    behaviour::ConnectionEstablished,
     derive_prelude::Either,
     dial_opts::{DialOpts, PeerCondition},
     dummy,
@@ -155,13 +156,11 @@ impl NetworkBehaviour for Server {
 
     fn handle_established_inbound_connection(
         &mut self,
-        connection: ConnectionId,
+        _: ConnectionId,
         _: PeerId,
         _: &Multiaddr,
-        remote: &Multiaddr,
+        _: &Multiaddr,
     ) -> Result<Self::ConnectionHandler, ConnectionDenied> {
-        let prefix = Prefix::of(remote);
-        self.prefixes.insert(connection, (remote.clone(), prefix));
         Ok(Either::Left(Requests::default()))
     }
 
@@ -181,6 +180,16 @@ impl NetworkBehaviour for Server {
 
     fn on_swarm_event(&mut self, event: FromSwarm<'_>) {
         match event {
+            // Not when its handler is made: another behaviour may refuse the connection after that.
+            FromSwarm::ConnectionEstablished(ConnectionEstablished {
+                connection_id,
+                endpoint: ConnectedPoint::Listener { send_back_addr, .. },
+                ..
+            }) => {
+                let prefix = Prefix::of(send_back_addr);
+                self.prefixes
+                    .insert(connection_id, (send_back_addr.clone(), prefix));
+            }
             FromSwarm::DialFailure(DialFailure {
                 connection_id,
                 error,
@@ -226,3 +235,6 @@ impl NetworkBehaviour for Server {
         self.waiting.pop_front().map_or(Poll::Pending, Poll::Ready)
     }
 }
+
+#[cfg(test)]
+mod tests;
