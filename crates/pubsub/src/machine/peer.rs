@@ -270,7 +270,7 @@ impl Machine {
         self.peers.remove(&id);
         self.dirty.remove(&id);
         self.unsent.remove(&id);
-        self.promises.forget(&id);
+        self.promises.forget(&id, now.at);
         for (hash, own) in &mut self.topics {
             if own.mesh.remove(&id) {
                 self.scores.pruned(&id, hash, now.at);

@@ -217,14 +217,23 @@ impl Promises {
         broken
     }
 
-    /// A peer is disconnected.
-    pub(super) fn forget(&mut self, peer: &PeerId) {
+    /// A peer is disconnected. The next peer is asked at once for what was requested from it alone.
+    pub(super) fn forget(&mut self, peer: &PeerId, now: Instant) {
         self.late.remove(peer);
         self.open.remove(peer);
-        self.wanted.retain(|_, wanted| {
+        let due = &mut self.due;
+        self.wanted.retain(|key, wanted| {
+            let before = wanted.asked.len();
             wanted.asked.retain(|(id, _)| id != peer);
             wanted.others.retain(|id| id != peer);
-            !wanted.asked.is_empty() || !wanted.others.is_empty()
+            if !wanted.asked.is_empty() {
+                return true;
+            }
+            if before > 0 && !wanted.others.is_empty() {
+                wanted.next_at = now;
+                due.push_front((now, *key));
+            }
+            !wanted.others.is_empty()
         });
     }
 }

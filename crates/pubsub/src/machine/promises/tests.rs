@@ -123,12 +123,32 @@ fn a_peer_that_is_disconnected_is_neither_blamed_nor_asked() {
     script.offer(1, 1);
     script.offer(1, 2);
     let (first, second) = (script.peers[0], script.peers[1]);
-    script.promises.forget(&first);
-    script.promises.forget(&second);
+    script.promises.forget(&first, script.now);
+    script.promises.forget(&second, script.now);
     assert_eq!(script.wait(STEP), [(2, 1)]);
     let broken = script.promises.broken(script.now + PROMISE);
     assert_eq!(broken.keys().collect::<Vec<_>>(), [&script.peers[2]]);
     assert!(script.promises.wanted.is_empty());
+}
+
+#[test]
+fn the_next_peer_is_asked_at_once_when_the_only_one_that_was_asked_disconnects() {
+    let mut script = Script::new();
+    script.offer(1, 0);
+    script.offer(2, 1);
+    for peer in 2..4 {
+        script.offer(1, peer);
+    }
+    script.now += STEP / 2;
+    script.promises.forget(&script.peers[2], script.now);
+    assert_eq!(script.wait(Duration::ZERO), [], "that one was not asked");
+    script.promises.forget(&script.peers[0], script.now);
+    assert_eq!(script.promises.next_timeout(), Some(script.now));
+    assert_eq!(script.wait(Duration::ZERO), [(3, 1)]);
+    script.arrived(1, 3);
+    script.promises.forget(&script.peers[1], script.now);
+    assert!(script.promises.wanted.is_empty(), "nobody else offers it");
+    assert_eq!(script.wait(STEP), []);
 }
 
 #[test]
