@@ -12,7 +12,9 @@ import { tmpdir } from 'node:os'
 import path from 'node:path'
 
 import { RealNode, bootNode } from './lib/node.mjs'
-import { alternating, blob, concurrent, create, join, large, median, reads } from './lib/steps.mjs'
+import {
+  alternating, blob, concurrent, create, inviteReadOnly, join, large, median, reads
+} from './lib/steps.mjs'
 import { withDeadline } from '../lib/wait.mjs'
 
 const PAIRS = ['ours/ours', 'published/published', 'ours/published', 'published/ours']
@@ -39,7 +41,10 @@ class Pair {
 
   async node (layer) {
     const home = path.join(this.folder, `${this.name.replace('/', '-')}-${this.nodes.length + 1}`)
-    const node = await RealNode.create(layer, home)
+    // Without published nodes, messages may be larger than these take.
+    const isOurs = this.layers.every(one => one === 'ours')
+    const env = isOurs ? { CALIMERO_NETWORK_PRESET: 'small' } : {}
+    const node = await RealNode.create(layer, home, env)
     this.nodes.push(node)
     return node
   }
@@ -49,7 +54,7 @@ class Pair {
     try {
       cell = await withDeadline(action(), ROW_SECONDS, name)
     } catch (error) {
-      cell = `**fails**: ${String(error.message).split('\n')[0].replaceAll('|', '/').slice(0, 160)}`
+      cell = `**fails**: ${String(error.message).split('\n')[0].replaceAll('|', '/').slice(0, 240)}`
     }
     this.cells.set(name, cell)
     console.log(`${this.name.padEnd(20)} ${name.padEnd(34)} ${cell}`)
@@ -61,6 +66,8 @@ class Pair {
     await this.three()
     await this.end()
     await this.behindBoot()
+    await this.end()
+    await this.invite()
     await this.end()
   }
 
@@ -130,7 +137,21 @@ class Pair {
       const made = await create(first)
       const joined = await join(first, second, made)
       await reads(second, made.context, 'get', 'first', 'one')
+      this.behind = { first, second, context: made.context }
       return s(joined)
+    })
+    const { first, second, context } = this.behind ?? {}
+    await this.row('3 MiB blob of node 1 behind it', async () => s(await blob(first, second, context)))
+    await this.row('3 MiB blob of node 2 behind it', async () => s(await blob(second, first, context)))
+  }
+
+  /** A read-only node that proves itself by a mock quote. */
+  async invite () {
+    await this.row('TEE invite with a mock quote', async () => {
+      const [first, second] = [await this.node(this.layers[0]), await this.node(this.layers[1])]
+      await first.start()
+      await second.start([first.address], { READ_ONLY: '1' })
+      return s(await inviteReadOnly(first, second, await create(first)))
     })
   }
 

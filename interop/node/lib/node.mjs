@@ -60,20 +60,20 @@ class Process {
 }
 
 export class RealNode {
-  /** `layer` is `ours` or `published`, `home` a folder. */
-  constructor (layer, home, ports) {
-    Object.assign(this, { layer, home, ports })
+  /** `layer` is `ours` or `published`, `home` a folder, `env` is added to the environment. */
+  constructor (layer, home, env, ports) {
+    Object.assign(this, { layer, home, env, ports })
   }
 
-  static async create (layer, home) {
-    return new RealNode(layer, home, { http: await freePort(), tcp: await freePort() })
+  static async create (layer, home, env = {}) {
+    return new RealNode(layer, home, env, { http: await freePort(), tcp: await freePort() })
   }
 
   async start (boot = [], env = {}) {
     const listen = `/ip4/127.0.0.1/tcp/${this.ports.tcp}`
     const args = [this.home, String(this.ports.http), listen, ...boot]
-    const log = { RUST_LOG: process.env.RUST_LOG ?? 'info', ...env }
-    this.process = new Process(BINARIES[this.layer], args, `${this.home}.log`, log)
+    const all = { RUST_LOG: process.env.RUST_LOG ?? 'info', ...this.env, ...env }
+    this.process = new Process(BINARIES[this.layer], args, `${this.home}.log`, all)
     this.peer = await this.process.firstLine()
     this.address = `${listen}/p2p/${this.peer}`
     await until('the API', () => this.get('/admin-api/health'), START_SECONDS)

@@ -8,6 +8,8 @@ import { APPLICATION } from './node.mjs'
 
 /** Seconds in which a write has to be visible on the other node. */
 const SEEN_SECONDS = 60
+/** Seconds in which a node that works answers. */
+const ANSWER_SECONDS = 10
 const ALTERNATING = 20
 const BLOB_BYTES = 3 * 1024 * 1024
 
@@ -55,6 +57,23 @@ export async function join (host, guest, { namespace, context }) {
   return took
 }
 
+/**
+ * Has a read-only node invited, which answers on its own. Gives the seconds until it has the context.
+ * The invite is repeated until then, since it is lost while the mesh of the topic forms.
+ */
+export async function inviteReadOnly (host, guest, { context }) {
+  const [, took] = await seconds(() => until('the context', async () => {
+    await host.post('/admin-api/contexts/invite-specialized-node', { contextId: context, inviterId: null })
+    return until('the answer', () => has(guest, context), 5)
+  }, SEEN_SECONDS))
+  return took
+}
+
+async function has (node, context) {
+  const { data } = await node.get('/admin-api/contexts')
+  return data.contexts.some(one => one.id === context)
+}
+
 /** Seconds until `node` reads `value` at `key`. */
 export async function reads (node, context, method, key, value, limit = SEEN_SECONDS) {
   const [, took] = await seconds(() => until(
@@ -97,8 +116,30 @@ export async function blob (from, to, context) {
   return took
 }
 
-/** `count` writes from all nodes at once. Gives the seconds until all nodes have all of them. */
+/**
+ * `count` writes from all nodes at once. Gives the seconds until all nodes have all of them. An error
+ * says also on how many nodes reads and the network still work.
+ */
 export async function concurrent (nodes, context, count, limit) {
+  try {
+    return await written(nodes, context, count, limit)
+  } catch (error) {
+    const reading = await answering(nodes, node => node.call(context, 'count', {}, ANSWER_SECONDS))
+    const network = await answering(nodes, async node => {
+      const { count } = await node.get('/admin-api/peers', ANSWER_SECONDS)
+      check(count > 0, 'no peer')
+    })
+    const all = `of ${nodes.length} nodes`
+    throw new Error(`${error.message}; reads answered by ${reading} ${all}, network with peers on ${network}`)
+  }
+}
+
+async function answering (nodes, ask) {
+  const asked = await Promise.allSettled(nodes.map(ask))
+  return asked.filter(one => one.status === 'fulfilled').length
+}
+
+async function written (nodes, context, count, limit) {
   const before = await nodes[0].call(context, 'count')
   const [, took] = await seconds(async () => {
     const writes = Array.from({ length: count }, (_, at) => {
