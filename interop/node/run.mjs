@@ -12,9 +12,7 @@ import { tmpdir } from 'node:os'
 import path from 'node:path'
 
 import { RealNode, bootNode } from './lib/node.mjs'
-import {
-  alternating, blob, concurrent, create, inviteReadOnly, join, large, median, reads
-} from './lib/steps.mjs'
+import { alternating, blob, concurrent, create, join, large, median, reads } from './lib/steps.mjs'
 import { withDeadline } from '../lib/wait.mjs'
 
 const PAIRS = ['ours/ours', 'published/published', 'ours/published', 'published/ours']
@@ -61,14 +59,10 @@ class Pair {
   }
 
   async run () {
-    await this.two()
-    await this.end()
-    await this.three()
-    await this.end()
-    await this.behindBoot()
-    await this.end()
-    await this.invite()
-    await this.end()
+    for (const part of ['two', 'lostBoot', 'allWrite', 'behindBoot']) {
+      await this[part]()
+      await this.end()
+    }
   }
 
   /** Two nodes of which the second knows the first. */
@@ -104,25 +98,35 @@ class Pair {
     })
   }
 
-  /** Three nodes of which two know the first, which stops; then writes of all at once. */
+  /** Three nodes in one context, of which two know the first. */
   async three () {
     const layers = [this.layers[0], this.layers[1], this.layers[1]]
     const all = []
     for (const layer of layers) all.push(await this.node(layer))
-    const [first, second, third] = all
+    const [first, ...others] = all
     await first.start()
-    for (const node of [second, third]) await node.start([first.address])
+    for (const node of others) await node.start([first.address])
     const made = await create(first)
-    for (const node of [second, third]) {
+    for (const node of others) {
       await join(first, node, made)
       await reads(node, made.context, 'get', 'first', 'one')
     }
-    await this.row(`${this.writes} concurrent writes of 3 nodes`, async () =>
-      s(await concurrent(all, made.context, this.writes, CONCURRENT_SECONDS)))
+    return { all, context: made.context }
+  }
+
+  async lostBoot () {
     await this.row('boot node lost, nodes 2 and 3 go on', async () => {
+      const { all: [first, second, third], context } = await this.three()
       await first.stop()
-      await second.call(made.context, 'set', { key: 'lost', value: 'seen' })
-      return s(await reads(third, made.context, 'get', 'lost', 'seen'))
+      await second.call(context, 'set', { key: 'lost', value: 'seen' })
+      return s(await reads(third, context, 'get', 'lost', 'seen'))
+    })
+  }
+
+  async allWrite () {
+    await this.row(`${this.writes} concurrent writes of 3 nodes`, async () => {
+      const { all, context } = await this.three()
+      return s(await concurrent(all, context, this.writes, CONCURRENT_SECONDS))
     })
   }
 
@@ -143,16 +147,6 @@ class Pair {
     const { first, second, context } = this.behind ?? {}
     await this.row('3 MiB blob of node 1 behind it', async () => s(await blob(first, second, context)))
     await this.row('3 MiB blob of node 2 behind it', async () => s(await blob(second, first, context)))
-  }
-
-  /** A read-only node that proves itself by a mock quote. */
-  async invite () {
-    await this.row('TEE invite with a mock quote', async () => {
-      const [first, second] = [await this.node(this.layers[0]), await this.node(this.layers[1])]
-      await first.start()
-      await second.start([first.address], { READ_ONLY: '1' })
-      return s(await inviteReadOnly(first, second, await create(first)))
-    })
   }
 
   async end () {

@@ -365,8 +365,8 @@ fn an_only_subscriber_sets_the_pace_and_loses_nothing() {
     assert!(net.nodes[0].events.contains(&Event::Room));
 }
 
-/// Before version 1.3, a list of topics does not say when it is complete. A peer that opens another
-/// stream names what it has left as well, in case that was lost with the stream before.
+/// Before version 1.3, an announcement does not contain the number of topics. A peer that opens
+/// another stream repeats its unsubscriptions, because they may be lost with an older stream.
 #[test]
 fn an_unsubscription_that_is_lost_with_its_connection_is_repeated() {
     for version in [Version::V1_0, Version::V1_1, Version::V1_2, Version::V1_3] {
@@ -390,7 +390,7 @@ fn an_unsubscription_that_is_lost_with_its_connection_is_repeated() {
         assert!(knows(&net, 1), "the unsubscription was not lost");
         net.run(SECOND);
         assert!(!knows(&net, 1), "{version:?}: the second stream");
-        assert!(knows(&net, 2), "{version:?}: a topic that was not left");
+        assert!(knows(&net, 2), "{version:?}: the other topic");
 
         net.subscribe(1, &topic(1));
         net.run(SECOND);
@@ -409,8 +409,8 @@ fn an_unsubscription_that_is_lost_with_its_connection_is_repeated() {
     }
 }
 
-/// A publication that failed because no subscriber takes so much is over: nobody is offered the
-/// message afterwards, also no peer that has come back and may take it by now.
+/// A message that was too large for all subscribers is not offered later, also not to a peer that
+/// has connected again and may accept it now.
 #[test]
 fn a_message_that_is_too_large_for_all_is_not_offered_later() {
     let mut config = Config::small();

@@ -57,23 +57,6 @@ export async function join (host, guest, { namespace, context }) {
   return took
 }
 
-/**
- * Has a read-only node invited, which answers on its own. Gives the seconds until it has the context.
- * The invite is repeated until then, since it is lost while the mesh of the topic forms.
- */
-export async function inviteReadOnly (host, guest, { context }) {
-  const [, took] = await seconds(() => until('the context', async () => {
-    await host.post('/admin-api/contexts/invite-specialized-node', { contextId: context, inviterId: null })
-    return until('the answer', () => has(guest, context), 5)
-  }, SEEN_SECONDS))
-  return took
-}
-
-async function has (node, context) {
-  const { data } = await node.get('/admin-api/contexts')
-  return data.contexts.some(one => one.id === context)
-}
-
 /** Seconds until `node` reads `value` at `key`. */
 export async function reads (node, context, method, key, value, limit = SEEN_SECONDS) {
   const [, took] = await seconds(() => until(

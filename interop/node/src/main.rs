@@ -4,8 +4,8 @@
 //!
 //! `HOME` is a folder for the key, the store and the blobs. The HTTP API listens on loopback. The
 //! first line of standard output is the peer id. The log goes to standard error (`RUST_LOG`). The
-//! environment variable `READ_ONLY` starts a read-only node, which answers invites with a mock TEE
-//! quote. Mock quotes are accepted. The node has no orderly stop: it ends with the process.
+//! environment variable `READ_ONLY` starts a read-only node that accepts mock TEE quotes. The node
+//! has no orderly stop: it ends with the process.
 
 use std::{env, fs};
 
@@ -111,7 +111,7 @@ fn node(
         },
         specialized_node: SpecializedNodeConfig {
             invite_topic: INVITE_TOPIC.to_owned(),
-            accept_mock_tee: true,
+            accept_mock_tee: read_only,
         },
         vm_limits: calimero_runtime::logic::VMLimits::default(),
         home,

@@ -11,7 +11,7 @@ use rand::{rngs::StdRng, seq::SliceRandom};
 use super::{
     Machine, count,
     outbox::{MAX_IDS, MeshChange},
-    peer::LEFT_REPEATED,
+    peer::REPEAT_UNSUBSCRIPTIONS,
 };
 use crate::{
     event::Event,
@@ -217,7 +217,8 @@ impl Machine {
         self.backoffs
             .retain(|_, until| *until + BACKOFF_SLACK > now.at);
         self.fanout.retain(|_, (_, until)| *until > now.at);
-        self.left.retain(|(at, _)| *at + LEFT_REPEATED > now.at);
+        self.unsubscribed
+            .retain(|(at, _)| *at + REPEAT_UNSUBSCRIPTIONS > now.at);
         self.reopen(now.at);
         self.review_peers(now);
         for hash in self.topics.keys().cloned().collect::<Vec<_>>() {

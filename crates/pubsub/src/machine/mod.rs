@@ -13,7 +13,7 @@
 //! opened again, and begins in the same way. Messages go to the connection on which the peer
 //! answered last. Peers that support `/meshsub/1.3.0` get the number of topics in an experimental
 //! extension; a node of this kind forgets all others once the list is complete. To peers of an older
-//! version a stream names also the topics that were left in the last two minutes.
+//! version, a stream begins also with the unsubscriptions of the last two minutes.
 //!
 //! An implementation that announces its topics once a peer, not once a stream, may believe that
 //! this node knows them. Then what it sends shows them: GRAFT and forwarded messages come from
@@ -207,8 +207,8 @@ pub struct Machine {
     /// Bytes of the announcement of all topics.
     announced_bytes: usize,
     announcements: Announcements,
-    /// Topics that this node has left, and when, the oldest first.
-    left: VecDeque<(Instant, TopicHash)>,
+    /// Topics that this node has unsubscribed from, and when, the oldest first.
+    unsubscribed: VecDeque<(Instant, TopicHash)>,
     peers: BTreeMap<PeerId, Peer>,
     scores: Scores,
     /// Until when this node and a peer do not graft each other, by topic.
@@ -277,7 +277,7 @@ impl Machine {
                 per_peer: config.peers.max_foreign_topics_per_peer,
                 total: config.peers.max_foreign_topics,
             }),
-            left: VecDeque::new(),
+            unsubscribed: VecDeque::new(),
             peers: BTreeMap::new(),
             scores: Scores::new(params),
             backoffs: HashMap::new(),
@@ -435,7 +435,7 @@ impl Machine {
             mesh: BTreeSet::new(),
         };
         self.topics.insert(hash.clone(), own);
-        self.left.retain(|(_, left)| *left != hash);
+        self.unsubscribed.retain(|(_, topic)| *topic != hash);
         self.announce(&hash, true);
         self.join(&hash, now);
         self.review_keep_alive();
@@ -457,10 +457,10 @@ impl Machine {
             peer.left.remove(&hash);
         }
         self.announce(&hash, false);
-        if self.left.len() == MAX_OWN_TOPICS {
-            self.left.pop_front();
+        if self.unsubscribed.len() == MAX_OWN_TOPICS {
+            self.unsubscribed.pop_front();
         }
-        self.left.push_back((now.at, hash));
+        self.unsubscribed.push_back((now.at, hash));
         self.review_keep_alive();
         true
     }

@@ -47,9 +47,9 @@ const PROBE: Duration = Duration::from_secs(3);
 /// Bytes of frames kept during that time to be sent again, at most: 4 MiB.
 const MAX_PROBE_BYTES: usize = 4 << 20;
 
-/// Time for which a topic that was left is named at the beginning of a stream: longer than it takes
-/// to find out that a connection is dead, and than the longest wait for a new stream.
-pub(super) const LEFT_REPEATED: Duration = Duration::from_secs(120);
+/// Time for which a new stream repeats an unsubscription, 120 s: longer than it takes to find out that
+/// a connection is dead, and than [`MAX_REOPEN_WAIT`].
+pub(super) const REPEAT_UNSUBSCRIPTIONS: Duration = Duration::from_secs(120);
 
 /// Longest wait before a stream that fails again and again is opened again.
 const MAX_REOPEN_WAIT: Duration = Duration::from_secs(60);
@@ -284,9 +284,8 @@ impl Machine {
         self.on_room(now);
     }
 
-    /// A new stream begins with all topics. Before version 1.3 the list does not say how many these
-    /// are, so it names also those that were left: the announcement of that may be lost with the
-    /// stream before.
+    /// Announces all topics on a new stream. Before version 1.3, the announcement does not contain the
+    /// number of topics, so recent unsubscriptions are repeated: they may be lost with an older stream.
     pub(super) fn on_opened(
         &mut self,
         id: PeerId,
@@ -304,8 +303,9 @@ impl Machine {
             return;
         };
         if announces.is_none() {
-            let told = self.left.iter().filter(|(at, _)| *at >= peer.since);
-            entries.extend(told.map(|(_, topic)| Subscription {
+            let recent = self.unsubscribed.iter();
+            let recent = recent.filter(|(at, _)| *at >= peer.since);
+            entries.extend(recent.map(|(_, topic)| Subscription {
                 topic: topic.clone(),
                 subscribes: false,
             }));

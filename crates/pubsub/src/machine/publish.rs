@@ -134,7 +134,7 @@ impl Machine {
         let signature = self.keypair.sign(&message.signed());
         message.signature = signature.map_err(|_| PublishError::Signing)?.into();
         let (id, frame) = (MessageId::new(&self.me, number), message.frame());
-        // What has failed is not offered to anybody later, so this is found out before.
+        // Checked before the message is cached: peers are not offered a message that failed.
         if (recipients.iter()).all(|peer| self.exceeded_limit(peer, &frame).is_some()) {
             for peer in &recipients {
                 self.refuse_too_large(*peer, &frame);

@@ -157,9 +157,9 @@ impl Client {
         self.ask();
     }
 
-    /// The probe to which a nonce that came on `connection` belongs. Only a connection that was
-    /// accepted since the server was asked shows that somebody can dial this node: a nonce can come on
-    /// any other one as well.
+    /// Returns the probe that a nonce received on `connection` proves. Only a connection that was
+    /// accepted after the request shows that a peer can dial this node. On any other connection, a
+    /// nonce passes every NAT.
     fn proved(&mut self, nonce: RequestId, connection: ConnectionId) -> Option<&mut Asked> {
         let accepted = *self.accepted.get(&connection)?;
         let asked = self.asked.get_mut(&nonce);

@@ -147,7 +147,7 @@ fn the_next_peer_is_asked_at_once_when_the_only_one_that_was_asked_disconnects()
     assert_eq!(script.wait(Duration::ZERO), [(3, 1)]);
     script.arrived(1, 3);
     script.promises.forget(&script.peers[1], script.now);
-    assert!(script.promises.wanted.is_empty(), "nobody else offers it");
+    assert!(script.promises.wanted.is_empty(), "no other peer offers it");
     assert_eq!(script.wait(STEP), []);
 }
 
