@@ -365,17 +365,21 @@ fn an_only_subscriber_sets_the_pace_and_loses_nothing() {
     assert!(net.nodes[0].events.contains(&Event::Room));
 }
 
-/// Before version 1.3, an announcement does not contain the number of topics. A peer that opens
-/// another stream repeats its unsubscriptions, because they may be lost with an older stream.
+/// Only a node of this kind reads the number of topics of an announcement. For all others, a new
+/// stream repeats unsubscriptions, because they may be lost with an older stream or connection.
 #[test]
 fn an_unsubscription_that_is_lost_with_its_connection_is_repeated() {
-    for version in [Version::V1_0, Version::V1_1, Version::V1_2, Version::V1_3] {
+    let versions = [Version::V1_0, Version::V1_1, Version::V1_2, Version::V1_3];
+    let cases = versions.map(|version| [(version, true), (version, false)]);
+    for (version, ignores_counts) in cases.into_iter().flatten() {
         let mut net = Net::new(1);
-        net.version = version;
+        (net.version, net.ignores_counts) = (version, ignores_counts);
+        let case = format!("{version:?}, {ignores_counts}");
         for _ in 0..2 {
             let node = net.add(&Config::small());
-            net.subscribe(node, &topic(1));
-            net.subscribe(node, &topic(2));
+            for number in 1..=2 {
+                net.subscribe(node, &topic(number));
+            }
         }
         net.connect(0, 1);
         net.run(SECOND);
@@ -383,28 +387,40 @@ fn an_unsubscription_that_is_lost_with_its_connection_is_repeated() {
             let known = net.nodes[0].machine.subscribed_peers(&topic(number));
             known.contains(&net.nodes[1].peer)
         };
-        let first = net.connections(0, 1)[0];
+        let current = |net: &Net| *net.connections(0, 1).last().unwrap();
+
+        let first = current(&net);
         net.unsubscribe(1, &topic(1));
         net.connect_again(1, 0);
         net.disconnect_one(1, 0, first);
-        assert!(knows(&net, 1), "the unsubscription was not lost");
+        assert!(knows(&net, 1), "{case}: the unsubscription was not lost");
         net.run(SECOND);
-        assert!(!knows(&net, 1), "{version:?}: the second stream");
-        assert!(knows(&net, 2), "{version:?}: the other topic");
+        assert!(!knows(&net, 1), "{case}: a second connection");
+        assert!(knows(&net, 2), "{case}: the other topic");
 
         net.subscribe(1, &topic(1));
         net.run(SECOND);
-        assert!(
-            knows(&net, 1),
-            "{version:?}: the topic was subscribed again"
-        );
-        let second = net.connections(0, 1)[0];
+        assert!(knows(&net, 1), "{case}: subscribed again");
+        let second = current(&net);
         net.break_stream(1, 0, second);
         net.unsubscribe(1, &topic(1));
         net.run(SECOND * 2);
+        assert!(!knows(&net, 1), "{case}: a stream that is opened again");
+
+        net.subscribe(1, &topic(1));
+        net.run(SECOND);
+        net.fail_for(1, 0, second);
+        net.unsubscribe(1, &topic(1));
+        net.run(SECOND);
+        net.connect_again(1, 0);
+        net.run(SECOND);
         assert!(
             !knows(&net, 1),
-            "{version:?}: a stream that was opened again"
+            "{case}: a connection that only one has closed"
+        );
+        assert!(
+            knows(&net, 2),
+            "{case}: the other topic, on the third connection"
         );
     }
 }

@@ -11,7 +11,6 @@ use rand::{rngs::StdRng, seq::SliceRandom};
 use super::{
     Machine, count,
     outbox::{MAX_IDS, MeshChange},
-    peer::REPEAT_UNSUBSCRIPTIONS,
 };
 use crate::{
     event::Event,
@@ -217,8 +216,6 @@ impl Machine {
         self.backoffs
             .retain(|_, until| *until + BACKOFF_SLACK > now.at);
         self.fanout.retain(|_, (_, until)| *until > now.at);
-        self.unsubscribed
-            .retain(|(at, _)| *at + REPEAT_UNSUBSCRIPTIONS > now.at);
         self.reopen(now.at);
         self.review_peers(now);
         for hash in self.topics.keys().cloned().collect::<Vec<_>>() {

@@ -12,8 +12,8 @@
 //! connection seems alive learns everything on the new one. A stream that its reader closes is
 //! opened again, and begins in the same way. Messages go to the connection on which the peer
 //! answered last. Peers that support `/meshsub/1.3.0` get the number of topics in an experimental
-//! extension; a node of this kind forgets all others once the list is complete. To peers of an older
-//! version, a stream begins also with the unsubscriptions of the last two minutes.
+//! extension; a node of this kind forgets all others once the list is complete. For all
+//! other peers, a stream begins also with the unsubscriptions of the last five minutes.
 //!
 //! An implementation that announces its topics once a peer, not once a stream, may believe that
 //! this node knows them. Then what it sends shows them: GRAFT and forwarded messages come from
@@ -32,6 +32,7 @@ mod peer;
 mod promises;
 mod publish;
 mod receive;
+mod unsubscribed;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque},
@@ -41,13 +42,15 @@ use std::{
 
 use calimero_network_primitives::{
     Keypair, PeerId, Topic,
-    limits::{ANNOUNCED_TOPIC_OVERHEAD_BYTES, MAX_GOSSIP_CONTROL_BYTES, MAX_OWN_TOPICS},
+    limits::{ANNOUNCED_TOPIC_OVERHEAD_BYTES, MAX_GOSSIP_CONTROL_BYTES},
 };
 use libp2p_swarm::ConnectionId;
 use rand::{SeedableRng, rngs::StdRng};
 
 pub use self::peer::Version;
-use self::{cache::Cache, outbox::OutboxLimits, peer::Peer, promises::Promises};
+use self::{
+    cache::Cache, outbox::OutboxLimits, peer::Peer, promises::Promises, unsubscribed::Unsubscribed,
+};
 use crate::{
     announcements::{Announcements, ForeignLimits},
     config::Config,
@@ -207,8 +210,7 @@ pub struct Machine {
     /// Bytes of the announcement of all topics.
     announced_bytes: usize,
     announcements: Announcements,
-    /// Topics that this node has unsubscribed from, and when, the oldest first.
-    unsubscribed: VecDeque<(Instant, TopicHash)>,
+    unsubscribed: Unsubscribed,
     peers: BTreeMap<PeerId, Peer>,
     scores: Scores,
     /// Until when this node and a peer do not graft each other, by topic.
@@ -277,7 +279,7 @@ impl Machine {
                 per_peer: config.peers.max_foreign_topics_per_peer,
                 total: config.peers.max_foreign_topics,
             }),
-            unsubscribed: VecDeque::new(),
+            unsubscribed: Unsubscribed::default(),
             peers: BTreeMap::new(),
             scores: Scores::new(params),
             backoffs: HashMap::new(),
@@ -435,7 +437,7 @@ impl Machine {
             mesh: BTreeSet::new(),
         };
         self.topics.insert(hash.clone(), own);
-        self.unsubscribed.retain(|(_, topic)| *topic != hash);
+        self.unsubscribed.remove(&hash);
         self.announce(&hash, true);
         self.join(&hash, now);
         self.review_keep_alive();
@@ -457,10 +459,7 @@ impl Machine {
             peer.left.remove(&hash);
         }
         self.announce(&hash, false);
-        if self.unsubscribed.len() == MAX_OWN_TOPICS {
-            self.unsubscribed.pop_front();
-        }
-        self.unsubscribed.push_back((now.at, hash));
+        self.unsubscribed.add(hash, now.at);
         self.review_keep_alive();
         true
     }

@@ -23,6 +23,10 @@ pub(super) const MAX_IDS: usize = 5_000;
 /// 64 KiB.
 const MAX_TOPIC_BYTES: usize = 32 * 1024;
 
+/// Topics in one RPC of announcements, at most: libp2p-gossipsub 0.50.1 ignores all of an RPC with
+/// more by default.
+const MAX_ANNOUNCED: usize = 100;
+
 /// Limits of a queue, from the configuration.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct OutboxLimits {
@@ -373,8 +377,8 @@ impl Outbox {
     }
 }
 
-/// Announcements in RPCs that published 0.11 nodes take. `announces` goes into the first one,
-/// which is sent even if there are no topics.
+/// Announcements in RPCs that published 0.11 nodes and libp2p-gossipsub take. `announces` goes into
+/// the first one, which is sent even if there are no topics.
 pub(super) fn announcement(entries: Vec<Subscription>, announces: Option<u64>) -> Vec<Frame> {
     let (mut rpcs, mut bytes) = (Vec::new(), usize::MAX);
     if announces.is_some() {
@@ -389,7 +393,8 @@ pub(super) fn announcement(entries: Vec<Subscription>, announces: Option<u64>) -
     }
     for entry in entries {
         let len = super::announced_bytes(&entry.topic);
-        if bytes.saturating_add(len) > MAX_TOPIC_BYTES {
+        let is_full = |rpc: &Rpc| rpc.subscriptions.len() >= MAX_ANNOUNCED;
+        if bytes.saturating_add(len) > MAX_TOPIC_BYTES || rpcs.last().is_some_and(is_full) {
             rpcs.push(Rpc::default());
             bytes = 0;
         }

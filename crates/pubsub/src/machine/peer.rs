@@ -47,10 +47,6 @@ const PROBE: Duration = Duration::from_secs(3);
 /// Bytes of frames kept during that time to be sent again, at most: 4 MiB.
 const MAX_PROBE_BYTES: usize = 4 << 20;
 
-/// Time for which a new stream repeats an unsubscription, 120 s: longer than it takes to find out that
-/// a connection is dead, and than [`MAX_REOPEN_WAIT`].
-pub(super) const REPEAT_UNSUBSCRIPTIONS: Duration = Duration::from_secs(120);
-
 /// Longest wait before a stream that fails again and again is opened again.
 const MAX_REOPEN_WAIT: Duration = Duration::from_secs(60);
 
@@ -284,8 +280,9 @@ impl Machine {
         self.on_room(now);
     }
 
-    /// Announces all topics on a new stream. Before version 1.3, the announcement does not contain the
-    /// number of topics, so recent unsubscriptions are repeated: they may be lost with an older stream.
+    /// Announces all topics on a new stream. Only a node of this kind knows when the list is complete.
+    /// For other peers, recent unsubscriptions are repeated, because they may be lost with an older
+    /// stream, or with a connection that this node has closed and the peer has not.
     pub(super) fn on_opened(
         &mut self,
         id: PeerId,
@@ -297,20 +294,20 @@ impl Machine {
             topic: topic.clone(),
             subscribes: true,
         });
-        let mut entries: Vec<_> = entries.collect();
+        let entries: Vec<_> = entries.collect();
         let announces = (version >= Version::V1_3).then_some(entries.len() as u64);
         let Some(peer) = self.peers.get_mut(&id) else {
             return;
         };
-        if announces.is_none() {
-            let recent = self.unsubscribed.iter();
-            let recent = recent.filter(|(at, _)| *at >= peer.since);
-            entries.extend(recent.map(|(_, topic)| Subscription {
+        let mut frames = announcement(entries, announces);
+        if !peer.lists {
+            let recent = self.unsubscribed.recent(now.at);
+            let recent = recent.map(|topic| Subscription {
                 topic: topic.clone(),
                 subscribes: false,
-            }));
+            });
+            frames.append(&mut announcement(recent.collect(), None));
         }
-        let frames = announcement(entries, announces);
         let is_first = peer.version().is_none() && peer.spoken == 0;
         let Some(stream) = peer.stream(connection) else {
             return;

@@ -217,24 +217,32 @@ impl Promises {
         broken
     }
 
-    /// A peer is disconnected. The next peer is asked at once for what was requested from it alone.
+    /// A peer is disconnected. The next peers are asked at once for what only this peer was asked for.
     pub(super) fn forget(&mut self, peer: &PeerId, now: Instant) {
         self.late.remove(peer);
         self.open.remove(peer);
-        let due = &mut self.due;
+        let mut unasked = HashSet::new();
         self.wanted.retain(|key, wanted| {
             let before = wanted.asked.len();
             wanted.asked.retain(|(id, _)| id != peer);
             wanted.others.retain(|id| id != peer);
-            if !wanted.asked.is_empty() {
-                return true;
+            if wanted.asked.is_empty() && before > 0 && !wanted.others.is_empty() {
+                unasked.insert(*key);
             }
-            if before > 0 && !wanted.others.is_empty() {
-                wanted.next_at = now;
-                due.push_front((now, *key));
-            }
-            !wanted.others.is_empty()
+            !wanted.asked.is_empty() || !wanted.others.is_empty()
         });
+        if unasked.is_empty() {
+            return;
+        }
+        // In the order in which they were to be looked at, the earliest in front.
+        let due = self.due.iter().map(|(_, key)| *key);
+        let ordered: Vec<_> = due.filter(|key| unasked.remove(key)).collect();
+        for key in ordered.into_iter().rev() {
+            if let Some(wanted) = self.wanted.get_mut(&key) {
+                wanted.next_at = now;
+                self.due.push_front((now, key));
+            }
+        }
     }
 }
 

@@ -210,7 +210,7 @@ impl Machine {
         (frame.len() > limit).then_some(limit)
     }
 
-    /// Counts and reports a message that a peer is known not to take. Returns `false` if it takes it.
+    /// Counts and reports a message that is above the known limit of a peer. Returns `true` if it is.
     fn refuse_too_large(&mut self, peer: PeerId, frame: &Frame) -> bool {
         let Some(limit) = self.exceeded_limit(&peer, frame) else {
             return false;

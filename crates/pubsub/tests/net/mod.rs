@@ -160,6 +160,9 @@ pub struct Net {
     pub record: Option<usize>,
     timeouts: Vec<Option<Instant>>,
     pub version: Version,
+    /// No node reads the number of topics that an announcement contains, as other implementations
+    /// do not.
+    pub ignores_counts: bool,
     /// One in so many writes finds the stream broken.
     pub loses: Option<u32>,
     /// Streams that are broken and not yet opened again, by their writers and connections.
@@ -193,6 +196,7 @@ impl Net {
             record: None,
             timeouts: Vec::new(),
             version: Version::V1_3,
+            ignores_counts: false,
             loses: None,
             broken: BTreeSet::new(),
         }
@@ -306,24 +310,42 @@ impl Net {
 
     /// Closes one connection between two nodes.
     pub fn disconnect_one(&mut self, one: usize, other: usize, connection: ConnectionId) {
+        if !self.remove_link(one, other, connection) {
+            return;
+        }
+        for (me, to) in [(one, other), (other, one)] {
+            let peer = self.nodes[to].peer;
+            self.handle(me, Input::Disconnected { peer, connection });
+        }
+    }
+
+    /// A connection fails, which `one` observes and `other` does not.
+    pub fn fail_for(&mut self, one: usize, other: usize, connection: ConnectionId) {
+        if self.remove_link(one, other, connection) {
+            let peer = self.nodes[other].peer;
+            self.handle(one, Input::Disconnected { peer, connection });
+        }
+    }
+
+    /// Removes a connection. Returns `false` if it does not exist.
+    fn remove_link(&mut self, one: usize, other: usize, connection: ConnectionId) -> bool {
         let key = (one.min(other), one.max(other));
         let Some(link) = self.links.get_mut(&key) else {
-            return;
+            return false;
         };
         let before = link.len();
         link.retain(|known| *known != connection);
         if link.len() == before {
-            return;
+            return false;
         }
         if link.is_empty() {
             self.links.remove(&key);
         }
         self.drawn.remove(&connection);
-        for (me, to) in [(one, other), (other, one)] {
+        for me in [one, other] {
             self.broken.remove(&(me, connection));
-            let peer = self.nodes[to].peer;
-            self.handle(me, Input::Disconnected { peer, connection });
         }
+        true
     }
 
     /// Breaks the stream that `me` writes to `to`; what it writes from now on is lost.
@@ -509,7 +531,10 @@ impl Net {
                         let messages = frames.iter().flat_map(|frame| decode(frame).messages);
                         collected.extend(messages.map(|message| (at, message)));
                     }
-                    let rpcs = receive(&self.nodes[to].machine, &peer, &frames, self.now);
+                    let mut rpcs = receive(&self.nodes[to].machine, &peer, &frames, self.now);
+                    if self.ignores_counts {
+                        rpcs.iter_mut().for_each(|rpc| rpc.control.announces = None);
+                    }
                     self.handle(
                         to,
                         Input::Received {

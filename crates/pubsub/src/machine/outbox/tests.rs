@@ -1,7 +1,12 @@
 use std::hash::RandomState;
 
+use bytes::BytesMut;
+
 use super::*;
-use crate::validate::{MemoryLimits, Validator};
+use crate::{
+    rpc::next_frame,
+    validate::{MemoryLimits, Validator},
+};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -170,6 +175,23 @@ fn an_announcement_of_no_topics_says_so_where_it_can() {
     let frames = announcement(Vec::new(), Some(0));
     assert_eq!(frames.len(), 1);
     assert!(!frames[0].is_empty());
+}
+
+/// libp2p-gossipsub 0.50.1 ignores all of an RPC with more topics, in its default configuration.
+#[test]
+fn an_announcement_has_at_most_100_topics_in_each_rpc() {
+    let entries = (0..250).map(|number| Subscription {
+        topic: TopicHash::from_raw(format!("topic {number}")),
+        subscribes: true,
+    });
+    let frames = announcement(entries.collect(), Some(250));
+    let counts = frames.iter().map(|frame| {
+        let mut bytes = BytesMut::from(frame.head());
+        bytes.extend_from_slice(frame.body());
+        let rpc = next_frame(&mut bytes, 1 << 20).unwrap().unwrap();
+        Rpc::decode(rpc).unwrap().subscriptions.len()
+    });
+    assert_eq!(counts.collect::<Vec<_>>(), [100, 100, 50]);
 }
 
 /// What does not fit costs a copy, so the peer that sends too much pays for it.

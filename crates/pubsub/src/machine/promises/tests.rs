@@ -152,6 +152,21 @@ fn the_next_peer_is_asked_at_once_when_the_only_one_that_was_asked_disconnects()
 }
 
 #[test]
+fn messages_of_one_that_disconnects_are_requested_in_the_order_of_their_offers() {
+    let mut script = Script::new();
+    for message in 0..50 {
+        script.offer(message, 0);
+        script.offer(message, 1);
+    }
+    script.promises.forget(&script.peers[0], script.now);
+    let requests = script.wait(Duration::ZERO);
+    assert_eq!(
+        requests,
+        (0..50).map(|message| (1, message)).collect::<Vec<_>>()
+    );
+}
+
+#[test]
 fn peers_that_are_excluded_are_not_asked() {
     let mut script = Script::new();
     script.offer(1, 0);
