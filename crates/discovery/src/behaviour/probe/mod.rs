@@ -157,9 +157,10 @@ impl Client {
         self.ask();
     }
 
-    /// Returns the probe that a nonce received on `connection` proves. Only a connection that was
-    /// accepted after the request shows that a peer can dial this node. On any other connection, a
-    /// nonce passes every NAT.
+    /// Returns the probe to which a nonce belongs, if `connection` was accepted after the request and
+    /// is direct. This is necessary to show that a peer can dial this node: on any other connection, a
+    /// nonce passes every NAT. It is not sufficient, because a NAT lets in connections from addresses
+    /// to which this node has sent packets.
     fn proved(&mut self, nonce: RequestId, connection: ConnectionId) -> Option<&mut Asked> {
         let accepted = *self.accepted.get(&connection)?;
         let asked = self.asked.get_mut(&nonce);
@@ -267,3 +268,6 @@ impl NetworkBehaviour for Client {
         self.waiting.pop_front().map_or(Poll::Pending, Poll::Ready)
     }
 }
+
+#[cfg(test)]
+mod tests;
