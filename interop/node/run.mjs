@@ -55,7 +55,7 @@ class Pair {
       cell = `**fails**: ${String(error.message).split('\n')[0].replaceAll('|', '/').slice(0, 240)}`
     }
     this.cells.set(name, cell)
-    console.log(`${this.name.padEnd(20)} ${name.padEnd(34)} ${cell}`)
+    console.log(`${this.name.padEnd(20)} ${name.padEnd(44)} ${cell}`)
   }
 
   async run () {
@@ -86,9 +86,9 @@ class Pair {
       await this.row(`${kib} KiB from node 1`, async () => s(await large(first, second, context, kib)))
       await this.row(`${kib} KiB from node 2`, async () => s(await large(second, first, context, kib)))
     }
-    await this.row('3 MiB blob of node 1 by DHT', async () => s(await blob(first, second, context)))
-    await this.row('3 MiB blob of node 2 by DHT', async () => s(await blob(second, first, context)))
-    await this.row('restart of node 2 without boot node', async () => {
+    await this.row('3 MiB blob of node 1 by the DHT', async () => s(await blob(first, second, context)))
+    await this.row('3 MiB blob of node 2 by the DHT', async () => s(await blob(second, first, context)))
+    await this.row('restart of node 2 without a boot node', async () => {
       await second.stop()
       const start = performance.now()
       await second.start()
@@ -115,7 +115,7 @@ class Pair {
   }
 
   async lostBoot () {
-    await this.row('boot node lost, nodes 2 and 3 go on', async () => {
+    await this.row('node 1 lost: node 3 reads a write of node 2', async () => {
       const { all: [first, second, third], context } = await this.three()
       await first.stop()
       await second.call(context, 'set', { key: 'lost', value: 'seen' })
@@ -124,7 +124,7 @@ class Pair {
   }
 
   async allWrite () {
-    await this.row(`${this.writes} concurrent writes of 3 nodes`, async () => {
+    await this.row(`${this.writes} concurrent writes of three nodes`, async () => {
       const { all, context } = await this.three()
       return s(await concurrent(all, context, this.writes, CONCURRENT_SECONDS))
     })
@@ -132,7 +132,7 @@ class Pair {
 
   /** Two nodes that know only `calnet boot`. */
   async behindBoot () {
-    await this.row('both know only `calnet boot`', async () => {
+    await this.row('both know only `calnet boot`: join', async () => {
       const boot = await bootNode(path.join(this.folder, `${this.name.replace('/', '-')}-boot`))
       this.boots.push(boot)
       const [first, second] = [await this.node(this.layers[0]), await this.node(this.layers[1])]
@@ -145,8 +145,8 @@ class Pair {
       return s(joined)
     })
     const { first, second, context } = this.behind ?? {}
-    await this.row('3 MiB blob of node 1 behind it', async () => s(await blob(first, second, context)))
-    await this.row('3 MiB blob of node 2 behind it', async () => s(await blob(second, first, context)))
+    await this.row('then: 3 MiB blob of node 1', async () => s(await blob(first, second, context)))
+    await this.row('then: 3 MiB blob of node 2', async () => s(await blob(second, first, context)))
   }
 
   async end () {

@@ -100,8 +100,8 @@ export async function blob (from, to, context) {
 }
 
 /**
- * `count` writes from all nodes at once. Gives the seconds until all nodes have all of them. An error
- * says also on how many nodes reads and the network still work.
+ * `count` writes from all nodes at once. Gives the seconds until all nodes have all of them. An
+ * error contains the number of nodes on which reads and the network still work.
  */
 export async function concurrent (nodes, context, count, limit) {
   try {
@@ -112,8 +112,8 @@ export async function concurrent (nodes, context, count, limit) {
       const { count } = await node.get('/admin-api/peers', ANSWER_SECONDS)
       check(count > 0, 'no peer')
     })
-    const all = `of ${nodes.length} nodes`
-    throw new Error(`${error.message}; reads answered by ${reading} ${all}, network with peers on ${network}`)
+    const still = `reads answered by ${reading}, network with peers on ${network}`
+    throw new Error(`${error.message}; of ${nodes.length} nodes: ${still}`)
   }
 }
 
