@@ -415,3 +415,18 @@ async fn a_peer_that_takes_64_kib_loses_what_is_larger_and_nothing_else() {
     let mut ours = ours;
     assert_eq!(ours.next().await.1, b"back");
 }
+
+/// libp2p-gossipsub 0.50.1 takes 100 topics of a peer by default, and ignores an RPC above that.
+#[tokio::test]
+async fn a_peer_that_takes_100_topics_knows_the_first_100_of_150() {
+    let mut numbers: Vec<_> = (1..=150).collect();
+    numbers.sort_by_key(|number| topic(*number).to_string());
+    let (ours, theirs) = (Node::of(true), Node::of(false));
+    for number in &numbers {
+        ours.order(Order::Subscribe(*number)).await;
+    }
+    ours.order(Order::Dial(theirs.addr.clone())).await;
+    for number in &numbers[..100] {
+        theirs.knows(*number, BTreeSet::from([ours.peer])).await;
+    }
+}
