@@ -69,11 +69,11 @@ export class RealNode {
     return new RealNode(layer, home, env, { http: await freePort(), tcp: await freePort() })
   }
 
-  async start (boot = [], env = {}) {
+  async start (boot = []) {
     const listen = `/ip4/127.0.0.1/tcp/${this.ports.tcp}`
     const args = [this.home, String(this.ports.http), listen, ...boot]
-    const all = { RUST_LOG: process.env.RUST_LOG ?? 'info', ...this.env, ...env }
-    this.process = new Process(BINARIES[this.layer], args, `${this.home}.log`, all)
+    const env = { RUST_LOG: process.env.RUST_LOG ?? 'info', ...this.env }
+    this.process = new Process(BINARIES[this.layer], args, `${this.home}.log`, env)
     this.peer = await this.process.firstLine()
     this.address = `${listen}/p2p/${this.peer}`
     await until('the API', () => this.get('/admin-api/health'), START_SECONDS)

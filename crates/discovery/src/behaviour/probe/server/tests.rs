@@ -1,5 +1,3 @@
-use libp2p_swarm::{ConnectionClosed, behaviour::ConnectionEstablished};
-
 use super::*;
 
 #[test]
