@@ -12,11 +12,11 @@ mod common;
 use std::{io::Read as _, net, net::Ipv4Addr, time::Duration};
 
 use calimero_network::{
-    AddressError, ConnectionEvent, DialError, DiscoveryEvent, Keypair, Multiaddr, NetworkEvent,
-    PeerId, UnreachableCause, discovery::machine::BootNode, multiaddr::Protocol,
+    AddressError, ConnectionEvent, DialError, Direction, DiscoveryEvent, Keypair, ListenerEvent,
+    Multiaddr, NetworkClient, NetworkEvent, PeerId, UnreachableCause, discovery::machine::BootNode, multiaddr::Protocol,
 };
 use calimero_network_primitives::addr::without_peer;
-use common::{BOTH, LAST, Over, config, pair, start, within};
+use common::{BOTH, LAST, Node, Over, config, pair, start, within};
 
 fn stranger() -> PeerId {
     Keypair::generate_ed25519().public().to_peer_id()
@@ -361,6 +361,58 @@ async fn an_address_of_no_transport_is_refused_by_name() {
     );
     let error = within(node.client.listen_on(address)).await.unwrap_err();
     assert!(error.to_string().contains("webrtc-direct"), "{error}");
+}
+
+#[tokio::test]
+async fn a_listener_that_its_caller_no_longer_waits_for_is_closed() {
+    let node = start(config()).await;
+    for _ in 0..3 {
+        let listening = std::pin::pin!(node.client.listen_on(common::loopback(Over::Tcp)));
+        assert!(futures::poll!(listening).is_pending());
+    }
+    let kept = node.listen(Over::Tcp).await;
+    let status = node.client.status().await.unwrap();
+    assert_eq!(status.listening, [without_peer(&kept)]);
+}
+
+/// The events of a node that `other` has dialled, and from which it disconnected before one of them
+/// was read.
+async fn unread_events(mut node: Node, other: Node, dial: bool) -> Vec<NetworkEvent> {
+    let address = node.listen(Over::Tcp).await;
+    within(other.client.dial(address)).await.unwrap();
+    let connected = |node: NetworkClient, count: usize| async move {
+        while node.status().await.unwrap().connections.len() != count {
+            tokio::task::yield_now().await;
+        }
+    };
+    within(connected(node.client.clone(), 1)).await;
+    if dial {
+        let dialled = within(node.client.dial_peer(other.peer(), [])).await;
+        assert_eq!(dialled.unwrap().direction, Direction::Inbound);
+    }
+    within(other.client.shutdown()).await.unwrap();
+    within(connected(node.client.clone(), 0)).await;
+    within(node.client.shutdown()).await.unwrap();
+    let mut events = Vec::new();
+    while let Some(event) = within(node.events.next()).await {
+        events.push(event);
+    }
+    events
+}
+
+#[tokio::test]
+async fn the_end_of_a_connection_that_a_dial_returned_is_reported() {
+    for is_dialled in [true, false] {
+        let (node, other) = (start(config()).await, start(config()).await);
+        let events = unread_events(node, other, is_dialled).await;
+        let is_end = |event: &NetworkEvent| {
+            matches!(
+                event,
+                NetworkEvent::Connection(ConnectionEvent::Disconnected { .. })
+            )
+        };
+        assert_eq!(events.iter().any(is_end), is_dialled, "{events:?}");
+    }
 }
 
 #[cfg(feature = "dns")]

@@ -76,7 +76,7 @@ impl Actor {
         self.count_peers();
         self.answer_bootstrapping();
         for waiter in self.dials.connected(&peer, id) {
-            let _ = waiter.send(Ok(connection.clone()));
+            self.return_connection(waiter, connection.clone());
         }
         self.events.send(ConnectionEvent::Connected(connection));
     }

@@ -8,7 +8,10 @@ use libp2p::swarm::{
 };
 
 use super::{Actor, DialReply};
-use crate::error::{AddressFailure, DialError};
+use crate::{
+    error::{AddressFailure, DialError},
+    status::Connection,
+};
 
 impl Actor {
     pub(super) fn dial_address(&mut self, address: Multiaddr, reply: DialReply) {
@@ -17,7 +20,7 @@ impl Actor {
         }
         // Of many calls for one address some arrive after the end of the dial that they would share.
         if let Some(connection) = self.dialled_connection(&address) {
-            let _ = reply.send(Ok(connection));
+            self.return_connection(reply, connection);
             return;
         }
         self.grant(&address);
@@ -39,9 +42,17 @@ impl Actor {
         if peer == local {
             let _ = reply.send(Err(DialError::LocalPeer { peer }));
         } else if let Some(connection) = self.best_connection(&peer) {
-            let _ = reply.send(Ok(connection));
+            self.return_connection(reply, connection);
         } else if self.dials.wait_for_peer(peer, addresses, reply) {
             self.try_addresses(peer);
+        }
+    }
+
+    /// Answers a dial. Its caller then relies on the event of the end of this connection.
+    pub(super) fn return_connection(&mut self, reply: DialReply, connection: Connection) {
+        let id = connection.id;
+        if reply.send(Ok(connection)).is_ok() {
+            self.events.returned(id);
         }
     }
 

@@ -31,16 +31,25 @@ pub(super) enum ListenReply {
 }
 
 impl ListenReply {
-    fn send(self, outcome: Result<(ListenerId, Multiaddr), ListenError>) {
-        // The caller may have been dropped by its deadline.
+    /// Answers the caller. Returns `false` if a caller that would own the listener no longer waits.
+    fn send(self, outcome: Result<(ListenerId, Multiaddr), ListenError>) -> bool {
         match self {
-            Self::Asked(reply) => drop(reply.send(outcome)),
-            Self::Configured(reply) => drop(reply.send(outcome.map(|_| ()))),
+            Self::Asked(reply) => reply.send(outcome).is_ok(),
+            Self::Configured(reply) => {
+                // The start may have failed by its deadline.
+                drop(reply.send(outcome.map(|_| ())));
+                true
+            }
         }
     }
 
+    /// Whether the caller that would own the listener no longer waits.
+    fn is_dropped(&self) -> bool {
+        matches!(self, Self::Asked(reply) if reply.is_closed())
+    }
+
     pub(super) fn stopped(self) {
-        self.send(Err(crate::error::Stopped.into()));
+        let _ = self.send(Err(crate::error::Stopped.into()));
     }
 }
 
@@ -50,6 +59,9 @@ impl Actor {
         address: Multiaddr,
         reply: Reply<Result<(ListenerId, Multiaddr), ListenError>>,
     ) {
+        if reply.is_closed() {
+            return;
+        }
         match self.open_listener(&address) {
             Ok(id) => {
                 let waiting = (address, ListenReply::Asked(reply));
@@ -170,9 +182,21 @@ impl Actor {
         });
     }
 
+    /// Closes the listeners that no caller waits for any more. Their ends are reported as events.
+    pub(super) fn forget_listeners(&mut self) {
+        let dropped = self
+            .listening
+            .extract_if(|_, (_, reply)| reply.is_dropped());
+        for (listener, _) in dropped {
+            self.swarm.remove_listener(listener);
+        }
+    }
+
     pub(super) fn on_listening(&mut self, listener: ListenerId, address: Multiaddr) {
-        if let Some((_, reply)) = self.listening.remove(&listener) {
-            reply.send(Ok((listener, address.clone())));
+        if let Some((_, reply)) = self.listening.remove(&listener)
+            && !reply.send(Ok((listener, address.clone())))
+        {
+            self.swarm.remove_listener(listener);
         }
         self.events
             .send(ListenerEvent::Listening { listener, address });
@@ -208,18 +232,20 @@ impl Actor {
                 source,
             };
             match waiting {
-                Some((_, reply)) if wildcard(&address).is_none() => reply.send(Err(error)),
+                Some((_, reply)) if wildcard(&address).is_none() => {
+                    let _ = reply.send(Err(error));
+                }
                 waiting => {
                     self.unavailable(&address, error);
                     if let Some((address, reply)) = waiting {
-                        reply.send(Ok((listener, address)));
+                        let _ = reply.send(Ok((listener, address)));
                     }
                 }
             }
         } else if let Some((address, reply)) = waiting {
             let closed = || io::Error::new(io::ErrorKind::NotConnected, "the listener closed");
             let source = error.as_ref().map_or_else(closed, os_error);
-            reply.send(Err(ListenError::Io { address, source }));
+            let _ = reply.send(Err(ListenError::Io { address, source }));
         }
         self.events.send(ListenerEvent::NotListening {
             listener,

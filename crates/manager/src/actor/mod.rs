@@ -243,6 +243,7 @@ impl Actor {
             Command::Forget => {
                 self.forget_dials();
                 self.forget_publishes();
+                self.forget_listeners();
                 self.bootstrapping.retain(|waiter| !waiter.is_closed());
             }
             Command::Disconnect { peer, reply } => {

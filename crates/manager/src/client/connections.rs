@@ -147,9 +147,12 @@ impl NetworkClient {
             address: address.clone(),
             reply,
         };
-        within(after, self.ask(command))
-            .await
-            .ok_or(ListenError::Deadline { address, after })??
+        let forget = Forget(&self.inner.commands);
+        let outcome = within(after, self.ask(command)).await;
+        // Without an answer the caller has no id to close the listener with, which ends with this call.
+        let outcome = outcome.ok_or(ListenError::Deadline { address, after })??;
+        forget.disarm();
+        outcome
     }
 
     /// Listens on an address of the configuration; see [`NetworkManager::start`].

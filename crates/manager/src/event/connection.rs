@@ -7,10 +7,10 @@ use calimero_network_transport::CloseCause;
 use libp2p::swarm::ConnectionId;
 use serde::Serialize;
 
-use super::{Class, Key, NetworkEvent, Subject, queue::Unread};
+use super::{Class, Key, Subject, queue::Unread};
 use crate::{
     json,
-    status::{Connection, Direction, PeerInfo},
+    status::{Connection, PeerInfo},
 };
 
 /// An event of a connection, or of the peer at its other end.
@@ -75,18 +75,15 @@ impl ConnectionEvent {
                     unread.forget(peer);
                 }
                 let key = link(connection);
+                let was_returned = unread.was_returned(connection);
                 match unread.retract(&key) {
-                    // The connection began and ended unread. Only a caller that dialled the peer
+                    // The connection began and ended unread. Only a caller that it was returned to
                     // knows of it, and that caller has to learn that it closed.
-                    Some(NetworkEvent::Connection(Self::Connected(began))) => {
-                        match began.direction {
-                            Direction::Inbound => Class::Void,
-                            Direction::Outbound => {
-                                Class::State(Key::new("lost", Subject::Peer(*peer)))
-                            }
-                        }
+                    Some(_) if was_returned => {
+                        Class::State(Key::new("lost", Subject::Peer(*peer)))
                     }
-                    _ => Class::State(key),
+                    Some(_) => Class::Void,
+                    None => Class::State(key),
                 }
             }
         }

@@ -5,6 +5,7 @@
 //! and the number of unread events is bounded by what exists, however long the reader waits.
 
 use std::{
+    collections::HashSet,
     future::poll_fn,
     pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::Ordering},
@@ -14,6 +15,7 @@ use std::{
 use calimero_network_primitives::{PeerId, config::HandleConfig};
 use calimero_network_pubsub::{EventQueue, Queued};
 use futures::task::AtomicWaker;
+use libp2p::swarm::ConnectionId;
 
 use super::{Bounded, Class, GossipEvent, Key, NetworkEvent, Subject};
 use crate::status::Shared;
@@ -36,6 +38,8 @@ struct Waiting {
     answers: usize,
     #[cfg(feature = "blobs")]
     transfers: usize,
+    /// Open connections that a dial has returned.
+    returned: HashSet<ConnectionId>,
     /// No sender is left.
     ended: bool,
     /// No reader is left.
@@ -145,6 +149,7 @@ impl Drop for Events {
         waiting.unread = true;
         // Unread streams and invite requests are released now, not when the manager stops.
         while waiting.pop().is_some() {}
+        waiting.returned = HashSet::new();
         drop(waiting);
         self.inbox.sender.wake();
     }
@@ -177,6 +182,7 @@ impl EventSender {
                 answers: 0,
                 #[cfg(feature = "blobs")]
                 transfers: 0,
+                returned: HashSet::new(),
                 ended: false,
                 unread: false,
             }),
@@ -203,6 +209,14 @@ impl EventSender {
         self.shared.events_dropped.store(dropped, Ordering::Relaxed);
         if !self.delays_wake {
             self.inbox.reader.wake();
+        }
+    }
+
+    /// A dial has returned this connection, so its end is reported even if its beginning is unread.
+    pub(crate) fn returned(&mut self, connection: ConnectionId) {
+        let mut waiting = self.inbox.lock();
+        if !waiting.unread {
+            waiting.returned.insert(connection);
         }
     }
 
@@ -337,6 +351,11 @@ impl Unread<'_> {
     ) -> bool {
         let unread = self.0.queue.control_mut(key);
         unread.is_some_and(|(_, event)| is_opposite(event)) && self.retract(key).is_some()
+    }
+
+    /// Whether a dial has returned this connection, which has closed now.
+    pub(super) fn was_returned(&mut self, connection: &ConnectionId) -> bool {
+        self.0.returned.remove(connection)
     }
 
     /// Takes back the state of a peer whose last connection has closed.
