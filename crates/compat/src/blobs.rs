@@ -1,7 +1,7 @@
 //! The requester of the blob protocol. The node serves blobs itself, by streams that it accepts, and
 //! signs each request with the identity of its context.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use calimero_network_primitives::{blob_types::BlobAuth, messages::RequestBlob};
 use eyre::{Result, WrapErr as _, bail, ensure, eyre};
@@ -19,8 +19,15 @@ use crate::convert::peer_to_ours;
 pub(crate) const BLOB_PROTOCOL: StreamProtocol = StreamProtocol::new("/calimero/blob/0.0.2");
 
 /// Time for the answer of the provider, and for each chunk after it: 30 s, as in the published crate.
-/// There is no limit for the whole transfer, which is 60 s there.
 const STEP_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Time for the whole transfer: 60 s, as in the published crate, and what the bytes that have arrived
+/// need at [`MIN_BYTES_PER_S`]. There a large blob over a slow link fails.
+const TRANSFER_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Lowest speed of a transfer that goes on for longer than [`TRANSFER_TIMEOUT`]: 16 KiB/s, at which a
+/// chunk of 1 MiB takes 64 s. A guess.
+const MIN_BYTES_PER_S: u32 = 16 * 1024;
 
 /// Most bytes of a blob: 1 GiB. The node holds the whole blob in memory, once here and once more in
 /// the event. A guess.
@@ -44,7 +51,7 @@ pub(crate) async fn request(
     };
     let sent = stream.send_within(asked.encode()?, STEP_TIMEOUT).await;
     sent.wrap_err("failed to send blob request")?;
-    let answer = next(&mut stream).await?;
+    let answer = next(&mut stream, STEP_TIMEOUT).await?;
     let answer = answer.ok_or_else(|| eyre!("stream closed without response"))?;
     let answer = v0::BlobResponse::decode(&answer).wrap_err("failed to read blob response")?;
     if !answer.found {
@@ -71,7 +78,15 @@ async fn receive(
     let limit = size.map_or(MAX_BLOB_BYTES, |size| size as usize);
     let mut hasher = BlobHasher::new();
     let mut content = Vec::new();
-    while let Some(frame) = next(stream).await? {
+    let begun = Instant::now();
+    loop {
+        let left = time_left(begun.elapsed(), content.len());
+        let left = left.ok_or_else(|| {
+            eyre!("the provider sends less than {MIN_BYTES_PER_S} bytes per second")
+        })?;
+        let Some(frame) = next(stream, left.min(STEP_TIMEOUT)).await? else {
+            break;
+        };
         let chunk = v0::BlobChunk::decode_within(frame, MAX_FRAME_PAYLOAD_BYTES)
             .wrap_err("failed to parse blob chunk")?;
         if chunk.data.is_empty() {
@@ -94,9 +109,15 @@ async fn receive(
     Ok(content)
 }
 
-/// The next frame within the deadline of a step; `None` at the end of the stream.
-async fn next(stream: &mut FrameStream<Substream>) -> Result<Option<Bytes>> {
-    let frame = stream.next_within(STEP_TIMEOUT).await.transpose();
+/// Time left for a transfer after `elapsed`, in which `received_bytes` have arrived.
+fn time_left(elapsed: Duration, received_bytes: usize) -> Option<Duration> {
+    let earned = Duration::from_secs(received_bytes as u64) / MIN_BYTES_PER_S;
+    (TRANSFER_TIMEOUT + earned).checked_sub(elapsed)
+}
+
+/// The next frame within the limit; `None` at the end of the stream.
+async fn next(stream: &mut FrameStream<Substream>, limit: Duration) -> Result<Option<Bytes>> {
+    let frame = stream.next_within(limit).await.transpose();
     frame.wrap_err("failed to receive from the provider")
 }
 
@@ -114,3 +135,6 @@ fn auth(auth: BlobAuth) -> v0::BlobAuth {
         timestamp: auth.timestamp,
     }
 }
+
+#[cfg(test)]
+mod tests;
