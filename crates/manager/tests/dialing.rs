@@ -12,8 +12,9 @@ mod common;
 use std::{io::Read as _, net, net::Ipv4Addr, time::Duration};
 
 use calimero_network::{
-    AddressError, ConnectionEvent, DialError, Direction, DiscoveryEvent, Keypair, ListenerEvent,
-    Multiaddr, NetworkClient, NetworkEvent, PeerId, UnreachableCause, discovery::machine::BootNode, multiaddr::Protocol,
+    AddressError, ConnectionEvent, DialError, Direction, DiscoveryEvent, Keypair, Multiaddr,
+    NetworkClient, NetworkEvent, PeerId, UnreachableCause, discovery::machine::BootNode,
+    multiaddr::Protocol,
 };
 use calimero_network_primitives::addr::without_peer;
 use common::{BOTH, LAST, Node, Over, config, pair, start, within};

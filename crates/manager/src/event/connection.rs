@@ -79,9 +79,7 @@ impl ConnectionEvent {
                 match unread.retract(&key) {
                     // The connection began and ended unread. Only a caller that it was returned to
                     // knows of it, and that caller has to learn that it closed.
-                    Some(_) if was_returned => {
-                        Class::State(Key::new("lost", Subject::Peer(*peer)))
-                    }
+                    Some(_) if was_returned => Class::State(Key::new("lost", Subject::Peer(*peer))),
                     Some(_) => Class::Void,
                     None => Class::State(key),
                 }
