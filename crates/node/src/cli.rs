@@ -416,6 +416,10 @@ pub(crate) enum BlobCommand {
         /// Ids of the blobs to read. Without any, all blobs are read.
         #[arg(value_name = "ID")]
         ids: Vec<BlobId>,
+        /// Withdraw damaged blobs: they are no longer listed, served and announced, and the next
+        /// `get` or `add` stores them again. Intact chunks are kept.
+        #[arg(long)]
+        repair: bool,
     },
 }
 

@@ -8,12 +8,14 @@ use std::{
 };
 
 use calimero_network::{
-    BlobId, blob::store::FsBlobStore, config::BlobStoreConfig, discovery::cache::FileCache,
+    BlobId, NetworkConfig, blob::store::FsBlobStore, config::BlobStoreConfig,
+    discovery::cache::FileCache,
 };
 
 use crate::{
     error::CommandError,
     lock::{Lock, LockError},
+    origins::Origins,
 };
 
 /// Mode of the folder: its owner alone reads, writes and enters it.
@@ -60,6 +62,13 @@ impl DataFolder {
             source,
         })?;
         Ok(folder.join(hex::encode(id.as_bytes())))
+    }
+
+    /// Opens the blob store with the limits of the configuration file.
+    pub(crate) fn configured_blobs(&self) -> Result<FsBlobStore, CommandError> {
+        let file = self.existing_config();
+        let (config, _) = Origins::read(file.as_deref(), &NetworkConfig::default())?;
+        self.blobs(&config.blob.store)
     }
 
     /// Opens the blob store.

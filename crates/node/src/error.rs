@@ -3,14 +3,15 @@
 use std::{error::Error, fmt, io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use calimero_network::{
-    AcceptError, AnnounceBlobError, ConfigError, DialError, FetchBlobError, OpenError, PeerId,
-    PublishError, StartError, Stopped, SubscribeError,
+    AcceptError, AnnounceBlobError, ConfigError, DialError, FetchBlobError, ListenError, OpenError,
+    PeerId, PublishError, StartError, Stopped, SubscribeError,
     blob::{
         collection::CollectionError,
         fetch::{FetchError, ProviderError},
         store::StoreError,
         ticket::TicketError,
     },
+    discovery, pubsub,
 };
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -59,6 +60,9 @@ pub(crate) enum Code {
     CheckFailed,
     /// A signal interrupted the command. Exit status 128 and the number of the signal.
     Interrupted,
+    /// The reader of standard output closed its end before the command ended. Exit status 141, as of
+    /// programs that SIGPIPE ends.
+    OutputClosed,
 }
 
 impl Code {
@@ -73,6 +77,7 @@ impl Code {
             Self::Refused => 6,
             Self::CheckFailed => 7,
             Self::Interrupted => 130,
+            Self::OutputClosed => 141,
         }
     }
 
@@ -105,6 +110,18 @@ impl Code {
             | StoreError::Busy { .. }
             | StoreError::Locked { .. } => Self::Refused,
             StoreError::Io { source, .. } => Self::of_io(source),
+            _ => Self::Other,
+        }
+    }
+
+    fn of_start(error: &StartError) -> Self {
+        match error {
+            StartError::Listen(ListenError::Io { source, .. }) => Self::of_io(source),
+            StartError::Listen(ListenError::Unsupported { .. })
+            | StartError::Config(_)
+            | StartError::Discovery(discovery::behaviour::BuildError::Config(_))
+            | StartError::Pubsub(pubsub::BuildError::Config(_)) => Self::Usage,
+            StartError::Listen(ListenError::Deadline { .. }) => Self::TimedOut,
             _ => Self::Other,
         }
     }
@@ -278,6 +295,8 @@ pub(crate) enum CommandError {
     NoDestination,
     #[error("interrupted")]
     Interrupted,
+    #[error("standard output was closed before the command ended")]
+    OutputClosed,
     #[error("{failed} of {checks} checks failed")]
     Checks { failed: usize, checks: usize },
 }
@@ -328,7 +347,9 @@ impl CommandError {
             Self::Store(error) => Code::of_store(error),
             Self::Fetch(error) => Code::of_fetch(error),
             Self::Node { code, .. } => *code,
+            Self::Start(error) => Code::of_start(error),
             Self::Interrupted | Self::ClientLeft => Code::Interrupted,
+            Self::OutputClosed => Code::OutputClosed,
             Self::Checks { .. } | Self::Collection(_) => Code::CheckFailed,
             _ => Code::Other,
         }

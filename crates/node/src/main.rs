@@ -96,11 +96,9 @@ fn run(cli: Cli, log: &Log) -> Result<u8, (CommandError, u8)> {
         cli.command,
         Command::Run(_) | Command::Boot(_) | Command::Demo(_)
     );
-    let ends_in_order = is_node
-        || matches!(
-            cli.command,
-            Command::Subscribe(_) | Command::Send(_) | Command::Ping(_)
-        );
+    let is_subscriber = matches!(cli.command, Command::Subscribe(_));
+    let ends_in_order =
+        is_node || is_subscriber || matches!(cli.command, Command::Send(_) | Command::Ping(_));
     let overflow = match is_node {
         true => Overflow::Drop,
         false => Overflow::Wait,
@@ -115,10 +113,15 @@ fn run(cli: Cli, log: &Log) -> Result<u8, (CommandError, u8)> {
     let result = runtime.block_on(async {
         let mut interrupted = signals.clone();
         tokio::select! {
+            // What was done is not reported as interrupted.
+            biased;
             result = execute(cli.command, output.clone(), signals.clone()) => result,
             () = log.report() => Ok(()),
-            // A node goes on without a reader. Other commands have nothing left to do.
-            () = output.closed(), if !is_node => Ok(()),
+            // A node goes on without a reader, and a subscriber has nothing left to do.
+            () = output.closed(), if !is_node => match is_subscriber {
+                true => Ok(()),
+                false => Err(CommandError::OutputClosed),
+            },
             () = interrupted.stop(), if !ends_in_order => Err(CommandError::Interrupted),
         }
     });

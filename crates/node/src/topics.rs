@@ -61,6 +61,7 @@ pub(crate) async fn publish(args: PublishArgs, output: &Output) -> Result<(), Co
                     say(&topics::too_long(&topic, size, longest));
                     continue;
                 }
+                Input::Failed(source) => return Err(Input::failed(source)),
             };
             let published = node.request(Method::POST, &target, line.into()).await;
             say(&match published {
@@ -75,10 +76,16 @@ pub(crate) async fn publish(args: PublishArgs, output: &Output) -> Result<(), Co
         let node = start(&args.at).await?;
         // A subscriber of a topic finds the other ones.
         node.subscribe(&topic).await?;
+        let mut unread = Ok(());
         while let Some(line) = lines.recv().await {
-            say(&topics::publish_line(&node, &topic, line).await);
+            match topics::publish_line(&node, &topic, line).await {
+                Ok(line) => say(&line),
+                Err(error) => unread = Err(error),
+            }
         }
+        // What was published is sent first.
         node.shutdown().await?;
+        unread?;
     }
     match failed {
         0 => Ok(()),

@@ -712,6 +712,10 @@ fn a_fetch_reports_its_progress() {
     assert_eq!(verified.json()["event"], "damaged");
     let read = here.get(&format!("/v1/blobs/{id}"));
     assert!(read.body.len() < content.len(), "{}", read.head);
+    let repaired = here.ask(&format!("POST /v1/blobs/{id}/verify?repair=true"), b"");
+    assert_eq!(repaired.json()["withdrawn"], true);
+    let listed = here.get("/v1/blobs").json();
+    assert_eq!(listed["blobs"], serde_json::json!([]));
 }
 
 #[test]

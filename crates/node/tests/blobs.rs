@@ -97,6 +97,15 @@ fn damage_is_found() {
         line["error"].as_str().unwrap().contains("damaged"),
         "{line}"
     );
+    assert_eq!(line["withdrawn"], false);
+    // It is still listed until it is repaired, after which the file can be stored again.
+    let repaired = blob(Some(&data), &["verify", "--repair"]);
+    assert_eq!(repaired.code, Some(7));
+    assert_eq!(repaired.json_lines()[0]["withdrawn"], true);
+    assert_eq!(blob(Some(&data), &["ls"]).json_lines()[0]["blobs"], 0);
+    blob(Some(&data), &["add", file.to_str().unwrap()]);
+    let verified = blob(Some(&data), &["verify", "--repair", &id]);
+    assert!(verified.success, "{}", verified.stderr);
 }
 
 #[test]

@@ -116,6 +116,38 @@ fn a_reader_that_closes_its_end_ends_a_subscription() {
 }
 
 #[test]
+fn a_command_that_loses_its_reader_before_its_end_fails() {
+    let node = Process::node(&["--subscribe", "weather"]);
+    let address = node.addresses(1).remove(0);
+    let mut command = calnet();
+    command.args(["publish", "--json", "weather", "--dial", &address]);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    // Its input does not end.
+    let mut input = child.stdin.take().unwrap();
+    input.write_all(b"rain\n").unwrap();
+    let mut reader = BufReader::new(child.stdout.take().unwrap());
+    let mut first = String::new();
+    reader.read_line(&mut first).unwrap();
+    assert!(first.contains("published"), "{first}");
+    drop(reader);
+    assert_eq!(end(&mut child), Some(141));
+}
+
+#[test]
+fn input_that_cannot_be_read_is_an_error() {
+    let node = Process::node(&[]);
+    let address = node.addresses(1).remove(0);
+    let folder = tempfile::tempdir().unwrap();
+    let mut command = calnet();
+    command.args(["publish", "weather", "--dial", &address]);
+    command.stdin(std::fs::File::open(folder.path()).unwrap());
+    let ended = run(command);
+    assert_eq!(ended.code, Some(6), "{}", ended.stderr);
+    assert!(ended.stderr.contains("standard input"), "{}", ended.stderr);
+}
+
+#[test]
 fn a_signal_ends_a_command_whose_output_is_not_read() {
     let node = Process::node(&[]);
     let address = node.addresses(1).remove(0);

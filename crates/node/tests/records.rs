@@ -233,7 +233,16 @@ fn each_kind_of_failure_has_its_status_and_code() {
     damage(&Path::new(&damaged).join("blobs").join("blobs"));
     let absent = format!("{closed}/p2p/{ABSENT}");
     let mute = format!("{silent}/p2p/{ABSENT}");
-    let cases: [(&[&str], i32, &str); 20] = [
+    let (anonymous, used) = (&closed, &silent);
+    let quota = path("quota");
+    fs::create_dir(&quota).unwrap();
+    let limits = "[blob.store]\nmax_bytes = 100000\n";
+    fs::write(Path::new(&quota).join("node.toml"), limits).unwrap();
+    let cases: [(&[&str], i32, &str); 23] = [
+        (&["run", "--boot", anonymous], 2, "usage"),
+        (&["run", "--listen", used], 6, "refused"),
+        // The limits of a node hold while it does not run.
+        (&["blob", "add", &file, "--data", &quota], 6, "refused"),
         (&["ping"], 2, "usage"),
         (&["ping", "nobody", "--data", &data], 2, "usage"),
         (

@@ -24,6 +24,20 @@ pub enum WhyRelayed {
     Untracked,
 }
 
+impl WhyRelayed {
+    /// The reason without its number, for programs: `punching`, `failed`, `dialled_by_peer` or
+    /// `untracked`.
+    #[must_use]
+    pub fn code(self) -> &'static str {
+        match self {
+            Self::Punching { .. } => "punching",
+            Self::Failed { .. } => "failed",
+            Self::DialledByPeer => "dialled_by_peer",
+            Self::Untracked => "untracked",
+        }
+    }
+}
+
 impl fmt::Display for WhyRelayed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

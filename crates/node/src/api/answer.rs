@@ -107,7 +107,9 @@ fn status_of(error: &CommandError) -> StatusCode {
             Code::Refused => StatusCode::CONFLICT,
             Code::CheckFailed => StatusCode::UNPROCESSABLE_ENTITY,
             Code::NotReachable | Code::TimedOut => StatusCode::FAILED_DEPENDENCY,
-            Code::Other | Code::Interrupted => StatusCode::INTERNAL_SERVER_ERROR,
+            Code::Other | Code::Interrupted | Code::OutputClosed => {
+                StatusCode::INTERNAL_SERVER_ERROR
+            }
         },
     }
 }

@@ -183,7 +183,7 @@ fn write(
     loop {
         match pieces.blocking_recv() {
             Some(Some(piece)) => writer.write(&piece)?,
-            Some(None) => return local::finish(store, writer, context),
+            Some(None) => return local::finish(store, writer, |id| local::tag(context, id)),
             // Dropping the writer removes what was written.
             None => return Err(CommandError::ClientLeft),
         }
@@ -280,16 +280,27 @@ pub(super) async fn remove(
     Ok(answer::record(&running(&state)?.remove(id).await?))
 }
 
+#[derive(Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct VerifyQuery {
+    /// Withdraw the blob if it is damaged: it is no longer listed, served and announced, and the next
+    /// fetch or put stores it again. Intact chunks are kept.
+    #[serde(default)]
+    #[param(required = false)]
+    repair: bool,
+}
+
 /// Read a blob and compare it with its id.
 #[utoipa::path(
     post,
     path = "/v1/blobs/{id}/verify",
     operation_id = "verify_blob",
     tag = "blobs",
-    params(("id" = BlobIdText, Path, description = "Id of the blob.")),
+    params(("id" = BlobIdText, Path, description = "Id of the blob."), VerifyQuery),
     responses(
         (status = 200, description = "`verified` or `damaged`.", body = Answer<Line>),
-        (status = 400, description = "The id is malformed.", body = Answer<Failure>),
+        (status = 400, description = "The id or a parameter is malformed.", body = Answer<Failure>),
         (status = 404, description = "The blob is not in the store.", body = Answer<Failure>),
         (status = 409, description = "The node has no store.", body = Answer<Failure>),
     ),
@@ -297,15 +308,9 @@ pub(super) async fn remove(
 pub(super) async fn verify(
     state: State,
     Segment(id): Segment<BlobId>,
+    Query(query): Query<VerifyQuery>,
 ) -> Result<Response, Refusal> {
-    let store = running(&state)?.store.clone();
-    let line = blocking(move || {
-        if !store.has(&id) {
-            return Err(StoreError::NotFound { id }.into());
-        }
-        Ok(local::verify(&store, &id))
-    })
-    .await?;
+    let line = running(&state)?.verify(id, query.repair).await?;
     Ok(answer::record(&line))
 }
 

@@ -22,7 +22,11 @@ pub(crate) struct ConnectionPage {
     pub(crate) received_bytes: u64,
     pub(crate) sent_bytes: u64,
     pub(crate) agent_version: Option<String>,
-    /// For a relayed connection: why the peer has no direct connection.
+    /// For a relayed connection, why the peer has no direct one: `punching`, `failed`,
+    /// `dialled_by_peer` or `untracked`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) relayed_code: Option<String>,
+    /// The same in words.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) relayed_because: Option<String>,
     /// For a relayed connection: seconds until this node tries a direct one again.
@@ -43,6 +47,7 @@ impl ConnectionPage {
             received_bytes: connection.link.bytes_in(),
             sent_bytes: connection.link.bytes_out(),
             agent_version: info.map(|info| info.agent_version.clone()),
+            relayed_code: None,
             relayed_because: None,
             direct_retry_in_seconds: None,
         }
@@ -61,6 +66,7 @@ impl ConnectionPage {
         let page = |connection: &Connection| {
             let mut page = Self::of(connection);
             if let Some((why, next)) = relayed.get(&connection.peer) {
+                page.relayed_code = Some(why.code().to_owned());
                 page.relayed_because = Some(why.to_string());
                 let left = next.map(|at| at.saturating_duration_since(now));
                 page.direct_retry_in_seconds = left.map(|left| left.as_secs());

@@ -1,4 +1,4 @@
-//! Announcements of a running node: every blob of its folder, in each context that it was added or
+//! Announcements of a running node: the blobs of its folder, in each context that they were added or
 //! fetched for.
 
 use calimero_network::{
@@ -8,10 +8,7 @@ use calimero_network::{
 use futures::{StreamExt as _, stream};
 use tokio::sync::mpsc;
 
-use super::{
-    DEFAULT_CONTEXT,
-    local::{contexts, private},
-};
+use super::local::contexts;
 use crate::{output::Output, run::lines::Line};
 
 /// Announcements under way at one time. Each asks some twenty peers, so a folder of thousands of
@@ -64,22 +61,12 @@ impl Announcer {
     }
 }
 
-/// The blobs of the folder, each in the contexts that its tags name. Those that were fetched by a
-/// ticket with a secret are left out.
+/// The blobs of the folder that are announced: those that a command has brought here for a context, by
+/// their tags. A blob without such a tag belongs to a ticket with a secret, or to work that was
+/// interrupted before it was known who may learn of it.
 pub(super) fn held(store: &FsBlobStore) -> Vec<(ContextId, BlobId)> {
-    let mut held: Vec<_> = contexts(store)
-        .into_iter()
-        .filter(|(_, id)| store.has(id))
-        .collect();
-    let tagged: std::collections::HashSet<_> = held.iter().map(|(_, id)| *id).collect();
-    let private = private(store);
-    let others = store.list().into_iter().map(|(id, _)| id);
-    held.extend(
-        others
-            .filter(|id| !tagged.contains(id) && !private.contains(id))
-            .map(|id| (DEFAULT_CONTEXT, id)),
-    );
-    held
+    let tagged = contexts(store).into_iter();
+    tagged.filter(|(_, id)| store.has(id)).collect()
 }
 
 async fn run(
@@ -121,29 +108,4 @@ async fn run(
 }
 
 #[cfg(test)]
-mod tests {
-    use calimero_network::config::BlobStoreConfig;
-
-    use super::*;
-    use crate::blob::local::{finish, private_tag, remove};
-
-    #[test]
-    fn a_blob_of_a_secret_ticket_is_not_announced() {
-        let folder = tempfile::tempdir().unwrap();
-        let store = FsBlobStore::open(folder.path(), &BlobStoreConfig::default()).unwrap();
-        let write = |content: &[u8]| {
-            let mut writer = store.writer().unwrap();
-            writer.write(content).unwrap();
-            writer
-        };
-        let open = finish(&store, write(b"open"), DEFAULT_CONTEXT).unwrap().id;
-        let private = write(b"private").finish(None).unwrap().id;
-        store.tag(&private_tag(&private), private).unwrap();
-        assert_eq!(held(&store), [(DEFAULT_CONTEXT, open)]);
-        // The user adds the same file, which announces it.
-        finish(&store, write(b"private"), DEFAULT_CONTEXT).unwrap();
-        assert_eq!(held(&store).len(), 2);
-        remove(&store, &private).unwrap();
-        assert_eq!(store.tags().len(), 1);
-    }
-}
+mod tests;

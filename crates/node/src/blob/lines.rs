@@ -31,7 +31,13 @@ pub(crate) enum Line {
     /// A blob was read and has the content of its id.
     Verified { id: String },
     /// A blob was read and does not have the content of its id, or could not be read.
-    Damaged { id: String, error: String },
+    Damaged {
+        id: String,
+        error: String,
+        /// It was withdrawn: it is no longer listed, and the next fetch or put stores it again.
+        #[serde(default)]
+        withdrawn: bool,
+    },
     /// Progress of a fetch.
     Progress(progress::Line),
     /// A blob was fetched.
@@ -99,7 +105,17 @@ impl fmt::Display for Line {
             } => write!(f, "{id}  removed"),
             Self::Removed { id, .. } => write!(f, "{id}  not here"),
             Self::Verified { id } => write!(f, "{id}  good"),
-            Self::Damaged { id, error } => write!(f, "{id}  {error}"),
+            Self::Damaged {
+                id,
+                error,
+                withdrawn,
+            } => {
+                write!(f, "{id}  {error}")?;
+                match withdrawn {
+                    true => f.write_str(", withdrawn"),
+                    false => Ok(()),
+                }
+            }
             Self::Progress(progress) => progress.fmt(f),
             Self::Fetched {
                 id,

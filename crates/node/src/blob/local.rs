@@ -1,10 +1,10 @@
 //! Blobs of a data folder. These functions block on the disk.
 
-use std::{collections::HashSet, io::Read as _, path::Path};
+use std::{io::Read as _, path::Path};
 
 use calimero_network::{
     BlobId, ContextId,
-    blob::store::{FsBlobStore, FsWriter, StoreError},
+    blob::store::{FsBlobStore, FsWriter, StoreError, Verification},
 };
 
 use super::{
@@ -34,17 +34,10 @@ pub(crate) fn tag(context: ContextId, id: &BlobId) -> String {
     }
 }
 
-/// The tag that protects a blob which was fetched by a ticket with a secret. Such a blob is not
-/// announced, so that its id stays with those who have the ticket.
-pub(super) fn private_tag(id: &BlobId) -> String {
+/// The tag that protects a blob which only the owners of a ticket with a secret may know: one that
+/// `calnet send` stored, or that was fetched by such a ticket. It is not announced.
+pub(crate) fn private_tag(id: &BlobId) -> String {
     format!("{PRIVATE_TAG}{id}")
-}
-
-/// Returns the blobs that have a private tag, which are not announced.
-pub(super) fn private(store: &FsBlobStore) -> HashSet<BlobId> {
-    let tags = store.tags().into_iter();
-    let private = tags.filter(|(name, id)| *name == private_tag(id));
-    private.map(|(_, id)| id).collect()
 }
 
 /// The contexts that blobs were brought here for, by their tags.
@@ -98,11 +91,11 @@ pub(crate) fn check_space(store: &FsBlobStore, size_bytes: Option<u64>) -> Resul
     })
 }
 
-/// Stores the content of a source and protects it until it is removed.
+/// Stores the content of a source and protects it by a tag until it is removed.
 pub(crate) fn add(
     store: &FsBlobStore,
     mut source: Source,
-    context: ContextId,
+    tag: impl FnOnce(&BlobId) -> String,
 ) -> Result<Added, CommandError> {
     check_space(store, source.size_bytes())?;
     let mut writer = store.writer()?;
@@ -116,17 +109,17 @@ pub(crate) fn add(
         }
     }
     source.check_size(writer.size_bytes())?;
-    finish(store, writer, context)
+    finish(store, writer, tag)
 }
 
-/// Makes content that is written durable and protects it until it is removed.
+/// Makes content that is written durable and protects it by a tag until it is removed.
 pub(crate) fn finish(
     store: &FsBlobStore,
     writer: FsWriter,
-    context: ContextId,
+    tag: impl FnOnce(&BlobId) -> String,
 ) -> Result<Added, CommandError> {
     let stored = writer.finish(None)?;
-    store.tag(&tag(context, &stored.id), stored.id)?;
+    store.tag(&tag(&stored.id), stored.id)?;
     Ok(Added {
         id: stored.id,
         size_bytes: stored.size_bytes,
@@ -177,13 +170,20 @@ pub(crate) fn remove(store: &FsBlobStore, id: &BlobId) -> Result<Line, CommandEr
     })
 }
 
-/// Reads a blob and compares it with its id.
-pub(crate) fn verify(store: &FsBlobStore, id: &BlobId) -> Line {
-    match store.verify(id) {
-        Ok(()) => Line::Verified { id: id.to_string() },
-        Err(error) => Line::Damaged {
-            id: id.to_string(),
-            error: Chain(&error).to_string(),
-        },
+/// Reads a blob and compares it with its id. With `repair`, a damaged blob is withdrawn.
+pub(crate) fn verify(store: &FsBlobStore, id: &BlobId, repair: bool) -> Line {
+    let text = id.to_string();
+    let damaged = |error: &StoreError, withdrawn| Line::Damaged {
+        id: id.to_string(),
+        error: Chain(error).to_string(),
+        withdrawn,
+    };
+    match store.check(id, repair) {
+        Ok(Verification::Intact { .. }) => Line::Verified { id: text },
+        Ok(Verification::Damaged { withdrawn }) => {
+            damaged(&StoreError::Damaged { id: *id }, withdrawn)
+        }
+        Ok(Verification::Missing) => damaged(&StoreError::NotFound { id: *id }, false),
+        Err(error) => damaged(&error, false),
     }
 }

@@ -9,7 +9,10 @@ pub(crate) mod local;
 mod remote;
 mod ticket;
 
-use calimero_network::{ContextId, NetworkClient, blob::store::FsBlobStore};
+use calimero_network::{
+    BlobId, ContextId, NetworkClient,
+    blob::store::{FsBlobStore, StoreError},
+};
 use tokio::sync::mpsc;
 
 pub(crate) use self::{announce::Announcer, get::Wanted, local::Added};
@@ -55,7 +58,7 @@ pub(crate) async fn execute(args: BlobArgs, output: Output) -> Result<(), Comman
     }
     let data = DataFolder::open(data)?;
     let _lock = data.lock()?;
-    let store = data.blobs(&calimero_network::config::BlobStoreConfig::default())?;
+    let store = data.configured_blobs()?;
     match args.command {
         BlobCommand::Get(get) => {
             let work = get::execute(get, target, Some(store), output.clone(), lines);
@@ -74,7 +77,7 @@ fn on_disk(command: BlobCommand, store: &FsBlobStore, lines: &Lines) -> Result<(
         BlobCommand::Add { files, context } => {
             for file in files {
                 let source = Source::open(&file)?;
-                let added = local::add(store, source, context)?;
+                let added = local::add(store, source, |id| local::tag(context, id))?;
                 lines.say(added.line(&file))?;
             }
             Ok(())
@@ -85,14 +88,14 @@ fn on_disk(command: BlobCommand, store: &FsBlobStore, lines: &Lines) -> Result<(
         BlobCommand::Rm { ids } => ids
             .iter()
             .try_for_each(|id| lines.say(local::remove(store, id)?)),
-        BlobCommand::Verify { ids } => {
+        BlobCommand::Verify { ids, repair } => {
             let ids = match ids.is_empty() {
                 true => store.list().into_iter().map(|(id, _)| id).collect(),
                 false => ids,
             };
             let mut checks = Checks::default();
             for id in ids {
-                let line = local::verify(store, &id);
+                let line = local::verify(store, &id, repair);
                 checks.count(&line);
                 lines.say(line)?;
             }
@@ -142,7 +145,7 @@ impl Running {
     }
 
     /// Withdraws a blob in each of its contexts and removes it.
-    pub(crate) async fn remove(&self, id: calimero_network::BlobId) -> Result<Line, CommandError> {
+    pub(crate) async fn remove(&self, id: BlobId) -> Result<Line, CommandError> {
         for (context, held) in announce::held(&self.store) {
             if held == id {
                 self.announcer.withdraw(context, id).await;
@@ -150,6 +153,28 @@ impl Running {
         }
         let store = self.store.clone();
         blocking(move || local::remove(&store, &id)).await
+    }
+
+    /// Reads a blob and compares it with its id. With `repair`, a damaged blob is withdrawn, here and
+    /// in each of its contexts.
+    pub(crate) async fn verify(&self, id: BlobId, repair: bool) -> Result<Line, CommandError> {
+        let contexts = announce::held(&self.store).into_iter();
+        let contexts: Vec<_> = contexts.filter(|(_, held)| *held == id).collect();
+        let store = self.store.clone();
+        let line = blocking(move || match store.has(&id) {
+            true => Ok(local::verify(&store, &id, repair)),
+            false => Err(StoreError::NotFound { id }.into()),
+        })
+        .await?;
+        if let Line::Damaged {
+            withdrawn: true, ..
+        } = &line
+        {
+            for (context, id) in contexts {
+                self.announcer.withdraw(context, id).await;
+            }
+        }
+        Ok(line)
     }
 }
 

@@ -52,7 +52,7 @@ pub(super) async fn execute(
             }
             Ok(())
         }
-        BlobCommand::Verify { ids } => {
+        BlobCommand::Verify { ids, repair } => {
             let ids = match ids.is_empty() {
                 true => {
                     let page: StorePage = node.get("/v1/blobs").await?;
@@ -62,12 +62,18 @@ pub(super) async fn execute(
             };
             let mut checks = Checks::default();
             for id in ids {
-                let target = format!("/v1/blobs/{id}/verify");
+                let target = Query::to(&format!("/v1/blobs/{id}/verify"))
+                    .with("repair", &repair)
+                    .build();
                 let line = match node.request(Method::POST, &target, Bytes::new()).await {
                     Err(CommandError::Node {
                         code: Code::NotFound,
                         message: error,
-                    }) => Line::Damaged { id, error },
+                    }) => Line::Damaged {
+                        id,
+                        error,
+                        withdrawn: false,
+                    },
                     line => line?,
                 };
                 checks.count(&line);

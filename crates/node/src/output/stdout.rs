@@ -10,17 +10,18 @@ use futures::AsyncWrite;
 
 use super::Output;
 
-/// Standard output as a writer. Waits for room in its queue.
+/// Standard output as a writer. It is pending while the queue has no room: the network runs on the
+/// thread that polls it. It stays pending once the reader has closed its end, which ends the command.
 pub(crate) struct StdoutWriter(pub(crate) Output);
 
 impl AsyncWrite for StdoutWriter {
     fn poll_write(
         self: Pin<&mut Self>,
-        _: &mut Context<'_>,
+        cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        self.0.write_bytes(bytes.to_vec());
-        Poll::Ready(Ok(bytes.len()))
+        let pushed = self.0.writer.poll_push(cx, bytes);
+        pushed.map_ok(|()| bytes.len())
     }
 
     fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {

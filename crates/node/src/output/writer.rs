@@ -7,6 +7,7 @@ use std::{
     collections::VecDeque,
     io::{self, Write},
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    task::{Context, Poll, Waker},
     thread,
     time::{Duration, Instant},
 };
@@ -47,6 +48,8 @@ struct Queue {
     bytes: usize,
     /// Lines dropped since the last notice.
     dropped: u64,
+    /// Tasks that wait for room.
+    waiting: Vec<Waker>,
     /// Callers no longer wait for room.
     released: bool,
     /// Nothing is written any more, for this reason.
@@ -125,10 +128,39 @@ impl LineWriter {
         }
     }
 
+    /// Appends bytes, as soon as the queue has room for them. Pending for ever if the reader has closed
+    /// its end.
+    ///
+    /// # Errors
+    ///
+    /// Another failure of the output, or [`io::ErrorKind::Interrupted`] after
+    /// [`release`](Self::release).
+    pub(crate) fn poll_push(&self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<()>> {
+        let mut queue = self.shared.lock();
+        match queue.failure {
+            Some(io::ErrorKind::BrokenPipe) => return Poll::Pending,
+            Some(kind) => return Poll::Ready(Err(kind.into())),
+            None if queue.has_room(bytes.len(), self.shared.limit) => {
+                queue.append(bytes.to_vec());
+                self.shared.changed.notify_all();
+            }
+            None if queue.released => {
+                return Poll::Ready(Err(io::ErrorKind::Interrupted.into()));
+            }
+            None => {
+                let waker = cx.waker();
+                if !queue.waiting.iter().any(|other| other.will_wake(waker)) {
+                    queue.waiting.push(waker.clone());
+                }
+                return Poll::Pending;
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+
     /// Ends all waits for room, now and later.
     pub(crate) fn release(&self) {
-        self.shared.lock().released = true;
-        self.shared.changed.notify_all();
+        self.shared.change(|queue| queue.released = true);
     }
 
     /// Waits until everything is written, at most for `limit`.
@@ -179,6 +211,16 @@ impl Shared {
         waited.unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Changes the queue so that waits may end, and wakes all who wait.
+    fn change(&self, change: impl FnOnce(&mut Queue)) {
+        let mut queue = self.lock();
+        change(&mut queue);
+        let waiting = std::mem::take(&mut queue.waiting);
+        drop(queue);
+        self.changed.notify_all();
+        waiting.into_iter().for_each(Waker::wake);
+    }
+
     fn write_to(&self, mut sink: impl Write) {
         let mut batch = Vec::new();
         loop {
@@ -189,8 +231,7 @@ impl Shared {
                 return self.fail(error.kind());
             }
             // The room is given back only now: bytes that block in the system call still count.
-            self.lock().bytes -= batch.len();
-            self.changed.notify_all();
+            self.change(|queue| queue.bytes -= batch.len());
         }
     }
 
@@ -210,11 +251,10 @@ impl Shared {
     }
 
     fn fail(&self, kind: io::ErrorKind) {
-        let mut queue = self.lock();
-        queue.failure.get_or_insert(kind);
-        queue.lines.clear();
-        drop(queue);
-        self.changed.notify_all();
+        self.change(|queue| {
+            queue.failure.get_or_insert(kind);
+            queue.lines.clear();
+        });
         if kind == io::ErrorKind::BrokenPipe {
             self.closed.send_replace(true);
         }
@@ -222,89 +262,4 @@ impl Shared {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::{io::BufReader, os::unix::net::UnixStream};
-
-    use super::*;
-
-    const LIMIT: Duration = Duration::from_secs(20);
-
-    fn notice(dropped: u64) -> Vec<u8> {
-        format!("dropped {dropped}\n").into_bytes()
-    }
-
-    /// More bytes than a socket pair buffers.
-    const LONG: usize = 4 << 20;
-
-    fn long(byte: u8) -> Vec<u8> {
-        let mut line = vec![byte; LONG];
-        line.push(b'\n');
-        line
-    }
-
-    fn read(from: &mut impl io::BufRead) -> Vec<u8> {
-        let mut line = Vec::new();
-        from.read_until(b'\n', &mut line).unwrap();
-        line
-    }
-
-    #[test]
-    fn a_reader_that_stops_costs_lines_that_are_counted() {
-        let (sink, reader) = UnixStream::pair().unwrap();
-        let writer = LineWriter::with_limit(sink, notice, LONG + 10).unwrap();
-        writer.push_or_drop(long(b'a'));
-        for _ in 0..3 {
-            writer.push_or_drop(b"nine long\n".to_vec());
-        }
-        let stuck = writer.flush(Duration::from_millis(10)).unwrap_err();
-        assert_eq!(stuck.kind(), io::ErrorKind::TimedOut);
-        let mut reader = BufReader::new(reader);
-        assert_eq!(read(&mut reader), long(b'a'));
-        writer.flush(LIMIT).unwrap();
-        writer.push_or_drop(b"last\n".to_vec());
-        let rest: Vec<_> = (0..2).map(|_| read(&mut reader)).collect();
-        assert_eq!(rest, [&b"dropped 3\n"[..], b"last\n"]);
-    }
-
-    #[test]
-    fn who_waits_for_room_gets_it_or_is_released() {
-        let (sink, reader) = UnixStream::pair().unwrap();
-        let writer = LineWriter::with_limit(sink, notice, LONG).unwrap();
-        let waiting = writer.clone();
-        let waiter = thread::spawn(move || (0..3).for_each(|_| waiting.push_or_wait(long(b'a'))));
-        let mut reader = BufReader::new(reader);
-        for _ in 0..3 {
-            assert_eq!(read(&mut reader), long(b'a'));
-        }
-        waiter.join().unwrap();
-        writer.push_or_wait(long(b'b'));
-        let waiting = writer.clone();
-        let waiter = thread::spawn(move || waiting.push_or_wait(long(b'c')));
-        writer.release();
-        waiter.join().unwrap();
-    }
-
-    #[tokio::test]
-    async fn a_reader_that_closes_its_end_is_noticed() {
-        let (sink, reader) = UnixStream::pair().unwrap();
-        let writer = LineWriter::start(sink, notice).unwrap();
-        drop(reader);
-        writer.push_or_wait(b"line\n".to_vec());
-        tokio::time::timeout(LIMIT, writer.closed()).await.unwrap();
-        writer.flush(LIMIT).unwrap();
-        // Nothing waits for a reader that does not exist.
-        (0..20).for_each(|_| writer.push_or_wait(long(b'a')));
-    }
-
-    #[test]
-    fn a_full_disk_is_an_error() {
-        let sink = std::fs::OpenOptions::new()
-            .write(true)
-            .open("/dev/full")
-            .unwrap();
-        let writer = LineWriter::start(sink, notice).unwrap();
-        writer.push_or_wait(b"line\n".to_vec());
-        let error = writer.flush(LIMIT).unwrap_err();
-        assert_eq!(error.kind(), io::ErrorKind::StorageFull);
-    }
-}
+mod tests;

@@ -6,13 +6,16 @@ use calimero_network::{Message, NetworkClient, PublishError, Topic, pubsub};
 use tokio::sync::mpsc;
 
 use super::lines::Line;
-use crate::{error::CommandError, output::Output};
+use crate::{
+    error::{Chain, CommandError},
+    output::Output,
+};
 
 /// Lines read ahead of those that are published.
 pub(crate) const LINES_AHEAD: usize = 16;
 
-/// A line of input that is to be published.
-#[derive(Debug, PartialEq, Eq)]
+/// A line of input that is to be published, or why there is no further one.
+#[derive(Debug)]
 pub(crate) enum Input {
     /// Without its line feed.
     Message(Vec<u8>),
@@ -21,6 +24,18 @@ pub(crate) enum Input {
         /// Length of the line in bytes.
         size: u64,
     },
+    /// The input could not be read to its end.
+    Failed(io::Error),
+}
+
+impl Input {
+    /// The failure of a read of standard input.
+    pub(crate) fn failed(source: io::Error) -> CommandError {
+        CommandError::Io {
+            what: "cannot read standard input",
+            source,
+        }
+    }
 }
 
 /// Subscribes to the topics.
@@ -41,20 +56,30 @@ pub(super) async fn publish_lines(client: NetworkClient, topic: Topic, output: O
     // A thread of its own that is not waited for: a read of standard input cannot be cancelled.
     std::thread::spawn(move || read_lines(io::stdin().lock(), &sender, longest));
     while let Some(line) = lines.recv().await {
-        output.print(&publish_line(&client, &topic, line).await);
+        match publish_line(&client, &topic, line).await {
+            Ok(line) => output.print(&line),
+            // The node goes on without input.
+            Err(error) => tracing::error!(error = %Chain(&error), "nothing more is published"),
+        }
     }
 }
 
 /// Publishes a message and returns the record of the outcome.
-pub(crate) async fn publish_line(client: &NetworkClient, topic: &Topic, line: Input) -> Line {
+pub(crate) async fn publish_line(
+    client: &NetworkClient,
+    topic: &Topic,
+    line: Input,
+) -> Result<Line, CommandError> {
     let line = match line {
         Input::Message(line) => line,
         Input::TooLong { size } => {
-            return too_long(topic, size, client.config().pubsub.max_message_bytes);
+            let limit = client.config().pubsub.max_message_bytes;
+            return Ok(too_long(topic, size, limit));
         }
+        Input::Failed(source) => return Err(Input::failed(source)),
     };
     let bytes = line.len();
-    match publish(client, topic, line).await {
+    Ok(match publish(client, topic, line).await {
         Ok(()) => Line::Published {
             topic: topic.to_string(),
             bytes,
@@ -63,7 +88,7 @@ pub(crate) async fn publish_line(client: &NetworkClient, topic: &Topic, line: In
             topic: topic.to_string(),
             error: error.to_string(),
         },
-    }
+    })
 }
 
 /// The record of a line that is longer than a message may be.
@@ -93,11 +118,13 @@ pub(crate) async fn publish(
     Ok(())
 }
 
-/// Reads lines until the end of `input`, or until the receiver is closed. Of a line that is longer
-/// than `longest` bytes the rest is skipped.
+/// Reads lines until the end of `input`, until a read fails, or until the receiver is closed. Of a line
+/// that is longer than `longest` bytes the rest is skipped.
 pub(crate) fn read_lines(mut input: impl BufRead, sender: &mpsc::Sender<Input>, longest: usize) {
-    while let Ok(Some(line)) = read_line(&mut input, longest) {
-        if sender.blocking_send(line).is_err() {
+    while let Some(line) = read_line(&mut input, longest).transpose() {
+        let is_last = line.is_err();
+        let line = line.unwrap_or_else(Input::Failed);
+        if sender.blocking_send(line).is_err() || is_last {
             return;
         }
     }
@@ -155,24 +182,4 @@ pub(crate) fn line(message: &Message) -> Line {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn lines_are_messages_and_longer_ones_are_refused_as_a_whole() {
-        let (sender, mut lines) = mpsc::channel(LINES_AHEAD);
-        read_lines(&b"ab\n\nabcd\nabcdef\nabcde\nend"[..], &sender, 4);
-        drop(sender);
-        let read: Vec<_> = std::iter::from_fn(|| lines.blocking_recv()).collect();
-        let message = |text: &str| Input::Message(text.as_bytes().to_vec());
-        let expected = [
-            message("ab"),
-            message(""),
-            message("abcd"),
-            Input::TooLong { size: 6 },
-            Input::TooLong { size: 5 },
-            message("end"),
-        ];
-        assert_eq!(read, expected);
-    }
-}
+mod tests;

@@ -59,7 +59,7 @@ impl Storage {
             let data = DataFolder::open(data)?;
             let lock = data.lock()?;
             return Ok(Self {
-                store: data.blobs(&BlobStoreConfig::default())?,
+                store: data.configured_blobs()?,
                 identity: identity::load_or_create(&data.identity())?,
                 data: Some(data),
                 _lock: Some(lock),
@@ -113,15 +113,20 @@ struct Shared {
 }
 
 impl Shared {
-    /// Stores a file, a folder or standard input.
-    fn store(store: &FsBlobStore, path: &Path) -> Result<Self, CommandError> {
+    /// Stores a file, a folder or standard input. What is `public` is announced by a node that runs on
+    /// the data folder later.
+    fn store(store: &FsBlobStore, path: &Path, public: bool) -> Result<Self, CommandError> {
+        let tag = |id: &BlobId| match public {
+            true => local::tag(DEFAULT_CONTEXT, id),
+            false => local::private_tag(id),
+        };
         // `.` has no name, its absolute path has.
         let name = fs::canonicalize(path).ok();
         let name = name.as_deref().and_then(Path::file_name);
         let name = name.and_then(|name| name.to_str()).map(str::to_owned);
         let is_folder = path != Path::new("-") && fs::metadata(path).is_ok_and(|it| it.is_dir());
         if !is_folder {
-            let added = local::add(store, Source::open(path)?, DEFAULT_CONTEXT)?;
+            let added = local::add(store, Source::open(path)?, tag)?;
             return Ok(Self {
                 id: added.id,
                 kind: Kind::Blob,
@@ -134,8 +139,8 @@ impl Shared {
         }
         let folder = store.put_folder(path)?;
         let id = folder.stored.id;
-        store.tag(&local::tag(DEFAULT_CONTEXT, &id), id)?;
         let entries = folder.collection.entries();
+        store.tag(&tag(&id), id)?;
         let mut holds = folder.holds;
         holds.push(folder.stored.hold);
         Ok(Self {
@@ -185,7 +190,7 @@ pub(crate) async fn execute(
     let (data, path, public) = (args.data.clone(), args.path.clone(), args.public);
     let storing = blocking(move || {
         let storage = Storage::open(data.as_deref())?;
-        let shared = Shared::store(&storage.store, &path)?;
+        let shared = Shared::store(&storage.store, &path, public)?;
         let secret = match public {
             true => None,
             false => Some(storage.secret(&shared.id)?),

@@ -1,0 +1,116 @@
+use std::{io::BufReader, os::unix::net::UnixStream};
+
+use super::*;
+
+const LIMIT: Duration = Duration::from_secs(20);
+
+fn notice(dropped: u64) -> Vec<u8> {
+    format!("dropped {dropped}\n").into_bytes()
+}
+
+/// More bytes than a socket pair buffers.
+const LONG: usize = 4 << 20;
+
+fn long(byte: u8) -> Vec<u8> {
+    let mut line = vec![byte; LONG];
+    line.push(b'\n');
+    line
+}
+
+fn read(from: &mut impl io::BufRead) -> Vec<u8> {
+    let mut line = Vec::new();
+    from.read_until(b'\n', &mut line).unwrap();
+    line
+}
+
+#[test]
+fn a_reader_that_stops_costs_lines_that_are_counted() {
+    let (sink, reader) = UnixStream::pair().unwrap();
+    let writer = LineWriter::with_limit(sink, notice, LONG + 10).unwrap();
+    writer.push_or_drop(long(b'a'));
+    for _ in 0..3 {
+        writer.push_or_drop(b"nine long\n".to_vec());
+    }
+    let stuck = writer.flush(Duration::from_millis(10)).unwrap_err();
+    assert_eq!(stuck.kind(), io::ErrorKind::TimedOut);
+    let mut reader = BufReader::new(reader);
+    assert_eq!(read(&mut reader), long(b'a'));
+    writer.flush(LIMIT).unwrap();
+    writer.push_or_drop(b"last\n".to_vec());
+    let rest: Vec<_> = (0..2).map(|_| read(&mut reader)).collect();
+    assert_eq!(rest, [&b"dropped 3\n"[..], b"last\n"]);
+}
+
+#[test]
+fn who_waits_for_room_gets_it_or_is_released() {
+    let (sink, reader) = UnixStream::pair().unwrap();
+    let writer = LineWriter::with_limit(sink, notice, LONG).unwrap();
+    let waiting = writer.clone();
+    let waiter = thread::spawn(move || (0..3).for_each(|_| waiting.push_or_wait(long(b'a'))));
+    let mut reader = BufReader::new(reader);
+    for _ in 0..3 {
+        assert_eq!(read(&mut reader), long(b'a'));
+    }
+    waiter.join().unwrap();
+    writer.push_or_wait(long(b'b'));
+    let waiting = writer.clone();
+    let waiter = thread::spawn(move || waiting.push_or_wait(long(b'c')));
+    writer.release();
+    waiter.join().unwrap();
+}
+
+#[tokio::test]
+async fn a_reader_that_closes_its_end_is_noticed() {
+    let (sink, reader) = UnixStream::pair().unwrap();
+    let writer = LineWriter::start(sink, notice).unwrap();
+    drop(reader);
+    writer.push_or_wait(b"line\n".to_vec());
+    tokio::time::timeout(LIMIT, writer.closed()).await.unwrap();
+    writer.flush(LIMIT).unwrap();
+    // Nothing waits for a reader that does not exist.
+    (0..20).for_each(|_| writer.push_or_wait(long(b'a')));
+}
+
+#[test]
+fn a_full_disk_is_an_error() {
+    let sink = std::fs::OpenOptions::new()
+        .write(true)
+        .open("/dev/full")
+        .unwrap();
+    let writer = LineWriter::start(sink, notice).unwrap();
+    writer.push_or_wait(b"line\n".to_vec());
+    let error = writer.flush(LIMIT).unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::StorageFull);
+}
+
+#[tokio::test]
+async fn a_task_waits_for_room_without_blocking_its_thread() {
+    let (sink, reader) = UnixStream::pair().unwrap();
+    let writer = LineWriter::with_limit(sink, notice, LONG + 10).unwrap();
+    writer.push_or_wait(long(b'a'));
+    let push = std::future::poll_fn(|cx| writer.poll_push(cx, b"nine long\nnine more\n"));
+    let mut push = std::pin::pin!(push);
+    assert!(futures::poll!(&mut push).is_pending());
+    let reading = tokio::task::spawn_blocking(move || {
+        let mut reader = BufReader::new(reader);
+        [read(&mut reader), read(&mut reader), read(&mut reader)]
+    });
+    tokio::time::timeout(LIMIT, push).await.unwrap().unwrap();
+    let lines = reading.await.unwrap();
+    assert_eq!(lines[1..], [&b"nine long\n"[..], b"nine more\n"]);
+}
+
+#[test]
+fn a_task_that_waits_for_room_is_released() {
+    let (sink, _reader) = UnixStream::pair().unwrap();
+    let writer = LineWriter::with_limit(sink, notice, LONG).unwrap();
+    writer.push_or_wait(long(b'a'));
+    let waiting = writer.clone();
+    let waiter = thread::spawn(move || {
+        let push = std::future::poll_fn(|cx| waiting.poll_push(cx, b"line\n"));
+        futures::executor::block_on(push)
+    });
+    writer.release();
+    let error = waiter.join().unwrap().unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::Interrupted);
+}
