@@ -109,8 +109,12 @@ impl Behaviour {
             server,
             streams: stream::Behaviour::with_resources(config.streams.clone(), resources.clone()),
             #[cfg(feature = "invites")]
-            invites: specialized::Behaviour::with_resources(&config.specialized, resources)?,
-            pubsub: pubsub::Behaviour::new(identity.clone(), &config.pubsub)?,
+            invites: specialized::Behaviour::with_resources(
+                &config.specialized,
+                resources.clone(),
+            )?,
+            pubsub: pubsub::Behaviour::new(identity.clone(), &config.pubsub)?
+                .with_resources(resources),
         })
     }
 }

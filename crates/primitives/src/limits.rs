@@ -56,9 +56,9 @@ pub const MAX_PUBLISHED_MESSAGE_BYTES: usize = 62 * KIB;
 
 /// Topics that a node may subscribe to at the same time: 2,048.
 ///
-/// A node announces all its topics to a new peer in one message, which the peer accepts up to
-/// [`MAX_GOSSIP_CONTROL_BYTES`]: as many of 244 bytes each, or 506 of [`MAX_TOPIC_BYTES`].
-/// Published 0.11.0-rc.4 nodes take 64 KiB of it, about 1,150 contexts.
+/// A node announces all its topics to a new peer, in messages of at most 100 topics. The topics of all
+/// of them together have at most [`MAX_GOSSIP_CONTROL_BYTES`]: as many of 244 bytes each, or 506 of
+/// [`MAX_TOPIC_BYTES`].
 pub const MAX_OWN_TOPICS: usize = 2_048;
 
 /// Bytes around one topic in an announcement, at most: tags, lengths and flags.

@@ -401,6 +401,31 @@ fn a_waiter_that_is_dropped_leaves_nothing_behind() {
     );
 }
 
+#[test]
+fn a_stranger_that_waits_for_its_origin_does_not_keep_a_protected_peer_waiting() {
+    let limit = Limit {
+        node: 8,
+        reserve: 0,
+        origin: 2,
+        peer: 2,
+    };
+    let resources = Resources::new(limits(Resource::BlobTransfers, limit));
+    let waker = Waker::noop();
+    let at_origin = |identity| resources.holder(Some(peer(identity)), Some(origin(1)));
+    let held = at_origin(1).take(Resource::BlobTransfers, 2);
+    let mut stranger = at_origin(2).acquire(Resource::BlobTransfers, 1);
+    assert!(poll(&mut stranger, waker).is_none());
+    resources.protect(peer(3), Protection::Configured);
+    let mut member = at_origin(3).acquire(Resource::BlobTransfers, 1);
+    assert!(poll(&mut member, waker).is_some());
+    // Another stranger behind the same address waits.
+    let mut behind = at_origin(4).acquire(Resource::BlobTransfers, 1);
+    assert!(poll(&mut behind, waker).is_none());
+    drop(held);
+    assert!(poll(&mut stranger, waker).is_some());
+    assert!(poll(&mut behind, waker).is_some());
+}
+
 /// One address with twenty identities of ten streams each, and one peer of another address: each
 /// gets every second permit.
 #[test]

@@ -62,6 +62,26 @@ pub enum RpcError {
 ///
 /// [`RpcError`] if no RPC can follow.
 pub fn next_frame(arrived: &mut BytesMut, limit: usize) -> Result<Option<Bytes>, RpcError> {
+    let Some((prefix, claimed)) = next_length(arrived, limit)? else {
+        return Ok(None);
+    };
+    if arrived.len() - prefix < claimed {
+        return Ok(None);
+    }
+    arrived.advance(prefix);
+    let frame = arrived.split_to(claimed).freeze();
+    if claimed > MIN_SHARED_BYTES {
+        // What follows must not keep the memory of this RPC, which may be ignored.
+        *arrived = BytesMut::from(&arrived[..]);
+    }
+    Ok(Some(frame))
+}
+
+/// Lengths of the prefix of the next RPC and of the RPC. `None` until the prefix has arrived.
+pub(crate) fn next_length(
+    arrived: &[u8],
+    limit: usize,
+) -> Result<Option<(usize, usize)>, RpcError> {
     let mut rest = &arrived[..arrived.len().min(MAX_PREFIX_BYTES)];
     let claimed = match decode_varint(&mut rest) {
         Ok(claimed) => usize::try_from(claimed).unwrap_or(usize::MAX),
@@ -71,12 +91,7 @@ pub fn next_frame(arrived: &mut BytesMut, limit: usize) -> Result<Option<Bytes>,
     if claimed > limit {
         return Err(RpcError::TooLarge { limit, claimed });
     }
-    let prefix = encoded_prefix(&arrived[..]);
-    if arrived.len() - prefix < claimed {
-        return Ok(None);
-    }
-    arrived.advance(prefix);
-    Ok(Some(arrived.split_to(claimed).freeze()))
+    Ok(Some((encoded_prefix(arrived), claimed)))
 }
 
 /// Length of the varint at the start of `bytes`, which is there.
@@ -223,12 +238,13 @@ impl Rpc {
             }
             Ok(())
         })?;
-        let messages = rpc.messages.iter().map(Bytes::len).sum::<usize>();
-        if size > MIN_SHARED_BYTES && messages < size / 2 {
-            // A message that is kept keeps all of its RPC in memory. A few bytes must not keep a
-            // megabyte of other fields.
+        if size > MIN_SHARED_BYTES {
+            // A message that is kept keeps all of its RPC in memory, which is at most twice its own
+            // size: a few bytes must not keep a megabyte of other fields or messages.
             for message in &mut rpc.messages {
-                *message = Bytes::copy_from_slice(message);
+                if message.len() < size / 2 {
+                    *message = Bytes::copy_from_slice(message);
+                }
             }
         }
         Ok(rpc)

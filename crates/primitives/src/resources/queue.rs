@@ -117,11 +117,14 @@ impl Queue {
         // amount would never be free. The reserve is open to protected peers behind it.
         let mut only_protected = false;
         for at_origin in 0..self.0.len() {
+            // A stranger whose origin is full does not keep protected peers behind the same
+            // address waiting.
+            let mut is_full = false;
             for at_peer in 0..self.0[at_origin].peers.len() {
                 let Some(waiter) = self.0[at_origin].peers[at_peer].waiters.front() else {
                     continue;
                 };
-                if only_protected && !waiter.holder.is_protected() {
+                if (only_protected || is_full) && !waiter.holder.is_protected() {
                     continue;
                 }
                 let mut state = lock(&waiter.state);
@@ -140,7 +143,10 @@ impl Queue {
                         }
                         Err(refused) => match refused.scope {
                             Scope::Peer(_) => continue,
-                            Scope::Origin(_) => break,
+                            Scope::Origin(_) => {
+                                is_full = true;
+                                continue;
+                            }
                             Scope::Node if waiter.holder.is_protected() => return None,
                             Scope::Node => {
                                 only_protected = true;

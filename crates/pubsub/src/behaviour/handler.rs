@@ -12,7 +12,7 @@ use std::{
 };
 
 use bytes::{Buf, Bytes, BytesMut};
-use calimero_network_primitives::PeerId;
+use calimero_network_primitives::{PeerId, resources::Holder};
 use futures::{AsyncRead, AsyncWrite};
 use libp2p_core::{InboundUpgrade, OutboundUpgrade, UpgradeInfo};
 use libp2p_swarm::{
@@ -21,22 +21,15 @@ use libp2p_swarm::{
     handler::{ConnectionEvent, DialUpgradeError, FullyNegotiatedInbound, FullyNegotiatedOutbound},
 };
 
-use super::now;
+use super::inbound::{CHUNK_BYTES, Inbound, Reader};
 use crate::{
     machine::{Received, Version},
-    rpc::{Frame, Message, Rpc, RpcError, next_frame},
+    rpc::Frame,
     validate::Validator,
 };
 
-/// Bytes read from a stream or written to it at one time: four TLS records.
-const CHUNK_BYTES: usize = 64 * 1024;
-
 /// Bodies above this are written from where they are, smaller ones are gathered.
 const GATHER_BYTES: usize = 16 * 1024;
-
-/// RPCs and bytes of them that are handed over at one time, at most.
-const MAX_RPCS: usize = 64;
-const MAX_BATCH_BYTES: usize = 256 * 1024;
 
 /// Streams in a row on which a peer sends no RPC, at most. Each new stream replaces the one before.
 const MAX_EMPTY_STREAMS: usize = 5;
@@ -206,88 +199,6 @@ impl Outbound {
     }
 }
 
-/// An inbound stream. What has arrived of an RPC is all that it holds.
-struct Inbound {
-    stream: Stream,
-    arrived: BytesMut,
-    space: Box<[u8]>,
-}
-
-impl Inbound {
-    fn new(stream: Stream) -> Self {
-        Self {
-            stream,
-            arrived: BytesMut::new(),
-            space: vec![0; CHUNK_BYTES].into_boxed_slice(),
-        }
-    }
-
-    /// The next RPCs. None at the end of the stream.
-    fn poll(
-        &mut self,
-        reader: &Reader,
-        cx: &mut Context<'_>,
-    ) -> Poll<(Vec<Received>, io::Result<()>)> {
-        let (mut rpcs, mut bytes) = (Vec::new(), 0);
-        let end = loop {
-            match next_frame(&mut self.arrived, reader.max_rpc_bytes) {
-                Ok(Some(frame)) => {
-                    bytes += frame.len();
-                    match reader.read(frame) {
-                        Ok(rpc) => rpcs.push(rpc),
-                        Err(error) => break Err(malformed(error)),
-                    }
-                    if rpcs.len() >= MAX_RPCS || bytes >= MAX_BATCH_BYTES {
-                        return Poll::Ready((rpcs, Ok(())));
-                    }
-                }
-                Ok(None) => match Pin::new(&mut self.stream).poll_read(cx, &mut self.space) {
-                    Poll::Ready(Ok(0)) => break Err(io::ErrorKind::UnexpectedEof.into()),
-                    Poll::Ready(Ok(read)) => self.arrived.extend_from_slice(&self.space[..read]),
-                    Poll::Ready(Err(error)) => break Err(error),
-                    Poll::Pending if rpcs.is_empty() => return Poll::Pending,
-                    Poll::Pending => break Ok(()),
-                },
-                Err(error) => break Err(malformed(error)),
-            }
-        };
-        Poll::Ready((rpcs, end))
-    }
-}
-
-fn malformed(error: RpcError) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, error)
-}
-
-/// Reads RPCs of one peer.
-struct Reader {
-    peer: PeerId,
-    validator: Validator,
-    max_rpc_bytes: usize,
-}
-
-impl Reader {
-    fn read(&self, frame: Bytes) -> Result<Received, RpcError> {
-        let rpc = Rpc::decode(frame)?;
-        let (mut messages, mut unsigned) = (Vec::with_capacity(rpc.messages.len()), 0);
-        for raw in &rpc.messages {
-            match Message::parse(raw)? {
-                Some(message) => {
-                    messages.push(self.validator.check(message, &self.peer, now()));
-                }
-                None => unsigned += 1,
-            }
-        }
-        Ok(Received {
-            subscriptions: rpc.subscriptions,
-            messages,
-            unsigned,
-            control: rpc.control,
-            control_entries: rpc.control_entries,
-        })
-    }
-}
-
 /// The streams of one connection.
 pub struct Handler {
     names: Names,
@@ -298,7 +209,8 @@ pub struct Handler {
     /// The outbound stream that is being opened is watched.
     opening: Option<bool>,
     outbound: Option<Outbound>,
-    inbound: Option<Inbound>,
+    inbound: Option<Inbound<Stream>>,
+    holder: Holder,
     empty_streams: usize,
     reports: VecDeque<FromHandler>,
 }
@@ -309,9 +221,11 @@ impl Handler {
         names: Names,
         validator: Validator,
         max_rpc_bytes: usize,
+        holder: Holder,
     ) -> Self {
         Self {
             names,
+            holder,
             reader: Reader {
                 peer,
                 validator,
@@ -372,7 +286,7 @@ impl Handler {
         }
         self.empty_streams += 1;
         stream.ignore_for_keep_alive();
-        self.inbound = Some(Inbound::new(stream));
+        self.inbound = Some(Inbound::new(stream, self.holder.clone()));
         self.reports.push_back(FromHandler::Accepted);
     }
 

@@ -1,6 +1,7 @@
 //! The machine as a behaviour of a swarm: inputs in, effects out, and the clock.
 
 mod handler;
+mod inbound;
 
 use std::{
     net::IpAddr,
@@ -10,7 +11,9 @@ use std::{
 
 use bytes::Bytes;
 use calimero_network_primitives::{
-    Keypair, Multiaddr, PeerId, Topic, limits::MAX_GOSSIP_CONTROL_BYTES,
+    Keypair, Multiaddr, PeerId, Topic,
+    limits::MAX_GOSSIP_CONTROL_BYTES,
+    resources::{Origin, Resources},
 };
 use futures::FutureExt;
 use futures_timer::Delay;
@@ -45,7 +48,8 @@ const OVERHEAD_BYTES: usize = 16 * 1024;
 /// | own topics | `max_topics` |
 /// | topics peers announce | own topics of every connected peer, others by `peers.max_foreign_topics_per_peer` and `peers.max_foreign_topics` |
 /// | messages that wait for a peer | `peers.queue`, `peers.queue_bytes` and `peers.publish_wait`; own ones wait from `peers.window` and `peers.window_bytes` on; closed after `peers.slow_timeout` |
-/// | messages cached to be requested | what arrives in `memory.history_heartbeats` heartbeats, 64 MiB |
+/// | messages cached to be requested | what arrives in `memory.history_heartbeats` heartbeats, 32 MiB |
+/// | RPCs above 64 KiB that have not arrived in full | [`frame_bytes`](calimero_network_primitives::resources::Resource::FrameBytes); 60 s and the time at 4 KiB/s, while others wait 10 s and the time at 256 KiB/s |
 /// | ids remembered | twice `memory.replayed_ids`, 48 bytes each |
 /// | messages kept for a first subscriber | `keep` |
 /// | messages that wait for room | 1,024, 64 MiB |
@@ -54,6 +58,7 @@ pub struct Behaviour {
     machine: Machine,
     names: Names,
     max_rpc_bytes: usize,
+    resources: Resources,
     timer: Option<(Instant, Delay)>,
     #[cfg(feature = "metrics")]
     metrics: Option<crate::metrics::Metrics>,
@@ -72,10 +77,19 @@ impl Behaviour {
             machine: Machine::new(keypair, config, rand::random(), now()),
             names: names(config.newest_version),
             max_rpc_bytes: largest + OVERHEAD_BYTES,
+            resources: Resources::default(),
             timer: None,
             #[cfg(feature = "metrics")]
             metrics: None,
         })
+    }
+
+    /// Counts the memory of RPCs that have not arrived in full in the accounting of the node, in place
+    /// of one of its own with the default limits.
+    #[must_use]
+    pub fn with_resources(mut self, resources: Resources) -> Self {
+        self.resources = resources;
+        self
     }
 
     /// Records metrics in `registry`: which topics this node subscribes to, and the peers in the
@@ -244,7 +258,7 @@ impl Behaviour {
         self.machine.is_flushed()
     }
 
-    fn handler(&self, peer: PeerId) -> Result<Handler, ConnectionDenied> {
+    fn handler(&self, peer: PeerId, origin: Option<Origin>) -> Result<Handler, ConnectionDenied> {
         if self.machine.is_banned(&peer, now()) {
             return Err(ConnectionDenied::new(Banned { peer }));
         }
@@ -254,6 +268,7 @@ impl Behaviour {
             self.names.clone(),
             validator,
             self.max_rpc_bytes,
+            self.resources.holder(Some(peer), origin),
         ))
     }
 
@@ -328,21 +343,21 @@ impl NetworkBehaviour for Behaviour {
         &mut self,
         _: ConnectionId,
         peer: PeerId,
-        _: &Multiaddr,
-        _: &Multiaddr,
+        local: &Multiaddr,
+        remote: &Multiaddr,
     ) -> Result<THandler<Self>, ConnectionDenied> {
-        self.handler(peer)
+        self.handler(peer, Origin::of_inbound(local, remote))
     }
 
     fn handle_established_outbound_connection(
         &mut self,
         _: ConnectionId,
         peer: PeerId,
-        _: &Multiaddr,
+        address: &Multiaddr,
         _: Endpoint,
         _: PortUse,
     ) -> Result<THandler<Self>, ConnectionDenied> {
-        self.handler(peer)
+        self.handler(peer, Origin::of_addr(address))
     }
 
     fn on_swarm_event(&mut self, event: FromSwarm<'_>) {

@@ -89,7 +89,9 @@ struct Stream {
 #[derive(Debug)]
 struct Listing {
     left: usize,
-    topics: HashSet<TopicHash>,
+    /// Topics that the peer has announced earlier and not in this list. What it lists is not stored
+    /// here, so that it costs no memory beyond the limits of announcements.
+    unlisted: HashSet<TopicHash>,
 }
 
 /// What is known of a connected peer.
@@ -540,10 +542,8 @@ impl Machine {
             && left <= MAX_OWN_TOPICS
         {
             peer.lists = true;
-            peer.listing = Some(Listing {
-                left,
-                topics: HashSet::new(),
-            });
+            let unlisted = self.announcements.topics(&id).cloned().collect();
+            peer.listing = Some(Listing { left, unlisted });
         }
     }
 
@@ -559,20 +559,14 @@ impl Machine {
         for entry in entries {
             if listing.left > 0 {
                 listing.left -= 1;
-                listing.topics.insert(entry.topic.clone());
+                listing.unlisted.remove(&entry.topic);
             }
         }
         if listing.left > 0 {
             return Vec::new();
         }
-        let listed = peer
-            .listing
-            .take()
-            .map(|listing| listing.topics)
-            .unwrap_or_default();
-        let known = self.announcements.topics(&id);
-        let others = known.filter(|topic| !listed.contains(*topic));
-        others.cloned().collect()
+        let unlisted = peer.listing.take().map(|listing| listing.unlisted);
+        unlisted.unwrap_or_default().into_iter().collect()
     }
 
     /// Opens streams again whose wait is over.
@@ -702,3 +696,6 @@ impl Peer {
         messages.map(|(frame, _)| frame).collect()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -276,3 +276,46 @@ fn a_message_keeps_no_more_than_about_twice_its_size_in_memory() {
     let rpc = Rpc::decode(body.clone()).unwrap();
     assert!(body.as_ptr_range().contains(&rpc.messages[0].as_ptr()));
 }
+
+/// Whether the bytes of `inner` lie in the memory of `outer`.
+fn is_part_of(inner: &Bytes, outer: &std::ops::Range<*const u8>) -> bool {
+    outer.contains(&inner.as_ptr())
+}
+
+#[test]
+fn a_small_message_does_not_keep_the_memory_of_others() {
+    let (small, large) = (vec![1; 200], vec![2; 600_000]);
+    let rpc = Rpc {
+        messages: vec![large.clone().into(), small.clone().into()],
+        ..Rpc::default()
+    };
+    let frame = next_frame(&mut bytes(&rpc.encode()), 1 << 20)
+        .unwrap()
+        .unwrap();
+    let memory = frame.as_ptr_range();
+    let messages = Rpc::decode(frame.clone()).unwrap().messages;
+    assert_eq!(messages, [large, small]);
+    let shared: Vec<_> = messages.iter().map(|m| is_part_of(m, &memory)).collect();
+    assert_eq!(shared, [true, false]);
+}
+
+#[test]
+fn an_rpc_that_is_ignored_does_not_lend_its_memory_to_the_next_ones() {
+    let ignored = Rpc {
+        messages: vec![vec![2; 600_000].into()],
+        ..Rpc::default()
+    };
+    let next = Rpc {
+        messages: vec![vec![1; 200].into()],
+        ..Rpc::default()
+    };
+    let mut arrived = bytes(&ignored.encode());
+    arrived.reserve(1 << 20);
+    let memory =
+        arrived.as_ptr_range().start..arrived.spare_capacity_mut().as_ptr_range().end.cast();
+    arrived.extend_from_slice(&bytes(&next.encode()));
+    let first = next_frame(&mut arrived, 1 << 20).unwrap().unwrap();
+    let second = next_frame(&mut arrived, 1 << 20).unwrap().unwrap();
+    assert!(is_part_of(&first, &memory));
+    assert!(!is_part_of(&second, &memory));
+}
