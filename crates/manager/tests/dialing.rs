@@ -12,8 +12,8 @@ mod common;
 use std::{io::Read as _, net, net::Ipv4Addr, time::Duration};
 
 use calimero_network::{
-    AddressError, ConnectionEvent, DialError, Direction, DiscoveryEvent, Keypair, Multiaddr,
-    NetworkClient, NetworkEvent, PeerId, UnreachableCause, discovery::machine::BootNode,
+    AddressError, ConnectionEvent, DialError, Direction, DiscoveryEvent, Keypair, ListenerEvent,
+    Multiaddr, NetworkClient, NetworkEvent, PeerId, UnreachableCause, discovery::machine::BootNode,
     multiaddr::Protocol,
 };
 use calimero_network_primitives::addr::without_peer;
@@ -366,10 +366,17 @@ async fn an_address_of_no_transport_is_refused_by_name() {
 
 #[tokio::test]
 async fn a_listener_that_its_caller_no_longer_waits_for_is_closed() {
-    let node = start(config()).await;
-    for _ in 0..3 {
-        let listening = std::pin::pin!(node.client.listen_on(common::loopback(Over::Tcp)));
-        assert!(futures::poll!(listening).is_pending());
+    let mut node = start(config()).await;
+    for is_answered in [false, true, false, true] {
+        let mut listening = std::pin::pin!(node.client.listen_on(common::loopback(Over::Tcp)));
+        assert!(futures::poll!(&mut listening).is_pending());
+        if is_answered {
+            node.wait_for(|event| match event {
+                NetworkEvent::Listener(ListenerEvent::Listening { .. }) => Some(()),
+                _ => None,
+            })
+            .await;
+        }
     }
     let kept = node.listen(Over::Tcp).await;
     let status = node.client.status().await.unwrap();

@@ -6,6 +6,7 @@ use calimero_network_primitives::{
     Multiaddr, PeerId, addr::peer_of, limits::LISTEN_TIMEOUT, multiaddr::Protocol,
 };
 use libp2p::swarm::derive_prelude::ListenerId;
+use tokio::sync::{mpsc, oneshot};
 
 use super::{Forget, NetworkClient, within};
 use crate::{
@@ -143,16 +144,22 @@ impl NetworkClient {
         address: Multiaddr,
     ) -> Result<(ListenerId, Multiaddr), ListenError> {
         let after = LISTEN_TIMEOUT;
-        let command = |reply| Command::Listen {
+        let (reply, answer) = oneshot::channel();
+        let mut opening = Opening {
+            answer: Some(answer),
+            commands: &self.inner.commands,
+        };
+        let command = Command::Listen {
             address: address.clone(),
             reply,
         };
-        let forget = Forget(&self.inner.commands);
-        let outcome = within(after, self.ask(command)).await;
-        // Without an answer the caller has no id to close the listener with, which ends with this call.
-        let outcome = outcome.ok_or(ListenError::Deadline { address, after })??;
-        forget.disarm();
-        outcome
+        let outcome = within(after, async {
+            let sent = self.inner.commands.send(command).await;
+            sent.map_err(|_| Stopped)?;
+            opening.opened().await
+        });
+        let outcome = outcome.await;
+        outcome.ok_or(ListenError::Deadline { address, after })?
     }
 
     /// Listens on an address of the configuration; see [`NetworkManager::start`].
@@ -231,5 +238,40 @@ impl NetworkClient {
             forget.disarm();
         }
         answer.ok_or(DialError::Deadline { target, after })??
+    }
+}
+
+/// A listener that is being opened. When dropped before its answer was read, the listener is closed:
+/// no caller has its id. If the queue of commands is full, it stays open.
+struct Opening<'a> {
+    answer: Option<oneshot::Receiver<Result<(ListenerId, Multiaddr), ListenError>>>,
+    commands: &'a mpsc::Sender<Command>,
+}
+
+impl Opening<'_> {
+    async fn opened(&mut self) -> Result<(ListenerId, Multiaddr), ListenError> {
+        let Some(answer) = &mut self.answer else {
+            return Err(Stopped.into());
+        };
+        let opened = answer.await;
+        self.answer = None;
+        opened.map_err(|_| Stopped)?
+    }
+}
+
+impl Drop for Opening<'_> {
+    fn drop(&mut self) {
+        let Some(answer) = &mut self.answer else {
+            return;
+        };
+        answer.close();
+        let command = match answer.try_recv() {
+            Ok(Ok((id, _))) => Command::StopListening {
+                id,
+                reply: oneshot::channel().0,
+            },
+            _ => Command::Forget,
+        };
+        let _ = self.commands.try_send(command);
     }
 }

@@ -100,17 +100,17 @@ async fn a_task_waits_for_room_without_blocking_its_thread() {
     assert_eq!(lines[1..], [&b"nine long\n"[..], b"nine more\n"]);
 }
 
-#[test]
-fn a_task_that_waits_for_room_is_released() {
+#[tokio::test]
+async fn a_task_that_waits_for_room_is_released() {
     let (sink, _reader) = UnixStream::pair().unwrap();
     let writer = LineWriter::with_limit(sink, notice, LONG).unwrap();
     writer.push_or_wait(long(b'a'));
-    let waiting = writer.clone();
-    let waiter = thread::spawn(move || {
-        let push = std::future::poll_fn(|cx| waiting.poll_push(cx, b"line\n"));
-        futures::executor::block_on(push)
-    });
-    writer.release();
-    let error = waiter.join().unwrap().unwrap_err();
-    assert_eq!(error.kind(), io::ErrorKind::Interrupted);
+    let push = std::future::poll_fn(|cx| writer.poll_push(cx, b"line\n"));
+    let mut push = std::pin::pin!(push);
+    assert!(futures::poll!(&mut push).is_pending());
+    // From another task, so that the waiting one has to be woken.
+    let releasing = writer.clone();
+    tokio::spawn(async move { releasing.release() });
+    let pushed = tokio::time::timeout(LIMIT, push).await.unwrap();
+    assert_eq!(pushed.unwrap_err().kind(), io::ErrorKind::Interrupted);
 }
