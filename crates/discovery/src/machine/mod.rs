@@ -374,8 +374,12 @@ impl Machine {
         &self.listening
     }
 
-    /// Returns the peers to keep over a restart. Peers that this node reached come first, the
-    /// latest first, then connected peers that reported their addresses.
+    /// Returns the peers to keep over a restart: first those that this run reached, then those of
+    /// the peer cache, then connected peers that reported their addresses, then peers that were
+    /// reached and failed since. Of each kind, the latest seen come first.
+    ///
+    /// A peer stays for 24 h after it was last seen, whether its dials fail or not, unless the limit
+    /// is reached: a node that runs without its network keeps the peers that it can find again.
     #[must_use]
     pub fn cache(&self) -> Vec<CacheEntry> {
         let peers = self.book.cacheable(self.now).into_iter();
@@ -383,7 +387,7 @@ impl Machine {
             .take(self.config.cache.max_peers as usize)
             .map(|(peer, age)| CacheEntry {
                 peer,
-                addresses: multiaddrs(self.book.addresses(&peer)),
+                addresses: multiaddrs(self.book.cacheable_addresses(&peer)),
                 age,
             })
             .collect()

@@ -81,6 +81,7 @@ impl Machine {
         let dialled = self.config.cache.dialled_at_start as usize;
         for (place, entry) in entries.into_iter().enumerate() {
             self.learn_aged(entry.peer, &entry.addresses, entry.age);
+            self.book.cached(&entry.peer);
             if place < dialled && entry.age < super::book::MAX_AGE {
                 self.dial_cached(entry.peer);
             }
@@ -247,14 +248,10 @@ impl Machine {
             return;
         }
         let address = without_peer(address);
-        // A dead address is removed at once, not after several failures.
-        for _ in 0..super::book::MAX_DIAL_FAILURES {
-            if self.book.dial_failed(&peer, &address) {
-                let address = address.clone();
-                self.out
-                    .push_back(Effect::RemoveRoutingAddress { peer, address });
-                break;
-            }
+        if self.book.remove_address(&peer, &address) {
+            let address = address.clone();
+            self.out
+                .push_back(Effect::RemoveRoutingAddress { peer, address });
         }
         self.redials.address_dead(&peer, &address);
         if self.redials.addresses(&peer).is_empty() && self.book.is_stranger(&peer) {

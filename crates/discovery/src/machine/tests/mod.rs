@@ -1,5 +1,6 @@
 //! The machine with a driver that carries out no effects. The tests pass the inputs.
 
+mod caching;
 mod check;
 mod flapping;
 mod keeping;
