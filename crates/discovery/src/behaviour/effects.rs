@@ -88,6 +88,10 @@ impl Behaviour {
             } => self.reserve(listener, relay, address),
             Effect::StopListening { listener } => self.stop_listening(listener),
             Effect::Probe { address } => self.inner.probes.probe(address),
+            Effect::OfferCandidate { address } => {
+                self.waiting
+                    .push_back(ToSwarm::NewExternalAddrCandidate(address));
+            }
             Effect::AddExternalAddress { address } => self.add_external(address),
             Effect::RemoveExternalAddress { address } => self.remove_external(address),
             Effect::ServeProbes(serve) => self.inner.serve_probes(serve, self.dial_scopes),

@@ -20,6 +20,8 @@ struct Connection {
     dialled: bool,
     /// Whether the connection was dialled from a listening port.
     from_listening_port: bool,
+    /// Whether the peer has reported an address at which it observes this node.
+    observes: bool,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -68,6 +70,7 @@ impl Peers {
             address: endpoint.get_remote_address().clone(),
             dialled: endpoint.is_dialer(),
             from_listening_port,
+            observes: false,
         });
         (before, peer.path())
     }
@@ -116,11 +119,13 @@ impl Peers {
             .collect()
     }
 
-    /// Returns whether a connection was dialled from a listening port.
-    pub(super) fn is_from_listening_port(&self, peer: &PeerId, connection: ConnectionId) -> bool {
-        let connections = self.peers.get(peer).map(|peer| &peer.connections);
-        let mut connections = connections.into_iter().flatten();
-        connections.any(|c| c.id == connection && c.from_listening_port)
+    /// `peer` reports an address at which it observes this node. Returns whether it is the first
+    /// one on a connection that was dialled from a listening port.
+    pub(super) fn observes_first(&mut self, peer: &PeerId, connection: ConnectionId) -> bool {
+        let peer = self.peers.get_mut(peer);
+        let mut connections = peer.into_iter().flat_map(|peer| &mut peer.connections);
+        let connection = connections.find(|c| c.id == connection && c.from_listening_port);
+        connection.is_some_and(|connection| !std::mem::replace(&mut connection.observes, true))
     }
 
     pub(super) fn status(&self, machine: &Machine) -> Vec<PeerStatus> {

@@ -176,6 +176,11 @@ pub enum Effect {
         /// Address of this node.
         address: Multiaddr,
     },
+    /// Offer `address`, at which a peer observes this node, to the protocols that punch holes.
+    OfferCandidate {
+        /// Address of this node.
+        address: Multiaddr,
+    },
     /// Announce `address` as an external address of this node.
     AddExternalAddress {
         /// Address of this node.
@@ -218,6 +223,7 @@ impl Effect {
             Self::Reserve { relay, .. } => Some(*relay),
             Self::StopListening { .. }
             | Self::Probe { .. }
+            | Self::OfferCandidate { .. }
             | Self::AddExternalAddress { .. }
             | Self::RemoveExternalAddress { .. }
             | Self::ServeProbes(_)

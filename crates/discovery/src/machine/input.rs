@@ -156,8 +156,16 @@ pub enum Input {
         peer: PeerId,
     },
 
-    /// An address of this node, as a peer observes it or as the application names it.
+    /// An address of this node, as the application or another protocol names it.
     AddressCandidate(Multiaddr),
+    /// A peer observes this node at an address: the first address that it reports on a connection
+    /// that this node dialled from a listening port.
+    AddressObserved {
+        /// Id of the peer that observes the address.
+        observer: PeerId,
+        /// Address of this node, without `/p2p`.
+        address: Multiaddr,
+    },
     /// This node listens on an address of one of its interfaces. On a local network every peer
     /// reaches the node there. Elsewhere the address may be an external one.
     Listening {

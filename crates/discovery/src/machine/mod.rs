@@ -485,6 +485,9 @@ impl Machine {
             Input::MemberSeen { namespace, peer } => self.member_seen(&namespace, peer),
             Input::MemberGone { namespace, peer } => self.member_gone(&namespace, &peer),
             Input::AddressCandidate(address) => self.address_candidate(&address),
+            Input::AddressObserved { observer, address } => {
+                self.address_observed(observer, address);
+            }
             Input::Listening { address, open_for } => {
                 let opened = self.now.checked_sub(open_for).unwrap_or(self.now);
                 self.listening.insert(address.clone(), opened);

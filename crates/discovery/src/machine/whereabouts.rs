@@ -19,6 +19,23 @@ impl Machine {
         }
     }
 
+    /// `observer` observes this node at `address`. Each observer contributes one address, so that a
+    /// peer that reports many addresses replaces none but its own.
+    pub(super) fn address_observed(&mut self, observer: PeerId, address: Multiaddr) {
+        if self.is_stranger(&observer) || is_relayed(&address) {
+            return;
+        }
+        let checked = self.rules.check(&self.local, &address);
+        if let (Ok(checked), true) = (checked, self.config.external.is_empty()) {
+            let (prober, now) = (&mut self.prober, self.now);
+            if !prober.observe(observer, checked.into_multiaddr(), now) {
+                return;
+            }
+        }
+        self.out.push_back(Effect::OfferCandidate { address });
+        self.prober.advance(self.now, &mut self.rng, &mut self.out);
+    }
+
     pub(super) fn listening(&mut self, address: &Multiaddr) {
         if !self.config.local_network || !self.config.external.is_empty() || is_relayed(address) {
             return self.address_candidate(address);

@@ -5,6 +5,7 @@ mod check;
 mod flapping;
 mod keeping;
 mod meeting;
+mod observing;
 mod properties;
 mod times;
 

@@ -384,6 +384,7 @@ impl World {
                 }
             }
             Effect::Disconnect { .. }
+            | Effect::OfferCandidate { .. }
             | Effect::AddRoutingAddress { .. }
             | Effect::RemoveRoutingAddress { .. }
             | Effect::ServeProbes(_)
