@@ -40,6 +40,9 @@ struct Lost {
     /// The reason for the dials. A boot node is dialled without limit. Other peers are given up after
     /// the last step.
     reason: DialReason,
+    /// Whether the network changed while a dial was under way, so that its failure says nothing
+    /// about the network as it is now.
+    is_outdated: bool,
 }
 
 /// Lost peers. Each is due at some time, or its dial waits or is under way.
@@ -86,6 +89,7 @@ impl Redials {
             attempts: self.back.remove(&peer).unwrap_or(0),
             addresses,
             reason,
+            is_outdated: false,
         };
         let attempts = lost.attempts;
         self.lost.insert(peer, lost);
@@ -105,6 +109,7 @@ impl Redials {
                 attempts: 0,
                 addresses,
                 reason: DialReason::Cached,
+                is_outdated: false,
             });
         }
     }
@@ -152,6 +157,10 @@ impl Redials {
         if self.due.contains(&peer) {
             return;
         }
+        if std::mem::take(&mut lost.is_outdated) {
+            self.due.set(peer, now);
+            return;
+        }
         lost.attempts = lost.attempts.saturating_add(1);
         self.plan(peer, now, rng);
     }
@@ -184,19 +193,23 @@ impl Redials {
         self.steady.cancel(peer);
     }
 
-    /// The network changed. All waiting peers are due now, as after a new loss, and the connections
-    /// that end because of the change are not counted against their peers.
-    pub(super) fn retry_now(&mut self, now: Instant) {
+    /// The network changed. The attempts of all peers start again, as after a new loss. Waiting peers
+    /// are due now, and a peer for which `is_dialled` returns `true` as soon as that dial fails. The
+    /// connections that end because of the change are not counted against their peers.
+    pub(super) fn retry_now(&mut self, now: Instant, is_dialled: impl Fn(&PeerId) -> bool) {
         self.changed = Some(now);
         self.back.clear();
         while self.steady.pop_first().is_some() {}
+        for (peer, lost) in &mut self.lost {
+            lost.attempts = 0;
+            lost.is_outdated = is_dialled(peer);
+        }
         let mut waiting = Vec::with_capacity(self.due.len());
         while let Some(peer) = self.due.pop_first() {
             waiting.push(peer);
         }
         for peer in waiting {
-            if let Some(lost) = self.lost.get_mut(&peer) {
-                lost.attempts = 0;
+            if self.lost.contains_key(&peer) {
                 self.due.set(peer, now);
             }
         }

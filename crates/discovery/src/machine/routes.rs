@@ -97,7 +97,9 @@ impl Machine {
     }
 
     pub(super) fn network_changed(&mut self) {
-        self.redials.retry_now(self.now);
+        let dials = &self.dials;
+        let is_dialled = |peer: &PeerId| dials.is_in_flight(peer);
+        self.redials.retry_now(self.now, is_dialled);
         self.prober.retry_now(self.now);
         self.relays
             .retry_now(self.now, &mut self.rng, &mut self.out);

@@ -147,6 +147,36 @@ fn a_change_of_the_network_tries_whatever_waits_at_once() {
     assert_eq!(both, [peer(BOOT), peer(SECOND_BOOT)].into());
 }
 
+#[test]
+fn a_dial_under_way_at_a_change_of_the_network_is_repeated_as_soon_as_it_fails() {
+    let mut driver = Driver::registered(config());
+    driver.follow(1);
+    driver.tell(Input::MemberSeen {
+        namespace: namespace(1),
+        peer: peer(5),
+    });
+    driver.connect(5);
+    driver.wait_s(31);
+    driver.disconnect(5);
+    driver.fail_dial(5);
+    wait_failing(&mut driver, 45);
+    // The last dial of a member, and a dial of a boot node.
+    let last = driver.wait(Duration::from_secs(30));
+    assert_eq!(seconds(&last, peer(5)).len(), 1, "{last:?}");
+    driver.disconnect(BOOT);
+    driver.tell(Input::NetworkChanged);
+    for number in [5, BOOT] {
+        driver.wait(Duration::from_millis(10));
+        let effects = driver.fail_dial(number);
+        assert!(dialled(&effects).contains(&peer(number)), "{effects:?}");
+        // The next failure counts.
+        let effects = driver.fail_dial(number);
+        assert!(!dialled(&effects).contains(&peer(number)), "{effects:?}");
+        let next = driver.wait(Duration::from_secs(7));
+        assert_eq!(seconds(&next, peer(number)).len(), 1, "{next:?}");
+    }
+}
+
 /// The connections are seconds old and end with the old address, which is not the peers' fault.
 #[test]
 fn connections_that_end_with_a_change_of_the_network_are_dialled_again_at_once() {
