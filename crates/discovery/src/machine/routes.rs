@@ -57,6 +57,8 @@ impl Machine {
             self.discoveries.retry_now(&namespace, self.now);
         }
         self.direct.remove(&peer);
+        // The close of its connections is not reported to the parts again.
+        (self.boot_nodes).on_disconnected(peer, true, self.now, &mut self.out);
         if self.connections.remove(&peer) {
             self.out.push_back(Effect::Disconnect { peer });
         }

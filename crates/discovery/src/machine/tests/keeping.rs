@@ -557,6 +557,26 @@ fn a_blocked_peer_is_disconnected_and_left_alone() {
 }
 
 #[test]
+fn a_boot_node_that_was_blocked_while_connected_is_reported_as_unreachable() {
+    let mut driver = Driver::new(config());
+    driver.connect(BOOT);
+    driver.tell(Input::Block(peer(BOOT)));
+    driver.disconnect(BOOT);
+    let state = |driver: &Driver| {
+        let status = driver.machine.status();
+        let mut all = status.boot_nodes.into_iter();
+        all.find(|one| one.peer == peer(BOOT)).unwrap().state
+    };
+    assert_eq!(state(&driver), BootNode::Connecting);
+    driver.tell(Input::Unblock(peer(BOOT)));
+    let cause = UnreachableCause::Refused;
+    let peer = peer(BOOT);
+    let effects = driver.tell(Input::Unreachable { peer, cause });
+    assert!(effects.contains(&Effect::BootNodeUnreachable { peer, cause }));
+    assert!(matches!(state(&driver), BootNode::Unreachable { .. }));
+}
+
+#[test]
 fn a_lost_peer_driven_out_of_the_queue_has_another_turn() {
     let mut config = config();
     config.dials.max_in_flight = 1;
