@@ -569,7 +569,9 @@ impl Machine {
         self.dials.wake(self.now);
         self.discoveries.refill();
         self.reconsider_reachability();
-        for peer in self.overlays.candidates(&mut self.rng) {
+        let book = &self.book;
+        let has_address = |peer: &PeerId| !book.is_stranger(peer);
+        for peer in self.overlays.candidates(&mut self.rng, has_address) {
             self.want(peer, DialReason::Member);
         }
         if self.next_save <= self.now {

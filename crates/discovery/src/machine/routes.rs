@@ -9,8 +9,8 @@ use calimero_network_primitives::{
 use rand::seq::IteratorRandom;
 
 use super::{
-    CacheEntry, Cookie, DialReason, Effect, Machine, Namespace, Overlays, Path, RendezvousFailure,
-    discoveries::Need, without_peer,
+    AddressBook, CacheEntry, Cookie, DialReason, Effect, Machine, Namespace, Overlays, Path,
+    RendezvousFailure, discoveries::Need, without_peer,
 };
 
 /// Addresses that are examined in one list of a peer, 32. Honest lists are shorter, and the rest
@@ -376,15 +376,10 @@ impl Machine {
         members: Vec<(PeerId, Vec<Multiaddr>)>,
         cookie: Option<Cookie>,
     ) {
-        let (now, told) = (self.now, members.len());
-        let mut need = need(&self.overlays, &key.1);
-        need.known += told;
-        let asked = self
-            .discoveries
-            .answered(&key, told, cookie, need, now, &mut self.rng);
-        if !asked {
+        if !self.discoveries.is_awaited(&key) {
             return;
         }
+        let told = members.len();
         // A server may send more members than requested. The choice among them is random, so that
         // the server does not make it.
         let max = self.config.rendezvous.max_answer as usize;
@@ -400,6 +395,11 @@ impl Machine {
                 strangers.push(peer);
             }
         }
+        // Members of the answer count if they can be dialled.
+        let need = need(&self.overlays, &self.book, &key.1);
+        let (now, rng) = (self.now, &mut self.rng);
+        self.discoveries
+            .answered(&key, told, cookie, need, now, rng);
         // A node without connected members dials a few at once. All other dials wait for the next
         // tick: the members of a first page are returned to every node that starts at that moment,
         // and later more are known.
@@ -419,10 +419,10 @@ impl Machine {
     /// Asks for members within the limit of a tick: for as many as are sought, and at least for
     /// enough to choose from when some are lacking.
     pub(super) fn ask(&mut self) {
-        let overlays = &self.overlays;
+        let (overlays, book) = (&self.overlays, &self.book);
         let few = self.config.members_target;
         let limit = |namespace: &Namespace| {
-            let sought = need(overlays, namespace).sought();
+            let sought = need(overlays, book, namespace).sought();
             few.max(u32::try_from(sought).unwrap_or(u32::MAX))
         };
         self.discoveries.ask(self.now, limit, &mut self.out);
@@ -447,10 +447,12 @@ impl Machine {
     }
 }
 
-fn need(overlays: &Overlays, namespace: &Namespace) -> Need {
+fn need(overlays: &Overlays, book: &AddressBook, namespace: &Namespace) -> Need {
+    let known = overlays.known_members(namespace);
+    let known = known.filter(|member| !book.is_stranger(member));
     Need {
         alone: overlays.is_alone(namespace),
         lacking: overlays.deficit(namespace),
-        known: overlays.known_members(namespace).count(),
+        known: known.count(),
     }
 }

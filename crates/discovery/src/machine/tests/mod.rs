@@ -5,6 +5,7 @@ mod check;
 mod flapping;
 mod keeping;
 mod meeting;
+mod members;
 mod observing;
 mod properties;
 mod times;
