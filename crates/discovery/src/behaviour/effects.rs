@@ -11,8 +11,8 @@ use libp2p_swarm::{
     dial_opts::{DialOpts, PeerCondition},
 };
 
-use super::{Behaviour, Dialling, Slot, event::Event};
-use crate::machine::{AttemptId, AttemptKind, Effect, RelayListener, multiaddrs};
+use super::{Behaviour, Dialling, Slot, event::Event, local_ip::ip_of};
+use crate::machine::{AttemptId, AttemptKind, Effect, Input, RelayListener, multiaddrs};
 
 impl Behaviour {
     pub(super) fn carry_out_all(&mut self) {
@@ -88,6 +88,7 @@ impl Behaviour {
             } => self.reserve(listener, relay, address),
             Effect::StopListening { listener } => self.stop_listening(listener),
             Effect::Probe { address } => self.inner.probes.probe(address),
+            Effect::ProbeConnections { local } => self.probe_connections(&local),
             Effect::OfferCandidate { address } => {
                 self.waiting
                     .push_back(ToSwarm::NewExternalAddrCandidate(address));
@@ -174,6 +175,15 @@ impl Behaviour {
             for address in stale {
                 self.inner.kad.remove_address(peer, address);
             }
+        }
+    }
+
+    /// Probes the connections that may use a local address that disappeared.
+    fn probe_connections(&mut self, local: &Multiaddr) {
+        let affected = self.peers.using(ip_of(local));
+        if !affected.is_empty() {
+            self.inputs.push_back(Input::NetworkChanged);
+            self.inner.liveness.probe_connections(affected);
         }
     }
 

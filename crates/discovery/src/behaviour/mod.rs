@@ -103,6 +103,7 @@ mod inner_events;
     reason = "handlers are associated types of a public behaviour"
 )]
 mod keep;
+mod local_ip;
 #[cfg(feature = "mdns")]
 mod local_link;
 mod lookups;
@@ -329,8 +330,11 @@ impl Behaviour {
     /// of the Kademlia routing table. Pings every connection; a peer that does not answer within
     /// 3 s is disconnected and dialled again.
     ///
-    /// The behaviour does the same, without the routing table, when an address of this host
-    /// disappears and when the process continues after a stop of 30 s or more. A program on a
+    /// The behaviour does the same, without the routing table, when the process continues after a
+    /// stop of 30 s or more, and for the connections that may use it when an address of this host
+    /// disappears. Loopback and link-local addresses do not count. A new address makes it retry
+    /// what waits if this node is not connected with a boot node, had no address that reaches as
+    /// far, or lost an address within the last minute. A program on a
     /// system that does not report changes of addresses calls this when it learns of one.
     pub fn bootstrap(&mut self) {
         self.replace_dead_connections();

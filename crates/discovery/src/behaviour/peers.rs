@@ -1,6 +1,6 @@
 //! The connections of each peer, their paths, and the results of hole punches.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, net::IpAddr};
 
 use calimero_network_primitives::{
     Multiaddr, PeerId,
@@ -9,7 +9,10 @@ use calimero_network_primitives::{
 use libp2p_core::ConnectedPoint;
 use libp2p_swarm::ConnectionId;
 
-use super::status::{ConnectionStatus, PeerStatus};
+use super::{
+    local_ip::local_ip_of,
+    status::{ConnectionStatus, PeerStatus},
+};
 use crate::machine::{HolePunch, Machine, Path};
 
 #[derive(Clone, Debug)]
@@ -17,6 +20,8 @@ struct Connection {
     id: ConnectionId,
     path: Path,
     address: Multiaddr,
+    /// Local address, as far as it is known.
+    local_ip: Option<IpAddr>,
     dialled: bool,
     /// Whether the connection was dialled from a listening port.
     from_listening_port: bool,
@@ -68,6 +73,7 @@ impl Peers {
             id,
             path: path_of(endpoint),
             address: endpoint.get_remote_address().clone(),
+            local_ip: local_ip_of(endpoint),
             dialled: endpoint.is_dialer(),
             from_listening_port,
             observes: false,
@@ -94,7 +100,22 @@ impl Peers {
         let mut connections = connections.into_iter().flatten();
         if let Some(moved) = connections.find(|c| c.id == connection) {
             moved.address = to.get_remote_address().clone();
+            moved.local_ip = local_ip_of(to);
         }
+    }
+
+    /// Returns the connections that may use the local address `ip`, relayed ones included, because
+    /// the connection with their relay may use it. Returns none if no direct connection does.
+    pub(super) fn using(&self, ip: Option<IpAddr>) -> Vec<(PeerId, ConnectionId)> {
+        let may_use = |c: &Connection| c.local_ip.is_none() || ip.is_none() || c.local_ip == ip;
+        let all = (self.peers.iter())
+            .flat_map(|(peer, of_peer)| of_peer.connections.iter().map(|c| (*peer, c)));
+        let using = all.filter(|(_, c)| may_use(c));
+        let using: Vec<_> = using.map(|(peer, c)| (peer, c.id, c.path)).collect();
+        if using.iter().all(|(.., path)| *path == Path::Relayed) {
+            return Vec::new();
+        }
+        using.into_iter().map(|(peer, id, _)| (peer, id)).collect()
     }
 
     pub(super) fn hole_punched(&mut self, peer: &PeerId, outcome: HolePunch) {

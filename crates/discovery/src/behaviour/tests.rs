@@ -16,8 +16,8 @@ use calimero_network_primitives::{
 use libp2p_core::{ConnectedPoint, Endpoint, transport::PortUse};
 use libp2p_identify as identify;
 use libp2p_swarm::{
-    ConnectionId, FromSwarm, NetworkBehaviour, NewListenAddr, ToSwarm,
-    behaviour::ConnectionEstablished, derive_prelude::ListenerId,
+    ConnectionId, ExpiredListenAddr, FromSwarm, NetworkBehaviour, NewListenAddr, NotifyHandler,
+    ToSwarm, behaviour::ConnectionEstablished, derive_prelude::ListenerId,
 };
 
 use super::{Behaviour, RefuseRecords, inner::InnerEvent};
@@ -207,4 +207,60 @@ fn a_peer_that_pushes_many_observed_addresses_contributes_one() {
     let all = (500..530).map(|n| observes(&mut behaviour, other, address(n)));
     let all: Vec<_> = all.flatten().collect();
     assert_eq!(all, [address(500)]);
+}
+
+/// The connections that are probed when the local address `ip` disappears.
+fn probed_without(behaviour: &mut Behaviour, ip: &str) -> Vec<ConnectionId> {
+    let addr = &format!("/ip4/{ip}/tcp/2428").parse().unwrap();
+    let listener_id = ListenerId::next();
+    behaviour.on_swarm_event(FromSwarm::NewListenAddr(NewListenAddr {
+        listener_id,
+        addr,
+    }));
+    take(behaviour);
+    behaviour.on_swarm_event(FromSwarm::ExpiredListenAddr(ExpiredListenAddr {
+        listener_id,
+        addr,
+    }));
+    let mut cx = Context::from_waker(Waker::noop());
+    let mut probed = Vec::new();
+    while let std::task::Poll::Ready(event) = behaviour.poll(&mut cx) {
+        if let ToSwarm::NotifyHandler {
+            handler: NotifyHandler::One(id),
+            event,
+            ..
+        } = event
+            && format!("{event:?}").contains("Probe")
+        {
+            probed.push(id);
+        }
+    }
+    probed
+}
+
+#[test]
+fn connections_of_other_addresses_are_not_probed() {
+    let mut behaviour = behaviour();
+    let accept = |behaviour: &mut Behaviour, id, local: &str| {
+        let connection_id = ConnectionId::new_unchecked(id);
+        behaviour.on_swarm_event(FromSwarm::ConnectionEstablished(ConnectionEstablished {
+            peer_id: PeerId::random(),
+            connection_id,
+            endpoint: &ConnectedPoint::Listener {
+                local_addr: local.parse().unwrap(),
+                send_back_addr: address(300),
+            },
+            failed_addresses: &[],
+            other_established: 0,
+        }));
+        connection_id
+    };
+    let lan = accept(&mut behaviour, 1, "/ip4/192.168.1.2/tcp/2428");
+    accept(&mut behaviour, 2, "/ip4/192.168.1.3/tcp/2428");
+    assert_eq!(probed_without(&mut behaviour, "172.17.0.1"), []);
+    assert_eq!(probed_without(&mut behaviour, "192.168.1.2"), [lan]);
+    // Its local address is not known.
+    let any = accept(&mut behaviour, 3, "/ip4/0.0.0.0/tcp/2428");
+    assert_eq!(probed_without(&mut behaviour, "172.17.0.1"), [any]);
+    assert_eq!(probed_without(&mut behaviour, "169.254.1.1"), []);
 }

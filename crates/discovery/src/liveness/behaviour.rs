@@ -119,14 +119,21 @@ impl Behaviour {
     ///
     /// Calls while a probe is under way have no further effect on its connections.
     pub fn probe(&mut self) {
-        let connections = self.watchdog.connections();
-        self.waiting.extend(
-            connections.map(|(peer_id, connection)| ToSwarm::NotifyHandler {
-                peer_id,
-                handler: NotifyHandler::One(connection),
-                event: Probe,
-            }),
-        );
+        let connections: Vec<_> = self.watchdog.connections().collect();
+        self.probe_connections(connections);
+    }
+
+    /// Pings the peers of these connections now, as [`probe`](Self::probe) does for all.
+    pub fn probe_connections(
+        &mut self,
+        connections: impl IntoIterator<Item = (PeerId, ConnectionId)>,
+    ) {
+        let probe = |(peer_id, connection)| ToSwarm::NotifyHandler {
+            peer_id,
+            handler: NotifyHandler::One(connection),
+            event: Probe,
+        };
+        self.waiting.extend(connections.into_iter().map(probe));
     }
 
     /// Pings the peers of all connections now, because one connection ended in silence: if a router

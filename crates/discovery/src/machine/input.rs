@@ -32,7 +32,9 @@ pub enum Input {
     /// The boot nodes of all lists, each address with its `/p2p/<peer>`. They replace those of the
     /// lists before, and do not replace configured boot nodes.
     BootList(Vec<Multiaddr>),
-    /// Interfaces or routes of this host changed. Everything that waits is tried now.
+    /// The network of this host changed: an address that connections use disappeared, the process
+    /// was stopped for a while, or the application learned of it. Everything that waits is tried
+    /// now. The machine decides by itself whether a new address is such a change.
     NetworkChanged,
     /// Stops the machine: unregisters and ends reservations. No effect follows afterwards.
     Stop,

@@ -490,9 +490,13 @@ impl Machine {
             }
             Input::Listening { address, open_for } => {
                 let opened = self.now.checked_sub(open_for).unwrap_or(self.now);
+                let is_change = self.is_change(&address);
                 self.listening.insert(address.clone(), opened);
                 self.held.on_listening(self.now);
                 self.listening(&address);
+                if is_change {
+                    self.network_changed();
+                }
             }
             Input::AddressGone(address) => {
                 self.listening.remove(&address);

@@ -27,6 +27,10 @@ const STEADY: Duration = Duration::from_secs(30);
 /// connections take 3 s.
 const CHANGE_WINDOW: Duration = Duration::from_secs(10);
 
+/// Time after a change of the network in which a new address belongs to it, 1 min: a host that
+/// changes to another network has an address there within seconds.
+const RETURN_WINDOW: Duration = Duration::from_secs(60);
+
 /// Lost peers that are dialled through a relay when it returns, 8: half of the circuits that a relay
 /// of this project allows one peer.
 const MAX_BEHIND_RELAY: usize = 8;
@@ -213,6 +217,12 @@ impl Redials {
                 self.due.set(peer, now);
             }
         }
+    }
+
+    /// Returns whether the network changed so recently that a new address belongs to the change.
+    pub(super) fn has_network_changed(&self, now: Instant) -> bool {
+        let is_recent = |at| now.saturating_duration_since(at) < RETURN_WINDOW;
+        self.changed.is_some_and(is_recent)
     }
 
     /// Returns whether a connection that existed for `lasted` and ended now says nothing about its

@@ -1,6 +1,7 @@
 //! The machine with a driver that carries out no effects. The tests pass the inputs.
 
 mod caching;
+mod changing;
 mod check;
 mod flapping;
 mod keeping;

@@ -384,6 +384,7 @@ impl World {
                 }
             }
             Effect::Disconnect { .. }
+            | Effect::ProbeConnections { .. }
             | Effect::OfferCandidate { .. }
             | Effect::AddRoutingAddress { .. }
             | Effect::RemoveRoutingAddress { .. }
