@@ -162,8 +162,12 @@ pub use self::{
     status::{ConnectionStatus, PeerStatus, Status},
 };
 pub use crate::machine::HolePunch;
-use crate::machine::{
-    AttemptId, CacheEntry, Effect, Input, Machine, Namespace, Phase, Reachability, RelayListener,
+use crate::{
+    liveness::Carried,
+    machine::{
+        AttemptId, CacheEntry, Effect, Input, Machine, Namespace, Phase, Reachability,
+        RelayListener,
+    },
 };
 
 type ToTheSwarm = ToSwarm<Event, THandlerInEvent<Inner>>;
@@ -328,7 +332,8 @@ impl Behaviour {
 
     /// Retries now what waits for its time: lost peers, relays, probes, hole punches, the refresh
     /// of the Kademlia routing table. Pings every connection; a peer that does not answer within
-    /// 3 s is disconnected and dialled again.
+    /// 3 s is disconnected and dialled again, unless its connection is merely busy
+    /// ([`meter`](Self::meter)).
     ///
     /// The behaviour does the same, without the routing table, when the process continues after a
     /// stop of 30 s or more, and for the connections that may use it when an address of this host
@@ -342,9 +347,21 @@ impl Behaviour {
     }
 
     /// A connection timed out: nothing arrived from its peer for the timeout of the transport. Other
-    /// connections that share its path are found and replaced within 3 s, if they are dead as well.
+    /// connections that share its path are found and replaced within 3 s, if they are dead as well
+    /// and not busy ([`meter`](Self::meter)).
     pub fn connection_timed_out(&mut self) {
         self.inner.liveness.probe_after_silence(now());
+    }
+
+    /// Counts the bytes of an established connection, so that a probe does not close it while it is
+    /// merely busy: `read` returns what it has carried so far.
+    pub fn meter(
+        &mut self,
+        peer: PeerId,
+        connection: ConnectionId,
+        read: impl Fn() -> Carried + Send + 'static,
+    ) {
+        self.inner.liveness.meter(peer, connection, read);
     }
 
     /// Existing connections may be dead without a sign of it: their path or their peer's patience
