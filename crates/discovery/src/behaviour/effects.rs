@@ -11,7 +11,7 @@ use libp2p_swarm::{
     dial_opts::{DialOpts, PeerCondition},
 };
 
-use super::{Behaviour, Dialling, Slot, event::Event, local_ip::ip_of};
+use super::{Behaviour, Dialling, Slot, event::Event, local_ip::ip_of, peers::Affected};
 use crate::machine::{AttemptId, AttemptKind, Effect, Input, RelayListener, multiaddrs};
 
 impl Behaviour {
@@ -181,10 +181,15 @@ impl Behaviour {
     /// Probes the connections that may use a local address that disappeared.
     fn probe_connections(&mut self, local: &Multiaddr) {
         let affected = self.peers.using(ip_of(local));
-        if !affected.is_empty() {
-            self.inputs.push_back(Input::NetworkChanged);
-            self.inner.liveness.probe_connections(affected);
+        if affected.is_empty() {
+            return;
         }
+        self.inputs.push_back(Input::NetworkChanged);
+        let (certain, others): (Vec<_>, Vec<_>) =
+            affected.into_iter().partition(|one| one.is_certain);
+        let ids = |all: Vec<Affected>| all.into_iter().map(|one| (one.peer, one.connection));
+        self.inner.liveness.probe_without_address(ids(certain));
+        self.inner.liveness.probe_connections(ids(others));
     }
 
     fn reserve(&mut self, listener: RelayListener, relay: PeerId, address: Multiaddr) {

@@ -49,6 +49,15 @@ impl Peer {
     }
 }
 
+/// A connection that may use a local address.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Affected {
+    pub(super) peer: PeerId,
+    pub(super) connection: ConnectionId,
+    /// Whether it uses the address. Otherwise its local address is not known.
+    pub(super) is_certain: bool,
+}
+
 /// The best path to a peer before and after a change.
 pub(super) type PathChange = (Option<Path>, Option<Path>);
 
@@ -106,16 +115,20 @@ impl Peers {
 
     /// Returns the connections that may use the local address `ip`, relayed ones included, because
     /// the connection with their relay may use it. Returns none if no direct connection does.
-    pub(super) fn using(&self, ip: Option<IpAddr>) -> Vec<(PeerId, ConnectionId)> {
+    pub(super) fn using(&self, ip: Option<IpAddr>) -> Vec<Affected> {
         let may_use = |c: &Connection| c.local_ip.is_none() || ip.is_none() || c.local_ip == ip;
         let all = (self.peers.iter())
             .flat_map(|(peer, of_peer)| of_peer.connections.iter().map(|c| (*peer, c)));
-        let using = all.filter(|(_, c)| may_use(c));
-        let using: Vec<_> = using.map(|(peer, c)| (peer, c.id, c.path)).collect();
-        if using.iter().all(|(.., path)| *path == Path::Relayed) {
+        let using: Vec<_> = all.filter(|(_, c)| may_use(c)).collect();
+        if using.iter().all(|(_, c)| c.path == Path::Relayed) {
             return Vec::new();
         }
-        using.into_iter().map(|(peer, id, _)| (peer, id)).collect()
+        let affected = using.into_iter().map(|(peer, c)| Affected {
+            peer,
+            connection: c.id,
+            is_certain: c.local_ip.is_some() && c.local_ip == ip,
+        });
+        affected.collect()
     }
 
     pub(super) fn hole_punched(&mut self, peer: &PeerId, outcome: HolePunch) {

@@ -167,10 +167,18 @@ impl Behaviour {
         self.send_probes(connections, Sent::Explain);
     }
 
-    /// Pings the peers of these connections now, because the local address that they use, or may
-    /// use, disappeared. A peer that does not answer within 3 s is given up, unless its connection
-    /// received something since.
+    /// Pings the peers of these connections now, as [`probe`](Self::probe) does for all.
     pub fn probe_connections(
+        &mut self,
+        connections: impl IntoIterator<Item = (PeerId, ConnectionId)>,
+    ) {
+        self.send_probes(connections.into_iter().collect(), Sent::Explain);
+    }
+
+    /// Pings the peers of these connections now, because their local address disappeared. A peer
+    /// that does not answer within 3 s is given up, unless its connection received something since:
+    /// bytes that were sent from an address that is lost do not arrive.
+    pub fn probe_without_address(
         &mut self,
         connections: impl IntoIterator<Item = (PeerId, ConnectionId)>,
     ) {
