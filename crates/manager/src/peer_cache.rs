@@ -31,9 +31,13 @@ impl PeerCacheWriter {
         }
     }
 
-    /// Saves `entries` in place of the saved ones.
+    /// Saves `entries` in place of the saved ones. Does nothing before [`loaded`](Self::loaded) has
+    /// returned: the entries would replace those that are being loaded and lack them.
     pub(crate) fn save(&mut self, entries: Vec<CacheEntry>) {
         let Some(cache) = &self.cache else { return };
+        if self.loading.is_some() {
+            return;
+        }
         if self.saving.is_some() {
             self.waiting = Some(entries);
             return;
@@ -51,6 +55,11 @@ impl PeerCacheWriter {
                 saved = ended(&mut self.saving) => self.on_saved(saved),
             }
         }
+    }
+
+    /// Returns `true` until [`loaded`](Self::loaded) has returned.
+    pub(crate) fn is_loading(&self) -> bool {
+        self.loading.is_some()
     }
 
     /// Returns when all entries are saved.
@@ -99,57 +108,4 @@ fn entries(loaded: Option<Result<Loaded, CacheError>>) -> Vec<CacheEntry> {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::sync::Mutex;
-
-    use super::*;
-
-    /// A store that counts, and is as slow as its lock.
-    #[derive(Default)]
-    struct Counting {
-        saved: Mutex<Vec<usize>>,
-    }
-
-    impl PeerCache for Counting {
-        fn load(&self, _: SystemTime) -> Result<Loaded, CacheError> {
-            Ok(Loaded::default())
-        }
-
-        fn save(&self, entries: &[CacheEntry], _: SystemTime) -> Result<(), CacheError> {
-            self.saved.lock().unwrap().push(entries.len());
-            Ok(())
-        }
-    }
-
-    fn entries_of(count: usize) -> Vec<CacheEntry> {
-        let entry = |_| CacheEntry {
-            peer: calimero_network_primitives::PeerId::random(),
-            addresses: Vec::new(),
-            age: std::time::Duration::ZERO,
-        };
-        (0..count).map(entry).collect()
-    }
-
-    #[tokio::test]
-    async fn the_newest_of_those_that_wait_is_saved() {
-        let cache = Arc::new(Counting::default());
-        let mut writer = PeerCacheWriter::load(Some(cache.clone()));
-        assert!(writer.loaded().await.is_empty());
-        let held = cache.saved.lock().unwrap();
-        for count in 1..=3 {
-            writer.save(entries_of(count));
-        }
-        drop(held);
-        writer.settle().await;
-        assert_eq!(*cache.saved.lock().unwrap(), [1, 3]);
-    }
-
-    #[tokio::test]
-    async fn without_a_cache_nothing_is_waited_for() {
-        let mut writer = PeerCacheWriter::load(None);
-        writer.save(entries_of(1));
-        writer.settle().await;
-        let loaded = tokio::time::timeout(std::time::Duration::from_millis(1), writer.loaded());
-        assert!(loaded.await.is_err());
-    }
-}
+mod tests;

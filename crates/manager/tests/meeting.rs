@@ -8,14 +8,14 @@
 
 mod common;
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use calimero_network::{
     BootstrapError, DiscoveryEvent, GossipEvent, Keypair, Multiaddr, NetworkConfig, NetworkEvent,
     NetworkManager, PeerId, Topic,
     discovery::{
         cache::{FileCache, PeerCache as _},
-        machine::Phase,
+        machine::{CacheEntry, Phase},
     },
 };
 
@@ -193,6 +193,51 @@ async fn a_restarted_node_meets_remembered_peers_while_every_boot_node_is_away()
     client.subscribe(&weather()).await.unwrap();
     let mut again = Node { client, events };
     until_met(&mut again, stays.peer()).await;
+}
+
+/// The node stops before it has dialled anything, or after all its dials have failed.
+#[tokio::test]
+async fn a_run_without_a_network_keeps_the_peer_cache() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("peers");
+    let dead = |_| {
+        let peer = Keypair::generate_ed25519().public().to_peer_id();
+        let address = format!("/ip4/127.0.0.1/tcp/1/p2p/{peer}");
+        (peer, address.parse::<Multiaddr>().unwrap())
+    };
+    let entry = |(peer, address)| CacheEntry {
+        peer,
+        addresses: vec![address],
+        age: Duration::from_secs(60),
+    };
+    let entries: Vec<_> = (0..40).map(dead).map(entry).collect();
+    let saved = || {
+        let saved = FileCache::new(&path).load(std::time::SystemTime::now());
+        let saved = saved.unwrap().entries.into_iter().map(|entry| entry.peer);
+        saved.collect::<BTreeSet<_>>()
+    };
+    let now = std::time::SystemTime::now();
+    FileCache::new(&path).save(&entries, now).unwrap();
+    let before = saved();
+    assert_eq!(before.len(), 40);
+    let (_, boot) = dead(0);
+    for waits in [false, true] {
+        let identity = Keypair::generate_ed25519();
+        let started = NetworkManager::builder(identity, knowing(&[&boot]))
+            .peer_cache(FileCache::new(&path))
+            .start();
+        let (client, events) = started.await.unwrap();
+        let mut node = Node { client, events };
+        if waits {
+            node.wait_for(|event| match event {
+                NetworkEvent::Discovery(DiscoveryEvent::BootNodeUnreachable { .. }) => Some(()),
+                _ => None,
+            })
+            .await;
+        }
+        node.client.shutdown().await.unwrap();
+        assert_eq!(saved(), before);
+    }
 }
 
 #[tokio::test]

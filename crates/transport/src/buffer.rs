@@ -56,8 +56,10 @@ impl Buffer {
     }
 
     /// Returns the free space after the filled bytes: at least `least` bytes,
-    /// if they fit below the limit.
+    /// if they fit below the limit. An empty buffer shrinks first if its
+    /// latest uses were small.
     pub(crate) fn spare(&mut self, least: usize) -> &mut [u8] {
+        self.shrink();
         if self.bytes.len() - self.filled.end < least {
             self.compact();
         }
@@ -92,18 +94,28 @@ impl Buffer {
     }
 
     /// Records how many bytes one use of the buffer moved. The buffer shrinks
-    /// after many small uses.
+    /// after many small uses, when space is requested and it is empty: a
+    /// reader reports a use while the bytes are in the buffer.
     pub(crate) fn used(&mut self, count: usize) {
         if count >= self.bytes.len() / 8 {
             self.small_uses = 0;
-            return;
+        } else {
+            self.small_uses = self.small_uses.saturating_add(1);
         }
-        self.small_uses = self.small_uses.saturating_add(1);
+    }
+
+    fn shrink(&mut self) {
         if self.small_uses >= SMALL_USES && self.is_empty() && self.bytes.len() > MIN_BYTES {
             let target = (self.bytes.len() / 2).max(MIN_BYTES);
             self.bytes = vec![0; target];
             self.small_uses = 0;
         }
+    }
+
+    /// Returns the size of the allocation, in bytes.
+    #[cfg(test)]
+    pub(crate) fn allocated(&self) -> usize {
+        self.bytes.len()
     }
 
     /// Moves the filled bytes to the front, so that all spare space follows
@@ -132,11 +144,14 @@ mod tests {
         assert_eq!(buffer.bytes.len(), 16 * MIN_BYTES);
         for _ in 0..u16::from(SMALL_USES) - 1 {
             buffer.used(100);
+            buffer.spare(1);
         }
         buffer.used(16 * MIN_BYTES);
+        buffer.spare(1);
         assert_eq!(buffer.bytes.len(), 16 * MIN_BYTES);
         for _ in 0..u16::from(SMALL_USES) * 10 {
             buffer.used(100);
+            buffer.spare(1);
         }
         assert_eq!(buffer.bytes.len(), MIN_BYTES);
     }

@@ -71,3 +71,6 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for ReadAhead<S> {
         Pin::new(&mut self.get_mut().io).poll_close(cx)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -11,8 +11,8 @@ use libp2p_swarm::{
     dial_opts::{DialOpts, PeerCondition},
 };
 
-use super::{Behaviour, Dialling, Slot, event::Event};
-use crate::machine::{AttemptId, AttemptKind, Effect, RelayListener, multiaddrs};
+use super::{Behaviour, Dialling, Slot, event::Event, local_ip::ip_of, peers::Affected};
+use crate::machine::{AttemptId, AttemptKind, Effect, Input, RelayListener, multiaddrs};
 
 impl Behaviour {
     pub(super) fn carry_out_all(&mut self) {
@@ -88,6 +88,11 @@ impl Behaviour {
             } => self.reserve(listener, relay, address),
             Effect::StopListening { listener } => self.stop_listening(listener),
             Effect::Probe { address } => self.inner.probes.probe(address),
+            Effect::ProbeConnections { local } => self.probe_connections(&local),
+            Effect::OfferCandidate { address } => {
+                self.waiting
+                    .push_back(ToSwarm::NewExternalAddrCandidate(address));
+            }
             Effect::AddExternalAddress { address } => self.add_external(address),
             Effect::RemoveExternalAddress { address } => self.remove_external(address),
             Effect::ServeProbes(serve) => self.inner.serve_probes(serve, self.dial_scopes),
@@ -171,6 +176,20 @@ impl Behaviour {
                 self.inner.kad.remove_address(peer, address);
             }
         }
+    }
+
+    /// Probes the connections that may use a local address that disappeared.
+    fn probe_connections(&mut self, local: &Multiaddr) {
+        let affected = self.peers.using(ip_of(local));
+        if affected.is_empty() {
+            return;
+        }
+        self.inputs.push_back(Input::NetworkChanged);
+        let (certain, others): (Vec<_>, Vec<_>) =
+            affected.into_iter().partition(|one| one.is_certain);
+        let ids = |all: Vec<Affected>| all.into_iter().map(|one| (one.peer, one.connection));
+        self.inner.liveness.probe_without_address(ids(certain));
+        self.inner.liveness.probe_connections(ids(others));
     }
 
     fn reserve(&mut self, listener: RelayListener, relay: PeerId, address: Multiaddr) {

@@ -4,7 +4,7 @@ use calimero_network_primitives::{PeerId, addr::without_peer};
 use libp2p_identify as identify;
 use libp2p_kad::{self as kad, store::RecordStore};
 use libp2p_relay as relay;
-use libp2p_swarm::{ConnectionId, ToSwarm, derive_prelude::ListenerId};
+use libp2p_swarm::{ConnectionId, derive_prelude::ListenerId};
 
 use super::{Behaviour, event::Event, inner::InnerEvent, now, probe, records, rendezvous};
 use crate::machine::{HolePunch, Input};
@@ -45,13 +45,13 @@ impl Behaviour {
         // A peer that was dialled from a listening port observes the address at which a NAT lets
         // others in, port included. libp2p-identify 0.48 puts the listening port in its place where
         // the two differ, which is wrong behind every NAT that changes ports.
+        // Of a connection only the first one counts: a peer may push others without a limit.
         let listening = self.machine.listening_on();
-        if self.peers.is_from_listening_port(&peer, connection)
-            && listening.matches(&info.observed_addr)
-        {
-            let candidate = without_peer(&info.observed_addr);
-            self.waiting
-                .push_back(ToSwarm::NewExternalAddrCandidate(candidate));
+        if listening.matches(&info.observed_addr) && self.peers.observes_first(&peer, connection) {
+            self.input(Input::AddressObserved {
+                observer: peer,
+                address: without_peer(&info.observed_addr),
+            });
         }
         let addresses = info.listen_addrs.clone();
         self.emit(Event::Identified {

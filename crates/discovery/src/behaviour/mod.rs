@@ -103,6 +103,7 @@ mod inner_events;
     reason = "handlers are associated types of a public behaviour"
 )]
 mod keep;
+mod local_ip;
 #[cfg(feature = "mdns")]
 mod local_link;
 mod lookups;
@@ -161,8 +162,12 @@ pub use self::{
     status::{ConnectionStatus, PeerStatus, Status},
 };
 pub use crate::machine::HolePunch;
-use crate::machine::{
-    AttemptId, CacheEntry, Effect, Input, Machine, Namespace, Phase, Reachability, RelayListener,
+use crate::{
+    liveness::Carried,
+    machine::{
+        AttemptId, CacheEntry, Effect, Input, Machine, Namespace, Phase, Reachability,
+        RelayListener,
+    },
 };
 
 type ToTheSwarm = ToSwarm<Event, THandlerInEvent<Inner>>;
@@ -327,10 +332,14 @@ impl Behaviour {
 
     /// Retries now what waits for its time: lost peers, relays, probes, hole punches, the refresh
     /// of the Kademlia routing table. Pings every connection; a peer that does not answer within
-    /// 3 s is disconnected and dialled again.
+    /// 3 s is disconnected and dialled again, unless its connection is merely busy
+    /// ([`meter`](Self::meter)).
     ///
-    /// The behaviour does the same, without the routing table, when an address of this host
-    /// disappears and when the process continues after a stop of 30 s or more. A program on a
+    /// The behaviour does the same, without the routing table, when the process continues after a
+    /// stop of 30 s or more, and for the connections that may use it when an address of this host
+    /// disappears. Loopback and link-local addresses do not count. A new address makes it retry
+    /// what waits if this node is not connected with a boot node, had no address that reaches as
+    /// far, or lost an address within the last minute. A program on a
     /// system that does not report changes of addresses calls this when it learns of one.
     pub fn bootstrap(&mut self) {
         self.replace_dead_connections();
@@ -338,9 +347,21 @@ impl Behaviour {
     }
 
     /// A connection timed out: nothing arrived from its peer for the timeout of the transport. Other
-    /// connections that share its path are found and replaced within 3 s, if they are dead as well.
+    /// connections that share its path are found and replaced within 3 s, if they are dead as well
+    /// and not busy ([`meter`](Self::meter)).
     pub fn connection_timed_out(&mut self) {
         self.inner.liveness.probe_after_silence(now());
+    }
+
+    /// Counts the bytes of an established connection, so that a probe does not close it while it is
+    /// merely busy: `read` returns what it has carried so far.
+    pub fn meter(
+        &mut self,
+        peer: PeerId,
+        connection: ConnectionId,
+        read: impl Fn() -> Carried + Send + 'static,
+    ) {
+        self.inner.liveness.meter(peer, connection, read);
     }
 
     /// Existing connections may be dead without a sign of it: their path or their peer's patience

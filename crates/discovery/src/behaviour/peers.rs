@@ -1,6 +1,6 @@
 //! The connections of each peer, their paths, and the results of hole punches.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, net::IpAddr};
 
 use calimero_network_primitives::{
     Multiaddr, PeerId,
@@ -9,7 +9,10 @@ use calimero_network_primitives::{
 use libp2p_core::ConnectedPoint;
 use libp2p_swarm::ConnectionId;
 
-use super::status::{ConnectionStatus, PeerStatus};
+use super::{
+    local_ip::local_ip_of,
+    status::{ConnectionStatus, PeerStatus},
+};
 use crate::machine::{HolePunch, Machine, Path};
 
 #[derive(Clone, Debug)]
@@ -17,9 +20,13 @@ struct Connection {
     id: ConnectionId,
     path: Path,
     address: Multiaddr,
+    /// Local address, as far as it is known.
+    local_ip: Option<IpAddr>,
     dialled: bool,
     /// Whether the connection was dialled from a listening port.
     from_listening_port: bool,
+    /// Whether the peer has reported an address at which it observes this node.
+    observes: bool,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -40,6 +47,15 @@ impl Peer {
             },
         )
     }
+}
+
+/// A connection that may use a local address.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Affected {
+    pub(super) peer: PeerId,
+    pub(super) connection: ConnectionId,
+    /// Whether it uses the address. Otherwise its local address is not known.
+    pub(super) is_certain: bool,
 }
 
 /// The best path to a peer before and after a change.
@@ -66,8 +82,10 @@ impl Peers {
             id,
             path: path_of(endpoint),
             address: endpoint.get_remote_address().clone(),
+            local_ip: local_ip_of(endpoint),
             dialled: endpoint.is_dialer(),
             from_listening_port,
+            observes: false,
         });
         (before, peer.path())
     }
@@ -91,7 +109,26 @@ impl Peers {
         let mut connections = connections.into_iter().flatten();
         if let Some(moved) = connections.find(|c| c.id == connection) {
             moved.address = to.get_remote_address().clone();
+            moved.local_ip = local_ip_of(to);
         }
+    }
+
+    /// Returns the connections that may use the local address `ip`, relayed ones included, because
+    /// the connection with their relay may use it. Returns none if no direct connection does.
+    pub(super) fn using(&self, ip: Option<IpAddr>) -> Vec<Affected> {
+        let may_use = |c: &Connection| c.local_ip.is_none() || ip.is_none() || c.local_ip == ip;
+        let all = (self.peers.iter())
+            .flat_map(|(peer, of_peer)| of_peer.connections.iter().map(|c| (*peer, c)));
+        let using: Vec<_> = all.filter(|(_, c)| may_use(c)).collect();
+        if using.iter().all(|(_, c)| c.path == Path::Relayed) {
+            return Vec::new();
+        }
+        let affected = using.into_iter().map(|(peer, c)| Affected {
+            peer,
+            connection: c.id,
+            is_certain: c.local_ip.is_some() && c.local_ip == ip,
+        });
+        affected.collect()
     }
 
     pub(super) fn hole_punched(&mut self, peer: &PeerId, outcome: HolePunch) {
@@ -116,11 +153,13 @@ impl Peers {
             .collect()
     }
 
-    /// Returns whether a connection was dialled from a listening port.
-    pub(super) fn is_from_listening_port(&self, peer: &PeerId, connection: ConnectionId) -> bool {
-        let connections = self.peers.get(peer).map(|peer| &peer.connections);
-        let mut connections = connections.into_iter().flatten();
-        connections.any(|c| c.id == connection && c.from_listening_port)
+    /// `peer` reports an address at which it observes this node. Returns whether it is the first
+    /// one on a connection that was dialled from a listening port.
+    pub(super) fn observes_first(&mut self, peer: &PeerId, connection: ConnectionId) -> bool {
+        let peer = self.peers.get_mut(peer);
+        let mut connections = peer.into_iter().flat_map(|peer| &mut peer.connections);
+        let connection = connections.find(|c| c.id == connection && c.from_listening_port);
+        connection.is_some_and(|connection| !std::mem::replace(&mut connection.observes, true))
     }
 
     pub(super) fn status(&self, machine: &Machine) -> Vec<PeerStatus> {

@@ -141,13 +141,11 @@ impl NetworkBehaviour for Behaviour {
                     address: event.addr.clone(),
                     open_for: open_for.unwrap_or_default(),
                 });
-                self.input(Input::NetworkChanged);
             }
             FromSwarm::ExpiredListenAddr(event) if !is_relayed(event.addr) => {
                 #[cfg(feature = "mdns")]
                 self.local_link.expire(&event);
                 self.input(Input::AddressGone(event.addr.clone()));
-                self.replace_dead_connections();
             }
             FromSwarm::ListenerClosed(event) => self.listener_ended(event.listener_id),
             FromSwarm::ListenerError(event) => self.listener_failed(event.listener_id),

@@ -13,8 +13,12 @@ use calimero_network_primitives::{
     Keypair, Multiaddr, PeerId,
     config::{DiscoveryConfig, PingConfig},
 };
+use libp2p_core::{ConnectedPoint, Endpoint, transport::PortUse};
 use libp2p_identify as identify;
-use libp2p_swarm::{ConnectionId, NetworkBehaviour};
+use libp2p_swarm::{
+    ConnectionId, ExpiredListenAddr, FromSwarm, NetworkBehaviour, NewListenAddr, NotifyHandler,
+    ToSwarm, behaviour::ConnectionEstablished, derive_prelude::ListenerId,
+};
 
 use super::{Behaviour, RefuseRecords, inner::InnerEvent};
 use crate::machine::Namespace;
@@ -145,4 +149,118 @@ fn a_peer_that_moves_all_the_time_has_few_addresses_anywhere() {
         longest <= max + 1,
         "{longest} addresses in the Kademlia table"
     );
+}
+
+#[test]
+fn a_peer_that_pushes_many_observed_addresses_contributes_one() {
+    let mut behaviour = behaviour();
+    let listener_id = ListenerId::next();
+    let listen = "/ip4/192.168.1.2/tcp/2428".parse().unwrap();
+    behaviour.on_swarm_event(FromSwarm::NewListenAddr(NewListenAddr {
+        listener_id,
+        addr: &listen,
+    }));
+    let connect = |behaviour: &mut Behaviour, id| {
+        let (peer, connection) = (PeerId::random(), ConnectionId::new_unchecked(id));
+        behaviour
+            .handle_pending_outbound_connection(connection, Some(peer), &[], Endpoint::Dialer)
+            .unwrap();
+        behaviour.on_swarm_event(FromSwarm::ConnectionEstablished(ConnectionEstablished {
+            peer_id: peer,
+            connection_id: connection,
+            endpoint: &ConnectedPoint::Dialer {
+                address: address(300),
+                role_override: Endpoint::Dialer,
+                port_use: PortUse::Reuse,
+            },
+            failed_addresses: &[],
+            other_established: 0,
+        }));
+        (peer, connection)
+    };
+    let info = info();
+    let observes = |behaviour: &mut Behaviour, (peer_id, connection_id), observed_addr| {
+        let info = identify::Info {
+            observed_addr,
+            ..info.clone()
+        };
+        behaviour.on_inner_event(InnerEvent::Identify(identify::Event::Received {
+            connection_id,
+            peer_id,
+            info,
+        }));
+        let mut cx = Context::from_waker(Waker::noop());
+        let mut candidates = Vec::new();
+        while let std::task::Poll::Ready(event) = behaviour.poll(&mut cx) {
+            if let ToSwarm::NewExternalAddrCandidate(address) = event {
+                candidates.push(address);
+            }
+        }
+        candidates
+    };
+    let honest = connect(&mut behaviour, 1);
+    assert_eq!(
+        observes(&mut behaviour, honest, address(400)),
+        [address(400)]
+    );
+    let other = connect(&mut behaviour, 2);
+    let all = (500..530).map(|n| observes(&mut behaviour, other, address(n)));
+    let all: Vec<_> = all.flatten().collect();
+    assert_eq!(all, [address(500)]);
+}
+
+/// The connections that are probed when the local address `ip` disappears.
+fn probed_without(behaviour: &mut Behaviour, ip: &str) -> Vec<ConnectionId> {
+    let addr = &format!("/ip4/{ip}/tcp/2428").parse().unwrap();
+    let listener_id = ListenerId::next();
+    behaviour.on_swarm_event(FromSwarm::NewListenAddr(NewListenAddr {
+        listener_id,
+        addr,
+    }));
+    take(behaviour);
+    behaviour.on_swarm_event(FromSwarm::ExpiredListenAddr(ExpiredListenAddr {
+        listener_id,
+        addr,
+    }));
+    let mut cx = Context::from_waker(Waker::noop());
+    let mut probed = Vec::new();
+    while let std::task::Poll::Ready(event) = behaviour.poll(&mut cx) {
+        if let ToSwarm::NotifyHandler {
+            handler: NotifyHandler::One(id),
+            event,
+            ..
+        } = event
+            && format!("{event:?}").contains("Probe")
+        {
+            probed.push(id);
+        }
+    }
+    probed
+}
+
+#[test]
+fn connections_of_other_addresses_are_not_probed() {
+    let mut behaviour = behaviour();
+    let accept = |behaviour: &mut Behaviour, id, local: &str| {
+        let connection_id = ConnectionId::new_unchecked(id);
+        behaviour.on_swarm_event(FromSwarm::ConnectionEstablished(ConnectionEstablished {
+            peer_id: PeerId::random(),
+            connection_id,
+            endpoint: &ConnectedPoint::Listener {
+                local_addr: local.parse().unwrap(),
+                send_back_addr: address(300),
+            },
+            failed_addresses: &[],
+            other_established: 0,
+        }));
+        connection_id
+    };
+    let lan = accept(&mut behaviour, 1, "/ip4/192.168.1.2/tcp/2428");
+    accept(&mut behaviour, 2, "/ip4/192.168.1.3/tcp/2428");
+    assert_eq!(probed_without(&mut behaviour, "172.17.0.1"), []);
+    assert_eq!(probed_without(&mut behaviour, "192.168.1.2"), [lan]);
+    // Its local address is not known.
+    let any = accept(&mut behaviour, 3, "/ip4/0.0.0.0/tcp/2428");
+    assert_eq!(probed_without(&mut behaviour, "172.17.0.1"), [any]);
+    assert_eq!(probed_without(&mut behaviour, "169.254.1.1"), []);
 }

@@ -2,7 +2,7 @@
 //! up.
 
 use std::{
-    collections::VecDeque,
+    collections::{HashMap, VecDeque},
     task::{Context, Poll},
     time::{Duration, Instant},
 };
@@ -17,6 +17,7 @@ use libp2p_swarm::{
 use super::{
     Input, Verdict, Watchdog,
     handler::{Handler, Probe, Report},
+    traffic::{Carried, Sent, Traffic},
     upgrade::FailureKind,
 };
 
@@ -60,6 +61,27 @@ pub enum Outcome {
     },
 }
 
+/// A connection whose bytes are counted.
+struct Metered {
+    read: Box<dyn Fn() -> Carried + Send>,
+    traffic: Traffic,
+}
+
+impl Metered {
+    /// Returns whether the report is that of a late answer on a busy connection, which says nothing
+    /// about the peer.
+    fn on_report(&mut self, report: Report) -> bool {
+        match report {
+            Report::Answered(_) => {
+                self.traffic.on_answer((self.read)());
+                false
+            }
+            Report::Late => self.traffic.on_late((self.read)()),
+            Report::Failed(_) => false,
+        }
+    }
+}
+
 /// Pings every connection and closes those that fail [`PingConfig::max_failures`] times in a row.
 ///
 /// Answers the pings of others as well, on [`MAX_INBOUND_STREAMS`] streams of each connection; do
@@ -85,11 +107,13 @@ pub enum Outcome {
 /// # Changes of the network
 ///
 /// [`probe`](Self::probe) pings every connection at once and closes those whose peer does not answer
-/// within 3 s, however many failures are allowed otherwise.
+/// within 3 s, however many failures are allowed otherwise. A connection that is merely busy is not
+/// closed, if its bytes are counted ([`meter`](Self::meter)): the answer may come within the
+/// ordinary timeout.
 ///
 /// # Bounds
 ///
-/// One counter for each established connection, three queued events and during a probe one more for
+/// Two counters for each established connection, three queued events and during a probe one more for
 /// each connection; for each connection one outbound stream and [`MAX_INBOUND_STREAMS`] inbound ones, each with one payload of 32 bytes.
 ///
 /// [`MAX_INBOUND_STREAMS`]: super::MAX_INBOUND_STREAMS
@@ -97,6 +121,8 @@ pub struct Behaviour {
     config: PingConfig,
     watchdog: Watchdog<Connection>,
     waiting: VecDeque<ToSwarm<Event, Probe>>,
+    /// Traffic of the connections whose bytes are counted.
+    metered: HashMap<Connection, Metered>,
     /// The last probe after a connection ended in silence.
     probed_at: Option<Instant>,
 }
@@ -109,28 +135,73 @@ impl Behaviour {
             config: config.clone(),
             watchdog: Watchdog::new(config.max_failures),
             waiting: VecDeque::new(),
+            metered: HashMap::new(),
             probed_at: None,
         }
     }
 
+    /// Counts the bytes of an established connection: `read` returns what it has carried so far. A
+    /// connection whose bytes are not counted is given up whenever a probe is not answered in
+    /// time.
+    pub fn meter(
+        &mut self,
+        peer: PeerId,
+        connection: ConnectionId,
+        read: impl Fn() -> Carried + Send + 'static,
+    ) {
+        let metered = Metered {
+            read: Box::new(read),
+            traffic: Traffic::default(),
+        };
+        self.metered.insert((peer, connection), metered);
+    }
+
     /// Pings the peers of all connections now. Call it after the network of this host changed, or
     /// after the process was stopped for a while. A peer that does not answer within 3 s is given
-    /// up.
+    /// up, unless its connection is merely busy: it received something since, or more than 64 KiB
+    /// were sent that may not have arrived. A path that fails then is noticed by the transport.
     ///
     /// Calls while a probe is under way have no further effect on its connections.
     pub fn probe(&mut self) {
-        let connections = self.watchdog.connections();
-        self.waiting.extend(
-            connections.map(|(peer_id, connection)| ToSwarm::NotifyHandler {
-                peer_id,
-                handler: NotifyHandler::One(connection),
-                event: Probe,
-            }),
-        );
+        let connections = self.watchdog.connections().collect();
+        self.send_probes(connections, Sent::Explain);
+    }
+
+    /// Pings the peers of these connections now, as [`probe`](Self::probe) does for all.
+    pub fn probe_connections(
+        &mut self,
+        connections: impl IntoIterator<Item = (PeerId, ConnectionId)>,
+    ) {
+        self.send_probes(connections.into_iter().collect(), Sent::Explain);
+    }
+
+    /// Pings the peers of these connections now, because their local address disappeared. A peer
+    /// that does not answer within 3 s is given up, unless its connection received something since:
+    /// bytes that were sent from an address that is lost do not arrive.
+    pub fn probe_without_address(
+        &mut self,
+        connections: impl IntoIterator<Item = (PeerId, ConnectionId)>,
+    ) {
+        self.send_probes(connections.into_iter().collect(), Sent::DoNotExplain);
+    }
+
+    fn send_probes(&mut self, connections: Vec<Connection>, sent: Sent) {
+        for connection in &connections {
+            if let Some(metered) = self.metered.get_mut(connection) {
+                metered.traffic.on_probe((metered.read)(), sent);
+            }
+        }
+        let probe = |(peer_id, connection)| ToSwarm::NotifyHandler {
+            peer_id,
+            handler: NotifyHandler::One(connection),
+            event: Probe,
+        };
+        self.waiting.extend(connections.into_iter().map(probe));
     }
 
     /// Pings the peers of all connections now, because one connection ended in silence: if a router
-    /// on the way lost its state, the others are dead as well. Does nothing if there are more than
+    /// on the way lost its state, the others are dead as well. Busy connections are spared, as by
+    /// [`probe`](Self::probe). Does nothing if there are more than
     /// 128 connections, on which peers disappear all the time, or if the last such call was less
     /// than 15 s ago.
     pub fn probe_after_silence(&mut self, now: Instant) {
@@ -192,6 +263,7 @@ impl NetworkBehaviour for Behaviour {
                 connection_id,
                 ..
             }) => {
+                self.metered.remove(&(peer_id, connection_id));
                 self.watchdog
                     .handle(Input::Closed((peer_id, connection_id)));
             }
@@ -205,6 +277,11 @@ impl NetworkBehaviour for Behaviour {
         connection: ConnectionId,
         report: THandlerOutEvent<Self>,
     ) {
+        let metered = self.metered.get_mut(&(peer, connection));
+        let is_busy = metered.is_some_and(|metered| metered.on_report(report));
+        if is_busy {
+            return;
+        }
         let judgement = judge(&mut self.watchdog, (peer, connection), report);
         let Some((outcome, given_up)) = judgement else {
             return;
@@ -241,7 +318,7 @@ fn judge(
             return Some((Outcome::Failed { kind, in_a_row: 0 }, None));
         }
         Report::Failed(kind) => (kind, Input::Failed(connection)),
-        Report::Dead => (FailureKind::Timeout, Input::Dead(connection)),
+        Report::Late => (FailureKind::Timeout, Input::Dead(connection)),
     };
     let (in_a_row, given_up) = match watchdog.handle(input)? {
         Verdict::Alive => return None,

@@ -35,7 +35,7 @@ pub const MAX_INBOUND_STREAMS: usize = 4;
 const PROBE_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// A request to ping now. A peer that does not answer within [`PROBE_TIMEOUT`] is reported as
-/// [`Report::Dead`].
+/// [`Report::Late`], and the ping goes on.
 #[derive(Clone, Copy, Debug)]
 pub struct Probe;
 
@@ -46,8 +46,9 @@ pub enum Report {
     Answered(Duration),
     /// The peer did not answer.
     Failed(FailureKind),
-    /// The peer did not answer a probe.
-    Dead,
+    /// The peer did not answer a probe in time. The ping goes on: the behaviour closes the
+    /// connection unless it is merely busy.
+    Late,
 }
 
 type Event = ConnectionHandlerEvent<Ask, (), Report>;
@@ -117,9 +118,9 @@ impl Handler {
     /// Sets the state after a failure of this kind. The stream is closed in any case.
     fn fail(&mut self, kind: FailureKind) -> Event {
         if std::mem::take(&mut self.probing) && kind == FailureKind::Timeout {
-            // The behaviour closes the connection.
-            self.outbound = Outbound::Unwanted;
-            return ConnectionHandlerEvent::NotifyBehaviour(Report::Dead);
+            self.timer.reset(Duration::ZERO);
+            self.outbound = Outbound::Resting(None);
+            return ConnectionHandlerEvent::NotifyBehaviour(Report::Late);
         }
         self.outbound = match rest_after(kind, self.interval) {
             None => Outbound::Unwanted,
@@ -129,6 +130,13 @@ impl Handler {
             }
         };
         ConnectionHandlerEvent::NotifyBehaviour(Report::Failed(kind))
+    }
+
+    /// The deadline of a probe passed. Its ping has the rest of the ordinary time.
+    fn late(&mut self) -> Event {
+        self.probing = false;
+        self.timer.reset(self.timeout.saturating_sub(PROBE_TIMEOUT));
+        ConnectionHandlerEvent::NotifyBehaviour(Report::Late)
     }
 
     fn poll_outbound(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
@@ -144,7 +152,7 @@ impl Handler {
                         return Poll::Pending;
                     }
                     ready!(self.timer.poll_unpin(cx));
-                    return Poll::Ready(self.fail(FailureKind::Timeout));
+                    return Poll::Ready(self.late());
                 }
                 Outbound::Resting(stream) => {
                     if stream.as_mut().is_some_and(|stream| speaks(stream, cx)) {
@@ -174,7 +182,10 @@ impl Handler {
                     Poll::Ready(Err(_)) => return Poll::Ready(self.fail(FailureKind::Stream)),
                     Poll::Pending => {
                         ready!(self.timer.poll_unpin(cx));
-                        return Poll::Ready(self.fail(FailureKind::Timeout));
+                        return Poll::Ready(match self.probing {
+                            true => self.late(),
+                            false => self.fail(FailureKind::Timeout),
+                        });
                     }
                 },
             }

@@ -22,6 +22,8 @@ mod handler;
 #[cfg(feature = "libp2p")]
 mod protocol;
 #[cfg(feature = "libp2p")]
+mod traffic;
+#[cfg(feature = "libp2p")]
 mod upgrade;
 mod watchdog;
 
@@ -30,5 +32,6 @@ pub use self::watchdog::{Input, Verdict, Watchdog};
 pub use self::{
     behaviour::{Behaviour, Event, Outcome},
     handler::MAX_INBOUND_STREAMS,
+    traffic::Carried,
     upgrade::FailureKind,
 };

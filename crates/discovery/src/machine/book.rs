@@ -13,15 +13,16 @@ use super::peers::{NO_PEER, Number, PeerTable};
 /// Time without contact after which a peer is forgotten: 24 h, the usual lease of a home address.
 pub(super) const MAX_AGE: Duration = Duration::from_secs(24 * 3600);
 
-/// Failed dials in a row after which an address is forgotten.
-pub(super) const MAX_DIAL_FAILURES: u32 = 3;
+/// Failed dials in a row after which an address is dialled no more. It is forgotten unless its peer
+/// was reached before.
+const MAX_DIAL_FAILURES: u32 = 3;
 
 #[derive(Clone, Debug)]
 struct Known {
     address: DialAddr,
     /// Dials in a row that failed.
     failures: u32,
-    /// Whether a connection was established through it.
+    /// Whether a connection was established through it in this run.
     proven: bool,
     way: Way,
 }
@@ -61,6 +62,10 @@ impl Known {
     fn rank(&self) -> (u32, bool, Way) {
         (self.failures, !self.proven, self.way)
     }
+
+    fn has_failed(&self) -> bool {
+        self.failures >= MAX_DIAL_FAILURES
+    }
 }
 
 #[derive(Clone, Debug, Default)]
@@ -69,38 +74,104 @@ struct Entry {
     /// A boot node: its addresses come from the configuration and stay.
     infrastructure: bool,
     connected: bool,
+    /// The peer cache had it: an earlier run reached it.
+    cached: bool,
     /// Time at which the peer expires unless it is seen again.
     expires: Option<Instant>,
     /// Links in the list of peers that may be evicted; `None` for a peer that is kept.
     links: Option<Links>,
 }
 
-/// Neighbours in the list of peers that may be evicted; `NO_PEER` at its ends.
+/// Neighbours in a list of peers that may be evicted; `NO_PEER` at its ends.
 #[derive(Clone, Copy, Debug)]
 struct Links {
+    is_in: Evictable,
     sooner: Number,
     later: Number,
+}
+
+/// The list of a peer that may be evicted.
+#[derive(Clone, Copy, Debug)]
+enum Evictable {
+    /// Only reported. Evicted first.
+    Reported,
+    /// Reached in this run or in an earlier one.
+    Reached,
+}
+
+/// First and last peer of a list of peers that may be evicted, ordered by the time at which they
+/// expire.
+#[derive(Clone, Copy, Debug)]
+struct List {
+    first: Number,
+    last: Number,
+}
+
+impl List {
+    const EMPTY: Self = Self {
+        first: NO_PEER,
+        last: NO_PEER,
+    };
+}
+
+/// Why a peer is kept over a restart, the best reason first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum KeptBecause {
+    /// This run reached it.
+    Reached,
+    /// An earlier run reached it, and this one has not found it unreachable.
+    Cached,
+    /// It connected to this node and reported its addresses.
+    CameIn,
+    /// It was reached, and all its addresses have failed since. The network of this node may have
+    /// failed instead.
+    Failing,
 }
 
 impl Entry {
     fn kept(&self) -> bool {
         self.infrastructure || self.connected
     }
+
+    fn was_reached(&self) -> bool {
+        self.cached || self.known.iter().any(|known| known.proven)
+    }
+
+    /// The addresses that may be dialled.
+    fn dialable(&self) -> impl Iterator<Item = &Known> {
+        let dialable = |known: &&Known| self.infrastructure || !known.has_failed();
+        self.known.iter().filter(dialable)
+    }
+
+    fn kept_because(&self) -> Option<KeptBecause> {
+        let mut dialable = self.dialable().peekable();
+        let has_address = dialable.peek().is_some();
+        if dialable.any(|known| known.proven) {
+            return Some(KeptBecause::Reached);
+        }
+        if self.cached && has_address {
+            return Some(KeptBecause::Cached);
+        }
+        if self.connected && has_address {
+            return Some(KeptBecause::CameIn);
+        }
+        (self.was_reached() && !self.known.is_empty()).then_some(KeptBecause::Failing)
+    }
 }
 
 /// Addresses of peers: bounded in peers, in addresses per peer and in age. Boot nodes and
-/// connected peers are never evicted.
+/// connected peers are never evicted, and peers that were reached after all others.
 #[derive(Clone, Debug)]
 pub(super) struct AddressBook {
     /// Limit of peers in the book. Above it the peer seen least recently is evicted.
     max_peers: u32,
     config: BookTuning,
     peers: PeerTable<Entry>,
-    /// First and last peer of the list of peers that may be evicted, ordered by the time at which
-    /// they expire. A peer that was just seen goes to the end, which takes constant time. Only a
-    /// peer from the peer cache, whose age is not zero, is inserted by a search from the end.
-    first: Number,
-    last: Number,
+    /// Peers that may be evicted. A peer that was just seen goes to the end of its list, which
+    /// takes constant time. Only a peer from the peer cache, whose age is not zero, is inserted by
+    /// a search from the end.
+    reported: List,
+    reached: List,
 }
 
 impl AddressBook {
@@ -109,8 +180,8 @@ impl AddressBook {
             max_peers,
             config,
             peers: PeerTable::default(),
-            first: NO_PEER,
-            last: NO_PEER,
+            reported: List::EMPTY,
+            reached: List::EMPTY,
         }
     }
 
@@ -176,6 +247,21 @@ impl AddressBook {
         new
     }
 
+    /// `peer` is from the peer cache: an earlier run reached it. Its addresses were stored before by
+    /// [`learn`](Self::learn).
+    pub(super) fn cached(&mut self, peer: &PeerId) {
+        let Some(number) = self.peers.number(peer) else {
+            return;
+        };
+        let Some(entry) = self.peers.get_mut(number) else {
+            return;
+        };
+        entry.cached = true;
+        if let Some(expires) = entry.expires {
+            self.seen(number, expires);
+        }
+    }
+
     /// The last connection with `peer` was closed. Its addresses stay in the book.
     pub(super) fn disconnected(&mut self, peer: PeerId, now: Instant) {
         let Some(number) = self.peers.number(&peer) else {
@@ -193,62 +279,89 @@ impl AddressBook {
         self.shrink();
     }
 
-    /// A dial of `address` failed. Returns whether the address was removed for it.
+    /// A dial of `address` failed. Returns whether the address is dialled no more for it. Of a peer
+    /// that was reached it stays for the peer cache: a network that fails for a while must not cost
+    /// this node all peers that it could find again after a restart.
     pub(super) fn dial_failed(&mut self, peer: &PeerId, address: &Multiaddr) -> bool {
-        let max = MAX_DIAL_FAILURES;
         let Some(number) = self.peers.number(peer) else {
             return false;
         };
         let Some(entry) = self.peers.get_mut(number) else {
             return false;
         };
-        let Some(at) = entry.known.iter().position(|k| *k.address == *address) else {
+        let is_it = |known: &&mut Known| *known.address == *address;
+        let Some(known) = entry.known.iter_mut().find(is_it) else {
             return false;
         };
-        let known = &mut entry.known[at];
+        let had_failed = known.has_failed();
         known.failures = known.failures.saturating_add(1);
-        if entry.infrastructure || known.failures < max {
+        if entry.infrastructure || had_failed || !known.has_failed() {
             return false;
         }
-        entry.known.remove(at);
-        if entry.known.is_empty() && !entry.kept() {
-            self.forget(number);
+        if !known.proven && !entry.cached {
+            self.forget_address(number, address);
         }
         true
     }
 
-    /// The addresses of `peer`, the best first.
-    pub(super) fn addresses(&self, peer: &PeerId) -> Vec<DialAddr> {
-        let Some(entry) = self.get(peer) else {
-            return Vec::new();
+    /// Removes `address`, which does not lead to `peer`. Returns whether it was dialled until now.
+    pub(super) fn remove_address(&mut self, peer: &PeerId, address: &Multiaddr) -> bool {
+        let Some(number) = self.peers.number(peer) else {
+            return false;
         };
-        let mut known: Vec<&Known> = entry.known.iter().collect();
-        known.sort_by_key(|known| known.rank());
-        known.into_iter().map(|k| k.address.clone()).collect()
+        let Some(entry) = self.peers.get(number) else {
+            return false;
+        };
+        let was_dialled = entry.dialable().any(|known| *known.address == *address);
+        if !entry.infrastructure {
+            self.forget_address(number, address);
+        }
+        was_dialled
     }
 
-    /// Whether no address of `peer` is known.
+    fn forget_address(&mut self, number: Number, address: &Multiaddr) {
+        let Some(entry) = self.peers.get_mut(number) else {
+            return;
+        };
+        entry.known.retain(|known| *known.address != *address);
+        if entry.known.is_empty() && !entry.kept() {
+            self.forget(number);
+        }
+    }
+
+    /// The addresses of `peer` that may be dialled, the best first.
+    pub(super) fn addresses(&self, peer: &PeerId) -> Vec<DialAddr> {
+        let entry = self.get(peer);
+        ranked(entry.into_iter().flat_map(Entry::dialable))
+    }
+
+    /// The addresses of `peer` to keep over a restart, the best first.
+    pub(super) fn cacheable_addresses(&self, peer: &PeerId) -> Vec<DialAddr> {
+        let entry = self.get(peer);
+        ranked(entry.into_iter().flat_map(|entry| &entry.known))
+    }
+
+    /// Whether no address of `peer` is known that may be dialled.
     pub(super) fn is_stranger(&self, peer: &PeerId) -> bool {
-        self.get(peer).is_none_or(|entry| entry.known.is_empty())
+        let entry = self.get(peer);
+        entry.is_none_or(|entry| entry.dialable().next().is_none())
     }
 
-    /// Returns the peers to keep over a restart and the time since each was seen. Peers that this
-    /// node reached come first, the latest first, then connected peers that reported their
-    /// addresses.
+    /// Returns the peers to keep over a restart and the time since each was seen, in the order of
+    /// [`KeptBecause`], and of one reason the latest first.
     pub(super) fn cacheable(&self, now: Instant) -> Vec<(PeerId, Duration)> {
         let mut cacheable: Vec<_> = self
             .peers
             .iter()
             .filter(|(_, entry)| !entry.infrastructure)
             .filter_map(|(peer, entry)| {
-                let reached = entry.known.iter().any(|known| known.proven);
-                let came = entry.connected && !entry.known.is_empty();
+                let why = entry.kept_because()?;
                 let left = entry.expires.map(|at| at.saturating_duration_since(now));
                 let age = match left {
                     Some(left) if !entry.connected => MAX_AGE.saturating_sub(left),
                     _ => Duration::ZERO,
                 };
-                (reached || came).then_some((!reached, age, *peer))
+                Some((why, age, *peer))
             })
             .collect();
         cacheable.sort_unstable();
@@ -258,11 +371,14 @@ impl AddressBook {
 
     /// Removes the peers that were not seen for [`MAX_AGE`].
     pub(super) fn expire(&mut self, now: Instant) {
-        while let Some(first) = self.peers.get(self.first) {
-            if first.expires.is_some_and(|at| at > now) {
-                return;
+        for list in [Evictable::Reported, Evictable::Reached] {
+            let first = |book: &Self| book.list(list).first;
+            while let Some(entry) = self.peers.get(first(self)) {
+                if entry.expires.is_some_and(|at| at > now) {
+                    break;
+                }
+                self.forget(first(self));
             }
-            self.forget(self.first);
         }
     }
 
@@ -294,10 +410,15 @@ impl AddressBook {
         self.peers.remove(number);
     }
 
-    /// Evicts the peers seen least recently until the limit holds or no peer can be evicted.
+    /// Evicts the peers seen least recently, those that were only reported first, until the limit
+    /// holds or no peer can be evicted.
     fn shrink(&mut self) {
-        while self.peers.len() > self.max_peers as usize && self.first != NO_PEER {
-            self.forget(self.first);
+        while self.peers.len() > self.max_peers as usize {
+            match (self.reported.first, self.reached.first) {
+                (NO_PEER, NO_PEER) => return,
+                (NO_PEER, reached) => self.forget(reached),
+                (reported, _) => self.forget(reported),
+            }
         }
     }
 
@@ -309,15 +430,19 @@ impl AddressBook {
         let expires = entry.expires.map_or(expires, |before| before.max(expires));
         entry.expires = Some(expires);
         let kept = entry.kept();
+        let is_in = match entry.was_reached() {
+            true => Evictable::Reached,
+            false => Evictable::Reported,
+        };
         self.take_out(number);
         if !kept {
-            self.put(number, expires);
+            self.put(number, is_in, expires);
         }
     }
 
-    /// Inserts a peer into the list of those that may be evicted, after those that expire no later.
-    fn put(&mut self, number: Number, expires: Instant) {
-        let (mut sooner, mut later) = (self.last, NO_PEER);
+    /// Inserts a peer into a list of those that may be evicted, after those that expire no later.
+    fn put(&mut self, number: Number, is_in: Evictable, expires: Instant) {
+        let (mut sooner, mut later) = (self.list(is_in).last, NO_PEER);
         while let Some(Entry {
             expires: Some(at),
             links: Some(links),
@@ -330,28 +455,46 @@ impl AddressBook {
             (sooner, later) = (links.sooner, sooner);
         }
         if let Some(entry) = self.peers.get_mut(number) {
-            entry.links = Some(Links { sooner, later });
+            entry.links = Some(Links {
+                is_in,
+                sooner,
+                later,
+            });
         }
-        self.join(sooner, number);
-        self.join(number, later);
+        self.join(is_in, sooner, number);
+        self.join(is_in, number, later);
     }
 
     fn take_out(&mut self, number: Number) {
         let entry = self.peers.get_mut(number);
-        if let Some(Links { sooner, later }) = entry.and_then(|entry| entry.links.take()) {
-            self.join(sooner, later);
+        if let Some(links) = entry.and_then(|entry| entry.links.take()) {
+            self.join(links.is_in, links.sooner, links.later);
         }
     }
 
-    /// Makes two peers of the list neighbours. `NO_PEER` is an end of the list.
-    fn join(&mut self, sooner: Number, later: Number) {
+    /// Makes two peers of a list neighbours. `NO_PEER` is an end of the list.
+    fn join(&mut self, is_in: Evictable, sooner: Number, later: Number) {
         match self.links(sooner) {
             Some(links) => links.later = later,
-            None => self.first = later,
+            None => self.list_mut(is_in).first = later,
         }
         match self.links(later) {
             Some(links) => links.sooner = sooner,
-            None => self.last = sooner,
+            None => self.list_mut(is_in).last = sooner,
+        }
+    }
+
+    fn list(&self, which: Evictable) -> &List {
+        match which {
+            Evictable::Reported => &self.reported,
+            Evictable::Reached => &self.reached,
+        }
+    }
+
+    fn list_mut(&mut self, which: Evictable) -> &mut List {
+        match which {
+            Evictable::Reported => &mut self.reported,
+            Evictable::Reached => &mut self.reached,
         }
     }
 
@@ -360,10 +503,22 @@ impl AddressBook {
     }
 }
 
-/// Adds `address`. At the limit it replaces the worst one. Returns whether it was added.
+/// The addresses, the best first.
+fn ranked<'a>(known: impl Iterator<Item = &'a Known>) -> Vec<DialAddr> {
+    let mut known: Vec<_> = known.collect();
+    known.sort_by_key(|known| known.rank());
+    known.into_iter().map(|k| k.address.clone()).collect()
+}
+
+/// Adds `address`. At the limit it replaces the worst one. Returns whether it may be dialled now
+/// and might not before.
 fn add(known: &mut Vec<Known>, address: &DialAddr, max: usize) -> bool {
-    if known.iter().any(|k| k.address == *address) {
-        return false;
+    if let Some(known) = known.iter_mut().find(|k| k.address == *address) {
+        let had_failed = known.has_failed();
+        if had_failed {
+            known.failures = 0;
+        }
+        return had_failed;
     }
     let new = Known::new(address.clone(), false);
     if known.len() < max {

@@ -247,6 +247,13 @@ impl Discoveries {
         self.deadlines.pop_due(now)
     }
 
+    /// Returns whether an answer for `key` is awaited.
+    pub(super) fn is_awaited(&self, key: &Key) -> bool {
+        self.questions
+            .get(key)
+            .is_some_and(|question| question.asked)
+    }
+
     /// Makes the requests that are due, within the limit of the tick. `limit` returns the limit of
     /// members for an overlay.
     pub(super) fn ask(

@@ -176,6 +176,19 @@ pub enum Effect {
         /// Address of this node.
         address: Multiaddr,
     },
+    /// Probe the connections that may use the local address `local`, which this node no longer has:
+    /// those established at its IP address, and those whose local address is not known. Ends with
+    /// [`Input::NetworkChanged`](super::Input::NetworkChanged) if a direct connection is among them,
+    /// and with nothing otherwise.
+    ProbeConnections {
+        /// Former address of this node.
+        local: Multiaddr,
+    },
+    /// Offer `address`, at which a peer observes this node, to the protocols that punch holes.
+    OfferCandidate {
+        /// Address of this node.
+        address: Multiaddr,
+    },
     /// Announce `address` as an external address of this node.
     AddExternalAddress {
         /// Address of this node.
@@ -218,6 +231,8 @@ impl Effect {
             Self::Reserve { relay, .. } => Some(*relay),
             Self::StopListening { .. }
             | Self::Probe { .. }
+            | Self::ProbeConnections { .. }
+            | Self::OfferCandidate { .. }
             | Self::AddExternalAddress { .. }
             | Self::RemoveExternalAddress { .. }
             | Self::ServeProbes(_)

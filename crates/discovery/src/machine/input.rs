@@ -32,7 +32,9 @@ pub enum Input {
     /// The boot nodes of all lists, each address with its `/p2p/<peer>`. They replace those of the
     /// lists before, and do not replace configured boot nodes.
     BootList(Vec<Multiaddr>),
-    /// Interfaces or routes of this host changed. Everything that waits is tried now.
+    /// The network of this host changed: an address that connections use disappeared, the process
+    /// was stopped for a while, or the application learned of it. Everything that waits is tried
+    /// now. The machine decides by itself whether a new address is such a change.
     NetworkChanged,
     /// Stops the machine: unregisters and ends reservations. No effect follows afterwards.
     Stop,
@@ -156,8 +158,16 @@ pub enum Input {
         peer: PeerId,
     },
 
-    /// An address of this node, as a peer observes it or as the application names it.
+    /// An address of this node, as the application or another protocol names it.
     AddressCandidate(Multiaddr),
+    /// A peer observes this node at an address: the first address that it reports on a connection
+    /// that this node dialled from a listening port.
+    AddressObserved {
+        /// Id of the peer that observes the address.
+        observer: PeerId,
+        /// Address of this node, without `/p2p`.
+        address: Multiaddr,
+    },
     /// This node listens on an address of one of its interfaces. On a local network every peer
     /// reaches the node there. Elsewhere the address may be an external one.
     Listening {

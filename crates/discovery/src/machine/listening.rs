@@ -11,7 +11,7 @@ use std::{
 
 use calimero_network_primitives::{
     Multiaddr,
-    addr::{AddressTransport, is_relayed, transport_of},
+    addr::{AddressTransport, IpScope, is_global, is_relayed, scope_of, transport_of},
     multiaddr::Protocol,
 };
 
@@ -41,6 +41,14 @@ impl Listening {
         self.addresses.remove(address);
     }
 
+    /// Returns whether this node listens on an address of the same IP version as `address` that
+    /// reaches at least as far.
+    pub(super) fn reaches_as_far_as(&self, address: &Multiaddr) -> bool {
+        let version = host_of(address).is_ip4;
+        let mut own = self.addresses.keys().filter(|own| leaves_host(own));
+        own.any(|own| host_of(own).is_ip4 == version && (is_global(own) || !is_global(address)))
+    }
+
     /// Returns whether a peer that observed this node at `observed` may have seen one of these
     /// addresses, through a NAT or not.
     #[cfg_attr(
@@ -56,6 +64,15 @@ impl Listening {
         let mut addresses = self.addresses.iter();
         addresses.any(|(own, opened)| *opened <= at && are_alike(own, to))
     }
+}
+
+/// Returns whether connections from `address` can leave this host and its link.
+pub(super) fn leaves_host(address: &Multiaddr) -> bool {
+    let scope = scope_of(address);
+    !matches!(
+        scope,
+        Some(IpScope::Unspecified | IpScope::Loopback | IpScope::LinkLocal)
+    )
 }
 
 /// Returns whether a node that listens on `own` dials `other` from there: both have one transport,

@@ -374,8 +374,12 @@ impl Machine {
         &self.listening
     }
 
-    /// Returns the peers to keep over a restart. Peers that this node reached come first, the
-    /// latest first, then connected peers that reported their addresses.
+    /// Returns the peers to keep over a restart: first those that this run reached, then those of
+    /// the peer cache, then connected peers that reported their addresses, then peers that were
+    /// reached and failed since. Of each kind, the latest seen come first.
+    ///
+    /// A peer stays for 24 h after it was last seen, whether its dials fail or not, unless the limit
+    /// is reached: a node that runs without its network keeps the peers that it can find again.
     #[must_use]
     pub fn cache(&self) -> Vec<CacheEntry> {
         let peers = self.book.cacheable(self.now).into_iter();
@@ -383,7 +387,7 @@ impl Machine {
             .take(self.config.cache.max_peers as usize)
             .map(|(peer, age)| CacheEntry {
                 peer,
-                addresses: multiaddrs(self.book.addresses(&peer)),
+                addresses: multiaddrs(self.book.cacheable_addresses(&peer)),
                 age,
             })
             .collect()
@@ -481,11 +485,18 @@ impl Machine {
             Input::MemberSeen { namespace, peer } => self.member_seen(&namespace, peer),
             Input::MemberGone { namespace, peer } => self.member_gone(&namespace, &peer),
             Input::AddressCandidate(address) => self.address_candidate(&address),
+            Input::AddressObserved { observer, address } => {
+                self.address_observed(observer, address);
+            }
             Input::Listening { address, open_for } => {
                 let opened = self.now.checked_sub(open_for).unwrap_or(self.now);
+                let is_change = self.is_change(&address);
                 self.listening.insert(address.clone(), opened);
                 self.held.on_listening(self.now);
                 self.listening(&address);
+                if is_change {
+                    self.network_changed();
+                }
             }
             Input::AddressGone(address) => {
                 self.listening.remove(&address);
@@ -562,7 +573,9 @@ impl Machine {
         self.dials.wake(self.now);
         self.discoveries.refill();
         self.reconsider_reachability();
-        for peer in self.overlays.candidates(&mut self.rng) {
+        let book = &self.book;
+        let has_address = |peer: &PeerId| !book.is_stranger(peer);
+        for peer in self.overlays.candidates(&mut self.rng, has_address) {
             self.want(peer, DialReason::Member);
         }
         if self.next_save <= self.now {

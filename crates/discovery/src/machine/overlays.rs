@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use calimero_network_primitives::PeerId;
-use rand::{RngExt, rngs::StdRng, seq::index};
+use rand::{RngExt, rngs::StdRng, seq::IteratorRandom};
 
 use super::{
     namespace::Namespace,
@@ -234,13 +234,22 @@ impl Overlays {
     }
 
     /// Returns the members to dial in this tick, chosen at random among the known ones of each
-    /// overlay that lacks members.
-    pub(super) fn candidates(&self, rng: &mut StdRng) -> Vec<PeerId> {
+    /// overlay that lacks members. `has_address` returns whether a member can be dialled.
+    pub(super) fn candidates(
+        &self,
+        rng: &mut StdRng,
+        has_address: impl Fn(&PeerId) -> bool,
+    ) -> Vec<PeerId> {
         let mut candidates = BTreeSet::<Number>::new();
         for overlay in self.overlays.values() {
-            let (known, share) = (&overlay.known, overlay.share(self.target));
-            let chosen = index::sample(rng, known.len(), share.min(known.len()));
-            candidates.extend(chosen.into_iter().filter_map(|at| known.get(at)));
+            let share = overlay.share(self.target);
+            if share == 0 {
+                continue;
+            }
+            let can_be_dialled =
+                |member: &Number| self.members.peer(*member).is_some_and(&has_address);
+            let known = overlay.known.iter().copied().filter(can_be_dialled);
+            candidates.extend(known.sample(rng, share));
         }
         let peers = candidates
             .into_iter()

@@ -1,7 +1,7 @@
 //! The reachability of this node, which probes by other peers test.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     time::{Duration, Instant},
 };
 
@@ -19,6 +19,9 @@ const PROBE_TIMEOUT: Duration = Duration::from_secs(60);
 /// Failed probes in a row after which a reachable address counts as unreachable: 2, because a
 /// single prober may be the one that is cut off.
 const FAILURES_TO_LOSE: u32 = 2;
+
+/// Observers of a candidate that are stored, 8. More of them prove nothing more.
+const MAX_OBSERVERS: usize = 8;
 
 /// The reachability of this node.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -77,6 +80,8 @@ pub struct LastProbe {
 
 #[derive(Clone, Debug, Default)]
 struct Candidate {
+    /// Peers that observe this node at the address. Empty if no peer reported it.
+    observers: BTreeSet<PeerId>,
     /// The peer that reached the address last, while the address counts as reached.
     reached_by: Option<PeerId>,
     /// Probes in a row that did not reach this node.
@@ -123,28 +128,73 @@ impl Prober {
         }
     }
 
-    /// Adds a candidate. At the limit it replaces the candidate that failed most often among those
-    /// that were never reached.
+    /// Adds a candidate that no peer reported. At the limit it replaces another one or is ignored,
+    /// as [`observe`](Self::observe) says.
     pub(super) fn add(&mut self, address: Multiaddr, now: Instant) {
-        if self.candidates.contains_key(&address) {
-            return;
+        if !self.candidates.contains_key(&address) {
+            self.insert(address, Candidate::default(), now);
         }
+    }
+
+    /// `observer` observes this node at `address`. An address that it reported before is removed,
+    /// unless another peer reported it as well or a probe reached it.
+    ///
+    /// At the limit the new candidate replaces one that was never reached: the one that failed most
+    /// often, but none that another observer reported and no probe has tested. Returns whether the
+    /// address is a candidate.
+    pub(super) fn observe(&mut self, observer: PeerId, address: Multiaddr, now: Instant) -> bool {
+        self.withdraw(&observer, &address);
+        let Some(known) = self.candidates.get_mut(&address) else {
+            let candidate = Candidate {
+                observers: [observer].into(),
+                ..Candidate::default()
+            };
+            return self.insert(address, candidate, now);
+        };
+        // A candidate without observers is an address that this node knows by itself. It is not
+        // removed with an observer.
+        if !known.observers.is_empty() && known.observers.len() < MAX_OBSERVERS {
+            known.observers.insert(observer);
+        }
+        true
+    }
+
+    /// Removes `observer` from the observers of all addresses but `except`, and the addresses that
+    /// were its alone.
+    fn withdraw(&mut self, observer: &PeerId, except: &Multiaddr) {
+        let due = &mut self.due;
+        self.candidates.retain(|address, candidate| {
+            let was_observer = address != except && candidate.observers.remove(observer);
+            let is_kept =
+                !was_observer || !candidate.observers.is_empty() || candidate.reached_by.is_some();
+            if !is_kept {
+                due.cancel(address);
+            }
+            is_kept
+        });
+    }
+
+    fn insert(&mut self, address: Multiaddr, candidate: Candidate, now: Instant) -> bool {
         if self.candidates.len() >= self.config.max_candidates as usize {
+            let replaceable = |candidate: &Candidate| {
+                let is_tested = candidate.failures > 0 || candidate.observers.is_empty();
+                candidate.reached_by.is_none() && is_tested
+            };
             let worst = self
                 .candidates
                 .iter()
-                .filter(|(_, candidate)| candidate.reached_by.is_none())
-                .max_by_key(|(_, candidate)| candidate.failures)
+                .filter(|(_, candidate)| replaceable(candidate))
+                .max_by_key(|(_, candidate)| (candidate.failures, candidate.untried))
                 .map(|(worst, _)| worst.clone());
             let Some(worst) = worst else {
-                return;
+                return false;
             };
             self.candidates.remove(&worst);
             self.due.cancel(&worst);
         }
-        self.candidates
-            .insert(address.clone(), Candidate::default());
+        self.candidates.insert(address.clone(), candidate);
         self.due.set(address, now);
+        true
     }
 
     /// Removes a candidate, for example because its interface was removed. Returns whether it

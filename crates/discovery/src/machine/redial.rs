@@ -27,6 +27,10 @@ const STEADY: Duration = Duration::from_secs(30);
 /// connections take 3 s.
 const CHANGE_WINDOW: Duration = Duration::from_secs(10);
 
+/// Time after a change of the network in which a new address belongs to it, 1 min: a host that
+/// changes to another network has an address there within seconds.
+const RETURN_WINDOW: Duration = Duration::from_secs(60);
+
 /// Lost peers that are dialled through a relay when it returns, 8: half of the circuits that a relay
 /// of this project allows one peer.
 const MAX_BEHIND_RELAY: usize = 8;
@@ -40,6 +44,9 @@ struct Lost {
     /// The reason for the dials. A boot node is dialled without limit. Other peers are given up after
     /// the last step.
     reason: DialReason,
+    /// Whether the network changed while a dial was under way, so that its failure says nothing
+    /// about the network as it is now.
+    is_outdated: bool,
 }
 
 /// Lost peers. Each is due at some time, or its dial waits or is under way.
@@ -86,6 +93,7 @@ impl Redials {
             attempts: self.back.remove(&peer).unwrap_or(0),
             addresses,
             reason,
+            is_outdated: false,
         };
         let attempts = lost.attempts;
         self.lost.insert(peer, lost);
@@ -105,6 +113,7 @@ impl Redials {
                 attempts: 0,
                 addresses,
                 reason: DialReason::Cached,
+                is_outdated: false,
             });
         }
     }
@@ -152,6 +161,10 @@ impl Redials {
         if self.due.contains(&peer) {
             return;
         }
+        if std::mem::take(&mut lost.is_outdated) {
+            self.due.set(peer, now);
+            return;
+        }
         lost.attempts = lost.attempts.saturating_add(1);
         self.plan(peer, now, rng);
     }
@@ -184,22 +197,32 @@ impl Redials {
         self.steady.cancel(peer);
     }
 
-    /// The network changed. All waiting peers are due now, as after a new loss, and the connections
-    /// that end because of the change are not counted against their peers.
-    pub(super) fn retry_now(&mut self, now: Instant) {
+    /// The network changed. The attempts of all peers start again, as after a new loss. Waiting peers
+    /// are due now, and a peer for which `is_dialled` returns `true` as soon as that dial fails. The
+    /// connections that end because of the change are not counted against their peers.
+    pub(super) fn retry_now(&mut self, now: Instant, is_dialled: impl Fn(&PeerId) -> bool) {
         self.changed = Some(now);
         self.back.clear();
         while self.steady.pop_first().is_some() {}
+        for (peer, lost) in &mut self.lost {
+            lost.attempts = 0;
+            lost.is_outdated = is_dialled(peer);
+        }
         let mut waiting = Vec::with_capacity(self.due.len());
         while let Some(peer) = self.due.pop_first() {
             waiting.push(peer);
         }
         for peer in waiting {
-            if let Some(lost) = self.lost.get_mut(&peer) {
-                lost.attempts = 0;
+            if self.lost.contains_key(&peer) {
                 self.due.set(peer, now);
             }
         }
+    }
+
+    /// Returns whether the network changed so recently that a new address belongs to the change.
+    pub(super) fn has_network_changed(&self, now: Instant) -> bool {
+        let is_recent = |at| now.saturating_duration_since(at) < RETURN_WINDOW;
+        self.changed.is_some_and(is_recent)
     }
 
     /// Returns whether a connection that existed for `lasted` and ended now says nothing about its

@@ -9,8 +9,8 @@ use calimero_network_primitives::{
 use rand::seq::IteratorRandom;
 
 use super::{
-    CacheEntry, Cookie, DialReason, Effect, Machine, Namespace, Overlays, Path, RendezvousFailure,
-    discoveries::Need, without_peer,
+    AddressBook, CacheEntry, Cookie, DialReason, Effect, Machine, Namespace, Overlays, Path,
+    RendezvousFailure, discoveries::Need, without_peer,
 };
 
 /// Addresses that are examined in one list of a peer, 32. Honest lists are shorter, and the rest
@@ -57,6 +57,8 @@ impl Machine {
             self.discoveries.retry_now(&namespace, self.now);
         }
         self.direct.remove(&peer);
+        // The close of its connections is not reported to the parts again.
+        (self.boot_nodes).on_disconnected(peer, true, self.now, &mut self.out);
         if self.connections.remove(&peer) {
             self.out.push_back(Effect::Disconnect { peer });
         }
@@ -81,6 +83,7 @@ impl Machine {
         let dialled = self.config.cache.dialled_at_start as usize;
         for (place, entry) in entries.into_iter().enumerate() {
             self.learn_aged(entry.peer, &entry.addresses, entry.age);
+            self.book.cached(&entry.peer);
             if place < dialled && entry.age < super::book::MAX_AGE {
                 self.dial_cached(entry.peer);
             }
@@ -96,7 +99,9 @@ impl Machine {
     }
 
     pub(super) fn network_changed(&mut self) {
-        self.redials.retry_now(self.now);
+        let dials = &self.dials;
+        let is_dialled = |peer: &PeerId| dials.is_in_flight(peer);
+        self.redials.retry_now(self.now, is_dialled);
         self.prober.retry_now(self.now);
         self.relays
             .retry_now(self.now, &mut self.rng, &mut self.out);
@@ -247,14 +252,10 @@ impl Machine {
             return;
         }
         let address = without_peer(address);
-        // A dead address is removed at once, not after several failures.
-        for _ in 0..super::book::MAX_DIAL_FAILURES {
-            if self.book.dial_failed(&peer, &address) {
-                let address = address.clone();
-                self.out
-                    .push_back(Effect::RemoveRoutingAddress { peer, address });
-                break;
-            }
+        if self.book.remove_address(&peer, &address) {
+            let address = address.clone();
+            self.out
+                .push_back(Effect::RemoveRoutingAddress { peer, address });
         }
         self.redials.address_dead(&peer, &address);
         if self.redials.addresses(&peer).is_empty() && self.book.is_stranger(&peer) {
@@ -375,15 +376,10 @@ impl Machine {
         members: Vec<(PeerId, Vec<Multiaddr>)>,
         cookie: Option<Cookie>,
     ) {
-        let (now, told) = (self.now, members.len());
-        let mut need = need(&self.overlays, &key.1);
-        need.known += told;
-        let asked = self
-            .discoveries
-            .answered(&key, told, cookie, need, now, &mut self.rng);
-        if !asked {
+        if !self.discoveries.is_awaited(&key) {
             return;
         }
+        let told = members.len();
         // A server may send more members than requested. The choice among them is random, so that
         // the server does not make it.
         let max = self.config.rendezvous.max_answer as usize;
@@ -399,6 +395,11 @@ impl Machine {
                 strangers.push(peer);
             }
         }
+        // Members of the answer count if they can be dialled.
+        let need = need(&self.overlays, &self.book, &key.1);
+        let (now, rng) = (self.now, &mut self.rng);
+        self.discoveries
+            .answered(&key, told, cookie, need, now, rng);
         // A node without connected members dials a few at once. All other dials wait for the next
         // tick: the members of a first page are returned to every node that starts at that moment,
         // and later more are known.
@@ -418,10 +419,10 @@ impl Machine {
     /// Asks for members within the limit of a tick: for as many as are sought, and at least for
     /// enough to choose from when some are lacking.
     pub(super) fn ask(&mut self) {
-        let overlays = &self.overlays;
+        let (overlays, book) = (&self.overlays, &self.book);
         let few = self.config.members_target;
         let limit = |namespace: &Namespace| {
-            let sought = need(overlays, namespace).sought();
+            let sought = need(overlays, book, namespace).sought();
             few.max(u32::try_from(sought).unwrap_or(u32::MAX))
         };
         self.discoveries.ask(self.now, limit, &mut self.out);
@@ -446,10 +447,12 @@ impl Machine {
     }
 }
 
-fn need(overlays: &Overlays, namespace: &Namespace) -> Need {
+fn need(overlays: &Overlays, book: &AddressBook, namespace: &Namespace) -> Need {
+    let known = overlays.known_members(namespace);
+    let known = known.filter(|member| !book.is_stranger(member));
     Need {
         alone: overlays.is_alone(namespace),
         lacking: overlays.deficit(namespace),
-        known: overlays.known_members(namespace).count(),
+        known: known.count(),
     }
 }

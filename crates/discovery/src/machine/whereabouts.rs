@@ -4,7 +4,7 @@ use calimero_network_primitives::{Multiaddr, PeerId, addr::is_relayed};
 
 use super::{
     AddressSource, Effect, Machine, ProbeOutcome, Reachability, ReachableBecause, RelayListener,
-    reachability, relays, without_peer,
+    listening::leaves_host, reachability, relays, without_peer,
 };
 
 impl Machine {
@@ -19,6 +19,23 @@ impl Machine {
         }
     }
 
+    /// `observer` observes this node at `address`. Each observer contributes one address, so that a
+    /// peer that reports many addresses replaces none but its own.
+    pub(super) fn address_observed(&mut self, observer: PeerId, address: Multiaddr) {
+        if self.is_stranger(&observer) || is_relayed(&address) {
+            return;
+        }
+        let checked = self.rules.check(&self.local, &address);
+        if let (Ok(checked), true) = (checked, self.config.external.is_empty()) {
+            let (prober, now) = (&mut self.prober, self.now);
+            if !prober.observe(observer, checked.into_multiaddr(), now) {
+                return;
+            }
+        }
+        self.out.push_back(Effect::OfferCandidate { address });
+        self.prober.advance(self.now, &mut self.rng, &mut self.out);
+    }
+
     pub(super) fn listening(&mut self, address: &Multiaddr) {
         if !self.config.local_network || !self.config.external.is_empty() || is_relayed(address) {
             return self.address_candidate(address);
@@ -29,6 +46,18 @@ impl Machine {
                 self.local_changed();
             }
         }
+    }
+
+    /// Returns whether a new `address` is a change of the network: peers may be reached by it that
+    /// cannot be reached now. An interface that is added to a host with a network, such as the
+    /// bridge of a container, is none.
+    pub(super) fn is_change(&self, address: &Multiaddr) -> bool {
+        let is_connected = |boot: &PeerId| self.connections.is_connected(boot);
+        let is_cut_off = self.connections.len() == 0
+            || (!self.boot.is_empty() && !self.boot.keys().any(is_connected));
+        let reaches_as_far = self.listening.reaches_as_far_as(address);
+        let is_change = is_cut_off || !reaches_as_far || self.redials.has_network_changed(self.now);
+        leaves_host(address) && is_change
     }
 
     fn local_changed(&mut self) {
@@ -47,6 +76,11 @@ impl Machine {
         }
         if self.prober.remove(&address) {
             self.probe_changed(&address, reachability::Change::Lost);
+        }
+        // The driver knows which connections used it.
+        if leaves_host(&address) {
+            let local = address;
+            self.out.push_back(Effect::ProbeConnections { local });
         }
     }
 

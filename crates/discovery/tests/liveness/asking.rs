@@ -1,6 +1,11 @@
 //! Outbound pings: their events, and the close of connections.
 
-use calimero_network_discovery::liveness::{Behaviour, FailureKind, Outcome};
+use std::{
+    sync::atomic::{AtomicU64, Ordering},
+    time::Duration,
+};
+
+use calimero_network_discovery::liveness::{Behaviour, Carried, FailureKind, Outcome};
 use calimero_network_primitives::config::PingConfig;
 use futures::{AsyncWriteExt, FutureExt, StreamExt};
 use libp2p_stream as stream;
@@ -284,6 +289,43 @@ async fn a_probe_of_a_live_peer_measures_a_round_trip() {
         ));
         swarm.behaviour_mut().probe();
     }
+    assert!(matches!(
+        next_outcome(&mut swarm).await,
+        Some(Outcome::Rtt(_))
+    ));
+    assert_eq!(swarm.connected_peers().count(), 1);
+}
+
+/// Its answers are late, and it carries bytes meanwhile.
+#[tokio::test]
+async fn a_probe_does_not_close_a_busy_connection() {
+    let received = AtomicU64::new(0);
+    // The ordinary deadline comes shortly after that of the probe.
+    let deadline = Duration::from_millis(3_500);
+    let mut swarm = watching(MEMORY, &config(NEVER, deadline, 10));
+    // The peer answers one ping on each stream.
+    connect_sluggish(&mut swarm, 0).await;
+    let (peer, connection) = within(async {
+        loop {
+            if let SwarmEvent::Behaviour(event) = swarm.select_next_some().await {
+                return (event.peer, event.connection);
+            }
+        }
+    })
+    .await;
+    let carried = move || Carried {
+        received: received.fetch_add(1, Ordering::Relaxed),
+        sent: 0,
+    };
+    let behaviour = swarm.behaviour_mut();
+    behaviour.meter(peer, connection, carried);
+    behaviour.probe();
+    let late = Outcome::Failed {
+        kind: FailureKind::Timeout,
+        in_a_row: 1,
+    };
+    assert_eq!(next_outcome(&mut swarm).await, Some(late));
+    // The next ping is answered.
     assert!(matches!(
         next_outcome(&mut swarm).await,
         Some(Outcome::Rtt(_))

@@ -55,6 +55,13 @@ impl Actor {
             }
             return;
         };
+        let counted = Arc::clone(&link);
+        let carried = move || liveness::Carried {
+            received: counted.bytes_in(),
+            sent: counted.bytes_out(),
+        };
+        let discovery = &mut self.swarm.behaviour_mut().discovery;
+        discovery.meter(peer, id, carried);
         let established = Established {
             peer,
             since: Instant::now(),

@@ -104,7 +104,8 @@ impl Actor {
                 self.events
                     .send(DiscoveryEvent::OverlayRefused { namespace });
             }
-            Event::SaveCache => {
+            // A node that stops saves them itself.
+            Event::SaveCache if !self.shared.is_stopped() => {
                 let entries = self.swarm.behaviour().discovery.cache();
                 self.peer_cache.save(entries);
             }

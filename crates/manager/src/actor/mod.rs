@@ -72,6 +72,10 @@ const HANDSHAKE_TIME: Duration = Duration::from_millis(500);
 /// expires.
 const UNREGISTER_TIME: Duration = Duration::from_millis(300);
 
+/// Time in which a stopping node waits until the peer cache is loaded, 500 ms. Without its peers the
+/// cache is not saved, so a disk that is slower costs the peers of this run and no others.
+const LOAD_TIME: Duration = Duration::from_millis(500);
+
 /// Time in which a stopping node withdraws its port mappings: 1 s, requests to the router with two
 /// retransmissions. A mapping that is not withdrawn expires within 20 minutes.
 #[cfg(feature = "upnp")]
@@ -403,8 +407,8 @@ impl Actor {
     }
 
     /// Answers all waiting callers, closes listeners, withdraws registrations, writes queued messages,
-    /// closes connections, and drives the swarm until all are closed or the deadline passes. Then
-    /// waits for the peer cache.
+    /// closes connections, and drives the swarm until all are closed or the deadline passes. Saves the
+    /// peer cache meanwhile, and waits for it at the end.
     async fn stop(&mut self) {
         let deadline = Instant::now() + self.config.handle.shutdown_timeout;
         self.shared.stop();
@@ -413,6 +417,7 @@ impl Actor {
         for listener in self.listeners.drain() {
             self.swarm.remove_listener(listener);
         }
+        self.save_peers(deadline).await;
         let discovery = &mut self.swarm.behaviour_mut().discovery;
         let registered = !discovery.status().discovery.registrations.is_empty();
         discovery.stop();
@@ -454,6 +459,22 @@ impl Actor {
         {
             tracing::warn!("the peer cache was not saved in time");
         }
+    }
+
+    /// Saves the peer cache of a node that stops. No event of the swarm does so: without connections,
+    /// registrations and messages the swarm of a stopping node is not driven.
+    async fn save_peers(&mut self, deadline: Instant) {
+        let discovery = &mut self.swarm.behaviour_mut().discovery;
+        if self.peer_cache.is_loading() {
+            let loaded = deadline.min(Instant::now() + LOAD_TIME);
+            let Ok(peers) = timeout_at(loaded, self.peer_cache.loaded()).await else {
+                tracing::warn!("the peer cache was not loaded in time and is left as it is");
+                return;
+            };
+            discovery.cache_loaded(peers);
+        }
+        let entries = discovery.cache();
+        self.peer_cache.save(entries);
     }
 
     /// Waits until the router has deleted the port mappings.

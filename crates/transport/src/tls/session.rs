@@ -141,6 +141,12 @@ impl Session {
         }
     }
 
+    /// Returns the size of the receive buffer, in bytes.
+    #[cfg(test)]
+    pub(super) fn receive_allocation(&self) -> usize {
+        self.received.allocated()
+    }
+
     /// Returns the ciphertext for the socket.
     pub(super) fn to_send(&self) -> &[u8] {
         self.to_send.filled()

@@ -147,6 +147,36 @@ fn a_change_of_the_network_tries_whatever_waits_at_once() {
     assert_eq!(both, [peer(BOOT), peer(SECOND_BOOT)].into());
 }
 
+#[test]
+fn a_dial_under_way_at_a_change_of_the_network_is_repeated_as_soon_as_it_fails() {
+    let mut driver = Driver::registered(config());
+    driver.follow(1);
+    driver.tell(Input::MemberSeen {
+        namespace: namespace(1),
+        peer: peer(5),
+    });
+    driver.connect(5);
+    driver.wait_s(31);
+    driver.disconnect(5);
+    driver.fail_dial(5);
+    wait_failing(&mut driver, 45);
+    // The last dial of a member, and a dial of a boot node.
+    let last = driver.wait(Duration::from_secs(30));
+    assert_eq!(seconds(&last, peer(5)).len(), 1, "{last:?}");
+    driver.disconnect(BOOT);
+    driver.tell(Input::NetworkChanged);
+    for number in [5, BOOT] {
+        driver.wait(Duration::from_millis(10));
+        let effects = driver.fail_dial(number);
+        assert!(dialled(&effects).contains(&peer(number)), "{effects:?}");
+        // The next failure counts.
+        let effects = driver.fail_dial(number);
+        assert!(!dialled(&effects).contains(&peer(number)), "{effects:?}");
+        let next = driver.wait(Duration::from_secs(7));
+        assert_eq!(seconds(&next, peer(number)).len(), 1, "{next:?}");
+    }
+}
+
 /// The connections are seconds old and end with the old address, which is not the peers' fault.
 #[test]
 fn connections_that_end_with_a_change_of_the_network_are_dialled_again_at_once() {
@@ -524,6 +554,26 @@ fn a_blocked_peer_is_disconnected_and_left_alone() {
     let effects = driver.tell(Input::Unblock(peer(BOOT)));
     let effects = [effects, driver.wait_s(1)].concat();
     assert!(dialled(&effects).contains(&peer(BOOT)));
+}
+
+#[test]
+fn a_boot_node_that_was_blocked_while_connected_is_reported_as_unreachable() {
+    let mut driver = Driver::new(config());
+    driver.connect(BOOT);
+    driver.tell(Input::Block(peer(BOOT)));
+    driver.disconnect(BOOT);
+    let state = |driver: &Driver| {
+        let status = driver.machine.status();
+        let mut all = status.boot_nodes.into_iter();
+        all.find(|one| one.peer == peer(BOOT)).unwrap().state
+    };
+    assert_eq!(state(&driver), BootNode::Connecting);
+    driver.tell(Input::Unblock(peer(BOOT)));
+    let cause = UnreachableCause::Refused;
+    let peer = peer(BOOT);
+    let effects = driver.tell(Input::Unreachable { peer, cause });
+    assert!(effects.contains(&Effect::BootNodeUnreachable { peer, cause }));
+    assert!(matches!(state(&driver), BootNode::Unreachable { .. }));
 }
 
 #[test]

@@ -132,13 +132,18 @@ fn cached_peers_are_dialled_first_the_latest_and_no_more_than_32() {
     let expected: Vec<_> = (100..132).map(peer).collect();
     assert_eq!(dialled(&effects), expected);
 
-    driver.connect(100);
-    driver.connect(110);
+    // Those that this run reached are the first to be kept, and the others stay.
+    driver.connect(300);
+    driver.connect(310);
+    driver.wait_s(1);
     let cache = driver.machine.cache();
     assert_eq!(cache[0].age, Duration::ZERO);
-    let mut peers: Vec<_> = cache.iter().map(|entry| entry.peer).collect();
-    peers.sort();
-    assert_eq!(peers, [peer(100), peer(110)]);
+    let peers: Vec<_> = cache.iter().map(|entry| entry.peer).collect();
+    let mut expected = [peer(300), peer(310)];
+    expected.sort();
+    assert_eq!(peers[..2], expected);
+    assert_eq!(peers[2..4], [peer(100), peer(101)]);
+    assert_eq!(peers.len(), 256);
 }
 
 #[test]

@@ -1,9 +1,13 @@
 //! The machine with a driver that carries out no effects. The tests pass the inputs.
 
+mod caching;
+mod changing;
 mod check;
 mod flapping;
 mod keeping;
 mod meeting;
+mod members;
+mod observing;
 mod properties;
 mod times;
 

@@ -384,6 +384,8 @@ impl World {
                 }
             }
             Effect::Disconnect { .. }
+            | Effect::ProbeConnections { .. }
+            | Effect::OfferCandidate { .. }
             | Effect::AddRoutingAddress { .. }
             | Effect::RemoveRoutingAddress { .. }
             | Effect::ServeProbes(_)

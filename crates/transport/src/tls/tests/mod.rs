@@ -1,6 +1,7 @@
 //! The TLS stream compared with the buffered interface of `rustls`.
 
 mod hostile;
+mod memory;
 
 use std::{io, net::Ipv4Addr, sync::Arc};
 

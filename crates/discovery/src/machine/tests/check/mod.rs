@@ -98,7 +98,7 @@ impl Checked {
         self.latest = self.latest.max(now);
         if matches!(
             input,
-            Input::NetworkChanged | Input::Unblock(_) | Input::Follow(_)
+            Input::NetworkChanged | Input::Listening { .. } | Input::Unblock(_) | Input::Follow(_)
         ) {
             // Peers may be dialled again at once.
             self.dials.clear();

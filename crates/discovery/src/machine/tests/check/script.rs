@@ -203,6 +203,10 @@ impl What {
                 answers: u32::from(c % 2),
                 last: d % 2 == 0,
             },
+            39 => Input::AddressObserved {
+                observer: peer,
+                address: address_of(e),
+            },
             _ => Input::Timeout,
         }
     }
