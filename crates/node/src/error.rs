@@ -1,6 +1,13 @@
 //! Why a command failed: its last line on standard error and its exit status.
 
-use std::{error::Error, fmt, io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    error::Error,
+    fmt, io,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use calimero_network::{
     AcceptError, AnnounceBlobError, ConfigError, DialError, FetchBlobError, ListenError, OpenError,
@@ -302,6 +309,19 @@ pub(crate) enum CommandError {
 }
 
 impl CommandError {
+    /// The error of a new file that could not be written.
+    pub(crate) fn of_new_file(path: &Path, source: io::Error) -> Self {
+        let path = path.to_owned();
+        match source.kind() {
+            io::ErrorKind::AlreadyExists => Self::Exists { path },
+            _ => Self::File {
+                doing: "write",
+                path,
+                source,
+            },
+        }
+    }
+
     /// What kind of failure it is.
     pub(crate) fn code(&self) -> Code {
         match self {

@@ -10,7 +10,12 @@
 
 mod support;
 
-use std::{fs, os::unix::fs::PermissionsExt as _, path::Path};
+use std::{
+    fs,
+    os::unix::fs::{PermissionsExt as _, symlink},
+    path::Path,
+    process::Command,
+};
 
 use serde_json::Value;
 use support::{Ended, Process, calnet, run};
@@ -64,6 +69,37 @@ fn a_folder_is_made_once_and_for_its_owner() {
     assert_eq!(node.event("started")["peer"], made["peer"]);
     let address = node.event("listening")["address"].clone();
     assert!(address.as_str().unwrap().starts_with("/ip4/127.0.0.1/tcp/"));
+}
+
+/// Runs a command with files of at most `blocks` blocks of 512 bytes: a write beyond fails, as on a full
+/// disk.
+fn with_file_limit(blocks: u32, args: &[&str]) -> Ended {
+    let mut command = Command::new("sh");
+    let script = format!("trap '' XFSZ; ulimit -f {blocks}; exec \"$0\" \"$@\"");
+    command.args(["-c", &script]).arg(calnet().get_program());
+    command.args(args);
+    run(command)
+}
+
+#[test]
+fn init_that_fails_leaves_no_file_and_can_be_repeated() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("node");
+    let name = data.to_str().unwrap();
+    let names = || fs::read_dir(&data).unwrap().count();
+    let full = with_file_limit(0, &["init", "--local", "--data", name]);
+    assert!(!full.success);
+    assert!(full.stderr.contains("cannot write"), "{}", full.stderr);
+    assert_eq!(names(), 0);
+    // The configuration is written and the identity is not, because its name is that of a link.
+    symlink("missing", data.join("identity")).unwrap();
+    let linked = init(name);
+    assert!(!linked.success);
+    assert_eq!(names(), 1);
+    fs::remove_file(data.join("identity")).unwrap();
+    let made = init(name);
+    assert!(made.success, "{}", made.stderr);
+    assert_eq!(names(), 2);
 }
 
 #[test]
