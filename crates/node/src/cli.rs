@@ -379,7 +379,7 @@ pub(crate) struct ReceiveArgs {
 #[derive(Debug, Args)]
 pub(crate) struct BlobArgs {
     /// Folder of the blobs, `--data` of `calnet run`. If a node runs on it, the command uses that
-    /// node.
+    /// node. `add` creates a folder that does not exist; the other commands refuse it.
     #[arg(long, global = true, value_name = "DIR")]
     pub(crate) data: Option<PathBuf>,
     #[command(subcommand)]

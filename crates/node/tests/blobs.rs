@@ -38,6 +38,8 @@ fn content(len: usize) -> Vec<u8> {
 fn a_blob_goes_from_folder_to_folder_and_file() {
     let dir = tempfile::tempdir().unwrap();
     let (there, here) = (dir.path().join("there"), dir.path().join("here"));
+    // `add` creates the folder, `get` does not.
+    fs::create_dir(&here).unwrap();
     let file = dir.path().join("some file");
     let bytes = content((3 << 20) + 5);
     fs::write(&file, &bytes).unwrap();

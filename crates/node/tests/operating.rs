@@ -103,6 +103,43 @@ fn init_that_fails_leaves_no_file_and_can_be_repeated() {
 }
 
 #[test]
+fn commands_that_read_a_folder_do_not_create_it() {
+    const ID: &str = "11111111111111111111111111111112";
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
+    let (missing, file, archive) = (at("missing"), at("file"), at("archive.tar.gz"));
+    fs::write(&file, b"content").unwrap();
+    for read in [
+        &["blob", "ls"][..],
+        &["blob", "verify"],
+        &["blob", "rm", ID],
+        &["blob", "get", ID, "--dial", "/ip4/127.0.0.1/tcp/1"],
+        &["config", "show"],
+        &["config", "check"],
+        &["diag", "-o", &archive],
+    ] {
+        let failed = command(&[read, &["--data", &missing]].concat());
+        assert_eq!(failed.code, Some(5), "{read:?}: {}", failed.stderr);
+        assert!(
+            failed.stderr.contains("does not exist"),
+            "{}",
+            failed.stderr
+        );
+        let failed = command(&[read, &["--data", &file]].concat());
+        assert_eq!(failed.code, Some(6), "{read:?}: {}", failed.stderr);
+        assert!(failed.stderr.contains("not a folder"), "{}", failed.stderr);
+    }
+    for write in [&["run"][..], &["boot"], &["init"], &["blob", "add", &file]] {
+        let failed = command(&[write, &["--data", &file]].concat());
+        assert_eq!(failed.code, Some(6), "{write:?}: {}", failed.stderr);
+        assert!(failed.stderr.contains("not a folder"), "{}", failed.stderr);
+    }
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+    let added = command(&["blob", "add", &file, "--data", &missing]);
+    assert!(added.success, "{}", added.stderr);
+}
+
+#[test]
 fn a_boot_node_without_its_peer_id_is_refused_before_anything_is_written() {
     let dir = tempfile::tempdir().unwrap();
     let data = dir.path().join("node");

@@ -51,6 +51,10 @@ pub(crate) async fn execute(args: BlobArgs, output: Output) -> Result<(), Comman
         let work = get::execute(get, target, None, output.clone(), lines);
         return printed.all(work, written).await;
     };
+    // Only `add` creates the folder.
+    if !matches!(args.command, BlobCommand::Add { .. }) {
+        DataFolder::existing(data)?;
+    }
     let (lines, written) = Lines::new();
     if let Some(node) = Client::connect(&DataFolder::of_running(data).socket()).await? {
         let work = remote::execute(&node, args.command, target, output.clone(), lines);

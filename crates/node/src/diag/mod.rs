@@ -107,7 +107,7 @@ pub(crate) async fn execute(args: DiagArgs, output: &Output) -> Result<(), Comma
     let mut collected = Collected::default();
     let node = match &args.data {
         Some(data) => {
-            let node = Client::connect(&DataFolder::of_running(data).socket()).await;
+            let node = Client::connect(&DataFolder::existing(data)?.socket()).await;
             node.unwrap_or_else(|error| {
                 collected.missing("node", Chain(&error));
                 None
