@@ -305,6 +305,8 @@ pub(crate) enum CommandError {
     Interrupted,
     #[error("standard output was closed before the command ended")]
     OutputClosed,
+    #[error("{absent} of {checks} blobs are not in the store")]
+    Absent { absent: usize, checks: usize },
     #[error("{failed} of {checks} checks failed")]
     Checks { failed: usize, checks: usize },
 }
@@ -354,9 +356,9 @@ impl CommandError {
             Self::Lock(LockError::Io { source, .. })
             | Self::Token(TokenError::Io { source, .. }) => Code::of_io(source),
             Self::Dial(error) => Code::of_dial(error),
-            Self::Open(OpenError::UnsupportedProtocol { .. }) | Self::NoRoute { .. } => {
-                Code::NotFound
-            }
+            Self::Open(OpenError::UnsupportedProtocol { .. })
+            | Self::NoRoute { .. }
+            | Self::Absent { .. } => Code::NotFound,
             Self::Open(OpenError::Deadline { .. })
             | Self::Deadline { .. }
             | Self::BodyPaused { .. } => Code::TimedOut,
