@@ -197,6 +197,27 @@ fn a_node_reports_its_status_by_its_control_socket_and_by_http() {
     assert!(nowhere.stderr.contains("--data"), "{}", nowhere.stderr);
 }
 
+#[test]
+fn a_blocked_peer_is_refused_by_each_command() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("node");
+    let data = data.to_str().unwrap();
+    assert!(init(data).success);
+    let node = running(data, &[]);
+    node.event("listening");
+    let other = Process::node(&[]);
+    let address = other.addresses(1).remove(0);
+    let (_, peer) = address.rsplit_once('/').unwrap();
+    assert!(command(&["block", peer, "--data", data]).success);
+    let connected = command(&["connect", &address, "--data", data]);
+    assert_eq!(connected.code, Some(6), "{}", connected.stderr);
+    let pinged = command(&["ping", peer, "--data", data]);
+    assert_eq!(pinged.code, Some(6), "{}", pinged.stderr);
+    // The same reason, once.
+    assert_eq!(pinged.stderr, connected.stderr);
+    assert!(!pinged.stdout.contains("block list"), "{}", pinged.stdout);
+}
+
 /// The text of the next message.
 fn message(process: &Process) -> Value {
     process.event("message")["text"].clone()
