@@ -239,11 +239,13 @@ pub(crate) enum CommandError {
     Exists { path: PathBuf },
     #[error("cannot make a ticket: {0}")]
     Ticket(#[from] TicketError),
+    #[error("the ticket names no address of the sender that is dialled from here")]
+    NoAddress,
     #[error(
-        "the ticket names no address that is dialled from here; --local dials those of this machine \
+        "the ticket names only addresses of one machine or link; --local dials those of this machine \
          and link"
     )]
-    NoAddress,
+    OnlyLocalAddresses,
     #[error("the ticket names a folder, which a blob store cannot hold as one: use calnet receive")]
     FolderTicket,
     #[error("no connection with {peer} is left")]
@@ -366,7 +368,8 @@ impl CommandError {
             | Self::NotRunning { .. }
             | Self::NoBootNode { .. }
             | Self::NoConnection { .. }
-            | Self::NoAddress => Code::NotReachable,
+            | Self::NoAddress
+            | Self::OnlyLocalAddresses => Code::NotReachable,
             Self::Store(error) => Code::of_store(error),
             Self::Fetch(error) => Code::of_fetch(error),
             Self::Node { code, .. } => *code,
