@@ -12,6 +12,7 @@ mod support;
 
 use std::{
     fs,
+    net::TcpListener,
     os::unix::fs::{PermissionsExt as _, symlink},
     path::Path,
     process::Command,
@@ -195,6 +196,39 @@ fn a_node_reports_its_status_by_its_control_socket_and_by_http() {
     assert!(nobody.stderr.contains("no node runs"), "{}", nobody.stderr);
     let nowhere = command(&["status"]);
     assert!(nowhere.stderr.contains("--data"), "{}", nowhere.stderr);
+}
+
+/// The commands for one machine in the README of the crate, with free ports.
+#[test]
+fn the_network_on_one_machine_of_the_readme_connects() {
+    let dir = tempfile::tempdir().unwrap();
+    let readme = include_str!("../README.md");
+    let commands: Vec<_> = readme
+        .lines()
+        .filter(|line| line.starts_with("calnet ") && line.contains("--local"))
+        .collect();
+    let [boot, node, publish] = commands[..] else {
+        panic!("{commands:?}");
+    };
+    // Ports that were free a moment ago, bound at the same time so that they differ.
+    let free = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
+    let ports = free.map(|socket| socket.local_addr().unwrap().port().to_string());
+    let start = |line: &str, address: &str| {
+        let line = line.replace("/ip4/127.0.0.1/tcp/2428/p2p/PEER", address);
+        let line = line.replace("2428", &ports[0]).replace("2429", &ports[1]);
+        let mut command = calnet();
+        command.args(line.split_whitespace().skip(1)).arg("--json");
+        command.current_dir(dir.path());
+        Process::start(command)
+    };
+    let boot = start(boot, "");
+    let address = boot.event("boot_address")["address"].clone();
+    let address = address.as_str().unwrap();
+    let node = start(node, address);
+    node.event("connected");
+    let mut publisher = start(publish, address);
+    assert_eq!(message(&node), "hello");
+    assert!(publisher.wait().success());
 }
 
 #[test]
