@@ -169,7 +169,7 @@ fn a_node_reports_its_status_by_its_control_socket_and_by_http() {
     let (_, peer) = address.rsplit_once('/').unwrap();
     let other_peer = other.find(0, support::LIMIT, |line| line["event"] == "started");
     let other_peer = other_peer.unwrap().1.line["peer"].clone();
-    for at in [["--data", data], ["--http", http]] {
+    for at in [["--data", data], ["--http", http], ["--http", &url]] {
         let status = command(&[&["status", "--json"], &at[..]].concat());
         assert!(status.success, "{}", status.stderr);
         let status = &status.json_lines()[0];
@@ -242,7 +242,14 @@ fn a_blocked_peer_is_refused_by_each_command() {
     let other = Process::node(&[]);
     let address = other.addresses(1).remove(0);
     let (_, peer) = address.rsplit_once('/').unwrap();
+    // A peer that is connected is named by its id alone, one without known addresses is not reached.
+    let unknown = command(&["connect", peer, "--data", data]);
+    assert_eq!(unknown.code, Some(3), "{}", unknown.stderr);
+    assert!(unknown.stderr.contains("no address"), "{}", unknown.stderr);
+    assert!(command(&["connect", &address, "--data", data]).success);
+    assert!(command(&["connect", peer, "--data", data]).success);
     assert!(command(&["block", peer, "--data", data]).success);
+    node.event("disconnected");
     let connected = command(&["connect", &address, "--data", data]);
     assert_eq!(connected.code, Some(6), "{}", connected.stderr);
     let pinged = command(&["ping", peer, "--data", data]);
