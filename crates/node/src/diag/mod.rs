@@ -40,7 +40,7 @@ pub(crate) struct DiagArgs {
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
     /// Archive to write (gzipped tar), which may not exist yet. Without it,
-    /// `calnet-diag-TIME.tar.gz` in the current folder.
+    /// `calnet-diag-TIME.tar.gz` in the current folder, with a number behind the time if that exists.
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
 }
@@ -99,10 +99,11 @@ impl Collected {
 }
 
 pub(crate) async fn execute(args: DiagArgs, output: &Output) -> Result<(), CommandError> {
-    let file = args.output.unwrap_or_else(default_name);
     // Before anything is collected.
-    if file.symlink_metadata().is_ok() {
-        return Err(CommandError::Exists { path: file });
+    if let Some(file) = &args.output
+        && file.symlink_metadata().is_ok()
+    {
+        return Err(CommandError::Exists { path: file.clone() });
     }
     let mut collected = Collected::default();
     let node = match &args.data {
@@ -138,8 +139,12 @@ pub(crate) async fn execute(args: DiagArgs, output: &Output) -> Result<(), Comma
     collected.json("about.json", &about);
     let Collected { parts, missing } = collected;
     let names = parts.iter().map(|part| part.name.clone()).collect();
-    let (path, running) = (file.clone(), node.is_some());
-    let size_bytes = blocking(move || archive::write(&path, &parts)).await?;
+    let running = node.is_some();
+    let (file, size_bytes) = blocking(move || match args.output {
+        Some(file) => archive::write(&file, &parts).map(|size_bytes| (file, size_bytes)),
+        None => write_first_free(default_names(&now()), &parts),
+    })
+    .await?;
     output.print(&DiagWritten {
         file,
         size_bytes,
@@ -150,13 +155,29 @@ pub(crate) async fn execute(args: DiagArgs, output: &Output) -> Result<(), Comma
     Ok(())
 }
 
-fn default_name() -> PathBuf {
-    let time: String = now()
-        .chars()
-        .filter(char::is_ascii_digit)
-        .take(14)
-        .collect();
-    PathBuf::from(format!("calnet-diag-{time}.tar.gz"))
+/// Names of an archive that is written at `now`: several can be written within one second.
+fn default_names(now: &str) -> impl Iterator<Item = PathBuf> + use<> {
+    let digits = now.chars().filter(char::is_ascii_digit);
+    let time: String = digits.take(14).collect();
+    (1..).map(move |number| match number {
+        1 => PathBuf::from(format!("calnet-diag-{time}.tar.gz")),
+        number => PathBuf::from(format!("calnet-diag-{time}-{number}.tar.gz")),
+    })
+}
+
+/// Writes an archive under the first of `names` that does not exist.
+fn write_first_free(
+    names: impl Iterator<Item = PathBuf>,
+    parts: &[Part],
+) -> Result<(PathBuf, u64), CommandError> {
+    let mut taken = CommandError::NoDestination;
+    for name in names {
+        match archive::write(&name, parts) {
+            Err(error @ CommandError::Exists { .. }) => taken = error,
+            written => return written.map(|size_bytes| (name, size_bytes)),
+        }
+    }
+    Err(taken)
 }
 
 /// What a running node says of itself.
@@ -259,6 +280,20 @@ mod tests {
     use calimero_network::{BlobId, PeerId};
 
     use super::*;
+
+    #[test]
+    fn archives_of_one_second_have_different_names() {
+        let folder = tempfile::tempdir().unwrap();
+        let write = || {
+            let names = default_names("2026-11-30T11:12:13.4Z");
+            let names = names.map(|name| folder.path().join(name));
+            let (name, _) = write_first_free(names, &[]).unwrap();
+            name.file_name().unwrap().to_str().unwrap().to_owned()
+        };
+        assert_eq!(write(), "calnet-diag-20261130111213.tar.gz");
+        assert_eq!(write(), "calnet-diag-20261130111213-2.tar.gz");
+        assert_eq!(write(), "calnet-diag-20261130111213-3.tar.gz");
+    }
 
     #[test]
     fn ids_of_blobs_are_masked_and_ids_of_peers_are_not() {
