@@ -142,7 +142,7 @@ pub(crate) async fn execute(args: DiagArgs, output: &Output) -> Result<(), Comma
     let running = node.is_some();
     let (file, size_bytes) = blocking(move || match args.output {
         Some(file) => archive::write(&file, &parts).map(|size_bytes| (file, size_bytes)),
-        None => write_first_free(default_names(&now()), &parts),
+        None => write_under_first_free_name(Path::new(""), &now(), &parts),
     })
     .await?;
     output.print(&DiagWritten {
@@ -155,29 +155,27 @@ pub(crate) async fn execute(args: DiagArgs, output: &Output) -> Result<(), Comma
     Ok(())
 }
 
-/// Names of an archive that is written at `now`: several can be written within one second.
-fn default_names(now: &str) -> impl Iterator<Item = PathBuf> + use<> {
-    let digits = now.chars().filter(char::is_ascii_digit);
-    let time: String = digits.take(14).collect();
-    (1..).map(move |number| match number {
-        1 => PathBuf::from(format!("calnet-diag-{time}.tar.gz")),
-        number => PathBuf::from(format!("calnet-diag-{time}-{number}.tar.gz")),
-    })
-}
-
-/// Writes an archive under the first of `names` that does not exist.
-fn write_first_free(
-    names: impl Iterator<Item = PathBuf>,
+/// Writes an archive that is named by the time, and by a number if another archive was written within
+/// the same second. Returns its path and size in bytes.
+fn write_under_first_free_name(
+    folder: &Path,
+    now: &str,
     parts: &[Part],
 ) -> Result<(PathBuf, u64), CommandError> {
-    let mut taken = CommandError::NoDestination;
-    for name in names {
-        match archive::write(&name, parts) {
-            Err(error @ CommandError::Exists { .. }) => taken = error,
-            written => return written.map(|size_bytes| (name, size_bytes)),
+    let digits = now.chars().filter(char::is_ascii_digit);
+    let mut name: String = "calnet-diag-".chars().chain(digits.take(14)).collect();
+    let stem = name.clone();
+    let mut number = 1;
+    loop {
+        let path = folder.join(format!("{name}.tar.gz"));
+        match archive::write(&path, parts) {
+            Err(CommandError::Exists { .. }) => {
+                number += 1;
+                name = format!("{stem}-{number}");
+            }
+            written => return written.map(|size_bytes| (path, size_bytes)),
         }
     }
-    Err(taken)
 }
 
 /// What a running node says of itself.
@@ -285,10 +283,10 @@ mod tests {
     fn archives_of_one_second_have_different_names() {
         let folder = tempfile::tempdir().unwrap();
         let write = || {
-            let names = default_names("2026-11-30T11:12:13.4Z");
-            let names = names.map(|name| folder.path().join(name));
-            let (name, _) = write_first_free(names, &[]).unwrap();
-            name.file_name().unwrap().to_str().unwrap().to_owned()
+            let now = "2026-11-30T11:12:13.4Z";
+            let written = write_under_first_free_name(folder.path(), now, &[]);
+            let (path, _) = written.unwrap();
+            path.file_name().unwrap().to_str().unwrap().to_owned()
         };
         assert_eq!(write(), "calnet-diag-20261130111213.tar.gz");
         assert_eq!(write(), "calnet-diag-20261130111213-2.tar.gz");
