@@ -3,7 +3,9 @@
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use calimero_network::{
-    BlobId, ContextId, Multiaddr, NetworkName, PeerId, Topic, blob::ticket::Ticket,
+    BlobId, ContextId, Multiaddr, NetworkName, PeerId, Topic,
+    blob::ticket::Ticket,
+    multiaddr::{self, Protocol},
 };
 use clap::{Args, Parser, Subcommand};
 
@@ -57,8 +59,9 @@ pub(crate) enum Command {
     Peers(StatusArgs),
     /// Dial an address with a running node.
     Connect {
-        /// Multiaddress to dial, with or without `/p2p/<peer>`.
-        #[arg(value_name = "ADDR")]
+        /// Multiaddress to dial, with or without `/p2p/<peer>`, or the id of a peer whose addresses the
+        /// node knows.
+        #[arg(value_name = "ADDR", value_parser = address_or_peer)]
         address: Multiaddr,
         #[command(flatten)]
         node: RunningArgs,
@@ -237,8 +240,9 @@ pub(crate) struct StatusArgs {
     /// Data folder of the node, `--data` of `calnet run` or `calnet boot`.
     #[arg(long, value_name = "DIR", conflicts_with = "http")]
     pub(crate) data: Option<PathBuf>,
-    /// HTTP address of the node, `--metrics` of `calnet run` or `calnet boot`.
-    #[arg(long, value_name = "ADDR")]
+    /// HTTP address of the node, `--metrics` of `calnet run` or `calnet boot`, or the URL that the node
+    /// prints for it.
+    #[arg(long, value_name = "ADDR", value_parser = http_address)]
     pub(crate) http: Option<SocketAddr>,
 }
 
@@ -379,7 +383,7 @@ pub(crate) struct ReceiveArgs {
 #[derive(Debug, Args)]
 pub(crate) struct BlobArgs {
     /// Folder of the blobs, `--data` of `calnet run`. If a node runs on it, the command uses that
-    /// node.
+    /// node. `add` creates a folder that does not exist; the other commands refuse it.
     #[arg(long, global = true, value_name = "DIR")]
     pub(crate) data: Option<PathBuf>,
     #[command(subcommand)]
@@ -525,6 +529,27 @@ pub(crate) struct PerfArgs {
     pub(crate) timeout_ms: Duration,
 }
 
+/// An address with a port, or an HTTP URL with such an address, whose path is ignored.
+fn http_address(text: &str) -> Result<SocketAddr, String> {
+    let authority = match text.strip_prefix("http://") {
+        Some(rest) => rest.split('/').next().unwrap_or_default(),
+        None => text,
+    };
+    authority
+        .parse()
+        .map_err(|error| format!("{error}; expected IP:PORT or http://IP:PORT"))
+}
+
+/// A multiaddress, or a peer id as `/p2p/<peer>`.
+fn address_or_peer(text: &str) -> Result<Multiaddr, String> {
+    match text.parse::<PeerId>() {
+        Ok(peer) => Ok(Multiaddr::empty().with(Protocol::P2p(peer))),
+        Err(_) => text
+            .parse()
+            .map_err(|error: multiaddr::Error| error.to_string()),
+    }
+}
+
 /// Whole milliseconds above zero.
 pub(crate) fn millis(text: &str) -> Result<Duration, String> {
     match text.parse() {
@@ -537,6 +562,20 @@ pub(crate) fn millis(text: &str) -> Result<Duration, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_http_address_is_accepted_as_the_url_that_a_node_prints() {
+        let address: SocketAddr = "127.0.0.1:9428".parse().unwrap();
+        for text in [
+            "127.0.0.1:9428",
+            "http://127.0.0.1:9428",
+            "http://127.0.0.1:9428/metrics",
+        ] {
+            assert_eq!(http_address(text).unwrap(), address);
+        }
+        assert!(http_address("https://127.0.0.1:9428").is_err());
+        assert!(http_address("127.0.0.1").is_err());
+    }
 
     #[test]
     fn a_blob_id_may_follow_an_address() {

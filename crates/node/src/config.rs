@@ -71,7 +71,7 @@ pub(crate) async fn execute(command: ConfigCommand, output: &Output) -> Result<(
     match command {
         ConfigCommand::Show(source) => {
             if let Some(data) = &source.data
-                && let Some(node) = Client::connect(&DataFolder::of_running(data).socket()).await?
+                && let Some(node) = Client::connect(&DataFolder::existing(data)?.socket()).await?
             {
                 let effective: Effective = node.get("/v1/config").await?;
                 output.print(&effective);
@@ -91,8 +91,11 @@ pub(crate) async fn execute(command: ConfigCommand, output: &Output) -> Result<(
 
 /// Reads and validates a file, or takes the defaults of `calnet run`.
 fn read(source: ConfigSource) -> Result<(Option<PathBuf>, NetworkConfig, Origins), CommandError> {
-    let of_folder = |data: PathBuf| DataFolder::of_running(&data).existing_config();
-    let file = source.config.or_else(|| source.data.and_then(of_folder));
+    let file = match (source.config, source.data) {
+        (Some(file), _) => Some(file),
+        (None, Some(data)) => DataFolder::existing(&data)?.existing_config(),
+        (None, None) => None,
+    };
     let (config, origins) = Origins::read(file.as_deref(), &NetworkConfig::default())?;
     Ok((file, config, origins))
 }

@@ -38,6 +38,26 @@ impl DataFolder {
         Ok(Self { path })
     }
 
+    /// A folder that exists. Creates nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`CommandError::DataFolder`] if it does not exist or is not a folder.
+    pub(crate) fn existing(path: &Path) -> Result<Self, CommandError> {
+        let failed = |source| CommandError::DataFolder {
+            path: path.to_owned(),
+            source,
+        };
+        match fs::metadata(path) {
+            Ok(metadata) if metadata.is_dir() => Ok(Self::of_running(path)),
+            Ok(_) => Err(failed(not_a_folder())),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                Err(failed(io::Error::new(error.kind(), "it does not exist")))
+            }
+            Err(error) => Err(failed(error)),
+        }
+    }
+
     /// The folder of a node that is expected to run. Creates nothing.
     pub(crate) fn of_running(path: &Path) -> Self {
         let path = path.to_owned();
@@ -102,11 +122,19 @@ impl DataFolder {
     }
 }
 
+fn not_a_folder() -> io::Error {
+    io::Error::new(io::ErrorKind::NotADirectory, "it is not a folder")
+}
+
 fn restrict(path: &Path) -> io::Result<()> {
-    DirBuilder::new()
+    let created = DirBuilder::new()
         .recursive(true)
         .mode(FOLDER_MODE)
-        .create(path)?;
+        .create(path);
+    created.map_err(|error| match error.kind() {
+        io::ErrorKind::AlreadyExists => not_a_folder(),
+        _ => error,
+    })?;
     let mode = fs::metadata(path)?.permissions().mode() & 0o777;
     if mode & !FOLDER_MODE != 0 {
         fs::set_permissions(path, Permissions::from_mode(FOLDER_MODE))?;

@@ -1,6 +1,13 @@
 //! Why a command failed: its last line on standard error and its exit status.
 
-use std::{error::Error, fmt, io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    error::Error,
+    fmt, io,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use calimero_network::{
     AcceptError, AnnounceBlobError, ConfigError, DialError, FetchBlobError, ListenError, OpenError,
@@ -90,6 +97,7 @@ impl Code {
             | io::ErrorKind::StorageFull
             | io::ErrorKind::QuotaExceeded
             | io::ErrorKind::IsADirectory
+            | io::ErrorKind::NotADirectory
             | io::ErrorKind::ReadOnlyFilesystem => Self::Refused,
             io::ErrorKind::TimedOut => Self::TimedOut,
             io::ErrorKind::ConnectionRefused
@@ -231,11 +239,13 @@ pub(crate) enum CommandError {
     Exists { path: PathBuf },
     #[error("cannot make a ticket: {0}")]
     Ticket(#[from] TicketError),
+    #[error("the ticket names no address of the sender that is dialled from here")]
+    NoAddress,
     #[error(
-        "the ticket names no address that is dialled from here; --local dials those of this machine \
+        "the ticket names only addresses of one machine or link; --local dials those of this machine \
          and link"
     )]
-    NoAddress,
+    OnlyLocalAddresses,
     #[error("the ticket names a folder, which a blob store cannot hold as one: use calnet receive")]
     FolderTicket,
     #[error("no connection with {peer} is left")]
@@ -297,11 +307,26 @@ pub(crate) enum CommandError {
     Interrupted,
     #[error("standard output was closed before the command ended")]
     OutputClosed,
+    #[error("{absent} of {checks} blobs are not in the store")]
+    Absent { absent: usize, checks: usize },
     #[error("{failed} of {checks} checks failed")]
     Checks { failed: usize, checks: usize },
 }
 
 impl CommandError {
+    /// The error of a new file that could not be written.
+    pub(crate) fn of_new_file(path: &Path, source: io::Error) -> Self {
+        let path = path.to_owned();
+        match source.kind() {
+            io::ErrorKind::AlreadyExists => Self::Exists { path },
+            _ => Self::File {
+                doing: "write",
+                path,
+                source,
+            },
+        }
+    }
+
     /// What kind of failure it is.
     pub(crate) fn code(&self) -> Code {
         match self {
@@ -333,9 +358,9 @@ impl CommandError {
             Self::Lock(LockError::Io { source, .. })
             | Self::Token(TokenError::Io { source, .. }) => Code::of_io(source),
             Self::Dial(error) => Code::of_dial(error),
-            Self::Open(OpenError::UnsupportedProtocol { .. }) | Self::NoRoute { .. } => {
-                Code::NotFound
-            }
+            Self::Open(OpenError::UnsupportedProtocol { .. })
+            | Self::NoRoute { .. }
+            | Self::Absent { .. } => Code::NotFound,
             Self::Open(OpenError::Deadline { .. })
             | Self::Deadline { .. }
             | Self::BodyPaused { .. } => Code::TimedOut,
@@ -343,7 +368,8 @@ impl CommandError {
             | Self::NotRunning { .. }
             | Self::NoBootNode { .. }
             | Self::NoConnection { .. }
-            | Self::NoAddress => Code::NotReachable,
+            | Self::NoAddress
+            | Self::OnlyLocalAddresses => Code::NotReachable,
             Self::Store(error) => Code::of_store(error),
             Self::Fetch(error) => Code::of_fetch(error),
             Self::Node { code, .. } => *code,

@@ -1,12 +1,14 @@
 //! The identity file: the key pair in libp2p's protobuf form, readable by its owner only.
 
 use std::{
-    fs::{self, File, OpenOptions},
+    fs::File,
     io::{self, Read as _, Write as _},
     path::{Path, PathBuf},
 };
 
 use calimero_network::Keypair;
+
+use crate::new_file;
 
 /// Largest identity file read, in bytes: an RSA key of 4096 bits has about 2.4 KB.
 const MAX_IDENTITY_BYTES: u64 = 16 * 1024;
@@ -43,37 +45,21 @@ fn load(path: &Path, file: File) -> Result<Keypair, IdentityError> {
     Keypair::from_protobuf_encoding(&bytes).map_err(|error| broken(path, &error))
 }
 
-/// Writes a new identity next to `path` and links it there, so that no process reads a part of one
-/// and two processes that start at once agree on one.
+/// Creates an identity at `path`. No process reads a part of one, and two processes that start at once
+/// agree on one.
 pub(crate) fn create(path: &Path) -> Result<Keypair, IdentityError> {
     let keypair = Keypair::generate_ed25519();
     let bytes = keypair
         .to_protobuf_encoding()
         .map_err(|error| broken(path, &error))?;
-    let temporary = path.with_extension(format!("new-{}", std::process::id()));
-    let written =
-        write_for_owner(&temporary, &bytes).and_then(|()| fs::hard_link(&temporary, path));
-    let removed = fs::remove_file(&temporary);
-    match written {
-        Ok(()) => removed
-            .map(|()| keypair)
-            .map_err(|source| io_error(path, source)),
+    match new_file::create(path, |file| file.write_all(&bytes)) {
+        Ok(()) => Ok(keypair),
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.exists() => {
             let file = File::open(path).map_err(|source| io_error(path, source))?;
             load(path, file)
         }
         Err(source) => Err(io_error(path, source)),
     }
-}
-
-fn write_for_owner(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let mut options = OpenOptions::new();
-    options.write(true).create_new(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    let mut file = options.open(path)?;
-    file.write_all(bytes)?;
-    file.sync_all()
 }
 
 #[cfg(unix)]
@@ -107,7 +93,13 @@ fn broken(path: &Path, error: &dyn std::error::Error) -> IdentityError {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
+
+    fn write_for_owner(path: &Path, bytes: &[u8]) -> io::Result<()> {
+        new_file::create(path, |file| file.write_all(bytes))
+    }
 
     #[test]
     fn an_identity_is_made_once_and_read_again() {

@@ -1,10 +1,8 @@
 //! `calnet init`: the data folder of a node, with its identity and configuration.
 
 use std::{
-    fmt,
-    fs::OpenOptions,
+    fmt, fs,
     io::{self, BufRead, IsTerminal as _, Write},
-    os::unix::fs::OpenOptionsExt as _,
     path::Path,
 };
 
@@ -15,7 +13,7 @@ use crate::{
     cli::{AddressArgs, InitArgs},
     data::DataFolder,
     error::CommandError,
-    identity,
+    identity, new_file,
     output::Output,
     run::parse_config,
 };
@@ -61,7 +59,10 @@ pub(crate) async fn execute(args: InitArgs, output: &Output) -> Result<(), Comma
     let text = config_text(&addresses, &network);
     parse_config(&config, &text, &NetworkConfig::default())?;
     write_for_owner(&config, &text)?;
-    let keypair = identity::create(&identity)?;
+    let keypair = identity::create(&identity).inspect_err(|_| {
+        // The next attempt would take the configuration for that of another node.
+        let _ = fs::remove_file(&config);
+    })?;
     output.print(&Made {
         peer: keypair.public().to_peer_id().to_base58(),
         identity: identity.display().to_string(),
@@ -160,21 +161,8 @@ fn list(addresses: &[Multiaddr]) -> String {
 
 /// Writes a new file that its owner alone reads.
 pub(crate) fn write_for_owner(path: &Path, text: &str) -> Result<(), CommandError> {
-    let write = || -> io::Result<()> {
-        let mut options = OpenOptions::new();
-        let mut file = options
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(path)?;
-        file.write_all(text.as_bytes())?;
-        file.sync_all()
-    };
-    write().map_err(|source| CommandError::File {
-        doing: "write",
-        path: path.to_owned(),
-        source,
-    })
+    let written = new_file::create(path, |file| file.write_all(text.as_bytes()));
+    written.map_err(|source| CommandError::of_new_file(path, source))
 }
 
 #[cfg(test)]

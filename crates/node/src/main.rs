@@ -15,6 +15,7 @@ mod lock;
 mod log;
 mod man;
 mod netcheck;
+mod new_file;
 mod one_shot;
 mod operate;
 mod origins;

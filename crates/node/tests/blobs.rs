@@ -38,6 +38,8 @@ fn content(len: usize) -> Vec<u8> {
 fn a_blob_goes_from_folder_to_folder_and_file() {
     let dir = tempfile::tempdir().unwrap();
     let (there, here) = (dir.path().join("there"), dir.path().join("here"));
+    // `add` creates the folder, `get` does not.
+    fs::create_dir(&here).unwrap();
     let file = dir.path().join("some file");
     let bytes = content((3 << 20) + 5);
     fs::write(&file, &bytes).unwrap();
@@ -73,6 +75,39 @@ fn a_blob_goes_from_folder_to_folder_and_file() {
     let listed = blob(Some(&here), &["ls"]).json_lines();
     assert_eq!(listed[0]["event"], "usage");
     assert_eq!(listed[0]["blobs"], 0);
+}
+
+#[test]
+fn an_absent_blob_is_not_found_and_a_damaged_one_fails_the_check() {
+    const ABSENT: &str = "11111111111111111111111111111112";
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    let file = dir.path().join("file");
+    fs::write(&file, content(200_000)).unwrap();
+    let added = blob(Some(&data), &["add", file.to_str().unwrap()]);
+    let id = added.json_lines()[0]["id"].as_str().unwrap().to_owned();
+    let check = || {
+        let absent = blob(Some(&data), &["verify", &id, ABSENT]);
+        assert_eq!(absent.code, Some(5), "{}", absent.stderr);
+        assert!(absent.stderr.contains("1 of 2 blobs"), "{}", absent.stderr);
+        let events: Vec<_> = absent.json_lines();
+        assert_eq!(events[0]["event"], "verified");
+        assert_eq!(events[1]["id"], ABSENT);
+        assert_eq!(blob(Some(&data), &["verify"]).code, Some(0));
+    };
+    check();
+    // The same of a running node.
+    let mut node = Process::node(&["--data", data.to_str().unwrap()]);
+    node.event("listening");
+    check();
+    assert!(node.end_by("-TERM").success());
+    let blobs = data.join("blobs").join("blobs");
+    let stored = fs::read_dir(&blobs).unwrap().next().unwrap().unwrap();
+    let mut bytes = fs::read(stored.path()).unwrap();
+    bytes[100] ^= 1;
+    fs::write(stored.path(), bytes).unwrap();
+    let damaged = blob(Some(&data), &["verify", &id, ABSENT]);
+    assert_eq!(damaged.code, Some(7), "{}", damaged.stderr);
 }
 
 #[test]

@@ -46,13 +46,15 @@ impl Boot {
         }
         let process = Process::start(command);
         let peer = text(&process.event("started")["peer"]);
+        let address = text(&process.event("boot_address")["address"]);
+        assert_eq!(address, format!("{listen}/p2p/{peer}"));
         let url = text(&process.event("metrics")["url"]);
         let authority = url.strip_prefix("http://").unwrap();
         let (authority, path) = authority.split_once('/').unwrap();
         assert_eq!(path, "metrics");
         process.event("listening");
         Self {
-            address: format!("{listen}/p2p/{peer}"),
+            address,
             metrics: authority.parse().unwrap(),
             process,
             peer,

@@ -251,6 +251,7 @@ fn kills_at_any_instant_lose_nothing_and_show_nothing_wrong() {
     let size = 40 * MIB + 5;
     let provider = provider(dir.path(), 2, size);
     let here = dir.path().join("here");
+    fs::create_dir(&here).unwrap();
     let mut chance = Chance::new();
     let fetch = |nth: usize, file: Option<PathBuf>| Fetch {
         id: &provider.ids[nth],
@@ -303,6 +304,7 @@ fn after_a_kill_in_the_middle_the_other_half_is_fetched() {
     let size = 64 * MIB;
     let provider = provider(dir.path(), 1, size);
     let here = dir.path().join("here");
+    fs::create_dir(&here).unwrap();
     for file in [None, Some(dir.path().join("copy"))] {
         let fetch = Fetch {
             id: &provider.ids[0],

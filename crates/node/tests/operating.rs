@@ -10,7 +10,13 @@
 
 mod support;
 
-use std::{fs, os::unix::fs::PermissionsExt as _, path::Path};
+use std::{
+    fs,
+    net::TcpListener,
+    os::unix::fs::{PermissionsExt as _, symlink},
+    path::Path,
+    process::Command,
+};
 
 use serde_json::Value;
 use support::{Ended, Process, calnet, run};
@@ -66,6 +72,74 @@ fn a_folder_is_made_once_and_for_its_owner() {
     assert!(address.as_str().unwrap().starts_with("/ip4/127.0.0.1/tcp/"));
 }
 
+/// Runs a command with files of at most `blocks` blocks of 512 bytes: a write beyond fails, as on a full
+/// disk.
+fn with_file_limit(blocks: u32, args: &[&str]) -> Ended {
+    let mut command = Command::new("sh");
+    let script = format!("trap '' XFSZ; ulimit -f {blocks}; exec \"$0\" \"$@\"");
+    command.args(["-c", &script]).arg(calnet().get_program());
+    command.args(args);
+    run(command)
+}
+
+#[test]
+fn init_that_fails_leaves_no_file_and_can_be_repeated() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("node");
+    let name = data.to_str().unwrap();
+    let names = || fs::read_dir(&data).unwrap().count();
+    let full = with_file_limit(0, &["init", "--local", "--data", name]);
+    assert!(!full.success);
+    assert!(full.stderr.contains("cannot write"), "{}", full.stderr);
+    assert_eq!(names(), 0);
+    // The configuration is written and the identity is not, because its name is that of a link.
+    symlink("missing", data.join("identity")).unwrap();
+    let linked = init(name);
+    assert!(!linked.success);
+    assert_eq!(names(), 1);
+    fs::remove_file(data.join("identity")).unwrap();
+    let made = init(name);
+    assert!(made.success, "{}", made.stderr);
+    assert_eq!(names(), 2);
+}
+
+#[test]
+fn commands_that_read_a_folder_do_not_create_it() {
+    const ID: &str = "11111111111111111111111111111112";
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
+    let (missing, file, archive) = (at("missing"), at("file"), at("archive.tar.gz"));
+    fs::write(&file, b"content").unwrap();
+    for read in [
+        &["blob", "ls"][..],
+        &["blob", "verify"],
+        &["blob", "rm", ID],
+        &["blob", "get", ID, "--dial", "/ip4/127.0.0.1/tcp/1"],
+        &["config", "show"],
+        &["config", "check"],
+        &["diag", "-o", &archive],
+    ] {
+        let failed = command(&[read, &["--data", &missing]].concat());
+        assert_eq!(failed.code, Some(5), "{read:?}: {}", failed.stderr);
+        assert!(
+            failed.stderr.contains("does not exist"),
+            "{}",
+            failed.stderr
+        );
+        let failed = command(&[read, &["--data", &file]].concat());
+        assert_eq!(failed.code, Some(6), "{read:?}: {}", failed.stderr);
+        assert!(failed.stderr.contains("not a folder"), "{}", failed.stderr);
+    }
+    for write in [&["run"][..], &["boot"], &["init"], &["blob", "add", &file]] {
+        let failed = command(&[write, &["--data", &file]].concat());
+        assert_eq!(failed.code, Some(6), "{write:?}: {}", failed.stderr);
+        assert!(failed.stderr.contains("not a folder"), "{}", failed.stderr);
+    }
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+    let added = command(&["blob", "add", &file, "--data", &missing]);
+    assert!(added.success, "{}", added.stderr);
+}
+
 #[test]
 fn a_boot_node_without_its_peer_id_is_refused_before_anything_is_written() {
     let dir = tempfile::tempdir().unwrap();
@@ -95,7 +169,7 @@ fn a_node_reports_its_status_by_its_control_socket_and_by_http() {
     let (_, peer) = address.rsplit_once('/').unwrap();
     let other_peer = other.find(0, support::LIMIT, |line| line["event"] == "started");
     let other_peer = other_peer.unwrap().1.line["peer"].clone();
-    for at in [["--data", data], ["--http", http]] {
+    for at in [["--data", data], ["--http", http], ["--http", &url]] {
         let status = command(&[&["status", "--json"], &at[..]].concat());
         assert!(status.success, "{}", status.stderr);
         let status = &status.json_lines()[0];
@@ -122,6 +196,67 @@ fn a_node_reports_its_status_by_its_control_socket_and_by_http() {
     assert!(nobody.stderr.contains("no node runs"), "{}", nobody.stderr);
     let nowhere = command(&["status"]);
     assert!(nowhere.stderr.contains("--data"), "{}", nowhere.stderr);
+}
+
+/// The commands for one machine in the README of the crate, with free ports.
+#[test]
+fn the_network_on_one_machine_of_the_readme_connects() {
+    let dir = tempfile::tempdir().unwrap();
+    let readme = include_str!("../README.md");
+    let commands: Vec<_> = readme
+        .lines()
+        .filter(|line| line.starts_with("calnet ") && line.contains("--local"))
+        .collect();
+    let [boot, node, publish] = commands[..] else {
+        panic!("{commands:?}");
+    };
+    // Ports that were free a moment ago, bound at the same time so that they differ.
+    let free = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
+    let ports = free.map(|socket| socket.local_addr().unwrap().port().to_string());
+    let start = |line: &str, address: &str| {
+        let line = line.replace("/ip4/127.0.0.1/tcp/2428/p2p/PEER", address);
+        let line = line.replace("2428", &ports[0]).replace("2429", &ports[1]);
+        let mut command = calnet();
+        command.args(line.split_whitespace().skip(1)).arg("--json");
+        command.current_dir(dir.path());
+        Process::start(command)
+    };
+    let boot = start(boot, "");
+    let address = boot.event("boot_address")["address"].clone();
+    let address = address.as_str().unwrap();
+    let node = start(node, address);
+    node.event("connected");
+    let mut publisher = start(publish, address);
+    assert_eq!(message(&node), "hello");
+    assert!(publisher.wait().success());
+}
+
+#[test]
+fn a_blocked_peer_is_refused_by_each_command() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("node");
+    let data = data.to_str().unwrap();
+    assert!(init(data).success);
+    let node = running(data, &[]);
+    node.event("listening");
+    let other = Process::node(&[]);
+    let address = other.addresses(1).remove(0);
+    let (_, peer) = address.rsplit_once('/').unwrap();
+    // A peer that is connected is named by its id alone, one without known addresses is not reached.
+    let unknown = command(&["connect", peer, "--data", data]);
+    assert_eq!(unknown.code, Some(3), "{}", unknown.stderr);
+    assert!(unknown.stderr.contains("no address"), "{}", unknown.stderr);
+    assert!(command(&["connect", &address, "--data", data]).success);
+    assert!(command(&["connect", peer, "--data", data]).success);
+    assert!(command(&["block", peer, "--data", data]).success);
+    node.event("disconnected");
+    let connected = command(&["connect", &address, "--data", data]);
+    assert_eq!(connected.code, Some(6), "{}", connected.stderr);
+    let pinged = command(&["ping", peer, "--data", data]);
+    assert_eq!(pinged.code, Some(6), "{}", pinged.stderr);
+    // The same reason, once.
+    assert_eq!(pinged.stderr, connected.stderr);
+    assert!(!pinged.stdout.contains("block list"), "{}", pinged.stdout);
 }
 
 /// The text of the next message.

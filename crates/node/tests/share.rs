@@ -114,6 +114,39 @@ fn a_file_is_received_by_its_ticket_and_replaces_none() {
 }
 
 #[test]
+fn a_ticket_without_an_address_is_reported_on_both_sides() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("file");
+    fs::write(&file, b"content").unwrap();
+    // Loopback is not in a ticket without `--local`.
+    let mut command = calnet();
+    command.args(["send", "--json", "--listen", "/ip4/127.0.0.1/tcp/0"]);
+    command.arg(&file).stderr(Stdio::piped());
+    let mut sender = Process::start(command);
+    let ticket = sender.event("ticket");
+    assert_eq!(ticket["addresses"].as_array().unwrap().len(), 0);
+    assert!(sender.end_by("-INT").success());
+    let warned = sender.stderr();
+    assert!(warned.contains("no address of this node"), "{warned}");
+    assert!(warned.contains("--local"), "{warned}");
+    // `--local` would not help.
+    let mut command = calnet();
+    command.args(["receive", ticket["ticket"].as_str().unwrap()]);
+    for failed in [receive(&ticket, &[]), run(command)] {
+        assert_eq!(failed.code, Some(3), "{}", failed.stderr);
+        assert!(failed.stderr.contains("no address"), "{}", failed.stderr);
+        assert!(!failed.stderr.contains("--local"), "{}", failed.stderr);
+    }
+    // With `--local` it is in the ticket, and then the receiver needs it too.
+    let (_sender, ticket) = send(text(&file), &[]);
+    let mut command = calnet();
+    command.args(["receive", ticket["ticket"].as_str().unwrap()]);
+    let failed = run(command);
+    assert_eq!(failed.code, Some(3), "{}", failed.stderr);
+    assert!(failed.stderr.contains("--local"), "{}", failed.stderr);
+}
+
+#[test]
 fn a_folder_is_received_as_it_is() {
     let dir = tempfile::tempdir().unwrap();
     let folder = dir.path().join("folder");

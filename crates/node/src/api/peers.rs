@@ -1,7 +1,7 @@
 //! Connections of a node.
 
 use axum::response::Response;
-use calimero_network::{Multiaddr, PeerId};
+use calimero_network::{Multiaddr, PeerId, multiaddr::Protocol};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
@@ -38,7 +38,8 @@ pub(super) async fn list(state: State) -> Result<Response, Refusal> {
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(super) struct ConnectQuery {
-    /// Multiaddress to dial, with or without `/p2p/PEER`.
+    /// Multiaddress to dial, with or without `/p2p/PEER`. `/p2p/PEER` alone means the addresses of
+    /// the peer that the node knows.
     #[param(value_type = AddressText)]
     address: Multiaddr,
 }
@@ -65,7 +66,11 @@ pub(super) async fn connect(
         let message = "address: an empty multiaddress cannot be dialled".to_owned();
         return Err(Refusal::of_parameter("address", message));
     }
-    let connection = state.client.dial(query.address).await?;
+    let parts: Vec<_> = query.address.iter().collect();
+    let connection = match parts[..] {
+        [Protocol::P2p(peer)] => state.client.dial_peer(peer, []).await?,
+        _ => state.client.dial(query.address).await?,
+    };
     Ok(answer::record(&ConnectionPage::of(&connection)))
 }
 

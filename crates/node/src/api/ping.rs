@@ -72,7 +72,8 @@ impl fmt::Display for Pong {
         (status = 200, description = "The peer answered: `pong`.", body = Answer<Pong>),
         (status = 400, description = "The peer id is malformed.", body = Answer<Failure>),
         (status = 404, description = "The peer does not serve pings.", body = Answer<Failure>),
-        (status = 424, description = "The peer could not be reached, may not be dialled, or did not answer.", body = Answer<Failure>),
+        (status = 409, description = "The peer may not be dialled.", body = Answer<Failure>),
+        (status = 424, description = "The peer could not be reached or did not answer.", body = Answer<Failure>),
     ),
 )]
 pub(super) async fn ping(
@@ -84,7 +85,12 @@ pub(super) async fn ping(
         let message = "peer: this is the node itself".to_owned();
         return Err(Refusal::of_parameter("peer", message));
     }
-    let pinging = timeout(TIME, Pinger::once(client, peer)).await;
+    let pinging = async {
+        // As `connect` does, so that the failure of a dial has the same code and text.
+        client.dial_peer(peer, []).await?;
+        Pinger::once(client, peer).await
+    };
+    let pinging = timeout(TIME, pinging).await;
     let (what, after) = ("the ping", TIME);
     let time = pinging.map_err(|_| CommandError::Deadline { what, after })??;
     let pong = Pong::of(&client.status().await?, peer, time);

@@ -1,13 +1,15 @@
 //! The token that requests over TCP present.
 
 use std::{
-    fs::{self, File, OpenOptions},
+    fs::{self, File},
     io::{self, Read as _, Write as _},
-    os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _},
+    os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
 };
 
 use subtle::ConstantTimeEq as _;
+
+use crate::new_file;
 
 /// Random bytes of a new token.
 const TOKEN_BYTES: usize = 32;
@@ -88,14 +90,7 @@ impl Token {
         }
         let bytes: [u8; TOKEN_BYTES] = rand::random();
         let text = hex::encode(bytes);
-        let mut options = OpenOptions::new();
-        let mut file = options
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(path)?;
-        writeln!(file, "{text}")?;
-        file.sync_all()?;
+        new_file::create(path, |file| writeln!(file, "{text}"))?;
         Ok(Self(text))
     }
 
@@ -147,14 +142,7 @@ mod tests {
         ];
         for content in cases {
             let _ = fs::remove_file(&path);
-            let mut options = OpenOptions::new();
-            let mut file = options
-                .write(true)
-                .create_new(true)
-                .mode(0o600)
-                .open(&path)
-                .unwrap();
-            file.write_all(content).unwrap();
+            new_file::create(&path, |file| file.write_all(content)).unwrap();
             let refused = Token::load_or_create(&path).err().unwrap();
             assert!(matches!(refused, TokenError::Malformed { .. }), "{refused}");
             assert_eq!(fs::read(&path).unwrap(), content);

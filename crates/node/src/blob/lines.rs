@@ -120,6 +120,15 @@ impl fmt::Display for Line {
             Self::Fetched {
                 id,
                 size_bytes,
+                received_bytes,
+                providers,
+                ..
+            } if providers.is_empty() && *received_bytes == 0 => {
+                write!(f, "{id}  {size_bytes} bytes, complete already")
+            }
+            Self::Fetched {
+                id,
+                size_bytes,
                 resumed_bytes,
                 received_bytes,
                 providers,
@@ -133,3 +142,6 @@ impl fmt::Display for Line {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

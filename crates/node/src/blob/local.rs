@@ -171,19 +171,24 @@ pub(crate) fn remove(store: &FsBlobStore, id: &BlobId) -> Result<Line, CommandEr
 }
 
 /// Reads a blob and compares it with its id. With `repair`, a damaged blob is withdrawn.
-pub(crate) fn verify(store: &FsBlobStore, id: &BlobId, repair: bool) -> Line {
+///
+/// # Errors
+///
+/// [`StoreError::NotFound`] if the blob is not in the store.
+pub(crate) fn verify(store: &FsBlobStore, id: &BlobId, repair: bool) -> Result<Line, StoreError> {
     let text = id.to_string();
     let damaged = |error: &StoreError, withdrawn| Line::Damaged {
         id: id.to_string(),
         error: Chain(error).to_string(),
         withdrawn,
     };
-    match store.check(id, repair) {
+    Ok(match store.check(id, repair) {
         Ok(Verification::Intact { .. }) => Line::Verified { id: text },
         Ok(Verification::Damaged { withdrawn }) => {
             damaged(&StoreError::Damaged { id: *id }, withdrawn)
         }
-        Ok(Verification::Missing) => damaged(&StoreError::NotFound { id: *id }, false),
+        Ok(Verification::Missing) => return Err(StoreError::NotFound { id: *id }),
+        Err(error @ StoreError::NotFound { .. }) => return Err(error),
         Err(error) => damaged(&error, false),
-    }
+    })
 }

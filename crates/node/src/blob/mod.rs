@@ -9,10 +9,7 @@ pub(crate) mod local;
 mod remote;
 mod ticket;
 
-use calimero_network::{
-    BlobId, ContextId, NetworkClient,
-    blob::store::{FsBlobStore, StoreError},
-};
+use calimero_network::{BlobId, ContextId, NetworkClient, blob::store::FsBlobStore};
 use tokio::sync::mpsc;
 
 pub(crate) use self::{announce::Announcer, get::Wanted, local::Added};
@@ -51,6 +48,10 @@ pub(crate) async fn execute(args: BlobArgs, output: Output) -> Result<(), Comman
         let work = get::execute(get, target, None, output.clone(), lines);
         return printed.all(work, written).await;
     };
+    // Only `add` creates the folder.
+    if !matches!(args.command, BlobCommand::Add { .. }) {
+        DataFolder::existing(data)?;
+    }
     let (lines, written) = Lines::new();
     if let Some(node) = Client::connect(&DataFolder::of_running(data).socket()).await? {
         let work = remote::execute(&node, args.command, target, output.clone(), lines);
@@ -95,8 +96,10 @@ fn on_disk(command: BlobCommand, store: &FsBlobStore, lines: &Lines) -> Result<(
             };
             let mut checks = Checks::default();
             for id in ids {
-                let line = local::verify(store, &id, repair);
-                checks.count(&line);
+                let line = match local::verify(store, &id, repair) {
+                    Ok(line) => checks.count(line),
+                    Err(error) => checks.count_absent(id.to_string(), error.to_string()),
+                };
                 lines.say(line)?;
             }
             checks.result()
@@ -105,24 +108,46 @@ fn on_disk(command: BlobCommand, store: &FsBlobStore, lines: &Lines) -> Result<(
     }
 }
 
-/// Counts verified and damaged blobs.
+/// Counts verified, damaged and absent blobs.
 #[derive(Debug, Default)]
 struct Checks {
     checks: usize,
-    failed: usize,
+    damaged: usize,
+    absent: usize,
 }
 
 impl Checks {
-    fn count(&mut self, line: &Line) {
+    /// Counts a blob that was read, and returns its record.
+    fn count(&mut self, line: Line) -> Line {
         self.checks += 1;
-        self.failed += usize::from(!matches!(line, Line::Verified { .. }));
+        self.damaged += usize::from(!matches!(line, Line::Verified { .. }));
+        line
+    }
+
+    /// Counts a blob that is not in the store, and returns its record.
+    fn count_absent(&mut self, id: String, error: String) -> Line {
+        self.checks += 1;
+        self.absent += 1;
+        Line::Damaged {
+            id,
+            error,
+            withdrawn: false,
+        }
     }
 
     fn result(self) -> Result<(), CommandError> {
-        let Self { checks, failed } = self;
-        match failed {
-            0 => Ok(()),
-            failed => Err(CommandError::Checks { failed, checks }),
+        let Self {
+            checks,
+            damaged,
+            absent,
+        } = self;
+        match (damaged, absent) {
+            (0, 0) => Ok(()),
+            (0, absent) => Err(CommandError::Absent { absent, checks }),
+            (damaged, absent) => Err(CommandError::Checks {
+                failed: damaged + absent,
+                checks,
+            }),
         }
     }
 }
@@ -161,11 +186,7 @@ impl Running {
         let contexts = announce::held(&self.store).into_iter();
         let contexts: Vec<_> = contexts.filter(|(_, held)| *held == id).collect();
         let store = self.store.clone();
-        let line = blocking(move || match store.has(&id) {
-            true => Ok(local::verify(&store, &id, repair)),
-            false => Err(StoreError::NotFound { id }.into()),
-        })
-        .await?;
+        let line = blocking(move || Ok(local::verify(&store, &id, repair)?)).await?;
         if let Line::Damaged {
             withdrawn: true, ..
         } = &line

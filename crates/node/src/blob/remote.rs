@@ -69,14 +69,9 @@ pub(super) async fn execute(
                     Err(CommandError::Node {
                         code: Code::NotFound,
                         message: error,
-                    }) => Line::Damaged {
-                        id,
-                        error,
-                        withdrawn: false,
-                    },
-                    line => line?,
+                    }) => checks.count_absent(id, error),
+                    line => checks.count(line?),
                 };
-                checks.count(&line);
                 lines.send(line).await?;
             }
             checks.result()

@@ -2,7 +2,7 @@
 
 mod descriptors;
 
-use calimero_network::{NetworkConfig, NetworkManager};
+use calimero_network::{NetworkConfig, NetworkManager, addr::with_peer};
 
 use crate::{
     cli::BootArgs,
@@ -12,7 +12,10 @@ use crate::{
     lock::Lock,
     origins::Origins,
     output::Output,
-    run::node::{Listeners, Node},
+    run::{
+        lines::Line,
+        node::{Listeners, Node},
+    },
     signals::Signals,
 };
 
@@ -49,6 +52,13 @@ pub(crate) async fn execute(
     let manager = NetworkManager::builder(identity, config).peer_cache(data.peers());
     let listeners = Listeners::open(node.http, Some(&data)).await?;
     let mut node = Node::start(manager, locks, signals, output, &[]).await?;
+    for address in &node.client.config().discovery.external {
+        // An address that names another peer is refused with the configuration.
+        if let Ok(address) = with_peer(address, node.client.peer_id()) {
+            let address = address.to_string();
+            node.output.print(&Line::BootAddress { address });
+        }
+    }
     node.serve(listeners, Some(&data), None, origins);
     node.until_ended().await
 }

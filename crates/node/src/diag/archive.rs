@@ -1,19 +1,17 @@
 //! A gzipped tar archive of texts.
 
 use std::{
-    fs::{self, OpenOptions},
-    io,
-    os::unix::fs::OpenOptionsExt as _,
+    fs, io,
     path::Path,
     time::{SystemTime, UNIX_EPOCH},
 };
 
 use flate2::{Compression, write::GzEncoder};
 
-use crate::error::CommandError;
-
-/// Mode of the archive and of the files in it: their owner alone reads them.
-const MODE: u32 = 0o600;
+use crate::{
+    error::CommandError,
+    new_file::{self, MODE},
+};
 
 /// The folder in the archive.
 const FOLDER: &str = "calnet-diag";
@@ -28,26 +26,11 @@ pub(super) struct Part {
 /// Writes a new archive and returns its size in bytes. Nothing is left of an archive that could not be
 /// written, and an existing file is not changed.
 pub(super) fn write(path: &Path, parts: &[Part]) -> Result<u64, CommandError> {
-    let failed = |source| CommandError::File {
-        doing: "write",
-        path: path.to_owned(),
-        source,
-    };
-    let mut options = OpenOptions::new();
-    let options = options.write(true).create_new(true).mode(MODE);
-    let file = options.open(path).map_err(|source| match source.kind() {
-        io::ErrorKind::AlreadyExists => CommandError::Exists {
-            path: path.to_owned(),
-        },
-        _ => failed(source),
-    })?;
-    fill(file, parts).map_err(|source| {
-        let _ = fs::remove_file(path);
-        failed(source)
-    })
+    let written = new_file::create(path, |file| fill(file, parts));
+    written.map_err(|source| CommandError::of_new_file(path, source))
 }
 
-fn fill(file: fs::File, parts: &[Part]) -> io::Result<u64> {
+fn fill(file: &mut fs::File, parts: &[Part]) -> io::Result<u64> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH);
     let time = now.map_or(0, |since| since.as_secs());
     let mut archive = tar::Builder::new(GzEncoder::new(file, Compression::default()));
@@ -59,7 +42,6 @@ fn fill(file: fs::File, parts: &[Part]) -> io::Result<u64> {
         archive.append_data(&mut header, format!("{FOLDER}/{name}"), content.as_slice())?;
     }
     let file = archive.into_inner()?.finish()?;
-    file.sync_all()?;
     Ok(file.metadata()?.len())
 }
 

@@ -40,7 +40,7 @@ pub(crate) struct DiagArgs {
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
     /// Archive to write (gzipped tar), which may not exist yet. Without it,
-    /// `calnet-diag-TIME.tar.gz` in the current folder.
+    /// `calnet-diag-TIME.tar.gz` in the current folder, with a number behind the time if that exists.
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
 }
@@ -99,15 +99,16 @@ impl Collected {
 }
 
 pub(crate) async fn execute(args: DiagArgs, output: &Output) -> Result<(), CommandError> {
-    let file = args.output.unwrap_or_else(default_name);
     // Before anything is collected.
-    if file.symlink_metadata().is_ok() {
-        return Err(CommandError::Exists { path: file });
+    if let Some(file) = &args.output
+        && file.symlink_metadata().is_ok()
+    {
+        return Err(CommandError::Exists { path: file.clone() });
     }
     let mut collected = Collected::default();
     let node = match &args.data {
         Some(data) => {
-            let node = Client::connect(&DataFolder::of_running(data).socket()).await;
+            let node = Client::connect(&DataFolder::existing(data)?.socket()).await;
             node.unwrap_or_else(|error| {
                 collected.missing("node", Chain(&error));
                 None
@@ -138,8 +139,12 @@ pub(crate) async fn execute(args: DiagArgs, output: &Output) -> Result<(), Comma
     collected.json("about.json", &about);
     let Collected { parts, missing } = collected;
     let names = parts.iter().map(|part| part.name.clone()).collect();
-    let (path, running) = (file.clone(), node.is_some());
-    let size_bytes = blocking(move || archive::write(&path, &parts)).await?;
+    let running = node.is_some();
+    let (file, size_bytes) = blocking(move || match args.output {
+        Some(file) => archive::write(&file, &parts).map(|size_bytes| (file, size_bytes)),
+        None => write_under_first_free_name(Path::new(""), &now(), &parts),
+    })
+    .await?;
     output.print(&DiagWritten {
         file,
         size_bytes,
@@ -150,13 +155,27 @@ pub(crate) async fn execute(args: DiagArgs, output: &Output) -> Result<(), Comma
     Ok(())
 }
 
-fn default_name() -> PathBuf {
-    let time: String = now()
-        .chars()
-        .filter(char::is_ascii_digit)
-        .take(14)
-        .collect();
-    PathBuf::from(format!("calnet-diag-{time}.tar.gz"))
+/// Writes an archive that is named by the time, and by a number if another archive was written within
+/// the same second. Returns its path and size in bytes.
+fn write_under_first_free_name(
+    folder: &Path,
+    now: &str,
+    parts: &[Part],
+) -> Result<(PathBuf, u64), CommandError> {
+    let digits = now.chars().filter(char::is_ascii_digit);
+    let mut name: String = "calnet-diag-".chars().chain(digits.take(14)).collect();
+    let stem = name.clone();
+    let mut number = 1;
+    loop {
+        let path = folder.join(format!("{name}.tar.gz"));
+        match archive::write(&path, parts) {
+            Err(CommandError::Exists { .. }) => {
+                number += 1;
+                name = format!("{stem}-{number}");
+            }
+            written => return written.map(|size_bytes| (path, size_bytes)),
+        }
+    }
 }
 
 /// What a running node says of itself.
@@ -259,6 +278,20 @@ mod tests {
     use calimero_network::{BlobId, PeerId};
 
     use super::*;
+
+    #[test]
+    fn archives_of_one_second_have_different_names() {
+        let folder = tempfile::tempdir().unwrap();
+        let write = || {
+            let now = "2026-11-30T11:12:13.4Z";
+            let written = write_under_first_free_name(folder.path(), now, &[]);
+            let (path, _) = written.unwrap();
+            path.file_name().unwrap().to_str().unwrap().to_owned()
+        };
+        assert_eq!(write(), "calnet-diag-20261130111213.tar.gz");
+        assert_eq!(write(), "calnet-diag-20261130111213-2.tar.gz");
+        assert_eq!(write(), "calnet-diag-20261130111213-3.tar.gz");
+    }
 
     #[test]
     fn ids_of_blobs_are_masked_and_ids_of_peers_are_not() {

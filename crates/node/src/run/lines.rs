@@ -14,6 +14,10 @@ pub(crate) enum Line {
     Started {
         peer: String,
     },
+    /// A public address of a boot node with its peer id, for `--boot` of other nodes.
+    BootAddress {
+        address: String,
+    },
     Metrics {
         url: String,
     },
@@ -73,6 +77,7 @@ impl fmt::Display for Line {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Started { peer } => write!(f, "started       {peer}"),
+            Self::BootAddress { address } => write!(f, "boot address  {address}"),
             Self::Metrics { url } => write!(f, "metrics       {url}"),
             Self::Api { url } => write!(f, "api           {url}"),
             Self::DialFailed { address, error } => write!(f, "dial failed   {address}: {error}"),

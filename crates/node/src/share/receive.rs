@@ -86,7 +86,11 @@ pub(crate) async fn execute(args: ReceiveArgs, output: Output) -> Result<(), Com
     let ticket = args.ticket;
     let dialled = addresses::to_dial(ticket.addresses(), ticket.peer(), args.local);
     if dialled.is_empty() && args.boot.is_empty() {
-        return Err(CommandError::NoAddress);
+        let with_local = addresses::to_dial(ticket.addresses(), ticket.peer(), true);
+        return Err(match with_local.is_empty() {
+            true => CommandError::NoAddress,
+            false => CommandError::OnlyLocalAddresses,
+        });
     }
     // Before anything is transferred.
     let (force, path) = (args.force, args.output);

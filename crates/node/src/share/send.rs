@@ -291,6 +291,21 @@ fn is_open(status: &Status) -> bool {
     )
 }
 
+/// Warns that receivers cannot connect, because the ticket names no address.
+fn warn_of_no_address(is_local: bool) {
+    let hint = match is_local {
+        true => "give this node an address with --listen or --external",
+        false => {
+            "--local includes the addresses of this machine and link, --boot an address through a \
+             relay, and --external names a public one"
+        }
+    };
+    tracing::warn!(
+        hint,
+        "the ticket has no address of this node: receivers cannot connect"
+    );
+}
+
 /// Returns the addresses for the ticket. With boot nodes, waits for an external address, and for one
 /// through a relay unless other peers are known to reach this node.
 async fn addresses(
@@ -319,7 +334,11 @@ async fn addresses(
             let scopes = client.config().discovery.dial_scopes();
             let peer = client.peer_id();
             let (external, listening) = (&status.external, &status.listening);
-            return Ok(addresses::to_write(external, listening, peer, scopes));
+            let found = addresses::to_write(external, listening, peer, scopes);
+            if found.is_empty() {
+                warn_of_no_address(client.config().discovery.local_network);
+            }
+            return Ok(found);
         }
         tokio::select! {
             event = events.next() => if event.is_none() {
