@@ -53,7 +53,7 @@ impl V0Fetch {
             Some(opened) => opened,
             None => self.context.open(self.id.peer, true, &self.meter).await?,
         };
-        let io = Counted::new(opened.stream, Arc::clone(&self.meter.received));
+        let io = Counted::new(opened.stream, Arc::clone(&self.meter.arrived.bytes));
         // No frame of a provider is larger than a chunk.
         let config = FrameConfig {
             max_payload: BLOB_CHUNK_BYTES + CHUNK_PREFIX_BYTES,

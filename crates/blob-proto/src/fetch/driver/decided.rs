@@ -17,14 +17,15 @@ use crate::{
         v0::{Keep, V0Fetch},
     },
     plan::{Cause, Effect, FLOOR_BYTES_PER_S, Input, PROVIDER_WINDOW_CHUNKS},
+    transfer::Arrived,
 };
 
 /// A session that runs.
 pub(super) struct Handle {
     pub(super) id: SessionId,
     pub(super) meter: Meter,
-    /// Bytes of the meter that were reported to the planner.
-    pub(super) sampled: u64,
+    /// Bytes of the meter that were counted: all, and those of content.
+    pub(super) sampled: (u64, u64),
     /// Absent for older providers, who are asked once.
     pub(super) asks: Option<mpsc::Sender<Ask>>,
     abort: AbortHandle,
@@ -114,7 +115,10 @@ impl Driver {
     }
 
     fn ask_v0(&mut self, peer: PeerId) {
-        let meter = Meter::default();
+        let meter = Meter {
+            arrived: Arrived::of_content(),
+            ..Meter::default()
+        };
         let id = self.next_session(peer);
         let v0 = V0Fetch {
             context: Arc::clone(&self.context),
@@ -155,7 +159,7 @@ impl Driver {
         let handle = Handle {
             id,
             meter,
-            sampled: 0,
+            sampled: (0, 0),
             asks,
             abort,
         };
