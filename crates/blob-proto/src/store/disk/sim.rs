@@ -18,6 +18,9 @@ use std::{
 use super::{Disk, DiskFile, Lock, Mode};
 use crate::clock::unix_seconds;
 
+/// Error of the system where a process has no descriptor left, on every Unix.
+const EMFILE: i32 = 24;
+
 #[derive(Clone, Debug)]
 enum Write {
     At(u64, Vec<u8>),
@@ -94,6 +97,8 @@ struct State {
     age: Duration,
     /// Most bytes that all files may have.
     space_bytes: Option<u64>,
+    /// Whether the process has no descriptor left.
+    no_descriptors: bool,
 }
 
 impl State {
@@ -104,6 +109,14 @@ impl State {
         }
         self.operations += 1;
         Ok(())
+    }
+
+    /// Fails where the process has no descriptor left.
+    fn take_descriptor(&self) -> io::Result<()> {
+        match self.no_descriptors {
+            true => Err(io::Error::from_raw_os_error(EMFILE)),
+            false => Ok(()),
+        }
     }
 
     /// Counts a flush. Returns `true` where it has to be carried out.
@@ -181,6 +194,11 @@ impl SimDisk {
         let mut state = self.state();
         let used = state.used_bytes();
         state.space_bytes = free_bytes.map(|free| used + free);
+    }
+
+    /// Sets whether the process has no descriptor left: nothing can be opened, no folder flushed.
+    pub(crate) fn set_no_descriptors(&self, no_descriptors: bool) {
+        self.state().no_descriptors = no_descriptors;
     }
 
     pub(crate) fn operations(&self) -> u64 {
@@ -277,6 +295,7 @@ impl Disk for SimDisk {
 
     fn open(&self, path: &Path, mode: Mode) -> io::Result<Box<dyn DiskFile>> {
         let mut state = self.state();
+        state.take_descriptor()?;
         let inode = match (state.inode(path), mode) {
             (Ok(_), Mode::New) => return Err(io::ErrorKind::AlreadyExists.into()),
             (Ok(inode), _) => inode,
@@ -311,6 +330,7 @@ impl Disk for SimDisk {
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
         let mut state = self.state();
+        state.take_descriptor()?;
         let carried_out = state.flush()?;
         let folder = state.folders.get_mut(dir).ok_or(io::ErrorKind::NotFound)?;
         if carried_out {

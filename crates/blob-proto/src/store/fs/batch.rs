@@ -131,15 +131,16 @@ impl FsBatch {
             let actual = id;
             return Err(StoreError::Mismatch { expected, actual });
         }
-        if self.hold(id, content)? {
-            let result = match list {
+        let result = match self.hold(id, content) {
+            Ok(false) => Ok(()),
+            Ok(true) => match list {
                 None => self.write_small(id, content),
                 Some(list) => self.write_whole(list, content),
-            };
-            self.broken = result.is_err();
-            result?;
-        }
-        Ok(id)
+            },
+            Err(error) => Err(error),
+        };
+        self.broken = result.is_err();
+        result.map(|()| id)
     }
 
     /// Makes all blobs durable and visible.
@@ -166,14 +167,7 @@ impl FsBatch {
         let mut index = shared.index();
         self.reservation.settle(&mut index);
         for (id, size_bytes) in files {
-            let location = Location::File;
-            index.insert(
-                id,
-                Entry {
-                    size_bytes,
-                    location,
-                },
-            );
+            index.insert(id, Entry::new(size_bytes, Location::File));
         }
         for (number, pack, dead) in numbers {
             index.insert_pack(number, &pack, &dead);
@@ -193,7 +187,7 @@ impl FsBatch {
         self.held.ids.push(id);
         let shown = index.entries.contains_key(&id);
         drop(index);
-        if shown && self.shared.has_intact(id, content) {
+        if shown && self.shared.has_intact(id, content)? {
             return Ok(false);
         }
         if shown {

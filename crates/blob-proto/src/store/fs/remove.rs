@@ -192,7 +192,7 @@ impl Shared {
     }
 
     /// Copies what is left of a pack into a new one.
-    fn rewrite_pack(&self, number: u64) -> Result<(), StoreError> {
+    pub(super) fn rewrite_pack(&self, number: u64) -> Result<(), StoreError> {
         let path = self.packs.join(&pack_name(number));
         let file = self.packs.file(&pack_name(number), Mode::Read)?;
         let read = PackIndex::read(&*file).map_err(io_error("reading", &path))?;

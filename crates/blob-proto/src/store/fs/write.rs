@@ -181,20 +181,14 @@ impl Shared {
         if let Some(reservation) = reservation {
             reservation.settle(&mut index);
         }
-        let location = Location::File;
-        let before = index.replace(
-            id,
-            Entry {
-                size_bytes,
-                location,
-            },
-        );
+        let before = index.replace(id, Entry::new(size_bytes, Location::File));
         index.hold(id);
         drop(index);
         let hold = Holds::of(self, vec![id]).into_hold();
         if let Some(Entry {
             location: Location::Pack { number, entry, .. },
             size_bytes,
+            ..
         }) = before
         {
             // Or the copy in the pack would be shown again once the file is removed.
