@@ -574,7 +574,7 @@ proptest! {
 
     #[test]
     fn arbitrary_inputs_never_panic(
-        steps in prop::collection::vec((0_u8..9, 1_u8..4, any::<u64>(), 0_u64..30_000), 0..60),
+        steps in prop::collection::vec((0_u8..10, 1_u8..4, any::<u64>(), 0_u64..30_000), 0..60),
     ) {
         let mut planner = Planner::new(default_config(), (0..50).chain(90..95));
         let mut now = Duration::ZERO;
@@ -598,6 +598,7 @@ proptest! {
                     index: number % 120,
                     retry_after: (kind == 6).then_some(Duration::from_millis(number)),
                 },
+                8 => Input::Forgotten(peer),
                 _ => Input::Tick,
             };
             let before = planner.missing();

@@ -223,7 +223,7 @@ impl Batch {
         groups: &mpsc::Sender<Group>,
         asked: &mut VecDeque<BlobId>,
     ) -> Result<(), ProviderError> {
-        let meter = Meter::default();
+        let meter = Meter::new(Arrived::default());
         let opened = tokio::select! {
             opened = self.context.open(peer, false, &meter) => opened?,
             () = self.settled() => return Ok(()),

@@ -124,12 +124,27 @@ impl From<ProviderError> for End {
 }
 
 /// What the driver sees of a session while it runs.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub(super) struct Meter {
     /// What has arrived.
     pub(super) arrived: Arrived,
     /// Whether the stream is not open yet.
     pub(super) reaching: Arc<AtomicBool>,
+}
+
+impl Meter {
+    /// Returns the meter of a session that has not begun to open its stream.
+    pub(super) fn new(arrived: Arrived) -> Self {
+        Self {
+            arrived,
+            reaching: Arc::new(AtomicBool::new(true)),
+        }
+    }
+
+    /// Notes that the stream is open.
+    pub(super) fn on_open(&self) {
+        self.reaching.store(false, Ordering::Relaxed);
+    }
 }
 
 impl Context {
@@ -157,7 +172,7 @@ impl Context {
                 .map_err(|_| ProviderError::OpenTimeout { after })?
                 .map_err(|source| ProviderError::Open { source })?;
             if !self.must_wait(&opened, for_content) {
-                meter.reaching.store(false, Ordering::Relaxed);
+                meter.on_open();
                 return Ok(opened);
             }
             drop(opened);

@@ -171,6 +171,13 @@ impl Planner {
         providers.all(|provider| matches!(provider.status, Status::Out { .. }))
     }
 
+    /// Whether a provider has failed and will be asked again later.
+    #[must_use]
+    pub fn is_resting(&self) -> bool {
+        let mut providers = self.providers.values();
+        providers.any(|provider| matches!(provider.status, Status::Resting { .. }))
+    }
+
     /// Whether a provider is to be asked again, and has a chunk that is missing.
     #[must_use]
     pub fn is_useful(&self, peer: &PeerId) -> bool {
@@ -217,6 +224,15 @@ impl Planner {
                 let provider = self.providers.entry(peer);
                 let provider = provider.or_insert_with(|| Provider::new(now));
                 provider.revive(&self.config, now);
+            }
+            Input::Forgotten(peer) => {
+                let owed = self
+                    .providers
+                    .remove(&peer)
+                    .map(|provider| provider.in_flight);
+                let owed = owed.unwrap_or_default();
+                self.in_flight -= owed.len();
+                owed.into_iter().for_each(|index| self.give_back(index));
             }
             Input::Received { peer, bytes } => {
                 if let Some(provider) = self.providers.get_mut(&peer) {

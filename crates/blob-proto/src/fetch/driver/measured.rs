@@ -20,7 +20,9 @@ impl Driver {
                 came.push((*peer, session.asks.is_none(), reaching, bytes));
             }
         }
+        let now = self.now();
         for (peer, v0, reaching, bytes) in came {
+            self.hope.on_content(bytes, now);
             let input = match reaching {
                 true => Input::Reaching(peer),
                 false => Input::Received { peer, bytes },
