@@ -10,6 +10,7 @@ use std::{
 
 use calimero_network_blob::{
     BlobId, blob_id,
+    error::AuthError,
     fetch::{BlobFetchConfig, FetchError, FetchRequest, Providers},
     serve::Server,
     store::BlobStore,
@@ -308,17 +309,26 @@ fn each_peer_has_a_share_of_the_replay_guard() {
     let mut admit = |presenter: PeerId, now: u64| {
         let auth = BlobAuth::sign(&signer(), &blob, &CONTEXT, now).unwrap();
         let holder = resources.holder(Some(presenter), None);
-        let permit = holder.take(Resource::BlobNonces, 1).ok()?;
-        let admitted = guard.admit_with(&auth, &blob, &CONTEXT, presenter, now, Some(permit));
+        let full = AuthError::Busy {
+            capacity: 3,
+            max_age_s: 0,
+        };
+        let permit = || {
+            holder
+                .take(Resource::BlobNonces, 1)
+                .map(Some)
+                .map_err(|_| full)
+        };
+        let admitted = guard.admit_with(&auth, &blob, &CONTEXT, presenter, now, permit);
         admitted.ok()
     };
     for now in 100..103 {
         assert!(admit(peer(1), now).is_some());
     }
     assert!(admit(peer(1), 103).is_none(), "its share is used up");
+    assert!(admit(peer(1), 102).is_some(), "the same again");
     assert!(admit(peer(2), 104).is_some(), "others have theirs");
-    assert!(admit(peer(2), 200).is_some(), "expires the others");
-    assert!(admit(peer(1), 201).is_some());
+    assert!(admit(peer(1), 200).is_some(), "its own have expired");
 }
 
 #[tokio::test(flavor = "multi_thread")]
