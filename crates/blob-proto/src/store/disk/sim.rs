@@ -97,6 +97,8 @@ struct State {
     age: Duration,
     /// Most bytes that all files may have.
     space_bytes: Option<u64>,
+    /// Number of the operation that fails, once.
+    failing: Option<u64>,
     /// Whether the process has no descriptor left.
     no_descriptors: bool,
 }
@@ -108,6 +110,9 @@ impl State {
             return Err(io::Error::other("the power is off"));
         }
         self.operations += 1;
+        if self.failing == Some(self.operations - 1) {
+            return Err(io::Error::other("the operation fails"));
+        }
         Ok(())
     }
 
@@ -171,6 +176,12 @@ impl SimDisk {
     /// A disk whose power fails after some operations.
     pub(crate) fn with_power(self, operations: u64) -> Self {
         self.state().power = Some(operations);
+        self
+    }
+
+    /// A disk of which one operation, counted from 0, fails. Those after it succeed.
+    pub(crate) fn with_failure(self, operation: u64) -> Self {
+        self.state().failing = Some(operation);
         self
     }
 

@@ -1,6 +1,6 @@
 //! The state of the store in memory: where each blob is, how much space is used, what is held.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use super::pack::{Dead, PackEntry, PackIndex};
 use crate::{BlobId, store::StoreError};
@@ -97,6 +97,11 @@ pub(super) struct Index {
     partial_bytes: u64,
     reserved_bytes: u64,
     limit_bytes: u64,
+    /// Packs that were published and could neither be made durable nor be deleted. They are not
+    /// shown, but may be when the store is next opened.
+    pub(super) orphans: HashSet<u64>,
+    /// The same of blobs in files of their own.
+    pub(super) orphan_files: HashSet<BlobId>,
     next_pack: u64,
     /// Copies that were shown so far.
     copies: u64,

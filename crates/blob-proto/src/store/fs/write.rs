@@ -153,8 +153,11 @@ impl FsWriter {
         let _publishing = self.shared.publishing();
         self.shared.write_hashes(&hashed.list)?;
         let blobs = &self.shared.blobs;
-        self.temporary.publish(blobs, &content_name(&id))?;
-        blobs.flush()?;
+        let published = self.temporary.publish(blobs, &content_name(&id));
+        if let Err(error) = published.and_then(|()| blobs.flush()) {
+            self.shared.retract([], &[(id, hashed.size_bytes, true)]);
+            return Err(error);
+        }
         self.shared
             .show_file(id, hashed.size_bytes, Some(&mut self.reservation))
     }
