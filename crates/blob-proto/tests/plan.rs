@@ -49,7 +49,12 @@ enum End {
     Refuse,
     Break,
     Busy,
+    /// It reports that it has all chunks, and answers each request at once that it comes later.
+    PutOff,
 }
+
+/// Simulated time after which it is accepted that a transfer without an honest provider goes on.
+const NO_END: Duration = Duration::from_secs(300);
 
 fn steady(bytes_per_s: u64) -> Behaviour {
     let latency = Duration::from_millis(20);
@@ -64,6 +69,14 @@ fn ending(after: u64, end: End) -> Behaviour {
     Behaviour {
         ends: Some((after, end)),
         ..steady(10 * MIB)
+    }
+}
+
+impl Behaviour {
+    fn is_honest(&self) -> bool {
+        // A chunk takes longer than the stall deadline below 105 kB/s, as the simulation delivers
+        // it in one piece.
+        self.ends.is_none() && self.bytes_per_s > 120_000
     }
 }
 
@@ -82,7 +95,14 @@ impl Simulated {
 
     fn ask(&mut self, chunks: impl Iterator<Item = u64>, now: Duration) {
         if self.queue.is_empty() {
-            self.next = Some(now + self.behaviour.latency + self.chunk_time());
+            let puts_off =
+                matches!(self.behaviour.ends, Some((after, End::PutOff)) if self.sent >= after);
+            let sending = if puts_off {
+                Duration::ZERO
+            } else {
+                self.chunk_time()
+            };
+            self.next = Some(now + self.behaviour.latency + sending);
         }
         self.queue.extend(chunks);
     }
@@ -130,6 +150,16 @@ fn simulate(config: &PlannerConfig, chunks: u64, behaviours: &[Behaviour]) -> Ou
         };
         simulation.providers.insert(peer(seed), simulated);
         simulation.tell(Input::Found(peer(seed)));
+        if let Some((0, End::PutOff)) = behaviour.ends
+            && chunks > 0
+        {
+            let peer = peer(seed);
+            // In two reports, so that it does not count as complete.
+            for chunks in [0..chunks - 1, chunks - 1..chunks] {
+                let chunks = Vec::from([chunks]);
+                simulation.tell(Input::Has { peer, chunks });
+            }
+        }
     }
     simulation.run();
     simulation.outcome
@@ -175,6 +205,7 @@ impl Simulation {
     }
 
     fn run(&mut self) {
+        let honest = (self.providers.values()).any(|provider| provider.behaviour.is_honest());
         while !self.outcome.done && self.outcome.missing.is_none() {
             let sending = self
                 .providers
@@ -184,6 +215,10 @@ impl Simulation {
                 .filter_map(|(peer, provider)| Some((provider.next?, *peer)))
                 .min();
             let due = self.planner.next_timeout();
+            if !honest && self.now >= NO_END {
+                self.outcome.missing = Some(self.planner.missing());
+                return;
+            }
             let (at, from) = match (sent, due) {
                 (Some((at, peer)), due) if due.is_none_or(|due| at <= due) => (at, Some(peer)),
                 (_, Some(due)) => (due, None),
@@ -204,9 +239,22 @@ impl Simulation {
 
     fn deliver(&mut self, peer: PeerId) {
         let provider = self.providers.get_mut(&peer).unwrap();
+        if let Some((after, End::PutOff)) = provider.behaviour.ends
+            && provider.sent >= after
+        {
+            let index = provider.queue.pop_front().unwrap();
+            let next = self.now + provider.behaviour.latency;
+            provider.next = (!provider.queue.is_empty()).then_some(next);
+            let retry_after = Some(Duration::from_secs(10));
+            return self.tell(Input::Absent {
+                peer,
+                index,
+                retry_after,
+            });
+        }
         let failure = match provider.behaviour.ends {
             Some((after, end)) if provider.sent >= after => Some(match end {
-                End::Silence => unreachable!("it is not asked to deliver"),
+                End::Silence | End::PutOff => unreachable!("it is handled above"),
                 End::Lie => Failure::Lied,
                 End::Refuse => Failure::Refused,
                 End::Break => Failure::Broken,
@@ -488,6 +536,7 @@ fn behaviour() -> impl Strategy<Value = Behaviour> {
         Just(End::Refuse),
         Just(End::Break),
         Just(End::Busy),
+        Just(End::PutOff),
     ];
     let ends = prop::option::of((0_u64..30, end));
     (100_000_u64..200 * MIB, 0_u64..500, ends).prop_map(|(bytes_per_s, latency_ms, ends)| {
@@ -511,9 +560,7 @@ proptest! {
             seed,
             ..default_config()
         };
-        // A chunk takes longer than the stall deadline below 105 kB/s, as the simulation
-        // delivers it in one piece.
-        let honest = behaviours.iter().any(|b| b.ends.is_none() && b.bytes_per_s > 120_000);
+        let honest = behaviours.iter().any(Behaviour::is_honest);
         let outcome = simulate(&config, chunks, &behaviours);
         if outcome.done {
             prop_assert_eq!(&outcome.verified, &whole(chunks));
@@ -527,7 +574,7 @@ proptest! {
 
     #[test]
     fn arbitrary_inputs_never_panic(
-        steps in prop::collection::vec((0_u8..9, 1_u8..4, any::<u64>(), 0_u64..30_000), 0..60),
+        steps in prop::collection::vec((0_u8..10, 1_u8..4, any::<u64>(), 0_u64..30_000), 0..60),
     ) {
         let mut planner = Planner::new(default_config(), (0..50).chain(90..95));
         let mut now = Duration::ZERO;
@@ -551,6 +598,7 @@ proptest! {
                     index: number % 120,
                     retry_after: (kind == 6).then_some(Duration::from_millis(number)),
                 },
+                8 => Input::Forgotten(peer),
                 _ => Input::Tick,
             };
             let before = planner.missing();
@@ -719,6 +767,124 @@ fn a_chunk_that_is_put_off_is_asked_for_again_after_its_time() {
     let before = after - Duration::from_millis(1);
     assert_eq!(asked(planner.handle(Input::Tick, before)), []);
     assert_eq!(asked(planner.handle(Input::Tick, after)), [(one, 0..1)]);
+}
+
+/// Reports `has` as a part of the blob.
+fn part(planner: &mut Planner, peer: PeerId, has: std::ops::Range<u64>) -> Vec<Effect> {
+    let mut effects = planner.handle(Input::Found(peer), Duration::ZERO);
+    let chunks = Vec::from([has]);
+    effects.extend(planner.handle(Input::Has { peer, chunks }, Duration::ZERO));
+    effects
+}
+
+/// Runs a complete provider that sends a chunk in 100 ms, and others that put off each chunk after
+/// `delay`. Returns when the transfer is complete, or `None` after 10 s.
+fn with_chunks_put_off(delays: &[Duration], retry_after: Duration) -> Option<Duration> {
+    let mut planner = Planner::new(default_config(), 0..10);
+    let whole = peer(100);
+    let parts: Vec<_> = (1..)
+        .zip(delays)
+        .map(|(seed, delay)| (peer(seed), *delay))
+        .collect();
+    let mut due = BTreeSet::new();
+    let mut effects = Vec::new();
+    for (peer, _) in &parts {
+        effects.extend(part(&mut planner, *peer, 5..6));
+    }
+    effects.extend(planner.handle(Input::Found(whole), Duration::ZERO));
+    let mut now = Duration::ZERO;
+    loop {
+        for effect in effects {
+            match effect {
+                Effect::Read { peer, chunks } => {
+                    let mut parts = parts.iter().filter(|(part, _)| *part == peer);
+                    let delay = parts
+                        .next()
+                        .map_or(Duration::from_millis(100), |(_, delay)| *delay);
+                    due.extend(chunks.map(|index| (now + delay, peer, index)));
+                }
+                Effect::Cancel { peer } | Effect::Leave { peer, .. } => {
+                    due.retain(|(_, of, _)| *of != peer);
+                }
+                Effect::Done => return Some(now),
+                Effect::NoProviders { .. } => return None,
+            }
+        }
+        let tick = planner.next_timeout();
+        let next = due.first().copied();
+        let first = next.filter(|(at, ..)| tick.is_none_or(|tick| *at <= tick));
+        now = first.map_or(tick, |(at, ..)| Some(at))?;
+        if now > Duration::from_secs(10) {
+            return None;
+        }
+        effects = match first {
+            None => planner.handle(Input::Tick, now),
+            Some(answer) => {
+                due.remove(&answer);
+                let (_, peer, index) = answer;
+                if peer == whole {
+                    let received = planner.handle(Input::Received { peer, bytes: CHUNK }, now);
+                    let verified = planner.handle(Input::Verified { peer, index }, now);
+                    received.into_iter().chain(verified).collect()
+                } else {
+                    let retry_after = Some(retry_after);
+                    planner.handle(
+                        Input::Absent {
+                            peer,
+                            index,
+                            retry_after,
+                        },
+                        now,
+                    )
+                }
+            }
+        };
+    }
+}
+
+#[test]
+fn a_provider_that_puts_off_a_chunk_does_not_keep_it_from_others() {
+    let answer = Duration::from_millis(1);
+    for retry_after in [1, 100, 10_000].map(Duration::from_millis) {
+        let took = with_chunks_put_off(&[answer], retry_after);
+        assert!(
+            took < Some(Duration::from_secs(3)) && took.is_some(),
+            "{took:?}"
+        );
+    }
+}
+
+/// Each of them answers shortly before it would count as silent.
+#[test]
+fn providers_that_put_off_a_chunk_in_turn_do_not_keep_it_from_others() {
+    for retry_after in [1, 10_000].map(Duration::from_millis) {
+        let took = with_chunks_put_off(&[Duration::from_millis(900); 20], retry_after);
+        assert!(took.is_some(), "not complete after 10 s");
+    }
+}
+
+/// An honest provider puts off a chunk once on each stream, so there may be a second time.
+#[test]
+fn a_sole_provider_that_puts_off_a_chunk_twice_is_asked_again() {
+    let mut planner = Planner::new(default_config(), 0..1);
+    let (peer, mut now) = (peer(1), Duration::ZERO);
+    let mut read = asked(planner.handle(Input::Found(peer), now));
+    for _ in 0..3 {
+        assert_eq!(read, [(peer, 0..1)]);
+        let retry_after = Some(Duration::from_millis(1));
+        let index = 0;
+        planner.handle(
+            Input::Absent {
+                peer,
+                index,
+                retry_after,
+            },
+            now,
+        );
+        now = planner.next_timeout().unwrap();
+        read = asked(planner.handle(Input::Tick, now));
+    }
+    assert!(now >= Duration::from_secs(20), "{now:?}");
 }
 
 #[test]

@@ -21,7 +21,7 @@ use super::{
 use crate::{
     BlobId, blob_id,
     store::{BlobStore, Hold, StoreError, Verification, blocking::blocking},
-    transfer::{MessageReader, MessageWriter, Version},
+    transfer::{Arrived, MessageReader, MessageWriter, Version},
     v1::{MAX_INLINE_BYTES, Request, Response},
 };
 
@@ -223,7 +223,7 @@ impl Batch {
         groups: &mpsc::Sender<Group>,
         asked: &mut VecDeque<BlobId>,
     ) -> Result<(), ProviderError> {
-        let meter = Meter::default();
+        let meter = Meter::new(Arrived::default());
         let opened = tokio::select! {
             opened = self.context.open(peer, false, &meter) => opened?,
             () = self.settled() => return Ok(()),
@@ -235,7 +235,7 @@ impl Batch {
         }
         let after = self.context.config.tuning.stall_timeout;
         let (reader, writer) = opened.stream.split();
-        let mut reader = MessageReader::<_, Response>::new(reader, Arc::default());
+        let mut reader = MessageReader::<_, Response>::new(reader, Arrived::default());
         let mut writer = MessageWriter::new(writer, after);
         let hello = Request::Hello(self.context.hello(None, peer).await?);
         writer

@@ -9,6 +9,7 @@
 mod book;
 mod decided;
 mod exchange;
+mod hope;
 mod measured;
 mod received;
 mod sources;
@@ -35,21 +36,23 @@ use self::{
     book::Book,
     decided::Handle,
     exchange::{Exchange, next_peer},
+    hope::Hope,
     received::Written,
 };
 use super::{
-    FetchError, Fetched, Progress, Target,
+    FetchError, Fetched, Progress, ProviderError, Target,
     session::{Context, End, Event, SessionId},
 };
 use crate::{
     id::CHUNK_BYTES,
-    plan::{Input, Planner, PlannerConfig},
+    plan::{FLOOR_BYTES_PER_S, Input, Planner, PlannerConfig},
     store::{PartialBlob, StoreError, Stored, Verification},
     swarm::Fetching,
     transfer::{BoxDuplex, Opened},
 };
 
-/// Providers of one blob that are used: 64. Further ones are ignored.
+/// Providers of one blob that are used: 64. A further one takes the place of one that has failed and
+/// given nothing.
 const MAX_PROVIDERS: usize = 64;
 
 /// Longest burst of a provider of v0, in stall timeouts: 6, so a minute by default, in which a chunk
@@ -101,8 +104,8 @@ pub(super) struct Driver {
     running: FuturesUnordered<Running>,
     writing: FuturesUnordered<Writing>,
     begun: Instant,
-    /// When a provider could last be asked.
-    last_hope: Duration,
+    /// Whether the transfer goes on.
+    hope: Hope,
     /// Whether no provider can be asked at present.
     searching: bool,
     sessions_begun: u64,
@@ -140,7 +143,7 @@ impl Driver {
             running: FuturesUnordered::new(),
             writing: FuturesUnordered::new(),
             begun: Instant::now(),
-            last_hope: Duration::ZERO,
+            hope: Hope::new(FLOOR_BYTES_PER_S),
             searching: false,
             sessions_begun: 0,
             done: false,
@@ -211,8 +214,14 @@ impl Driver {
     }
 
     fn found(&mut self, peer: PeerId) {
-        if self.book.found(peer) {
-            self.last_hope = self.now();
+        let sessions = &self.sessions;
+        if let Some(found) = self.book.found(peer, |peer| sessions.contains_key(peer)) {
+            if let Some(before) = found.in_place_of {
+                self.forget(before);
+            }
+            if found.is_early {
+                self.hope.renew(self.now());
+            }
             self.plan(Input::Found(peer));
             return;
         }
@@ -222,6 +231,15 @@ impl Driver {
             Some(false) => self.plan(Input::Found(peer)),
             None => {}
         }
+    }
+
+    /// Forgets a provider whose place another one has taken.
+    fn forget(&mut self, peer: PeerId) {
+        self.waiting.retain(|waiting| *waiting != peer);
+        self.opened.remove(&peer);
+        self.exchange.forget(&peer);
+        self.plan(Input::Forgotten(peer));
+        self.plan_v0(Input::Forgotten(peer));
     }
 
     /// Asks providers of v0 where it is time to.
@@ -234,8 +252,10 @@ impl Driver {
             && self
                 .v0_since
                 .is_some_and(|since| now.saturating_sub(since) >= GRACE);
-        // Slow providers of v1 must not keep a transfer from a provider of v0.
-        let slow = self.planner.total_rate() < SLOW_BYTES_PER_S
+        // Providers of v1 that are slow, or send nothing any more, must not keep a transfer from a
+        // provider of v0.
+        let idle = self.hope.age(now) >= GRACE;
+        let slow = (idle || self.planner.total_rate() < SLOW_BYTES_PER_S)
             && self
                 .chunks_since
                 .is_some_and(|since| now.saturating_sub(since) >= GRACE);
@@ -247,19 +267,14 @@ impl Driver {
     }
 
     /// Repeats the search while bytes are missing. Fails where no provider is left and none can
-    /// come, or none could be reached for too long.
+    /// come, or no content came for too long.
     fn check_stuck(&mut self) -> Result<(), FetchError> {
         let now = self.now();
-        // A provider of a part may have nothing that is missing.
-        let is_open = |(peer, session): (&PeerId, &Handle)| {
-            let useful = session.asks.is_none() || self.planner.is_useful(peer);
-            useful && !session.meter.reaching.load(Ordering::Relaxed)
-        };
-        let connected = self.sessions.iter().any(is_open);
-        let busy = self.done || !self.writing.is_empty() || !self.waiting.is_empty();
-        if busy || connected {
-            self.last_hope = now;
+        let busy = self.done || !self.writing.is_empty();
+        if busy || self.is_hopeful() {
+            self.hope.renew(now);
         }
+        let busy = busy || !self.waiting.is_empty();
         if !self.done {
             self.sources.repeat(now);
         }
@@ -270,14 +285,46 @@ impl Driver {
             }
             self.publish();
         }
-        let late = now.saturating_sub(self.last_hope) >= self.context.config.tuning.search_timeout;
+        let late = self.hope.age(now) >= self.context.config.tuning.search_timeout;
         let hopeless = !busy && self.planner.is_alone() && self.v0.is_alone();
         if late || (hopeless && !self.sources.may_yield()) {
+            self.name_idle();
             let id = self.context.request.blob_id;
             let failures = self.book.failures();
             return Err(FetchError::NoProviders { id, failures });
         }
         Ok(())
+    }
+
+    /// Notes the failure of providers that are connected and have sent too little for too long.
+    fn name_idle(&mut self) {
+        let open = self.sessions.values().filter(|session| session.was_open);
+        let open = open.filter(|session| !self.book.has_failed(&session.id.peer));
+        let idle: Vec<_> = open.map(|session| session.id).collect();
+        for id in idle {
+            let floor_bytes_per_s = FLOOR_BYTES_PER_S;
+            self.book
+                .failed(id, ProviderError::TooSlow { floor_bytes_per_s });
+        }
+    }
+
+    /// Returns `true` if a provider is expected to send something. An attempt to reach one is no
+    /// reason, nor is one that has failed and given nothing since.
+    fn is_hopeful(&mut self) -> bool {
+        let mut hopeful = false;
+        for (peer, session) in &mut self.sessions {
+            if session.meter.reaching.load(Ordering::Relaxed) {
+                continue;
+            }
+            let was_open = std::mem::replace(&mut session.was_open, true);
+            // The planner ends a session of v0 that is silent or slow. One of v1 may be open and owe
+            // nothing, so from then on its content counts.
+            let counts = session.asks.is_none() || (!was_open && self.planner.is_useful(peer));
+            hopeful |= counts && !self.book.has_failed(peer);
+        }
+        // The number of their attempts is bounded where there is no search.
+        let rest = self.planner.is_resting() || self.v0.is_resting();
+        hopeful || (rest && !self.sources.searches())
     }
 
     /// Makes the blob visible, and closes the streams to providers at the same time.

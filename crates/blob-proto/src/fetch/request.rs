@@ -90,8 +90,9 @@ impl Providers {
     }
 
     /// Adds a search. It is repeated while bytes are missing, and providers that failed are asked
-    /// again after a pause. The transfer fails when no provider could be reached for
-    /// [`search_timeout`](super::BlobFetchTuning::search_timeout).
+    /// again after a pause. The transfer fails when no content came at the minimum rate for
+    /// [`search_timeout`](super::BlobFetchTuning::search_timeout). A provider that is reached for
+    /// the first time, and each of the first 64 that are found, begin that time again.
     #[must_use]
     pub fn with_search<S: Stream<Item = PeerId> + Send + 'static>(
         mut self,

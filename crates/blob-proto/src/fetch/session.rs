@@ -5,7 +5,7 @@ use std::{
     ops::{ControlFlow, Range},
     sync::{
         Arc, OnceLock,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicBool, Ordering},
     },
     time::Duration,
 };
@@ -25,7 +25,7 @@ use crate::{
     guard::{CALLBACK_TIMEOUT, guarded},
     store::{StoreError, Stored},
     transfer::{
-        BoxDuplex, DynOpener, Identity, MessageReader, MessageWriter, Opened, SignRequest,
+        Arrived, BoxDuplex, DynOpener, Identity, MessageReader, MessageWriter, Opened, SignRequest,
         Signature, Version,
     },
     v1::{
@@ -124,12 +124,27 @@ impl From<ProviderError> for End {
 }
 
 /// What the driver sees of a session while it runs.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub(super) struct Meter {
-    /// Bytes that have arrived.
-    pub(super) received: Arc<AtomicU64>,
+    /// What has arrived.
+    pub(super) arrived: Arrived,
     /// Whether the stream is not open yet.
     pub(super) reaching: Arc<AtomicBool>,
+}
+
+impl Meter {
+    /// Returns the meter of a session that has not begun to open its stream.
+    pub(super) fn new(arrived: Arrived) -> Self {
+        Self {
+            arrived,
+            reaching: Arc::new(AtomicBool::new(true)),
+        }
+    }
+
+    /// Notes that the stream is open.
+    pub(super) fn on_open(&self) {
+        self.reaching.store(false, Ordering::Relaxed);
+    }
 }
 
 impl Context {
@@ -157,7 +172,7 @@ impl Context {
                 .map_err(|_| ProviderError::OpenTimeout { after })?
                 .map_err(|source| ProviderError::Open { source })?;
             if !self.must_wait(&opened, for_content) {
-                meter.reaching.store(false, Ordering::Relaxed);
+                meter.on_open();
                 return Ok(opened);
             }
             drop(opened);
@@ -318,8 +333,7 @@ impl Session {
     ) -> Result<ControlFlow<End, Ask>, ProviderError> {
         let must_wait = self.context.must_wait(&opened, true);
         let (reader, writer) = opened.stream.split();
-        let mut reader =
-            MessageReader::<_, Response>::new(reader, Arc::clone(&self.meter.received));
+        let mut reader = MessageReader::<_, Response>::new(reader, self.meter.arrived.clone());
         let mut writer = MessageWriter::new(writer, self.context.config.tuning.stall_timeout);
         let blob_id = self.context.blob_id();
         let hello = self.context.hello(Some(blob_id), self.id.peer).await?;

@@ -50,10 +50,13 @@ impl V0Fetch {
         into: Keep,
     ) -> Result<Option<Stored>, End> {
         let opened = match opened.filter(|opened| !self.context.must_wait(opened, true)) {
-            Some(opened) => opened,
+            Some(opened) => {
+                self.meter.on_open();
+                opened
+            }
             None => self.context.open(self.id.peer, true, &self.meter).await?,
         };
-        let io = Counted::new(opened.stream, Arc::clone(&self.meter.received));
+        let io = Counted::new(opened.stream, Arc::clone(&self.meter.arrived.bytes));
         // No frame of a provider is larger than a chunk.
         let config = FrameConfig {
             max_payload: BLOB_CHUNK_BYTES + CHUNK_PREFIX_BYTES,

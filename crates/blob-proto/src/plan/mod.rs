@@ -16,7 +16,8 @@
 //! Where other peers fetch the blob at the same time, chunks are asked for one by one in place of
 //! from the front: of providers that have a part of the blob before those that have all of it, and
 //! the rarest first, by chance where several are equally rare. A provider that has all of it is asked
-//! only for what no other one gives at half its rate.
+//! only for what no other one gives at half its rate. A chunk that a provider puts off is asked of the
+//! next one at once.
 
 mod bits;
 mod provider;
@@ -70,6 +71,10 @@ const SILENCE: Duration = Duration::from_secs(4);
 /// Longest time for which a provider may put off a chunk: 10 s.
 const LATER_MAX: Duration = Duration::from_secs(10);
 
+/// Time after a chunk was first put off from which on an idle provider does not leave it to one that
+/// has not sent anything yet: 5 s. Longer than a chunk takes to another requester, as a rule.
+const PUT_OFF_PATIENCE: Duration = Duration::from_secs(5);
+
 /// The plan of one transfer.
 #[derive(Clone, Debug)]
 pub struct Planner {
@@ -82,6 +87,8 @@ pub struct Planner {
     in_flight: usize,
     /// Chunks that are missing, asked for or not.
     missing: Bits,
+    /// When a provider put off a missing chunk for the first time.
+    put_off: BTreeMap<u64, Duration>,
     /// Whether other peers fetch the blob at the same time.
     shared: bool,
     /// Chunks of the plan, and how many of them were asked of a second provider.
@@ -114,6 +121,7 @@ impl Planner {
             asked: BTreeMap::new(),
             in_flight: 0,
             missing: bits,
+            put_off: BTreeMap::new(),
             shared: false,
             total: wanted_total,
             duplicates: 0,
@@ -163,6 +171,13 @@ impl Planner {
         providers.all(|provider| matches!(provider.status, Status::Out { .. }))
     }
 
+    /// Whether a provider has failed and will be asked again later.
+    #[must_use]
+    pub fn is_resting(&self) -> bool {
+        let mut providers = self.providers.values();
+        providers.any(|provider| matches!(provider.status, Status::Resting { .. }))
+    }
+
     /// Whether a provider is to be asked again, and has a chunk that is missing.
     #[must_use]
     pub fn is_useful(&self, peer: &PeerId) -> bool {
@@ -210,6 +225,15 @@ impl Planner {
                 let provider = provider.or_insert_with(|| Provider::new(now));
                 provider.revive(&self.config, now);
             }
+            Input::Forgotten(peer) => {
+                let owed = self
+                    .providers
+                    .remove(&peer)
+                    .map(|provider| provider.in_flight);
+                let owed = owed.unwrap_or_default();
+                self.in_flight -= owed.len();
+                owed.into_iter().for_each(|index| self.give_back(index));
+            }
             Input::Received { peer, bytes } => {
                 if let Some(provider) = self.providers.get_mut(&peer) {
                     provider.receive(bytes, now);
@@ -244,6 +268,7 @@ impl Planner {
         let Some(provider) = self.providers.get_mut(&peer) else {
             return;
         };
+        provider.unreachable = 0;
         let end = self.wanted.end();
         let end = self
             .asked
@@ -278,10 +303,18 @@ impl Planner {
             return;
         };
         provider.in_flight.remove(at);
+        provider.unreachable = 0;
         self.in_flight -= 1;
         match retry_after {
             Some(after) => {
-                provider.later.insert(index, now + after.min(LATER_MAX));
+                self.put_off.entry(index).or_insert(now);
+                // An honest provider puts off a chunk again on another stream only, so it stays a
+                // provider of the chunk, for the case that no other one has it.
+                let later = match provider.put_off.insert(index) {
+                    true => after.min(LATER_MAX),
+                    false => LATER_MAX,
+                };
+                provider.later.insert(index, now + later);
             }
             None => {
                 let has = provider.has.get_or_insert_with(|| self.missing.clone());
@@ -306,8 +339,10 @@ impl Planner {
     fn verified(&mut self, peer: PeerId, index: u64, effects: &mut Vec<Effect>) {
         self.wanted.remove(index);
         self.missing.remove(index);
+        self.put_off.remove(&index);
         for provider in self.providers.values_mut() {
             provider.later.remove(&index);
+            provider.put_off.remove(&index);
             if let Some(has) = &mut provider.has {
                 has.remove(index);
             }
@@ -462,19 +497,23 @@ impl Planner {
     fn choose(&self, peer: &PeerId, dice: u64) -> Option<u64> {
         let provider = self.providers.get(peer)?;
         let parts = self.ready().filter(|(other, _)| *other != peer);
-        let parts = parts.filter_map(|(_, part)| Some((part, part.has.as_ref()?)));
-        let parts: Vec<_> = parts.collect();
+        let parts = parts.map(|(_, part)| part);
+        let parts: Vec<_> = parts.filter(|part| part.has.is_some()).collect();
         let end = self.wanted.end().min(self.horizon);
         let fits = |index: u64| {
             index < end
                 && self.wanted.contains(index)
                 && provider.gives(index, self.now)
                 && (provider.has.is_some()
-                    || !parts.iter().any(|(part, has)| {
-                        has.contains(index) && self.is_quick(part, provider.rate())
+                    || !parts.iter().any(|part| {
+                        // A part that has put off the chunk does not keep it from others.
+                        part.gives(index, self.now) && self.is_quick(part, provider.rate())
                     }))
         };
-        let copies = |index: &u64| parts.iter().filter(|(_, has)| has.contains(*index)).count();
+        let copies = |index: &u64| {
+            let gives = |part: &&&Provider| part.gives(*index, self.now);
+            parts.iter().filter(gives).count()
+        };
         if self.wanted.len() <= SAMPLES || self.horizon != u64::MAX {
             // All of them, in the order of the content where it has to arrive so.
             let mut all = self
@@ -552,6 +591,12 @@ impl Planner {
                 let hurried =
                     self.shared && !cheap && expected < LONG_WAIT && silence < SILENCE / 2;
                 let wait = if hurried { Duration::ZERO } else { wait };
+                let put_off = self.put_off.get(index);
+                let overdue = put_off.is_some_and(|since| self.now >= *since + PUT_OFF_PATIENCE);
+                let wait = match overdue && owner.rate().is_none() {
+                    true => Duration::MAX,
+                    false => wait,
+                };
                 let earliest = waits.entry(*index).or_insert(wait);
                 *earliest = wait.min(*earliest);
             }

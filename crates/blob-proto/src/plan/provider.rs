@@ -1,7 +1,7 @@
 //! What the planner knows of one provider.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     time::Duration,
 };
 
@@ -45,6 +45,8 @@ pub(super) struct Provider {
     pub(super) reports: bool,
     /// Chunks that it does not send before some time.
     pub(super) later: BTreeMap<u64, Duration>,
+    /// Missing chunks that it has put off.
+    pub(super) put_off: BTreeSet<u64>,
     /// Whether something came since it was asked after a pause.
     has_begun: bool,
     /// When the last byte came, or the first request after a pause was sent.
@@ -70,6 +72,7 @@ impl Provider {
             has: None,
             reports: false,
             later: BTreeMap::new(),
+            put_off: BTreeSet::new(),
             has_begun: false,
             last_byte: now,
             floor_since: now,
@@ -129,11 +132,12 @@ impl Provider {
         self.has_begun = false;
     }
 
+    /// Notes that bytes of what it was asked for came.
     pub(super) fn receive(&mut self, bytes: u64, now: Duration) {
         self.unreachable = 0;
         self.last_byte = now;
         if self.in_flight.is_empty() {
-            // It only reports which chunks it has, which measures nothing.
+            // It was asked for nothing, which measures nothing.
             return;
         }
         self.has_begun = true;

@@ -79,7 +79,11 @@ impl Default for PlannerConfig {
 pub enum Input {
     /// A provider was found. Said again of one that is known, it changes nothing.
     Found(PeerId),
-    /// Bytes of chunks came from a provider, verified or not yet.
+    /// A provider is not to be asked any more, as if it had never been found. Its chunks go to
+    /// others.
+    Forgotten(PeerId),
+    /// Bytes of chunks came from a provider, verified or not yet. Other messages do not count: a
+    /// provider must not delay a chunk by sending them.
     Received {
         /// The peer id of the provider.
         peer: PeerId,

@@ -84,13 +84,16 @@ async fn open(requester: &Requester, request: &BlobRequest) -> Result<Option<Ope
             .await
             .unwrap_or(false)
     {
-        let permit = requester.holder.take(Resource::BlobNonces, 1);
-        let permit = permit.map_err(|refused| AuthError::Busy {
-            capacity: usize::try_from(refused.limit).unwrap_or(usize::MAX),
-            max_age_s: AUTH_MAX_AGE_S + AUTH_MAX_AHEAD_S,
-        })?;
+        let permit = || {
+            let permit = requester.holder.take(Resource::BlobNonces, 1);
+            let permit = permit.map_err(|refused| AuthError::Busy {
+                capacity: usize::try_from(refused.limit).unwrap_or(usize::MAX),
+                max_age_s: AUTH_MAX_AGE_S + AUTH_MAX_AHEAD_S,
+            });
+            permit.map(Some)
+        };
         let (peer, mut replays) = (requester.peer, requester.replays());
-        replays.admit_with(auth, blob_id, context_id, peer, now, Some(permit))?;
+        replays.admit_with(auth, blob_id, context_id, peer, now, permit)?;
     }
     let list = reader.list().await?;
     Ok(Some((reader, list)))

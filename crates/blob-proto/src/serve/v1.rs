@@ -4,7 +4,7 @@ use std::{
     collections::HashMap,
     ops::Range,
     sync::{
-        Arc, OnceLock,
+        OnceLock,
         atomic::{AtomicUsize, Ordering},
     },
     time::Duration,
@@ -24,7 +24,7 @@ use crate::{
     id::CHUNK_BYTES,
     store::StoreError,
     swarm::{Reports, Watching},
-    transfer::{BoxDuplex, MessageReader, MessageWriter},
+    transfer::{Arrived, BoxDuplex, MessageReader, MessageWriter},
     v1::{Hello, ListPage, MAX_PAGE_HASHES, MAX_RETRY_MS, Refusal, Request, Response},
 };
 
@@ -47,7 +47,7 @@ pub(super) async fn serve(
     of_1_1: bool,
 ) -> Result<Served, ServeError> {
     let (reader, writer) = stream.split();
-    let mut reader = MessageReader::<_, Request>::new(reader, Arc::default());
+    let mut reader = MessageReader::<_, Request>::new(reader, Arrived::default());
     let writer = MessageWriter::new(writer, requester.config().tuning.stall_timeout);
     let after = requester.config().tuning.request_timeout;
     let hello = match timeout(after, reader.next()).await {

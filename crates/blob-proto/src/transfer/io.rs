@@ -44,11 +44,18 @@ pub(crate) trait Message: Sized {
     /// Longest frame, in bytes.
     const MAX_BYTES: usize;
 
+    /// Whether a frame that begins with this byte holds content or hashes of a blob.
+    fn is_content(kind: u8) -> bool;
+
     fn read(frame: &Bytes) -> Result<Self, MessageError>;
 }
 
 impl Message for Response {
     const MAX_BYTES: usize = MAX_RESPONSE_BYTES;
+
+    fn is_content(kind: u8) -> bool {
+        Self::is_content(kind)
+    }
 
     fn read(frame: &Bytes) -> Result<Self, MessageError> {
         Self::decode(frame)
@@ -58,8 +65,33 @@ impl Message for Response {
 impl Message for Request {
     const MAX_BYTES: usize = MAX_REQUEST_BYTES;
 
+    fn is_content(_: u8) -> bool {
+        false
+    }
+
     fn read(frame: &Bytes) -> Result<Self, MessageError> {
         Self::decode(frame)
+    }
+}
+
+/// Counters of what has arrived on a stream, in bytes.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Arrived {
+    /// All of it.
+    pub(crate) bytes: Arc<AtomicU64>,
+    /// The part of it in frames with content or hashes of a blob. A small frame counts when it is
+    /// complete, a large one as it arrives.
+    pub(crate) content: Arc<AtomicU64>,
+}
+
+impl Arrived {
+    /// Returns counters for a protocol in which all that arrives is content.
+    pub(crate) fn of_content() -> Self {
+        let bytes = Arc::<AtomicU64>::default();
+        Self {
+            content: Arc::clone(&bytes),
+            bytes,
+        }
     }
 }
 
@@ -76,21 +108,20 @@ pub(crate) struct MessageReader<R, M> {
     body: Option<(BytesMut, usize)>,
     scratch: Box<[u8]>,
     kept: Vec<Bytes>,
-    /// Bytes that have arrived.
-    received: Arc<AtomicU64>,
+    arrived: Arrived,
     ended: bool,
     message: PhantomData<fn() -> M>,
 }
 
 impl<R: AsyncRead + Unpin, M: Message> MessageReader<R, M> {
-    pub(crate) fn new(io: R, received: Arc<AtomicU64>) -> Self {
+    pub(crate) fn new(io: R, arrived: Arrived) -> Self {
         Self {
             io,
             head: BytesMut::new(),
             body: None,
             scratch: vec![0; HEAD_BYTES.min(M::MAX_BYTES)].into(),
             kept: Vec::new(),
-            received,
+            arrived,
             ended: false,
             message: PhantomData,
         }
@@ -121,7 +152,9 @@ impl<R: AsyncRead + Unpin, M: Message> MessageReader<R, M> {
             if let Some((prefix, len)) = frame_len(&self.head, M::MAX_BYTES)? {
                 if self.head.len() >= prefix + len {
                     self.head.advance(prefix);
-                    return Poll::Ready(Ok(Some(self.head.split_to(len).freeze())));
+                    let frame = self.head.split_to(len).freeze();
+                    self.count_content(frame.first().copied(), len);
+                    return Poll::Ready(Ok(Some(frame)));
                 }
                 if len > HEAD_BYTES {
                     self.head.advance(prefix);
@@ -129,6 +162,7 @@ impl<R: AsyncRead + Unpin, M: Message> MessageReader<R, M> {
                     let there = self.head.len();
                     body[..there].copy_from_slice(&self.head);
                     self.head.clear();
+                    self.count_content(body[..there].first().copied(), there);
                     self.body = Some((body, there));
                     continue;
                 }
@@ -138,7 +172,7 @@ impl<R: AsyncRead + Unpin, M: Message> MessageReader<R, M> {
                 0 => return Poll::Ready(Err(io::Error::from(io::ErrorKind::UnexpectedEof).into())),
                 len => {
                     self.head.extend_from_slice(&self.scratch[..len]);
-                    self.received.fetch_add(len as u64, Ordering::Relaxed);
+                    self.arrived.bytes.fetch_add(len as u64, Ordering::Relaxed);
                 }
             }
         }
@@ -153,7 +187,9 @@ impl<R: AsyncRead + Unpin, M: Message> MessageReader<R, M> {
                     return Poll::Ready(Err(error.into()));
                 }
                 *there += len;
-                self.received.fetch_add(len as u64, Ordering::Relaxed);
+                let kind = body.first().copied();
+                self.arrived.bytes.fetch_add(len as u64, Ordering::Relaxed);
+                self.count_content(kind, len);
                 continue;
             }
             if let Some((body, _)) = self.body.take() {
@@ -165,6 +201,14 @@ impl<R: AsyncRead + Unpin, M: Message> MessageReader<R, M> {
             }
         }
         Poll::Pending
+    }
+
+    /// Counts bytes of a frame of some kind.
+    fn count_content(&self, kind: Option<u8>, len: usize) {
+        if kind.is_some_and(M::is_content) {
+            let content = &self.arrived.content;
+            content.fetch_add(len as u64, Ordering::Relaxed);
+        }
     }
 
     /// Returns an initialised buffer: a kept one that is not in use any more, or a new one.
@@ -350,7 +394,7 @@ mod tests {
     use calimero_network_primitives::limits::BLOB_CHUNK_BYTES;
     use futures::io::Cursor;
 
-    use super::{DISK_ALIGN_BYTES, MessageReader, Response};
+    use super::{Arrived, DISK_ALIGN_BYTES, MessageReader, Ordering, Response};
 
     /// The second frame fills the buffer of the first one again, of the same message's length.
     #[tokio::test]
@@ -363,7 +407,7 @@ mod tests {
             let prefix = unsigned_varint::encode::usize(len, &mut prefix);
             let wire = [prefix, &head[..], &payload[..]].concat().repeat(2);
             let mut reader =
-                MessageReader::<_, Response>::new(Cursor::new(wire), Default::default());
+                MessageReader::<_, Response>::new(Cursor::new(wire), Arrived::default());
             for _ in 0..2 {
                 let message = reader.next().await.unwrap().unwrap();
                 let Response::Chunk { data, .. } = message else {
@@ -373,5 +417,45 @@ mod tests {
                 assert_eq!(data.len(), BLOB_CHUNK_BYTES);
             }
         }
+    }
+
+    /// Reports of chunks, however many, are no content.
+    #[tokio::test]
+    async fn frames_with_content_are_counted_apart() {
+        let small = Response::Chunk {
+            index: 3,
+            data: Bytes::from(vec![7; 100]),
+        };
+        let large = Response::Chunk {
+            index: 4,
+            data: Bytes::from(vec![7; BLOB_CHUNK_BYTES]),
+        };
+        let ranges = (0..500).map(|index| 2 * index..2 * index + 1).collect();
+        let few = Vec::from([5..6, 7..9]);
+        let news = [
+            Response::Have { ranges },
+            Response::Have { ranges: few },
+            Response::Absent {
+                index: 5,
+                retry_after_ms: 1,
+            },
+        ];
+        let mut wire = Vec::new();
+        let mut content = 0;
+        for response in news.into_iter().chain([small, large]) {
+            let (head, payload) = response.parts().unwrap();
+            let len = head.len() + payload.len();
+            let mut prefix = unsigned_varint::encode::usize_buffer();
+            let prefix = unsigned_varint::encode::usize(len, &mut prefix);
+            wire.extend([prefix, &head[..], &payload[..]].concat());
+            if matches!(response, Response::Chunk { .. }) {
+                content += len as u64;
+            }
+        }
+        let (all, arrived) = (wire.len() as u64, Arrived::default());
+        let mut reader = MessageReader::<_, Response>::new(Cursor::new(wire), arrived.clone());
+        while reader.next().await.unwrap().is_some() {}
+        assert_eq!(arrived.content.load(Ordering::Relaxed), content);
+        assert_eq!(arrived.bytes.load(Ordering::Relaxed), all);
     }
 }

@@ -13,7 +13,7 @@ use calimero_network_primitives::PeerId;
 #[cfg(feature = "libp2p")]
 pub use self::libp2p::StreamOpener;
 pub(crate) use self::{
-    io::{Counted, MessageReader, MessageWriter},
+    io::{Arrived, Counted, MessageReader, MessageWriter},
     opener::DynOpener,
 };
 pub use self::{

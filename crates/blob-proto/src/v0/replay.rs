@@ -75,15 +75,17 @@ impl ReplayGuard {
         presenter: PeerId,
         now: u64,
     ) -> Result<(), AuthError> {
-        self.admit_with(auth, blob_id, context_id, presenter, now, None)
+        self.admit_with(auth, blob_id, context_id, presenter, now, || Ok(None))
     }
 
     /// As [`admit`](Self::admit), with a permit that is held for as long as the authentication is
-    /// remembered, so that each peer and each IP prefix has a share of the guard.
+    /// remembered, so that each peer and each IP prefix has a share of the guard. `permit` is
+    /// called once the permits of expired authentications are released, and only for an
+    /// authentication that is not remembered.
     ///
     /// # Errors
     ///
-    /// As [`admit`](Self::admit).
+    /// As [`admit`](Self::admit), and the error of `permit`.
     pub fn admit_with(
         &mut self,
         auth: &BlobAuth,
@@ -91,7 +93,7 @@ impl ReplayGuard {
         context_id: &ContextId,
         presenter: PeerId,
         now: u64,
-        permit: Option<Permit>,
+        permit: impl FnOnce() -> Result<Option<Permit>, AuthError>,
     ) -> Result<(), AuthError> {
         auth.verify(blob_id, context_id, now)?;
         self.expire(now);
@@ -109,6 +111,7 @@ impl ReplayGuard {
                 max_age_s: AUTH_MAX_AGE_S + AUTH_MAX_AHEAD_S,
             });
         }
+        let permit = permit()?;
         self.presenters.insert(digest, (presenter, permit));
         self.expiries
             .entry(auth.timestamp.saturating_add(AUTH_MAX_AGE_S))

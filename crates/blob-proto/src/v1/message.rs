@@ -223,6 +223,12 @@ pub enum Response {
 }
 
 impl Response {
+    /// Returns `true` if a message that begins with this byte holds content or hashes of a blob.
+    #[cfg(feature = "transfer")]
+    pub(crate) fn is_content(kind: u8) -> bool {
+        matches!(kind, LIST | INLINE | CHUNK)
+    }
+
     /// Returns `true` for a message that 1.0.0 does not have.
     #[must_use]
     pub fn is_of_1_1(&self) -> bool {

@@ -21,6 +21,7 @@ mod hostile;
 #[cfg(target_os = "linux")]
 mod links;
 mod net;
+mod patience;
 mod relayed;
 mod repair;
 mod server;

@@ -10,7 +10,8 @@ use std::{
 
 use calimero_network_blob::{
     BlobId, blob_id,
-    fetch::{BlobFetchConfig, FetchError, FetchRequest, Providers},
+    error::AuthError,
+    fetch::{BlobFetchConfig, Destination, FetchError, FetchRequest, Providers},
     serve::Server,
     store::BlobStore,
     transfer::Version,
@@ -175,6 +176,72 @@ async fn dribbling_providers_do_not_hold_a_transfer() {
     }
 }
 
+/// Both providers send all of the content, so each writes a file of its own.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slow_provider_of_v0_does_not_end_a_transfer_into_a_file() {
+    let there = folder();
+    let store: Arc<dyn BlobStore> = Arc::new(there.store.clone());
+    let content = content(3, 2 * MIB);
+    let id = there.store.put(&content).unwrap().id;
+    let net = Net::default();
+    add_dribbling(&net, peer(1), Version::V0, &store).await;
+    net.add_store(peer(2), Version::V0, &there.store).await;
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("file");
+    let config = BlobFetchConfig::default();
+    let (found, providers) = futures::channel::mpsc::unbounded();
+    found.unbounded_send(peer(1)).unwrap();
+    let request = FetchRequest::new(CONTEXT, id);
+    let to = Destination::File(path.clone());
+    let transfer = fetcher(&net, &config).fetch(request, providers, to);
+    let mut progress = transfer.progress();
+    let found = async move {
+        // The second one is found once the first one sends content.
+        while let Some(progress) = progress.next().await {
+            if progress.received_bytes > 4096 {
+                break;
+            }
+        }
+        found.unbounded_send(peer(2)).unwrap();
+    };
+    let fetching = future::join(transfer, found);
+    let (fetched, ()) = tokio::time::timeout(LONG, fetching).await.expect("no end");
+    assert_eq!(fetched.unwrap().providers, [(peer(2), 2 * MIB as u64)]);
+    assert!(std::fs::read(&path).unwrap() == content);
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_small_blob_arrives_in_a_file_while_a_provider_of_v0_is_silent() {
+    let there = folder();
+    let content = content(3, 1000);
+    let id = there.store.put(&content).unwrap().id;
+    let net = Net::default();
+    let (found, providers) = futures::channel::mpsc::unbounded();
+    found.unbounded_send(peer(1)).unwrap();
+    net.add(peer(1), Version::V0, move |mut socket| {
+        let found = found.clone();
+        Box::pin(async move {
+            // The second one is found once the first one has got its request.
+            let read = futures::AsyncReadExt::read(&mut socket, &mut [0; 16]).await;
+            if matches!(read, Ok(1..)) {
+                found.unbounded_send(peer(2)).unwrap();
+                future::pending::<()>().await;
+            }
+        })
+    })
+    .await;
+    net.add_store(peer(2), Version::V1, &there.store).await;
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("file");
+    let request = FetchRequest::new(CONTEXT, id);
+    let to = Destination::File(path.clone());
+    let transfer = fetcher(&net, &BlobFetchConfig::default()).fetch(request, providers, to);
+    let fetched = tokio::time::timeout(LONG, transfer).await.expect("no end");
+    assert_eq!(fetched.unwrap().providers, [(peer(2), 1000)]);
+    assert!(std::fs::read(&path).unwrap() == content);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_dribbling_provider_does_not_hold_a_batch() {
     let there = folder();
@@ -308,17 +375,26 @@ fn each_peer_has_a_share_of_the_replay_guard() {
     let mut admit = |presenter: PeerId, now: u64| {
         let auth = BlobAuth::sign(&signer(), &blob, &CONTEXT, now).unwrap();
         let holder = resources.holder(Some(presenter), None);
-        let permit = holder.take(Resource::BlobNonces, 1).ok()?;
-        let admitted = guard.admit_with(&auth, &blob, &CONTEXT, presenter, now, Some(permit));
+        let full = AuthError::Busy {
+            capacity: 3,
+            max_age_s: 0,
+        };
+        let permit = || {
+            holder
+                .take(Resource::BlobNonces, 1)
+                .map(Some)
+                .map_err(|_| full)
+        };
+        let admitted = guard.admit_with(&auth, &blob, &CONTEXT, presenter, now, permit);
         admitted.ok()
     };
     for now in 100..103 {
         assert!(admit(peer(1), now).is_some());
     }
     assert!(admit(peer(1), 103).is_none(), "its share is used up");
+    assert!(admit(peer(1), 102).is_some(), "the same again");
     assert!(admit(peer(2), 104).is_some(), "others have theirs");
-    assert!(admit(peer(2), 200).is_some(), "expires the others");
-    assert!(admit(peer(1), 201).is_some());
+    assert!(admit(peer(1), 200).is_some(), "its own have expired");
 }
 
 #[tokio::test(flavor = "multi_thread")]

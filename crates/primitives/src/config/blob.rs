@@ -134,7 +134,8 @@ pub struct BlobFetchTuning {
     /// Time for a relayed provider to become reachable directly before its content is requested.
     /// Default 30 s, the deadline of a dial.
     pub direct_timeout: Duration,
-    /// Time without a usable provider after which a fetch fails. Default 60 s, one search.
+    /// Time without content and without a new provider after which a fetch fails. An attempt to
+    /// reach a provider does not extend it. Default 60 s, one search.
     pub search_timeout: Duration,
 }
 

@@ -1,6 +1,9 @@
 //! What a transfer remembers: providers and their failures, chunks, bytes.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use calimero_network_primitives::PeerId;
 
@@ -21,6 +24,19 @@ const PUBLISH_INTERVAL: Duration = Duration::from_millis(100);
 /// A part of one in this many is a word about progress, however fast it came.
 const PUBLISH_STEPS: u64 = 16;
 
+/// Providers whose place another one has taken, at most: 1,024. Then no more are taken, so that a
+/// search that invents providers ends.
+const MAX_GIVEN_UP: usize = 1024;
+
+/// A provider that was found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Found {
+    /// The provider whose place it takes.
+    pub(super) in_place_of: Option<PeerId>,
+    /// Whether it is one of the first of the transfer, as many as are used at one time.
+    pub(super) is_early: bool,
+}
+
 #[derive(Default)]
 struct Provider {
     verified_bytes: u64,
@@ -32,6 +48,12 @@ struct Provider {
 pub(super) struct Book {
     max_providers: usize,
     providers: BTreeMap<PeerId, Provider>,
+    /// Providers whose place another one has taken. They return where there is space.
+    given_up: BTreeSet<PeerId>,
+    /// Those of them that sent what does not verify. They do not return.
+    liars: BTreeSet<PeerId>,
+    /// Number of providers that were found.
+    found: usize,
     /// Which chunks are verified, once they are known.
     chunks: Vec<bool>,
     first_missing: usize,
@@ -50,6 +72,9 @@ impl Book {
         Self {
             max_providers,
             providers: BTreeMap::new(),
+            given_up: BTreeSet::new(),
+            liars: BTreeSet::new(),
+            found: 0,
             chunks: Vec::new(),
             first_missing: 0,
             size_bytes: None,
@@ -61,13 +86,49 @@ impl Book {
         }
     }
 
-    /// Notes a provider. `false` where it is known, or one too many.
-    pub(super) fn found(&mut self, peer: PeerId) -> bool {
-        if self.providers.len() >= self.max_providers || self.providers.contains_key(&peer) {
-            return false;
+    /// Notes a provider. `None` where it is known, or one too many. Where there is no space, it
+    /// takes that of the provider that failed first, has given nothing and has no session.
+    pub(super) fn found(
+        &mut self,
+        peer: PeerId,
+        has_session: impl Fn(&PeerId) -> bool,
+    ) -> Option<Found> {
+        if self.providers.contains_key(&peer) || self.liars.contains(&peer) {
+            return None;
+        }
+        let mut in_place_of = None;
+        if self.providers.len() >= self.max_providers {
+            if self.given_up.contains(&peer) || self.given_up.len() >= MAX_GIVEN_UP {
+                return None;
+            }
+            let useless = self
+                .providers
+                .iter()
+                .filter(|(peer, provider)| provider.verified_bytes == 0 && !has_session(peer));
+            let failed = useless.filter_map(|(peer, provider)| {
+                let (number, error) = provider.failure.as_ref()?;
+                Some((!error.is_final(), *number, *peer, error.is_lie()))
+            });
+            let (_, _, before, lied) = failed.min()?;
+            self.providers.remove(&before);
+            self.given_up.insert(before);
+            if lied {
+                self.liars.insert(before);
+            }
+            in_place_of = Some(before);
         }
         self.providers.insert(peer, Provider::default());
-        true
+        self.found += 1;
+        Some(Found {
+            in_place_of,
+            is_early: self.found <= self.max_providers,
+        })
+    }
+
+    /// Whether a provider has failed and given nothing since.
+    pub(super) fn has_failed(&self, peer: &PeerId) -> bool {
+        let provider = self.providers.get(peer);
+        provider.is_some_and(|provider| provider.failure.is_some())
     }
 
     pub(super) fn failed(&mut self, id: SessionId, error: ProviderError) {
@@ -238,65 +299,4 @@ impl Book {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::time::Duration;
-
-    use calimero_network_primitives::{Keypair, PeerId};
-
-    use super::Book;
-    use crate::{
-        error::ChunkError,
-        fetch::{ProviderError, session::SessionId},
-    };
-
-    fn peer() -> PeerId {
-        let key = Keypair::ed25519_from_bytes([1; 32]).unwrap();
-        key.public().to_peer_id()
-    }
-
-    fn session(number: u64) -> SessionId {
-        SessionId {
-            peer: peer(),
-            number,
-        }
-    }
-
-    fn book() -> Book {
-        let mut book = Book::new(1);
-        assert!(book.found(peer()));
-        book
-    }
-
-    #[test]
-    fn what_came_before_a_failure_does_not_undo_it() {
-        let mut book = book();
-        let received_bytes = 7;
-        book.failed(session(1), ProviderError::Closed { received_bytes });
-        book.verified(session(1), 7);
-        let failures = book.failures();
-        assert!(
-            matches!(failures[..], [ref only] if matches!(only.reason, ProviderError::Closed { received_bytes: 7 })),
-            "{failures:?}"
-        );
-        assert_eq!(book.verified_bytes, 7);
-    }
-
-    #[test]
-    fn what_comes_after_a_failure_undoes_it() {
-        let mut book = book();
-        let after = Duration::from_secs(1);
-        book.failed(session(1), ProviderError::Stalled { after });
-        book.verified(session(2), 7);
-        assert!(book.failures().is_empty());
-    }
-
-    #[test]
-    fn nothing_undoes_a_lie() {
-        let mut book = book();
-        let lie = ChunkError::Mismatch { index: 0 };
-        book.failed(session(1), ProviderError::Chunk(lie));
-        book.verified(session(2), 7);
-        assert_eq!(book.failures().len(), 1);
-        assert!(book.v1().is_empty());
-    }
-}
+mod tests;

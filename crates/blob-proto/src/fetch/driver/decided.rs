@@ -17,14 +17,17 @@ use crate::{
         v0::{Keep, V0Fetch},
     },
     plan::{Cause, Effect, FLOOR_BYTES_PER_S, Input, PROVIDER_WINDOW_CHUNKS},
+    transfer::Arrived,
 };
 
 /// A session that runs.
 pub(super) struct Handle {
     pub(super) id: SessionId,
     pub(super) meter: Meter,
-    /// Bytes of the meter that were reported to the planner.
-    pub(super) sampled: u64,
+    /// Bytes of the meter that were counted: all, and those of content.
+    pub(super) sampled: (u64, u64),
+    /// Whether the driver has seen that the stream is open.
+    pub(super) was_open: bool,
     /// Absent for older providers, who are asked once.
     pub(super) asks: Option<mpsc::Sender<Ask>>,
     abort: AbortHandle,
@@ -107,14 +110,14 @@ impl Driver {
         // each chunk.
         let (asks, receiver) = mpsc::channel(2 * (PROVIDER_WINDOW_CHUNKS + 1));
         let _ = asks.try_send(ask);
-        let meter = Meter::default();
+        let meter = Meter::new(Arrived::default());
         let id = self.next_session(peer);
         let session = Session::new(Arc::clone(&self.context), id, meter.clone(), receiver);
         self.start(id, meter, Some(asks), session.run().boxed());
     }
 
     fn ask_v0(&mut self, peer: PeerId) {
-        let meter = Meter::default();
+        let meter = Meter::new(Arrived::of_content());
         let id = self.next_session(peer);
         let v0 = V0Fetch {
             context: Arc::clone(&self.context),
@@ -155,7 +158,8 @@ impl Driver {
         let handle = Handle {
             id,
             meter,
-            sampled: 0,
+            sampled: (0, 0),
+            was_open: false,
             asks,
             abort,
         };

@@ -40,6 +40,11 @@ impl Exchange {
         self.watched.insert(peer, None);
     }
 
+    /// Stops watching a provider.
+    pub(super) fn forget(&mut self, peer: &PeerId) {
+        self.watched.remove(peer);
+    }
+
     /// Notes that the stream of a provider has ended and the provider has not failed.
     pub(super) fn on_end(&mut self, peer: &PeerId, now: Duration) {
         if let Some(again) = self.watched.get_mut(peer) {

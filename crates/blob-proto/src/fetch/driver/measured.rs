@@ -10,15 +10,19 @@ impl Driver {
     pub(super) fn sample(&mut self) {
         let mut came = Vec::new();
         for (peer, session) in &mut self.sessions {
-            let received = session.meter.received.load(Relaxed);
-            let bytes = received - std::mem::replace(&mut session.sampled, received);
+            let arrived = &session.meter.arrived;
+            let (all, content) = (arrived.bytes.load(Relaxed), arrived.content.load(Relaxed));
+            let (all_before, before) = std::mem::replace(&mut session.sampled, (all, content));
+            self.book.received(all - all_before);
+            let bytes = content - before;
             let reaching = session.meter.reaching.load(Relaxed);
             if bytes > 0 || reaching {
                 came.push((*peer, session.asks.is_none(), reaching, bytes));
             }
         }
+        let now = self.now();
         for (peer, v0, reaching, bytes) in came {
-            self.book.received(bytes);
+            self.hope.on_content(bytes, now);
             let input = match reaching {
                 true => Input::Reaching(peer),
                 false => Input::Received { peer, bytes },

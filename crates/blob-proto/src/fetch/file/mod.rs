@@ -18,7 +18,7 @@ use bytes::Bytes;
 use self::{
     chunks::{FilePartial, SharedPartial},
     complete::CompleteFile,
-    whole::{SharedWhole, Whole},
+    whole::{Parts, SharedWhole},
 };
 use super::target::{no_reader, no_size};
 use crate::{
@@ -39,12 +39,15 @@ use crate::{
 pub(super) struct FileTarget {
     disk: Arc<dyn Disk>,
     path: PathBuf,
+    /// The files of providers that send all of the content in order.
+    parts: Arc<Parts>,
 }
 
 impl FileTarget {
     pub(super) fn new(path: PathBuf) -> Self {
-        let disk = Arc::new(RealDisk::DEFAULT);
-        Self { disk, path }
+        let disk: Arc<dyn Disk> = Arc::new(RealDisk::DEFAULT);
+        let parts = Parts::new(Arc::clone(&disk), path.clone());
+        Self { disk, path, parts }
     }
 }
 
@@ -58,9 +61,9 @@ impl BlobStore for FileTarget {
     }
 
     fn writer(&self) -> StoreFuture<Box<dyn BlobWriter>> {
-        let (disk, path) = (Arc::clone(&self.disk), self.path.clone());
+        let parts = Arc::clone(&self.parts);
         blocking(move || {
-            let whole = SharedWhole::new(Whole::create(disk, path)?);
+            let whole = SharedWhole::new(parts.create()?);
             Ok(Box::new(whole) as Box<dyn BlobWriter>)
         })
     }
@@ -77,11 +80,11 @@ impl BlobStore for FileTarget {
     }
 
     fn put_batch(&self, blobs: Vec<(Option<BlobId>, Bytes)>) -> StoreFuture<StoredBatch> {
-        let (disk, path) = (Arc::clone(&self.disk), self.path.clone());
+        let parts = Arc::clone(&self.parts);
         blocking(move || {
             let mut ids = Vec::with_capacity(blobs.len());
             for (expected, content) in blobs {
-                let mut whole = Whole::create(Arc::clone(&disk), path.clone())?;
+                let mut whole = parts.create()?;
                 whole.write(&content)?;
                 ids.push(whole.finish(expected)?.id);
             }

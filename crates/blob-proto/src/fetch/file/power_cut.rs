@@ -11,7 +11,7 @@ use std::{path::Path, sync::Arc};
 
 use calimero_network_primitives::limits::BLOB_CHUNK_BYTES;
 
-use super::{FilePartial, chunks, complete::CompleteFile, whole::Whole};
+use super::{FilePartial, chunks, complete::CompleteFile, whole::Parts};
 use crate::{
     BlobHasher, ChunkList,
     store::{
@@ -58,7 +58,7 @@ fn in_order(disk: &Arc<dyn Disk>, content: &[u8], done: &mut bool) -> Result<(),
     let partial = FilePartial::open(Arc::clone(disk), FILE.into(), list(content))?;
     partial.write(0, &content[..BLOB_CHUNK_BYTES])?;
     drop(partial);
-    let mut whole = Whole::create(Arc::clone(disk), FILE.into())?;
+    let mut whole = Parts::new(Arc::clone(disk), FILE.into()).create()?;
     whole.write(&content[..1000])?;
     whole.write(&content[1000..])?;
     whole.finish(Some(list(content).id()))?;

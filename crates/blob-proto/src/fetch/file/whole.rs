@@ -1,8 +1,9 @@
 //! Content that arrives in order.
 
 use std::{
+    collections::BTreeSet,
     io,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex},
 };
 
@@ -20,24 +21,58 @@ use crate::{
     },
 };
 
-/// A file that grows. Deleted when dropped, unless it was finished.
-pub(super) struct Whole {
+/// Ending of the file that a transfer locks. Chunks that an earlier attempt may have left have
+/// another one.
+const LOCK: &str = ".whole.part";
+
+/// Files that sessions of one transfer write at the same time, at most: 16. Two providers are asked
+/// at a time, and a third one may send a small blob as a whole.
+const MAX_PARTS: usize = 16;
+
+/// The files of one transfer: one for each session that writes all of the content. The first one
+/// that is complete gets the name of the destination.
+pub(super) struct Parts {
     disk: Arc<dyn Disk>,
     path: PathBuf,
-    part: PathBuf,
-    file: Box<dyn DiskFile>,
-    hasher: BlobHasher,
-    write_back: WriteBack,
-    published: bool,
-    /// Held until `part` has its name or is deleted: two writers would mix their content.
-    _lock: Lock,
+    locked: Mutex<Locked>,
 }
 
-impl Whole {
-    pub(super) fn create(disk: Arc<dyn Disk>, path: PathBuf) -> Result<Self, StoreError> {
-        // Another name than chunks have that an earlier try may have left.
-        let part = beside(&path, ".whole.part");
-        let lock = disk.lock(&part).and_then(|lock| {
+#[derive(Default)]
+struct Locked {
+    /// Held until the transfer has ended: two transfers would mix their content. `None` before the
+    /// first session, and once a file is complete.
+    lock: Option<Lock>,
+    finished: bool,
+    /// Numbers of the files that exist.
+    used: BTreeSet<usize>,
+}
+
+impl Parts {
+    pub(super) fn new(disk: Arc<dyn Disk>, path: PathBuf) -> Arc<Self> {
+        Arc::new(Self {
+            disk,
+            path,
+            locked: Mutex::default(),
+        })
+    }
+
+    fn name(&self, number: usize) -> PathBuf {
+        beside(&self.path, &format!(".whole.{number}.part"))
+    }
+
+    fn remove(&self, part: &Path) -> Result<(), StoreError> {
+        match self.disk.remove(part) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(io_error("deleting", part)(error))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Locks the destination for this transfer, and deletes what an earlier process left.
+    fn lock(&self) -> Result<Lock, StoreError> {
+        let path = beside(&self.path, LOCK);
+        let lock = self.disk.lock(&path).and_then(|lock| {
             let busy = || {
                 io::Error::new(
                     io::ErrorKind::ResourceBusy,
@@ -46,23 +81,91 @@ impl Whole {
             };
             lock.ok_or_else(busy)
         });
-        let lock = lock.map_err(io_error("locking", &part))?;
-        let file = disk.open(&part, Mode::Write);
-        let file = file.map_err(io_error("opening", &part))?;
-        // What an earlier try left.
-        file.set_len(0).map_err(io_error("emptying", &part))?;
-        Ok(Self {
-            disk,
-            path,
+        let lock = lock.map_err(io_error("locking", &path))?;
+        (0..MAX_PARTS).try_for_each(|number| self.remove(&self.name(number)))?;
+        Ok(lock)
+    }
+
+    /// Begins a file for one session.
+    pub(super) fn create(self: &Arc<Self>) -> Result<Whole, StoreError> {
+        let mut locked = lock(&self.locked);
+        if locked.finished {
+            return Err(StoreError::Broken);
+        }
+        if locked.lock.is_none() {
+            locked.lock = Some(self.lock()?);
+        }
+        let number = (0..MAX_PARTS).find(|number| !locked.used.contains(number));
+        let number = number.ok_or(StoreError::TooMany {
+            what: "files of one transfer",
+            max: MAX_PARTS,
+        })?;
+        let part = self.name(number);
+        let file = self.disk.open(&part, Mode::New);
+        let file = file.map_err(io_error("creating", &part))?;
+        locked.used.insert(number);
+        drop(locked);
+        Ok(Whole {
+            parts: Arc::clone(self),
+            number,
             part,
             file,
             hasher: BlobHasher::new(),
             write_back: WriteBack::default(),
-            published: false,
-            _lock: lock,
         })
     }
 
+    /// Gives a complete file its name, deletes the others, and releases the lock.
+    fn publish(&self, number: usize, part: &Path) -> Result<(), StoreError> {
+        let mut locked = lock(&self.locked);
+        if locked.finished {
+            return Err(StoreError::Broken);
+        }
+        publish(&*self.disk, part, &self.path)?;
+        locked.finished = true;
+        locked.used.remove(&number);
+        for other in std::mem::take(&mut locked.used) {
+            // What cannot be deleted now is deleted by the next transfer into this file.
+            let _ = self.remove(&self.name(other));
+        }
+        self.unlock(&mut locked);
+        Ok(())
+    }
+
+    fn unlock(&self, locked: &mut Locked) {
+        if let Some(held) = locked.lock.take() {
+            let _ = self.remove(&beside(&self.path, LOCK));
+            drop(held);
+        }
+    }
+
+    /// Deletes the file of a session, unless another transfer may own the name by now.
+    fn discard(&self, number: usize) {
+        let mut locked = lock(&self.locked);
+        if locked.used.remove(&number) {
+            let _ = self.remove(&self.name(number));
+        }
+    }
+}
+
+impl Drop for Parts {
+    fn drop(&mut self) {
+        let mut locked = std::mem::take(&mut *lock(&self.locked));
+        self.unlock(&mut locked);
+    }
+}
+
+/// A file that grows. Deleted when dropped, unless it was finished.
+pub(super) struct Whole {
+    parts: Arc<Parts>,
+    number: usize,
+    part: PathBuf,
+    file: Box<dyn DiskFile>,
+    hasher: BlobHasher,
+    write_back: WriteBack,
+}
+
+impl Whole {
     pub(super) fn write(&mut self, piece: &[u8]) -> Result<(), StoreError> {
         let at = self.hasher.size_bytes();
         self.hasher.update(piece)?;
@@ -78,9 +181,8 @@ impl Whole {
         check_id(expected, actual)?;
         let flushed = self.file.sync();
         flushed.map_err(io_error("flushing", &self.part))?;
-        publish(&*self.disk, &self.part, &self.path)?;
-        self.published = true;
-        remove_chunks(&*self.disk, &self.path);
+        self.parts.publish(self.number, &self.part)?;
+        remove_chunks(&*self.parts.disk, &self.parts.path);
         Ok(Stored {
             id: actual,
             size_bytes: hashed.size_bytes,
@@ -91,10 +193,7 @@ impl Whole {
 
 impl Drop for Whole {
     fn drop(&mut self) {
-        if !self.published {
-            // What stays is overwritten by the next try.
-            let _ = self.disk.remove(&self.part);
-        }
+        self.parts.discard(self.number);
     }
 }
 
@@ -128,48 +227,4 @@ impl BlobWriter for SharedWhole {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::{fs, os::unix::fs::symlink};
-
-    use super::*;
-    use crate::store::disk::RealDisk;
-
-    fn create(path: PathBuf) -> Result<Whole, StoreError> {
-        Whole::create(Arc::new(RealDisk::DEFAULT), path)
-    }
-
-    #[test]
-    fn a_second_writer_of_one_file_is_refused() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("file");
-        let mut first = create(path.clone()).unwrap();
-        first.write(b"the first half, ").unwrap();
-        let refused = create(path.clone()).err().unwrap().to_string();
-        assert!(
-            refused.contains("another transfer is writing this file"),
-            "{refused}"
-        );
-        first.write(b"the second half").unwrap();
-        first.finish(None).unwrap();
-        assert_eq!(fs::read(&path).unwrap(), b"the first half, the second half");
-
-        let mut next = create(path.clone()).unwrap();
-        next.write(b"next").unwrap();
-        drop(next);
-        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
-        let mut last = create(path.clone()).unwrap();
-        last.write(b"last").unwrap();
-        last.finish(None).unwrap();
-        assert_eq!(fs::read(&path).unwrap(), b"last");
-    }
-
-    #[test]
-    fn a_link_in_place_of_the_part_is_not_followed() {
-        let dir = tempfile::tempdir().unwrap();
-        let (path, other) = (dir.path().join("file"), dir.path().join("other"));
-        fs::write(&other, "kept").unwrap();
-        symlink(&other, beside(&path, ".whole.part")).unwrap();
-        assert!(create(path).is_err());
-        assert_eq!(fs::read(&other).unwrap(), b"kept");
-    }
-}
+mod tests;

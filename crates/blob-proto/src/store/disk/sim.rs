@@ -18,6 +18,9 @@ use std::{
 use super::{Disk, DiskFile, Lock, Mode};
 use crate::clock::unix_seconds;
 
+/// Error of the system where a process has no descriptor left, on every Unix.
+const EMFILE: i32 = 24;
+
 #[derive(Clone, Debug)]
 enum Write {
     At(u64, Vec<u8>),
@@ -94,6 +97,10 @@ struct State {
     age: Duration,
     /// Most bytes that all files may have.
     space_bytes: Option<u64>,
+    /// Number of the operation that fails, once.
+    failing: Option<u64>,
+    /// Whether the process has no descriptor left.
+    no_descriptors: bool,
 }
 
 impl State {
@@ -103,7 +110,18 @@ impl State {
             return Err(io::Error::other("the power is off"));
         }
         self.operations += 1;
+        if self.failing == Some(self.operations - 1) {
+            return Err(io::Error::other("the operation fails"));
+        }
         Ok(())
+    }
+
+    /// Fails where the process has no descriptor left.
+    fn take_descriptor(&self) -> io::Result<()> {
+        match self.no_descriptors {
+            true => Err(io::Error::from_raw_os_error(EMFILE)),
+            false => Ok(()),
+        }
     }
 
     /// Counts a flush. Returns `true` where it has to be carried out.
@@ -161,6 +179,12 @@ impl SimDisk {
         self
     }
 
+    /// A disk of which one operation, counted from 0, fails. Those after it succeed.
+    pub(crate) fn with_failure(self, operation: u64) -> Self {
+        self.state().failing = Some(operation);
+        self
+    }
+
     /// A disk that claims to have done one of its flushes, counted from 0, and has not.
     pub(crate) fn with_lost_flush(self, flush: usize) -> Self {
         self.state().lost_flush = Some(flush);
@@ -181,6 +205,11 @@ impl SimDisk {
         let mut state = self.state();
         let used = state.used_bytes();
         state.space_bytes = free_bytes.map(|free| used + free);
+    }
+
+    /// Sets whether the process has no descriptor left: nothing can be opened, no folder flushed.
+    pub(crate) fn set_no_descriptors(&self, no_descriptors: bool) {
+        self.state().no_descriptors = no_descriptors;
     }
 
     pub(crate) fn operations(&self) -> u64 {
@@ -277,6 +306,7 @@ impl Disk for SimDisk {
 
     fn open(&self, path: &Path, mode: Mode) -> io::Result<Box<dyn DiskFile>> {
         let mut state = self.state();
+        state.take_descriptor()?;
         let inode = match (state.inode(path), mode) {
             (Ok(_), Mode::New) => return Err(io::ErrorKind::AlreadyExists.into()),
             (Ok(inode), _) => inode,
@@ -311,6 +341,7 @@ impl Disk for SimDisk {
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
         let mut state = self.state();
+        state.take_descriptor()?;
         let carried_out = state.flush()?;
         let folder = state.folders.get_mut(dir).ok_or(io::ErrorKind::NotFound)?;
         if carried_out {

@@ -131,15 +131,16 @@ impl FsBatch {
             let actual = id;
             return Err(StoreError::Mismatch { expected, actual });
         }
-        if self.hold(id, content)? {
-            let result = match list {
+        let result = match self.hold(id, content) {
+            Ok(false) => Ok(()),
+            Ok(true) => match list {
                 None => self.write_small(id, content),
                 Some(list) => self.write_whole(list, content),
-            };
-            self.broken = result.is_err();
-            result?;
-        }
-        Ok(id)
+            },
+            Err(error) => Err(error),
+        };
+        self.broken = result.is_err();
+        result.map(|()| id)
     }
 
     /// Makes all blobs durable and visible.
@@ -160,20 +161,22 @@ impl FsBatch {
 
         let shared = Arc::clone(&self.shared);
         let _publishing = shared.publishing();
-        let numbers = self.publish_packs(packs)?;
-        let files = self.publish_files()?;
+        shared.retract_orphans()?;
+        let mut numbers = Vec::with_capacity(packs.len());
+        let mut files = Vec::with_capacity(self.files.len());
+        let published = self.publish_packs(packs, &mut numbers);
+        let published = published.and_then(|()| self.publish_files(&mut files));
+        if let Err(error) = published {
+            // Or what was published would be shown when the store is next opened, removed or not.
+            let packs = numbers.into_iter();
+            shared.retract(packs.map(|(number, ..)| number), &files);
+            return Err(error);
+        }
 
         let mut index = shared.index();
         self.reservation.settle(&mut index);
-        for (id, size_bytes) in files {
-            let location = Location::File;
-            index.insert(
-                id,
-                Entry {
-                    size_bytes,
-                    location,
-                },
-            );
+        for (id, size_bytes, _) in files {
+            index.insert(id, Entry::new(size_bytes, Location::File));
         }
         for (number, pack, dead) in numbers {
             index.insert_pack(number, &pack, &dead);
@@ -193,7 +196,7 @@ impl FsBatch {
         self.held.ids.push(id);
         let shown = index.entries.contains_key(&id);
         drop(index);
-        if shown && self.shared.has_intact(id, content) {
+        if shown && self.shared.has_intact(id, content)? {
             return Ok(false);
         }
         if shown {
@@ -237,11 +240,11 @@ impl FsBatch {
     fn publish_packs(
         &mut self,
         packs: Vec<(Temporary, PackIndex)>,
-    ) -> Result<Vec<(u64, PackIndex, Dead)>, StoreError> {
+        published: &mut Vec<(u64, PackIndex, Dead)>,
+    ) -> Result<(), StoreError> {
         if packs.is_empty() {
-            return Ok(Vec::new());
+            return Ok(());
         }
-        let mut numbers = Vec::with_capacity(packs.len());
         for (temporary, pack) in packs {
             let mut index = self.shared.index();
             let number = index.next_pack();
@@ -254,31 +257,33 @@ impl FsBatch {
                 }
             }
             drop(index);
-            self.shared
-                .packs
-                .write(&dead_name(number), &dead.encode())?;
+            let marks = dead.encode();
+            published.push((number, pack, dead));
+            self.shared.packs.write(&dead_name(number), &marks)?;
             temporary.publish(&self.shared.packs, &pack_name(number))?;
-            numbers.push((number, pack, dead));
         }
-        self.shared.packs.flush()?;
-        Ok(numbers)
+        self.shared.packs.flush()
     }
 
-    fn publish_files(&mut self) -> Result<Vec<(BlobId, u64)>, StoreError> {
+    /// Publishes the blobs in files of their own. Those of `published` are to be shown; the flag is
+    /// `true` where the file is new.
+    fn publish_files(
+        &mut self,
+        published: &mut Vec<(BlobId, u64, bool)>,
+    ) -> Result<(), StoreError> {
         if self.files.is_empty() {
-            return Ok(Vec::new());
+            return Ok(());
         }
-        let mut shown = Vec::with_capacity(self.files.len());
         for file in self.files.drain(..) {
             let id = file.list.id();
-            if !self.shared.index().entries.contains_key(&id) {
+            let is_new = !self.shared.index().entries.contains_key(&id);
+            published.push((id, file.size_bytes, is_new));
+            if is_new {
                 self.shared.write_hashes(&file.list)?;
                 file.temporary
                     .publish(&self.shared.blobs, &content_name(&id))?;
             }
-            shown.push((id, file.size_bytes));
         }
-        self.shared.blobs.flush()?;
-        Ok(shown)
+        self.shared.blobs.flush()
     }
 }

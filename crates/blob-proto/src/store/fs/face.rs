@@ -35,10 +35,11 @@ impl BlobStore for FsBlobStore {
         let store = self.clone();
         blocking(move || {
             let reader = match FsBlobStore::reader(&store, &id) {
-                Err(error) if is_damage(&error) => {
-                    store.withdraw(&id)?;
-                    None
-                }
+                Err(error) if is_damage(&error) => match store.withdraw(&id)? {
+                    true => None,
+                    // Another copy was stored in the meantime.
+                    false => FsBlobStore::reader(&store, &id)?,
+                },
                 opened => opened?,
             };
             Ok(reader.map(|reader| Arc::new(reader) as Arc<dyn BlobReader>))

@@ -1,6 +1,6 @@
 //! The state of the store in memory: where each blob is, how much space is used, what is held.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use super::pack::{Dead, PackEntry, PackIndex};
 use crate::{BlobId, store::StoreError};
@@ -26,6 +26,18 @@ pub(super) enum Location {
 pub(super) struct Entry {
     pub(super) size_bytes: u64,
     pub(super) location: Location,
+    /// Number of the copy, which no other copy of any blob has. Set when it is shown.
+    pub(super) copy: u64,
+}
+
+impl Entry {
+    pub(super) fn new(size_bytes: u64, location: Location) -> Self {
+        Self {
+            size_bytes,
+            location,
+            copy: 0,
+        }
+    }
 }
 
 /// A pack and what is removed of it.
@@ -85,7 +97,14 @@ pub(super) struct Index {
     partial_bytes: u64,
     reserved_bytes: u64,
     limit_bytes: u64,
+    /// Packs that were published and could neither be made durable nor be deleted. They are not
+    /// shown, but may be when the store is next opened.
+    pub(super) orphans: HashSet<u64>,
+    /// The same of blobs in files of their own.
+    pub(super) orphan_files: HashSet<BlobId>,
     next_pack: u64,
+    /// Copies that were shown so far.
+    copies: u64,
 }
 
 impl Index {
@@ -191,8 +210,10 @@ impl Index {
     }
 
     /// Shows a blob in place of an earlier copy, which is returned.
-    pub(super) fn replace(&mut self, id: BlobId, entry: Entry) -> Option<Entry> {
+    pub(super) fn replace(&mut self, id: BlobId, mut entry: Entry) -> Option<Entry> {
         let before = self.take(&id, false);
+        self.copies += 1;
+        entry.copy = self.copies;
         self.blob_bytes = self.blob_bytes.saturating_add(entry.size_bytes);
         self.entries.insert(id, entry);
         before
@@ -253,13 +274,11 @@ impl Index {
 }
 
 pub(super) fn entry_in_pack(number: u64, entry: usize, blob: &PackEntry) -> Entry {
-    Entry {
-        size_bytes: u64::from(blob.len_bytes),
-        location: Location::Pack {
-            number,
-            // At most PACK_MAX_ENTRIES.
-            entry: entry as u32,
-            offset: blob.offset,
-        },
-    }
+    let location = Location::Pack {
+        number,
+        // At most PACK_MAX_ENTRIES.
+        entry: entry as u32,
+        offset: blob.offset,
+    };
+    Entry::new(u64::from(blob.len_bytes), location)
 }

@@ -107,14 +107,7 @@ fn load_blobs(dir: &Dir, index: &mut Index) -> Result<(), StoreError> {
         if ending.is_empty() {
             let file = dir.file(&name, Mode::Read)?;
             let size_bytes = file.len().map_err(io_error("reading", &dir.join(&name)))?;
-            let location = Location::File;
-            index.insert(
-                id,
-                Entry {
-                    size_bytes,
-                    location,
-                },
-            );
+            index.insert(id, Entry::new(size_bytes, Location::File));
         } else {
             endings.push((id, ending.to_owned()));
         }

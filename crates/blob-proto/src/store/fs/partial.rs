@@ -12,7 +12,7 @@ use calimero_network_primitives::limits::BLOB_CHUNK_BYTES;
 use super::{
     FsBlobStore, PartialState, Shared, content_name,
     dir::Dir,
-    index::{Index, MAX_PARTIALS, PartialInfo},
+    index::{Index, Location, MAX_PARTIALS, PartialInfo},
     lock, part_name,
     state::{MAX_STATE_BYTES, RECORD_BYTES, head, record},
     state_name,
@@ -348,7 +348,16 @@ impl FsPartial {
         let blobs = &self.shared.blobs;
         self.shared.write_hashes(&self.list)?;
         blobs.rename(&part_name(&id), &content_name(&id))?;
-        blobs.flush()?;
+        if let Err(error) = blobs.flush() {
+            let shown = self.shared.index().entries.get(&id).copied();
+            // Or it would be shown when the store is next opened. The chunks stay.
+            if shown.is_none_or(|shown| shown.location != Location::File)
+                && blobs.rename(&content_name(&id), &part_name(&id)).is_err()
+            {
+                self.shared.retract([], &[(id, size_bytes, true)]);
+            }
+            return Err(error);
+        }
         progress.finished = true;
         // The blob is safe. What cannot be deleted now is deleted when the store is next opened.
         let _ = blobs.remove(&state_name(&id));

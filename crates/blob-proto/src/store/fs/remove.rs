@@ -34,6 +34,7 @@ impl FsBlobStore {
     /// What the system refuses. The blob is still here then, unless only the flush failed.
     pub fn remove(&self, id: &BlobId) -> Result<bool, StoreError> {
         let _publishing = self.shared.publishing();
+        self.shared.retract_orphans()?;
         let entry = self.shared.index().take(id, false);
         let Some(entry) = entry else {
             return Ok(false);
@@ -51,6 +52,7 @@ impl FsBlobStore {
     /// was not removed is still shown, and the next call goes on with it.
     pub fn collect_garbage(&self) -> Result<Vec<BlobId>, StoreError> {
         let _publishing = self.shared.publishing();
+        self.shared.retract_orphans()?;
         self.shared.expire_partials()?;
         let tags = self.shared.tags();
         if tags.damaged() > 0 {
@@ -192,7 +194,7 @@ impl Shared {
     }
 
     /// Copies what is left of a pack into a new one.
-    fn rewrite_pack(&self, number: u64) -> Result<(), StoreError> {
+    pub(super) fn rewrite_pack(&self, number: u64) -> Result<(), StoreError> {
         let path = self.packs.join(&pack_name(number));
         let file = self.packs.file(&pack_name(number), Mode::Read)?;
         let read = PackIndex::read(&*file).map_err(io_error("reading", &path))?;
@@ -218,9 +220,14 @@ impl Shared {
         let (temporary, new) = writer.end()?;
         let new_number = self.index().next_pack();
         let none = Dead::none(new.len());
-        self.packs.write(&dead_name(new_number), &none.encode())?;
-        temporary.publish(&self.packs, &pack_name(new_number))?;
-        self.packs.flush()?;
+        let published = (self.packs.write(&dead_name(new_number), &none.encode()))
+            .and_then(|()| temporary.publish(&self.packs, &pack_name(new_number)))
+            .and_then(|()| self.packs.flush());
+        if let Err(error) = published {
+            // Or it would show what is removed from the old one when the store is next opened.
+            self.retract([new_number], &[]);
+            return Err(error);
+        }
 
         let mut index = self.index();
         for entry in new.entries() {
@@ -229,7 +236,61 @@ impl Shared {
         index.insert_pack(new_number, &new, &none);
         index.packs.remove(&number);
         drop(index);
-        self.packs.remove(&pack_name(number))?;
-        self.forget_removals(number)
+        self.retract([number], &[]);
+        Ok(())
+    }
+
+    /// Takes back what was published and is not to be shown, after a failure: packs, and blobs in
+    /// files that are new. Called while publishing is locked.
+    pub(super) fn retract(
+        &self,
+        packs: impl IntoIterator<Item = u64>,
+        files: &[(BlobId, u64, bool)],
+    ) {
+        let mut index = self.index();
+        index.orphans.extend(packs);
+        let files = files.iter().filter(|(.., is_new)| *is_new);
+        index.orphan_files.extend(files.map(|(id, ..)| *id));
+        drop(index);
+        // What fails now is tried again before the next change.
+        let _ = self.retract_orphans();
+    }
+
+    /// Deletes what was published and is not shown. Called while publishing is locked, before
+    /// anything is published or removed: a removal that is acknowledged must not be undone by them.
+    pub(super) fn retract_orphans(&self) -> Result<(), StoreError> {
+        let index = self.index();
+        let packs: Vec<u64> = index.orphans.iter().copied().collect();
+        let files: Vec<BlobId> = index.orphan_files.iter().copied().collect();
+        drop(index);
+        if !packs.is_empty() {
+            for number in &packs {
+                self.packs.remove(&pack_name(*number))?;
+            }
+            // In this order: without its removals a pack shows all its blobs.
+            self.packs.flush()?;
+            for number in &packs {
+                let _ = self.packs.remove(&dead_name(*number));
+                self.index().orphans.remove(number);
+            }
+        }
+        if !files.is_empty() {
+            for id in &files {
+                let shown = self.index().entries.get(id).copied();
+                if shown.is_none_or(|shown| shown.location != Location::File) {
+                    self.blobs.remove(&content_name(id))?;
+                    let _ = self.blobs.remove(&hashes_name(id));
+                }
+            }
+            self.blobs.flush()?;
+            let mut index = self.index();
+            files.iter().for_each(|id| {
+                index.orphan_files.remove(id);
+            });
+        }
+        Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -2,13 +2,14 @@
 
 use super::{
     FsBlobStore, FsReader, Shared, content_name, hashes_name,
-    index::{Entry, Location, MAX_PARTIALS, PartialInfo},
+    index::{Location, MAX_PARTIALS, PartialInfo},
     part_name,
     partial::write_state,
 };
 use crate::{
     BlobId, ChunkList,
     clock::unix_seconds,
+    id::CHUNK_BYTES,
     store::{Verification, error::StoreError},
 };
 
@@ -44,71 +45,151 @@ impl FsBlobStore {
         };
         match reader.and_then(|reader| reader.rehash().map(|_| reader.size_bytes())) {
             Ok(size_bytes) => Ok(Verification::Intact { size_bytes }),
-            Err(error) if is_damage(&error) => Ok(Verification::Damaged {
-                withdrawn: repair && self.withdraw(id)?,
-            }),
+            Err(error) if is_damage(&error) && !repair => {
+                Ok(Verification::Damaged { withdrawn: false })
+            }
+            Err(error) if is_damage(&error) => match self.withdraw(id)? {
+                true => Ok(Verification::Damaged { withdrawn: true }),
+                // It was removed or stored again while it was read.
+                false => self.check(id, false),
+            },
             Err(error) => Err(error),
         }
     }
 
     /// Stops showing a blob that was found damaged. Chunks that verify stay as a partial download,
-    /// so that the next fetch asks only for the others. `false` where the blob is not shown.
+    /// so that the next fetch asks only for the others.
+    ///
+    /// The stored copy is read and verified first: a reader that was opened before may have read
+    /// an earlier one. `false` where that copy is intact, or the blob is not shown.
     ///
     /// # Errors
     ///
-    /// What the system refuses. The blob is hidden all the same, until the store is next opened.
+    /// What the system refuses. A blob that cannot be read is still shown. One that is damaged and
+    /// cannot be removed is hidden until the store is next opened.
     pub fn withdraw(&self, id: &BlobId) -> Result<bool, StoreError> {
         self.shared.withdraw(*id)
     }
 }
 
+/// A copy of a blob that was found damaged.
+struct Damaged {
+    copy: u64,
+    /// The chunk hashes, if they are known, and the chunks that verify. There is at least one.
+    salvaged: Option<(ChunkList, Vec<u32>)>,
+}
+
 impl Shared {
     pub(super) fn withdraw(&self, id: BlobId) -> Result<bool, StoreError> {
-        // Hidden first: reading what is left of a large blob takes time.
-        let entry = self.index().take(&id, false);
-        match entry {
-            Some(entry) => self.withdraw_hidden(id, entry).map(|()| true),
-            None => Ok(false),
+        loop {
+            let Some(damaged) = self.find_damage(id)? else {
+                return Ok(false);
+            };
+            if self.withdraw_copy(id, damaged)? {
+                return Ok(true);
+            }
+            // Another copy is shown in its place, which may be intact.
         }
     }
 
     /// Returns `true` where the stored content of a small blob is `content`.
-    pub(super) fn has_intact(&self, id: BlobId, content: &[u8]) -> bool {
-        let entry = self.index().entries.get(&id).copied();
-        let reader = entry.and_then(|entry| FsReader::open(self, id, entry).ok());
-        reader.is_some_and(|reader| {
-            (0..)
-                .zip(content.chunks(crate::id::CHUNK_BYTES as usize))
-                .all(|(index, chunk)| reader.chunk(index).is_ok_and(|stored| stored == chunk))
-                && reader.size_bytes() == content.len() as u64
-        })
+    pub(super) fn has_intact(&self, id: BlobId, content: &[u8]) -> Result<bool, StoreError> {
+        let intact = || {
+            let Some((_, reader)) = self.open_copy(id) else {
+                return Ok(false);
+            };
+            let reader = reader?;
+            if reader.size_bytes() != content.len() as u64 {
+                return Ok(false);
+            }
+            for (index, chunk) in (0..).zip(content.chunks(CHUNK_BYTES as usize)) {
+                if reader.chunk(index)? != chunk {
+                    return Ok(false);
+                }
+            }
+            Ok(true)
+        };
+        match intact() {
+            Err(error) if is_damage(&error) => Ok(false),
+            found => found,
+        }
     }
 
-    /// Takes a hidden blob off the disk. Its intact chunks become a partial download.
-    fn withdraw_hidden(&self, id: BlobId, entry: Entry) -> Result<(), StoreError> {
-        // Read outside of the lock.
-        let salvaged = self.salvage(id, entry)?;
+    /// Opens the copy of a blob that is shown. `None` where none is.
+    fn open_copy(&self, id: BlobId) -> Option<(u64, Result<FsReader, StoreError>)> {
+        // Under the lock, so that the file is not replaced between looking it up and opening it.
+        let index = self.index();
+        let entry = index.entries.get(&id).copied()?;
+        Some((entry.copy, FsReader::open(self, id, entry)))
+    }
+
+    /// Reads the copy of a blob that is shown. `None` where it is intact, or none is shown.
+    fn find_damage(&self, id: BlobId) -> Result<Option<Damaged>, StoreError> {
+        let Some((copy, reader)) = self.open_copy(id) else {
+            return Ok(None);
+        };
+        let reader = match reader {
+            Err(error) if is_damage(&error) => {
+                let salvaged = None;
+                return Ok(Some(Damaged { copy, salvaged }));
+            }
+            opened => opened?,
+        };
+        let list = match reader.stored_list() {
+            Err(error) if is_damage(&error) => None,
+            list => list?,
+        };
+        let Some(list) = list else {
+            let salvaged = None;
+            return match reader.rehash() {
+                Ok(_) => Ok(None),
+                Err(error) if is_damage(&error) => Ok(Some(Damaged { copy, salvaged })),
+                Err(error) => Err(error),
+            };
+        };
+        let mut intact = Vec::new();
+        // At most MAX_BLOB_CHUNKS.
+        for index in 0..list.len() as u32 {
+            match reader.chunk(u64::from(index)) {
+                Ok(chunk) if list.verify(index as usize, &chunk).is_ok() => intact.push(index),
+                Ok(_) => {}
+                Err(error) if is_damage(&error) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        if intact.len() == list.len() {
+            return Ok(None);
+        }
+        let salvaged = (!intact.is_empty()).then_some((list, intact));
+        Ok(Some(Damaged { copy, salvaged }))
+    }
+
+    /// Takes a damaged copy of a blob off the disk. Its intact chunks become a partial download.
+    /// `false` where it is not the copy that is shown.
+    fn withdraw_copy(&self, id: BlobId, damaged: Damaged) -> Result<bool, StoreError> {
         let _publishing = self.publishing();
+        let mut index = self.index();
+        let shown = index.entries.get(&id).copied();
+        let Some(entry) = shown.filter(|shown| shown.copy == damaged.copy) else {
+            return Ok(false);
+        };
+        index.take(&id, false);
+        let room = index.partials.len() < MAX_PARTIALS && !index.partials.contains_key(&id);
+        drop(index);
         if let Location::Pack {
             number, entry: at, ..
         } = entry.location
         {
-            return self.remove_from_pack(number, &[(at, entry.size_bytes)]);
+            self.remove_from_pack(number, &[(at, entry.size_bytes)])?;
+            return Ok(true);
         }
-        let index = self.index();
-        if index.entries.contains_key(&id) {
-            // It was stored again in the meantime, in the same file.
-            return Ok(());
-        }
-        let room = index.partials.len() < MAX_PARTIALS && !index.partials.contains_key(&id);
-        drop(index);
-        match salvaged.filter(|_| room) {
+        match damaged.salvaged.filter(|_| room) {
             Some((list, chunks)) => {
                 write_state(&self.blobs, &list, &chunks)?;
                 self.blobs.rename(&content_name(&id), &part_name(&id))?;
                 self.blobs.flush()?;
                 let (_, max_bytes) = list.size_bounds();
-                let content_bytes = chunks.len() as u64 * crate::id::CHUNK_BYTES;
+                let content_bytes = chunks.len() as u64 * CHUNK_BYTES;
                 let partial = PartialInfo {
                     used_bytes: content_bytes.min(max_bytes) + list.digests().len() as u64,
                     max_bytes,
@@ -120,28 +201,8 @@ impl Shared {
             None => self.blobs.remove(&content_name(&id))?,
         }
         self.blobs.remove(&hashes_name(&id))?;
-        self.blobs.flush()
-    }
-
-    /// The chunks of a damaged blob that verify, where its chunk hashes are known.
-    fn salvage(
-        &self,
-        id: BlobId,
-        entry: Entry,
-    ) -> Result<Option<(ChunkList, Vec<u32>)>, StoreError> {
-        let Ok(reader) = FsReader::open(self, id, entry) else {
-            return Ok(None);
-        };
-        let Some(list) = reader.stored_list()? else {
-            return Ok(None);
-        };
-        // At most MAX_BLOB_CHUNKS.
-        let intact = (0..list.len() as u32).filter(|&index| {
-            let chunk = reader.chunk(u64::from(index));
-            chunk.is_ok_and(|chunk| list.verify(index as usize, &chunk).is_ok())
-        });
-        let intact: Vec<u32> = intact.collect();
-        Ok((!intact.is_empty()).then_some((list, intact)))
+        self.blobs.flush()?;
+        Ok(true)
     }
 }
 
@@ -153,3 +214,6 @@ pub(super) fn is_damage(error: &StoreError) -> bool {
         _ => false,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -153,8 +153,11 @@ impl FsWriter {
         let _publishing = self.shared.publishing();
         self.shared.write_hashes(&hashed.list)?;
         let blobs = &self.shared.blobs;
-        self.temporary.publish(blobs, &content_name(&id))?;
-        blobs.flush()?;
+        let published = self.temporary.publish(blobs, &content_name(&id));
+        if let Err(error) = published.and_then(|()| blobs.flush()) {
+            self.shared.retract([], &[(id, hashed.size_bytes, true)]);
+            return Err(error);
+        }
         self.shared
             .show_file(id, hashed.size_bytes, Some(&mut self.reservation))
     }
@@ -181,20 +184,14 @@ impl Shared {
         if let Some(reservation) = reservation {
             reservation.settle(&mut index);
         }
-        let location = Location::File;
-        let before = index.replace(
-            id,
-            Entry {
-                size_bytes,
-                location,
-            },
-        );
+        let before = index.replace(id, Entry::new(size_bytes, Location::File));
         index.hold(id);
         drop(index);
         let hold = Holds::of(self, vec![id]).into_hold();
         if let Some(Entry {
             location: Location::Pack { number, entry, .. },
             size_bytes,
+            ..
         }) = before
         {
             // Or the copy in the pack would be shown again once the file is removed.

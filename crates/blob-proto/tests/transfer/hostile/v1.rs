@@ -325,6 +325,44 @@ async fn a_drip() {
     assert!(matches!(reason, ProviderError::TooSlow { .. }), "{reason}");
 }
 
+/// More bytes than the minimum rate, and none of a chunk.
+#[tokio::test(flavor = "multi_thread")]
+async fn reports_in_place_of_a_chunk() {
+    let list = list(&content(99, 5 * MIB));
+    let reason = found(Version::V1_1, 5 * MIB, move |socket: Socket| {
+        let page = page(&list, 5 * MIB as u64);
+        async move {
+            let (reader, mut writer) = socket.split();
+            let mut requests = FramedRead::new(reader, ProviderCodec);
+            let all = Response::Have {
+                ranges: Vec::from([0..5]),
+            };
+            let mut report = BytesMut::new();
+            let ranges = (0..1000).map(|index| 2 * index..2 * index + 1).collect();
+            ProviderCodec
+                .encode(Response::Have { ranges }, &mut report)
+                .unwrap();
+            while let Some(Ok(request)) = requests.next().await {
+                let mut wire = BytesMut::new();
+                match request {
+                    Request::Get { .. } => ProviderCodec.encode(page.clone(), &mut wire).unwrap(),
+                    Request::Watch { .. } => ProviderCodec.encode(all.clone(), &mut wire).unwrap(),
+                    Request::Read { .. } => break,
+                    Request::Hello(_) | Request::Got { .. } => {}
+                }
+                let _ = writer.write_all(&wire).await;
+            }
+            let mut pause = tokio::time::interval(Duration::from_millis(50));
+            while writer.write_all(&report).await.is_ok() {
+                pause.tick().await;
+            }
+        }
+        .boxed()
+    })
+    .await;
+    assert!(matches!(reason, ProviderError::Stalled { .. }), "{reason}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_early_close() {
     let reason = found(Version::V1, 5 * MIB, |mut socket: Socket| {

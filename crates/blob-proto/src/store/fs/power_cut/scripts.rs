@@ -5,7 +5,15 @@ use std::collections::BTreeSet;
 use calimero_network_primitives::limits::BLOB_CHUNK_BYTES;
 
 use super::{Expected, FsBlobStore, list, random_scripts};
-use crate::{BlobId, store::StoreError};
+use crate::{
+    BlobId,
+    store::{
+        StoreError,
+        disk::Mode,
+        error::io_error,
+        fs::{content_name, index::Location, pack_name},
+    },
+};
 
 pub(super) fn content(seed: u8, len: usize) -> Vec<u8> {
     (0..len).map(|at| (at / 512) as u8 ^ seed).collect()
@@ -81,6 +89,38 @@ pub(super) fn tag(
     Ok(())
 }
 
+/// Flips a bit of a blob on the disk and withdraws the blob.
+pub(super) fn withdraw(
+    store: &FsBlobStore,
+    expected: &mut Expected,
+    id: BlobId,
+) -> Result<(), StoreError> {
+    let entry = store.shared.index().entries.get(&id).copied();
+    let Some(entry) = entry.filter(|entry| entry.size_bytes > 0) else {
+        // What is not here, or cannot be damaged, is not withdrawn.
+        assert!(!store.withdraw(&id)?);
+        return Ok(());
+    };
+    expected.removing(id);
+    expected.damaged.insert(id);
+    let (dir, name, last) = match entry.location {
+        Location::File => (&store.shared.blobs, content_name(&id), entry.size_bytes - 1),
+        Location::Pack { number, offset, .. } => {
+            let last = offset + entry.size_bytes - 1;
+            (&store.shared.packs, pack_name(number), last)
+        }
+    };
+    let file = dir.file(&name, Mode::Write)?;
+    let mut byte = Vec::new();
+    let failed = |error| io_error("damaging", dir.path())(error);
+    file.read(&mut byte, 1, last).map_err(failed)?;
+    byte[0] ^= 1;
+    file.write(&byte, last).map_err(failed)?;
+    assert!(store.withdraw(&id)?);
+    expected.removed.insert(id);
+    Ok(())
+}
+
 pub(super) fn puts(store: &FsBlobStore, expected: &mut Expected) -> Result<(), StoreError> {
     let small = put(store, expected, &content(1, 700))?;
     let large = put(store, expected, &content(2, BLOB_CHUNK_BYTES + 9))?;
@@ -150,13 +190,21 @@ pub(super) fn fetches(store: &FsBlobStore, expected: &mut Expected) -> Result<()
 pub(super) fn withdrawals(store: &FsBlobStore, expected: &mut Expected) -> Result<(), StoreError> {
     let content = content(8, BLOB_CHUNK_BYTES + 100);
     let id = put(store, expected, &content)?;
-    // Withdrawn as if it were damaged, and completed from what was kept.
-    expected.removing(id);
-    store.withdraw(&id)?;
+    // An intact blob is not withdrawn.
+    assert!(!store.withdraw(&id)?);
+    withdraw(store, expected, id)?;
+    // It is completed from what was kept.
+    expected.putting(&content);
     let partial = store.partial(list(&content))?;
-    assert_eq!(partial.missing(), 0);
+    assert_eq!(partial.missing(), 1);
+    partial.write(1, &content[BLOB_CHUNK_BYTES..])?;
     drop(partial.finish()?);
     expected.present.insert(id);
+    // In a pack, and stored again by a batch that finds the damage.
+    let small = self::content(3, 900);
+    let ids = put_batch(store, expected, &[small.clone(), self::content(4, 900)])?;
+    withdraw(store, expected, ids[0])?;
+    put_batch(store, expected, &[small])?;
     Ok(())
 }
 
@@ -205,10 +253,7 @@ pub(super) fn random(
                 tag(store, expected, name, (next(3) > 0).then_some(id))?;
             }
             6 => fetch(store, expected, &content, next(2) == 0)?,
-            _ => {
-                expected.removing(id);
-                store.withdraw(&id)?;
-            }
+            _ => withdraw(store, expected, id)?,
         }
     }
     Ok(())

@@ -1,0 +1,250 @@
+//! How long a transfer goes on without content, in paused time and with the default timers.
+
+use std::{
+    io,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use calimero_network_blob::{
+    blob_id,
+    fetch::{BlobFetchConfig, Destination, FetchError, FetchRequest, Fetcher, Providers},
+    serve::Server,
+    store::BlobStore,
+    transfer::{Identity, Opened, Opener, Version},
+    v1::{ListPage, ProviderCodec, Refusal, Request, Response},
+};
+use calimero_network_primitives::{PeerId, config::BlobServeConfig};
+use futures::{AsyncWriteExt, StreamExt, future::BoxFuture, stream};
+use tokio::io::DuplexStream;
+use tokio::time::Instant;
+use tokio_util::compat::{Compat, TokioAsyncReadCompatExt};
+
+use crate::net::{CONTEXT, content, folder, list, requester};
+
+type Pipe = Compat<DuplexStream>;
+type Serve = Arc<dyn Fn(Pipe) -> BoxFuture<'static, ()> + Send + Sync>;
+
+/// Opens streams in memory to one peer. No other one can be reached.
+#[derive(Clone)]
+struct Pipes {
+    reachable: PeerId,
+    version: Version,
+    serve: Serve,
+    opens: Arc<AtomicUsize>,
+}
+
+impl Pipes {
+    fn new(
+        reachable: PeerId,
+        version: Version,
+        serve: impl Fn(Pipe) -> BoxFuture<'static, ()> + Send + Sync + 'static,
+    ) -> Self {
+        Self {
+            reachable,
+            version,
+            serve: Arc::new(serve),
+            opens: Arc::default(),
+        }
+    }
+
+    /// Opens no stream to any peer.
+    fn none() -> Self {
+        Self::new(requester(), Version::V1, |_| Box::pin(async {}))
+    }
+}
+
+impl Opener for Pipes {
+    type Stream = Pipe;
+    type Error = io::Error;
+
+    async fn open(&self, peer: PeerId) -> io::Result<Opened<Pipe>> {
+        self.opens.fetch_add(1, Ordering::SeqCst);
+        if peer != self.reachable {
+            return Err(io::ErrorKind::ConnectionRefused.into());
+        }
+        let (here, there) = tokio::io::duplex(1 << 20);
+        tokio::spawn((self.serve)(there.compat()));
+        Ok(Opened {
+            stream: here.compat(),
+            version: self.version,
+            relayed: false,
+        })
+    }
+}
+
+/// A provider that a number distinguishes.
+fn numbered(number: u32) -> PeerId {
+    let mut seed = [9; 32];
+    seed[..4].copy_from_slice(&number.to_be_bytes());
+    let key = calimero_network_primitives::Keypair::ed25519_from_bytes(seed).unwrap();
+    key.public().to_peer_id()
+}
+
+/// Fetches a blob of a few chunks into memory. Returns how it ended and after what time.
+async fn fetch(pipes: &Pipes, providers: Providers) -> (Result<usize, FetchError>, Duration) {
+    let fetcher = Fetcher::new(
+        pipes.clone(),
+        Identity::unsigned(requester()),
+        &BlobFetchConfig::default(),
+    );
+    let request = FetchRequest::new(CONTEXT, blob_id(&content(7, LEN)));
+    let max_bytes = LEN as u64;
+    let begun = Instant::now();
+    let transfer = fetcher.fetch(request, providers, Destination::Memory { max_bytes });
+    let hours = Duration::from_secs(5 * 3600);
+    let ended = tokio::time::timeout(hours, transfer).await.expect("no end");
+    let ended = ended.map(|fetched| fetched.content.unwrap().len());
+    (ended, begun.elapsed())
+}
+
+const LEN: usize = (2 << 20) + 5;
+
+fn searching(listed: Vec<PeerId>) -> Providers {
+    Providers::listed(stream::iter(listed)).with_search(stream::empty::<PeerId>)
+}
+
+#[track_caller]
+fn assert_gave_up(ended: (Result<usize, FetchError>, Duration)) {
+    let (ended, after) = ended;
+    let Err(FetchError::NoProviders { failures, .. }) = ended else {
+        panic!("{ended:?}")
+    };
+    assert_eq!(failures.len(), 1, "the provider is named");
+    let timeout = BlobFetchConfig::default().tuning.search_timeout;
+    assert!(after >= timeout && after < 2 * timeout, "{after:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_search_for_a_provider_that_cannot_be_reached_ends() {
+    let pipes = Pipes::none();
+    assert_gave_up(fetch(&pipes, searching(vec![numbered(1)])).await);
+    assert!(pipes.opens.load(Ordering::SeqCst) > 2, "it is asked again");
+}
+
+/// Answers each request of a stream with a refusal.
+fn refusing(refusal: Refusal) -> Pipes {
+    answering(Version::V1, move |request| match request {
+        Request::Hello(_) => vec![],
+        _ => vec![Response::Refused(refusal)],
+    })
+}
+
+/// Answers each request of a stream of the provider 1 with the responses of `answer`.
+fn answering(
+    version: Version,
+    answer: impl Fn(Request) -> Vec<Response> + Send + Sync + 'static,
+) -> Pipes {
+    let answer = Arc::new(answer);
+    Pipes::new(numbered(1), version, move |pipe| {
+        let answer = Arc::clone(&answer);
+        Box::pin(async move {
+            let (reader, mut writer) = futures::AsyncReadExt::split(pipe);
+            let mut requests = asynchronous_codec::FramedRead::new(reader, ProviderCodec);
+            while let Some(Ok(request)) = requests.next().await {
+                let mut wire = bytes::BytesMut::new();
+                for response in answer(request) {
+                    asynchronous_codec::Encoder::encode(&mut ProviderCodec, response, &mut wire)
+                        .unwrap();
+                }
+                let _ = writer.write_all(&wire).await;
+            }
+        })
+    })
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_search_whose_provider_is_busy_or_fails_ends() {
+    for refusal in [
+        Refusal::Failed,
+        Refusal::Busy {
+            retry_after_ms: 2000,
+        },
+        Refusal::Busy {
+            retry_after_ms: 59_000,
+        },
+    ] {
+        let pipes = refusing(refusal);
+        assert_gave_up(fetch(&pipes, searching(vec![numbered(1)])).await);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_search_whose_provider_is_silent_ends() {
+    for version in [Version::V1, Version::V0] {
+        let pipes = Pipes::new(numbered(1), version, |pipe| {
+            Box::pin(async move {
+                let _open = pipe;
+                std::future::pending::<()>().await;
+            })
+        });
+        assert_gave_up(fetch(&pipes, searching(vec![numbered(1)])).await);
+    }
+}
+
+/// It stays connected, has all of the blob, and sends nothing of it.
+#[tokio::test(start_paused = true)]
+async fn a_search_whose_provider_puts_off_each_chunk_ends() {
+    let list = list(&content(7, LEN));
+    let page = Response::List(ListPage {
+        size_bytes: LEN as u64,
+        from: 0,
+        digests: list.digests().clone(),
+    });
+    let pipes = answering(Version::V1_1, move |request| match request {
+        Request::Hello(_) | Request::Got { .. } => vec![],
+        Request::Get { .. } => vec![page.clone()],
+        Request::Watch { .. } => vec![Response::Have {
+            ranges: vec![0..1, 1..3],
+        }],
+        Request::Read { ranges, .. } => {
+            let absent = |index| Response::Absent {
+                index,
+                retry_after_ms: 1,
+            };
+            ranges.into_iter().flatten().map(absent).collect()
+        }
+    });
+    assert_gave_up(fetch(&pipes, searching(vec![numbered(1)])).await);
+}
+
+/// Without a search the number of attempts decides: a rest may be as long as `search_timeout`.
+#[tokio::test(start_paused = true)]
+async fn a_listed_provider_that_is_busy_for_long_is_asked_again() {
+    let pipes = refusing(Refusal::Busy {
+        retry_after_ms: 60_000,
+    });
+    let (ended, _) = fetch(&pipes, Providers::listed(stream::iter([numbered(1)]))).await;
+    assert!(
+        matches!(ended, Err(FetchError::NoProviders { .. })),
+        "{ended:?}"
+    );
+    let attempts = BlobFetchConfig::default().tuning.max_failures as usize;
+    assert_eq!(pipes.opens.load(Ordering::SeqCst), attempts);
+}
+
+/// As many as are used at one time, all of them unreachable, and one that is found later.
+#[tokio::test(start_paused = true)]
+async fn unreachable_providers_do_not_shut_out_a_later_one() {
+    let there = folder();
+    there.store.put(&content(7, LEN)).unwrap();
+    let store: Arc<dyn BlobStore> = Arc::new(there.store.clone());
+    let server = Server::new(numbered(0), store, &BlobServeConfig::default());
+    let pipes = Pipes::new(numbered(0), Version::V1, move |pipe| {
+        let serving = server.serve(requester(), Version::V1, pipe);
+        Box::pin(async move {
+            let _ = serving.await;
+        })
+    });
+    let searches = AtomicUsize::new(0);
+    let providers = Providers::listed(stream::iter((1..=200).map(numbered)));
+    let providers = providers.with_search(move || {
+        let later = searches.fetch_add(1, Ordering::SeqCst) >= 2;
+        stream::iter(later.then(|| numbered(0)))
+    });
+    let (ended, _) = fetch(&pipes, providers).await;
+    assert_eq!(ended.unwrap(), LEN);
+}
