@@ -6,6 +6,7 @@ use bytes::{Bytes, BytesMut};
 use calimero_network_primitives::limits::BLOB_CHUNK_BYTES;
 use calimero_network_stream::{FrameConfig, FrameStream};
 use futures::future;
+use tokio::time::timeout;
 
 use super::{
     ProviderError,
@@ -76,8 +77,10 @@ impl V0Fetch {
                 .await
                 .map(|()| None),
         };
-        // The provider may wait for it; whether it arrives is its concern.
-        let _ = frames.close().await;
+        // The provider may wait for it; whether it arrives is its concern. The result does not wait:
+        // another session could be given what is stored already.
+        let limit = self.context.config.tuning.stall_timeout;
+        tokio::spawn(async move { timeout(limit, frames.close()).await.is_ok() });
         stored
     }
 

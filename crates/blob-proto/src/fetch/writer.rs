@@ -2,12 +2,14 @@
 
 use std::{
     collections::BTreeMap,
+    io,
+    panic::AssertUnwindSafe,
     sync::{Arc, Mutex, MutexGuard},
 };
 
 use bytes::{Bytes, BytesMut};
 use calimero_network_primitives::limits::BLOB_CHUNK_BYTES;
-use futures::{AsyncWrite, AsyncWriteExt, lock::Mutex as AsyncMutex};
+use futures::{AsyncWrite, AsyncWriteExt, FutureExt, lock::Mutex as AsyncMutex};
 use sha2::{Digest, Sha256};
 
 use super::target::{check_id, lock, no_reader, no_size, ready};
@@ -37,6 +39,8 @@ struct State {
     /// Hashes of the chunks that are written.
     written: Vec<ChunkHash>,
     written_bytes: u64,
+    /// Whether a chunk may be written in part: its write was begun, and did not end.
+    torn: bool,
     /// Chunks that wait for those before them. As many as the planner asks for ahead.
     early: BTreeMap<usize, Bytes>,
 }
@@ -115,21 +119,36 @@ impl Output {
                     _ => return Ok(()),
                 }
             };
-            self.write(&mut io, hash, &chunk).await?;
+            self.write(&mut io, list.id(), hash, &chunk).await?;
         }
     }
 
-    async fn write(&self, io: &mut Io, hash: ChunkHash, chunk: &[u8]) -> Result<(), StoreError> {
-        let written = io.write_all(chunk).await;
+    /// Writes a chunk of blob `id`. Where the call is dropped or fails, the writer may have taken a
+    /// part of the chunk, so nothing can follow.
+    async fn write(
+        &self,
+        to: &mut Io,
+        id: BlobId,
+        hash: ChunkHash,
+        chunk: &[u8],
+    ) -> Result<(), StoreError> {
+        if std::mem::replace(&mut self.state().torn, true) {
+            return Err(StoreError::Spoiled { id });
+        }
+        let written = AssertUnwindSafe(to.write_all(chunk)).catch_unwind().await;
+        let written = written.unwrap_or_else(|_| Err(io::Error::other("the writer panicked")));
         written.map_err(|source| StoreError::Writer { source })?;
         let mut state = self.state();
+        state.torn = false;
         state.written.push(hash);
         state.written_bytes += chunk.len() as u64;
         Ok(())
     }
 
     async fn flush(&self) -> Result<(), StoreError> {
-        let flushed = self.io.lock().await.flush().await;
+        let mut output = self.io.lock().await;
+        let flushed = AssertUnwindSafe(output.flush()).catch_unwind().await;
+        let flushed = flushed.unwrap_or_else(|_| Err(io::Error::other("the writer panicked")));
         flushed.map_err(|source| StoreError::Writer { source })
     }
 }
@@ -240,15 +259,14 @@ impl Progress {
     async fn chunk(&mut self, output: &Output, chunk: Bytes) -> Result<(), StoreError> {
         let content = chunk.clone();
         let hash = blocking(move || Ok(ChunkHash::of(&content))).await?;
+        // Another session may be writing the same chunk.
+        let mut io = output.io.lock().await;
         let before = output.state().written.get(self.hashes.len()).copied();
         self.hashes.push(hash);
         match before {
             Some(before) if before == hash => Ok(()),
             Some(_) => Err(StoreError::Spoiled { id: self.id() }),
-            None => {
-                let mut io = output.io.lock().await;
-                output.write(&mut io, hash, &chunk).await
-            }
+            None => output.write(&mut io, self.id(), hash, &chunk).await,
         }
     }
 
@@ -282,3 +300,6 @@ impl Progress {
         })
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -17,6 +17,7 @@ mod v0;
 mod v1;
 
 use std::{
+    collections::HashSet,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -104,6 +105,29 @@ struct Shared {
     resources: Resources,
     replays: Arc<Mutex<ReplayGuard>>,
     totals: Totals,
+    /// Blobs that the store checks because a chunk of them was damaged.
+    checked: Arc<Mutex<HashSet<BlobId>>>,
+}
+
+/// A blob that the store checks, until this is dropped.
+struct Checked<'a> {
+    all: &'a Mutex<HashSet<BlobId>>,
+    blob_id: BlobId,
+}
+
+impl<'a> Checked<'a> {
+    /// `None` if the blob is being checked already.
+    fn begin(all: &'a Mutex<HashSet<BlobId>>, blob_id: BlobId) -> Option<Self> {
+        let mut checked = all.lock().unwrap_or_else(PoisonError::into_inner);
+        checked.insert(blob_id).then_some(Self { all, blob_id })
+    }
+}
+
+impl Drop for Checked<'_> {
+    fn drop(&mut self) {
+        let mut checked = self.all.lock().unwrap_or_else(PoisonError::into_inner);
+        checked.remove(&self.blob_id);
+    }
 }
 
 impl Server {
@@ -126,6 +150,7 @@ impl Server {
                 config.tuning.max_remembered_auths,
             ))),
             totals: Totals::default(),
+            checked: Arc::default(),
         };
         Self {
             shared: Arc::new(shared),
@@ -440,11 +465,21 @@ impl Requester {
     /// Withdraws a blob whose content does not verify, and reports it.
     async fn on_store_error(&self, blob_id: BlobId, error: &StoreError) {
         tracing::warn!(%blob_id, %error, "the blob store failed");
-        if matches!(error, StoreError::Damaged { .. }) {
-            if let Err(error) = self.shared.store.withdraw(blob_id).await {
+        if !matches!(error, StoreError::Damaged { .. }) {
+            return;
+        }
+        // The store reads the blob as a whole. One request of many is enough for that.
+        let Some(_checked) = Checked::begin(&self.shared.checked, blob_id) else {
+            return;
+        };
+        match self.shared.store.withdraw(blob_id).await {
+            Ok(true) => self.report(ServeEvent::Damaged { blob_id }),
+            // What was damaged is not shown any more.
+            Ok(false) => {}
+            Err(error) => {
                 tracing::warn!(%blob_id, %error, "a damaged blob was not withdrawn");
+                self.report(ServeEvent::Damaged { blob_id });
             }
-            self.report(ServeEvent::Damaged { blob_id });
         }
     }
 }

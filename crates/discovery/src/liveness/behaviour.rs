@@ -77,7 +77,10 @@ impl Metered {
                 false
             }
             Report::Late => self.traffic.on_late((self.read)()),
-            Report::Failed(_) => false,
+            Report::Failed(_) => {
+                self.traffic.on_failure();
+                false
+            }
         }
     }
 }

@@ -43,6 +43,11 @@ impl Traffic {
         self.probe = None;
     }
 
+    /// A ping failed, and a probe with it. The next one counts anew.
+    pub(super) fn on_failure(&mut self) {
+        self.probe = None;
+    }
+
     /// The probe was not answered in time. Returns whether the connection may be busy: it received
     /// bytes since the probe began, or so many were sent that the probe may wait behind them.
     pub(super) fn on_late(&mut self, now: Carried) -> bool {

@@ -60,6 +60,8 @@ pub(super) struct Redials {
     steady: Schedule<PeerId>,
     /// The last change of the network.
     changed: Option<Instant>,
+    /// When the first change of the current [`RETURN_WINDOW`] was.
+    window: Option<Instant>,
 }
 
 impl Redials {
@@ -71,6 +73,7 @@ impl Redials {
             back: HashMap::new(),
             steady: Schedule::default(),
             changed: None,
+            window: None,
         }
     }
 
@@ -200,7 +203,13 @@ impl Redials {
     /// The network changed. The attempts of all peers start again, as after a new loss. Waiting peers
     /// are due now, and a peer for which `is_dialled` returns `true` as soon as that dial fails. The
     /// connections that end because of the change are not counted against their peers.
+    ///
+    /// A further change within [`RETURN_WINDOW`] belongs to the first one and does not extend the
+    /// window: else interfaces that come and go would count as changes for ever.
     pub(super) fn retry_now(&mut self, now: Instant, is_dialled: impl Fn(&PeerId) -> bool) {
+        if !self.has_network_changed(now) {
+            self.window = Some(now);
+        }
         self.changed = Some(now);
         self.back.clear();
         while self.steady.pop_first().is_some() {}
@@ -222,7 +231,7 @@ impl Redials {
     /// Returns whether the network changed so recently that a new address belongs to the change.
     pub(super) fn has_network_changed(&self, now: Instant) -> bool {
         let is_recent = |at| now.saturating_duration_since(at) < RETURN_WINDOW;
-        self.changed.is_some_and(is_recent)
+        self.window.is_some_and(is_recent)
     }
 
     /// Returns whether a connection that existed for `lasted` and ended now says nothing about its

@@ -115,11 +115,13 @@ impl Parts {
         })
     }
 
-    /// Gives a complete file its name, deletes the others, and releases the lock.
-    fn publish(&self, number: usize, part: &Path) -> Result<(), StoreError> {
+    /// Gives a complete file its name, deletes the others, and releases the lock. Returns `false` if
+    /// another session was faster: its file has the same content, and the names belong to the next
+    /// transfer.
+    fn publish(&self, number: usize, part: &Path) -> Result<bool, StoreError> {
         let mut locked = lock(&self.locked);
         if locked.finished {
-            return Err(StoreError::Broken);
+            return Ok(false);
         }
         publish(&*self.disk, part, &self.path)?;
         locked.finished = true;
@@ -129,7 +131,7 @@ impl Parts {
             let _ = self.remove(&self.name(other));
         }
         self.unlock(&mut locked);
-        Ok(())
+        Ok(true)
     }
 
     fn unlock(&self, locked: &mut Locked) {
@@ -181,8 +183,9 @@ impl Whole {
         check_id(expected, actual)?;
         let flushed = self.file.sync();
         flushed.map_err(io_error("flushing", &self.part))?;
-        self.parts.publish(self.number, &self.part)?;
-        remove_chunks(&*self.parts.disk, &self.parts.path);
+        if self.parts.publish(self.number, &self.part)? {
+            remove_chunks(&*self.parts.disk, &self.parts.path);
+        }
         Ok(Stored {
             id: actual,
             size_bytes: hashed.size_bytes,

@@ -63,6 +63,22 @@ fn the_interface_of_a_container_is_no_change() {
 }
 
 #[test]
+fn interfaces_that_come_often_do_not_prolong_a_change() {
+    let mut driver = settled();
+    driver.tell(Input::NetworkChanged);
+    let mut changes = 0;
+    for number in 1..20 {
+        driver.fail_dial(SECOND_BOOT);
+        driver.wait_s(1);
+        driver.fail_dial(SECOND_BOOT);
+        let came = listen(&mut driver, &format!("172.17.{number}.1"));
+        changes += usize::from(redials(&came));
+        driver.wait_s(20);
+    }
+    assert!((1..4).contains(&changes), "{changes} changes");
+}
+
+#[test]
 fn an_address_that_reaches_farther_is_a_change() {
     let mut driver = settled();
     assert!(redials(&listen(&mut driver, "8.8.8.8")));
