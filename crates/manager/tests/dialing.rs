@@ -367,8 +367,9 @@ async fn an_address_of_no_transport_is_refused_by_name() {
 #[tokio::test]
 async fn a_listener_that_its_caller_no_longer_waits_for_is_closed() {
     let mut node = start(config()).await;
+    let client = node.client.clone();
     for is_answered in [false, true, false, true] {
-        let mut listening = std::pin::pin!(node.client.listen_on(common::loopback(Over::Tcp)));
+        let mut listening = std::pin::pin!(client.listen_on(common::loopback(Over::Tcp)));
         assert!(futures::poll!(&mut listening).is_pending());
         if is_answered {
             node.wait_for(|event| match event {

@@ -43,7 +43,7 @@ impl Traffic {
         self.probe = None;
     }
 
-    /// A ping failed, and a probe with it. The next one counts anew.
+    /// A ping failed, and a probe with it. The next one begins with the bytes of its own time.
     pub(super) fn on_failure(&mut self) {
         self.probe = None;
     }

@@ -117,11 +117,19 @@ impl<S: AsyncRead + Unpin> Inbound<S> {
         let total = length.map_or(0, |(prefix, claimed)| prefix + claimed);
         let read = match self.memory.poll_claim(total, cx)? {
             Poll::Ready(()) => {
+                let mut space = &mut self.space[..];
                 if total > CHUNK_BYTES {
+                    // It gets memory of its own, as much as it needs. What follows is read later.
+                    let fitting = total..=total + CHUNK_BYTES;
+                    if !fitting.contains(&self.arrived.capacity()) {
+                        let mut exact = BytesMut::with_capacity(total);
+                        exact.extend_from_slice(&self.arrived);
+                        self.arrived = exact;
+                    }
                     let missing = total.saturating_sub(self.arrived.len());
-                    self.arrived.reserve(missing);
+                    space = &mut space[..missing.min(CHUNK_BYTES)];
                 }
-                Pin::new(&mut self.stream).poll_read(cx, &mut self.space)?
+                Pin::new(&mut self.stream).poll_read(cx, space)?
             }
             Poll::Pending => Poll::Pending,
         };

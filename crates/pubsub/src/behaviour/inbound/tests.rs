@@ -86,6 +86,7 @@ fn rpcs_that_have_not_arrived_in_full_share_a_budget() {
     assert!(honest.arrived.capacity() <= 2 * CHUNK_BYTES);
     drop(stalled);
     assert_eq!(poll(&mut honest), Poll::Ready((1, None)));
+    assert_eq!(honest.arrived.capacity(), 0);
     assert_eq!(used(), 0);
     // More than one peer may hold.
     let mut large = inbound(&rpc(800_000));
