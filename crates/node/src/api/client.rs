@@ -71,6 +71,12 @@ pub(crate) enum Client {
     Http(SocketAddr),
 }
 
+/// Whether the data folder with this socket is a folder.
+fn has_data_folder(socket: &Path) -> bool {
+    let data = socket.parent().and_then(Path::parent);
+    data.is_some_and(Path::is_dir)
+}
+
 impl Client {
     /// Returns the node whose Unix socket is at `path`, or `None` if no node runs there.
     pub(crate) async fn connect(path: &Path) -> Result<Option<Self>, CommandError> {
@@ -80,10 +86,14 @@ impl Client {
             Err(error)
                 if matches!(
                     error.kind(),
-                    io::ErrorKind::NotFound
-                        | io::ErrorKind::NotADirectory
-                        | io::ErrorKind::ConnectionRefused
+                    io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused
                 ) =>
+            {
+                Ok(None)
+            }
+            // The command says that the data folder is none. A file within it is another fault.
+            Err(error)
+                if error.kind() == io::ErrorKind::NotADirectory && !has_data_folder(path) =>
             {
                 Ok(None)
             }
