@@ -110,7 +110,9 @@ impl Code {
     fn of_store(error: &StoreError) -> Self {
         match error {
             StoreError::NotFound { .. } => Self::NotFound,
-            StoreError::Damaged { .. } | StoreError::Mismatch { .. } => Self::CheckFailed,
+            StoreError::Damaged { .. } | StoreError::Mismatch { .. } | StoreError::Chunk(_) => {
+                Self::CheckFailed
+            }
             StoreError::DiskFull { .. }
             | StoreError::Quota { .. }
             | StoreError::TooLarge(_)

@@ -705,13 +705,22 @@ fn a_fetch_reports_its_progress() {
     let stored = files
         .max_by_key(|file| file.metadata().unwrap().len())
         .unwrap();
-    let mut bytes = fs::read(stored.path()).unwrap();
-    bytes[100] ^= 1;
-    fs::write(stored.path(), bytes).unwrap();
+    let damage = |at: usize| {
+        let mut bytes = fs::read(stored.path()).unwrap();
+        bytes[at] ^= 1;
+        fs::write(stored.path(), bytes).unwrap();
+    };
+    damage(2_900_000);
     let verified = here.ask(&format!("POST /v1/blobs/{id}/verify"), b"");
     assert_eq!(verified.json()["event"], "damaged");
     let read = here.get(&format!("/v1/blobs/{id}"));
+    assert!(!read.body.is_empty(), "{}", read.head);
+    assert!(content.starts_with(&read.body), "{}", read.head);
     assert!(read.body.len() < content.len(), "{}", read.head);
+    damage(100);
+    let read = here.get(&format!("/v1/blobs/{id}"));
+    assert_eq!(read.status, 422);
+    assert_eq!(read.json()["code"], "check_failed");
     let repaired = here.ask(&format!("POST /v1/blobs/{id}/verify?repair=true"), b"");
     assert_eq!(repaired.json()["withdrawn"], true);
     let listed = here.get("/v1/blobs").json();

@@ -208,7 +208,8 @@ async fn forward(
 
 /// The content of a blob.
 ///
-/// Each chunk is verified before it is sent. A chunk that is damaged closes the connection.
+/// Each chunk is verified before it is sent. A chunk that is damaged closes the connection; if it is
+/// the first one, the answer is 422.
 #[utoipa::path(
     get,
     path = "/v1/blobs/{id}",
@@ -240,16 +241,33 @@ pub(super) async fn content(
     })
     .await?;
     let size_bytes = reader.size_bytes();
-    // A chunk is read once the client has taken the one before.
-    let content = stream::iter(0..list.len()).then(move |index| {
+    let chunks = list.len();
+    let read = move |index: usize| {
         let (reader, list) = (reader.clone(), list.clone());
-        let read = move || {
+        blocking(move || {
             let chunk = reader.chunk(index as u64)?;
             list.verify(index, &chunk).map_err(StoreError::from)?;
             Ok(chunk)
-        };
-        async move { blocking(read).await }
+        })
+    };
+    // Damage of the first chunk has an answer of its own.
+    let first = match chunks {
+        0 => None,
+        _ => Some(read(0).await?),
+    };
+    // A chunk is read once the client has taken the one before.
+    let others = stream::iter(1..chunks).then(move |index| {
+        let chunk = read(index);
+        async move {
+            let chunk = chunk.await;
+            if chunk.is_err() {
+                // An error ends the connection at once. What was verified is written before.
+                tokio::task::yield_now().await;
+            }
+            chunk
+        }
     });
+    let content = stream::iter(first.map(Ok)).chain(others);
     let mut response = answer::of_type(BYTES, Body::from_stream(content));
     let length = HeaderValue::from(size_bytes);
     response.headers_mut().insert(CONTENT_LENGTH, length);
