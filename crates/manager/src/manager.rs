@@ -6,11 +6,11 @@ use std::{sync::Arc, time::Duration};
 use calimero_network_blob::{serve::Authorizer, store::BlobStore, transfer::Signer};
 use calimero_network_discovery::cache::PeerCache;
 use calimero_network_primitives::{
-    Keypair, Multiaddr, NetworkConfig, ProtocolId, addr::DialGate, limits::LISTEN_TIMEOUT,
-    resources::Resources,
+    Keypair, Multiaddr, NetworkConfig, ProtocolId, addr::DialGate, config::RuntimeKind,
+    limits::LISTEN_TIMEOUT, resources::Resources,
 };
 use calimero_network_stream::{self as stream, Control, Incoming};
-use calimero_network_transport::{self as transport, Links};
+use calimero_network_transport::{self as transport, FairExecutor, Links};
 use futures::{
     FutureExt as _, StreamExt as _,
     future::{Either, select},
@@ -233,7 +233,13 @@ impl Builder {
         let task = {
             let (config, shared) = (config.clone(), shared.clone());
             async move {
-                let built = build_swarm(&identity, &config, build, resources);
+                // On its own thread the node shares the time between origins.
+                let executor = (config.handle.runtime == RuntimeKind::Dedicated).then(|| {
+                    let (executor, driver) = FairExecutor::new();
+                    tokio::spawn(driver);
+                    executor
+                });
+                let built = build_swarm(&identity, &config, build, resources, executor.as_ref());
                 let (swarm, (links, gate), control, inbound) = match built {
                     Ok(built) => built,
                     Err(error) => {
@@ -278,7 +284,10 @@ impl Builder {
                     blobs,
                 };
                 if ready.send(Ok(started)).is_ok() {
-                    actor.run().await;
+                    match executor {
+                        Some(executor) => executor.caused(actor.run()).await,
+                        None => actor.run().await,
+                    }
                 }
             }
         };
@@ -341,6 +350,7 @@ fn build_swarm(
     config: &NetworkConfig,
     build: BuildTransport,
     resources: Resources,
+    executor: Option<&FairExecutor>,
 ) -> Result<Built, StartError> {
     // The operator names the boot nodes, so these may be local on any network.
     let gate = DialGate::new(config.discovery.dial_scopes(), &config.discovery.boot);
@@ -350,7 +360,11 @@ fn build_swarm(
     let inbound = control
         .accept(StreamProtocol::new(ProtocolId::Stream.as_str()))
         .map_err(|_| StartError::Listen(Stopped.into()))?;
-    let swarm_config = swarm::Config::with_tokio_executor()
+    let swarm_config = match executor.cloned() {
+        Some(executor) => swarm::Config::with_executor(move |task| executor.spawn(task)),
+        None => swarm::Config::with_tokio_executor(),
+    };
+    let swarm_config = swarm_config
         .with_smart_dial()
         .with_idle_connection_timeout(config.connections.idle_timeout)
         .with_max_negotiating_inbound_streams(stream::config::max_negotiating_inbound_streams(

@@ -4,12 +4,18 @@
 //! other. On a runtime of several threads the two run on different cores and every wake-up crosses
 //! between them. The default is therefore a thread of its own for the network,
 //! whose runtime has that one thread: the swarm and its connections wake each other for the price
-//! of a queue, and the caller's runtime stays free for the caller.
+//! of a queue, and the caller's runtime stays free for the caller. On it connections share the time
+//! of the thread by origin, with [`FairExecutor`](calimero_network_transport::FairExecutor).
 
 use std::{future::Future, io};
 
 use calimero_network_primitives::config::RuntimeKind;
 use tokio::runtime::Handle;
+
+/// Number of tasks that a thread of its own runs before it polls its sockets and the task of the
+/// swarm: one, because one of its tasks polls all connections, for 250 µs at a time. By default tokio
+/// polls sockets after 61 tasks.
+const EVENT_INTERVAL: u32 = 1;
 
 /// Runs `task` to its end on a runtime of this kind, and drops `guard` when the task has ended, even
 /// by a panic. Returns the handle of the runtime.
@@ -27,6 +33,8 @@ pub(crate) fn spawn(
     match kind {
         RuntimeKind::Dedicated => {
             let runtime = tokio::runtime::Builder::new_current_thread()
+                .event_interval(EVENT_INTERVAL)
+                .global_queue_interval(EVENT_INTERVAL)
                 .enable_all()
                 .build()?;
             let handle = runtime.handle().clone();

@@ -106,6 +106,7 @@ mod crypto;
 #[cfg(feature = "dns")]
 mod dns;
 mod error;
+mod executor;
 mod gate;
 #[cfg(any(feature = "quic", feature = "tcp"))]
 mod interfaces;
@@ -140,6 +141,7 @@ pub use self::websocket::fuzzing;
 pub use self::{
     close::CloseCause,
     error::{AddressError, BuildError, Cause, Chain, classify, os_error},
+    executor::{Caused, FairDriver, FairExecutor},
     link::{Bytes, Cipher, Link, Links, MuxerKind, SecurityKind, Totals, TransportKind},
     transport::{Transport, build, build_memory},
 };

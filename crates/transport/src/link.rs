@@ -9,6 +9,7 @@ use std::{
     },
 };
 
+use calimero_network_primitives::resources::Origin;
 use libp2p_core::{connection::ConnectedPoint, muxing::StreamMuxerBox};
 use libp2p_identity::PeerId;
 
@@ -238,6 +239,17 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// The origin of a connection.
+pub(crate) fn origin_of(endpoint: &ConnectedPoint) -> Option<Origin> {
+    match endpoint {
+        ConnectedPoint::Dialer { address, .. } => Origin::of_addr(address),
+        ConnectedPoint::Listener {
+            local_addr,
+            send_back_addr,
+        } => Origin::of_inbound(local_addr, send_back_addr),
+    }
+}
+
 #[derive(Debug)]
 struct Unclaimed {
     peer: PeerId,
@@ -250,6 +262,7 @@ struct Unclaimed {
 #[derive(Clone, Debug)]
 pub(crate) struct Meter {
     transport: TransportKind,
+    origin: Option<Origin>,
     own: Arc<Counter>,
     shared: Arc<Shared>,
 }
@@ -278,6 +291,7 @@ impl Meter {
     pub(crate) fn link(self, security: SecurityKind, muxer: MuxerKind) -> Arc<Link> {
         Arc::new(Link {
             transport: self.transport,
+            origin: self.origin,
             security,
             muxer,
             count: Count::Metered(self.own),
@@ -292,6 +306,7 @@ impl Meter {
 #[derive(Debug)]
 pub struct Link {
     transport: TransportKind,
+    origin: Option<Origin>,
     security: SecurityKind,
     muxer: MuxerKind,
     count: Count,
@@ -312,6 +327,12 @@ impl Link {
     /// Returns the transport protocol.
     pub fn transport(&self) -> TransportKind {
         self.transport
+    }
+
+    /// Returns the origin of the connection. Of a connection that was dialled by name it is that of
+    /// the address that answered. `None` inside the process.
+    pub fn origin(&self) -> Option<Origin> {
+        self.origin
     }
 
     /// Returns the security protocol.
@@ -401,9 +422,10 @@ impl Links {
     }
 
     /// Creates the meter of a new connection.
-    pub(crate) fn meter(&self, transport: TransportKind) -> Meter {
+    pub(crate) fn meter(&self, transport: TransportKind, origin: Option<Origin>) -> Meter {
         Meter {
             transport,
+            origin,
             own: Arc::default(),
             shared: Arc::clone(&self.0),
         }
@@ -411,13 +433,14 @@ impl Links {
 
     /// Creates the link of an established QUIC connection.
     #[cfg(feature = "quic")]
-    pub(crate) fn quic(&self, traffic: Arc<Traffic>) -> Arc<Link> {
+    pub(crate) fn quic(&self, traffic: Arc<Traffic>, origin: Option<Origin>) -> Arc<Link> {
         // Removes closed connections, so that the list is bounded by the open
         // ones.
         self.0.quic();
         lock(&self.0.quic_open).push(Arc::clone(&traffic));
         Arc::new(Link {
             transport: TransportKind::Quic,
+            origin,
             security: SecurityKind::QuicTls {
                 cipher: Cipher::Unknown,
             },

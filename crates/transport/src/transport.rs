@@ -33,7 +33,7 @@ use crate::websocket;
 use crate::{
     AddressError, BuildError, Links,
     gate::Gated,
-    link::{TransportKind, Upgraded},
+    link::{TransportKind, Upgraded, origin_of},
     upgrade::Upgrade,
 };
 
@@ -173,8 +173,8 @@ impl Parts {
         let links = self.links.clone();
         let quic = quic
             .map_err(AddressError::from)
-            .map(move |(peer, mut connection), _| {
-                let link = links.quic(connection.traffic());
+            .map(move |(peer, mut connection), endpoint| {
+                let link = links.quic(connection.traffic(), origin_of(&endpoint));
                 connection.keep(Arc::clone(&link));
                 let muxer = StreamMuxerBox::new(connection);
                 Upgraded { peer, muxer, link }

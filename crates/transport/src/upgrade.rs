@@ -23,7 +23,8 @@ use rustls::pki_types::ServerName;
 
 use crate::{
     AddressError, BuildError,
-    link::{Links, Meter, MuxerKind, SecurityKind, TransportKind, Upgraded},
+    executor::charge_to,
+    link::{Links, Meter, MuxerKind, SecurityKind, TransportKind, Upgraded, origin_of},
     metered::Metered,
     read_ahead::ReadAhead,
     yamux::{self, Muxer},
@@ -110,7 +111,11 @@ impl Upgrade {
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
-        let meter = self.links.meter(transport);
+        let origin = origin_of(&endpoint);
+        if let Some(origin) = origin {
+            charge_to(origin);
+        }
+        let meter = self.links.meter(transport, origin);
         let upgraded = self.negotiate(socket, endpoint, meter.clone()).await;
         upgraded.map_err(|error| match error {
             // multistream-select does not distinguish an end of the stream from a refusal.

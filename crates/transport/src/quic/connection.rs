@@ -10,12 +10,13 @@ use std::{
     time::Duration,
 };
 
+use calimero_network_primitives::resources::Origin;
 use futures::future::BoxFuture;
 use libp2p_core::muxing::{StreamMuxer, StreamMuxerEvent};
 use quinn::{ConnectionError, RecvStream, SendStream, VarInt};
 
 use super::{Error, Stream};
-use crate::Link;
+use crate::{Link, executor::charge_to};
 
 /// Error code of a close without an error, by the libp2p convention.
 const NO_ERROR: VarInt = VarInt::from_u32(0);
@@ -41,6 +42,8 @@ pub struct Connection {
     traffic: Arc<Traffic>,
     /// Kept as long as the connection, so that its entry in the registry of links stays valid.
     link: Option<Arc<Link>>,
+    /// The origin to which the task of the connection is not charged yet.
+    uncharged: Option<Origin>,
     inbound: Option<Opening>,
     outbound: Option<Opening>,
     /// `true` once the connection is being closed. Read by its streams.
@@ -54,6 +57,7 @@ impl Connection {
             traffic: Arc::new(Traffic::of(connection.clone())),
             connection,
             link: None,
+            uncharged: None,
             inbound: None,
             outbound: None,
             closing: Arc::default(),
@@ -63,6 +67,7 @@ impl Connection {
 
     /// Keeps `link` for as long as the connection lives.
     pub(crate) fn keep(&mut self, link: Arc<Link>) {
+        self.uncharged = link.origin();
         self.link = Some(link);
     }
 
@@ -118,9 +123,15 @@ impl StreamMuxer for Connection {
         Poll::Ready(stream.map_err(Error::from))
     }
 
-    /// Nothing to do and nothing to report: `quinn` drives the connection in a task of its own,
+    /// Nothing to report: `quinn` drives the connection in a task of its own,
     /// and addresses do not change as long as migration is off.
-    fn poll(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Result<StreamMuxerEvent, Error>> {
+    fn poll(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Result<StreamMuxerEvent, Error>> {
+        if let Some(origin) = self.uncharged.take() {
+            charge_to(origin);
+        }
         Poll::Pending
     }
 

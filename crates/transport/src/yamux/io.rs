@@ -9,6 +9,7 @@ use std::{
 use futures::{AsyncRead, AsyncWrite, ready};
 
 use super::frames::{Frames, Next};
+use crate::executor::is_turn_over;
 
 /// Largest body that is passed to the `yamux` crate, in bytes.
 ///
@@ -23,6 +24,9 @@ const SHOWN_FRAME_BYTES: u32 = 64 * 1024;
 /// The `yamux` crate flushes after each frame and reads when it has no more
 /// frames to write. Flushing only before a read combines all frames of a poll
 /// into few TLS records and one socket write.
+///
+/// A poll that has had its time reads no more, so that a peer whose data does not end leaves time to
+/// the other connections of the thread.
 #[derive(Debug)]
 pub(super) struct Io<S> {
     io: S,
@@ -49,6 +53,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Io<S> {
         let this = self.get_mut();
         if this.unflushed && Pin::new(&mut this.io).poll_flush(cx)?.is_ready() {
             this.unflushed = false;
+        }
+        if is_turn_over() {
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
         }
         loop {
             let io = Pin::new(&mut this.io);

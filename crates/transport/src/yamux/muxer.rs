@@ -13,7 +13,9 @@ use std::{
     time::Duration,
 };
 
-use calimero_network_primitives::{config::YamuxTuning, limits::YAMUX_INITIAL_WINDOW_BYTES};
+use calimero_network_primitives::{
+    config::YamuxTuning, limits::YAMUX_INITIAL_WINDOW_BYTES, resources::Origin,
+};
 use futures::{AsyncRead, AsyncWrite, FutureExt as _, ready, task::AtomicWaker};
 use futures_timer::Delay;
 use libp2p_core::muxing::{StreamMuxer, StreamMuxerEvent};
@@ -22,7 +24,7 @@ use super::{
     end::{End, Listener},
     io::Io,
 };
-use crate::link::Link;
+use crate::{executor::charge_to, link::Link};
 
 /// Largest data frame that is written, in bytes: 16 KiB, the default of the
 /// `yamux` crate. All frames of a poll are sent in one write. Over TLS on
@@ -87,6 +89,8 @@ pub(crate) struct Muxer<S> {
     /// Time limit of a close, started with it.
     close_deadline: Option<Delay>,
     link: Arc<Link>,
+    /// The origin to which the task of the connection is not charged yet.
+    uncharged: Option<Origin>,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Muxer<S> {
@@ -111,6 +115,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Muxer<S> {
             permits: Arc::new(Permits::new(config.max_streams)),
             end: End::default(),
             close_deadline: None,
+            uncharged: link.origin(),
             link,
         }
     }
@@ -197,6 +202,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> StreamMuxer for Muxer<S> {
         cx: &mut Context<'_>,
     ) -> Poll<Result<StreamMuxerEvent, Self::Error>> {
         let this = self.get_mut();
+        if let Some(origin) = this.uncharged.take() {
+            charge_to(origin);
+        }
         for _ in 0..MAX_STREAMS_PER_POLL {
             let stream = ready!(this.poll_next(cx))?;
             this.inbound.push_back(stream);

@@ -74,7 +74,7 @@ impl Raw {
 
 fn muxer(config: &YamuxTuning) -> (Raw, Muxer<Pipe>) {
     let (a, b) = pipe(64 * 1024 * 1024, &[usize::MAX]);
-    let meter = Links::default().meter(TransportKind::Memory);
+    let meter = Links::default().meter(TransportKind::Memory, None);
     let link = meter.link(SecurityKind::Noise, MuxerKind::Yamux);
     (Raw(a), Muxer::new(b, config, ::yamux::Mode::Server, link))
 }

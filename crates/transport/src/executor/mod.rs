@@ -1,0 +1,278 @@
+//! An executor that shares the time of one thread between origins.
+//!
+//! A swarm has a task for each connection. If all of them take turns on one thread, the share of a
+//! host grows with its connections, and a task that is polled for long delays all others. This
+//! executor measures the time of each poll, charges it to the [`Origin`] of the connection, and polls
+//! a task of the origin that has used least. An origin that was idle gets no credit for that time, and
+//! one that used too much has to wait for it: start-time fair queueing, of Goyal, Vin and Cheng (1996),
+//! with the measured time in place of the length of a packet.
+//!
+//! As long as the thread is not saturated, tasks are polled in the order in which they wake.
+
+mod caused;
+#[cfg(test)]
+mod tests;
+mod times;
+
+use std::{
+    cell::RefCell,
+    collections::HashMap,
+    future::Future,
+    panic::{AssertUnwindSafe, catch_unwind},
+    pin::Pin,
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
+    task::{Context, Poll},
+    time::{Duration, Instant},
+};
+
+use calimero_network_primitives::resources::Origin;
+use futures::task::AtomicWaker;
+
+pub use self::caused::Caused;
+use self::times::Times;
+
+/// Time after which a connection reads no more in the same poll, and the driver yields to the other
+/// tasks of its thread: 250 µs. A poll is not interrupted, so a turn can be longer. Shorter turns cost
+/// more: between two turns the runtime polls its sockets, which takes about 1 µs.
+const TURN: Duration = Duration::from_micros(250);
+
+/// The origin of a task, once it is known.
+type Account = Arc<OnceLock<Origin>>;
+
+type Task = async_task::Task<(), Account>;
+type Runnable = async_task::Runnable<Account>;
+
+thread_local! {
+    /// The poll that this thread executes.
+    static CURRENT: RefCell<Option<Turn>> = const { RefCell::new(None) };
+}
+
+/// A poll of one task.
+struct Turn {
+    account: Account,
+    started: Instant,
+}
+
+/// Charges the task that is being polled to `origin`, from this poll on, if a [`FairExecutor`] polls
+/// it. A task has one origin: later calls have no effect.
+pub(crate) fn charge_to(origin: Origin) {
+    CURRENT.with_borrow(|current| {
+        if let Some(turn) = current {
+            let _ = turn.account.set(origin);
+        }
+    });
+}
+
+/// Returns `true` if a [`FairExecutor`] polls the current task and the poll has had its time. What is
+/// left can wait for the next poll.
+pub(crate) fn is_turn_over() -> bool {
+    CURRENT.with_borrow(|current| {
+        let turn = current.as_ref();
+        turn.is_some_and(|turn| turn.started.elapsed() >= TURN)
+    })
+}
+
+/// The origin of the task that is being polled.
+fn current_origin() -> Option<Origin> {
+    CURRENT.with_borrow(|current| current.as_ref()?.account.get().copied())
+}
+
+/// Spawns tasks that share one thread fairly. It is cheap to clone.
+///
+/// The connections of the transports of this crate charge their tasks to the origin of their remote
+/// address. All other tasks, and connections without a known origin, share one account.
+///
+/// ```
+/// use calimero_network_transport::FairExecutor;
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() {
+/// let (executor, driver) = FairExecutor::new();
+/// let driver = tokio::spawn(driver);
+/// let (sender, receiver) = futures::channel::oneshot::channel();
+/// executor.spawn(async move {
+///     let _ = sender.send(7);
+/// });
+/// assert_eq!(receiver.await, Ok(7));
+/// driver.abort();
+/// # }
+/// ```
+///
+/// For a swarm, a closure is an executor:
+/// `libp2p_swarm::Config::with_executor(move |task| executor.spawn(task))`.
+#[derive(Clone, Debug)]
+pub struct FairExecutor(Arc<Shared>);
+
+impl FairExecutor {
+    /// Creates an executor, and the future that polls its tasks. The future belongs on the thread that
+    /// is to be shared, whose runtime should poll its sockets after a turn, that is after 250 µs.
+    pub fn new() -> (Self, FairDriver) {
+        let shared = Arc::new(Shared::default());
+        (Self(Arc::clone(&shared)), FairDriver(shared))
+    }
+
+    /// Wraps a future of the same thread, such as the one that polls the swarm, so that its time is
+    /// charged to the origins whose tasks wake it.
+    pub fn caused<F: Future>(&self, future: F) -> Caused<F> {
+        Caused::new(Arc::clone(&self.0), future)
+    }
+
+    /// Spawns a task. It is dropped with the driver, and at once if the driver was dropped.
+    pub fn spawn(&self, future: impl Future<Output = ()> + Send + 'static) {
+        let id = {
+            let mut state = self.0.lock();
+            if state.stopped {
+                return;
+            }
+            state.next_id += 1;
+            state.next_id
+        };
+        let ended = Ended {
+            shared: Arc::clone(&self.0),
+            id,
+        };
+        let future = async move {
+            let _ended = ended;
+            future.await;
+        };
+        let shared = Arc::clone(&self.0);
+        let (runnable, task) = async_task::Builder::new()
+            .metadata(Account::default())
+            .spawn(|_| future, move |runnable| shared.schedule(runnable));
+        let late = {
+            let mut state = self.0.lock();
+            match state.stopped {
+                true => Some(task),
+                false => state.tasks.insert(id, task),
+            }
+        };
+        drop(late);
+        runnable.schedule();
+    }
+}
+
+/// Polls the tasks of a [`FairExecutor`]. It never ends. All tasks are dropped with it.
+#[derive(Debug)]
+#[must_use = "tasks run only while the driver is polled"]
+pub struct FairDriver(Arc<Shared>);
+
+impl Future for FairDriver {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let shared = &self.0;
+        shared.driver.register(cx.waker());
+        let started = Instant::now();
+        let mut now = started;
+        while let Some(runnable) = shared.next() {
+            let account = run(runnable, now);
+            let ended = Instant::now();
+            shared.charge(account.get().copied(), ended - now);
+            now = ended;
+            // Resources of tokio are not ready for a task that has used its budget up.
+            if now - started >= TURN || !tokio::task::coop::has_budget_remaining() {
+                shared.lock().is_polled = false;
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+        }
+        Poll::Pending
+    }
+}
+
+impl Drop for FairDriver {
+    fn drop(&mut self) {
+        let (tasks, ready) = {
+            let mut state = self.0.lock();
+            state.stopped = true;
+            (
+                std::mem::take(&mut state.tasks),
+                std::mem::take(&mut state.ready),
+            )
+        };
+        // A task is dropped by the thread that cancels it, and may wake others.
+        drop(ready);
+        drop(tasks);
+    }
+}
+
+/// Polls a task once. As on the runtimes of tokio, a panic ends that task alone; the panic hook has
+/// reported it.
+fn run(runnable: Runnable, started: Instant) -> Account {
+    let account = Arc::clone(runnable.metadata());
+    CURRENT.set(Some(Turn {
+        account: Arc::clone(&account),
+        started,
+    }));
+    let _ = catch_unwind(AssertUnwindSafe(|| runnable.run()));
+    CURRENT.set(None);
+    account
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    state: Mutex<State>,
+    driver: AtomicWaker,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// Tasks to poll, by origin.
+    ready: Times<Runnable>,
+    /// All tasks that have not ended.
+    tasks: HashMap<u64, Task>,
+    next_id: u64,
+    /// `true` while the driver takes tasks, so that it does not need to be woken.
+    is_polled: bool,
+    stopped: bool,
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // No code panics while it holds the lock, so a poisoned lock has consistent data.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn schedule(&self, runnable: Runnable) {
+        let origin = runnable.metadata().get().copied();
+        let wake = {
+            let mut state = self.lock();
+            if state.stopped {
+                drop(state);
+                drop(runnable);
+                return;
+            }
+            state.ready.push(origin, runnable);
+            !state.is_polled
+        };
+        if wake {
+            self.driver.wake();
+        }
+    }
+
+    /// The next task to poll.
+    fn next(&self) -> Option<Runnable> {
+        let mut state = self.lock();
+        let next = state.ready.pop();
+        state.is_polled = next.is_some();
+        next
+    }
+
+    fn charge(&self, origin: Option<Origin>, used: Duration) {
+        self.lock().ready.charge(origin, used);
+    }
+}
+
+/// Removes a task that has ended.
+struct Ended {
+    shared: Arc<Shared>,
+    id: u64,
+}
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        let task = self.shared.lock().tasks.remove(&self.id);
+        // Outside of the lock: a task that was cancelled is scheduled.
+        drop(task);
+    }
+}
