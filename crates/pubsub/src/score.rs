@@ -65,6 +65,10 @@ const CONTROL_BURST: f64 = 16_384.0;
 /// Control entries that one peer may send in the long run, a second.
 const CONTROL_RATE: f64 = 8_192.0;
 
+/// Points for a heartbeat in which a peer sent nothing of what it had offered. In 20 of them in a row
+/// it falls below [`GOSSIP_SCORE`].
+const MAX_PROMISE_POINTS: f64 = 12.0;
+
 /// A rule that a peer has broken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
@@ -81,9 +85,15 @@ pub enum Fault {
     /// P7: GRAFT during the back-off: a point for 8. A peer that shares 2,000 topics may be a little
     /// early with all of them.
     Backoff(usize),
-    /// P7: messages that were offered and not sent on request: 1 point for all of a heartbeat. The
-    /// link may be slow.
-    Promise(usize),
+    /// P7: messages that were offered and not sent on request in a heartbeat. The link may be slow, so
+    /// it costs a point where all are missing, and up to 12 where these are 60 and more. Points are
+    /// fewer by the share of messages that were sent.
+    Promise {
+        /// Messages that were not sent.
+        broken: usize,
+        /// Messages that were sent.
+        kept: usize,
+    },
 }
 
 /// The consequence of a fault.
@@ -202,7 +212,10 @@ impl Entry {
             Fault::Invalid(count) => 50.0 * as_f64(count),
             Fault::Excess(count) => as_f64(count) / 64.0,
             Fault::Replayed(count) => as_f64(count),
-            Fault::Promise(count) => as_f64(count.min(1)),
+            Fault::Promise { broken, kept } => {
+                let share = as_f64(broken) / as_f64(broken + kept).max(1.0);
+                share * (as_f64(broken) / 5.0).clamp(1.0, MAX_PROMISE_POINTS)
+            }
             Fault::Backoff(count) => as_f64(count) / 8.0,
             Fault::Control(count) => {
                 self.control -= as_f64(count);

@@ -11,6 +11,7 @@ use rand::{rngs::StdRng, seq::SliceRandom};
 use super::{
     Machine, count,
     outbox::{MAX_IDS, MeshChange},
+    promises::Settled,
 };
 use crate::{
     event::Event,
@@ -240,8 +241,8 @@ impl Machine {
         // The rhythm is kept, unless the host was asleep.
         self.heartbeat_at = (self.heartbeat_at + interval).max(now.at + interval / 2);
         self.heartbeats += 1;
-        for (peer, broken) in self.promises.broken(now.at) {
-            self.fault(peer, Fault::Promise(broken), broken, now);
+        for (peer, Settled { broken, kept }) in self.promises.settle(now.at) {
+            self.fault(peer, Fault::Promise { broken, kept }, broken, now);
         }
         self.backoffs
             .retain(|_, until| *until + BACKOFF_SLACK > now.at);
