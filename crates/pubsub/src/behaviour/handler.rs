@@ -59,8 +59,13 @@ pub enum FromHandler {
     Lost,
     /// The peer has opened a stream.
     Accepted,
-    /// That many frames were written.
-    Written(usize),
+    /// A part of what was to be written is written.
+    Written {
+        /// Number of frames that were written to their end.
+        frames: usize,
+        /// Bytes that were written since the last report.
+        bytes: usize,
+    },
     /// RPCs that have arrived, in order.
     Received(Vec<Received>),
 }
@@ -124,8 +129,8 @@ struct Outbound {
 }
 
 impl Outbound {
-    /// Writes. Returns how many frames were written, once that is to be reported.
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+    /// Writes. Returns how many frames and bytes were written, once that is to be reported.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<(usize, usize)>> {
         self.poll_closed(cx)?;
         loop {
             while self.gathered.has_remaining() || self.body.has_remaining() {
@@ -135,7 +140,13 @@ impl Outbound {
                     &self.body[..]
                 };
                 let stream = Pin::new(&mut self.stream);
-                let written = ready!(stream.poll_write(cx, chunk))?;
+                let written = match stream.poll_write(cx, chunk)? {
+                    Poll::Ready(written) => written,
+                    Poll::Pending if self.written.1 >= PROGRESS_BYTES => {
+                        return Poll::Ready(Ok(self.report()));
+                    }
+                    Poll::Pending => return Poll::Pending,
+                };
                 if written == 0 {
                     return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
                 }
@@ -166,8 +177,8 @@ impl Outbound {
         Poll::Ready(Ok(self.report()))
     }
 
-    fn report(&mut self) -> usize {
-        std::mem::take(&mut self.written).0
+    fn report(&mut self) -> (usize, usize) {
+        std::mem::take(&mut self.written)
     }
 
     fn gather(&mut self) {
@@ -252,7 +263,7 @@ impl Handler {
             return Poll::Pending;
         };
         match ready!(outbound.poll(cx)) {
-            Ok(frames) => Poll::Ready(FromHandler::Written(frames)),
+            Ok((frames, bytes)) => Poll::Ready(FromHandler::Written { frames, bytes }),
             Err(error) => {
                 tracing::debug!(peer = %self.reader.peer, %error, "outbound gossip stream lost");
                 self.outbound = None;

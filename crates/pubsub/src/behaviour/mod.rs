@@ -392,10 +392,11 @@ impl NetworkBehaviour for Behaviour {
             FromHandler::Unsupported => Input::Unsupported { peer, connection },
             FromHandler::Lost => Input::Lost { peer, connection },
             FromHandler::Accepted => Input::Accepted { peer, connection },
-            FromHandler::Written(frames) => Input::Written {
+            FromHandler::Written { frames, bytes } => Input::Written {
                 peer,
                 connection,
                 frames,
+                bytes,
             },
             FromHandler::Received(rpcs) => Input::Received {
                 peer,

@@ -116,14 +116,16 @@ pub enum Input {
         /// The connection it happened on.
         connection: ConnectionId,
     },
-    /// Frames that [`Effect::Send`] asked to write are written, in order.
+    /// A part of what [`Effect::Send`] asked to write is written, in order.
     Written {
         /// The peer at the other end.
         peer: PeerId,
         /// The connection it happened on.
         connection: ConnectionId,
-        /// Number of frames that were written.
+        /// Number of frames that were written to their end.
         frames: usize,
+        /// Bytes that were written since the last report, those of parts of a frame included.
+        bytes: usize,
     },
     /// RPCs have arrived from the peer.
     Received {
@@ -339,7 +341,8 @@ impl Machine {
                 peer,
                 connection,
                 frames,
-            } => self.on_written(peer, connection, frames, now),
+                bytes,
+            } => self.on_written(peer, connection, (frames, bytes), now),
             Input::Received {
                 peer,
                 connection,

@@ -27,6 +27,10 @@ const MAX_TOPIC_BYTES: usize = 32 * 1024;
 /// more by default.
 const MAX_ANNOUNCED: usize = 100;
 
+/// Bytes a second at which a frame that is being written counts as moving: 4 KiB, as for RPCs that
+/// arrive. A link of 56 kbit/s reaches it.
+const MIN_RATE: u64 = 4 * 1024;
+
 /// Limits of a queue, from the configuration.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct OutboxLimits {
@@ -73,6 +77,8 @@ pub(super) struct Outbox {
     in_flight: (usize, usize),
     /// When something was written, or the queue was last empty.
     progress: Instant,
+    /// Bytes of parts of frames that were written since.
+    partial: usize,
     /// Messages dropped since they were last reported.
     pub(super) lost: usize,
     hold: Hold,
@@ -120,6 +126,7 @@ impl Outbox {
             unwanted: HashSet::new(),
             in_flight: (0, 0),
             progress: now,
+            partial: 0,
             lost: 0,
             hold: Hold {
                 left: limits.hold,
@@ -135,7 +142,7 @@ impl Outbox {
             return;
         }
         if self.is_idle() {
-            self.progress = now;
+            self.has_moved(now);
         }
         self.bytes += frame.len();
         let wait = if own {
@@ -308,18 +315,33 @@ impl Outbox {
 
     pub(super) fn sending(&mut self, frame: &Frame, now: Instant) {
         if self.in_flight.0 == 0 && self.messages.is_empty() {
-            self.progress = now;
+            self.has_moved(now);
         }
         self.in_flight = (self.in_flight.0 + 1, self.in_flight.1 + frame.len());
     }
 
     /// A frame was written, or its stream has failed.
     pub(super) fn sent(&mut self, frame: &Frame, now: Instant) {
-        self.progress = now;
+        self.has_moved(now);
         self.in_flight = (
             self.in_flight.0.saturating_sub(1),
             self.in_flight.1.saturating_sub(frame.len()),
         );
+    }
+
+    /// Bytes were written, of frames that may not be written to their end. A peer that reads a large
+    /// frame at [`MIN_RATE`] is not one that has stopped reading.
+    pub(super) fn wrote(&mut self, bytes: usize, now: Instant) {
+        self.partial = self.partial.saturating_add(bytes);
+        let passed = now.saturating_duration_since(self.progress).as_secs();
+        let expected = passed.max(1).saturating_mul(MIN_RATE);
+        if u64::try_from(self.partial).unwrap_or(u64::MAX) >= expected {
+            self.has_moved(now);
+        }
+    }
+
+    fn has_moved(&mut self, now: Instant) {
+        (self.progress, self.partial) = (now, 0);
     }
 
     /// Returns `true` if nothing waits and nothing is being written.

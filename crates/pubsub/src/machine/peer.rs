@@ -472,7 +472,7 @@ impl Machine {
         &mut self,
         id: PeerId,
         connection: ConnectionId,
-        frames: usize,
+        (frames, bytes): (usize, usize),
         now: Now,
     ) {
         let Some(peer) = self.peers.get_mut(&id) else {
@@ -486,6 +486,7 @@ impl Machine {
         for (frame, _) in &written {
             peer.outbox.sent(frame, now.at);
         }
+        peer.outbox.wrote(bytes, now.at);
         self.dirty.insert(id);
         if peer.outbox.is_low() {
             peer.outbox.release(now.at);
