@@ -16,6 +16,9 @@ use crate::{
 /// Ids that a peer has and does not want, at most: what arrives in a heartbeat at full speed.
 const MAX_UNWANTED: usize = 16_384;
 
+/// Ids for which memory is retained between heartbeats.
+const RETAINED_UNWANTED: usize = 256;
+
 /// Ids in one control RPC, at most: the limit of go-libp2p and rust-libp2p on offers.
 pub(super) const MAX_IDS: usize = 5_000;
 
@@ -206,9 +209,11 @@ impl Outbox {
         }
     }
 
-    /// Forgets what the peer does not want: a heartbeat later it has arrived everywhere.
+    /// Forgets what the peer does not want: a heartbeat later it has arrived everywhere. Memory for
+    /// as much as a flood is given back.
     pub(super) fn forget_unwanted(&mut self) {
         self.unwanted.clear();
+        self.unwanted.shrink_to(RETAINED_UNWANTED);
     }
 
     /// Announcements that wait, for all streams of the peer.

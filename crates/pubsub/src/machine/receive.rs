@@ -287,10 +287,14 @@ impl Machine {
         let own = offers
             .into_iter()
             .filter(|(topic, _)| self.topics.contains_key(topic));
-        let mut wanted: Vec<_> = own.flat_map(|(_, ids)| ids).collect();
-        wanted.retain(|id| {
-            id.len() <= MAX_ID_BYTES && !self.validator.has_seen(self.validator.key(id))
-        });
+        let ids = own.flat_map(|(_, ids)| ids);
+        let mut wanted: Vec<_> = ids.filter(|id| id.len() <= MAX_ID_BYTES).collect();
+        // Each id is hashed and looked up, so no more than a node offers in one RPC for one topic.
+        if wanted.len() > MAX_IDS {
+            wanted.shuffle(&mut self.rng);
+            wanted.truncate(MAX_IDS);
+        }
+        wanted.retain(|id| !self.validator.has_seen(self.validator.key(id)));
         // Chosen at random, so that a peer cannot choose what is requested.
         wanted.shuffle(&mut self.rng);
         wanted.truncate(left);
