@@ -31,7 +31,11 @@ use crate::{
 /// Bodies above this are written from where they are, smaller ones are gathered.
 const GATHER_BYTES: usize = 16 * 1024;
 
-/// Streams in a row on which a peer sends no RPC, at most. Each new stream replaces the one before.
+/// Bytes of a frame that are reported while the rest cannot be written yet: few enough that a peer
+/// that reads 4 KiB a second is seen to read, and enough that reports are rare.
+const PROGRESS_BYTES: usize = 16 * 1024;
+
+/// Streams in a row on which a peer sends no RPC with content, at most. Each new stream replaces the one before.
 const MAX_EMPTY_STREAMS: usize = 5;
 
 /// An order to a connection.
@@ -277,7 +281,7 @@ impl Handler {
             return Poll::Pending;
         };
         let (rpcs, end) = ready!(inbound.poll(&self.reader, cx));
-        if !rpcs.is_empty() {
+        if !rpcs.iter().all(Received::is_empty) {
             self.empty_streams = 0;
         }
         if let Err(error) = end {

@@ -153,6 +153,17 @@ pub struct Received {
     pub control_entries: usize,
 }
 
+impl Received {
+    /// Returns `true` if the RPC has no content that this version knows.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.subscriptions.is_empty()
+            && self.messages.is_empty()
+            && self.unsigned == 0
+            && self.control_entries == 0
+            && self.control.is_empty()
+    }
+}
+
 /// Something to do. Effects are carried out in order.
 #[derive(Debug)]
 pub enum Effect {
@@ -336,7 +347,7 @@ impl Machine {
             } => self.on_opened(peer, connection, version, now),
             Input::Unsupported { peer, connection } => self.on_unsupported(peer, connection),
             Input::Lost { peer, connection } => self.on_lost(peer, connection, now),
-            Input::Accepted { peer, connection } => self.on_accepted(peer, connection),
+            Input::Accepted { peer, connection } => self.on_accepted(peer, connection, now.at),
             Input::Written {
                 peer,
                 connection,

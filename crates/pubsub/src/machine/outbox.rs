@@ -310,12 +310,15 @@ impl Outbox {
         frames.rev().for_each(|frame| self.again.push_front(frame));
     }
 
-    /// Drops messages that the peer is known not to take.
-    pub(super) fn drop_larger(&mut self, limit: usize) {
-        let before = self.messages.len();
+    /// Drops messages that the peer is known not to take. Returns their sizes.
+    pub(super) fn drop_larger(&mut self, limit: usize) -> Vec<usize> {
+        let again = self.again.iter().map(Frame::len);
+        let queued = self.messages.iter().map(|queued| queued.frame.len());
+        let dropped = again.chain(queued).filter(|len| *len > limit).collect();
+        self.again.retain(|frame| frame.len() <= limit);
         self.messages.retain(|queued| queued.frame.len() <= limit);
-        self.lost += before - self.messages.len();
         self.bytes = self.messages.iter().map(|queued| queued.frame.len()).sum();
+        dropped
     }
 
     pub(super) fn sending(&mut self, frame: &Frame, now: Instant) {
