@@ -168,7 +168,8 @@ struct Entry {
     joined: f64,
     start: Instant,
     meshes: HashMap<TopicHash, Member>,
-    ips: Vec<IpAddr>,
+    /// Addresses of the peer, and how many of its connections each one has.
+    ips: Vec<(IpAddr, usize)>,
     at: Instant,
     banned_until: Option<Instant>,
 }
@@ -333,9 +334,26 @@ impl Scores {
     /// P6: a connection with the peer is open.
     pub fn connected(&mut self, peer: PeerId, ip: IpAddr, now: Instant) {
         let entry = self.entry(peer, now);
-        if !entry.ips.contains(&ip) {
-            entry.ips.push(ip);
-            *self.by_ip.entry(ip).or_default() += 1;
+        if let Some((_, connections)) = entry.ips.iter_mut().find(|(known, _)| *known == ip) {
+            *connections += 1;
+            return;
+        }
+        entry.ips.push((ip, 1));
+        *self.by_ip.entry(ip).or_default() += 1;
+    }
+
+    /// P6: a connection with the peer is closed.
+    pub fn released(&mut self, peer: &PeerId, ip: IpAddr) {
+        let Some(entry) = self.peers.get_mut(peer) else {
+            return;
+        };
+        let Some(index) = entry.ips.iter().position(|(known, _)| *known == ip) else {
+            return;
+        };
+        entry.ips[index].1 -= 1;
+        if entry.ips[index].1 == 0 {
+            entry.ips.swap_remove(index);
+            self.release(&[(ip, 0)]);
         }
     }
 
@@ -350,8 +368,8 @@ impl Scores {
         }
     }
 
-    fn release(&mut self, ips: &[IpAddr]) {
-        for ip in ips {
+    fn release(&mut self, ips: &[(IpAddr, usize)]) {
+        for (ip, _) in ips {
             if let Some(peers) = self.by_ip.get_mut(ip) {
                 *peers -= 1;
                 if *peers == 0 {
@@ -380,7 +398,7 @@ impl Scores {
             score -= deficit * params.delivery_deficit;
         }
         if params.ip_colocation > 0.0 {
-            let surplus = entry.ips.iter().map(|ip| {
+            let surplus = entry.ips.iter().map(|(ip, _)| {
                 let peers = self.by_ip.get(ip).copied().unwrap_or_default();
                 as_f64(peers.saturating_sub(params.ip_tolerance)).powi(2)
             });

@@ -300,6 +300,9 @@ impl Machine {
             return;
         };
         let stream = peer.streams.remove(index);
+        if let Some(ip) = stream.ip {
+            self.scores.released(&id, ip);
+        }
         if !peer.streams.is_empty() {
             peer.take_probe(connection);
             let messages = peer.give_up(stream.unwritten, now.at);
