@@ -118,8 +118,8 @@ impl OutboundUpgrade<Stream> for Names {
 }
 
 /// The outbound stream and what is to be written to it.
-struct Outbound {
-    stream: Stream,
+struct Outbound<S> {
+    stream: S,
     watch: bool,
     frames: VecDeque<Frame>,
     gathered: BytesMut,
@@ -132,7 +132,20 @@ struct Outbound {
     is_flushed: bool,
 }
 
-impl Outbound {
+impl<S: AsyncRead + AsyncWrite + Unpin> Outbound<S> {
+    fn new(stream: S, watch: bool) -> Self {
+        Self {
+            stream,
+            watch,
+            frames: VecDeque::new(),
+            gathered: BytesMut::new(),
+            body: Bytes::new(),
+            writing: 0,
+            written: (0, 0),
+            is_flushed: true,
+        }
+    }
+
     /// Writes. Returns how many frames and bytes were written, once that is to be reported.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<(usize, usize)>> {
         self.poll_closed(cx)?;
@@ -223,7 +236,7 @@ pub struct Handler {
     open: Option<bool>,
     /// The outbound stream that is being opened is watched.
     opening: Option<bool>,
-    outbound: Option<Outbound>,
+    outbound: Option<Outbound<Stream>>,
     inbound: Option<Inbound<Stream>>,
     holder: Holder,
     empty_streams: usize,
@@ -307,16 +320,8 @@ impl Handler {
 
     fn opened(&mut self, mut stream: Stream, version: Version) {
         stream.ignore_for_keep_alive();
-        self.outbound = Some(Outbound {
-            stream,
-            watch: self.opening.take().unwrap_or(true),
-            frames: VecDeque::new(),
-            gathered: BytesMut::new(),
-            body: Bytes::new(),
-            writing: 0,
-            written: (0, 0),
-            is_flushed: true,
-        });
+        let watch = self.opening.take().unwrap_or(true);
+        self.outbound = Some(Outbound::new(stream, watch));
         self.reports.push_back(FromHandler::Opened(version));
     }
 }
@@ -391,3 +396,6 @@ impl ConnectionHandler for Handler {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
