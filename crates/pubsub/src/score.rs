@@ -80,7 +80,8 @@ pub enum Fault {
     Excess(usize),
     /// P7: own messages that their author sends again long after: 1 point each.
     Replayed(usize),
-    /// P7: control entries. Beyond 16,384 at once and 8,192 a second a point for 64.
+    /// P7: control entries, with 16 message ids as one more. Beyond 16,384 at once and 8,192 a
+    /// second a point for 64.
     Control(usize),
     /// P7: GRAFT during the back-off: a point for 8. A peer that shares 2,000 topics may be a little
     /// early with all of them.

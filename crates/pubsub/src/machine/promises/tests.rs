@@ -218,8 +218,9 @@ fn a_message_that_one_peer_offers_is_looked_at_once() {
 #[test]
 fn messages_wanted_of_all_peers_are_bounded_and_shared() {
     let mut script = Script::new();
+    script.peers.extend((0..20).map(|_| PeerId::random()));
     let open = u64::try_from(MAX_OPEN).unwrap();
-    for peer in 0..20 {
+    for peer in 0..script.peers.len() {
         for message in 0..open {
             script.offer(u64::try_from(peer).unwrap() * open + message, peer);
         }
