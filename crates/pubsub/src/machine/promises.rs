@@ -42,8 +42,12 @@ const MAX_OPEN: usize = MAX_IDS;
 const MAX_OTHERS: usize = 8;
 
 /// Messages that are wanted of all peers together, in number, above which each peer has an equal share
-/// of as many: 300 bytes each.
+/// of [`SHARED_WANTED`]. At most twice as many: 300 bytes each.
 const MAX_WANTED: usize = 65_536;
+
+/// Messages of which each peer has an equal share where many are wanted. So few that hundreds of peers
+/// have theirs before twice [`MAX_WANTED`] are reached.
+const SHARED_WANTED: usize = MAX_WANTED / 4;
 
 /// Messages that this node refuses and does not request again, at most.
 const MAX_REFUSED: usize = 16_384;
@@ -150,10 +154,13 @@ impl Promises {
 
     /// Messages that may be requested from one peer now.
     fn max_open(&self) -> usize {
-        if self.wanted.len() < MAX_WANTED {
-            return MAX_OPEN;
+        match self.wanted.len() {
+            0..MAX_WANTED => MAX_OPEN,
+            number if number < 2 * MAX_WANTED => {
+                MAX_OPEN.min(SHARED_WANTED / (self.open.len() + 1))
+            }
+            _ => 0,
         }
-        MAX_OPEN.min(MAX_WANTED / (self.open.len() + 1))
     }
 
     /// Returns the number of messages that are requested from `peer` and have not arrived.

@@ -228,7 +228,7 @@ fn messages_wanted_of_all_peers_are_bounded_and_shared() {
     let wanted = script.promises.wanted.len();
     assert!(wanted <= 2 * MAX_WANTED, "{wanted}");
     let fewest = script.peers.iter().map(|peer| script.promises.open(peer));
-    let share = MAX_WANTED / (script.peers.len() + 1);
+    let share = SHARED_WANTED / (script.peers.len() + 1);
     assert!(fewest.min().unwrap() >= share, "the last peers have none");
 }
 
