@@ -20,8 +20,8 @@ pub const MAX_MESSAGES: usize = 500;
 /// 2,048 topics sends 2,048 subscriptions to a new peer, and offers up to 5,000 ids.
 pub const MAX_ENTRIES: usize = 16_384;
 
-/// Size of an RPC, in bytes, up to which it is copied out of the memory in which it has arrived: what
-/// a stream reads at one time. A larger one arrives in memory of its own.
+/// Size of an RPC, in bytes, up to which it is copied out of the memory in which it has arrived:
+/// what a stream reads at one time. A larger one arrives in memory of its own.
 const MAX_COPIED_BYTES: usize = 64 * 1024;
 
 /// Message ids that count as one control entry: each one is hashed and looked up, which takes less
@@ -143,7 +143,8 @@ pub struct Rpc {
     pub messages: Vec<Bytes>,
     /// Control entries of the RPC.
     pub control: Control,
-    /// Control entries that were read, the unit in which control is limited. Message ids count less.
+    /// Control entries that were read, the unit in which control is limited. Message ids count
+    /// less.
     pub control_entries: usize,
 }
 
@@ -224,7 +225,8 @@ impl Budget {
     }
 }
 
-/// Returns a copy of `part` if that is less than half of the `size` bytes of memory in which it lies.
+/// Returns a copy of `part` if that is less than half of the `size` bytes of memory in which it
+/// lies.
 fn small_copy(part: &Bytes, size: usize) -> Bytes {
     if part.len() < size / 2 {
         Bytes::copy_from_slice(part)

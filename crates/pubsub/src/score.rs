@@ -65,8 +65,8 @@ const CONTROL_BURST: f64 = 16_384.0;
 /// Control entries that one peer may send in the long run, a second.
 const CONTROL_RATE: f64 = 8_192.0;
 
-/// Points for a heartbeat in which a peer sent nothing of what it had offered. In 20 of them in a row
-/// it falls below [`GOSSIP_SCORE`].
+/// Points for a heartbeat in which a peer sent nothing of what it had offered. In 20 of them in a
+/// row it falls below [`GOSSIP_SCORE`].
 const MAX_PROMISE_POINTS: f64 = 12.0;
 
 /// A rule that a peer has broken.
@@ -86,9 +86,9 @@ pub enum Fault {
     /// P7: GRAFT during the back-off: a point for 8. A peer that shares 2,000 topics may be a little
     /// early with all of them.
     Backoff(usize),
-    /// P7: messages that were offered and not sent on request in a heartbeat. The link may be slow, so
-    /// it costs a point where all are missing, and up to 12 where these are 60 and more. Points are
-    /// fewer by the share of messages that were sent.
+    /// P7: messages that were offered and not sent on request in a heartbeat. The link may be slow,
+    /// so it costs a point where all are missing, and up to 12 where these are 60 and more. Points
+    /// are fewer by the share of messages that were sent.
     Promise {
         /// Messages that were not sent.
         broken: usize,

@@ -181,8 +181,8 @@ impl Author {
         time.is_some_and(|time| nanos(unix) + self.ahead - nanos(time) > nanos(MAX_AGE))
     }
 
-    /// Returns `true` if `number` looks like a time at which the author cannot have published yet: a
-    /// random number.
+    /// Returns `true` if `number` looks like a time at which the author cannot have published yet:
+    /// a random number.
     fn is_far_ahead(&self, number: u64, unix: Duration) -> bool {
         i128::from(number) > nanos(unix) + self.ahead.max(0) + nanos(MAX_AHEAD)
     }

@@ -165,8 +165,8 @@ async fn what_exceeds_the_receivers_limit_is_dropped_and_the_rest_arrives() {
     assert_eq!(tight.next_message().await.data, Bytes::from(vec![1; 100]));
 }
 
-/// The largest RPC of the receiver, that of the preset `published-0.11`, is smaller than one that the
-/// sender may write. It takes more than the window of a Yamux stream, so it is never written.
+/// The largest RPC of the receiver, that of the preset `published-0.11`, is smaller than one that
+/// the sender may write. It takes more than the window of a Yamux stream, so it is never written.
 #[tokio::test]
 async fn a_message_above_the_limit_of_a_node_of_this_kind_holds_up_no_other() {
     let published = Config {

@@ -35,7 +35,8 @@ const GATHER_BYTES: usize = 16 * 1024;
 /// that reads 4 KiB a second is seen to read, and enough that reports are rare.
 const PROGRESS_BYTES: usize = 16 * 1024;
 
-/// Streams in a row on which a peer sends no RPC with content, at most. Each new stream replaces the one before.
+/// Streams in a row on which a peer sends no RPC with content, at most. Each new stream replaces
+/// the one before.
 const MAX_EMPTY_STREAMS: usize = 5;
 
 /// An order to a connection.

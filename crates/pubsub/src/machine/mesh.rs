@@ -131,14 +131,14 @@ impl Machine {
     /// the time, and a long one that is forgotten is worth no more than a short one. Several at a
     /// time, because all have to be looked at.
     fn forget_backoffs(&mut self) {
-        let gone = self.backoffs.iter();
-        let gone = gone.filter(|((_, peer), _)| !self.peers.contains_key(peer));
-        let mut gone: Vec<_> = gone.map(|(key, until)| (*until, key.clone())).collect();
-        let number = FORGOTTEN_BACKOFFS.min(gone.len());
-        if number < gone.len() {
-            gone.select_nth_unstable_by(number, |(one, _), (other, _)| other.cmp(one));
+        let absent = self.backoffs.iter();
+        let absent = absent.filter(|((_, peer), _)| !self.peers.contains_key(peer));
+        let mut absent: Vec<_> = absent.map(|(key, until)| (*until, key.clone())).collect();
+        let number = FORGOTTEN_BACKOFFS.min(absent.len());
+        if number < absent.len() {
+            absent.select_nth_unstable_by(number, |(one, _), (other, _)| other.cmp(one));
         }
-        for (_, key) in &gone[..number] {
+        for (_, key) in &absent[..number] {
             self.backoffs.remove(key);
         }
     }

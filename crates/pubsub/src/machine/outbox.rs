@@ -337,8 +337,8 @@ impl Outbox {
         );
     }
 
-    /// Bytes were written, of frames that may not be written to their end. A peer that reads a large
-    /// frame at [`MIN_RATE`] is not one that has stopped reading.
+    /// Bytes were written, of frames that may not be written to their end. A peer that reads a
+    /// large frame at [`MIN_RATE`] is not one that has stopped reading.
     pub(super) fn wrote(&mut self, bytes: usize, now: Instant) {
         self.partial = self.partial.saturating_add(bytes);
         let passed = now.saturating_duration_since(self.progress).as_secs();

@@ -84,7 +84,8 @@ impl Probe {
     }
 }
 
-/// Shortest time between two streams on one connection, if the one before has failed more than once.
+/// Shortest time between two streams on one connection, if the one before has failed more than
+/// once.
 const MIN_REOPEN_WAIT: Duration = Duration::from_secs(1);
 
 /// Longest wait before a stream that fails again and again is opened again.
@@ -469,8 +470,9 @@ impl Machine {
 
     /// The peer has opened a stream, so it speaks gossipsub and is alive on this connection.
     ///
-    /// The outbound stream is opened again without the wait for one that fails, because the peer may
-    /// have restarted. Each one begins with all topics, so a peer cannot have more than one a second.
+    /// The outbound stream is opened again without the wait for one that fails, because the peer
+    /// may have restarted. Each one begins with all topics, so a peer cannot have more than one a
+    /// second.
     pub(super) fn on_accepted(&mut self, id: PeerId, connection: ConnectionId, now: Instant) {
         let Some(peer) = self.peers.get_mut(&id) else {
             return;
@@ -769,8 +771,8 @@ impl Peer {
         self.probe.take_if(|probe| probe.connection == connection)
     }
 
-    /// Decides whether a stream was lost because a frame was too large for the peer. `messages` were
-    /// not written.
+    /// Decides whether a stream was lost because a frame was too large for the peer. `messages`
+    /// were not written.
     ///
     /// A peer that closes its stream soon after the first large frame takes none above the common
     /// limit. A node of this kind takes more, and may lose a stream for another reason. But its

@@ -41,12 +41,12 @@ const MAX_OPEN: usize = MAX_IDS;
 /// Peers that offer one message and were not asked yet, at most: the target size of a large mesh.
 const MAX_OTHERS: usize = 8;
 
-/// Messages that are wanted of all peers together, in number, above which each peer has an equal share
-/// of [`SHARED_WANTED`]. At most twice as many: 300 bytes each.
+/// Messages that are wanted of all peers together, in number, above which each peer has an equal
+/// share of [`SHARED_WANTED`]. At most twice as many: 300 bytes each.
 const MAX_WANTED: usize = 65_536;
 
-/// Messages of which each peer has an equal share where many are wanted. So few that hundreds of peers
-/// have theirs before twice [`MAX_WANTED`] are reached.
+/// Messages of which each peer has an equal share where many are wanted. So few that hundreds of
+/// peers have theirs before twice [`MAX_WANTED`] are reached.
 const SHARED_WANTED: usize = MAX_WANTED / 4;
 
 /// Messages that this node refuses and does not request again, at most.
@@ -254,8 +254,8 @@ impl Promises {
         wanted.is_some_and(|wanted| wanted.asked.iter().any(|(asked, _)| asked == peer))
     }
 
-    /// A peer has sent a message that is valid, and that this node refuses. It is not requested again
-    /// until `until`.
+    /// A peer has sent a message that is valid, and that this node refuses. It is not requested
+    /// again until `until`.
     pub(super) fn refused(&mut self, key: Key, from: &PeerId, until: Instant) {
         self.fulfilled(key, from);
         if self.refused.insert(key) {

@@ -42,7 +42,7 @@ fn a_back_off_of_a_peer_without_subscription_is_not_remembered() {
 }
 
 #[test]
-fn back_offs_are_bounded_and_peers_that_are_gone_lose_theirs_first() {
+fn back_offs_are_bounded_and_those_of_disconnected_peers_go_first() {
     let (mut machine, hash, now) = machine();
     let first = subscriber(&mut machine, &hash, now);
     machine.on_prune(first, hash.clone(), Some(60), now);
