@@ -123,19 +123,20 @@ impl Queued {
 }
 
 impl Acceptor {
-    /// Adds a stream to the queue, or returns it with the reason of its refusal.
-    fn push(&mut self, inbound: Inbound, holder: &Holder) -> Result<(), (RefuseReason, Inbound)> {
+    /// Adds a stream to the queue. A stream that is refused is returned with the
+    /// reason.
+    fn push(&mut self, inbound: Inbound, holder: &Holder) -> Option<(RefuseReason, Inbound)> {
         let permit = match self.waiting.take(inbound.peer, holder) {
             Ok(permit) => permit,
-            Err(reason) => return Err((reason, inbound)),
+            Err(reason) => return Some((reason, inbound)),
         };
         let queued = Queued {
             inbound,
             _permit: permit,
         };
         // The permits are as many as the queue has capacity, so it is not full.
-        let sent = self.sender.try_send(queued);
-        sent.map_err(|error| (RefuseReason::NotAccepted, error.into_inner().accept()))
+        let refused = self.sender.try_send(queued).err()?;
+        Some((RefuseReason::NotAccepted, refused.into_inner().accept()))
     }
 }
 
@@ -424,11 +425,11 @@ impl Shared {
             }
             Err(refused) => return self.refuse(peer, protocol, refused.into()),
         };
-        let queued = match lock(&self.state).acceptors.get_mut(&protocol) {
+        let refused = match lock(&self.state).acceptors.get_mut(&protocol) {
             Some(acceptor) => acceptor.push(inbound, budget.holder()),
-            None => Err((RefuseReason::NotAccepted, inbound)),
+            None => Some((RefuseReason::NotAccepted, inbound)),
         };
-        if let Err((reason, inbound)) = queued {
+        if let Some((reason, inbound)) = refused {
             drop(inbound);
             self.refuse(peer, protocol, reason);
         }
