@@ -62,8 +62,8 @@ pub enum Event {
         peer: PeerId,
     },
     /// A peer cannot get a message because it takes only smaller RPCs. Published 0.11 nodes close
-    /// their stream on an RPC above 64 KiB, which loses that one; larger ones are not sent to them
-    /// after that.
+    /// their stream on an RPC above 64 KiB, nodes of this kind on one above the limit that they are
+    /// configured with, which loses that one; larger ones are not sent to them after that.
     TooLargeForPeer {
         /// The peer that the event is about.
         peer: PeerId,

@@ -106,6 +106,11 @@ impl KeepBook {
         self.by_topic.keys().cloned().collect()
     }
 
+    /// The topics for which messages are kept, in no order.
+    pub(crate) fn each_topic(&self) -> impl Iterator<Item = &TopicHash> {
+        self.by_topic.keys()
+    }
+
     /// Removes a message, and returns it with its topic.
     pub(crate) fn remove(&mut self, id: KeepId) -> Option<(TopicHash, Bytes)> {
         let Kept { topic, data, until } = self.kept.remove(&id)?;

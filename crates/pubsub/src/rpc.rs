@@ -20,9 +20,13 @@ pub const MAX_MESSAGES: usize = 500;
 /// 2,048 topics sends 2,048 subscriptions to a new peer, and offers up to 5,000 ids.
 pub const MAX_ENTRIES: usize = 16_384;
 
-/// Size of an RPC, in bytes, up to which its messages share its memory in any case: what a stream
-/// reads at one time.
-const MIN_SHARED_BYTES: usize = 64 * 1024;
+/// Size of an RPC, in bytes, up to which it is copied out of the memory in which it has arrived:
+/// what a stream reads at one time. A larger one arrives in memory of its own.
+const MAX_COPIED_BYTES: usize = 64 * 1024;
+
+/// Message ids that count as one control entry: each one is hashed and looked up, which takes less
+/// time than a change of a mesh.
+const IDS_PER_ENTRY: usize = 16;
 
 /// Bytes that are signed before the message, by the specification.
 const SIGNING_PREFIX: &[u8] = b"libp2p-pubsub:";
@@ -69,11 +73,15 @@ pub fn next_frame(arrived: &mut BytesMut, limit: usize) -> Result<Option<Bytes>,
         return Ok(None);
     }
     arrived.advance(prefix);
-    let frame = arrived.split_to(claimed).freeze();
-    if claimed > MIN_SHARED_BYTES {
-        // What follows must not keep the memory of this RPC, which may be ignored.
-        *arrived = BytesMut::from(&arrived[..]);
+    if claimed <= MAX_COPIED_BYTES {
+        // It must not keep the memory of what arrived with it.
+        let frame = Bytes::copy_from_slice(&arrived[..claimed]);
+        arrived.advance(claimed);
+        return Ok(Some(frame));
     }
+    let frame = arrived.split_to(claimed).freeze();
+    // What follows must not keep the memory of this RPC, which may be ignored.
+    *arrived = BytesMut::from(&arrived[..]);
     Ok(Some(frame))
 }
 
@@ -135,7 +143,8 @@ pub struct Rpc {
     pub messages: Vec<Bytes>,
     /// Control entries of the RPC.
     pub control: Control,
-    /// Control entries that were read, the unit in which control is limited.
+    /// Control entries that were read, the unit in which control is limited. Message ids count
+    /// less.
     pub control_entries: usize,
 }
 
@@ -203,13 +212,26 @@ fn each_field(
     Ok(())
 }
 
-/// Counts entries of one RPC.
-struct Budget(usize);
+/// Counts entries of one RPC, and the message ids among them.
+struct Budget {
+    left: usize,
+    ids: usize,
+}
 
 impl Budget {
     fn take(&mut self) -> Result<(), RpcError> {
-        self.0 = self.0.checked_sub(1).ok_or(RpcError::TooMany)?;
+        self.left = self.left.checked_sub(1).ok_or(RpcError::TooMany)?;
         Ok(())
+    }
+}
+
+/// Returns a copy of `part` if that is less than half of the `size` bytes of memory in which it
+/// lies.
+fn small_copy(part: &Bytes, size: usize) -> Bytes {
+    if part.len() < size / 2 {
+        Bytes::copy_from_slice(part)
+    } else {
+        part.clone()
     }
 }
 
@@ -220,7 +242,11 @@ impl Rpc {
     ///
     /// [`RpcError`] if the bytes are not an RPC, or one that is too long.
     pub fn decode(frame: Bytes) -> Result<Self, RpcError> {
-        let (mut rpc, mut budget) = (Self::default(), Budget(MAX_ENTRIES));
+        let mut rpc = Self::default();
+        let mut budget = Budget {
+            left: MAX_ENTRIES,
+            ids: 0,
+        };
         let size = frame.len();
         each_field(frame, |field, value| {
             match field {
@@ -238,15 +264,12 @@ impl Rpc {
             }
             Ok(())
         })?;
-        if size > MIN_SHARED_BYTES {
-            // A message that is kept keeps all of its RPC in memory, which is at most twice its own
-            // size: a few bytes must not keep a megabyte of other fields or messages.
-            for message in &mut rpc.messages {
-                if message.len() < size / 2 {
-                    *message = Bytes::copy_from_slice(message);
-                }
-            }
+        // A message that is kept keeps all of its RPC in memory, which is at most twice its own
+        // size: a few bytes must not keep a megabyte of other fields or messages.
+        for message in &mut rpc.messages {
+            *message = small_copy(message, size);
         }
+        rpc.control_entries += budget.ids / IDS_PER_ENTRY;
         Ok(rpc)
     }
 
@@ -303,6 +326,7 @@ fn control(
                 (1 | 3 | 4, 1) => topic = Some(value.topic()?),
                 (1, 2) | (2 | 5, 1) => {
                     budget.take()?;
+                    budget.ids += 1;
                     ids.push(value.bytes()?);
                 }
                 (4, 3) => backoff = Some(value.number()?),
@@ -505,6 +529,9 @@ impl Message {
         // Known fields, each at most once, in order and as short as they can be written.
         if ordered && raw.len() == message.encoded_len() {
             message.canonical = Some(raw.clone());
+        } else {
+            // The payload must not keep fields in memory that are unknown or come twice.
+            message.data = message.data.map(|data| small_copy(&data, raw.len()));
         }
         Ok(Some(message))
     }

@@ -65,6 +65,10 @@ const CONTROL_BURST: f64 = 16_384.0;
 /// Control entries that one peer may send in the long run, a second.
 const CONTROL_RATE: f64 = 8_192.0;
 
+/// Points for a heartbeat in which a peer sent nothing of what it had offered. In 20 of them in a
+/// row it falls below [`GOSSIP_SCORE`].
+const MAX_PROMISE_POINTS: f64 = 12.0;
+
 /// A rule that a peer has broken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
@@ -76,14 +80,21 @@ pub enum Fault {
     Excess(usize),
     /// P7: own messages that their author sends again long after: 1 point each.
     Replayed(usize),
-    /// P7: control entries. Beyond 16,384 at once and 8,192 a second a point for 64.
+    /// P7: control entries, with 16 message ids as one more. Beyond 16,384 at once and 8,192 a
+    /// second a point for 64.
     Control(usize),
     /// P7: GRAFT during the back-off: a point for 8. A peer that shares 2,000 topics may be a little
     /// early with all of them.
     Backoff(usize),
-    /// P7: messages that were offered and not sent on request: 1 point for all of a heartbeat. The
-    /// link may be slow.
-    Promise(usize),
+    /// P7: messages that were offered and not sent on request in a heartbeat. The link may be slow,
+    /// so it costs a point where all are missing, and up to 12 where these are 60 and more. Points
+    /// are fewer by the share of messages that were sent.
+    Promise {
+        /// Messages that were not sent.
+        broken: usize,
+        /// Messages that were sent.
+        kept: usize,
+    },
 }
 
 /// The consequence of a fault.
@@ -158,7 +169,8 @@ struct Entry {
     joined: f64,
     start: Instant,
     meshes: HashMap<TopicHash, Member>,
-    ips: Vec<IpAddr>,
+    /// Addresses of the peer, and how many of its connections each one has.
+    ips: Vec<(IpAddr, usize)>,
     at: Instant,
     banned_until: Option<Instant>,
 }
@@ -202,7 +214,10 @@ impl Entry {
             Fault::Invalid(count) => 50.0 * as_f64(count),
             Fault::Excess(count) => as_f64(count) / 64.0,
             Fault::Replayed(count) => as_f64(count),
-            Fault::Promise(count) => as_f64(count.min(1)),
+            Fault::Promise { broken, kept } => {
+                let share = as_f64(broken) / as_f64(broken + kept).max(1.0);
+                share * (as_f64(broken) / 5.0).clamp(1.0, MAX_PROMISE_POINTS)
+            }
             Fault::Backoff(count) => as_f64(count) / 8.0,
             Fault::Control(count) => {
                 self.control -= as_f64(count);
@@ -320,9 +335,26 @@ impl Scores {
     /// P6: a connection with the peer is open.
     pub fn connected(&mut self, peer: PeerId, ip: IpAddr, now: Instant) {
         let entry = self.entry(peer, now);
-        if !entry.ips.contains(&ip) {
-            entry.ips.push(ip);
-            *self.by_ip.entry(ip).or_default() += 1;
+        if let Some((_, connections)) = entry.ips.iter_mut().find(|(known, _)| *known == ip) {
+            *connections += 1;
+            return;
+        }
+        entry.ips.push((ip, 1));
+        *self.by_ip.entry(ip).or_default() += 1;
+    }
+
+    /// P6: a connection with the peer is closed.
+    pub fn released(&mut self, peer: &PeerId, ip: IpAddr) {
+        let Some(entry) = self.peers.get_mut(peer) else {
+            return;
+        };
+        let Some(index) = entry.ips.iter().position(|(known, _)| *known == ip) else {
+            return;
+        };
+        entry.ips[index].1 -= 1;
+        if entry.ips[index].1 == 0 {
+            entry.ips.swap_remove(index);
+            self.release(&[(ip, 0)]);
         }
     }
 
@@ -337,8 +369,8 @@ impl Scores {
         }
     }
 
-    fn release(&mut self, ips: &[IpAddr]) {
-        for ip in ips {
+    fn release(&mut self, ips: &[(IpAddr, usize)]) {
+        for (ip, _) in ips {
             if let Some(peers) = self.by_ip.get_mut(ip) {
                 *peers -= 1;
                 if *peers == 0 {
@@ -367,7 +399,7 @@ impl Scores {
             score -= deficit * params.delivery_deficit;
         }
         if params.ip_colocation > 0.0 {
-            let surplus = entry.ips.iter().map(|ip| {
+            let surplus = entry.ips.iter().map(|(ip, _)| {
                 let peers = self.by_ip.get(ip).copied().unwrap_or_default();
                 as_f64(peers.saturating_sub(params.ip_tolerance)).powi(2)
             });

@@ -46,6 +46,10 @@ const MAX_REORDER: u64 = 30_000_000_000;
 /// time of the author.
 const MAX_COUNT_REORDER: u64 = 1 << 20;
 
+/// How far the clock of an author may be ahead of what is known of it: a day, more than a time zone
+/// that was set wrong.
+const MAX_AHEAD: Duration = Duration::from_secs(86_400);
+
 /// Authors whose key and order are remembered, in number, at most twice: some hundred bytes each.
 const MAX_AUTHORS: usize = 4_096;
 
@@ -133,6 +137,9 @@ struct Author {
     verified: u32,
     verifier: Option<Arc<Verifier>>,
     order: Order,
+    /// The last number was marked as a time. A counter carries the mark once in 65,536 numbers, so
+    /// two marks in a row are no accident.
+    marked: bool,
     highest: u64,
     /// The author's clock minus ours, in nanoseconds, as its own connection showed it.
     ahead: i128,
@@ -146,34 +153,50 @@ impl Author {
             verified: 0,
             verifier: None,
             order: Order::Unknown,
+            marked: false,
             highest: 0,
             ahead: 0,
         }
     }
 
     fn is_stale(&self, number: u64, unix: Duration) -> bool {
-        if self.order == Order::Random || !is_plausible(number) {
+        if !is_plausible(number) || self.is_far_ahead(number, unix) {
             return false;
         }
-        let reorder = match self.order {
+        let time = time_of(number);
+        let order = match time {
+            Some(_) if self.marked => Order::Times,
+            _ => self.order,
+        };
+        let reorder = match order {
+            Order::Random => return false,
             Order::Counter => MAX_COUNT_REORDER,
-            _ => MAX_REORDER,
+            Order::Unknown | Order::Times => MAX_REORDER,
         };
         if number < self.highest.saturating_sub(reorder) {
             return true;
         }
         // A counter carries the mark of a time by accident.
-        let time = time_of(number).filter(|_| self.order != Order::Counter);
+        let time = time.filter(|_| order != Order::Counter);
         time.is_some_and(|time| nanos(unix) + self.ahead - nanos(time) > nanos(MAX_AGE))
+    }
+
+    /// Returns `true` if `number` looks like a time at which the author cannot have published yet:
+    /// a random number.
+    fn is_far_ahead(&self, number: u64, unix: Duration) -> bool {
+        i128::from(number) > nanos(unix) + self.ahead.max(0) + nanos(MAX_AHEAD)
     }
 
     /// Learns from a valid message; `direct` if it came on a connection with its author.
     fn learn(&mut self, number: u64, direct: bool, unix: Duration) {
-        if !is_plausible(number) {
-            self.order = Order::Random;
+        let time = time_of(number);
+        let before = std::mem::replace(&mut self.marked, time.is_some());
+        let is_random = self.is_far_ahead(number, unix) && !(direct && time.is_some());
+        if is_random || !is_plausible(number) {
+            (self.order, self.marked, self.highest) = (Order::Random, false, 0);
             return;
         }
-        match time_of(number) {
+        match time {
             Some(time) if direct => {
                 self.order = Order::Times;
                 self.ahead = nanos(time) - nanos(unix);
@@ -182,7 +205,8 @@ impl Author {
                     self.highest = number;
                 }
             }
-            Some(_) if self.order == Order::Unknown => self.order = Order::Times,
+            // The author may have been restarted as a node of this kind.
+            Some(_) if before || self.order == Order::Unknown => self.order = Order::Times,
             None if self.order != Order::Random => self.order = Order::Counter,
             _ => {}
         }

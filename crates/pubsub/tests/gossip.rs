@@ -165,6 +165,33 @@ async fn what_exceeds_the_receivers_limit_is_dropped_and_the_rest_arrives() {
     assert_eq!(tight.next_message().await.data, Bytes::from(vec![1; 100]));
 }
 
+/// The largest RPC of the receiver, that of the preset `published-0.11`, is smaller than one that
+/// the sender may write. It takes more than the window of a Yamux stream, so it is never written.
+#[tokio::test]
+async fn a_message_above_the_limit_of_a_node_of_this_kind_holds_up_no_other() {
+    let published = Config {
+        max_message_bytes: 63_488,
+        ..Config::small()
+    };
+    let mut wide = Node::tcp(&Config::small()).await;
+    let mut tight = Node::tcp(&published).await;
+    wide.subscribe(&topic(1)).await;
+    tight.subscribe(&topic(1)).await;
+    wide.connect(&tight).await;
+    wide.knows(&topic(1), tight.peer).await;
+    wide.publish(&topic(1), vec![0; 700_000]).await.unwrap();
+    wide.publish(&topic(1), "after").await.unwrap();
+    assert_eq!(tight.next_message().await.data, "after");
+    let (peer, events) = (tight.peer, wide.events());
+    let is_told = |event: &Event| {
+        matches!(event, Event::TooLargeForPeer { peer: id, size, limit }
+            if *id == peer && *limit + 1 == *size)
+    };
+    assert!(events.iter().any(is_told), "{events:?}");
+    let is_closed = |event: &Event| matches!(event, Event::ClosedSlow { .. });
+    assert!(!events.iter().any(is_closed));
+}
+
 #[tokio::test]
 async fn a_publish_before_the_mesh_exists_says_so() {
     let node = Node::start(&Config::small());

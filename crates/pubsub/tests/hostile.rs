@@ -374,3 +374,18 @@ async fn streams_without_an_rpc_are_bounded() {
         honest.reopen(&scene.victim).await;
     }
 }
+
+/// Each new stream makes the victim open its own again. A peer that says nothing on them gets few.
+#[tokio::test]
+async fn streams_with_empty_rpcs_alone_are_not_accepted_for_ever() {
+    let mut scene = Scene::new(&Config::small()).await;
+    let key = scene.raw.key.clone();
+    // The first stream is open already.
+    for _ in 1..6 {
+        scene.raw.reopen(&scene.victim).await;
+        scene.raw.try_send(&[]).await;
+    }
+    let late = rpc::publish(&[signed(&key, 7, b"late").encode()]);
+    scene.raw.try_send(&late).await;
+    scene.undisturbed().await;
+}

@@ -8,7 +8,7 @@
 
 mod net;
 
-use std::time::Duration;
+use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use calimero_network_primitives::{Keypair, limits::MAX_OWN_TOPICS};
@@ -17,7 +17,7 @@ use calimero_network_pubsub::{
     rpc::{Control, Rpc, Subscription},
     topic_hash,
 };
-use net::{Net, topic};
+use net::{Net, Withholds, topic};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -144,6 +144,137 @@ fn offers_that_are_not_kept_lower_the_score() {
     inject(&mut net, &[offer(own(), 0, 10, 70)]);
     net.run(SECOND * 5);
     assert!(score(&net) < before - 0.5, "{}", score(&net));
+}
+
+/// Messages that were never published, in each heartbeat.
+#[test]
+fn a_peer_that_never_sends_what_it_offers_is_soon_not_asked_any_more() {
+    let mut net = pair();
+    for second in 0..24 {
+        inject(&mut net, &[offer(own(), second * 1_000, 1_000, 70)]);
+        net.run(Duration::from_millis(900));
+    }
+    let score = score(&net);
+    assert!(score < -100.0, "{score}");
+}
+
+/// A message that node 1 has published and node 0 refuses for its size, and an offer of it. Nodes 1
+/// and 2 do not send it any more.
+fn refused_message() -> (Net, Bytes, Rpc) {
+    let mut net = Net::new(3);
+    let tight = Config {
+        max_message_bytes: 100,
+        ..Config::small()
+    };
+    for config in [&tight, &Config::small(), &Config::small()] {
+        let node = net.add(config);
+        net.subscribe(node, &topic(1));
+        if node > 0 {
+            net.connect(node, 0);
+        }
+    }
+    net.connect(1, 2);
+    net.run(SECOND * 2);
+    net.record = Some(1);
+    let id = net.publish(1, &topic(1), vec![7; 101]).unwrap();
+    net.run(SECOND);
+    let message = sent_messages(&net, 0).remove(0);
+    let author = Arc::new(HashSet::from([net.nodes[1].peer]));
+    for node in 1..3 {
+        net.nodes[node].withholds = Withholds::Of(author.clone());
+    }
+    (net.sent, net.record) = (Default::default(), Some(0));
+    let offer = control(Control {
+        ihave: vec![(own(), vec![Bytes::copy_from_slice(id.as_bytes())])],
+        ..Control::default()
+    });
+    (net, message, offer)
+}
+
+#[test]
+fn a_message_that_is_refused_is_requested_once_and_its_sender_is_not_blamed() {
+    let (mut net, message, offer) = refused_message();
+    let dropped = |net: &Net| net.nodes[0].machine.mesh_stats().counters.too_large_dropped;
+    let before = (score(&net), dropped(&net));
+    inject(&mut net, std::slice::from_ref(&offer));
+    assert_eq!(requested(&net), 1);
+    // Another one offers it as well, and would be asked in half a second.
+    net.inject(2, 0, vec![offer.encode()]);
+    inject(&mut net, &[carrying(vec![message])]);
+    inject(&mut net, std::slice::from_ref(&offer));
+    net.run(SECOND);
+    inject(&mut net, std::slice::from_ref(&offer));
+    net.inject(2, 0, vec![offer.encode()]);
+    net.run(SECOND * 5);
+    assert_eq!(requested(&net), 1, "requested again");
+    let others = net.sent.get(&2).into_iter().flatten();
+    assert_eq!(others.map(|rpc| rpc.control.iwant.len()).sum::<usize>(), 0);
+    assert!(score(&net) > before.0 - 0.01, "{}", score(&net));
+    assert_eq!(dropped(&net), before.1 + 1);
+}
+
+/// A forged message must neither keep a promise nor keep the real one away.
+#[test]
+fn a_forged_message_that_is_refused_does_not_keep_a_promise() {
+    let (mut net, message, offer) = refused_message();
+    let mut forged = message.to_vec();
+    let last = forged.len() - 1;
+    forged[last] ^= 1;
+    inject(&mut net, std::slice::from_ref(&offer));
+    net.inject(2, 0, vec![offer.encode()]);
+    inject(&mut net, &[carrying(vec![forged.into()])]);
+    let before = score(&net);
+    net.run(SECOND * 5);
+    let others = net.sent[&2].iter();
+    assert_eq!(others.map(|rpc| rpc.control.iwant.len()).sum::<usize>(), 1);
+    assert!(score(&net) < before - 0.5, "{}", score(&net));
+}
+
+/// IDONTWANT, IHAVE and IWANT with as many ids as fit.
+#[test]
+fn ids_count_towards_the_limit_of_control() {
+    let id = |number: usize| Bytes::from(format!("{number:0>70}"));
+    let ids = |count: usize| (0..count).map(id).collect::<Vec<_>>();
+    let flood = [
+        control(Control {
+            idontwant: ids(10_000),
+            ..Control::default()
+        }),
+        control(Control {
+            iwant: ids(10_000),
+            ..Control::default()
+        }),
+        control(Control {
+            ihave: vec![(topic_hash(&topic(9)), ids(10_000))],
+            ..Control::default()
+        }),
+    ];
+    for rpc in flood {
+        let mut net = pair();
+        inject(&mut net, &vec![rpc; 40]);
+        assert!(score(&net) < 0.0, "{}", score(&net));
+    }
+    // What honest nodes send at most in a heartbeat: ids as in the limits of go-libp2p and
+    // rust-libp2p, for many topics.
+    let mut net = pair();
+    for _ in 0..20 {
+        let before = score(&net);
+        let offers = (100..110).map(|number| (topic_hash(&topic(number)), ids(1_500)));
+        let rpcs = [
+            control(Control {
+                ihave: offers.collect(),
+                ..Control::default()
+            }),
+            control(Control {
+                iwant: ids(5_000),
+                idontwant: ids(5_000),
+                ..Control::default()
+            }),
+        ];
+        inject(&mut net, &rpcs);
+        assert!(score(&net) >= before - 0.01, "{}", score(&net));
+        net.run(Duration::from_millis(900));
+    }
 }
 
 #[test]

@@ -13,11 +13,12 @@ use std::{collections::BTreeSet, time::Duration};
 use bytes::Bytes;
 use calimero_network_primitives::Keypair;
 use calimero_network_pubsub::{
-    Config, Event, PublishError,
+    Config, Event, PublishError, Published,
     machine::{Effect, Input, Version},
     rpc::{Control, Rpc},
     topic_hash,
 };
+use libp2p_swarm::ConnectionId;
 use net::{
     Net,
     script::{self, Script},
@@ -294,6 +295,223 @@ fn a_slow_subscriber_costs_itself_and_other_topics_do_not_wait() {
     assert!(lost > 0, "what the slow one missed was not counted");
     let told = |event: &Event| matches!(event, Event::Slow { .. });
     assert!(net.nodes[0].events.iter().any(told));
+}
+
+/// A frame of 1 MiB takes longer than the time after which a peer that does not read is closed.
+#[test]
+fn a_peer_that_reads_slowly_is_not_closed_and_one_that_hardly_reads_is() {
+    for (rate, arrives) in [(80 * 1024, true), (8 * 1024, true), (1024, false)] {
+        let mut net = Net::new(5);
+        for _ in 0..2 {
+            let node = net.add(&Config::small());
+            net.subscribe(node, &topic(1));
+        }
+        net.connect(0, 1);
+        net.run(SECOND * 2);
+        net.nodes[1].reads = Some(rate);
+        net.publish(0, &topic(1), vec![7; 1 << 20]).unwrap();
+        net.run(SECOND * 140);
+        assert_eq!(
+            net.nodes[1].messages().len(),
+            usize::from(arrives),
+            "{rate}"
+        );
+        let is_closed = |event: &Event| matches!(event, Event::ClosedSlow { .. });
+        assert_eq!(
+            net.nodes[0].events.iter().any(is_closed),
+            !arrives,
+            "{rate}"
+        );
+    }
+}
+
+/// The subscriber for which a message was kept has a full queue. The message is sent once there is
+/// room, and before later ones.
+#[test]
+fn a_message_that_is_kept_waits_for_room_and_is_not_overtaken() {
+    let mut net = Net::new(5);
+    for _ in 0..2 {
+        net.add(&Config::small());
+    }
+    net.subscribe(1, &topic(1));
+    net.connect(0, 1);
+    net.run(SECOND);
+    let now = net.now;
+    let published =
+        net.nodes[0]
+            .machine
+            .publish_or_keep(&topic(2), "kept".into(), SECOND * 60, now);
+    let Ok(Published::Kept(kept)) = published else {
+        panic!("{published:?}");
+    };
+    net.nodes[1].reads = Some(100_000);
+    while net.publish(0, &topic(1), vec![0; 50_000]).is_ok() {}
+    net.subscribe(1, &topic(2));
+    net.run(SECOND / 10);
+    assert_eq!(
+        net.nodes[0].machine.subscribed_peers(&topic(2)),
+        [net.nodes[1].peer]
+    );
+    let refused = net.publish(0, &topic(2), "later");
+    assert_eq!(refused, Err(PublishError::QueueFull { peers: 1 }));
+    net.run(SECOND * 10);
+    assert!(net.nodes[0].events.contains(&Event::Room));
+    let is_sent = |event: &Event| matches!(event, Event::KeptSent { keep, .. } if *keep == kept);
+    assert!(net.nodes[0].events.iter().any(is_sent));
+    net.publish(0, &topic(2), "later").unwrap();
+    net.run(SECOND * 10);
+    let messages = net.nodes[1].messages();
+    assert_eq!(messages[messages.len() - 2..], ["kept", "later"]);
+}
+
+/// Two nodes that subscribe to topic 1, and their connection.
+fn connected(version: Version) -> (Net, ConnectionId) {
+    let mut net = Net::new(1);
+    net.version = version;
+    for _ in 0..2 {
+        let node = net.add(&Config::small());
+        net.subscribe(node, &topic(1));
+    }
+    net.connect(0, 1);
+    net.run(SECOND * 2);
+    let connection = net.connections(0, 1)[0];
+    (net, connection)
+}
+
+/// The messages that were too large for a peer, as node 0 reports them.
+fn too_large(net: &Net) -> Vec<(usize, usize)> {
+    let events = net.nodes[0].events.iter();
+    let events = events.filter_map(|event| match event {
+        Event::TooLargeForPeer { size, limit, .. } => Some((*size, *limit)),
+        _ => None,
+    });
+    events.collect()
+}
+
+/// Also a node of this kind has a limit, which is configured.
+#[test]
+fn a_large_message_on_which_two_streams_in_a_row_end_is_dropped() {
+    for losses in 1..=2 {
+        let (mut net, connection) = connected(Version::V1_3);
+        net.break_stream(0, 1, connection);
+        net.publish(0, &topic(1), vec![7; 100_000]).unwrap();
+        net.publish(0, &topic(1), "after").unwrap();
+        // The first is lost after 20 ms, and another one is open after 40 ms.
+        net.run(Duration::from_millis(30));
+        if losses == 2 {
+            net.break_stream(0, 1, connection);
+        }
+        net.run(SECOND);
+        let sizes: Vec<_> = net.nodes[1].messages().iter().map(Bytes::len).collect();
+        if losses == 1 {
+            assert_eq!((sizes, too_large(&net)), (vec![100_000, 5], Vec::new()));
+            continue;
+        }
+        assert_eq!(sizes, [5]);
+        let [(size, limit)] = too_large(&net)[..] else {
+            panic!("{:?}", too_large(&net));
+        };
+        assert!(size > 100_000 && limit == size - 1, "{size} {limit}");
+        let counters = net.nodes[0].machine.mesh_stats().counters;
+        assert_eq!(counters.lost_to_limits, 1);
+        let refused = net.publish(0, &topic(1), vec![7; 100_000]);
+        assert!(matches!(
+            refused,
+            Err(PublishError::TooLargeForPeers { .. })
+        ));
+        net.publish(0, &topic(1), vec![7; 90_000]).unwrap();
+    }
+}
+
+/// A large message that has not been written does not show that the peer takes large ones.
+#[test]
+fn the_limit_of_a_peer_that_reads_slowly_is_learned() {
+    let (mut net, connection) = connected(Version::V1_1);
+    net.nodes[1].reads = Some(10_000);
+    net.publish(0, &topic(1), vec![7; 100_000]).unwrap();
+    net.run(SECOND * 4);
+    net.publish(0, &topic(1), "after").unwrap();
+    for _ in 0..2 {
+        net.break_stream(0, 1, connection);
+        net.run(SECOND * 3 / 2);
+    }
+    net.nodes[1].reads = None;
+    net.run(SECOND * 20);
+    assert_eq!(too_large(&net).len(), 1);
+    assert!(net.nodes[1].messages().contains(&Bytes::from("after")));
+}
+
+#[test]
+fn every_message_that_is_too_large_for_a_peer_is_counted_and_reported() {
+    let (mut net, connection) = connected(Version::V1_1);
+    for _ in 0..4 {
+        net.publish(0, &topic(1), vec![7; 100_000]).unwrap();
+        net.publish(0, &topic(1), "small").unwrap();
+    }
+    net.break_stream(0, 1, connection);
+    net.run(SECOND);
+    assert_eq!(too_large(&net).len(), 4);
+    let counters = net.nodes[0].machine.mesh_stats().counters;
+    assert_eq!((counters.lost_to_limits, counters.lost_to_slow), (4, 0));
+    let small = net.nodes[1].messages();
+    assert_eq!(small.iter().filter(|data| *data == "small").count(), 4);
+}
+
+/// The peer closes a stream on another connection than the one on which it got a large message.
+#[test]
+fn a_stream_of_another_connection_says_nothing_about_a_large_message() {
+    let blamed = (0..2).map(|lost| {
+        let (mut net, _) = connected(Version::V1_1);
+        net.connect_again(0, 1);
+        net.run(SECOND);
+        net.publish(0, &topic(1), vec![7; 100_000]).unwrap();
+        let connection = net.connections(0, 1)[lost];
+        net.break_stream(0, 1, connection);
+        net.publish(0, &topic(1), "after").unwrap();
+        net.run(SECOND);
+        assert!(net.nodes[1].messages().contains(&Bytes::from("after")));
+        too_large(&net).len()
+    });
+    assert_eq!(
+        blamed.sum::<usize>(),
+        1,
+        "only one of them carries messages"
+    );
+}
+
+/// A peer makes this node open streams, each of which begins with all topics.
+#[test]
+fn a_peer_that_closes_streams_and_opens_others_gets_few() {
+    let (mut net, connection) = connected(Version::V1_3);
+    let (peer, mut now) = (net.nodes[1].peer, net.now);
+    let machine = &mut net.nodes[0].machine;
+    let mut opened = 0;
+    for _ in 0..100 {
+        machine.handle(Input::Lost { peer, connection }, now);
+        machine.handle(Input::Accepted { peer, connection }, now);
+        while let Some(effect) = machine.poll(now) {
+            if matches!(effect, Effect::Open { .. }) {
+                opened += 1;
+                let version = Version::V1_3;
+                machine.handle(
+                    Input::Opened {
+                        peer,
+                        connection,
+                        version,
+                    },
+                    now,
+                );
+            }
+        }
+        now.at += Duration::from_millis(10);
+    }
+    assert!(opened <= 3, "{opened} streams in a second");
+    // It is opened again soon, since the peer may have restarted.
+    now.at += SECOND;
+    machine.handle_timeout(now);
+    let effects = std::iter::from_fn(|| machine.poll(now));
+    let is_open = |effect: &Effect| matches!(effect, Effect::Open { .. });
+    assert!(effects.into_iter().any(|effect| is_open(&effect)));
 }
 
 /// A peer that takes one frame now and then is never closed as stalled. What waits for it to be

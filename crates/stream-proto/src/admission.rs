@@ -16,13 +16,14 @@ const MAX_REFUSAL_KINDS: usize = 1024;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum RefuseReason {
-    /// The peer reached its limit of open inbound streams.
+    /// The peer reached its limit of open inbound streams, or its share of the
+    /// streams that wait to be accepted.
     PeerLimit {
         /// Limit of streams per peer.
         limit: usize,
     },
     /// The peers of one IP prefix or relay reached their common limit of open
-    /// inbound streams.
+    /// inbound streams, or their share of the streams that wait to be accepted.
     OriginLimit {
         /// The IP prefix or relay.
         origin: Origin,
@@ -37,7 +38,7 @@ pub enum RefuseReason {
     /// The queue of streams that wait to be taken from
     /// [`Incoming`](crate::Incoming) is full.
     QueueFull {
-        /// Capacity of the queue, in streams.
+        /// Capacity of the queue for this peer, in streams.
         limit: usize,
     },
     /// The [`Incoming`](crate::Incoming) of the protocol was dropped while the
@@ -48,9 +49,12 @@ pub enum RefuseReason {
 impl fmt::Display for RefuseReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::PeerLimit { limit } => write!(f, "{limit} streams of the peer are open"),
+            Self::PeerLimit { limit } => write!(f, "{limit} streams of the peer are open or wait"),
             Self::OriginLimit { origin, limit } => {
-                write!(f, "{limit} streams of the peers of {origin} are open")
+                write!(
+                    f,
+                    "{limit} streams of the peers of {origin} are open or wait"
+                )
             }
             Self::TotalLimit { limit } => write!(f, "{limit} streams are open in all"),
             Self::QueueFull { limit } => write!(f, "{limit} streams wait to be accepted"),

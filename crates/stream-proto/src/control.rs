@@ -21,7 +21,7 @@ use crate::{
     halves::clamp_timeout,
     open_error::{AcceptError, OpenError},
     router::RequestId,
-    shared::Shared,
+    shared::{Queued, Shared},
     substream::{Inbound, Substream},
 };
 
@@ -162,7 +162,9 @@ impl Drop for PendingRequest<'_> {
 /// were negotiated.
 ///
 /// Up to [`accept_queue`](crate::config::StreamsTuning::accept_queue) streams
-/// wait here. Further streams are refused and reported. Dropping an `Incoming`
+/// wait here, of which one peer has three eighths, and the peers of one IP prefix
+/// or relay a half. A sixteenth is left to protected peers. Further streams
+/// are refused and reported. Dropping an `Incoming`
 /// stops accepting and announcing the protocol and resets the waiting streams.
 /// It ends when the behaviour is dropped.
 #[derive(Debug)]
@@ -170,7 +172,7 @@ impl Drop for PendingRequest<'_> {
 pub struct Incoming {
     shared: Arc<Shared>,
     protocol: StreamProtocol,
-    receiver: mpsc::Receiver<Inbound>,
+    receiver: mpsc::Receiver<Queued>,
 }
 
 impl Incoming {
@@ -185,7 +187,8 @@ impl Stream for Incoming {
     type Item = Inbound;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Inbound>> {
-        self.receiver.poll_next_unpin(cx)
+        let next = self.receiver.poll_next_unpin(cx);
+        next.map(|queued| queued.map(Queued::accept))
     }
 }
 

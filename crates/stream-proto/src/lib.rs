@@ -30,6 +30,8 @@ mod shared;
 mod substream;
 #[cfg(feature = "libp2p")]
 mod traffic;
+#[cfg(feature = "libp2p")]
+mod waiting;
 
 #[cfg(feature = "libp2p")]
 pub use self::{

@@ -17,7 +17,7 @@ use calimero_network_exchange::dial::DialCause;
 use calimero_network_primitives::{
     config::StreamsConfig,
     limits::STREAM_OPEN_TIMEOUT,
-    resources::{Resource, Resources},
+    resources::{Holder, Resource, Resources},
 };
 use futures::{
     channel::{mpsc, oneshot},
@@ -34,6 +34,7 @@ use crate::{
     router::{Bounds, Effect, Failure, Outcome, RequestId, Router},
     substream::{Inbound, Substream},
     traffic::{ByProtocol, Traffic},
+    waiting::{WaitPermit, Waiting},
 };
 
 /// A permit for one outbound stream of a connection, released on drop.
@@ -92,11 +93,51 @@ struct State {
     mailboxes: HashMap<ConnectionId, Arc<Mailbox>>,
     /// Queue of peers to dial, with at most one entry per peer.
     dials: VecDeque<PeerId>,
-    acceptors: HashMap<StreamProtocol, mpsc::Sender<Inbound>>,
+    acceptors: HashMap<StreamProtocol, Acceptor>,
     /// The keys of `acceptors`, shared with the handlers.
     protocols: Arc<[StreamProtocol]>,
     refusals: Refusals,
     stopped: bool,
+}
+
+/// The queue of the inbound streams of one protocol.
+#[derive(Debug)]
+struct Acceptor {
+    sender: mpsc::Sender<Queued>,
+    waiting: Arc<Waiting>,
+}
+
+/// A stream that waits to be accepted.
+#[derive(Debug)]
+pub(crate) struct Queued {
+    inbound: Inbound,
+    /// Released when the stream is accepted.
+    _permit: WaitPermit,
+}
+
+impl Queued {
+    /// Returns the stream, which no longer waits.
+    pub(crate) fn accept(self) -> Inbound {
+        self.inbound
+    }
+}
+
+impl Acceptor {
+    /// Adds a stream to the queue. A stream that is refused is returned with the
+    /// reason.
+    fn push(&mut self, inbound: Inbound, holder: &Holder) -> Option<(RefuseReason, Inbound)> {
+        let permit = match self.waiting.take(inbound.peer, holder) {
+            Ok(permit) => permit,
+            Err(reason) => return Some((reason, inbound)),
+        };
+        let queued = Queued {
+            inbound,
+            _permit: permit,
+        };
+        // The permits are as many as the queue has capacity, so it is not full.
+        let refused = self.sender.try_send(queued).err()?;
+        Some((RefuseReason::NotAccepted, refused.into_inner().accept()))
+    }
 }
 
 #[derive(Debug)]
@@ -238,7 +279,7 @@ impl Shared {
     pub(crate) fn accept(
         &self,
         protocol: StreamProtocol,
-    ) -> Result<mpsc::Receiver<Inbound>, AcceptError> {
+    ) -> Result<mpsc::Receiver<Queued>, AcceptError> {
         let mut state = lock(&self.state);
         if state.stopped {
             return Err(AcceptError::Stopped);
@@ -246,9 +287,11 @@ impl Shared {
         if state.acceptors.contains_key(&protocol) {
             return Err(AcceptError::AlreadyAccepted { protocol });
         }
-        // A channel has one permit per sender in addition to its buffer.
-        let (sender, receiver) = mpsc::channel(self.config.tuning.accept_queue.saturating_sub(1));
-        state.acceptors.insert(protocol, sender);
+        let capacity = self.config.tuning.accept_queue;
+        let (sender, receiver) = mpsc::channel(capacity);
+        let waiting = Arc::new(Waiting::new(capacity));
+        let acceptor = Acceptor { sender, waiting };
+        state.acceptors.insert(protocol, acceptor);
         self.announce(state);
         Ok(receiver)
     }
@@ -382,19 +425,11 @@ impl Shared {
             }
             Err(refused) => return self.refuse(peer, protocol, refused.into()),
         };
-        let queued = match lock(&self.state).acceptors.get_mut(&protocol) {
-            Some(acceptor) => acceptor.try_send(inbound).map_err(|error| {
-                let reason = if error.is_full() {
-                    let limit = self.config.tuning.accept_queue;
-                    RefuseReason::QueueFull { limit }
-                } else {
-                    RefuseReason::NotAccepted
-                };
-                (reason, error.into_inner())
-            }),
-            None => Err((RefuseReason::NotAccepted, inbound)),
+        let refused = match lock(&self.state).acceptors.get_mut(&protocol) {
+            Some(acceptor) => acceptor.push(inbound, budget.holder()),
+            None => Some((RefuseReason::NotAccepted, inbound)),
         };
-        if let Err((reason, inbound)) = queued {
+        if let Some((reason, inbound)) = refused {
             drop(inbound);
             self.refuse(peer, protocol, reason);
         }

@@ -273,6 +273,50 @@ async fn inbound_limits_refuse_single_streams_and_permits_are_released() {
 }
 
 #[tokio::test]
+async fn peers_that_fill_their_share_of_the_queue_leave_others_theirs() {
+    const QUEUE: usize = 64;
+    let config = StreamsConfig {
+        tuning: StreamsTuning {
+            accept_queue: QUEUE,
+            ..StreamsTuning::default()
+        },
+        ..StreamsConfig::default()
+    };
+    let mut b = Node::listening_with(config).await;
+    let mut incoming = b.control.accept(A).unwrap();
+    let mut held = Vec::new();
+    // Two peers open as many streams as they can. None is accepted.
+    for _ in 0..2 {
+        let greedy = Node::memory(StreamsConfig::default());
+        greedy.knows(&b).await;
+        let streams = soon(join_all((0..QUEUE).map(|_| greedy.control.open(b.peer, A)))).await;
+        let mut refused = 0;
+        while refused < QUEUE as u64 - 24 {
+            match soon(b.event()).await {
+                Event::Refused { reason, count, .. } => {
+                    assert_eq!(reason, RefuseReason::PeerLimit { limit: 24 });
+                    refused += count;
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+        held.push((greedy, streams));
+    }
+    let honest = Node::memory(StreamsConfig::default());
+    honest.knows(&b).await;
+    let _stream = soon(honest.control.open(b.peer, A)).await.unwrap();
+    let mut peers = Vec::new();
+    while peers.last() != Some(&honest.peer) {
+        peers.push(soon(incoming.next()).await.unwrap().peer);
+    }
+    assert_eq!(peers.len(), 49);
+    // What is accepted does not wait any more.
+    let greedy = &held[0].0;
+    let _stream = soon(greedy.control.open(b.peer, A)).await.unwrap();
+    assert_eq!(soon(incoming.next()).await.unwrap().peer, greedy.peer);
+}
+
+#[tokio::test]
 async fn dropped_requests_release_their_permit() {
     let config = StreamsConfig {
         tuning: StreamsTuning {

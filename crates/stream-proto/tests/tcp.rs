@@ -298,7 +298,15 @@ async fn five_hundred_claims_cost_a_page_each() {
         },
         ..StreamsConfig::default()
     });
-    let b = Node::listening_on(TCP, StreamsConfig::default()).await;
+    // All of them wait before the first is accepted.
+    let waiting = StreamsConfig {
+        tuning: StreamsTuning {
+            accept_queue: 4 * STREAMS,
+            ..StreamsTuning::default()
+        },
+        ..StreamsConfig::default()
+    };
+    let b = Node::listening_on(TCP, waiting).await;
     let mut incoming = b.control.accept(A).unwrap();
     a.knows(&b).await;
     let claims = soon(join_all((0..STREAMS).map(|_| {

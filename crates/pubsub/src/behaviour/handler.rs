@@ -31,7 +31,12 @@ use crate::{
 /// Bodies above this are written from where they are, smaller ones are gathered.
 const GATHER_BYTES: usize = 16 * 1024;
 
-/// Streams in a row on which a peer sends no RPC, at most. Each new stream replaces the one before.
+/// Bytes of a frame that are reported while the rest cannot be written yet: few enough that a peer
+/// that reads 4 KiB a second is seen to read, and enough that reports are rare.
+const PROGRESS_BYTES: usize = 16 * 1024;
+
+/// Streams in a row on which a peer sends no RPC with content, at most. Each new stream replaces
+/// the one before.
 const MAX_EMPTY_STREAMS: usize = 5;
 
 /// An order to a connection.
@@ -59,8 +64,13 @@ pub enum FromHandler {
     Lost,
     /// The peer has opened a stream.
     Accepted,
-    /// That many frames were written.
-    Written(usize),
+    /// A part of what was to be written is written.
+    Written {
+        /// Number of frames that were written to their end.
+        frames: usize,
+        /// Bytes that were written since the last report.
+        bytes: usize,
+    },
     /// RPCs that have arrived, in order.
     Received(Vec<Received>),
 }
@@ -109,8 +119,8 @@ impl OutboundUpgrade<Stream> for Names {
 }
 
 /// The outbound stream and what is to be written to it.
-struct Outbound {
-    stream: Stream,
+struct Outbound<S> {
+    stream: S,
     watch: bool,
     frames: VecDeque<Frame>,
     gathered: BytesMut,
@@ -123,9 +133,22 @@ struct Outbound {
     is_flushed: bool,
 }
 
-impl Outbound {
-    /// Writes. Returns how many frames were written, once that is to be reported.
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+impl<S: AsyncRead + AsyncWrite + Unpin> Outbound<S> {
+    fn new(stream: S, watch: bool) -> Self {
+        Self {
+            stream,
+            watch,
+            frames: VecDeque::new(),
+            gathered: BytesMut::new(),
+            body: Bytes::new(),
+            writing: 0,
+            written: (0, 0),
+            is_flushed: true,
+        }
+    }
+
+    /// Writes. Returns how many frames and bytes were written, once that is to be reported.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<(usize, usize)>> {
         self.poll_closed(cx)?;
         loop {
             while self.gathered.has_remaining() || self.body.has_remaining() {
@@ -135,7 +158,13 @@ impl Outbound {
                     &self.body[..]
                 };
                 let stream = Pin::new(&mut self.stream);
-                let written = ready!(stream.poll_write(cx, chunk))?;
+                let written = match stream.poll_write(cx, chunk)? {
+                    Poll::Ready(written) => written,
+                    Poll::Pending if self.written.1 >= PROGRESS_BYTES => {
+                        return Poll::Ready(Ok(self.report()));
+                    }
+                    Poll::Pending => return Poll::Pending,
+                };
                 if written == 0 {
                     return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
                 }
@@ -166,8 +195,8 @@ impl Outbound {
         Poll::Ready(Ok(self.report()))
     }
 
-    fn report(&mut self) -> usize {
-        std::mem::take(&mut self.written).0
+    fn report(&mut self) -> (usize, usize) {
+        std::mem::take(&mut self.written)
     }
 
     fn gather(&mut self) {
@@ -208,7 +237,7 @@ pub struct Handler {
     open: Option<bool>,
     /// The outbound stream that is being opened is watched.
     opening: Option<bool>,
-    outbound: Option<Outbound>,
+    outbound: Option<Outbound<Stream>>,
     inbound: Option<Inbound<Stream>>,
     holder: Holder,
     empty_streams: usize,
@@ -252,7 +281,7 @@ impl Handler {
             return Poll::Pending;
         };
         match ready!(outbound.poll(cx)) {
-            Ok(frames) => Poll::Ready(FromHandler::Written(frames)),
+            Ok((frames, bytes)) => Poll::Ready(FromHandler::Written { frames, bytes }),
             Err(error) => {
                 tracing::debug!(peer = %self.reader.peer, %error, "outbound gossip stream lost");
                 self.outbound = None;
@@ -266,7 +295,7 @@ impl Handler {
             return Poll::Pending;
         };
         let (rpcs, end) = ready!(inbound.poll(&self.reader, cx));
-        if !rpcs.is_empty() {
+        if !rpcs.iter().all(Received::is_empty) {
             self.empty_streams = 0;
         }
         if let Err(error) = end {
@@ -292,16 +321,8 @@ impl Handler {
 
     fn opened(&mut self, mut stream: Stream, version: Version) {
         stream.ignore_for_keep_alive();
-        self.outbound = Some(Outbound {
-            stream,
-            watch: self.opening.take().unwrap_or(true),
-            frames: VecDeque::new(),
-            gathered: BytesMut::new(),
-            body: Bytes::new(),
-            writing: 0,
-            written: (0, 0),
-            is_flushed: true,
-        });
+        let watch = self.opening.take().unwrap_or(true);
+        self.outbound = Some(Outbound::new(stream, watch));
         self.reports.push_back(FromHandler::Opened(version));
     }
 }
@@ -376,3 +397,6 @@ impl ConnectionHandler for Handler {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

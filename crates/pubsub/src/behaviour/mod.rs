@@ -50,6 +50,8 @@ const OVERHEAD_BYTES: usize = 16 * 1024;
 /// | messages that wait for a peer | `peers.queue`, `peers.queue_bytes` and `peers.publish_wait`; own ones wait from `peers.window` and `peers.window_bytes` on; closed after `peers.slow_timeout` |
 /// | messages cached to be requested | what arrives in `memory.history_heartbeats` heartbeats, 32 MiB |
 /// | RPCs above 64 KiB that have not arrived in full | [`frame_bytes`](calimero_network_primitives::resources::Resource::FrameBytes); 60 s and the time at 4 KiB/s, while others wait 10 s and the time at 256 KiB/s |
+/// | messages that are requested and have not arrived | 5,000 of a peer; 65,536 of all peers, above which each has an equal share of 16,384, at most twice as many |
+/// | back-offs of peers | 100,000; those of peers that are not connected go first |
 /// | ids remembered | twice `memory.replayed_ids`, 48 bytes each |
 /// | messages kept for a first subscriber | `keep` |
 /// | messages that wait for room | 1,024, 64 MiB |
@@ -392,10 +394,11 @@ impl NetworkBehaviour for Behaviour {
             FromHandler::Unsupported => Input::Unsupported { peer, connection },
             FromHandler::Lost => Input::Lost { peer, connection },
             FromHandler::Accepted => Input::Accepted { peer, connection },
-            FromHandler::Written(frames) => Input::Written {
+            FromHandler::Written { frames, bytes } => Input::Written {
                 peer,
                 connection,
                 frames,
+                bytes,
             },
             FromHandler::Received(rpcs) => Input::Received {
                 peer,

@@ -11,6 +11,7 @@ use rand::{rngs::StdRng, seq::SliceRandom};
 use super::{
     Machine, count,
     outbox::{MAX_IDS, MeshChange},
+    promises::Settled,
 };
 use crate::{
     event::Event,
@@ -48,6 +49,9 @@ const BACKOFF_SLACK: Duration = Duration::from_millis(500);
 
 /// Back-offs remembered, at most: for a thousand topics of a hundred peers.
 const MAX_BACKOFFS: usize = 100_000;
+
+/// Back-offs that are forgotten at a time when there are too many.
+const FORGOTTEN_BACKOFFS: usize = MAX_BACKOFFS / 64;
 
 /// Time after which own topics are announced again to a peer that has announced none, and how
 /// often: it may believe that this node knows its topics from an earlier connection.
@@ -114,9 +118,28 @@ impl Machine {
 
     fn back_off(&mut self, peer: PeerId, hash: &TopicHash, backoff: Duration, now: Instant) {
         let key = (hash.clone(), peer);
+        if self.backoffs.len() >= MAX_BACKOFFS && !self.backoffs.contains_key(&key) {
+            self.forget_backoffs();
+        }
         if self.backoffs.len() < MAX_BACKOFFS || self.backoffs.contains_key(&key) {
             let until = self.backoffs.entry(key).or_insert(now);
             *until = (*until).max(now + backoff);
+        }
+    }
+
+    /// Forgets back-offs of peers that are not connected, those that end last first: peers choose
+    /// the time, and a long one that is forgotten is worth no more than a short one. Several at a
+    /// time, because all have to be looked at.
+    fn forget_backoffs(&mut self) {
+        let absent = self.backoffs.iter();
+        let absent = absent.filter(|((_, peer), _)| !self.peers.contains_key(peer));
+        let mut absent: Vec<_> = absent.map(|(key, until)| (*until, key.clone())).collect();
+        let number = FORGOTTEN_BACKOFFS.min(absent.len());
+        if number < absent.len() {
+            absent.select_nth_unstable_by(number, |(one, _), (other, _)| other.cmp(one));
+        }
+        for (_, key) in &absent[..number] {
+            self.backoffs.remove(key);
         }
     }
 
@@ -194,9 +217,17 @@ impl Machine {
         self.prune(id, &hash, backoff, now);
     }
 
-    /// A peer has removed this node from its mesh.
+    /// A peer has removed this node from its mesh. One that neither subscribes nor has unsubscribed
+    /// just before was in no mesh, and would only fill the table.
     pub(super) fn on_prune(&mut self, id: PeerId, hash: TopicHash, backoff: Option<u64>, now: Now) {
-        if !self.topics.contains_key(&hash) {
+        let Some(own) = self.topics.get(&hash) else {
+            return;
+        };
+        let has_left = |peer: &super::Peer| peer.left.contains(&hash);
+        let is_known = own.mesh.contains(&id)
+            || self.announcements.is_subscribed(&id, &hash)
+            || self.peers.get(&id).is_some_and(has_left);
+        if !is_known {
             return;
         }
         self.drop_from_mesh(id, &hash, now);
@@ -210,8 +241,8 @@ impl Machine {
         // The rhythm is kept, unless the host was asleep.
         self.heartbeat_at = (self.heartbeat_at + interval).max(now.at + interval / 2);
         self.heartbeats += 1;
-        for (peer, broken) in self.promises.broken(now.at) {
-            self.fault(peer, Fault::Promise(broken), broken, now);
+        for (peer, Settled { broken, kept }) in self.promises.settle(now.at) {
+            self.fault(peer, Fault::Promise { broken, kept }, broken, now);
         }
         self.backoffs
             .retain(|_, until| *until + BACKOFF_SLACK > now.at);

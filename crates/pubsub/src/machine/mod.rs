@@ -116,14 +116,16 @@ pub enum Input {
         /// The connection it happened on.
         connection: ConnectionId,
     },
-    /// Frames that [`Effect::Send`] asked to write are written, in order.
+    /// A part of what [`Effect::Send`] asked to write is written, in order.
     Written {
         /// The peer at the other end.
         peer: PeerId,
         /// The connection it happened on.
         connection: ConnectionId,
-        /// Number of frames that were written.
+        /// Number of frames that were written to their end.
         frames: usize,
+        /// Bytes that were written since the last report, those of parts of a frame included.
+        bytes: usize,
     },
     /// RPCs have arrived from the peer.
     Received {
@@ -149,6 +151,17 @@ pub struct Received {
     pub control: Control,
     /// Number of control entries on the wire.
     pub control_entries: usize,
+}
+
+impl Received {
+    /// Returns `true` if the RPC has no content that this version knows.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.subscriptions.is_empty()
+            && self.messages.is_empty()
+            && self.unsigned == 0
+            && self.control_entries == 0
+            && self.control.is_empty()
+    }
 }
 
 /// Something to do. Effects are carried out in order.
@@ -334,12 +347,13 @@ impl Machine {
             } => self.on_opened(peer, connection, version, now),
             Input::Unsupported { peer, connection } => self.on_unsupported(peer, connection),
             Input::Lost { peer, connection } => self.on_lost(peer, connection, now),
-            Input::Accepted { peer, connection } => self.on_accepted(peer, connection),
+            Input::Accepted { peer, connection } => self.on_accepted(peer, connection, now.at),
             Input::Written {
                 peer,
                 connection,
                 frames,
-            } => self.on_written(peer, connection, frames, now),
+                bytes,
+            } => self.on_written(peer, connection, (frames, bytes), now),
             Input::Received {
                 peer,
                 connection,

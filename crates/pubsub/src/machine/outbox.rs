@@ -16,6 +16,9 @@ use crate::{
 /// Ids that a peer has and does not want, at most: what arrives in a heartbeat at full speed.
 const MAX_UNWANTED: usize = 16_384;
 
+/// Ids for which memory is retained between heartbeats.
+const RETAINED_UNWANTED: usize = 256;
+
 /// Ids in one control RPC, at most: the limit of go-libp2p and rust-libp2p on offers.
 pub(super) const MAX_IDS: usize = 5_000;
 
@@ -26,6 +29,10 @@ const MAX_TOPIC_BYTES: usize = 32 * 1024;
 /// Topics in one RPC of announcements, at most: libp2p-gossipsub 0.50.1 ignores all of an RPC with
 /// more by default.
 const MAX_ANNOUNCED: usize = 100;
+
+/// Bytes a second at which a frame that is being written counts as moving: 4 KiB, as for RPCs that
+/// arrive. A link of 56 kbit/s reaches it.
+const MIN_RATE: u64 = 4 * 1024;
 
 /// Limits of a queue, from the configuration.
 #[derive(Clone, Copy, Debug)]
@@ -73,6 +80,8 @@ pub(super) struct Outbox {
     in_flight: (usize, usize),
     /// When something was written, or the queue was last empty.
     progress: Instant,
+    /// Bytes of parts of frames that were written since.
+    partial: usize,
     /// Messages dropped since they were last reported.
     pub(super) lost: usize,
     hold: Hold,
@@ -120,6 +129,7 @@ impl Outbox {
             unwanted: HashSet::new(),
             in_flight: (0, 0),
             progress: now,
+            partial: 0,
             lost: 0,
             hold: Hold {
                 left: limits.hold,
@@ -135,7 +145,7 @@ impl Outbox {
             return;
         }
         if self.is_idle() {
-            self.progress = now;
+            self.has_moved(now);
         }
         self.bytes += frame.len();
         let wait = if own {
@@ -199,9 +209,11 @@ impl Outbox {
         }
     }
 
-    /// Forgets what the peer does not want: a heartbeat later it has arrived everywhere.
+    /// Forgets what the peer does not want: a heartbeat later it has arrived everywhere. Memory for
+    /// as much as a flood is given back.
     pub(super) fn forget_unwanted(&mut self) {
         self.unwanted.clear();
+        self.unwanted.shrink_to(RETAINED_UNWANTED);
     }
 
     /// Announcements that wait, for all streams of the peer.
@@ -298,28 +310,46 @@ impl Outbox {
         frames.rev().for_each(|frame| self.again.push_front(frame));
     }
 
-    /// Drops messages that the peer is known not to take.
-    pub(super) fn drop_larger(&mut self, limit: usize) {
-        let before = self.messages.len();
+    /// Drops messages that the peer is known not to take. Returns their sizes.
+    pub(super) fn drop_larger(&mut self, limit: usize) -> Vec<usize> {
+        let again = self.again.iter().map(Frame::len);
+        let queued = self.messages.iter().map(|queued| queued.frame.len());
+        let dropped = again.chain(queued).filter(|len| *len > limit).collect();
+        self.again.retain(|frame| frame.len() <= limit);
         self.messages.retain(|queued| queued.frame.len() <= limit);
-        self.lost += before - self.messages.len();
         self.bytes = self.messages.iter().map(|queued| queued.frame.len()).sum();
+        dropped
     }
 
     pub(super) fn sending(&mut self, frame: &Frame, now: Instant) {
         if self.in_flight.0 == 0 && self.messages.is_empty() {
-            self.progress = now;
+            self.has_moved(now);
         }
         self.in_flight = (self.in_flight.0 + 1, self.in_flight.1 + frame.len());
     }
 
     /// A frame was written, or its stream has failed.
     pub(super) fn sent(&mut self, frame: &Frame, now: Instant) {
-        self.progress = now;
+        self.has_moved(now);
         self.in_flight = (
             self.in_flight.0.saturating_sub(1),
             self.in_flight.1.saturating_sub(frame.len()),
         );
+    }
+
+    /// Bytes were written, of frames that may not be written to their end. A peer that reads a
+    /// large frame at [`MIN_RATE`] is not one that has stopped reading.
+    pub(super) fn wrote(&mut self, bytes: usize, now: Instant) {
+        self.partial = self.partial.saturating_add(bytes);
+        let passed = now.saturating_duration_since(self.progress).as_secs();
+        let expected = passed.max(1).saturating_mul(MIN_RATE);
+        if u64::try_from(self.partial).unwrap_or(u64::MAX) >= expected {
+            self.has_moved(now);
+        }
+    }
+
+    fn has_moved(&mut self, now: Instant) {
+        (self.progress, self.partial) = (now, 0);
     }
 
     /// Returns `true` if nothing waits and nothing is being written.

@@ -10,7 +10,7 @@ use calimero_network_primitives::{PeerId, limits::MAX_OWN_TOPICS};
 use libp2p_swarm::ConnectionId;
 
 use super::{
-    Effect, Machine,
+    Effect, Machine, count,
     outbox::{MeshChange, Outbox, OutboxLimits, announcement},
 };
 use crate::{
@@ -46,6 +46,47 @@ const PROBE: Duration = Duration::from_secs(3);
 
 /// Bytes of frames kept during that time to be sent again, at most: 4 MiB.
 const MAX_PROBE_BYTES: usize = 4 << 20;
+
+/// What was handed to a connection from the first large frame on. It is kept until it is known
+/// whether the peer takes large frames.
+#[derive(Debug)]
+struct Probe {
+    connection: ConnectionId,
+    /// When the large frame was handed over.
+    since: Instant,
+    /// When it was reported as written.
+    written: Option<Instant>,
+    /// Size of each message from the large one on, and the frame if it is sent again after a loss.
+    sent: VecDeque<(usize, Option<Frame>)>,
+    /// Bytes of these frames.
+    bytes: usize,
+}
+
+/// A stream was lost because a frame was too large for the peer.
+#[derive(Debug)]
+struct Refusal {
+    /// Largest RPC that the peer may take.
+    limit: usize,
+    /// Messages from the large frame on that were written, as in [`Probe::sent`].
+    written: VecDeque<(usize, Option<Frame>)>,
+}
+
+impl Probe {
+    /// Returns `true` if the peer may close the stream because of the large frame, but has not had
+    /// the time.
+    fn is_open(&self, now: Instant) -> bool {
+        now.saturating_duration_since(self.written.unwrap_or(self.since)) < PROBE
+    }
+
+    /// Returns `true` if the large frame was written and the peer has not closed the stream since.
+    fn is_passed(&self, now: Instant) -> bool {
+        self.written.is_some() && !self.is_open(now)
+    }
+}
+
+/// Shortest time between two streams on one connection, if the one before has failed more than
+/// once.
+const MIN_REOPEN_WAIT: Duration = Duration::from_secs(1);
 
 /// Longest wait before a stream that fails again and again is opened again.
 const MAX_REOPEN_WAIT: Duration = Duration::from_secs(60);
@@ -83,6 +124,10 @@ struct Stream {
     spoke: u64,
     accepted: Option<u64>,
     failures: u32,
+    /// When the stream was opened last.
+    opened_at: Instant,
+    /// IP address of the peer.
+    ip: Option<IpAddr>,
 }
 
 /// The announcements with which a peer begins a stream, until its list is complete.
@@ -115,13 +160,10 @@ pub(super) struct Peer {
     /// Largest RPC that the peer takes, once it has closed a stream on a larger one. It is learned
     /// again after the peer has disconnected, since it may come back as a newer version.
     pub(super) rpc_limit: Option<usize>,
-    /// Frames sent since a large one, until it is known whether the peer takes large ones. Those
-    /// that would not be sent again are left out.
-    probe: VecDeque<Option<Frame>>,
-    probe_bytes: usize,
-    /// When the first large frame was sent, and its size.
-    probing: Option<(Instant, usize)>,
+    probe: Option<Probe>,
     takes_large: bool,
+    /// The first large frame that was not written when a stream was lost last.
+    blocking: Option<Frame>,
     pub(super) since: Instant,
     pub(super) nudges: u32,
     /// Offers of this heartbeat, and ids requested because of them.
@@ -145,10 +187,9 @@ impl Peer {
             closing: false,
             unsupported: false,
             rpc_limit: None,
-            probe: VecDeque::new(),
-            probe_bytes: 0,
-            probing: None,
+            probe: None,
             takes_large: false,
+            blocking: None,
             since: now,
             nudges: 0,
             offers: 0,
@@ -234,6 +275,8 @@ impl Machine {
             spoke: 0,
             accepted: None,
             failures: 0,
+            opened_at: now.at,
+            ip,
         });
         let keep = peer.keep;
         self.effects.push_back(Effect::Open {
@@ -258,7 +301,11 @@ impl Machine {
             return;
         };
         let stream = peer.streams.remove(index);
+        if let Some(ip) = stream.ip {
+            self.scores.released(&id, ip);
+        }
         if !peer.streams.is_empty() {
+            peer.take_probe(connection);
             let messages = peer.give_up(stream.unwritten, now.at);
             peer.outbox.send_again(messages.into_iter());
             peer.choose_active();
@@ -365,9 +412,6 @@ impl Machine {
         let Some(peer) = self.peers.get_mut(&id) else {
             return;
         };
-        let (probing, sent_since) = (peer.probing.take(), peer.probe.len());
-        // A node of this kind takes what this node sends.
-        let lists = peer.lists;
         let Some(stream) = peer.stream(connection) else {
             return;
         };
@@ -376,53 +420,60 @@ impl Machine {
             State::Open { since, .. } => now.at.saturating_duration_since(since),
             _ => Duration::ZERO,
         };
-        let is_recent = |at: Instant| now.at.saturating_duration_since(at) < PROBE;
-        let too_large = probing.filter(|(at, _)| is_recent(*at) && !lists);
-        if too_large.is_some() || lived >= LONG_LIFE {
-            stream.failures = 0;
-        } else {
-            stream.failures += 1;
-        }
-        let watch = stream.failures < HABIT;
-        if stream.failures <= 1 {
-            stream.state = State::Opening;
-            let peer = id;
-            self.effects.push_back(Effect::Open {
-                peer,
-                connection,
-                watch,
-            });
-        } else {
-            let wait = Duration::from_secs(1) * 2_u32.pow((stream.failures - 2).min(6));
+        let probe = peer.take_probe(connection);
+        let messages = peer.give_up(unwritten, now.at);
+        let refusal = peer.refusal(probe, &messages, now.at);
+        let failures = peer.count_failure(connection, refusal.is_some() || lived >= LONG_LIFE);
+        if failures <= 1 {
+            peer.open(id, connection, now.at, &mut self.effects);
+        } else if let Some(stream) = peer.stream(connection) {
+            let wait = Duration::from_secs(1) * 2_u32.pow((failures - 2).min(6));
             stream.state = State::Waiting(now.at + wait.min(MAX_REOPEN_WAIT));
         }
-        let mut messages = peer.give_up(unwritten, now.at);
-        if let Some((_, size)) = too_large {
-            // What was not written is the end of what was sent since the large frame, or more.
-            let probe = std::mem::take(&mut peer.probe);
-            peer.outbox.send_again(probe.into_iter().flatten());
-            messages.truncate(messages.len().saturating_sub(sent_since));
+        let Some(Refusal { limit, written }) = refusal else {
             peer.outbox.send_again(messages.into_iter());
-            peer.outbox.drop_larger(COMMON_RPC_BYTES);
             peer.choose_active();
-            let limit = COMMON_RPC_BYTES;
-            peer.rpc_limit = Some(limit);
-            self.counters.lost_to_limits += 1;
+            self.dirty.insert(id);
+            return;
+        };
+        let limit = peer.rpc_limit.map_or(limit, |known| known.min(limit));
+        peer.rpc_limit = Some(limit);
+        let (mut too_large, mut again) = (Vec::new(), Vec::new());
+        for (size, frame) in written {
+            match frame {
+                Some(frame) => again.push(frame),
+                None if size > limit => too_large.push(size),
+                // The peer may have read it before it closed the stream, or not.
+                None => peer.outbox.lost += 1,
+            }
+        }
+        for frame in messages {
+            if frame.len() > limit {
+                too_large.push(frame.len());
+            } else {
+                again.push(frame);
+            }
+        }
+        peer.outbox.send_again(again.into_iter());
+        too_large.append(&mut peer.outbox.drop_larger(limit));
+        peer.choose_active();
+        self.counters.lost_to_limits += count(too_large.len());
+        for size in too_large {
             self.emit(Event::TooLargeForPeer {
                 peer: id,
                 size,
                 limit,
             });
-        } else {
-            peer.probe = VecDeque::new();
-            peer.outbox.send_again(messages.into_iter());
-            peer.choose_active();
         }
         self.dirty.insert(id);
     }
 
     /// The peer has opened a stream, so it speaks gossipsub and is alive on this connection.
-    pub(super) fn on_accepted(&mut self, id: PeerId, connection: ConnectionId) {
+    ///
+    /// The outbound stream is opened again without the wait for one that fails, because the peer
+    /// may have restarted. Each one begins with all topics, so a peer cannot have more than one a
+    /// second.
+    pub(super) fn on_accepted(&mut self, id: PeerId, connection: ConnectionId, now: Instant) {
         let Some(peer) = self.peers.get_mut(&id) else {
             return;
         };
@@ -433,16 +484,17 @@ impl Machine {
             return;
         };
         stream.accepted = Some(spoken);
-        let reopen = matches!(stream.state, State::Unsupported | State::Waiting(_));
-        if reopen {
-            stream.state = State::Opening;
+        if matches!(stream.state, State::Unsupported | State::Waiting(_)) {
+            let at = stream.opened_at + MIN_REOPEN_WAIT;
+            let at = match stream.state {
+                State::Waiting(planned) => at.min(planned),
+                _ => at,
+            };
+            stream.state = State::Waiting(at);
             peer.unsupported = false;
-            let watch = peer.stream(connection).is_some_and(|s| s.failures < HABIT);
-            self.effects.push_back(Effect::Open {
-                peer: id,
-                connection,
-                watch,
-            });
+            if at <= now {
+                peer.open(id, connection, now, &mut self.effects);
+            }
         }
         self.on_spoke(id, connection);
         if !is_first {
@@ -472,7 +524,7 @@ impl Machine {
         &mut self,
         id: PeerId,
         connection: ConnectionId,
-        frames: usize,
+        (frames, bytes): (usize, usize),
         now: Now,
     ) {
         let Some(peer) = self.peers.get_mut(&id) else {
@@ -485,6 +537,12 @@ impl Machine {
         let written: Vec<_> = stream.unwritten.drain(..frames).collect();
         for (frame, _) in &written {
             peer.outbox.sent(frame, now.at);
+        }
+        peer.outbox.wrote(bytes, now.at);
+        if written.iter().any(|(_, is_message)| *is_message) {
+            let blocking = |frame: &mut Frame| written.iter().any(|(other, _)| other == frame);
+            peer.blocking.take_if(blocking);
+            peer.review_probe(connection, now.at);
         }
         self.dirty.insert(id);
         if peer.outbox.is_low() {
@@ -572,15 +630,10 @@ impl Machine {
     /// Opens streams again whose wait is over.
     pub(super) fn reopen(&mut self, now: Instant) {
         for (id, peer) in &mut self.peers {
-            for stream in &mut peer.streams {
-                if matches!(stream.state, State::Waiting(at) if at <= now) {
-                    stream.state = State::Opening;
-                    self.effects.push_back(Effect::Open {
-                        peer: *id,
-                        connection: stream.connection,
-                        watch: stream.failures < HABIT,
-                    });
-                }
+            let due = |stream: &&Stream| matches!(stream.state, State::Waiting(at) if at <= now);
+            let due = peer.streams.iter().filter(due).map(|s| s.connection);
+            for connection in due.collect::<Vec<_>>() {
+                peer.open(*id, connection, now, &mut self.effects);
             }
         }
     }
@@ -640,7 +693,7 @@ impl Peer {
     ) {
         let number = control.len();
         let (mut frames, mut messages) = (control, messages);
-        self.probe(&messages, now);
+        self.probe(&messages, connection, now);
         frames.append(&mut messages);
         if frames.is_empty() {
             return;
@@ -662,29 +715,117 @@ impl Peer {
 
     /// Keeps what is sent after the first large frame, to send it again if the peer closes the
     /// stream because of that one.
-    fn probe(&mut self, frames: &[Frame], now: Instant) {
+    fn probe(&mut self, frames: &[Frame], connection: ConnectionId, now: Instant) {
         if self.takes_large {
             return;
         }
-        let is_over = |(at, _)| now.saturating_duration_since(at) >= PROBE;
-        if self.probing.is_some_and(is_over) {
+        if self
+            .probe
+            .as_ref()
+            .is_some_and(|probe| probe.is_passed(now))
+        {
             self.takes_large = true;
-            self.probing = None;
-            (self.probe, self.probe_bytes) = (VecDeque::new(), 0);
+            self.probe = None;
             return;
         }
         for frame in frames {
             let len = frame.len();
-            if self.probing.is_none() && len > COMMON_RPC_BYTES {
-                self.probing = Some((now, len));
-                self.probe_bytes = 0;
+            if self.probe.is_none() && len > COMMON_RPC_BYTES {
+                self.probe = Some(Probe {
+                    connection,
+                    since: now,
+                    written: None,
+                    sent: VecDeque::new(),
+                    bytes: 0,
+                });
             }
-            if self.probing.is_some() {
-                let kept = len <= COMMON_RPC_BYTES && self.probe_bytes + len <= MAX_PROBE_BYTES;
-                self.probe_bytes += if kept { len } else { 0 };
-                self.probe.push_back(kept.then(|| frame.clone()));
+            let probe = self.probe.as_mut();
+            if let Some(probe) = probe.filter(|probe| probe.connection == connection) {
+                let kept = len <= COMMON_RPC_BYTES && probe.bytes + len <= MAX_PROBE_BYTES;
+                probe.bytes += if kept { len } else { 0 };
+                probe.sent.push_back((len, kept.then(|| frame.clone())));
             }
         }
+    }
+
+    /// Messages were written on a connection: among them may be the large frame.
+    fn review_probe(&mut self, connection: ConnectionId, now: Instant) {
+        let stream = self.streams.iter().find(|s| s.connection == connection);
+        let probe = self.probe.as_mut();
+        let probe = probe.filter(|probe| probe.connection == connection && probe.written.is_none());
+        let (Some(stream), Some(probe)) = (stream, probe) else {
+            return;
+        };
+        // What is not written is the end of what was sent.
+        let messages = stream
+            .unwritten
+            .iter()
+            .filter(|(_, is_message)| *is_message);
+        if messages.count() < probe.sent.len() {
+            probe.written = Some(now);
+        }
+    }
+
+    /// Ends the probe if it belongs to `connection`: a loss there says nothing about others.
+    fn take_probe(&mut self, connection: ConnectionId) -> Option<Probe> {
+        self.probe.take_if(|probe| probe.connection == connection)
+    }
+
+    /// Decides whether a stream was lost because a frame was too large for the peer. `messages`
+    /// were not written.
+    ///
+    /// A peer that closes its stream soon after the first large frame takes none above the common
+    /// limit. A node of this kind takes more, and may lose a stream for another reason. But its
+    /// limit is configured as well: a frame that was not written on two streams in a row is too
+    /// large for any peer.
+    fn refusal(
+        &mut self,
+        probe: Option<Probe>,
+        messages: &[Frame],
+        now: Instant,
+    ) -> Option<Refusal> {
+        let large = messages.iter().find(|frame| frame.len() > COMMON_RPC_BYTES);
+        let before = std::mem::replace(&mut self.blocking, large.cloned());
+        let probe = probe.filter(|probe| !self.lists && probe.is_open(now));
+        let (limit, mut written) = match (probe, large) {
+            (Some(probe), _) => (COMMON_RPC_BYTES, probe.sent),
+            // The peer has read what was written before this one.
+            (None, Some(large)) if before.as_ref() == Some(large) => {
+                (large.len() - 1, VecDeque::new())
+            }
+            _ => return None,
+        };
+        self.blocking = None;
+        written.truncate(written.len().saturating_sub(messages.len()));
+        Some(Refusal { limit, written })
+    }
+
+    /// Counts the loss of a stream, the first one in a row if `is_first`. Returns their number.
+    fn count_failure(&mut self, connection: ConnectionId, is_first: bool) -> u32 {
+        let Some(stream) = self.stream(connection) else {
+            return 0;
+        };
+        stream.failures = if is_first { 0 } else { stream.failures + 1 };
+        stream.failures
+    }
+
+    /// Opens the outbound stream of a connection.
+    fn open(
+        &mut self,
+        peer: PeerId,
+        connection: ConnectionId,
+        now: Instant,
+        effects: &mut VecDeque<Effect>,
+    ) {
+        let Some(stream) = self.stream(connection) else {
+            return;
+        };
+        (stream.state, stream.opened_at) = (State::Opening, now);
+        effects.push_back(Effect::Open {
+            peer,
+            connection,
+            watch: stream.failures < HABIT,
+        });
     }
 
     /// Frames were given to a connection and were not written. Returns the messages among them.

@@ -8,6 +8,9 @@
 //!
 //! A late peer has not broken its promise yet. That is counted after [`PROMISE`] and lowers the
 //! score (P7 of gossipsub 1.1), unless the message has arrived from another peer by then.
+//!
+//! A message that has arrived and that this node refuses keeps the promise as well, and is not
+//! requested again as long as peers offer it.
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet, VecDeque},
@@ -38,6 +41,26 @@ const MAX_OPEN: usize = MAX_IDS;
 /// Peers that offer one message and were not asked yet, at most: the target size of a large mesh.
 const MAX_OTHERS: usize = 8;
 
+/// Messages that are wanted of all peers together, in number, above which each peer has an equal
+/// share of [`SHARED_WANTED`]. At most twice as many: 300 bytes each.
+const MAX_WANTED: usize = 65_536;
+
+/// Messages of which each peer has an equal share where many are wanted. So few that hundreds of
+/// peers have theirs before twice [`MAX_WANTED`] are reached.
+const SHARED_WANTED: usize = MAX_WANTED / 4;
+
+/// Messages that this node refuses and does not request again, at most.
+const MAX_REFUSED: usize = 16_384;
+
+/// Promises of one peer that were settled in a heartbeat.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Settled {
+    /// Messages that the peer did not send in time.
+    pub(super) broken: usize,
+    /// Messages that the peer has sent.
+    pub(super) kept: usize,
+}
+
 /// A message that was offered and has not arrived.
 #[derive(Debug)]
 struct Wanted {
@@ -46,8 +69,9 @@ struct Wanted {
     asked: Vec<(PeerId, Instant)>,
     /// Peers that offer it as well, in the order of their offers.
     others: Vec<PeerId>,
-    /// When the next one of these is asked.
-    next_at: Instant,
+    /// When to ask the next one of these, or to note that the ones that were asked are late. `None`
+    /// if both is done.
+    next_at: Option<Instant>,
 }
 
 impl Wanted {
@@ -86,13 +110,18 @@ pub(super) struct Promises {
     due: VecDeque<(Instant, Key)>,
     /// Connected peers that did not send what was requested last.
     late: HashSet<PeerId>,
+    /// Promises that each peer has kept since the last heartbeat.
+    kept: HashMap<PeerId, usize>,
+    /// Messages that are not requested, and until when, the oldest in front of the queue.
+    refused: HashSet<Key>,
+    refused_until: VecDeque<(Instant, Key)>,
 }
 
 impl Promises {
     /// A peer offers a message that this node does not have. Returns `true` if the message is to be
     /// requested from it now, and remembers that it is. Else the peer may be asked later.
     pub(super) fn add(&mut self, key: Key, id: &Bytes, peer: PeerId, now: Instant) -> bool {
-        if self.open(&peer) >= MAX_OPEN {
+        if self.open(&peer) >= self.max_open() || self.refused.contains(&key) {
             return false;
         }
         let wanted = self.wanted.entry(key).or_insert_with(|| Wanted {
@@ -101,7 +130,7 @@ impl Promises {
             // Most messages are requested once.
             asked: Vec::with_capacity(1),
             others: Vec::new(),
-            next_at: now,
+            next_at: None,
         });
         if wanted.asked.iter().any(|(asked, _)| *asked == peer) {
             return false;
@@ -111,6 +140,9 @@ impl Promises {
         let may_ask = are_late && !is_late(&peer) && wanted.asked.len() <= MAX_REQUESTS;
         if !wanted.asked.is_empty() && !may_ask {
             wanted.remember(peer, &self.late);
+            if wanted.next_at.is_none() {
+                self.look_again(key, now);
+            }
             return false;
         }
         wanted.others.retain(|other| *other != peer);
@@ -120,6 +152,17 @@ impl Promises {
         true
     }
 
+    /// Messages that may be requested from one peer now.
+    fn max_open(&self) -> usize {
+        match self.wanted.len() {
+            0..MAX_WANTED => MAX_OPEN,
+            number if number < 2 * MAX_WANTED => {
+                MAX_OPEN.min(SHARED_WANTED / (self.open.len() + 1))
+            }
+            _ => 0,
+        }
+    }
+
     /// Returns the number of messages that are requested from `peer` and have not arrived.
     pub(super) fn open(&self, peer: &PeerId) -> usize {
         self.open.get(peer).copied().unwrap_or(0)
@@ -127,8 +170,9 @@ impl Promises {
 
     fn look_again(&mut self, key: Key, now: Instant) {
         if let Some(wanted) = self.wanted.get_mut(&key) {
-            wanted.next_at = now + NEXT_REQUEST;
-            self.due.push_back((wanted.next_at, key));
+            let at = now + NEXT_REQUEST;
+            wanted.next_at = Some(at);
+            self.due.push_back((at, key));
         }
     }
 
@@ -151,9 +195,11 @@ impl Promises {
     ) -> Vec<(PeerId, Bytes)> {
         let mut requests = Vec::new();
         while let Some((at, key)) = self.pop_due(now) {
-            let Some(wanted) = self.wanted.get_mut(&key).filter(|w| w.next_at == at) else {
+            let wanted = self.wanted.get_mut(&key);
+            let Some(wanted) = wanted.filter(|wanted| wanted.next_at == Some(at)) else {
                 continue;
             };
+            let before = wanted.asked.len();
             let overdue = wanted
                 .asked
                 .iter()
@@ -173,8 +219,10 @@ impl Promises {
             // Again and again, until those that were asked have broken their promises.
             if wanted.asked.is_empty() {
                 self.wanted.remove(&key);
-            } else {
+            } else if wanted.asked.len() > before || !wanted.others.is_empty() {
                 self.look_again(key, now);
+            } else {
+                wanted.next_at = None;
             }
         }
         requests
@@ -189,6 +237,7 @@ impl Promises {
         for (peer, _) in asked {
             if peer == *from {
                 self.late.remove(from);
+                *self.kept.entry(peer).or_default() += 1;
             }
             close(&mut self.open, &peer);
         }
@@ -199,28 +248,58 @@ impl Promises {
         }
     }
 
-    /// Peers that have not sent what they offered, and how many messages. Ones that are
+    /// Returns `true` if the message was requested from `peer` and has not arrived.
+    pub(super) fn is_asked(&self, key: Key, peer: &PeerId) -> bool {
+        let wanted = self.wanted.get(&key);
+        wanted.is_some_and(|wanted| wanted.asked.iter().any(|(asked, _)| asked == peer))
+    }
+
+    /// A peer has sent a message that is valid, and that this node refuses. It is not requested
+    /// again until `until`.
+    pub(super) fn refused(&mut self, key: Key, from: &PeerId, until: Instant) {
+        self.fulfilled(key, from);
+        if self.refused.insert(key) {
+            self.refused_until.push_back((until, key));
+        }
+        if self.refused_until.len() > MAX_REFUSED
+            && let Some((_, oldest)) = self.refused_until.pop_front()
+        {
+            self.refused.remove(&oldest);
+        }
+    }
+
+    /// Peers that have not sent what they offered, or have, since the last heartbeat. Ones that are
     /// disconnected are not blamed.
-    pub(super) fn broken(&mut self, now: Instant) -> BTreeMap<PeerId, usize> {
-        let mut broken = BTreeMap::new();
+    pub(super) fn settle(&mut self, now: Instant) -> BTreeMap<PeerId, Settled> {
+        let mut settled: BTreeMap<PeerId, Settled> = BTreeMap::new();
+        for (peer, kept) in self.kept.drain() {
+            settled.entry(peer).or_default().kept = kept;
+        }
         self.wanted.retain(|_, wanted| {
             wanted.asked.retain(|(peer, at)| {
                 let is_broken = *at + PROMISE <= now;
                 if is_broken {
                     close(&mut self.open, peer);
-                    *broken.entry(*peer).or_default() += 1;
+                    settled.entry(*peer).or_default().broken += 1;
                 }
                 !is_broken
             });
             !wanted.asked.is_empty() || !wanted.others.is_empty()
         });
-        broken
+        while let Some((until, key)) = self.refused_until.front()
+            && *until <= now
+        {
+            self.refused.remove(key);
+            self.refused_until.pop_front();
+        }
+        settled
     }
 
     /// A peer is disconnected. The next peers are asked at once for what only this peer was asked for.
     pub(super) fn forget(&mut self, peer: &PeerId, now: Instant) {
         self.late.remove(peer);
         self.open.remove(peer);
+        self.kept.remove(peer);
         let mut unasked = HashSet::new();
         self.wanted.retain(|key, wanted| {
             let before = wanted.asked.len();
@@ -239,7 +318,7 @@ impl Promises {
         let ordered: Vec<_> = due.filter(|key| unasked.remove(key)).collect();
         for key in ordered.into_iter().rev() {
             if let Some(wanted) = self.wanted.get_mut(&key) {
-                wanted.next_at = now;
+                wanted.next_at = Some(now);
                 self.due.push_front((now, key));
             }
         }

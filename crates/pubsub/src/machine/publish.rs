@@ -1,6 +1,6 @@
 //! Own messages: signed, sent, kept for a first subscriber, or waiting for room.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use bytes::Bytes;
 use calimero_network_primitives::{PeerId, Topic};
@@ -31,12 +31,23 @@ impl Machine {
     ) -> Result<MessageId, PublishError> {
         let hash = topic_hash(topic);
         // Messages of one topic keep their order.
-        if self.waiting.first(&hash).is_some() {
+        if self.is_overdue(&hash, now) {
+            self.send_kept(&hash, now);
+        }
+        if self.is_overdue(&hash, now) {
             let peers = self.announcements.subscriber_count(&hash);
             self.refused.insert(hash);
             return Err(PublishError::QueueFull { peers });
         }
         self.publish_now(&hash, data, now)
+    }
+
+    /// Returns `true` if messages of a topic wait although there are recipients.
+    fn is_overdue(&mut self, hash: &TopicHash, now: Now) -> bool {
+        self.waiting.first(hash).is_some()
+            || self.kept.first(hash).is_some()
+                && self.announcements.subscriber_count(hash) > 0
+                && !self.recipients(hash, now).is_empty()
     }
 
     /// As [`publish`](Self::publish), but where no peer subscribes to `topic`, keeps `data` for at
@@ -269,7 +280,11 @@ impl Machine {
     /// Queues have room, or peers are not waited for any more: sends what waits, and says so to
     /// publishers that were refused.
     pub(super) fn on_room(&mut self, now: Now) {
-        for hash in self.waiting.topics() {
+        let announcements = &self.announcements;
+        let kept = self.kept.each_topic();
+        let kept = kept.filter(|hash| announcements.subscriber_count(hash) > 0);
+        let topics: BTreeSet<_> = self.waiting.each_topic().chain(kept).cloned().collect();
+        for hash in topics {
             self.send_kept(&hash, now);
         }
         if self.refused.is_empty() {
@@ -278,7 +293,7 @@ impl Machine {
         let mut room = false;
         for hash in std::mem::take(&mut self.refused) {
             let recipients = self.recipients(&hash, now);
-            if self.waiting.first(&hash).is_some() || self.holding_back(&recipients, now) > 0 {
+            if self.is_overdue(&hash, now) || self.holding_back(&recipients, now) > 0 {
                 self.refused.insert(hash);
             } else {
                 room = true;

@@ -154,15 +154,15 @@ impl Machine {
             Verdict::Invalid => return,
             Verdict::Unsubscribed => {
                 self.counters.unsubscribed_dropped += 1;
-                return;
+                return self.on_refused(id, &checked, now);
             }
             Verdict::TooLarge => {
                 self.counters.too_large_dropped += 1;
-                return;
+                return self.on_refused(id, &checked, now);
             }
             Verdict::Stale => {
                 self.counters.replays_dropped += 1;
-                return;
+                return self.on_refused(id, &checked, now);
             }
             Verdict::Copy { .. } | Verdict::New => {}
         }
@@ -187,6 +187,21 @@ impl Machine {
         self.scores.delivered(id, &topic, true, now.at);
         self.promises.fulfilled(checked.key, &id);
         self.forward(id, checked, now);
+    }
+
+    /// This node refuses a message before its signature is checked. If the message was requested,
+    /// the peer has kept its promise with one that is signed: a forged one must not hide the real
+    /// one.
+    fn on_refused(&mut self, id: PeerId, checked: &Checked, now: Now) {
+        if !self.promises.is_asked(checked.key, &id) {
+            return;
+        }
+        let message = &checked.message;
+        if message.public_key().is_some_and(|key| message.verify(&key)) {
+            let heartbeats = u32::try_from(self.config.memory.history_heartbeats);
+            let time = self.config.mesh.heartbeat * heartbeats.unwrap_or(u32::MAX);
+            self.promises.refused(checked.key, &id, now.at + time);
+        }
     }
 
     /// Delivers a new message and sends it on.
@@ -272,10 +287,14 @@ impl Machine {
         let own = offers
             .into_iter()
             .filter(|(topic, _)| self.topics.contains_key(topic));
-        let mut wanted: Vec<_> = own.flat_map(|(_, ids)| ids).collect();
-        wanted.retain(|id| {
-            id.len() <= MAX_ID_BYTES && !self.validator.has_seen(self.validator.key(id))
-        });
+        let ids = own.flat_map(|(_, ids)| ids);
+        let mut wanted: Vec<_> = ids.filter(|id| id.len() <= MAX_ID_BYTES).collect();
+        // Each id is hashed and looked up, so no more than a node offers in one RPC for one topic.
+        if wanted.len() > MAX_IDS {
+            wanted.shuffle(&mut self.rng);
+            wanted.truncate(MAX_IDS);
+        }
+        wanted.retain(|id| !self.validator.has_seen(self.validator.key(id)));
         // Chosen at random, so that a peer cannot choose what is requested.
         wanted.shuffle(&mut self.rng);
         wanted.truncate(left);

@@ -147,6 +147,52 @@ fn as_many_as_fit_are_remembered_the_worst_first() {
     assert!(scores.is_banned(&worst, now));
 }
 
+/// A peer that keeps one connection and opens and closes others from changing addresses.
+#[test]
+fn addresses_are_forgotten_with_their_connections() {
+    let (mut scores, now) = (scores(), Instant::now());
+    let (peer, other) = (PeerId::random(), PeerId::random());
+    let kept = IpAddr::from([192, 0, 2, 1]);
+    scores.connected(peer, kept, now);
+    scores.connected(other, kept, now);
+    for number in 0..20_u32 {
+        let ip = IpAddr::from(number.to_be_bytes());
+        // Two connections from the one address, and two from the other.
+        for ip in [ip, ip, kept] {
+            scores.connected(peer, ip, now);
+        }
+        for ip in [ip, ip, kept] {
+            scores.released(&peer, ip);
+        }
+    }
+    assert_eq!(scores.peers[&peer].ips, [(kept, 1)]);
+    assert_eq!(scores.by_ip, HashMap::from([(kept, 2)]));
+    scores.released(&peer, kept);
+    scores.released(&peer, kept);
+    scores.disconnected(&peer, now);
+    scores.disconnected(&other, now);
+    assert!(scores.by_ip.is_empty());
+}
+
+#[test]
+fn a_peer_that_breaks_all_its_promises_falls_and_one_that_breaks_some_does_not() {
+    let (mut scores, mut now) = (scores(), Instant::now());
+    let peers: [PeerId; 4] = std::array::from_fn(|_| PeerId::random());
+    let heartbeats = [(5_000, 0), (1, 99), (50, 4_950), (1, 0)];
+    for _ in 0..20 {
+        for (peer, (broken, kept)) in peers.iter().zip(heartbeats) {
+            scores.fault(*peer, Fault::Promise { broken, kept }, now);
+        }
+        now += SECOND;
+    }
+    let [all, one, few, slow] = peers.map(|peer| scores.score(&peer, now));
+    assert!(all < GOSSIP_SCORE, "{all}");
+    assert!(
+        one > 99.0 && few > 95.0 && slow > 80.0,
+        "{one} {few} {slow}"
+    );
+}
+
 proptest! {
     /// Without faults no preference leads below zero, whatever else happens.
     #[test]

@@ -232,3 +232,40 @@ fn tables_are_made_for_frequent_authors_and_bounded() {
         assert!(known.tables <= MAX_TABLES);
     }
 }
+
+/// An author that is restarted as a node of this kind: its numbers become times. A node that is not
+/// connected to it learns that from the second one, and accepts messages in another order.
+#[test]
+fn an_author_that_counted_and_now_sends_times_is_judged_by_times() {
+    let (validator, key, now) = (validator(), Keypair::generate_ed25519(), now());
+    let sender = PeerId::random();
+    let check = |number| verdict(&validator, message(&key, number), &sender, now);
+    let started = u64::try_from((START - SECOND * 3600).as_nanos()).unwrap();
+    let counted = (1..10).map(|number| started + number);
+    // One of these may carry the mark by accident.
+    for number in counted.filter(|number| time_of(*number).is_none()) {
+        assert_eq!(check(number), Verdict::New);
+    }
+    let time = |millis| sequence_number(START + Duration::from_millis(millis), 0);
+    for millis in [100, 200, 190, 300, 290] {
+        assert_eq!(check(time(millis)), Verdict::New, "{millis} ms");
+    }
+    let old = sequence_number(START - SECOND * 40, 0);
+    assert_eq!(check(old), Verdict::Stale);
+}
+
+/// js-libp2p chooses numbers at random, of which one in seven looks like a time.
+#[test]
+fn a_number_that_looks_like_a_time_to_come_is_a_random_one() {
+    let (validator, key, now) = (validator(), Keypair::generate_ed25519(), now());
+    for number in [
+        4_000_000_000_000_000_000,
+        2_000_000_000_000_000_000,
+        3_000_000_000_000_000_000,
+        2_500_000_000_000_000_000,
+    ] {
+        let sender = PeerId::random();
+        let verdict = verdict(&validator, message(&key, number), &sender, now);
+        assert_eq!(verdict, Verdict::New, "{number}");
+    }
+}

@@ -17,7 +17,7 @@ use std::{
 
 use calimero_network_primitives::{ContextId, Keypair, Multiaddr, PeerId, Topic};
 use calimero_network_pubsub::{Behaviour, Config, Event, Message};
-use futures::StreamExt;
+use futures::{AsyncRead, AsyncWrite, StreamExt};
 use libp2p_core::{Transport, transport::MemoryTransport, upgrade::Version};
 use libp2p_swarm::{NetworkBehaviour, Swarm, SwarmEvent};
 use tokio::sync::{mpsc, oneshot};
@@ -44,7 +44,20 @@ pub struct Node {
 
 /// A swarm on the memory transport.
 pub fn swarm<B: NetworkBehaviour>(keypair: Keypair, behaviour: B) -> Swarm<B> {
-    let transport = MemoryTransport::default()
+    swarm_on(MemoryTransport::default(), keypair, behaviour)
+}
+
+/// A swarm on a transport.
+fn swarm_on<B, T>(transport: T, keypair: Keypair, behaviour: B) -> Swarm<B>
+where
+    B: NetworkBehaviour,
+    T: Transport + Send + Unpin + 'static,
+    T::Output: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    T::Error: Send + Sync,
+    T::Dial: Send,
+    T::ListenerUpgrade: Send,
+{
+    let transport = transport
         .upgrade(Version::V1)
         .authenticate(libp2p_noise::Config::new(&keypair).unwrap())
         .multiplex(libp2p_yamux::Config::default())
@@ -73,11 +86,32 @@ impl Node {
     }
 
     pub fn with_key(keypair: Keypair, config: &Config) -> Self {
-        let peer = keypair.public().to_peer_id();
         let behaviour = Behaviour::new(keypair.clone(), config).unwrap();
         let mut swarm = swarm(keypair, behaviour);
         let addr = address();
         swarm.listen_on(addr.clone()).unwrap();
+        Self::spawn(swarm, addr)
+    }
+
+    /// A node that listens on TCP.
+    pub async fn tcp(config: &Config) -> Self {
+        let keypair = Keypair::generate_ed25519();
+        let behaviour = Behaviour::new(keypair.clone(), config).unwrap();
+        let transport = libp2p_tcp::tokio::Transport::default();
+        let mut swarm = swarm_on(transport, keypair, behaviour);
+        swarm
+            .listen_on("/ip4/127.0.0.1/tcp/0".parse().unwrap())
+            .unwrap();
+        let addr = loop {
+            if let SwarmEvent::NewListenAddr { address, .. } = swarm.select_next_some().await {
+                break address;
+            }
+        };
+        Self::spawn(swarm, addr)
+    }
+
+    fn spawn(swarm: Swarm<Behaviour>, addr: Multiaddr) -> Self {
+        let peer = *swarm.local_peer_id();
         let (orders, order_queue) = mpsc::channel(64);
         let (event_queue, events) = mpsc::channel(200_000);
         tokio::spawn(run(swarm, order_queue, event_queue));

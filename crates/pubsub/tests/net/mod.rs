@@ -26,6 +26,9 @@ use rand::{RngExt, SeedableRng, rngs::StdRng};
 
 pub mod script;
 
+/// Bytes of a frame that a node with a slow reader reports as written before the whole frame is.
+const PROGRESS_BYTES: usize = 16 * 1024;
+
 pub fn topic(number: u32) -> Topic {
     let mut id = [0; 32];
     id[..4].copy_from_slice(&number.to_be_bytes());
@@ -123,8 +126,8 @@ impl Node {
 
 enum Step {
     Input(usize, Input),
-    /// Bytes for another node are written.
-    Written(usize, usize, usize, Input),
+    /// Bytes for another node are written, on a stream that has been broken so often.
+    Written(usize, usize, usize, u32, Input),
     Frames(usize, usize, ConnectionId, Vec<Frame>),
     Timeout(usize),
 }
@@ -167,6 +170,8 @@ pub struct Net {
     pub loses: Option<u32>,
     /// Streams that are broken and not yet opened again, by their writers and connections.
     broken: BTreeSet<(usize, ConnectionId)>,
+    /// How often the streams of a writer on a connection have been broken.
+    breaks: BTreeMap<(usize, ConnectionId), u32>,
 }
 
 impl Net {
@@ -199,6 +204,7 @@ impl Net {
             ignores_counts: false,
             loses: None,
             broken: BTreeSet::new(),
+            breaks: BTreeMap::new(),
         }
     }
 
@@ -351,6 +357,7 @@ impl Net {
     /// Breaks the stream that `me` writes to `to`; what it writes from now on is lost.
     pub fn break_stream(&mut self, me: usize, to: usize, connection: ConnectionId) {
         if self.broken.insert((me, connection)) {
+            *self.breaks.entry((me, connection)).or_default() += 1;
             let (peer, at) = (
                 self.nodes[to].peer,
                 self.now.at + self.latency_of(connection),
@@ -482,10 +489,27 @@ impl Net {
                     rpcs.extend(frames.iter().map(decode));
                 }
                 let mut at = self.now.at;
+                let breaks = self.breaks.get(&(me, connection)).copied();
+                let breaks = breaks.unwrap_or_default();
+                *self.unwritten.entry((me, other)).or_default() += bytes;
+                let mut rest = bytes;
                 if let Some(rate) = self.nodes[other].reads {
                     let free = self.busy.get(&(me, other)).copied().unwrap_or(at).max(at);
-                    at = free + Duration::from_secs_f64(bytes as f64 / rate as f64);
+                    let time_of =
+                        |bytes: usize| Duration::from_secs_f64(bytes as f64 / rate as f64);
+                    at = free + time_of(bytes);
                     self.busy.insert((me, other), at);
+                    while rest > PROGRESS_BYTES {
+                        rest -= PROGRESS_BYTES;
+                        let progress = Input::Written {
+                            peer,
+                            connection,
+                            frames: 0,
+                            bytes: PROGRESS_BYTES,
+                        };
+                        let step = Step::Written(me, other, PROGRESS_BYTES, breaks, progress);
+                        self.push(free + time_of(bytes - rest), step);
+                    }
                 }
                 let arrival = at + self.latency_of(connection);
                 self.push(arrival, Step::Frames(me, other, connection, frames));
@@ -493,9 +517,9 @@ impl Net {
                     peer,
                     connection,
                     frames: count,
+                    bytes: rest,
                 };
-                *self.unwritten.entry((me, other)).or_default() += bytes;
-                self.push(at, Step::Written(me, other, bytes, written));
+                self.push(at, Step::Written(me, other, rest, breaks, written));
             }
         }
     }
@@ -511,9 +535,15 @@ impl Net {
             let step = entry.remove();
             self.advance(at);
             match step {
-                Step::Written(me, other, bytes, input) => {
+                Step::Written(me, other, bytes, breaks, input) => {
                     *self.unwritten.entry((me, other)).or_default() -= bytes;
-                    if self.is_current(me, &input) {
+                    let Input::Written { connection, .. } = input else {
+                        continue;
+                    };
+                    // What was written to a stream that was lost is not reported any more.
+                    let known = self.breaks.get(&(me, connection)).copied();
+                    let is_same = known.unwrap_or_default() == breaks;
+                    if is_same && self.is_current(me, &input) {
                         self.handle(me, input);
                     }
                 }

@@ -209,3 +209,32 @@ fn ids_that_a_peer_does_not_want_are_bounded() {
     }
     assert_eq!(outbox.take(1_000, now), [frame(9)]);
 }
+
+/// A flood of ids costs memory for a heartbeat alone.
+#[test]
+fn memory_for_ids_that_a_peer_does_not_want_is_given_back() {
+    let mut outbox = outbox(Instant::now());
+    let validator = validator();
+    for number in 0..MAX_UNWANTED {
+        outbox.unwant(validator.key(&number.to_be_bytes()));
+    }
+    outbox.forget_unwanted();
+    assert!(outbox.unwanted.is_empty());
+    let capacity = outbox.unwanted.capacity();
+    assert!(capacity <= 2 * RETAINED_UNWANTED, "{capacity}");
+}
+
+/// 4 KiB a second, reported in parts.
+#[test]
+fn a_large_frame_that_is_written_in_parts_is_not_stalled() {
+    let start = Instant::now();
+    for (bytes, is_stalled) in [(16 * 1024, false), (2 * 1024, true)] {
+        let mut outbox = outbox(start);
+        outbox.sending(&frame(900), start);
+        for part in 1..=10 {
+            outbox.wrote(bytes, start + SECOND * 4 * part);
+        }
+        let stalled = outbox.stalled_for(start + SECOND * 40);
+        assert_eq!(stalled >= SECOND * 10, is_stalled, "{stalled:?}");
+    }
+}

@@ -101,8 +101,9 @@ fn requests_and_offers_of_one_message_are_bounded() {
     assert_eq!(wanted.others.len(), MAX_OTHERS);
     let asked: usize = (0..5).map(|_| script.wait(STEP).len()).sum();
     assert_eq!(asked, MAX_REQUESTS, "after the first");
-    let blamed = script.promises.broken(script.now + STEP);
-    assert_eq!(blamed.values().sum::<usize>(), 1, "the first promise");
+    let blamed = script.promises.settle(script.now + STEP);
+    let broken = blamed.values().map(|settled| settled.broken);
+    assert_eq!(broken.sum::<usize>(), 1, "the first promise");
     assert_eq!(script.wait(STEP).len(), 1, "in the place of the first");
 }
 
@@ -126,7 +127,7 @@ fn a_peer_that_is_disconnected_is_neither_blamed_nor_asked() {
     script.promises.forget(&first, script.now);
     script.promises.forget(&second, script.now);
     assert_eq!(script.wait(STEP), [(2, 1)]);
-    let broken = script.promises.broken(script.now + PROMISE);
+    let broken = script.promises.settle(script.now + PROMISE);
     assert_eq!(broken.keys().collect::<Vec<_>>(), [&script.peers[2]]);
     assert!(script.promises.wanted.is_empty());
 }
@@ -192,8 +193,66 @@ fn open_requests_of_one_peer_are_bounded() {
     script.offer(most, 0);
     assert_eq!(script.wait(STEP), []);
     script.now += PROMISE;
-    let broken = script.promises.broken(script.now);
-    assert_eq!(broken[&script.peers[0]], MAX_OPEN);
+    let settled = script.promises.settle(script.now);
+    assert_eq!(settled[&script.peers[0]].broken, MAX_OPEN);
     assert_eq!(script.promises.open(&script.peers[0]), 0);
     assert!(script.offer(most + 3, 0));
+}
+
+/// Each look at a message costs time, and nothing can be done for one that no other peer offers.
+#[test]
+fn a_message_that_one_peer_offers_is_looked_at_once() {
+    let mut script = Script::new();
+    assert!(script.offer(1, 0));
+    assert!(script.promises.next_timeout().is_some());
+    script.wait(STEP);
+    assert_eq!(script.promises.next_timeout(), None);
+    assert!(script.promises.late.contains(&script.peers[0]));
+    // Another offer is followed at once, or looked at again.
+    script.promises.late.insert(script.peers[1]);
+    assert!(!script.offer(1, 1), "late as well");
+    assert_eq!(script.wait(STEP), [(1, 1)]);
+    assert!(script.offer(1, 2));
+}
+
+#[test]
+fn messages_wanted_of_all_peers_are_bounded_and_shared() {
+    let mut script = Script::new();
+    script.peers.extend((0..20).map(|_| PeerId::random()));
+    let open = u64::try_from(MAX_OPEN).unwrap();
+    for peer in 0..script.peers.len() {
+        for message in 0..open {
+            script.offer(u64::try_from(peer).unwrap() * open + message, peer);
+        }
+    }
+    let wanted = script.promises.wanted.len();
+    assert!(wanted <= 2 * MAX_WANTED, "{wanted}");
+    let fewest = script.peers.iter().map(|peer| script.promises.open(peer));
+    let share = SHARED_WANTED / (script.peers.len() + 1);
+    assert!(fewest.min().unwrap() >= share, "the last peers have none");
+}
+
+#[test]
+fn a_message_that_is_refused_keeps_its_promise_and_is_not_requested_again() {
+    let mut script = Script::new();
+    assert!(script.offer(1, 0));
+    script.wait(STEP);
+    let key = script.keys.key(&Script::id(1));
+    let until = script.now + PROMISE * 2;
+    script.promises.refused(key, &script.peers[0], until);
+    assert!(script.promises.late.is_empty() && script.promises.open.is_empty());
+    assert!(!script.offer(1, 0) && !script.offer(1, 1));
+    script.now += PROMISE;
+    let kept = Settled { broken: 0, kept: 1 };
+    let settled = script.promises.settle(script.now);
+    assert_eq!(settled[&script.peers[0]], kept);
+    script.now = until;
+    script.promises.settle(script.now);
+    assert!(script.offer(1, 0), "remembered for ever");
+    for message in 0..2 * MAX_REFUSED as u64 {
+        let key = script.keys.key(&Script::id(message));
+        script.promises.refused(key, &script.peers[0], until);
+    }
+    assert_eq!(script.promises.refused.len(), MAX_REFUSED);
+    assert_eq!(script.promises.refused_until.len(), MAX_REFUSED);
 }

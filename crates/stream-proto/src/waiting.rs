@@ -1,0 +1,221 @@
+//! Shares of peers in the queue of streams that wait to be accepted. No IO, no
+//! clock.
+//!
+//! Without shares, a few peers that open streams faster than the program accepts
+//! them would fill the queue and shut out all others.
+
+use std::{
+    collections::HashMap,
+    hash::Hash,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use calimero_network_primitives::resources::{Holder, Origin};
+use libp2p_identity::PeerId;
+
+use crate::admission::RefuseReason;
+
+/// Smallest share of a peer, in streams. A queue below this size has no shares.
+const MIN_SHARE: usize = 16;
+
+/// Limits of one queue.
+#[derive(Clone, Copy, Debug)]
+struct Shares {
+    /// Streams of one peer: three eighths. With the default queue these are the
+    /// 384 streams that a node of this kind opens on one connection, which can
+    /// arrive before the program accepts the first.
+    peer: usize,
+    /// Streams of the unprotected peers of one origin: a half, so that a second
+    /// peer behind the same address has a share.
+    origin: usize,
+    /// Streams of all unprotected peers: all but a sixteenth.
+    unprotected: usize,
+    /// Streams of all peers.
+    all: usize,
+}
+
+impl Shares {
+    fn new(capacity: usize) -> Self {
+        let share = |part: usize| part.max(MIN_SHARE).min(capacity);
+        Self {
+            peer: share(capacity / 8 * 3),
+            origin: share(capacity / 2),
+            unprotected: capacity - capacity / 16,
+            all: capacity,
+        }
+    }
+}
+
+/// The streams of one protocol that wait to be accepted.
+#[derive(Debug)]
+pub(crate) struct Waiting {
+    shares: Shares,
+    counts: Mutex<Counts>,
+}
+
+#[derive(Debug, Default)]
+struct Counts {
+    all: usize,
+    peers: HashMap<PeerId, usize>,
+    origins: HashMap<Origin, usize>,
+}
+
+impl Waiting {
+    pub(crate) fn new(capacity: usize) -> Self {
+        Self {
+            shares: Shares::new(capacity),
+            counts: Mutex::default(),
+        }
+    }
+
+    /// Takes a permit for one stream of `peer`.
+    pub(crate) fn take(
+        self: &Arc<Self>,
+        peer: PeerId,
+        holder: &Holder,
+    ) -> Result<WaitPermit, RefuseReason> {
+        let (shares, origin) = (self.shares, holder.origin());
+        let is_protected = holder.is_protected();
+        let mut counts = self.counts();
+        if used(&counts.peers, &peer) >= shares.peer {
+            return Err(RefuseReason::PeerLimit { limit: shares.peer });
+        }
+        if let Some(origin) = origin.filter(|_| !is_protected) {
+            // Many honest nodes can share a local address.
+            let limit = if origin.is_local() {
+                (shares.origin * 2).min(shares.unprotected)
+            } else {
+                shares.origin
+            };
+            if used(&counts.origins, &origin) >= limit {
+                return Err(RefuseReason::OriginLimit { origin, limit });
+            }
+        }
+        let limit = if is_protected {
+            shares.all
+        } else {
+            shares.unprotected
+        };
+        if counts.all >= limit {
+            return Err(RefuseReason::QueueFull { limit });
+        }
+        counts.all += 1;
+        *counts.peers.entry(peer).or_default() += 1;
+        if let Some(origin) = origin {
+            *counts.origins.entry(origin).or_default() += 1;
+        }
+        drop(counts);
+        Ok(WaitPermit {
+            waiting: self.clone(),
+            peer,
+            origin,
+        })
+    }
+
+    fn counts(&self) -> MutexGuard<'_, Counts> {
+        self.counts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn used<K: Eq + Hash>(counts: &HashMap<K, usize>, key: &K) -> usize {
+    counts.get(key).copied().unwrap_or_default()
+}
+
+fn release<K: Eq + Hash>(counts: &mut HashMap<K, usize>, key: &K) {
+    if let Some(count) = counts.get_mut(key) {
+        *count -= 1;
+        if *count == 0 {
+            counts.remove(key);
+        }
+    }
+}
+
+/// A permit for one stream in the queue, released on drop.
+#[derive(Debug)]
+pub(crate) struct WaitPermit {
+    waiting: Arc<Waiting>,
+    peer: PeerId,
+    origin: Option<Origin>,
+}
+
+impl Drop for WaitPermit {
+    fn drop(&mut self) {
+        let mut counts = self.waiting.counts();
+        counts.all -= 1;
+        release(&mut counts.peers, &self.peer);
+        if let Some(origin) = &self.origin {
+            release(&mut counts.origins, origin);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{IpAddr, Ipv4Addr};
+
+    use calimero_network_primitives::resources::{Limits, Protection, Resources};
+
+    use super::*;
+
+    fn origin(last: u8) -> Origin {
+        Origin::of_ip(IpAddr::V4(Ipv4Addr::new(192, 0, 2, last)))
+    }
+
+    /// Takes as many permits as there are, and returns them with the reason of
+    /// the refusal.
+    fn fill(waiting: &Arc<Waiting>, holder: &Holder) -> (Vec<WaitPermit>, RefuseReason) {
+        let (mut taken, peer) = (Vec::new(), holder.peer().unwrap());
+        loop {
+            match waiting.take(peer, holder) {
+                Ok(permit) => taken.push(permit),
+                Err(reason) => return (taken, reason),
+            }
+        }
+    }
+
+    #[test]
+    fn no_peer_and_no_origin_fills_the_queue() {
+        let (waiting, resources) = (
+            Arc::new(Waiting::new(1024)),
+            Resources::new(Limits::default()),
+        );
+        let holder = |last| resources.holder(Some(PeerId::random()), Some(origin(last)));
+        let (first, reason) = fill(&waiting, &holder(1));
+        assert_eq!(
+            (first.len(), reason),
+            (384, RefuseReason::PeerLimit { limit: 384 })
+        );
+        let (second, reason) = fill(&waiting, &holder(1));
+        let limit = 512;
+        let origin = origin(1);
+        assert_eq!(
+            (second.len(), reason),
+            (128, RefuseReason::OriginLimit { origin, limit })
+        );
+        // Peers of other origins have the rest, but for the reserve.
+        let others: Vec<_> = (2..4).map(|last| fill(&waiting, &holder(last))).collect();
+        assert_eq!(others[1].0.len(), 960 - 512 - 384);
+        assert_eq!(others[1].1, RefuseReason::QueueFull { limit: 960 });
+        let protected = holder(1);
+        resources.protect(protected.peer().unwrap(), Protection::Member);
+        let (reserve, reason) = fill(&waiting, &protected);
+        assert_eq!(
+            (reserve.len(), reason),
+            (64, RefuseReason::QueueFull { limit: 1024 })
+        );
+        drop((first, second, others, reserve));
+        let counts = waiting.counts();
+        assert_eq!(counts.all, 0);
+        assert!(counts.peers.is_empty() && counts.origins.is_empty());
+    }
+
+    #[test]
+    fn a_small_queue_has_no_shares() {
+        for capacity in [1, 2, 15] {
+            let waiting = Arc::new(Waiting::new(capacity));
+            let resources = Resources::new(Limits::default());
+            let holder = resources.holder(Some(PeerId::random()), Some(origin(1)));
+            assert_eq!(fill(&waiting, &holder).0.len(), capacity);
+        }
+    }
+}
