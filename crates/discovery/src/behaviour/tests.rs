@@ -15,6 +15,7 @@ use calimero_network_primitives::{
 };
 use libp2p_core::{ConnectedPoint, Endpoint, transport::PortUse};
 use libp2p_identify as identify;
+use libp2p_kad as kad;
 use libp2p_swarm::{
     ConnectionId, ExpiredListenAddr, FromSwarm, NetworkBehaviour, NewListenAddr, NotifyHandler,
     ToSwarm, behaviour::ConnectionEstablished, derive_prelude::ListenerId,
@@ -149,6 +150,44 @@ fn a_peer_that_moves_all_the_time_has_few_addresses_anywhere() {
         longest <= max + 1,
         "{longest} addresses in the Kademlia table"
     );
+}
+
+/// Peers of one bucket of the Kademlia table, the farthest one.
+fn far_from(behaviour: &Behaviour) -> impl Iterator<Item = PeerId> + use<> {
+    let local = kad::KBucketKey::from(behaviour.local);
+    let peers = std::iter::repeat_with(PeerId::random);
+    peers.filter(move |peer| {
+        let distance = local.distance(&kad::KBucketKey::from(*peer));
+        distance.ilog2() == Some(255)
+    })
+}
+
+#[test]
+fn a_peer_that_waits_for_a_place_in_the_table_has_few_addresses() {
+    let mut behaviour = behaviour();
+    let mut peers = far_from(&behaviour);
+    for (n, peer) in peers.by_ref().take(20).enumerate() {
+        behaviour.add_route(&peer, address(n));
+    }
+    assert_eq!(table(&mut behaviour).0, 20);
+    let peer = peers.next().unwrap();
+    behaviour.on_swarm_event(FromSwarm::ConnectionEstablished(ConnectionEstablished {
+        peer_id: peer,
+        connection_id: ConnectionId::new_unchecked(1),
+        endpoint: &ConnectedPoint::Listener {
+            local_addr: address(1),
+            send_back_addr: address(2),
+        },
+        failed_addresses: &[],
+        other_established: 0,
+    }));
+    for n in 0..1_000 {
+        behaviour.add_route(&peer, address(n));
+    }
+    let bucket = behaviour.inner.kad.kbucket(peer).unwrap();
+    assert!(bucket.has_pending());
+    let waiting = behaviour.inner.kad.remove_peer(&peer).unwrap();
+    assert_eq!(waiting.node.value.len(), 1);
 }
 
 #[test]
