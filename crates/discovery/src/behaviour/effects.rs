@@ -191,9 +191,12 @@ impl Behaviour {
         if affected.is_empty() {
             return;
         }
-        self.inputs.push_back(Input::NetworkChanged);
         let (certain, others): (Vec<_>, Vec<_>) =
             affected.into_iter().partition(|one| one.is_certain);
+        // A host may lose an address that no connection uses, such as that of a container's bridge.
+        if !certain.is_empty() {
+            self.inputs.push_back(Input::NetworkChanged);
+        }
         let ids = |all: Vec<Affected>| all.into_iter().map(|one| (one.peer, one.connection));
         self.inner.liveness.probe_without_address(ids(certain));
         self.inner.liveness.probe_connections(ids(others));

@@ -17,8 +17,9 @@ use libp2p_core::{ConnectedPoint, Endpoint, transport::PortUse};
 use libp2p_identify as identify;
 use libp2p_kad as kad;
 use libp2p_swarm::{
-    ConnectionId, ExpiredListenAddr, FromSwarm, NetworkBehaviour, NewListenAddr, NotifyHandler,
-    ToSwarm, behaviour::ConnectionEstablished, derive_prelude::ListenerId,
+    ConnectionId, DialError, DialFailure, ExpiredListenAddr, FromSwarm, NetworkBehaviour,
+    NewListenAddr, NotifyHandler, ToSwarm, behaviour::ConnectionEstablished,
+    derive_prelude::ListenerId,
 };
 
 use super::{Behaviour, RefuseRecords, inner::InnerEvent};
@@ -188,6 +189,73 @@ fn a_peer_that_waits_for_a_place_in_the_table_has_few_addresses() {
     assert!(bucket.has_pending());
     let waiting = behaviour.inner.kad.remove_peer(&peer).unwrap();
     assert_eq!(waiting.node.value.len(), 1);
+}
+
+/// A behaviour with a boot node whose first dial has failed, so that the next one waits.
+fn without_its_boot_node() -> Behaviour {
+    let boot = format!("/ip4/203.0.113.1/tcp/1/p2p/{}", PeerId::random());
+    let config = DiscoveryConfig {
+        boot: vec![boot.parse().unwrap()],
+        ..DiscoveryConfig::default()
+    };
+    let identity = Keypair::generate_ed25519();
+    let ping = PingConfig::default();
+    let mut behaviour =
+        Behaviour::new(&identity, &config, &ping, "test", None, RefuseRecords, 1).unwrap();
+    for ip in ["192.168.1.2", "192.168.1.3"] {
+        behaviour.on_swarm_event(FromSwarm::NewListenAddr(NewListenAddr {
+            listener_id: ListenerId::next(),
+            addr: &format!("/ip4/{ip}/tcp/2428").parse().unwrap(),
+        }));
+    }
+    take(&mut behaviour);
+    // The first address to listen on is a change of the network, so the first failure is repeated.
+    while !behaviour.dials.is_empty() {
+        fail_dial(&mut behaviour, &DialError::Aborted);
+    }
+    behaviour
+}
+
+/// The only dial of the machine fails.
+fn fail_dial(behaviour: &mut Behaviour, error: &DialError) {
+    let (connection, dialling) = behaviour.dials.iter().next().unwrap();
+    let (connection_id, peer_id) = (*connection, Some(dialling.peer));
+    behaviour.on_swarm_event(FromSwarm::DialFailure(DialFailure {
+        peer_id,
+        error,
+        connection_id,
+    }));
+    take(behaviour);
+}
+
+#[test]
+fn only_an_address_that_a_connection_uses_is_a_change_of_the_network() {
+    let accept = |behaviour: &mut Behaviour, local: &str| {
+        behaviour.on_swarm_event(FromSwarm::ConnectionEstablished(ConnectionEstablished {
+            peer_id: PeerId::random(),
+            connection_id: ConnectionId::new_unchecked(1),
+            endpoint: &ConnectedPoint::Listener {
+                local_addr: local.parse().unwrap(),
+                send_back_addr: address(300),
+            },
+            failed_addresses: &[],
+            other_established: 0,
+        }));
+        take(behaviour);
+    };
+    // The local address of the first connection is not known, as that of one dialled by name.
+    for (local, is_change) in [
+        ("/ip4/0.0.0.0/tcp/2428", false),
+        ("/ip4/192.168.1.2/tcp/2428", true),
+    ] {
+        let mut behaviour = without_its_boot_node();
+        accept(&mut behaviour, local);
+        behaviour.on_swarm_event(FromSwarm::ExpiredListenAddr(ExpiredListenAddr {
+            listener_id: ListenerId::next(),
+            addr: &"/ip4/192.168.1.2/tcp/2428".parse().unwrap(),
+        }));
+        assert_eq!(behaviour.dials.len(), usize::from(is_change), "{local}");
+    }
 }
 
 #[test]
