@@ -24,13 +24,16 @@ use libp2p_swarm::{
 };
 
 use super::{
-    Behaviour, Dialling, Inner, ToTheSwarm,
-    error::Blocked,
+    Began, Behaviour, Dialling, Inner, ToTheSwarm,
+    error::{Blocked, HolePunchRefused},
     event::Event,
     now,
     peers::{PathChange, path_of},
 };
-use crate::{machine::Input, pass::pass_to_inner};
+use crate::{
+    machine::{Input, MAX_EXAMINED_ADDRESSES, Path},
+    pass::pass_to_inner,
+};
 
 impl NetworkBehaviour for Behaviour {
     type ConnectionHandler = THandler<Inner>;
@@ -62,6 +65,7 @@ impl NetworkBehaviour for Behaviour {
     ) -> Result<Vec<Multiaddr>, ConnectionDenied> {
         if let Some(peer) = peer {
             self.check(peer)?;
+            self.check_hole_punch(connection, peer, addresses)?;
             if role == Endpoint::Listener {
                 self.input(Input::HolePunchAwaited {
                     peer,
@@ -72,7 +76,7 @@ impl NetworkBehaviour for Behaviour {
         let offered = self
             .inner
             .handle_pending_outbound_connection(connection, peer, addresses, role)?;
-        self.began.insert(connection, now());
+        self.began.insert(connection, Began { at: now(), peer });
         let scopes = self.dial_scopes;
         let mut all = peer.map_or_else(Vec::new, |peer| self.known_addresses(&peer));
         let worth_it = offered
@@ -196,6 +200,26 @@ impl Behaviour {
         Ok(())
     }
 
+    /// Denies a dial of another behaviour to a peer that is relayed, above the limits. Besides the
+    /// machine, DCUtR and the server of probes dial connected peers.
+    fn check_hole_punch(
+        &mut self,
+        connection: ConnectionId,
+        peer: PeerId,
+        addresses: &[Multiaddr],
+    ) -> Result<(), ConnectionDenied> {
+        let is_ours =
+            self.dials.contains_key(&connection) || self.attempts.contains_key(&connection);
+        if is_ours || self.machine.path(&peer) != Some(Path::Relayed) {
+            return Ok(());
+        }
+        let is_kept = self.machine.kept().any(|kept| kept == peer);
+        if addresses.len() > MAX_EXAMINED_ADDRESSES || !self.punches.admit(is_kept, now()) {
+            return Err(ConnectionDenied::new(HolePunchRefused { peer }));
+        }
+        Ok(())
+    }
+
     /// Passes a request of an inner behaviour to the Swarm, unless the machine decides about it.
     fn pass(
         &mut self,
@@ -244,9 +268,9 @@ impl Behaviour {
         self.behind.remove(&peer);
         let began = self.began.remove(&id);
         let from_listening_port = asks_for_listening_port(event.endpoint)
-            && began.is_some_and(|at| {
+            && began.is_some_and(|began| {
                 let address = event.endpoint.get_remote_address();
-                self.machine.listening_on().serves(address, at)
+                self.machine.listening_on().serves(address, began.at)
             });
         let change = self
             .peers

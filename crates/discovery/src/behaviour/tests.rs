@@ -191,6 +191,51 @@ fn a_peer_that_waits_for_a_place_in_the_table_has_few_addresses() {
     assert_eq!(waiting.node.value.len(), 1);
 }
 
+/// Connects a peer through a relay.
+fn relayed(behaviour: &mut Behaviour, id: usize) -> PeerId {
+    let peer = PeerId::random();
+    let relay = format!(
+        "/ip4/203.0.113.1/tcp/1/p2p/{}/p2p-circuit",
+        PeerId::random()
+    );
+    behaviour.on_swarm_event(FromSwarm::ConnectionEstablished(ConnectionEstablished {
+        peer_id: peer,
+        connection_id: ConnectionId::new_unchecked(id),
+        endpoint: &ConnectedPoint::Listener {
+            local_addr: relay.parse().unwrap(),
+            send_back_addr: format!("/p2p/{peer}").parse().unwrap(),
+        },
+        failed_addresses: &[],
+        other_established: 0,
+    }));
+    take(behaviour);
+    peer
+}
+
+#[test]
+fn relayed_peers_cause_few_dials_of_addresses_that_they_name() {
+    let mut behaviour = behaviour();
+    let mut dial = |peer, addresses, role| {
+        let all: Vec<_> = (0..addresses).map(address).collect();
+        let connection = ConnectionId::new_unchecked(1_000);
+        let dial = &mut behaviour;
+        let peer = match peer {
+            Some(number) => relayed(dial, number),
+            None => PeerId::random(),
+        };
+        dial.handle_pending_outbound_connection(connection, Some(peer), &all, role)
+            .is_ok()
+    };
+    for role in [Endpoint::Dialer, Endpoint::Listener] {
+        assert!(!dial(Some(1), 400, role));
+        // As many as rust-libp2p sends, and a peer that is not connected.
+        assert!(dial(Some(2), 20, role));
+        assert!(dial(None, 400, role));
+    }
+    let admitted = (10..310).filter(|peer| dial(Some(*peer), 20, Endpoint::Dialer));
+    assert_eq!(admitted.count(), 58);
+}
+
 /// A behaviour with a boot node whose first dial has failed, so that the next one waits.
 fn without_its_boot_node() -> Behaviour {
     let boot = format!("/ip4/203.0.113.1/tcp/1/p2p/{}", PeerId::random());

@@ -72,8 +72,6 @@ use calimero_network_primitives::{
 };
 use rand::{SeedableRng, rngs::StdRng};
 
-#[cfg(feature = "libp2p")]
-pub(crate) use self::routing_refresh::INTERVAL as ROUTING_REFRESH_INTERVAL;
 use self::{
     book::AddressBook,
     boot_nodes::BootNodes,
@@ -107,6 +105,10 @@ pub use self::{
     relays::Reservation,
     status::{BootNodeStatus, Phase, RegistrationStatus, ReservationStatus, Status},
     why_relayed::WhyRelayed,
+};
+#[cfg(feature = "libp2p")]
+pub(crate) use self::{
+    routes::MAX_EXAMINED_ADDRESSES, routing_refresh::INTERVAL as ROUTING_REFRESH_INTERVAL,
 };
 
 /// Passes over the parts in one call of [`Machine::handle`], since a part may make something due in

@@ -15,7 +15,7 @@ use super::{
 
 /// Addresses that are examined in one list of a peer, 32. Honest lists are shorter, and the rest
 /// costs nothing.
-pub(super) const MAX_EXAMINED_ADDRESSES: usize = 32;
+pub(crate) const MAX_EXAMINED_ADDRESSES: usize = 32;
 
 // Overlays and operators.
 impl Machine {
