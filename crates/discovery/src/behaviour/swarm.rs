@@ -2,6 +2,7 @@
 
 use std::{
     io,
+    net::IpAddr,
     task::{Context, Poll},
 };
 
@@ -27,6 +28,7 @@ use super::{
     Began, Behaviour, Dialling, Inner, ToTheSwarm,
     error::{Blocked, HolePunchRefused},
     event::Event,
+    local_ip::ip_of,
     now,
     peers::{PathChange, path_of},
 };
@@ -88,6 +90,10 @@ impl NetworkBehaviour for Behaviour {
                 all.push(address);
             }
         }
+        self.input(Input::Dialled {
+            peer,
+            addresses: addresses.iter().chain(&all).cloned().collect(),
+        });
         Ok(all)
     }
 
@@ -288,6 +294,7 @@ impl Behaviour {
             peer,
             path,
             dialled,
+            remote_ip: remote_ip_of(event.endpoint),
             is_local: is_local(event.endpoint),
         });
         self.inner.keeper.keep(self.machine.kept().collect());
@@ -385,6 +392,14 @@ fn has_no_reservation(error: &TransportError<io::Error>) -> bool {
         let cause = cause.downcast_ref::<ConnectError>();
         matches!(cause, Some(ConnectError::NoReservation))
     })
+}
+
+/// Returns the IP address of the remote host, as far as it is known.
+fn remote_ip_of(endpoint: &ConnectedPoint) -> Option<IpAddr> {
+    if endpoint.is_relayed() {
+        return None;
+    }
+    ip_of(endpoint.get_remote_address())
 }
 
 /// Returns whether an inbound connection shows nothing about the NAT of this node.

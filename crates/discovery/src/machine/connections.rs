@@ -1,8 +1,11 @@
 //! The connected peers and the paths of their connections.
 
-use std::time::{Duration, Instant};
+use std::{
+    net::IpAddr,
+    time::{Duration, Instant},
+};
 
-use calimero_network_primitives::PeerId;
+use calimero_network_primitives::{PeerId, resources::Origin};
 
 use super::{peers::PeerTable, schedule::Schedule};
 
@@ -20,12 +23,22 @@ pub enum Path {
     Relayed,
 }
 
+/// How the first connection with a peer was established.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Arrival {
+    /// Whether this node dialled.
+    pub(super) dialled: bool,
+    /// IP address of the remote host, as far as it is known.
+    pub(super) remote_ip: Option<IpAddr>,
+}
+
 #[derive(Clone, Copy, Debug)]
 struct Count {
     direct: u32,
     relayed: u32,
     /// Time at which the first of them was established.
     since: Instant,
+    arrival: Arrival,
 }
 
 /// The established connections of each peer.
@@ -38,11 +51,18 @@ pub(super) struct Connections {
 
 impl Connections {
     /// A connection was established. Returns whether it is the first one with the peer.
-    pub(super) fn opened(&mut self, peer: PeerId, path: Path, now: Instant) -> bool {
+    pub(super) fn opened(
+        &mut self,
+        peer: PeerId,
+        path: Path,
+        arrival: Arrival,
+        now: Instant,
+    ) -> bool {
         let none = || Count {
             direct: 0,
             relayed: 0,
             since: now,
+            arrival,
         };
         let number = self.peers.number_or_insert(peer, none);
         let Some(count) = self.peers.get_mut(number) else {
@@ -60,8 +80,8 @@ impl Connections {
     }
 
     /// A connection was closed. Returns the time since when the peer was connected, if it was the
-    /// last.
-    pub(super) fn closed(&mut self, peer: PeerId, path: Path) -> Option<Instant> {
+    /// last, and how the first one was established.
+    pub(super) fn closed(&mut self, peer: PeerId, path: Path) -> Option<(Instant, Arrival)> {
         let number = self.peers.number(&peer)?;
         let count = self.peers.get_mut(number)?;
         match path {
@@ -74,7 +94,8 @@ impl Connections {
         if count.direct + count.relayed > 0 {
             return None;
         }
-        self.peers.remove(number).map(|(_, count)| count.since)
+        let (_, count) = self.peers.remove(number)?;
+        Some((count.since, count.arrival))
     }
 
     /// Forgets `peer`. Returns whether it was connected.
@@ -95,6 +116,14 @@ impl Connections {
 
     pub(super) fn is_connected(&self, peer: &PeerId) -> bool {
         self.peers.number(peer).is_some()
+    }
+
+    /// Returns whether a peer at the public address `ip` is connected.
+    pub(super) fn has_ip(&self, ip: IpAddr) -> bool {
+        let is_it = |of: IpAddr| of.to_canonical() == ip.to_canonical();
+        let mut all = self.peers.iter();
+        !Origin::of_ip(ip).is_local()
+            && all.any(|(_, count)| count.arrival.remote_ip.is_some_and(is_it))
     }
 
     /// Relayed connections with `peer`.

@@ -19,22 +19,23 @@
 //! # Parts
 //!
 //! Each part of the state has a module of its own, which alone changes it: the address book,
-//! connections, overlays, dials, redials, external addresses, reachability, registrations,
-//! discoveries, relay reservations, boot nodes, the direct path, listening addresses, refreshes of
-//! the routing table. The machine passes inputs to the parts, and the results of a part to other
-//! parts. [`Phase`] is derived from all of them.
+//! connections, contacted peers, overlays, dials, redials, external addresses, reachability,
+//! registrations, discoveries, relay reservations, boot nodes, the direct path, listening
+//! addresses, refreshes of the routing table. The machine passes inputs to the parts, and the
+//! results of a part to other parts. [`Phase`] is derived from all of them.
 //!
 //! # Bounds
 //!
-//! [`DiscoveryConfig`] limits peers and addresses in the book, overlays and members, queued dials and
-//! dials in flight, lost peers, and candidates. Registrations and requests for members are limited
-//! to one for each boot node and overlay. The driver limits connections, and the operator blocked
-//! peers.
+//! [`DiscoveryConfig`] limits peers and addresses in the book, overlays and members, queued dials
+//! and dials in flight, lost peers, and candidates. At most 4096 dialled peers and IP addresses are
+//! remembered. Registrations and requests for members are limited to one for each boot node and
+//! overlay. The driver limits connections, and the operator blocked peers.
 
 mod book;
 mod boot_list;
 mod boot_nodes;
 mod connections;
+mod contacted;
 mod dials;
 mod direct_path;
 mod discoveries;
@@ -76,6 +77,7 @@ use self::{
     book::AddressBook,
     boot_nodes::BootNodes,
     connections::Connections,
+    contacted::Contacted,
     dials::Dials,
     direct_path::DirectPath,
     discoveries::Discoveries,
@@ -136,6 +138,7 @@ pub struct Machine {
     blocked: BTreeSet<PeerId>,
     book: AddressBook,
     connections: Connections,
+    contacted: Contacted,
     overlays: Overlays,
     dials: Dials,
     redials: Redials,
@@ -190,6 +193,7 @@ impl Machine {
             blocked: BTreeSet::new(),
             book: AddressBook::new(config.max_peers, config.book),
             connections: Connections::default(),
+            contacted: Contacted::default(),
             overlays: Overlays::new(
                 overlays.max_overlays,
                 overlays.max_members,
@@ -448,9 +452,13 @@ impl Machine {
                 peer,
                 path,
                 dialled,
+                remote_ip,
                 is_local,
-            } => self.opened(peer, path, dialled, is_local),
+            } => self.opened(peer, path, dialled, remote_ip, is_local),
             Input::ConnectionClosed { peer, path } => self.closed(peer, path),
+            Input::Dialled { peer, addresses } => {
+                self.contacted.dialled(peer, &addresses, self.now);
+            }
             Input::DialFailed { peer, tried } => self.dial_failed(peer, &tried),
             Input::Unreachable { peer, cause } if !self.is_stranger(&peer) => {
                 (self.boot_nodes).on_dial_failed(peer, cause, self.now, &mut self.out);

@@ -1,6 +1,9 @@
 //! The dispatch of inputs: which part handles an input, and which other parts its result goes to.
 
-use std::time::Duration;
+use std::{
+    net::IpAddr,
+    time::{Duration, Instant},
+};
 
 use calimero_network_primitives::{
     Multiaddr, PeerId,
@@ -10,7 +13,7 @@ use rand::seq::IteratorRandom;
 
 use super::{
     AddressBook, CacheEntry, Cookie, DialReason, Effect, Machine, Namespace, Overlays, Path,
-    RendezvousFailure, discoveries::Need, without_peer,
+    RendezvousFailure, connections::Arrival, discoveries::Need, without_peer,
 };
 
 /// Addresses that are examined in one list of a peer, 32. Honest lists are shorter, and the rest
@@ -126,6 +129,7 @@ impl Machine {
         peer: PeerId,
         path: Path,
         dialled: Option<Multiaddr>,
+        remote_ip: Option<IpAddr>,
         is_local: bool,
     ) {
         if peer == self.local {
@@ -144,7 +148,12 @@ impl Machine {
             && (!is_local || self.config.local_network)
             && path == Path::Direct
             && !self.connections.is_connected(&peer)
-            && self.book.is_stranger(&peer);
+            && !self.contacted.contains(&peer, remote_ip, self.now)
+            && !remote_ip.is_some_and(|ip| self.connections.has_ip(ip));
+        let arrival = Arrival {
+            dialled: !inbound,
+            remote_ip,
+        };
         let new = self.book.connected(peer, dialled.as_ref(), self.now);
         // An address that identify reports is not added to the routing table again if the book has
         // it.
@@ -158,7 +167,7 @@ impl Machine {
         // Whichever side dialled, the peer is connected, so every dial of it ends.
         self.dials.settle(&peer);
         self.redials.returned(&peer, self.now);
-        let first = self.connections.opened(peer, path, self.now);
+        let first = self.connections.opened(peer, path, arrival, self.now);
         let (best, now) = (self.connections.path(&peer), self.now);
         (self.direct).on_opened(peer, path, best, dialled.as_ref(), now, &mut self.rng);
         if !first {
@@ -183,12 +192,14 @@ impl Machine {
     }
 
     pub(super) fn closed(&mut self, peer: PeerId, path: Path) {
-        let since = self.connections.closed(peer, path);
+        let last = self.connections.closed(peer, path);
         let (best, now) = (self.connections.path(&peer), self.now);
         self.direct.on_closed(peer, path, best, now, &mut self.rng);
-        let Some(since) = since else {
+        let Some((since, arrival)) = last else {
             return;
         };
+        self.contacted
+            .disconnected(peer, arrival.remote_ip, self.now);
         // Read before the entry can be removed below.
         let addresses = self.book.addresses(&peer);
         self.book.disconnected(peer, self.now);

@@ -95,6 +95,7 @@ fn cached_peers_expire_and_make_room_for_better_ones() {
         peer: peer(7),
         path: Path::Direct,
         dialled: None,
+        remote_ip: None,
         is_local: false,
     });
     driver.tell(Input::Identified {

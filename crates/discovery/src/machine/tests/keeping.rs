@@ -464,6 +464,7 @@ fn slots_are_kept_until_a_stranger_has_come_in() {
         peer: PeerId::random(),
         path,
         dialled: None,
+        remote_ip: None,
         is_local,
     };
     // Neither does a neighbour, or a browser behind a reverse proxy.
@@ -473,6 +474,72 @@ fn slots_are_kept_until_a_stranger_has_come_in() {
     let effects = driver.tell(inbound(Path::Direct, false));
     assert!(effects.contains(&gives_up));
     assert!(effects.contains(&Effect::RemoveExternalAddress { address: circuit }));
+}
+
+/// Whether an inbound connection of `number` at `ip` ends the reservation of an unreachable node,
+/// after `inputs`.
+fn ends_reservation(inputs: Vec<Input>, minutes: u64, number: u32, ip: [u8; 4]) -> bool {
+    let (mut driver, asked) = unreachable(config());
+    let (listener, ..) = asked[0].clone();
+    driver.tell(Input::ReservationAccepted { listener });
+    driver.tell(Input::Probed {
+        address: address(LOCAL),
+        server: peer(BOOT),
+        outcome: ProbeOutcome::Reached,
+    });
+    for input in inputs {
+        driver.tell(input);
+    }
+    driver.wait_s(minutes * 60);
+    let effects = driver.tell(Input::ConnectionOpened {
+        peer: peer(number),
+        path: Path::Direct,
+        dialled: None,
+        remote_ip: Some(ip.into()),
+        is_local: false,
+    });
+    effects.contains(&Effect::StopListening { listener })
+}
+
+#[test]
+fn a_peer_that_was_dialled_is_no_stranger_when_it_comes_in() {
+    let here = [45, 0, 0, 9];
+    let dialled = || Input::Dialled {
+        peer: Some(peer(9)),
+        addresses: vec!["/dns/example.org/tcp/2428".parse().unwrap(), address(9)],
+    };
+    let failed = || Input::DialFailed {
+        peer: peer(9),
+        tried: vec![address(9)],
+    };
+    let all = || vec![dialled(), failed(), failed(), failed()];
+    assert!(ends_reservation(Vec::new(), 0, 9, here));
+    assert!(!ends_reservation(all(), 0, 9, here));
+    assert!(!ends_reservation(all(), 4, 9, here));
+    // A NAT knows no peers: another one at that address, or the same one at another address.
+    assert!(!ends_reservation(all(), 0, 10, here));
+    assert!(!ends_reservation(all(), 0, 9, [45, 0, 0, 10]));
+    assert!(ends_reservation(all(), 0, 10, [45, 0, 0, 10]));
+    assert!(ends_reservation(all(), 6, 9, here));
+}
+
+#[test]
+fn a_peer_at_the_address_of_a_connected_one_is_no_stranger() {
+    let here = [45, 0, 0, 9];
+    let opened = || Input::ConnectionOpened {
+        peer: peer(9),
+        path: Path::Direct,
+        dialled: Some(address(9)),
+        remote_ip: Some(here.into()),
+        is_local: false,
+    };
+    let closed = || Input::ConnectionClosed {
+        peer: peer(9),
+        path: Path::Direct,
+    };
+    assert!(!ends_reservation(vec![opened()], 60, 10, here));
+    assert!(!ends_reservation(vec![opened(), closed()], 4, 10, here));
+    assert!(ends_reservation(vec![opened(), closed()], 6, 10, here));
 }
 
 #[test]
@@ -523,6 +590,7 @@ fn a_relayed_connection_is_closed_once_a_direct_one_is_up() {
         peer: peer(5),
         path,
         dialled: None,
+        remote_ip: None,
         is_local: false,
     };
     driver.tell(open(Path::Relayed));

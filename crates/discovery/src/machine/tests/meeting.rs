@@ -175,6 +175,7 @@ fn who_has_come_in_is_remembered_while_it_is_here_after_those_that_were_reached(
         peer: peer(7),
         path: Path::Direct,
         dialled: None,
+        remote_ip: None,
         is_local: false,
     });
     assert_eq!(remembered(&driver), [], "nobody knows where it is");
@@ -511,6 +512,7 @@ fn a_dial_that_completes_as_listener_is_resolved_and_one_nobody_ends_ends_itself
         peer: peer(5),
         path: Path::Direct,
         dialled: None,
+        remote_ip: None,
         is_local: false,
     });
     assert_eq!(driver.machine.dials.in_flight(), 1);
@@ -622,6 +624,7 @@ fn only_who_has_nobody_dials_at_once_and_never_more_than_a_few() {
         peer: dialled(&first)[0],
         path: Path::Direct,
         dialled: None,
+        remote_ip: None,
         is_local: false,
     });
     let later = dialled(&driver.wait_s(7));
