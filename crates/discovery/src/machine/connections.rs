@@ -1,7 +1,7 @@
 //! The connected peers and the paths of their connections.
 
 use std::{
-    net::IpAddr,
+    net::{IpAddr, Ipv6Addr},
     time::{Duration, Instant},
 };
 
@@ -30,6 +30,22 @@ pub(super) struct Arrival {
     pub(super) dialled: bool,
     /// IP address of the remote host, as far as it is known.
     pub(super) remote_ip: Option<IpAddr>,
+}
+
+impl Arrival {
+    /// Returns the prefix from which the peer dialled: an IPv4 address or an IPv6 /64, which one
+    /// host may hold. `None` if this node dialled, and for local addresses, which many nodes may
+    /// share.
+    pub(super) fn prefix(self) -> Option<IpAddr> {
+        let ip = self.remote_ip.filter(|_| !self.dialled)?.to_canonical();
+        if Origin::of_ip(ip).is_local() {
+            return None;
+        }
+        Some(match ip {
+            IpAddr::V4(_) => ip,
+            IpAddr::V6(ip) => Ipv6Addr::from_bits(ip.to_bits() >> 64 << 64).into(),
+        })
+    }
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -116,6 +132,12 @@ impl Connections {
 
     pub(super) fn is_connected(&self, peer: &PeerId) -> bool {
         self.peers.number(peer).is_some()
+    }
+
+    /// Returns how the first connection with `peer` was established; `None` if it is not connected.
+    pub(super) fn arrival(&self, peer: &PeerId) -> Option<Arrival> {
+        let number = self.peers.number(peer)?;
+        self.peers.get(number).map(|count| count.arrival)
     }
 
     /// Returns whether a peer at the public address `ip` is connected.

@@ -342,9 +342,11 @@ impl Machine {
     }
 
     /// Returns the peers whose connections are kept alive, used or not: boot nodes, and of each
-    /// overlay at most three times `members_target` members, those connected longest. Some are
-    /// returned more than once. Other connections may close when they are unused, which bounds the
-    /// connections of a node that many nodes learned of.
+    /// overlay at most three times `members_target` members, those connected longest. A third of
+    /// the places is reserved for members that this node dialled, and of the members that dialled
+    /// it from one public IPv4 address or IPv6 /64, one is kept. Some peers are returned more than
+    /// once. Other connections may close when they are unused, which bounds the connections of a
+    /// node that many nodes learned of.
     pub fn kept(&self) -> impl Iterator<Item = PeerId> {
         self.boot
             .keys()

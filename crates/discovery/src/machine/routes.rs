@@ -176,7 +176,7 @@ impl Machine {
         if stranger {
             self.stranger_came_in();
         }
-        self.overlays.connected(peer);
+        self.overlays.connected(peer, arrival);
         self.boot_nodes.on_connected(&peer, self.now);
         if self.boot.contains_key(&peer) {
             let (now, rng) = (self.now, &mut self.rng);
@@ -368,7 +368,7 @@ impl Machine {
         if self.is_stranger(&peer) {
             return;
         }
-        let connected = self.connections.is_connected(&peer);
+        let connected = self.connections.arrival(&peer);
         self.overlays.add(namespace, peer, connected, &mut self.rng);
     }
 
