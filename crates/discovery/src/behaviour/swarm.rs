@@ -344,7 +344,11 @@ impl Behaviour {
             }
             // All of them are our own.
             DialError::NoAddresses => addresses,
-            DialError::DialPeerConditionFalse(_) if self.machine.path(&peer).is_none() => {
+            // A connection of which the machine does not know can be the reason as well: one that
+            // is closed because its peer was blocked.
+            DialError::DialPeerConditionFalse(_)
+                if self.machine.path(&peer).is_none() && self.is_dialling(&peer) =>
+            {
                 self.behind.insert(peer, addresses);
                 return;
             }
@@ -354,6 +358,12 @@ impl Behaviour {
             | DialError::DialPeerConditionFalse(_) => Vec::new(),
         };
         self.input(Input::DialFailed { peer, tried });
+    }
+
+    /// Returns whether a dial of `peer` is under way.
+    fn is_dialling(&self, peer: &PeerId) -> bool {
+        let mut dials = self.began.values();
+        dials.any(|began| began.peer == Some(*peer))
     }
 
     /// Removes the circuits whose relay has no reservation for the peer.

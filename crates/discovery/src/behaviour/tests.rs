@@ -19,7 +19,7 @@ use libp2p_kad as kad;
 use libp2p_swarm::{
     ConnectionId, DialError, DialFailure, ExpiredListenAddr, FromSwarm, NetworkBehaviour,
     NewListenAddr, NotifyHandler, ToSwarm, behaviour::ConnectionEstablished,
-    derive_prelude::ListenerId,
+    derive_prelude::ListenerId, dial_opts::PeerCondition,
 };
 
 use super::{Behaviour, RefuseRecords, inner::InnerEvent};
@@ -301,6 +301,32 @@ fn only_an_address_that_a_connection_uses_is_a_change_of_the_network() {
         }));
         assert_eq!(behaviour.dials.len(), usize::from(is_change), "{local}");
     }
+}
+
+#[test]
+fn a_dial_waits_only_for_another_dial() {
+    let refused = DialError::DialPeerConditionFalse(PeerCondition::DisconnectedAndNotDialing);
+    let mut behaviour = without_its_boot_node();
+    behaviour.bootstrap();
+    let peer = behaviour.dials.values().next().unwrap().peer;
+    // A connection of which the machine does not know.
+    fail_dial(&mut behaviour, &refused);
+    assert!(behaviour.behind.is_empty());
+    assert_eq!(behaviour.machine.status().dials_in_flight, 0);
+
+    behaviour.bootstrap();
+    let other = ConnectionId::new_unchecked(1_000);
+    behaviour
+        .handle_pending_outbound_connection(other, Some(peer), &[], Endpoint::Dialer)
+        .unwrap();
+    fail_dial(&mut behaviour, &refused);
+    assert!(behaviour.behind.contains_key(&peer));
+    behaviour.on_swarm_event(FromSwarm::DialFailure(DialFailure {
+        peer_id: Some(peer),
+        error: &DialError::Aborted,
+        connection_id: other,
+    }));
+    assert_eq!(behaviour.dials.len(), 1);
 }
 
 #[test]

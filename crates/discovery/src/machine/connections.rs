@@ -1,6 +1,7 @@
 //! The connected peers and the paths of their connections.
 
 use std::{
+    collections::HashMap,
     net::{IpAddr, Ipv6Addr},
     time::{Duration, Instant},
 };
@@ -57,12 +58,18 @@ struct Count {
     arrival: Arrival,
 }
 
+/// Connections by path: direct and relayed ones.
+type Closing = [u32; 2];
+
 /// The established connections of each peer.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Connections {
     peers: PeerTable<Count>,
     /// Peers that have relayed and direct connections, until the relayed ones are closed.
     superseded: Schedule<PeerId>,
+    /// Connections of blocked peers whose close was not reported yet. The peer may be unblocked and
+    /// connected again by then.
+    closing: HashMap<PeerId, Closing>,
 }
 
 impl Connections {
@@ -95,9 +102,18 @@ impl Connections {
         first
     }
 
+    /// A connection of a blocked peer was established, and is closed.
+    pub(super) fn refused(&mut self, peer: PeerId, path: Path) {
+        let closing = self.closing.entry(peer).or_default();
+        closing[path as usize] = closing[path as usize].saturating_add(1);
+    }
+
     /// A connection was closed. Returns the time since when the peer was connected, if it was the
     /// last, and how the first one was established.
     pub(super) fn closed(&mut self, peer: PeerId, path: Path) -> Option<(Instant, Arrival)> {
+        if self.was_closing(&peer, path) {
+            return None;
+        }
         let number = self.peers.number(&peer)?;
         let count = self.peers.get_mut(number)?;
         match path {
@@ -114,11 +130,34 @@ impl Connections {
         Some((count.since, count.arrival))
     }
 
-    /// Forgets `peer`. Returns whether it was connected.
+    /// Counts off a connection that was established while its peer was blocked, or before. Returns
+    /// whether there was one.
+    fn was_closing(&mut self, peer: &PeerId, path: Path) -> bool {
+        let Some(closing) = self.closing.get_mut(peer) else {
+            return false;
+        };
+        let Some(left) = closing[path as usize].checked_sub(1) else {
+            return false;
+        };
+        closing[path as usize] = left;
+        if *closing == Closing::default() {
+            self.closing.remove(peer);
+        }
+        true
+    }
+
+    /// Removes `peer`, whose connections are closed from now on. Returns whether it was connected.
     pub(super) fn remove(&mut self, peer: &PeerId) -> bool {
         self.superseded.cancel(peer);
         let number = self.peers.number(peer);
-        number.is_some_and(|number| self.peers.remove(number).is_some())
+        let Some((peer, count)) = number.and_then(|number| self.peers.remove(number)) else {
+            return false;
+        };
+        let closing = self.closing.entry(peer).or_default();
+        for (path, open) in [(Path::Direct, count.direct), (Path::Relayed, count.relayed)] {
+            closing[path as usize] = closing[path as usize].saturating_add(open);
+        }
+        true
     }
 
     /// A peer whose relayed connections have served their time.

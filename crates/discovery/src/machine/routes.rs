@@ -60,7 +60,7 @@ impl Machine {
             self.discoveries.retry_now(&namespace, self.now);
         }
         self.direct.remove(&peer);
-        // The close of its connections is not reported to the parts again.
+        // The close of its connections is counted, and not reported to the parts again.
         (self.boot_nodes).on_disconnected(peer, true, self.now, &mut self.out);
         if self.connections.remove(&peer) {
             self.out.push_back(Effect::Disconnect { peer });
@@ -136,6 +136,7 @@ impl Machine {
             return;
         }
         if self.blocked.contains(&peer) {
+            self.connections.refused(peer, path);
             self.out.push_back(Effect::Disconnect { peer });
             return;
         }

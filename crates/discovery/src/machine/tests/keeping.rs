@@ -625,6 +625,24 @@ fn a_blocked_peer_is_disconnected_and_left_alone() {
 }
 
 #[test]
+fn connections_of_a_blocked_peer_that_close_after_it_is_unblocked_are_counted_off() {
+    let mut driver = Driver::registered(config());
+    driver.tell(Input::Block(peer(BOOT)));
+    // One that was established at the same time.
+    driver.connect(BOOT);
+    driver.tell(Input::Unblock(peer(BOOT)));
+    driver.connect(BOOT);
+    assert_eq!(driver.machine.path(&peer(BOOT)), Some(Path::Direct));
+    driver.disconnect(BOOT);
+    driver.disconnect(BOOT);
+    assert_eq!(driver.machine.path(&peer(BOOT)), Some(Path::Direct));
+    driver.wait_s(31);
+    let effects = driver.disconnect(BOOT);
+    assert_eq!(driver.machine.path(&peer(BOOT)), None);
+    assert_eq!(dialled(&effects), [peer(BOOT)]);
+}
+
+#[test]
 fn a_boot_node_that_was_blocked_while_connected_is_reported_as_unreachable() {
     let mut driver = Driver::new(config());
     driver.connect(BOOT);
