@@ -23,7 +23,8 @@ pub enum DialReason {
     Lost,
     /// The peer was connected before the restart.
     Cached,
-    /// The peer is a member of an overlay with too few connected members.
+    /// The peer is a member of an overlay with too few connected members, or this node has no
+    /// connection and the peer was reached before.
     Member,
     /// The peer was found on the local link.
     Local,

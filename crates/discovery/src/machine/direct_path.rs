@@ -280,7 +280,7 @@ impl DirectPath {
         if self.resting.contains(&peer) || self.recent.len() >= MAX_DIAL_BACKS_A_MINUTE {
             return;
         }
-        let mut addresses = book.addresses(&peer);
+        let mut addresses = book.addresses(&peer, now);
         addresses.retain(|address| !is_relayed(address));
         if !addresses.is_empty() {
             self.resting.set(peer, now + DIAL_BACK_REST);
@@ -387,7 +387,7 @@ impl DirectPath {
             out.push_back(Effect::HolePunchEnded { peer, outcome });
         }
         let via = known.via.clone();
-        let mut addresses = book.addresses(&peer);
+        let mut addresses = book.addresses(&peer, now);
         addresses.retain(|address| is_relayed(address) && *address != via);
         addresses.insert(0, via);
         self.begin(peer, AttemptKind::Round, addresses, now, out);

@@ -71,7 +71,7 @@ use calimero_network_primitives::{
     addr::{DialAddr, DialPolicy, DialRules, peer_of, without_peer},
     config::{ConfigError, DiscoveryConfig},
 };
-use rand::{SeedableRng, rngs::StdRng};
+use rand::{SeedableRng, rngs::StdRng, seq::IteratorRandom};
 
 use self::{
     book::AddressBook,
@@ -119,6 +119,9 @@ const MAX_PASSES: usize = 4;
 
 /// Effects for which capacity is kept. Answers of servers that cause more are rare.
 const EFFECTS_KEPT: usize = 32;
+
+/// Peers reached before that a node without a connection dials in each tick, 2.
+const DIALLED_ALONE: usize = 2;
 
 /// The discovery machine. See the [module](self) for how to drive it.
 #[derive(Debug)]
@@ -358,7 +361,7 @@ impl Machine {
     /// addresses lack the `/p2p/<peer>` at their end.
     #[must_use]
     pub fn addresses(&self, peer: &PeerId) -> Vec<DialAddr> {
-        self.book.addresses(peer)
+        self.book.addresses(peer, self.now)
     }
 
     /// Returns why `peer` has no direct connection; `None` if it has one or is not connected.
@@ -585,9 +588,15 @@ impl Machine {
         self.dials.wake(self.now);
         self.discoveries.refill();
         self.reconsider_reachability();
-        let book = &self.book;
-        let has_address = |peer: &PeerId| !book.is_stranger(peer);
-        for peer in self.overlays.candidates(&mut self.rng, has_address) {
+        let (book, now) = (&self.book, self.now);
+        let is_dialable = |peer: &PeerId| book.is_dialable(peer, now);
+        let mut candidates = self.overlays.candidates(&mut self.rng, is_dialable);
+        if self.connections.len() == 0 {
+            // No peer can name others, so peers of which no overlay is known are dialled as well.
+            let reached = book.reached(now).copied();
+            candidates.extend(reached.sample(&mut self.rng, DIALLED_ALONE));
+        }
+        for peer in candidates {
             self.want(peer, DialReason::Member);
         }
         if self.next_save <= self.now {

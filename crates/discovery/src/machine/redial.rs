@@ -108,14 +108,20 @@ impl Redials {
         self.due.set(peer, now + jittered(rng, first));
     }
 
-    /// Adds a peer of the cache, whose first dial is queued already, so that a dial that fails is
-    /// repeated.
-    pub(super) fn cached(&mut self, peer: PeerId, addresses: Vec<DialAddr>) {
-        if self.lost.len() < self.config.max_peers as usize {
+    /// Adds a peer that is dialled now for the first time, for `reason`, so that a dial that fails
+    /// is repeated.
+    pub(super) fn first_dialled(
+        &mut self,
+        peer: PeerId,
+        addresses: Vec<DialAddr>,
+        reason: DialReason,
+    ) {
+        let is_full = self.lost.len() >= self.config.max_peers as usize;
+        if !is_full {
             self.lost.entry(peer).or_insert(Lost {
                 attempts: 0,
                 addresses,
-                reason: DialReason::Cached,
+                reason,
                 is_outdated: false,
             });
         }

@@ -97,7 +97,9 @@ impl Machine {
     /// repeated.
     fn dial_cached(&mut self, peer: PeerId) {
         if self.want(peer, DialReason::Cached) {
-            self.redials.cached(peer, self.book.addresses(&peer));
+            let addresses = self.book.addresses(&peer, self.now);
+            self.redials
+                .first_dialled(peer, addresses, DialReason::Cached);
         }
     }
 
@@ -105,6 +107,7 @@ impl Machine {
         let dials = &self.dials;
         let is_dialled = |peer: &PeerId| dials.is_in_flight(peer);
         self.redials.retry_now(self.now, is_dialled);
+        self.book.network_changed();
         self.prober.retry_now(self.now);
         self.relays
             .retry_now(self.now, &mut self.rng, &mut self.out);
@@ -202,7 +205,7 @@ impl Machine {
         self.contacted
             .disconnected(peer, arrival.remote_ip, self.now);
         // Read before the entry can be removed below.
-        let addresses = self.book.addresses(&peer);
+        let addresses = self.book.addresses(&peer, self.now);
         self.book.disconnected(peer, self.now);
         for namespace in self.overlays.disconnected(peer) {
             self.discoveries.retry_now(&namespace, self.now);
@@ -237,7 +240,7 @@ impl Machine {
         }
         for address in tried.iter().take(MAX_EXAMINED_ADDRESSES) {
             let address = without_peer(address);
-            if self.book.dial_failed(&peer, &address) {
+            if self.book.dial_failed(&peer, &address, self.now) {
                 self.out
                     .push_back(Effect::RemoveRoutingAddress { peer, address });
             }
@@ -270,7 +273,7 @@ impl Machine {
                 .push_back(Effect::RemoveRoutingAddress { peer, address });
         }
         self.redials.address_dead(&peer, &address);
-        if self.redials.addresses(&peer).is_empty() && self.book.is_stranger(&peer) {
+        if self.redials.addresses(&peer).is_empty() && !self.book.is_dialable(&peer, self.now) {
             self.redials.settle(&peer);
         }
     }
@@ -314,7 +317,7 @@ impl Machine {
     pub(super) fn start_dials(&mut self) {
         (self.held).release(&self.listening, self.now, &mut self.out);
         while let Some((peer, reason)) = self.dials.start(self.now) {
-            let mut addresses = self.book.addresses(&peer);
+            let mut addresses = self.book.addresses(&peer, self.now);
             for captured in self.redials.addresses(&peer) {
                 if !addresses.contains(captured) {
                     addresses.push(captured.clone());
@@ -408,7 +411,7 @@ impl Machine {
             }
         }
         // Members of the answer count if they can be dialled.
-        let need = need(&self.overlays, &self.book, &key.1);
+        let need = need(&self.overlays, &self.book, &key.1, self.now);
         let (now, rng) = (self.now, &mut self.rng);
         self.discoveries
             .answered(&key, told, cookie, need, now, rng);
@@ -431,10 +434,10 @@ impl Machine {
     /// Asks for members within the limit of a tick: for as many as are sought, and at least for
     /// enough to choose from when some are lacking.
     pub(super) fn ask(&mut self) {
-        let (overlays, book) = (&self.overlays, &self.book);
+        let (overlays, book, now) = (&self.overlays, &self.book, self.now);
         let few = self.config.members_target;
         let limit = |namespace: &Namespace| {
-            let sought = need(overlays, book, namespace).sought();
+            let sought = need(overlays, book, namespace, now).sought();
             few.max(u32::try_from(sought).unwrap_or(u32::MAX))
         };
         self.discoveries.ask(self.now, limit, &mut self.out);
@@ -459,9 +462,9 @@ impl Machine {
     }
 }
 
-fn need(overlays: &Overlays, book: &AddressBook, namespace: &Namespace) -> Need {
+fn need(overlays: &Overlays, book: &AddressBook, namespace: &Namespace, now: Instant) -> Need {
     let known = overlays.known_members(namespace);
-    let known = known.filter(|member| !book.is_stranger(member));
+    let known = known.filter(|member| book.is_dialable(member, now));
     Need {
         alone: overlays.is_alone(namespace),
         lacking: overlays.deficit(namespace),

@@ -76,10 +76,12 @@ fn a_lost_member_is_redialled_with_the_addresses_it_had() {
         peer: peer(5),
         tried,
     });
-    wanted.extend(wait_failing(&mut driver, 75));
+    wanted.extend(wait_failing(&mut driver, 45));
+    // The address rests after three failures, the redials go on.
+    assert_eq!(driver.machine.addresses(&peer(5)), []);
+    wanted.extend(wait_failing(&mut driver, 30));
     let times = seconds(&wanted, peer(5));
     assert!(times.len() >= 5, "{times:?}");
-    // The book has given the address up after three failures, the redials have not.
     let last = wanted.iter().rev().find_map(|(_, effect)| match effect {
         Effect::Dial {
             peer: p, addresses, ..
@@ -87,7 +89,77 @@ fn a_lost_member_is_redialled_with_the_addresses_it_had() {
         _ => None,
     });
     assert_eq!(last, Some(vec![dial_address(5)]));
-    assert_eq!(driver.machine.book.addresses(&peer(5)), []);
+}
+
+/// A node that was connected with the member 5, and has lost it and its boot nodes.
+fn cut_off() -> Driver {
+    let mut driver = Driver::registered(config());
+    driver.follow(1);
+    driver.tell(Input::MemberSeen {
+        namespace: namespace(1),
+        peer: peer(5),
+    });
+    driver.connect(5);
+    driver.wait_s(31);
+    for number in [BOOT, SECOND_BOOT, 5] {
+        driver.disconnect(number);
+        driver.fail_dial(number);
+    }
+    driver
+}
+
+/// Longest rest of an address that failed, in seconds, with the reserve of a tick and a dial.
+const LONGEST_REST: u64 = 15 * 60 + 40;
+
+#[test]
+fn a_member_that_was_out_of_reach_for_long_is_dialled_at_intervals_that_double() {
+    let mut driver = cut_off();
+    wait_failing(&mut driver, 100);
+    let wanted = wait_failing(&mut driver, 600);
+    let times = seconds(&wanted, peer(5));
+    assert!((2..=5).contains(&times.len()), "{times:?}");
+    let grows = times.windows(3).all(|t| t[2] - t[1] > t[1] - t[0]);
+    assert!(grows, "{times:?}");
+    for _ in 0..10 {
+        let wanted = wait_failing(&mut driver, LONGEST_REST);
+        let times = seconds(&wanted, peer(5));
+        assert!((1..=2).contains(&times.len()), "{times:?}");
+    }
+}
+
+#[test]
+fn a_member_that_was_out_of_reach_is_dialled_when_the_network_changes() {
+    let mut driver = cut_off();
+    wait_failing(&mut driver, 1200);
+    assert_eq!(driver.machine.addresses(&peer(5)), []);
+    driver.tell(Input::NetworkChanged);
+    assert_eq!(driver.machine.addresses(&peer(5)), [dial_address(5)]);
+    let wanted = wait_failing(&mut driver, 7);
+    assert_eq!(seconds(&wanted, peer(5)).len(), 1, "{wanted:?}");
+    // Its address is a route again once it works.
+    let added = Effect::AddRoutingAddress {
+        peer: peer(5),
+        address: dial_address(5),
+    };
+    assert!(driver.connect(5).contains(&added));
+}
+
+#[test]
+fn a_node_without_a_connection_dials_the_peers_of_its_last_run_again() {
+    let mut driver = Driver::new(config());
+    driver.tell(Input::CacheLoaded(vec![CacheEntry {
+        peer: peer(5),
+        addresses: vec![address(5)],
+        age: Duration::ZERO,
+    }]));
+    driver.fail_dial(5);
+    wait_failing(&mut driver, 600);
+    let wanted = wait_failing(&mut driver, LONGEST_REST);
+    assert!((1..=2).contains(&seconds(&wanted, peer(5)).len()));
+    // A connected node has others that name peers.
+    driver.connect(BOOT);
+    let wanted = wait_failing(&mut driver, LONGEST_REST);
+    assert_eq!(seconds(&wanted, peer(5)).len(), 0);
 }
 
 #[test]
@@ -703,10 +775,7 @@ fn a_boot_node_that_is_unblocked_takes_the_place_of_another_peer() {
     assert_eq!(driver.machine.book.len(), 4);
     driver.tell(Input::Unblock(peer(BOOT)));
     assert_eq!(driver.machine.book.len(), 4);
-    assert_eq!(
-        driver.machine.book.addresses(&peer(BOOT)),
-        [dial_address(BOOT)]
-    );
+    assert_eq!(driver.machine.addresses(&peer(BOOT)), [dial_address(BOOT)]);
 }
 
 #[test]

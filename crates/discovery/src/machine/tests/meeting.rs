@@ -69,8 +69,8 @@ fn the_book_keeps_four_addresses_a_peer_and_three_failures_evict() {
     assert_eq!(driver.machine.book.longest(), 4);
 
     driver.connect(9);
-    assert_eq!(driver.machine.book.addresses(&peer(9)).len(), 4);
-    assert_eq!(driver.machine.book.addresses(&peer(9))[0], dial_address(9));
+    assert_eq!(driver.machine.addresses(&peer(9)).len(), 4);
+    assert_eq!(driver.machine.addresses(&peer(9))[0], dial_address(9));
     driver.disconnect(9);
     assert_eq!(driver.fail_dial(9), []);
     assert_eq!(driver.fail_dial(9), []);
@@ -82,7 +82,6 @@ fn the_book_keeps_four_addresses_a_peer_and_three_failures_evict() {
     assert!(
         !driver
             .machine
-            .book
             .addresses(&peer(9))
             .contains(&dial_address(9))
     );
@@ -97,12 +96,9 @@ fn a_sybil_stream_evicts_neither_boot_nodes_nor_connected_peers() {
     }
     assert_eq!(driver.machine.book.len(), 4096);
     for kept in [BOOT, SECOND_BOOT, 3, 19_999] {
-        assert_eq!(
-            driver.machine.book.addresses(&peer(kept)),
-            [dial_address(kept)]
-        );
+        assert_eq!(driver.machine.addresses(&peer(kept)), [dial_address(kept)]);
     }
-    assert_eq!(driver.machine.book.addresses(&peer(10)), []);
+    assert_eq!(driver.machine.addresses(&peer(10)), []);
 }
 
 #[test]
@@ -112,12 +108,9 @@ fn a_peer_unheard_of_for_a_day_is_forgotten() {
     driver.wait_s(12 * 3600);
     driver.tell(identified(9, vec![address(9)]));
     driver.wait_s(12 * 3600 + 60);
-    assert_eq!(driver.machine.book.addresses(&peer(8)), []);
-    assert_eq!(driver.machine.book.addresses(&peer(9)), [dial_address(9)]);
-    assert_eq!(
-        driver.machine.book.addresses(&peer(BOOT)),
-        [dial_address(BOOT)]
-    );
+    assert_eq!(driver.machine.addresses(&peer(8)), []);
+    assert_eq!(driver.machine.addresses(&peer(9)), [dial_address(9)]);
+    assert_eq!(driver.machine.addresses(&peer(BOOT)), [dial_address(BOOT)]);
 }
 
 #[test]
@@ -475,6 +468,23 @@ fn who_lacks_members_walks_from_page_to_page_by_its_cookie() {
         .iter()
         .any(|e| matches!(e, Effect::Discover { limit: 12, .. }));
     assert!(few, "{later:?}");
+}
+
+#[test]
+fn a_list_without_new_members_is_read_again_while_members_are_sought() {
+    let mut driver = Driver::registered(config());
+    driver.tell(Input::Block(peer(SECOND_BOOT)));
+    driver.follow(1);
+    driver.answer(BOOT, 1, &[100], 1);
+    driver.connect(100);
+    let next = |driver: &mut Driver, members: &[u32], now: u8| {
+        driver.answer(BOOT, 1, members, now);
+        questions(&driver.wait_s(80))[0].2.clone()
+    };
+    assert_eq!(questions(&driver.wait_s(7)).len(), 1);
+    assert_eq!(next(&mut driver, &[101], 2), Some(cookie(2)));
+    assert_eq!(next(&mut driver, &[], 3), None);
+    assert_eq!(next(&mut driver, &[100, 101], 4), Some(cookie(4)));
 }
 
 #[test]
