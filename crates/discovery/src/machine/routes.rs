@@ -365,7 +365,18 @@ impl Machine {
 
     pub(super) fn met_locally(&mut self, peer: PeerId, addresses: &[Multiaddr]) {
         self.learn(peer, addresses);
-        self.want(peer, DialReason::Local);
+        let connected = self.connections.is_connected(&peer);
+        // mDNS reports a peer once. Dials that fail are repeated, as those of a lost peer, and a
+        // further report does not bring the next one forward.
+        if self.is_stranger(&peer) || connected || self.dials.is_resting(&peer) {
+            return;
+        }
+        let addresses = self.book.addresses(&peer, self.now);
+        if !addresses.is_empty() {
+            self.redials
+                .first_dialled(peer, addresses, DialReason::Local);
+            self.want(peer, DialReason::Local);
+        }
     }
 
     pub(super) fn member_seen(&mut self, namespace: &Namespace, peer: PeerId) {

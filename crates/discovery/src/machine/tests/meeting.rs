@@ -488,6 +488,43 @@ fn a_list_without_new_members_is_read_again_while_members_are_sought() {
 }
 
 #[test]
+fn a_local_peer_whose_dial_fails_is_dialled_again() {
+    let mut driver = Driver::new(config());
+    let met = || Input::LocalPeer {
+        peer: peer(9),
+        addresses: vec![address(9)],
+    };
+    assert!(dialled(&driver.tell(met())).contains(&peer(9)));
+    driver.fail_dial(9);
+    // Another report brings no dial forward.
+    assert_eq!(dialled(&driver.tell(met())), []);
+    let mut dials = 0;
+    for _ in 0..20 {
+        let of_peer = dialled(&driver.wait_s(4)).into_iter();
+        let of_peer = of_peer.filter(|one| *one == peer(9)).count();
+        dials += of_peer;
+        if of_peer > 0 {
+            driver.fail_dial(9);
+        }
+    }
+    // At 5, 15, 30 and 60 s, as those of a lost peer.
+    assert_eq!(dials, 4);
+}
+
+#[test]
+fn the_dials_of_few_local_peers_are_repeated() {
+    let mut driver = Driver::new(config());
+    for number in 10..1000 {
+        driver.tell(Input::LocalPeer {
+            peer: peer(number),
+            addresses: vec![address(number)],
+        });
+    }
+    // Both boot nodes, and the limit.
+    assert_eq!(driver.machine.redials.len(), 2 + 64);
+}
+
+#[test]
 fn dials_in_flight_are_bounded_and_the_most_urgent_come_first() {
     let mut driver = Driver::new(config());
     let mut in_flight = 2;
