@@ -55,6 +55,7 @@ fn opened(number: u32) -> Input {
         peer: peer(number),
         path: Path::Direct,
         dialled: Some(address(number)),
+        remote_ip: None,
         is_local: false,
     }
 }

@@ -101,6 +101,7 @@ fn measure(what: &str, known: u32, addresses_each: usize) {
                 peer: peer(number),
                 path: Path::Direct,
                 dialled: None,
+                remote_ip: None,
                 is_local: false,
             };
             grown(&mut machines, start, opened, known)

@@ -35,6 +35,7 @@
 //!     peer: boot,
 //!     path: Path::Direct,
 //!     dialled: None,
+//!     remote_ip: None,
 //!     is_local: false,
 //! };
 //! machine.handle(opened, now);

@@ -5,6 +5,7 @@ use calimero_network_primitives::{
     addr::{is_relayed, without_peer},
     multiaddr::Protocol,
 };
+use libp2p_kad::{Addresses, KBucketKey, KBucketRef};
 use libp2p_swarm::{
     CloseConnection, FromSwarm, ListenOpts, NetworkBehaviour, NewExternalAddrCandidate, ToSwarm,
     derive_prelude::ListenerId,
@@ -13,6 +14,8 @@ use libp2p_swarm::{
 
 use super::{Behaviour, Dialling, Slot, event::Event, local_ip::ip_of, peers::Affected};
 use crate::machine::{AttemptId, AttemptKind, Effect, Input, RelayListener, multiaddrs};
+
+type Bucket<'a> = KBucketRef<'a, KBucketKey<PeerId>, Addresses>;
 
 impl Behaviour {
     pub(super) fn carry_out_all(&mut self) {
@@ -157,17 +160,21 @@ impl Behaviour {
     }
 
     /// The table keeps every address, so those that the address book dropped are removed from it.
-    fn add_route(&mut self, peer: &PeerId, address: Multiaddr) {
+    ///
+    /// A peer that waits for a place in a full bucket is added with one address. The addresses of
+    /// such a peer cannot be read, and so not be limited.
+    pub(super) fn add_route(&mut self, peer: &PeerId, address: Multiaddr) {
         let kad = &mut self.inner.kad;
-        kad.add_address(peer, address);
         let Some(bucket) = kad.kbucket(*peer) else {
             return;
         };
-        let entry = bucket
-            .iter()
-            .find(|entry| entry.node.key.preimage() == peer);
-        let known: Vec<_> =
-            entry.map_or_else(Vec::new, |entry| entry.node.value.iter().cloned().collect());
+        if bucket.has_pending() && routes_of(&bucket, peer).is_none() {
+            return;
+        }
+        kad.add_address(peer, address);
+        let bucket = kad.kbucket(*peer);
+        let known = bucket.and_then(|bucket| routes_of(&bucket, peer));
+        let known = known.unwrap_or_default();
         if known.len() > self.max_routes {
             let current = self.known_addresses(peer);
             // The table stores addresses with the peer id at their end.
@@ -184,9 +191,12 @@ impl Behaviour {
         if affected.is_empty() {
             return;
         }
-        self.inputs.push_back(Input::NetworkChanged);
         let (certain, others): (Vec<_>, Vec<_>) =
             affected.into_iter().partition(|one| one.is_certain);
+        // A host may lose an address that no connection uses, such as that of a container's bridge.
+        if !certain.is_empty() {
+            self.inputs.push_back(Input::NetworkChanged);
+        }
         let ids = |all: Vec<Affected>| all.into_iter().map(|one| (one.peer, one.connection));
         self.inner.liveness.probe_without_address(ids(certain));
         self.inner.liveness.probe_connections(ids(others));
@@ -263,4 +273,11 @@ impl Behaviour {
             address
         }
     }
+}
+
+/// The addresses of `peer` in its bucket of the Kademlia table; `None` if the peer is not in it.
+fn routes_of(bucket: &Bucket<'_>, peer: &PeerId) -> Option<Vec<Multiaddr>> {
+    let mut entries = bucket.iter();
+    let entry = entries.find(|entry| entry.node.key.preimage() == peer)?;
+    Some(entry.node.value.iter().cloned().collect())
 }

@@ -45,6 +45,15 @@ pub struct RecordRefused {
     pub reason: &'static str,
 }
 
+/// A dial that a relayed peer caused was denied: the peer names too many addresses, or relayed
+/// peers have caused too many dials in the last minute.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the hole punch with {peer} exceeds a limit")]
+pub struct HolePunchRefused {
+    /// Id of the relayed peer.
+    pub peer: PeerId,
+}
+
 /// A connection was denied because its peer is blocked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{peer} is blocked")]

@@ -113,6 +113,7 @@ mod peers;
     reason = "handlers are associated types of a public behaviour"
 )]
 mod probe;
+mod punches;
 mod records;
 #[allow(
     unreachable_pub,
@@ -149,10 +150,11 @@ use self::{
     clock::{Resumption, Timer, now},
     inner::Inner,
     peers::Peers,
+    punches::Punches,
     records::Queries,
 };
 pub use self::{
-    error::{Blocked, BuildError, RecordError, RecordRefused},
+    error::{Blocked, BuildError, HolePunchRefused, RecordError, RecordRefused},
     event::{Event, QueryOutcome},
     inner_events::MAX_IDENTIFY_ITEMS,
     records::{
@@ -182,6 +184,13 @@ struct Slot {
     granted: bool,
 }
 
+/// A dial under way, whichever behaviour made it.
+#[derive(Clone, Copy, Debug)]
+struct Began {
+    at: Instant,
+    peer: Option<PeerId>,
+}
+
 /// A dial of the machine.
 #[derive(Debug)]
 struct Dialling {
@@ -207,14 +216,15 @@ pub struct Behaviour {
     peers: Peers,
     blocked: HashSet<PeerId>,
     dials: HashMap<ConnectionId, Dialling>,
-    /// Time at which each dial began, dials of other behaviours included.
-    began: HashMap<ConnectionId, Instant>,
+    /// The dials under way, those of other behaviours included.
+    began: HashMap<ConnectionId, Began>,
     /// Time at which each open listener was opened.
     opened: HashMap<ListenerId, Instant>,
     /// Dials that wait for the end of a dial that another behaviour made.
     behind: HashMap<PeerId, Vec<Multiaddr>>,
     /// Attempts of the direct path: dials under way, and the connections that they made.
     attempts: HashMap<ConnectionId, AttemptId>,
+    punches: Punches,
     slots: HashMap<ListenerId, Slot>,
     /// Relay listeners that this node closes, until the Swarm reports that they are closed.
     given_up: HashSet<ListenerId>,
@@ -283,6 +293,7 @@ impl Behaviour {
             opened: HashMap::new(),
             behind: HashMap::new(),
             attempts: HashMap::new(),
+            punches: Punches::new(now()),
             slots: HashMap::new(),
             given_up: HashSet::new(),
             externals: Vec::new(),

@@ -2,6 +2,7 @@
 
 use std::{
     io,
+    net::IpAddr,
     task::{Context, Poll},
 };
 
@@ -24,13 +25,17 @@ use libp2p_swarm::{
 };
 
 use super::{
-    Behaviour, Dialling, Inner, ToTheSwarm,
-    error::Blocked,
+    Began, Behaviour, Dialling, Inner, ToTheSwarm,
+    error::{Blocked, HolePunchRefused},
     event::Event,
+    local_ip::ip_of,
     now,
     peers::{PathChange, path_of},
 };
-use crate::{machine::Input, pass::pass_to_inner};
+use crate::{
+    machine::{Input, MAX_EXAMINED_ADDRESSES, Path},
+    pass::pass_to_inner,
+};
 
 impl NetworkBehaviour for Behaviour {
     type ConnectionHandler = THandler<Inner>;
@@ -62,6 +67,7 @@ impl NetworkBehaviour for Behaviour {
     ) -> Result<Vec<Multiaddr>, ConnectionDenied> {
         if let Some(peer) = peer {
             self.check(peer)?;
+            self.check_hole_punch(connection, peer, addresses)?;
             if role == Endpoint::Listener {
                 self.input(Input::HolePunchAwaited {
                     peer,
@@ -72,7 +78,7 @@ impl NetworkBehaviour for Behaviour {
         let offered = self
             .inner
             .handle_pending_outbound_connection(connection, peer, addresses, role)?;
-        self.began.insert(connection, now());
+        self.began.insert(connection, Began { at: now(), peer });
         let scopes = self.dial_scopes;
         let mut all = peer.map_or_else(Vec::new, |peer| self.known_addresses(&peer));
         let worth_it = offered
@@ -84,6 +90,10 @@ impl NetworkBehaviour for Behaviour {
                 all.push(address);
             }
         }
+        self.input(Input::Dialled {
+            peer,
+            addresses: addresses.iter().chain(&all).cloned().collect(),
+        });
         Ok(all)
     }
 
@@ -196,6 +206,26 @@ impl Behaviour {
         Ok(())
     }
 
+    /// Denies a dial of another behaviour to a peer that is relayed, above the limits. Besides the
+    /// machine, DCUtR and the server of probes dial connected peers.
+    fn check_hole_punch(
+        &mut self,
+        connection: ConnectionId,
+        peer: PeerId,
+        addresses: &[Multiaddr],
+    ) -> Result<(), ConnectionDenied> {
+        let is_ours =
+            self.dials.contains_key(&connection) || self.attempts.contains_key(&connection);
+        if is_ours || self.machine.path(&peer) != Some(Path::Relayed) {
+            return Ok(());
+        }
+        let is_kept = self.machine.kept().any(|kept| kept == peer);
+        if addresses.len() > MAX_EXAMINED_ADDRESSES || !self.punches.admit(is_kept, now()) {
+            return Err(ConnectionDenied::new(HolePunchRefused { peer }));
+        }
+        Ok(())
+    }
+
     /// Passes a request of an inner behaviour to the Swarm, unless the machine decides about it.
     fn pass(
         &mut self,
@@ -244,9 +274,9 @@ impl Behaviour {
         self.behind.remove(&peer);
         let began = self.began.remove(&id);
         let from_listening_port = asks_for_listening_port(event.endpoint)
-            && began.is_some_and(|at| {
+            && began.is_some_and(|began| {
                 let address = event.endpoint.get_remote_address();
-                self.machine.listening_on().serves(address, at)
+                self.machine.listening_on().serves(address, began.at)
             });
         let change = self
             .peers
@@ -264,6 +294,7 @@ impl Behaviour {
             peer,
             path,
             dialled,
+            remote_ip: remote_ip_of(event.endpoint),
             is_local: is_local(event.endpoint),
         });
         self.inner.keeper.keep(self.machine.kept().collect());
@@ -313,7 +344,11 @@ impl Behaviour {
             }
             // All of them are our own.
             DialError::NoAddresses => addresses,
-            DialError::DialPeerConditionFalse(_) if self.machine.path(&peer).is_none() => {
+            // A connection of which the machine does not know can be the reason as well: one that
+            // is closed because its peer was blocked.
+            DialError::DialPeerConditionFalse(_)
+                if self.machine.path(&peer).is_none() && self.is_dialling(&peer) =>
+            {
                 self.behind.insert(peer, addresses);
                 return;
             }
@@ -323,6 +358,12 @@ impl Behaviour {
             | DialError::DialPeerConditionFalse(_) => Vec::new(),
         };
         self.input(Input::DialFailed { peer, tried });
+    }
+
+    /// Returns whether a dial of `peer` is under way.
+    fn is_dialling(&self, peer: &PeerId) -> bool {
+        let mut dials = self.began.values();
+        dials.any(|began| began.peer == Some(*peer))
     }
 
     /// Removes the circuits whose relay has no reservation for the peer.
@@ -361,6 +402,14 @@ fn has_no_reservation(error: &TransportError<io::Error>) -> bool {
         let cause = cause.downcast_ref::<ConnectError>();
         matches!(cause, Some(ConnectError::NoReservation))
     })
+}
+
+/// Returns the IP address of the remote host, as far as it is known.
+fn remote_ip_of(endpoint: &ConnectedPoint) -> Option<IpAddr> {
+    if endpoint.is_relayed() {
+        return None;
+    }
+    ip_of(endpoint.get_remote_address())
 }
 
 /// Returns whether an inbound connection shows nothing about the NAT of this node.

@@ -15,9 +15,11 @@ use calimero_network_primitives::{
 };
 use libp2p_core::{ConnectedPoint, Endpoint, transport::PortUse};
 use libp2p_identify as identify;
+use libp2p_kad as kad;
 use libp2p_swarm::{
-    ConnectionId, ExpiredListenAddr, FromSwarm, NetworkBehaviour, NewListenAddr, NotifyHandler,
-    ToSwarm, behaviour::ConnectionEstablished, derive_prelude::ListenerId,
+    ConnectionId, DialError, DialFailure, ExpiredListenAddr, FromSwarm, NetworkBehaviour,
+    NewListenAddr, NotifyHandler, ToSwarm, behaviour::ConnectionEstablished,
+    derive_prelude::ListenerId, dial_opts::PeerCondition,
 };
 
 use super::{Behaviour, RefuseRecords, inner::InnerEvent};
@@ -149,6 +151,182 @@ fn a_peer_that_moves_all_the_time_has_few_addresses_anywhere() {
         longest <= max + 1,
         "{longest} addresses in the Kademlia table"
     );
+}
+
+/// Peers of one bucket of the Kademlia table, the farthest one.
+fn far_from(behaviour: &Behaviour) -> impl Iterator<Item = PeerId> + use<> {
+    let local = kad::KBucketKey::from(behaviour.local);
+    let peers = std::iter::repeat_with(PeerId::random);
+    peers.filter(move |peer| {
+        let distance = local.distance(&kad::KBucketKey::from(*peer));
+        distance.ilog2() == Some(255)
+    })
+}
+
+#[test]
+fn a_peer_that_waits_for_a_place_in_the_table_has_few_addresses() {
+    let mut behaviour = behaviour();
+    let mut peers = far_from(&behaviour);
+    for (n, peer) in peers.by_ref().take(20).enumerate() {
+        behaviour.add_route(&peer, address(n));
+    }
+    assert_eq!(table(&mut behaviour).0, 20);
+    let peer = peers.next().unwrap();
+    behaviour.on_swarm_event(FromSwarm::ConnectionEstablished(ConnectionEstablished {
+        peer_id: peer,
+        connection_id: ConnectionId::new_unchecked(1),
+        endpoint: &ConnectedPoint::Listener {
+            local_addr: address(1),
+            send_back_addr: address(2),
+        },
+        failed_addresses: &[],
+        other_established: 0,
+    }));
+    for n in 0..1_000 {
+        behaviour.add_route(&peer, address(n));
+    }
+    let bucket = behaviour.inner.kad.kbucket(peer).unwrap();
+    assert!(bucket.has_pending());
+    let waiting = behaviour.inner.kad.remove_peer(&peer).unwrap();
+    assert_eq!(waiting.node.value.len(), 1);
+}
+
+/// Connects a peer through a relay.
+fn relayed(behaviour: &mut Behaviour, id: usize) -> PeerId {
+    let peer = PeerId::random();
+    let relay = format!(
+        "/ip4/203.0.113.1/tcp/1/p2p/{}/p2p-circuit",
+        PeerId::random()
+    );
+    behaviour.on_swarm_event(FromSwarm::ConnectionEstablished(ConnectionEstablished {
+        peer_id: peer,
+        connection_id: ConnectionId::new_unchecked(id),
+        endpoint: &ConnectedPoint::Listener {
+            local_addr: relay.parse().unwrap(),
+            send_back_addr: format!("/p2p/{peer}").parse().unwrap(),
+        },
+        failed_addresses: &[],
+        other_established: 0,
+    }));
+    take(behaviour);
+    peer
+}
+
+#[test]
+fn relayed_peers_cause_few_dials_of_addresses_that_they_name() {
+    let mut behaviour = behaviour();
+    let mut dial = |peer, addresses, role| {
+        let all: Vec<_> = (0..addresses).map(address).collect();
+        let connection = ConnectionId::new_unchecked(1_000);
+        let dial = &mut behaviour;
+        let peer = match peer {
+            Some(number) => relayed(dial, number),
+            None => PeerId::random(),
+        };
+        dial.handle_pending_outbound_connection(connection, Some(peer), &all, role)
+            .is_ok()
+    };
+    for role in [Endpoint::Dialer, Endpoint::Listener] {
+        assert!(!dial(Some(1), 400, role));
+        // As many as rust-libp2p sends, and a peer that is not connected.
+        assert!(dial(Some(2), 20, role));
+        assert!(dial(None, 400, role));
+    }
+    let admitted = (10..310).filter(|peer| dial(Some(*peer), 20, Endpoint::Dialer));
+    assert_eq!(admitted.count(), 58);
+}
+
+/// A behaviour with a boot node whose first dial has failed, so that the next one waits.
+fn without_its_boot_node() -> Behaviour {
+    let boot = format!("/ip4/203.0.113.1/tcp/1/p2p/{}", PeerId::random());
+    let config = DiscoveryConfig {
+        boot: vec![boot.parse().unwrap()],
+        ..DiscoveryConfig::default()
+    };
+    let identity = Keypair::generate_ed25519();
+    let ping = PingConfig::default();
+    let mut behaviour =
+        Behaviour::new(&identity, &config, &ping, "test", None, RefuseRecords, 1).unwrap();
+    for ip in ["192.168.1.2", "192.168.1.3"] {
+        behaviour.on_swarm_event(FromSwarm::NewListenAddr(NewListenAddr {
+            listener_id: ListenerId::next(),
+            addr: &format!("/ip4/{ip}/tcp/2428").parse().unwrap(),
+        }));
+    }
+    take(&mut behaviour);
+    // The first address to listen on is a change of the network, so the first failure is repeated.
+    while !behaviour.dials.is_empty() {
+        fail_dial(&mut behaviour, &DialError::Aborted);
+    }
+    behaviour
+}
+
+/// The only dial of the machine fails.
+fn fail_dial(behaviour: &mut Behaviour, error: &DialError) {
+    let (connection, dialling) = behaviour.dials.iter().next().unwrap();
+    let (connection_id, peer_id) = (*connection, Some(dialling.peer));
+    behaviour.on_swarm_event(FromSwarm::DialFailure(DialFailure {
+        peer_id,
+        error,
+        connection_id,
+    }));
+    take(behaviour);
+}
+
+#[test]
+fn only_an_address_that_a_connection_uses_is_a_change_of_the_network() {
+    let accept = |behaviour: &mut Behaviour, local: &str| {
+        behaviour.on_swarm_event(FromSwarm::ConnectionEstablished(ConnectionEstablished {
+            peer_id: PeerId::random(),
+            connection_id: ConnectionId::new_unchecked(1),
+            endpoint: &ConnectedPoint::Listener {
+                local_addr: local.parse().unwrap(),
+                send_back_addr: address(300),
+            },
+            failed_addresses: &[],
+            other_established: 0,
+        }));
+        take(behaviour);
+    };
+    // The local address of the first connection is not known, as that of one dialled by name.
+    for (local, is_change) in [
+        ("/ip4/0.0.0.0/tcp/2428", false),
+        ("/ip4/192.168.1.2/tcp/2428", true),
+    ] {
+        let mut behaviour = without_its_boot_node();
+        accept(&mut behaviour, local);
+        behaviour.on_swarm_event(FromSwarm::ExpiredListenAddr(ExpiredListenAddr {
+            listener_id: ListenerId::next(),
+            addr: &"/ip4/192.168.1.2/tcp/2428".parse().unwrap(),
+        }));
+        assert_eq!(behaviour.dials.len(), usize::from(is_change), "{local}");
+    }
+}
+
+#[test]
+fn a_dial_waits_only_for_another_dial() {
+    let refused = DialError::DialPeerConditionFalse(PeerCondition::DisconnectedAndNotDialing);
+    let mut behaviour = without_its_boot_node();
+    behaviour.bootstrap();
+    let peer = behaviour.dials.values().next().unwrap().peer;
+    // A connection of which the machine does not know.
+    fail_dial(&mut behaviour, &refused);
+    assert!(behaviour.behind.is_empty());
+    assert_eq!(behaviour.machine.status().dials_in_flight, 0);
+
+    behaviour.bootstrap();
+    let other = ConnectionId::new_unchecked(1_000);
+    behaviour
+        .handle_pending_outbound_connection(other, Some(peer), &[], Endpoint::Dialer)
+        .unwrap();
+    fail_dial(&mut behaviour, &refused);
+    assert!(behaviour.behind.contains_key(&peer));
+    behaviour.on_swarm_event(FromSwarm::DialFailure(DialFailure {
+        peer_id: Some(peer),
+        error: &DialError::Aborted,
+        connection_id: other,
+    }));
+    assert_eq!(behaviour.dials.len(), 1);
 }
 
 #[test]

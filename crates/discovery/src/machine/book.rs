@@ -13,15 +13,26 @@ use super::peers::{NO_PEER, Number, PeerTable};
 /// Time without contact after which a peer is forgotten: 24 h, the usual lease of a home address.
 pub(super) const MAX_AGE: Duration = Duration::from_secs(24 * 3600);
 
-/// Failed dials in a row after which an address is dialled no more. It is forgotten unless its peer
-/// was reached before.
+/// Failed dials in a row after which an address rests. It is forgotten unless it worked before or is
+/// from the peer cache.
 const MAX_DIAL_FAILURES: u32 = 3;
+
+/// Time after which an address that worked before is dialled again although it failed
+/// [`MAX_DIAL_FAILURES`] times, 1 min. It doubles with each further failure. A node whose network
+/// fails for some minutes would otherwise never dial the peers that it knows, and they would not
+/// dial it.
+const MIN_REST: Duration = Duration::from_secs(60);
+
+/// Longest rest of an address that failed, 15 min.
+const MAX_REST: Duration = Duration::from_secs(15 * 60);
 
 #[derive(Clone, Debug)]
 struct Known {
     address: DialAddr,
-    /// Dials in a row that failed.
+    /// Dials in a row that failed. Dials during a rest do not count.
     failures: u32,
+    /// Time until which the address is not dialled, because it failed.
+    rests_until: Option<Instant>,
     /// Whether a connection was established through it in this run.
     proven: bool,
     way: Way,
@@ -54,6 +65,7 @@ impl Known {
             way: Way::of(&address),
             address,
             failures: 0,
+            rests_until: None,
             proven,
         }
     }
@@ -63,8 +75,35 @@ impl Known {
         (self.failures, !self.proven, self.way)
     }
 
+    /// Whether the last dials failed. Such an address is not in the routing table.
     fn has_failed(&self) -> bool {
         self.failures >= MAX_DIAL_FAILURES
+    }
+
+    fn rests(&self, now: Instant) -> bool {
+        self.rests_until.is_some_and(|until| until > now)
+    }
+
+    /// Counts a failed dial. The dials of a lost peer do not wait for the end of a rest, and do not
+    /// extend it.
+    fn fail(&mut self, now: Instant) {
+        if self.rests(now) {
+            return;
+        }
+        self.failures = self.failures.saturating_add(1);
+        if let Some(further) = self.failures.checked_sub(MAX_DIAL_FAILURES) {
+            let factor = 1_u32.checked_shl(further).unwrap_or(u32::MAX);
+            self.rests_until = Some(now + MIN_REST.saturating_mul(factor).min(MAX_REST));
+        }
+    }
+
+    /// The network of this node changed: earlier failures say nothing about it.
+    fn pardon(&mut self) {
+        self.rests_until = None;
+        self.failures = match self.has_failed() {
+            true => MAX_DIAL_FAILURES,
+            false => 0,
+        };
     }
 }
 
@@ -137,16 +176,22 @@ impl Entry {
         self.cached || self.known.iter().any(|known| known.proven)
     }
 
-    /// The addresses that may be dialled.
-    fn dialable(&self) -> impl Iterator<Item = &Known> {
-        let dialable = |known: &&Known| self.infrastructure || !known.has_failed();
+    /// The addresses that may be dialled now.
+    fn dialable(&self, now: Instant) -> impl Iterator<Item = &Known> {
+        let dialable = move |known: &&Known| self.infrastructure || !known.rests(now);
         self.known.iter().filter(dialable)
     }
 
+    /// The addresses whose last dials did not fail.
+    fn working(&self) -> impl Iterator<Item = &Known> {
+        let working = |known: &&Known| self.infrastructure || !known.has_failed();
+        self.known.iter().filter(working)
+    }
+
     fn kept_because(&self) -> Option<KeptBecause> {
-        let mut dialable = self.dialable().peekable();
-        let has_address = dialable.peek().is_some();
-        if dialable.any(|known| known.proven) {
+        let mut working = self.working().peekable();
+        let has_address = working.peek().is_some();
+        if working.any(|known| known.proven) {
             return Some(KeptBecause::Reached);
         }
         if self.cached && has_address {
@@ -228,7 +273,7 @@ impl AddressBook {
     }
 
     /// A connection with `peer` was established, by a dial of `address` if this node dialled.
-    /// Returns whether the address was not stored before.
+    /// Returns whether the address was not stored before, or had failed.
     pub(super) fn connected(
         &mut self,
         peer: PeerId,
@@ -279,10 +324,10 @@ impl AddressBook {
         self.shrink();
     }
 
-    /// A dial of `address` failed. Returns whether the address is dialled no more for it. Of a peer
-    /// that was reached it stays for the peer cache: a network that fails for a while must not cost
-    /// this node all peers that it could find again after a restart.
-    pub(super) fn dial_failed(&mut self, peer: &PeerId, address: &Multiaddr) -> bool {
+    /// A dial of `address` failed. Returns whether the address is in use no more for it. An address
+    /// that worked before, or that an earlier run reached, is dialled again after a rest: a network
+    /// that fails for a while must not cost this node all peers that it could find again.
+    pub(super) fn dial_failed(&mut self, peer: &PeerId, address: &Multiaddr, now: Instant) -> bool {
         let Some(number) = self.peers.number(peer) else {
             return false;
         };
@@ -294,7 +339,7 @@ impl AddressBook {
             return false;
         };
         let had_failed = known.has_failed();
-        known.failures = known.failures.saturating_add(1);
+        known.fail(now);
         if entry.infrastructure || had_failed || !known.has_failed() {
             return false;
         }
@@ -304,7 +349,18 @@ impl AddressBook {
         true
     }
 
-    /// Removes `address`, which does not lead to `peer`. Returns whether it was dialled until now.
+    /// The network of this node changed. Addresses that worked before may be dialled at once.
+    pub(super) fn network_changed(&mut self) {
+        for entry in self.peers.values_mut() {
+            let cached = entry.cached;
+            let reached = entry.known.iter_mut();
+            reached
+                .filter(|known| cached || known.proven)
+                .for_each(Known::pardon);
+        }
+    }
+
+    /// Removes `address`, which does not lead to `peer`. Returns whether it was in use until now.
     pub(super) fn remove_address(&mut self, peer: &PeerId, address: &Multiaddr) -> bool {
         let Some(number) = self.peers.number(peer) else {
             return false;
@@ -312,11 +368,11 @@ impl AddressBook {
         let Some(entry) = self.peers.get(number) else {
             return false;
         };
-        let was_dialled = entry.dialable().any(|known| *known.address == *address);
+        let was_in_use = entry.working().any(|known| *known.address == *address);
         if !entry.infrastructure {
             self.forget_address(number, address);
         }
-        was_dialled
+        was_in_use
     }
 
     fn forget_address(&mut self, number: Number, address: &Multiaddr) {
@@ -329,10 +385,10 @@ impl AddressBook {
         }
     }
 
-    /// The addresses of `peer` that may be dialled, the best first.
-    pub(super) fn addresses(&self, peer: &PeerId) -> Vec<DialAddr> {
+    /// The addresses of `peer` that may be dialled now, the best first.
+    pub(super) fn addresses(&self, peer: &PeerId, now: Instant) -> Vec<DialAddr> {
         let entry = self.get(peer);
-        ranked(entry.into_iter().flat_map(Entry::dialable))
+        ranked(entry.into_iter().flat_map(|entry| entry.dialable(now)))
     }
 
     /// The addresses of `peer` to keep over a restart, the best first.
@@ -341,10 +397,20 @@ impl AddressBook {
         ranked(entry.into_iter().flat_map(|entry| &entry.known))
     }
 
-    /// Whether no address of `peer` is known that may be dialled.
-    pub(super) fn is_stranger(&self, peer: &PeerId) -> bool {
+    /// Returns whether an address of `peer` is known that may be dialled now.
+    pub(super) fn is_dialable(&self, peer: &PeerId, now: Instant) -> bool {
         let entry = self.get(peer);
-        entry.is_none_or(|entry| entry.dialable().next().is_none())
+        entry.is_some_and(|entry| entry.dialable(now).next().is_some())
+    }
+
+    /// The peers that this run or an earlier one reached and that may be dialled now, boot nodes
+    /// excluded.
+    pub(super) fn reached(&self, now: Instant) -> impl Iterator<Item = &PeerId> {
+        let reached = self.peers.iter().filter(move |(_, entry)| {
+            let is_wanted = |known: &Known| entry.cached || known.proven;
+            !entry.infrastructure && entry.dialable(now).any(is_wanted)
+        });
+        reached.map(|(peer, _)| peer)
     }
 
     /// Returns the peers to keep over a restart and the time since each was seen, in the order of
@@ -510,13 +576,14 @@ fn ranked<'a>(known: impl Iterator<Item = &'a Known>) -> Vec<DialAddr> {
     known.into_iter().map(|k| k.address.clone()).collect()
 }
 
-/// Adds `address`. At the limit it replaces the worst one. Returns whether it may be dialled now
-/// and might not before.
+/// Adds `address`. At the limit it replaces the worst one. Returns whether it is in use now and was
+/// not before.
 fn add(known: &mut Vec<Known>, address: &DialAddr, max: usize) -> bool {
     if let Some(known) = known.iter_mut().find(|k| k.address == *address) {
         let had_failed = known.has_failed();
         if had_failed {
             known.failures = 0;
+            known.rests_until = None;
         }
         return had_failed;
     }
@@ -543,14 +610,15 @@ fn add(known: &mut Vec<Known>, address: &DialAddr, max: usize) -> bool {
     }
 }
 
-/// Marks `address` as one that works, and adds it if it is not stored.
+/// Marks `address` as one that works, and adds it if it is not stored. Returns whether it is in use
+/// now and was not before.
 fn prove(entry: &mut Entry, address: &DialAddr, max: usize) -> bool {
     let proven = Known::new(address.clone(), true);
     let place = entry.known.iter().position(|k| k.address == *address);
     match place {
         Some(place) => {
-            entry.known[place] = proven;
-            false
+            let before = std::mem::replace(&mut entry.known[place], proven);
+            before.has_failed() && !entry.infrastructure
         }
         None if entry.infrastructure => false,
         None => {

@@ -212,6 +212,7 @@ mod tests {
             peer,
             path: Path::Direct,
             dialled: None,
+            remote_ip: None,
             is_local: false,
         };
         let effects = rig.handle(opened(old));

@@ -1,8 +1,12 @@
 //! The connected peers and the paths of their connections.
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::HashMap,
+    net::{IpAddr, Ipv6Addr},
+    time::{Duration, Instant},
+};
 
-use calimero_network_primitives::PeerId;
+use calimero_network_primitives::{PeerId, resources::Origin};
 
 use super::{peers::PeerTable, schedule::Schedule};
 
@@ -20,13 +24,42 @@ pub enum Path {
     Relayed,
 }
 
+/// How the first connection with a peer was established.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Arrival {
+    /// Whether this node dialled.
+    pub(super) dialled: bool,
+    /// IP address of the remote host, as far as it is known.
+    pub(super) remote_ip: Option<IpAddr>,
+}
+
+impl Arrival {
+    /// Returns the prefix from which the peer dialled: an IPv4 address or an IPv6 /64, which one
+    /// host may hold. `None` if this node dialled, and for local addresses, which many nodes may
+    /// share.
+    pub(super) fn prefix(self) -> Option<IpAddr> {
+        let ip = self.remote_ip.filter(|_| !self.dialled)?.to_canonical();
+        if Origin::of_ip(ip).is_local() {
+            return None;
+        }
+        Some(match ip {
+            IpAddr::V4(_) => ip,
+            IpAddr::V6(ip) => Ipv6Addr::from_bits(ip.to_bits() >> 64 << 64).into(),
+        })
+    }
+}
+
 #[derive(Clone, Copy, Debug)]
 struct Count {
     direct: u32,
     relayed: u32,
     /// Time at which the first of them was established.
     since: Instant,
+    arrival: Arrival,
 }
+
+/// Connections by path: direct and relayed ones.
+type Closing = [u32; 2];
 
 /// The established connections of each peer.
 #[derive(Clone, Debug, Default)]
@@ -34,15 +67,25 @@ pub(super) struct Connections {
     peers: PeerTable<Count>,
     /// Peers that have relayed and direct connections, until the relayed ones are closed.
     superseded: Schedule<PeerId>,
+    /// Connections of blocked peers whose close was not reported yet. The peer may be unblocked and
+    /// connected again by then.
+    closing: HashMap<PeerId, Closing>,
 }
 
 impl Connections {
     /// A connection was established. Returns whether it is the first one with the peer.
-    pub(super) fn opened(&mut self, peer: PeerId, path: Path, now: Instant) -> bool {
+    pub(super) fn opened(
+        &mut self,
+        peer: PeerId,
+        path: Path,
+        arrival: Arrival,
+        now: Instant,
+    ) -> bool {
         let none = || Count {
             direct: 0,
             relayed: 0,
             since: now,
+            arrival,
         };
         let number = self.peers.number_or_insert(peer, none);
         let Some(count) = self.peers.get_mut(number) else {
@@ -59,9 +102,18 @@ impl Connections {
         first
     }
 
+    /// A connection of a blocked peer was established, and is closed.
+    pub(super) fn refused(&mut self, peer: PeerId, path: Path) {
+        let closing = self.closing.entry(peer).or_default();
+        closing[path as usize] = closing[path as usize].saturating_add(1);
+    }
+
     /// A connection was closed. Returns the time since when the peer was connected, if it was the
-    /// last.
-    pub(super) fn closed(&mut self, peer: PeerId, path: Path) -> Option<Instant> {
+    /// last, and how the first one was established.
+    pub(super) fn closed(&mut self, peer: PeerId, path: Path) -> Option<(Instant, Arrival)> {
+        if self.was_closing(&peer, path) {
+            return None;
+        }
         let number = self.peers.number(&peer)?;
         let count = self.peers.get_mut(number)?;
         match path {
@@ -74,14 +126,38 @@ impl Connections {
         if count.direct + count.relayed > 0 {
             return None;
         }
-        self.peers.remove(number).map(|(_, count)| count.since)
+        let (_, count) = self.peers.remove(number)?;
+        Some((count.since, count.arrival))
     }
 
-    /// Forgets `peer`. Returns whether it was connected.
+    /// Counts off a connection that was established while its peer was blocked, or before. Returns
+    /// whether there was one.
+    fn was_closing(&mut self, peer: &PeerId, path: Path) -> bool {
+        let Some(closing) = self.closing.get_mut(peer) else {
+            return false;
+        };
+        let Some(left) = closing[path as usize].checked_sub(1) else {
+            return false;
+        };
+        closing[path as usize] = left;
+        if *closing == Closing::default() {
+            self.closing.remove(peer);
+        }
+        true
+    }
+
+    /// Removes `peer`, whose connections are closed from now on. Returns whether it was connected.
     pub(super) fn remove(&mut self, peer: &PeerId) -> bool {
         self.superseded.cancel(peer);
         let number = self.peers.number(peer);
-        number.is_some_and(|number| self.peers.remove(number).is_some())
+        let Some((peer, count)) = number.and_then(|number| self.peers.remove(number)) else {
+            return false;
+        };
+        let closing = self.closing.entry(peer).or_default();
+        for (path, open) in [(Path::Direct, count.direct), (Path::Relayed, count.relayed)] {
+            closing[path as usize] = closing[path as usize].saturating_add(open);
+        }
+        true
     }
 
     /// A peer whose relayed connections have served their time.
@@ -95,6 +171,20 @@ impl Connections {
 
     pub(super) fn is_connected(&self, peer: &PeerId) -> bool {
         self.peers.number(peer).is_some()
+    }
+
+    /// Returns how the first connection with `peer` was established; `None` if it is not connected.
+    pub(super) fn arrival(&self, peer: &PeerId) -> Option<Arrival> {
+        let number = self.peers.number(peer)?;
+        self.peers.get(number).map(|count| count.arrival)
+    }
+
+    /// Returns whether a peer at the public address `ip` is connected.
+    pub(super) fn has_ip(&self, ip: IpAddr) -> bool {
+        let is_it = |of: IpAddr| of.to_canonical() == ip.to_canonical();
+        let mut all = self.peers.iter();
+        !Origin::of_ip(ip).is_local()
+            && all.any(|(_, count)| count.arrival.remote_ip.is_some_and(is_it))
     }
 
     /// Relayed connections with `peer`.

@@ -23,7 +23,8 @@ pub enum DialReason {
     Lost,
     /// The peer was connected before the restart.
     Cached,
-    /// The peer is a member of an overlay with too few connected members.
+    /// The peer is a member of an overlay with too few connected members, or this node has no
+    /// connection and the peer was reached before.
     Member,
     /// The peer was found on the local link.
     Local,
@@ -33,7 +34,7 @@ impl DialReason {
     /// Returns whether the dials for this reason have waits of their own, so that the peer need not
     /// rest after a failure.
     fn is_paced(self) -> bool {
-        matches!(self, Self::Boot | Self::Lost | Self::Cached)
+        !matches!(self, Self::Member)
     }
 }
 
@@ -150,6 +151,11 @@ impl Dials {
 
     pub(super) fn is_in_flight(&self, peer: &PeerId) -> bool {
         matches!(self.states.get(peer), Some(State::UnderWay(_)))
+    }
+
+    /// Returns whether a dial of `peer` failed a short time ago.
+    pub(super) fn is_resting(&self, peer: &PeerId) -> bool {
+        matches!(self.states.get(peer), Some(State::Resting(_)))
     }
 
     /// Returns whether a dial of `peer` waits or is under way.

@@ -280,7 +280,7 @@ impl DirectPath {
         if self.resting.contains(&peer) || self.recent.len() >= MAX_DIAL_BACKS_A_MINUTE {
             return;
         }
-        let mut addresses = book.addresses(&peer);
+        let mut addresses = book.addresses(&peer, now);
         addresses.retain(|address| !is_relayed(address));
         if !addresses.is_empty() {
             self.resting.set(peer, now + DIAL_BACK_REST);
@@ -387,7 +387,7 @@ impl DirectPath {
             out.push_back(Effect::HolePunchEnded { peer, outcome });
         }
         let via = known.via.clone();
-        let mut addresses = book.addresses(&peer);
+        let mut addresses = book.addresses(&peer, now);
         addresses.retain(|address| is_relayed(address) && *address != via);
         addresses.insert(0, via);
         self.begin(peer, AttemptKind::Round, addresses, now, out);
@@ -462,7 +462,7 @@ mod tests {
     };
     use rand::SeedableRng as _;
 
-    use super::*;
+    use super::{super::connections::Arrival, *};
 
     /// The part, what it decides with, and what it asks for.
     struct Rig {
@@ -503,7 +503,8 @@ mod tests {
 
         /// A connection through a relay that this node dialled.
         fn relayed(&mut self, peer: PeerId, now: Instant) {
-            self.connections.opened(peer, Path::Relayed, now);
+            self.connections
+                .opened(peer, Path::Relayed, Arrival::default(), now);
             let best = self.connections.path(&peer);
             self.part.on_opened(
                 peer,
@@ -692,8 +693,10 @@ mod tests {
         let (start, mut rig) = (start(), Rig::new());
         let at = |seconds| start + Duration::from_secs(seconds);
         let [relayed, direct, gone] = [0; 3].map(|_| PeerId::random());
-        rig.connections.opened(relayed, Path::Relayed, start);
-        rig.connections.opened(direct, Path::Direct, start);
+        rig.connections
+            .opened(relayed, Path::Relayed, Arrival::default(), start);
+        rig.connections
+            .opened(direct, Path::Direct, Arrival::default(), start);
         let addresses = vec![dial_addr(&relayed, "/ip4/203.0.113.1/tcp/1")];
         for peer in [relayed, direct, gone] {
             rig.part.on_awaited(peer, addresses.clone(), start);

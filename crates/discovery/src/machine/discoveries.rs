@@ -181,10 +181,10 @@ impl Discoveries {
         }
         self.deadlines.cancel(key);
         question.failures = 0;
-        // A cookie asks for new members only. At the end of the list a node without connected
-        // members asks for the whole list again: members that it did not reach before may be
-        // reachable now.
-        let at_the_end = need.alone && members == 0;
+        // A cookie asks for new members only. At the end of the list a node that seeks members asks
+        // for the whole list again: members that it did not reach before may be reachable now, and
+        // those that it has forgotten are known again.
+        let at_the_end = members == 0 && (need.alone || need.sought() > 0);
         question.cookie = cookie.filter(|_| !at_the_end);
         let quick = self.config.alone_interval;
         let servers = u32::try_from(servers).unwrap_or(u32::MAX);

@@ -1,6 +1,6 @@
 //! The inputs of the machine.
 
-use std::time::Duration;
+use std::{net::IpAddr, time::Duration};
 
 use calimero_network_primitives::{Multiaddr, PeerId, UnreachableCause};
 
@@ -51,6 +51,9 @@ pub enum Input {
         path: Path,
         /// Address that this node dialled; `None` if the peer dialled.
         dialled: Option<Multiaddr>,
+        /// IP address of the remote host; `None` if it is not known, as that of a relayed
+        /// connection.
+        remote_ip: Option<IpAddr>,
         /// Whether the peer dialled from a loopback, link-local or private address, or over
         /// WebSocket, maybe through a reverse proxy: this shows nothing about the NAT.
         is_local: bool,
@@ -61,6 +64,14 @@ pub enum Input {
         peer: PeerId,
         /// Path of the closed connection.
         path: Path,
+    },
+    /// A dial begins, whichever part of the node makes it. The NAT of this node may let in
+    /// connections from its addresses from now on.
+    Dialled {
+        /// Id of the peer that is dialled, if it is known.
+        peer: Option<PeerId>,
+        /// Addresses that are dialled.
+        addresses: Vec<Multiaddr>,
     },
     /// A dial of this node failed or was not made.
     DialFailed {

@@ -19,22 +19,23 @@
 //! # Parts
 //!
 //! Each part of the state has a module of its own, which alone changes it: the address book,
-//! connections, overlays, dials, redials, external addresses, reachability, registrations,
-//! discoveries, relay reservations, boot nodes, the direct path, listening addresses, refreshes of
-//! the routing table. The machine passes inputs to the parts, and the results of a part to other
-//! parts. [`Phase`] is derived from all of them.
+//! connections, contacted peers, overlays, dials, redials, external addresses, reachability,
+//! registrations, discoveries, relay reservations, boot nodes, the direct path, listening
+//! addresses, refreshes of the routing table. The machine passes inputs to the parts, and the
+//! results of a part to other parts. [`Phase`] is derived from all of them.
 //!
 //! # Bounds
 //!
-//! [`DiscoveryConfig`] limits peers and addresses in the book, overlays and members, queued dials and
-//! dials in flight, lost peers, and candidates. Registrations and requests for members are limited
-//! to one for each boot node and overlay. The driver limits connections, and the operator blocked
-//! peers.
+//! [`DiscoveryConfig`] limits peers and addresses in the book, overlays and members, queued dials
+//! and dials in flight, lost peers, and candidates. At most 4096 dialled peers and IP addresses are
+//! remembered. Registrations and requests for members are limited to one for each boot node and
+//! overlay. The driver limits connections, and the operator blocked peers.
 
 mod book;
 mod boot_list;
 mod boot_nodes;
 mod connections;
+mod contacted;
 mod dials;
 mod direct_path;
 mod discoveries;
@@ -70,14 +71,13 @@ use calimero_network_primitives::{
     addr::{DialAddr, DialPolicy, DialRules, peer_of, without_peer},
     config::{ConfigError, DiscoveryConfig},
 };
-use rand::{SeedableRng, rngs::StdRng};
+use rand::{SeedableRng, rngs::StdRng, seq::IteratorRandom};
 
-#[cfg(feature = "libp2p")]
-pub(crate) use self::routing_refresh::INTERVAL as ROUTING_REFRESH_INTERVAL;
 use self::{
     book::AddressBook,
     boot_nodes::BootNodes,
     connections::Connections,
+    contacted::Contacted,
     dials::Dials,
     direct_path::DirectPath,
     discoveries::Discoveries,
@@ -108,6 +108,10 @@ pub use self::{
     status::{BootNodeStatus, Phase, RegistrationStatus, ReservationStatus, Status},
     why_relayed::WhyRelayed,
 };
+#[cfg(feature = "libp2p")]
+pub(crate) use self::{
+    routes::MAX_EXAMINED_ADDRESSES, routing_refresh::INTERVAL as ROUTING_REFRESH_INTERVAL,
+};
 
 /// Passes over the parts in one call of [`Machine::handle`], since a part may make something due in
 /// another part. What is left is due at the next call.
@@ -115,6 +119,9 @@ const MAX_PASSES: usize = 4;
 
 /// Effects for which capacity is kept. Answers of servers that cause more are rare.
 const EFFECTS_KEPT: usize = 32;
+
+/// Peers reached before that a node without a connection dials in each tick, 2.
+const DIALLED_ALONE: usize = 2;
 
 /// The discovery machine. See the [module](self) for how to drive it.
 #[derive(Debug)]
@@ -134,6 +141,7 @@ pub struct Machine {
     blocked: BTreeSet<PeerId>,
     book: AddressBook,
     connections: Connections,
+    contacted: Contacted,
     overlays: Overlays,
     dials: Dials,
     redials: Redials,
@@ -188,6 +196,7 @@ impl Machine {
             blocked: BTreeSet::new(),
             book: AddressBook::new(config.max_peers, config.book),
             connections: Connections::default(),
+            contacted: Contacted::default(),
             overlays: Overlays::new(
                 overlays.max_overlays,
                 overlays.max_members,
@@ -336,9 +345,11 @@ impl Machine {
     }
 
     /// Returns the peers whose connections are kept alive, used or not: boot nodes, and of each
-    /// overlay at most three times `members_target` members, those connected longest. Some are
-    /// returned more than once. Other connections may close when they are unused, which bounds the
-    /// connections of a node that many nodes learned of.
+    /// overlay at most three times `members_target` members, those connected longest. A third of
+    /// the places is reserved for members that this node dialled, and of the members that dialled
+    /// it from one public IPv4 address or IPv6 /64, one is kept. Some peers are returned more than
+    /// once. Other connections may close when they are unused, which bounds the connections of a
+    /// node that many nodes learned of.
     pub fn kept(&self) -> impl Iterator<Item = PeerId> {
         self.boot
             .keys()
@@ -350,7 +361,7 @@ impl Machine {
     /// addresses lack the `/p2p/<peer>` at their end.
     #[must_use]
     pub fn addresses(&self, peer: &PeerId) -> Vec<DialAddr> {
-        self.book.addresses(peer)
+        self.book.addresses(peer, self.now)
     }
 
     /// Returns why `peer` has no direct connection; `None` if it has one or is not connected.
@@ -446,9 +457,13 @@ impl Machine {
                 peer,
                 path,
                 dialled,
+                remote_ip,
                 is_local,
-            } => self.opened(peer, path, dialled, is_local),
+            } => self.opened(peer, path, dialled, remote_ip, is_local),
             Input::ConnectionClosed { peer, path } => self.closed(peer, path),
+            Input::Dialled { peer, addresses } => {
+                self.contacted.dialled(peer, &addresses, self.now);
+            }
             Input::DialFailed { peer, tried } => self.dial_failed(peer, &tried),
             Input::Unreachable { peer, cause } if !self.is_stranger(&peer) => {
                 (self.boot_nodes).on_dial_failed(peer, cause, self.now, &mut self.out);
@@ -573,9 +588,15 @@ impl Machine {
         self.dials.wake(self.now);
         self.discoveries.refill();
         self.reconsider_reachability();
-        let book = &self.book;
-        let has_address = |peer: &PeerId| !book.is_stranger(peer);
-        for peer in self.overlays.candidates(&mut self.rng, has_address) {
+        let (book, now) = (&self.book, self.now);
+        let is_dialable = |peer: &PeerId| book.is_dialable(peer, now);
+        let mut candidates = self.overlays.candidates(&mut self.rng, is_dialable);
+        if self.connections.len() == 0 {
+            // No peer can name others, so peers of which no overlay is known are dialled as well.
+            let reached = book.reached(now).copied();
+            candidates.extend(reached.sample(&mut self.rng, DIALLED_ALONE));
+        }
+        for peer in candidates {
             self.want(peer, DialReason::Member);
         }
         if self.next_save <= self.now {

@@ -1,11 +1,15 @@
 //! The followed overlays and their members.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
 
 use calimero_network_primitives::PeerId;
 use rand::{RngExt, rngs::StdRng, seq::IteratorRandom};
 
 use super::{
+    connections::Arrival,
     namespace::Namespace,
     peers::{Number, PeerTable},
 };
@@ -21,12 +25,81 @@ const ROUNDS: usize = 6;
 /// for the spread. Connections above this come from peers that many nodes learned of at once.
 const KEPT_FOR_EACH_WANTED: usize = 3;
 
+/// The part of the members of an overlay that is reserved for members that this node dialled, one
+/// in 3: identities cost nothing, so the members that dialled this node may all belong to one party
+/// that wants to be alone with it. Members that this node chose are harder to control.
+const ONE_DIALLED_OF: usize = 3;
+
+/// A connected member of an overlay.
+#[derive(Clone, Copy, Debug)]
+struct Connected {
+    member: Number,
+    /// Whether this node dialled it.
+    dialled: bool,
+    /// The prefix from which it dialled this node, where one host alone holds it.
+    prefix: Option<IpAddr>,
+}
+
+impl Connected {
+    fn new(member: Number, arrival: Arrival) -> Self {
+        Self {
+            member,
+            dialled: arrival.dialled,
+            prefix: arrival.prefix(),
+        }
+    }
+}
+
+/// Counts connected members: those that this node dialled, and of those that dialled this node one
+/// for each prefix, up to a limit.
+#[derive(Debug)]
+struct Counts {
+    dialled: usize,
+    inbound: usize,
+    max_inbound: usize,
+    prefixes: Vec<IpAddr>,
+}
+
+impl Counts {
+    fn new(max_inbound: usize) -> Self {
+        Self {
+            dialled: 0,
+            inbound: 0,
+            max_inbound,
+            prefixes: Vec::new(),
+        }
+    }
+
+    /// Counts `one`. Returns whether it counts.
+    fn add(&mut self, one: &Connected) -> bool {
+        if one.dialled {
+            self.dialled += 1;
+            return true;
+        }
+        if self.inbound >= self.max_inbound {
+            return false;
+        }
+        if let Some(prefix) = one.prefix {
+            if self.prefixes.contains(&prefix) {
+                return false;
+            }
+            self.prefixes.push(prefix);
+        }
+        self.inbound += 1;
+        true
+    }
+
+    fn all(&self) -> usize {
+        self.dialled + self.inbound
+    }
+}
+
 #[derive(Clone, Debug)]
 struct Overlay {
     /// Name of the overlay, shared by the entries of all its members.
     name: Namespace,
     /// Connected members, the one connected longest first.
-    connected: Vec<Number>,
+    connected: Vec<Connected>,
     known: Vec<Number>,
 }
 
@@ -81,7 +154,8 @@ impl Overlays {
         let Some(overlay) = self.overlays.remove(namespace) else {
             return false;
         };
-        for member in overlay.connected.into_iter().chain(overlay.known) {
+        let connected = overlay.connected.into_iter().map(|one| one.member);
+        for member in connected.chain(overlay.known) {
             forget(&mut self.members, member, namespace);
         }
         true
@@ -91,13 +165,13 @@ impl Overlays {
         self.overlays.contains_key(namespace)
     }
 
-    /// Adds `peer` as a member of `namespace`. At the limit a random member is removed, so that no
-    /// peer can choose which one.
+    /// Adds `peer` as a member of `namespace`, with how it was connected if it is. At the limit a
+    /// random member is removed, so that no peer can choose which one.
     pub(super) fn add(
         &mut self,
         namespace: &Namespace,
         peer: PeerId,
-        connected: bool,
+        connected: Option<Arrival>,
         rng: &mut StdRng,
     ) {
         let Some(overlay) = self.overlays.get_mut(namespace) else {
@@ -113,9 +187,9 @@ impl Overlays {
             of.reserve_exact(1);
             of.push(overlay.name.clone());
         }
-        if connected {
+        if let Some(arrival) = connected {
             if new || take_out(&mut overlay.known, member) {
-                overlay.connected.push(member);
+                overlay.connected.push(Connected::new(member, arrival));
             }
         } else if new {
             if overlay.known.len() >= self.max_known {
@@ -135,10 +209,10 @@ impl Overlays {
         };
         forget(&mut self.members, member, namespace);
         take_out(&mut overlay.known, member);
-        take_out(&mut overlay.connected, member) && overlay.connected.is_empty()
+        overlay.disconnected(member) && overlay.connected.is_empty()
     }
 
-    pub(super) fn connected(&mut self, peer: PeerId) {
+    pub(super) fn connected(&mut self, peer: PeerId, arrival: Arrival) {
         let Some(member) = self.members.number(&peer) else {
             return;
         };
@@ -146,7 +220,7 @@ impl Overlays {
             if let Some(overlay) = self.overlays.get_mut(namespace)
                 && take_out(&mut overlay.known, member)
             {
-                overlay.connected.push(member);
+                overlay.connected.push(Connected::new(member, arrival));
             }
         }
     }
@@ -161,7 +235,7 @@ impl Overlays {
             let Some(overlay) = self.overlays.get_mut(&namespace) else {
                 continue;
             };
-            if !take_out(&mut overlay.connected, member) {
+            if !overlay.disconnected(member) {
                 continue;
             }
             if overlay.known.len() >= self.max_known && !overlay.known.is_empty() {
@@ -190,12 +264,17 @@ impl Overlays {
     }
 
     /// Returns the connected members to keep alive, once for each overlay: those connected longest,
-    /// which later ones cannot displace.
+    /// which later ones cannot displace. A part is reserved for members that this node dialled, and
+    /// of the others one for each prefix is kept.
     pub(super) fn kept_members(&self) -> impl Iterator<Item = &PeerId> {
         let most = self.target.saturating_mul(KEPT_FOR_EACH_WANTED);
         let overlays = self.overlays.values();
-        let kept = overlays.flat_map(move |overlay| overlay.connected.iter().take(most));
-        kept.filter_map(|member| self.members.peer(*member))
+        let kept = overlays.flat_map(move |overlay| {
+            let mut counts = Counts::new(most - most / ONE_DIALLED_OF);
+            let connected = overlay.connected.iter();
+            connected.filter(move |one| counts.all() < most && counts.add(one))
+        });
+        kept.filter_map(|one| self.members.peer(one.member))
     }
 
     /// Returns the members that are known and not connected.
@@ -228,9 +307,8 @@ impl Overlays {
 
     /// Returns the number of connected members that `namespace` lacks.
     pub(super) fn deficit(&self, namespace: &Namespace) -> usize {
-        self.overlays.get(namespace).map_or(0, |overlay| {
-            self.target.saturating_sub(overlay.connected.len())
-        })
+        let overlay = self.overlays.get(namespace);
+        overlay.map_or(0, |overlay| overlay.lacking(self.target))
     }
 
     /// Returns the members to dial in this tick, chosen at random among the known ones of each
@@ -271,8 +349,27 @@ impl Overlays {
 impl Overlay {
     /// Returns the number of members to dial in one tick.
     fn share(&self, target: usize) -> usize {
-        let lacking = target.saturating_sub(self.connected.len());
-        lacking.div_ceil(ROUNDS)
+        self.lacking(target).div_ceil(ROUNDS)
+    }
+
+    /// Returns the number of connected members that are lacking.
+    fn lacking(&self, target: usize) -> usize {
+        let least = target / ONE_DIALLED_OF;
+        let mut counts = Counts::new(target);
+        for one in &self.connected {
+            counts.add(one);
+            if counts.all() >= target && counts.dialled >= least {
+                return 0;
+            }
+        }
+        let dialled = least.saturating_sub(counts.dialled);
+        target.saturating_sub(counts.all()).max(dialled)
+    }
+
+    /// Removes a connected member and keeps the order. Returns whether it was connected.
+    fn disconnected(&mut self, member: Number) -> bool {
+        let place = self.connected.iter().position(|one| one.member == member);
+        place.map(|place| self.connected.remove(place)).is_some()
     }
 }
 

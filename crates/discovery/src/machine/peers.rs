@@ -129,6 +129,13 @@ impl<T> PeerTable<T> {
         })
     }
 
+    pub(super) fn values_mut(&mut self) -> impl Iterator<Item = &mut T> {
+        self.slots.iter_mut().filter_map(|slot| match slot {
+            Slot::Taken { value, .. } => Some(value),
+            Slot::Free { .. } => None,
+        })
+    }
+
     fn hash(&self, peer: &PeerId) -> u64 {
         hash(&self.hasher, peer)
     }

@@ -35,6 +35,11 @@ const RETURN_WINDOW: Duration = Duration::from_secs(60);
 /// of this project allows one peer.
 const MAX_BEHIND_RELAY: usize = 8;
 
+/// Peers of the local link whose dials are repeated at one time, 64: more hosts of a link than
+/// cannot be reached at once, and a small part of all lost peers, since any host of the link can
+/// announce peers that do not exist.
+const MAX_LOCAL: usize = 64;
+
 #[derive(Clone, Debug)]
 struct Lost {
     /// Number of dials since the loss.
@@ -108,14 +113,23 @@ impl Redials {
         self.due.set(peer, now + jittered(rng, first));
     }
 
-    /// Adds a peer of the cache, whose first dial is queued already, so that a dial that fails is
-    /// repeated.
-    pub(super) fn cached(&mut self, peer: PeerId, addresses: Vec<DialAddr>) {
-        if self.lost.len() < self.config.max_peers as usize {
+    /// Adds a peer that is dialled now for the first time, for `reason`, so that a dial that fails
+    /// is repeated.
+    pub(super) fn first_dialled(
+        &mut self,
+        peer: PeerId,
+        addresses: Vec<DialAddr>,
+        reason: DialReason,
+    ) {
+        let is_local = |lost: &&Lost| lost.reason == DialReason::Local;
+        let is_full = self.lost.len() >= self.config.max_peers as usize
+            || (reason == DialReason::Local
+                && self.lost.values().filter(is_local).count() >= MAX_LOCAL);
+        if !is_full {
             self.lost.entry(peer).or_insert(Lost {
                 attempts: 0,
                 addresses,
-                reason: DialReason::Cached,
+                reason,
                 is_outdated: false,
             });
         }

@@ -1,6 +1,9 @@
 //! The dispatch of inputs: which part handles an input, and which other parts its result goes to.
 
-use std::time::Duration;
+use std::{
+    net::IpAddr,
+    time::{Duration, Instant},
+};
 
 use calimero_network_primitives::{
     Multiaddr, PeerId,
@@ -10,12 +13,12 @@ use rand::seq::IteratorRandom;
 
 use super::{
     AddressBook, CacheEntry, Cookie, DialReason, Effect, Machine, Namespace, Overlays, Path,
-    RendezvousFailure, discoveries::Need, without_peer,
+    RendezvousFailure, connections::Arrival, discoveries::Need, without_peer,
 };
 
 /// Addresses that are examined in one list of a peer, 32. Honest lists are shorter, and the rest
 /// costs nothing.
-pub(super) const MAX_EXAMINED_ADDRESSES: usize = 32;
+pub(crate) const MAX_EXAMINED_ADDRESSES: usize = 32;
 
 // Overlays and operators.
 impl Machine {
@@ -57,7 +60,7 @@ impl Machine {
             self.discoveries.retry_now(&namespace, self.now);
         }
         self.direct.remove(&peer);
-        // The close of its connections is not reported to the parts again.
+        // The close of its connections is counted, and not reported to the parts again.
         (self.boot_nodes).on_disconnected(peer, true, self.now, &mut self.out);
         if self.connections.remove(&peer) {
             self.out.push_back(Effect::Disconnect { peer });
@@ -94,7 +97,9 @@ impl Machine {
     /// repeated.
     fn dial_cached(&mut self, peer: PeerId) {
         if self.want(peer, DialReason::Cached) {
-            self.redials.cached(peer, self.book.addresses(&peer));
+            let addresses = self.book.addresses(&peer, self.now);
+            self.redials
+                .first_dialled(peer, addresses, DialReason::Cached);
         }
     }
 
@@ -102,6 +107,7 @@ impl Machine {
         let dials = &self.dials;
         let is_dialled = |peer: &PeerId| dials.is_in_flight(peer);
         self.redials.retry_now(self.now, is_dialled);
+        self.book.network_changed();
         self.prober.retry_now(self.now);
         self.relays
             .retry_now(self.now, &mut self.rng, &mut self.out);
@@ -126,12 +132,14 @@ impl Machine {
         peer: PeerId,
         path: Path,
         dialled: Option<Multiaddr>,
+        remote_ip: Option<IpAddr>,
         is_local: bool,
     ) {
         if peer == self.local {
             return;
         }
         if self.blocked.contains(&peer) {
+            self.connections.refused(peer, path);
             self.out.push_back(Effect::Disconnect { peer });
             return;
         }
@@ -144,7 +152,12 @@ impl Machine {
             && (!is_local || self.config.local_network)
             && path == Path::Direct
             && !self.connections.is_connected(&peer)
-            && self.book.is_stranger(&peer);
+            && !self.contacted.contains(&peer, remote_ip, self.now)
+            && !remote_ip.is_some_and(|ip| self.connections.has_ip(ip));
+        let arrival = Arrival {
+            dialled: !inbound,
+            remote_ip,
+        };
         let new = self.book.connected(peer, dialled.as_ref(), self.now);
         // An address that identify reports is not added to the routing table again if the book has
         // it.
@@ -158,7 +171,7 @@ impl Machine {
         // Whichever side dialled, the peer is connected, so every dial of it ends.
         self.dials.settle(&peer);
         self.redials.returned(&peer, self.now);
-        let first = self.connections.opened(peer, path, self.now);
+        let first = self.connections.opened(peer, path, arrival, self.now);
         let (best, now) = (self.connections.path(&peer), self.now);
         (self.direct).on_opened(peer, path, best, dialled.as_ref(), now, &mut self.rng);
         if !first {
@@ -167,7 +180,7 @@ impl Machine {
         if stranger {
             self.stranger_came_in();
         }
-        self.overlays.connected(peer);
+        self.overlays.connected(peer, arrival);
         self.boot_nodes.on_connected(&peer, self.now);
         if self.boot.contains_key(&peer) {
             let (now, rng) = (self.now, &mut self.rng);
@@ -183,14 +196,16 @@ impl Machine {
     }
 
     pub(super) fn closed(&mut self, peer: PeerId, path: Path) {
-        let since = self.connections.closed(peer, path);
+        let last = self.connections.closed(peer, path);
         let (best, now) = (self.connections.path(&peer), self.now);
         self.direct.on_closed(peer, path, best, now, &mut self.rng);
-        let Some(since) = since else {
+        let Some((since, arrival)) = last else {
             return;
         };
+        self.contacted
+            .disconnected(peer, arrival.remote_ip, self.now);
         // Read before the entry can be removed below.
-        let addresses = self.book.addresses(&peer);
+        let addresses = self.book.addresses(&peer, self.now);
         self.book.disconnected(peer, self.now);
         for namespace in self.overlays.disconnected(peer) {
             self.discoveries.retry_now(&namespace, self.now);
@@ -225,7 +240,7 @@ impl Machine {
         }
         for address in tried.iter().take(MAX_EXAMINED_ADDRESSES) {
             let address = without_peer(address);
-            if self.book.dial_failed(&peer, &address) {
+            if self.book.dial_failed(&peer, &address, self.now) {
                 self.out
                     .push_back(Effect::RemoveRoutingAddress { peer, address });
             }
@@ -258,7 +273,7 @@ impl Machine {
                 .push_back(Effect::RemoveRoutingAddress { peer, address });
         }
         self.redials.address_dead(&peer, &address);
-        if self.redials.addresses(&peer).is_empty() && self.book.is_stranger(&peer) {
+        if self.redials.addresses(&peer).is_empty() && !self.book.is_dialable(&peer, self.now) {
             self.redials.settle(&peer);
         }
     }
@@ -302,7 +317,7 @@ impl Machine {
     pub(super) fn start_dials(&mut self) {
         (self.held).release(&self.listening, self.now, &mut self.out);
         while let Some((peer, reason)) = self.dials.start(self.now) {
-            let mut addresses = self.book.addresses(&peer);
+            let mut addresses = self.book.addresses(&peer, self.now);
             for captured in self.redials.addresses(&peer) {
                 if !addresses.contains(captured) {
                     addresses.push(captured.clone());
@@ -350,14 +365,25 @@ impl Machine {
 
     pub(super) fn met_locally(&mut self, peer: PeerId, addresses: &[Multiaddr]) {
         self.learn(peer, addresses);
-        self.want(peer, DialReason::Local);
+        let connected = self.connections.is_connected(&peer);
+        // mDNS reports a peer once. Dials that fail are repeated, as those of a lost peer, and a
+        // further report does not bring the next one forward.
+        if self.is_stranger(&peer) || connected || self.dials.is_resting(&peer) {
+            return;
+        }
+        let addresses = self.book.addresses(&peer, self.now);
+        if !addresses.is_empty() {
+            self.redials
+                .first_dialled(peer, addresses, DialReason::Local);
+            self.want(peer, DialReason::Local);
+        }
     }
 
     pub(super) fn member_seen(&mut self, namespace: &Namespace, peer: PeerId) {
         if self.is_stranger(&peer) {
             return;
         }
-        let connected = self.connections.is_connected(&peer);
+        let connected = self.connections.arrival(&peer);
         self.overlays.add(namespace, peer, connected, &mut self.rng);
     }
 
@@ -396,7 +422,7 @@ impl Machine {
             }
         }
         // Members of the answer count if they can be dialled.
-        let need = need(&self.overlays, &self.book, &key.1);
+        let need = need(&self.overlays, &self.book, &key.1, self.now);
         let (now, rng) = (self.now, &mut self.rng);
         self.discoveries
             .answered(&key, told, cookie, need, now, rng);
@@ -419,10 +445,10 @@ impl Machine {
     /// Asks for members within the limit of a tick: for as many as are sought, and at least for
     /// enough to choose from when some are lacking.
     pub(super) fn ask(&mut self) {
-        let (overlays, book) = (&self.overlays, &self.book);
+        let (overlays, book, now) = (&self.overlays, &self.book, self.now);
         let few = self.config.members_target;
         let limit = |namespace: &Namespace| {
-            let sought = need(overlays, book, namespace).sought();
+            let sought = need(overlays, book, namespace, now).sought();
             few.max(u32::try_from(sought).unwrap_or(u32::MAX))
         };
         self.discoveries.ask(self.now, limit, &mut self.out);
@@ -447,9 +473,9 @@ impl Machine {
     }
 }
 
-fn need(overlays: &Overlays, book: &AddressBook, namespace: &Namespace) -> Need {
+fn need(overlays: &Overlays, book: &AddressBook, namespace: &Namespace, now: Instant) -> Need {
     let known = overlays.known_members(namespace);
-    let known = known.filter(|member| !book.is_stranger(member));
+    let known = known.filter(|member| book.is_dialable(member, now));
     Need {
         alone: overlays.is_alone(namespace),
         lacking: overlays.deficit(namespace),

@@ -158,6 +158,30 @@ fn a_partition_without_a_word_heals() {
     );
 }
 
+/// Each node is all that the other one knows.
+#[test]
+fn a_partition_heals_without_boot_nodes() {
+    let mut world = World::new(Settings {
+        overlays: 1,
+        overlays_per_node: 1,
+        behind_nat: 0,
+        loss: 0,
+        ..settings(2, 3)
+    });
+    world.run_until(2 * MINUTE, true);
+    for boot in 1..=2 {
+        world.crash(boot);
+    }
+    world.partition(50);
+    world.run_until(world.now() + 10 * MINUTE, false);
+    assert_eq!(world.alone(), 2, "both are on one side");
+    let healed = world.now();
+    world.partition(0);
+    // The longest rest of an address, and the time until it is dialled.
+    world.run_until(healed + 16 * MINUTE, true);
+    assert_eq!(world.alone(), 0);
+}
+
 #[test]
 fn nodes_that_die_and_return_all_the_time_leave_nobody_alone() {
     let mut world = World::new(Settings {

@@ -34,6 +34,9 @@ const MAX_WAITING: usize = 64;
 /// Probes under way at one time.
 const MAX_ASKED: usize = 64;
 
+/// Servers that made no probe of an address that are remembered, for all addresses.
+const MAX_IDLE: usize = 64;
+
 /// A probe has ended.
 #[derive(Debug)]
 pub struct Event {
@@ -63,6 +66,9 @@ pub struct Client {
     last_accepted: u64,
     /// Boot nodes. They are asked before other servers, whose answers prove nothing.
     preferred: HashSet<PeerId>,
+    /// Servers that were asked to probe an address and did not try. Others are asked first, boot
+    /// nodes or not: many boot nodes serve no probes, or have none left for a while.
+    idle: VecDeque<(Multiaddr, PeerId)>,
     unasked: VecDeque<Multiaddr>,
     /// By the nonce that the server has to bring back.
     asked: HashMap<RequestId, Asked>,
@@ -78,6 +84,7 @@ impl Client {
             accepted: HashMap::new(),
             last_accepted: 0,
             preferred,
+            idle: VecDeque::new(),
             unasked: VecDeque::new(),
             asked: HashMap::new(),
             waiting: VecDeque::new(),
@@ -103,12 +110,10 @@ impl Client {
 
     fn ask(&mut self) {
         while self.asked.len() < MAX_ASKED
-            && !self.unasked.is_empty()
-            && let Some((connection, server)) = self.choose()
+            && !self.servers.is_empty()
+            && let Some(address) = self.unasked.pop_front()
+            && let Some((connection, server)) = self.choose(&address)
         {
-            let Some(address) = self.unasked.pop_front() else {
-                return;
-            };
             let nonce = self.rng.random();
             let request = Request {
                 address: address.clone(),
@@ -130,14 +135,24 @@ impl Client {
         }
     }
 
-    fn choose(&mut self) -> Option<(ConnectionId, PeerId)> {
-        let preferred = self
-            .servers
-            .iter()
+    /// Chooses a server to probe `address`. Servers that did not try are asked again when all
+    /// others have been asked.
+    fn choose(&mut self, address: &Multiaddr) -> Option<(ConnectionId, PeerId)> {
+        let is_idle = |idle: &VecDeque<(Multiaddr, PeerId)>, server: &PeerId| {
+            idle.iter()
+                .any(|(of, idle)| of == address && idle == server)
+        };
+        if self.servers.values().all(|one| is_idle(&self.idle, one)) {
+            self.idle.retain(|(of, _)| of != address);
+        }
+        let servers = self.servers.iter();
+        let servers = servers.filter(|(_, server)| !is_idle(&self.idle, server));
+        let preferred = servers.clone();
+        let preferred = preferred
             .filter(|(_, server)| self.preferred.contains(server))
             .choose(&mut self.rng);
-        let chosen = preferred.or_else(|| self.servers.iter().choose(&mut self.rng));
-        chosen.map(|(connection, server)| (*connection, *server))
+        let (connection, server) = preferred.or_else(|| servers.choose(&mut self.rng))?;
+        Some((*connection, *server))
     }
 
     fn ended(&mut self, nonce: RequestId, result: Option<ProbeOutcome>) {
@@ -149,6 +164,14 @@ impl Client {
             Some(outcome) => outcome,
             None => ProbeOutcome::NotTried,
         };
+        if outcome == ProbeOutcome::NotTried {
+            if self.idle.len() >= MAX_IDLE {
+                self.idle.pop_front();
+            }
+            self.idle.push_back((asked.address.clone(), asked.server));
+        } else {
+            self.idle.retain(|(of, _)| *of != asked.address);
+        }
         self.waiting.push_back(ToSwarm::GenerateEvent(Event {
             address: asked.address,
             server: asked.server,

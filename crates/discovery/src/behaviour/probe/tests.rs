@@ -74,3 +74,41 @@ fn a_nonce_counts_on_a_direct_connection_that_was_accepted_after_the_request() {
         }));
     assert!(!script.is_proved(nonce, 5), "closed");
 }
+
+#[test]
+fn servers_that_did_not_try_are_asked_after_all_others() {
+    let boots: Vec<_> = (0..2).map(|_| PeerId::random()).collect();
+    let other = PeerId::random();
+    let mut client = Client::new(boots.iter().copied().collect());
+    for (number, server) in boots.iter().chain([&other]).enumerate() {
+        let connection = ConnectionId::new_unchecked(number);
+        client.servers.insert(connection, *server);
+    }
+    let ask = |client: &mut Client, address: &str, outcome| {
+        client.probe(address.parse().unwrap());
+        let (nonce, asked) = client.asked.iter().next().unwrap();
+        let (nonce, server) = (*nonce, asked.server);
+        client.ended(nonce, outcome);
+        server
+    };
+    for _ in 0..10 {
+        let mut asked = HashSet::new();
+        for _ in &boots {
+            // Without an answer, or with one that says so.
+            let outcome = asked.is_empty().then_some(ProbeOutcome::NotTried);
+            asked.insert(ask(&mut client, PUBLIC, outcome));
+        }
+        assert_eq!(asked, boots.iter().copied().collect());
+        assert_eq!(ask(&mut client, PUBLIC, None), other);
+    }
+    // An answer ends it, and each address has a choice of its own.
+    assert!(boots.contains(&ask(&mut client, PUBLIC, None)));
+    let answer = Some(ProbeOutcome::NotReached);
+    assert!(boots.contains(&ask(&mut client, PUBLIC, answer)));
+    assert!(boots.contains(&ask(&mut client, PUBLIC, answer)));
+    for number in 0..100 {
+        let address = format!("/ip4/203.0.113.9/tcp/{number}");
+        assert!(boots.contains(&ask(&mut client, &address, None)));
+    }
+    assert_eq!(client.idle.len(), MAX_IDLE);
+}

@@ -76,10 +76,12 @@ fn a_lost_member_is_redialled_with_the_addresses_it_had() {
         peer: peer(5),
         tried,
     });
-    wanted.extend(wait_failing(&mut driver, 75));
+    wanted.extend(wait_failing(&mut driver, 45));
+    // The address rests after three failures, the redials go on.
+    assert_eq!(driver.machine.addresses(&peer(5)), []);
+    wanted.extend(wait_failing(&mut driver, 30));
     let times = seconds(&wanted, peer(5));
     assert!(times.len() >= 5, "{times:?}");
-    // The book has given the address up after three failures, the redials have not.
     let last = wanted.iter().rev().find_map(|(_, effect)| match effect {
         Effect::Dial {
             peer: p, addresses, ..
@@ -87,7 +89,77 @@ fn a_lost_member_is_redialled_with_the_addresses_it_had() {
         _ => None,
     });
     assert_eq!(last, Some(vec![dial_address(5)]));
-    assert_eq!(driver.machine.book.addresses(&peer(5)), []);
+}
+
+/// A node that was connected with the member 5, and has lost it and its boot nodes.
+fn cut_off() -> Driver {
+    let mut driver = Driver::registered(config());
+    driver.follow(1);
+    driver.tell(Input::MemberSeen {
+        namespace: namespace(1),
+        peer: peer(5),
+    });
+    driver.connect(5);
+    driver.wait_s(31);
+    for number in [BOOT, SECOND_BOOT, 5] {
+        driver.disconnect(number);
+        driver.fail_dial(number);
+    }
+    driver
+}
+
+/// Longest rest of an address that failed, in seconds, with the reserve of a tick and a dial.
+const LONGEST_REST: u64 = 15 * 60 + 40;
+
+#[test]
+fn a_member_that_was_out_of_reach_for_long_is_dialled_at_intervals_that_double() {
+    let mut driver = cut_off();
+    wait_failing(&mut driver, 100);
+    let wanted = wait_failing(&mut driver, 600);
+    let times = seconds(&wanted, peer(5));
+    assert!((2..=5).contains(&times.len()), "{times:?}");
+    let grows = times.windows(3).all(|t| t[2] - t[1] > t[1] - t[0]);
+    assert!(grows, "{times:?}");
+    for _ in 0..10 {
+        let wanted = wait_failing(&mut driver, LONGEST_REST);
+        let times = seconds(&wanted, peer(5));
+        assert!((1..=2).contains(&times.len()), "{times:?}");
+    }
+}
+
+#[test]
+fn a_member_that_was_out_of_reach_is_dialled_when_the_network_changes() {
+    let mut driver = cut_off();
+    wait_failing(&mut driver, 1200);
+    assert_eq!(driver.machine.addresses(&peer(5)), []);
+    driver.tell(Input::NetworkChanged);
+    assert_eq!(driver.machine.addresses(&peer(5)), [dial_address(5)]);
+    let wanted = wait_failing(&mut driver, 7);
+    assert_eq!(seconds(&wanted, peer(5)).len(), 1, "{wanted:?}");
+    // Its address is a route again once it works.
+    let added = Effect::AddRoutingAddress {
+        peer: peer(5),
+        address: dial_address(5),
+    };
+    assert!(driver.connect(5).contains(&added));
+}
+
+#[test]
+fn a_node_without_a_connection_dials_the_peers_of_its_last_run_again() {
+    let mut driver = Driver::new(config());
+    driver.tell(Input::CacheLoaded(vec![CacheEntry {
+        peer: peer(5),
+        addresses: vec![address(5)],
+        age: Duration::ZERO,
+    }]));
+    driver.fail_dial(5);
+    wait_failing(&mut driver, 600);
+    let wanted = wait_failing(&mut driver, LONGEST_REST);
+    assert!((1..=2).contains(&seconds(&wanted, peer(5)).len()));
+    // A connected node has others that name peers.
+    driver.connect(BOOT);
+    let wanted = wait_failing(&mut driver, LONGEST_REST);
+    assert_eq!(seconds(&wanted, peer(5)).len(), 0);
 }
 
 #[test]
@@ -464,6 +536,7 @@ fn slots_are_kept_until_a_stranger_has_come_in() {
         peer: PeerId::random(),
         path,
         dialled: None,
+        remote_ip: None,
         is_local,
     };
     // Neither does a neighbour, or a browser behind a reverse proxy.
@@ -473,6 +546,72 @@ fn slots_are_kept_until_a_stranger_has_come_in() {
     let effects = driver.tell(inbound(Path::Direct, false));
     assert!(effects.contains(&gives_up));
     assert!(effects.contains(&Effect::RemoveExternalAddress { address: circuit }));
+}
+
+/// Whether an inbound connection of `number` at `ip` ends the reservation of an unreachable node,
+/// after `inputs`.
+fn ends_reservation(inputs: Vec<Input>, minutes: u64, number: u32, ip: [u8; 4]) -> bool {
+    let (mut driver, asked) = unreachable(config());
+    let (listener, ..) = asked[0].clone();
+    driver.tell(Input::ReservationAccepted { listener });
+    driver.tell(Input::Probed {
+        address: address(LOCAL),
+        server: peer(BOOT),
+        outcome: ProbeOutcome::Reached,
+    });
+    for input in inputs {
+        driver.tell(input);
+    }
+    driver.wait_s(minutes * 60);
+    let effects = driver.tell(Input::ConnectionOpened {
+        peer: peer(number),
+        path: Path::Direct,
+        dialled: None,
+        remote_ip: Some(ip.into()),
+        is_local: false,
+    });
+    effects.contains(&Effect::StopListening { listener })
+}
+
+#[test]
+fn a_peer_that_was_dialled_is_no_stranger_when_it_comes_in() {
+    let here = [45, 0, 0, 9];
+    let dialled = || Input::Dialled {
+        peer: Some(peer(9)),
+        addresses: vec!["/dns/example.org/tcp/2428".parse().unwrap(), address(9)],
+    };
+    let failed = || Input::DialFailed {
+        peer: peer(9),
+        tried: vec![address(9)],
+    };
+    let all = || vec![dialled(), failed(), failed(), failed()];
+    assert!(ends_reservation(Vec::new(), 0, 9, here));
+    assert!(!ends_reservation(all(), 0, 9, here));
+    assert!(!ends_reservation(all(), 4, 9, here));
+    // A NAT knows no peers: another one at that address, or the same one at another address.
+    assert!(!ends_reservation(all(), 0, 10, here));
+    assert!(!ends_reservation(all(), 0, 9, [45, 0, 0, 10]));
+    assert!(ends_reservation(all(), 0, 10, [45, 0, 0, 10]));
+    assert!(ends_reservation(all(), 6, 9, here));
+}
+
+#[test]
+fn a_peer_at_the_address_of_a_connected_one_is_no_stranger() {
+    let here = [45, 0, 0, 9];
+    let opened = || Input::ConnectionOpened {
+        peer: peer(9),
+        path: Path::Direct,
+        dialled: Some(address(9)),
+        remote_ip: Some(here.into()),
+        is_local: false,
+    };
+    let closed = || Input::ConnectionClosed {
+        peer: peer(9),
+        path: Path::Direct,
+    };
+    assert!(!ends_reservation(vec![opened()], 60, 10, here));
+    assert!(!ends_reservation(vec![opened(), closed()], 4, 10, here));
+    assert!(ends_reservation(vec![opened(), closed()], 6, 10, here));
 }
 
 #[test]
@@ -523,6 +662,7 @@ fn a_relayed_connection_is_closed_once_a_direct_one_is_up() {
         peer: peer(5),
         path,
         dialled: None,
+        remote_ip: None,
         is_local: false,
     };
     driver.tell(open(Path::Relayed));
@@ -554,6 +694,24 @@ fn a_blocked_peer_is_disconnected_and_left_alone() {
     let effects = driver.tell(Input::Unblock(peer(BOOT)));
     let effects = [effects, driver.wait_s(1)].concat();
     assert!(dialled(&effects).contains(&peer(BOOT)));
+}
+
+#[test]
+fn connections_of_a_blocked_peer_that_close_after_it_is_unblocked_are_counted_off() {
+    let mut driver = Driver::registered(config());
+    driver.tell(Input::Block(peer(BOOT)));
+    // One that was established at the same time.
+    driver.connect(BOOT);
+    driver.tell(Input::Unblock(peer(BOOT)));
+    driver.connect(BOOT);
+    assert_eq!(driver.machine.path(&peer(BOOT)), Some(Path::Direct));
+    driver.disconnect(BOOT);
+    driver.disconnect(BOOT);
+    assert_eq!(driver.machine.path(&peer(BOOT)), Some(Path::Direct));
+    driver.wait_s(31);
+    let effects = driver.disconnect(BOOT);
+    assert_eq!(driver.machine.path(&peer(BOOT)), None);
+    assert_eq!(dialled(&effects), [peer(BOOT)]);
 }
 
 #[test]
@@ -617,10 +775,7 @@ fn a_boot_node_that_is_unblocked_takes_the_place_of_another_peer() {
     assert_eq!(driver.machine.book.len(), 4);
     driver.tell(Input::Unblock(peer(BOOT)));
     assert_eq!(driver.machine.book.len(), 4);
-    assert_eq!(
-        driver.machine.book.addresses(&peer(BOOT)),
-        [dial_address(BOOT)]
-    );
+    assert_eq!(driver.machine.addresses(&peer(BOOT)), [dial_address(BOOT)]);
 }
 
 #[test]

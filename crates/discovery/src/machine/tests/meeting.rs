@@ -69,8 +69,8 @@ fn the_book_keeps_four_addresses_a_peer_and_three_failures_evict() {
     assert_eq!(driver.machine.book.longest(), 4);
 
     driver.connect(9);
-    assert_eq!(driver.machine.book.addresses(&peer(9)).len(), 4);
-    assert_eq!(driver.machine.book.addresses(&peer(9))[0], dial_address(9));
+    assert_eq!(driver.machine.addresses(&peer(9)).len(), 4);
+    assert_eq!(driver.machine.addresses(&peer(9))[0], dial_address(9));
     driver.disconnect(9);
     assert_eq!(driver.fail_dial(9), []);
     assert_eq!(driver.fail_dial(9), []);
@@ -82,7 +82,6 @@ fn the_book_keeps_four_addresses_a_peer_and_three_failures_evict() {
     assert!(
         !driver
             .machine
-            .book
             .addresses(&peer(9))
             .contains(&dial_address(9))
     );
@@ -97,12 +96,9 @@ fn a_sybil_stream_evicts_neither_boot_nodes_nor_connected_peers() {
     }
     assert_eq!(driver.machine.book.len(), 4096);
     for kept in [BOOT, SECOND_BOOT, 3, 19_999] {
-        assert_eq!(
-            driver.machine.book.addresses(&peer(kept)),
-            [dial_address(kept)]
-        );
+        assert_eq!(driver.machine.addresses(&peer(kept)), [dial_address(kept)]);
     }
-    assert_eq!(driver.machine.book.addresses(&peer(10)), []);
+    assert_eq!(driver.machine.addresses(&peer(10)), []);
 }
 
 #[test]
@@ -112,12 +108,9 @@ fn a_peer_unheard_of_for_a_day_is_forgotten() {
     driver.wait_s(12 * 3600);
     driver.tell(identified(9, vec![address(9)]));
     driver.wait_s(12 * 3600 + 60);
-    assert_eq!(driver.machine.book.addresses(&peer(8)), []);
-    assert_eq!(driver.machine.book.addresses(&peer(9)), [dial_address(9)]);
-    assert_eq!(
-        driver.machine.book.addresses(&peer(BOOT)),
-        [dial_address(BOOT)]
-    );
+    assert_eq!(driver.machine.addresses(&peer(8)), []);
+    assert_eq!(driver.machine.addresses(&peer(9)), [dial_address(9)]);
+    assert_eq!(driver.machine.addresses(&peer(BOOT)), [dial_address(BOOT)]);
 }
 
 #[test]
@@ -175,6 +168,7 @@ fn who_has_come_in_is_remembered_while_it_is_here_after_those_that_were_reached(
         peer: peer(7),
         path: Path::Direct,
         dialled: None,
+        remote_ip: None,
         is_local: false,
     });
     assert_eq!(remembered(&driver), [], "nobody knows where it is");
@@ -477,6 +471,60 @@ fn who_lacks_members_walks_from_page_to_page_by_its_cookie() {
 }
 
 #[test]
+fn a_list_without_new_members_is_read_again_while_members_are_sought() {
+    let mut driver = Driver::registered(config());
+    driver.tell(Input::Block(peer(SECOND_BOOT)));
+    driver.follow(1);
+    driver.answer(BOOT, 1, &[100], 1);
+    driver.connect(100);
+    let next = |driver: &mut Driver, members: &[u32], now: u8| {
+        driver.answer(BOOT, 1, members, now);
+        questions(&driver.wait_s(80))[0].2.clone()
+    };
+    assert_eq!(questions(&driver.wait_s(7)).len(), 1);
+    assert_eq!(next(&mut driver, &[101], 2), Some(cookie(2)));
+    assert_eq!(next(&mut driver, &[], 3), None);
+    assert_eq!(next(&mut driver, &[100, 101], 4), Some(cookie(4)));
+}
+
+#[test]
+fn a_local_peer_whose_dial_fails_is_dialled_again() {
+    let mut driver = Driver::new(config());
+    let met = || Input::LocalPeer {
+        peer: peer(9),
+        addresses: vec![address(9)],
+    };
+    assert!(dialled(&driver.tell(met())).contains(&peer(9)));
+    driver.fail_dial(9);
+    // Another report brings no dial forward.
+    assert_eq!(dialled(&driver.tell(met())), []);
+    let mut dials = 0;
+    for _ in 0..20 {
+        let of_peer = dialled(&driver.wait_s(4)).into_iter();
+        let of_peer = of_peer.filter(|one| *one == peer(9)).count();
+        dials += of_peer;
+        if of_peer > 0 {
+            driver.fail_dial(9);
+        }
+    }
+    // At 5, 15, 30 and 60 s, as those of a lost peer.
+    assert_eq!(dials, 4);
+}
+
+#[test]
+fn the_dials_of_few_local_peers_are_repeated() {
+    let mut driver = Driver::new(config());
+    for number in 10..1000 {
+        driver.tell(Input::LocalPeer {
+            peer: peer(number),
+            addresses: vec![address(number)],
+        });
+    }
+    // Both boot nodes, and the limit.
+    assert_eq!(driver.machine.redials.len(), 2 + 64);
+}
+
+#[test]
 fn dials_in_flight_are_bounded_and_the_most_urgent_come_first() {
     let mut driver = Driver::new(config());
     let mut in_flight = 2;
@@ -511,6 +559,7 @@ fn a_dial_that_completes_as_listener_is_resolved_and_one_nobody_ends_ends_itself
         peer: peer(5),
         path: Path::Direct,
         dialled: None,
+        remote_ip: None,
         is_local: false,
     });
     assert_eq!(driver.machine.dials.in_flight(), 1);
@@ -622,6 +671,7 @@ fn only_who_has_nobody_dials_at_once_and_never_more_than_a_few() {
         peer: dialled(&first)[0],
         path: Path::Direct,
         dialled: None,
+        remote_ip: None,
         is_local: false,
     });
     let later = dialled(&driver.wait_s(7));

@@ -98,6 +98,7 @@ impl Driver {
             peer: peer(number),
             path: Path::Direct,
             dialled: Some(address(number)),
+            remote_ip: None,
             is_local: false,
         })
     }

@@ -112,6 +112,7 @@ impl World {
                 peer,
                 path,
                 dialled,
+                remote_ip: None,
                 is_local: false,
             };
             self.tell(one, opened);
@@ -179,6 +180,7 @@ impl World {
                 peer: peer(other),
                 path: Path::Direct,
                 dialled: None,
+                remote_ip: None,
                 is_local: false,
             };
             self.tell(node, opened);
@@ -267,6 +269,7 @@ impl World {
                 peer,
                 path,
                 dialled,
+                remote_ip: None,
                 is_local: false,
             };
             self.tell(node, opened);

@@ -21,15 +21,28 @@ const MAX_PER_PEER: u32 = 12;
 /// together.
 const MAX_PER_PREFIX: u32 = 60;
 
+/// Most dial-backs of one IPv6 /48 in a minute, 120. One line at home has up to 256 /64s, all of
+/// them in one /48.
+const MAX_PER_SITE: u32 = 120;
+
 /// Most dial-backs in a minute, 240: four a second, each a handshake of some milliseconds.
 const MAX_IN_ALL: u32 = 240;
 
-/// The part of an IP address that one party holds: an IPv4 address or an IPv6 /64. Peers without
-/// an IP address share one prefix.
+/// First dial-backs of a prefix in a minute that are made although [`MAX_IN_ALL`] is reached, 2:
+/// few prefixes that use up all dial-backs do not keep the others from learning what they need.
+const FIRST: u32 = 2;
+
+/// Most dial-backs in a minute beyond [`MAX_IN_ALL`], 240.
+const MAX_FIRST: u32 = 240;
+
+/// The part of an IP address that one party holds: an IPv4 address, an IPv6 /64, or the IPv6 /48
+/// that an organisation holds, or several lines at home. Peers without an IP address share one
+/// prefix.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Prefix {
     V4(u32),
     V6(u64),
+    Site(u64),
     None,
 }
 
@@ -41,10 +54,18 @@ impl Prefix {
             None => Self::None,
         }
     }
+
+    /// The widest prefix that one party may hold.
+    fn site(self) -> Self {
+        match self {
+            Self::V6(prefix) => Self::Site(prefix >> 16),
+            other => other,
+        }
+    }
 }
 
-/// Counts dial-backs in windows of a minute. The tables have at most [`MAX_IN_ALL`] entries, since
-/// only admitted requests are counted.
+/// Counts dial-backs in windows of a minute. The tables have at most two entries for each of
+/// [`MAX_IN_ALL`] and [`MAX_FIRST`], since only admitted requests are counted.
 #[derive(Debug)]
 pub(super) struct Limits {
     since: Instant,
@@ -69,15 +90,29 @@ impl Limits {
             *self = Self::new(now);
         }
         let of_peer = self.peers.get(&peer).copied().unwrap_or(0);
-        let of_prefix = self.prefixes.get(&prefix).copied().unwrap_or(0);
-        let admitted =
-            self.all < MAX_IN_ALL && of_peer < MAX_PER_PEER && of_prefix < MAX_PER_PREFIX;
-        if admitted {
-            self.all += 1;
-            self.peers.insert(peer, of_peer + 1);
-            self.prefixes.insert(prefix, of_prefix + 1);
+        let of = |prefix| self.prefixes.get(&prefix).copied().unwrap_or(0);
+        let site = prefix.site();
+        let (of_prefix, of_site) = (of(prefix), of(site));
+        let is_full = match of_site < FIRST {
+            true => self.all >= MAX_IN_ALL + MAX_FIRST,
+            false => self.all >= MAX_IN_ALL,
+        };
+        let max_of_site = match site == prefix {
+            true => MAX_PER_PREFIX,
+            false => MAX_PER_SITE,
+        };
+        if is_full
+            || of_peer >= MAX_PER_PEER
+            || of_prefix >= MAX_PER_PREFIX
+            || of_site >= max_of_site
+        {
+            return false;
         }
-        admitted
+        self.all += 1;
+        self.peers.insert(peer, of_peer + 1);
+        self.prefixes.insert(prefix, of_prefix + 1);
+        self.prefixes.insert(site, of_site + 1);
+        true
     }
 }
 
@@ -104,16 +139,34 @@ mod tests {
         // Another identity of the same host gets what is left of the host's share.
         let rest = admitted(&mut limits, None, prefix(1), start);
         assert_eq!(rest, MAX_PER_PREFIX - MAX_PER_PEER);
-        let others: u32 = (2..100)
-            .map(|n| admitted(&mut limits, None, prefix(n), start))
-            .sum();
-        assert_eq!(others, MAX_IN_ALL - MAX_PER_PREFIX);
-        assert!(limits.peers.len() <= MAX_IN_ALL as usize);
+        let mut others = |some: std::ops::Range<u32>| -> u32 {
+            some.map(|n| admitted(&mut limits, None, prefix(n), start))
+                .sum()
+        };
+        assert_eq!(others(2..5), MAX_IN_ALL - MAX_PER_PREFIX);
+        // The first requests of other prefixes are served, up to a limit.
+        assert_eq!(others(5..6), FIRST);
+        assert_eq!(others(6..1_000), MAX_FIRST - FIRST);
+        let most = (MAX_IN_ALL + MAX_FIRST) as usize;
+        assert!(limits.peers.len() <= most && limits.prefixes.len() <= 2 * most);
         let later = start + WINDOW;
         assert_eq!(
             admitted(&mut limits, Some(peer), prefix(1), later),
             MAX_PER_PEER
         );
+    }
+
+    #[test]
+    fn the_networks_of_one_line_share_a_rate() {
+        let start = now();
+        let mut limits = Limits::new(start);
+        let line = (0..256).map(|n| Prefix::V6(0x2003_00d0_0001_0000 + n));
+        let of_line: u32 = line
+            .map(|prefix| admitted(&mut limits, None, prefix, start))
+            .sum();
+        assert_eq!(of_line, MAX_PER_SITE);
+        let other = Prefix::V6(0x2003_00d0_0002_0000);
+        assert_eq!(admitted(&mut limits, None, other, start), MAX_PER_PREFIX);
     }
 
     #[test]

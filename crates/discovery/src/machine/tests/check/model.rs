@@ -40,6 +40,8 @@ pub(crate) struct Model {
     pub(crate) blocked: BTreeSet<PeerId>,
     /// Direct and relayed connections of each peer.
     pub(crate) connected: BTreeMap<PeerId, [u32; 2]>,
+    /// Connections of peers that were blocked, which are not closed yet.
+    closing: BTreeMap<PeerId, [u32; 2]>,
     pub(crate) followed: BTreeSet<Namespace>,
     pub(crate) registrations: BTreeMap<Key, Instant>,
     pub(crate) questions: BTreeMap<Key, Instant>,
@@ -78,6 +80,7 @@ impl Model {
             boot: boot.collect(),
             blocked: BTreeSet::new(),
             connected: BTreeMap::new(),
+            closing: BTreeMap::new(),
             followed: Namespace::new(&config.global_namespace)
                 .into_iter()
                 .collect(),
@@ -126,6 +129,10 @@ impl Model {
                 let counts = self.connected.entry(*peer).or_default();
                 counts[usize::from(*path == Path::Relayed)] += 1;
                 self.dials.remove(peer);
+            }
+            Input::ConnectionOpened { peer, path, .. } if self.blocked.contains(peer) => {
+                let counts = self.closing.entry(*peer).or_default();
+                counts[usize::from(*path == Path::Relayed)] += 1;
             }
             Input::ConnectionClosed { peer, path } => self.close(peer, *path),
             Input::DialFailed { peer, .. } => {
@@ -214,13 +221,23 @@ impl Model {
     fn block(&mut self, peer: PeerId) {
         self.blocked.insert(peer);
         self.dials.remove(&peer);
-        self.connected.remove(&peer);
+        let closing = self.closing.entry(peer).or_default();
+        let open = self.connected.remove(&peer).unwrap_or_default();
+        for (closing, open) in closing.iter_mut().zip(open) {
+            *closing += open;
+        }
         self.attempts.retain(|_, (of, _)| *of != peer);
         self.rounds.retain(|_, of| *of != peer);
         self.server_gone(&peer);
     }
 
     fn close(&mut self, peer: &PeerId, path: Path) {
+        let closing = self.closing.entry(*peer).or_default();
+        let closing = &mut closing[usize::from(path == Path::Relayed)];
+        if *closing > 0 {
+            *closing -= 1;
+            return;
+        }
         let Some(counts) = self.connected.get_mut(peer) else {
             return;
         };

@@ -150,6 +150,10 @@ impl What {
         let addresses = addresses_of(c, d, e);
         match self.kind % 40 {
             0 if a == u8::MAX => Input::Stop,
+            0 => Input::Dialled {
+                peer: (b % 2 == 0).then_some(peer),
+                addresses,
+            },
             1..=3 => Input::Follow(namespace),
             4 => Input::Unfollow(namespace),
             5 => Input::Block(peer),
@@ -160,6 +164,7 @@ impl What {
                 peer,
                 path,
                 dialled: (d % 4 > 0).then(|| address_of(e)),
+                remote_ip: (b % 4 > 0).then(|| [45, 0, 0, e % 20].into()),
                 is_local: false,
             },
             11 => Input::ConnectionClosed { peer, path },
@@ -228,6 +233,7 @@ impl What {
                 peer: nth(model.dials.keys().copied(), pick)?,
                 path: if well { Path::Direct } else { Path::Relayed },
                 dialled: Some(address_of(e)),
+                remote_ip: None,
                 is_local: false,
             },
             28 => Input::DialFailed {
@@ -269,6 +275,7 @@ impl What {
                     peer: nth(model.connected.keys().copied(), pick)?,
                     path: Path::Relayed,
                     dialled: well.then(|| through(&address(BOOT), peer(BOOT))),
+                    remote_ip: None,
                     is_local: false,
                 }
             }

@@ -1,0 +1,119 @@
+//! Peers and IP addresses to which this node sent packets a short time ago.
+//!
+//! A NAT that filters by address lets in connections from these addresses, so such a connection
+//! does not show that any peer can reach this node.
+
+use std::{
+    net::IpAddr,
+    time::{Duration, Instant},
+};
+
+use calimero_network_primitives::{Multiaddr, PeerId, multiaddr::Protocol, resources::Origin};
+
+use super::schedule::Schedule;
+
+/// Time for which a NAT may let in connections from an address after a packet to it, 5 min: the
+/// 4 min for which a NAT keeps a TCP connection that is not established (RFC 5382), and a reserve.
+const OPEN_FOR: Duration = Duration::from_secs(5 * 60);
+
+/// Contacts that are remembered, 4096. Above it every peer counts as contacted for a while.
+const MAX_CONTACTS: usize = 4096;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Contact {
+    Peer(PeerId),
+    Ip(IpAddr),
+}
+
+/// The contacts of the last [`OPEN_FOR`].
+#[derive(Clone, Debug, Default)]
+pub(super) struct Contacted {
+    until: Schedule<Contact>,
+    /// Time until which every peer counts as contacted, since contacts were forgotten early.
+    all_until: Option<Instant>,
+}
+
+impl Contacted {
+    /// This node dials `addresses` to reach `peer`.
+    pub(super) fn dialled(&mut self, peer: Option<PeerId>, addresses: &[Multiaddr], now: Instant) {
+        if let Some(peer) = peer {
+            self.insert(Contact::Peer(peer), now);
+        }
+        for ip in addresses.iter().filter_map(ip_of) {
+            self.insert_ip(ip, now);
+        }
+    }
+
+    /// The connections with `peer` at `ip` ended. Until now packets were sent to it.
+    pub(super) fn disconnected(&mut self, peer: PeerId, ip: Option<IpAddr>, now: Instant) {
+        self.insert(Contact::Peer(peer), now);
+        if let Some(ip) = ip {
+            self.insert_ip(ip, now);
+        }
+    }
+
+    /// Returns whether a NAT may let in `peer` at `ip` because of packets of this node.
+    pub(super) fn contains(&self, peer: &PeerId, ip: Option<IpAddr>, now: Instant) -> bool {
+        let is_open = |contact: &Contact| self.until.at(contact).is_some_and(|until| until > now);
+        let ip = ip.map(|ip| ip.to_canonical());
+        self.all_until.is_some_and(|until| until > now)
+            || is_open(&Contact::Peer(*peer))
+            || ip.is_some_and(|ip| is_open(&Contact::Ip(ip)))
+    }
+
+    /// Local addresses are not remembered: what comes from them shows nothing about a NAT, and many
+    /// nodes may share one.
+    fn insert_ip(&mut self, ip: IpAddr, now: Instant) {
+        if !Origin::of_ip(ip).is_local() {
+            self.insert(Contact::Ip(ip.to_canonical()), now);
+        }
+    }
+
+    fn insert(&mut self, contact: Contact, now: Instant) {
+        while self.until.pop_due(now).is_some() {}
+        self.until.set(contact, now + OPEN_FOR);
+        if self.until.len() > MAX_CONTACTS {
+            self.all_until = self.until.next();
+            self.until.pop_first();
+        }
+    }
+}
+
+/// Returns the IP address at the start of `address`.
+fn ip_of(address: &Multiaddr) -> Option<IpAddr> {
+    match address.iter().next()? {
+        Protocol::Ip4(ip) => Some(ip.into()),
+        Protocol::Ip6(ip) => Some(ip.into()),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn address(number: u32) -> Multiaddr {
+        let [_, a, b, c] = number.to_be_bytes();
+        format!("/ip4/45.{a}.{b}.{c}/tcp/2428").parse().unwrap()
+    }
+
+    #[test]
+    #[expect(clippy::disallowed_methods, reason = "a test has to start somewhere")]
+    fn above_the_limit_every_peer_counts_as_contacted_for_a_while() {
+        let start = Instant::now();
+        let mut contacted = Contacted::default();
+        let (known, other) = (PeerId::random(), PeerId::random());
+        contacted.dialled(Some(known), &[], start);
+        assert!(contacted.contains(&known, None, start));
+        assert!(!contacted.contains(&other, None, start));
+        let later = start + OPEN_FOR / 2;
+        for number in 0..2 * u32::try_from(MAX_CONTACTS).unwrap() {
+            contacted.dialled(None, &[address(number)], later);
+        }
+        assert!(contacted.until.len() <= MAX_CONTACTS);
+        assert!(contacted.contains(&other, None, later));
+        let end = later + OPEN_FOR;
+        assert!(!contacted.contains(&other, None, end));
+        assert!(!contacted.contains(&known, None, end));
+    }
+}
