@@ -320,6 +320,47 @@ async fn a_dropped_dial_is_given_up() {
 }
 
 #[tokio::test]
+async fn a_dropped_dial_leaves_the_dial_of_another_part_of_the_node() {
+    let peer = start(config()).await;
+    let direct = peer.listen(Over::Tcp).await;
+    let port = direct.iter().find_map(|part| match part {
+        Protocol::Tcp(port) => Some(port),
+        _ => None,
+    });
+    let proxy = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let at = proxy.local_addr().unwrap().port();
+    let address = Multiaddr::from(Ipv4Addr::LOCALHOST).with(Protocol::Tcp(at));
+    let mut config = config();
+    config.discovery.boot = vec![address.with(Protocol::P2p(peer.peer()))];
+    let mut node = start(config).await;
+    // Discovery dials the boot node, which does not answer yet.
+    let (mut dialled, _) = within(proxy.accept()).await.unwrap();
+    {
+        let mut waiting = std::pin::pin!(node.client.dial_peer(peer.peer(), []));
+        assert!(futures::poll!(&mut waiting).is_pending());
+        // Commands are carried out one after the other.
+        within(node.client.status()).await.unwrap();
+    }
+    within(node.client.status()).await.unwrap();
+    let mut real = tokio::net::TcpStream::connect((Ipv4Addr::LOCALHOST, port.unwrap()))
+        .await
+        .unwrap();
+    tokio::spawn(async move { tokio::io::copy_bidirectional(&mut dialled, &mut real).await });
+    let connected = node
+        .wait_for(|event| match event {
+            NetworkEvent::Connection(ConnectionEvent::Connected(connection)) => {
+                Some(Ok(connection))
+            }
+            NetworkEvent::Discovery(DiscoveryEvent::BootNodeUnreachable { cause, .. }) => {
+                Some(Err(cause))
+            }
+            _ => None,
+        })
+        .await;
+    assert_eq!(connected.unwrap().peer, peer.peer());
+}
+
+#[tokio::test]
 async fn oneself_and_contradictions_are_not_dialled() {
     let node = start(config()).await;
     let own = node.listen(Over::Tcp).await;
