@@ -21,7 +21,7 @@ use std::{
 
 use calimero_network::NetworkConfig;
 use serde_json::Value;
-use support::{LIMIT, Process, calnet, run};
+use support::{ClosedPort, LIMIT, Process, calnet, run};
 use tempfile::TempDir;
 
 /// An id that no blob has.
@@ -433,10 +433,8 @@ type Case<'a> = (&'a str, u16, &'a str, Option<&'a str>);
 #[test]
 fn wrong_requests_are_answered_with_what_is_wrong() {
     let node = Node::start(&[]);
-    let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let port = closed.local_addr().unwrap().port();
-    drop(closed);
-    let unreachable = format!("POST /v1/peers?address=/ip4/127.0.0.1/tcp/{port}");
+    let closed = ClosedPort::new();
+    let unreachable = format!("POST /v1/peers?address={}", closed.address());
     let itself = format!("POST /v1/peers?address={}", node.address);
     let longest = NetworkConfig::default().pubsub.max_message_bytes;
     let missing = format!("GET /v1/blobs/{MISSING}");

@@ -24,7 +24,7 @@ use calimero_network::{
     futures::{AsyncReadExt as _, AsyncWriteExt as _},
 };
 use rustix::fs::{CWD, FileType, Mode, mknodat};
-use support::{LIMIT, Process, calnet, full_pipe, run};
+use support::{ClosedPort, LIMIT, Process, calnet, full_pipe, run};
 
 fn signal(process: u32, name: &str) {
     let process = process.to_string();
@@ -57,6 +57,7 @@ fn until_controlled(data: &str) -> UnixStream {
     let deadline = Instant::now() + LIMIT;
     loop {
         if let Ok(stream) = UnixStream::connect(&path) {
+            stream.set_read_timeout(Some(LIMIT)).unwrap();
             return stream;
         }
         assert!(Instant::now() < deadline, "no control socket at {path:?}");
@@ -164,10 +165,8 @@ fn a_signal_ends_a_command_whose_output_is_not_read() {
 fn failures_are_objects_with_codes_and_exit_statuses() {
     let folder = tempfile::tempdir().unwrap();
     let data = data(&folder);
-    let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let port = closed.local_addr().unwrap().port();
-    drop(closed);
-    let address = format!("/ip4/127.0.0.1/tcp/{port}");
+    let closed = ClosedPort::new();
+    let address = closed.address();
     let node = Process::node(&[]);
     let alive = node.addresses(1).remove(0);
     let missing = "11111111111111111111111111111112";
@@ -354,7 +353,7 @@ fn the_control_interface_answers_programs() {
         "Host: localhost\r\nOrigin: http://evil.example",
     ] {
         let mut stream = until_controlled(&data);
-        let request = format!("GET /v1/status HTTP/1.1\r\n{foreign}\r\n\r\n");
+        let request = format!("GET /v1/status HTTP/1.1\r\n{foreign}\r\nConnection: close\r\n\r\n");
         stream.write_all(request.as_bytes()).unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).unwrap();

@@ -13,7 +13,7 @@ mod support;
 use std::{collections::BTreeSet, fs, net::TcpListener, path::Path};
 
 use serde_json::Value;
-use support::{Ended, Process, calnet, run, schema};
+use support::{ClosedPort, Ended, Process, calnet, run, schema};
 
 /// A valid peer id that no node has.
 const ABSENT: &str = "12D3KooWK99VoVxNE7XzyBwXEzW7xhK7Gpv85r9F3V3fyKSUKPH5";
@@ -217,10 +217,8 @@ fn each_kind_of_failure_has_its_status_and_code() {
     let dir = tempfile::tempdir().unwrap();
     let path = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
     let data = path("data");
-    let closed = TcpListener::bind("127.0.0.1:0").unwrap();
-    let port = closed.local_addr().unwrap().port();
-    drop(closed);
-    let closed = format!("/ip4/127.0.0.1/tcp/{port}");
+    let refusing = ClosedPort::new();
+    let closed = refusing.address();
     // Accepts connections and says nothing.
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
     let silent = format!("/ip4/127.0.0.1/tcp/{}", silent.local_addr().unwrap().port());
