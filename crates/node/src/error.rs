@@ -327,6 +327,18 @@ impl CommandError {
         }
     }
 
+    /// The error of standard output that has not taken everything.
+    pub(crate) fn of_output(source: io::Error) -> Self {
+        match source.kind() {
+            io::ErrorKind::Interrupted => Self::Interrupted,
+            io::ErrorKind::BrokenPipe => Self::OutputClosed,
+            _ => Self::Io {
+                what: "cannot write to standard output",
+                source,
+            },
+        }
+    }
+
     /// What kind of failure it is.
     pub(crate) fn code(&self) -> Code {
         match self {

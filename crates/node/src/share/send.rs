@@ -260,7 +260,7 @@ async fn serve(
         && stdout().is_terminal()
         && let Some(drawn) = qr::draw(&text)
     {
-        output.write_bytes(drawn.into_bytes());
+        output.write_bytes(drawn.into_bytes())?;
     }
     while let Some(event) = events.next().await {
         if let NetworkEvent::Blob(BlobEvent::Requested {
