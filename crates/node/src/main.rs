@@ -101,6 +101,8 @@ fn run(cli: Cli, log: &Log) -> Result<u8, (CommandError, u8)> {
     // A signal is the usual end of these.
     let ends_by_signal =
         is_node || is_subscriber || matches!(cli.command, Command::Send(_) | Command::Ping(_));
+    // It handles signals and the end of its reader, and sends first what it has published.
+    let is_publisher = matches!(cli.command, Command::Publish(_));
     let overflow = match is_node {
         true => Overflow::Drop,
         false => Overflow::Wait,
@@ -120,11 +122,11 @@ fn run(cli: Cli, log: &Log) -> Result<u8, (CommandError, u8)> {
             result = execute(cli.command, output.clone(), signals.clone()) => result,
             () = log.report() => Ok(()),
             // A node goes on without a reader, and a subscriber has nothing left to do.
-            () = output.closed(), if !is_node => match is_subscriber {
+            () = output.closed(), if !is_node && !is_publisher => match is_subscriber {
                 true => Ok(()),
                 false => Err(CommandError::OutputClosed),
             },
-            () = interrupted.stop(), if !ends_by_signal => {
+            () = interrupted.stop(), if !ends_by_signal && !is_publisher => {
                 Err(CommandError::Interrupted)
             }
         }
@@ -184,7 +186,7 @@ async fn execute(command: Command, output: Output, signals: Signals) -> Result<(
         Command::Block(args) => operate::block(&args, &output).await,
         Command::Unblock(args) => operate::unblock(&args, &output).await,
         Command::Topics(args) => operate::topics(&args, &output).await,
-        Command::Publish(args) => topics::publish(args, &output).await,
+        Command::Publish(args) => topics::publish(args, &output, signals).await,
         Command::Subscribe(args) => topics::subscribe(args, &output, signals).await,
         Command::Netcheck(args) => netcheck::execute(args, &output).await,
         Command::Probe(args) => probe::execute(args, &output).await,

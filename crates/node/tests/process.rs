@@ -224,6 +224,51 @@ fn a_signal_interrupts_a_blob_that_is_not_read_to_its_end() {
 }
 
 #[test]
+fn messages_that_are_called_published_are_sent_after_the_reader_has_left() {
+    const MESSAGES: usize = 6;
+    let subscriber = Process::node(&["--subscribe", "weather"]);
+    let address = subscriber.addresses(1).remove(0);
+    let mut command = calnet();
+    command.args(["publish", "--json", "weather", "--dial", &address]);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let mut input = child.stdin.take().unwrap();
+    input.write_all(b"first\n").unwrap();
+    let mut reader = BufReader::new(child.stdout.take().unwrap());
+    let mut published = |count: usize| {
+        for _ in 0..count {
+            let mut line = String::new();
+            reader.read_line(&mut line).unwrap();
+            assert!(line.contains(r#""event":"published""#), "{line}");
+        }
+    };
+    published(1);
+    assert_eq!(subscriber.event("message")["text"], "first");
+    // The subscriber reads nothing for a while, so that messages wait in the queue.
+    subscriber.signal("-STOP");
+    for number in 0..MESSAGES {
+        let mut message = format!("{number} ").into_bytes();
+        message.resize(1_000_000, b'x');
+        message.push(b'\n');
+        input.write_all(&message).unwrap();
+    }
+    published(MESSAGES);
+    // Its input does not end.
+    drop(reader);
+    let noticed = Instant::now() + Duration::from_secs(2);
+    while child.try_wait().unwrap().is_none() && Instant::now() < noticed {
+        std::thread::park_timeout(Duration::from_millis(5));
+    }
+    subscriber.signal("-CONT");
+    assert_eq!(end(&mut child), Some(141));
+    for number in 0..MESSAGES {
+        let message = subscriber.event("message");
+        let text = message["text"].as_str().unwrap();
+        assert!(text.starts_with(&format!("{number} ")), "{}", &text[..10]);
+    }
+}
+
+#[test]
 fn failures_are_objects_with_codes_and_exit_statuses() {
     let folder = tempfile::tempdir().unwrap();
     let data = data(&folder);
@@ -476,6 +521,23 @@ fn long_lines_are_refused_as_a_whole_by_a_running_node_too() {
         assert_eq!(writer.wait().code(), Some(7));
         assert_eq!(reader.event("message")["text"], "short");
     }
+    // The limit is that of the node.
+    let folder = tempfile::tempdir().unwrap();
+    let own = self::data(&folder);
+    fs::create_dir(&own).unwrap();
+    let limits = "[pubsub]\nmax_message_bytes = 2048\n";
+    fs::write(Path::new(&own).join("node.toml"), limits).unwrap();
+    let node_of_own = Process::node(&["--data", &own]);
+    node_of_own.event("listening");
+    drop(until_controlled(&own));
+    let mut command = calnet();
+    command.args(["publish", "--json", "weather", "--data", &own]);
+    command.arg("b".repeat(2049));
+    let refused = run(command);
+    assert_eq!(refused.code, Some(7), "{}", refused.stderr);
+    let refused = refused.json_lines().remove(0);
+    let text = "payload of 2049 bytes, at most 2048 are allowed";
+    assert_eq!(refused["error"], text, "{refused}");
     // A message with a line feed is one message.
     let mut command = calnet();
     command.args(["publish", "weather", "two\nlines", "--data", &data]);
