@@ -677,6 +677,30 @@ fn an_upload_whose_client_dies_leaves_nothing_behind() {
 }
 
 #[test]
+fn an_upload_whose_client_leaves_after_its_last_byte_is_announced() {
+    let (node, other) = (Node::start(&[]), Node::start(&[]));
+    connect(&node, &other);
+    for number in 0..4 {
+        let content = vec![number; 8_000_000];
+        let mut upload = node.unix();
+        let length = content.len();
+        write!(
+            upload,
+            "POST /v1/blobs HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n\r\n"
+        )
+        .unwrap();
+        upload.write_all(&content).unwrap();
+        drop(upload);
+        let deadline = Instant::now() + LIMIT;
+        let count = usize::from(number) + 1;
+        while node.get("/v1/blobs").json()["usage"]["blobs"] != count {
+            assert!(Instant::now() < deadline, "the blob is not stored");
+        }
+        node.process.event("blob_announced");
+    }
+}
+
+#[test]
 fn a_fetch_reports_its_progress() {
     let (here, there) = (Node::start(&[]), Node::start(&[]));
     let content: Vec<u8> = (0..3_000_000_u32).map(|at| (at / 7) as u8).collect();

@@ -164,8 +164,11 @@ impl Running {
     /// Fetches a blob into the store and announces it.
     pub(crate) async fn fetch(&self, wanted: Wanted, lines: Lines) -> Result<(), CommandError> {
         let (context, id) = (wanted.context, wanted.id);
-        get::into_store(&self.client, wanted, &self.store, &lines).await?;
-        self.announcer.announce(context, id).await;
+        let fetched = get::into_store(&self.client, wanted, &self.store, &lines).await?;
+        // Begun before the record is sent, because this future is dropped if the client has left.
+        let announcing = self.announcer.announce(context, id);
+        lines.send(fetched).await?;
+        let _ = announcing.await;
         Ok(())
     }
 
@@ -227,7 +230,7 @@ impl Lines {
         sent.map_err(|_| CommandError::Interrupted)
     }
 
-    async fn send(&self, line: Line) -> Result<(), CommandError> {
+    pub(crate) async fn send(&self, line: Line) -> Result<(), CommandError> {
         let sent = self.0.send(line).await;
         sent.map_err(|_| CommandError::Interrupted)
     }
