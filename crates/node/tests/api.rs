@@ -497,6 +497,44 @@ fn wrong_requests_are_answered_with_what_is_wrong() {
     let refused = node.ask(publish, &vec![0; longest + 1]);
     assert_eq!(refused.status, 413, "{refused:?}");
     assert_eq!(refused.json()["code"], "refused");
+    // Over TCP too the client has its answer once it has sent a body that is refused.
+    let host = format!("Host: {}", node.api);
+    let token = format!("Authorization: Bearer {}", node.token());
+    let length = 20 << 20;
+    let body = vec![0; length];
+    for (line, headers, status) in [
+        (publish, format!("{host}\r\n{token}"), 413),
+        ("POST /v1/tickets/fetch", format!("{host}\r\n{token}"), 400),
+        (
+            "POST /v1/blobs?context=0",
+            format!("{host}\r\n{token}"),
+            400,
+        ),
+        ("POST /v1/nothing", format!("{host}\r\n{token}"), 404),
+        ("POST /v1/blobs", host.clone(), 401),
+    ] {
+        let mut stream = node.tcp();
+        write!(
+            stream,
+            "{line} HTTP/1.1\r\n{headers}\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n"
+        )
+        .unwrap();
+        stream.write_all(&body).unwrap();
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).unwrap();
+        let answer = String::from_utf8(answer).unwrap();
+        let expected = format!("HTTP/1.1 {status} ");
+        assert!(answer.starts_with(&expected), "{line}: {answer}");
+    }
+    // A client that waits for the node to read the body is refused before it sends it.
+    let mut upload = node.unix();
+    write!(
+        upload,
+        "{publish} HTTP/1.1\r\nHost: evil.example\r\nConnection: close\r\n\
+         Expect: 100-continue\r\nContent-Length: {length}\r\n\r\n"
+    )
+    .unwrap();
+    assert_eq!(read_answer(upload.as_mut()).status, 403);
     // A body that does not fit is refused before it is sent.
     let mut upload = node.unix();
     write!(
