@@ -394,6 +394,25 @@ impl CommandError {
     }
 }
 
+/// Waits for work, at most for `after` if that is set.
+///
+/// # Errors
+///
+/// [`CommandError::Deadline`], which names the work by `what`, and the error of the work.
+pub(crate) async fn within<T>(
+    after: Option<Duration>,
+    what: &'static str,
+    work: impl Future<Output = Result<T, CommandError>>,
+) -> Result<T, CommandError> {
+    match after {
+        Some(after) => {
+            let late = |_| CommandError::Deadline { what, after };
+            tokio::time::timeout(after, work).await.map_err(late)?
+        }
+        None => work.await,
+    }
+}
+
 /// The last line of a command that failed, and the answer to a request that failed.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(tag = "event", rename = "error")]

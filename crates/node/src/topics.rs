@@ -14,7 +14,7 @@ use crate::{
     api::{Client, Query},
     cli::{PublishArgs, SubscribeArgs, WhereArgs},
     data::DataFolder,
-    error::CommandError,
+    error::{CommandError, within},
     one_shot,
     output::Output,
     run::{
@@ -66,12 +66,18 @@ pub(crate) async fn publish(
     let PublishArgs {
         topic,
         messages,
+        timeout_ms,
         at,
     } = args;
     let mut stopped = pin!(async {
-        tokio::select! {
-            () = output.closed() => CommandError::OutputClosed,
-            () = signals.stop() => CommandError::Interrupted,
+        let stop = async {
+            tokio::select! {
+                () = output.closed() => CommandError::OutputClosed,
+                () = signals.stop() => CommandError::Interrupted,
+            }
+        };
+        match within(timeout_ms, "the command", async { Ok(stop.await) }).await {
+            Ok(error) | Err(error) => error,
         }
     });
     let publisher = tokio::select! {

@@ -21,7 +21,7 @@ use crate::{
     api::Client,
     cli::{BlobArgs, BlobCommand},
     data::DataFolder,
-    error::CommandError,
+    error::{CommandError, within},
     output::Output,
     progress::Shown,
 };
@@ -33,6 +33,14 @@ pub(crate) const DEFAULT_CONTEXT: ContextId = ContextId::new([0; 32]);
 const LINES_AHEAD: usize = 16;
 
 pub(crate) async fn execute(args: BlobArgs, output: Output) -> Result<(), CommandError> {
+    let limit = match &args.command {
+        BlobCommand::Get(get) => get.timeout_ms,
+        _ => None,
+    };
+    within(limit, "the fetch", carry_out(args, output)).await
+}
+
+async fn carry_out(args: BlobArgs, output: Output) -> Result<(), CommandError> {
     // Files are checked before anything starts.
     let target = match &args.command {
         BlobCommand::Get(get) => get.output.as_deref().map(Target::prepare).transpose()?,
