@@ -716,7 +716,7 @@ fn an_upload_whose_client_dies_leaves_nothing_behind() {
 
 #[test]
 fn an_upload_whose_client_leaves_after_its_last_byte_is_announced() {
-    let (node, other) = (Node::start(&[]), Node::start(&[]));
+    let (node, other) = (Node::start(&["--local"]), Node::start(&["--local"]));
     connect(&node, &other);
     for number in 0..4 {
         let content = vec![number; 8_000_000];
