@@ -29,6 +29,9 @@ struct PeerDial<W> {
     /// All addresses that were added, so that none is dialled twice.
     known: HashSet<Multiaddr>,
     failures: Vec<AddressFailure>,
+    /// The dial that was begun for these waiters. Without one they wait for a dial or a closing
+    /// connection of another part of the node.
+    begun: Option<ConnectionId>,
 }
 
 #[derive(Debug)]
@@ -61,6 +64,7 @@ impl<W> Dials<W> {
             untried: Vec::new(),
             known: HashSet::new(),
             failures: Vec::new(),
+            begun: None,
         });
         for address in addresses {
             if dial.known.len() < MAX_ADDRESSES_PER_DIAL && dial.known.insert(address.clone()) {
@@ -77,6 +81,20 @@ impl<W> Dials<W> {
             .get_mut(peer)
             .map(|dial| std::mem::take(&mut dial.untried))
             .unwrap_or_default()
+    }
+
+    /// The caller has begun a dial of `peer` for its waiters.
+    pub(crate) fn begun(&mut self, peer: &PeerId, id: ConnectionId) {
+        if let Some(dial) = self.peers.get_mut(peer) {
+            dial.begun = Some(id);
+        }
+    }
+
+    /// A dial of `peer` has failed. [`peer_failed`](Self::peer_failed) reports it to its waiters.
+    pub(crate) fn ended(&mut self, peer: &PeerId, id: ConnectionId) {
+        if let Some(dial) = self.peers.get_mut(peer) {
+            dial.begun.take_if(|begun| *begun == id);
+        }
     }
 
     /// Whether an address of `peer` waits to be tried.
@@ -174,12 +192,13 @@ impl<W> Dials<W> {
             .unwrap_or_default()
     }
 
-    /// Removes waiters that were dropped. Returns the peers without a waiter.
+    /// Removes waiters that were dropped. Returns the peers without a waiter whose dial was begun for
+    /// them. A dial that another part of the node began is not given up.
     pub(crate) fn forget(&mut self, gone: impl Fn(&W) -> bool) -> Vec<PeerId> {
         let mut abandoned = Vec::new();
         self.peers.retain(|peer, dial| {
             dial.waiters.retain(|waiter| !gone(waiter));
-            if dial.waiters.is_empty() {
+            if dial.waiters.is_empty() && dial.begun.is_some() {
                 abandoned.push(*peer);
             }
             !dial.waiters.is_empty()
@@ -285,12 +304,19 @@ mod tests {
     }
 
     #[test]
-    fn a_peer_whose_waiters_all_left_is_named() {
+    fn a_peer_whose_waiters_all_left_is_named_if_it_is_dialled_for_them() {
         let mut dials = Dials::default();
-        let (left, kept) = (PeerId::random(), PeerId::random());
-        dials.wait_for_peer(left, [address(1)], "gone");
-        dials.wait_for_peer(kept, [address(1)], "gone");
+        let [left, kept, of_others, failed] = [(); 4].map(|()| PeerId::random());
+        for (number, peer) in [left, kept, of_others, failed].into_iter().enumerate() {
+            dials.wait_for_peer(peer, [address(1)], "gone");
+            if peer != of_others {
+                dials.begun(&peer, ConnectionId::new_unchecked(number));
+            }
+        }
         dials.wait_for_peer(kept, [address(1)], "here");
+        // The dial of another part of the node fails, and the dial of the waiters.
+        dials.ended(&left, ConnectionId::new_unchecked(3));
+        dials.ended(&failed, ConnectionId::new_unchecked(3));
         assert_eq!(dials.forget(|waiter| *waiter == "gone"), [left]);
         assert_eq!(dials.drain(), ["here"]);
     }

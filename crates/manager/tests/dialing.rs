@@ -9,7 +9,7 @@
 
 mod common;
 
-use std::{io::Read as _, net, net::Ipv4Addr, time::Duration};
+use std::{io::Read as _, net, net::Ipv4Addr, task::Poll, time::Duration};
 
 use calimero_network::{
     AddressError, ConnectionEvent, DialError, Direction, DiscoveryEvent, Keypair, ListenerEvent,
@@ -17,7 +17,7 @@ use calimero_network::{
     multiaddr::Protocol,
 };
 use calimero_network_primitives::addr::without_peer;
-use common::{BOTH, LAST, Node, Over, config, pair, start, within};
+use common::{BOTH, ClosedPort, LAST, Node, Over, config, pair, start, within};
 
 fn stranger() -> PeerId {
     Keypair::generate_ed25519().public().to_peer_id()
@@ -110,11 +110,8 @@ async fn the_dial_deadline_holds_where_the_transport_has_none() {
 #[tokio::test]
 async fn a_closed_port_is_refused_by_name() {
     let node = start(config()).await;
-    let port = {
-        let closed = net::TcpListener::bind("127.0.0.1:0").unwrap();
-        closed.local_addr().unwrap().port()
-    };
-    let address = Multiaddr::from(Ipv4Addr::LOCALHOST).with(Protocol::Tcp(port));
+    let closed = ClosedPort::new();
+    let address = closed.address.clone();
     let error = within(node.client.dial(address.clone())).await.unwrap_err();
     let failed = attempts(error);
     assert!(
@@ -320,6 +317,47 @@ async fn a_dropped_dial_is_given_up() {
 }
 
 #[tokio::test]
+async fn a_dropped_dial_leaves_the_dial_of_another_part_of_the_node() {
+    let peer = start(config()).await;
+    let direct = peer.listen(Over::Tcp).await;
+    let port = direct.iter().find_map(|part| match part {
+        Protocol::Tcp(port) => Some(port),
+        _ => None,
+    });
+    let proxy = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let at = proxy.local_addr().unwrap().port();
+    let address = Multiaddr::from(Ipv4Addr::LOCALHOST).with(Protocol::Tcp(at));
+    let mut config = config();
+    config.discovery.boot = vec![address.with(Protocol::P2p(peer.peer()))];
+    let mut node = start(config).await;
+    // Discovery dials the boot node, which does not answer yet.
+    let (mut dialled, _) = within(proxy.accept()).await.unwrap();
+    {
+        let mut waiting = std::pin::pin!(node.client.dial_peer(peer.peer(), []));
+        assert!(futures::poll!(&mut waiting).is_pending());
+        // Commands are carried out one after the other.
+        within(node.client.status()).await.unwrap();
+    }
+    within(node.client.status()).await.unwrap();
+    let mut real = tokio::net::TcpStream::connect((Ipv4Addr::LOCALHOST, port.unwrap()))
+        .await
+        .unwrap();
+    tokio::spawn(async move { tokio::io::copy_bidirectional(&mut dialled, &mut real).await });
+    let connected = node
+        .wait_for(|event| match event {
+            NetworkEvent::Connection(ConnectionEvent::Connected(connection)) => {
+                Some(Ok(connection))
+            }
+            NetworkEvent::Discovery(DiscoveryEvent::BootNodeUnreachable { cause, .. }) => {
+                Some(Err(cause))
+            }
+            _ => None,
+        })
+        .await;
+    assert_eq!(connected.unwrap().peer, peer.peer());
+}
+
+#[tokio::test]
 async fn oneself_and_contradictions_are_not_dialled() {
     let node = start(config()).await;
     let own = node.listen(Over::Tcp).await;
@@ -370,8 +408,12 @@ async fn a_listener_that_its_caller_no_longer_waits_for_is_closed() {
     let client = node.client.clone();
     for is_answered in [false, true, false, true] {
         let mut listening = std::pin::pin!(client.listen_on(common::loopback(Over::Tcp)));
-        assert!(futures::poll!(&mut listening).is_pending());
-        if is_answered {
+        // The actor may answer before the first poll ends. Then the caller has taken its listener.
+        let opened = futures::poll!(&mut listening);
+        if let Poll::Ready(opened) = opened {
+            let (id, _) = opened.unwrap();
+            assert!(within(client.stop_listening(id)).await.unwrap());
+        } else if is_answered {
             node.wait_for(|event| match event {
                 NetworkEvent::Listener(ListenerEvent::Listening { .. }) => Some(()),
                 _ => None,
@@ -379,9 +421,14 @@ async fn a_listener_that_its_caller_no_longer_waits_for_is_closed() {
             .await;
         }
     }
-    let kept = node.listen(Over::Tcp).await;
-    let status = node.client.status().await.unwrap();
-    assert_eq!(status.listening, [without_peer(&kept)]);
+    let kept = without_peer(&node.listen(Over::Tcp).await);
+    // A listener is in the status until the swarm has closed it.
+    let closed = async {
+        while node.client.status().await.unwrap().listening != [kept.clone()] {
+            tokio::task::yield_now().await;
+        }
+    };
+    within(closed).await;
 }
 
 /// The events of a node that `other` has dialled, and from which it disconnected before one of them
@@ -464,9 +511,7 @@ async fn a_name_that_nobody_has_is_named() {
 #[tokio::test]
 async fn a_boot_node_that_cannot_be_reached_is_reported_with_its_cause() {
     // A port that no process listens on, and a peer with another id than the configured one.
-    let closed = net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let port = closed.local_addr().unwrap().port();
-    drop(closed);
+    let closed = ClosedPort::new();
     let other = start(config()).await;
     let refused = (stranger(), UnreachableCause::Refused);
     let wrong = UnreachableCause::WrongPeer {
@@ -476,9 +521,7 @@ async fn a_boot_node_that_cannot_be_reached_is_reported_with_its_cause() {
     let listening = without_peer(&other.listen(Over::Tcp).await);
     let mut config = config();
     config.discovery.boot = vec![
-        format!("/ip4/127.0.0.1/tcp/{port}/p2p/{}", refused.0)
-            .parse()
-            .unwrap(),
+        closed.address.clone().with(Protocol::P2p(refused.0)),
         listening.with(Protocol::P2p(wrong.0)),
     ];
     let mut node = start(config).await;

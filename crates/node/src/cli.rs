@@ -271,6 +271,10 @@ pub(crate) struct PublishArgs {
     /// The messages. Without any, each line of standard input is a message.
     #[arg(value_name = "MESSAGE")]
     pub(crate) messages: Vec<String>,
+    /// Time for everything, in milliseconds. What was published by then is sent. Without it, the
+    /// command waits for subscribers for as long as the node keeps a message (`pubsub.keep`).
+    #[arg(long, value_name = "MS", value_parser = millis)]
+    pub(crate) timeout_ms: Option<Duration>,
     #[command(flatten)]
     pub(crate) at: WhereArgs,
 }
@@ -449,6 +453,9 @@ pub(crate) struct GetArgs {
         value_name = "ID"
     )]
     pub(crate) context: ContextId,
+    /// Time for everything, in milliseconds. Verified chunks are kept and reused by the next attempt.
+    #[arg(long, value_name = "MS", value_parser = millis)]
+    pub(crate) timeout_ms: Option<Duration>,
     /// The network lives on this machine or link: loopback and link-local addresses are dialled.
     #[arg(long)]
     pub(crate) local: bool,

@@ -329,6 +329,18 @@ impl CommandError {
         }
     }
 
+    /// The error of standard output that has not taken everything.
+    pub(crate) fn of_output(source: io::Error) -> Self {
+        match source.kind() {
+            io::ErrorKind::Interrupted => Self::Interrupted,
+            io::ErrorKind::BrokenPipe => Self::OutputClosed,
+            _ => Self::Io {
+                what: "cannot write to standard output",
+                source,
+            },
+        }
+    }
+
     /// What kind of failure it is.
     pub(crate) fn code(&self) -> Code {
         match self {
@@ -381,6 +393,25 @@ impl CommandError {
             Self::Checks { .. } | Self::Collection(_) => Code::CheckFailed,
             _ => Code::Other,
         }
+    }
+}
+
+/// Waits for work, at most for `after` if that is set.
+///
+/// # Errors
+///
+/// [`CommandError::Deadline`], which names the work by `what`, and the error of the work.
+pub(crate) async fn within<T>(
+    after: Option<Duration>,
+    what: &'static str,
+    work: impl Future<Output = Result<T, CommandError>>,
+) -> Result<T, CommandError> {
+    match after {
+        Some(after) => {
+            let late = |_| CommandError::Deadline { what, after };
+            tokio::time::timeout(after, work).await.map_err(late)?
+        }
+        None => work.await,
     }
 }
 

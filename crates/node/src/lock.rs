@@ -14,6 +14,9 @@ use rustix::{
     io::Errno,
 };
 
+/// The name of the file by which a folder is locked.
+pub(crate) const LOCK_FILE: &str = "lock";
+
 /// Longest process id that is read from a lock file, in digits.
 const MAX_ID_DIGITS: u64 = 20;
 
@@ -47,7 +50,7 @@ pub(crate) struct Lock {
 impl Lock {
     /// Locks a folder by the file `lock` in it, which then holds the id of this process.
     pub(crate) fn folder(folder: &Path) -> Result<Self, LockError> {
-        let path = folder.join("lock");
+        let path = folder.join(LOCK_FILE);
         let failed = |source| LockError::Io {
             path: path.clone(),
             source,
@@ -67,6 +70,12 @@ impl Lock {
         };
         write(&mut file).map_err(failed)?;
         Ok(Self { _file: file })
+    }
+
+    /// Returns the lock of a folder whose process has ended, or `None` if a process holds the lock or
+    /// the folder was never locked.
+    pub(crate) fn stale_folder(folder: &Path) -> Option<Self> {
+        Self::file(&folder.join(LOCK_FILE)).ok()
     }
 
     /// Locks a file that is only read, such as an identity.

@@ -98,8 +98,11 @@ fn run(cli: Cli, log: &Log) -> Result<u8, (CommandError, u8)> {
         Command::Run(_) | Command::Boot(_) | Command::Demo(_)
     );
     let is_subscriber = matches!(cli.command, Command::Subscribe(_));
-    let ends_in_order =
+    // A signal is the usual end of these.
+    let ends_by_signal =
         is_node || is_subscriber || matches!(cli.command, Command::Send(_) | Command::Ping(_));
+    // It handles signals and the end of its reader, and sends first what it has published.
+    let is_publisher = matches!(cli.command, Command::Publish(_));
     let overflow = match is_node {
         true => Overflow::Drop,
         false => Overflow::Wait,
@@ -119,27 +122,30 @@ fn run(cli: Cli, log: &Log) -> Result<u8, (CommandError, u8)> {
             result = execute(cli.command, output.clone(), signals.clone()) => result,
             () = log.report() => Ok(()),
             // A node goes on without a reader, and a subscriber has nothing left to do.
-            () = output.closed(), if !is_node => match is_subscriber {
+            () = output.closed(), if !is_node && !is_publisher => match is_subscriber {
                 true => Ok(()),
                 false => Err(CommandError::OutputClosed),
             },
-            () = interrupted.stop(), if !ends_in_order => Err(CommandError::Interrupted),
+            () = interrupted.stop(), if !ends_by_signal && !is_publisher => {
+                Err(CommandError::Interrupted)
+            }
         }
     });
     // Tasks that block on a file or a pipe are not waited for.
     runtime.shutdown_background();
     let flushed = match is_node {
-        true => output.flush(NODE_FLUSH_TIME).or(Ok(())),
-        false => flush_for_reader(&output, &signals),
-    };
-    match result {
-        Ok(()) => match flushed {
-            Ok(()) => Ok(0),
-            Err(source) => Err(failed(CommandError::Io {
-                what: "cannot write to standard output",
-                source,
-            })),
+        true => {
+            let _ = output.flush(NODE_FLUSH_TIME);
+            Ok(())
+        }
+        false => match flush_for_reader(&output, &signals) {
+            // It was to go on until the signal, whether or not its last records are read.
+            Err(CommandError::Interrupted) if ends_by_signal => Ok(()),
+            flushed => flushed,
         },
+    };
+    match result.and(flushed) {
+        Ok(()) => Ok(0),
         Err(error @ CommandError::Interrupted) => {
             let status = signals.status().unwrap_or(error.code().status());
             Err((error, status))
@@ -148,16 +154,21 @@ fn run(cli: Cli, log: &Log) -> Result<u8, (CommandError, u8)> {
     }
 }
 
-/// Waits until the reader of a command has taken everything. A signal ends the wait.
-fn flush_for_reader(output: &Output, signals: &Signals) -> io::Result<()> {
+/// Waits until the reader of a command has taken everything.
+///
+/// # Errors
+///
+/// [`CommandError::Interrupted`] if a signal ended the wait, or the wait for room of a record before;
+/// the failure of standard output.
+fn flush_for_reader(output: &Output, signals: &Signals) -> Result<(), CommandError> {
     loop {
         match output.flush(Duration::from_millis(100)) {
             Err(error) if error.kind() == io::ErrorKind::TimedOut => {
                 if signals.status().is_some() {
-                    return Ok(());
+                    return Err(CommandError::Interrupted);
                 }
             }
-            flushed => return flushed,
+            flushed => return flushed.map_err(CommandError::of_output),
         }
     }
 }
@@ -175,7 +186,7 @@ async fn execute(command: Command, output: Output, signals: Signals) -> Result<(
         Command::Block(args) => operate::block(&args, &output).await,
         Command::Unblock(args) => operate::unblock(&args, &output).await,
         Command::Topics(args) => operate::topics(&args, &output).await,
-        Command::Publish(args) => topics::publish(args, &output).await,
+        Command::Publish(args) => topics::publish(args, &output, signals).await,
         Command::Subscribe(args) => topics::subscribe(args, &output, signals).await,
         Command::Netcheck(args) => netcheck::execute(args, &output).await,
         Command::Probe(args) => probe::execute(args, &output).await,
@@ -190,8 +201,7 @@ async fn execute(command: Command, output: Output, signals: Signals) -> Result<(
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "calnet", &mut script);
-            output.write_bytes(script);
-            Ok(())
+            output.write_bytes(script)
         }
     }
 }

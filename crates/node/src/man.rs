@@ -38,8 +38,7 @@ pub(crate) fn execute(args: ManArgs, output: &Output) -> Result<(), CommandError
             what: "cannot make the page",
             source,
         })?;
-        output.write_bytes(page);
-        return Ok(());
+        return output.write_bytes(page);
     };
     let failed = |source| CommandError::File {
         doing: "write manual pages to",

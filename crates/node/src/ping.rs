@@ -13,7 +13,7 @@ use crate::{
     api::{Client, Pong},
     cli::{RunningArgs, millis},
     data::DataFolder,
-    error::{Chain, Code, CommandError},
+    error::{Chain, Code, CommandError, within},
     output::Output,
     signals::Signals,
 };
@@ -29,6 +29,10 @@ pub(crate) struct PingArgs {
     /// Milliseconds between the starts of two pings.
     #[arg(long, default_value = "1000", value_name = "MS", value_parser = millis)]
     interval: Duration,
+    /// Time for the answer to one ping, in milliseconds, which includes the dial of the peer. Without
+    /// it, the deadlines of the node hold.
+    #[arg(long, value_name = "MS", value_parser = millis)]
+    timeout_ms: Option<Duration>,
     #[command(flatten)]
     node: RunningArgs,
 }
@@ -128,10 +132,8 @@ async fn send(
     while args.count == 0 || pings.sent < args.count {
         ticks.tick().await;
         pings.sent = pings.sent.saturating_add(1);
-        match node
-            .request::<Pong>(Method::POST, &target, Bytes::new())
-            .await
-        {
+        let pong = node.request::<Pong>(Method::POST, &target, Bytes::new());
+        match within(args.timeout_ms, "the ping", pong).await {
             Ok(pong) => {
                 let now = (pong.stack.path.clone(), pong.stack.transport.clone());
                 if path.as_ref() != Some(&now) {
@@ -165,10 +167,11 @@ async fn send(
 fn is_of_peer(error: &CommandError) -> bool {
     matches!(
         error,
-        CommandError::Node {
-            code: Code::NotReachable | Code::TimedOut | Code::Other,
-            ..
-        }
+        CommandError::Deadline { .. }
+            | CommandError::Node {
+                code: Code::NotReachable | Code::TimedOut | Code::Other,
+                ..
+            }
     )
 }
 

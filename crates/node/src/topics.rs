@@ -1,19 +1,20 @@
 //! `calnet publish` and `calnet subscribe`, by the node that runs on a data folder or by a node that
 //! runs for the command alone.
 
-use std::{io, thread, time::Duration};
+use std::{io, pin::pin, thread, time::Duration};
 
 use calimero_network::{
     GossipEvent, Keypair, NetworkClient, NetworkConfig, NetworkEvent, NetworkManager, Topic,
 };
 use hyper::Method;
+use serde_json::Value;
 use tokio::sync::mpsc;
 
 use crate::{
     api::{Client, Query},
     cli::{PublishArgs, SubscribeArgs, WhereArgs},
     data::DataFolder,
-    error::CommandError,
+    error::{CommandError, within},
     one_shot,
     output::Output,
     run::{
@@ -27,14 +28,64 @@ use crate::{
 /// 30 s are enough for the largest message at 280 kbit/s.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(60);
 
+/// The node that publishes, and its limit of the length of a message in bytes.
+enum Publisher {
+    /// The node of a data folder.
+    Running { node: Client, longest: usize },
+    /// A node of this command.
+    Own { node: NetworkClient, longest: usize },
+}
+
+impl Publisher {
+    async fn begin(at: &WhereArgs, topic: &Topic) -> Result<Self, CommandError> {
+        if let Some(node) = running(at).await? {
+            // Only the one value, because a node of another version has other keys.
+            let config: Value = node.get("/v1/config").await?;
+            let longest = config.pointer("/config/pubsub/max_message_bytes");
+            let longest = longest.and_then(|longest| usize::try_from(longest.as_u64()?).ok());
+            let default = || NetworkConfig::default().pubsub.max_message_bytes;
+            let longest = longest.unwrap_or_else(default);
+            return Ok(Self::Running { node, longest });
+        }
+        let node = start(at).await?;
+        // A subscriber of a topic finds the other ones.
+        node.subscribe(topic).await?;
+        let longest = node.config().pubsub.max_message_bytes;
+        Ok(Self::Own { node, longest })
+    }
+}
+
 /// Publishes the messages of the command line, or each line of standard input, and ends when all of
-/// them are sent.
-pub(crate) async fn publish(args: PublishArgs, output: &Output) -> Result<(), CommandError> {
+/// them are sent. After a signal, and without a reader of standard output, no further message is
+/// published, and those before are sent.
+pub(crate) async fn publish(
+    args: PublishArgs,
+    output: &Output,
+    mut signals: Signals,
+) -> Result<(), CommandError> {
     let PublishArgs {
-        topic, messages, ..
+        topic,
+        messages,
+        timeout_ms,
+        at,
     } = args;
+    let mut stopped = pin!(async {
+        let stop = async {
+            tokio::select! {
+                () = output.closed() => CommandError::OutputClosed,
+                () = signals.stop() => CommandError::Interrupted,
+            }
+        };
+        match within(timeout_ms, "the command", async { Ok(stop.await) }).await {
+            Ok(error) | Err(error) => error,
+        }
+    });
+    let publisher = tokio::select! {
+        publisher = Publisher::begin(&at, &topic) => publisher?,
+        error = &mut stopped => return Err(error),
+    };
+    let (Publisher::Running { longest, .. } | Publisher::Own { longest, .. }) = publisher;
     let (sender, mut lines) = mpsc::channel(topics::LINES_AHEAD);
-    let longest = NetworkConfig::default().pubsub.max_message_bytes;
     // A thread of its own that is not waited for: a read of standard input cannot be cancelled.
     thread::spawn(move || match messages.is_empty() {
         true => topics::read_lines(io::stdin().lock(), &sender, longest),
@@ -50,42 +101,54 @@ pub(crate) async fn publish(args: PublishArgs, output: &Output) -> Result<(), Co
         failed += usize::from(matches!(line, Line::PublishFailed { .. }));
         output.print(line);
     };
-    if let Some(node) = running(&args.at).await? {
-        let target = Query::to("/v1/topics/messages")
-            .with("topic", &topic)
-            .build();
-        while let Some(line) = lines.recv().await {
-            let line = match line {
-                Input::Message(line) => line,
-                Input::TooLong { size } => {
-                    say(&topics::too_long(&topic, size, longest));
-                    continue;
+    match publisher {
+        Publisher::Running { node, .. } => {
+            let target = Query::to("/v1/topics/messages")
+                .with("topic", &topic)
+                .build();
+            let publishing = async {
+                while let Some(line) = lines.recv().await {
+                    let line = match line {
+                        Input::Message(line) => line,
+                        Input::TooLong { size } => {
+                            say(&topics::too_long(&topic, size, longest));
+                            continue;
+                        }
+                        Input::Failed(source) => return Err(Input::failed(source)),
+                    };
+                    let published = node.request(Method::POST, &target, line.into()).await;
+                    say(&match published {
+                        Err(CommandError::Node { message, .. }) => Line::PublishFailed {
+                            topic: topic.to_string(),
+                            error: message,
+                        },
+                        published => published?,
+                    });
                 }
-                Input::Failed(source) => return Err(Input::failed(source)),
+                Ok(())
             };
-            let published = node.request(Method::POST, &target, line.into()).await;
-            say(&match published {
-                Err(CommandError::Node { message, .. }) => Line::PublishFailed {
-                    topic: topic.to_string(),
-                    error: message,
-                },
-                published => published?,
-            });
-        }
-    } else {
-        let node = start(&args.at).await?;
-        // A subscriber of a topic finds the other ones.
-        node.subscribe(&topic).await?;
-        let mut unread = Ok(());
-        while let Some(line) = lines.recv().await {
-            match topics::publish_line(&node, &topic, line).await {
-                Ok(line) => say(&line),
-                Err(error) => unread = Err(error),
+            tokio::select! {
+                biased;
+                end = publishing => end?,
+                error = &mut stopped => return Err(error),
             }
         }
-        // What was published is sent first.
-        node.shutdown().await?;
-        unread?;
+        Publisher::Own { node, .. } => {
+            let publishing = async {
+                while let Some(line) = lines.recv().await {
+                    say(&topics::publish_line(&node, &topic, line).await?);
+                }
+                Ok(())
+            };
+            let end = tokio::select! {
+                biased;
+                end = publishing => end,
+                error = &mut stopped => Err(error),
+            };
+            // What was published is sent first.
+            node.shutdown().await?;
+            end?;
+        }
     }
     match failed {
         0 => Ok(()),

@@ -21,7 +21,7 @@ use std::{
 
 use calimero_network::NetworkConfig;
 use serde_json::Value;
-use support::{LIMIT, Process, calnet, run};
+use support::{ClosedPort, LIMIT, Process, calnet, run};
 use tempfile::TempDir;
 
 /// An id that no blob has.
@@ -433,10 +433,8 @@ type Case<'a> = (&'a str, u16, &'a str, Option<&'a str>);
 #[test]
 fn wrong_requests_are_answered_with_what_is_wrong() {
     let node = Node::start(&[]);
-    let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let port = closed.local_addr().unwrap().port();
-    drop(closed);
-    let unreachable = format!("POST /v1/peers?address=/ip4/127.0.0.1/tcp/{port}");
+    let closed = ClosedPort::new();
+    let unreachable = format!("POST /v1/peers?address={}", closed.address());
     let itself = format!("POST /v1/peers?address={}", node.address);
     let longest = NetworkConfig::default().pubsub.max_message_bytes;
     let missing = format!("GET /v1/blobs/{MISSING}");
@@ -499,6 +497,44 @@ fn wrong_requests_are_answered_with_what_is_wrong() {
     let refused = node.ask(publish, &vec![0; longest + 1]);
     assert_eq!(refused.status, 413, "{refused:?}");
     assert_eq!(refused.json()["code"], "refused");
+    // Over TCP too the client has its answer once it has sent a body that is refused.
+    let host = format!("Host: {}", node.api);
+    let token = format!("Authorization: Bearer {}", node.token());
+    let length = 20 << 20;
+    let body = vec![0; length];
+    for (line, headers, status) in [
+        (publish, format!("{host}\r\n{token}"), 413),
+        ("POST /v1/tickets/fetch", format!("{host}\r\n{token}"), 400),
+        (
+            "POST /v1/blobs?context=0",
+            format!("{host}\r\n{token}"),
+            400,
+        ),
+        ("POST /v1/nothing", format!("{host}\r\n{token}"), 404),
+        ("POST /v1/blobs", host.clone(), 401),
+    ] {
+        let mut stream = node.tcp();
+        write!(
+            stream,
+            "{line} HTTP/1.1\r\n{headers}\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n"
+        )
+        .unwrap();
+        stream.write_all(&body).unwrap();
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).unwrap();
+        let answer = String::from_utf8(answer).unwrap();
+        let expected = format!("HTTP/1.1 {status} ");
+        assert!(answer.starts_with(&expected), "{line}: {answer}");
+    }
+    // A client that waits for the node to read the body is refused before it sends it.
+    let mut upload = node.unix();
+    write!(
+        upload,
+        "{publish} HTTP/1.1\r\nHost: evil.example\r\nConnection: close\r\n\
+         Expect: 100-continue\r\nContent-Length: {length}\r\n\r\n"
+    )
+    .unwrap();
+    assert_eq!(read_answer(upload.as_mut()).status, 403);
     // A body that does not fit is refused before it is sent.
     let mut upload = node.unix();
     write!(
@@ -675,6 +711,30 @@ fn an_upload_whose_client_dies_leaves_nothing_behind() {
             folder.map_or(0, Iterator::count)
         };
         assert_eq!(left("blobs"), 0);
+    }
+}
+
+#[test]
+fn an_upload_whose_client_leaves_after_its_last_byte_is_announced() {
+    let (node, other) = (Node::start(&["--local"]), Node::start(&["--local"]));
+    connect(&node, &other);
+    for number in 0..4 {
+        let content = vec![number; 8_000_000];
+        let mut upload = node.unix();
+        let length = content.len();
+        write!(
+            upload,
+            "POST /v1/blobs HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n\r\n"
+        )
+        .unwrap();
+        upload.write_all(&content).unwrap();
+        drop(upload);
+        let deadline = Instant::now() + LIMIT;
+        let count = usize::from(number) + 1;
+        while node.get("/v1/blobs").json()["usage"]["blobs"] != count {
+            assert!(Instant::now() < deadline, "the blob is not stored");
+        }
+        node.process.event("blob_announced");
     }
 }
 

@@ -9,7 +9,7 @@
 
 mod support;
 
-use support::{LIMIT, Process, calnet, run, run_within};
+use support::{ClosedPort, LIMIT, Process, calnet, run, run_within};
 
 #[test]
 fn the_demo_checks_what_it_does() {
@@ -76,10 +76,8 @@ fn a_node_is_probed_over_every_transport() {
 
 #[test]
 fn a_probe_that_cannot_connect_says_why() {
-    let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let port = closed.local_addr().unwrap().port();
-    drop(closed);
-    let address = format!("/ip4/127.0.0.1/tcp/{port}");
+    let closed = ClosedPort::new();
+    let address = closed.address();
     let mut command = calnet();
     command.args(["probe", &address]);
     let ended = run(command);

@@ -16,10 +16,11 @@ use std::{
     os::unix::fs::{PermissionsExt as _, symlink},
     path::Path,
     process::Command,
+    time::Instant,
 };
 
 use serde_json::Value;
-use support::{Ended, Process, calnet, run};
+use support::{Ended, LIMIT, Process, calnet, run};
 
 fn command(args: &[&str]) -> Ended {
     let mut command = calnet();
@@ -210,23 +211,31 @@ fn the_network_on_one_machine_of_the_readme_connects() {
     let [boot, node, publish] = commands[..] else {
         panic!("{commands:?}");
     };
-    // Ports that were free a moment ago, bound at the same time so that they differ.
-    let free = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
-    let ports = free.map(|socket| socket.local_addr().unwrap().port().to_string());
-    let start = |line: &str, address: &str| {
+    let start = |line: &str, port: u16, address: &str| {
         let line = line.replace("/ip4/127.0.0.1/tcp/2428/p2p/PEER", address);
-        let line = line.replace("2428", &ports[0]).replace("2429", &ports[1]);
+        let line = line.replace("2428", &port.to_string());
+        let line = line.replace("/tcp/2429", "/tcp/0");
         let mut command = calnet();
         command.args(line.split_whitespace().skip(1)).arg("--json");
         command.current_dir(dir.path());
         Process::start(command)
     };
-    let boot = start(boot, "");
-    let address = boot.event("boot_address")["address"].clone();
-    let address = address.as_str().unwrap();
-    let node = start(node, address);
+    let deadline = Instant::now() + LIMIT;
+    let (_boot, address) = loop {
+        // Another process may get the port before the boot node, which ends then.
+        let free = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = free.local_addr().unwrap().port();
+        drop(free);
+        let boot = start(boot, port, "");
+        let found = boot.find(0, LIMIT, |line| line["event"] == "boot_address");
+        if let Some((_, entry)) = found {
+            break (boot, entry.line["address"].as_str().unwrap().to_owned());
+        }
+        assert!(Instant::now() < deadline, "{:#?}", boot.entries());
+    };
+    let node = start(node, 0, &address);
     node.event("connected");
-    let mut publisher = start(publish, address);
+    let mut publisher = start(publish, 0, &address);
     assert_eq!(message(&node), "hello");
     assert!(publisher.wait().success());
 }

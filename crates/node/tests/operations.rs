@@ -310,29 +310,34 @@ impl Prometheus {
         // JSON is YAML.
         let file = folder.join("prometheus.yml");
         fs::write(&file, config.to_string()).unwrap();
-        let free = TcpListener::bind("127.0.0.1:0").unwrap();
-        let at = free.local_addr().unwrap();
-        drop(free);
-        let child = Command::new("prometheus")
-            .arg(format!("--config.file={}", file.display()))
-            .arg(format!(
-                "--storage.tsdb.path={}",
-                folder.join("tsdb").display()
-            ))
-            .arg(format!("--web.listen-address={at}"))
-            .arg("--log.level=warn")
-            .spawn()
-            .ok()?;
-        let prometheus = Self { child, at };
         let deadline = Instant::now() + LIMIT;
-        while let Err(error) = try_get(at, "/-/ready") {
-            assert!(
-                Instant::now() < deadline,
-                "Prometheus does not start: {error}"
-            );
-            std::thread::park_timeout(POLL_INTERVAL);
+        loop {
+            // Another process may get the port before Prometheus, which ends then.
+            let free = TcpListener::bind("127.0.0.1:0").unwrap();
+            let at = free.local_addr().unwrap();
+            drop(free);
+            let child = Command::new("prometheus")
+                .arg(format!("--config.file={}", file.display()))
+                .arg(format!(
+                    "--storage.tsdb.path={}",
+                    folder.join("tsdb").display()
+                ))
+                .arg(format!("--web.listen-address={at}"))
+                .arg("--log.level=warn")
+                .spawn()
+                .ok()?;
+            let mut prometheus = Self { child, at };
+            while prometheus.child.try_wait().unwrap().is_none() {
+                let Err(error) = try_get(at, "/-/ready") else {
+                    return Some(prometheus);
+                };
+                assert!(
+                    Instant::now() < deadline,
+                    "Prometheus does not start: {error}"
+                );
+                std::thread::park_timeout(POLL_INTERVAL);
+            }
         }
-        Some(prometheus)
     }
 
     /// The series that a query returns.

@@ -24,7 +24,7 @@ use calimero_network::{
     futures::{AsyncReadExt as _, AsyncWriteExt as _},
 };
 use rustix::fs::{CWD, FileType, Mode, mknodat};
-use support::{LIMIT, Process, calnet, full_pipe, run};
+use support::{ClosedPort, LIMIT, Process, calnet, full_pipe, run};
 
 fn signal(process: u32, name: &str) {
     let process = process.to_string();
@@ -57,6 +57,7 @@ fn until_controlled(data: &str) -> UnixStream {
     let deadline = Instant::now() + LIMIT;
     loop {
         if let Ok(stream) = UnixStream::connect(&path) {
+            stream.set_read_timeout(Some(LIMIT)).unwrap();
             return stream;
         }
         assert!(Instant::now() < deadline, "no control socket at {path:?}");
@@ -157,17 +158,122 @@ fn a_signal_ends_a_command_whose_output_is_not_read() {
     let mut child = command.stdout(write).spawn().unwrap();
     node.event("disconnected");
     signal(child.id(), "-TERM");
-    assert!(end(&mut child).is_some());
+    // What it reports was not read.
+    assert_eq!(end(&mut child), Some(128 + 15));
+}
+
+/// Processor time that a process has used, in ticks of the kernel.
+fn processor_time(process: u32) -> u64 {
+    let stat = fs::read_to_string(format!("/proc/{process}/stat")).unwrap();
+    // The name of the program, in parentheses, may have spaces.
+    let (_, fields) = stat.rsplit_once(')').unwrap();
+    let fields: Vec<_> = fields.split_whitespace().collect();
+    let [user, system] = [fields[11], fields[12]].map(|ticks| ticks.parse::<u64>().unwrap());
+    user + system
+}
+
+/// Waits until a process seems to do nothing: it has used no processor time for a while.
+fn until_idle(process: u32) {
+    let (mut used, mut since) = (processor_time(process), Instant::now());
+    while since.elapsed() < Duration::from_millis(200) {
+        std::thread::park_timeout(Duration::from_millis(20));
+        let now = processor_time(process);
+        if now != used {
+            (used, since) = (now, Instant::now());
+        }
+    }
+}
+
+#[test]
+fn a_signal_interrupts_a_blob_that_is_not_read_to_its_end() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = data(&folder);
+    let (short, long) = (folder.path().join("short"), folder.path().join("long"));
+    // Less than the queue of standard output takes, and more.
+    fs::write(&short, vec![7; 1 << 20]).unwrap();
+    fs::write(&long, vec![8; 16 << 20]).unwrap();
+    let mut add = calnet();
+    add.args(["blob", "--json", "--data", &data, "add"]);
+    add.arg(&short).arg(&long);
+    let added = run(add).json_lines();
+    let node = Process::node(&["--data", &data]);
+    let address = node.addresses(1).remove(0);
+    drop(until_controlled(&data));
+    for blob in added {
+        let id = blob["id"].as_str().unwrap();
+        // From a peer, and from the node that runs on the folder.
+        let sources: [&[&str]; 2] = [&["--dial", &address], &["--data", &data]];
+        for source in sources {
+            for _ in 0..2 {
+                let mut command = calnet();
+                match source[0] {
+                    "--data" => command.args(["blob"]).args(source).arg("get"),
+                    _ => command.args(["blob", "get"]).args(source),
+                };
+                command.args([id, "-o", "-"]);
+                let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
+                let mut output = child.stdout.take().unwrap();
+                // Its signals are handled, and nothing more is read.
+                output.read_exact(&mut [0; 1]).unwrap();
+                until_idle(child.id());
+                signal(child.id(), "-TERM");
+                assert_eq!(end(&mut child), Some(128 + 15), "{source:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn messages_that_are_called_published_are_sent_after_the_reader_has_left() {
+    const MESSAGES: usize = 6;
+    let subscriber = Process::node(&["--subscribe", "weather"]);
+    let address = subscriber.addresses(1).remove(0);
+    let mut command = calnet();
+    command.args(["publish", "--json", "weather", "--dial", &address]);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let mut input = child.stdin.take().unwrap();
+    input.write_all(b"first\n").unwrap();
+    let mut reader = BufReader::new(child.stdout.take().unwrap());
+    let mut published = |count: usize| {
+        for _ in 0..count {
+            let mut line = String::new();
+            reader.read_line(&mut line).unwrap();
+            assert!(line.contains(r#""event":"published""#), "{line}");
+        }
+    };
+    published(1);
+    assert_eq!(subscriber.event("message")["text"], "first");
+    // The subscriber reads nothing for a while, so that messages wait in the queue.
+    subscriber.signal("-STOP");
+    for number in 0..MESSAGES {
+        let mut message = format!("{number} ").into_bytes();
+        message.resize(1_000_000, b'x');
+        message.push(b'\n');
+        input.write_all(&message).unwrap();
+    }
+    published(MESSAGES);
+    // Its input does not end.
+    drop(reader);
+    let noticed = Instant::now() + Duration::from_secs(2);
+    while child.try_wait().unwrap().is_none() && Instant::now() < noticed {
+        std::thread::park_timeout(Duration::from_millis(5));
+    }
+    subscriber.signal("-CONT");
+    assert_eq!(end(&mut child), Some(141));
+    for number in 0..MESSAGES {
+        let message = subscriber.event("message");
+        let text = message["text"].as_str().unwrap();
+        assert!(text.starts_with(&format!("{number} ")), "{}", &text[..10]);
+    }
 }
 
 #[test]
 fn failures_are_objects_with_codes_and_exit_statuses() {
     let folder = tempfile::tempdir().unwrap();
     let data = data(&folder);
-    let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let port = closed.local_addr().unwrap().port();
-    drop(closed);
-    let address = format!("/ip4/127.0.0.1/tcp/{port}");
+    let closed = ClosedPort::new();
+    let address = closed.address();
     let node = Process::node(&[]);
     let alive = node.addresses(1).remove(0);
     let missing = "11111111111111111111111111111112";
@@ -354,7 +460,7 @@ fn the_control_interface_answers_programs() {
         "Host: localhost\r\nOrigin: http://evil.example",
     ] {
         let mut stream = until_controlled(&data);
-        let request = format!("GET /v1/status HTTP/1.1\r\n{foreign}\r\n\r\n");
+        let request = format!("GET /v1/status HTTP/1.1\r\n{foreign}\r\nConnection: close\r\n\r\n");
         stream.write_all(request.as_bytes()).unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).unwrap();
@@ -415,6 +521,23 @@ fn long_lines_are_refused_as_a_whole_by_a_running_node_too() {
         assert_eq!(writer.wait().code(), Some(7));
         assert_eq!(reader.event("message")["text"], "short");
     }
+    // The limit is that of the node.
+    let folder = tempfile::tempdir().unwrap();
+    let own = self::data(&folder);
+    fs::create_dir(&own).unwrap();
+    let limits = "[pubsub]\nmax_message_bytes = 2048\n";
+    fs::write(Path::new(&own).join("node.toml"), limits).unwrap();
+    let node_of_own = Process::node(&["--data", &own]);
+    node_of_own.event("listening");
+    drop(until_controlled(&own));
+    let mut command = calnet();
+    command.args(["publish", "--json", "weather", "--data", &own]);
+    command.arg("b".repeat(2049));
+    let refused = run(command);
+    assert_eq!(refused.code, Some(7), "{}", refused.stderr);
+    let refused = refused.json_lines().remove(0);
+    let text = "payload of 2049 bytes, at most 2048 are allowed";
+    assert_eq!(refused["error"], text, "{refused}");
     // A message with a line feed is one message.
     let mut command = calnet();
     command.args(["publish", "weather", "two\nlines", "--data", &data]);

@@ -13,7 +13,7 @@ mod support;
 use std::{collections::BTreeSet, fs, net::TcpListener, path::Path};
 
 use serde_json::Value;
-use support::{Ended, Process, calnet, run, schema};
+use support::{ClosedPort, Ended, Process, calnet, run, schema};
 
 /// A valid peer id that no node has.
 const ABSENT: &str = "12D3KooWK99VoVxNE7XzyBwXEzW7xhK7Gpv85r9F3V3fyKSUKPH5";
@@ -217,10 +217,8 @@ fn each_kind_of_failure_has_its_status_and_code() {
     let dir = tempfile::tempdir().unwrap();
     let path = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
     let data = path("data");
-    let closed = TcpListener::bind("127.0.0.1:0").unwrap();
-    let port = closed.local_addr().unwrap().port();
-    drop(closed);
-    let closed = format!("/ip4/127.0.0.1/tcp/{port}");
+    let refusing = ClosedPort::new();
+    let closed = refusing.address();
     // Accepts connections and says nothing.
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
     let silent = format!("/ip4/127.0.0.1/tcp/{}", silent.local_addr().unwrap().port());
@@ -238,7 +236,7 @@ fn each_kind_of_failure_has_its_status_and_code() {
     fs::create_dir(&quota).unwrap();
     let limits = "[blob.store]\nmax_bytes = 100000\n";
     fs::write(Path::new(&quota).join("node.toml"), limits).unwrap();
-    let cases: [(&[&str], i32, &str); 23] = [
+    let cases: [(&[&str], i32, &str); 27] = [
         (&["run", "--boot", anonymous], 2, "usage"),
         (&["run", "--listen", used], 6, "refused"),
         // The limits of a node hold while it does not run.
@@ -266,6 +264,62 @@ fn each_kind_of_failure_has_its_status_and_code() {
         ),
         (&["connect", &closed, "--data", &data], 3, "not_reachable"),
         (&["probe", &silent, "--timeout-ms", "300"], 4, "timed_out"),
+        (
+            &[
+                "publish",
+                "weather",
+                "rain",
+                "--timeout-ms",
+                "300",
+                "--dial",
+                &mute,
+            ],
+            4,
+            "timed_out",
+        ),
+        (
+            &[
+                "publish",
+                "weather",
+                "rain",
+                "--timeout-ms",
+                "300",
+                "--data",
+                &data,
+            ],
+            4,
+            "timed_out",
+        ),
+        (
+            &[
+                "blob",
+                "get",
+                MISSING,
+                "-o",
+                "-",
+                "--timeout-ms",
+                "300",
+                "--dial",
+                &mute,
+            ],
+            4,
+            "timed_out",
+        ),
+        (
+            &[
+                "blob",
+                "--data",
+                &data,
+                "get",
+                MISSING,
+                "--timeout-ms",
+                "300",
+                "--dial",
+                &mute,
+            ],
+            4,
+            "timed_out",
+        ),
         (&["netcheck"], 2, "usage"),
         // Without a peer id, another node could answer.
         (&["netcheck", "--boot", &closed], 2, "usage"),
@@ -300,6 +354,25 @@ fn each_kind_of_failure_has_its_status_and_code() {
         assert_eq!(failure["code"], code, "{arguments:?}: {failure}");
         assert!(!failure["message"].as_str().unwrap().is_empty());
     }
+    // A peer that has stopped.
+    let stopped = Process::node(&["--dial", &alive]);
+    stopped.event("connected");
+    let started = stopped.entries().remove(0).line;
+    let peer = started["peer"].as_str().unwrap();
+    stopped.signal("-STOP");
+    let pinged = json(&[
+        "ping",
+        peer,
+        "--data",
+        &data,
+        "--count",
+        "1",
+        "--timeout-ms",
+        "300",
+    ]);
+    assert_eq!(pinged.code, Some(4), "{}", pinged.stderr);
+    assert_eq!(failure(&pinged)["code"], "timed_out");
+    drop(stopped);
     let mut waiting = {
         let mut command = calnet();
         command.args([

@@ -111,6 +111,40 @@ fn a_file_is_received_by_its_ticket_and_replaces_none() {
     // It does not run any more.
     let failed = receive(&ticket, &["-o", text(&here.path().join("another"))]);
     assert_eq!(failed.code, Some(3), "{}", failed.stderr);
+    // Nothing has arrived, so nothing is left.
+    assert_eq!(fs::read_dir(here.path()).unwrap().count(), 1);
+}
+
+#[test]
+fn the_temporary_folder_of_a_killed_sender_is_removed_by_the_next_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("file");
+    fs::write(&file, content(MIB)).unwrap();
+    let temporary = dir.path().join("temporary");
+    // Of another program, and of a sender that has not locked it yet.
+    for name in ["other", "calnet-send-new"] {
+        fs::create_dir_all(temporary.join(name)).unwrap();
+    }
+    let start = || {
+        let mut command = calnet();
+        command.args(["send", "--json", "--local", "--listen"]);
+        command.args(["/ip4/127.0.0.1/udp/0/quic-v1", text(&file)]);
+        command.env("TMPDIR", &temporary);
+        let process = Process::start(command);
+        process.event("ticket");
+        process
+    };
+    let count = || fs::read_dir(&temporary).unwrap().count();
+    let running = start();
+    let mut killed = start();
+    assert_eq!(count(), 4);
+    killed.end_by("-KILL");
+    assert_eq!(count(), 4);
+    let mut next = start();
+    assert_eq!(count(), 4);
+    assert!(next.end_by("-INT").success());
+    assert_eq!(count(), 3);
+    drop(running);
 }
 
 #[test]

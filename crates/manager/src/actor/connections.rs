@@ -95,13 +95,30 @@ impl Actor {
         remaining: u32,
         cause: Option<ConnectionError>,
     ) {
-        let Some(closed) = self.connections.remove(&connection) else {
-            return;
-        };
-        self.count_peers();
         if remaining == 0 {
             self.answer_info(&peer, None);
         }
+        // A connection without a link was never reported, and ends the same waits.
+        if let Some(closed) = self.connections.remove(&connection) {
+            self.count_peers();
+            self.report_close(peer, connection, &closed, remaining, cause);
+        }
+        if remaining == 0 && self.swarm.behaviour().discovery.is_boot_node(&peer) {
+            self.boot_lists.resolve_now();
+        }
+        if remaining == 0 && self.dials.is_waited_for(&peer) {
+            self.try_addresses(peer);
+        }
+    }
+
+    fn report_close(
+        &mut self,
+        peer: PeerId,
+        connection: ConnectionId,
+        closed: &Established,
+        remaining: u32,
+        cause: Option<ConnectionError>,
+    ) {
         let reason = match cause {
             _ if closed.unresponsive => CloseReason::Unresponsive,
             None => CloseReason::Local,
@@ -123,12 +140,6 @@ impl Actor {
             reason,
             remaining,
         });
-        if remaining == 0 && self.swarm.behaviour().discovery.is_boot_node(&peer) {
-            self.boot_lists.resolve_now();
-        }
-        if remaining == 0 && self.dials.is_waited_for(&peer) {
-            self.try_addresses(peer);
-        }
     }
 
     /// Closes every connection with `peer` and cancels its dial. Returns whether it was connected.

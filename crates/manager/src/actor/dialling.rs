@@ -73,8 +73,9 @@ impl Actor {
             .addresses(addresses.clone())
             .condition(PeerCondition::DisconnectedAndNotDialing)
             .build();
+        let id = options.connection_id();
         match self.swarm.dial(options) {
-            Ok(()) => {}
+            Ok(()) => self.dials.begun(&peer, id),
             Err(swarm::DialError::DialPeerConditionFalse(_)) => {
                 self.dials.put_back(&peer, addresses);
             }
@@ -114,6 +115,7 @@ impl Actor {
                 let _ = waiter.send(Err(error.clone()));
             }
         } else if let Some(peer) = peer {
+            self.dials.ended(&peer, id);
             self.on_peer_dial_failed(peer, error);
         }
     }

@@ -18,6 +18,7 @@ use calimero_network::{
     Events, FrameStream, Keypair, Multiaddr, NetworkClient, NetworkConfig, NetworkEvent,
     NetworkManager, PeerId, StreamEvent, StreamProtocol, Substream, multiaddr::Protocol,
 };
+use tokio::net::TcpSocket;
 
 /// How long anything in a test may take: long for the machine under load, short for a hang.
 pub const LIMIT: Duration = Duration::from_secs(60);
@@ -139,6 +140,25 @@ pub async fn assert_works(from: &Node, to: &mut Node) {
         }
     }
     assert_eq!(within(opened.next()).await.unwrap().unwrap(), payload);
+}
+
+/// A TCP port of loopback that refuses connections for as long as this is kept: its socket is bound,
+/// so that no other process gets the port, and does not listen.
+pub struct ClosedPort {
+    _socket: TcpSocket,
+    pub address: Multiaddr,
+}
+
+impl ClosedPort {
+    pub fn new() -> Self {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let port = socket.local_addr().unwrap().port();
+        Self {
+            _socket: socket,
+            address: format!("/ip4/127.0.0.1/tcp/{port}").parse().unwrap(),
+        }
+    }
 }
 
 /// Resident memory of this process, in bytes.

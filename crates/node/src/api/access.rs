@@ -12,7 +12,7 @@ use axum::{
     response::{IntoResponse as _, Response},
 };
 
-use super::{answer::Refusal, host::AllowedHosts, page, token::Token};
+use super::{answer::Refusal, host::AllowedHosts, page, token::Token, unread::Unread};
 use crate::error::Code;
 
 /// Paths that load balancers and service managers probe, without a token.
@@ -37,17 +37,25 @@ pub(super) struct BodyPause(pub(super) Duration);
 /// Passes a request on, or refuses it and closes its connection.
 pub(super) async fn check(
     (access, pause): (Access, BodyPause),
-    mut request: Request,
+    request: Request,
     next: Next,
 ) -> Response {
-    if let Err(refusal) = access.allows(&request) {
-        let mut response = refusal.into_response();
-        let headers = response.headers_mut();
-        headers.insert(CONNECTION, HeaderValue::from_static("close"));
-        return response;
-    }
-    request.extensions_mut().insert(pause);
-    next.run(request).await
+    let (mut request, unread) = Unread::of(request);
+    let response = match access.allows(&request) {
+        Err(refusal) => {
+            drop(request);
+            let mut response = refusal.into_response();
+            let headers = response.headers_mut();
+            headers.insert(CONNECTION, HeaderValue::from_static("close"));
+            response
+        }
+        Ok(()) => {
+            request.extensions_mut().insert(pause);
+            next.run(request).await
+        }
+    };
+    unread.drain(response.status()).await;
+    response
 }
 
 impl Access {

@@ -9,9 +9,12 @@ use axum::{
     response::Response,
 };
 use calimero_network::{BlobId, ContextId, Multiaddr, blob::store::StoreError};
-use futures::{StreamExt as _, stream};
+use futures::{Stream, StreamExt as _, stream};
 use serde::{Deserialize, Serialize};
-use tokio::{sync::mpsc, time::timeout};
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::timeout,
+};
 use utoipa::{IntoParams, ToSchema};
 
 use super::{
@@ -152,20 +155,26 @@ pub(super) async fn add(
     // Before the body is read, so that a client that waits for `100 Continue` sends nothing.
     blocking(move || Ok(local::check_space(&store, size_bytes)?)).await?;
     let (pieces, received) = mpsc::channel(PIECES_AHEAD);
-    let store = blobs.store.clone();
-    let mut writing = pin!(blocking(move || write(&store, received, context)));
-    let reading = pin!(forward(body.into_data_stream(), pieces, pause));
-    let added = tokio::select! {
-        added = &mut writing => added,
-        read = reading => {
-            let added = writing.await;
-            // The writer ends because the body did not arrive.
-            read?;
-            added
-        }
-    };
-    let Added { id, size_bytes } = added?;
-    blobs.announcer.announce(context, id).await;
+    let (store, announcer) = (blobs.store.clone(), blobs.announcer.clone());
+    // A task of its own: this future is dropped if the client leaves after the end of the body, and
+    // a body that has arrived is stored and announced.
+    let storing = tokio::spawn(async move {
+        let mut writing = pin!(blocking(move || write(&store, received, context)));
+        let reading = pin!(forward(body.into_data_stream(), pieces, pause));
+        let added = tokio::select! {
+            added = &mut writing => added,
+            read = reading => {
+                let added = writing.await;
+                // The writer ends because the body did not arrive.
+                read?;
+                added
+            }
+        }?;
+        let _ = announcer.announce(context, added.id).await;
+        Ok(added)
+    });
+    let stored: Result<Added, CommandError> = storing.await.map_err(CommandError::Task)?;
+    let Added { id, size_bytes } = stored?;
     Ok(answer::record(&Line::Added {
         id: id.to_string(),
         size_bytes,
@@ -394,15 +403,64 @@ where
     F: Future<Output = Result<(), CommandError>> + Send + 'static,
 {
     let (lines, received) = mpsc::channel(LINES_AHEAD);
-    let work = work(Lines::to(lines));
+    answer::events(served, records(work(Lines::to(lines)), received))
+}
+
+/// The records that `work` sends, and its failure, as JSON.
+fn records(
+    work: impl Future<Output = Result<(), CommandError>>,
+    received: mpsc::Receiver<Line>,
+) -> impl Stream<Item = String> {
+    let (failed, failure) = oneshot::channel();
     let work = async move {
-        let end = work.await;
-        end.err().map(|error| json_text(&Failure::from(&error)))
+        if let Err(error) = work.await {
+            let _ = failed.send(json_text(&Failure::from(&error)));
+        }
+        None
     };
     let lines = stream::unfold(received, |mut received: mpsc::Receiver<Line>| async move {
         let line = received.recv().await?;
         Some((Some(json_text(&line)), received))
     });
-    let records = stream::select(lines, stream::once(work));
-    answer::events(served, records.filter_map(std::future::ready))
+    // The records that were sent before a failure come before it.
+    let failure = stream::once(async { failure.await.ok() });
+    let records = stream::select(lines, stream::once(work)).chain(failure);
+    records.filter_map(std::future::ready)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Value;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_failure_is_the_last_record_of_a_transfer() {
+        for _ in 0..10 {
+            let (lines, received) = mpsc::channel(LINES_AHEAD);
+            let lines = Lines::to(lines);
+            let work = async move {
+                for id in ["first", "second", "third"] {
+                    let id = id.to_owned();
+                    lines.send(Line::Partial { id }).await?;
+                }
+                Err(CommandError::NoStore)
+            };
+            let records: Vec<_> = records(work, received).collect().await;
+            let records = records
+                .iter()
+                .map(|text| serde_json::from_str::<Value>(text).unwrap());
+            let records: Vec<_> = records
+                .map(|record| (record["event"].clone(), record["id"].clone()))
+                .collect();
+            let partial = |id: &str| (Value::from("partial"), Value::from(id));
+            let expected = [
+                partial("first"),
+                partial("second"),
+                partial("third"),
+                (Value::from("error"), Value::Null),
+            ];
+            assert_eq!(records, expected);
+        }
+    }
 }

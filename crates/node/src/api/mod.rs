@@ -29,6 +29,7 @@ mod status;
 mod tickets;
 mod token;
 mod topics;
+mod unread;
 
 use std::sync::Arc;
 

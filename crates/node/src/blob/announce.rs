@@ -6,7 +6,7 @@ use calimero_network::{
     limits::MAX_ANNOUNCED_BLOBS,
 };
 use futures::{StreamExt as _, stream};
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, task::JoinHandle};
 
 use super::local::contexts;
 use crate::{output::Output, run::lines::Line};
@@ -44,10 +44,14 @@ impl Announcer {
         (announcer, work)
     }
 
-    /// Queues a blob to be announced. Waits for room in the queue.
-    pub(crate) async fn announce(&self, context: ContextId, id: BlobId) {
-        // A node that ends announces nothing.
-        let _ = self.added.send((context, id)).await;
+    /// Queues a blob to be announced, once the queue has room. The task that is returned ends then;
+    /// it goes on without its handle, so that a blob whose client has left is announced too.
+    pub(crate) fn announce(&self, context: ContextId, id: BlobId) -> JoinHandle<()> {
+        let added = self.added.clone();
+        tokio::spawn(async move {
+            // A node that ends announces nothing.
+            let _ = added.send((context, id)).await;
+        })
     }
 
     /// Withdraws the announcement of a blob.

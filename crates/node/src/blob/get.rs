@@ -67,14 +67,20 @@ pub(super) async fn execute(
     match (target, &store) {
         (Some(Target::Stdout), _) => {
             let writer = Box::new(StdoutWriter(output));
-            fetch(&client, wanted, Destination::Writer(writer), false, &lines).await?;
+            let to = Destination::Writer(writer);
+            let fetched = fetch(&client, wanted, to, false, &lines).await?;
+            lines.send(fetched).await?;
         }
         (Some(Target::File(target)), _) => {
             let to = Destination::File(target.path().to_owned());
-            fetch(&client, wanted, to, false, &lines).await?;
+            let fetched = fetch(&client, wanted, to, false, &lines).await?;
             target.restore_permissions()?;
+            lines.send(fetched).await?;
         }
-        (None, Some(store)) => into_store(&client, wanted, store, &lines).await?,
+        (None, Some(store)) => {
+            let fetched = into_store(&client, wanted, store, &lines).await?;
+            lines.send(fetched).await?;
+        }
         (None, None) => return Err(CommandError::NoDestination),
     }
     client.shutdown().await?;
@@ -82,29 +88,29 @@ pub(super) async fn execute(
     Ok(())
 }
 
-/// Fetches a blob into a store and protects it until it is removed.
+/// Fetches a blob into a store and protects it until it is removed. Returns the record of the end.
 pub(super) async fn into_store(
     client: &NetworkClient,
     wanted: Wanted,
     store: &FsBlobStore,
     lines: &Lines,
-) -> Result<(), CommandError> {
+) -> Result<Line, CommandError> {
     let (id, context) = (wanted.id, wanted.context);
     let is_here = store.has(&id);
     let to = Destination::Store(Arc::new(store.clone()));
-    fetch(client, wanted, to, is_here, lines).await?;
+    let fetched = fetch(client, wanted, to, is_here, lines).await?;
     store.tag(&local::tag(context, &id), id)?;
-    Ok(())
+    Ok(fetched)
 }
 
-/// Fetches a blob to a destination.
+/// Fetches a blob to a destination. Returns the record of the end.
 async fn fetch(
     client: &NetworkClient,
     wanted: Wanted,
     to: Destination,
     is_here: bool,
     lines: &Lines,
-) -> Result<(), CommandError> {
+) -> Result<Line, CommandError> {
     let (id, context) = (wanted.id, wanted.context);
     let mut providers = connect(client, wanted.dial).await?;
     if providers.is_empty() && wanted.search && !is_here {
@@ -115,7 +121,8 @@ async fn fetch(
     transfer(client, request, providers, to, None, lines).await
 }
 
-/// Carries out a request and reports its progress and its end. `name` is the name of the blob.
+/// Carries out a request and reports its progress. `name` is the name of the blob. Returns the record
+/// of the end, which the caller sends once the blob is protected too.
 pub(super) async fn transfer(
     client: &NetworkClient,
     request: FetchRequest,
@@ -123,7 +130,7 @@ pub(super) async fn transfer(
     to: Destination,
     name: Option<String>,
     lines: &Lines,
-) -> Result<(), CommandError> {
+) -> Result<Line, CommandError> {
     let id = request.blob_id;
     let mut transfer = client.request_blob_with(request, providers, to);
     let mut progress = std::mem::replace(transfer.progress(), futures::stream::empty().boxed());
@@ -138,16 +145,14 @@ pub(super) async fn transfer(
     let fetching = async { transfer.await.map_err(CommandError::Fetch) };
     let (fetched, ()) = futures::future::try_join(fetching, showing).await?;
     let from = fetched.providers.iter();
-    lines
-        .send(Line::Fetched {
-            id: id.to_string(),
-            size_bytes: fetched.size_bytes,
-            resumed_bytes: fetched.resumed_bytes,
-            received_bytes: fetched.received_bytes,
-            providers: from.map(|(peer, _)| peer.to_string()).collect(),
-            name,
-        })
-        .await
+    Ok(Line::Fetched {
+        id: id.to_string(),
+        size_bytes: fetched.size_bytes,
+        resumed_bytes: fetched.resumed_bytes,
+        received_bytes: fetched.received_bytes,
+        providers: from.map(|(peer, _)| peer.to_string()).collect(),
+        name,
+    })
 }
 
 /// Dials the addresses of providers. One connection is enough.

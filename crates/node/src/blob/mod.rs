@@ -21,7 +21,7 @@ use crate::{
     api::Client,
     cli::{BlobArgs, BlobCommand},
     data::DataFolder,
-    error::CommandError,
+    error::{CommandError, within},
     output::Output,
     progress::Shown,
 };
@@ -33,6 +33,14 @@ pub(crate) const DEFAULT_CONTEXT: ContextId = ContextId::new([0; 32]);
 const LINES_AHEAD: usize = 16;
 
 pub(crate) async fn execute(args: BlobArgs, output: Output) -> Result<(), CommandError> {
+    let limit = match &args.command {
+        BlobCommand::Get(get) => get.timeout_ms,
+        _ => None,
+    };
+    within(limit, "the fetch", carry_out(args, output)).await
+}
+
+async fn carry_out(args: BlobArgs, output: Output) -> Result<(), CommandError> {
     // Files are checked before anything starts.
     let target = match &args.command {
         BlobCommand::Get(get) => get.output.as_deref().map(Target::prepare).transpose()?,
@@ -164,8 +172,11 @@ impl Running {
     /// Fetches a blob into the store and announces it.
     pub(crate) async fn fetch(&self, wanted: Wanted, lines: Lines) -> Result<(), CommandError> {
         let (context, id) = (wanted.context, wanted.id);
-        get::into_store(&self.client, wanted, &self.store, &lines).await?;
-        self.announcer.announce(context, id).await;
+        let fetched = get::into_store(&self.client, wanted, &self.store, &lines).await?;
+        // Begun before the record is sent, because this future is dropped if the client has left.
+        let announcing = self.announcer.announce(context, id);
+        lines.send(fetched).await?;
+        let _ = announcing.await;
         Ok(())
     }
 
@@ -227,7 +238,7 @@ impl Lines {
         sent.map_err(|_| CommandError::Interrupted)
     }
 
-    async fn send(&self, line: Line) -> Result<(), CommandError> {
+    pub(crate) async fn send(&self, line: Line) -> Result<(), CommandError> {
         let sent = self.0.send(line).await;
         sent.map_err(|_| CommandError::Interrupted)
     }

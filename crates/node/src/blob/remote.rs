@@ -184,11 +184,7 @@ async fn fetch(
     match target {
         None => {}
         Some(Target::Stdout) => {
-            copy(node, id, |piece| {
-                output.write_bytes(piece.to_vec());
-                Ok(())
-            })
-            .await?;
+            copy(node, id, |piece| output.write_bytes(piece.to_vec())).await?;
         }
         Some(Target::File(target)) => {
             let mut temporary = target.temporary()?;

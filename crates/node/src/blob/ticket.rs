@@ -59,10 +59,15 @@ impl Running {
             let tag = local::private_tag(&id);
             blocking(move || Ok(store.tag(&tag, id)?)).await?;
         }
-        get::transfer(&self.client, request, providers, to, name, &lines).await?;
+        let fetched = get::transfer(&self.client, request, providers, to, name, &lines).await?;
+        let mut announcing = None;
         if secret.is_none() {
             self.store.tag(&local::tag(DEFAULT_CONTEXT, &id), id)?;
-            self.announcer.announce(DEFAULT_CONTEXT, id).await;
+            announcing = Some(self.announcer.announce(DEFAULT_CONTEXT, id));
+        }
+        lines.send(fetched).await?;
+        if let Some(announcing) = announcing {
+            let _ = announcing.await;
         }
         Ok(())
     }

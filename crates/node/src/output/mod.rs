@@ -9,6 +9,7 @@ use std::{fmt::Display, io, time::Duration};
 use serde::Serialize;
 
 pub(crate) use self::{stdout::StdoutWriter, writer::LineWriter};
+use crate::error::CommandError;
 
 /// What happens to a record when the reader of standard output is slower than the command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,13 +61,19 @@ impl Output {
         line.push(b'\n');
         match self.overflow {
             Overflow::Drop => self.writer.push_or_drop(line),
-            Overflow::Wait => self.writer.push_or_wait(line),
+            // A record that was dropped fails the flush at the end of the command.
+            Overflow::Wait => drop(self.writer.push_or_wait(line)),
         }
     }
 
     /// Writes bytes as they are, and waits for room.
-    pub(crate) fn write_bytes(&self, bytes: Vec<u8>) {
-        self.writer.push_or_wait(bytes);
+    ///
+    /// # Errors
+    ///
+    /// If the bytes were dropped: after a signal, or because the output failed or is closed.
+    pub(crate) fn write_bytes(&self, bytes: Vec<u8>) -> Result<(), CommandError> {
+        let written = self.writer.push_or_wait(bytes);
+        written.map_err(CommandError::of_output)
     }
 
     /// Ends all waits for room, now and later.
@@ -83,6 +90,10 @@ impl Output {
     }
 
     /// Waits until everything is written, at most for `limit`.
+    ///
+    /// # Errors
+    ///
+    /// See [`LineWriter::flush`].
     pub(crate) fn flush(&self, limit: Duration) -> io::Result<()> {
         self.writer.flush(limit)
     }

@@ -11,7 +11,8 @@ use futures::AsyncWrite;
 use super::Output;
 
 /// Standard output as a writer. It is pending while the queue has no room: the network runs on the
-/// thread that polls it. It stays pending once the reader has closed its end, which ends the command.
+/// thread that polls it. It stays pending once the reader has closed its end, or a signal has arrived
+/// and the queue is full: both end the command.
 pub(crate) struct StdoutWriter(pub(crate) Output);
 
 impl AsyncWrite for StdoutWriter {

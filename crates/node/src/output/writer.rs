@@ -52,6 +52,8 @@ struct Queue {
     waiting: Vec<Waker>,
     /// Callers no longer wait for room.
     released: bool,
+    /// A line whose caller would have waited was dropped, because the queue was released.
+    incomplete: bool,
     /// Nothing is written any more, for this reason.
     failure: Option<io::ErrorKind>,
 }
@@ -114,7 +116,12 @@ impl LineWriter {
 
     /// Appends a line with its line feed. Blocks while the queue is full, until
     /// [`release`](Self::release) or until the output fails, after which the line is dropped.
-    pub(crate) fn push_or_wait(&self, line: Vec<u8>) {
+    ///
+    /// # Errors
+    ///
+    /// If the line was dropped: the failure of the output, or [`io::ErrorKind::Interrupted`] after
+    /// [`release`](Self::release), which [`flush`](Self::flush) then returns too.
+    pub(crate) fn push_or_wait(&self, line: Vec<u8>) -> io::Result<()> {
         let mut queue = self.shared.lock();
         while queue.failure.is_none()
             && !queue.released
@@ -122,19 +129,27 @@ impl LineWriter {
         {
             queue = self.shared.wait(queue);
         }
-        if queue.failure.is_none() && queue.has_room(line.len(), self.shared.limit) {
-            queue.append(line);
-            self.shared.changed.notify_all();
+        match queue.failure {
+            Some(kind) => Err(kind.into()),
+            None if queue.has_room(line.len(), self.shared.limit) => {
+                queue.append(line);
+                self.shared.changed.notify_all();
+                Ok(())
+            }
+            None => {
+                queue.incomplete = true;
+                Err(io::ErrorKind::Interrupted.into())
+            }
         }
     }
 
     /// Appends bytes, as soon as the queue has room for them. Pending for ever if the reader has closed
-    /// its end.
+    /// its end, and while it takes nothing, also after [`release`](Self::release): what ends the
+    /// command then is the closed end or the signal, and not this write.
     ///
     /// # Errors
     ///
-    /// Another failure of the output, or [`io::ErrorKind::Interrupted`] after
-    /// [`release`](Self::release).
+    /// Another failure of the output.
     pub(crate) fn poll_push(&self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<()>> {
         let mut queue = self.shared.lock();
         match queue.failure {
@@ -143,9 +158,6 @@ impl LineWriter {
             None if queue.has_room(bytes.len(), self.shared.limit) => {
                 queue.append(bytes.to_vec());
                 self.shared.changed.notify_all();
-            }
-            None if queue.released => {
-                return Poll::Ready(Err(io::ErrorKind::Interrupted.into()));
             }
             None => {
                 let waker = cx.waker();
@@ -167,8 +179,9 @@ impl LineWriter {
     ///
     /// # Errors
     ///
-    /// The failure of the output, or [`io::ErrorKind::TimedOut`]. A reader that has closed its end
-    /// is not a failure.
+    /// The failure of the output, [`io::ErrorKind::TimedOut`], or [`io::ErrorKind::Interrupted`] if
+    /// [`push_or_wait`](Self::push_or_wait) has dropped a line because of a release. A reader that
+    /// has closed its end is not a failure.
     pub(crate) fn flush(&self, limit: Duration) -> io::Result<()> {
         let deadline = Instant::now() + limit;
         let mut queue = self.shared.lock();
@@ -176,6 +189,9 @@ impl LineWriter {
             match queue.failure {
                 Some(io::ErrorKind::BrokenPipe) => return Ok(()),
                 Some(kind) => return Err(kind.into()),
+                None if queue.bytes == 0 && queue.incomplete => {
+                    return Err(io::ErrorKind::Interrupted.into());
+                }
                 None if queue.bytes == 0 => return Ok(()),
                 None => {}
             }

@@ -19,12 +19,15 @@ use calimero_network::{
 };
 
 use super::place::failed;
-use crate::{error::CommandError, lock::Lock};
+use crate::{
+    error::CommandError,
+    lock::{LOCK_FILE, Lock},
+};
 
 /// Mode of the folder of parts: its owner alone reads, writes and enters it.
 const PARTS_MODE: u32 = 0o700;
 
-/// The folder of parts.
+/// The folder of parts. When dropped, it is removed if nothing has arrived.
 #[derive(Debug)]
 pub(super) struct Parts {
     folder: PathBuf,
@@ -148,6 +151,23 @@ impl Parts {
     }
 }
 
+impl Drop for Parts {
+    fn drop(&mut self) {
+        // Fails where a part has arrived.
+        if fs::remove_dir(self.folder.join("blobs")).is_err() {
+            return;
+        }
+        let others = fs::read_dir(&self.folder).map(|entries| {
+            let names = entries.flatten().map(|entry| entry.file_name());
+            names.filter(|name| name != LOCK_FILE).count()
+        });
+        if let Ok(0) = others {
+            let _ = fs::remove_file(self.folder.join(LOCK_FILE));
+            let _ = fs::remove_dir(&self.folder);
+        }
+    }
+}
+
 /// Bytes of one chunk hash.
 const HASH_BYTES: u64 = 32;
 
@@ -232,6 +252,25 @@ mod tests {
         // What has arrived is kept for the next attempt.
         let store = Parts::open_small(&path, &blobs(b"other")).unwrap();
         assert_eq!(store.list().len(), 1);
+    }
+
+    #[test]
+    fn a_folder_without_parts_is_removed_and_one_with_parts_is_kept() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = dir.path().join("parts");
+        drop(Parts::open(folder.clone()).unwrap());
+        assert!(!folder.exists());
+        let id = blob_id(b"content");
+        let parts = Parts::open(folder.clone()).unwrap();
+        fs::write(parts.file(&id), b"cont").unwrap();
+        drop(parts);
+        let parts = Parts::open(folder.clone()).unwrap();
+        assert_eq!(fs::read(parts.file(&id)).unwrap(), b"cont");
+        fs::remove_file(parts.file(&id)).unwrap();
+        // The store of small files is a part too.
+        drop(Parts::open_small(&parts.small_path(), &[(id, 7)]).unwrap());
+        drop(parts);
+        assert!(folder.exists());
     }
 
     #[test]

@@ -4,6 +4,7 @@ use std::{
     collections::HashSet,
     fs,
     io::{IsTerminal as _, stdout},
+    os::unix::fs::MetadataExt as _,
     path::Path,
     sync::Arc,
     time::Duration,
@@ -29,7 +30,7 @@ use crate::{
     data::DataFolder,
     error::CommandError,
     identity,
-    lock::Lock,
+    lock::{Lock, LockError},
     one_shot,
     output::Output,
     signals::Signals,
@@ -42,6 +43,32 @@ const ADDRESS_TIME: Duration = Duration::from_secs(30);
 /// Further time for a relay after an address was confirmed by a boot node, 5 s. A router that filters
 /// by address lets in the boot nodes, which this node has sent packets to, and no other peer.
 const RELAY_TIME: Duration = Duration::from_secs(5);
+
+/// What the names of temporary folders begin with.
+const TEMPORARY: &str = "calnet-send-";
+
+/// Removes the temporary folders of this user whose processes were killed.
+fn remove_stale(parent: &Path) {
+    let entries = fs::read_dir(parent).into_iter().flatten().flatten();
+    let named = entries.filter(|entry| entry.file_name().to_string_lossy().starts_with(TEMPORARY));
+    for path in named.map(|entry| entry.path()) {
+        let owner = rustix::process::geteuid().as_raw();
+        // A link of another user leads elsewhere.
+        let is_own = path
+            .symlink_metadata()
+            .is_ok_and(|it| it.is_dir() && it.uid() == owner);
+        if is_own && let Some(_lock) = Lock::stale_folder(&path) {
+            match fs::remove_dir_all(&path) {
+                Ok(()) => {
+                    tracing::info!(folder = %path.display(), "removed what a killed process left")
+                }
+                Err(error) => {
+                    tracing::warn!(folder = %path.display(), %error, "cannot remove what a killed process left");
+                }
+            }
+        }
+    }
+}
 
 /// Where the blobs are kept, and the identity of the node.
 struct Storage {
@@ -66,11 +93,22 @@ impl Storage {
                 _temporary: None,
             });
         }
-        let temporary = tempfile::Builder::new().prefix("calnet-send-").tempdir();
-        let temporary = temporary.map_err(|source| CommandError::Io {
-            what: "cannot create a temporary folder",
-            source,
-        })?;
+        let parent = std::env::temp_dir();
+        remove_stale(&parent);
+        let (temporary, lock) = loop {
+            let temporary = tempfile::Builder::new()
+                .prefix(TEMPORARY)
+                .tempdir_in(&parent);
+            let temporary = temporary.map_err(|source| CommandError::Io {
+                what: "cannot create a temporary folder",
+                source,
+            })?;
+            match Lock::folder(temporary.path()) {
+                // A command that starts now takes it for one that was left.
+                Err(LockError::Held { .. }) => {}
+                lock => break (temporary, lock?),
+            }
+        };
         // The disk is the limit.
         let config = BlobStoreConfig {
             max_bytes: i64::MAX as u64,
@@ -80,7 +118,7 @@ impl Storage {
             store: FsBlobStore::open(temporary.path().join("blobs"), &config)?,
             identity: Keypair::generate_ed25519(),
             data: None,
-            _lock: None,
+            _lock: Some(lock),
             _temporary: Some(temporary),
         })
     }
@@ -260,7 +298,7 @@ async fn serve(
         && stdout().is_terminal()
         && let Some(drawn) = qr::draw(&text)
     {
-        output.write_bytes(drawn.into_bytes());
+        output.write_bytes(drawn.into_bytes())?;
     }
     while let Some(event) = events.next().await {
         if let NetworkEvent::Blob(BlobEvent::Requested {

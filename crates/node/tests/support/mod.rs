@@ -17,6 +17,7 @@ pub mod schema;
 use std::{
     fs::File,
     io::{BufRead, BufReader, PipeReader, Read as _, Write as _},
+    net::SocketAddr,
     os::fd::OwnedFd,
     process::{Child, Command, ExitStatus, Stdio},
     sync::{
@@ -28,6 +29,7 @@ use std::{
 
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 use serde_json::Value;
+use tokio::net::TcpSocket;
 
 /// How long anything may take: long for the machine under load, short for a hang.
 pub const LIMIT: Duration = Duration::from_secs(60);
@@ -301,6 +303,30 @@ pub fn run_within(limit: Duration, mut command: Command) -> Ended {
         code: status.code(),
         stdout: out.join().unwrap().unwrap(),
         stderr: err.join().unwrap().unwrap(),
+    }
+}
+
+/// A TCP port of loopback that refuses connections for as long as this is kept: its socket is bound,
+/// so that no other process gets the port, and does not listen.
+pub struct ClosedPort {
+    _socket: TcpSocket,
+    address: SocketAddr,
+}
+
+impl ClosedPort {
+    pub fn new() -> Self {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let address = socket.local_addr().unwrap();
+        Self {
+            _socket: socket,
+            address,
+        }
+    }
+
+    /// Its multiaddress, without a peer id.
+    pub fn address(&self) -> String {
+        format!("/ip4/127.0.0.1/tcp/{}", self.address.port())
     }
 }
 

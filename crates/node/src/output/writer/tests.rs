@@ -46,17 +46,22 @@ fn who_waits_for_room_gets_it_or_is_released() {
     let (sink, reader) = UnixStream::pair().unwrap();
     let writer = LineWriter::with_limit(sink, notice, LONG).unwrap();
     let waiting = writer.clone();
-    let waiter = thread::spawn(move || (0..3).for_each(|_| waiting.push_or_wait(long(b'a'))));
+    let waiter = thread::spawn(move || (0..3).try_for_each(|_| waiting.push_or_wait(long(b'a'))));
     let mut reader = BufReader::new(reader);
     for _ in 0..3 {
         assert_eq!(read(&mut reader), long(b'a'));
     }
-    waiter.join().unwrap();
-    writer.push_or_wait(long(b'b'));
+    waiter.join().unwrap().unwrap();
+    writer.push_or_wait(long(b'b')).unwrap();
     let waiting = writer.clone();
     let waiter = thread::spawn(move || waiting.push_or_wait(long(b'c')));
     writer.release();
-    waiter.join().unwrap();
+    let dropped = waiter.join().unwrap().unwrap_err();
+    assert_eq!(dropped.kind(), io::ErrorKind::Interrupted);
+    // What was dropped is missing also once its reader goes on.
+    assert_eq!(read(&mut reader), long(b'b'));
+    let flushed = writer.flush(LIMIT).unwrap_err();
+    assert_eq!(flushed.kind(), io::ErrorKind::Interrupted);
 }
 
 #[tokio::test]
@@ -64,11 +69,14 @@ async fn a_reader_that_closes_its_end_is_noticed() {
     let (sink, reader) = UnixStream::pair().unwrap();
     let writer = LineWriter::start(sink, notice).unwrap();
     drop(reader);
-    writer.push_or_wait(b"line\n".to_vec());
+    writer.push_or_wait(b"line\n".to_vec()).unwrap();
     tokio::time::timeout(LIMIT, writer.closed()).await.unwrap();
     writer.flush(LIMIT).unwrap();
     // Nothing waits for a reader that does not exist.
-    (0..20).for_each(|_| writer.push_or_wait(long(b'a')));
+    for _ in 0..20 {
+        let dropped = writer.push_or_wait(long(b'a')).unwrap_err();
+        assert_eq!(dropped.kind(), io::ErrorKind::BrokenPipe);
+    }
 }
 
 #[test]
@@ -78,7 +86,7 @@ fn a_full_disk_is_an_error() {
         .open("/dev/full")
         .unwrap();
     let writer = LineWriter::start(sink, notice).unwrap();
-    writer.push_or_wait(b"line\n".to_vec());
+    writer.push_or_wait(b"line\n".to_vec()).unwrap();
     let error = writer.flush(LIMIT).unwrap_err();
     assert_eq!(error.kind(), io::ErrorKind::StorageFull);
 }
@@ -87,7 +95,7 @@ fn a_full_disk_is_an_error() {
 async fn a_task_waits_for_room_without_blocking_its_thread() {
     let (sink, reader) = UnixStream::pair().unwrap();
     let writer = LineWriter::with_limit(sink, notice, LONG + 10).unwrap();
-    writer.push_or_wait(long(b'a'));
+    writer.push_or_wait(long(b'a')).unwrap();
     let push = std::future::poll_fn(|cx| writer.poll_push(cx, b"nine long\nnine more\n"));
     let mut push = std::pin::pin!(push);
     assert!(futures::poll!(&mut push).is_pending());
@@ -101,16 +109,21 @@ async fn a_task_waits_for_room_without_blocking_its_thread() {
 }
 
 #[tokio::test]
-async fn a_task_that_waits_for_room_is_released() {
-    let (sink, _reader) = UnixStream::pair().unwrap();
+async fn a_task_that_waits_for_room_is_not_ended_by_a_release() {
+    let (sink, reader) = UnixStream::pair().unwrap();
     let writer = LineWriter::with_limit(sink, notice, LONG).unwrap();
-    writer.push_or_wait(long(b'a'));
+    writer.push_or_wait(long(b'a')).unwrap();
     let push = std::future::poll_fn(|cx| writer.poll_push(cx, b"line\n"));
     let mut push = std::pin::pin!(push);
     assert!(futures::poll!(&mut push).is_pending());
-    // From another task, so that the waiting one has to be woken.
-    let releasing = writer.clone();
-    tokio::spawn(async move { releasing.release() });
-    let pushed = tokio::time::timeout(LIMIT, push).await.unwrap();
-    assert_eq!(pushed.unwrap_err().kind(), io::ErrorKind::Interrupted);
+    writer.release();
+    assert!(futures::poll!(&mut push).is_pending());
+    // Its reader may go on before the command ends.
+    let reading = tokio::task::spawn_blocking(move || {
+        let mut reader = BufReader::new(reader);
+        [read(&mut reader), read(&mut reader)]
+    });
+    tokio::time::timeout(LIMIT, push).await.unwrap().unwrap();
+    assert_eq!(reading.await.unwrap()[1], b"line\n");
+    writer.flush(LIMIT).unwrap();
 }
