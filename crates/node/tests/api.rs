@@ -750,12 +750,9 @@ fn a_fetch_reports_its_progress() {
     assert_eq!(fetched["providers"][0], there.peer());
     assert!(here.get(&format!("/v1/blobs/{id}")).body == content);
     // A failure after the start of the stream is its last record.
-    let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let port = closed.local_addr().unwrap().port();
-    drop(closed);
-    let mut failed = here.events(&format!(
-        "POST /v1/blobs/{MISSING}/fetch?dial=/ip4/127.0.0.1/tcp/{port}"
-    ));
+    let closed = ClosedPort::new();
+    let address = closed.address();
+    let mut failed = here.events(&format!("POST /v1/blobs/{MISSING}/fetch?dial={address}"));
     let error = failed.next();
     assert_eq!(error["event"], "error", "{error}");
     assert_eq!(error["code"], "not_reachable", "{error}");
