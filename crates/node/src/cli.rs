@@ -41,7 +41,8 @@ pub(crate) struct Cli {
 /// What scripts act on.
 const EXIT_STATUS: &str = "Exit status: 0 success, 1 other failure, 2 wrong usage or configuration, \
     3 not reachable, 4 timed out, 5 not found, 6 refused, 7 a check failed, \
-    128 and the number of a signal if one interrupted the command.";
+    128 and the number of a signal if one interrupted the command, \
+    141 if the reader of standard output closed its end before the command ended.";
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {

@@ -61,9 +61,9 @@ pub enum Event {
         /// The peer that the event is about.
         peer: PeerId,
     },
-    /// A peer cannot get a message because it takes only smaller RPCs. Published 0.11 nodes close
-    /// their stream on an RPC above 64 KiB, nodes of this kind on one above the limit that they are
-    /// configured with, which loses that one; larger ones are not sent to them after that.
+    /// A peer cannot get a message because it takes only smaller RPCs. A published 0.11 node
+    /// closes its stream on an RPC above 64 KiB, and a node of this version on one above its
+    /// configured limit. The RPC is lost. Larger RPCs are not sent to the peer until it reconnects.
     TooLargeForPeer {
         /// The peer that the event is about.
         peer: PeerId,

@@ -86,9 +86,9 @@ pub enum Fault {
     /// P7: GRAFT during the back-off: a point for 8. A peer that shares 2,000 topics may be a little
     /// early with all of them.
     Backoff(usize),
-    /// P7: messages that were offered and not sent on request in a heartbeat. The link may be slow,
-    /// so it costs a point where all are missing, and up to 12 where these are 60 and more. Points
-    /// are fewer by the share of messages that were sent.
+    /// P7: messages that were offered and not sent on request in a heartbeat, perhaps because the
+    /// link is slow: a point for each 5, at least 1 and at most 12, multiplied by the share of the
+    /// requested messages that are missing.
     Promise {
         /// Messages that were not sent.
         broken: usize,
@@ -344,7 +344,7 @@ impl Scores {
     }
 
     /// P6: a connection with the peer is closed.
-    pub fn released(&mut self, peer: &PeerId, ip: IpAddr) {
+    pub fn connection_closed(&mut self, peer: &PeerId, ip: IpAddr) {
         let Some(entry) = self.peers.get_mut(peer) else {
             return;
         };
@@ -354,7 +354,7 @@ impl Scores {
         entry.ips[index].1 -= 1;
         if entry.ips[index].1 == 0 {
             entry.ips.swap_remove(index);
-            self.release(&[(ip, 0)]);
+            release(&mut self.by_ip, ip);
         }
     }
 
@@ -365,17 +365,8 @@ impl Scores {
             entry.meshes.clear();
             entry.joined = 0.0;
             let ips = std::mem::take(&mut entry.ips);
-            self.release(&ips);
-        }
-    }
-
-    fn release(&mut self, ips: &[(IpAddr, usize)]) {
-        for (ip, _) in ips {
-            if let Some(peers) = self.by_ip.get_mut(ip) {
-                *peers -= 1;
-                if *peers == 0 {
-                    self.by_ip.remove(ip);
-                }
+            for (ip, _) in ips {
+                release(&mut self.by_ip, ip);
             }
         }
     }
@@ -447,6 +438,16 @@ impl Scores {
         if let Some(peer) = least.map(|(peer, _)| *peer) {
             let entry = self.peers.remove(&peer);
             self.release(&entry.map(|entry| entry.ips).unwrap_or_default());
+        }
+    }
+}
+
+/// One peer fewer is at `ip`.
+fn release(by_ip: &mut HashMap<IpAddr, usize>, ip: IpAddr) {
+    if let Some(peers) = by_ip.get_mut(&ip) {
+        *peers -= 1;
+        if *peers == 0 {
+            by_ip.remove(&ip);
         }
     }
 }

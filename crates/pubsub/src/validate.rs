@@ -205,7 +205,7 @@ impl Author {
                     self.highest = number;
                 }
             }
-            // The author may have been restarted as a node of this kind.
+            // The author may have been restarted as a node of this version.
             Some(_) if before || self.order == Order::Unknown => self.order = Order::Times,
             None if self.order != Order::Random => self.order = Order::Counter,
             _ => {}

@@ -35,6 +35,8 @@
 //! - **Frames of any size.** Yamux peers may send frames as large as the
 //!   window.
 //! - **Excess streams are refused one by one**, and the connection stays open.
+//! - **Origins share a thread.** [`FairExecutor`] polls the connections of a swarm on one thread and
+//!   shares its time between the origins of connections.
 //! - **[`Links`]** report the protocols of each connection and count its bytes.
 //!   [`classify`] reports the cause of a failed dial.
 //!

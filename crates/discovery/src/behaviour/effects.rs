@@ -161,8 +161,8 @@ impl Behaviour {
 
     /// The table keeps every address, so those that the address book dropped are removed from it.
     ///
-    /// A peer that waits for a place in a full bucket is added with one address. The addresses of
-    /// such a peer cannot be read, and so not be limited.
+    /// A peer that is pending in a full bucket keeps the one address that it was added with:
+    /// libp2p-kad does not expose the addresses of pending entries, so they could not be limited.
     pub(super) fn add_route(&mut self, peer: &PeerId, address: Multiaddr) {
         let kad = &mut self.inner.kad;
         let Some(bucket) = kad.kbucket(*peer) else {

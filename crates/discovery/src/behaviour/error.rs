@@ -45,10 +45,13 @@ pub struct RecordRefused {
     pub reason: &'static str,
 }
 
-/// A dial that a relayed peer caused was denied: the peer names too many addresses, or relayed
-/// peers have caused too many dials in the last minute.
+/// A dial that a relayed peer caused was denied: the peer names more than 32 addresses, or relayed
+/// peers have caused 60 dials in the last minute, or 240 if they are boot nodes and members.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the hole punch with {peer} exceeds a limit")]
+#[error(
+    "a dial of a hole punch with {peer} was denied: more than 32 addresses, or too many such dials \
+     in the last minute"
+)]
 pub struct HolePunchRefused {
     /// Id of the relayed peer.
     pub peer: PeerId,

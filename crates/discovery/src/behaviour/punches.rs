@@ -8,38 +8,39 @@ use std::time::{Duration, Instant};
 /// Time over which dials are counted, 1 min.
 const WINDOW: Duration = Duration::from_secs(60);
 
-/// Most dials in a minute for peers that are not kept, 60: the three attempts of 20 peers.
-const MAX_OF_OTHERS: u32 = 60;
+/// Most dials in a minute for peers that are neither boot nodes nor members whose connections are
+/// kept alive, 60: the three attempts of 20 peers.
+const MAX_OTHERS: u32 = 60;
 
 /// Most dials in a minute for boot nodes and members of overlays, 240: twice the three attempts of
-/// all kept members of an overlay.
-const MAX_OF_KEPT: u32 = 240;
+/// all members of an overlay that are kept alive.
+const MAX_KEPT_ALIVE: u32 = 240;
 
 /// Counts the dials of hole punches in windows of a minute, for all peers.
 #[derive(Debug)]
 pub(super) struct Punches {
     since: Instant,
-    of_kept: u32,
-    of_others: u32,
+    kept_alive: u32,
+    others: u32,
 }
 
 impl Punches {
     pub(super) fn new(now: Instant) -> Self {
         Self {
             since: now,
-            of_kept: 0,
-            of_others: 0,
+            kept_alive: 0,
+            others: 0,
         }
     }
 
     /// Counts a dial, if there may be one more.
-    pub(super) fn admit(&mut self, is_kept: bool, now: Instant) -> bool {
+    pub(super) fn admit(&mut self, is_kept_alive: bool, now: Instant) -> bool {
         if now.saturating_duration_since(self.since) >= WINDOW {
             *self = Self::new(now);
         }
-        let (count, max) = match is_kept {
-            true => (&mut self.of_kept, MAX_OF_KEPT),
-            false => (&mut self.of_others, MAX_OF_OTHERS),
+        let (count, max) = match is_kept_alive {
+            true => (&mut self.kept_alive, MAX_KEPT_ALIVE),
+            false => (&mut self.others, MAX_OTHERS),
         };
         let is_admitted = *count < max;
         *count += u32::from(is_admitted);
@@ -56,13 +57,13 @@ mod tests {
     fn peers_that_are_kept_have_a_rate_of_their_own() {
         let start = now();
         let mut punches = Punches::new(start);
-        let mut admitted = |is_kept, at| {
-            let admits = |_: &u32| punches.admit(is_kept, at);
+        let mut admitted = |is_kept_alive, at| {
+            let admits = |_: &u32| punches.admit(is_kept_alive, at);
             (0..1_000_u32).filter(admits).count() as u32
         };
-        assert_eq!(admitted(false, start), MAX_OF_OTHERS);
-        assert_eq!(admitted(true, start), MAX_OF_KEPT);
+        assert_eq!(admitted(false, start), MAX_OTHERS);
+        assert_eq!(admitted(true, start), MAX_KEPT_ALIVE);
         assert_eq!(admitted(false, start + WINDOW / 2), 0);
-        assert_eq!(admitted(false, start + WINDOW), MAX_OF_OTHERS);
+        assert_eq!(admitted(false, start + WINDOW), MAX_OTHERS);
     }
 }

@@ -164,7 +164,7 @@ fn far_from(behaviour: &Behaviour) -> impl Iterator<Item = PeerId> + use<> {
 }
 
 #[test]
-fn a_peer_that_waits_for_a_place_in_the_table_has_few_addresses() {
+fn a_pending_peer_of_the_table_has_few_addresses() {
     let mut behaviour = behaviour();
     let mut peers = far_from(&behaviour);
     for (n, peer) in peers.by_ref().take(20).enumerate() {

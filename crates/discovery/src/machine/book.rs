@@ -97,8 +97,8 @@ impl Known {
         }
     }
 
-    /// The network of this node changed: earlier failures say nothing about it.
-    fn pardon(&mut self) {
+    /// Ends the rest, since failures on the former network do not count.
+    fn end_rest(&mut self) {
         self.rests_until = None;
         self.failures = match self.has_failed() {
             true => MAX_DIAL_FAILURES,
@@ -324,8 +324,8 @@ impl AddressBook {
         self.shrink();
     }
 
-    /// A dial of `address` failed. Returns whether the address is in use no more for it. An address
-    /// that worked before, or that an earlier run reached, is dialled again after a rest: a network
+    /// A dial of `address` failed. Returns whether the address was in use and no longer is. An
+    /// address that worked before, or that an earlier run reached, is dialled again after a rest: a network
     /// that fails for a while must not cost this node all peers that it could find again.
     pub(super) fn dial_failed(&mut self, peer: &PeerId, address: &Multiaddr, now: Instant) -> bool {
         let Some(number) = self.peers.number(peer) else {
@@ -356,7 +356,7 @@ impl AddressBook {
             let reached = entry.known.iter_mut();
             reached
                 .filter(|known| cached || known.proven)
-                .for_each(Known::pardon);
+                .for_each(Known::end_rest);
         }
     }
 

@@ -120,7 +120,8 @@ const MAX_PASSES: usize = 4;
 /// Effects for which capacity is kept. Answers of servers that cause more are rare.
 const EFFECTS_KEPT: usize = 32;
 
-/// Peers reached before that a node without a connection dials in each tick, 2.
+/// Peers reached before that a node without a connection dials in each tick, 2: few enough to leave
+/// dials to boot nodes and members.
 const DIALLED_ALONE: usize = 2;
 
 /// The discovery machine. See the [module](self) for how to drive it.
@@ -346,7 +347,7 @@ impl Machine {
 
     /// Returns the peers whose connections are kept alive, used or not: boot nodes, and of each
     /// overlay at most three times `members_target` members, those connected longest. A third of
-    /// the places is reserved for members that this node dialled, and of the members that dialled
+    /// this number is reserved for members that this node dialled, and of the members that dialled
     /// it from one public IPv4 address or IPv6 /64, one is kept. Some peers are returned more than
     /// once. Other connections may close when they are unused, which bounds the connections of a
     /// node that many nodes learned of.

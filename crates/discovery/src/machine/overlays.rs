@@ -26,8 +26,8 @@ const ROUNDS: usize = 6;
 const KEPT_FOR_EACH_WANTED: usize = 3;
 
 /// The part of the members of an overlay that is reserved for members that this node dialled, one
-/// in 3: identities cost nothing, so the members that dialled this node may all belong to one party
-/// that wants to be alone with it. Members that this node chose are harder to control.
+/// in 3: identities cost nothing, so one party can own all members that dialled this node. It cannot
+/// choose which members this node dials.
 const ONE_DIALLED_OF: usize = 3;
 
 /// A connected member of an overlay.
@@ -36,7 +36,7 @@ struct Connected {
     member: Number,
     /// Whether this node dialled it.
     dialled: bool,
-    /// The prefix from which it dialled this node, where one host alone holds it.
+    /// The prefix from which it dialled this node. `None` if several hosts may share it.
     prefix: Option<IpAddr>,
 }
 

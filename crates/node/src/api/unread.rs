@@ -23,13 +23,13 @@ use http_body_util::BodyExt as _;
 use hyper::body::{Frame, SizeHint};
 use tokio::{sync::oneshot, time::timeout};
 
-/// Most bytes of a refused body that are read and dropped.
+/// Most bytes of a refused body that are read and dropped, 64 MiB: four times the largest message.
 const MAX_UNREAD_BYTES: usize = 64 << 20;
 
-/// Longest time in which they are read.
+/// Longest time in which they are read, 5 s. A client on the same host needs less.
 const MAX_TIME: Duration = Duration::from_secs(5);
 
-/// Longest pause between two parts of them. What a client sends meanwhile is unread.
+/// Longest pause between two parts of them, 1 s. A client that pauses for longer has its answer then.
 const MAX_PAUSE: Duration = Duration::from_secs(1);
 
 /// A body that returns what is left of it when it is dropped.
@@ -73,7 +73,7 @@ impl Drop for Returned {
     }
 }
 
-/// The body of a request, to be read to its end if the request is refused.
+/// The body of a request, of which the rest is read if the request is refused.
 pub(super) struct Unread {
     left: oneshot::Receiver<Body>,
     begun: Arc<AtomicBool>,
@@ -82,7 +82,7 @@ pub(super) struct Unread {
 }
 
 impl Unread {
-    /// Takes note of the body of a request.
+    /// Wraps the body of a request, so that what the handler leaves of it can be read.
     pub(super) fn of(request: Request) -> (Request, Self) {
         let is_awaited = is_awaited(request.headers());
         let begun = Arc::new(AtomicBool::new(false));

@@ -44,8 +44,8 @@ impl Announcer {
         (announcer, work)
     }
 
-    /// Queues a blob to be announced, once the queue has room. The task that is returned ends then;
-    /// it goes on without its handle, so that a blob whose client has left is announced too.
+    /// Queues a blob to be announced, once the queue has room. Returns the task that waits for room.
+    /// Dropping the handle does not cancel it, so that a blob is announced also if its client left.
     pub(crate) fn announce(&self, context: ContextId, id: BlobId) -> JoinHandle<()> {
         let added = self.added.clone();
         tokio::spawn(async move {

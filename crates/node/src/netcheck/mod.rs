@@ -11,7 +11,6 @@ use std::time::{Duration, Instant};
 
 use calimero_network::discovery::netcheck::Observations;
 use futures::future::join_all;
-use tokio::time::timeout;
 
 pub(crate) use self::page::{NetcheckPage, NetworkPage};
 use self::{
@@ -23,10 +22,13 @@ use crate::{
     api::Client,
     cli::NetcheckArgs,
     data::DataFolder,
-    error::{Chain, CommandError},
+    error::{Chain, CommandError, within},
     output::Output,
     text::millis,
 };
+
+/// The work that a deadline of the command limits.
+const CHECK: &str = "the check of the network";
 
 pub(crate) async fn execute(args: NetcheckArgs, output: &Output) -> Result<(), CommandError> {
     let page = match &args.data {
@@ -35,7 +37,7 @@ pub(crate) async fn execute(args: NetcheckArgs, output: &Output) -> Result<(), C
                 let socket = DataFolder::of_running(data).socket();
                 Client::require(&socket).await?.get("/v1/netcheck").await
             };
-            within(args.timeout_ms, of_node).await?
+            within(Some(args.timeout_ms), CHECK, of_node).await?
         }
         None => probe(&args).await?,
     };
@@ -43,22 +45,13 @@ pub(crate) async fn execute(args: NetcheckArgs, output: &Output) -> Result<(), C
     page.require_boot_node()
 }
 
-async fn within<T>(
-    after: Duration,
-    check: impl Future<Output = Result<T, CommandError>>,
-) -> Result<T, CommandError> {
-    let what = "the check of the network";
-    let late = |_| CommandError::Deadline { what, after };
-    timeout(after, check).await.map_err(late)?
-}
-
 /// Tests the network with nodes that run for the command alone.
 async fn probe(args: &NetcheckArgs) -> Result<NetcheckPage, CommandError> {
     let start = Instant::now();
     let taken = Survey::take(&args.boot, args.port_mapping);
-    let mut survey = within(args.timeout_ms, taken).await?;
+    let mut survey = within(Some(args.timeout_ms), CHECK, taken).await?;
     let left = args.timeout_ms.saturating_sub(start.elapsed());
-    let page = within(left, test(&mut survey, args)).await;
+    let page = within(Some(left), CHECK, test(&mut survey, args)).await;
     // Also after a failure: it withdraws the port mappings.
     survey.end().await;
     page

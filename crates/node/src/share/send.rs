@@ -53,17 +53,19 @@ fn remove_stale(parent: &Path) {
     let named = entries.filter(|entry| entry.file_name().to_string_lossy().starts_with(TEMPORARY));
     for path in named.map(|entry| entry.path()) {
         let owner = rustix::process::geteuid().as_raw();
-        // A link of another user leads elsewhere.
+        // A symbolic link of another user could name any folder.
         let is_own = path
             .symlink_metadata()
             .is_ok_and(|it| it.is_dir() && it.uid() == owner);
         if is_own && let Some(_lock) = Lock::stale_folder(&path) {
             match fs::remove_dir_all(&path) {
                 Ok(()) => {
-                    tracing::info!(folder = %path.display(), "removed what a killed process left")
+                    let folder = path.display();
+                    tracing::info!(%folder, "removed the temporary folder of a killed send");
                 }
                 Err(error) => {
-                    tracing::warn!(folder = %path.display(), %error, "cannot remove what a killed process left");
+                    let folder = path.display();
+                    tracing::warn!(%folder, %error, "cannot remove the folder of a killed send");
                 }
             }
         }
@@ -104,7 +106,7 @@ impl Storage {
                 source,
             })?;
             match Lock::folder(temporary.path()) {
-                // A command that starts now takes it for one that was left.
+                // Another send that starts now has locked it to remove it.
                 Err(LockError::Held { .. }) => {}
                 lock => break (temporary, lock?),
             }

@@ -73,7 +73,9 @@ pub struct DiscoveryConfig {
     /// - Range: above `connections.max_established`, to 4294967295.
     /// - Reason: a boot node knows more peers than a member.
     pub max_peers: u32,
-    /// Connected members of a topic below which further members are dialled.
+    /// Connected members of a topic below which further members are dialled. Members that dialled
+    /// this node from one public IPv4 address or IPv6 `/64` count as one, and at least a third of the
+    /// target must be members that this node dialled.
     ///
     /// - Default: 12, the largest gossip mesh (8) and half of it in reserve. The number of connections
     ///   does not depend on the size of the network.
@@ -249,7 +251,8 @@ pub struct RedialTuning {
     /// Time between dials of a boot node after the last step. Default 15 s: a node is back within
     /// 20 s of its link, variation included.
     pub interval: Duration,
-    /// Disconnected peers that are redialled. Default 1024, every connection that can close at once.
+    /// Disconnected peers that are redialled, those of the peer cache and up to 64 of the local link
+    /// included. Default 1024, every connection that can close at once.
     pub max_peers: u32,
 }
 

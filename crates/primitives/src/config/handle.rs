@@ -11,8 +11,8 @@ use crate::limits::MIB;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum RuntimeKind {
-    /// On a dedicated thread with a single-threaded runtime. IP addresses (IPv4) and prefixes (IPv6
-    /// `/64`) share its time, however many connections come from each.
+    /// On a dedicated thread with a single-threaded runtime. Connections share its time by their IP
+    /// address (IPv4), prefix (IPv6 `/64`) or relay, except for the packets of QUIC.
     #[default]
     Dedicated,
     /// On the tokio runtime that starts the manager. Each connection is a task of it, so the share of
@@ -42,8 +42,8 @@ pub struct HandleConfig {
     /// Where the swarm and its connections run, `dedicated` or `shared`.
     ///
     /// - Default: `dedicated`, which moves 1.4 times as many bytes over TCP as a tokio runtime of two
-    ///   threads (measured), because no chunk wakes a task on another core. Addresses share the time
-    ///   of the thread, so that one with many connections does not slow the others.
+    ///   threads (measured), because no chunk wakes a task on another core. IP addresses share the
+    ///   time of the thread, so that one with many connections does not slow the others.
     /// - Reason: a program that must not start threads uses its own runtime.
     pub runtime: RuntimeKind,
     /// Time for operations in progress to end at shutdown, in milliseconds.

@@ -29,7 +29,8 @@ pub struct StreamsConfig {
 /// Limits of stream queues: values that no file sets.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StreamsTuning {
-    /// Inbound streams of one protocol that wait to be accepted. Default 1024.
+    /// Inbound streams of one protocol that wait to be accepted. Default 1024, of which a peer gets
+    /// three eighths, the peers of one origin a half, and a sixteenth is reserved for protected peers.
     pub accept_queue: usize,
     /// Outbound streams that negotiate at the same time on one connection. Default 256, the number
     /// of unacknowledged streams that Yamux allows; further ones are queued.

@@ -128,8 +128,8 @@ impl Machine {
     }
 
     /// Forgets back-offs of peers that are not connected, those that end last first: peers choose
-    /// the time, and a long one that is forgotten is worth no more than a short one. Several at a
-    /// time, because all have to be looked at.
+    /// the duration, so a long back-off has no priority. Removes several entries in one call, because
+    /// each call examines all entries.
     fn forget_backoffs(&mut self) {
         let absent = self.backoffs.iter();
         let absent = absent.filter(|((_, peer), _)| !self.peers.contains_key(peer));
@@ -218,7 +218,7 @@ impl Machine {
     }
 
     /// A peer has removed this node from its mesh. One that neither subscribes nor has unsubscribed
-    /// just before was in no mesh, and would only fill the table.
+    /// just before was in no mesh, and its back-off would only use an entry.
     pub(super) fn on_prune(&mut self, id: PeerId, hash: TopicHash, backoff: Option<u64>, now: Now) {
         let Some(own) = self.topics.get(&hash) else {
             return;

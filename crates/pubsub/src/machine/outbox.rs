@@ -16,7 +16,7 @@ use crate::{
 /// Ids that a peer has and does not want, at most: what arrives in a heartbeat at full speed.
 const MAX_UNWANTED: usize = 16_384;
 
-/// Ids for which memory is retained between heartbeats.
+/// Ids for which memory is retained between heartbeats, 256: 8 KiB for each peer.
 const RETAINED_UNWANTED: usize = 256;
 
 /// Ids in one control RPC, at most: the limit of go-libp2p and rust-libp2p on offers.

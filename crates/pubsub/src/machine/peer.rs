@@ -302,7 +302,7 @@ impl Machine {
         };
         let stream = peer.streams.remove(index);
         if let Some(ip) = stream.ip {
-            self.scores.released(&id, ip);
+            self.scores.connection_closed(&id, ip);
         }
         if !peer.streams.is_empty() {
             peer.take_probe(connection);
@@ -775,7 +775,7 @@ impl Peer {
     /// were not written.
     ///
     /// A peer that closes its stream soon after the first large frame takes none above the common
-    /// limit. A node of this kind takes more, and may lose a stream for another reason. But its
+    /// limit. A node of this version takes more, and may lose a stream for another reason. But its
     /// limit is configured as well: a frame that was not written on two streams in a row is too
     /// large for any peer.
     fn refusal(

@@ -45,11 +45,11 @@ const MAX_OTHERS: usize = 8;
 /// share of [`SHARED_WANTED`]. At most twice as many: 300 bytes each.
 const MAX_WANTED: usize = 65_536;
 
-/// Messages of which each peer has an equal share where many are wanted. So few that hundreds of
-/// peers have theirs before twice [`MAX_WANTED`] are reached.
+/// Messages of which each peer has an equal share where many are wanted. A quarter, so that
+/// hundreds of peers get their share below the bound of twice [`MAX_WANTED`].
 const SHARED_WANTED: usize = MAX_WANTED / 4;
 
-/// Messages that this node refuses and does not request again, at most.
+/// Messages that this node refuses and does not request again, at most: 1 MiB of keys and times.
 const MAX_REFUSED: usize = 16_384;
 
 /// Promises of one peer that were settled in a heartbeat.
@@ -69,8 +69,8 @@ struct Wanted {
     asked: Vec<(PeerId, Instant)>,
     /// Peers that offer it as well, in the order of their offers.
     others: Vec<PeerId>,
-    /// When to ask the next one of these, or to note that the ones that were asked are late. `None`
-    /// if both is done.
+    /// Time at which the next of these is asked, or the asked ones are marked as late. `None` if
+    /// nothing remains to be done.
     next_at: Option<Instant>,
 }
 

@@ -190,8 +190,8 @@ impl Machine {
     }
 
     /// This node refuses a message before its signature is checked. If the message was requested,
-    /// the peer has kept its promise with one that is signed: a forged one must not hide the real
-    /// one.
+    /// the peer has kept its promise with one that is signed: a forged message must not prevent the
+    /// request of the real one.
     fn on_refused(&mut self, id: PeerId, checked: &Checked, now: Now) {
         if !self.promises.is_asked(checked.key, &id) {
             return;

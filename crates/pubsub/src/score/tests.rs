@@ -162,13 +162,13 @@ fn addresses_are_forgotten_with_their_connections() {
             scores.connected(peer, ip, now);
         }
         for ip in [ip, ip, kept] {
-            scores.released(&peer, ip);
+            scores.connection_closed(&peer, ip);
         }
     }
     assert_eq!(scores.peers[&peer].ips, [(kept, 1)]);
     assert_eq!(scores.by_ip, HashMap::from([(kept, 2)]));
-    scores.released(&peer, kept);
-    scores.released(&peer, kept);
+    scores.connection_closed(&peer, kept);
+    scores.connection_closed(&peer, kept);
     scores.disconnected(&peer, now);
     scores.disconnected(&other, now);
     assert!(scores.by_ip.is_empty());

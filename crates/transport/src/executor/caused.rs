@@ -1,4 +1,4 @@
-//! A future whose time is charged to those who wake it.
+//! A future whose time is charged to the origins that wake it.
 
 use std::{
     future::Future,
@@ -15,8 +15,8 @@ use super::{Shared, current_origin};
 
 /// A future that charges the time of each poll to the origin whose task woke it.
 ///
-/// The swarm is such a future: it handles what connections report to it. Wake-ups by other tasks and
-/// by other threads are charged to nobody. If several origins wake it before one poll, the first of
+/// The swarm is such a future: it handles what connections report to it. The time
+/// after wake-ups by other tasks and threads is not charged. If several origins wake it before one poll, the first of
 /// them is charged.
 #[derive(Debug)]
 pub struct Caused<F> {
@@ -55,7 +55,7 @@ impl<F: Future> Future for Caused<F> {
     }
 }
 
-/// Who woke the future, and the task that polls it.
+/// The origin that woke the future, and the waker of the task that polls it.
 #[derive(Debug, Default)]
 struct Cause {
     origin: Mutex<Option<Origin>>,

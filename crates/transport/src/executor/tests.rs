@@ -93,20 +93,20 @@ async fn a_task_that_wakes_is_next_if_its_origin_used_less() {
             }
         });
     }
-    let (ask, mut asked) = mpsc::unbounded::<()>();
-    let (reply, mut replies) = mpsc::unbounded();
+    let (mut ask, mut asked) = mpsc::channel::<()>(1);
+    let (mut reply, mut replies) = mpsc::channel(1);
     let seen = polls.clone();
     executor.spawn(async move {
         charge_to(origin(2));
         while asked.next().await.is_some() {
-            let _ = reply.unbounded_send(seen.load(Ordering::Relaxed));
+            reply.try_send(seen.load(Ordering::Relaxed)).unwrap();
         }
     });
     let asking = async {
         let mut waited = Vec::new();
         for _ in 0..50 {
             let before = polls.load(Ordering::Relaxed);
-            ask.unbounded_send(()).unwrap();
+            ask.try_send(()).unwrap();
             waited.push(replies.next().await.unwrap() - before);
         }
         waited.sort_unstable();
@@ -144,13 +144,13 @@ async fn the_other_tasks_of_the_thread_have_turns() {
 async fn a_future_is_charged_to_the_origin_that_wakes_it() {
     let (executor, driver) = FairExecutor::new();
     let totals = [(); 2].map(|()| Arc::new(AtomicU64::new(0)));
-    let (reports, mut reported) = mpsc::unbounded();
+    let (mut reports, mut reported) = mpsc::channel(1);
     let poll = Duration::from_micros(100);
     let total = totals[0].clone();
     executor.spawn(async move {
         charge_to(origin(1));
         loop {
-            let _ = reports.unbounded_send(());
+            let _ = reports.try_send(());
             work(poll);
             total.fetch_add(1, Ordering::Relaxed);
             yield_now().await;
@@ -199,11 +199,11 @@ async fn a_turn_ends_for_the_task_as_well() {
 #[tokio::test]
 async fn a_budget_of_tokio_ends_a_turn() {
     let (executor, driver) = FairExecutor::new();
-    let (sender, mut receiver) = tokio::sync::mpsc::unbounded_channel();
+    let (sender, mut receiver) = tokio::sync::mpsc::channel(1000);
     let (done, ended) = futures::channel::oneshot::channel();
     // More items than the budget of one poll, all ready.
     for item in 0..1000 {
-        sender.send(item).unwrap();
+        sender.try_send(item).unwrap();
     }
     executor.spawn(async move {
         for item in 0..1000 {
@@ -231,7 +231,7 @@ async fn a_panic_ends_one_task() {
 async fn all_tasks_are_dropped_with_the_driver() {
     let (executor, driver) = FairExecutor::new();
     let held = Arc::new(());
-    let (open, mut never) = mpsc::unbounded::<()>();
+    let (open, mut never) = mpsc::channel::<()>(1);
     let waiting = held.clone();
     executor.spawn(async move {
         never.next().await;

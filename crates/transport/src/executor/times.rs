@@ -7,7 +7,7 @@ use std::{
 
 use calimero_network_primitives::resources::Origin;
 
-/// Number of origins up to which none is removed.
+/// Number of origins up to which none is removed: 64, which need a few KiB. Removal examines all.
 const FEW: usize = 64;
 
 /// Largest number of idle origins with more time than others. An entry needs about 100 bytes.
@@ -81,7 +81,7 @@ impl<T> Times<T> {
     /// Takes the first item of the origin that has used least.
     pub(super) fn pop(&mut self) -> Option<T> {
         let Some((used, _, origin)) = self.waiting.pop_first() else {
-            // The thread is not saturated, so nobody has used too much.
+            // The thread is not saturated, so no origin has to wait for others.
             self.now = self.longest;
             return None;
         };

@@ -25,7 +25,7 @@ const SHOWN_FRAME_BYTES: u32 = 64 * 1024;
 /// frames to write. Flushing only before a read combines all frames of a poll
 /// into few TLS records and one socket write.
 ///
-/// A poll that has had its time reads no more, so that a peer whose data does not end leaves time to
+/// A poll that has taken 250 µs reads no more, so that a peer whose data does not end leaves time to
 /// the other connections of the thread.
 #[derive(Debug)]
 pub(super) struct Io<S> {

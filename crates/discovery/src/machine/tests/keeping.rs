@@ -574,7 +574,7 @@ fn ends_reservation(inputs: Vec<Input>, minutes: u64, number: u32, ip: [u8; 4]) 
 }
 
 #[test]
-fn a_peer_that_was_dialled_is_no_stranger_when_it_comes_in() {
+fn a_dialled_peer_that_connects_does_not_prove_reachability() {
     let here = [45, 0, 0, 9];
     let dialled = || Input::Dialled {
         peer: Some(peer(9)),
@@ -596,7 +596,7 @@ fn a_peer_that_was_dialled_is_no_stranger_when_it_comes_in() {
 }
 
 #[test]
-fn a_peer_at_the_address_of_a_connected_one_is_no_stranger() {
+fn a_peer_at_the_address_of_a_connected_one_does_not_prove_reachability() {
     let here = [45, 0, 0, 9];
     let opened = || Input::ConnectionOpened {
         peer: peer(9),

@@ -116,7 +116,7 @@ fn kept(driver: &Driver, numbers: std::ops::Range<u32>) -> usize {
 }
 
 #[test]
-fn many_identities_of_one_host_take_the_place_of_one_member() {
+fn many_identities_of_one_host_count_as_one_member() {
     let mut driver = dialled_by_many(|_| [203, 0, 113, 7]);
     assert_eq!(driver.machine.overlays.deficit(&namespace(1)), 10);
     assert_eq!(kept(&driver, 200..300), 1);

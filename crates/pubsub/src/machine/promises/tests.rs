@@ -201,7 +201,7 @@ fn open_requests_of_one_peer_are_bounded() {
 
 /// Each look at a message costs time, and nothing can be done for one that no other peer offers.
 #[test]
-fn a_message_that_one_peer_offers_is_looked_at_once() {
+fn a_message_that_one_peer_offers_is_examined_once() {
     let mut script = Script::new();
     assert!(script.offer(1, 0));
     assert!(script.promises.next_timeout().is_some());

@@ -21,22 +21,22 @@ const MAX_PER_PEER: u32 = 12;
 /// together.
 const MAX_PER_PREFIX: u32 = 60;
 
-/// Most dial-backs of one IPv6 /48 in a minute, 120. One line at home has up to 256 /64s, all of
-/// them in one /48.
+/// Most dial-backs of one IPv6 /48 in a minute, 120. A home connection has up to 256 /64s, all
+/// in one /48.
 const MAX_PER_SITE: u32 = 120;
 
 /// Most dial-backs in a minute, 240: four a second, each a handshake of some milliseconds.
 const MAX_IN_ALL: u32 = 240;
 
 /// First dial-backs of a prefix in a minute that are made although [`MAX_IN_ALL`] is reached, 2:
-/// few prefixes that use up all dial-backs do not keep the others from learning what they need.
+/// so that a few prefixes cannot use up the dial-backs of all others.
 const FIRST: u32 = 2;
 
 /// Most dial-backs in a minute beyond [`MAX_IN_ALL`], 240.
 const MAX_FIRST: u32 = 240;
 
 /// The part of an IP address that one party holds: an IPv4 address, an IPv6 /64, or the IPv6 /48
-/// that an organisation holds, or several lines at home. Peers without an IP address share one
+/// that an organisation holds, or that has several home connections. Peers without an IP address share one
 /// prefix.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Prefix {
@@ -157,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn the_networks_of_one_line_share_a_rate() {
+    fn the_prefixes_of_one_48_share_a_rate() {
         let start = now();
         let mut limits = Limits::new(start);
         let line = (0..256).map(|n| Prefix::V6(0x2003_00d0_0001_0000 + n));
