@@ -437,7 +437,9 @@ impl Scores {
         });
         if let Some(peer) = least.map(|(peer, _)| *peer) {
             let entry = self.peers.remove(&peer);
-            self.release(&entry.map(|entry| entry.ips).unwrap_or_default());
+            for (ip, _) in entry.map(|entry| entry.ips).unwrap_or_default() {
+                release(&mut self.by_ip, ip);
+            }
         }
     }
 }

@@ -7,7 +7,7 @@ mod page;
 mod protocol_test;
 mod servers;
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use calimero_network::discovery::netcheck::Observations;
 use futures::future::join_all;

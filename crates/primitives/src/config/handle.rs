@@ -12,7 +12,8 @@ use crate::limits::MIB;
 #[serde(rename_all = "lowercase")]
 pub enum RuntimeKind {
     /// On a dedicated thread with a single-threaded runtime. Connections share its time by their IP
-    /// address (IPv4), prefix (IPv6 `/64`) or relay, except for the packets of QUIC.
+    /// address (IPv4), prefix (IPv6 `/64`) or relay, and those of private addresses one by one. The
+    /// packets of QUIC are handled by tasks that take no part in this.
     #[default]
     Dedicated,
     /// On the tokio runtime that starts the manager. Each connection is a task of it, so the share of

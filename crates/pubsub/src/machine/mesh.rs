@@ -118,7 +118,10 @@ impl Machine {
 
     fn back_off(&mut self, peer: PeerId, hash: &TopicHash, backoff: Duration, now: Instant) {
         let key = (hash.clone(), peer);
-        if self.backoffs.len() >= MAX_BACKOFFS && !self.backoffs.contains_key(&key) {
+        if self.backoffs.len() >= MAX_BACKOFFS
+            && !self.backoffs_are_full
+            && !self.backoffs.contains_key(&key)
+        {
             self.forget_backoffs();
         }
         if self.backoffs.len() < MAX_BACKOFFS || self.backoffs.contains_key(&key) {
@@ -141,6 +144,8 @@ impl Machine {
         for (_, key) in &absent[..number] {
             self.backoffs.remove(key);
         }
+        // Another examination of all of them would find none either.
+        self.backoffs_are_full = number == 0;
     }
 
     fn insert(&mut self, peer: PeerId, hash: &TopicHash, now: Now) -> bool {
@@ -244,6 +249,7 @@ impl Machine {
         for (peer, Settled { broken, kept }) in self.promises.settle(now.at) {
             self.fault(peer, Fault::Promise { broken, kept }, broken, now);
         }
+        self.backoffs_are_full = false;
         self.backoffs
             .retain(|_, until| *until + BACKOFF_SLACK > now.at);
         self.fanout.retain(|_, (_, until)| *until > now.at);

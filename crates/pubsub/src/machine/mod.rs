@@ -228,6 +228,9 @@ pub struct Machine {
     scores: Scores,
     /// Until when this node and a peer do not graft each other, by topic.
     backoffs: HashMap<(TopicHash, PeerId), Instant>,
+    /// `true` if all back-offs are those of connected peers and no further one is recorded until the
+    /// next heartbeat.
+    backoffs_are_full: bool,
     /// Recipients of topics to which this node publishes without subscribing, and until when.
     fanout: BTreeMap<TopicHash, (BTreeSet<PeerId>, Instant)>,
     cache: Cache,
@@ -296,6 +299,7 @@ impl Machine {
             peers: BTreeMap::new(),
             scores: Scores::new(params),
             backoffs: HashMap::new(),
+            backoffs_are_full: false,
             fanout: BTreeMap::new(),
             cache: Cache::new(
                 config.memory.history_heartbeats,

@@ -36,11 +36,41 @@ use self::times::Times;
 /// more: between two turns the runtime polls its sockets, which takes about 1 µs.
 const TURN: Duration = Duration::from_micros(250);
 
-/// The origin of a task, once it is known.
-type Account = Arc<OnceLock<Origin>>;
+/// Most time that one poll is charged, 20 ms. More is not processor time: the process was stopped, or
+/// other processes had the core.
+const MAX_CHARGE: Duration = Duration::from_millis(20);
 
-type Task = async_task::Task<(), Account>;
-type Runnable = async_task::Runnable<Account>;
+/// Largest number of accounts to which one poll of a [`Caused`] future is charged. A turn of 250 µs
+/// has few polls.
+const MAX_RECENT: usize = 64;
+
+/// What the time of tasks is charged to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+enum Account {
+    /// Tasks without a known origin.
+    #[default]
+    Unknown,
+    /// The connections of one origin.
+    Origin(Origin),
+    /// One task.
+    Task(u64),
+}
+
+/// A task that is polled. Its account changes once, from unknown.
+#[derive(Debug, Default)]
+struct Polled {
+    id: u64,
+    account: OnceLock<Account>,
+}
+
+impl Polled {
+    fn account(&self) -> Account {
+        self.account.get().copied().unwrap_or_default()
+    }
+}
+
+type Task = async_task::Task<(), Arc<Polled>>;
+type Runnable = async_task::Runnable<Arc<Polled>>;
 
 thread_local! {
     /// The poll that this thread executes.
@@ -49,16 +79,23 @@ thread_local! {
 
 /// A poll of one task.
 struct Turn {
-    account: Account,
+    task: Arc<Polled>,
     started: Instant,
 }
 
 /// Charges the task that is being polled to `origin`, from this poll on, if a [`FairExecutor`] polls
-/// it. A task has one origin: later calls have no effect.
+/// it. A task has one account: later calls have no effect.
+///
+/// Local origins, such as that of a reverse proxy on the same host, can have many honest peers, so
+/// their tasks have accounts of their own.
 pub(crate) fn charge_to(origin: Origin) {
-    CURRENT.with_borrow(|current| {
-        if let Some(turn) = current {
-            let _ = turn.account.set(origin);
+    let _ = CURRENT.try_with(|current| {
+        if let Some(Turn { task, .. }) = &*current.borrow() {
+            let account = match origin.is_local() {
+                true => Account::Task(task.id),
+                false => Account::Origin(origin),
+            };
+            let _ = task.account.set(account);
         }
     });
 }
@@ -66,21 +103,20 @@ pub(crate) fn charge_to(origin: Origin) {
 /// Returns `true` if a [`FairExecutor`] polls the current task and the poll has taken 250 µs. The
 /// caller continues at the next poll.
 pub(crate) fn is_turn_over() -> bool {
-    CURRENT.with_borrow(|current| {
+    let is_over = CURRENT.try_with(|current| {
+        let current = current.borrow();
         let turn = current.as_ref();
         turn.is_some_and(|turn| turn.started.elapsed() >= TURN)
-    })
-}
-
-/// The origin of the task that is being polled.
-fn current_origin() -> Option<Origin> {
-    CURRENT.with_borrow(|current| current.as_ref()?.account.get().copied())
+    });
+    // A thread that is ending polls no tasks.
+    is_over.unwrap_or(false)
 }
 
 /// Spawns tasks that share one thread fairly. It is cheap to clone.
 ///
 /// The connections of the transports of this crate charge their tasks to the origin of their remote
-/// address. All other tasks, and connections without a known origin, share one account.
+/// address, or to an account of their own if it is local. All other tasks, and connections without a
+/// known origin, share one account.
 ///
 /// ```
 /// use calimero_network_transport::FairExecutor;
@@ -112,7 +148,7 @@ impl FairExecutor {
     }
 
     /// Wraps a future of the same thread, such as the one that polls the swarm, so that its time is
-    /// charged to the origins whose tasks wake it. Dropping it drops the future.
+    /// charged to the origins whose tasks were polled before it. Dropping it drops the future.
     pub fn caused<F: Future>(&self, future: F) -> Caused<F> {
         Caused::new(Arc::clone(&self.0), future)
     }
@@ -138,7 +174,10 @@ impl FairExecutor {
         };
         let shared = Arc::clone(&self.0);
         let (runnable, task) = async_task::Builder::new()
-            .metadata(Account::default())
+            .metadata(Arc::new(Polled {
+                id,
+                account: OnceLock::new(),
+            }))
             .spawn(|_| future, move |runnable| shared.schedule(runnable));
         let late = {
             let mut state = self.0.lock();
@@ -167,9 +206,9 @@ impl Future for FairDriver {
         let started = Instant::now();
         let mut now = started;
         while let Some(runnable) = shared.next() {
-            let account = run(runnable, now);
+            let task = run(runnable, now);
             let ended = Instant::now();
-            shared.charge(account.get().copied(), ended - now);
+            shared.polled(task.account(), ended - now);
             now = ended;
             // Resources of tokio are not ready for a task that has used its budget up.
             if now - started >= TURN || !tokio::task::coop::has_budget_remaining() {
@@ -200,15 +239,15 @@ impl Drop for FairDriver {
 
 /// Polls a task once. As on the runtimes of tokio, a panic ends that task alone; the panic hook has
 /// reported it.
-fn run(runnable: Runnable, started: Instant) -> Account {
-    let account = Arc::clone(runnable.metadata());
+fn run(runnable: Runnable, started: Instant) -> Arc<Polled> {
+    let task = Arc::clone(runnable.metadata());
     CURRENT.set(Some(Turn {
-        account: Arc::clone(&account),
+        task: Arc::clone(&task),
         started,
     }));
     let _ = catch_unwind(AssertUnwindSafe(|| runnable.run()));
     CURRENT.set(None);
-    account
+    task
 }
 
 #[derive(Debug, Default)]
@@ -219,14 +258,36 @@ struct Shared {
 
 #[derive(Debug, Default)]
 struct State {
-    /// Tasks to poll, by origin.
+    /// Tasks to poll, by account.
     ready: Times<Runnable>,
+    /// Time of each account since the last poll of a [`Caused`] future.
+    recent: Vec<(Account, Duration)>,
+    /// When the driver found no task, until one is scheduled.
+    empty_since: Option<Instant>,
+    /// Time of [`Caused`] futures since then.
+    caused: Duration,
+    /// When the poll of a [`Caused`] future began that has not ended.
+    causing_since: Option<Instant>,
     /// All tasks that have not ended.
     tasks: HashMap<u64, Task>,
     next_id: u64,
     /// `true` while the driver takes tasks, so that it does not need to be woken.
     is_polled: bool,
     stopped: bool,
+}
+
+impl State {
+    /// A task is scheduled. If there was none, accounts that used more than others waited for as long
+    /// as the thread had nothing to do.
+    fn end_idle(&mut self) {
+        let Some(since) = self.empty_since.take() else {
+            return;
+        };
+        let now = Instant::now();
+        let causing = self.causing_since.map(|since| now - since);
+        let busy = self.caused + causing.unwrap_or_default();
+        self.ready.idle((now - since).saturating_sub(busy));
+    }
 }
 
 impl Shared {
@@ -236,7 +297,7 @@ impl Shared {
     }
 
     fn schedule(&self, runnable: Runnable) {
-        let origin = runnable.metadata().get().copied();
+        let account = runnable.metadata().account();
         let wake = {
             let mut state = self.lock();
             if state.stopped {
@@ -244,7 +305,8 @@ impl Shared {
                 drop(runnable);
                 return;
             }
-            state.ready.push(origin, runnable);
+            state.end_idle();
+            state.ready.push(account, runnable);
             !state.is_polled
         };
         if wake {
@@ -257,11 +319,46 @@ impl Shared {
         let mut state = self.lock();
         let next = state.ready.pop();
         state.is_polled = next.is_some();
+        if next.is_none() && state.empty_since.is_none() {
+            state.empty_since = Some(Instant::now());
+            state.caused = Duration::ZERO;
+        }
         next
     }
 
-    fn charge(&self, origin: Option<Origin>, used: Duration) {
-        self.lock().ready.charge(origin, used);
+    /// Charges a poll of a task.
+    fn polled(&self, account: Account, used: Duration) {
+        let used = used.min(MAX_CHARGE);
+        let mut state = self.lock();
+        state.ready.charge(account, used);
+        let has_room = state.recent.len() < MAX_RECENT;
+        match state.recent.iter_mut().find(|(known, _)| *known == account) {
+            Some((_, time)) => *time += used,
+            None if has_room => state.recent.push((account, used)),
+            None => {}
+        }
+    }
+
+    /// A poll of a [`Caused`] future begins.
+    fn begin_caused(&self, now: Instant) {
+        self.lock().causing_since = Some(now);
+    }
+
+    /// Charges a poll of a [`Caused`] future to the accounts of the polls since the last one, in
+    /// proportion to their time.
+    fn end_caused(&self, used: Duration) {
+        let mut state = self.lock();
+        state.causing_since = None;
+        state.caused += used;
+        let used = used.min(MAX_CHARGE);
+        let recent = std::mem::take(&mut state.recent);
+        let total: Duration = recent.iter().map(|(_, time)| *time).sum();
+        for (account, time) in recent {
+            if !total.is_zero() {
+                let part = used.mul_f64(time.as_secs_f64() / total.as_secs_f64());
+                state.ready.charge(account, part);
+            }
+        }
     }
 }
 

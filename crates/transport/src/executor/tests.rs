@@ -141,17 +141,16 @@ async fn the_other_tasks_of_the_thread_have_turns() {
 }
 
 #[tokio::test]
-async fn a_future_is_charged_to_the_origin_that_wakes_it() {
+async fn a_future_is_charged_to_the_origin_that_was_polled_before_it() {
     let (executor, driver) = FairExecutor::new();
     let totals = [(); 2].map(|()| Arc::new(AtomicU64::new(0)));
     let (mut reports, mut reported) = mpsc::channel(1);
-    let poll = Duration::from_micros(100);
     let total = totals[0].clone();
     executor.spawn(async move {
         charge_to(origin(1));
         loop {
             let _ = reports.try_send(());
-            work(poll);
+            work(TURN);
             total.fetch_add(1, Ordering::Relaxed);
             yield_now().await;
         }
@@ -160,17 +159,17 @@ async fn a_future_is_charged_to_the_origin_that_wakes_it() {
     executor.spawn(async move {
         charge_to(origin(2));
         loop {
-            work(poll);
+            work(TURN);
             one.fetch_add(1, Ordering::Relaxed);
             yield_now().await;
         }
     });
     let one = totals[1].clone();
-    // Each report takes four times as long as the poll that makes it.
+    // A report takes four times as long as the poll that makes it.
     let handling = executor.caused(async move {
-        while one.load(Ordering::Relaxed) < 400 {
+        while one.load(Ordering::Relaxed) < 200 {
             if reported.next().await.is_some() {
-                work(poll * 4);
+                work(TURN * 4);
             }
         }
     });
@@ -180,6 +179,41 @@ async fn a_future_is_charged_to_the_origin_that_wakes_it() {
         reporting < other / 2,
         "{reporting} polls, and {other} without reports"
     );
+}
+
+#[tokio::test]
+async fn local_connections_have_accounts_of_their_own() {
+    let (executor, driver) = FairExecutor::new();
+    let totals = [(); 2].map(|()| Arc::new(AtomicU64::new(0)));
+    let poll = Duration::from_micros(100);
+    for _ in 0..12 {
+        let local = Origin::of_ip(Ipv4Addr::LOCALHOST.into());
+        executor.spawn(busy(local, totals[0].clone(), poll));
+    }
+    executor.spawn(busy(origin(2), totals[1].clone(), poll));
+    let one = totals[1].clone();
+    let enough = async {
+        while one.load(Ordering::Relaxed) < 10_000_000 {
+            yield_now().await;
+        }
+    };
+    drive(driver, enough).await;
+    let [many, one] = totals.map(|total| total.load(Ordering::Relaxed));
+    assert!(many > one * 6, "{many} ns of twelve, {one} ns of one");
+}
+
+#[test]
+fn a_poll_is_charged_no_more_than_a_limit() {
+    let shared = Shared::default();
+    let account = Account::Origin(origin(1));
+    shared.polled(account, Duration::from_secs(20));
+    shared.polled(Account::Origin(origin(2)), MAX_CHARGE);
+    let recent = std::mem::take(&mut shared.lock().recent);
+    assert!(recent.iter().all(|(_, time)| *time == MAX_CHARGE));
+    for id in 0..1000 {
+        shared.polled(Account::Task(id), TURN);
+    }
+    assert_eq!(shared.lock().recent.len(), MAX_RECENT);
 }
 
 #[tokio::test]
@@ -259,6 +293,14 @@ async fn all_tasks_are_dropped_with_the_driver() {
     assert_eq!(Arc::strong_count(&executor.0), 1);
 }
 
+fn account(last: u8) -> Account {
+    Account::Origin(origin(last))
+}
+
+fn numbered(address: u32) -> Account {
+    Account::Origin(Origin::of_ip(Ipv4Addr::from(0x0a00_0000 + address).into()))
+}
+
 proptest! {
     /// Origins that always have work differ by one poll at most, whatever their number of items, and
     /// an origin that comes back gets no credit.
@@ -272,18 +314,18 @@ proptest! {
         let late = items.len();
         for (at, count) in items.iter().enumerate() {
             for _ in 0..*count {
-                times.push(Some(origin(at as u8)), at);
+                times.push(account(at as u8), at);
             }
         }
         let mut used = vec![0_u64; late + 1];
         for (turn, cost) in costs.iter().enumerate() {
             if turn == late_by {
-                times.push(Some(origin(late as u8)), late);
+                times.push(account(late as u8), late);
                 used = vec![0; late + 1];
             }
             let at = times.pop().unwrap();
-            times.push(Some(origin(at as u8)), at);
-            times.charge(Some(origin(at as u8)), Duration::from_nanos(*cost));
+            times.push(account(at as u8), at);
+            times.charge(account(at as u8), Duration::from_nanos(*cost));
             used[at] += cost;
             let others = if turn < late_by { &used[..late] } else { &used[..] };
             let (least, most) = (others.iter().min().unwrap(), others.iter().max().unwrap());
@@ -295,12 +337,12 @@ proptest! {
 /// Takes the items of `origins`, each of which uses `used`.
 fn use_once(times: &mut Times<u32>, origins: std::ops::Range<u32>, used: Duration) {
     for address in origins {
-        let origin = Some(Origin::of_ip(Ipv4Addr::from(0x0a00_0000 + address).into()));
+        let origin = numbered(address);
         times.push(origin, address);
-        while let Some(taken) = times.pop() {
-            assert_eq!(taken, address);
-        }
+        assert_eq!(times.pop(), Some(address));
         times.charge(origin, used);
+        assert_eq!(times.pop(), None);
+        times.idle(used);
     }
 }
 
@@ -308,26 +350,48 @@ fn use_once(times: &mut Times<u32>, origins: std::ops::Range<u32>, used: Duratio
 fn idle_origins_are_forgotten() {
     let mut times = Times::default();
     use_once(&mut times, 0..10_000, Duration::from_millis(1));
-    assert!(times.origins() <= 128, "{}", times.origins());
+    assert!(times.accounts() <= 128, "{}", times.accounts());
 }
 
 #[test]
 fn origins_that_used_too_much_are_kept_up_to_a_limit_while_others_wait() {
     let mut times = Times::default();
-    let (busy, waiting) = (Some(origin(1)), Some(origin(2)));
+    let (busy, waiting) = (account(1), account(2));
     times.push(busy, 1);
     times.push(waiting, 2);
     assert_eq!(times.pop(), Some(1));
     times.charge(busy, Duration::from_secs(1));
     for address in 0..20_000 {
-        let once = Origin::of_ip(Ipv4Addr::from(0x0a00_0000 + address).into());
-        times.push(Some(once), 3);
+        let once = numbered(address);
+        times.push(once, 3);
         assert_eq!(times.pop(), Some(if address == 0 { 2 } else { 3 }));
-        times.charge(Some(once), Duration::from_millis(1));
-        assert!(times.origins() <= 8200, "{}", times.origins());
+        times.charge(once, Duration::from_millis(1));
+        assert!(times.accounts() <= 8200, "{}", times.accounts());
         if address == 0 {
             // It comes back, and has to wait for its second.
             times.push(busy, 1);
         }
     }
+}
+
+#[test]
+fn idle_time_is_time_that_an_account_has_waited() {
+    let mut times = Times::default();
+    let (busy, other) = (account(1), account(2));
+    times.push(busy, 1);
+    assert_eq!(times.pop(), Some(1));
+    times.charge(busy, Duration::from_millis(10));
+    times.idle(Duration::from_millis(4));
+    // The other one begins at 4 ms, and is served until it has used as much.
+    let mut served = Vec::new();
+    times.push(busy, 1);
+    times.push(other, 2);
+    for _ in 0..8 {
+        let next = times.pop().unwrap();
+        served.push(next);
+        let account = if next == 1 { busy } else { other };
+        times.push(account, next);
+        times.charge(account, Duration::from_millis(2));
+    }
+    assert_eq!(served, [2, 2, 2, 1, 2, 1, 2, 1]);
 }

@@ -32,6 +32,9 @@ pub(super) struct Io<S> {
     io: S,
     frames: Frames,
     unflushed: bool,
+    /// `true` after a poll that ended without a read. The next one reads, also if writing takes all
+    /// of its time, so that the peer can always go on.
+    is_read_due: bool,
 }
 
 impl<S> Io<S> {
@@ -40,6 +43,7 @@ impl<S> Io<S> {
             io,
             frames: Frames::new(SHOWN_FRAME_BYTES),
             unflushed: false,
+            is_read_due: false,
         }
     }
 }
@@ -54,10 +58,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Io<S> {
         if this.unflushed && Pin::new(&mut this.io).poll_flush(cx)?.is_ready() {
             this.unflushed = false;
         }
-        if is_turn_over() {
+        if is_turn_over() && !this.is_read_due {
+            this.is_read_due = true;
             cx.waker().wake_by_ref();
             return Poll::Pending;
         }
+        this.is_read_due = false;
         loop {
             let io = Pin::new(&mut this.io);
             let (count, shown) = match this.frames.next() {
