@@ -44,7 +44,7 @@ pub struct HandleConfig {
     ///
     /// - Default: `dedicated`, which moves 1.4 times as many bytes over TCP as a tokio runtime of two
     ///   threads (measured), because no chunk wakes a task on another core. IP addresses share the
-    ///   time of the thread, so that one with many connections does not slow the others.
+    ///   time of the thread, so that one with many connections slows the others less.
     /// - Reason: a program that must not start threads uses its own runtime.
     pub runtime: RuntimeKind,
     /// Time for operations in progress to end at shutdown, in milliseconds.
