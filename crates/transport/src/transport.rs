@@ -24,8 +24,6 @@ use libp2p_identity::{Keypair, PeerId};
 use crate::crypto::Crypto;
 #[cfg(feature = "dns")]
 use crate::dns::{Dns, Resolver};
-#[cfg(feature = "quic")]
-use crate::quic;
 #[cfg(feature = "tcp")]
 use crate::tcp;
 #[cfg(feature = "websocket")]
@@ -33,9 +31,11 @@ use crate::websocket;
 use crate::{
     AddressError, BuildError, Links,
     gate::Gated,
-    link::{TransportKind, Upgraded, origin_of},
+    link::{TransportKind, Upgraded},
     upgrade::Upgrade,
 };
+#[cfg(feature = "quic")]
+use crate::{link::origin_of, quic};
 
 /// Number of connections that the kernel completes before `accept`. libp2p-tcp
 /// uses the same value, 1024.
