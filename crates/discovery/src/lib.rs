@@ -60,6 +60,7 @@ pub mod behaviour;
 pub mod cache;
 #[cfg(feature = "libp2p")]
 pub mod connections;
+mod ip;
 pub mod liveness;
 pub mod machine;
 pub mod netcheck;

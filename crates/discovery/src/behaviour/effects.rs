@@ -12,8 +12,11 @@ use libp2p_swarm::{
     dial_opts::{DialOpts, PeerCondition},
 };
 
-use super::{Behaviour, Dialling, Slot, event::Event, local_ip::ip_of, peers::Affected};
-use crate::machine::{AttemptId, AttemptKind, Effect, Input, RelayListener, multiaddrs};
+use super::{Behaviour, Dialling, Slot, event::Event, peers::Affected};
+use crate::{
+    ip::ip_of,
+    machine::{AttemptId, AttemptKind, Effect, Input, RelayListener, multiaddrs},
+};
 
 type Bucket<'a> = KBucketRef<'a, KBucketKey<PeerId>, Addresses>;
 

@@ -45,16 +45,28 @@ pub struct RecordRefused {
     pub reason: &'static str,
 }
 
-/// A dial that a relayed peer caused was denied: the peer names more than 32 addresses, or relayed
-/// peers have caused 60 dials in the last minute, or 240 if they are boot nodes and members.
+/// A dial that a relayed peer caused was denied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "a dial of a hole punch with {peer} was denied: more than 32 addresses, or too many such dials \
-     in the last minute"
-)]
-pub struct HolePunchRefused {
-    /// Id of the relayed peer.
-    pub peer: PeerId,
+pub enum HolePunchRefused {
+    /// The peer names too many addresses.
+    #[error("a hole punch with {peer} has {count} addresses, of at most {max}")]
+    Addresses {
+        /// Id of the relayed peer.
+        peer: PeerId,
+        /// Number of addresses.
+        count: usize,
+        /// Largest number of addresses, 32.
+        max: usize,
+    },
+    /// Relayed peers have caused too many dials in the last minute.
+    #[error("a hole punch with {peer} would be more than {max} dials of hole punches in a minute")]
+    Rate {
+        /// Id of the relayed peer.
+        peer: PeerId,
+        /// Largest number of dials in a minute: 60, or 240 for boot nodes and members that are kept
+        /// alive.
+        max: u32,
+    },
 }
 
 /// A connection was denied because its peer is blocked.

@@ -2,8 +2,9 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 
-use calimero_network_primitives::{Multiaddr, multiaddr::Protocol};
 use libp2p_core::ConnectedPoint;
+
+use crate::ip::ip_of;
 
 /// Port of the destination for which the system is asked for a route. Nothing is sent to it.
 const ANY_PORT: u16 = 53;
@@ -21,15 +22,6 @@ pub(super) fn local_ip_of(endpoint: &ConnectedPoint) -> Option<IpAddr> {
             ip_of(local_addr).filter(|ip| !ip.is_unspecified())
         }
         ConnectedPoint::Dialer { address, .. } => source_towards(ip_of(address)?),
-    }
-}
-
-/// Returns the IP address at the start of `address`. A mapped IPv6 address is an IPv4 address.
-pub(super) fn ip_of(address: &Multiaddr) -> Option<IpAddr> {
-    match address.iter().next()? {
-        Protocol::Ip4(ip) => Some(ip.into()),
-        Protocol::Ip6(ip) => Some(IpAddr::from(ip).to_canonical()),
-        _ => None,
     }
 }
 

@@ -34,7 +34,11 @@ impl Punches {
     }
 
     /// Counts a dial, if there may be one more.
-    pub(super) fn admit(&mut self, is_kept_alive: bool, now: Instant) -> bool {
+    ///
+    /// # Errors
+    ///
+    /// The limit that was reached.
+    pub(super) fn admit(&mut self, is_kept_alive: bool, now: Instant) -> Result<(), u32> {
         if now.saturating_duration_since(self.since) >= WINDOW {
             *self = Self::new(now);
         }
@@ -42,28 +46,13 @@ impl Punches {
             true => (&mut self.kept_alive, MAX_KEPT_ALIVE),
             false => (&mut self.others, MAX_OTHERS),
         };
-        let is_admitted = *count < max;
-        *count += u32::from(is_admitted);
-        is_admitted
+        if *count >= max {
+            return Err(max);
+        }
+        *count += 1;
+        Ok(())
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::behaviour::now;
-
-    #[test]
-    fn peers_that_are_kept_have_a_rate_of_their_own() {
-        let start = now();
-        let mut punches = Punches::new(start);
-        let mut admitted = |is_kept_alive, at| {
-            let admits = |_: &u32| punches.admit(is_kept_alive, at);
-            (0..1_000_u32).filter(admits).count() as u32
-        };
-        assert_eq!(admitted(false, start), MAX_OTHERS);
-        assert_eq!(admitted(true, start), MAX_KEPT_ALIVE);
-        assert_eq!(admitted(false, start + WINDOW / 2), 0);
-        assert_eq!(admitted(false, start + WINDOW), MAX_OTHERS);
-    }
-}
+mod tests;

@@ -28,11 +28,11 @@ use super::{
     Began, Behaviour, Dialling, Inner, ToTheSwarm,
     error::{Blocked, HolePunchRefused},
     event::Event,
-    local_ip::ip_of,
     now,
     peers::{PathChange, path_of},
 };
 use crate::{
+    ip::ip_of,
     machine::{Input, MAX_EXAMINED_ADDRESSES, Path},
     pass::pass_to_inner,
 };
@@ -219,11 +219,14 @@ impl Behaviour {
         if is_ours || self.machine.path(&peer) != Some(Path::Relayed) {
             return Ok(());
         }
-        let is_kept = self.machine.kept().any(|kept| kept == peer);
-        if addresses.len() > MAX_EXAMINED_ADDRESSES || !self.punches.admit(is_kept, now()) {
-            return Err(ConnectionDenied::new(HolePunchRefused { peer }));
+        let (count, max) = (addresses.len(), MAX_EXAMINED_ADDRESSES);
+        if count > max {
+            let refused = HolePunchRefused::Addresses { peer, count, max };
+            return Err(ConnectionDenied::new(refused));
         }
-        Ok(())
+        let is_kept_alive = self.machine.kept().any(|kept| kept == peer);
+        let admitted = self.punches.admit(is_kept_alive, now());
+        admitted.map_err(|max| ConnectionDenied::new(HolePunchRefused::Rate { peer, max }))
     }
 
     /// Passes a request of an inner behaviour to the Swarm, unless the machine decides about it.

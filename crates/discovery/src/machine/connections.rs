@@ -2,7 +2,7 @@
 
 use std::{
     collections::HashMap,
-    net::{IpAddr, Ipv6Addr},
+    net::IpAddr,
     time::{Duration, Instant},
 };
 
@@ -34,18 +34,11 @@ pub(super) struct Arrival {
 }
 
 impl Arrival {
-    /// Returns the prefix from which the peer dialled: an IPv4 address or an IPv6 /64, which one
-    /// host may hold. `None` if this node dialled, and for local addresses, which many nodes may
-    /// share.
-    pub(super) fn prefix(self) -> Option<IpAddr> {
-        let ip = self.remote_ip.filter(|_| !self.dialled)?.to_canonical();
-        if Origin::of_ip(ip).is_local() {
-            return None;
-        }
-        Some(match ip {
-            IpAddr::V4(_) => ip,
-            IpAddr::V6(ip) => Ipv6Addr::from_bits(ip.to_bits() >> 64 << 64).into(),
-        })
+    /// Returns the origin from which the peer dialled, which one host may hold. `None` if this node
+    /// dialled, and for local origins, which many nodes may share.
+    pub(super) fn inbound_origin(self) -> Option<Origin> {
+        let ip = self.remote_ip.filter(|_| !self.dialled)?;
+        Some(Origin::of_ip(ip)).filter(|origin| !origin.is_local())
     }
 }
 

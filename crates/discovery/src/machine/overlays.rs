@@ -1,11 +1,8 @@
 //! The followed overlays and their members.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    net::IpAddr,
-};
+use std::collections::{BTreeMap, BTreeSet};
 
-use calimero_network_primitives::PeerId;
+use calimero_network_primitives::{PeerId, resources::Origin};
 use rand::{RngExt, rngs::StdRng, seq::IteratorRandom};
 
 use super::{
@@ -36,8 +33,8 @@ struct Connected {
     member: Number,
     /// Whether this node dialled it.
     dialled: bool,
-    /// The prefix from which it dialled this node. `None` if several hosts may share it.
-    prefix: Option<IpAddr>,
+    /// The origin from which it dialled this node. `None` if several hosts may share it.
+    origin: Option<Origin>,
 }
 
 impl Connected {
@@ -45,19 +42,19 @@ impl Connected {
         Self {
             member,
             dialled: arrival.dialled,
-            prefix: arrival.prefix(),
+            origin: arrival.inbound_origin(),
         }
     }
 }
 
 /// Counts connected members: those that this node dialled, and of those that dialled this node one
-/// for each prefix, up to a limit.
+/// for each origin, up to a limit.
 #[derive(Debug)]
 struct Counts {
     dialled: usize,
     inbound: usize,
     max_inbound: usize,
-    prefixes: Vec<IpAddr>,
+    origins: Vec<Origin>,
 }
 
 impl Counts {
@@ -66,7 +63,7 @@ impl Counts {
             dialled: 0,
             inbound: 0,
             max_inbound,
-            prefixes: Vec::new(),
+            origins: Vec::new(),
         }
     }
 
@@ -79,11 +76,11 @@ impl Counts {
         if self.inbound >= self.max_inbound {
             return false;
         }
-        if let Some(prefix) = one.prefix {
-            if self.prefixes.contains(&prefix) {
+        if let Some(origin) = one.origin {
+            if self.origins.contains(&origin) {
                 return false;
             }
-            self.prefixes.push(prefix);
+            self.origins.push(origin);
         }
         self.inbound += 1;
         true

@@ -23,7 +23,8 @@ use http_body_util::BodyExt as _;
 use hyper::body::{Frame, SizeHint};
 use tokio::{sync::oneshot, time::timeout};
 
-/// Most bytes of a refused body that are read and dropped, 64 MiB: four times the largest message.
+/// Most bytes of a refused body that are read and dropped, 64 MiB. The connection of a client that
+/// sends more may be reset before it has read its answer.
 const MAX_UNREAD_BYTES: usize = 64 << 20;
 
 /// Longest time in which they are read, 5 s. A client on the same host needs less.

@@ -301,8 +301,6 @@ impl Shared {
         let wake = {
             let mut state = self.lock();
             if state.stopped {
-                drop(state);
-                drop(runnable);
                 return;
             }
             state.end_idle();

@@ -10,8 +10,9 @@ use futures::{
 use libp2p_core::muxing::StreamMuxer;
 use std::pin::Pin;
 
-use super::{Muxer, muxer::Stream};
+use super::{Muxer, io::Io, muxer::Stream};
 use crate::{
+    executor::{FairExecutor, is_turn_over},
     link::{Links, MuxerKind, SecurityKind, TransportKind},
     pipe::{Pipe, pipe},
 };
@@ -231,5 +232,34 @@ async fn streams_beyond_the_limit_are_reset_one_by_one() {
     drive(&mut muxer, read(&mut stream, 5)).await;
     for stream in &mut kept {
         drive(&mut muxer, read(stream, 5)).await;
+    }
+}
+
+#[tokio::test]
+async fn a_poll_after_one_without_a_read_reads() {
+    let (executor, driver) = FairExecutor::new();
+    let (mut far, near) = pipe(1024, &[usize::MAX]);
+    let ping = [0, PING, 0, 1, 0, 0, 0, 0, 0, 0, 0, 7];
+    far.write_all(&ping).await.unwrap();
+    let (sender, receiver) = futures::channel::oneshot::channel();
+    executor.spawn(async move {
+        let mut io = Io::new(near);
+        let mut polls = 0;
+        let read = poll_fn(|cx| {
+            // As if writing took all the time of each poll.
+            while !is_turn_over() {
+                std::hint::spin_loop();
+            }
+            polls += 1;
+            Pin::new(&mut io).poll_read(cx, &mut [0; 12])
+        });
+        let read = read.await.unwrap();
+        let _ = sender.send((read, polls));
+    });
+    let driving = futures::future::select(driver, receiver);
+    let driven = tokio::time::timeout(Duration::from_secs(60), driving).await;
+    match driven.unwrap() {
+        futures::future::Either::Right((read, _)) => assert_eq!(read, Ok((12, 2))),
+        futures::future::Either::Left(_) => unreachable!("a driver does not end"),
     }
 }

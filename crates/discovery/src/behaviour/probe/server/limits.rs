@@ -8,7 +8,7 @@ use std::{
 
 use calimero_network_primitives::{Multiaddr, PeerId};
 
-use super::rules::ip_of;
+use crate::ip::ip_of;
 
 /// Time over which dial-backs are counted, 1 min.
 const WINDOW: Duration = Duration::from_secs(60);
@@ -36,8 +36,8 @@ const FIRST: u32 = 2;
 const MAX_FIRST: u32 = 240;
 
 /// The part of an IP address that one party holds: an IPv4 address, an IPv6 /64, or the IPv6 /48
-/// that an organisation holds, or that has several home connections. Peers without an IP address share one
-/// prefix.
+/// that an organisation holds, or that has several home connections. Peers without an IP address
+/// share one prefix.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Prefix {
     V4(u32),
@@ -160,11 +160,11 @@ mod tests {
     fn the_prefixes_of_one_48_share_a_rate() {
         let start = now();
         let mut limits = Limits::new(start);
-        let line = (0..256).map(|n| Prefix::V6(0x2003_00d0_0001_0000 + n));
-        let of_line: u32 = line
+        let site = (0..256).map(|n| Prefix::V6(0x2003_00d0_0001_0000 + n));
+        let of_site: u32 = site
             .map(|prefix| admitted(&mut limits, None, prefix, start))
             .sum();
-        assert_eq!(of_line, MAX_PER_SITE);
+        assert_eq!(of_site, MAX_PER_SITE);
         let other = Prefix::V6(0x2003_00d0_0002_0000);
         assert_eq!(admitted(&mut limits, None, other, start), MAX_PER_PREFIX);
     }

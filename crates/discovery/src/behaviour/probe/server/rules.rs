@@ -1,15 +1,14 @@
 //! Which address of a request is dialled.
 
-use std::net::IpAddr;
-
 use calimero_network_primitives::{
     Multiaddr,
     addr::{
         AddressTransport, DialAddr, DialPolicy, DialScopes, is_dns, is_private, is_relayed,
         transport_of,
     },
-    multiaddr::Protocol,
 };
+
+use crate::ip::ip_of;
 
 /// Most addresses of one request that are looked at, 64. The address book stores fewer of one peer,
 /// and the request has room for some hundred.
@@ -55,15 +54,6 @@ pub(super) fn choose(
                 is_own_ip,
             })
         })
-}
-
-/// The IP address at the beginning of `address`, in its shortest form.
-pub(super) fn ip_of(address: &Multiaddr) -> Option<IpAddr> {
-    match address.iter().next()? {
-        Protocol::Ip4(ip) => Some(ip.into()),
-        Protocol::Ip6(ip) => Some(IpAddr::from(ip).to_canonical()),
-        _ => None,
-    }
 }
 
 #[cfg(test)]
