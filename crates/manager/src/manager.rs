@@ -355,6 +355,7 @@ fn build_swarm(
     // The operator names the boot nodes, so these may be local on any network.
     let gate = DialGate::new(config.discovery.dial_scopes(), &config.discovery.boot);
     let transport = build(identity, &config.transport, gate)?;
+    transport.links.count_in(resources.clone());
     let behaviour = Behaviour::new(identity, config, transport.relay_client, resources)?;
     let control = behaviour.streams.control();
     let inbound = control

@@ -1,5 +1,5 @@
-//! What streams may cost in memory: 500 that claim 8 MiB each, 2,000 at once. Alone in their
-//! process, whose memory they measure, and one after the other.
+//! What streams may cost in memory: 500 that claim 8 MiB each, 500 with unread data, 2,000 at once.
+//! Alone in their process, whose memory they measure, and one after the other.
 
 #![allow(
     clippy::unwrap_used,
@@ -10,10 +10,11 @@
 
 mod common;
 
-use std::task::Poll;
+use std::{io, task::Poll};
 
-use common::{BOTH, GENERAL, assert_works, config, pair_with, resident_bytes, within};
-use futures::AsyncWriteExt as _;
+use calimero_network::{Substream, resources::Resource};
+use common::{BOTH, GENERAL, Node, Over, assert_works, config, pair_with, resident_bytes, within};
+use futures::{AsyncWriteExt as _, StreamExt as _, stream::FuturesUnordered};
 
 /// What the growth must stay below, in bytes, of both ends together: both are in this process.
 const ALLOWED_BYTES: usize = 16 << 20;
@@ -21,6 +22,7 @@ const ALLOWED_BYTES: usize = 16 << 20;
 #[tokio::test]
 async fn streams_cost_what_they_carry() {
     claims_cost_nothing().await;
+    unread_data_is_limited().await;
     a_flood_leaves_nothing_behind().await;
 }
 
@@ -64,6 +66,69 @@ async fn claims_cost_nothing() {
         }
         assert_works(&liar, &mut node).await;
     }
+}
+
+/// What one peer may hold unread, in bytes.
+const UNREAD_BYTES: u64 = 32 << 20;
+
+/// The data of all streams, so that the senders need no memory for it.
+static WINDOW: [u8; 256 << 10] = [0; 256 << 10];
+
+async fn unread_bytes(node: &Node) -> u64 {
+    let status = within(node.client.status()).await.unwrap();
+    let mut usages = status.resources.iter();
+    let usage = usages.find(|usage| usage.resource == Resource::UnreadBytes);
+    usage.unwrap().used
+}
+
+async fn unread_data_is_limited() {
+    let mut eager = config();
+    eager.streams.tuning.max_outbound_per_connection = 1000;
+    let (sender, mut node) = pair_with(Over::Tcp, eager, config()).await;
+    assert_works(&sender, &mut node).await;
+    let (mut unread, mut streams) = (Vec::new(), Vec::new());
+    for _ in 0..500 {
+        let mut raw = within(sender.client.open_raw_stream(node.peer(), GENERAL))
+            .await
+            .unwrap();
+        raw.write_all(&[0]).await.unwrap();
+        raw.flush().await.unwrap();
+        streams.push(raw);
+        unread.push(node.inbound().await);
+    }
+    let write = |mut raw: Substream| async move {
+        raw.write_all(&WINDOW[1..]).await?;
+        raw.flush().await?;
+        // The stream stays open.
+        io::Result::Ok(raw)
+    };
+    let mut writing: FuturesUnordered<_> = streams.into_iter().map(write).collect();
+    let reset = async {
+        let mut open = Vec::new();
+        while let Some(written) = writing.next().await {
+            match written {
+                Ok(raw) => open.push(raw),
+                Err(error) => return (error, open),
+            }
+        }
+        panic!("all streams took their data");
+    };
+    let (error, open) = within(reset).await;
+    // The error of a write to a stream that the peer has reset.
+    assert_eq!(error.kind(), io::ErrorKind::WriteZero, "{error}");
+    // The memory of this process has the data that the sender could not send as well.
+    let used = unread_bytes(&node).await;
+    let within_limit = UNREAD_BYTES / 2..=UNREAD_BYTES;
+    assert!(within_limit.contains(&used), "{used} bytes unread");
+    drop((open, unread, writing));
+    assert_works(&sender, &mut node).await;
+    // Streams end as their resets arrive.
+    within(async {
+        while unread_bytes(&node).await > 0 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
 }
 
 /// What 2,000 streams at once may leave behind, in bytes, at both ends together.

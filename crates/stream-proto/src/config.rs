@@ -41,7 +41,7 @@ impl Default for FrameConfig {
 /// opens all of them at once is served.
 ///
 /// Above that number, streams wait in the muxer. It queues 256 of them
-/// (libp2p-yamux 0.48) and resets the others without a notification.
+/// and resets the others without a notification.
 #[must_use]
 #[cfg(feature = "libp2p")]
 pub fn max_negotiating_inbound_streams(config: &StreamsConfig) -> usize {

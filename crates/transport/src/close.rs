@@ -3,6 +3,8 @@
 
 use std::{error::Error, fmt, io};
 
+use calimero_network_primitives::resources::Refused;
+
 #[cfg(feature = "quic")]
 use quinn::TransportErrorCode;
 
@@ -105,6 +107,9 @@ fn of_error(error: &(dyn Error + 'static)) -> Option<CloseCause> {
     }
     if let Some(error) = error.downcast_ref::<MuxerError>() {
         return of_yamux(error.cause());
+    }
+    if let Some(refused) = error.downcast_ref::<Refused>() {
+        return Some(CloseCause::Limit(refused.to_string()));
     }
     error.source().and_then(of_error)
 }

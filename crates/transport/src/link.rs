@@ -4,12 +4,12 @@ use std::{
     collections::VecDeque,
     fmt,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError, Weak,
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak,
         atomic::{AtomicU64, Ordering},
     },
 };
 
-use calimero_network_primitives::resources::Origin;
+use calimero_network_primitives::resources::{Origin, Resources};
 use libp2p_core::{connection::ConnectedPoint, muxing::StreamMuxerBox};
 use libp2p_identity::PeerId;
 
@@ -194,6 +194,7 @@ struct Shared {
     #[cfg(feature = "quic")]
     quic_open: Mutex<Vec<Arc<Traffic>>>,
     unclaimed: Mutex<VecDeque<Unclaimed>>,
+    resources: OnceLock<Resources>,
 }
 
 impl Shared {
@@ -419,6 +420,16 @@ impl Links {
             memory: self.0.memory.read(),
             relay: self.0.relay.read(),
         }
+    }
+
+    /// Counts what connections hold in `resources` of the node, in place of an accounting of their
+    /// own with the default limits. Has no effect after the first connection.
+    pub fn count_in(&self, resources: Resources) {
+        let _ = self.0.resources.set(resources);
+    }
+
+    pub(crate) fn resources(&self) -> &Resources {
+        self.0.resources.get_or_init(Resources::default)
     }
 
     /// Creates the meter of a new connection.

@@ -178,7 +178,8 @@ impl Upgrade {
             Role::Listener => ::yamux::Mode::Server,
         };
         let link = meter.link(security, MuxerKind::Yamux);
-        let muxer = Muxer::new(stream, &self.yamux, mode, Arc::clone(&link));
+        let holder = self.links.resources().holder(Some(peer), link.origin());
+        let muxer = Muxer::new(stream, &self.yamux, mode, Arc::clone(&link), holder);
         Ok(Upgraded {
             peer,
             muxer: StreamMuxerBox::new(muxer),

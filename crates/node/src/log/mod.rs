@@ -19,7 +19,7 @@ use crate::output::LineWriter;
 /// without a network meets all the time; of those, errors alone.
 const DEFAULT_FILTER: &str = "warn,libp2p_kad=error,quinn_udp=error,\
     libp2p_autonat=error,libp2p_relay=error,libp2p_dcutr=error,libp2p_identify=error,\
-    libp2p_mdns=error,yamux=error";
+    libp2p_mdns=error,yamux=off";
 
 /// Time between two reports of suppressed lines.
 const REPORT_INTERVAL: Duration = Duration::from_secs(60);

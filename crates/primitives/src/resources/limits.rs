@@ -21,6 +21,9 @@ pub enum Resource {
     PendingOutbound,
     /// Streams that peers opened, of the protocols of the stream crate.
     InboundStreams,
+    /// Bytes that streams have received and nobody has read, with the memory of their frames. Of a
+    /// Yamux connection, 64 KiB are not counted.
+    UnreadBytes,
     /// Bytes of receive buffers that hold frames which have not arrived in full.
     FrameBytes,
     /// Requests of peers that are served, of all request-response protocols.
@@ -59,13 +62,14 @@ pub enum Unit {
 
 impl Resource {
     /// All resources, in the order of their definition.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::Connections,
         Self::InboundConnections,
         Self::OutboundConnections,
         Self::PendingInbound,
         Self::PendingOutbound,
         Self::InboundStreams,
+        Self::UnreadBytes,
         Self::FrameBytes,
         Self::Requests,
         Self::InviteRequests,
@@ -95,7 +99,7 @@ impl Resource {
     #[must_use]
     pub const fn unit(self) -> Unit {
         match self {
-            Self::FrameBytes | Self::BlobBytes => Unit::Bytes,
+            Self::UnreadBytes | Self::FrameBytes | Self::BlobBytes => Unit::Bytes,
             _ => Unit::Items,
         }
     }
@@ -110,6 +114,7 @@ impl Resource {
             Self::PendingInbound => "pending_inbound_connections",
             Self::PendingOutbound => "pending_outbound_connections",
             Self::InboundStreams => "inbound_streams",
+            Self::UnreadBytes => "unread_bytes",
             Self::FrameBytes => "frame_bytes",
             Self::Requests => "requests",
             Self::InviteRequests => "invite_requests",
@@ -233,6 +238,7 @@ impl Default for Limits {
 /// | `pending_inbound_connections` | 128 | 0 | 64 | — | a handshake holds about 50 KiB; two addresses are needed to block a third |
 /// | `pending_outbound_connections` | 128 | 32 | — | 8 | a dial storm leaves dials of boot nodes and members |
 /// | `inbound_streams` | 8,192 | 1,024 | 2,048 | 512 | 256 KiB of receive window each; 512 is one busy peer |
+/// | `unread_bytes` | 128 MiB | 32 MiB | 48 MiB | 32 MiB | the largest window of a stream, 16 MiB, and 64 initial windows of one peer |
 /// | `frame_bytes` | 64 MiB | 16 MiB | 32 MiB | 16 MiB | eight of the largest frames; two of one peer |
 /// | `requests` | 8,192 | 1,024 | 2,048 | 512 | a few KiB each until they are answered |
 /// | `invite_requests` | 128 | 16 | 32 | 8 | up to 1 MiB each, answered by the application |
@@ -257,6 +263,9 @@ pub const fn default_limit(resource: Resource) -> Limit {
         Resource::PendingOutbound => Limit::new(128, 32, MANY, 8),
         Resource::InboundStreams | Resource::Requests => {
             Limit::new(8 * KIB_U64, KIB_U64, 2 * KIB_U64, 512)
+        }
+        Resource::UnreadBytes => {
+            Limit::new(128 * MIB_U64, 32 * MIB_U64, 48 * MIB_U64, 32 * MIB_U64)
         }
         Resource::FrameBytes | Resource::BlobBytes => {
             Limit::new(64 * MIB_U64, 16 * MIB_U64, 32 * MIB_U64, 16 * MIB_U64)

@@ -15,13 +15,56 @@ const HEADER_BYTES: usize = 12;
 /// Type of a data frame, the only one with a body.
 const TYPE_DATA: u8 = 0;
 
+/// Type of a frame that changes a window, or opens a stream without data.
+const TYPE_WINDOW_UPDATE: u8 = 1;
+
+/// Type of the frame that ends a connection. Its length is a code, which is 0 without an error.
+const TYPE_GO_AWAY: u8 = 3;
+
+/// Flag of the first frame of a stream.
+const FLAG_SYN: u16 = 0x1;
+
 /// Flags that belong to the first of several frames: a stream is opened (1) or
 /// acknowledged (2) before its data.
-const FIRST_FLAGS: u16 = 0x1 | 0x2;
+const FIRST_FLAGS: u16 = FLAG_SYN | 0x2;
 
 /// Flags that belong to the last of several frames: a stream ends (4) or is
 /// reset (8) after its data.
 const LAST_FLAGS: u16 = 0x4 | 0x8;
+
+/// The header of a frame.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Header([u8; HEADER_BYTES]);
+
+impl Header {
+    /// Returns the header if `bytes` is one as a whole.
+    pub(super) fn of(bytes: &[u8]) -> Option<Self> {
+        bytes.try_into().ok().map(Self)
+    }
+
+    /// The number of the stream.
+    pub(super) fn stream(&self) -> u32 {
+        u32::from_be_bytes([self.0[4], self.0[5], self.0[6], self.0[7]])
+    }
+
+    /// Returns `true` if the frame opens its stream.
+    pub(super) fn opens_stream(&self) -> bool {
+        matches!(self.0[1], TYPE_DATA | TYPE_WINDOW_UPDATE) && flags(&self.0) & FLAG_SYN != 0
+    }
+
+    /// Number of bytes that follow the header.
+    pub(super) fn body_bytes(&self) -> u32 {
+        match self.0[1] {
+            TYPE_DATA => length(&self.0),
+            _ => 0,
+        }
+    }
+
+    /// Returns `true` if the sender ends the connection because of an error.
+    pub(super) fn reports_error(&self) -> bool {
+        self.0[1] == TYPE_GO_AWAY && length(&self.0) != 0
+    }
+}
 
 /// State of the conversion of one byte stream.
 #[derive(Debug)]

@@ -5,6 +5,7 @@ mod end;
 mod frames;
 mod io;
 mod muxer;
+mod unread;
 
 pub(crate) use self::muxer::{Muxer, MuxerError};
 

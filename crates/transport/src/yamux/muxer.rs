@@ -6,7 +6,7 @@ use std::{
     io::IoSlice,
     pin::Pin,
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicUsize, Ordering},
     },
     task::{Context, Poll, Waker},
@@ -14,7 +14,9 @@ use std::{
 };
 
 use calimero_network_primitives::{
-    config::YamuxTuning, limits::YAMUX_INITIAL_WINDOW_BYTES, resources::Origin,
+    config::YamuxTuning,
+    limits::YAMUX_INITIAL_WINDOW_BYTES,
+    resources::{Holder, Origin},
 };
 use futures::{AsyncRead, AsyncWrite, FutureExt as _, ready, task::AtomicWaker};
 use futures_timer::Delay;
@@ -23,6 +25,7 @@ use libp2p_core::muxing::{StreamMuxer, StreamMuxerEvent};
 use super::{
     end::{End, Listener},
     io::Io,
+    unread::{Inner, Unread, lock},
 };
 use crate::{executor::charge_to, link::Link};
 
@@ -44,6 +47,10 @@ const SLACK_STREAMS: usize = 512;
 /// Largest number of inbound streams accepted in one poll. The rest wait for
 /// the next poll, so that other tasks can run.
 const MAX_STREAMS_PER_POLL: usize = 128;
+
+/// Largest number of inbound streams that wait for the swarm, 256, as in libp2p-yamux 0.48. Others are
+/// reset. The swarm takes streams as long as few are being negotiated.
+const MAX_WAITING_STREAMS: usize = 256;
 
 /// Slices shorter than this number of bytes are combined into one frame. The
 /// copy, which is made on the stack, costs less than another header.
@@ -81,10 +88,12 @@ impl From<yamux::ConnectionError> for MuxerError {
 pub(crate) struct Muxer<S> {
     connection: yamux::Connection<Io<S>>,
     /// Inbound streams that arrived while no task polled for them. The crate
-    /// makes progress only if it can return them. The permits bound the queue.
+    /// makes progress only if it can return them.
     inbound: VecDeque<Stream>,
     inbound_waker: Option<Waker>,
     permits: Arc<Permits>,
+    /// The data that the streams have received and not read.
+    unread: Arc<Unread>,
     end: End,
     /// Time limit of a close, started with it.
     close_deadline: Option<Delay>,
@@ -94,7 +103,14 @@ pub(crate) struct Muxer<S> {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Muxer<S> {
-    pub(crate) fn new(io: S, config: &YamuxTuning, mode: yamux::Mode, link: Arc<Link>) -> Self {
+    /// Unread data is counted in the scopes of `holder`.
+    pub(crate) fn new(
+        io: S,
+        config: &YamuxTuning,
+        mode: yamux::Mode,
+        link: Arc<Link>,
+        holder: Holder,
+    ) -> Self {
         let mut inner = yamux::Config::default();
         let streams = config.max_streams.saturating_add(SLACK_STREAMS);
         let window = SLACK_STREAMS
@@ -108,11 +124,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Muxer<S> {
             .set_max_connection_receive_window(Some(window))
             .set_split_send_size(SPLIT_SEND_BYTES)
             .set_read_after_close(true);
+        let unread = Arc::new(Unread::new(holder));
+        let io = Io::new(io, Arc::clone(&unread));
         Self {
-            connection: yamux::Connection::new(Io::new(io), inner, mode),
+            connection: yamux::Connection::new(io, inner, mode),
             inbound: VecDeque::new(),
             inbound_waker: None,
             permits: Arc::new(Permits::new(config.max_streams)),
+            unread,
             end: End::default(),
             close_deadline: None,
             uncharged: link.origin(),
@@ -121,8 +140,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Muxer<S> {
     }
 
     fn stream(&mut self, inner: yamux::Stream, permit: Permit) -> Stream {
+        let id = inner.id().val();
+        let inner = Arc::new(Mutex::new(Some(inner)));
+        self.unread.opened(id, &inner);
         Stream {
             inner,
+            id,
+            unread: Arc::clone(&self.unread),
             end: self.end.register(),
             closing: false,
             _permit: permit,
@@ -141,6 +165,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Muxer<S> {
                 Some(permit) => return Poll::Ready(Ok(self.stream(inner, permit))),
                 None => {
                     self.link.refuse_stream();
+                    self.unread.closed(inner.id().val());
                     tracing::debug!(stream = %inner, "inbound stream refused: too many are open");
                 }
             }
@@ -207,6 +232,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> StreamMuxer for Muxer<S> {
         }
         for _ in 0..MAX_STREAMS_PER_POLL {
             let stream = ready!(this.poll_next(cx))?;
+            if this.inbound.len() >= MAX_WAITING_STREAMS {
+                this.link.refuse_stream();
+                tracing::debug!(stream = stream.id, "inbound stream refused: too many wait");
+                continue;
+            }
             this.inbound.push_back(stream);
             if let Some(waker) = this.inbound_waker.take() {
                 waker.wake();
@@ -267,7 +297,9 @@ impl Drop for Permit {
 /// A stream of a Yamux connection.
 #[derive(Debug)]
 pub(crate) struct Stream {
-    inner: yamux::Stream,
+    inner: Inner,
+    id: u32,
+    unread: Arc<Unread>,
     end: Listener,
     /// `true` if this side has started to close the stream.
     closing: bool,
@@ -275,27 +307,61 @@ pub(crate) struct Stream {
 }
 
 impl Stream {
-    /// Returns `true` if the end of the stream is a reset by the peer or the
-    /// end of the connection, not a close by the peer.
-    ///
-    /// The crate reports all of them as an end of stream. After a close by the
-    /// peer alone, this side is still open. A stream that is closed in both
-    /// directions although this side has not started to close it was reset.
-    /// After this side has started, the two cannot be distinguished.
-    fn is_reset(&self) -> bool {
-        !self.closing && self.inner.is_closed()
+    /// Executes an operation of the `yamux` crate. It fails if the stream was reset because of its
+    /// unread data.
+    fn with<T>(
+        &self,
+        operation: impl FnOnce(Pin<&mut yamux::Stream>) -> Poll<io::Result<T>>,
+    ) -> Poll<io::Result<T>> {
+        match &mut *lock(&self.inner) {
+            Some(inner) => operation(Pin::new(inner)),
+            None => Poll::Ready(Err(io::ErrorKind::ConnectionReset.into())),
+        }
     }
+}
+
+#[cfg(test)]
+impl Stream {
+    pub(super) fn is_reset_for_unread_data(&self) -> bool {
+        lock(&self.inner).is_none()
+    }
+}
+
+#[cfg(test)]
+impl<S> Muxer<S> {
+    pub(super) fn unread_bytes(&self) -> usize {
+        self.unread.held()
+    }
+}
+
+/// Returns `true` if the end of a stream is a reset by the peer or the end of the connection, not a
+/// close by the peer.
+///
+/// The crate reports all of them as an end of stream. After a close by the peer alone, this side is
+/// still open. A stream that is closed in both directions although this side has not started to close
+/// it was reset. After this side has started, the two cannot be distinguished.
+fn is_reset(inner: &yamux::Stream, closing: bool) -> bool {
+    !closing && inner.is_closed()
 }
 
 impl AsyncRead for Stream {
     fn poll_read(
-        mut self: Pin<&mut Self>,
+        self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         out: &mut [u8],
     ) -> Poll<io::Result<usize>> {
-        let read = Pin::new(&mut self.inner).poll_read(cx, out);
-        if !out.is_empty() && matches!(read, Poll::Ready(Ok(0))) && self.is_reset() {
-            return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
+        let read = self.with(|mut inner| {
+            let read = inner.as_mut().poll_read(cx, out);
+            if !out.is_empty()
+                && matches!(read, Poll::Ready(Ok(0)))
+                && is_reset(&inner, self.closing)
+            {
+                return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
+            }
+            read
+        });
+        if let Poll::Ready(Ok(bytes)) = read {
+            self.unread.read(self.id, bytes);
         }
         self.end.read(read, cx)
     }
@@ -303,11 +369,11 @@ impl AsyncRead for Stream {
 
 impl AsyncWrite for Stream {
     fn poll_write(
-        mut self: Pin<&mut Self>,
+        self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         data: &[u8],
     ) -> Poll<io::Result<usize>> {
-        let write = Pin::new(&mut self.inner).poll_write(cx, data);
+        let write = self.with(|inner| inner.poll_write(cx, data));
         self.end.write(write, cx)
     }
 
@@ -336,14 +402,20 @@ impl AsyncWrite for Stream {
         self.poll_write(cx, &joined[..length])
     }
 
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let flush = Pin::new(&mut self.inner).poll_flush(cx);
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let flush = self.with(|inner| inner.poll_flush(cx));
         self.end.write(flush, cx)
     }
 
     fn poll_close(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.closing = true;
-        let close = Pin::new(&mut self.inner).poll_close(cx);
+        let close = self.with(|inner| inner.poll_close(cx));
         self.end.write(close, cx)
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        self.unread.closed(self.id);
     }
 }

@@ -1,17 +1,24 @@
 //! The muxer with a peer that the test controls frame by frame.
 
-use std::{future::Future, time::Duration};
+mod unread;
 
-use calimero_network_primitives::config::YamuxTuning;
+use std::{future::Future, sync::Arc, task::Poll, time::Duration};
+
+use calimero_network_primitives::{
+    config::YamuxTuning,
+    resources::{Limit, Limits, Resource, Resources},
+};
 use futures::{
     AsyncRead, AsyncReadExt, AsyncWriteExt,
     future::{join, poll_fn},
 };
 use libp2p_core::muxing::StreamMuxer;
+use libp2p_identity::PeerId;
 use std::pin::Pin;
 
-use super::{Muxer, io::Io, muxer::Stream};
+use super::{Muxer, io::Io, muxer::Stream, unread::Unread};
 use crate::{
+    close::CloseCause,
     executor::{FairExecutor, is_turn_over},
     link::{Links, MuxerKind, SecurityKind, TransportKind},
     pipe::{Pipe, pipe},
@@ -74,10 +81,16 @@ impl Raw {
 }
 
 fn muxer(config: &YamuxTuning) -> (Raw, Muxer<Pipe>) {
+    muxer_of(config, &Resources::default())
+}
+
+fn muxer_of(config: &YamuxTuning, resources: &Resources) -> (Raw, Muxer<Pipe>) {
     let (a, b) = pipe(64 * 1024 * 1024, &[usize::MAX]);
     let meter = Links::default().meter(TransportKind::Memory, None);
     let link = meter.link(SecurityKind::Noise, MuxerKind::Yamux);
-    (Raw(a), Muxer::new(b, config, ::yamux::Mode::Server, link))
+    let holder = resources.holder(Some(PeerId::random()), None);
+    let muxer = Muxer::new(b, config, ::yamux::Mode::Server, link, holder);
+    (Raw(a), muxer)
 }
 
 async fn inbound(muxer: &mut Muxer<Pipe>) -> Stream {
@@ -172,22 +185,52 @@ async fn frames_of_the_whole_window_are_accepted_above_one_mebibyte() {
     assert!(largest > 1024 * 1024);
 }
 
-#[tokio::test]
-async fn a_frame_beyond_the_window_ends_the_connection() {
+/// Sends frames that violate the protocol. The peer must be sent code 1, a protocol error in the
+/// specification, and the connection must end, although the peer does not.
+async fn ends_the_connection(frames: &[(u8, u16, u32, usize)]) {
     let (mut raw, mut muxer) = muxer(&YamuxTuning::default());
-    raw.data(SYN, 1, &vec![1; INITIAL_WINDOW as usize + 1])
-        .await;
-    let _stream = inbound(&mut muxer).await;
-    let response = async {
-        loop {
-            let header = raw.header().await;
-            if header.kind == GO_AWAY {
-                return header.length;
+    for &(kind, flags, stream, length) in frames {
+        let body = vec![1; if kind == DATA { length } else { 0 }];
+        raw.send(kind, flags, stream, length as u32, &body).await;
+    }
+    let mut streams = Vec::new();
+    let end = poll_fn(|cx| {
+        while let Poll::Ready(stream) = Pin::new(&mut muxer).poll_inbound(cx) {
+            match stream {
+                Ok(stream) => streams.push(stream),
+                Err(end) => return Poll::Ready(end),
             }
         }
-    };
-    // Code 1 is a protocol error in the specification.
-    assert_eq!(drive(&mut muxer, response).await, 1);
+        Poll::Pending
+    });
+    let end = tokio::time::timeout(Duration::from_secs(60), end).await;
+    let end = std::io::Error::other(end.unwrap());
+    assert!(
+        matches!(CloseCause::of(&end), CloseCause::Protocol(_)),
+        "{end:?}"
+    );
+    drop((muxer, streams));
+    loop {
+        let header = raw.header().await;
+        if header.kind == GO_AWAY {
+            return assert_eq!(header.length, 1);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_violation_ends_the_connection() {
+    let window = INITIAL_WINDOW as usize;
+    let beyond_the_window = [(DATA, SYN, 1, window + 1)];
+    let beyond_the_window_later = [(DATA, SYN, 1, window), (DATA, 0, 1, 1)];
+    let stream_of_this_side = [(DATA, SYN, 2, 1)];
+    let stream_that_exists = [(DATA, SYN, 1, 1), (DATA, SYN, 1, 1)];
+    let credit_that_overflows = [(WINDOW_UPDATE, SYN, 1, u32::MAX as usize)];
+    ends_the_connection(&beyond_the_window).await;
+    ends_the_connection(&beyond_the_window_later).await;
+    ends_the_connection(&stream_of_this_side).await;
+    ends_the_connection(&stream_that_exists).await;
+    ends_the_connection(&credit_that_overflows).await;
 }
 
 #[tokio::test]
@@ -243,7 +286,8 @@ async fn a_poll_after_one_without_a_read_reads() {
     far.write_all(&ping).await.unwrap();
     let (sender, receiver) = futures::channel::oneshot::channel();
     executor.spawn(async move {
-        let mut io = Io::new(near);
+        let unread = Unread::new(Resources::default().holder(None, None));
+        let mut io = Io::new(near, Arc::new(unread));
         let mut polls = 0;
         let read = poll_fn(|cx| {
             // As if writing took all the time of each poll.
