@@ -36,6 +36,15 @@ use self::times::Times;
 /// more: between two turns the runtime polls its sockets, which takes about 1 µs.
 const TURN: Duration = Duration::from_micros(250);
 
+/// The same for a connection while another account uses the thread: 50 µs. A task cannot be interrupted, and
+/// in a poll it handles all that it has read, which takes several times as long as reading it. What
+/// the other account waits for is therefore bounded by how much is read.
+const SHARED_TURN: Duration = Duration::from_micros(50);
+
+/// Time after its last poll for which an account counts as using the thread: 10 ms, many round trips
+/// within one host or one site.
+const IN_USE: Duration = Duration::from_millis(10);
+
 /// Most time that one poll is charged, 20 ms. More is not processor time: the process was stopped, or
 /// other processes had the core.
 const MAX_CHARGE: Duration = Duration::from_millis(20);
@@ -81,6 +90,8 @@ thread_local! {
 struct Turn {
     task: Arc<Polled>,
     started: Instant,
+    /// Time after which the task reads no more.
+    length: Duration,
 }
 
 /// Charges the task that is being polled to `origin`, from this poll on, if a [`FairExecutor`] polls
@@ -100,13 +111,13 @@ pub(crate) fn charge_to(origin: Origin) {
     });
 }
 
-/// Returns `true` if a [`FairExecutor`] polls the current task and the poll has taken 250 µs. The
-/// caller continues at the next poll.
+/// Returns `true` if a [`FairExecutor`] polls the current task and the poll has taken 250 µs, or 50 µs
+/// while another account uses the thread. The caller continues at the next poll.
 pub(crate) fn is_turn_over() -> bool {
     let is_over = CURRENT.try_with(|current| {
         let current = current.borrow();
         let turn = current.as_ref();
-        turn.is_some_and(|turn| turn.started.elapsed() >= TURN)
+        turn.is_some_and(|turn| turn.started.elapsed() >= turn.length)
     });
     // A thread that is ending polls no tasks.
     is_over.unwrap_or(false)
@@ -205,10 +216,10 @@ impl Future for FairDriver {
         shared.driver.register(cx.waker());
         let started = Instant::now();
         let mut now = started;
-        while let Some(runnable) = shared.next() {
-            let task = run(runnable, now);
+        while let Some((runnable, length)) = shared.next(now) {
+            let task = run(runnable, now, length);
             let ended = Instant::now();
-            shared.polled(task.account(), ended - now);
+            shared.polled(task.account(), now, ended);
             now = ended;
             // Resources of tokio are not ready for a task that has used its budget up.
             if now - started >= TURN || !tokio::task::coop::has_budget_remaining() {
@@ -239,11 +250,12 @@ impl Drop for FairDriver {
 
 /// Polls a task once. As on the runtimes of tokio, a panic ends that task alone; the panic hook has
 /// reported it.
-fn run(runnable: Runnable, started: Instant) -> Arc<Polled> {
+fn run(runnable: Runnable, started: Instant, length: Duration) -> Arc<Polled> {
     let task = Arc::clone(runnable.metadata());
     CURRENT.set(Some(Turn {
         task: Arc::clone(&task),
         started,
+        length,
     }));
     let _ = catch_unwind(AssertUnwindSafe(|| runnable.run()));
     CURRENT.set(None);
@@ -260,6 +272,8 @@ struct Shared {
 struct State {
     /// Tasks to poll, by account.
     ready: Times<Runnable>,
+    /// The two accounts that were polled last, and when.
+    last: [Option<(Account, Instant)>; 2],
     /// Time of each account since the last poll of a [`Caused`] future.
     recent: Vec<(Account, Duration)>,
     /// When the driver found no task, until one is scheduled.
@@ -277,6 +291,21 @@ struct State {
 }
 
 impl State {
+    /// The time after which a task of this account reads no more.
+    fn turn(&self, account: Account, now: Instant) -> Duration {
+        let is_shared = self.last.iter().flatten().any(|&(other, polled)| {
+            other != account && now.saturating_duration_since(polled) < IN_USE
+        });
+        if is_shared { SHARED_TURN } else { TURN }
+    }
+
+    fn on_polled(&mut self, account: Account, now: Instant) {
+        if self.last[0].is_none_or(|(last, _)| last != account) {
+            self.last[1] = self.last[0];
+        }
+        self.last[0] = Some((account, now));
+    }
+
     /// A task is scheduled. If there was none, accounts that used more than others waited for as long
     /// as the thread had nothing to do.
     fn end_idle(&mut self) {
@@ -312,8 +341,8 @@ impl Shared {
         }
     }
 
-    /// The next task to poll.
-    fn next(&self) -> Option<Runnable> {
+    /// The next task to poll, and the time after which it reads no more.
+    fn next(&self, now: Instant) -> Option<(Runnable, Duration)> {
         let mut state = self.lock();
         let next = state.ready.pop();
         state.is_polled = next.is_some();
@@ -321,13 +350,16 @@ impl Shared {
             state.empty_since = Some(Instant::now());
             state.caused = Duration::ZERO;
         }
-        next
+        let runnable = next?;
+        let length = state.turn(runnable.metadata().account(), now);
+        Some((runnable, length))
     }
 
     /// Charges a poll of a task.
-    fn polled(&self, account: Account, used: Duration) {
-        let used = used.min(MAX_CHARGE);
+    fn polled(&self, account: Account, started: Instant, ended: Instant) {
+        let used = (ended - started).min(MAX_CHARGE);
         let mut state = self.lock();
+        state.on_polled(account, ended);
         state.ready.charge(account, used);
         let has_room = state.recent.len() < MAX_RECENT;
         match state.recent.iter_mut().find(|(known, _)| *known == account) {

@@ -196,13 +196,14 @@ async fn local_connections_have_accounts_of_their_own() {
 #[test]
 fn a_poll_is_charged_no_more_than_a_limit() {
     let shared = Shared::default();
+    let now = Instant::now();
     let account = Account::Origin(origin(1));
-    shared.polled(account, Duration::from_secs(20));
-    shared.polled(Account::Origin(origin(2)), MAX_CHARGE);
+    shared.polled(account, now, now + Duration::from_secs(20));
+    shared.polled(Account::Origin(origin(2)), now, now + MAX_CHARGE);
     let recent = std::mem::take(&mut shared.lock().recent);
     assert!(recent.iter().all(|(_, time)| *time == MAX_CHARGE));
     for id in 0..1000 {
-        shared.polled(Account::Task(id), TURN);
+        shared.polled(Account::Task(id), now, now + TURN);
     }
     assert_eq!(shared.lock().recent.len(), MAX_RECENT);
 }
@@ -383,4 +384,40 @@ fn idle_time_is_time_that_an_account_has_waited() {
         times.charge(account, Duration::from_millis(2));
     }
     assert_eq!(served, [2, 2, 2, 1, 2, 1, 2, 1]);
+}
+
+/// A task of this account whose polls report the length of their turns.
+async fn report_turns(origin: Origin, mut turns: mpsc::Sender<Duration>) {
+    charge_to(origin);
+    loop {
+        yield_now().await;
+        let length = CURRENT.with_borrow(|current| current.as_ref().unwrap().length);
+        if turns.try_send(length).is_err() && turns.is_closed() {
+            return;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_connection_reads_for_a_shorter_time_while_another_account_uses_the_thread() {
+    let (executor, driver) = FairExecutor::new();
+    let (turns, mut lengths) = mpsc::channel(0);
+    executor.spawn(report_turns(origin(1), turns));
+    let (mut ask, mut asked) = mpsc::channel::<()>(1);
+    executor.spawn(async move {
+        charge_to(origin(2));
+        while asked.next().await.is_some() {}
+    });
+    let observing = async {
+        // The other account is polled once, at its start.
+        while lengths.next().await != Some(TURN) {}
+        ask.try_send(()).unwrap();
+        while lengths.next().await != Some(SHARED_TURN) {}
+        while lengths.next().await != Some(TURN) {}
+    };
+    let limit = Duration::from_secs(60);
+    drive(driver, async {
+        tokio::time::timeout(limit, observing).await.unwrap();
+    })
+    .await;
 }
