@@ -25,6 +25,10 @@
 //! 9406), so that a shallow queue overflows once at most. The eight must not come from one moment
 //! ([`QUEUED_TIME`]): a host that was busy sees delays that are not the path's.
 //!
+//! `quinn` reports a connection as app-limited even if the path is full. After the startup that counts
+//! only while less than one bandwidth-delay product is in flight. A probe that becomes app-limited
+//! ends at once and keeps the measured bandwidth; in the draft it goes on.
+//!
 //! A probe goes on while it brings bandwidth, so that a flow with a small share grows faster than
 //! one with a large share. The bandwidth-delay product counts the queue of other flows
 //! ([`MAX_FOREIGN_QUEUE`]): without it, a flow that fills a deep queue would starve this one.
@@ -313,9 +317,17 @@ impl Bbr {
             self.settle(now);
             return;
         };
+        // The caller also has nothing more to send while the path is full.
+        let before = in_flight.saturating_add(acked);
+        let fills = !matches!(self.phase, Phase::Startup { .. }) && before >= self.product(1.0);
+        let app_limited = app_limited && !fills;
+        if app_limited {
+            self.sampler.on_app_limited(in_flight);
+        }
+        let app_limited = app_limited || sample.app_limited;
         let round_ended = self.on_round(&sample);
         self.on_rtt(now, sample.rtt);
-        self.on_rate(&sample, app_limited);
+        self.on_rate(&sample);
         self.on_aggregation(now, acked);
         if round_ended {
             self.on_round_end(app_limited);
@@ -377,7 +389,7 @@ impl Bbr {
     }
 
     /// Bandwidth that the model counts on, in bytes per second.
-    fn bandwidth(&self) -> f64 {
+    pub(super) fn bandwidth(&self) -> f64 {
         let measured = self.bandwidths[0].max(self.bandwidths[1]);
         self.bandwidth_low.map_or(measured, |low| low.min(measured))
     }
@@ -473,11 +485,11 @@ impl Bbr {
         }
     }
 
-    fn on_rate(&mut self, sample: &Sample, app_limited: bool) {
+    fn on_rate(&mut self, sample: &Sample) {
         let Some(rate) = sample.rate else { return };
         self.round.rate = self.round.rate.max(rate);
         // While there is too little to send, a rate is a lower bound of what the path carries.
-        if !app_limited || rate > self.bandwidth() {
+        if !sample.app_limited || rate > self.bandwidth() {
             self.bandwidths[1] = self.bandwidths[1].max(rate);
         }
     }
@@ -561,6 +573,7 @@ impl Bbr {
                     self.round.ends += self.in_flight;
                 }
             }
+            Phase::Refill | Phase::Probe { .. } if app_limited => self.abandon_probe(now),
             Phase::Refill => {}
             Phase::Probe { rounds } => {
                 let bound = self.in_flight_high.unwrap_or(u64::MAX);
@@ -613,6 +626,12 @@ impl Bbr {
         self.bandwidths[1] = 0.0;
         self.cycle_rtts = [self.cycle_rtts[1], Duration::MAX];
         self.aggregated /= 2;
+    }
+
+    /// Ends a probe in which there was too little to send to find anything: nothing is forgotten.
+    fn abandon_probe(&mut self, now: Instant) {
+        self.bandwidths = [self.bandwidths[0].max(self.bandwidths[1]), 0.0];
+        self.cruise(now);
     }
 
     fn cruise(&mut self, now: Instant) {

@@ -4,6 +4,7 @@
 //! the figures of real sockets.
 
 mod link;
+mod pauses;
 mod sender;
 
 use std::time::{Duration, Instant};

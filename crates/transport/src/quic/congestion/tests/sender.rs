@@ -8,15 +8,25 @@ use super::link::PACKET_BYTES;
 /// A congestion controller in a simulation.
 pub(super) trait Sender {
     fn window(&self) -> u64;
+
+    /// Bandwidth that the sender counts on, in bytes per second; 0 if it does not measure any.
+    fn bandwidth(&self) -> f64 {
+        0.0
+    }
+
     fn on_sent(&mut self, now: Instant, bytes: u64);
     fn on_ack(&mut self, now: Instant, sent: Instant, bytes: u64);
-    fn on_end_acks(&mut self, now: Instant, in_flight: u64);
+    fn on_end_acks(&mut self, now: Instant, in_flight: u64, app_limited: bool);
     fn on_loss(&mut self, now: Instant, sent: Instant, bytes: u64);
 }
 
 impl Sender for Bbr {
     fn window(&self) -> u64 {
         self.window()
+    }
+
+    fn bandwidth(&self) -> f64 {
+        self.bandwidth()
     }
 
     fn on_sent(&mut self, now: Instant, bytes: u64) {
@@ -27,8 +37,8 @@ impl Sender for Bbr {
         self.on_ack(sent, bytes);
     }
 
-    fn on_end_acks(&mut self, now: Instant, in_flight: u64) {
-        self.on_end_acks(now, in_flight, false);
+    fn on_end_acks(&mut self, now: Instant, in_flight: u64, app_limited: bool) {
+        self.on_end_acks(now, in_flight, app_limited);
     }
 
     fn on_loss(&mut self, now: Instant, _: Instant, bytes: u64) {
@@ -84,7 +94,7 @@ impl Sender for Cubic {
         self.window += cubic.max(reno).min(bytes as f64 / 2.0);
     }
 
-    fn on_end_acks(&mut self, _: Instant, _: u64) {}
+    fn on_end_acks(&mut self, _: Instant, _: u64, _: bool) {}
 
     fn on_loss(&mut self, now: Instant, sent: Instant, _: u64) {
         if self.reduced_at.is_some_and(|at| sent <= at) {
