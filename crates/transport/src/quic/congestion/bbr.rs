@@ -29,6 +29,11 @@
 //! only while less than one bandwidth-delay product is in flight. A probe that becomes app-limited
 //! ends at once and keeps the measured bandwidth; in the draft it goes on.
 //!
+//! The draft skips one probe for the round trip time when a connection sends again after it was
+//! idle. Here an app-limited flow with no more in flight than that probe permits
+//! ([`PROBE_RTT_GAIN`]) is never probed for it, and such a flow never raises the shortest round trip
+//! time: peers acknowledge single packets late.
+//!
 //! A probe goes on while it brings bandwidth, so that a flow with a small share grows faster than
 //! one with a large share. The bandwidth-delay product counts the queue of other flows
 //! ([`MAX_FOREIGN_QUEUE`]): without it, a flow that fills a deep queue would starve this one.
@@ -323,6 +328,9 @@ impl Bbr {
         let app_limited = app_limited && !fills;
         if app_limited {
             self.sampler.on_app_limited(in_flight);
+            if before <= self.product(PROBE_RTT_GAIN) {
+                self.on_little_in_flight(now);
+            }
         }
         let app_limited = app_limited || sample.app_limited;
         let round_ended = self.on_round(&sample);
@@ -596,6 +604,19 @@ impl Bbr {
         if due && settled {
             self.phase = Phase::ProbeRtt { until: None };
             self.recent_rtt = Duration::MAX;
+        }
+    }
+
+    /// Acts on an acknowledgement while the application sends so little that no more is in flight
+    /// than a probe for the round trip time permits. Such a flow queues nothing, so it needs no
+    /// probe now, and one that has begun ends.
+    fn on_little_in_flight(&mut self, now: Instant) {
+        self.recent_rtt_at = now;
+        if matches!(self.phase, Phase::ProbeRtt { .. }) {
+            // The samples since the beginning may include the queue that the probe was to drain, and
+            // the delay with which the peer acknowledges a single packet.
+            self.recent_rtt = self.recent_rtt.min(self.min_rtt.unwrap_or(Duration::MAX));
+            self.cruise(now);
         }
     }
 

@@ -156,6 +156,13 @@ impl Run {
         &*self.flows[flow].sender
     }
 
+    /// Bytes that a sender has not had acknowledged yet, or `None` if they never end.
+    pub(super) fn unfinished(&self, flow: usize) -> Option<u64> {
+        let flow = &self.flows[flow];
+        let packets = flow.backlog? + flow.in_flight.len() as u64;
+        Some(packets * PACKET_BYTES)
+    }
+
     fn add_flow(&mut self, sender: Box<dyn Sender>, wait: Duration, backlog: Option<u64>) {
         let starts = self.now + wait;
         let flow = self.flows.len();
