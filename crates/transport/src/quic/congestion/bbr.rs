@@ -5,7 +5,8 @@
 //! 1. [`Bbr::on_sent`] for each burst of packets, with its time.
 //! 2. For each acknowledgement frame: [`Bbr::on_ack`] for every packet that it acknowledges first,
 //!    then [`Bbr::on_end_acks`] once.
-//! 3. [`Bbr::on_loss`] for the packets that were declared lost at one time.
+//! 3. [`Bbr::on_loss`] for the packets that were declared lost at one time, [`Bbr::on_marks`] for an
+//!    acknowledgement whose packets a router marked (ECN).
 //! 4. [`Bbr::window`] says how many bytes may be in flight now.
 //!
 //! Time is an argument and the only randomness is the seed, so the same calls give the same
@@ -33,6 +34,9 @@
 //! idle. Here an app-limited flow with no more in flight than that probe permits
 //! ([`PROBE_RTT_GAIN`]) is never probed for it, and such a flow never raises the shortest round trip
 //! time: peers acknowledge single packets late.
+//!
+//! A mark of a router (ECN) counts as a full queue, once a round, with the answer of this module to
+//! losses in a full queue.
 //!
 //! A probe goes on while it brings bandwidth, so that a flow with a small share grows faster than
 //! one with a large share. The bandwidth-delay product counts the queue of other flows
@@ -182,6 +186,8 @@ struct Round {
     /// Delivered bytes, in all, at which it began.
     began: u64,
     lost: u64,
+    /// Whether a router marked a packet because its queue is long.
+    marked: bool,
     /// Samples, and those of them that show a queue.
     samples: u32,
     queued: u32,
@@ -347,6 +353,14 @@ impl Bbr {
         self.settle(now);
     }
 
+    /// Packets arrived that a router marked because its queue is long (RFC 9002, section 7.1). Marks
+    /// count as losses of a full queue, once a round.
+    pub(super) fn on_marks(&mut self, now: Instant) {
+        self.round.marked = true;
+        self.on_congestion();
+        self.settle(now);
+    }
+
     /// `bytes` that were in flight are lost. `persistent` says that nothing sent for a long time
     /// has arrived (RFC 9002, section 7.6).
     pub(super) fn on_loss(&mut self, now: Instant, bytes: u64, persistent: bool) {
@@ -369,6 +383,13 @@ impl Bbr {
             self.begin_round();
             return;
         }
+        self.on_congestion();
+        self.settle(now);
+    }
+
+    /// Ends a startup or a probe whose round shows a full queue. Other phases wait for the end of the
+    /// round.
+    fn on_congestion(&mut self) {
         if self.is_congested() {
             match self.phase {
                 Phase::Startup { .. } if self.round.lost > STARTUP_LOST_PACKETS * self.mtu => {
@@ -382,7 +403,6 @@ impl Bbr {
                 _ => {}
             }
         }
-        self.settle(now);
     }
 
     /// Learns that `bytes` in flight were too many: not less than the draft's share of the product is
@@ -436,8 +456,11 @@ impl Bbr {
             .map(|rtt| rtt + (rtt / QUEUE_RTT_SHARE).max(QUEUE_RTT_MIN))
     }
 
-    /// Whether the losses of this round are a sign of a full queue.
+    /// Whether the marks or the losses of this round are a sign of a full queue.
     fn is_congested(&self) -> bool {
+        if self.round.marked {
+            return true;
+        }
         let Round { began, lost, .. } = self.round;
         if lost < MIN_LOST_PACKETS * self.mtu {
             return false;

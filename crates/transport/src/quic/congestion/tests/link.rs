@@ -2,7 +2,7 @@
 //! it. Time is virtual.
 
 use std::{
-    collections::{BTreeMap, BinaryHeap, VecDeque},
+    collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque},
     time::{Duration, Instant},
 };
 
@@ -22,6 +22,8 @@ pub(super) struct Link {
     pub(super) rtt: Duration,
     /// Bytes that may wait.
     pub(super) queue_bytes: u64,
+    /// Bytes in the queue above which it marks the packets that enter it.
+    pub(super) marks_above: u64,
     /// Share of the packets that is lost behind the queue.
     pub(super) loss: f64,
     /// Longest time for which a sender is not scheduled, about every tenth of a second: it then
@@ -39,6 +41,7 @@ impl Link {
             rate,
             rtt,
             queue_bytes,
+            marks_above: u64::MAX,
             loss,
             stall: Duration::ZERO,
         }
@@ -86,6 +89,8 @@ struct Flow {
     /// Packets in flight with their sending times.
     in_flight: BTreeMap<u64, Instant>,
     largest_acked: Option<u64>,
+    /// Packets that the queue marked and that are not acknowledged yet.
+    marked: BTreeSet<u64>,
     /// Packets that arrived and are not acknowledged yet.
     arrived: Vec<u64>,
     /// What acknowledgements on their way back say.
@@ -174,6 +179,7 @@ impl Run {
             next_packet: 0,
             in_flight: BTreeMap::new(),
             largest_acked: None,
+            marked: BTreeSet::new(),
             arrived: Vec::new(),
             acks: VecDeque::new(),
             srtt: None,
@@ -331,7 +337,9 @@ impl Run {
         flow.last_ack = now;
         flow.largest_acked = flow.largest_acked.max(Some(up_to));
         let mut newest = None;
+        let mut marked = false;
         for packet in packets {
+            marked |= flow.marked.remove(&packet);
             if let Some(sent) = flow.in_flight.remove(&packet) {
                 newest = newest.max(Some(sent));
                 flow.outcome.delivered += PACKET_BYTES;
@@ -358,6 +366,9 @@ impl Run {
             let packets = lost.len() as u64;
             flow.backlog = flow.backlog.map(|waiting| waiting + packets);
             flow.sender.on_loss(now, sent, packets * PACKET_BYTES);
+        }
+        if let Some(newest) = newest.filter(|_| marked) {
+            flow.sender.on_marks(now, newest);
         }
     }
 
@@ -434,6 +445,9 @@ impl Run {
         if waiting + PACKET_BYTES > self.link.queue_bytes.max(2 * PACKET_BYTES) {
             sending.outcome.dropped_by_queue += PACKET_BYTES;
             return;
+        }
+        if waiting >= self.link.marks_above {
+            sending.marked.insert(packet);
         }
         if self.queue.is_empty() {
             let next = now + self.serialization();

@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use quinn_proto::congestion::Controller;
+
 use super::super::bbr::Bbr;
 use super::link::PACKET_BYTES;
 
@@ -18,6 +20,7 @@ pub(super) trait Sender {
     fn on_ack(&mut self, now: Instant, sent: Instant, bytes: u64);
     fn on_end_acks(&mut self, now: Instant, in_flight: u64, app_limited: bool);
     fn on_loss(&mut self, now: Instant, sent: Instant, bytes: u64);
+    fn on_marks(&mut self, now: Instant, sent: Instant);
 }
 
 impl Sender for Bbr {
@@ -41,8 +44,13 @@ impl Sender for Bbr {
         self.on_end_acks(now, in_flight, app_limited);
     }
 
-    fn on_loss(&mut self, now: Instant, _: Instant, bytes: u64) {
-        self.on_loss(now, bytes, false);
+    fn on_loss(&mut self, now: Instant, sent: Instant, bytes: u64) {
+        self.on_congestion_event(now, sent, false, bytes);
+    }
+
+    /// As `quinn` reports that the peer counted more marks.
+    fn on_marks(&mut self, now: Instant, sent: Instant) {
+        self.on_congestion_event(now, sent, false, 0);
     }
 }
 
@@ -105,5 +113,8 @@ impl Sender for Cubic {
         self.window = (self.window * 0.7).max(2.0 * PACKET_BYTES as f64);
         self.threshold = self.window;
         self.epoch = None;
+    }
+    fn on_marks(&mut self, now: Instant, sent: Instant) {
+        self.on_loss(now, sent, 0);
     }
 }
