@@ -177,15 +177,44 @@ proptest! {
     #[test]
     fn an_origin_is_a_host(bits in any::<u128>(), other in any::<u64>(), v4 in any::<u32>()) {
         let host = |bits: u128| Origin::of_ip(IpAddr::V6(bits.into()));
-        let mapped = |ip: u128| ip >> 32 == 0xffff;
+        // Mapped and translated addresses have the origin of their IPv4 address.
+        let mapped = |ip: u128| [0xffff, 0x64_ff9b << 64].contains(&(ip >> 32)) || ip >> 112 == 0x2002;
         let same = (bits & !u128::from(u64::MAX)) | u128::from(other);
-        prop_assume!(!mapped(bits) && !mapped(same));
-        prop_assert_eq!(host(bits), host(same));
         let far = bits ^ (1 << 64);
+        prop_assume!(!mapped(bits) && !mapped(same) && !mapped(far));
+        prop_assert_eq!(host(bits), host(same));
         prop_assert_ne!(host(bits), host(far));
         let v4 = std::net::Ipv4Addr::from(v4);
         prop_assert_eq!(Origin::of_ip(v4.to_ipv6_mapped().into()), Origin::of_ip(v4.into()));
     }
+
+    /// Hosts behind a NAT64 are different origins, and the whole 6to4 prefix of a host is one.
+    #[test]
+    fn a_translated_address_has_the_origin_of_its_ipv4_address(
+        first in 1_u8..10, rest in any::<[u8; 3]>(), low in any::<[u16; 5]>(),
+    ) {
+        let v4 = std::net::Ipv4Addr::from([first, rest[0], rest[1], rest[2]]);
+        let [a, b] = [u32::from(v4) >> 16, u32::from(v4) & 0xffff].map(|part| part as u16);
+        let [c, d, e, f, g] = low;
+        for translated in [[0x64, 0xff9b, 0, 0, 0, 0, a, b], [0x2002, a, b, c, d, e, f, g]] {
+            prop_assert_eq!(Origin::of_ip(translated.into()), Origin::of_ip(v4.into()));
+        }
+    }
+}
+
+/// A translator leads to no private network, so such an address has no larger limits.
+#[test]
+fn a_translated_private_address_is_not_local() {
+    let origins = ["2002:a00:1::1", "2002:a00:1:2::1", "2002:c0a8:7::1"].map(|ip| {
+        let origin = Origin::of_ip(ip.parse().unwrap());
+        assert!(!origin.is_local(), "{ip}");
+        origin
+    });
+    assert!(
+        origins.iter().all(|origin| *origin == origins[0]),
+        "{origins:?}"
+    );
+    assert!(!Origin::of_ip("64:ff9b::10.0.0.1".parse().unwrap()).is_local());
 }
 
 #[test]

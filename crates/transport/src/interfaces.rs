@@ -1,7 +1,10 @@
 //! The addresses at which a listening socket can be reached.
 
+#[cfg(test)]
+mod tests;
+
 use std::{
-    collections::{HashSet, VecDeque},
+    collections::{HashMap, HashSet, VecDeque},
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
     task::{Context, Poll},
     time::Duration,
@@ -9,7 +12,7 @@ use std::{
 
 use futures::FutureExt;
 use futures_timer::Delay;
-use if_watch::{IfEvent, tokio::IfWatcher};
+use if_watch::{IfEvent, IpNet, tokio::IfWatcher};
 
 /// Interval between two lookups of the local address if the system does not
 /// report changes, 10 s.
@@ -30,7 +33,9 @@ pub(crate) struct Interfaces {
     /// Address to which the socket is bound. Interface addresses of the other
     /// IP version are ignored.
     bound: IpAddr,
-    current: HashSet<IpAddr>,
+    /// The addresses, each with the networks that it was reported with. If the prefix length of an
+    /// address changes, the system reports the new network first and then the end of the old one.
+    current: HashMap<IpAddr, HashSet<IpNet>>,
     changes: VecDeque<Change>,
 }
 
@@ -58,11 +63,11 @@ impl Interfaces {
         let mut interfaces = Self {
             source: Source::One,
             bound: ip,
-            current: HashSet::new(),
+            current: HashMap::new(),
             changes: VecDeque::new(),
         };
         if !ip.is_unspecified() {
-            interfaces.up(ip);
+            interfaces.up(ip.into());
             return interfaces;
         }
         match IfWatcher::new() {
@@ -81,8 +86,8 @@ impl Interfaces {
             match &mut self.source {
                 Source::One => return Poll::Pending,
                 Source::Watched(watcher) => match watcher.poll_if_event(cx) {
-                    Poll::Ready(Ok(IfEvent::Up(net))) => self.up(net.addr()),
-                    Poll::Ready(Ok(IfEvent::Down(net))) => self.down(net.addr()),
+                    Poll::Ready(Ok(IfEvent::Up(net))) => self.up(net),
+                    Poll::Ready(Ok(IfEvent::Down(net))) => self.down(net),
                     Poll::Ready(Err(error)) => self.fall_back(&error),
                     Poll::Pending => return Poll::Pending,
                 },
@@ -115,19 +120,31 @@ impl Interfaces {
             .into_iter()
             .flatten()
             .collect();
-        let lost: Vec<_> = self.current.difference(&found).copied().collect();
-        lost.into_iter().for_each(|ip| self.down(ip));
-        found.into_iter().for_each(|ip| self.up(ip));
+        let lost = self.current.extract_if(|ip, _| !found.contains(ip));
+        self.changes.extend(lost.map(|(ip, _)| Change::Down(ip)));
+        found.into_iter().for_each(|ip| self.up(ip.into()));
     }
 
-    fn up(&mut self, ip: IpAddr) {
-        if ip.is_ipv4() == self.bound.is_ipv4() && self.current.insert(ip) {
+    fn up(&mut self, net: IpNet) {
+        let ip = net.addr();
+        if ip.is_ipv4() != self.bound.is_ipv4() {
+            return;
+        }
+        let networks = self.current.entry(ip).or_default();
+        if networks.is_empty() {
             self.changes.push_back(Change::Up(ip));
         }
+        networks.insert(net);
     }
 
-    fn down(&mut self, ip: IpAddr) {
-        if self.current.remove(&ip) {
+    fn down(&mut self, net: IpNet) {
+        let ip = net.addr();
+        let Some(networks) = self.current.get_mut(&ip) else {
+            return;
+        };
+        networks.remove(&net);
+        if networks.is_empty() {
+            self.current.remove(&ip);
             self.changes.push_back(Change::Down(ip));
         }
     }
@@ -154,37 +171,4 @@ fn source_of_route(unspecified: IpAddr) -> Option<IpAddr> {
     socket.connect(remote).ok()?;
     let ip = socket.local_addr().ok()?.ip();
     (!ip.is_unspecified()).then_some(ip)
-}
-
-#[cfg(test)]
-mod tests {
-    use std::future::poll_fn;
-
-    use super::*;
-
-    #[tokio::test]
-    async fn a_socket_bound_to_one_address_reports_it() {
-        let mut interfaces = Interfaces::of(([127, 0, 0, 7], 1).into());
-        let change = poll_fn(|cx| interfaces.poll(cx)).await;
-        assert_eq!(change, Change::Up([127, 0, 0, 7].into()));
-    }
-
-    #[tokio::test]
-    async fn loopback_is_reported_if_interfaces_cannot_be_watched() {
-        let mut interfaces = Interfaces::of((Ipv4Addr::UNSPECIFIED, 1).into());
-        interfaces.current.clear();
-        interfaces.changes.clear();
-        interfaces.fall_back(&std::io::ErrorKind::PermissionDenied.into());
-        let mut up = HashSet::new();
-        for _ in 0..interfaces.changes.len() {
-            match poll_fn(|cx| interfaces.poll(cx)).await {
-                Change::Up(ip) => assert!(up.insert(ip)),
-                Change::Down(ip) => panic!("{ip} was not up"),
-            }
-        }
-        assert!(up.contains(&IpAddr::V4(Ipv4Addr::LOCALHOST)), "{up:?}");
-        // A second lookup with the same result changes nothing.
-        interfaces.refresh();
-        assert!(interfaces.changes.is_empty());
-    }
 }

@@ -8,12 +8,16 @@ use std::{
 use libp2p_identity::PeerId;
 use multiaddr::{Multiaddr, Protocol};
 
+use crate::addr::{IpScope, ip_scope};
+
 /// The IP prefix or the relay that a connection comes from.
 ///
 /// Identities cost nothing and addresses of one host are many, so limits for a single peer bound
 /// little. An IPv4 address is one origin. The 2^64 addresses of an IPv6 `/64`, which is what one
-/// host gets, are one origin too. Connections through a relay count by that relay, whose address is
-/// the only one that is known of them.
+/// host gets, are one origin too. An IPv6 address that a translator made of an IPv4 address (NAT64
+/// `64:ff9b::/96`, RFC 6052; 6to4 `2002::/16`, RFC 3056) has the origin of the IPv4 address.
+/// Connections through a relay count by that relay, whose address is the only one that is known of
+/// them.
 ///
 /// ```
 /// use calimero_network_primitives::resources::Origin;
@@ -22,6 +26,7 @@ use multiaddr::{Multiaddr, Protocol};
 /// assert_eq!(origin("2001:db8::1")?, origin("2001:db8::ffff:1")?);
 /// assert_ne!(origin("2001:db8::1")?, origin("2001:db8:0:1::1")?);
 /// assert_eq!(origin("::ffff:192.0.2.1")?, origin("192.0.2.1")?);
+/// assert_eq!(origin("64:ff9b::9.9.9.9")?, origin("9.9.9.9")?);
 /// assert_eq!(origin("192.0.2.1")?.to_string(), "192.0.2.1/32");
 /// assert_eq!(origin("2001:db8::1")?.to_string(), "2001:db8::/64");
 /// assert!(origin("::1")?.is_local() && origin("192.168.0.7")?.is_local());
@@ -31,7 +36,7 @@ use multiaddr::{Multiaddr, Protocol};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum Origin {
-    /// One IPv4 address. IPv4-mapped IPv6 addresses are IPv4 addresses.
+    /// One IPv4 address. IPv4-mapped and translated IPv6 addresses are IPv4 addresses.
     Ipv4([u8; 4]),
     /// The first 64 bits of an IPv6 address.
     Ipv6([u8; 8]),
@@ -45,10 +50,24 @@ impl Origin {
     pub fn of_ip(ip: IpAddr) -> Self {
         match ip.to_canonical() {
             IpAddr::V4(ip) => Self::Ipv4(ip.octets()),
-            IpAddr::V6(ip) => {
-                let [a, b, c, d, e, f, g, h, ..] = ip.octets();
-                Self::Ipv6([a, b, c, d, e, f, g, h])
-            }
+            IpAddr::V6(ip) => match (ip.segments(), ip_scope(ip.into())) {
+                // One host with an IPv4 address has a 6to4 `/48`, and all hosts behind a NAT64 share
+                // one `/64`.
+                (
+                    [0x0064, 0xff9b, 0, 0, 0, 0, high, low] | [0x2002, high, low, ..],
+                    IpScope::Global,
+                ) => {
+                    let ([a, b], [c, d]) = (high.to_be_bytes(), low.to_be_bytes());
+                    Self::Ipv4([a, b, c, d])
+                }
+                // RFC 3056 forbids 6to4 addresses of other IPv4 addresses. They are one origin, which is
+                // not local although the IPv4 address can be private.
+                ([0x2002, ..], _) => Self::Ipv6([0x20, 0x02, 0, 0, 0, 0, 0, 0]),
+                _ => {
+                    let [a, b, c, d, e, f, g, h, ..] = ip.octets();
+                    Self::Ipv6([a, b, c, d, e, f, g, h])
+                }
+            },
         }
     }
 

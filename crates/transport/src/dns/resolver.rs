@@ -6,14 +6,15 @@ use std::{
     net::{IpAddr, Ipv4Addr},
     path::{Path, PathBuf},
     sync::{Mutex, PoisonError},
-    time::{Duration, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 
 use hickory_resolver::{
     TokioResolver,
-    config::{LookupIpStrategy, NameServerConfig, ResolverConfig, ResolverOpts},
-    net::{NetError, runtime::TokioRuntimeProvider},
-    proto::rr::RData,
+    config::{NameServerConfig, ResolverConfig, ResolverOpts},
+    lookup::Lookup,
+    net::runtime::TokioRuntimeProvider,
+    proto::rr::{RData, RecordType},
     system_conf,
 };
 use multiaddr::Multiaddr;
@@ -48,8 +49,18 @@ pub(crate) struct Resolver {
 #[derive(Default)]
 struct State {
     current: Option<(Stamp, TokioResolver)>,
-    /// `true` if the last lookup had no response.
+    /// `true` if the last lookup had no response, and no other one had a response meanwhile. Some
+    /// servers never respond to lookups of IPv6 addresses.
     failed: bool,
+    /// Time of the last response.
+    responded: Option<Instant>,
+}
+
+/// IP version of the addresses to look up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Version {
+    Four,
+    Six,
 }
 
 /// Source of the resolver configuration.
@@ -125,15 +136,23 @@ impl Resolver {
         }
     }
 
-    /// Resolves the addresses of `name` that `wanted` accepts.
+    /// Resolves the addresses of `name` of one IP version. The name server is asked for those alone.
     pub(super) async fn ips(
         &self,
         name: &str,
-        wanted: fn(&IpAddr) -> bool,
+        version: Version,
     ) -> Result<Vec<IpAddr>, AddressError> {
-        let found = self.current()?.lookup_ip(name).await;
-        let found = self.answered(found)?;
-        let ips: Vec<_> = found.iter().filter(wanted).collect();
+        if let Ok(ip) = name.parse::<IpAddr>() {
+            let wanted = ip.is_ipv4() == (version == Version::Four);
+            return wanted.then(|| vec![ip]).ok_or(AddressError::NoSuchName);
+        }
+        let records = match version {
+            Version::Four => RecordType::A,
+            Version::Six => RecordType::AAAA,
+        };
+        let found = self.look_up(name, records).await?;
+        let found = found.answers().iter();
+        let ips: Vec<_> = found.filter_map(|record| record.data.ip_addr()).collect();
         if ips.is_empty() {
             return Err(AddressError::NoSuchName);
         }
@@ -144,8 +163,7 @@ impl Resolver {
     /// are skipped.
     pub(super) async fn records(&self, name: &str) -> Result<Vec<Multiaddr>, AddressError> {
         let name = [DNSADDR_PREFIX, name].concat();
-        let found = self.current()?.txt_lookup(name).await;
-        let found = self.answered(found)?;
+        let found = self.look_up(&name, RecordType::TXT).await?;
         let texts = found
             .answers()
             .iter()
@@ -168,7 +186,6 @@ impl Resolver {
         }
         let (config, mut options) = self.source.read();
         options.negative_max_ttl = Some(MAX_NEGATIVE_TTL);
-        options.ip_strategy = LookupIpStrategy::Ipv6AndIpv4;
         let resolver = TokioResolver::builder_with_config(config, TokioRuntimeProvider::default())
             .with_options(options)
             .build()?;
@@ -176,17 +193,21 @@ impl Resolver {
         Ok(resolver)
     }
 
-    /// Records whether the lookup had a response. A negative response counts as
-    /// one.
-    fn answered<T>(&self, result: Result<T, NetError>) -> Result<T, AddressError> {
-        let no_answer = result
-            .as_ref()
-            .is_err_and(|error| !error.is_no_records_found());
-        if no_answer {
-            let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+    /// Looks up one type of records, and notes whether there was a response. A negative response
+    /// counts as one.
+    async fn look_up(&self, name: &str, records: RecordType) -> Result<Lookup, AddressError> {
+        let resolver = self.current()?;
+        let started = Instant::now();
+        let found = resolver.lookup(name, records).await;
+        let silent = found.as_ref().is_err_and(|e| !e.is_no_records_found());
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if !silent {
+            state.responded = Some(Instant::now());
+        } else if state.responded.is_none_or(|at| at < started) {
             state.failed = true;
         }
-        Ok(result?)
+        drop(state);
+        Ok(found?)
     }
 }
 

@@ -8,15 +8,18 @@ use std::{
         Arc, Mutex,
         atomic::{AtomicU64, Ordering},
     },
-    time::SystemTime,
+    time::{Duration, SystemTime},
 };
 
 use calimero_network_primitives::addr::DialPolicy;
+use futures::future;
 use hickory_resolver::config::{NameServerConfig, ResolverConfig, ResolverOpts};
 use libp2p_core::{Endpoint, transport::PortUse};
+use multiaddr::Protocol;
 use tokio::net::UdpSocket;
 
 use super::{
+    attempts::{Addresses, with_server_name},
     resolver::{Files, Source, Stamp},
     *,
 };
@@ -30,39 +33,64 @@ async fn within<F: Future>(future: F) -> F::Output {
         .expect("the test takes too long")
 }
 
+/// Types of DNS records (RFC 1035, RFC 3596).
+const A: u8 = 1;
+const TXT: u8 = 16;
+const AAAA: u8 = 28;
+
 /// Starts a name server that answers queries for A records with `ips` and other
 /// queries with an empty response.
 async fn name_server(ips: Vec<Ipv4Addr>) -> SocketAddr {
+    let data: Vec<_> = ips.iter().map(|ip| ip.octets().to_vec()).collect();
+    name_server_of(move |_, records| match records {
+        A => Some(data.clone()),
+        _ => Some(Vec::new()),
+    })
+    .await
+}
+
+/// Starts a name server that answers a query for a name and a type of records with the data of the
+/// records that `data` returns, or not at all.
+async fn name_server_of(
+    data: impl Fn(&str, u8) -> Option<Vec<Vec<u8>>> + Send + 'static,
+) -> SocketAddr {
     let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
     let address = socket.local_addr().unwrap();
     tokio::spawn(async move {
         let mut buffer = [0; 512];
         while let Ok((length, from)) = socket.recv_from(&mut buffer).await {
-            let answer = answer(&buffer[..length], &ips);
-            socket.send_to(&answer, from).await.unwrap();
+            if let Some(answer) = answer(&buffer[..length], &data) {
+                socket.send_to(&answer, from).await.unwrap();
+            }
         }
     });
     address
 }
 
-fn answer(question: &[u8], ips: &[Ipv4Addr]) -> Vec<u8> {
-    let name = question[12..].iter().position(|byte| *byte == 0).unwrap();
-    let end = 12 + name + 5;
-    let is_a = question[end - 4..end - 2] == [0, 1];
-    let ips = if is_a { ips } else { &[] };
+fn answer(question: &[u8], data: impl Fn(&str, u8) -> Option<Vec<Vec<u8>>>) -> Option<Vec<u8>> {
+    let (mut name, mut at) = (String::new(), 12);
+    while question[at] > 0 {
+        let label = &question[at + 1..][..usize::from(question[at])];
+        name.push_str(std::str::from_utf8(label).unwrap());
+        name.push('.');
+        at += 1 + label.len();
+    }
+    let end = at + 5;
+    let records = question[end - 3];
+    let data = data(&name, records)?;
     let mut answer = question[..2].to_vec();
     // A response without an error: one question, the given number of answers,
     // no other records.
-    answer.extend([0x81, 0x80, 0, 1, 0, u8::try_from(ips.len()).unwrap()]);
+    answer.extend([0x81, 0x80, 0, 1, 0, u8::try_from(data.len()).unwrap()]);
     answer.extend([0; 4]);
     answer.extend(&question[12..end]);
-    for ip in ips {
-        // Pointer to the name in the question, type A, class IN, TTL 60 s, 4
-        // bytes of data.
-        answer.extend([0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 60, 0, 4]);
-        answer.extend(ip.octets());
+    for data in data {
+        // Pointer to the name in the question, type, class IN, TTL 60 s, length of the data.
+        answer.extend([0xc0, 12, 0, records, 0, 1, 0, 0, 0, 60, 0]);
+        answer.push(u8::try_from(data.len()).unwrap());
+        answer.extend(data);
     }
-    answer
+    Some(answer)
 }
 
 /// Configurations with one server each. The stamp selects the current one.
@@ -71,6 +99,8 @@ struct Servers {
     current: Arc<AtomicU64>,
     /// Number of times that a configuration was read.
     reads: Arc<AtomicU64>,
+    /// Time for one lookup.
+    timeout: Duration,
 }
 
 impl Source for Servers {
@@ -88,7 +118,7 @@ impl Source for Servers {
             connection.port = server.port();
         }
         let mut options = ResolverOpts::default();
-        options.timeout = Duration::from_millis(300);
+        options.timeout = self.timeout;
         options.attempts = 1;
         (ResolverConfig::from_name_servers(vec![config]), options)
     }
@@ -100,6 +130,7 @@ fn servers(all: Vec<SocketAddr>) -> (Servers, Arc<AtomicU64>, Arc<AtomicU64>) {
         all,
         current: Arc::clone(&current),
         reads: Arc::clone(&reads),
+        timeout: Duration::from_millis(300),
     };
     (servers, current, reads)
 }
@@ -245,6 +276,66 @@ async fn a_configuration_is_reloaded_after_a_change_or_a_failure() {
     net.dial(name).await.unwrap();
 }
 
+/// Configures one name server and lookups that take longer than a test if they have no response.
+async fn patient_servers(
+    data: impl Fn(&str, u8) -> Option<Vec<Vec<u8>>> + Send + 'static,
+) -> (Servers, Arc<AtomicU64>) {
+    let (mut source, _, reads) = servers(vec![name_server_of(data).await]);
+    source.timeout = 10 * DEADLINE;
+    (source, reads)
+}
+
+#[tokio::test]
+async fn a_server_without_responses_for_ipv6_delays_no_ipv4_address() {
+    let (source, _) =
+        patient_servers(|_, records| (records == A).then(|| vec![vec![8, 8, 0, 1]])).await;
+    let mut net = net(&["8.8.0.1"], source);
+    for name in ["/dns4/a.test/tcp/1", "/dns/a.test/tcp/1"] {
+        let connected = net.dial(name).await.unwrap();
+        assert_eq!(connected.to_string(), "/ip4/8.8.0.1/tcp/1", "{name}");
+    }
+}
+
+#[tokio::test]
+async fn names_without_response_do_not_delay_the_others_of_a_list() {
+    let (source, _) = patient_servers(|name, records| match (name, records) {
+        ("_dnsaddr.list.test.", TXT) => {
+            let names = ["dead1", "dead2", "dead3", "live"];
+            let record = |name| format!("dnsaddr=/dns/{name}.test/tcp/1").into_bytes();
+            let records = names.into_iter().map(record);
+            Some(
+                records
+                    .map(|text| [vec![text.len() as u8], text].concat())
+                    .collect(),
+            )
+        }
+        ("live.test.", A) => Some(vec![vec![8, 8, 0, 1]]),
+        ("live.test.", AAAA) => Some(Vec::new()),
+        _ => None,
+    })
+    .await;
+    let mut net = net(&["8.8.0.1"], source);
+    let connected = net.dial("/dnsaddr/list.test").await.unwrap();
+    assert_eq!(connected.to_string(), "/ip4/8.8.0.1/tcp/1");
+}
+
+#[tokio::test]
+async fn a_server_that_responds_to_some_lookups_stays_configured() {
+    let data = |_: &str, records| (records == A).then(|| vec![vec![127, 0, 0, 1]]);
+    let (mut source, _, reads) = servers(vec![name_server_of(data).await]);
+    source.timeout = Duration::from_secs(1);
+    let mut net = net(&[], source);
+    // The address is refused, so the dial ends with the last lookup.
+    for _ in 0..2 {
+        let error = net.dial("/dns/a.test/tcp/1").await.unwrap_err();
+        assert!(matches!(
+            error,
+            AddressError::NotAllowed(_) | AddressError::Resolved { .. }
+        ));
+    }
+    assert_eq!(reads.load(Ordering::Relaxed), 1);
+}
+
 #[test]
 fn missing_or_empty_files_select_the_loopback_server() {
     let folder = std::env::temp_dir().join(format!("calimero-dns-{}", std::process::id()));
@@ -268,9 +359,19 @@ fn missing_or_empty_files_select_the_loopback_server() {
 
 #[test]
 fn addresses_of_both_versions_alternate() {
-    let all = ["1.1.1.1", "1.1.1.2", "2003::1"].map(|text| text.parse().unwrap());
-    let ordered = alternate(all.to_vec());
-    assert_eq!(ordered, [all[2], all[0], all[1]]);
+    let mut addresses = Addresses::default();
+    let [a, b, c] = ["/ip4/1.1.1.1", "/ip4/1.1.1.2", "/ip6/2003::1"].map(|a| a.parse().unwrap());
+    for addr in [&a, &b, &c] {
+        addresses.add(Multiaddr::clone(addr));
+    }
+    assert_eq!(addresses.next(), Some(c));
+    assert_eq!(addresses.next(), Some(a));
+    // An address that is found later is of the other version.
+    let d: Multiaddr = "/ip6/2003::2".parse().unwrap();
+    addresses.add(d.clone());
+    assert_eq!(addresses.next(), Some(d));
+    assert_eq!(addresses.next(), Some(b));
+    assert_eq!(addresses.next(), None);
 }
 
 #[test]

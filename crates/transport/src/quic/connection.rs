@@ -32,6 +32,10 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
 /// shorter than a turn of the scheduler.
 const SHORTEST_LULL: Duration = Duration::from_millis(5);
 
+/// Interval between two checks of whether the packet that closes a connection was sent, 1 ms. `quinn`
+/// has no event for it.
+const SEND_CHECK_INTERVAL: Duration = Duration::from_millis(1);
+
 type Opening = BoxFuture<'static, Result<(SendStream, RecvStream), ConnectionError>>;
 
 /// A connection with an authenticated peer.
@@ -164,7 +168,7 @@ async fn close(connection: quinn::Connection) -> ConnectionError {
         connection.close(NO_ERROR, &[]);
         let leaves = async {
             while connection.stats().udp_tx.datagrams == sent {
-                tokio::task::yield_now().await;
+                tokio::time::sleep(SEND_CHECK_INTERVAL).await;
             }
             // The packet is counted before it is passed to the socket. If the socket is not writable
             // at that time, or the task of the connection has used up its turn, the packet is sent

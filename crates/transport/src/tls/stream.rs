@@ -5,12 +5,22 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
+    time::Duration,
 };
 
-use futures::{AsyncRead, AsyncWrite, future::poll_fn, ready};
+use futures::{AsyncRead, AsyncWrite, FutureExt, future::poll_fn, ready};
+use futures_timer::Delay;
 use rustls::{ClientConfig, CommonState, ServerConfig, pki_types::ServerName};
 
 use super::session::{Session, Status};
+
+/// Time for which an alert of the peer is awaited after a write has failed, 1 s. The alert was sent
+/// before the peer closed the byte stream, so usually it has already arrived.
+const ALERT_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// The first failure to write during the handshake, and the time until which the alert that explains
+/// it is awaited.
+type Unsent = (io::Error, Delay);
 
 /// An error of the TLS handshake.
 #[derive(Debug)]
@@ -82,11 +92,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> TlsStream<S> {
             session,
             failed: None,
         };
-        poll_fn(|cx| stream.poll_handshake(cx)).await?;
+        let mut unsent = None;
+        poll_fn(|cx| stream.poll_handshake(cx, &mut unsent)).await?;
         Ok(stream)
     }
 
-    fn poll_handshake(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), HandshakeError>> {
+    fn poll_handshake(
+        &mut self,
+        cx: &mut Context<'_>,
+        unsent: &mut Option<Unsent>,
+    ) -> Poll<Result<(), HandshakeError>> {
         if let Some((_, error)) = &self.failed {
             // The refusal is final, whether or not the alert can be sent.
             let error = error.clone();
@@ -104,17 +119,32 @@ impl<S: AsyncRead + AsyncWrite + Unpin> TlsStream<S> {
                 ready!(Pin::new(&mut self.io).poll_flush(cx))?;
                 return Poll::Ready(Ok(()));
             }
-            // If writing fails, the peer may still have sent the reason, so
-            // reading continues.
-            let sent = self.poll_send(cx)?;
-            if sent.is_ready() {
-                // Flush the layers below as well, because the peer may wait for
-                // this message.
-                let _ = Pin::new(&mut self.io).poll_flush(cx)?;
+            if unsent.is_none() {
+                let mut sent = self.poll_send(cx);
+                if let Poll::Ready(Ok(())) = sent {
+                    // Flush the layers below as well, because the peer may wait for
+                    // this message.
+                    sent = Pin::new(&mut self.io).poll_flush(cx);
+                }
+                if let Poll::Ready(Err(error)) = sent {
+                    // The peer may have sent the reason in an alert, so reading continues.
+                    *unsent = Some((error, Delay::new(ALERT_TIMEOUT)));
+                }
             }
-            if ready!(self.poll_receive(cx))? == 0 {
-                return Poll::Ready(Err(io::Error::from(io::ErrorKind::UnexpectedEof).into()));
-            }
+            let error = match self.poll_receive(cx) {
+                Poll::Ready(Ok(0)) => io::ErrorKind::UnexpectedEof.into(),
+                Poll::Ready(Ok(_)) => continue,
+                Poll::Ready(Err(error)) => error,
+                Poll::Pending => match unsent {
+                    Some((_, timeout)) => {
+                        ready!(timeout.poll_unpin(cx));
+                        io::ErrorKind::TimedOut.into()
+                    }
+                    None => return Poll::Pending,
+                },
+            };
+            let error = unsent.take().map_or(error, |(first, _)| first);
+            return Poll::Ready(Err(error.into()));
         }
     }
 

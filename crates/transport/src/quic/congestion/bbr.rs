@@ -5,7 +5,8 @@
 //! 1. [`Bbr::on_sent`] for each burst of packets, with its time.
 //! 2. For each acknowledgement frame: [`Bbr::on_ack`] for every packet that it acknowledges first,
 //!    then [`Bbr::on_end_acks`] once.
-//! 3. [`Bbr::on_loss`] for the packets that were declared lost at one time.
+//! 3. [`Bbr::on_loss`] for the packets that were declared lost at one time, [`Bbr::on_marks`] for an
+//!    acknowledgement whose packets a router marked (ECN).
 //! 4. [`Bbr::window`] says how many bytes may be in flight now.
 //!
 //! Time is an argument and the only randomness is the seed, so the same calls give the same
@@ -24,6 +25,18 @@
 //! as eight round trips in a row were longer than the shortest by an eighth, as in HyStart++ (RFC
 //! 9406), so that a shallow queue overflows once at most. The eight must not come from one moment
 //! ([`QUEUED_TIME`]): a host that was busy sees delays that are not the path's.
+//!
+//! `quinn` reports a connection as app-limited even if the path is full. After the startup that counts
+//! only while less than one bandwidth-delay product is in flight. A probe that becomes app-limited
+//! ends at once and keeps the measured bandwidth; in the draft it goes on.
+//!
+//! The draft skips one probe for the round trip time when a connection sends again after it was
+//! idle. Here an app-limited flow with no more in flight than that probe permits
+//! ([`PROBE_RTT_GAIN`]) is never probed for it, and such a flow never raises the shortest round trip
+//! time: peers acknowledge single packets late.
+//!
+//! A mark of a router (ECN) counts as a full queue, once a round, with the answer of this module to
+//! losses in a full queue.
 //!
 //! A probe goes on while it brings bandwidth, so that a flow with a small share grows faster than
 //! one with a large share. The bandwidth-delay product counts the queue of other flows
@@ -173,6 +186,8 @@ struct Round {
     /// Delivered bytes, in all, at which it began.
     began: u64,
     lost: u64,
+    /// Whether a router marked a packet because its queue is long.
+    marked: bool,
     /// Samples, and those of them that show a queue.
     samples: u32,
     queued: u32,
@@ -313,9 +328,20 @@ impl Bbr {
             self.settle(now);
             return;
         };
+        // The caller also has nothing more to send while the path is full.
+        let before = in_flight.saturating_add(acked);
+        let fills = !matches!(self.phase, Phase::Startup { .. }) && before >= self.product(1.0);
+        let app_limited = app_limited && !fills;
+        if app_limited {
+            self.sampler.on_app_limited(in_flight);
+            if before <= self.product(PROBE_RTT_GAIN) {
+                self.on_little_in_flight(now);
+            }
+        }
+        let app_limited = app_limited || sample.app_limited;
         let round_ended = self.on_round(&sample);
         self.on_rtt(now, sample.rtt);
-        self.on_rate(&sample, app_limited);
+        self.on_rate(&sample);
         self.on_aggregation(now, acked);
         if round_ended {
             self.on_round_end(app_limited);
@@ -324,6 +350,14 @@ impl Bbr {
         if round_ended {
             self.begin_round();
         }
+        self.settle(now);
+    }
+
+    /// Packets arrived that a router marked because its queue is long (RFC 9002, section 7.1). Marks
+    /// count as losses of a full queue, once a round.
+    pub(super) fn on_marks(&mut self, now: Instant) {
+        self.round.marked = true;
+        self.on_congestion();
         self.settle(now);
     }
 
@@ -349,6 +383,13 @@ impl Bbr {
             self.begin_round();
             return;
         }
+        self.on_congestion();
+        self.settle(now);
+    }
+
+    /// Ends a startup or a probe whose round shows a full queue. Other phases wait for the end of the
+    /// round.
+    fn on_congestion(&mut self) {
         if self.is_congested() {
             match self.phase {
                 Phase::Startup { .. } if self.round.lost > STARTUP_LOST_PACKETS * self.mtu => {
@@ -362,7 +403,6 @@ impl Bbr {
                 _ => {}
             }
         }
-        self.settle(now);
     }
 
     /// Learns that `bytes` in flight were too many: not less than the draft's share of the product is
@@ -377,7 +417,7 @@ impl Bbr {
     }
 
     /// Bandwidth that the model counts on, in bytes per second.
-    fn bandwidth(&self) -> f64 {
+    pub(super) fn bandwidth(&self) -> f64 {
         let measured = self.bandwidths[0].max(self.bandwidths[1]);
         self.bandwidth_low.map_or(measured, |low| low.min(measured))
     }
@@ -416,8 +456,11 @@ impl Bbr {
             .map(|rtt| rtt + (rtt / QUEUE_RTT_SHARE).max(QUEUE_RTT_MIN))
     }
 
-    /// Whether the losses of this round are a sign of a full queue.
+    /// Whether the marks or the losses of this round are a sign of a full queue.
     fn is_congested(&self) -> bool {
+        if self.round.marked {
+            return true;
+        }
         let Round { began, lost, .. } = self.round;
         if lost < MIN_LOST_PACKETS * self.mtu {
             return false;
@@ -473,11 +516,11 @@ impl Bbr {
         }
     }
 
-    fn on_rate(&mut self, sample: &Sample, app_limited: bool) {
+    fn on_rate(&mut self, sample: &Sample) {
         let Some(rate) = sample.rate else { return };
         self.round.rate = self.round.rate.max(rate);
         // While there is too little to send, a rate is a lower bound of what the path carries.
-        if !app_limited || rate > self.bandwidth() {
+        if !sample.app_limited || rate > self.bandwidth() {
             self.bandwidths[1] = self.bandwidths[1].max(rate);
         }
     }
@@ -561,6 +604,7 @@ impl Bbr {
                     self.round.ends += self.in_flight;
                 }
             }
+            Phase::Refill | Phase::Probe { .. } if app_limited => self.abandon_probe(now),
             Phase::Refill => {}
             Phase::Probe { rounds } => {
                 let bound = self.in_flight_high.unwrap_or(u64::MAX);
@@ -583,6 +627,19 @@ impl Bbr {
         if due && settled {
             self.phase = Phase::ProbeRtt { until: None };
             self.recent_rtt = Duration::MAX;
+        }
+    }
+
+    /// Acts on an acknowledgement while the application sends so little that no more is in flight
+    /// than a probe for the round trip time permits. Such a flow queues nothing, so it needs no
+    /// probe now, and one that has begun ends.
+    fn on_little_in_flight(&mut self, now: Instant) {
+        self.recent_rtt_at = now;
+        if matches!(self.phase, Phase::ProbeRtt { .. }) {
+            // The samples since the beginning may include the queue that the probe was to drain, and
+            // the delay with which the peer acknowledges a single packet.
+            self.recent_rtt = self.recent_rtt.min(self.min_rtt.unwrap_or(Duration::MAX));
+            self.cruise(now);
         }
     }
 
@@ -613,6 +670,12 @@ impl Bbr {
         self.bandwidths[1] = 0.0;
         self.cycle_rtts = [self.cycle_rtts[1], Duration::MAX];
         self.aggregated /= 2;
+    }
+
+    /// Ends a probe in which there was too little to send to find anything: nothing is forgotten.
+    fn abandon_probe(&mut self, now: Instant) {
+        self.bandwidths = [self.bandwidths[0].max(self.bandwidths[1]), 0.0];
+        self.cruise(now);
     }
 
     fn cruise(&mut self, now: Instant) {

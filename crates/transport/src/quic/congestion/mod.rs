@@ -61,7 +61,12 @@ impl Controller for Bbr {
         is_persistent_congestion: bool,
         lost_bytes: u64,
     ) {
-        self.on_loss(now, lost_bytes, is_persistent_congestion);
+        // `quinn` reports an increase of the marks that the peer counted as a loss of nothing.
+        if lost_bytes == 0 && !is_persistent_congestion {
+            self.on_marks(now);
+        } else {
+            self.on_loss(now, lost_bytes, is_persistent_congestion);
+        }
     }
 
     fn on_mtu_update(&mut self, new_mtu: u16) {

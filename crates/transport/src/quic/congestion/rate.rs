@@ -21,6 +21,8 @@ struct Sent {
     first_sent_at: Instant,
     /// Bytes in flight after the packets of that time were sent.
     in_flight: u64,
+    /// Whether there was too little to send shortly before.
+    app_limited: bool,
 }
 
 /// What the acknowledgements of one moment say about the path.
@@ -35,6 +37,9 @@ pub(super) struct Sample {
     pub(super) prior_delivered: u64,
     /// Bytes in flight when that packet was sent.
     pub(super) in_flight: u64,
+    /// Whether that packet was sent while there was too little to send: the rate is a lower bound of
+    /// what the path carries.
+    pub(super) app_limited: bool,
 }
 
 /// Measures how fast packets are delivered.
@@ -46,6 +51,9 @@ pub(super) struct RateSampler {
     first_sent_at: Instant,
     /// Sending time of the newest packet acknowledged at this moment.
     newest: Option<Instant>,
+    /// Delivered bytes, in all, after which packets are no longer sent app-limited: those that were
+    /// in flight when there was too little to send (`C.app_limited` of the draft).
+    limited_until: Option<u64>,
 }
 
 impl RateSampler {
@@ -56,12 +64,19 @@ impl RateSampler {
             delivered_at: now,
             first_sent_at: now,
             newest: None,
+            limited_until: None,
         }
     }
 
     /// Bytes delivered in all.
     pub(super) fn delivered(&self) -> u64 {
         self.delivered
+    }
+
+    /// Notes that there is too little to send to fill the path, with `in_flight` bytes in flight.
+    /// Packets that are sent until those are delivered measure the pause, not the path.
+    pub(super) fn on_app_limited(&mut self, in_flight: u64) {
+        self.limited_until = Some(self.delivered.saturating_add(in_flight));
     }
 
     /// Notes that packets are sent at `now`, when `in_flight` bytes were in flight before them.
@@ -87,12 +102,14 @@ impl RateSampler {
             delivered_at: self.delivered_at,
             first_sent_at: self.first_sent_at,
             in_flight: after,
+            app_limited: self.limited_until.is_some(),
         });
     }
 
     /// Notes that `bytes` sent at `sent` arrived.
     pub(super) fn on_ack(&mut self, sent: Instant, bytes: u64) {
         self.delivered = self.delivered.saturating_add(bytes);
+        self.limited_until = self.limited_until.filter(|&until| self.delivered <= until);
         self.newest = Some(self.newest.map_or(sent, |newest| newest.max(sent)));
     }
 
@@ -127,6 +144,7 @@ impl RateSampler {
             rtt,
             prior_delivered: sent.delivered,
             in_flight: sent.in_flight,
+            app_limited: sent.app_limited,
         })
     }
 }

@@ -2,6 +2,8 @@
 
 use std::{io::ErrorKind, thread};
 
+use futures::FutureExt;
+
 use super::*;
 use crate::quic::connection::Traffic;
 
@@ -99,6 +101,30 @@ async fn the_peer_vanishes() {
     assert!(matches!(ours(&error), Error::IdleTimeout), "{error}");
     let error = within(stream.read(&mut [0])).await.expect_err("ends");
     assert_eq!(error.kind(), ErrorKind::TimedOut);
+}
+
+/// The packet that closes the connection waits behind a full congestion window.
+#[tokio::test]
+async fn closing_towards_a_peer_that_acknowledges_nothing_costs_little() {
+    let peer = Elsewhere::start(Keypair::generate_ed25519(), LOOPBACK);
+    let mut node = Node::ours();
+    let dial = node.dial_out(&peer.address);
+    let mut muxer = within(dial).await.expect("dials").1;
+    let mut stream = open(&mut muxer).await.expect("opens");
+    peer.vanish();
+    // More than a window, so the last write does not end.
+    let data = vec![0; 1 << 20];
+    while let Some(result) = stream.write(&data).now_or_never() {
+        result.expect("writes");
+    }
+    let mut polls = 0;
+    within(poll_fn(|cx| {
+        polls += 1;
+        Pin::new(&mut muxer).poll_close(cx)
+    }))
+    .await
+    .expect("closes");
+    assert!(polls < 2_000, "{polls} polls");
 }
 
 #[tokio::test]

@@ -1,5 +1,6 @@
 //! The TLS stream compared with the buffered interface of `rustls`.
 
+mod broken;
 mod hostile;
 mod memory;
 

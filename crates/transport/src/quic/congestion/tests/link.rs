@@ -2,7 +2,7 @@
 //! it. Time is virtual.
 
 use std::{
-    collections::{BTreeMap, BinaryHeap, VecDeque},
+    collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque},
     time::{Duration, Instant},
 };
 
@@ -22,6 +22,8 @@ pub(super) struct Link {
     pub(super) rtt: Duration,
     /// Bytes that may wait.
     pub(super) queue_bytes: u64,
+    /// Bytes in the queue above which it marks the packets that enter it.
+    pub(super) marks_above: u64,
     /// Share of the packets that is lost behind the queue.
     pub(super) loss: f64,
     /// Longest time for which a sender is not scheduled, about every tenth of a second: it then
@@ -39,6 +41,7 @@ impl Link {
             rate,
             rtt,
             queue_bytes,
+            marks_above: u64::MAX,
             loss,
             stall: Duration::ZERO,
         }
@@ -78,10 +81,16 @@ pub(super) struct Outcome {
 struct Flow {
     sender: Box<dyn Sender>,
     starts: Instant,
+    /// Packets that wait to be sent; `None` if there are more at all times.
+    backlog: Option<u64>,
+    /// Whether the last packet that waited was sent, and neither window nor pacer kept others back.
+    app_limited: bool,
     next_packet: u64,
     /// Packets in flight with their sending times.
     in_flight: BTreeMap<u64, Instant>,
     largest_acked: Option<u64>,
+    /// Packets that the queue marked and that are not acknowledged yet.
+    marked: BTreeSet<u64>,
     /// Packets that arrived and are not acknowledged yet.
     arrived: Vec<u64>,
     /// What acknowledgements on their way back say.
@@ -130,14 +139,47 @@ impl Run {
 
     /// Adds a sender that begins after `wait` and has more to send at all times.
     pub(super) fn add(&mut self, sender: Box<dyn Sender>, wait: Duration) {
+        self.add_flow(sender, wait, None);
+    }
+
+    /// Adds a sender with nothing to send until [`Run::offer`].
+    pub(super) fn add_idle(&mut self, sender: Box<dyn Sender>) {
+        self.add_flow(sender, Duration::ZERO, Some(0));
+    }
+
+    /// Gives a sender `bytes` more to send, in full packets; `None` for more at all times.
+    pub(super) fn offer(&mut self, flow: usize, bytes: Option<u64>) {
+        let backlog = &mut self.flows[flow].backlog;
+        *backlog = match (*backlog, bytes) {
+            (Some(packets), Some(bytes)) => Some(packets + bytes.div_ceil(PACKET_BYTES)),
+            _ => None,
+        };
+        self.wake(flow, self.now);
+    }
+
+    pub(super) fn sender(&self, flow: usize) -> &dyn Sender {
+        &*self.flows[flow].sender
+    }
+
+    /// Bytes that a sender has not had acknowledged yet, or `None` if they never end.
+    pub(super) fn unfinished(&self, flow: usize) -> Option<u64> {
+        let flow = &self.flows[flow];
+        let packets = flow.backlog? + flow.in_flight.len() as u64;
+        Some(packets * PACKET_BYTES)
+    }
+
+    fn add_flow(&mut self, sender: Box<dyn Sender>, wait: Duration, backlog: Option<u64>) {
         let starts = self.now + wait;
         let flow = self.flows.len();
         self.flows.push(Flow {
             sender,
             starts,
+            backlog,
+            app_limited: false,
             next_packet: 0,
             in_flight: BTreeMap::new(),
             largest_acked: None,
+            marked: BTreeSet::new(),
             arrived: Vec::new(),
             acks: VecDeque::new(),
             srtt: None,
@@ -295,7 +337,9 @@ impl Run {
         flow.last_ack = now;
         flow.largest_acked = flow.largest_acked.max(Some(up_to));
         let mut newest = None;
+        let mut marked = false;
         for packet in packets {
+            marked |= flow.marked.remove(&packet);
             if let Some(sent) = flow.in_flight.remove(&packet) {
                 newest = newest.max(Some(sent));
                 flow.outcome.delivered += PACKET_BYTES;
@@ -307,7 +351,7 @@ impl Run {
             flow.srtt = Some(flow.srtt.map_or(rtt, |srtt| (srtt * 7 + rtt) / 8));
         }
         let in_flight = flow.in_flight.len() as u64 * PACKET_BYTES;
-        flow.sender.on_end_acks(now, in_flight);
+        flow.sender.on_end_acks(now, in_flight, flow.app_limited);
         // Three later packets arrived (RFC 9002, section 6.1.1): the link keeps their order.
         let lost: Vec<_> = flow
             .in_flight
@@ -319,8 +363,12 @@ impl Run {
             for (packet, _) in &lost {
                 flow.in_flight.remove(packet);
             }
-            let bytes = lost.len() as u64 * PACKET_BYTES;
-            flow.sender.on_loss(now, sent, bytes);
+            let packets = lost.len() as u64;
+            flow.backlog = flow.backlog.map(|waiting| waiting + packets);
+            flow.sender.on_loss(now, sent, packets * PACKET_BYTES);
+        }
+        if let Some(newest) = newest.filter(|_| marked) {
+            flow.sender.on_marks(now, newest);
         }
     }
 
@@ -333,13 +381,21 @@ impl Run {
         let quiet = self.flows[flow].srtt.unwrap_or(Duration::from_millis(333)) * 3;
         if now >= self.flows[flow].last_ack + quiet && !self.flows[flow].in_flight.is_empty() {
             let flow = &mut self.flows[flow];
-            let bytes = flow.in_flight.len() as u64 * PACKET_BYTES;
+            let packets = flow.in_flight.len() as u64;
+            flow.backlog = flow.backlog.map(|waiting| waiting + packets);
             flow.in_flight.clear();
             flow.last_ack = now;
-            flow.sender.on_loss(now, now, bytes);
+            flow.sender.on_loss(now, now, packets * PACKET_BYTES);
         }
         loop {
-            let sending = &self.flows[flow];
+            let sending = &mut self.flows[flow];
+            sending.app_limited = sending.backlog == Some(0);
+            if sending.app_limited {
+                if !sending.in_flight.is_empty() {
+                    self.wake(flow, now + quiet);
+                }
+                return;
+            }
             let in_flight = sending.in_flight.len() as u64 * PACKET_BYTES;
             let window = sending.sender.window();
             if in_flight + PACKET_BYTES >= window {
@@ -378,6 +434,7 @@ impl Run {
         let sending = &mut self.flows[flow];
         let packet = sending.next_packet;
         sending.next_packet += 1;
+        sending.backlog = sending.backlog.map(|packets| packets - 1);
         sending.in_flight.insert(packet, now);
         sending.outcome.sent += PACKET_BYTES;
         sending.sender.on_sent(now, PACKET_BYTES);
@@ -388,6 +445,9 @@ impl Run {
         if waiting + PACKET_BYTES > self.link.queue_bytes.max(2 * PACKET_BYTES) {
             sending.outcome.dropped_by_queue += PACKET_BYTES;
             return;
+        }
+        if waiting >= self.link.marks_above {
+            sending.marked.insert(packet);
         }
         if self.queue.is_empty() {
             let next = now + self.serialization();

@@ -4,6 +4,7 @@
 //! the figures of real sockets.
 
 mod link;
+mod pauses;
 mod sender;
 
 use std::time::{Duration, Instant};
@@ -114,6 +115,39 @@ fn cubic_on_the_same_link_is_neither_starved_nor_starves() {
     }
 }
 
+/// Without marks these flows keep more than one round trip in the queue: each takes what the others
+/// queue for the length of the path.
+#[test]
+fn flows_keep_a_queue_short_that_marks_packets() {
+    for rtt in [20, 100] {
+        for flows in [2, 4] {
+            let start = Instant::now();
+            let deep = Link::new(MBIT, rtt, 4.0, 0.0);
+            let link = Link {
+                marks_above: deep.queue_bytes / 8,
+                ..deep
+            };
+            let mut run = Run::new(link, 7, start);
+            for seed in 0..flows {
+                run.add(ours(seed, start), Duration::ZERO);
+            }
+            run.run(Duration::from_secs(10));
+            let time = Duration::from_secs(20);
+            let outcomes = run.run(time);
+            let shares: Vec<_> = outcomes
+                .iter()
+                .map(|&outcome| share_of(&link, outcome, time))
+                .collect();
+            let wait = run.median_wait();
+            let case = format!("{rtt} ms: {shares:?}, {wait:?}");
+            assert!(wait <= link.rtt / 2, "{case}");
+            assert!(shares.iter().sum::<f64>() >= 0.9, "{case}");
+            let least = 0.5 / shares.len() as f64;
+            assert!(shares.iter().all(|&share| share >= least), "{case}");
+        }
+    }
+}
+
 #[test]
 fn a_flow_that_joins_a_busy_link_gets_a_share() {
     let start = Instant::now();
@@ -159,7 +193,7 @@ proptest! {
     #[test]
     fn the_window_stays_in_bounds(
         mtu in 1_200u16..65_527,
-        steps in prop::collection::vec((0u64..4, 0u64..400_000, 0u64..70_000, any::<bool>()), 1..400),
+        steps in prop::collection::vec((0u64..5, 0u64..400_000, 0u64..70_000, any::<bool>()), 1..400),
     ) {
         let start = Instant::now();
         let mut now = start;
@@ -181,6 +215,7 @@ proptest! {
                     }
                     controller.on_end_acks(now, in_flight, flag);
                 }
+                3 => controller.on_marks(now),
                 _ => {
                     let lost = in_flight.min(bytes);
                     in_flight -= lost;

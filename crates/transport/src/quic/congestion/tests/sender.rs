@@ -2,21 +2,34 @@
 
 use std::time::{Duration, Instant};
 
+use quinn_proto::congestion::Controller;
+
 use super::super::bbr::Bbr;
 use super::link::PACKET_BYTES;
 
 /// A congestion controller in a simulation.
 pub(super) trait Sender {
     fn window(&self) -> u64;
+
+    /// Bandwidth that the sender counts on, in bytes per second; 0 if it does not measure any.
+    fn bandwidth(&self) -> f64 {
+        0.0
+    }
+
     fn on_sent(&mut self, now: Instant, bytes: u64);
     fn on_ack(&mut self, now: Instant, sent: Instant, bytes: u64);
-    fn on_end_acks(&mut self, now: Instant, in_flight: u64);
+    fn on_end_acks(&mut self, now: Instant, in_flight: u64, app_limited: bool);
     fn on_loss(&mut self, now: Instant, sent: Instant, bytes: u64);
+    fn on_marks(&mut self, now: Instant, sent: Instant);
 }
 
 impl Sender for Bbr {
     fn window(&self) -> u64 {
         self.window()
+    }
+
+    fn bandwidth(&self) -> f64 {
+        self.bandwidth()
     }
 
     fn on_sent(&mut self, now: Instant, bytes: u64) {
@@ -27,12 +40,17 @@ impl Sender for Bbr {
         self.on_ack(sent, bytes);
     }
 
-    fn on_end_acks(&mut self, now: Instant, in_flight: u64) {
-        self.on_end_acks(now, in_flight, false);
+    fn on_end_acks(&mut self, now: Instant, in_flight: u64, app_limited: bool) {
+        self.on_end_acks(now, in_flight, app_limited);
     }
 
-    fn on_loss(&mut self, now: Instant, _: Instant, bytes: u64) {
-        self.on_loss(now, bytes, false);
+    fn on_loss(&mut self, now: Instant, sent: Instant, bytes: u64) {
+        self.on_congestion_event(now, sent, false, bytes);
+    }
+
+    /// As `quinn` reports that the peer counted more marks.
+    fn on_marks(&mut self, now: Instant, sent: Instant) {
+        self.on_congestion_event(now, sent, false, 0);
     }
 }
 
@@ -84,7 +102,7 @@ impl Sender for Cubic {
         self.window += cubic.max(reno).min(bytes as f64 / 2.0);
     }
 
-    fn on_end_acks(&mut self, _: Instant, _: u64) {}
+    fn on_end_acks(&mut self, _: Instant, _: u64, _: bool) {}
 
     fn on_loss(&mut self, now: Instant, sent: Instant, _: u64) {
         if self.reduced_at.is_some_and(|at| sent <= at) {
@@ -95,5 +113,8 @@ impl Sender for Cubic {
         self.window = (self.window * 0.7).max(2.0 * PACKET_BYTES as f64);
         self.threshold = self.window;
         self.epoch = None;
+    }
+    fn on_marks(&mut self, now: Instant, sent: Instant) {
+        self.on_loss(now, sent, 0);
     }
 }
