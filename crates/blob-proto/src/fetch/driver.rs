@@ -103,6 +103,7 @@ pub(super) struct Driver {
     sessions: HashMap<PeerId, Handle>,
     running: FuturesUnordered<Running>,
     writing: FuturesUnordered<Writing>,
+    /// When the transfer began, moved by the time that it has waited for its store.
     begun: Instant,
     /// Whether the transfer goes on.
     hope: Hope,
@@ -153,7 +154,8 @@ impl Driver {
     pub(super) async fn run(mut self) -> Result<Fetched, FetchError> {
         let id = self.context.request.blob_id;
         // What does not verify is withdrawn and fetched again.
-        if let Verification::Intact { size_bytes } = self.target.store.verify(id, true).await? {
+        let verifying = self.target.store.verify(id, true);
+        if let Verification::Intact { size_bytes } = self.off_the_clock(verifying).await? {
             self.book.complete(size_bytes);
             self.publish();
             return Ok(self.book.fetched(id, size_bytes, None));
@@ -198,8 +200,19 @@ impl Driver {
         }
     }
 
+    /// Returns the time of the transfer since it began. It does not pass while the transfer waits for
+    /// its store.
     fn now(&self) -> Duration {
         self.begun.elapsed()
+    }
+
+    /// Waits for the store. The deadlines of providers and of the search do not run in that time:
+    /// meanwhile the driver neither asks providers nor takes what they send.
+    async fn off_the_clock<T>(&mut self, work: impl Future<Output = T>) -> T {
+        let since = Instant::now();
+        let done = work.await;
+        self.begun += since.elapsed();
+        done
     }
 
     fn next_timeout(&self) -> Duration {

@@ -121,7 +121,8 @@ impl Driver {
             self.sessions.remove(&peer);
         }
         self.waiting = self.book.v0();
-        let partial = open_partial(&*self.target.store, list).await?;
+        let store = Arc::clone(&self.target.store);
+        let partial = self.off_the_clock(open_partial(&*store, list)).await?;
         let missing = self.book.begin_chunks(&*partial);
         let candidates = self.book.v1();
         self.planner = Planner::new(

@@ -1,0 +1,119 @@
+//! Stores that are slow, in paused time: their time is not that of the providers.
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use calimero_network_blob::{
+    BlobId, ChunkList,
+    fetch::{BlobFetchConfig, Destination, FetchRequest, Fetcher},
+    serve::Server,
+    store::{
+        BlobReader, BlobStore, BlobWriter, FsBlobStore, PartialBlob, StoreFuture, StoredBatch,
+        Verification,
+    },
+    transfer::{Identity, Version},
+};
+use calimero_network_primitives::config::BlobServeConfig;
+use futures::stream;
+use tokio::time::sleep;
+
+use crate::{
+    net::{CONTEXT, content, folder, read_all, requester},
+    pipes::{Pipes, numbered},
+};
+
+/// Longer than `search_timeout`, which is a minute.
+const SLOW: Duration = Duration::from_secs(70);
+
+/// Longer than any call takes here.
+const STORE_TIMEOUT: Duration = Duration::from_secs(120);
+
+/// A store that takes [`SLOW`] for one of its calls.
+struct SlowStore {
+    store: FsBlobStore,
+    /// Whether it withdraws a damaged blob first.
+    verify: bool,
+    /// Whether it hashes what it has of a partial download.
+    partial: bool,
+}
+
+impl BlobStore for SlowStore {
+    fn size(&self, id: BlobId) -> StoreFuture<Option<u64>> {
+        BlobStore::size(&self.store, id)
+    }
+
+    fn reader(&self, id: BlobId) -> StoreFuture<Option<Arc<dyn BlobReader>>> {
+        BlobStore::reader(&self.store, id)
+    }
+
+    fn verify(&self, id: BlobId, repair: bool) -> StoreFuture<Verification> {
+        if !self.verify {
+            return BlobStore::verify(&self.store, id, repair);
+        }
+        Box::pin(async {
+            sleep(SLOW).await;
+            Ok(Verification::Damaged { withdrawn: true })
+        })
+    }
+
+    fn writer(&self) -> StoreFuture<Box<dyn BlobWriter>> {
+        BlobStore::writer(&self.store)
+    }
+
+    fn partial(&self, list: ChunkList) -> StoreFuture<Arc<dyn PartialBlob>> {
+        let (slow, opened) = (self.partial, BlobStore::partial(&self.store, list));
+        Box::pin(async move {
+            if slow {
+                sleep(SLOW).await;
+            }
+            opened.await
+        })
+    }
+
+    fn put_batch(&self, blobs: Vec<(Option<BlobId>, Bytes)>) -> StoreFuture<StoredBatch> {
+        BlobStore::put_batch(&self.store, blobs)
+    }
+}
+
+/// Fetches a blob of three chunks from a provider that answers 300 ms after it is asked.
+async fn fetch_into(verify: bool, partial: bool) {
+    let there = folder();
+    let content = content(1, (2 << 20) + 5);
+    let id = there.store.put(&content).unwrap().id;
+    let store: Arc<dyn BlobStore> = Arc::new(there.store.clone());
+    let server = Server::new(numbered(1), store, &BlobServeConfig::default());
+    let pipes = Pipes::new(numbered(1), Version::V1, move |pipe| {
+        let serving = server.serve(requester(), Version::V1, pipe);
+        Box::pin(async move {
+            sleep(Duration::from_millis(300)).await;
+            let _ = serving.await;
+        })
+    });
+    let here = folder();
+    let slow = SlowStore {
+        store: here.store.clone(),
+        verify,
+        partial,
+    };
+    let config = BlobFetchConfig::default();
+    let fetcher = Fetcher::new(pipes, Identity::unsigned(requester()), &config)
+        .with_store_timeout(STORE_TIMEOUT);
+    let request = FetchRequest::new(CONTEXT, id);
+    let to = Destination::Store(Arc::new(slow));
+    let fetched = fetcher
+        .fetch(request, stream::iter([numbered(1)]), to)
+        .await
+        .unwrap_or_else(|error| panic!("verify {verify}, partial {partial}: {error}"));
+    assert_eq!(fetched.size_bytes, content.len() as u64);
+    assert!(read_all(&here.store, &id) == content);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slow_verification_takes_no_time_from_the_providers() {
+    fetch_into(true, false).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slow_resumption_takes_no_time_from_the_providers() {
+    fetch_into(false, true).await;
+}
