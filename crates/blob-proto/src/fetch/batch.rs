@@ -54,7 +54,7 @@ const RECHECK: Duration = Duration::from_millis(50);
 pub struct FetchedBatch {
     /// The blobs that are in the store now, verified and durable.
     pub fetched: Vec<BlobId>,
-    /// The blobs that no provider gave, each with the reason.
+    /// The blobs that no provider gave, or that another download has open, each with the reason.
     pub failed: Vec<(BlobId, FetchError)>,
     /// Bytes of content that came over the network.
     pub received_bytes: u64,
@@ -153,6 +153,7 @@ pub(super) async fn run(
                 batch.holds.extend(fetched.hold);
             }
             Err(error @ FetchError::NoProviders { .. }) => batch.failed.push((blob_id, error)),
+            Err(error) if error.is_busy() => batch.failed.push((blob_id, error)),
             Err(error) => return Err(error),
         }
     }

@@ -42,11 +42,12 @@ use self::{
 use super::{
     FetchError, Fetched, Progress, ProviderError, Target,
     session::{Context, End, Event, SessionId},
+    shared::Downloading,
 };
 use crate::{
     id::CHUNK_BYTES,
     plan::{FLOOR_BYTES_PER_S, Input, Planner, PlannerConfig},
-    store::{PartialBlob, StoreError, Stored, Verification},
+    store::{Hold, PartialBlob, StoreError, Stored, Verification},
     swarm::Fetching,
     transfer::{BoxDuplex, Opened},
 };
@@ -76,6 +77,22 @@ const FAREWELL: Duration = Duration::from_millis(500);
 /// Events that wait for the driver. What they hold in memory is bounded by the permits for chunks.
 pub(super) const EVENT_QUEUE: usize = 64;
 
+/// How a transfer ended.
+struct Finished {
+    size_bytes: u64,
+    /// Absent where another transfer stored the blob.
+    hold: Option<Hold>,
+}
+
+impl From<Stored> for Finished {
+    fn from(stored: Stored) -> Self {
+        Self {
+            size_bytes: stored.size_bytes,
+            hold: Some(stored.hold),
+        }
+    }
+}
+
 type Running = BoxFuture<'static, Option<(SessionId, End)>>;
 type Writing = BoxFuture<'static, Written>;
 
@@ -95,6 +112,8 @@ pub(super) struct Driver {
     /// When the first of them was found.
     v0_since: Option<Duration>,
     partial: Option<Arc<dyn PartialBlob>>,
+    /// Marks the partial download as open for other transfers. Dropped after it.
+    downloading: Option<Downloading>,
     /// Offers what is verified to other peers.
     offered: Option<Fetching>,
     exchange: Exchange,
@@ -137,6 +156,7 @@ impl Driver {
             opened: HashMap::new(),
             v0_since: None,
             partial: None,
+            downloading: None,
             offered: None,
             exchange: Exchange::default(),
             chunks_since: None,
@@ -160,19 +180,17 @@ impl Driver {
             self.publish();
             return Ok(self.book.fetched(id, size_bytes, None));
         }
-        let stored = self.drive().await?;
-        self.book.complete(stored.size_bytes);
+        let Finished { size_bytes, hold } = self.drive().await?;
+        self.book.complete(size_bytes);
         self.sample();
         self.publish();
-        Ok(self
-            .book
-            .fetched(stored.id, stored.size_bytes, Some(stored.hold)))
+        Ok(self.book.fetched(id, size_bytes, hold))
     }
 
-    async fn drive(&mut self) -> Result<Stored, FetchError> {
+    async fn drive(&mut self) -> Result<Finished, FetchError> {
         loop {
             if self.done && self.writing.is_empty() {
-                return self.finish().await;
+                return self.finish().await.map(Finished::from);
             }
             self.call_v0();
             self.check_stuck()?;

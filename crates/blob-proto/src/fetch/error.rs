@@ -40,6 +40,13 @@ pub enum FetchError {
     Store(Arc<StoreError>),
 }
 
+impl FetchError {
+    /// Returns `true` where another download of the blob is open.
+    pub(super) fn is_busy(&self) -> bool {
+        matches!(self, Self::Store(error) if matches!(**error, StoreError::Busy { .. }))
+    }
+}
+
 impl From<StoreError> for FetchError {
     fn from(error: StoreError) -> Self {
         Self::Store(Arc::new(error))

@@ -14,6 +14,7 @@
 )]
 
 mod ahead;
+mod busy;
 mod captured;
 mod cut;
 mod fetch;

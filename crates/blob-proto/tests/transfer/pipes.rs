@@ -7,13 +7,19 @@ use std::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
+    time::Duration,
 };
 
-use calimero_network_blob::transfer::{Opened, Opener, Version};
+use calimero_network_blob::{
+    serve::Server,
+    transfer::{Opened, Opener, Version},
+};
 use calimero_network_primitives::PeerId;
 use futures::future::BoxFuture;
-use tokio::io::DuplexStream;
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio_util::compat::{Compat, TokioAsyncReadCompatExt};
+
+use crate::net::requester;
 
 pub(crate) type Pipe = Compat<DuplexStream>;
 type Serve = Arc<dyn Fn(Pipe) -> BoxFuture<'static, ()> + Send + Sync>;
@@ -64,6 +70,39 @@ impl Opener for Pipes {
             relayed: false,
         })
     }
+}
+
+/// Serves a store over one stream that carries at most `bytes_per_s` to the requester.
+pub(crate) fn slowly(
+    server: &Server,
+    version: Version,
+    pipe: Pipe,
+    bytes_per_s: usize,
+) -> BoxFuture<'static, ()> {
+    const STEPS_PER_S: usize = 10;
+    let (near, far) = tokio::io::duplex(1 << 16);
+    let serving = server.serve(requester(), version, far.compat());
+    let piece = bytes_per_s / STEPS_PER_S;
+    Box::pin(async move {
+        let (mut from_requester, mut to_requester) = tokio::io::split(pipe.into_inner());
+        let (mut from_server, mut to_server) = tokio::io::split(near);
+        let requests = async {
+            let _ = tokio::io::copy(&mut from_requester, &mut to_server).await;
+            let _ = to_server.shutdown().await;
+        };
+        let responses = async {
+            let mut buffer = vec![0; piece];
+            while let Ok(len @ 1..) = from_server.read(&mut buffer).await {
+                if to_requester.write_all(&buffer[..len]).await.is_err() {
+                    break;
+                }
+                let steps = Duration::from_secs(1) / STEPS_PER_S as u32;
+                tokio::time::sleep(steps * len as u32 / piece as u32).await;
+            }
+            let _ = to_requester.shutdown().await;
+        };
+        let _ = tokio::join!(serving, requests, responses);
+    })
 }
 
 /// A provider that a number distinguishes.
