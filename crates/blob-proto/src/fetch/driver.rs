@@ -2,7 +2,8 @@
 //!
 //! There are two planners: one for providers of v1, first over the list of chunk hashes as if it
 //! were a single chunk, then over the chunks; and one for providers of v0, over the whole blob as
-//! if it were a single chunk, one provider at a time and a second one where the first is very slow.
+//! if it were a single chunk, one provider at a time and a second one where the first is very slow
+//! or sends for long.
 //! Providers of v0 are asked where no provider of v1 is left, or none has answered within a grace
 //! period.
 
@@ -40,7 +41,7 @@ use self::{
     received::Written,
 };
 use super::{
-    FetchError, Fetched, Progress, ProviderError, Target,
+    FetchError, Fetched, Progress, ProviderError, ProviderFailure, Target,
     session::{Context, End, Event, SessionId},
     shared::Downloading,
 };
@@ -66,6 +67,11 @@ const SAMPLE: Duration = Duration::from_millis(250);
 /// Time that providers of 1.0.0 have to answer before an older one is asked. Two seconds: a dial
 /// and two round trips across the world.
 const GRACE: Duration = Duration::from_secs(2);
+
+/// Time that a provider of v0 sends before a second one is asked for the blob as well: 30 s. What it
+/// sends is verified at its end alone, so one that never ends looks like one of a large blob. A
+/// guess: most blobs are there by then, so that they are sent once.
+const V0_COPY_AFTER: Duration = Duration::from_secs(30);
 
 /// Rate of all providers of v1 together below which a provider of v0 is asked as well, in bytes a
 /// second: 128 KiB, an eighth of what an untried provider is assumed to have.
@@ -322,6 +328,9 @@ impl Driver {
             self.name_idle();
             let id = self.context.request.blob_id;
             let failures = self.book.failures();
+            if let Some(error) = no_space(&failures) {
+                return Err(error);
+            }
             return Err(FetchError::NoProviders { id, failures });
         }
         Ok(())
@@ -376,6 +385,17 @@ impl Driver {
     }
 }
 
+/// Returns the error of the store where nothing but its space has failed.
+fn no_space(failures: &[ProviderFailure]) -> Option<FetchError> {
+    let sources = failures.iter().map(|failure| match &failure.reason {
+        ProviderError::NoSpace { source } => Some(source),
+        _ => None,
+    });
+    let sources: Option<Vec<_>> = sources.collect();
+    let first = sources?.into_iter().next()?;
+    Some(FetchError::Store(Arc::clone(first)))
+}
+
 fn planner_config(context: &Context, searches: bool) -> PlannerConfig {
     let config = PlannerConfig {
         seed: rand_seed(context),
@@ -392,7 +412,7 @@ fn planner_config(context: &Context, searches: bool) -> PlannerConfig {
     }
 }
 
-/// For providers of v0: one at a time. They may send each chunk of 1 MiB in one burst.
+/// For providers of v0: one at a time, and a further one after a while. They may send each chunk of 1 MiB in one burst.
 fn serial_config(context: &Context, searches: bool) -> PlannerConfig {
     let config = planner_config(context, searches);
     let chunk = Duration::from_secs(CHUNK_BYTES / config.floor_bytes_per_s.max(1));
@@ -401,6 +421,7 @@ fn serial_config(context: &Context, searches: bool) -> PlannerConfig {
         window_chunks: 1,
         provider_window_chunks: 1,
         burst,
+        copy_after: Some(V0_COPY_AFTER),
         floor_span: config.floor_span.max(2 * burst),
         ..config
     }

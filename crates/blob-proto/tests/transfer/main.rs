@@ -17,6 +17,7 @@ mod ahead;
 mod busy;
 mod captured;
 mod cut;
+mod endless;
 mod fetch;
 mod hostile;
 #[cfg(target_os = "linux")]

@@ -277,12 +277,20 @@ impl Driver {
         Ok(None)
     }
 
+    /// Whether a provider of v0 is asked for the blob.
+    fn receives_v0(&self) -> bool {
+        let mut sessions = self.sessions.values();
+        sessions.any(|session| session.asks.is_none())
+    }
+
     fn failed(&mut self, id: SessionId, error: ProviderError) {
         let peer = id.peer;
         self.sessions.remove(&peer);
         let failure = match &error {
             error if error.is_lie() => Failure::Lied,
             ProviderError::NotFound | ProviderError::Relayed { .. } => Failure::Refused,
+            // Another provider of v0 may have filled the store, which is empty again when it ends.
+            ProviderError::NoSpace { .. } if !self.receives_v0() => Failure::Refused,
             ProviderError::Open { .. } | ProviderError::OpenTimeout { .. } => Failure::Unreachable,
             ProviderError::Busy { retry_after } => Failure::Busy {
                 retry_after: *retry_after,
