@@ -15,6 +15,7 @@
 
 mod ahead;
 mod busy;
+mod cancelled;
 mod captured;
 mod cut;
 mod endless;
