@@ -445,17 +445,23 @@ impl Requester {
         part: &Part,
         index: u64,
     ) -> Result<Option<(Bytes, Permit)>, ServeError> {
+        if part.blob.strong_count() > 0 && !part.has(index) {
+            return Ok(None);
+        }
+        // The download stays open for as long as `blob` exists, and no other one can continue it: it
+        // must not wait for a permit.
+        let permit = self.acquire(Resource::BlobBytes, CHUNK_BYTES).await?;
         let Some(blob) = part.blob.upgrade() else {
+            drop(permit);
             // Its transfer has ended.
             return match self.shared.store.reader(part.list.id()).await? {
                 Some(reader) => self.read(&*reader, &part.list, index).await,
                 None => Ok(None),
             };
         };
-        if !part.has(index) {
+        if !usize::try_from(index).is_ok_and(|index| blob.has(index)) {
             return Ok(None);
         }
-        let permit = self.acquire(Resource::BlobBytes, CHUNK_BYTES).await?;
         // Below MAX_BLOB_CHUNKS.
         let read = blob.read(index as usize);
         drop(blob);

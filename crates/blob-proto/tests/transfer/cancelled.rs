@@ -1,4 +1,5 @@
-//! Requesters that end their streams while a store works for them, in paused time.
+//! Requesters that hold what a server has, and end their streams while a store works for them, in
+//! paused time.
 
 use std::{
     ops::Range,
@@ -13,15 +14,20 @@ use asynchronous_codec::Encoder;
 use bytes::{Bytes, BytesMut};
 use calimero_network_blob::{
     BlobId, ChunkList,
+    fetch::{BlobFetchConfig, FetchRequest, Fetcher},
     serve::{ServeError, ServeEvent, Server},
     store::{
         BlobReader, BlobStore, BlobWriter, FsBlobStore, PartialBlob, StoreError, StoreFuture,
         StoredBatch,
     },
-    transfer::Version,
+    transfer::{Identity, Version},
     v1::{Hello, Request, RequesterCodec},
 };
-use calimero_network_primitives::config::BlobServeConfig;
+use calimero_network_primitives::{
+    config::BlobServeConfig,
+    resources::{Limits, Resource, Resources},
+};
+use futures::stream;
 use tokio::{
     io::AsyncWriteExt,
     sync::{Semaphore, mpsc},
@@ -30,8 +36,8 @@ use tokio::{
 use tokio_util::compat::TokioAsyncReadCompatExt;
 
 use crate::{
-    net::{CONTEXT, content, folder},
-    pipes::numbered,
+    net::{CONTEXT, content, folder, requester, to_store},
+    pipes::{Pipes, numbered, slowly},
 };
 
 const MIB: usize = 1 << 20;
@@ -244,4 +250,61 @@ async fn a_damaged_blob_is_withdrawn_once_however_many_streams_end() {
         damaged += usize::from(event == ServeEvent::Damaged { blob_id: id });
     }
     assert_eq!(damaged, 1);
+}
+
+/// A stream whose requester waits for a permit while this node gives up its download of the blob.
+#[tokio::test(start_paused = true)]
+async fn a_requester_that_waits_does_not_hold_a_download() {
+    let there = folder();
+    let content = content(4, (3 << 20) + 5);
+    let id = there.store.put(&content).unwrap().id;
+    let store: Arc<dyn BlobStore> = Arc::new(there.store.clone());
+    let config = BlobServeConfig::default();
+    let provider = Server::new(numbered(1), store, &config);
+    let pipes = Pipes::new(numbered(1), Version::V1, move |pipe| {
+        slowly(&provider, Version::V1, pipe, 512 * 1024)
+    });
+    let here = folder();
+    let identity = Identity::unsigned(requester());
+    let fetcher = Fetcher::new(pipes, identity, &BlobFetchConfig::default());
+    let resources = Resources::new(Limits::default());
+    let store: Arc<dyn BlobStore> = Arc::new(here.store.clone());
+    let server = Server::new(requester(), store, &config)
+        .with_resources(resources.clone())
+        .with_fetcher(&fetcher);
+    let fetch = || {
+        let request = FetchRequest::new(CONTEXT, id);
+        fetcher.fetch(request, stream::iter([numbered(1)]), to_store(&here.store))
+    };
+    let first = tokio::spawn(fetch());
+    // Until the first chunk is here.
+    while here.store.usage().partial_bytes < MIB as u64 {
+        sleep(Duration::from_millis(100)).await;
+    }
+    let holder = resources.holder(Some(numbered(2)), None);
+    let mut held = Vec::new();
+    while let Ok(permit) = holder.take(Resource::BlobBytes, MIB as u64) {
+        held.push(permit);
+    }
+    let (mut ours, theirs) = tokio::io::duplex(1 << 16);
+    let serving = server.serve(numbered(2), Version::V1_1, theirs.compat());
+    let serving = tokio::spawn(serving);
+    let watch = Request::Watch {
+        blob_id: id,
+        serves: false,
+    };
+    let read = Request::Read {
+        blob_id: id,
+        ranges: vec![0..1],
+    };
+    ours.write_all(&encoded([hello(), watch, read]))
+        .await
+        .unwrap();
+    sleep(Duration::from_millis(1)).await;
+    first.abort();
+    first.await.unwrap_err();
+    let fetched = fetch().await.unwrap();
+    assert!(fetched.resumed_bytes >= MIB as u64);
+    assert!(!serving.is_finished(), "it waits for a permit");
+    drop(held);
 }
