@@ -119,7 +119,8 @@ async fn send<W: AsyncWrite + Unpin>(
     // Where it has to wait for too long the stream is cut. "Not found" would make it look elsewhere.
     let _transfer = requester.acquire(Resource::BlobTransfers, 1).await?;
     let size_bytes = reader.size_bytes();
-    respond(writer, BlobResponse::found(size_bytes)).await?;
+    let found = respond(writer, BlobResponse::found(size_bytes));
+    requester.in_time(found).await?;
     let chunks = chunk_count(size_bytes);
     let mut next = requester.read(reader, list, 0).await?;
     for index in 1..=chunks {
@@ -136,8 +137,11 @@ async fn send<W: AsyncWrite + Unpin>(
         let ((), read) = future::try_join(sending, reading).await?;
         next = read?;
     }
-    send_chunk(writer, &[]).await?;
-    Ok(writer.flush().await?)
+    let end = async {
+        send_chunk(writer, &[]).await?;
+        Ok::<_, ServeError>(writer.flush().await?)
+    };
+    requester.in_time(end).await
 }
 
 async fn send_chunk<W: AsyncWrite + Unpin>(

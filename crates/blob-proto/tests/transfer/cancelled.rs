@@ -2,6 +2,7 @@
 //! paused time.
 
 use std::{
+    io,
     ops::Range,
     sync::{
         Arc,
@@ -21,6 +22,7 @@ use calimero_network_blob::{
         StoredBatch,
     },
     transfer::{Identity, Version},
+    v0::BlobRequest,
     v1::{Hello, Request, RequesterCodec},
 };
 use calimero_network_primitives::{
@@ -29,14 +31,14 @@ use calimero_network_primitives::{
 };
 use futures::stream;
 use tokio::{
-    io::AsyncWriteExt,
+    io::{AsyncReadExt, AsyncWriteExt},
     sync::{Semaphore, mpsc},
-    time::sleep,
+    time::{Instant, sleep},
 };
 use tokio_util::compat::TokioAsyncReadCompatExt;
 
 use crate::{
-    net::{CONTEXT, content, folder, requester, to_store},
+    net::{CONTEXT, content, folder, frame, requester, to_store},
     pipes::{Pipes, numbered, slowly},
 };
 
@@ -307,4 +309,43 @@ async fn a_requester_that_waits_does_not_hold_a_download() {
     assert!(fetched.resumed_bytes >= MIB as u64);
     assert!(!serving.is_finished(), "it waits for a permit");
     drop(held);
+}
+
+/// Takes a byte every 19 seconds, less than the time after which a stream counts as stalled.
+#[tokio::test(start_paused = true)]
+async fn a_requester_that_takes_a_byte_at_a_time_loses_its_stream() {
+    let there = folder();
+    for len in [0, 700, 3 * MIB] {
+        let id = there.store.put(&content(5, len)).unwrap().id;
+        let store: Arc<dyn BlobStore> = Arc::new(there.store.clone());
+        let server = Server::new(numbered(1), store, &BlobServeConfig::default());
+        let (mut ours, theirs) = tokio::io::duplex(1);
+        let serving = server.serve(numbered(2), Version::V0, theirs.compat());
+        let serving = tokio::spawn(serving);
+        let request = BlobRequest {
+            blob_id: id,
+            context_id: CONTEXT,
+            auth: None,
+        };
+        ours.write_all(&frame(&request.encode().unwrap()))
+            .await
+            .unwrap();
+        let trickle = tokio::spawn(async move {
+            let mut byte = [0];
+            while let Ok(1..) = ours.read(&mut byte).await {
+                sleep(Duration::from_secs(19)).await;
+            }
+        });
+        let begun = Instant::now();
+        let ended = serving.await.unwrap();
+        let late = matches!(&ended, Err(ServeError::Slow { .. }))
+            || matches!(&ended, Err(ServeError::Io(error)) if error.kind() == io::ErrorKind::TimedOut);
+        assert!(late, "{len}: {ended:?}");
+        assert!(
+            begun.elapsed() <= Duration::from_secs(64),
+            "{len}: {:?}",
+            begun.elapsed()
+        );
+        trickle.abort();
+    }
 }
