@@ -2,6 +2,7 @@
 
 use std::{
     collections::{HashMap, VecDeque},
+    pin::pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -184,8 +185,15 @@ async fn small(
         .map(|peer| batch.ask(*peer, groups.clone()));
     let asking = future::join_all(asking);
     drop(groups);
-    let (_, kept) = future::join(asking, batch.keep(received, store, into)).await;
-    kept?;
+    let keeping = batch.keep(received, store, into);
+    match future::select(pin!(asking), pin!(keeping)).await {
+        future::Either::Left((_, keeping)) => keeping.await?,
+        // No provider is asked for what cannot be stored.
+        future::Either::Right((kept, asking)) => {
+            kept?;
+            asking.await;
+        }
+    }
     let mut queue = batch.queue();
     let mut left = std::mem::take(&mut queue.singly);
     left.extend(queue.wanted.drain(..));

@@ -75,7 +75,7 @@ fn refusing(refusal: Refusal) -> Pipes {
 }
 
 /// Answers each request of a stream of the provider 1 with the responses of `answer`.
-fn answering(
+pub(crate) fn answering(
     version: Version,
     answer: impl Fn(Request) -> Vec<Response> + Send + Sync + 'static,
 ) -> Pipes {

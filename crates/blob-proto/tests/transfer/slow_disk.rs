@@ -1,24 +1,26 @@
-//! Stores that are slow, in paused time: their time is not that of the providers.
+//! Stores that are slow or fail, in paused time: their time is not that of the providers.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use calimero_network_blob::{
-    BlobId, ChunkList,
-    fetch::{BlobFetchConfig, Destination, FetchRequest, Fetcher},
+    BlobId, ChunkList, blob_id,
+    fetch::{BlobFetchConfig, Destination, FetchError, FetchRequest, Fetcher},
     serve::Server,
     store::{
-        BlobReader, BlobStore, BlobWriter, FsBlobStore, PartialBlob, StoreFuture, StoredBatch,
-        Verification,
+        BlobReader, BlobStore, BlobWriter, FsBlobStore, FsConfig, PartialBlob, StoreError,
+        StoreFuture, StoredBatch, Verification,
     },
     transfer::{Identity, Version},
+    v1::{Request, Response},
 };
 use calimero_network_primitives::config::BlobServeConfig;
 use futures::stream;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use crate::{
     net::{CONTEXT, content, folder, read_all, requester},
+    patience::answering,
     pipes::{Pipes, numbered},
 };
 
@@ -106,6 +108,49 @@ async fn fetch_into(verify: bool, partial: bool) {
         .unwrap_or_else(|error| panic!("verify {verify}, partial {partial}: {error}"));
     assert_eq!(fetched.size_bytes, content.len() as u64);
     assert!(read_all(&here.store, &id) == content);
+}
+
+/// A provider that owes one blob when the others of a batch cannot be stored.
+#[tokio::test(start_paused = true)]
+async fn a_batch_ends_when_its_store_fails() {
+    // More than is made durable together.
+    let blobs: HashMap<_, _> = (0..140)
+        .map(|seed| Bytes::from(content(seed, 64 * 1024)))
+        .map(|content| (blob_id(&content), content))
+        .collect();
+    let owed = blob_id(b"owed");
+    let wanted: Vec<_> = blobs.keys().copied().chain([owed]).collect();
+    let pipes = answering(Version::V1, move |request| match request {
+        Request::Get { blob_id, .. } => {
+            let content = blobs.get(&blob_id).cloned();
+            content
+                .into_iter()
+                .map(|content| Response::Inline { content })
+                .collect()
+        }
+        _ => vec![],
+    });
+    // Its limit is below what is made durable together.
+    let dir = tempfile::tempdir().unwrap();
+    let config = FsConfig {
+        max_bytes: 1 << 20,
+        ..FsConfig::default()
+    };
+    let here = FsBlobStore::open(dir.path(), &config).unwrap();
+    let config = BlobFetchConfig::default();
+    let fetcher = Fetcher::new(pipes, Identity::unsigned(requester()), &config);
+    let begun = Instant::now();
+    let store: Arc<dyn BlobStore> = Arc::new(here);
+    let batch = fetcher.fetch_batch(CONTEXT, wanted, vec![numbered(1)], store);
+    let Err(FetchError::Store(error)) = batch.await else {
+        panic!("stored beyond the limit")
+    };
+    assert!(matches!(*error, StoreError::Quota { .. }), "{error}");
+    assert!(
+        begun.elapsed() < Duration::from_secs(1),
+        "{:?}",
+        begun.elapsed()
+    );
 }
 
 #[tokio::test(start_paused = true)]
