@@ -86,9 +86,12 @@ fn a_folder_with_something_else_is_refused_and_left_alone() {
     let dir = TempDir::new().unwrap();
     fs::write(dir.path().join("1.tmp"), b"somebody's").unwrap();
     fs::write(dir.path().join("letter.txt"), b"somebody's").unwrap();
+    fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
     let refused = FsBlobStore::open(dir.path(), &FsConfig::default());
     assert!(matches!(refused, Err(StoreError::Format { .. })));
     assert_eq!(files(dir.path()), ["1.tmp", "letter.txt"]);
+    let mode = fs::metadata(dir.path()).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o755);
 }
 
 #[test]
