@@ -211,6 +211,41 @@ fn what_is_intact_of_a_damaged_blob_is_kept_for_the_next_fetch() {
 }
 
 #[test]
+fn what_is_left_of_a_blob_that_lost_its_end_is_kept_for_the_next_fetch() {
+    let len = 2 * BLOB_CHUNK_BYTES + 5;
+    // How much is left, whether the store was open when it happened, and the chunks that are left.
+    for (left, open_before, intact) in [
+        (len - 1, true, 2),
+        (len - 1, false, 2),
+        (BLOB_CHUNK_BYTES + 7, true, 1),
+        (BLOB_CHUNK_BYTES + 7, false, 1),
+        (BLOB_CHUNK_BYTES, false, 1),
+        (len + 3, false, 2),
+        (4 * BLOB_CHUNK_BYTES, false, 2),
+    ] {
+        let dir = TempDir::new().unwrap();
+        let before = open(&dir);
+        let blob = content(5, len);
+        let id = before.put(&blob).unwrap().id;
+        let before = open_before.then_some(before);
+        let path = dir.path().join("blobs").join(id.to_hex());
+        let file = fs::OpenOptions::new().write(true).open(path).unwrap();
+        file.set_len(left as u64).unwrap();
+        let store = before.unwrap_or_else(|| open(&dir));
+        assert!(store.withdraw(&id).unwrap(), "{left}");
+        assert!(!store.has(&id));
+        let partial = store.partial(list(&blob)).unwrap();
+        assert_eq!(partial.missing(), 3 - intact, "{left} {open_before}");
+        for (index, chunk) in blob.chunks(BLOB_CHUNK_BYTES).enumerate().skip(intact) {
+            partial.write(index, chunk).unwrap();
+        }
+        drop(partial.finish().unwrap());
+        assert_eq!(read_all(&store, &id), blob);
+        store.verify(&id).unwrap();
+    }
+}
+
+#[test]
 fn folders_and_files_are_their_owners_alone() {
     let dir = TempDir::new().unwrap();
     let root = dir.path().join("store");

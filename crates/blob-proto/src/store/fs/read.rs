@@ -64,6 +64,21 @@ impl FsBlobStore {
 
 impl FsReader {
     pub(super) fn open(shared: &Shared, id: BlobId, entry: Entry) -> Result<Self, StoreError> {
+        let reader = Self::open_of_any_length(shared, id, entry)?;
+        let open = &*reader.open;
+        if open.file.len().map_err(io_error("reading", &open.path))? < open.offset + open.size_bytes
+        {
+            return Err(StoreError::Damaged { id });
+        }
+        Ok(reader)
+    }
+
+    /// Opens a blob whose file may be too short. Reads beyond its end report damage.
+    pub(super) fn open_of_any_length(
+        shared: &Shared,
+        id: BlobId,
+        entry: Entry,
+    ) -> Result<Self, StoreError> {
         let (dir, name, offset) = match entry.location {
             Location::File => (&shared.blobs, content_name(&id), 0),
             Location::Pack { number, offset, .. } => (&shared.packs, pack_name(number), offset),
@@ -75,9 +90,6 @@ impl FsReader {
             }
             opened => opened.map_err(io_error("opening", &path))?,
         };
-        if file.len().map_err(io_error("reading", &path))? < offset + entry.size_bytes {
-            return Err(StoreError::Damaged { id });
-        }
         let open = Open {
             blobs: shared.blobs.clone(),
             id,
