@@ -96,7 +96,10 @@ pub struct Server {
 struct Shared {
     local: PeerId,
     config: BlobServeConfig,
+    /// The store behind the deadline of its calls.
     store: Arc<dyn BlobStore>,
+    /// The store itself.
+    unguarded: Arc<dyn BlobStore>,
     /// Number of the store.
     store_number: usize,
     swarms: Swarms,
@@ -142,6 +145,7 @@ impl Server {
     #[must_use]
     pub fn new(local: PeerId, store: Arc<dyn BlobStore>, config: &BlobServeConfig) -> Self {
         let store_number = store_number(&store);
+        let unguarded = Arc::clone(&store);
         let store = GuardedStore::wrap(store, STORE_TIMEOUT);
         let shared = Shared {
             local,
@@ -150,6 +154,7 @@ impl Server {
             swarms: Swarms::default(),
             authorizer: Arc::new(Public::new(Arc::clone(&store))),
             store,
+            unguarded,
             events: None,
             resources: Resources::new(limits(config)),
             replays: Arc::new(Mutex::new(ReplayGuard::new(
@@ -211,7 +216,7 @@ impl Server {
     #[must_use]
     pub fn with_store_timeout(mut self, after: Duration) -> Self {
         let shared = Arc::make_mut(&mut self.shared);
-        shared.store = GuardedStore::wrap(Arc::clone(&shared.store), after);
+        shared.store = GuardedStore::wrap(Arc::clone(&shared.unguarded), after);
         self
     }
 

@@ -160,7 +160,7 @@ impl BlobReader for GatedReader {
     }
 }
 
-fn encoded(requests: impl IntoIterator<Item = Request>) -> BytesMut {
+pub(crate) fn encoded(requests: impl IntoIterator<Item = Request>) -> BytesMut {
     let mut wire = BytesMut::new();
     for request in requests {
         RequesterCodec.encode(request, &mut wire).unwrap();
@@ -168,7 +168,7 @@ fn encoded(requests: impl IntoIterator<Item = Request>) -> BytesMut {
     wire
 }
 
-fn hello() -> Request {
+pub(crate) fn hello() -> Request {
     Request::Hello(Hello {
         context_id: CONTEXT,
         auth: None,

@@ -2,6 +2,7 @@
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
+use asynchronous_codec::FramedRead;
 use bytes::Bytes;
 use calimero_network_blob::{
     BlobId, ChunkList, blob_id,
@@ -12,13 +13,18 @@ use calimero_network_blob::{
         StoreFuture, StoredBatch, Verification,
     },
     transfer::{Identity, Version},
-    v1::{Request, Response},
+    v1::{Refusal, Request, RequesterCodec, Response},
 };
 use calimero_network_primitives::config::BlobServeConfig;
-use futures::stream;
-use tokio::time::{Instant, sleep};
+use futures::{StreamExt, stream};
+use tokio::{
+    io::AsyncWriteExt,
+    time::{Instant, sleep},
+};
+use tokio_util::compat::TokioAsyncReadCompatExt;
 
 use crate::{
+    cancelled::{encoded, hello},
     net::{CONTEXT, content, folder, read_all, requester},
     patience::answering,
     pipes::{Pipes, numbered},
@@ -37,6 +43,8 @@ struct SlowStore {
     verify: bool,
     /// Whether it hashes what it has of a partial download.
     partial: bool,
+    /// The time that it takes to open a blob.
+    reader: Option<Duration>,
 }
 
 impl BlobStore for SlowStore {
@@ -45,7 +53,11 @@ impl BlobStore for SlowStore {
     }
 
     fn reader(&self, id: BlobId) -> StoreFuture<Option<Arc<dyn BlobReader>>> {
-        BlobStore::reader(&self.store, id)
+        let (slow, opened) = (self.reader, BlobStore::reader(&self.store, id));
+        Box::pin(async move {
+            sleep(slow.unwrap_or_default()).await;
+            opened.await
+        })
     }
 
     fn verify(&self, id: BlobId, repair: bool) -> StoreFuture<Verification> {
@@ -96,6 +108,7 @@ async fn fetch_into(verify: bool, partial: bool) {
         store: here.store.clone(),
         verify,
         partial,
+        reader: None,
     };
     let config = BlobFetchConfig::default();
     let fetcher = Fetcher::new(pipes, Identity::unsigned(requester()), &config)
@@ -161,4 +174,40 @@ async fn a_slow_verification_takes_no_time_from_the_providers() {
 #[tokio::test(start_paused = true)]
 async fn a_slow_resumption_takes_no_time_from_the_providers() {
     fetch_into(false, true).await;
+}
+
+/// With the time that it was given, in place of the minute that is usual.
+#[tokio::test(start_paused = true)]
+async fn a_slow_store_may_have_more_time_to_serve() {
+    let there = folder();
+    let id = there.store.put(b"content").unwrap().id;
+    for (timeout_s, answers) in [(120, true), (80, false)] {
+        let slow = SlowStore {
+            store: there.store.clone(),
+            verify: false,
+            partial: false,
+            reader: Some(Duration::from_secs(90)),
+        };
+        let server = Server::new(numbered(1), Arc::new(slow), &BlobServeConfig::default())
+            .with_store_timeout(Duration::from_secs(timeout_s));
+        let (mut ours, theirs) = tokio::io::duplex(1 << 16);
+        let serving = server.serve(requester(), Version::V1, theirs.compat());
+        let serving = tokio::spawn(serving);
+        let get = Request::Get {
+            blob_id: id,
+            inline_max_bytes: 65_536,
+            from: 0,
+        };
+        ours.write_all(&encoded([hello(), get])).await.unwrap();
+        ours.shutdown().await.unwrap();
+        let responses = FramedRead::new(ours.compat(), RequesterCodec);
+        let responses: Vec<_> = responses.map(Result::unwrap).collect().await;
+        serving.await.unwrap().unwrap();
+        let content = Bytes::from_static(b"content");
+        let expected = match answers {
+            true => Response::Inline { content },
+            false => Response::Refused(Refusal::Failed),
+        };
+        assert_eq!(responses, [expected], "{timeout_s}");
+    }
 }
