@@ -34,6 +34,7 @@ fn damage_is_found() {
     let file = fs::OpenOptions::new().write(true).open(&path).unwrap();
     file.write_all_at(&[blob[77] ^ 1], 77).unwrap();
     assert!(matches!(store.verify(&id), Err(StoreError::Damaged { id: found }) if found == id));
+    fs::write(&hashes, [0; 64]).unwrap();
     let damaged = store.reader(&id).unwrap().unwrap().list();
     assert!(matches!(damaged, Err(StoreError::Damaged { .. })));
     file.set_len(10).unwrap();
@@ -243,6 +244,37 @@ fn what_is_left_of_a_blob_that_lost_its_end_is_kept_for_the_next_fetch() {
         assert_eq!(read_all(&store, &id), blob);
         store.verify(&id).unwrap();
     }
+}
+
+#[test]
+fn lost_chunk_hashes_are_written_back() {
+    let dir = TempDir::new().unwrap();
+    let store = open(&dir);
+    let blob = content(6, 2 * BLOB_CHUNK_BYTES + 5);
+    let id = store.put(&blob).unwrap().id;
+    let path = dir.path().join("blobs").join(id.to_hex());
+    let hashes = path.with_extension("hashes");
+    fs::remove_file(&hashes).unwrap();
+    assert_eq!(
+        store.reader(&id).unwrap().unwrap().list().unwrap(),
+        list(&blob)
+    );
+    // The next one reads nothing of the content: it would not verify.
+    fs::write(&path, vec![0; blob.len()]).unwrap();
+    assert_eq!(
+        store.reader(&id).unwrap().unwrap().list().unwrap(),
+        list(&blob)
+    );
+    // Hashes that are damaged are written again as well, and those of a removed blob are not.
+    fs::write(&path, &blob).unwrap();
+    fs::write(&hashes, b"damaged").unwrap();
+    store.reader(&id).unwrap().unwrap().list().unwrap();
+    assert_eq!(fs::read(&hashes).unwrap(), list(&blob).digests().to_vec());
+    fs::remove_file(&hashes).unwrap();
+    let reader = store.reader(&id).unwrap().unwrap();
+    store.remove(&id).unwrap();
+    assert_eq!(reader.list().unwrap(), list(&blob));
+    assert!(!hashes.exists());
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::{
     io,
     ops::Range,
     path::PathBuf,
-    sync::{Arc, OnceLock},
+    sync::{Arc, OnceLock, Weak},
 };
 
 use bytes::Bytes;
@@ -31,6 +31,8 @@ use crate::{
 #[derive(Clone, Debug)]
 pub struct FsReader {
     open: Arc<Open>,
+    /// The store, to which lost chunk hashes are written back. Not kept open by its readers.
+    store: Weak<Shared>,
 }
 
 #[derive(Debug)]
@@ -56,7 +58,11 @@ impl FsBlobStore {
         // Under the lock, so that the file is not replaced between looking it up and opening it.
         let index = self.shared.index();
         match index.entries.get(id) {
-            Some(entry) => FsReader::open(&self.shared, *id, *entry).map(Some),
+            Some(entry) => {
+                let reader = FsReader::open(&self.shared, *id, *entry)?;
+                let store = Arc::downgrade(&self.shared);
+                Ok(Some(FsReader { store, ..reader }))
+            }
             None => Ok(None),
         }
     }
@@ -101,6 +107,7 @@ impl FsReader {
         };
         Ok(Self {
             open: Arc::new(open),
+            store: Weak::new(),
         })
     }
 
@@ -157,7 +164,8 @@ impl FsReader {
         self.read(start..end)
     }
 
-    /// Returns the chunk hashes. Where their file is missing or damaged, all of the blob is read.
+    /// Returns the chunk hashes. Where their file is missing or damaged, all of the blob is read, and
+    /// the file is written again.
     ///
     /// # Errors
     ///
@@ -169,9 +177,27 @@ impl FsReader {
         }
         let list = match self.stored_list()? {
             Some(list) => list,
-            None => self.rehash()?,
+            None => {
+                let list = self.rehash()?;
+                // What cannot be written now is computed again by the next reader.
+                let _ = self.write_back(&list);
+                list
+            }
         };
         Ok(self.open.list.get_or_init(|| list).clone())
+    }
+
+    /// Writes lost chunk hashes back, unless the blob was removed in the meantime.
+    fn write_back(&self, list: &ChunkList) -> Result<(), StoreError> {
+        let Some(store) = self.store.upgrade().filter(|_| list.len() > 1) else {
+            return Ok(());
+        };
+        let _publishing = store.publishing();
+        if store.index().entries.contains_key(&self.open.id) {
+            store.write_hashes(list)?;
+            store.blobs.flush()?;
+        }
+        Ok(())
     }
 
     /// Reads the file of chunk hashes. `None` where they do not prove themselves.
