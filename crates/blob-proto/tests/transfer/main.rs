@@ -14,6 +14,7 @@
 )]
 
 mod ahead;
+mod batches;
 mod busy;
 mod cancelled;
 mod captured;
