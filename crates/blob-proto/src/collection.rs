@@ -74,18 +74,19 @@ pub enum CollectionError {
 /// for millions of folders.
 const MAX_FOLDERS: usize = 1 << 18;
 
-/// Returns the number of folders that files, ordered by path, are in. A folder whose files have
-/// others between them counts again.
-fn folders(entries: &[Entry]) -> usize {
+/// Returns the folders that files, ordered by path, are in, each with one of its files. A folder
+/// whose files have others between them occurs again; one that a file shares with the file before
+/// does not.
+fn folders(entries: &[Entry]) -> impl Iterator<Item = (&str, &Entry)> {
     let mut before = "";
-    let new = entries.iter().map(|entry| {
+    entries.iter().flat_map(move |entry| {
         let path = entry.path.as_str();
         let shared = before.split('/').zip(path.split('/'));
         let shared = shared.take_while(|(a, b)| a == b).count();
-        before = path;
-        path.matches('/').count().saturating_sub(shared)
-    });
-    new.sum()
+        before = path.rsplit_once('/').map_or("", |(folder, _)| folder);
+        let ends = path.match_indices('/').skip(shared);
+        ends.map(move |(end, _)| (&path[..end], entry))
+    })
 }
 
 /// The path of a file in a collection: relative, with `/` between its components.
@@ -192,19 +193,17 @@ impl Collection {
         if let Some(pair) = entries.windows(2).find(|pair| pair[0].path >= pair[1].path) {
             return Err(conflict(&pair[0], &pair[1]));
         }
-        // "a" is a folder of "a/b", with "a-b" between the two in this order.
-        for entry in &entries {
-            for (at, _) in entry.path.0.match_indices('/') {
-                let folder = &entry.path.0[..at];
-                let found = entries.binary_search_by(|other| other.path.0.as_str().cmp(folder));
-                if let Ok(found) = found {
-                    return Err(conflict(&entries[found], entry));
-                }
-            }
-        }
-        if folders(&entries) > MAX_FOLDERS {
+        // Counted first, because each is looked up below.
+        if folders(&entries).count() > MAX_FOLDERS {
             let reason = "it has more than 262,144 folders";
             return Err(CollectionError::Malformed { reason });
+        }
+        // "a" is a folder of "a/b", with "a-b" between the two in this order.
+        for (folder, entry) in folders(&entries) {
+            let found = entries.binary_search_by(|other| other.path.0.as_str().cmp(folder));
+            if let Ok(found) = found {
+                return Err(conflict(&entries[found], entry));
+            }
         }
         Ok(Self { entries })
     }
@@ -319,3 +318,6 @@ fn take<'a>(from: &mut &'a [u8], len: usize) -> Result<&'a [u8], CollectionError
     *from = rest;
     Ok(taken)
 }
+
+#[cfg(test)]
+mod tests;

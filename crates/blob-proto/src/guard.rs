@@ -14,6 +14,7 @@ use crate::{
         BlobReader, BlobStore, BlobWriter, PartialBlob, StoreError, StoreFuture, Stored,
         StoredBatch, Usage, Verification,
     },
+    swarm::store_number,
 };
 
 /// Time for a store to answer where the work does not depend on the size of a blob: 60 s. A guess:
@@ -70,6 +71,11 @@ fn call<T: Send + 'static>(
 }
 
 impl BlobStore for GuardedStore {
+    fn address(&self) -> Option<usize> {
+        // Of a store without an address, that of its `Arc`, which is not the one around this.
+        Some(store_number(&self.store))
+    }
+
     fn usage(&self) -> Option<Usage> {
         self.store.usage()
     }

@@ -1,7 +1,8 @@
 //! Many small blobs at once.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{HashMap, HashSet, VecDeque},
+    pin::pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -45,6 +46,9 @@ const LEFT_AT_ONE_TIME: usize = 8;
 /// round trips. A guess.
 const OVERDUE: Duration = Duration::from_millis(250);
 
+/// Wanted blobs that are looked at for one that a provider has not refused: 256.
+const LOOKED_AT: usize = 256;
+
 /// Time between looks of an idle provider for overdue blobs.
 const RECHECK: Duration = Duration::from_millis(50);
 
@@ -54,7 +58,7 @@ const RECHECK: Duration = Duration::from_millis(50);
 pub struct FetchedBatch {
     /// The blobs that are in the store now, verified and durable.
     pub fetched: Vec<BlobId>,
-    /// The blobs that no provider gave, each with the reason.
+    /// The blobs that no provider gave, or that another download has open, each with the reason.
     pub failed: Vec<(BlobId, FetchError)>,
     /// Bytes of content that came over the network.
     pub received_bytes: u64,
@@ -76,8 +80,12 @@ struct Queue {
     /// Blobs that are not asked for.
     wanted: VecDeque<BlobId>,
     asked: HashMap<BlobId, Asked>,
-    /// Blobs that need more than one request.
+    /// Blobs that need more than one request, or that all providers have refused.
     singly: Vec<BlobId>,
+    /// The providers that are asked, or about to be.
+    active: HashSet<PeerId>,
+    /// Who refused a blob that is missing.
+    refused: HashMap<BlobId, HashSet<PeerId>>,
 }
 
 impl Queue {
@@ -85,31 +93,62 @@ impl Queue {
         self.wanted.is_empty() && self.asked.is_empty()
     }
 
-    /// Takes a blob to ask for. An idle provider is also given what another one owes for long.
-    fn take(&mut self, idle: bool, now: Instant) -> Option<BlobId> {
-        if let Some(id) = self.wanted.pop_front() {
+    /// Takes a blob to ask `peer` for. An idle provider is also given what another one owes for long.
+    fn take(&mut self, peer: &PeerId, idle: bool, now: Instant) -> Option<BlobId> {
+        let refused = &self.refused;
+        let gives = |id: &BlobId| !refused.get(id).is_some_and(|peers| peers.contains(peer));
+        // What another provider refused is at the end.
+        if let Some(at) = self.wanted.iter().take(LOOKED_AT).position(&gives) {
+            let id = self.wanted.remove(at)?;
             let (since, askers) = (now, 1);
             self.asked.insert(id, Asked { since, askers });
             return Some(id);
         }
-        let overdue = |asked: &Asked| asked.askers == 1 && now - asked.since >= OVERDUE;
-        let mut owed = self.asked.iter_mut().filter(|(_, asked)| overdue(asked));
+        let overdue = |(id, asked): &(&BlobId, &mut Asked)| {
+            asked.askers == 1 && now - asked.since >= OVERDUE && gives(id)
+        };
+        let mut owed = self.asked.iter_mut().filter(overdue);
         let (id, asked) = owed.next().filter(|_| idle)?;
         asked.askers += 1;
         Some(*id)
     }
 
-    /// Takes blobs back from a provider that failed.
-    fn give_back(&mut self, ids: impl IntoIterator<Item = BlobId>) {
-        for id in ids {
-            if let Some(asked) = self.asked.get_mut(&id) {
-                asked.askers -= 1;
-                if asked.askers == 0 {
-                    self.asked.remove(&id);
-                    self.wanted.push_back(id);
-                }
+    /// Takes a blob back from a provider. It is asked of the others.
+    fn give_back(&mut self, id: BlobId) {
+        if let Some(asked) = self.asked.get_mut(&id) {
+            asked.askers -= 1;
+            if asked.askers == 0 {
+                self.asked.remove(&id);
+                self.want(id);
             }
         }
+    }
+
+    /// Queues a blob, unless all providers that are left have refused it.
+    fn want(&mut self, id: BlobId) {
+        match self.is_refused_by_all(&id) {
+            true => self.singly.push(id),
+            false => self.wanted.push_back(id),
+        }
+    }
+
+    fn is_refused_by_all(&self, id: &BlobId) -> bool {
+        let refused = self.refused.get(id);
+        refused.is_some_and(|peers| self.active.is_subset(peers))
+    }
+
+    /// Notes that a provider does not have a blob.
+    fn on_refused(&mut self, id: BlobId, peer: PeerId) {
+        self.refused.entry(id).or_default().insert(peer);
+        self.give_back(id);
+    }
+
+    /// Notes that a provider is not asked any more. What it owes goes to the others.
+    fn on_end(&mut self, peer: &PeerId, owed: impl IntoIterator<Item = BlobId>) {
+        self.active.remove(peer);
+        owed.into_iter().for_each(|id| self.give_back(id));
+        let wanted = std::mem::take(&mut self.wanted);
+        wanted.into_iter().for_each(|id| self.want(id));
     }
 }
 
@@ -153,6 +192,7 @@ pub(super) async fn run(
                 batch.holds.extend(fetched.hold);
             }
             Err(error @ FetchError::NoProviders { .. }) => batch.failed.push((blob_id, error)),
+            Err(error) if error.is_busy() => batch.failed.push((blob_id, error)),
             Err(error) => return Err(error),
         }
     }
@@ -170,6 +210,8 @@ async fn small(
     into: &mut FetchedBatch,
 ) -> Result<Vec<BlobId>, FetchError> {
     // The sessions here are not those of a single blob, and report no events.
+    let mut queue = queue;
+    queue.active = providers.iter().copied().collect();
     let (events, _) = mpsc::channel(1);
     let request = FetchRequest::new(context_id, blob_id(&[]));
     let batch = Batch {
@@ -183,8 +225,15 @@ async fn small(
         .map(|peer| batch.ask(*peer, groups.clone()));
     let asking = future::join_all(asking);
     drop(groups);
-    let (_, kept) = future::join(asking, batch.keep(received, store, into)).await;
-    kept?;
+    let keeping = batch.keep(received, store, into);
+    match future::select(pin!(asking), pin!(keeping)).await {
+        future::Either::Left((_, keeping)) => keeping.await?,
+        // No provider is asked for what cannot be stored.
+        future::Either::Right((kept, asking)) => {
+            kept?;
+            asking.await;
+        }
+    }
     let mut queue = batch.queue();
     let mut left = std::mem::take(&mut queue.singly);
     left.extend(queue.wanted.drain(..));
@@ -214,7 +263,11 @@ impl Batch {
         if let Err(error) = self.talk(peer, &groups, &mut asked).await {
             tracing::debug!(%peer, %error, "a provider of a batch failed");
         }
-        self.queue().give_back(asked);
+        let mut queue = self.queue();
+        queue.on_end(&peer, asked);
+        if queue.is_settled() {
+            self.settled.notify_waiters();
+        }
     }
 
     async fn talk(
@@ -246,7 +299,7 @@ impl Batch {
         let ended = loop {
             // Asked in halves of the pipeline, so that requests travel together.
             if asked.len() <= PIPELINE / 2 {
-                self.take(asked, &mut writer, Instant::now())?;
+                self.take(&peer, asked, &mut writer, Instant::now())?;
                 writer.flush().await?;
             }
             if asked.is_empty() {
@@ -269,16 +322,22 @@ impl Batch {
             let Some(id) = asked.pop_front() else {
                 break Err(ProviderError::Unexpected);
             };
-            let first = self.queue().asked.remove(&id).is_some();
+            let first = match &response {
+                Response::Refused(_) => {
+                    self.queue().on_refused(id, peer);
+                    false
+                }
+                _ => self.queue().asked.remove(&id).is_some(),
+            };
             match response {
                 Response::Inline { content } if first => {
                     group_bytes += content.len();
                     group.push((id, content));
                 }
-                // Another provider was faster.
+                // Another provider was faster, or is asked.
                 _ if !first => {}
-                // Too large, or not here: all providers are asked for it afterwards.
-                Response::List(_) | Response::Refused(_) => self.queue().singly.push(id),
+                // Too large for one request.
+                Response::List(_) => self.queue().singly.push(id),
                 _ => {
                     self.queue().singly.push(id);
                     break Err(ProviderError::Unexpected);
@@ -303,6 +362,7 @@ impl Batch {
 
     fn take<W: futures::AsyncWrite + Unpin>(
         &self,
+        peer: &PeerId,
         asked: &mut VecDeque<BlobId>,
         writer: &mut MessageWriter<W>,
         now: Instant,
@@ -310,7 +370,7 @@ impl Batch {
         let idle = asked.is_empty();
         let mut queue = self.queue();
         while asked.len() < PIPELINE
-            && let Some(blob_id) = queue.take(idle, now)
+            && let Some(blob_id) = queue.take(peer, idle, now)
         {
             asked.push_back(blob_id);
             let get = Request::Get {

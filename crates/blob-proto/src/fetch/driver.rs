@@ -2,7 +2,8 @@
 //!
 //! There are two planners: one for providers of v1, first over the list of chunk hashes as if it
 //! were a single chunk, then over the chunks; and one for providers of v0, over the whole blob as
-//! if it were a single chunk, one provider at a time and a second one where the first is very slow.
+//! if it were a single chunk, one provider at a time and a second one where the first is very slow
+//! or sends for long.
 //! Providers of v0 are asked where no provider of v1 is left, or none has answered within a grace
 //! period.
 
@@ -40,13 +41,14 @@ use self::{
     received::Written,
 };
 use super::{
-    FetchError, Fetched, Progress, ProviderError, Target,
+    FetchError, Fetched, Progress, ProviderError, ProviderFailure, Target,
     session::{Context, End, Event, SessionId},
+    shared::Downloading,
 };
 use crate::{
     id::CHUNK_BYTES,
     plan::{FLOOR_BYTES_PER_S, Input, Planner, PlannerConfig},
-    store::{PartialBlob, StoreError, Stored, Verification},
+    store::{Hold, PartialBlob, StoreError, Stored, Verification},
     swarm::Fetching,
     transfer::{BoxDuplex, Opened},
 };
@@ -66,6 +68,11 @@ const SAMPLE: Duration = Duration::from_millis(250);
 /// and two round trips across the world.
 const GRACE: Duration = Duration::from_secs(2);
 
+/// Time that a provider of v0 sends before a second one is asked for the blob as well: 30 s. What it
+/// sends is verified at its end alone, so one that never ends looks like one of a large blob. A
+/// guess: most blobs are there by then, so that they are sent once.
+const V0_COPY_AFTER: Duration = Duration::from_secs(30);
+
 /// Rate of all providers of v1 together below which a provider of v0 is asked as well, in bytes a
 /// second: 128 KiB, an eighth of what an untried provider is assumed to have.
 const SLOW_BYTES_PER_S: u64 = 128 * 1024;
@@ -75,6 +82,22 @@ const FAREWELL: Duration = Duration::from_millis(500);
 
 /// Events that wait for the driver. What they hold in memory is bounded by the permits for chunks.
 pub(super) const EVENT_QUEUE: usize = 64;
+
+/// How a transfer ended.
+struct Finished {
+    size_bytes: u64,
+    /// Absent where another transfer stored the blob.
+    hold: Option<Hold>,
+}
+
+impl From<Stored> for Finished {
+    fn from(stored: Stored) -> Self {
+        Self {
+            size_bytes: stored.size_bytes,
+            hold: Some(stored.hold),
+        }
+    }
+}
 
 type Running = BoxFuture<'static, Option<(SessionId, End)>>;
 type Writing = BoxFuture<'static, Written>;
@@ -95,6 +118,8 @@ pub(super) struct Driver {
     /// When the first of them was found.
     v0_since: Option<Duration>,
     partial: Option<Arc<dyn PartialBlob>>,
+    /// Marks the partial download as open for other transfers. Dropped after it.
+    downloading: Option<Downloading>,
     /// Offers what is verified to other peers.
     offered: Option<Fetching>,
     exchange: Exchange,
@@ -103,6 +128,7 @@ pub(super) struct Driver {
     sessions: HashMap<PeerId, Handle>,
     running: FuturesUnordered<Running>,
     writing: FuturesUnordered<Writing>,
+    /// When the transfer began, moved by the time that it has waited for its store.
     begun: Instant,
     /// Whether the transfer goes on.
     hope: Hope,
@@ -136,6 +162,7 @@ impl Driver {
             opened: HashMap::new(),
             v0_since: None,
             partial: None,
+            downloading: None,
             offered: None,
             exchange: Exchange::default(),
             chunks_since: None,
@@ -153,24 +180,23 @@ impl Driver {
     pub(super) async fn run(mut self) -> Result<Fetched, FetchError> {
         let id = self.context.request.blob_id;
         // What does not verify is withdrawn and fetched again.
-        if let Verification::Intact { size_bytes } = self.target.store.verify(id, true).await? {
+        let verifying = self.target.store.verify(id, true);
+        if let Verification::Intact { size_bytes } = self.off_the_clock(verifying).await? {
             self.book.complete(size_bytes);
             self.publish();
             return Ok(self.book.fetched(id, size_bytes, None));
         }
-        let stored = self.drive().await?;
-        self.book.complete(stored.size_bytes);
+        let Finished { size_bytes, hold } = self.drive().await?;
+        self.book.complete(size_bytes);
         self.sample();
         self.publish();
-        Ok(self
-            .book
-            .fetched(stored.id, stored.size_bytes, Some(stored.hold)))
+        Ok(self.book.fetched(id, size_bytes, hold))
     }
 
-    async fn drive(&mut self) -> Result<Stored, FetchError> {
+    async fn drive(&mut self) -> Result<Finished, FetchError> {
         loop {
             if self.done && self.writing.is_empty() {
-                return self.finish().await;
+                return self.finish().await.map(Finished::from);
             }
             self.call_v0();
             self.check_stuck()?;
@@ -198,8 +224,19 @@ impl Driver {
         }
     }
 
+    /// Returns the time of the transfer since it began. It does not pass while the transfer waits for
+    /// its store.
     fn now(&self) -> Duration {
         self.begun.elapsed()
+    }
+
+    /// Waits for the store. The deadlines of providers and of the search do not run in that time:
+    /// meanwhile the driver neither asks providers nor takes what they send.
+    async fn off_the_clock<T>(&mut self, work: impl Future<Output = T>) -> T {
+        let since = Instant::now();
+        let done = work.await;
+        self.begun += since.elapsed();
+        done
     }
 
     fn next_timeout(&self) -> Duration {
@@ -291,6 +328,9 @@ impl Driver {
             self.name_idle();
             let id = self.context.request.blob_id;
             let failures = self.book.failures();
+            if let Some(error) = no_space(&failures) {
+                return Err(error);
+            }
             return Err(FetchError::NoProviders { id, failures });
         }
         Ok(())
@@ -345,6 +385,17 @@ impl Driver {
     }
 }
 
+/// Returns the error of the store where nothing but its space has failed.
+fn no_space(failures: &[ProviderFailure]) -> Option<FetchError> {
+    let sources = failures.iter().map(|failure| match &failure.reason {
+        ProviderError::NoSpace { source } => Some(source),
+        _ => None,
+    });
+    let sources: Option<Vec<_>> = sources.collect();
+    let first = sources?.into_iter().next()?;
+    Some(FetchError::Store(Arc::clone(first)))
+}
+
 fn planner_config(context: &Context, searches: bool) -> PlannerConfig {
     let config = PlannerConfig {
         seed: rand_seed(context),
@@ -361,7 +412,7 @@ fn planner_config(context: &Context, searches: bool) -> PlannerConfig {
     }
 }
 
-/// For providers of v0: one at a time. They may send each chunk of 1 MiB in one burst.
+/// For providers of v0: one at a time, and a further one after a while. They may send each chunk of 1 MiB in one burst.
 fn serial_config(context: &Context, searches: bool) -> PlannerConfig {
     let config = planner_config(context, searches);
     let chunk = Duration::from_secs(CHUNK_BYTES / config.floor_bytes_per_s.max(1));
@@ -370,6 +421,7 @@ fn serial_config(context: &Context, searches: bool) -> PlannerConfig {
         window_chunks: 1,
         provider_window_chunks: 1,
         burst,
+        copy_after: Some(V0_COPY_AFTER),
         floor_span: config.floor_span.max(2 * burst),
         ..config
     }

@@ -40,6 +40,13 @@ pub enum FetchError {
     Store(Arc<StoreError>),
 }
 
+impl FetchError {
+    /// Returns `true` where another download of the blob is open.
+    pub(super) fn is_busy(&self) -> bool {
+        matches!(self, Self::Store(error) if matches!(**error, StoreError::Busy { .. }))
+    }
+}
+
 impl From<StoreError> for FetchError {
     fn from(error: StoreError) -> Self {
         Self::Store(Arc::new(error))
@@ -151,6 +158,13 @@ pub enum ProviderError {
     /// What it sent as a piece of content is none.
     #[error("sent a malformed chunk: {0}")]
     ChunkFrame(ChunkFrameError),
+    /// What it sends, or claims to send, does not fit into the store. It is not verified, so the blob
+    /// may be smaller.
+    #[error("sends what does not fit into the store: {source}")]
+    NoSpace {
+        /// The error of the store.
+        source: Arc<StoreError>,
+    },
     /// It claims more than a blob may have.
     #[error("claims {size_bytes} bytes, at most {max_bytes} are allowed")]
     TooLarge {

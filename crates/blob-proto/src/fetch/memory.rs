@@ -84,7 +84,7 @@ impl BlobStore for MemoryTarget {
         let chunks = Chunks {
             target: self.clone(),
             list,
-            chunks: Arc::default(),
+            held: Arc::default(),
         };
         let partial = fits.map(|()| Arc::new(chunks) as Arc<dyn PartialBlob>);
         ready(partial)
@@ -136,7 +136,14 @@ impl BlobWriter for Whole {
 struct Chunks {
     target: MemoryTarget,
     list: ChunkList,
-    chunks: Arc<Mutex<BTreeMap<usize, Bytes>>>,
+    held: Arc<Mutex<Held>>,
+}
+
+/// The chunks that have arrived, and the sum of their lengths in bytes.
+#[derive(Default)]
+struct Held {
+    chunks: BTreeMap<usize, Bytes>,
+    bytes: u64,
 }
 
 impl PartialBlob for Chunks {
@@ -145,36 +152,42 @@ impl PartialBlob for Chunks {
     }
 
     fn has(&self, index: usize) -> bool {
-        lock(&self.chunks).contains_key(&index)
+        lock(&self.held).chunks.contains_key(&index)
     }
 
     fn missing(&self) -> usize {
-        self.list.len() - lock(&self.chunks).len()
+        self.list.len() - lock(&self.held).chunks.len()
     }
 
     fn write(&self, index: usize, chunk: Bytes) -> StoreFuture<()> {
         let (target, list) = (self.target.clone(), self.list.clone());
-        let chunks = Arc::clone(&self.chunks);
+        let held = Arc::clone(&self.held);
         blocking(move || {
             list.verify(index, &chunk)?;
-            let mut chunks = lock(&chunks);
-            let used_bytes = chunks.values().map(|chunk| chunk.len() as u64).sum();
-            target.check(used_bytes, chunk.len() as u64)?;
-            chunks.insert(index, chunk);
+            let mut held = lock(&held);
+            // The copy of a chunk that two providers were asked for takes no space.
+            if held.chunks.contains_key(&index) {
+                return Ok(());
+            }
+            let len_bytes = chunk.len() as u64;
+            target.check(held.bytes, len_bytes)?;
+            held.bytes += len_bytes;
+            held.chunks.insert(index, chunk);
             Ok(())
         })
     }
 
     fn finish(&self) -> StoreFuture<Stored> {
         let (target, id) = (self.target.clone(), self.list.id());
-        let (expected, chunks) = (self.list.len(), Arc::clone(&self.chunks));
+        let (expected, held) = (self.list.len(), Arc::clone(&self.held));
         blocking(move || {
-            let mut chunks = lock(&chunks);
+            let Held { chunks, bytes } = &mut *lock(&held);
             if chunks.len() < expected {
                 let missing_chunks = expected - chunks.len();
                 return Err(StoreError::Incomplete { id, missing_chunks });
             }
             let len = chunks.values().map(Bytes::len).sum();
+            *bytes = 0;
             let mut content = BytesMut::with_capacity(len);
             // Each chunk is freed once it is copied.
             while let Some((_, chunk)) = chunks.pop_first() {
@@ -184,3 +197,6 @@ impl PartialBlob for Chunks {
         })
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -177,7 +177,8 @@ impl Fetcher {
     /// repeated while bytes are missing.
     ///
     /// A fetch into a store that another call fetches the same blob into joins that transfer, with
-    /// its providers. It ends with the last of its waiters.
+    /// its providers. It ends with the last of its waiters. Where the context, the signer or
+    /// the size limit differs, it waits for that transfer and takes the blob that it has stored.
     ///
     /// Runs on tokio, with its timers.
     pub fn fetch(
@@ -192,8 +193,13 @@ impl Fetcher {
         }
         let (run, watched) = match to {
             Destination::Store(store) => {
+                let in_store = InStore {
+                    swarms: self.swarms.clone(),
+                    transfers: self.transfers.clone(),
+                    number: store_number(&store),
+                };
                 let target = Target {
-                    offered: Some((self.swarms.clone(), store_number(&store))),
+                    in_store: Some(in_store),
                     ..Target::new(GuardedStore::wrap(Arc::clone(&store), self.store_timeout))
                 };
                 let begin =
@@ -263,8 +269,19 @@ struct Target {
     /// Whether chunks have to be kept in order.
     ordered: bool,
     memory: Option<MemoryTarget>,
-    /// Where what is verified is offered to other peers, with the number of the store.
-    offered: Option<(Swarms, usize)>,
+    /// Present where the destination is a store that transfers share.
+    in_store: Option<InStore>,
+}
+
+/// What the transfers into one store have in common.
+#[derive(Clone)]
+struct InStore {
+    /// Where what is verified is offered to other peers.
+    swarms: Swarms,
+    /// The transfers of the fetcher.
+    transfers: Transfers,
+    /// Number of the store.
+    number: usize,
 }
 
 impl Target {
@@ -273,7 +290,7 @@ impl Target {
             store,
             ordered: false,
             memory: None,
-            offered: None,
+            in_store: None,
         }
     }
 }
@@ -288,8 +305,8 @@ impl Fetcher {
     ///
     /// # Errors
     ///
-    /// What the store refuses. A blob that no provider gives is no error of the batch: it is in
-    /// [`FetchedBatch::failed`], with the reason.
+    /// What the store refuses. A blob that no provider gives, or that another download has open, is no
+    /// error of the batch: it is in [`FetchedBatch::failed`], with the reason.
     pub fn fetch_batch(
         &self,
         context_id: ContextId,

@@ -1,8 +1,8 @@
 //! One transfer for one blob into one store, however many ask for it.
 
 use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
+    collections::{HashMap, HashSet},
+    sync::{Arc, Mutex},
 };
 
 use calimero_network_primitives::ContextId;
@@ -12,7 +12,7 @@ use futures::{
 };
 use tokio::sync::{mpsc, watch};
 
-use super::{FetchError, FetchRequest, Fetched, Progress, Providers};
+use super::{FetchError, FetchRequest, Fetched, Progress, Providers, target::lock};
 use crate::{BlobId, store::BlobStore, swarm::store_number};
 
 pub(super) type Run = BoxFuture<'static, Result<Fetched, FetchError>>;
@@ -44,9 +44,38 @@ pub(super) type Joined = (Shared<Run>, watch::Receiver<Progress>);
 #[derive(Clone, Default)]
 pub(super) struct Transfers {
     running: Arc<Mutex<HashMap<Key, Running>>>,
+    downloading: Arc<Mutex<HashSet<(usize, BlobId)>>>,
+}
+
+/// A blob whose partial download a transfer has open, until this is dropped.
+pub(super) struct Downloading {
+    all: Arc<Mutex<HashSet<(usize, BlobId)>>>,
+    key: (usize, BlobId),
+}
+
+impl Drop for Downloading {
+    fn drop(&mut self) {
+        lock(&self.all).remove(&self.key);
+    }
 }
 
 impl Transfers {
+    /// Records that a transfer has opened the partial download of a blob. A store opens it once at a
+    /// time.
+    pub(super) fn downloading(&self, store: usize, blob_id: BlobId) -> Downloading {
+        let key = (store, blob_id);
+        lock(&self.downloading).insert(key);
+        Downloading {
+            all: Arc::clone(&self.downloading),
+            key,
+        }
+    }
+
+    /// Returns whether a transfer has the partial download of a blob open.
+    pub(super) fn is_downloading(&self, store: usize, blob_id: BlobId) -> bool {
+        lock(&self.downloading).contains(&(store, blob_id))
+    }
+
     /// Joins a transfer of the same blob into the same store, or begins one. The providers of a
     /// waiter are added to those of the transfer.
     pub(super) fn join(
@@ -64,7 +93,7 @@ impl Transfers {
             max_bytes: request.max_bytes,
             signer: signer.map(|signer| Arc::as_ptr(signer).cast::<()>() as usize),
         };
-        let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut running = lock(&self.running);
         // A transfer that has ended is not joined: its blob may have been removed since.
         running.retain(|_, one| one.run.upgrade().is_some_and(|run| run.peek().is_none()));
         let one = running.get(&key);

@@ -14,15 +14,15 @@ use super::{
 };
 use crate::{
     clock::unix_seconds,
-    store::{BlobWriter, PartialBlob, StoreError, StoreFuture, Stored},
+    store::{BlobStore, PartialBlob, StoreError, StoreFuture, Stored},
     transfer::{BoxDuplex, Counted, Opened},
     v0::{BlobAuth, BlobChunk, BlobRequest, BlobResponse, CHUNK_PREFIX_BYTES},
 };
 
 /// Where the content goes.
 pub(super) enum Keep {
-    /// To a writer that hashes it: the chunk hashes are not known.
-    Whole(Box<dyn BlobWriter>),
+    /// To a writer of the store, which hashes it: the chunk hashes are not known.
+    Whole(Arc<dyn BlobStore>),
     /// Chunk by chunk to where some are missing: the chunk hashes are known.
     Missing(Arc<dyn PartialBlob>),
 }
@@ -71,7 +71,7 @@ impl V0Fetch {
             received_bytes: 0,
         };
         let stored = match into {
-            Keep::Whole(writer) => self.whole(&mut frames, content, writer).await.map(Some),
+            Keep::Whole(store) => self.whole(&mut frames, content, &*store).await.map(Some),
             Keep::Missing(partial) => self
                 .missing(&mut frames, content, partial)
                 .await
@@ -129,24 +129,23 @@ impl V0Fetch {
         &self,
         frames: &mut Frames,
         mut content: Content,
-        mut writer: Box<dyn BlobWriter>,
+        store: &dyn BlobStore,
     ) -> Result<Stored, End> {
+        if let Some(error) = content.exceeds(store) {
+            return Err(End::Provider(error));
+        }
+        let mut writer = store.writer().await.map_err(store_error)?;
         let mut writing: StoreFuture<()> = Box::pin(future::ready(Ok(())));
         loop {
             let (piece, written) = future::join(content.next(frames), writing).await;
-            written.map_err(End::Store)?;
+            written.map_err(store_error)?;
             match piece? {
                 Some(piece) => writing = writer.write(piece),
                 None => break,
             }
         }
         let expected = self.context.request.blob_id;
-        writer.finish(Some(expected)).await.map_err(|error| {
-            if let StoreError::Mismatch { actual, .. } = error {
-                return End::Provider(ProviderError::Content { actual });
-            }
-            End::Store(error)
-        })
+        writer.finish(Some(expected)).await.map_err(store_error)
     }
 
     /// Hands on the chunks that are missing.
@@ -198,6 +197,19 @@ impl V0Fetch {
     }
 }
 
+/// Returns what an error of the store means while the content is not verified: a provider that sends
+/// more than there is space for is no fault of the store.
+fn store_error(error: StoreError) -> End {
+    match error {
+        StoreError::Mismatch { actual, .. } => ProviderError::Content { actual }.into(),
+        StoreError::Quota { .. } | StoreError::DiskFull { .. } => {
+            let source = Arc::new(error);
+            ProviderError::NoSpace { source }.into()
+        }
+        error => End::Store(error),
+    }
+}
+
 /// The pieces of the content, counted against what was announced.
 struct Content {
     said_bytes: Option<u64>,
@@ -207,6 +219,24 @@ struct Content {
 }
 
 impl Content {
+    /// Returns the reason to refuse content that the store has no space for, before any of it comes.
+    /// What partial downloads use counts as free, because expired ones are deleted.
+    fn exceeds(&self, store: &dyn BlobStore) -> Option<ProviderError> {
+        let (wanted_bytes, usage) = (self.said_bytes?, store.usage()?);
+        let used_bytes = usage.used_bytes.saturating_add(usage.reserved_bytes);
+        if wanted_bytes <= usage.limit_bytes.saturating_sub(used_bytes) {
+            return None;
+        }
+        let source = Arc::new(StoreError::Quota {
+            limit_bytes: usage.limit_bytes,
+            used_bytes: used_bytes.saturating_add(usage.partial_bytes),
+            partial_bytes: usage.partial_bytes,
+            reserved_bytes: usage.reserved_bytes,
+            wanted_bytes,
+        });
+        Some(ProviderError::NoSpace { source })
+    }
+
     /// The next piece; `None` at the empty chunk, or at the close where all is there.
     async fn next(&mut self, frames: &mut Frames) -> Result<Option<Bytes>, ProviderError> {
         let received_bytes = self.received_bytes;

@@ -579,6 +579,7 @@ impl Planner {
         let factor = if cheap { 2 } else { SLOW_FACTOR };
         let mut waits = BTreeMap::new();
         for (_, owner) in self.ready() {
+            let asked_for = self.now.saturating_sub(owner.asked_since());
             // A provider whose rate is unknown has shown nothing but its silence. One that is silent
             // sends nothing in vain, so twice the usual time is enough.
             let silence = owner.silence(self.now) / 2;
@@ -593,7 +594,8 @@ impl Planner {
                 let wait = if hurried { Duration::ZERO } else { wait };
                 let put_off = self.put_off.get(index);
                 let overdue = put_off.is_some_and(|since| self.now >= *since + PUT_OFF_PATIENCE);
-                let wait = match overdue && owner.rate().is_none() {
+                let long = self.copy_is_due(*index, asked_for);
+                let wait = match long || (overdue && owner.rate().is_none()) {
                     true => Duration::MAX,
                     false => wait,
                 };
@@ -605,6 +607,17 @@ impl Planner {
         waits
             .into_iter()
             .max_by_key(|(index, wait)| (*wait, *index))
+    }
+
+    /// Returns whether a chunk is asked of a further provider because of the time for which one has
+    /// owed it. The time grows with the number of copies, so that few providers send all of a blob.
+    fn copy_is_due(&self, index: u64, asked_for: Duration) -> bool {
+        let askers = u32::from(self.asked.get(&index).copied().unwrap_or_default());
+        let steps = 1_u32
+            .checked_shl(askers)
+            .map_or(u32::MAX, |steps| steps - 1);
+        let after = self.config.copy_after;
+        after.is_some_and(|after| asked_for >= after.saturating_mul(steps))
     }
 
     /// Returns `true` where a provider is idle while others are asked for chunks.

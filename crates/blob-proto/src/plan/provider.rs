@@ -47,6 +47,8 @@ pub(super) struct Provider {
     pub(super) later: BTreeMap<u64, Duration>,
     /// Missing chunks that it has put off.
     pub(super) put_off: BTreeSet<u64>,
+    /// When it was asked after a pause.
+    asked_since: Duration,
     /// Whether something came since it was asked after a pause.
     has_begun: bool,
     /// When the last byte came, or the first request after a pause was sent.
@@ -73,6 +75,7 @@ impl Provider {
             reports: false,
             later: BTreeMap::new(),
             put_off: BTreeSet::new(),
+            asked_since: now,
             has_begun: false,
             last_byte: now,
             floor_since: now,
@@ -105,9 +108,15 @@ impl Provider {
             && self.later.get(&index).is_none_or(|later| *later <= now)
     }
 
+    /// Returns the time since which it owes something.
+    pub(super) fn asked_since(&self) -> Duration {
+        self.asked_since
+    }
+
     /// Notes that chunks are asked for.
     pub(super) fn ask(&mut self, chunks: impl Iterator<Item = u64>, now: Duration) {
         if self.in_flight.is_empty() {
+            self.asked_since = now;
             // Time without requests counts for nothing.
             self.restart(now);
         }

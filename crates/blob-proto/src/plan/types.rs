@@ -45,6 +45,10 @@ pub struct PlannerConfig {
     /// Attempts in a row to open a stream after which a provider is not asked again. Default 2: one
     /// that restarts is found by the second. [`u32::MAX`] as for `max_failures`.
     pub max_unreachable: u32,
+    /// Time after which a chunk that one provider owes is asked of an idle one as well, however much
+    /// comes from the first. The next copy is asked for after twice that time more, and so on.
+    /// `None`, the default, where what arrives can be verified chunk by chunk.
+    pub copy_after: Option<Duration>,
     /// Varies rests, so that many requesters do not return together. Take a random number.
     pub seed: u64,
 }
@@ -63,6 +67,7 @@ impl From<&BlobFetchConfig> for PlannerConfig {
             rest_max: config.tuning.rest_max,
             max_failures: config.tuning.max_failures,
             max_unreachable: MAX_UNREACHABLE,
+            copy_after: None,
             seed: 1,
         }
     }

@@ -42,7 +42,7 @@ use crate::{
     fetch::Fetcher,
     guard::{CALLBACK_TIMEOUT, GuardedStore, STORE_TIMEOUT, guarded},
     id::CHUNK_BYTES,
-    store::{BlobReader, BlobStore, StoreError, blocking::blocking},
+    store::{BlobReader, BlobStore, StoreError, StoreFuture, blocking::blocking},
     swarm::{Part, Swarms, store_number},
     transfer::{BoxDuplex, Version},
     v0::ReplayGuard,
@@ -96,7 +96,10 @@ pub struct Server {
 struct Shared {
     local: PeerId,
     config: BlobServeConfig,
+    /// The store behind the deadline of its calls.
     store: Arc<dyn BlobStore>,
+    /// The store itself.
+    unguarded: Arc<dyn BlobStore>,
     /// Number of the store.
     store_number: usize,
     swarms: Swarms,
@@ -110,20 +113,26 @@ struct Shared {
 }
 
 /// A blob that the store checks, until this is dropped.
-struct Checked<'a> {
-    all: &'a Mutex<HashSet<BlobId>>,
+struct Checked {
+    all: Arc<Mutex<HashSet<BlobId>>>,
     blob_id: BlobId,
 }
 
-impl<'a> Checked<'a> {
+impl Checked {
     /// `None` if the blob is being checked already.
-    fn begin(all: &'a Mutex<HashSet<BlobId>>, blob_id: BlobId) -> Option<Self> {
+    fn begin(all: &Arc<Mutex<HashSet<BlobId>>>, blob_id: BlobId) -> Option<Self> {
         let mut checked = all.lock().unwrap_or_else(PoisonError::into_inner);
-        checked.insert(blob_id).then_some(Self { all, blob_id })
+        if !checked.insert(blob_id) {
+            // No value is made for it: dropping one takes the lock and removes the blob.
+            return None;
+        }
+        drop(checked);
+        let all = Arc::clone(all);
+        Some(Self { all, blob_id })
     }
 }
 
-impl Drop for Checked<'_> {
+impl Drop for Checked {
     fn drop(&mut self) {
         let mut checked = self.all.lock().unwrap_or_else(PoisonError::into_inner);
         checked.remove(&self.blob_id);
@@ -136,6 +145,7 @@ impl Server {
     #[must_use]
     pub fn new(local: PeerId, store: Arc<dyn BlobStore>, config: &BlobServeConfig) -> Self {
         let store_number = store_number(&store);
+        let unguarded = Arc::clone(&store);
         let store = GuardedStore::wrap(store, STORE_TIMEOUT);
         let shared = Shared {
             local,
@@ -144,6 +154,7 @@ impl Server {
             swarms: Swarms::default(),
             authorizer: Arc::new(Public::new(Arc::clone(&store))),
             store,
+            unguarded,
             events: None,
             resources: Resources::new(limits(config)),
             replays: Arc::new(Mutex::new(ReplayGuard::new(
@@ -205,7 +216,7 @@ impl Server {
     #[must_use]
     pub fn with_store_timeout(mut self, after: Duration) -> Self {
         let shared = Arc::make_mut(&mut self.shared);
-        shared.store = GuardedStore::wrap(Arc::clone(&shared.store), after);
+        shared.store = GuardedStore::wrap(Arc::clone(&shared.unguarded), after);
         self
     }
 
@@ -247,15 +258,15 @@ impl Server {
         let shared = Arc::clone(&self.shared);
         let stream: BoxDuplex = Box::new(stream);
         async move {
-            let requester = Requester {
+            let requester = Arc::new(Requester {
                 holder: shared.resources.holder(Some(peer), origin),
                 shared,
                 peer,
-            };
+            });
             match version {
                 Version::V1_1 => v1::serve(requester, stream, true).await,
                 Version::V1 => v1::serve(requester, stream, false).await,
-                Version::V0 => v0::serve(requester, stream).await,
+                Version::V0 => v0::serve(&requester, stream).await,
             }
         }
     }
@@ -366,7 +377,7 @@ impl Requester {
     }
 
     fn on_requested(&self, context_id: ContextId, blob_id: BlobId, given: bool) {
-        self.report(ServeEvent::Requested(Requested {
+        self.shared.report(ServeEvent::Requested(Requested {
             peer: self.peer,
             context_id,
             blob_id,
@@ -390,13 +401,6 @@ impl Requester {
         let authorizer = &self.shared.authorizer;
         let authorize = || authorizer.authorize(access);
         guarded("Authorizer::authorize", CALLBACK_TIMEOUT, authorize).await
-    }
-
-    fn report(&self, event: ServeEvent) {
-        if let Some(events) = &self.shared.events {
-            // A full queue drops it. The counts of what was served do not depend on it.
-            let _ = events.try_send(event);
-        }
     }
 
     /// Waits for a permit, no longer than the deadline of a first request.
@@ -427,8 +431,17 @@ impl Requester {
         }
         let permit = self.acquire(Resource::BlobBytes, CHUNK_BYTES).await?;
         let end = start.saturating_add(CHUNK_BYTES).min(size_bytes);
-        let chunk = reader.read(start..end).await?;
-        Ok(Some((verified(list, index, chunk).await?, permit)))
+        let read = verified(list.clone(), index, reader.read(start..end));
+        let (chunk, permit) = to_end(async move { (read.await, permit) }).await?;
+        Ok(Some((chunk?, permit)))
+    }
+
+    /// Returns the chunk hashes of a blob, which may have to be computed from all of it.
+    async fn list(&self, reader: &dyn BlobReader) -> Result<ChunkList, ServeError> {
+        let permit = self.acquire(Resource::BlobBytes, CHUNK_BYTES).await?;
+        let list = reader.list();
+        let (list, _permit) = to_end(async move { (list.await, permit) }).await?;
+        Ok(list?)
     }
 
     /// As [`read`](Self::read), of a blob that was not complete. `None` where the chunk is missing.
@@ -437,24 +450,32 @@ impl Requester {
         part: &Part,
         index: u64,
     ) -> Result<Option<(Bytes, Permit)>, ServeError> {
+        if part.blob.strong_count() > 0 && !part.has(index) {
+            return Ok(None);
+        }
+        // The download stays open for as long as `blob` exists, and no other one can continue it: it
+        // must not wait for a permit.
+        let permit = self.acquire(Resource::BlobBytes, CHUNK_BYTES).await?;
         let Some(blob) = part.blob.upgrade() else {
+            drop(permit);
             // Its transfer has ended.
             return match self.shared.store.reader(part.list.id()).await? {
                 Some(reader) => self.read(&*reader, &part.list, index).await,
                 None => Ok(None),
             };
         };
-        if !part.has(index) {
+        if !usize::try_from(index).is_ok_and(|index| blob.has(index)) {
             return Ok(None);
         }
-        let permit = self.acquire(Resource::BlobBytes, CHUNK_BYTES).await?;
         // Below MAX_BLOB_CHUNKS.
         let read = blob.read(index as usize);
         drop(blob);
-        let Some(chunk) = read.await? else {
-            return Ok(None);
-        };
-        match verified(&part.list, index, chunk).await {
+        let id = part.list.id();
+        // A chunk that is missing is as one that does not verify.
+        let read = async move { read.await?.ok_or(StoreError::Damaged { id }) };
+        let read = verified(part.list.clone(), index, Box::pin(read));
+        let (chunk, permit) = to_end(async move { (read.await, permit) }).await?;
+        match chunk {
             Ok(chunk) => Ok(Some((chunk, permit))),
             // The transfer that wrote it fetches it again when it is resumed.
             Err(StoreError::Damaged { .. }) => Ok(None),
@@ -469,10 +490,22 @@ impl Requester {
             return;
         }
         // The store reads the blob as a whole. One request of many is enough for that.
-        let Some(_checked) = Checked::begin(&self.shared.checked, blob_id) else {
+        let Some(checked) = Checked::begin(&self.shared.checked, blob_id) else {
             return;
         };
-        match self.shared.store.withdraw(blob_id).await {
+        let shared = Arc::clone(&self.shared);
+        let withdraw = async move {
+            shared.withdraw(blob_id).await;
+            drop(checked);
+        };
+        // Fails where the runtime stops.
+        let _ = to_end(withdraw).await;
+    }
+}
+
+impl Shared {
+    async fn withdraw(&self, blob_id: BlobId) {
+        match self.store.withdraw(blob_id).await {
             Ok(true) => self.report(ServeEvent::Damaged { blob_id }),
             // What was damaged is not shown any more.
             Ok(false) => {}
@@ -482,11 +515,30 @@ impl Requester {
             }
         }
     }
+
+    fn report(&self, event: ServeEvent) {
+        if let Some(events) = &self.events {
+            // A full queue drops it. The counts of what was served do not depend on it.
+            let _ = events.try_send(event);
+        }
+    }
 }
 
-/// Verifies a chunk that was read.
-async fn verified(list: &ChunkList, index: u64, chunk: Bytes) -> Result<Bytes, StoreError> {
-    let list = list.clone();
+/// Runs work to its end, also where the answer is not awaited any more. What a store has begun on
+/// another thread does not stop with its future, so the work owns the permit that counts it.
+async fn to_end<T: Send + 'static>(
+    work: impl Future<Output = T> + Send + 'static,
+) -> Result<T, StoreError> {
+    tokio::spawn(work).await.map_err(|_| StoreError::Stopped)
+}
+
+/// Verifies a chunk once it is read.
+async fn verified(
+    list: ChunkList,
+    index: u64,
+    read: StoreFuture<Bytes>,
+) -> Result<Bytes, StoreError> {
+    let chunk = read.await?;
     blocking(move || {
         let id = list.id();
         // Below MAX_BLOB_CHUNKS.

@@ -20,7 +20,7 @@ use crate::{
     },
 };
 
-pub(super) async fn serve(requester: Requester, stream: BoxDuplex) -> Result<Served, ServeError> {
+pub(super) async fn serve(requester: &Requester, stream: BoxDuplex) -> Result<Served, ServeError> {
     let (reader, writer) = stream.split();
     // A requester sends a handshake and nothing else.
     let config = FrameConfig {
@@ -38,11 +38,9 @@ pub(super) async fn serve(requester: Requester, stream: BoxDuplex) -> Result<Ser
     let request = BlobRequest::decode(&request)?;
     let mut tally = Tally::new(&requester.shared.totals);
     tally.requests(1);
-    let opened = open(&requester, &request).await;
+    let opened = open(requester, &request).await;
     let outcome = match opened {
-        Ok(Some((reader, list))) => {
-            send(&requester, &mut writer, &*reader, &list, &mut tally).await
-        }
+        Ok(Some((reader, list))) => send(requester, &mut writer, &*reader, &list, &mut tally).await,
         refused => {
             tally.refused();
             respond(&mut writer, BlobResponse::NOT_FOUND).await?;
@@ -95,7 +93,7 @@ async fn open(requester: &Requester, request: &BlobRequest) -> Result<Option<Ope
         let (peer, mut replays) = (requester.peer, requester.replays());
         replays.admit_with(auth, blob_id, context_id, peer, now, permit)?;
     }
-    let list = reader.list().await?;
+    let list = requester.list(&*reader).await?;
     Ok(Some((reader, list)))
 }
 
@@ -121,7 +119,8 @@ async fn send<W: AsyncWrite + Unpin>(
     // Where it has to wait for too long the stream is cut. "Not found" would make it look elsewhere.
     let _transfer = requester.acquire(Resource::BlobTransfers, 1).await?;
     let size_bytes = reader.size_bytes();
-    respond(writer, BlobResponse::found(size_bytes)).await?;
+    let found = respond(writer, BlobResponse::found(size_bytes));
+    requester.in_time(found).await?;
     let chunks = chunk_count(size_bytes);
     let mut next = requester.read(reader, list, 0).await?;
     for index in 1..=chunks {
@@ -138,8 +137,11 @@ async fn send<W: AsyncWrite + Unpin>(
         let ((), read) = future::try_join(sending, reading).await?;
         next = read?;
     }
-    send_chunk(writer, &[]).await?;
-    Ok(writer.flush().await?)
+    let end = async {
+        send_chunk(writer, &[]).await?;
+        Ok::<_, ServeError>(writer.flush().await?)
+    };
+    requester.in_time(end).await
 }
 
 async fn send_chunk<W: AsyncWrite + Unpin>(

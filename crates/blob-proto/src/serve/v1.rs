@@ -4,7 +4,7 @@ use std::{
     collections::HashMap,
     ops::Range,
     sync::{
-        OnceLock,
+        Arc, OnceLock,
         atomic::{AtomicUsize, Ordering},
     },
     time::Duration,
@@ -17,7 +17,7 @@ use tokio::{
     time::{Instant, timeout, timeout_at},
 };
 
-use super::{Requester, ServeError, Served, Source, totals::Tally};
+use super::{Requester, ServeError, Served, Source, to_end, totals::Tally};
 use crate::{
     BlobId, CHUNK_HASH_BYTES, blob_id, chunk_count,
     clock::unix_seconds,
@@ -42,7 +42,7 @@ const BUSY: Refusal = Refusal::Busy {
 };
 
 pub(super) async fn serve(
-    requester: Requester,
+    requester: Arc<Requester>,
     stream: BoxDuplex,
     of_1_1: bool,
 ) -> Result<Served, ServeError> {
@@ -73,12 +73,14 @@ pub(super) async fn serve(
     };
     let answers = Answers {
         requester: &requester,
-        context_id: hello.context_id,
-        public_key,
+        access: Access {
+            context_id: hello.context_id,
+            public_key,
+            of_1_1,
+        },
         writer,
         queue,
         unanswered: &unanswered,
-        of_1_1,
         open: None,
         tally: Tally::new(&requester.shared.totals),
         watching: None,
@@ -146,19 +148,43 @@ fn verify(
 
 /// Answers the requests of one stream, in their order.
 struct Answers<'a, W> {
-    requester: &'a Requester,
-    context_id: ContextId,
-    public_key: Option<[u8; 32]>,
+    requester: &'a Arc<Requester>,
+    access: Access,
     writer: MessageWriter<W>,
     queue: mpsc::Receiver<Request>,
     unanswered: &'a AtomicUsize,
-    of_1_1: bool,
     /// The complete blob that was read last.
     open: Option<(BlobId, Source)>,
     /// The blob that the requester watches. It may have it.
     watching: Option<(BlobId, Watching)>,
     reports: &'a OnceLock<Reports>,
     tally: Tally,
+}
+
+/// What a requester said of itself at the beginning of its stream.
+#[derive(Clone, Copy)]
+struct Access {
+    context_id: ContextId,
+    public_key: Option<[u8; 32]>,
+    of_1_1: bool,
+}
+
+impl Access {
+    /// Opens a blob if the requester may have it: of 1.1.0, also one that is not complete.
+    async fn open(
+        self,
+        requester: &Requester,
+        blob_id: BlobId,
+    ) -> Result<Option<Source>, StoreError> {
+        let (context_id, public_key) = (self.context_id, self.public_key);
+        match self.of_1_1 {
+            true => requester.open_part(context_id, blob_id, public_key).await,
+            false => {
+                let opened = requester.open(context_id, blob_id, public_key);
+                Ok(opened.await?.map(Source::Whole))
+            }
+        }
+    }
 }
 
 /// A request for a list, or for a small blob.
@@ -224,20 +250,8 @@ impl<W: AsyncWrite + AsyncRead + Unpin> Answers<'_, futures::io::WriteHalf<W>> {
         self.unanswered.fetch_sub(requests, Ordering::Relaxed);
     }
 
-    /// Opens a blob if the requester may have it: of 1.1.0, also one that is not complete.
     async fn open(&self, blob_id: BlobId) -> Result<Option<Source>, StoreError> {
-        let (context_id, public_key) = (self.context_id, self.public_key);
-        match self.of_1_1 {
-            true => {
-                (self.requester)
-                    .open_part(context_id, blob_id, public_key)
-                    .await
-            }
-            false => {
-                let opened = self.requester.open(context_id, blob_id, public_key);
-                Ok(opened.await?.map(Source::Whole))
-            }
-        }
+        self.access.open(self.requester, blob_id).await
     }
 
     /// Starts to report to the requester which chunks of a blob this node has.
@@ -256,7 +270,7 @@ impl<W: AsyncWrite + AsyncRead + Unpin> Answers<'_, futures::io::WriteHalf<W>> {
         };
         let shared = &self.requester.shared;
         let swarm = shared.swarms.enter(shared.store_number, blob_id);
-        let watching = swarm.watch(self.requester.peer, self.context_id, serves, whole);
+        let watching = swarm.watch(self.requester.peer, self.access.context_id, serves, whole);
         let _ = self.reports.set(watching.reports());
         self.watching = Some((blob_id, watching));
         self.keep_open(blob_id, source);
@@ -298,27 +312,31 @@ impl<W: AsyncWrite + AsyncRead + Unpin> Answers<'_, futures::io::WriteHalf<W>> {
     /// Answers as many requests as one permit covers, within the deadline of one chunk.
     async fn get_group(&mut self, gets: Vec<Get>) -> Result<(), ServeError> {
         let requester = self.requester;
-        let _permit = requester.acquire(Resource::BlobBytes, CHUNK_BYTES).await?;
+        let permit = requester.acquire(Resource::BlobBytes, CHUNK_BYTES).await?;
         let after = requester.config().tuning.chunk_timeout;
         let deadline = Instant::now() + after;
         let count = gets.len();
-        let this = &*self;
-        let answers = gets.into_iter().map(|get| async move {
-            let (source, response) = match this.open(get.blob_id).await {
-                Ok(Some(source)) => {
-                    let response = respond(&source, &get).await;
-                    (Some((get.blob_id, source)), response)
+        let (access, owner) = (self.access, Arc::clone(requester));
+        let answer = move |get: Get| {
+            let requester = Arc::clone(&owner);
+            async move {
+                let (source, response) = match access.open(&requester, get.blob_id).await {
+                    Ok(Some(source)) => {
+                        let response = respond(&source, &get).await;
+                        (Some((get.blob_id, source)), response)
+                    }
+                    Ok(None) => (None, Ok(Response::Refused(Refusal::NotFound))),
+                    Err(error) => (None, Err(error)),
+                };
+                if let Err(error) = &response {
+                    requester.on_store_error(get.blob_id, error).await;
                 }
-                Ok(None) => (None, Ok(Response::Refused(Refusal::NotFound))),
-                Err(error) => (None, Err(error)),
-            };
-            if let Err(error) = &response {
-                requester.on_store_error(get.blob_id, error).await;
+                (source, response)
             }
-            (source, response)
-        });
+        };
+        let answers = future::join_all(gets.into_iter().map(answer));
         // All of a group are in memory under one permit.
-        let answers = future::join_all(answers).await;
+        let (answers, _permit) = to_end(async move { (answers.await, permit) }).await?;
         for (source, response) in answers {
             let response = response.unwrap_or(Response::Refused(Refusal::Failed));
             match &response {
@@ -396,12 +414,14 @@ impl<W: AsyncWrite + AsyncRead + Unpin> Answers<'_, futures::io::WriteHalf<W>> {
     ) -> Result<(), ServeError> {
         let requester = self.requester;
         let list = match &source {
-            Source::Whole(reader) => reader.list().await,
+            Source::Whole(reader) => requester.list(&**reader).await,
             Source::Part(part) => Ok(part.list.clone()),
         };
         let list = match list {
             Ok(list) => list,
-            Err(error) => return self.fail(blob_id, &error).await,
+            Err(ServeError::Store(error)) => return self.fail(blob_id, &error).await,
+            Err(ServeError::Busy { .. }) => return self.refuse(BUSY).await,
+            Err(error) => return Err(error),
         };
         let indices: Vec<u64> = ranges.into_iter().flatten().collect();
         // Chunks that are not here are not given.

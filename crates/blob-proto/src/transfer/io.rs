@@ -314,14 +314,19 @@ impl<W: AsyncWrite + Unpin> MessageWriter<W> {
     }
 
     async fn write_gathered(&mut self) -> io::Result<()> {
-        // Advanced with each write, so that a dropped call tears no message.
-        while !self.gathered.is_empty() {
-            match within(self.deadline, self.io.write(&self.gathered)).await? {
-                0 => return Err(io::ErrorKind::WriteZero.into()),
-                len => self.gathered.advance(len),
+        let (io, gathered) = (&mut self.io, &mut self.gathered);
+        // One deadline for all of it: a peer that takes a byte at a time must not renew it.
+        within(self.deadline, async {
+            // Advanced with each write, so that a dropped call tears no message.
+            while !gathered.is_empty() {
+                match io.write(gathered).await? {
+                    0 => return Err(io::ErrorKind::WriteZero.into()),
+                    len => gathered.advance(len),
+                }
             }
-        }
-        Ok(())
+            Ok(())
+        })
+        .await
     }
 
     fn put_len(&mut self, len: usize) {
@@ -390,11 +395,10 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Counted<S> {
 
 #[cfg(test)]
 mod tests {
-    use bytes::{Buf, Bytes};
-    use calimero_network_primitives::limits::BLOB_CHUNK_BYTES;
     use futures::io::Cursor;
+    use tokio::time::{Instant, Sleep, sleep_until};
 
-    use super::{Arrived, DISK_ALIGN_BYTES, MessageReader, Ordering, Response};
+    use super::*;
 
     /// The second frame fills the buffer of the first one again, of the same message's length.
     #[tokio::test]
@@ -417,6 +421,43 @@ mod tests {
                 assert_eq!(data.len(), BLOB_CHUNK_BYTES);
             }
         }
+    }
+
+    /// Takes a byte every 19 seconds.
+    struct Trickle(Pin<Box<Sleep>>);
+
+    impl AsyncWrite for Trickle {
+        fn poll_write(
+            mut self: Pin<&mut Self>,
+            cx: &mut Context<'_>,
+            _: &[u8],
+        ) -> Poll<io::Result<usize>> {
+            ready!(self.0.as_mut().poll(cx));
+            let next = Instant::now() + Duration::from_secs(19);
+            self.0.as_mut().reset(next);
+            Poll::Ready(Ok(1))
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_close(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    /// Each byte that a peer takes must not give it the whole deadline again.
+    #[tokio::test(start_paused = true)]
+    async fn a_deadline_is_for_all_that_is_gathered() {
+        let deadline = Duration::from_secs(20);
+        let trickle = Trickle(Box::pin(sleep_until(Instant::now())));
+        let mut writer = MessageWriter::new(trickle, deadline);
+        writer.feed(b"head", &[7; 100]).await.unwrap();
+        let begun = Instant::now();
+        let error = writer.flush().await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        assert_eq!(begun.elapsed(), deadline);
     }
 
     /// Reports of chunks, however many, are no content.

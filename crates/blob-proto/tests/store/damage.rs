@@ -34,6 +34,7 @@ fn damage_is_found() {
     let file = fs::OpenOptions::new().write(true).open(&path).unwrap();
     file.write_all_at(&[blob[77] ^ 1], 77).unwrap();
     assert!(matches!(store.verify(&id), Err(StoreError::Damaged { id: found }) if found == id));
+    fs::write(&hashes, [0; 64]).unwrap();
     let damaged = store.reader(&id).unwrap().unwrap().list();
     assert!(matches!(damaged, Err(StoreError::Damaged { .. })));
     file.set_len(10).unwrap();
@@ -86,9 +87,12 @@ fn a_folder_with_something_else_is_refused_and_left_alone() {
     let dir = TempDir::new().unwrap();
     fs::write(dir.path().join("1.tmp"), b"somebody's").unwrap();
     fs::write(dir.path().join("letter.txt"), b"somebody's").unwrap();
+    fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
     let refused = FsBlobStore::open(dir.path(), &FsConfig::default());
     assert!(matches!(refused, Err(StoreError::Format { .. })));
     assert_eq!(files(dir.path()), ["1.tmp", "letter.txt"]);
+    let mode = fs::metadata(dir.path()).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o755);
 }
 
 #[test]
@@ -205,6 +209,72 @@ fn what_is_intact_of_a_damaged_blob_is_kept_for_the_next_fetch() {
     drop(partial.finish().unwrap());
     assert_eq!(read_all(&store, &id), blob);
     assert_eq!(store.usage().partial_bytes, 0);
+}
+
+#[test]
+fn what_is_left_of_a_blob_that_lost_its_end_is_kept_for_the_next_fetch() {
+    let len = 2 * BLOB_CHUNK_BYTES + 5;
+    // How much is left, whether the store was open when it happened, and the chunks that are left.
+    for (left, open_before, intact) in [
+        (len - 1, true, 2),
+        (len - 1, false, 2),
+        (BLOB_CHUNK_BYTES + 7, true, 1),
+        (BLOB_CHUNK_BYTES + 7, false, 1),
+        (BLOB_CHUNK_BYTES, false, 1),
+        (len + 3, false, 2),
+        (4 * BLOB_CHUNK_BYTES, false, 2),
+    ] {
+        let dir = TempDir::new().unwrap();
+        let before = open(&dir);
+        let blob = content(5, len);
+        let id = before.put(&blob).unwrap().id;
+        let before = open_before.then_some(before);
+        let path = dir.path().join("blobs").join(id.to_hex());
+        let file = fs::OpenOptions::new().write(true).open(path).unwrap();
+        file.set_len(left as u64).unwrap();
+        let store = before.unwrap_or_else(|| open(&dir));
+        assert!(store.withdraw(&id).unwrap(), "{left}");
+        assert!(!store.has(&id));
+        let partial = store.partial(list(&blob)).unwrap();
+        assert_eq!(partial.missing(), 3 - intact, "{left} {open_before}");
+        for (index, chunk) in blob.chunks(BLOB_CHUNK_BYTES).enumerate().skip(intact) {
+            partial.write(index, chunk).unwrap();
+        }
+        drop(partial.finish().unwrap());
+        assert_eq!(read_all(&store, &id), blob);
+        store.verify(&id).unwrap();
+    }
+}
+
+#[test]
+fn lost_chunk_hashes_are_written_back() {
+    let dir = TempDir::new().unwrap();
+    let store = open(&dir);
+    let blob = content(6, 2 * BLOB_CHUNK_BYTES + 5);
+    let id = store.put(&blob).unwrap().id;
+    let path = dir.path().join("blobs").join(id.to_hex());
+    let hashes = path.with_extension("hashes");
+    fs::remove_file(&hashes).unwrap();
+    assert_eq!(
+        store.reader(&id).unwrap().unwrap().list().unwrap(),
+        list(&blob)
+    );
+    // The next one reads nothing of the content: it would not verify.
+    fs::write(&path, vec![0; blob.len()]).unwrap();
+    assert_eq!(
+        store.reader(&id).unwrap().unwrap().list().unwrap(),
+        list(&blob)
+    );
+    // Hashes that are damaged are written again as well, and those of a removed blob are not.
+    fs::write(&path, &blob).unwrap();
+    fs::write(&hashes, b"damaged").unwrap();
+    store.reader(&id).unwrap().unwrap().list().unwrap();
+    assert_eq!(fs::read(&hashes).unwrap(), list(&blob).digests().to_vec());
+    fs::remove_file(&hashes).unwrap();
+    let reader = store.reader(&id).unwrap().unwrap();
+    store.remove(&id).unwrap();
+    assert_eq!(reader.list().unwrap(), list(&blob));
+    assert!(!hashes.exists());
 }
 
 #[test]

@@ -11,7 +11,7 @@ use std::{
 use calimero_network_blob::{
     BlobId, ChunkList, blob_id,
     error::ChunkError,
-    store::{PARTIAL_MAX_AGE, StoreError},
+    store::{MAX_PARTIALS, PARTIAL_MAX_AGE, StoreError},
 };
 use calimero_network_primitives::limits::BLOB_CHUNK_BYTES;
 use sha2::Digest;
@@ -210,4 +210,36 @@ fn abandoned_downloads_expire() {
     let names = files(&dir.path().join("blobs"));
     assert_eq!(names.len(), 2, "{names:?}");
     assert_eq!(store.usage().partial_bytes, (BLOB_CHUNK_BYTES + 64) as u64);
+}
+
+#[test]
+fn abandoned_downloads_do_not_keep_others_from_beginning() {
+    let dir = TempDir::new().unwrap();
+    let store = open(&dir);
+    // A first chunk that is not known, and a last one that is.
+    let two_chunks = |seed: u64| {
+        let digests = [content(seed, 32), sha2::Sha256::digest(b"end").to_vec()].concat();
+        let id = BlobId::new(sha2::Sha256::digest(&digests).into());
+        ChunkList::prove(id, digests.into()).unwrap()
+    };
+    // Those without a chunk leave nothing.
+    for seed in 0..MAX_PARTIALS as u64 + 1 {
+        drop(store.partial(two_chunks(seed)).unwrap());
+    }
+    assert_eq!(store.usage().partials, 0);
+    assert!(files(&dir.path().join("blobs")).is_empty());
+    // Those with a chunk give way to a new one where no transfer has them open.
+    let begin = |seed: u64| {
+        let partial = store.partial(two_chunks(seed)).unwrap();
+        partial.write(1, b"end").unwrap();
+        partial
+    };
+    let open: Vec<_> = (0..3).map(begin).collect();
+    (3..MAX_PARTIALS as u64).for_each(|seed| drop(begin(seed)));
+    assert_eq!(store.usage().partials, MAX_PARTIALS);
+    drop(begin(5000));
+    assert_eq!(store.usage().partials, MAX_PARTIALS);
+    let kept = store.partials();
+    assert!(open.iter().all(|open| kept.contains(&open.list().id())));
+    assert!(kept.contains(&two_chunks(5000).id()));
 }

@@ -14,16 +14,22 @@
 )]
 
 mod ahead;
+mod batches;
+mod busy;
+mod cancelled;
 mod captured;
 mod cut;
+mod endless;
 mod fetch;
 mod hostile;
 #[cfg(target_os = "linux")]
 mod links;
 mod net;
 mod patience;
+mod pipes;
 mod relayed;
 mod repair;
 mod server;
 mod shared;
+mod slow_disk;
 mod swarm;

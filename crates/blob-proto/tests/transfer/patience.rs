@@ -1,7 +1,6 @@
 //! How long a transfer goes on without content, in paused time and with the default timers.
 
 use std::{
-    io,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -14,75 +13,17 @@ use calimero_network_blob::{
     fetch::{BlobFetchConfig, Destination, FetchError, FetchRequest, Fetcher, Providers},
     serve::Server,
     store::BlobStore,
-    transfer::{Identity, Opened, Opener, Version},
+    transfer::{Identity, Version},
     v1::{ListPage, ProviderCodec, Refusal, Request, Response},
 };
 use calimero_network_primitives::{PeerId, config::BlobServeConfig};
-use futures::{AsyncWriteExt, StreamExt, future::BoxFuture, stream};
-use tokio::io::DuplexStream;
+use futures::{AsyncWriteExt, StreamExt, stream};
 use tokio::time::Instant;
-use tokio_util::compat::{Compat, TokioAsyncReadCompatExt};
 
-use crate::net::{CONTEXT, content, folder, list, requester};
-
-type Pipe = Compat<DuplexStream>;
-type Serve = Arc<dyn Fn(Pipe) -> BoxFuture<'static, ()> + Send + Sync>;
-
-/// Opens streams in memory to one peer. No other one can be reached.
-#[derive(Clone)]
-struct Pipes {
-    reachable: PeerId,
-    version: Version,
-    serve: Serve,
-    opens: Arc<AtomicUsize>,
-}
-
-impl Pipes {
-    fn new(
-        reachable: PeerId,
-        version: Version,
-        serve: impl Fn(Pipe) -> BoxFuture<'static, ()> + Send + Sync + 'static,
-    ) -> Self {
-        Self {
-            reachable,
-            version,
-            serve: Arc::new(serve),
-            opens: Arc::default(),
-        }
-    }
-
-    /// Opens no stream to any peer.
-    fn none() -> Self {
-        Self::new(requester(), Version::V1, |_| Box::pin(async {}))
-    }
-}
-
-impl Opener for Pipes {
-    type Stream = Pipe;
-    type Error = io::Error;
-
-    async fn open(&self, peer: PeerId) -> io::Result<Opened<Pipe>> {
-        self.opens.fetch_add(1, Ordering::SeqCst);
-        if peer != self.reachable {
-            return Err(io::ErrorKind::ConnectionRefused.into());
-        }
-        let (here, there) = tokio::io::duplex(1 << 20);
-        tokio::spawn((self.serve)(there.compat()));
-        Ok(Opened {
-            stream: here.compat(),
-            version: self.version,
-            relayed: false,
-        })
-    }
-}
-
-/// A provider that a number distinguishes.
-fn numbered(number: u32) -> PeerId {
-    let mut seed = [9; 32];
-    seed[..4].copy_from_slice(&number.to_be_bytes());
-    let key = calimero_network_primitives::Keypair::ed25519_from_bytes(seed).unwrap();
-    key.public().to_peer_id()
-}
+use crate::{
+    net::{CONTEXT, content, folder, list, requester},
+    pipes::{Pipes, numbered},
+};
 
 /// Fetches a blob of a few chunks into memory. Returns how it ended and after what time.
 async fn fetch(pipes: &Pipes, providers: Providers) -> (Result<usize, FetchError>, Duration) {
@@ -120,7 +61,7 @@ fn assert_gave_up(ended: (Result<usize, FetchError>, Duration)) {
 
 #[tokio::test(start_paused = true)]
 async fn a_search_for_a_provider_that_cannot_be_reached_ends() {
-    let pipes = Pipes::none();
+    let pipes = Pipes::default();
     assert_gave_up(fetch(&pipes, searching(vec![numbered(1)])).await);
     assert!(pipes.opens.load(Ordering::SeqCst) > 2, "it is asked again");
 }
@@ -134,7 +75,7 @@ fn refusing(refusal: Refusal) -> Pipes {
 }
 
 /// Answers each request of a stream of the provider 1 with the responses of `answer`.
-fn answering(
+pub(crate) fn answering(
     version: Version,
     answer: impl Fn(Request) -> Vec<Response> + Send + Sync + 'static,
 ) -> Pipes {

@@ -126,16 +126,11 @@ impl Driver {
         };
         let opened = self.opened.remove(&peer);
         let (store, partial) = (Arc::clone(&self.target.store), self.partial.clone());
-        let transfer = async move {
-            let keep = match partial {
-                Some(partial) => Keep::Missing(partial),
-                None => match store.writer().await {
-                    Ok(writer) => Keep::Whole(writer),
-                    Err(error) => return End::Store(error),
-                },
-            };
-            v0.run(opened, keep).await
+        let keep = match partial {
+            Some(partial) => Keep::Missing(partial),
+            None => Keep::Whole(store),
         };
+        let transfer = v0.run(opened, keep);
         self.start(id, meter, None, transfer.boxed());
     }
 

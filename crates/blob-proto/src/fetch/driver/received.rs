@@ -9,15 +9,15 @@ use tokio::{
     time::{Duration, Instant, sleep},
 };
 
-use super::{Driver, planner_config, serial_config};
+use super::{Driver, Finished, planner_config, serial_config};
 use crate::{
     ChunkList,
     fetch::{
-        FetchError, ProviderError,
+        FetchError, InStore, ProviderError,
         session::{Ask, End, Event, EventKind, SessionId},
     },
     plan::{Failure, Input, Planner, WINDOW_CHUNKS},
-    store::{BlobStore, PartialBlob, StoreError, Stored},
+    store::{BlobStore, PartialBlob, StoreError},
 };
 
 /// Time that another download of the same blob into the same store is waited for: 10 s. One that
@@ -36,14 +36,14 @@ pub(super) struct Written {
 }
 
 impl Driver {
-    pub(super) async fn received(&mut self, event: Event) -> Result<Option<Stored>, FetchError> {
+    pub(super) async fn received(&mut self, event: Event) -> Result<Option<Finished>, FetchError> {
         let Event { from, kind } = event;
         match kind {
             EventKind::List { list, size_bytes } if self.partial.is_none() => {
                 // The list is proven, and with it the size but for the last chunk.
                 self.check_size(list.size_bounds().0)?;
                 self.book.size(size_bytes);
-                self.begin_chunks(list, size_bytes).await?;
+                return self.begin_chunks(list, size_bytes).await;
             }
             EventKind::Inline(content) if self.partial.is_none() => {
                 return self.keep_inline(from, content).await.map(Some);
@@ -81,7 +81,11 @@ impl Driver {
             .is_some_and(|session| session.id == id)
     }
 
-    async fn keep_inline(&mut self, from: SessionId, content: Bytes) -> Result<Stored, FetchError> {
+    async fn keep_inline(
+        &mut self,
+        from: SessionId,
+        content: Bytes,
+    ) -> Result<Finished, FetchError> {
         let id = self.context.request.blob_id;
         let size_bytes = content.len() as u64;
         self.check_size(size_bytes)?;
@@ -91,11 +95,8 @@ impl Driver {
             .put_batch(vec![(Some(id), content)])
             .await?;
         self.book.verified(from, size_bytes);
-        Ok(Stored {
-            id,
-            size_bytes,
-            hold: stored.hold,
-        })
+        let hold = Some(stored.hold);
+        Ok(Finished { size_bytes, hold })
     }
 
     fn check_size(&self, least_bytes: u64) -> Result<(), FetchError> {
@@ -110,8 +111,12 @@ impl Driver {
         }
     }
 
-    /// Turns from the list to the chunks.
-    async fn begin_chunks(&mut self, list: ChunkList, size_bytes: u64) -> Result<(), FetchError> {
+    /// Turns from the list to the chunks, unless another transfer has stored the blob.
+    async fn begin_chunks(
+        &mut self,
+        list: ChunkList,
+        size_bytes: u64,
+    ) -> Result<Option<Finished>, FetchError> {
         // What a provider of v0 has sent so far is not verified, so its session is dropped.
         let v0: Vec<_> = (self.sessions.iter())
             .filter(|(_, session)| session.asks.is_none())
@@ -121,7 +126,20 @@ impl Driver {
             self.sessions.remove(&peer);
         }
         self.waiting = self.book.v0();
-        let partial = open_partial(&*self.target.store, list).await?;
+        let (store, in_store) = (self.target.store.clone(), self.target.in_store.clone());
+        let opening = open_partial(&*store, in_store.as_ref(), list);
+        let partial = match self.off_the_clock(opening).await? {
+            OpenedPartial::Partial(partial) => partial,
+            OpenedPartial::Stored { size_bytes } => {
+                self.check_size(size_bytes)?;
+                let hold = None;
+                return Ok(Some(Finished { size_bytes, hold }));
+            }
+        };
+        if let Some(store) = &in_store {
+            let id = self.context.request.blob_id;
+            self.downloading = Some(store.transfers.downloading(store.number, id));
+        }
         let missing = self.book.begin_chunks(&*partial);
         let candidates = self.book.v1();
         self.planner = Planner::new(
@@ -129,10 +147,11 @@ impl Driver {
             missing,
         );
         self.v0 = Planner::new(serial_config(&self.context, self.sources.searches()), [0]);
-        if let Some((swarms, store)) = &self.target.offered
-            && swarms.serves(*store)
+        if let Some(store) = &in_store
+            && store.swarms.serves(store.number)
         {
-            let swarm = swarms.enter(*store, self.context.request.blob_id);
+            let id = self.context.request.blob_id;
+            let swarm = store.swarms.enter(store.number, id);
             self.offered = Some(swarm.fetch(&partial, size_bytes));
         }
         let _ = self.context.serves.set(self.offered.is_some());
@@ -147,7 +166,7 @@ impl Driver {
             self.plan(Input::Found(peer));
         }
         self.plan(Input::Tick);
-        Ok(())
+        Ok(None)
     }
 
     fn plan_horizon(&mut self) {
@@ -216,7 +235,11 @@ impl Driver {
         }
     }
 
-    pub(super) fn ended(&mut self, id: SessionId, end: End) -> Result<Option<Stored>, FetchError> {
+    pub(super) fn ended(
+        &mut self,
+        id: SessionId,
+        end: End,
+    ) -> Result<Option<Finished>, FetchError> {
         if !self.is_present(id) {
             return Ok(None);
         }
@@ -246,12 +269,18 @@ impl Driver {
             }
             End::Stored(stored) => {
                 self.book.verified(id, stored.size_bytes);
-                return Ok(Some(stored));
+                return Ok(Some(stored.into()));
             }
             End::Provider(error) => self.failed(id, error),
             End::Store(error) => return Err(error.into()),
         }
         Ok(None)
+    }
+
+    /// Whether a provider of v0 is asked for the blob.
+    fn receives_v0(&self) -> bool {
+        let mut sessions = self.sessions.values();
+        sessions.any(|session| session.asks.is_none())
     }
 
     fn failed(&mut self, id: SessionId, error: ProviderError) {
@@ -260,6 +289,8 @@ impl Driver {
         let failure = match &error {
             error if error.is_lie() => Failure::Lied,
             ProviderError::NotFound | ProviderError::Relayed { .. } => Failure::Refused,
+            // Another provider of v0 may have filled the store, which is empty again when it ends.
+            ProviderError::NoSpace { .. } if !self.receives_v0() => Failure::Refused,
             ProviderError::Open { .. } | ProviderError::OpenTimeout { .. } => Failure::Unreachable,
             ProviderError::Busy { retry_after } => Failure::Busy {
                 retry_after: *retry_after,
@@ -272,16 +303,40 @@ impl Driver {
     }
 }
 
-/// Opens the partial download, which a cancelled transfer may still hold for a moment.
+/// A partial download that was opened, or the blob that was stored before it could be.
+enum OpenedPartial {
+    Partial(Arc<dyn PartialBlob>),
+    Stored { size_bytes: u64 },
+}
+
+/// Opens the partial download. A cancelled transfer may still hold it for a moment, and another
+/// transfer of this fetcher for as long as it runs.
 async fn open_partial(
     store: &dyn BlobStore,
+    in_store: Option<&InStore>,
     list: ChunkList,
-) -> Result<Arc<dyn PartialBlob>, StoreError> {
-    let deadline = Instant::now() + BUSY_TIMEOUT;
+) -> Result<OpenedPartial, StoreError> {
+    let id = list.id();
+    let mut deadline = Instant::now() + BUSY_TIMEOUT;
+    let mut waited = false;
     loop {
         match store.partial(list.clone()).await {
-            Err(StoreError::Busy { .. }) if Instant::now() < deadline => sleep(BUSY_RETRY).await,
-            opened => return opened,
+            Err(error @ StoreError::Busy { .. }) => {
+                let now = Instant::now();
+                if in_store.is_some_and(|one| one.transfers.is_downloading(one.number, id)) {
+                    deadline = now + BUSY_TIMEOUT;
+                }
+                if now >= deadline {
+                    return Err(error);
+                }
+                waited = true;
+                sleep(BUSY_RETRY).await;
+            }
+            // The transfer that had it open has stored the blob.
+            Ok(_) if waited && let Some(size_bytes) = store.size(id).await? => {
+                return Ok(OpenedPartial::Stored { size_bytes });
+            }
+            opened => return opened.map(OpenedPartial::Partial),
         }
     }
 }

@@ -51,8 +51,12 @@ impl<T: fmt::Debug + Send + Sync> Held for T {}
 /// What [`DiskFile::write`], [`rename`](Disk::rename) and [`remove`](Disk::remove) did may be lost
 /// or reordered by a power cut until [`DiskFile::sync`] or [`sync_dir`](Disk::sync_dir) returns.
 pub(crate) trait Disk: fmt::Debug + Send + Sync {
-    /// Creates a folder and those above it, where they do not exist.
+    /// Creates a folder and those above it, where they do not exist. A folder that exists stays as it
+    /// is.
     fn create_dir(&self, path: &Path) -> io::Result<()>;
+
+    /// Makes a folder accessible to its owner alone. That of another owner stays as it is.
+    fn make_private(&self, path: &Path);
 
     /// Returns the names of the regular files in a folder. Names that are not UTF-8 are left out.
     fn files(&self, dir: &Path) -> io::Result<Vec<String>>;

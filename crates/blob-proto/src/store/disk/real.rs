@@ -36,11 +36,13 @@ impl RealDisk {
 impl Disk for RealDisk {
     fn create_dir(&self, path: &Path) -> io::Result<()> {
         let mut builder = DirBuilder::new();
-        builder.recursive(true).mode(FOLDER_MODE).create(path)?;
+        builder.recursive(true).mode(FOLDER_MODE).create(path)
+    }
+
+    fn make_private(&self, path: &Path) {
         // A folder of an earlier version, or one that was made for the store. Another owner's
         // folder keeps its permissions.
         let _ = fs::set_permissions(path, fs::Permissions::from_mode(FOLDER_MODE));
-        Ok(())
     }
 
     fn files(&self, dir: &Path) -> io::Result<Vec<String>> {

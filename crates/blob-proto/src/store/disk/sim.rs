@@ -294,6 +294,9 @@ impl Disk for SimDisk {
         Ok(())
     }
 
+    // Permissions are not simulated.
+    fn make_private(&self, _: &Path) {}
+
     fn files(&self, dir: &Path) -> io::Result<Vec<String>> {
         let state = self.state();
         let folder = state.folders.get(dir).ok_or(io::ErrorKind::NotFound)?;

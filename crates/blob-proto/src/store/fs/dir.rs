@@ -56,6 +56,11 @@ impl Dir {
         self.path.join(name)
     }
 
+    /// Makes the folder accessible to its owner alone.
+    pub(super) fn make_private(&self) {
+        self.disk.make_private(&self.path);
+    }
+
     /// Returns the names of the regular files, after temporary files of a former process are
     /// deleted.
     pub(super) fn sweep(&self) -> Result<Vec<String>, StoreError> {

@@ -1,7 +1,7 @@
 //! A folder of the user, stored as a collection.
 
 use std::{
-    fs,
+    fs::{self, File},
     io::Read,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
@@ -9,7 +9,7 @@ use std::{
 
 use super::{FsBlobStore, PACK_MAX_BLOB_BYTES, write::open_regular};
 use crate::{
-    collection::{Collection, Entry, EntryPath},
+    collection::{Collection, CollectionError, Entry, EntryPath},
     store::{
         Hold, Stored,
         error::{StoreError, io_error},
@@ -50,18 +50,20 @@ impl FsBlobStore {
         for path in files {
             let (mut file, size_bytes) = open_regular(&path)?;
             let metadata = file.metadata().map_err(io_error("reading", &path))?;
-            let small = size_bytes <= PACK_MAX_BLOB_BYTES as u64;
-            let (id, size_bytes) = if small {
-                let mut content = Vec::new();
-                let limit = PACK_MAX_BLOB_BYTES as u64 + 1;
-                let read = file.by_ref().take(limit).read_to_end(&mut content);
-                read.map_err(io_error("reading", &path))?;
-                batch_bytes += content.len() as u64;
-                (batch.add(None, &content)?, content.len() as u64)
-            } else {
-                let stored = self.put_file(&path)?;
-                holds.push(stored.hold);
-                (stored.id, stored.size_bytes)
+            let small = match size_bytes <= PACK_MAX_BLOB_BYTES as u64 {
+                true => read_small(&mut file, &path)?,
+                false => None,
+            };
+            let (id, size_bytes) = match small {
+                Some(content) => {
+                    batch_bytes += content.len() as u64;
+                    (batch.add(None, &content)?, content.len() as u64)
+                }
+                None => {
+                    let stored = self.put_file(&path)?;
+                    holds.push(stored.hold);
+                    (stored.id, stored.size_bytes)
+                }
             };
             entries.push(Entry {
                 path: entry_path(folder, &path)?,
@@ -86,6 +88,15 @@ impl FsBlobStore {
     }
 }
 
+/// Reads a small file. `None` where it has grown since its size was read.
+fn read_small(file: &mut File, path: &Path) -> Result<Option<Vec<u8>>, StoreError> {
+    let mut content = Vec::new();
+    let limit = PACK_MAX_BLOB_BYTES as u64 + 1;
+    let read = file.by_ref().take(limit).read_to_end(&mut content);
+    read.map_err(io_error("reading", path))?;
+    Ok((content.len() <= PACK_MAX_BLOB_BYTES).then_some(content))
+}
+
 fn walk(folder: &Path, files: &mut Vec<PathBuf>) -> Result<(), StoreError> {
     let failed = || io_error("listing", folder);
     for entry in fs::read_dir(folder).map_err(failed())? {
@@ -105,5 +116,12 @@ fn walk(folder: &Path, files: &mut Vec<PathBuf>) -> Result<(), StoreError> {
 
 fn entry_path(folder: &Path, path: &Path) -> Result<EntryPath, StoreError> {
     let below = path.strip_prefix(folder).unwrap_or(path);
-    Ok(below.to_string_lossy().parse()?)
+    let Some(text) = below.to_str() else {
+        let (path, reason) = (below.display().to_string(), "it is not UTF-8");
+        return Err(CollectionError::Path { path, reason }.into());
+    };
+    Ok(text.parse()?)
 }
+
+#[cfg(test)]
+mod tests;

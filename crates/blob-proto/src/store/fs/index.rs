@@ -5,7 +5,8 @@ use std::collections::{HashMap, HashSet};
 use super::pack::{Dead, PackEntry, PackIndex};
 use crate::{BlobId, store::StoreError};
 
-/// Partial downloads that are kept, at most: 1024. Each has an entry in memory and two files.
+/// Partial downloads that are kept, at most: 1024. Each has an entry in memory and two files. At the
+/// limit a new one replaces one that no transfer has open: one without chunks, or the oldest.
 pub const MAX_PARTIALS: usize = 1024;
 
 /// Where a blob is.
@@ -84,6 +85,13 @@ pub(super) struct PartialInfo {
     pub(super) written_s: u64,
     /// Whether a transfer has it open.
     pub(super) open: bool,
+}
+
+impl PartialInfo {
+    /// Whether a chunk is there, and not the list of hashes alone.
+    pub(super) fn has_chunks(&self) -> bool {
+        self.used_bytes > crate::chunk_count(self.max_bytes) * crate::CHUNK_HASH_BYTES as u64
+    }
 }
 
 #[derive(Debug, Default)]

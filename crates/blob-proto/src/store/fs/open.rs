@@ -38,12 +38,18 @@ pub(super) fn open(
     refuse_foreign(&root)?;
     let lock = lock(&root)?;
     check_format(&root)?;
+    // The folder is a store of this version: nothing of a folder that is refused is changed.
+    root.make_private();
     let mut index = Index::new(config.max_bytes);
     let blobs = Dir::open(disk, root.join("blobs"))?;
+    blobs.make_private();
     load_blobs(&blobs, &mut index)?;
     let packs = Dir::open(disk, root.join("packs"))?;
+    packs.make_private();
     load_packs(&packs, &mut index)?;
-    let tags = Tags::open(Dir::open(disk, root.join("tags"))?)?;
+    let tags = Dir::open(disk, root.join("tags"))?;
+    tags.make_private();
+    let tags = Tags::open(tags)?;
     root.flush()?;
     Ok(Shared {
         blobs,

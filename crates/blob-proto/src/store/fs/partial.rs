@@ -35,7 +35,8 @@ use crate::{
 /// write would exceed the limit.
 pub const PARTIAL_MAX_AGE: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
-/// A partial download, open to be continued. Dropping it keeps what is there.
+/// A partial download, open to be continued. Dropping it keeps the chunks that are there, and
+/// deletes it where there is none.
 ///
 /// A chunk survives the end of the process once [`write`](Self::write) has returned. A loss of
 /// power may lose what the system had not written yet: such chunks are missing again.
@@ -80,7 +81,7 @@ impl FsBlobStore {
     /// # Errors
     ///
     /// [`StoreError::Busy`] while another one of the same blob is open, [`StoreError::TooMany`]
-    /// beyond [`MAX_PARTIALS`], [`StoreError::Quota`] where the rest of the blob does not fit, and
+    /// where [`MAX_PARTIALS`] are open, [`StoreError::Quota`] where the rest of the blob does not fit, and
     /// what the system refuses.
     pub fn partial(&self, list: ChunkList) -> Result<FsPartial, StoreError> {
         let id = list.id();
@@ -143,11 +144,34 @@ impl Shared {
         };
         let claimed = claim(&mut self.index());
         match claimed {
-            Err(StoreError::TooMany { .. } | StoreError::Quota { .. }) => {
+            Err(StoreError::Quota { .. }) => {
                 self.expire_partials()?;
                 claim(&mut self.index())
             }
+            Err(StoreError::TooMany { .. }) => {
+                self.make_room_for_partial()?;
+                claim(&mut self.index())
+            }
             claimed => claimed,
+        }
+    }
+
+    /// Deletes the partial download that is worth least where there are [`MAX_PARTIALS`]: one without
+    /// chunks, then the one that was written to longest ago. Those that are open stay. Called while
+    /// publishing is locked.
+    pub(super) fn make_room_for_partial(&self) -> Result<(), StoreError> {
+        let index = self.index();
+        if index.partials.len() < MAX_PARTIALS {
+            return Ok(());
+        }
+        let closed = index.partials.iter().filter(|(_, partial)| !partial.open);
+        let worth =
+            |(id, partial): (&BlobId, &PartialInfo)| (partial.has_chunks(), partial.written_s, *id);
+        let least = closed.map(worth).min();
+        drop(index);
+        match least {
+            Some((.., id)) => self.delete_partial(&id),
+            None => Ok(()),
         }
     }
 
@@ -196,12 +220,18 @@ impl Shared {
 
     /// Deletes a partial download that no transfer has open. Called while publishing is locked.
     fn delete_partial(&self, id: &BlobId) -> Result<(), StoreError> {
-        // The state first: without it the content means nothing.
-        self.blobs.remove(&state_name(id))?;
-        self.blobs.remove(&part_name(id))?;
+        self.remove_partial(id)?;
         self.blobs.flush()?;
         self.release_partial(id, true);
         Ok(())
+    }
+
+    /// Removes the files of a partial download. They may return with a loss of power before the
+    /// folder is flushed.
+    fn remove_partial(&self, id: &BlobId) -> Result<(), StoreError> {
+        // The state first: without it the content means nothing.
+        self.blobs.remove(&state_name(id))?;
+        self.blobs.remove(&part_name(id))
     }
 }
 
@@ -387,10 +417,19 @@ impl FsPartial {
 
 impl Drop for FsPartial {
     fn drop(&mut self) {
-        let finished = self.progress().finished;
-        if !finished {
-            self.shared.release_partial(&self.list.id(), false);
+        let (finished, is_empty) = {
+            let progress = self.progress();
+            (progress.finished, progress.missing == self.list.len())
+        };
+        if finished {
+            return;
         }
+        let id = self.list.id();
+        // Not waited for, because a drop must not block for long. What stays is deleted when another
+        // one needs its place.
+        let publishing = is_empty.then(|| self.shared.publishing.try_lock());
+        let deleted = matches!(publishing, Some(Ok(_))) && self.shared.remove_partial(&id).is_ok();
+        self.shared.release_partial(&id, deleted);
     }
 }
 

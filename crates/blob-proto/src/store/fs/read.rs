@@ -4,7 +4,7 @@ use std::{
     io,
     ops::Range,
     path::PathBuf,
-    sync::{Arc, OnceLock},
+    sync::{Arc, OnceLock, Weak},
 };
 
 use bytes::Bytes;
@@ -31,6 +31,8 @@ use crate::{
 #[derive(Clone, Debug)]
 pub struct FsReader {
     open: Arc<Open>,
+    /// The store, to which lost chunk hashes are written back. Not kept open by its readers.
+    store: Weak<Shared>,
 }
 
 #[derive(Debug)]
@@ -56,7 +58,11 @@ impl FsBlobStore {
         // Under the lock, so that the file is not replaced between looking it up and opening it.
         let index = self.shared.index();
         match index.entries.get(id) {
-            Some(entry) => FsReader::open(&self.shared, *id, *entry).map(Some),
+            Some(entry) => {
+                let reader = FsReader::open(&self.shared, *id, *entry)?;
+                let store = Arc::downgrade(&self.shared);
+                Ok(Some(FsReader { store, ..reader }))
+            }
             None => Ok(None),
         }
     }
@@ -64,6 +70,21 @@ impl FsBlobStore {
 
 impl FsReader {
     pub(super) fn open(shared: &Shared, id: BlobId, entry: Entry) -> Result<Self, StoreError> {
+        let reader = Self::open_of_any_length(shared, id, entry)?;
+        let open = &*reader.open;
+        if open.file.len().map_err(io_error("reading", &open.path))? < open.offset + open.size_bytes
+        {
+            return Err(StoreError::Damaged { id });
+        }
+        Ok(reader)
+    }
+
+    /// Opens a blob whose file may be too short. Reads beyond its end report damage.
+    pub(super) fn open_of_any_length(
+        shared: &Shared,
+        id: BlobId,
+        entry: Entry,
+    ) -> Result<Self, StoreError> {
         let (dir, name, offset) = match entry.location {
             Location::File => (&shared.blobs, content_name(&id), 0),
             Location::Pack { number, offset, .. } => (&shared.packs, pack_name(number), offset),
@@ -75,9 +96,6 @@ impl FsReader {
             }
             opened => opened.map_err(io_error("opening", &path))?,
         };
-        if file.len().map_err(io_error("reading", &path))? < offset + entry.size_bytes {
-            return Err(StoreError::Damaged { id });
-        }
         let open = Open {
             blobs: shared.blobs.clone(),
             id,
@@ -89,6 +107,7 @@ impl FsReader {
         };
         Ok(Self {
             open: Arc::new(open),
+            store: Weak::new(),
         })
     }
 
@@ -145,7 +164,8 @@ impl FsReader {
         self.read(start..end)
     }
 
-    /// Returns the chunk hashes. Where their file is missing or damaged, all of the blob is read.
+    /// Returns the chunk hashes. Where their file is missing or damaged, all of the blob is read, and
+    /// the file is written again.
     ///
     /// # Errors
     ///
@@ -157,9 +177,27 @@ impl FsReader {
         }
         let list = match self.stored_list()? {
             Some(list) => list,
-            None => self.rehash()?,
+            None => {
+                let list = self.rehash()?;
+                // What cannot be written now is computed again by the next reader.
+                let _ = self.write_back(&list);
+                list
+            }
         };
         Ok(self.open.list.get_or_init(|| list).clone())
+    }
+
+    /// Writes lost chunk hashes back, unless the blob was removed in the meantime.
+    fn write_back(&self, list: &ChunkList) -> Result<(), StoreError> {
+        let Some(store) = self.store.upgrade().filter(|_| list.len() > 1) else {
+            return Ok(());
+        };
+        let _publishing = store.publishing();
+        if store.index().entries.contains_key(&self.open.id) {
+            store.write_hashes(list)?;
+            store.blobs.flush()?;
+        }
+        Ok(())
     }
 
     /// Reads the file of chunk hashes. `None` where they do not prove themselves.

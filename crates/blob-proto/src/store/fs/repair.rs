@@ -13,6 +13,9 @@ use crate::{
     store::{Verification, error::StoreError},
 };
 
+/// Longest file of chunk hashes, in bytes.
+const MAX_HASHES_BYTES: u64 = crate::MAX_BLOB_CHUNKS as u64 * crate::CHUNK_HASH_BYTES as u64;
+
 /// Error of a read that the disk itself reports as damage: EIO, 5 on every Unix.
 const EIO: i32 = 5;
 
@@ -120,7 +123,13 @@ impl Shared {
         // Under the lock, so that the file is not replaced between looking it up and opening it.
         let index = self.index();
         let entry = index.entries.get(&id).copied()?;
-        Some((entry.copy, FsReader::open(self, id, entry)))
+        Some((entry.copy, FsReader::open_of_any_length(self, id, entry)))
+    }
+
+    /// Reads the chunk hashes of a blob, whatever length its content has. `None` where they are lost.
+    fn hashes(&self, id: BlobId) -> Result<Option<ChunkList>, StoreError> {
+        let digests = self.blobs.read(&hashes_name(&id), MAX_HASHES_BYTES)?;
+        Ok(digests.and_then(|digests| ChunkList::prove(id, digests.into()).ok()))
     }
 
     /// Reads the copy of a blob that is shown. `None` where it is intact, or none is shown.
@@ -135,7 +144,7 @@ impl Shared {
             }
             opened => opened?,
         };
-        let list = match reader.stored_list() {
+        let list = match self.hashes(id) {
             Err(error) if is_damage(&error) => None,
             list => list?,
         };
@@ -150,6 +159,10 @@ impl Shared {
         let mut intact = Vec::new();
         // At most MAX_BLOB_CHUNKS.
         for index in 0..list.len() as u32 {
+            if u64::from(index) * CHUNK_BYTES >= reader.size_bytes() {
+                // The file had lost them when the store was opened.
+                break;
+            }
             match reader.chunk(u64::from(index)) {
                 Ok(chunk) if list.verify(index as usize, &chunk).is_ok() => intact.push(index),
                 Ok(_) => {}
@@ -157,7 +170,7 @@ impl Shared {
                 Err(error) => return Err(error),
             }
         }
-        if intact.len() == list.len() {
+        if intact.len() == list.len() && list.accepts_size(reader.size_bytes()) {
             return Ok(None);
         }
         let salvaged = (!intact.is_empty()).then_some((list, intact));
@@ -168,6 +181,7 @@ impl Shared {
     /// `false` where it is not the copy that is shown.
     fn withdraw_copy(&self, id: BlobId, damaged: Damaged) -> Result<bool, StoreError> {
         let _publishing = self.publishing();
+        self.make_room_for_partial()?;
         let mut index = self.index();
         let shown = index.entries.get(&id).copied();
         let Some(entry) = shown.filter(|shown| shown.copy == damaged.copy) else {
