@@ -18,6 +18,7 @@ mod limits;
 mod meeting;
 mod neighbourhood;
 mod probes;
+mod probes_v1;
 mod punches;
 mod records;
 mod relays;
