@@ -87,6 +87,7 @@
 //! v2, DCUtR and mDNS are libp2p's. Probes of other peers are served on connections that are
 //! established while this node is reachable.
 
+mod circuits;
 pub(crate) mod clock;
 mod effects;
 mod error;
