@@ -28,6 +28,8 @@ struct Connection {
     from_listening_port: bool,
     /// Whether the peer has reported an address at which it observes this node.
     observes: bool,
+    /// Relay of the connection, as far as it is known.
+    relay: Option<PeerId>,
     /// Limit of the circuit, once the relay named it.
     limit: Option<CircuitLimit>,
 }
@@ -35,8 +37,7 @@ struct Connection {
 impl Connection {
     /// The relay through which this node dialled the connection.
     fn dialled_through(&self) -> Option<PeerId> {
-        let circuit = self.dialled.then(|| Circuit::parse(&self.address).ok());
-        circuit.flatten().map(|circuit| circuit.relay())
+        self.relay.filter(|_| self.dialled)
     }
 
     const fn is_accepted_circuit(&self) -> bool {
@@ -100,6 +101,7 @@ impl Peers {
             dialled: endpoint.is_dialer(),
             from_listening_port,
             observes: false,
+            relay: relay_of(endpoint),
             limit: None,
         };
         connection.limit = match connection.dialled_through() {
@@ -190,6 +192,12 @@ impl Peers {
         connections.any(|c| c.id == connection && !c.dialled && c.path == Path::Relayed)
     }
 
+    /// Returns the relay of the latest relayed connection with `peer`, as far as it is known.
+    pub(super) fn latest_relay(&self, peer: &PeerId) -> Option<PeerId> {
+        let mut connections = self.peers.get(peer)?.connections.iter().rev();
+        connections.find(|c| c.path == Path::Relayed)?.relay
+    }
+
     pub(super) fn relayed(&self, peer: &PeerId) -> Vec<ConnectionId> {
         let connections = self.peers.get(peer).map(|peer| &peer.connections);
         let relayed = connections.into_iter().flatten();
@@ -242,6 +250,17 @@ fn connection_status(connection: &Connection) -> ConnectionStatus {
         from_listening_port: connection.from_listening_port,
         circuit_limit: connection.limit,
     }
+}
+
+/// Returns the relay of a connection. It is not known of a reservation that this node has over a
+/// connection which the relay dialled.
+fn relay_of(endpoint: &ConnectedPoint) -> Option<PeerId> {
+    let address = match endpoint {
+        ConnectedPoint::Dialer { address, .. } => address,
+        ConnectedPoint::Listener { local_addr, .. } => local_addr,
+    };
+    let circuit = Circuit::parse(address).ok()?;
+    Some(circuit.relay())
 }
 
 /// Returns the path of a connection.

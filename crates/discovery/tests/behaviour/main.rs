@@ -24,3 +24,4 @@ mod records;
 mod relays;
 mod rendezvous;
 mod servers;
+mod strangers;
