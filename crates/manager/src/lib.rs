@@ -89,9 +89,9 @@ pub use calimero_network_discovery::port_mapping;
 pub use calimero_network_discovery::{
     behaviour::{ConnectionStatus, PeerStatus},
     machine::{
-        AddressSource, BootNode, BootNodeStatus, HolePunch, LastProbe, Namespace, OverlayStatus,
-        Phase, ProbeOutcome, Reachability, ReachableBecause, Registration, RegistrationStatus,
-        Reservation, ReservationStatus,
+        AddressSource, BootNode, BootNodeStatus, CircuitLimit, HolePunch, LastProbe, Namespace,
+        OverlayStatus, Phase, ProbeOutcome, Reachability, ReachableBecause, Registration,
+        RegistrationStatus, Reservation, ReservationStatus,
     },
 };
 pub use calimero_network_primitives::resources;

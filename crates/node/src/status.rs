@@ -32,7 +32,7 @@ pub(crate) async fn peers(args: StatusArgs, output: &Output) -> Result<(), Comma
     output.print(&table(&connections).to_string());
     let relayed = connections
         .iter()
-        .filter(|one| one.relayed_because.is_some());
+        .filter(|one| one.relayed_because.is_some() || one.circuit_limit.is_some());
     relayed.for_each(|one| output.print(one));
     Ok(())
 }

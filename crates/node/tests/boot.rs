@@ -163,6 +163,61 @@ fn nodes_that_know_two_boot_nodes_find_each_other_and_losing_one_loses_nothing()
     second.until_metric("calimero_network_rendezvous_peers", 3.0);
 }
 
+/// A node that listens nowhere, so that others reach it through its relay alone.
+fn hidden(boot: &Boot) -> (Process, String, TempDir) {
+    let folder = tempfile::tempdir().unwrap();
+    let config = folder.path().join("hidden.toml");
+    std::fs::write(&config, "listen = []\n").unwrap();
+    let mut command = calnet();
+    command.args(["run", "--json", "--local", "--boot", &boot.address]);
+    command.arg("--config").arg(config);
+    command.arg("--data").arg(folder.path());
+    let process = Process::start(command);
+    let peer = text(&process.event("started")["peer"]);
+    (process, peer, folder)
+}
+
+fn asked(command: &str, data: &TempDir, arguments: &[&str]) -> String {
+    let mut asking = calnet();
+    asking.arg(command).args(arguments);
+    asking.arg("--data").arg(data.path());
+    let ended = run(asking);
+    assert!(ended.success, "{}", ended.stderr);
+    ended.stdout
+}
+
+#[test]
+fn the_limit_of_a_circuit_is_shown_at_both_ends() {
+    let boot = Boot::start(&[]);
+    let (a, a_peer, a_data) = hidden(&boot);
+    let (b, b_peer, b_data) = hidden(&boot);
+    until_connected(&a, &[&boot.peer, &b_peer]);
+    until_connected(&b, &[&boot.peer, &a_peer]);
+    let limit = serde_json::json!({ "bytes": 8 << 20, "seconds": 1800 });
+    for (data, peer) in [(&a_data, &b_peer), (&b_data, &a_peer)] {
+        let lines = asked("peers", data, &["--json"]);
+        let lines = lines
+            .lines()
+            .map(|line| serde_json::from_str(line).unwrap());
+        let lines: Vec<Value> = lines.collect();
+        let is_of = |line: &&Value, peer: &str| line["peer"] == peer;
+        let relayed = lines.iter().find(|line| is_of(line, peer)).unwrap();
+        assert_eq!(relayed["path"], "relayed");
+        assert_eq!(relayed["circuit_limit"], limit, "{relayed}");
+        let direct = lines.iter().find(|line| is_of(line, &boot.peer)).unwrap();
+        assert!(direct.get("circuit_limit").is_none(), "{direct}");
+        let status: Value = serde_json::from_str(&asked("status", data, &["--json"])).unwrap();
+        let reservation = &status["discovery"]["relay_reservations"][0];
+        assert_eq!(reservation["circuit_limit"], limit, "{reservation}");
+
+        let words = "at most 8.0 MiB and 1800 s";
+        let peers = asked("peers", data, &[]);
+        assert!(peers.contains(&format!("circuit: {words}")), "{peers}");
+        let status = asked("status", data, &[]);
+        assert!(status.contains(&format!("circuits: {words}")), "{status}");
+    }
+}
+
 #[test]
 fn a_boot_node_keeps_its_identity_and_ends_gracefully() {
     let boot = Boot::start(&[]);

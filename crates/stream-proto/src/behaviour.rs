@@ -139,6 +139,22 @@ impl Behaviour {
         Control::new(self.shared.clone())
     }
 
+    /// Reports that `peer` answered a ping on `connection` after `round_trip`.
+    ///
+    /// Of several connections of a kind, direct or relayed, new streams use
+    /// those whose round trips are about as short as those of the fastest one:
+    /// the least of the last four counts. The others are used when these are at
+    /// their limits.
+    pub fn on_round_trip(&self, peer: PeerId, connection: ConnectionId, round_trip: Duration) {
+        self.shared.measured(peer, connection, round_trip);
+    }
+
+    /// Reports that `peer` did not answer a ping on `connection`. New streams
+    /// use other connections until it answers one.
+    pub fn on_ping_unanswered(&self, peer: PeerId, connection: ConnectionId) {
+        self.shared.unanswered(peer, connection);
+    }
+
     /// Converts recorded refusals to events, at most once per
     /// [`REFUSAL_REPORT_INTERVAL`].
     fn report_refusals(&mut self, cx: &mut Context<'_>) {

@@ -41,7 +41,8 @@ impl Control {
     /// [`STREAM_OPEN_TIMEOUT`](calimero_network_primitives::limits::STREAM_OPEN_TIMEOUT).
     ///
     /// Uses the best existing connection: working connections before those that
-    /// failed on their last use, and direct before relayed ones. If the peer is
+    /// failed on their last use, direct before relayed ones, and fast before slow
+    /// ones ([`Behaviour::on_round_trip`](crate::Behaviour::on_round_trip)). If the peer is
     /// not connected, the behaviour dials it. All requests for a peer share one
     /// dial, and any new connection to the peer serves them. Requests are
     /// served in the order in which their futures were first polled.

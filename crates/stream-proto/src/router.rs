@@ -6,10 +6,15 @@
 //! [`Router::finished`] with a final outcome, with [`Effect::Fail`], or with
 //! [`Router::cancel`].
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    time::Duration,
+};
 
 use libp2p_identity::PeerId;
 use libp2p_swarm::ConnectionId;
+
+use crate::round_trips::{self, RoundTrips};
 
 /// Identifier of a request to open one stream. Identifiers increase with time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -86,9 +91,24 @@ struct Connection {
     relayed: bool,
     /// The last operation on this connection failed.
     suspect: bool,
+    /// The peer did not answer the last ping on it.
+    silent: bool,
+    round_trips: RoundTrips,
     negotiating: BTreeSet<RequestId>,
     /// Streams that were opened on it and not [released](Router::released).
     open: usize,
+}
+
+impl Peer {
+    /// Decides which connections are slow. Direct ones are preferred to relayed ones whatever their
+    /// round trips, so that each kind is compared with itself.
+    fn compare(&mut self) {
+        for relayed in [false, true] {
+            let of_kind = self.connections.values_mut();
+            let of_kind = of_kind.filter(|one| one.relayed == relayed);
+            round_trips::compare(of_kind.map(|one| &mut one.round_trips));
+        }
+    }
 }
 
 impl Connection {
@@ -201,11 +221,41 @@ impl Router {
             Connection {
                 relayed,
                 suspect: false,
+                silent: false,
+                round_trips: RoundTrips::default(),
                 negotiating: BTreeSet::new(),
                 open: 0,
             },
         );
         self.dispatch(peer, effects);
+    }
+
+    /// Reports that the peer answered a ping on the connection after `round_trip`.
+    pub(crate) fn measured(
+        &mut self,
+        peer: PeerId,
+        id: ConnectionId,
+        round_trip: Duration,
+        effects: &mut Vec<Effect>,
+    ) {
+        let Some(entry) = self.peers.get_mut(&peer) else {
+            return;
+        };
+        let Some(connection) = entry.connections.get_mut(&id) else {
+            return;
+        };
+        connection.silent = false;
+        connection.round_trips.add(round_trip);
+        entry.compare();
+        // Requests may wait although this one, which was silent, has capacity.
+        self.dispatch(peer, effects);
+    }
+
+    /// Reports that the peer did not answer a ping on the connection.
+    pub(crate) fn unanswered(&mut self, peer: PeerId, id: ConnectionId) {
+        if let Some(connection) = self.connection(peer, id) {
+            connection.silent = true;
+        }
     }
 
     /// Returns `true` if the connection exists and is relayed.
@@ -223,6 +273,8 @@ impl Router {
         let Some(connection) = entry.connections.remove(&id) else {
             return;
         };
+        // The fastest one may have been this one.
+        entry.compare();
         // All requests return to the queue before `dispatch` runs, so that
         // their original order is preserved on the next connection.
         for request in connection.negotiating {
@@ -368,7 +420,8 @@ impl Router {
                 entry.waiting.remove(&id);
                 continue;
             };
-            let Some((&on, connection)) = best(&mut entry.connections, &request.tried) else {
+            let best = best(&mut entry.connections, &request.tried, self.bounds);
+            let Some((&on, connection)) = best else {
                 // All connections that it had not tried closed while it waited.
                 entry.waiting.remove(&id);
                 self.requests.remove(&id);
@@ -414,16 +467,26 @@ impl Router {
 }
 
 /// Selects the connection to use: working before suspect, direct before
-/// relayed, then the one with the fewest streams. If a direct connection is at
-/// its limit, requests wait for it and do not use a relayed one.
+/// relayed, fast before slow, then the one with the fewest streams. If all
+/// direct connections are at their limits, requests wait for one of them and do
+/// not use a relayed one.
 fn best<'a>(
     connections: &'a mut BTreeMap<ConnectionId, Connection>,
     tried: &[ConnectionId],
+    bounds: Bounds,
 ) -> Option<(&'a ConnectionId, &'a mut Connection)> {
     connections
         .iter_mut()
         .filter(|(id, _)| !tried.contains(id))
-        .min_by_key(|(_, one)| (one.suspect, one.relayed, one.streams()))
+        .min_by_key(|(_, one)| {
+            (
+                one.suspect || one.silent,
+                one.relayed,
+                !one.has_capacity(bounds),
+                one.round_trips.is_slow(),
+                one.streams(),
+            )
+        })
 }
 
 #[cfg(test)]

@@ -104,6 +104,60 @@ fn direct_is_preferred_to_relayed_and_working_to_suspect() {
     assert_eq!(again, [Effect::Negotiate(conn(2), d)]);
 }
 
+fn measure(router: &mut Router, peer: PeerId, id: usize, ms: u64) -> Vec<Effect> {
+    let round_trip = Duration::from_millis(ms);
+    effects(router, |r, e| r.measured(peer, conn(id), round_trip, e))
+}
+
+#[test]
+fn streams_use_the_fast_connection_until_it_is_full_or_silent() {
+    let (mut router, peer) = (Router::new(BOUNDS), PeerId::random());
+    for (id, relayed, ms) in [(1, false, 90), (2, false, 20), (3, true, 1)] {
+        effects(&mut router, |r, e| {
+            r.established(peer, conn(id), relayed, e);
+        });
+        assert_eq!(measure(&mut router, peer, id, ms), []);
+    }
+    let on = |router: &mut Router| match open(router, peer).1[..] {
+        [Effect::Negotiate(on, _)] => on,
+        ref other => panic!("{other:?}"),
+    };
+    for _ in 0..BOUNDS.negotiating {
+        assert_eq!(on(&mut router), conn(2));
+    }
+    assert_eq!(on(&mut router), conn(1), "the fast one is full");
+    router.unanswered(peer, conn(1));
+    router.unanswered(peer, conn(2));
+    for _ in 0..BOUNDS.negotiating {
+        assert_eq!(on(&mut router), conn(3), "both direct ones are silent");
+    }
+    // The relayed one is full. A request waits until a direct one answers.
+    let (waiting, nothing) = open(&mut router, peer);
+    assert_eq!(nothing, []);
+    let answered = measure(&mut router, peer, 1, 90);
+    assert_eq!(answered, [Effect::Negotiate(conn(1), waiting)]);
+}
+
+#[test]
+fn a_connection_is_slow_as_long_as_a_faster_one_exists() {
+    let (mut router, peer) = (Router::new(BOUNDS), PeerId::random());
+    for (id, relayed, ms) in [(1, false, 90), (2, false, 20), (3, true, 1)] {
+        effects(&mut router, |r, e| {
+            r.established(peer, conn(id), relayed, e);
+        });
+        measure(&mut router, peer, id, ms);
+    }
+    let slow = |router: &Router| {
+        let connections = router.peers[&peer].connections.values();
+        connections
+            .map(|one| one.round_trips.is_slow())
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(slow(&router), [true, false, false]);
+    effects(&mut router, |r, e| r.closed(peer, conn(2), e));
+    assert_eq!(slow(&router), [false, false]);
+}
+
 #[test]
 fn requests_above_capacity_wait_in_order_and_above_the_queue_limit_are_refused() {
     let (mut router, peer) = (Router::new(BOUNDS), PeerId::random());
@@ -176,6 +230,8 @@ enum Step {
     Expire(usize),
     Establish(bool),
     Close(usize),
+    Measure(usize, u64),
+    Unanswered(usize),
     Finish(usize, Outcome),
     Release(usize),
     DialBegins,
@@ -198,6 +254,8 @@ fn step() -> impl Strategy<Value = Step> {
         1 => (0..8usize).prop_map(Step::Close),
         5 => (0..16usize, outcome).prop_map(|(which, outcome)| Step::Finish(which, outcome)),
         3 => (0..16usize).prop_map(Step::Release),
+        2 => (0..8usize, 0..100u64).prop_map(|(which, ms)| Step::Measure(which, ms)),
+        1 => (0..8usize).prop_map(Step::Unanswered),
         1 => Just(Step::DialBegins),
         1 => Just(Step::DialShared),
         1 => Just(Step::DialFails),
@@ -271,6 +329,18 @@ impl Model {
                     self.negotiating.retain(|(on, _)| *on != ids[i]);
                     self.open.retain(|on| *on != ids[i]);
                     router.closed(peer, ids[i], &mut effects);
+                }
+            }
+            Step::Measure(which, _) | Step::Unanswered(which) => {
+                let mut ids: Vec<_> = self.connections.keys().copied().collect();
+                ids.sort_unstable();
+                match (pick(which, ids.len()), step) {
+                    (Some(i), Step::Measure(_, ms)) => {
+                        let round_trip = Duration::from_millis(ms);
+                        router.measured(peer, ids[i], round_trip, &mut effects);
+                    }
+                    (Some(i), _) => router.unanswered(peer, ids[i]),
+                    (None, _) => {}
                 }
             }
             Step::Finish(which, outcome) => {

@@ -465,6 +465,14 @@ impl Shared {
         self.update(|router, effects| router.established(peer, id, relayed, effects));
     }
 
+    pub(crate) fn measured(&self, peer: PeerId, id: ConnectionId, round_trip: Duration) {
+        self.update(|router, effects| router.measured(peer, id, round_trip, effects));
+    }
+
+    pub(crate) fn unanswered(&self, peer: PeerId, id: ConnectionId) {
+        lock(&self.state).router.unanswered(peer, id);
+    }
+
     pub(crate) fn closed(&self, peer: PeerId, id: ConnectionId) {
         self.discard(id);
         self.update(|router, effects| router.closed(peer, id, effects));

@@ -63,10 +63,31 @@ pub enum HolePunchRefused {
     Rate {
         /// Id of the relayed peer.
         peer: PeerId,
-        /// Largest number of dials in a minute: 60, or 240 for boot nodes and members that are kept
-        /// alive.
+        /// Largest number of dials in a minute: 60, with the first ones of each relay 120, or 240
+        /// for boot nodes and members that are kept alive.
         max: u32,
     },
+    /// Peers behind one relay have caused too many dials in the last minute.
+    #[error(
+        "a hole punch with {peer} would be more than {max} dials of hole punches in a minute for \
+         peers behind {}",
+        relay_name(.relay.as_ref())
+    )]
+    RelayRate {
+        /// Id of the relayed peer.
+        peer: PeerId,
+        /// Relay of its latest connection, if it is known.
+        relay: Option<PeerId>,
+        /// Largest number of dials in a minute, 30.
+        max: u32,
+    },
+}
+
+fn relay_name(relay: Option<&PeerId>) -> String {
+    relay.map_or_else(
+        || "unknown relays".to_owned(),
+        |relay| format!("the relay {relay}"),
+    )
 }
 
 /// A connection was denied because its peer is blocked.

@@ -7,7 +7,7 @@ use libp2p_relay as relay;
 use libp2p_swarm::{ConnectionId, derive_prelude::ListenerId};
 
 use super::{Behaviour, event::Event, inner::InnerEvent, now, probe, records, rendezvous};
-use crate::machine::{HolePunch, Input};
+use crate::machine::{CircuitLimit, HolePunch, Input};
 
 /// Addresses, and protocols, of one identify message that are processed and reported. Nodes list a
 /// dozen; a message of 4 KiB, the longest, can hold hundreds.
@@ -193,25 +193,40 @@ impl Behaviour {
     }
 
     fn on_relay(&mut self, event: &relay::client::Event) {
-        let relay::client::Event::ReservationReqAccepted {
-            relay_peer_id,
-            renewal,
-            ..
-        } = event
-        else {
-            return;
+        use relay::client::Event::{
+            InboundCircuitEstablished, OutboundCircuitEstablished, ReservationReqAccepted,
         };
+        let (ReservationReqAccepted { limit, .. }
+        | OutboundCircuitEstablished { limit, .. }
+        | InboundCircuitEstablished { limit, .. }) = event;
+        // A message without a limit sets none.
+        let limit = limit.map_or_else(CircuitLimit::default, |limit| {
+            CircuitLimit::new(limit.duration(), limit.data_in_bytes())
+        });
+        match event {
+            ReservationReqAccepted {
+                relay_peer_id,
+                renewal,
+                ..
+            } => self.on_reservation(*relay_peer_id, *renewal, limit),
+            OutboundCircuitEstablished { relay_peer_id, .. } => {
+                self.peers.on_circuit_dialled(*relay_peer_id, limit);
+            }
+            InboundCircuitEstablished { src_peer_id, .. } => {
+                self.peers.on_circuit_accepted(*src_peer_id, limit);
+            }
+        }
+    }
+
+    fn on_reservation(&mut self, relay: PeerId, renewed: bool, limit: CircuitLimit) {
         let mut slots = self.slots.values_mut();
-        let Some(slot) = slots.find(|slot| slot.relay == *relay_peer_id) else {
+        let Some(slot) = slots.find(|slot| slot.relay == relay) else {
             return;
         };
         slot.granted = true;
         let listener = slot.listener;
-        self.emit(Event::ReservationGranted {
-            relay: *relay_peer_id,
-            renewed: *renewal,
-        });
-        self.input(Input::ReservationAccepted { listener });
+        self.emit(Event::ReservationGranted { relay, renewed });
+        self.input(Input::ReservationAccepted { listener, limit });
     }
 
     /// A listener of a relay reservation was closed, for any reason.

@@ -4,16 +4,17 @@ use std::{collections::HashMap, net::IpAddr};
 
 use calimero_network_primitives::{
     Multiaddr, PeerId,
-    addr::{AddressTransport, transport_of},
+    addr::{AddressTransport, Circuit, transport_of},
 };
 use libp2p_core::ConnectedPoint;
 use libp2p_swarm::ConnectionId;
 
 use super::{
+    circuits::Circuits,
     local_ip::local_ip_of,
     status::{ConnectionStatus, PeerStatus},
 };
-use crate::machine::{HolePunch, Machine, Path};
+use crate::machine::{CircuitLimit, HolePunch, Machine, Path};
 
 #[derive(Clone, Debug)]
 struct Connection {
@@ -27,6 +28,21 @@ struct Connection {
     from_listening_port: bool,
     /// Whether the peer has reported an address at which it observes this node.
     observes: bool,
+    /// Relay of the connection, as far as it is known.
+    relay: Option<PeerId>,
+    /// Limit of the circuit, once the relay named it.
+    limit: Option<CircuitLimit>,
+}
+
+impl Connection {
+    /// The relay through which this node dialled the connection.
+    fn dialled_through(&self) -> Option<PeerId> {
+        self.relay.filter(|_| self.dialled)
+    }
+
+    const fn is_accepted_circuit(&self) -> bool {
+        !self.dialled && matches!(self.path, Path::Relayed)
+    }
 }
 
 #[derive(Clone, Debug, Default)]
@@ -65,6 +81,7 @@ pub(super) type PathChange = (Option<Path>, Option<Path>);
 #[derive(Debug, Default)]
 pub(super) struct Peers {
     peers: HashMap<PeerId, Peer>,
+    circuits: Circuits,
 }
 
 impl Peers {
@@ -76,9 +93,7 @@ impl Peers {
         endpoint: &ConnectedPoint,
         from_listening_port: bool,
     ) -> PathChange {
-        let peer = self.peers.entry(peer).or_default();
-        let before = peer.path();
-        peer.connections.push(Connection {
+        let mut connection = Connection {
             id,
             path: path_of(endpoint),
             address: endpoint.get_remote_address().clone(),
@@ -86,8 +101,41 @@ impl Peers {
             dialled: endpoint.is_dialer(),
             from_listening_port,
             observes: false,
-        });
+            relay: relay_of(endpoint),
+            limit: None,
+        };
+        connection.limit = match connection.dialled_through() {
+            Some(relay) => self.circuits.limit_of_dialled(&relay),
+            None if connection.is_accepted_circuit() => self.circuits.take_limit_of_accepted(&peer),
+            None => None,
+        };
+        let peer = self.peers.entry(peer).or_default();
+        let before = peer.path();
+        peer.connections.push(connection);
         (before, peer.path())
+    }
+
+    /// `relay` opened a circuit for this node. Its connection may be established already.
+    pub(super) fn on_circuit_dialled(&mut self, relay: PeerId, limit: CircuitLimit) {
+        self.circuits.on_dialled(relay, limit);
+        let connections = self
+            .peers
+            .values_mut()
+            .flat_map(|peer| &mut peer.connections);
+        let unknown = connections.filter(|c| c.limit.is_none());
+        for connection in unknown.filter(|c| c.dialled_through() == Some(relay)) {
+            connection.limit = Some(limit);
+        }
+    }
+
+    /// `peer` opened a circuit to this node. Its connection may be established already.
+    pub(super) fn on_circuit_accepted(&mut self, peer: PeerId, limit: CircuitLimit) {
+        let of_peer = self.peers.get_mut(&peer).into_iter();
+        let mut connections = of_peer.flat_map(|peer| &mut peer.connections);
+        match connections.find(|c| c.limit.is_none() && c.is_accepted_circuit()) {
+            Some(connection) => connection.limit = Some(limit),
+            None => self.circuits.on_accepted(peer, limit),
+        }
     }
 
     pub(super) fn closed(&mut self, id: PeerId, connection: ConnectionId) -> PathChange {
@@ -144,6 +192,12 @@ impl Peers {
         connections.any(|c| c.id == connection && !c.dialled && c.path == Path::Relayed)
     }
 
+    /// Returns the relay of the latest relayed connection with `peer`, as far as it is known.
+    pub(super) fn latest_relay(&self, peer: &PeerId) -> Option<PeerId> {
+        let mut connections = self.peers.get(peer)?.connections.iter().rev();
+        connections.find(|c| c.path == Path::Relayed)?.relay
+    }
+
     pub(super) fn relayed(&self, peer: &PeerId) -> Vec<ConnectionId> {
         let connections = self.peers.get(peer).map(|peer| &peer.connections);
         let relayed = connections.into_iter().flatten();
@@ -194,7 +248,19 @@ fn connection_status(connection: &Connection) -> ConnectionStatus {
         address: connection.address.clone(),
         dialled: connection.dialled,
         from_listening_port: connection.from_listening_port,
+        circuit_limit: connection.limit,
     }
+}
+
+/// Returns the relay of a connection. It is not known of a reservation that this node has over a
+/// connection which the relay dialled.
+fn relay_of(endpoint: &ConnectedPoint) -> Option<PeerId> {
+    let address = match endpoint {
+        ConnectedPoint::Dialer { address, .. } => address,
+        ConnectedPoint::Listener { local_addr, .. } => local_addr,
+    };
+    let circuit = Circuit::parse(address).ok()?;
+    Some(circuit.relay())
 }
 
 /// Returns the path of a connection.
@@ -205,3 +271,6 @@ pub(super) fn path_of(endpoint: &ConnectedPoint) -> Path {
         Path::Direct
     }
 }
+
+#[cfg(test)]
+mod tests;

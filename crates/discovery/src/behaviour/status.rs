@@ -5,7 +5,7 @@ use std::time::Instant;
 use calimero_network_primitives::{Multiaddr, PeerId, addr::AddressTransport};
 use libp2p_swarm::ConnectionId;
 
-use crate::machine::{self, HolePunch, Path, WhyRelayed};
+use crate::machine::{self, CircuitLimit, HolePunch, Path, WhyRelayed};
 
 /// A snapshot of discovery: its state and its connections.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,4 +55,7 @@ pub struct ConnectionStatus {
     /// Whether this node dialled the connection from a port that it listens on, so that the remote
     /// end sees the address at which a NAT lets others in.
     pub from_listening_port: bool,
+    /// Limit of the circuit, as the relay named it; `None` for a direct connection, and as long as
+    /// the relay has named none.
+    pub circuit_limit: Option<CircuitLimit>,
 }

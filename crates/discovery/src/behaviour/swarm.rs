@@ -30,6 +30,7 @@ use super::{
     event::Event,
     now,
     peers::{PathChange, path_of},
+    punches::{Punched, Reached},
 };
 use crate::{
     ip::ip_of,
@@ -225,8 +226,18 @@ impl Behaviour {
             return Err(ConnectionDenied::new(refused));
         }
         let is_kept_alive = self.machine.kept().any(|kept| kept == peer);
-        let admitted = self.punches.admit(is_kept_alive, now());
-        admitted.map_err(|max| ConnectionDenied::new(HolePunchRefused::Rate { peer, max }))
+        let relay = self.peers.latest_relay(&peer);
+        let punched = match is_kept_alive {
+            true => Punched::KeptAlive,
+            false => Punched::Other(relay),
+        };
+        let admitted = self.punches.admit(punched, now());
+        admitted.map_err(|reached| {
+            ConnectionDenied::new(match reached {
+                Reached::All(max) => HolePunchRefused::Rate { peer, max },
+                Reached::Relay(max) => HolePunchRefused::RelayRate { peer, relay, max },
+            })
+        })
     }
 
     /// Passes a request of an inner behaviour to the Swarm, unless the machine decides about it.

@@ -191,13 +191,10 @@ fn a_pending_peer_of_the_table_has_few_addresses() {
     assert_eq!(waiting.node.value.len(), 1);
 }
 
-/// Connects a peer through a relay.
-fn relayed(behaviour: &mut Behaviour, id: usize) -> PeerId {
+/// Connects a peer through `relay`.
+fn relayed(behaviour: &mut Behaviour, id: usize, relay: PeerId) -> PeerId {
     let peer = PeerId::random();
-    let relay = format!(
-        "/ip4/203.0.113.1/tcp/1/p2p/{}/p2p-circuit",
-        PeerId::random()
-    );
+    let relay = format!("/ip4/203.0.113.1/tcp/1/p2p/{relay}/p2p-circuit");
     behaviour.on_swarm_event(FromSwarm::ConnectionEstablished(ConnectionEstablished {
         peer_id: peer,
         connection_id: ConnectionId::new_unchecked(id),
@@ -215,25 +212,34 @@ fn relayed(behaviour: &mut Behaviour, id: usize) -> PeerId {
 #[test]
 fn relayed_peers_cause_few_dials_of_addresses_that_they_name() {
     let mut behaviour = behaviour();
+    let relay = PeerId::random();
     let mut dial = |peer, addresses, role| {
         let all: Vec<_> = (0..addresses).map(address).collect();
         let connection = ConnectionId::new_unchecked(1_000);
         let dial = &mut behaviour;
         let peer = match peer {
-            Some(number) => relayed(dial, number),
+            Some((number, relay)) => relayed(dial, number, relay),
             None => PeerId::random(),
         };
         dial.handle_pending_outbound_connection(connection, Some(peer), &all, role)
             .is_ok()
     };
     for role in [Endpoint::Dialer, Endpoint::Listener] {
-        assert!(!dial(Some(1), 400, role));
+        assert!(!dial(Some((1, relay)), 400, role));
         // As many as rust-libp2p sends, and a peer that is not connected.
-        assert!(dial(Some(2), 20, role));
+        assert!(dial(Some((2, relay)), 20, role));
         assert!(dial(None, 400, role));
     }
-    let admitted = (10..310).filter(|peer| dial(Some(*peer), 20, Endpoint::Dialer));
-    assert_eq!(admitted.count(), 58);
+    let mut admitted = |relay: Option<PeerId>| {
+        let of = |peer| (peer, relay.unwrap_or_else(PeerId::random));
+        let peers = 10..310;
+        peers
+            .filter(|peer| dial(Some(of(*peer)), 20, Endpoint::Dialer))
+            .count()
+    };
+    // 30 of one relay, and 120 in all where each peer has a relay of its own.
+    assert_eq!(admitted(Some(relay)), 28);
+    assert_eq!(admitted(None), 90);
 }
 
 /// A behaviour with a boot node whose first dial has failed, so that the next one waits.

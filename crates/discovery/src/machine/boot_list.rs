@@ -157,7 +157,7 @@ mod tests {
     use rand::{SeedableRng as _, rngs::StdRng};
 
     use super::*;
-    use crate::machine::{Effect, Input, Path};
+    use crate::machine::{CircuitLimit, Effect, Input, Path};
 
     fn at(peer: PeerId, ip: &str) -> Multiaddr {
         format!("/ip4/{ip}/tcp/2428/p2p/{peer}").parse().unwrap()
@@ -313,7 +313,10 @@ mod tests {
             })
             .collect();
         let (listener, relay) = asked[0];
-        rig.machine.relays.accepted(listener, now).unwrap();
+        rig.machine
+            .relays
+            .accepted(listener, CircuitLimit::default(), now)
+            .unwrap();
         let ends = |effect: &Effect| *effect == Effect::StopListening { listener };
         let ips = BTreeMap::from([(first, "8.8.8.1"), (second, "8.8.8.2"), (third, "8.8.8.3")]);
         let mut list: Vec<_> = ips.iter().map(|(peer, ip)| at(*peer, ip)).collect();

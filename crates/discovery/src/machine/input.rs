@@ -5,6 +5,7 @@ use std::{net::IpAddr, time::Duration};
 use calimero_network_primitives::{Multiaddr, PeerId, UnreachableCause};
 
 use super::{
+    circuit_limit::CircuitLimit,
     connections::Path,
     effect::{AttemptId, HolePunch, RelayListener},
     namespace::{Cookie, Namespace},
@@ -242,6 +243,8 @@ pub enum Input {
     ReservationAccepted {
         /// Listener that the reservation belongs to.
         listener: RelayListener,
+        /// Limit of circuits to this node, as the relay names it.
+        limit: CircuitLimit,
     },
     /// This node does not listen through a relay: the reservation was refused, it expired, or the
     /// connection or the listener was closed.

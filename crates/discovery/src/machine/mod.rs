@@ -34,6 +34,7 @@
 mod book;
 mod boot_list;
 mod boot_nodes;
+mod circuit_limit;
 mod connections;
 mod contacted;
 mod dials;
@@ -95,6 +96,7 @@ use self::{
 };
 pub use self::{
     boot_nodes::BootNode,
+    circuit_limit::CircuitLimit,
     connections::Path,
     dials::DialReason,
     effect::{AttemptId, AttemptKind, Effect, HolePunch, RelayListener},
@@ -557,7 +559,9 @@ impl Machine {
             } => {
                 self.discovery_failed(&(server, namespace), why);
             }
-            Input::ReservationAccepted { listener } => self.reservation_accepted(listener),
+            Input::ReservationAccepted { listener, limit } => {
+                self.reservation_accepted(listener, limit);
+            }
             Input::RelayListenerClosed { listener } => self.relay_listener_closed(listener),
         }
     }

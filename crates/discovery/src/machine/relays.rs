@@ -13,6 +13,7 @@ use calimero_network_primitives::{
 use rand::{RngExt, rngs::StdRng};
 
 use super::{
+    circuit_limit::CircuitLimit,
     effect::{Effect, RelayListener},
     schedule::{Schedule, backoff},
     since::Since,
@@ -59,6 +60,8 @@ struct Relay {
     circuit: Multiaddr,
     /// Attempts in a row that failed.
     failures: u32,
+    /// Limit of circuits, as the relay named it with its latest grant.
+    limit: Option<CircuitLimit>,
 }
 
 /// The change of the circuit addresses of this node.
@@ -150,6 +153,7 @@ impl Relays {
             circuits,
             state: Since::new(Reservation::Idle, now),
             failures: 0,
+            limit: None,
         };
         self.relays.insert(peer, relay);
     }
@@ -175,13 +179,19 @@ impl Relays {
     }
 
     /// A relay granted or renewed a reservation.
-    pub(super) fn accepted(&mut self, listener: RelayListener, now: Instant) -> Option<Change> {
+    pub(super) fn accepted(
+        &mut self,
+        listener: RelayListener,
+        limit: CircuitLimit,
+        now: Instant,
+    ) -> Option<Change> {
         let peer = *self.listeners.get(&listener)?;
         let relay = self.relays.get_mut(&peer)?;
         let expires = now + RESERVATION_LIFETIME;
         let held = Reservation::Held { listener, expires };
         let renewed = matches!(relay.state.set(held, now), Reservation::Held { .. });
         relay.failures = 0;
+        relay.limit = Some(limit);
         self.due.set(peer, expires);
         (!renewed).then(|| Change::Gained(peer, relay.circuit.clone()))
     }
@@ -277,6 +287,7 @@ impl Relays {
             relay: *relay,
             state: entry.state.get().clone(),
             changed_at: entry.state.changed_at(),
+            circuit_limit: entry.limit,
         })
     }
 

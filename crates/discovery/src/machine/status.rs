@@ -6,6 +6,7 @@ use calimero_network_primitives::{Multiaddr, PeerId};
 
 use super::{
     boot_nodes::BootNode,
+    circuit_limit::CircuitLimit,
     externals::AddressSource,
     namespace::Namespace,
     overlays::OverlayStatus,
@@ -113,6 +114,9 @@ pub struct ReservationStatus {
     /// Time at which the variant of `state` changed last, or at which the machine learned of the
     /// relay. The renewal of a reservation is no change.
     pub changed_at: Instant,
+    /// Limit of circuits to this node, as the relay named it with its latest grant; `None` before
+    /// the first one.
+    pub circuit_limit: Option<CircuitLimit>,
 }
 
 /// A snapshot of the state of discovery.

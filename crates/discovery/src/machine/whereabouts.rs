@@ -4,7 +4,7 @@ use calimero_network_primitives::{Multiaddr, PeerId, addr::is_relayed};
 
 use super::{
     AddressSource, Effect, Machine, ProbeOutcome, Reachability, ReachableBecause, RelayListener,
-    listening::leaves_host, reachability, relays, without_peer,
+    circuit_limit::CircuitLimit, listening::leaves_host, reachability, relays, without_peer,
 };
 
 impl Machine {
@@ -145,8 +145,8 @@ impl Machine {
         self.reconsider_reachability();
     }
 
-    pub(super) fn reservation_accepted(&mut self, listener: RelayListener) {
-        let change = self.relays.accepted(listener, self.now);
+    pub(super) fn reservation_accepted(&mut self, listener: RelayListener, limit: CircuitLimit) {
+        let change = self.relays.accepted(listener, limit, self.now);
         self.relays_changed(change);
     }
 

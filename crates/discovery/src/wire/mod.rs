@@ -8,6 +8,7 @@
 //! than a small multiple of the bytes that arrived.
 
 pub mod autonat;
+pub mod autonat_v1;
 #[cfg(feature = "libp2p")]
 pub(crate) mod frame;
 pub mod rendezvous;

@@ -51,13 +51,13 @@ struct Request {
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
-struct Response {
+pub(crate) struct Response {
     #[prost(int32, tag = "1")]
-    status: i32,
+    pub(crate) status: i32,
     #[prost(uint32, tag = "2")]
     address: u32,
     #[prost(int32, tag = "3")]
-    dial_status: i32,
+    pub(crate) dial_status: i32,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -342,12 +342,12 @@ async fn an_interface_that_is_gone_takes_its_address_with_it() {
     .await;
 }
 
-/// What a server answers to a stranger that names `addresses`.
-async fn answer_to(server: &Multiaddr, addresses: &[&str]) -> Response {
-    let mut script = script(TCP, true).await;
-    script.swarm.dial(server.clone()).unwrap();
-    let mut control = script.control.clone();
-    script.run();
+/// What a server answers to a peer that names `addresses`.
+pub(crate) async fn answer_to(
+    control: &mut stream::Control,
+    server: PeerId,
+    addresses: &[&str],
+) -> Response {
     let addresses = addresses.iter();
     let request = Request {
         addresses: addresses
@@ -359,7 +359,6 @@ async fn answer_to(server: &Multiaddr, addresses: &[&str]) -> Response {
         request: Some(request),
         ..Message::default()
     };
-    let server = peer_of(server).unwrap();
     let mut stream = within(async {
         loop {
             let protocol = StreamProtocol::new(REQUEST);
@@ -393,8 +392,13 @@ async fn a_stranger_has_nothing_on_this_host_dialled() {
     let two_hosts = format!("/ip4/8.8.8.8/tcp/1{loopback}");
     let name = format!("/dns4/localhost/tcp/{port}");
     let private = "/ip4/10.0.0.1/tcp/22".to_owned();
+    let mut script = script(TCP, true).await;
+    script.swarm.dial(at.clone()).unwrap();
+    let mut control = script.control.clone();
+    script.run();
+    let server = peer_of(&at).unwrap();
     for address in [&loopback, &two_hosts, &name, &private] {
-        let answer = answer_to(&at, &[address]).await;
+        let answer = answer_to(&mut control, server, &[address]).await;
         assert_eq!(answer.status, REFUSED, "{address}: {answer:?}");
     }
     let trap = trap.into_std().unwrap();

@@ -5,19 +5,19 @@ use std::time::Duration;
 use calimero_network_discovery::{
     Behaviour, Event,
     behaviour::HolePunch,
-    machine::{Path, Phase, Reservation},
+    machine::{CircuitLimit, Path, Phase, Reservation},
 };
 use calimero_network_primitives::{
-    Multiaddr,
+    Multiaddr, PeerId,
     addr::{is_relayed, peer_of, without_peer},
 };
-use futures::AsyncWriteExt;
+use futures::{AsyncWriteExt, StreamExt};
 use libp2p_core::{ConnectedPoint, transport::PortUse};
 use libp2p_relay as relay;
 use libp2p_swarm::{Swarm, SwarmEvent};
 
 use crate::{
-    common::{MEMORY, TCP, config, listen, node, told, until, vouched},
+    common::{MEMORY, TCP, config, listen, node, told, until, vouched, within},
     servers::{NEVER, Setup, boot, kill, script},
 };
 
@@ -294,6 +294,69 @@ fn reservation() -> Vec<u8> {
 
 async fn drive(swarm: &mut Swarm<Behaviour>) {
     loop {
-        futures::StreamExt::next(swarm).await;
+        swarm.next().await;
     }
+}
+
+/// The limit of the circuit between `swarm` and `peer`, if it is known.
+fn circuit_limit(swarm: &mut Swarm<Behaviour>, peer: PeerId) -> Option<CircuitLimit> {
+    let status = swarm.behaviour_mut().status();
+    let peer = status.peers.into_iter().find(|one| one.peer == peer)?;
+    let mut connections = peer.connections.iter();
+    connections.find_map(|connection| connection.circuit_limit)
+}
+
+#[tokio::test]
+async fn both_ends_of_a_circuit_know_its_limit() {
+    let (bytes, duration) = (123_456, Duration::from_secs(77));
+    let setup = Setup {
+        relay: relay::Config {
+            max_circuit_bytes: bytes,
+            max_circuit_duration: duration,
+            ..relay::Config::default()
+        },
+        ..Setup::default()
+    };
+    let (boot, _task) = boot(TCP, setup).await;
+    let config = config(&[boot]);
+    let mut hidden = node(TCP, &config);
+    granted(&mut hidden).await;
+    let limit = CircuitLimit::new(Some(duration), Some(bytes));
+    let status = hidden.behaviour_mut().status().discovery;
+    assert_eq!(status.reservations[0].circuit_limit, Some(limit));
+
+    let mut open = vouched(TCP, config).await;
+    let (open_id, hidden_id) = (*open.local_peer_id(), *hidden.local_peer_id());
+    let found = within(async {
+        loop {
+            tokio::select! {
+                _ = hidden.select_next_some() => {}
+                _ = open.select_next_some() => {}
+            }
+            let ends = (
+                circuit_limit(&mut hidden, open_id),
+                circuit_limit(&mut open, hidden_id),
+            );
+            if let (Some(accepted), Some(dialled)) = ends {
+                return [accepted, dialled];
+            }
+        }
+    })
+    .await;
+    assert_eq!(found, [limit; 2]);
+}
+
+#[tokio::test]
+async fn a_relay_that_names_no_limit_has_none() {
+    let mut script = script(MEMORY, true).await;
+    script.answer(HOP, |_, _, mut stream| async move {
+        stream.write_all(&reservation()).await.unwrap();
+        stream.flush().await.unwrap();
+    });
+    let boot = script.run();
+    let mut node = node(MEMORY, &config(&[boot]));
+    granted(&mut node).await;
+    let status = node.behaviour_mut().status().discovery;
+    let limit = status.reservations[0].circuit_limit;
+    assert!(limit.is_some_and(|limit| limit.is_unlimited()), "{limit:?}");
 }

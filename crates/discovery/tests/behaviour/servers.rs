@@ -166,10 +166,16 @@ pub(crate) async fn read<M: Message + Default>(stream: &mut Stream) -> Option<M>
 }
 
 pub(crate) async fn write<M: Message>(stream: &mut Stream, message: &M) {
+    say(stream, message).await;
+    let _ = stream.close().await;
+}
+
+/// As [`write`], for a stream that stays open.
+pub(crate) async fn say<M: Message>(stream: &mut Stream, message: &M) {
     let bytes = message.encode_length_delimited_to_vec();
     // The other end may have had enough before the end.
     let _ = stream.write_all(&bytes).await;
-    let _ = stream.close().await;
+    let _ = stream.flush().await;
 }
 
 /// A time that is longer than any test.

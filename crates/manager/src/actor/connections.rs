@@ -201,10 +201,19 @@ impl Actor {
         let Some(connection) = self.connections.get_mut(&event.connection) else {
             return;
         };
+        let (peer, id) = (event.peer, event.connection);
+        let streams = &self.swarm.behaviour().streams;
         match event.outcome {
-            liveness::Outcome::Rtt(rtt) => connection.rtt = Some(rtt),
+            liveness::Outcome::Rtt(rtt) => {
+                connection.rtt = Some(rtt);
+                streams.on_round_trip(peer, id, rtt);
+            }
+            // None in a row where the peer does not support ping.
+            liveness::Outcome::Failed { in_a_row: 1.., .. } => {
+                streams.on_ping_unanswered(peer, id);
+            }
+            liveness::Outcome::Failed { .. } => {}
             liveness::Outcome::GivenUp { .. } => connection.unresponsive = true,
-            _ => {}
         }
     }
 

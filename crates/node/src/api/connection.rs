@@ -2,11 +2,40 @@
 
 use std::{collections::HashMap, fmt, time::Instant};
 
-use calimero_network::{Connection, Direction, Status};
+use calimero_network::{CircuitLimit, Connection, Direction, Status};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::text::{Stack, millis};
+use crate::text::{Stack, bytes, millis};
+
+/// The limit of a circuit, as its relay names it. The relay closes the circuit at either of them.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize, ToSchema)]
+pub(crate) struct CircuitLimitPage {
+    /// Bytes that the circuit carries; `null` without a limit.
+    bytes: Option<u64>,
+    /// Seconds from the opening of the circuit to its end; `null` without a limit.
+    seconds: Option<u64>,
+}
+
+impl From<CircuitLimit> for CircuitLimitPage {
+    fn from(limit: CircuitLimit) -> Self {
+        Self {
+            bytes: limit.bytes,
+            seconds: limit.duration.map(|duration| duration.as_secs()),
+        }
+    }
+}
+
+impl fmt::Display for CircuitLimitPage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.bytes, self.seconds) {
+            (None, None) => f.write_str("unlimited"),
+            (Some(limit), None) => write!(f, "at most {}", bytes(limit)),
+            (None, Some(seconds)) => write!(f, "at most {seconds} s"),
+            (Some(limit), Some(seconds)) => write!(f, "at most {} and {seconds} s", bytes(limit)),
+        }
+    }
+}
 
 /// One established connection of the node.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
@@ -32,6 +61,9 @@ pub(crate) struct ConnectionPage {
     /// For a relayed connection: seconds until this node tries a direct one again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) direct_retry_in_seconds: Option<u64>,
+    /// For a relayed connection: the limit of its circuit, once the relay has named one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) circuit_limit: Option<CircuitLimitPage>,
 }
 
 impl ConnectionPage {
@@ -50,6 +82,7 @@ impl ConnectionPage {
             relayed_code: None,
             relayed_because: None,
             direct_retry_in_seconds: None,
+            circuit_limit: None,
         }
     }
 
@@ -63,8 +96,14 @@ impl ConnectionPage {
         let relayed: HashMap<_, _> = peers
             .filter_map(|peer| Some((peer.peer, (peer.why_relayed?, peer.next_hole_punch))))
             .collect();
+        let connections_of_peers = status.paths.iter().flat_map(|peer| &peer.connections);
+        let limits: HashMap<_, _> = connections_of_peers
+            .filter_map(|connection| Some((connection.id, connection.circuit_limit?)))
+            .collect();
         let page = |connection: &Connection| {
             let mut page = Self::of(connection);
+            let limit = limits.get(&connection.id);
+            page.circuit_limit = limit.map(|limit| (*limit).into());
             if let Some((why, next)) = relayed.get(&connection.peer) {
                 page.relayed_code = Some(why.code().to_owned());
                 page.relayed_because = Some(why.to_string());
@@ -83,8 +122,11 @@ impl fmt::Display for ConnectionPage {
         if let Some(why) = &self.relayed_because {
             write!(f, ": {why}")?;
         }
-        match self.direct_retry_in_seconds {
-            Some(seconds) => write!(f, ", next hole punch round in {seconds} s"),
+        if let Some(seconds) = self.direct_retry_in_seconds {
+            write!(f, ", next hole punch round in {seconds} s")?;
+        }
+        match &self.circuit_limit {
+            Some(limit) => write!(f, "; circuit: {limit}"),
             None => Ok(()),
         }
     }

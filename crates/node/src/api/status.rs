@@ -9,7 +9,7 @@ use calimero_network::{
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::ConnectionPage;
+use super::{ConnectionPage, connection::CircuitLimitPage};
 use crate::netcheck::NetworkPage;
 
 /// Connections that are listed, the oldest first. All are counted.
@@ -99,6 +99,9 @@ struct HeldPage {
     /// For a reservation: `idle`, `requested`, `held` or `resting` until the next attempt.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     state: Option<String>,
+    /// For a reservation: the limit of circuits to this node, as the relay named it last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    circuit_limit: Option<CircuitLimitPage>,
 }
 
 /// The use of one resource, in items or bytes.
@@ -167,12 +170,14 @@ impl DiscoveryPage {
             namespace: Some(one.namespace.to_string()),
             held: matches!(one.state, Registration::Registered { .. }),
             state: None,
+            circuit_limit: None,
         });
         let reservations = status.reservations.iter().map(|one| HeldPage {
             at: one.relay.to_base58(),
             namespace: None,
             held: matches!(one.state, Reservation::Held { .. }),
             state: Some(reservation_text(&one.state).to_owned()),
+            circuit_limit: one.circuit_limit.map(Into::into),
         });
         Self {
             phase: match status.phase {
@@ -333,7 +338,12 @@ impl fmt::Display for StatusPage {
         }
         for relay in &discovery.relay_reservations {
             let state = relay.state.as_deref().unwrap_or("unknown");
-            writeln!(f, "relay        {} (reservation {state})", relay.at)?;
+            write!(f, "relay        {} (reservation {state}", relay.at)?;
+            let limit = relay.circuit_limit.iter();
+            limit
+                .into_iter()
+                .try_for_each(|limit| write!(f, "; circuits: {limit}"))?;
+            writeln!(f, ")")?;
         }
         writeln!(
             f,

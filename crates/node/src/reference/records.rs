@@ -107,7 +107,7 @@ pub(super) const PARTS: [Part; 17] = [
 ];
 
 /// Types of fields that are structs, and where they are.
-const STRUCTS: [(&str, &str); 20] = [
+const STRUCTS: [(&str, &str); 21] = [
     ("Stack", include_str!("../text.rs")),
     ("Usage", include_str!("../blob/lines.rs")),
     ("progress::Line", include_str!("../progress.rs")),
@@ -119,6 +119,7 @@ const STRUCTS: [(&str, &str); 20] = [
     ("HeldPage", include_str!("../api/status.rs")),
     ("ResourcePage", include_str!("../api/status.rs")),
     ("ConnectionPage", include_str!("../api/connection.rs")),
+    ("CircuitLimitPage", include_str!("../api/connection.rs")),
     ("Pings", include_str!("../ping.rs")),
     ("NetworkPage", include_str!("../netcheck/page.rs")),
     ("AdvicePage", include_str!("../netcheck/page.rs")),

@@ -127,6 +127,8 @@ const PROTOCOLS: &[(&str, &[u8])] = &[
     ("/libp2p/dcutr", &[3, 8, 100, 0x12]),
     ("/libp2p/autonat/2/dial-request", &[2, 0x0a, 0]),
     ("/libp2p/autonat/2/dial-back", &[2, 8, 1]),
+    // DIAL without a peer.
+    ("/libp2p/autonat/1.0.0", &[2, 8, 0]),
     // DISCOVER without a namespace.
     ("/rendezvous/1.0.0", &[4, 8, 3, 0x2a, 0]),
     ("/perf/1.0.0", &[0, 0, 0, 0, 0, 0, 0, 9]),

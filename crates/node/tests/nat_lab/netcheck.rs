@@ -165,6 +165,11 @@ pub(crate) fn a_relayed_peer_says_why(world: &World, node: &Node, site: &Site, p
             .find(|line| line["peer"] == peer && line["path"] == "relayed")
             .unwrap_or_else(|| panic!("not relayed: {lines:#?}\n{}", node.story()));
         assert!(relayed["direct_retry_in_seconds"].is_u64(), "{relayed}");
+        let limit = &relayed["circuit_limit"];
+        assert!(
+            limit["bytes"].is_u64() && limit["seconds"].is_u64(),
+            "{relayed}"
+        );
         if relayed["relayed_code"] == "failed" {
             assert!(relayed["relayed_because"].is_string(), "{relayed}");
             return;

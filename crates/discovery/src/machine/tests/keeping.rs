@@ -354,7 +354,10 @@ fn slots_are_asked_for_with_complete_circuit_addresses_once_unreachable() {
 fn a_slot_gained_is_an_address_and_registered_and_a_slot_lost_is_withdrawn() {
     let (mut driver, asked) = unreachable(config());
     let (listener, _, circuit) = asked[0].clone();
-    let effects = driver.tell(Input::ReservationAccepted { listener });
+    let effects = driver.tell(Input::ReservationAccepted {
+        listener,
+        limit: CircuitLimit::default(),
+    });
     let address = circuit.clone();
     assert_eq!(effects[0], Effect::AddExternalAddress { address });
     assert_eq!(registers(&effects).len(), 2);
@@ -362,6 +365,7 @@ fn a_slot_gained_is_an_address_and_registered_and_a_slot_lost_is_withdrawn() {
     // change of addresses.
     driver.tell(Input::ReservationAccepted {
         listener: asked[1].0,
+        limit: CircuitLimit::default(),
     });
     let effects = close(&mut driver, listener);
     let address = circuit;
@@ -374,13 +378,19 @@ fn a_slot_gained_is_an_address_and_registered_and_a_slot_lost_is_withdrawn() {
 fn registrations_are_taken_back_where_no_address_is_left() {
     let (mut driver, asked) = unreachable(config());
     let listener = asked[0].0;
-    driver.tell(Input::ReservationAccepted { listener });
+    driver.tell(Input::ReservationAccepted {
+        listener,
+        limit: CircuitLimit::default(),
+    });
     driver.accept_registration(BOOT, 1);
     driver.accept_registration(SECOND_BOOT, 1);
     assert_eq!(unregisters(&close(&mut driver, listener)).len(), 2);
     assert_eq!(driver.state(BOOT, 1), Some(Registration::Pending));
     let listener = asked[1].0;
-    let effects = driver.tell(Input::ReservationAccepted { listener });
+    let effects = driver.tell(Input::ReservationAccepted {
+        listener,
+        limit: CircuitLimit::default(),
+    });
     assert_eq!(registers(&effects).len(), 2);
 }
 
@@ -400,19 +410,26 @@ fn a_slot_lost_denied_expired_or_unanswered_is_asked_for_again() {
     let (listener, relay, _) = asked[0].clone();
     driver.tell(Input::ReservationAccepted {
         listener: asked[1].0,
+        limit: CircuitLimit::default(),
     });
     let effects = driver.wait_s(50);
     assert!(effects.contains(&Effect::StopListening { listener }));
     let again = reservations(&effects);
     let (listener, ..) = again.iter().find(|(_, r, _)| *r == relay).unwrap().clone();
-    driver.tell(Input::ReservationAccepted { listener });
+    driver.tell(Input::ReservationAccepted {
+        listener,
+        limit: CircuitLimit::default(),
+    });
     close(&mut driver, listener);
     let again = reservations(&driver.wait_s(3));
     assert_eq!(again.len(), 1);
 
     // Expired: never renewed.
     let listener = again[0].0;
-    driver.tell(Input::ReservationAccepted { listener });
+    driver.tell(Input::ReservationAccepted {
+        listener,
+        limit: CircuitLimit::default(),
+    });
     let effects = driver.wait_s(66 * 60);
     assert!(effects.contains(&Effect::StopListening { listener }));
     assert!(reservations(&effects).iter().any(|(_, r, _)| *r == relay));
@@ -449,7 +466,10 @@ fn a_relay_that_returns_is_asked_at_once() {
         .find(|(_, r, _)| *r == peer(BOOT))
         .unwrap()
         .clone();
-    driver.tell(Input::ReservationAccepted { listener });
+    driver.tell(Input::ReservationAccepted {
+        listener,
+        limit: CircuitLimit::default(),
+    });
     close(&mut driver, listener);
     driver.disconnect(BOOT);
     let effects = driver.connect(BOOT);
@@ -518,7 +538,10 @@ fn who_listens_on_a_local_network_is_reached_there() {
 fn slots_are_kept_until_a_stranger_has_come_in() {
     let (mut driver, asked) = unreachable(config());
     let (listener, _, circuit) = asked[0].clone();
-    driver.tell(Input::ReservationAccepted { listener });
+    driver.tell(Input::ReservationAccepted {
+        listener,
+        limit: CircuitLimit::default(),
+    });
     let effects = driver.tell(Input::Probed {
         address: address(LOCAL),
         server: peer(BOOT),
@@ -553,7 +576,10 @@ fn slots_are_kept_until_a_stranger_has_come_in() {
 fn ends_reservation(inputs: Vec<Input>, minutes: u64, number: u32, ip: [u8; 4]) -> bool {
     let (mut driver, asked) = unreachable(config());
     let (listener, ..) = asked[0].clone();
-    driver.tell(Input::ReservationAccepted { listener });
+    driver.tell(Input::ReservationAccepted {
+        listener,
+        limit: CircuitLimit::default(),
+    });
     driver.tell(Input::Probed {
         address: address(LOCAL),
         server: peer(BOOT),

@@ -36,11 +36,17 @@ fn a_reservation_changes_with_its_state_and_not_by_a_renewal() {
     let asked = reservations(&driver.wait_s(5));
     let (listener, relay, _) = asked[0].clone();
     assert!(driver.reservation_changed(relay) < driver.passed());
-    driver.tell(Input::ReservationAccepted { listener });
+    driver.tell(Input::ReservationAccepted {
+        listener,
+        limit: CircuitLimit::default(),
+    });
     let held = driver.passed();
     assert_eq!(driver.reservation_changed(relay), held);
     driver.wait_s(600);
-    driver.tell(Input::ReservationAccepted { listener });
+    driver.tell(Input::ReservationAccepted {
+        listener,
+        limit: CircuitLimit::default(),
+    });
     assert_eq!(driver.reservation_changed(relay), held);
     driver.tell(Input::RelayListenerClosed { listener });
     assert_eq!(driver.reservation_changed(relay), driver.passed());

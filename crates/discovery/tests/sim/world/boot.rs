@@ -5,7 +5,7 @@ use std::{
     sync::Arc,
 };
 
-use calimero_network_discovery::machine::{Cookie, Effect, Input, Namespace};
+use calimero_network_discovery::machine::{CircuitLimit, Cookie, Effect, Input, Namespace};
 use calimero_network_primitives::{Multiaddr, PeerId};
 
 use super::names::{Id, peer, scrambled};
@@ -208,7 +208,10 @@ impl Boot {
             }
             Effect::Reserve { listener, .. } => {
                 self.slots.insert(node);
-                Some(Answer::Told(Input::ReservationAccepted { listener }))
+                Some(Answer::Told(Input::ReservationAccepted {
+                    listener,
+                    limit: CircuitLimit::default(),
+                }))
             }
             _ => None,
         }

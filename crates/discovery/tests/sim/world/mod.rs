@@ -429,7 +429,7 @@ impl World {
             return;
         };
         let answer = boot.serve(node, external, chance, effect);
-        if let Some(Answer::Told(Input::ReservationAccepted { listener })) = &answer {
+        if let Some(Answer::Told(Input::ReservationAccepted { listener, .. })) = &answer {
             let listener = *listener;
             self.node(node)
                 .map(|node| node.listeners.insert(listener, server));

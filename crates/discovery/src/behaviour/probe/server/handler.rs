@@ -30,8 +30,9 @@ use crate::wire::{
     frame,
 };
 
-/// Requests served at one time on one connection, 4. A further one is reset.
-const MAX_REQUESTS: usize = 4;
+/// Requests of one version of AutoNAT that are served at one time on one connection, 4. A further
+/// one is reset.
+pub(super) const MAX_REQUESTS: usize = 4;
 
 /// Time for a request from its stream to its answer, 25 s: data, a dial and a dial-back. The
 /// client of this crate waits for 30 s.

@@ -1,18 +1,28 @@
-//! The server's side of AutoNAT v2: dials a peer back at an address that the peer names.
+//! The server's side of AutoNAT v2 and v1: dials a peer back at an address that the peer names.
 //!
 //! A dial-back is a dial on behalf of an unknown peer, so three rules bound it. The address must be
-//! one that [`rules::choose`] accepts, which excludes every address of this host and of its private
+//! one that [`rules`] accepts, which excludes every address of this host and of its private
 //! network. An address at another IP than the peer's own costs the peer 30 to 100 kB, as the
-//! [specification] demands. Each peer, each IP prefix and all peers together have a [rate](limits).
+//! [specification] of v2 demands; v1 has no such exchange, so its requests have nothing dialled but
+//! the peer's own IP. Each peer, each IP prefix and all peers together have a [rate](limits), which
+//! requests of both versions share.
 //!
 //! A request that is refused by these rules is answered with a refusal, never with "not reachable":
 //! the peer asks another server.
+//!
+//! In v2 the peer confirms a nonce on the new connection. In v1 the connection itself is the proof,
+//! and this node closes it at once.
+//!
+//! The v1 server of libp2p-autonat 0.16 is not used: it has no limit for an IP prefix, its rates
+//! cannot be shared with v2, it puts the observed IP into addresses that name another one, and it
+//! comes with a client that probes on its own.
 //!
 //! [specification]: https://github.com/libp2p/specs/blob/master/autonat/autonat-v2.md
 
 mod handler;
 mod limits;
 mod rules;
+mod v1;
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -20,15 +30,17 @@ use std::{
     task::{Context, Poll},
 };
 
+use calimero_network_exchange::inbound;
 use calimero_network_primitives::{
     Multiaddr, PeerId,
-    addr::{DialAddr, DialScopes},
+    addr::{DialAddr, DialScopes, without_peer},
 };
 use futures::channel::oneshot;
 use libp2p_core::{ConnectedPoint, Endpoint, transport::PortUse};
 use libp2p_swarm::{
-    ConnectionClosed, ConnectionDenied, ConnectionId, DialError, DialFailure, FromSwarm,
-    NetworkBehaviour, THandlerInEvent, THandlerOutEvent, ToSwarm,
+    CloseConnection, ConnectionClosed, ConnectionDenied, ConnectionHandler,
+    ConnectionHandlerSelect, ConnectionId, DialError, DialFailure, FromSwarm, NetworkBehaviour,
+    THandlerInEvent, THandlerOutEvent, ToSwarm,
     behaviour::ConnectionEstablished,
     derive_prelude::Either,
     dial_opts::{DialOpts, PeerCondition},
@@ -41,7 +53,10 @@ use self::{
     limits::{Limits, Prefix},
 };
 use super::super::now;
-use crate::wire::autonat::DATA_BYTES;
+use crate::wire::{
+    autonat::DATA_BYTES,
+    autonat_v1::{Answer, Request},
+};
 
 /// Most dial-backs under way at one time, 32: an eighth of the pending dials that a node allows.
 const MAX_DIALS: usize = 32;
@@ -76,7 +91,7 @@ pub enum Outcome {
     NotDialled,
 }
 
-/// A dial-back under way.
+/// A dial-back of v2 under way.
 #[derive(Debug)]
 struct Dialling {
     nonce: u64,
@@ -90,7 +105,10 @@ pub struct Server {
     rng: StdRng,
     /// IP prefixes of inbound connections.
     prefixes: HashMap<ConnectionId, (Multiaddr, Prefix)>,
+    ids: inbound::Ids,
     dials: HashMap<ConnectionId, Dialling>,
+    /// Dial-backs of v1 under way. With `dials` at most [`MAX_DIALS`].
+    dials_v1: HashMap<ConnectionId, oneshot::Sender<Answer>>,
     waiting: VecDeque<ToSwarm<Infallible, THandlerInEvent<Self>>>,
 }
 
@@ -102,7 +120,9 @@ impl Server {
             limits: Limits::new(now()),
             rng: rand::make_rng::<StdRng>(),
             prefixes: HashMap::new(),
+            ids: inbound::Ids::default(),
             dials: HashMap::new(),
+            dials_v1: HashMap::new(),
             waiting: VecDeque::new(),
         }
     }
@@ -116,7 +136,7 @@ impl Server {
         let Some((observed, prefix)) = self.prefixes.get(&connection) else {
             return Decision::Rejected;
         };
-        let Some(choice) = rules::choose(addresses, observed, self.scopes) else {
+        let Some(choice) = rules::choose(peer, addresses, observed, self.scopes) else {
             return Decision::Refused;
         };
         if !self.limits.admit(peer, *prefix, now()) {
@@ -133,25 +153,116 @@ impl Server {
         }
     }
 
+    /// Decides about a request of v1: the addresses to dial, or the answer.
+    fn decide_v1(
+        &mut self,
+        peer: PeerId,
+        connection: ConnectionId,
+        request: &Request,
+    ) -> Result<Vec<DialAddr>, Answer> {
+        if request.peer != peer {
+            return Err(Answer::OtherPeer);
+        }
+        let (observed, prefix) = (self.prefixes.get(&connection)).ok_or(Answer::NotDialled)?;
+        let mut addresses =
+            rules::choose_at_own_ip(peer, &request.addresses, observed, self.scopes);
+        if addresses.is_empty() {
+            return Err(Answer::NoAddress);
+        }
+        if self.is_busy() {
+            return Err(Answer::TooMany);
+        }
+        // Each address counts as one dial-back.
+        let (limits, now) = (&mut self.limits, now());
+        addresses.retain(|_| limits.admit(peer, *prefix, now));
+        match addresses.is_empty() {
+            true => Err(Answer::TooMany),
+            false => Ok(addresses),
+        }
+    }
+
+    fn on_request_v1(
+        &mut self,
+        peer: PeerId,
+        connection: ConnectionId,
+        request: &Request,
+        answer: oneshot::Sender<Answer>,
+    ) {
+        match self.decide_v1(peer, connection, request) {
+            Ok(addresses) => {
+                let id = self.dial_new(peer, addresses);
+                self.dials_v1.insert(id, answer);
+            }
+            // A send fails only if the connection closed in between.
+            Err(refusal) => drop(answer.send(refusal)),
+        }
+    }
+
+    fn is_busy(&self) -> bool {
+        self.dials.len() + self.dials_v1.len() >= MAX_DIALS
+    }
+
     fn dial(&mut self, peer: PeerId, address: DialAddr, dialling: Dialling) {
-        if self.dials.len() >= MAX_DIALS {
+        if self.is_busy() {
             // The send fails if the request ended by its deadline.
             let _ = dialling.outcome.send(Outcome::NotDialled);
             return;
         }
+        let id = self.dial_new(peer, vec![address]);
+        self.dials.insert(id, dialling);
+    }
+
+    /// Dials `peer` for a connection of its own, whatever others there are.
+    fn dial_new(&mut self, peer: PeerId, addresses: Vec<DialAddr>) -> ConnectionId {
         let opts = DialOpts::peer_id(peer)
-            .addresses(vec![address.into_multiaddr()])
+            .addresses(addresses.into_iter().map(Into::into).collect())
             .condition(PeerCondition::Always)
             // A connection from the listening port would pass a NAT that other peers do not pass.
             .allocate_new_port()
             .build();
-        self.dials.insert(opts.connection_id(), dialling);
+        let id = opts.connection_id();
         self.waiting.push_back(ToSwarm::Dial { opts });
+        id
+    }
+
+    /// A connection was dialled and is established. One of v1 has shown what it was made for.
+    fn on_dialled(&mut self, peer: PeerId, connection: ConnectionId, address: &Multiaddr) {
+        if let Some(answer) = self.dials_v1.remove(&connection) {
+            // The request may have ended by its deadline.
+            let _ = answer.send(Answer::Reached(without_peer(address)));
+            self.waiting.push_back(ToSwarm::CloseConnection {
+                peer_id: peer,
+                connection: CloseConnection::One(connection),
+            });
+        }
+    }
+
+    fn on_dial_failed(&mut self, connection: ConnectionId, error: &DialError) {
+        let is_tried = matches!(
+            error,
+            DialError::Transport(_) | DialError::WrongPeerId { .. } | DialError::LocalPeerId { .. }
+        );
+        // The requests may have ended by their deadlines.
+        if let Some(Dialling { outcome, .. }) = self.dials.remove(&connection) {
+            let _ = outcome.send(match is_tried {
+                true => Outcome::NotReached,
+                false => Outcome::NotDialled,
+            });
+        }
+        if let Some(answer) = self.dials_v1.remove(&connection) {
+            let _ = answer.send(match is_tried {
+                true => Answer::NotReached,
+                false => Answer::NotDialled,
+            });
+        }
     }
 }
 
 impl NetworkBehaviour for Server {
-    type ConnectionHandler = Either<Requests, Either<Back, dummy::ConnectionHandler>>;
+    type ConnectionHandler = Either<
+        ConnectionHandlerSelect<Requests, inbound::Handler<v1::Requests>>,
+        Either<Back, dummy::ConnectionHandler>,
+    >;
     type ToSwarm = Infallible;
 
     fn handle_established_inbound_connection(
@@ -161,7 +272,8 @@ impl NetworkBehaviour for Server {
         _: &Multiaddr,
         _: &Multiaddr,
     ) -> Result<Self::ConnectionHandler, ConnectionDenied> {
-        Ok(Either::Left(Requests::default()))
+        let v1 = inbound::Handler::new(v1::Requests::default(), self.ids.clone());
+        Ok(Either::Left(Requests::default().select(v1)))
     }
 
     fn handle_established_outbound_connection(
@@ -182,28 +294,25 @@ impl NetworkBehaviour for Server {
         match event {
             // Not when its handler is made: another behaviour may refuse the connection after that.
             FromSwarm::ConnectionEstablished(ConnectionEstablished {
+                peer_id,
                 connection_id,
-                endpoint: ConnectedPoint::Listener { send_back_addr, .. },
+                endpoint,
                 ..
-            }) => {
-                let prefix = Prefix::of(send_back_addr);
-                self.prefixes
-                    .insert(connection_id, (send_back_addr.clone(), prefix));
-            }
+            }) => match endpoint {
+                ConnectedPoint::Listener { send_back_addr, .. } => {
+                    let prefix = Prefix::of(send_back_addr);
+                    self.prefixes
+                        .insert(connection_id, (send_back_addr.clone(), prefix));
+                }
+                ConnectedPoint::Dialer { address, .. } => {
+                    self.on_dialled(peer_id, connection_id, address);
+                }
+            },
             FromSwarm::DialFailure(DialFailure {
                 connection_id,
                 error,
                 ..
-            }) => {
-                if let Some(Dialling { outcome, .. }) = self.dials.remove(&connection_id) {
-                    let _ = outcome.send(match error {
-                        DialError::Transport(_)
-                        | DialError::WrongPeerId { .. }
-                        | DialError::LocalPeerId { .. } => Outcome::NotReached,
-                        _ => Outcome::NotDialled,
-                    });
-                }
-            }
+            }) => self.on_dial_failed(connection_id, error),
             FromSwarm::ConnectionClosed(ConnectionClosed { connection_id, .. }) => {
                 self.prefixes.remove(&connection_id);
             }
@@ -218,15 +327,20 @@ impl NetworkBehaviour for Server {
         event: THandlerOutEvent<Self>,
     ) {
         match event {
-            Either::Left(Question::Decide { addresses, reply }) => {
+            Either::Left(Either::Left(Question::Decide { addresses, reply })) => {
                 // A send fails only if the connection closed in between.
                 let _ = reply.send(self.decide(peer, connection, &addresses));
             }
-            Either::Left(Question::Dial {
+            Either::Left(Either::Left(Question::Dial {
                 address,
                 nonce,
                 outcome,
-            }) => self.dial(peer, address, Dialling { nonce, outcome }),
+            })) => self.dial(peer, address, Dialling { nonce, outcome }),
+            Either::Left(Either::Right(inbound::Event::Request {
+                request, answer, ..
+            })) => self.on_request_v1(peer, connection, &request, answer),
+            // A request without an answer is not logged: a peer could fill the log.
+            Either::Left(Either::Right(inbound::Event::Ended { .. })) => {}
             Either::Right(Either::Left(never) | Either::Right(never)) => match never {},
         }
     }

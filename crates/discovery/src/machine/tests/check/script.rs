@@ -13,8 +13,8 @@ use calimero_network_primitives::{
 
 use super::{
     super::machine::{
-        CacheEntry, Cookie, HolePunch, Input, Namespace, Path, ProbeOutcome, RelayListener,
-        RendezvousFailure,
+        CacheEntry, CircuitLimit, Cookie, HolePunch, Input, Namespace, Path, ProbeOutcome,
+        RelayListener, RendezvousFailure,
     },
     model::Model,
 };
@@ -189,6 +189,7 @@ impl What {
             },
             20 => Input::ReservationAccepted {
                 listener: RelayListener(c.into()),
+                limit: CircuitLimit::default(),
             },
             21 => Input::RelayListenerClosed {
                 listener: RelayListener(c.into()),
@@ -252,7 +253,10 @@ impl What {
             30 => {
                 let listener = nth(model.listeners.keys().copied(), pick)?;
                 match well {
-                    true => Input::ReservationAccepted { listener },
+                    true => Input::ReservationAccepted {
+                        listener,
+                        limit: CircuitLimit::default(),
+                    },
                     false => Input::RelayListenerClosed { listener },
                 }
             }
