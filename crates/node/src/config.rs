@@ -74,17 +74,17 @@ pub(crate) async fn execute(command: ConfigCommand, output: &Output) -> Result<(
                 && let Some(node) = Client::connect(&DataFolder::existing(data)?.socket()).await?
             {
                 let effective: Effective = node.get("/v1/config").await?;
-                output.print(&effective);
+                output.print_lines(&effective);
                 return Ok(());
             }
             let (_, config, origins) = read(source)?;
-            output.print(&origins.effective(config));
+            output.print_lines(&origins.effective(config));
         }
         ConfigCommand::Check(source) => {
             let (file, ..) = read(source)?;
             output.print(&Accepted { file });
         }
-        ConfigCommand::Import { file, output: to } => output.print(&import(file, to)?),
+        ConfigCommand::Import { file, output: to } => output.print_lines(&import(file, to)?),
     }
     Ok(())
 }

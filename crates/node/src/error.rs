@@ -23,7 +23,12 @@ use calimero_network::{
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::{api::TokenError, identity::IdentityError, lock::LockError};
+use crate::{
+    api::TokenError,
+    identity::IdentityError,
+    lock::LockError,
+    printable::{Printable, PrintableLines},
+};
 
 /// An error with all of its causes.
 pub(crate) struct Chain<'a>(pub(crate) &'a (dyn Error + 'static));
@@ -451,6 +456,11 @@ impl From<&CommandError> for Failure {
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "calnet: {}", self.message)
+        let message = &self.message;
+        match self.code {
+            // It quotes lines of the user's own file.
+            Code::Usage => write!(f, "calnet: {}", PrintableLines(message)),
+            _ => write!(f, "calnet: {}", Printable(message)),
+        }
     }
 }

@@ -22,6 +22,7 @@ mod origins;
 mod output;
 mod perf;
 mod ping;
+mod printable;
 mod probe;
 mod process;
 mod progress;

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::ConnectionPage;
-use crate::netcheck::NetworkPage;
+use crate::{netcheck::NetworkPage, printable::Printable};
 
 /// Connections that are listed, the oldest first. All are counted.
 const MAX_LISTED: usize = 256;
@@ -286,10 +286,10 @@ impl fmt::Display for StatusPage {
         } = self;
         writeln!(f, "peer         {peer}")?;
         for address in listening {
-            writeln!(f, "listens      {address}")?;
+            writeln!(f, "listens      {}", Printable(address))?;
         }
         for address in external {
-            writeln!(f, "external     {address}")?;
+            writeln!(f, "external     {}", Printable(address))?;
         }
         writeln!(f, "phase        {}", discovery.phase)?;
         for boot_node in &discovery.boot_nodes {
@@ -300,7 +300,9 @@ impl fmt::Display for StatusPage {
                 ..
             } = boot_node;
             write!(f, "boot node    {peer} ({state}")?;
-            reason.iter().try_for_each(|why| write!(f, ": {why}"))?;
+            reason
+                .iter()
+                .try_for_each(|why| write!(f, ": {}", Printable(why)))?;
             writeln!(f, ")")?;
         }
         for BootListPage {
@@ -309,15 +311,17 @@ impl fmt::Display for StatusPage {
             error,
         } in &discovery.boot_lists
         {
-            write!(f, "boot list    {list} ({addresses} addresses")?;
-            error.iter().try_for_each(|why| write!(f, "; {why}"))?;
+            write!(f, "boot list    {} ({addresses} addresses", Printable(list))?;
+            error
+                .iter()
+                .try_for_each(|why| write!(f, "; {}", Printable(why)))?;
             writeln!(f, ")")?;
         }
         write!(f, "reachability {}", discovery.reachability)?;
         let because = discovery.reachable_because.iter();
         because
             .into_iter()
-            .try_for_each(|why| write!(f, " ({why})"))?;
+            .try_for_each(|why| write!(f, " ({})", Printable(why)))?;
         writeln!(f)?;
         writeln!(f, "{}", self.network)?;
         for overlay in &discovery.overlays {
@@ -333,7 +337,11 @@ impl fmt::Display for StatusPage {
         }
         for relay in &discovery.relay_reservations {
             let state = relay.state.as_deref().unwrap_or("unknown");
-            writeln!(f, "relay        {} (reservation {state})", relay.at)?;
+            writeln!(
+                f,
+                "relay        {} (reservation {state})",
+                Printable(&relay.at)
+            )?;
         }
         writeln!(
             f,

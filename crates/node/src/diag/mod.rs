@@ -27,6 +27,7 @@ use crate::{
     error::{Chain, CommandError},
     origins::Origins,
     output::{Output, now},
+    printable::Printable,
     text::bytes,
 };
 
@@ -62,9 +63,10 @@ struct DiagWritten {
 impl fmt::Display for DiagWritten {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (file, size) = (self.file.display(), bytes(self.size_bytes));
+        let file = Printable(file);
         writeln!(f, "written  {file}, {size}, {} files", self.parts.len())?;
         for missing in &self.missing {
-            writeln!(f, "missing  {missing}")?;
+            writeln!(f, "missing  {}", Printable(missing))?;
         }
         f.write_str(
             "It holds no key, token or blob, but addresses and peer ids: read it before you publish it.",
@@ -145,7 +147,7 @@ pub(crate) async fn execute(args: DiagArgs, output: &Output) -> Result<(), Comma
         None => write_under_first_free_name(Path::new(""), &now(), &parts),
     })
     .await?;
-    output.print(&DiagWritten {
+    output.print_lines(&DiagWritten {
         file,
         size_bytes,
         running,

@@ -4,16 +4,27 @@ mod limit;
 pub(crate) mod recent;
 
 use std::{
+    fmt,
     io::{self, IsTerminal as _, Write},
     time::Duration,
 };
 
 use tracing_subscriber::{
-    EnvFilter, Layer, fmt::MakeWriter, layer::SubscriberExt as _, util::SubscriberInitExt as _,
+    EnvFilter, Layer,
+    field::RecordFields,
+    fmt::{
+        FormatFields, MakeWriter,
+        format::{DefaultFields, Writer},
+    },
+    layer::SubscriberExt as _,
+    util::SubscriberInitExt as _,
 };
 
 use self::limit::Limit;
-use crate::output::LineWriter;
+use crate::{
+    output::LineWriter,
+    printable::{self, Escaping},
+};
 
 /// Levels without `--log` and `RUST_LOG`: warnings. Some libraries warn of what any peer can cause or what a node
 /// without a network meets all the time; of those, errors alone.
@@ -59,15 +70,18 @@ impl Log {
     /// If the journal is wanted and its socket cannot be used.
     pub(crate) fn start(filter: &str, format: LogFormat, errors: LineWriter) -> io::Result<Self> {
         let limit = Limit::new();
-        let lines = tracing_subscriber::fmt::layer().with_writer(Lines(errors));
+        let lines = tracing_subscriber::fmt::layer().with_writer(Lines {
+            errors,
+            json: format == LogFormat::Json,
+        });
         let layer = match format {
-            LogFormat::Text => lines.with_ansi(has_colours()).boxed(),
+            LogFormat::Text => lines.with_ansi(has_colours()).fmt_fields(Escaped).boxed(),
             LogFormat::Json => lines.json().flatten_event(true).boxed(),
             LogFormat::Journald => journal()?,
         };
         let kept = tracing_subscriber::fmt::layer()
             .with_ansi(false)
-            .fmt_fields(recent::Plain)
+            .fmt_fields(Escaped)
             .with_writer(recent::Recent);
         tracing_subscriber::registry()
             .with(EnvFilter::builder().parse_lossy(filter))
@@ -112,22 +126,41 @@ fn has_colours() -> bool {
     !declined && io::stderr().is_terminal()
 }
 
+/// Formats the fields of events and spans as text on one line, without control characters: a field
+/// may hold what a peer sent. Fields have no colours, because layers whose formats have one type share
+/// the text of the fields of spans.
+struct Escaped;
+
+impl<'w> FormatFields<'w> for Escaped {
+    fn format_fields<R: RecordFields>(&self, mut writer: Writer<'w>, fields: R) -> fmt::Result {
+        let mut escaping = Escaping(&mut writer);
+        DefaultFields::new().format_fields(Writer::new(&mut escaping), fields)
+    }
+}
+
 /// Appends each line of the log to the queue of standard error.
-struct Lines(LineWriter);
+struct Lines {
+    errors: LineWriter,
+    json: bool,
+}
 
 impl<'a> MakeWriter<'a> for Lines {
     type Writer = Line<'a>;
 
     fn make_writer(&'a self) -> Line<'a> {
-        Line(&self.0)
+        Line(self)
     }
 }
 
-struct Line<'a>(&'a LineWriter);
+struct Line<'a>(&'a Lines);
 
 impl Write for Line<'_> {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        self.0.push_or_drop(line.to_vec());
+        let text = line.to_vec();
+        self.0.errors.push_or_drop(match self.0.json {
+            true => printable::json(text),
+            false => text,
+        });
         Ok(line.len())
     }
 
@@ -135,3 +168,6 @@ impl Write for Line<'_> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -9,7 +9,10 @@ use std::{fmt::Display, io, time::Duration};
 use serde::Serialize;
 
 pub(crate) use self::{stdout::StdoutWriter, writer::LineWriter};
-use crate::error::CommandError;
+use crate::{
+    error::CommandError,
+    printable::{self, Printable, PrintableLines},
+};
 
 /// What happens to a record when the reader of standard output is slower than the command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,12 +55,25 @@ impl Output {
         self.json
     }
 
-    /// Prints a record by its `Display`, or as one line of JSON with the time.
+    /// Prints a record as one line: its `Display` with control characters escaped, or JSON with the
+    /// time.
     pub(crate) fn print(&self, record: &(impl Display + Serialize)) {
-        let mut line = match self.json {
+        self.push(match self.json {
             true => json_line(record),
-            false => record.to_string().into_bytes(),
-        };
+            false => Printable(record).to_string().into_bytes(),
+        });
+    }
+
+    /// As [`print`](Self::print), for a record whose `Display` has several lines. Fields that may come
+    /// from a peer must be [`Printable`] in it.
+    pub(crate) fn print_lines(&self, record: &(impl Display + Serialize)) {
+        self.push(match self.json {
+            true => json_line(record),
+            false => PrintableLines(record).to_string().into_bytes(),
+        });
+    }
+
+    fn push(&self, mut line: Vec<u8>) {
         line.push(b'\n');
         match self.overflow {
             Overflow::Drop => self.writer.push_or_drop(line),
@@ -112,7 +128,7 @@ struct Stamped<'a, T> {
 pub(crate) fn json_line(record: &impl Serialize) -> Vec<u8> {
     let time = now();
     // Records are structs with text keys, so this does not fail.
-    serde_json::to_vec(&Stamped { record, time }).unwrap_or_default()
+    printable::json(serde_json::to_vec(&Stamped { record, time }).unwrap_or_default())
 }
 
 /// The time of the system's clock as RFC 3339 in UTC, in milliseconds.
