@@ -8,18 +8,21 @@ use std::{fmt::Display, io, time::Duration};
 
 use serde::Serialize;
 
+use self::writer::OnFailure;
 pub(crate) use self::{stdout::StdoutWriter, writer::LineWriter};
 use crate::{
     error::CommandError,
     printable::{self, Printable, PrintableLines},
 };
 
-/// What happens to a record when the reader of standard output is slower than the command.
+/// What happens to a record when the reader of standard output is slower than the command, or a
+/// write fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Overflow {
-    /// The record is dropped and counted: a node does not wait for who watches it.
+    /// The record is dropped and counted: a node does not wait for the reader of its output, and
+    /// outlives a full disk.
     Drop,
-    /// The command waits: its output is what it is run for.
+    /// The command waits, and fails with a write: its output is what it is run for.
     Wait,
 }
 
@@ -42,7 +45,11 @@ impl Output {
             true => dropped_json,
             false => dropped_text,
         };
-        let writer = LineWriter::start(descriptor::stdout()?, notice)?;
+        let on_failure = match overflow {
+            Overflow::Drop => OnFailure::Retry,
+            Overflow::Wait => OnFailure::End,
+        };
+        let writer = LineWriter::start(descriptor::stdout()?, notice, on_failure)?;
         Ok(Self {
             json,
             overflow,
@@ -157,10 +164,11 @@ fn dropped_json(dropped: u64) -> Vec<u8> {
 ///
 /// If the descriptor cannot be duplicated or no thread can be started.
 pub(crate) fn start_errors() -> io::Result<LineWriter> {
-    LineWriter::start(descriptor::stderr()?, |dropped| {
+    let notice = |dropped| {
         format!("calnet: {dropped} lines were dropped that standard error did not take\n")
             .into_bytes()
-    })
+    };
+    LineWriter::start(descriptor::stderr()?, notice, OnFailure::Retry)
 }
 
 #[cfg(test)]
