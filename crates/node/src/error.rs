@@ -228,6 +228,8 @@ pub(crate) enum CommandError {
         what: &'static str,
         source: io::Error,
     },
+    #[error("{peer} did not answer a ping: {source}")]
+    Ping { peer: PeerId, source: io::Error },
     #[error("{peer} answered a ping with other bytes")]
     WrongEcho { peer: PeerId },
     #[error("{peer} sent {received} of {expected} bytes")]
@@ -370,6 +372,7 @@ impl CommandError {
             | Self::FolderTicket
             | Self::TooLong { .. }
             | Self::TooManyStreams { .. }
+            | Self::Open(OpenError::TooManyWaiting { .. })
             | Self::Token(TokenError::TooOpen { .. } | TokenError::Malformed { .. })
             | Self::Identity(_)
             | Self::Publish(_)
@@ -383,7 +386,14 @@ impl CommandError {
             Self::Open(OpenError::Deadline { .. })
             | Self::Deadline { .. }
             | Self::BodyPaused { .. } => Code::TimedOut,
-            Self::Open(OpenError::Dial { .. } | OpenError::NotConnected { .. })
+            Self::Open(
+                OpenError::Dial { .. }
+                | OpenError::NotConnected { .. }
+                | OpenError::ConnectionClosed { .. }
+                | OpenError::Io { .. },
+            )
+            | Self::Ping { .. }
+            | Self::WrongEcho { .. }
             | Self::NotRunning { .. }
             | Self::NoBootNode { .. }
             | Self::NoConnection { .. }

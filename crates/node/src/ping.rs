@@ -169,7 +169,7 @@ fn is_of_peer(error: &CommandError) -> bool {
         error,
         CommandError::Deadline { .. }
             | CommandError::Node {
-                code: Code::NotReachable | Code::TimedOut | Code::Other,
+                code: Code::NotReachable | Code::TimedOut,
                 ..
             }
     )
