@@ -46,7 +46,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 pub(crate) use self::{
     blobs::StorePage,
-    client::{Client, Query},
+    client::{Client, Query, Wait, in_time},
     connection::ConnectionPage,
     events::Feed,
     node::Effective,

@@ -13,7 +13,7 @@ use hyper::{Method, body::Frame};
 
 use super::{Checks, Lines, Source, Target, blocking, lines::Line};
 use crate::{
-    api::{Client, Query, StorePage},
+    api::{Client, Query, StorePage, Wait, in_time},
     cli::{BlobCommand, GetArgs},
     error::{Code, CommandError},
     output::Output,
@@ -47,7 +47,9 @@ pub(super) async fn execute(
         BlobCommand::Rm { ids } => {
             for id in ids {
                 let target = format!("/v1/blobs/{id}");
-                let line = node.request(Method::DELETE, &target, Bytes::new()).await?;
+                let line = node
+                    .request(Method::DELETE, &target, Bytes::new(), Wait::WhileAlive)
+                    .await?;
                 lines.send(line).await?;
             }
             Ok(())
@@ -65,7 +67,10 @@ pub(super) async fn execute(
                 let target = Query::to(&format!("/v1/blobs/{id}/verify"))
                     .with("repair", &repair)
                     .build();
-                let line = match node.request(Method::POST, &target, Bytes::new()).await {
+                let line = match node
+                    .request(Method::POST, &target, Bytes::new(), Wait::WhileAlive)
+                    .await
+                {
                     Err(CommandError::Node {
                         code: Code::NotFound,
                         message: error,
@@ -100,10 +105,18 @@ async fn add(node: &Client, file: &Path, context: ContextId) -> Result<Line, Com
     let body = StreamBody::new(pieces.boxed());
     let answer = match size_bytes {
         Some(size_bytes) => {
-            node.send(Method::POST, &target, Sized { body, size_bytes })
+            node.send(
+                Method::POST,
+                &target,
+                Sized { body, size_bytes },
+                Wait::WhileAlive,
+            )
+            .await?
+        }
+        None => {
+            node.send(Method::POST, &target, body, Wait::WhileAlive)
                 .await?
         }
-        None => node.send(Method::POST, &target, body).await?,
     };
     match node.record(answer).await? {
         Line::Added { id, size_bytes, .. } => Ok(Line::Added {
@@ -211,9 +224,11 @@ async fn copy(
 ) -> Result<(), CommandError> {
     let target = format!("/v1/blobs/{id}");
     let empty = http_body_util::Empty::<Bytes>::new();
-    let mut answer = node.send(Method::GET, &target, empty).await?;
+    let mut answer = node
+        .send(Method::GET, &target, empty, Wait::WhileAlive)
+        .await?;
     let mut hasher = BlobHasher::new();
-    while let Some(frame) = answer.response.body_mut().frame().await {
+    while let Some(frame) = in_time(answer.response.body_mut().frame()).await? {
         let frame = frame.map_err(|error| CommandError::Io {
             what: "cannot read the blob from the node",
             source: std::io::Error::other(error),
