@@ -12,6 +12,7 @@ use std::{
 use tracing_subscriber::{
     EnvFilter, Layer,
     field::RecordFields,
+    filter::Directive,
     fmt::{
         FormatFields, MakeWriter,
         format::{DefaultFields, Writer},
@@ -22,6 +23,7 @@ use tracing_subscriber::{
 
 use self::limit::Limit;
 use crate::{
+    error::CommandError,
     output::LineWriter,
     printable::{self, Escaping},
 };
@@ -39,7 +41,9 @@ const REPORT_INTERVAL: Duration = Duration::from_secs(60);
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum LogFormat {
     /// Lines for people, on standard error, with colours if that is a terminal.
+    // An empty variable of the environment counts as absent.
     #[default]
+    #[value(alias = "")]
     Text,
     /// One JSON object a line, on standard error.
     Json,
@@ -47,15 +51,30 @@ pub(crate) enum LogFormat {
     Journald,
 }
 
-/// The filter of the command line, or else of `RUST_LOG`, or else the default.
-pub(crate) fn filter(argument: Option<&str>) -> String {
-    let variable = || {
-        std::env::var("RUST_LOG")
-            .ok()
-            .filter(|text| !text.is_empty())
-    };
-    let given = argument.map(str::to_owned).or_else(variable);
-    given.unwrap_or_else(|| DEFAULT_FILTER.to_owned())
+/// The filter of the command line, or else of `RUST_LOG`, or else the default. An empty one counts as
+/// absent: it would suppress warnings.
+///
+/// # Errors
+///
+/// [`CommandError::Usage`] with the directive that is not valid.
+pub(crate) fn filter(argument: Option<&str>) -> Result<EnvFilter, CommandError> {
+    let variable = std::env::var("RUST_LOG").ok();
+    let given = [argument, variable.as_deref()].into_iter().flatten();
+    let text = first_given(given).unwrap_or(DEFAULT_FILTER);
+    EnvFilter::builder().parse(text).map_err(|error| {
+        let is_wrong = |part: &&str| !part.is_empty() && part.parse::<Directive>().is_err();
+        // A directive of a span may hold commas, so its parts alone may all be wrong or all be right.
+        let directive = text.split(',').find(is_wrong).unwrap_or(text);
+        CommandError::Usage(format!(
+            "the log filter has a wrong directive {directive:?}: {error} (directives are levels, such \
+             as info, and TARGET=LEVEL, separated by commas)"
+        ))
+    })
+}
+
+/// The first text that is not empty.
+fn first_given<'a>(texts: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    texts.into_iter().find(|text| !text.trim().is_empty())
 }
 
 /// The log of this process.
@@ -68,7 +87,11 @@ impl Log {
     /// # Errors
     ///
     /// If the journal is wanted and its socket cannot be used.
-    pub(crate) fn start(filter: &str, format: LogFormat, errors: LineWriter) -> io::Result<Self> {
+    pub(crate) fn start(
+        filter: EnvFilter,
+        format: LogFormat,
+        errors: LineWriter,
+    ) -> io::Result<Self> {
         let limit = Limit::new();
         let lines = tracing_subscriber::fmt::layer().with_writer(Lines {
             errors,
@@ -84,7 +107,7 @@ impl Log {
             .fmt_fields(Escaped)
             .with_writer(recent::Recent);
         tracing_subscriber::registry()
-            .with(EnvFilter::builder().parse_lossy(filter))
+            .with(filter)
             .with(limit.clone())
             .with(layer)
             .with(kept)
