@@ -16,7 +16,7 @@ use crate::{
     error::CommandError,
     init::write_for_owner,
     origins::Origins,
-    output::Output,
+    output::{Output, path_text},
     run::read_text,
 };
 
@@ -33,13 +33,13 @@ impl fmt::Display for Effective {
 #[serde(tag = "event", rename = "config_accepted")]
 struct Accepted {
     #[serde(skip_serializing_if = "Option::is_none")]
-    file: Option<PathBuf>,
+    file: Option<String>,
 }
 
 impl fmt::Display for Accepted {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.file {
-            Some(file) => write!(f, "accepted  {}", file.display()),
+            Some(file) => write!(f, "accepted  {file}"),
             None => f.write_str("accepted  the defaults"),
         }
     }
@@ -49,9 +49,9 @@ impl fmt::Display for Accepted {
 #[derive(Debug, Serialize)]
 #[serde(tag = "event", rename = "config_imported")]
 struct Imported {
-    from: PathBuf,
+    from: String,
     #[serde(skip_serializing_if = "Option::is_none")]
-    file: Option<PathBuf>,
+    file: Option<String>,
     config: NetworkConfig,
     /// The keys that differ from the preset.
     #[serde(skip)]
@@ -61,7 +61,7 @@ struct Imported {
 impl fmt::Display for Imported {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.file {
-            Some(file) => write!(f, "written  {}", file.display()),
+            Some(file) => write!(f, "written  {file}"),
             None => f.write_str(self.text.trim_end()),
         }
     }
@@ -82,6 +82,7 @@ pub(crate) async fn execute(command: ConfigCommand, output: &Output) -> Result<(
         }
         ConfigCommand::Check(source) => {
             let (file, ..) = read(source)?;
+            let file = file.as_deref().map(path_text);
             output.print(&Accepted { file });
         }
         ConfigCommand::Import { file, output: to } => output.print_lines(&import(file, to)?),
@@ -114,8 +115,8 @@ fn import(from: PathBuf, to: Option<PathBuf>) -> Result<Imported, CommandError> 
         write_for_owner(to, &text)?;
     }
     Ok(Imported {
-        from,
-        file: to,
+        from: path_text(&from),
+        file: to.as_deref().map(path_text),
         config,
         text,
     })

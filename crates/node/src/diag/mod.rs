@@ -26,7 +26,7 @@ use crate::{
     data::DataFolder,
     error::{Chain, CommandError},
     origins::Origins,
-    output::{Output, now},
+    output::{Output, now, path_text},
     printable::Printable,
     text::bytes,
 };
@@ -50,7 +50,7 @@ pub(crate) struct DiagArgs {
 #[derive(Debug, Serialize)]
 #[serde(tag = "event", rename = "diag_written")]
 struct DiagWritten {
-    file: PathBuf,
+    file: String,
     size_bytes: u64,
     /// Whether a node runs on the data folder.
     running: bool,
@@ -62,8 +62,7 @@ struct DiagWritten {
 
 impl fmt::Display for DiagWritten {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (file, size) = (self.file.display(), bytes(self.size_bytes));
-        let file = Printable(file);
+        let (file, size) = (Printable(&self.file), bytes(self.size_bytes));
         writeln!(f, "written  {file}, {size}, {} files", self.parts.len())?;
         for missing in &self.missing {
             writeln!(f, "missing  {}", Printable(missing))?;
@@ -148,7 +147,7 @@ pub(crate) async fn execute(args: DiagArgs, output: &Output) -> Result<(), Comma
     })
     .await?;
     output.print_lines(&DiagWritten {
-        file,
+        file: path_text(&file),
         size_bytes,
         running,
         parts: names,

@@ -4,14 +4,14 @@ mod descriptor;
 mod stdout;
 mod writer;
 
-use std::{fmt::Display, io, time::Duration};
+use std::{fmt::Display, io, path::Path, time::Duration};
 
 use serde::Serialize;
 
 use self::writer::OnFailure;
 pub(crate) use self::{stdout::StdoutWriter, writer::LineWriter};
 use crate::{
-    error::CommandError,
+    error::{Code, CommandError, Failure},
     printable::{self, Printable, PrintableLines},
 };
 
@@ -134,8 +134,21 @@ struct Stamped<'a, T> {
 /// One line of JSON without its line feed.
 pub(crate) fn json_line(record: &impl Serialize) -> Vec<u8> {
     let time = now();
-    // Records are structs with text keys, so this does not fail.
-    printable::json(serde_json::to_vec(&Stamped { record, time }).unwrap_or_default())
+    let line = serde_json::to_vec(&Stamped { record, time }).or_else(|error| {
+        let message = format!("cannot encode a record as JSON: {error}");
+        let record = &Failure::new(Code::Other, message);
+        serde_json::to_vec(&Stamped {
+            record,
+            time: now(),
+        })
+    });
+    // A failure is text alone, so this does not fail.
+    printable::json(line.unwrap_or_default())
+}
+
+/// A path as text of a record. Bytes that are not UTF-8, which JSON cannot hold, become `\u{fffd}`.
+pub(crate) fn path_text(path: &Path) -> String {
+    path.display().to_string()
 }
 
 /// The time of the system's clock as RFC 3339 in UTC, in milliseconds.
@@ -174,6 +187,14 @@ pub(crate) fn start_errors() -> io::Result<LineWriter> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_record_that_cannot_be_encoded_is_a_failure() {
+        let line = json_line(&std::collections::BTreeMap::from([((1, 2), 3)]));
+        let line: serde_json::Value = serde_json::from_slice(&line).unwrap();
+        assert_eq!(line["event"], "error");
+        assert_eq!(line["code"], "other");
+    }
 
     #[test]
     fn each_line_of_json_has_its_time() {
