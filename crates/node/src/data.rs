@@ -21,6 +21,9 @@ use crate::{
 /// Mode of the folder: its owner alone reads, writes and enters it.
 const FOLDER_MODE: u32 = 0o700;
 
+/// Files of which a data folder has one at least, once it was used.
+const OWN_FILES: [&str; 3] = ["lock", "identity", "node.toml"];
+
 /// A folder that exists and that its owner alone can enter.
 #[derive(Debug)]
 pub(crate) struct DataFolder {
@@ -137,9 +140,30 @@ fn restrict(path: &Path) -> io::Result<()> {
     })?;
     let mode = fs::metadata(path)?.permissions().mode() & 0o777;
     if mode & !FOLDER_MODE != 0 {
+        if is_foreign(path)? {
+            let message = format!(
+                "it is not a data folder: it holds other files, and others can enter it (mode \
+                 {mode:03o}); name an empty folder, or take the rights of others away"
+            );
+            return Err(io::Error::new(io::ErrorKind::AlreadyExists, message));
+        }
         fs::set_permissions(path, Permissions::from_mode(FOLDER_MODE))?;
     }
     Ok(())
+}
+
+/// Returns `true` if the folder has content, and none of it is a file of a data folder.
+fn is_foreign(path: &Path) -> io::Result<bool> {
+    if OWN_FILES.iter().any(|name| path.join(name).exists()) {
+        return Ok(false);
+    }
+    for entry in fs::read_dir(path)? {
+        // The root of a new file system has this folder.
+        if entry?.file_name() != "lost+found" {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 #[cfg(test)]
@@ -156,5 +180,31 @@ mod tests {
         fs::set_permissions(&made, Permissions::from_mode(0o755)).unwrap();
         DataFolder::open(&made).unwrap();
         assert_eq!(mode(&made), 0o700);
+    }
+
+    #[test]
+    fn a_folder_of_others_keeps_its_mode() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path();
+        let mode = || fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        let widen = || fs::set_permissions(path, Permissions::from_mode(0o755)).unwrap();
+        fs::write(path.join("other"), "").unwrap();
+        widen();
+        let error = DataFolder::open(path).unwrap_err();
+        assert!(error.to_string().contains("mode 755"), "{error}");
+        assert_eq!(error.code(), crate::error::Code::Refused);
+        assert_eq!(mode(), 0o755);
+        // A data folder that was widened by mistake, and one that was prepared.
+        for own in OWN_FILES {
+            fs::write(path.join(own), "").unwrap();
+            DataFolder::open(path).unwrap();
+            assert_eq!(mode(), 0o700);
+            fs::remove_file(path.join(own)).unwrap();
+            widen();
+        }
+        fs::remove_file(path.join("other")).unwrap();
+        fs::create_dir(path.join("lost+found")).unwrap();
+        DataFolder::open(path).unwrap();
+        assert_eq!(mode(), 0o700);
     }
 }
