@@ -362,9 +362,13 @@ impl CommandError {
             Self::ReadConfig { source, .. }
             | Self::DataFolder { source, .. }
             | Self::Http { source, .. }
-            | Self::Unreachable { source, .. }
             | Self::File { source, .. }
             | Self::Io { source, .. } => Code::of_io(source),
+            // A connection that is lost, or an answer that is none.
+            Self::Unreachable { source, .. } => match Code::of_io(source) {
+                Code::Other => Code::NotReachable,
+                code => code,
+            },
             Self::Lock(LockError::Held { .. })
             | Self::Exists { .. }
             | Self::FileKind { .. }

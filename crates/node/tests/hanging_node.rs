@@ -1,4 +1,4 @@
-//! Commands of a node that hangs: each ends, and says that the node does not answer.
+//! Commands of a node that hangs or that ends: each command ends, and says what is wrong.
 
 #![allow(
     clippy::unwrap_used,
@@ -9,7 +9,7 @@
 
 mod support;
 
-use std::fs;
+use std::{fs, os::unix::net::UnixListener};
 
 use serde_json::Value;
 use support::{LIMIT, Process, calnet, run};
@@ -71,4 +71,21 @@ fn a_command_ends_if_its_node_hangs() {
         node.find(0, LIMIT, |line| line["event"] == "listening")
             .is_some()
     );
+}
+
+#[test]
+fn a_node_that_closes_the_connection_is_not_reachable() {
+    let folder = tempfile::tempdir().unwrap();
+    let control = folder.path().join("control");
+    fs::create_dir(&control).unwrap();
+    let listener = UnixListener::bind(control.join("socket")).unwrap();
+    std::thread::spawn(move || listener.incoming().for_each(drop));
+    let mut command = calnet();
+    command
+        .args(["topics", "--json", "--data"])
+        .arg(folder.path());
+    let ended = run(command);
+    assert_eq!(ended.code, Some(3), "{}", ended.stderr);
+    let failure: Value = serde_json::from_str(ended.stderr.trim_end()).unwrap();
+    assert_eq!(failure["code"], "not_reachable", "{failure}");
 }
