@@ -1,4 +1,4 @@
-//! Paths that are not UTF-8 are named in records, as far as JSON can hold them.
+//! Data folders and files with odd paths: not UTF-8, or longer than the address of a socket.
 
 #![cfg(target_os = "linux")]
 #![allow(
@@ -53,4 +53,30 @@ fn paths_that_are_not_utf_8_are_in_records() {
     }
     let effective = record(&["config", "show"], "--data", &odd);
     assert_eq!(effective["file"], shown, "{effective}");
+}
+
+#[test]
+fn a_long_data_folder_has_a_control_socket() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("a".repeat(120));
+    let file = folder.path().join("file");
+    fs::write(&file, "content").unwrap();
+    let mut add = calnet();
+    add.args(["blob", "add", "--data"]).arg(&data).arg(&file);
+    let added = run(add);
+    assert!(added.success, "{}", added.stderr);
+    let mut command = calnet();
+    command.args([
+        "run",
+        "--json",
+        "--listen",
+        "/ip4/127.0.0.1/tcp/0",
+        "--data",
+    ]);
+    command.arg(&data);
+    let node = Process::start(command);
+    let peer = node.event("started")["peer"].clone();
+    node.event("listening");
+    let status = record(&["status"], "--data", &data);
+    assert_eq!(status["peer"], peer);
 }

@@ -23,6 +23,7 @@ use tokio::{
     task::JoinHandle,
 };
 
+use super::socket_path::SocketPath;
 use crate::error::{Code, CommandError, within};
 
 /// Largest answer that is read as a whole, in bytes: the status of a node with thousands of
@@ -99,10 +100,15 @@ fn has_data_folder(socket: &Path) -> bool {
     data.is_some_and(Path::is_dir)
 }
 
+async fn connect(path: &Path) -> io::Result<UnixStream> {
+    let path = SocketPath::of(path)?;
+    UnixStream::connect(&path).await
+}
+
 impl Client {
     /// Returns the node whose Unix socket is at `path`, or `None` if no node runs there.
     pub(crate) async fn connect(path: &Path) -> Result<Option<Self>, CommandError> {
-        match UnixStream::connect(path).await {
+        match connect(path).await {
             Ok(_) => Ok(Some(Self::Unix(path.to_owned()))),
             // A killed node leaves its socket in the folder.
             Err(error)
@@ -228,7 +234,7 @@ impl Client {
             .map_err(|error| CommandError::Usage(error.to_string()))?;
         match self {
             Self::Unix(path) => {
-                let stream = UnixStream::connect(path).await;
+                let stream = connect(path).await;
                 let stream = stream.map_err(|error| self.failed(error))?;
                 self.send_over(stream, request).await
             }

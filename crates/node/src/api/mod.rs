@@ -25,6 +25,7 @@ mod peers;
 mod ping;
 mod schema;
 mod server;
+mod socket_path;
 mod status;
 mod tickets;
 mod token;
