@@ -13,9 +13,9 @@ use hyper::{Method, body::Frame};
 
 use super::{Checks, Lines, Source, Target, blocking, lines::Line};
 use crate::{
-    api::{Client, Query, StorePage, Wait, in_time},
+    api::{Client, ConnectionPage, Query, StorePage, Wait, in_time},
     cli::{BlobCommand, GetArgs},
-    error::{Code, CommandError},
+    error::{Chain, Code, CommandError},
     output::Output,
 };
 
@@ -175,9 +175,27 @@ async fn fetch(
     output: Output,
     lines: Lines,
 ) -> Result<(), CommandError> {
+    if get.local {
+        return Err(CommandError::Usage(
+            "--local has no effect on the node that runs on the data folder: set \
+             discovery.local_network in its configuration"
+                .to_owned(),
+        ));
+    }
+    // Boot nodes lead to providers and are none. One that is not reached is not needed.
+    let boot = get.boot.iter().map(|address| async move {
+        let target = Query::to("/v1/peers").with("address", address).build();
+        let connected: Result<ConnectionPage, _> = node
+            .request(Method::POST, &target, Bytes::new(), Wait::WhileAlive)
+            .await;
+        if let Err(error) = connected {
+            tracing::warn!(%address, error = %Chain(&error), "cannot connect to a boot node");
+        }
+    });
+    futures::future::join_all(boot).await;
     let id = get.id;
     let mut query = Query::to(&format!("/v1/blobs/{id}/fetch")).with("context", &get.context);
-    for address in get.dial.iter().chain(&get.boot) {
+    for address in &get.dial {
         query = query.with("dial", address);
     }
     let mut events = node.events(Method::POST, &query.build()).await?;
