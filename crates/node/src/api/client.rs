@@ -155,6 +155,17 @@ impl Client {
             .await
     }
 
+    /// Asks for a record whose status may be a failure too, such as `/readyz` with 503.
+    pub(crate) async fn get_of_any_status<T: DeserializeOwned>(
+        &self,
+        target: &str,
+    ) -> Result<T, CommandError> {
+        let empty = Full::new(Bytes::new());
+        let answer = self.exchange_of_any_status(Method::GET, target, empty);
+        let answer = within(Some(ANSWER_TIMEOUT), ANSWER, answer).await?;
+        self.record(answer).await
+    }
+
     /// Sends a request whose answer is a stream of records.
     pub(crate) async fn events(
         &self,
@@ -222,6 +233,25 @@ impl Client {
         B::Data: Send,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
+        let answer = self.exchange_of_any_status(method, target, body).await?;
+        let status = answer.response.status();
+        match status.is_success() {
+            true => Ok(answer),
+            false => Err(self.refusal(status, answer).await),
+        }
+    }
+
+    async fn exchange_of_any_status<B>(
+        &self,
+        method: Method,
+        target: &str,
+        body: B,
+    ) -> Result<Answer, CommandError>
+    where
+        B: Body + Send + Unpin + 'static,
+        B::Data: Send,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
         let host = match self {
             Self::Unix(_) => "localhost".to_owned(),
             Self::Http(address) => address.to_string(),
@@ -265,15 +295,10 @@ impl Client {
         }));
         let response = sender.send_request(request).await;
         let response = response.map_err(|error| self.lost(error))?;
-        let status = response.status();
-        let answer = Answer {
+        Ok(Answer {
             response,
             _connection: connection,
-        };
-        match status.is_success() {
-            true => Ok(answer),
-            false => Err(self.refusal(status, answer).await),
-        }
+        })
     }
 
     /// Asks for text.

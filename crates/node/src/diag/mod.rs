@@ -188,7 +188,9 @@ async fn of_node(node: &Client, collected: &mut Collected) {
         ("peers.json", "/v1/peers"),
         ("topics.json", "/v1/topics"),
     ] {
-        match in_time(node.get::<Value>(target)).await {
+        // A node that is not ready answers 503 with the reason.
+        let answer = node.get_of_any_status::<Value>(target);
+        match in_time(answer).await {
             Ok(value) => collected.json(name, &value),
             Err(why) => collected.missing(name, why),
         }
