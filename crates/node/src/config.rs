@@ -90,14 +90,15 @@ pub(crate) async fn execute(command: ConfigCommand, output: &Output) -> Result<(
     Ok(())
 }
 
-/// Reads and validates a file, or takes the defaults of `calnet run`.
+/// Reads and validates a file over the defaults of the command that last ran on the data folder, or
+/// of `calnet run`.
 fn read(source: ConfigSource) -> Result<(Option<PathBuf>, NetworkConfig, Origins), CommandError> {
-    let file = match (source.config, source.data) {
-        (Some(file), _) => Some(file),
-        (None, Some(data)) => DataFolder::existing(&data)?.existing_config(),
-        (None, None) => None,
-    };
-    let (config, origins) = Origins::read(file.as_deref(), &NetworkConfig::default())?;
+    let data = source.data.as_deref().map(DataFolder::existing);
+    let data = data.transpose()?;
+    let of_folder = || data.as_ref().and_then(DataFolder::existing_config);
+    let file = source.config.or_else(of_folder);
+    let base = data.as_ref().map(DataFolder::defaults);
+    let (config, origins) = Origins::read(file.as_deref(), &base.unwrap_or_default())?;
     Ok((file, config, origins))
 }
 

@@ -13,6 +13,7 @@ use calimero_network::{
 };
 
 use crate::{
+    boot,
     error::CommandError,
     lock::{Lock, LockError},
     origins::Origins,
@@ -20,6 +21,9 @@ use crate::{
 
 /// Mode of the folder: its owner alone reads, writes and enters it.
 const FOLDER_MODE: u32 = 0o700;
+
+/// An empty file in the data folder of a boot node.
+const BOOT_MARK: &str = "boot";
 
 /// Files of which a data folder has one at least, once it was used.
 const OWN_FILES: [&str; 3] = ["lock", "identity", "node.toml"];
@@ -117,6 +121,28 @@ impl DataFolder {
     /// The configuration file, if it exists.
     pub(crate) fn existing_config(&self) -> Option<PathBuf> {
         Some(self.config()).filter(|path| path.exists())
+    }
+
+    /// Remembers which command runs on the folder, for commands that read its configuration while no
+    /// node runs.
+    pub(crate) fn remember_role(&self, is_boot: bool) -> Result<(), CommandError> {
+        let path = self.path.join(BOOT_MARK);
+        let done = match is_boot {
+            true => fs::write(&path, ""),
+            false => match fs::remove_file(&path) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+                removed => removed,
+            },
+        };
+        done.map_err(|source| CommandError::DataFolder { path, source })
+    }
+
+    /// The configuration of the command that last ran on the folder, where its file names no keys.
+    pub(crate) fn defaults(&self) -> NetworkConfig {
+        match self.path.join(BOOT_MARK).exists() {
+            true => boot::defaults(),
+            false => NetworkConfig::default(),
+        }
     }
 
     /// Opens the peer cache file.

@@ -268,7 +268,7 @@ fn an_archive_is_written_without_a_node_and_without_a_folder() {
 }
 
 #[test]
-fn an_archive_has_the_reason_of_a_node_that_is_not_ready() {
+fn an_archive_has_the_reason_of_a_node_that_is_not_ready_and_its_defaults() {
     let dir = tempfile::tempdir().unwrap();
     let data = dir.path().join("data");
     fs::create_dir(&data).unwrap();
@@ -290,5 +290,15 @@ fn an_archive_has_the_reason_of_a_node_that_is_not_ready() {
     assert!(diag(&["--data", data, "-o", file]).success);
     let files = read(&archive);
     assert_eq!(value(&files, "ready.json")["ready"], false);
+    let running = value(&files, "config.json");
     assert!(node.end_by("-TERM").success());
+    // The defaults of a boot node are not those of another node.
+    let archive = dir.path().join("stopped.tar.gz");
+    assert!(diag(&["--data", data, "-o", archive.to_str().unwrap()]).success);
+    let stopped = value(&read(&archive), "config.json");
+    let limit = |config: &Value| config["config"]["connections"]["max_established"].clone();
+    assert_eq!(limit(&stopped), limit(&running));
+    let mut show = calnet();
+    show.args(["config", "show", "--json", "--data", data]);
+    assert_eq!(limit(&run(show).json_lines()[0]), limit(&running));
 }

@@ -13,7 +13,6 @@ use std::{
     time::Duration,
 };
 
-use calimero_network::NetworkConfig;
 use clap::Args;
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -238,8 +237,9 @@ fn without_ids(text: &str) -> String {
 fn of_file(data: &Path, collected: &mut Collected) {
     let why = "no node runs on the data folder";
     collected.missing("status, peers, topics, metrics, log", why);
-    let file = DataFolder::of_running(data).existing_config();
-    match Origins::read(file.as_deref(), &NetworkConfig::default()) {
+    let data = DataFolder::of_running(data);
+    let file = data.existing_config();
+    match Origins::read(file.as_deref(), &data.defaults()) {
         Ok((config, origins)) => collected.json("config.json", &origins.effective(config)),
         Err(error) => collected.missing("config.json", Chain(&error)),
     }
