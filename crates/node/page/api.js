@@ -2,6 +2,13 @@
 
 let token = null;
 
+/** Time for the answer to a question, and to a request that makes the node dial or wait. */
+const QUESTION_MS = 10_000;
+const ACTION_MS = 60_000;
+
+/** A browser opens six connections to a node. Transfers take two, streams two, questions the others. */
+const MAX_TRANSFERS_AT_ONCE = 2;
+
 /** A request that failed, with the code and message of the node. */
 export class Failure extends Error {
   constructor(status, record) {
@@ -45,19 +52,56 @@ async function send(method, path, options = {}) {
   return response;
 }
 
+/** Runs `work` with a signal that aborts it after `after` milliseconds. */
+async function within(after, work) {
+  try {
+    return await work(AbortSignal.timeout(after));
+  } catch (error) {
+    if (error.name === "TimeoutError") {
+      throw new Error(`no answer within ${after / 1000} s`);
+    }
+    throw error;
+  }
+}
+
 /** Sends a request and returns its record. */
-export async function request(method, path, options) {
-  return (await send(method, path, options)).json();
+export function request(method, path, options) {
+  const after = method === "GET" ? QUESTION_MS : ACTION_MS;
+  return within(after, async (signal) => (await send(method, path, { ...options, signal })).json());
 }
 
 /** Returns a record whatever the status: `/readyz` answers 503 with a reason. */
-export async function ask(path) {
-  return (await fetch(path, { headers: headers(), cache: "no-store" })).json();
+export function ask(path) {
+  const options = { headers: headers(), cache: "no-store" };
+  return within(QUESTION_MS, async (signal) => (await fetch(path, { ...options, signal })).json());
+}
+
+let running = 0;
+const waiting = [];
+
+/** Runs a transfer once fewer than two others run. */
+export async function queued(work) {
+  if (running >= MAX_TRANSFERS_AT_ONCE) {
+    // The transfer that ends passes its turn on.
+    await new Promise((resolve) => waiting.push(resolve));
+  } else {
+    running += 1;
+  }
+  try {
+    return await work();
+  } finally {
+    const next = waiting.shift();
+    if (next) {
+      next();
+    } else {
+      running -= 1;
+    }
+  }
 }
 
 /** The content of a blob. */
-export async function content(id) {
-  return (await send("GET", `/v1/blobs/${encodeURIComponent(id)}`)).blob();
+export function content(id) {
+  return queued(async () => (await send("GET", `/v1/blobs/${encodeURIComponent(id)}`)).blob());
 }
 
 /** The path with parameters. */

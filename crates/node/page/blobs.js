@@ -1,6 +1,6 @@
 // Blobs: add files, make tickets, fetch by ticket or id, with progress.
 
-import { content, request, stream, target, upload } from "./api.js";
+import { content, queued, request, stream, target, upload } from "./api.js";
 import { byId, bytes, keyed, make, setText } from "./dom.js";
 
 const TICKET = /calnet[0-9a-z]{20,}/i;
@@ -40,7 +40,7 @@ let count = 0;
 
 function begin(title, size = 0) {
   count += 1;
-  const one = { number: count, title, size, done: 0, state: "started", kind: "quiet" };
+  const one = { number: count, title, size, done: 0, state: "waiting", kind: "quiet" };
   transfers.unshift(one);
   transfers.splice(MAX_TRANSFERS);
   showTransfers();
@@ -50,7 +50,7 @@ function begin(title, size = 0) {
 /** Runs a transfer and shows its end. */
 async function carry(one, work) {
   try {
-    one.state = await work(one);
+    one.state = await queued(() => work(one));
     one.kind = "good";
   } catch (error) {
     one.state = error.message;

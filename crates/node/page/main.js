@@ -38,10 +38,9 @@ async function blobs() {
 
 async function show() {
   const status = await request("GET", "/v1/status");
-  const [readiness, netcheck, peers, topics, store] = await Promise.all([
+  const [readiness, netcheck, topics, store] = await Promise.all([
     ask("/readyz"),
     request("GET", "/v1/netcheck"),
-    request("GET", "/v1/peers"),
     request("GET", "/v1/topics"),
     blobs(),
   ]);
@@ -49,7 +48,7 @@ async function show() {
   showNetwork(netcheck);
   showDiscovery(status);
   showResources(status);
-  showPeers(peers);
+  showPeers(status);
   showTopics(topics, status.peer);
   showBlobs(store);
   byId("main").hidden = false;

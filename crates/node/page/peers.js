@@ -56,10 +56,11 @@ function traffic(total, last, seconds) {
   return rate >= 1 ? `${bytes(total)} (${bytes(Math.round(rate))}/s)` : bytes(total);
 }
 
-export function showPeers({ connections }) {
+/** Shows the connections of a status, which lists the oldest 256: a boot node has thousands. */
+export function showPeers({ oldest_connections: listed, connections: count }) {
   const now = performance.now();
   const after = new Map();
-  keyed(byId("peer-rows"), connections, keyOf, row, (element, one) => {
+  keyed(byId("peer-rows"), listed, keyOf, row, (element, one) => {
     const key = keyOf(one);
     const last = before.get(key);
     const seconds = last ? (now - last.at) / 1000 : 0;
@@ -77,8 +78,9 @@ export function showPeers({ connections }) {
     after.set(key, { at: now, received: one.received_bytes, sent: one.sent_bytes });
   });
   before = after;
-  setText(byId("peer-count"), `(${connections.length})`);
-  byId("no-peers").hidden = connections.length > 0;
+  const which = count > listed.length ? `, the oldest ${listed.length} are listed` : "";
+  setText(byId("peer-count"), `(${count}${which})`);
+  byId("no-peers").hidden = listed.length > 0;
 }
 
 export function startPeers(refresh) {

@@ -1,6 +1,6 @@
 // Topics: the mesh as a picture, and the messages of topics that this page subscribes to.
 
-import { request, stream, target } from "./api.js";
+import { Failure, request, stream, target } from "./api.js";
 import { byId, draw, keyed, make, setText, short } from "./dom.js";
 
 const WIDTH = 320;
@@ -8,8 +8,11 @@ const HEIGHT = 240;
 const MAX_DRAWN = 24;
 const MAX_MESSAGES = 50;
 
-/** Streams of messages that this page reads, by topic. */
+/** Topics whose messages this page reads, the newest last, with their messages. */
 const reading = new Map();
+
+/** Ends the stream of all these topics: a stream for each would take all connections of a browser. */
+let ending = null;
 
 let refresh = () => {};
 /** What was shown last, to show it again with new messages. */
@@ -99,46 +102,79 @@ export function showTopics(page, own) {
 }
 
 function leave(topic) {
-  reading.get(topic)?.ending.abort();
   reading.delete(topic);
+  restart();
   refresh();
 }
 
-/** Subscribes to a topic and shows its messages, until the stream ends. */
-async function read(topic) {
-  if (reading.has(topic)) {
+function read(topic) {
+  if (!reading.has(topic)) {
+    reading.set(topic, { isFollowing: false, messages: [] });
+    restart();
+  }
+}
+
+/** Shows a text as the last message of a topic. */
+function append(subscription, text) {
+  subscription.messages.push(make("li", {}, text));
+  subscription.messages.splice(0, Math.max(subscription.messages.length - MAX_MESSAGES, 0));
+}
+
+function onRecord(record) {
+  if (record.event === "following") {
+    for (const topic of record.topics) {
+      const subscription = reading.get(topic);
+      if (subscription && !subscription.isFollowing) {
+        subscription.isFollowing = true;
+        append(subscription, "subscribed");
+      }
+    }
+    // A topic may not be listed yet.
+    refresh();
+  } else if (record.event === "message") {
+    const subscription = reading.get(record.topic);
+    if (subscription) {
+      append(subscription, `${short(record.peer)}: ${record.text ?? record.hex}`);
+    }
+  } else if (record.event === "lagged") {
+    for (const subscription of reading.values()) {
+      append(subscription, `${record.missed} messages were lost: the page was too slow`);
+    }
+  }
+  shown?.();
+}
+
+/**
+ * Reads the topics of now in place of those of before. A message that arrives between the two streams
+ * is not shown.
+ */
+async function restart() {
+  ending?.abort();
+  const own = new AbortController();
+  ending = own;
+  const topics = [...reading.keys()];
+  if (topics.length === 0) {
     return;
   }
-  const subscription = { ending: new AbortController(), messages: [] };
-  reading.set(topic, subscription);
-  const onRecord = (record) => {
-    const text = {
-      following: () => "subscribed",
-      message: () => `${short(record.peer)}: ${record.text ?? record.hex}`,
-      lagged: () => `${record.missed} messages were lost: the page was too slow`,
-    }[record.event];
-    if (text) {
-      subscription.messages.push(make("li", {}, text()));
-      subscription.messages.splice(0, Math.max(subscription.messages.length - MAX_MESSAGES, 0));
-      shown?.();
-    }
-    if (record.event === "following") {
-      // The topic may not be listed yet.
-      refresh();
-    }
-  };
-  const options = { signal: subscription.ending.signal };
   try {
-    await stream("GET", target("/v1/topics/messages", { topic }), onRecord, options);
+    const path = target("/v1/topics/messages", topics.map((topic) => ["topic", topic]));
+    await stream("GET", path, onRecord, { signal: own.signal });
   } catch (error) {
-    if (error.name !== "AbortError") {
-      say(`${topic}: ${error.message}`);
+    if (ending !== own) {
+      return;
+    }
+    say(`${topics.join(", ")}: ${error.message}`);
+    const newest = topics.at(-1);
+    if (error instanceof Failure && topics.length > 1 && !reading.get(newest)?.isFollowing) {
+      // The node refused the newest topic, such as one too many.
+      leave(newest);
+      return;
     }
   }
-  if (reading.get(topic) === subscription) {
-    reading.delete(topic);
+  if (ending === own) {
+    reading.clear();
+    refresh();
   }
-  refresh();
 }
 
 export function startTopics(refreshAll) {

@@ -444,7 +444,8 @@ pub(crate) struct GetArgs {
     /// Address of a provider; may be repeated.
     #[arg(long, value_name = "ADDR")]
     pub(crate) dial: Vec<Multiaddr>,
-    /// Boot node, with its `/p2p/<peer>`, to find providers; may be repeated.
+    /// Boot node, with its `/p2p/<peer>`, to find providers; may be repeated. A node that runs on the
+    /// data folder connects to it as well.
     #[arg(long, value_name = "ADDR")]
     pub(crate) boot: Vec<Multiaddr>,
     /// Context in which the blob is offered.
@@ -457,7 +458,8 @@ pub(crate) struct GetArgs {
     /// Time for everything, in milliseconds. Verified chunks are kept and reused by the next attempt.
     #[arg(long, value_name = "MS", value_parser = millis)]
     pub(crate) timeout_ms: Option<Duration>,
-    /// The network lives on this machine or link: loopback and link-local addresses are dialled.
+    /// The network lives on this machine or link: loopback and link-local addresses are dialled. It is
+    /// refused if a node runs on the data folder, whose configuration says so.
     #[arg(long)]
     pub(crate) local: bool,
 }

@@ -16,7 +16,7 @@ use crate::{
     error::CommandError,
     init::write_for_owner,
     origins::Origins,
-    output::Output,
+    output::{Output, path_text},
     run::read_text,
 };
 
@@ -33,13 +33,13 @@ impl fmt::Display for Effective {
 #[serde(tag = "event", rename = "config_accepted")]
 struct Accepted {
     #[serde(skip_serializing_if = "Option::is_none")]
-    file: Option<PathBuf>,
+    file: Option<String>,
 }
 
 impl fmt::Display for Accepted {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.file {
-            Some(file) => write!(f, "accepted  {}", file.display()),
+            Some(file) => write!(f, "accepted  {file}"),
             None => f.write_str("accepted  the defaults"),
         }
     }
@@ -49,9 +49,9 @@ impl fmt::Display for Accepted {
 #[derive(Debug, Serialize)]
 #[serde(tag = "event", rename = "config_imported")]
 struct Imported {
-    from: PathBuf,
+    from: String,
     #[serde(skip_serializing_if = "Option::is_none")]
-    file: Option<PathBuf>,
+    file: Option<String>,
     config: NetworkConfig,
     /// The keys that differ from the preset.
     #[serde(skip)]
@@ -61,7 +61,7 @@ struct Imported {
 impl fmt::Display for Imported {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.file {
-            Some(file) => write!(f, "written  {}", file.display()),
+            Some(file) => write!(f, "written  {file}"),
             None => f.write_str(self.text.trim_end()),
         }
     }
@@ -74,29 +74,31 @@ pub(crate) async fn execute(command: ConfigCommand, output: &Output) -> Result<(
                 && let Some(node) = Client::connect(&DataFolder::existing(data)?.socket()).await?
             {
                 let effective: Effective = node.get("/v1/config").await?;
-                output.print(&effective);
+                output.print_lines(&effective);
                 return Ok(());
             }
             let (_, config, origins) = read(source)?;
-            output.print(&origins.effective(config));
+            output.print_lines(&origins.effective(config));
         }
         ConfigCommand::Check(source) => {
             let (file, ..) = read(source)?;
+            let file = file.as_deref().map(path_text);
             output.print(&Accepted { file });
         }
-        ConfigCommand::Import { file, output: to } => output.print(&import(file, to)?),
+        ConfigCommand::Import { file, output: to } => output.print_lines(&import(file, to)?),
     }
     Ok(())
 }
 
-/// Reads and validates a file, or takes the defaults of `calnet run`.
+/// Reads and validates a file over the defaults of the command that last ran on the data folder, or
+/// of `calnet run`.
 fn read(source: ConfigSource) -> Result<(Option<PathBuf>, NetworkConfig, Origins), CommandError> {
-    let file = match (source.config, source.data) {
-        (Some(file), _) => Some(file),
-        (None, Some(data)) => DataFolder::existing(&data)?.existing_config(),
-        (None, None) => None,
-    };
-    let (config, origins) = Origins::read(file.as_deref(), &NetworkConfig::default())?;
+    let data = source.data.as_deref().map(DataFolder::existing);
+    let data = data.transpose()?;
+    let of_folder = || data.as_ref().and_then(DataFolder::existing_config);
+    let file = source.config.or_else(of_folder);
+    let base = data.as_ref().map(DataFolder::defaults);
+    let (config, origins) = Origins::read(file.as_deref(), &base.unwrap_or_default())?;
     Ok((file, config, origins))
 }
 
@@ -114,8 +116,8 @@ fn import(from: PathBuf, to: Option<PathBuf>) -> Result<Imported, CommandError> 
         write_for_owner(to, &text)?;
     }
     Ok(Imported {
-        from,
-        file: to,
+        from: path_text(&from),
+        file: to.as_deref().map(path_text),
         config,
         text,
     })

@@ -13,6 +13,7 @@ use calimero_network::{
 };
 
 use crate::{
+    boot,
     error::CommandError,
     lock::{Lock, LockError},
     origins::Origins,
@@ -20,6 +21,12 @@ use crate::{
 
 /// Mode of the folder: its owner alone reads, writes and enters it.
 const FOLDER_MODE: u32 = 0o700;
+
+/// An empty file in the data folder of a boot node.
+const BOOT_MARK: &str = "boot";
+
+/// Files of which a data folder has one at least, once it was used.
+const OWN_FILES: [&str; 3] = ["lock", "identity", "node.toml"];
 
 /// A folder that exists and that its owner alone can enter.
 #[derive(Debug)]
@@ -116,6 +123,28 @@ impl DataFolder {
         Some(self.config()).filter(|path| path.exists())
     }
 
+    /// Remembers which command runs on the folder, for commands that read its configuration while no
+    /// node runs.
+    pub(crate) fn remember_role(&self, is_boot: bool) -> Result<(), CommandError> {
+        let path = self.path.join(BOOT_MARK);
+        let done = match is_boot {
+            true => fs::write(&path, ""),
+            false => match fs::remove_file(&path) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+                removed => removed,
+            },
+        };
+        done.map_err(|source| CommandError::DataFolder { path, source })
+    }
+
+    /// The configuration of the command that last ran on the folder, where its file names no keys.
+    pub(crate) fn defaults(&self) -> NetworkConfig {
+        match self.path.join(BOOT_MARK).exists() {
+            true => boot::defaults(),
+            false => NetworkConfig::default(),
+        }
+    }
+
     /// Opens the peer cache file.
     pub(crate) fn peers(&self) -> FileCache {
         FileCache::new(self.path.join("peers"))
@@ -137,9 +166,30 @@ fn restrict(path: &Path) -> io::Result<()> {
     })?;
     let mode = fs::metadata(path)?.permissions().mode() & 0o777;
     if mode & !FOLDER_MODE != 0 {
+        if is_foreign(path)? {
+            let message = format!(
+                "it is not a data folder: it holds other files, and others can enter it (mode \
+                 {mode:03o}); name an empty folder, or take the rights of others away"
+            );
+            return Err(io::Error::new(io::ErrorKind::AlreadyExists, message));
+        }
         fs::set_permissions(path, Permissions::from_mode(FOLDER_MODE))?;
     }
     Ok(())
+}
+
+/// Returns `true` if the folder has content, and none of it is a file of a data folder.
+fn is_foreign(path: &Path) -> io::Result<bool> {
+    if OWN_FILES.iter().any(|name| path.join(name).exists()) {
+        return Ok(false);
+    }
+    for entry in fs::read_dir(path)? {
+        // The root of a new file system has this folder.
+        if entry?.file_name() != "lost+found" {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 #[cfg(test)]
@@ -156,5 +206,31 @@ mod tests {
         fs::set_permissions(&made, Permissions::from_mode(0o755)).unwrap();
         DataFolder::open(&made).unwrap();
         assert_eq!(mode(&made), 0o700);
+    }
+
+    #[test]
+    fn a_folder_of_others_keeps_its_mode() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path();
+        let mode = || fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        let widen = || fs::set_permissions(path, Permissions::from_mode(0o755)).unwrap();
+        fs::write(path.join("other"), "").unwrap();
+        widen();
+        let error = DataFolder::open(path).unwrap_err();
+        assert!(error.to_string().contains("mode 755"), "{error}");
+        assert_eq!(error.code(), crate::error::Code::Refused);
+        assert_eq!(mode(), 0o755);
+        // A data folder that was widened by mistake, and one that was prepared.
+        for own in OWN_FILES {
+            fs::write(path.join(own), "").unwrap();
+            DataFolder::open(path).unwrap();
+            assert_eq!(mode(), 0o700);
+            fs::remove_file(path.join(own)).unwrap();
+            widen();
+        }
+        fs::remove_file(path.join("other")).unwrap();
+        fs::create_dir(path.join("lost+found")).unwrap();
+        DataFolder::open(path).unwrap();
+        assert_eq!(mode(), 0o700);
     }
 }

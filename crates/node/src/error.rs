@@ -23,7 +23,12 @@ use calimero_network::{
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::{api::TokenError, identity::IdentityError, lock::LockError};
+use crate::{
+    api::TokenError,
+    identity::IdentityError,
+    lock::LockError,
+    printable::{Printable, PrintableLines},
+};
 
 /// An error with all of its causes.
 pub(crate) struct Chain<'a>(pub(crate) &'a (dyn Error + 'static));
@@ -223,6 +228,8 @@ pub(crate) enum CommandError {
         what: &'static str,
         source: io::Error,
     },
+    #[error("{peer} did not answer a ping: {source}")]
+    Ping { peer: PeerId, source: io::Error },
     #[error("{peer} answered a ping with other bytes")]
     WrongEcho { peer: PeerId },
     #[error("{peer} sent {received} of {expected} bytes")]
@@ -355,9 +362,13 @@ impl CommandError {
             Self::ReadConfig { source, .. }
             | Self::DataFolder { source, .. }
             | Self::Http { source, .. }
-            | Self::Unreachable { source, .. }
             | Self::File { source, .. }
             | Self::Io { source, .. } => Code::of_io(source),
+            // A connection that is lost, or an answer that is none.
+            Self::Unreachable { source, .. } => match Code::of_io(source) {
+                Code::Other => Code::NotReachable,
+                code => code,
+            },
             Self::Lock(LockError::Held { .. })
             | Self::Exists { .. }
             | Self::FileKind { .. }
@@ -365,6 +376,7 @@ impl CommandError {
             | Self::FolderTicket
             | Self::TooLong { .. }
             | Self::TooManyStreams { .. }
+            | Self::Open(OpenError::TooManyWaiting { .. })
             | Self::Token(TokenError::TooOpen { .. } | TokenError::Malformed { .. })
             | Self::Identity(_)
             | Self::Publish(_)
@@ -378,7 +390,14 @@ impl CommandError {
             Self::Open(OpenError::Deadline { .. })
             | Self::Deadline { .. }
             | Self::BodyPaused { .. } => Code::TimedOut,
-            Self::Open(OpenError::Dial { .. } | OpenError::NotConnected { .. })
+            Self::Open(
+                OpenError::Dial { .. }
+                | OpenError::NotConnected { .. }
+                | OpenError::ConnectionClosed { .. }
+                | OpenError::Io { .. },
+            )
+            | Self::Ping { .. }
+            | Self::WrongEcho { .. }
             | Self::NotRunning { .. }
             | Self::NoBootNode { .. }
             | Self::NoConnection { .. }
@@ -451,6 +470,11 @@ impl From<&CommandError> for Failure {
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "calnet: {}", self.message)
+        let message = &self.message;
+        match self.code {
+            // It quotes lines of the user's own file.
+            Code::Usage => write!(f, "calnet: {}", PrintableLines(message)),
+            _ => write!(f, "calnet: {}", Printable(message)),
+        }
     }
 }

@@ -63,7 +63,7 @@ pub(crate) async fn execute(args: InitArgs, output: &Output) -> Result<(), Comma
         // The next attempt would take the configuration for that of another node.
         let _ = fs::remove_file(&config);
     })?;
-    output.print(&Made {
+    output.print_lines(&Made {
         peer: keypair.public().to_peer_id().to_base58(),
         identity: identity.display().to_string(),
         config: config.display().to_string(),

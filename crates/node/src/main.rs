@@ -22,6 +22,7 @@ mod origins;
 mod output;
 mod perf;
 mod ping;
+mod printable;
 mod probe;
 mod process;
 mod progress;
@@ -63,11 +64,12 @@ fn main() -> ExitCode {
         Err(_) => return ExitCode::FAILURE,
     };
     let json = cli.json;
-    let filter = log::filter(cli.log.as_deref());
-    let log = match Log::start(&filter, cli.log_format, errors.clone()) {
+    let log = log::filter(cli.log.as_deref()).and_then(|filter| {
+        Log::start(filter, cli.log_format, errors.clone()).map_err(CommandError::Journal)
+    });
+    let log = match log {
         Ok(log) => log,
         Err(error) => {
-            let error = CommandError::Journal(error);
             say(&Failure::from(&error), json, &errors);
             let _ = errors.flush(LOG_FLUSH_TIME);
             return ExitCode::from(error.code().status());

@@ -5,7 +5,11 @@ use std::{fs, path::PathBuf};
 use clap::{Args, CommandFactory as _};
 use serde::Serialize;
 
-use crate::{cli::Cli, error::CommandError, output::Output};
+use crate::{
+    cli::Cli,
+    error::CommandError,
+    output::{Output, path_text},
+};
 
 #[derive(Debug, Args)]
 pub(crate) struct ManArgs {
@@ -19,13 +23,13 @@ pub(crate) struct ManArgs {
 #[derive(Debug, Serialize)]
 #[serde(tag = "event", rename = "manual_written")]
 struct ManualWritten {
-    folder: PathBuf,
+    folder: String,
     pages: usize,
 }
 
 impl std::fmt::Display for ManualWritten {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} pages in {}", self.pages, self.folder.display())
+        write!(f, "{} pages in {}", self.pages, self.folder)
     }
 }
 
@@ -54,6 +58,7 @@ pub(crate) fn execute(args: ManArgs, output: &Output) -> Result<(), CommandError
         name.starts_with("calnet") && name.ends_with(".1")
     });
     let pages = pages.count();
+    let folder = path_text(&folder);
     output.print(&ManualWritten { folder, pages });
     Ok(())
 }

@@ -5,7 +5,7 @@ use calimero_network::Multiaddr;
 use hyper::Method;
 
 use crate::{
-    api::{Client, ConnectionPage, PeerChange, Query, TopicsPage},
+    api::{Client, ConnectionPage, PeerChange, Query, TopicsPage, Wait},
     cli::{PeerArgs, RunningArgs},
     data::DataFolder,
     error::CommandError,
@@ -23,7 +23,9 @@ pub(crate) async fn connect(
 ) -> Result<(), CommandError> {
     let target = Query::to("/v1/peers").with("address", address).build();
     let node = node(args).await?;
-    let connection: ConnectionPage = node.request(Method::POST, &target, Bytes::new()).await?;
+    let connection: ConnectionPage = node
+        .request(Method::POST, &target, Bytes::new(), Wait::WhileAlive)
+        .await?;
     output.print(&connection);
     Ok(())
 }
@@ -48,7 +50,9 @@ async fn change(
 ) -> Result<(), CommandError> {
     let target = format!("/v1/peers/{}{end}", args.peer);
     let node = node(&args.node).await?;
-    let change: PeerChange = node.request(method, &target, Bytes::new()).await?;
+    let change: PeerChange = node
+        .request(method, &target, Bytes::new(), Wait::Short)
+        .await?;
     output.print(&change);
     Ok(())
 }

@@ -12,7 +12,9 @@ use calimero_network::{
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::{api::Effective, cli::AddressArgs, error::CommandError, run::read_text};
+use crate::{
+    api::Effective, cli::AddressArgs, error::CommandError, output::path_text, run::read_text,
+};
 
 /// Key of a file that names a preset.
 const PRESET_KEY: &str = "preset";
@@ -132,7 +134,7 @@ impl Origins {
         Effective {
             config,
             origins: self.keys.clone(),
-            file: self.file.clone(),
+            file: self.file.as_deref().map(path_text),
         }
     }
 }
@@ -199,7 +201,7 @@ mod tests {
         config.validate().unwrap();
         assert_eq!(config.discovery.boot.len(), 2);
         let effective = origins.effective(config);
-        assert_eq!(effective.file, Some(path));
+        assert_eq!(effective.file, Some(path_text(&path)));
         let cases: [(&str, &[Origin]); 9] = [
             ("listen", &[Origin::CommandLine]),
             ("agent_version", &[Origin::File]),

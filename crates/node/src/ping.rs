@@ -10,7 +10,7 @@ use serde::Serialize;
 use tokio::time::{MissedTickBehavior, interval};
 
 use crate::{
-    api::{Client, Pong},
+    api::{Client, Pong, Wait},
     cli::{RunningArgs, millis},
     data::DataFolder,
     error::{Chain, Code, CommandError, within},
@@ -132,7 +132,7 @@ async fn send(
     while args.count == 0 || pings.sent < args.count {
         ticks.tick().await;
         pings.sent = pings.sent.saturating_add(1);
-        let pong = node.request::<Pong>(Method::POST, &target, Bytes::new());
+        let pong = node.request::<Pong>(Method::POST, &target, Bytes::new(), Wait::WhileAlive);
         match within(args.timeout_ms, "the ping", pong).await {
             Ok(pong) => {
                 let now = (pong.stack.path.clone(), pong.stack.transport.clone());
@@ -169,7 +169,7 @@ fn is_of_peer(error: &CommandError) -> bool {
         error,
         CommandError::Deadline { .. }
             | CommandError::Node {
-                code: Code::NotReachable | Code::TimedOut | Code::Other,
+                code: Code::NotReachable | Code::TimedOut,
                 ..
             }
     )

@@ -11,6 +11,7 @@ use crate::{
     one_shot,
     output::Output,
     perf::ping::Pinger,
+    printable::Printable,
     text::{Stack, millis},
 };
 
@@ -26,7 +27,7 @@ pub(crate) async fn execute(args: ProbeArgs, output: &Output) -> Result<(), Comm
     let report = tokio::time::timeout(after, probe)
         .await
         .map_err(|_| CommandError::Deadline { what, after })??;
-    output.print(&report);
+    output.print_lines(&report);
     Ok(())
 }
 
@@ -107,20 +108,20 @@ impl Report {
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "peer       {}", self.peer)?;
-        writeln!(f, "address    {}", self.address)?;
+        writeln!(f, "address    {}", Printable(&self.address))?;
         writeln!(f, "path       {}", self.stack.path)?;
         writeln!(f, "transport  {}", self.stack.transport)?;
         writeln!(f, "security   {}", self.stack.security)?;
         writeln!(f, "muxer      {}", self.stack.muxer)?;
-        writeln!(f, "agent      {}", self.agent_version)?;
-        writeln!(f, "protocol   {}", self.protocol_version)?;
+        writeln!(f, "agent      {}", Printable(&self.agent_version))?;
+        writeln!(f, "protocol   {}", Printable(&self.protocol_version))?;
         for address in &self.listening {
-            writeln!(f, "listens    {address}")?;
+            writeln!(f, "listens    {}", Printable(address))?;
         }
         for protocol in &self.protocols {
-            writeln!(f, "speaks     {protocol}")?;
+            writeln!(f, "speaks     {}", Printable(protocol))?;
         }
-        writeln!(f, "sees us at {}", self.observed_address)?;
+        writeln!(f, "sees us at {}", Printable(&self.observed_address))?;
         let (min, median, max) = (self.ping_min_ms, self.ping_median_ms, self.ping_max_ms);
         write!(
             f,

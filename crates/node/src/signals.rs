@@ -5,6 +5,7 @@
 
 use std::{
     io,
+    task::Poll,
     time::{Duration, Instant},
 };
 
@@ -58,8 +59,9 @@ impl Requests {
 pub(crate) struct Signals(watch::Receiver<Option<SignalKind>>);
 
 impl Signals {
-    /// Handles the signals from here on. The first one also ends all waits of `output` for its
-    /// reader.
+    /// Handles the signals from here on, except those that were ignored at the start, as by `nohup`:
+    /// they stay ignored. `SIGTERM` is always handled. The first signal also ends all waits of
+    /// `output` for its reader.
     ///
     /// # Errors
     ///
@@ -71,10 +73,13 @@ impl Signals {
             SignalKind::terminate(),
             SignalKind::hangup(),
         ];
+        let ignored = ignored()?;
+        let is_ignored =
+            |kind: &SignalKind| *kind != SignalKind::terminate() && ignored & mask_of(*kind) != 0;
         let entered = runtime.enter();
-        let streams = kinds.map(|kind| signal(kind).map(|stream| (kind, stream)));
-        let [interrupt, terminate, hangup] = streams;
-        let streams = [interrupt?, terminate?, hangup?];
+        let handled = kinds.into_iter().filter(|kind| !is_ignored(kind));
+        let streams = handled.map(|kind| signal(kind).map(|stream| (kind, stream)));
+        let streams = streams.collect::<io::Result<Vec<_>>>()?;
         drop(entered);
         let (requested, receiver) = watch::channel(None);
         std::thread::Builder::new()
@@ -98,24 +103,47 @@ impl Signals {
     }
 }
 
+/// The bit of a signal in the masks of `/proc/PID/status`.
+fn mask_of(kind: SignalKind) -> u64 {
+    let number = u32::try_from(kind.as_raw_value()).unwrap_or(0);
+    number
+        .checked_sub(1)
+        .and_then(|bit| 1_u64.checked_shl(bit))
+        .unwrap_or(0)
+}
+
+/// The mask of the signals that this process ignores. A child inherits it from its parent.
+#[cfg(target_os = "linux")]
+fn ignored() -> io::Result<u64> {
+    let status = procfs::process::Process::myself().and_then(|myself| myself.status());
+    Ok(status.map_err(io::Error::other)?.sigign)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn ignored() -> io::Result<u64> {
+    Ok(0)
+}
+
 fn status_of(kind: SignalKind) -> i32 {
     STATUS_OF_SIGNALS + kind.as_raw_value()
 }
 
 async fn receive(
-    streams: [(SignalKind, Signal); 3],
+    mut streams: Vec<(SignalKind, Signal)>,
     requested: &watch::Sender<Option<SignalKind>>,
     output: &Output,
 ) {
-    let [mut first, mut second, mut third] = streams;
     let mut requests = Requests::default();
     loop {
-        let kind = tokio::select! {
-            Some(()) = first.1.recv() => first.0,
-            Some(()) = second.1.recv() => second.0,
-            Some(()) = third.1.recv() => third.0,
-            else => return,
-        };
+        let next = std::future::poll_fn(|cx| {
+            for (kind, stream) in &mut streams {
+                if stream.poll_recv(cx) == Poll::Ready(Some(())) {
+                    return Poll::Ready(*kind);
+                }
+            }
+            Poll::Pending
+        });
+        let kind = next.await;
         match requests.on_signal(kind, Instant::now()) {
             Action::Stop => {
                 requested.send_replace(Some(kind));
@@ -130,6 +158,13 @@ async fn receive(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn masks_are_those_of_the_kernel() {
+        assert_eq!(mask_of(SignalKind::hangup()), 1);
+        assert_eq!(mask_of(SignalKind::interrupt()), 2);
+        assert_eq!(mask_of(SignalKind::terminate()), 1 << 14);
+    }
 
     #[test]
     fn the_same_signal_within_a_second_counts_once() {

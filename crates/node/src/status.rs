@@ -11,6 +11,7 @@ use crate::{
     data::DataFolder,
     error::CommandError,
     output::Output,
+    printable::Printable,
     text::{bytes, short_text},
 };
 
@@ -18,7 +19,7 @@ use crate::{
 const TIME: Duration = Duration::from_secs(10);
 
 pub(crate) async fn status(args: StatusArgs, output: &Output) -> Result<(), CommandError> {
-    output.print(&page(&args).await?);
+    output.print_lines(&page(&args).await?);
     Ok(())
 }
 
@@ -29,7 +30,7 @@ pub(crate) async fn peers(args: StatusArgs, output: &Output) -> Result<(), Comma
         connections.iter().for_each(|one| output.print(one));
         return Ok(());
     }
-    output.print(&table(&connections).to_string());
+    output.print_lines(&table(&connections).to_string());
     let relayed = connections
         .iter()
         .filter(|one| one.relayed_because.is_some() || one.circuit_limit.is_some());
@@ -106,7 +107,7 @@ fn table(connections: &[ConnectionPage]) -> Table {
             Cell::new(rtt.as_deref().unwrap_or("-")).set_alignment(CellAlignment::Right),
             Cell::new(bytes(one.received_bytes)).set_alignment(CellAlignment::Right),
             Cell::new(bytes(one.sent_bytes)).set_alignment(CellAlignment::Right),
-            Cell::new(one.agent_version.as_deref().unwrap_or("-")),
+            Cell::new(Printable(one.agent_version.as_deref().unwrap_or("-"))),
         ]);
     }
     table

@@ -11,7 +11,7 @@ use serde_json::Value;
 use tokio::sync::mpsc;
 
 use crate::{
-    api::{Client, Query},
+    api::{Client, Query, Wait},
     cli::{PublishArgs, SubscribeArgs, WhereArgs},
     data::DataFolder,
     error::{CommandError, within},
@@ -116,7 +116,9 @@ pub(crate) async fn publish(
                         }
                         Input::Failed(source) => return Err(Input::failed(source)),
                     };
-                    let published = node.request(Method::POST, &target, line.into()).await;
+                    let published = node
+                        .request(Method::POST, &target, line.into(), Wait::WhileAlive)
+                        .await;
                     say(&match published {
                         Err(CommandError::Node { message, .. }) => Line::PublishFailed {
                             topic: topic.to_string(),

@@ -18,7 +18,7 @@ use std::{
 };
 
 use rustix::fs::{CWD, FileType, Mode, mknodat};
-use support::{Ended, LIMIT, Process, calnet, run};
+use support::{ClosedPort, Ended, LIMIT, Process, calnet, run};
 
 fn blob(data: Option<&Path>, args: &[&str]) -> Ended {
     let mut command = calnet();
@@ -29,6 +29,9 @@ fn blob(data: Option<&Path>, args: &[&str]) -> Ended {
     command.args(args);
     run(command)
 }
+
+/// An id that no blob has.
+const MISSING: &str = "11111111111111111111111111111112";
 
 fn content(len: usize) -> Vec<u8> {
     (0..len).map(|at| (at / 7) as u8).collect()
@@ -288,4 +291,31 @@ fn an_upload_ends_with_its_client() {
         );
     }
     assert_eq!(usage()["blobs"], 0);
+}
+
+#[test]
+fn a_running_node_fetches_without_boot_nodes_as_providers() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    let node = Process::node(&["--local", "--data", data.to_str().unwrap()]);
+    node.event("listening");
+    let refused = blob(Some(&data), &["get", MISSING, "--local"]);
+    assert_eq!(refused.code, Some(2), "{}", refused.stderr);
+    assert!(
+        refused.stderr.contains("discovery.local_network"),
+        "{}",
+        refused.stderr
+    );
+    // A boot node that is not reached is not needed, so the search goes on. A provider is needed.
+    let dead = format!(
+        "{}/p2p/12D3KooWK99VoVxNE7XzyBwXEzW7xhK7Gpv85r9F3V3fyKSUKPH5",
+        ClosedPort::new().address()
+    );
+    let absent = blob(
+        Some(&data),
+        &["get", MISSING, "--boot", &dead, "--timeout-ms", "1000"],
+    );
+    assert_eq!(absent.code, Some(4), "{}", absent.stderr);
+    let unreached = blob(Some(&data), &["get", MISSING, "--dial", &dead]);
+    assert_eq!(unreached.code, Some(3), "{}", unreached.stderr);
 }

@@ -266,3 +266,39 @@ fn an_archive_is_written_without_a_node_and_without_a_folder() {
     let failed = diag(&["-o", nowhere.to_str().unwrap()]);
     assert_eq!(failed.code, Some(5), "{}", failed.stderr);
 }
+
+#[test]
+fn an_archive_has_the_reason_of_a_node_that_is_not_ready_and_its_defaults() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    fs::create_dir(&data).unwrap();
+    fs::write(data.join("node.toml"), "listen = []\n").unwrap();
+    let mut command = calnet();
+    command
+        .args(["boot", "--json", "--local", "--data"])
+        .arg(&data);
+    let mut node = Process::start(command);
+    node.event("started");
+    let socket = data.join("control").join("socket");
+    let deadline = std::time::Instant::now() + support::LIMIT;
+    while std::os::unix::net::UnixStream::connect(&socket).is_err() {
+        assert!(std::time::Instant::now() < deadline);
+        std::thread::park_timeout(std::time::Duration::from_millis(5));
+    }
+    let archive = dir.path().join("running.tar.gz");
+    let (data, file) = (data.to_str().unwrap(), archive.to_str().unwrap());
+    assert!(diag(&["--data", data, "-o", file]).success);
+    let files = read(&archive);
+    assert_eq!(value(&files, "ready.json")["ready"], false);
+    let running = value(&files, "config.json");
+    assert!(node.end_by("-TERM").success());
+    // The defaults of a boot node are not those of another node.
+    let archive = dir.path().join("stopped.tar.gz");
+    assert!(diag(&["--data", data, "-o", archive.to_str().unwrap()]).success);
+    let stopped = value(&read(&archive), "config.json");
+    let limit = |config: &Value| config["config"]["connections"]["max_established"].clone();
+    assert_eq!(limit(&stopped), limit(&running));
+    let mut show = calnet();
+    show.args(["config", "show", "--json", "--data", data]);
+    assert_eq!(limit(&run(show).json_lines()[0]), limit(&running));
+}

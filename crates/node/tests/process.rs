@@ -100,6 +100,41 @@ fn the_second_signal_ends_a_process_that_is_blocked() {
     assert_eq!(end(&mut child), Some(128 + 15));
 }
 
+/// `nohup` starts its command so, and the terminal that closes sends the signal.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_signal_that_was_ignored_at_the_start_stays_ignored() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = data(&folder);
+    let mut command = Command::new("sh");
+    command.args(["-c", "trap '' HUP INT; exec \"$0\" \"$@\""]);
+    command.arg(env!("CARGO_BIN_EXE_calnet"));
+    command.args([
+        "run",
+        "--json",
+        "--listen",
+        "/ip4/127.0.0.1/tcp/0",
+        "--data",
+        &data,
+    ]);
+    let mut node = Process::start(command);
+    node.event("listening");
+    drop(until_controlled(&data));
+    node.signal("-HUP");
+    node.signal("-INT");
+    // A handled signal would have ended it: the command is answered after the signals arrived.
+    let mut status = calnet();
+    status.args(["status", "--data", &data]);
+    assert!(run(status).success);
+    assert!(
+        !node
+            .entries()
+            .iter()
+            .any(|entry| entry.line["event"] == "stopped")
+    );
+    assert_eq!(node.end_by("-TERM").code(), Some(0));
+}
+
 #[test]
 fn a_reader_that_closes_its_end_ends_a_subscription() {
     let node = Process::node(&[]);

@@ -257,6 +257,28 @@ const tests = {
     }
   },
 
+  async "six topics and six files leave connections for what else is asked"(page) {
+    for (let nth = 0; nth < 6; nth += 1) {
+      await page.locator("#subscribe-topic").fill(`topic-${nth}`);
+      await page.locator("#subscribe-topic").press("Enter");
+    }
+    for (let nth = 0; nth < 6; nth += 1) {
+      const name = page.getByText(`topic-${nth}`, { exact: true });
+      const topic = page.locator("#topic-list article", { has: name });
+      await topic.getByRole("button", { name: "Stop reading" }).waitFor();
+      await until("the subscription", async () => (await topic.locator("ol").innerText()).includes("subscribed"));
+    }
+    const files = [0, 1, 2, 3, 4, 5].map((nth) => (
+      { name: `file-${nth}`, mimeType: "text/plain", buffer: Buffer.alloc(100_000, `${nth}`) }));
+    await page.locator("#files").setInputFiles(files);
+    for (const { name } of files) {
+      await contains(page, "#blob-list", name);
+    }
+    const count = await text(page, "#peer-count");
+    await boot.end();
+    await until("another count of peers", async () => (await text(page, "#peer-count")) !== count);
+  },
+
   async "a peer that leaves is seen without a reload"(page) {
     const row = page.locator("#peer-rows tr", { hasText: bob.peer.slice(-8) });
     const before = await page.evaluate(() => performance.timeOrigin);

@@ -62,10 +62,17 @@ impl Access {
     fn allows(&self, request: &Request) -> Result<(), Refusal> {
         let headers = request.headers();
         match self {
-            Self::Owner => check_host(&AllowedHosts::default(), headers, "localhost"),
-            Self::Watch { hosts } => check_host(hosts, headers, "--metrics-host"),
+            Self::Owner => {
+                let accepted = "localhost and IP addresses are";
+                check_host(&AllowedHosts::default(), headers, accepted)
+            }
+            Self::Watch { hosts } => {
+                let accepted = "localhost, IP addresses and names of --metrics-host are";
+                check_host(hosts, headers, accepted)
+            }
             Self::Token { hosts, token } => {
-                check_host(hosts, headers, "--api-host")?;
+                let accepted = "localhost, IP addresses and names of --api-host are";
+                check_host(hosts, headers, accepted)?;
                 let path = request.uri().path();
                 let is_open = PROBES.contains(&path) || page::is_file(path);
                 match is_open || has_token(headers, token) {
@@ -77,13 +84,13 @@ impl Access {
     }
 }
 
-fn check_host(hosts: &AllowedHosts, headers: &HeaderMap, option: &str) -> Result<(), Refusal> {
+fn check_host(hosts: &AllowedHosts, headers: &HeaderMap, accepted: &str) -> Result<(), Refusal> {
     match hosts.allow(headers) {
         true => Ok(()),
         false => Err(Refusal::new(
             StatusCode::FORBIDDEN,
             Code::Refused,
-            format!("this host or origin is not allowed; see {option}"),
+            format!("this host or origin is not allowed; {accepted}"),
         )
         .with_fields(&["Host", "Origin"])),
     }
@@ -110,3 +117,6 @@ fn unauthorized() -> Refusal {
     .with_fields(&["Authorization"])
     .with_header(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"))
 }
+
+#[cfg(test)]
+mod tests;

@@ -10,7 +10,10 @@ use axum::{
         sse::{Event, KeepAlive},
     },
 };
-use calimero_network::{DialError, PublishError, Stopped, SubscribeError, blob::store::StoreError};
+use calimero_network::{
+    AcceptError, AnnounceBlobError, DialError, OpenError, PublishError, Stopped, SubscribeError,
+    blob::store::StoreError,
+};
 use futures::{Stream, StreamExt as _};
 use serde::Serialize;
 
@@ -86,6 +89,9 @@ fn status_of(error: &CommandError) -> StatusCode {
     match error {
         CommandError::Stopped(Stopped)
         | CommandError::Dial(DialError::Stopped(_))
+        | CommandError::Open(OpenError::Stopped)
+        | CommandError::Accept(AcceptError::Stopped)
+        | CommandError::Announce(AnnounceBlobError::Stopped(_))
         | CommandError::Subscribe(SubscribeError::Stopped(_))
         | CommandError::Publish(PublishError::Stopped(_)) => StatusCode::SERVICE_UNAVAILABLE,
         CommandError::TooLong { .. } | CommandError::Store(StoreError::TooLarge(_)) => {

@@ -4,6 +4,7 @@ use std::{
     io,
     net::SocketAddr,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use bytes::{Bytes, BytesMut};
@@ -22,7 +23,8 @@ use tokio::{
     task::JoinHandle,
 };
 
-use crate::error::{Code, CommandError};
+use super::socket_path::SocketPath;
+use crate::error::{Code, CommandError, within};
 
 /// Largest answer that is read as a whole, in bytes: the status of a node with thousands of
 /// connections and overlays takes a few million.
@@ -30,6 +32,27 @@ const MAX_ANSWER_BYTES: usize = 64 << 20;
 
 /// Largest record of a stream, in bytes: a message of 1 MiB in hexadecimal, and its topic.
 const MAX_RECORD_BYTES: usize = 8 << 20;
+
+/// Time in which a node answers a request that is no work for it, 10 s as load balancers use.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Time between two checks that a node answers, while it works on a long request.
+const CHECK_INTERVAL: Duration = Duration::from_secs(5);
+
+/// Longest pause between two parts of an answer: a stream without records has a comment every 15 s.
+const PART_TIMEOUT: Duration = Duration::from_secs(45);
+
+/// What did not arrive in time.
+const ANSWER: &str = "the node's answer";
+
+/// How long a command waits for the head of an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Wait {
+    /// [`ANSWER_TIMEOUT`]: the request is no work for the node.
+    Short,
+    /// As long as the node answers other requests: it dials, reads a disk or takes an upload.
+    WhileAlive,
+}
 
 /// A request target with parameters.
 #[derive(Debug)]
@@ -77,10 +100,15 @@ fn has_data_folder(socket: &Path) -> bool {
     data.is_some_and(Path::is_dir)
 }
 
+async fn connect(path: &Path) -> io::Result<UnixStream> {
+    let path = SocketPath::of(path)?;
+    UnixStream::connect(&path).await
+}
+
 impl Client {
     /// Returns the node whose Unix socket is at `path`, or `None` if no node runs there.
     pub(crate) async fn connect(path: &Path) -> Result<Option<Self>, CommandError> {
-        match UnixStream::connect(path).await {
+        match connect(path).await {
             Ok(_) => Ok(Some(Self::Unix(path.to_owned()))),
             // A killed node leaves its socket in the folder.
             Err(error)
@@ -115,14 +143,27 @@ impl Client {
         method: Method,
         target: &str,
         body: Bytes,
+        wait: Wait,
     ) -> Result<T, CommandError> {
-        let answer = self.send(method, target, Full::new(body)).await?;
+        let answer = self.send(method, target, Full::new(body), wait).await?;
         self.record(answer).await
     }
 
     /// Asks for a record.
     pub(crate) async fn get<T: DeserializeOwned>(&self, target: &str) -> Result<T, CommandError> {
-        self.request(Method::GET, target, Bytes::new()).await
+        self.request(Method::GET, target, Bytes::new(), Wait::Short)
+            .await
+    }
+
+    /// Asks for a record whose status may be a failure too, such as `/readyz` with 503.
+    pub(crate) async fn get_of_any_status<T: DeserializeOwned>(
+        &self,
+        target: &str,
+    ) -> Result<T, CommandError> {
+        let empty = Full::new(Bytes::new());
+        let answer = self.exchange_of_any_status(Method::GET, target, empty);
+        let answer = within(Some(ANSWER_TIMEOUT), ANSWER, answer).await?;
+        self.record(answer).await
     }
 
     /// Sends a request whose answer is a stream of records.
@@ -131,7 +172,8 @@ impl Client {
         method: Method,
         target: &str,
     ) -> Result<Events, CommandError> {
-        let answer = self.send(method, target, Full::new(Bytes::new())).await?;
+        let empty = Full::new(Bytes::new());
+        let answer = self.send(method, target, empty, Wait::Short).await?;
         Ok(Events {
             client: self.clone(),
             answer,
@@ -140,7 +182,66 @@ impl Client {
     }
 
     /// Sends a request. An answer that is a failure is the error.
+    ///
+    /// # Errors
+    ///
+    /// [`CommandError::Deadline`] if the node does not answer.
     pub(crate) async fn send<B>(
+        &self,
+        method: Method,
+        target: &str,
+        body: B,
+        wait: Wait,
+    ) -> Result<Answer, CommandError>
+    where
+        B: Body + Send + Unpin + 'static,
+        B::Data: Send,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        let answer = self.exchange(method, target, body);
+        match wait {
+            Wait::Short => within(Some(ANSWER_TIMEOUT), ANSWER, answer).await,
+            Wait::WhileAlive => tokio::select! {
+                answer = answer => answer,
+                error = self.hangs() => Err(error),
+            },
+        }
+    }
+
+    /// Waits until the node does not answer in time. Cancel safe.
+    async fn hangs(&self) -> CommandError {
+        loop {
+            tokio::time::sleep(CHECK_INTERVAL).await;
+            let empty = Full::new(Bytes::new());
+            let answer = self.exchange(Method::GET, "/healthz", empty);
+            let answer = within(Some(ANSWER_TIMEOUT), ANSWER, answer).await;
+            // A node that has ended is noticed by the request itself.
+            if let Err(error @ CommandError::Deadline { .. }) = answer {
+                return error;
+            }
+        }
+    }
+
+    async fn exchange<B>(
+        &self,
+        method: Method,
+        target: &str,
+        body: B,
+    ) -> Result<Answer, CommandError>
+    where
+        B: Body + Send + Unpin + 'static,
+        B::Data: Send,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        let answer = self.exchange_of_any_status(method, target, body).await?;
+        let status = answer.response.status();
+        match status.is_success() {
+            true => Ok(answer),
+            false => Err(self.refusal(status, answer).await),
+        }
+    }
+
+    async fn exchange_of_any_status<B>(
         &self,
         method: Method,
         target: &str,
@@ -163,7 +264,7 @@ impl Client {
             .map_err(|error| CommandError::Usage(error.to_string()))?;
         match self {
             Self::Unix(path) => {
-                let stream = UnixStream::connect(path).await;
+                let stream = connect(path).await;
                 let stream = stream.map_err(|error| self.failed(error))?;
                 self.send_over(stream, request).await
             }
@@ -194,31 +295,30 @@ impl Client {
         }));
         let response = sender.send_request(request).await;
         let response = response.map_err(|error| self.lost(error))?;
-        let status = response.status();
-        let answer = Answer {
+        Ok(Answer {
             response,
             _connection: connection,
-        };
-        match status.is_success() {
-            true => Ok(answer),
-            false => Err(self.refusal(status, answer).await),
-        }
+        })
     }
 
     /// Asks for text.
     pub(crate) async fn text(&self, target: &str) -> Result<String, CommandError> {
-        let answer = self
-            .send(Method::GET, target, Full::new(Bytes::new()))
-            .await?;
+        let empty = Full::new(Bytes::new());
+        let answer = self.send(Method::GET, target, empty, Wait::Short).await?;
         let bytes = self.bytes(answer).await?;
         Ok(String::from_utf8_lossy(&bytes).into_owned())
     }
 
     async fn bytes(&self, answer: Answer) -> Result<Bytes, CommandError> {
-        let body = Limited::new(answer.response.into_body(), MAX_ANSWER_BYTES);
-        let body = body.collect().await;
-        let body = body.map_err(|error| self.lost(io::Error::other(error)))?;
-        Ok(body.to_bytes())
+        let mut body = Limited::new(answer.response.into_body(), MAX_ANSWER_BYTES);
+        let mut bytes = BytesMut::new();
+        while let Some(frame) = in_time(body.frame()).await? {
+            let frame = frame.map_err(|error| self.lost(io::Error::other(error)))?;
+            if let Some(data) = frame.data_ref() {
+                bytes.extend_from_slice(data);
+            }
+        }
+        Ok(bytes.freeze())
     }
 
     pub(crate) async fn record<T: DeserializeOwned>(
@@ -257,6 +357,17 @@ impl Client {
         CommandError::Unreachable { at, source }
     }
 }
+
+/// The next part of an answer.
+///
+/// # Errors
+///
+/// [`CommandError::Deadline`] after a pause of [`PART_TIMEOUT`].
+pub(crate) async fn in_time<T>(part: impl Future<Output = T>) -> Result<T, CommandError> {
+    within(Some(PART_TIMEOUT), ANSWER, async { Ok(part.await) }).await
+}
+
+/// The body of an answer that is a failure.
 #[derive(Deserialize)]
 struct Failed {
     code: Code,
@@ -308,7 +419,7 @@ impl Events {
             if self.read.len() > MAX_RECORD_BYTES {
                 return Err(self.client.lost("a record is too long"));
             }
-            let frame = self.answer.response.body_mut().frame().await;
+            let frame = in_time(self.answer.response.body_mut().frame()).await?;
             let Some(frame) = frame else {
                 return Ok(None);
             };

@@ -38,6 +38,9 @@ pub(crate) struct Feed {
     records: broadcast::Sender<Arc<str>>,
     /// Subscriptions of a topic: by the node itself and by each client.
     subscribed: Arc<Mutex<HashMap<Topic, usize>>>,
+    /// Held while the node subscribes or unsubscribes, so that both happen in the order in which
+    /// `subscribed` changed.
+    pub(super) changing: Arc<tokio::sync::Mutex<()>>,
 }
 
 impl Feed {
@@ -48,6 +51,7 @@ impl Feed {
             messages: broadcast::Sender::new(MESSAGES_AHEAD),
             records: broadcast::Sender::new(RECORDS_AHEAD),
             subscribed: Arc::new(Mutex::new(subscribed)),
+            changing: Arc::default(),
         }
     }
 

@@ -25,6 +25,7 @@ mod peers;
 mod ping;
 mod schema;
 mod server;
+mod socket_path;
 mod status;
 mod tickets;
 mod token;
@@ -46,7 +47,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 pub(crate) use self::{
     blobs::StorePage,
-    client::{Client, Query},
+    client::{Client, Query, Wait, in_time},
     connection::ConnectionPage,
     events::Feed,
     node::Effective,

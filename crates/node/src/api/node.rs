@@ -1,6 +1,6 @@
 //! The node as a whole: status, health, configuration, and the description of the API.
 
-use std::{collections::BTreeMap, path::PathBuf, sync::LazyLock};
+use std::{collections::BTreeMap, sync::LazyLock};
 
 use axum::{
     body::Bytes,
@@ -128,7 +128,7 @@ pub(crate) struct Effective {
     /// The configuration file.
     #[serde(default)]
     #[schema(value_type = Option<String>)]
-    pub(crate) file: Option<PathBuf>,
+    pub(crate) file: Option<String>,
 }
 
 /// The configuration in effect, with the origin of each value.

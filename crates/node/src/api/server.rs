@@ -29,7 +29,9 @@ use super::{
     access::{self, Access, BodyPause},
     answer::Refusal,
     host::AllowedHosts,
-    page, routes, watch_routes,
+    page, routes,
+    socket_path::SocketPath,
+    watch_routes,
 };
 use crate::error::{Code, CommandError};
 
@@ -86,7 +88,8 @@ impl UnixSocket {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
         }
-        let listener = UnixListener::bind(path)?;
+        let short = SocketPath::of(path)?;
+        let listener = UnixListener::bind(&short)?;
         let path = path.to_owned();
         fs::set_permissions(&path, fs::Permissions::from_mode(0o600))?;
         Ok(Self { listener, path })

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::{ConnectionPage, connection::CircuitLimitPage};
-use crate::netcheck::NetworkPage;
+use crate::{netcheck::NetworkPage, printable::Printable};
 
 /// Connections that are listed, the oldest first. All are counted.
 const MAX_LISTED: usize = 256;
@@ -291,10 +291,10 @@ impl fmt::Display for StatusPage {
         } = self;
         writeln!(f, "peer         {peer}")?;
         for address in listening {
-            writeln!(f, "listens      {address}")?;
+            writeln!(f, "listens      {}", Printable(address))?;
         }
         for address in external {
-            writeln!(f, "external     {address}")?;
+            writeln!(f, "external     {}", Printable(address))?;
         }
         writeln!(f, "phase        {}", discovery.phase)?;
         for boot_node in &discovery.boot_nodes {
@@ -305,7 +305,9 @@ impl fmt::Display for StatusPage {
                 ..
             } = boot_node;
             write!(f, "boot node    {peer} ({state}")?;
-            reason.iter().try_for_each(|why| write!(f, ": {why}"))?;
+            reason
+                .iter()
+                .try_for_each(|why| write!(f, ": {}", Printable(why)))?;
             writeln!(f, ")")?;
         }
         for BootListPage {
@@ -314,15 +316,17 @@ impl fmt::Display for StatusPage {
             error,
         } in &discovery.boot_lists
         {
-            write!(f, "boot list    {list} ({addresses} addresses")?;
-            error.iter().try_for_each(|why| write!(f, "; {why}"))?;
+            write!(f, "boot list    {} ({addresses} addresses", Printable(list))?;
+            error
+                .iter()
+                .try_for_each(|why| write!(f, "; {}", Printable(why)))?;
             writeln!(f, ")")?;
         }
         write!(f, "reachability {}", discovery.reachability)?;
         let because = discovery.reachable_because.iter();
         because
             .into_iter()
-            .try_for_each(|why| write!(f, " ({why})"))?;
+            .try_for_each(|why| write!(f, " ({})", Printable(why)))?;
         writeln!(f)?;
         writeln!(f, "{}", self.network)?;
         for overlay in &discovery.overlays {
@@ -338,11 +342,14 @@ impl fmt::Display for StatusPage {
         }
         for relay in &discovery.relay_reservations {
             let state = relay.state.as_deref().unwrap_or("unknown");
-            write!(f, "relay        {} (reservation {state}", relay.at)?;
-            let limit = relay.circuit_limit.iter();
-            limit
-                .into_iter()
-                .try_for_each(|limit| write!(f, "; circuits: {limit}"))?;
+            write!(
+                f,
+                "relay        {} (reservation {state}",
+                Printable(&relay.at)
+            )?;
+            if let Some(limit) = &relay.circuit_limit {
+                write!(f, "; circuits: {limit}")?;
+            }
             writeln!(f, ")")?;
         }
         writeln!(

@@ -43,6 +43,7 @@ impl Subscription {
             feed: feed.clone(),
             topic,
         };
+        let _changing = feed.changing.lock().await;
         // A second call for the same topic changes nothing.
         client.subscribe(&subscription.topic).await?;
         Ok(subscription)
@@ -61,7 +62,8 @@ impl Drop for Subscription {
         }
         let (client, feed, topic) = (self.client.clone(), self.feed.clone(), self.topic.clone());
         tokio::spawn(async move {
-            // Another client may have subscribed since.
+            let _changing = feed.changing.lock().await;
+            // Another client may have subscribed since. One that does so from here on waits.
             if !feed.subscribed().contains_key(&topic) {
                 let _ = client.unsubscribe(&topic).await;
             }
@@ -232,3 +234,6 @@ pub(super) async fn publish(
         bytes,
     }))
 }
+
+#[cfg(test)]
+mod tests;

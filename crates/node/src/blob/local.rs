@@ -4,7 +4,10 @@ use std::{io::Read as _, path::Path};
 
 use calimero_network::{
     BlobId, ContextId,
-    blob::store::{FsBlobStore, FsWriter, StoreError, Verification},
+    blob::{
+        BlobHasher, chunk_count,
+        store::{FsBlobStore, FsWriter, StoreError, Verification},
+    },
 };
 
 use super::{
@@ -168,6 +171,35 @@ pub(crate) fn remove(store: &FsBlobStore, id: &BlobId) -> Result<Line, CommandEr
         id: id.to_string(),
         was_there: partial || whole,
     })
+}
+
+/// Reads a blob and returns `true` if it has the content of its id, or `false` after damage or a
+/// failure.
+///
+/// # Errors
+///
+/// [`CommandError::ClientLeft`] within a chunk once `is_wanted` returns `false`.
+pub(crate) fn is_intact(
+    store: &FsBlobStore,
+    id: &BlobId,
+    is_wanted: impl Fn() -> bool,
+) -> Result<bool, CommandError> {
+    let Ok(Some(reader)) = store.reader(id) else {
+        return Ok(false);
+    };
+    let mut hasher = BlobHasher::new();
+    for index in 0..chunk_count(reader.size_bytes()) {
+        if !is_wanted() {
+            return Err(CommandError::ClientLeft);
+        }
+        let Ok(chunk) = reader.chunk(index) else {
+            return Ok(false);
+        };
+        if hasher.update(&chunk).is_err() {
+            return Ok(false);
+        }
+    }
+    Ok(hasher.finish().list.id() == *id)
 }
 
 /// Reads a blob and compares it with its id. With `repair`, a damaged blob is withdrawn.

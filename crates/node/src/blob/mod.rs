@@ -9,8 +9,10 @@ pub(crate) mod local;
 mod remote;
 mod ticket;
 
+use std::sync::Arc;
+
 use calimero_network::{BlobId, ContextId, NetworkClient, blob::store::FsBlobStore};
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 
 pub(crate) use self::{announce::Announcer, get::Wanted, local::Added};
 use self::{
@@ -28,6 +30,10 @@ use crate::{
 
 /// The context of blobs that are added or fetched without naming one.
 pub(crate) const DEFAULT_CONTEXT: ContextId = ContextId::new([0; 32]);
+
+/// Blobs that a node verifies at one time. Each is read as fast as the disk permits.
+const VERIFICATIONS: usize = 2;
+static VERIFYING: Semaphore = Semaphore::const_new(VERIFICATIONS);
 
 /// Records that wait to be printed.
 const LINES_AHEAD: usize = 16;
@@ -180,33 +186,73 @@ impl Running {
         Ok(())
     }
 
-    /// Withdraws a blob in each of its contexts and removes it.
+    /// Removes a blob and withdraws it in each of its contexts. Once begun it goes on if this future is
+    /// dropped.
     pub(crate) async fn remove(&self, id: BlobId) -> Result<Line, CommandError> {
-        for (context, held) in announce::held(&self.store) {
-            if held == id {
-                self.announcer.withdraw(context, id).await;
-            }
-        }
-        let store = self.store.clone();
-        blocking(move || local::remove(&store, &id)).await
+        let this = self.clone();
+        let removing = tokio::spawn(async move {
+            let contexts = this.contexts(id);
+            let store = this.store.clone();
+            // The blob first: what is not there is not announced again, and what could not be removed
+            // stays announced.
+            let line = blocking(move || local::remove(&store, &id)).await?;
+            this.withdraw(contexts, id).await;
+            Ok(line)
+        });
+        removing.await.map_err(CommandError::Task)?
     }
 
     /// Reads a blob and compares it with its id. With `repair`, a damaged blob is withdrawn, here and
-    /// in each of its contexts.
+    /// in each of its contexts. If this future is dropped, reading ends, and a repair that was begun
+    /// goes on.
     pub(crate) async fn verify(&self, id: BlobId, repair: bool) -> Result<Line, CommandError> {
-        let contexts = announce::held(&self.store).into_iter();
-        let contexts: Vec<_> = contexts.filter(|(_, held)| *held == id).collect();
-        let store = self.store.clone();
-        let line = blocking(move || Ok(local::verify(&store, &id, repair)?)).await?;
-        if let Line::Damaged {
-            withdrawn: true, ..
-        } = &line
-        {
-            for (context, id) in contexts {
+        // The semaphore is never closed.
+        let permit = VERIFYING.acquire().await.ok();
+        let waiting = Arc::new(());
+        let client = Arc::downgrade(&waiting);
+        let this = self.clone();
+        let verifying = tokio::spawn(async move {
+            let _permit = permit;
+            let contexts = this.contexts(id);
+            let store = this.store.clone();
+            let line = blocking(move || {
+                let is_wanted = || client.strong_count() > 0;
+                match local::is_intact(&store, &id, is_wanted)? {
+                    true => Ok(Line::Verified { id: id.to_string() }),
+                    // The store reads it once more and decides what damage is.
+                    false => Ok(local::verify(&store, &id, repair)?),
+                }
+            });
+            let line = line.await?;
+            if let Line::Damaged {
+                withdrawn: true, ..
+            } = &line
+            {
+                this.withdraw(contexts, id).await;
+            }
+            Ok(line)
+        });
+        let line = verifying.await.map_err(CommandError::Task)?;
+        drop(waiting);
+        line
+    }
+
+    /// The contexts in which a blob is announced.
+    fn contexts(&self, id: BlobId) -> Vec<ContextId> {
+        let held = announce::held(&self.store).into_iter();
+        held.filter(|(_, held)| *held == id)
+            .map(|(context, _)| context)
+            .collect()
+    }
+
+    /// Withdraws the announcements of a blob that is not in the store any more.
+    async fn withdraw(&self, contexts: Vec<ContextId>, id: BlobId) {
+        for context in contexts {
+            // It may have been stored again.
+            if !self.store.has(&id) {
                 self.announcer.withdraw(context, id).await;
             }
         }
-        Ok(line)
     }
 }
 
@@ -288,3 +334,6 @@ impl<'a> Printed<'a> {
         end
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -13,9 +13,9 @@ use hyper::{Method, body::Frame};
 
 use super::{Checks, Lines, Source, Target, blocking, lines::Line};
 use crate::{
-    api::{Client, Query, StorePage},
+    api::{Client, ConnectionPage, Query, StorePage, Wait, in_time},
     cli::{BlobCommand, GetArgs},
-    error::{Code, CommandError},
+    error::{Chain, Code, CommandError},
     output::Output,
 };
 
@@ -47,7 +47,9 @@ pub(super) async fn execute(
         BlobCommand::Rm { ids } => {
             for id in ids {
                 let target = format!("/v1/blobs/{id}");
-                let line = node.request(Method::DELETE, &target, Bytes::new()).await?;
+                let line = node
+                    .request(Method::DELETE, &target, Bytes::new(), Wait::WhileAlive)
+                    .await?;
                 lines.send(line).await?;
             }
             Ok(())
@@ -65,7 +67,10 @@ pub(super) async fn execute(
                 let target = Query::to(&format!("/v1/blobs/{id}/verify"))
                     .with("repair", &repair)
                     .build();
-                let line = match node.request(Method::POST, &target, Bytes::new()).await {
+                let line = match node
+                    .request(Method::POST, &target, Bytes::new(), Wait::WhileAlive)
+                    .await
+                {
                     Err(CommandError::Node {
                         code: Code::NotFound,
                         message: error,
@@ -100,10 +105,18 @@ async fn add(node: &Client, file: &Path, context: ContextId) -> Result<Line, Com
     let body = StreamBody::new(pieces.boxed());
     let answer = match size_bytes {
         Some(size_bytes) => {
-            node.send(Method::POST, &target, Sized { body, size_bytes })
+            node.send(
+                Method::POST,
+                &target,
+                Sized { body, size_bytes },
+                Wait::WhileAlive,
+            )
+            .await?
+        }
+        None => {
+            node.send(Method::POST, &target, body, Wait::WhileAlive)
                 .await?
         }
-        None => node.send(Method::POST, &target, body).await?,
     };
     match node.record(answer).await? {
         Line::Added { id, size_bytes, .. } => Ok(Line::Added {
@@ -162,9 +175,27 @@ async fn fetch(
     output: Output,
     lines: Lines,
 ) -> Result<(), CommandError> {
+    if get.local {
+        return Err(CommandError::Usage(
+            "--local has no effect on the node that runs on the data folder: set \
+             discovery.local_network in its configuration"
+                .to_owned(),
+        ));
+    }
+    // Boot nodes lead to providers and are none. One that is not reached is not needed.
+    let boot = get.boot.iter().map(|address| async move {
+        let target = Query::to("/v1/peers").with("address", address).build();
+        let connected: Result<ConnectionPage, _> = node
+            .request(Method::POST, &target, Bytes::new(), Wait::WhileAlive)
+            .await;
+        if let Err(error) = connected {
+            tracing::warn!(%address, error = %Chain(&error), "cannot connect to a boot node");
+        }
+    });
+    futures::future::join_all(boot).await;
     let id = get.id;
     let mut query = Query::to(&format!("/v1/blobs/{id}/fetch")).with("context", &get.context);
-    for address in get.dial.iter().chain(&get.boot) {
+    for address in &get.dial {
         query = query.with("dial", address);
     }
     let mut events = node.events(Method::POST, &query.build()).await?;
@@ -211,9 +242,11 @@ async fn copy(
 ) -> Result<(), CommandError> {
     let target = format!("/v1/blobs/{id}");
     let empty = http_body_util::Empty::<Bytes>::new();
-    let mut answer = node.send(Method::GET, &target, empty).await?;
+    let mut answer = node
+        .send(Method::GET, &target, empty, Wait::WhileAlive)
+        .await?;
     let mut hasher = BlobHasher::new();
-    while let Some(frame) = answer.response.body_mut().frame().await {
+    while let Some(frame) = in_time(answer.response.body_mut().frame()).await? {
         let frame = frame.map_err(|error| CommandError::Io {
             what: "cannot read the blob from the node",
             source: std::io::Error::other(error),

@@ -37,6 +37,7 @@ pub(crate) async fn execute(
     let node = args.node;
     let data = DataFolder::open(&args.data)?;
     let lock = data.lock()?;
+    data.remember_role(true)?;
     let own = node.identity.unwrap_or_else(|| data.identity());
     let identity = identity::load_or_create(&own)?;
     let locks = vec![lock, Lock::file(&own)?];
@@ -65,7 +66,7 @@ pub(crate) async fn execute(
 
 /// The configuration of a boot node whose file names no keys: both servers are on, 10,000 nodes fit,
 /// and it makes no reservations on other relays.
-fn defaults() -> NetworkConfig {
+pub(crate) fn defaults() -> NetworkConfig {
     let mut config = NetworkConfig::default();
     config.server.rendezvous.enabled = true;
     config.server.relay.enabled = true;

@@ -330,7 +330,7 @@ impl Demo {
     fn finish(&mut self, time: Duration) -> Result<(), CommandError> {
         let checks = self.checks.len();
         let failed = self.checks.iter().filter(|check| !check.passed).count();
-        self.output.print(&Line::Summary(Summary {
+        self.output.print_lines(&Line::Summary(Summary {
             edges: std::mem::take(&mut self.edges),
             checks,
             failed,

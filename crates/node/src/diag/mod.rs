@@ -13,7 +13,6 @@ use std::{
     time::Duration,
 };
 
-use calimero_network::NetworkConfig;
 use clap::Args;
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -26,7 +25,8 @@ use crate::{
     data::DataFolder,
     error::{Chain, CommandError},
     origins::Origins,
-    output::{Output, now},
+    output::{Output, now, path_text},
+    printable::Printable,
     text::bytes,
 };
 
@@ -49,7 +49,7 @@ pub(crate) struct DiagArgs {
 #[derive(Debug, Serialize)]
 #[serde(tag = "event", rename = "diag_written")]
 struct DiagWritten {
-    file: PathBuf,
+    file: String,
     size_bytes: u64,
     /// Whether a node runs on the data folder.
     running: bool,
@@ -61,10 +61,10 @@ struct DiagWritten {
 
 impl fmt::Display for DiagWritten {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (file, size) = (self.file.display(), bytes(self.size_bytes));
+        let (file, size) = (Printable(&self.file), bytes(self.size_bytes));
         writeln!(f, "written  {file}, {size}, {} files", self.parts.len())?;
         for missing in &self.missing {
-            writeln!(f, "missing  {missing}")?;
+            writeln!(f, "missing  {}", Printable(missing))?;
         }
         f.write_str(
             "It holds no key, token or blob, but addresses and peer ids: read it before you publish it.",
@@ -145,8 +145,8 @@ pub(crate) async fn execute(args: DiagArgs, output: &Output) -> Result<(), Comma
         None => write_under_first_free_name(Path::new(""), &now(), &parts),
     })
     .await?;
-    output.print(&DiagWritten {
-        file,
+    output.print_lines(&DiagWritten {
+        file: path_text(&file),
         size_bytes,
         running,
         parts: names,
@@ -187,7 +187,9 @@ async fn of_node(node: &Client, collected: &mut Collected) {
         ("peers.json", "/v1/peers"),
         ("topics.json", "/v1/topics"),
     ] {
-        match in_time(node.get::<Value>(target)).await {
+        // A node that is not ready answers 503 with the reason.
+        let answer = node.get_of_any_status::<Value>(target);
+        match in_time(answer).await {
             Ok(value) => collected.json(name, &value),
             Err(why) => collected.missing(name, why),
         }
@@ -235,8 +237,9 @@ fn without_ids(text: &str) -> String {
 fn of_file(data: &Path, collected: &mut Collected) {
     let why = "no node runs on the data folder";
     collected.missing("status, peers, topics, metrics, log", why);
-    let file = DataFolder::of_running(data).existing_config();
-    match Origins::read(file.as_deref(), &NetworkConfig::default()) {
+    let data = DataFolder::of_running(data);
+    let file = data.existing_config();
+    match Origins::read(file.as_deref(), &data.defaults()) {
         Ok((config, origins)) => collected.json("config.json", &origins.effective(config)),
         Err(error) => collected.missing("config.json", Chain(&error)),
     }

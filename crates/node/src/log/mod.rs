@@ -4,16 +4,29 @@ mod limit;
 pub(crate) mod recent;
 
 use std::{
+    fmt,
     io::{self, IsTerminal as _, Write},
     time::Duration,
 };
 
 use tracing_subscriber::{
-    EnvFilter, Layer, fmt::MakeWriter, layer::SubscriberExt as _, util::SubscriberInitExt as _,
+    EnvFilter, Layer,
+    field::RecordFields,
+    filter::Directive,
+    fmt::{
+        FormatFields, MakeWriter,
+        format::{DefaultFields, Writer},
+    },
+    layer::SubscriberExt as _,
+    util::SubscriberInitExt as _,
 };
 
 use self::limit::Limit;
-use crate::output::LineWriter;
+use crate::{
+    error::CommandError,
+    output::LineWriter,
+    printable::{self, Escaping},
+};
 
 /// Levels without `--log` and `RUST_LOG`: warnings. Some libraries warn of what any peer can cause or what a node
 /// without a network meets all the time; of those, errors alone.
@@ -28,7 +41,9 @@ const REPORT_INTERVAL: Duration = Duration::from_secs(60);
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum LogFormat {
     /// Lines for people, on standard error, with colours if that is a terminal.
+    // An empty variable of the environment counts as absent.
     #[default]
+    #[value(alias = "")]
     Text,
     /// One JSON object a line, on standard error.
     Json,
@@ -36,15 +51,30 @@ pub(crate) enum LogFormat {
     Journald,
 }
 
-/// The filter of the command line, or else of `RUST_LOG`, or else the default.
-pub(crate) fn filter(argument: Option<&str>) -> String {
-    let variable = || {
-        std::env::var("RUST_LOG")
-            .ok()
-            .filter(|text| !text.is_empty())
-    };
-    let given = argument.map(str::to_owned).or_else(variable);
-    given.unwrap_or_else(|| DEFAULT_FILTER.to_owned())
+/// The filter of the command line, or else of `RUST_LOG`, or else the default. An empty one counts as
+/// absent: it would suppress warnings.
+///
+/// # Errors
+///
+/// [`CommandError::Usage`] with the directive that is not valid.
+pub(crate) fn filter(argument: Option<&str>) -> Result<EnvFilter, CommandError> {
+    let variable = std::env::var("RUST_LOG").ok();
+    let given = [argument, variable.as_deref()].into_iter().flatten();
+    let text = first_given(given).unwrap_or(DEFAULT_FILTER);
+    EnvFilter::builder().parse(text).map_err(|error| {
+        let is_wrong = |part: &&str| !part.is_empty() && part.parse::<Directive>().is_err();
+        // A directive of a span may hold commas, so its parts alone may all be wrong or all be right.
+        let directive = text.split(',').find(is_wrong).unwrap_or(text);
+        CommandError::Usage(format!(
+            "the log filter has a wrong directive {directive:?}: {error} (directives are levels, such \
+             as info, and TARGET=LEVEL, separated by commas)"
+        ))
+    })
+}
+
+/// The first text that is not empty.
+fn first_given<'a>(texts: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    texts.into_iter().find(|text| !text.trim().is_empty())
 }
 
 /// The log of this process.
@@ -57,20 +87,27 @@ impl Log {
     /// # Errors
     ///
     /// If the journal is wanted and its socket cannot be used.
-    pub(crate) fn start(filter: &str, format: LogFormat, errors: LineWriter) -> io::Result<Self> {
+    pub(crate) fn start(
+        filter: EnvFilter,
+        format: LogFormat,
+        errors: LineWriter,
+    ) -> io::Result<Self> {
         let limit = Limit::new();
-        let lines = tracing_subscriber::fmt::layer().with_writer(Lines(errors));
+        let lines = tracing_subscriber::fmt::layer().with_writer(Lines {
+            errors,
+            json: format == LogFormat::Json,
+        });
         let layer = match format {
-            LogFormat::Text => lines.with_ansi(has_colours()).boxed(),
+            LogFormat::Text => lines.with_ansi(has_colours()).fmt_fields(Escaped).boxed(),
             LogFormat::Json => lines.json().flatten_event(true).boxed(),
             LogFormat::Journald => journal()?,
         };
         let kept = tracing_subscriber::fmt::layer()
             .with_ansi(false)
-            .fmt_fields(recent::Plain)
+            .fmt_fields(Escaped)
             .with_writer(recent::Recent);
         tracing_subscriber::registry()
-            .with(EnvFilter::builder().parse_lossy(filter))
+            .with(filter)
             .with(limit.clone())
             .with(layer)
             .with(kept)
@@ -112,22 +149,41 @@ fn has_colours() -> bool {
     !declined && io::stderr().is_terminal()
 }
 
+/// Formats the fields of events and spans as text on one line, without control characters: a field
+/// may hold what a peer sent. Fields have no colours, because layers whose formats have one type share
+/// the text of the fields of spans.
+struct Escaped;
+
+impl<'w> FormatFields<'w> for Escaped {
+    fn format_fields<R: RecordFields>(&self, mut writer: Writer<'w>, fields: R) -> fmt::Result {
+        let mut escaping = Escaping(&mut writer);
+        DefaultFields::new().format_fields(Writer::new(&mut escaping), fields)
+    }
+}
+
 /// Appends each line of the log to the queue of standard error.
-struct Lines(LineWriter);
+struct Lines {
+    errors: LineWriter,
+    json: bool,
+}
 
 impl<'a> MakeWriter<'a> for Lines {
     type Writer = Line<'a>;
 
     fn make_writer(&'a self) -> Line<'a> {
-        Line(&self.0)
+        Line(self)
     }
 }
 
-struct Line<'a>(&'a LineWriter);
+struct Line<'a>(&'a Lines);
 
 impl Write for Line<'_> {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        self.0.push_or_drop(line.to_vec());
+        let text = line.to_vec();
+        self.0.errors.push_or_drop(match self.0.json {
+            true => printable::json(text),
+            false => text,
+        });
         Ok(line.len())
     }
 
@@ -135,3 +191,6 @@ impl Write for Line<'_> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;

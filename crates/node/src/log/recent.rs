@@ -2,18 +2,11 @@
 
 use std::{
     collections::VecDeque,
-    fmt,
     io::{self, Write},
     sync::{Mutex, PoisonError},
 };
 
-use tracing_subscriber::{
-    field::RecordFields,
-    fmt::{
-        FormatFields, MakeWriter,
-        format::{DefaultFields, Writer},
-    },
-};
+use tracing_subscriber::fmt::MakeWriter;
 
 /// Lines that are kept: a node without a fault writes a few an hour.
 const MAX_LINES: usize = 1000;
@@ -67,16 +60,6 @@ impl MakeWriter<'_> for Recent {
 
     fn make_writer(&self) -> Self {
         Self
-    }
-}
-
-/// Formats fields as text. Layers whose formats have one type share the text of the fields of spans,
-/// and the other layer may have put colours into it.
-pub(super) struct Plain;
-
-impl<'w> FormatFields<'w> for Plain {
-    fn format_fields<R: RecordFields>(&self, writer: Writer<'w>, fields: R) -> fmt::Result {
-        DefaultFields::new().format_fields(writer, fields)
     }
 }
 

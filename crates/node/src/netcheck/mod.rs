@@ -41,7 +41,7 @@ pub(crate) async fn execute(args: NetcheckArgs, output: &Output) -> Result<(), C
         }
         None => probe(&args).await?,
     };
-    output.print(&page);
+    output.print_lines(&page);
     page.require_boot_node()
 }
 

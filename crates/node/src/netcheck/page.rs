@@ -14,6 +14,7 @@ use utoipa::ToSchema;
 
 use crate::{
     error::CommandError,
+    printable::Printable,
     text::{millis, short_text},
 };
 
@@ -260,7 +261,7 @@ impl fmt::Display for NetcheckPage {
                 format!("{transport} {family}")
             )?;
             for address in &one.public_addresses {
-                write!(f, "\n             seen at {address}")?;
+                write!(f, "\n             seen at {}", Printable(address))?;
             }
         }
         for server in &self.servers {
@@ -280,7 +281,7 @@ impl fmt::Display for ServerPage {
         if !self.connected {
             f.write_str(", not reached")?;
             return match &self.error {
-                Some(error) => write!(f, ": {error}"),
+                Some(error) => write!(f, ": {}", Printable(error)),
                 None => Ok(()),
             };
         }

@@ -4,19 +4,25 @@ mod descriptor;
 mod stdout;
 mod writer;
 
-use std::{fmt::Display, io, time::Duration};
+use std::{fmt::Display, io, path::Path, time::Duration};
 
 use serde::Serialize;
 
+use self::writer::OnFailure;
 pub(crate) use self::{stdout::StdoutWriter, writer::LineWriter};
-use crate::error::CommandError;
+use crate::{
+    error::{Code, CommandError, Failure},
+    printable::{self, Printable, PrintableLines},
+};
 
-/// What happens to a record when the reader of standard output is slower than the command.
+/// What happens to a record when the reader of standard output is slower than the command, or a
+/// write fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Overflow {
-    /// The record is dropped and counted: a node does not wait for who watches it.
+    /// The record is dropped and counted: a node does not wait for the reader of its output, and
+    /// outlives a full disk.
     Drop,
-    /// The command waits: its output is what it is run for.
+    /// The command waits, and fails with a write: its output is what it is run for.
     Wait,
 }
 
@@ -39,7 +45,11 @@ impl Output {
             true => dropped_json,
             false => dropped_text,
         };
-        let writer = LineWriter::start(descriptor::stdout()?, notice)?;
+        let on_failure = match overflow {
+            Overflow::Drop => OnFailure::Retry,
+            Overflow::Wait => OnFailure::End,
+        };
+        let writer = LineWriter::start(descriptor::stdout()?, notice, on_failure)?;
         Ok(Self {
             json,
             overflow,
@@ -52,12 +62,25 @@ impl Output {
         self.json
     }
 
-    /// Prints a record by its `Display`, or as one line of JSON with the time.
+    /// Prints a record as one line: its `Display` with control characters escaped, or JSON with the
+    /// time.
     pub(crate) fn print(&self, record: &(impl Display + Serialize)) {
-        let mut line = match self.json {
+        self.push(match self.json {
             true => json_line(record),
-            false => record.to_string().into_bytes(),
-        };
+            false => Printable(record).to_string().into_bytes(),
+        });
+    }
+
+    /// As [`print`](Self::print), for a record whose `Display` has several lines. Fields that may come
+    /// from a peer must be [`Printable`] in it.
+    pub(crate) fn print_lines(&self, record: &(impl Display + Serialize)) {
+        self.push(match self.json {
+            true => json_line(record),
+            false => PrintableLines(record).to_string().into_bytes(),
+        });
+    }
+
+    fn push(&self, mut line: Vec<u8>) {
         line.push(b'\n');
         match self.overflow {
             Overflow::Drop => self.writer.push_or_drop(line),
@@ -111,8 +134,21 @@ struct Stamped<'a, T> {
 /// One line of JSON without its line feed.
 pub(crate) fn json_line(record: &impl Serialize) -> Vec<u8> {
     let time = now();
-    // Records are structs with text keys, so this does not fail.
-    serde_json::to_vec(&Stamped { record, time }).unwrap_or_default()
+    let line = serde_json::to_vec(&Stamped { record, time }).or_else(|error| {
+        let message = format!("cannot encode a record as JSON: {error}");
+        let record = &Failure::new(Code::Other, message);
+        serde_json::to_vec(&Stamped {
+            record,
+            time: now(),
+        })
+    });
+    // A failure is text alone, so this does not fail.
+    printable::json(line.unwrap_or_default())
+}
+
+/// A path as text of a record. Bytes that are not UTF-8, which JSON cannot hold, become `\u{fffd}`.
+pub(crate) fn path_text(path: &Path) -> String {
+    path.display().to_string()
 }
 
 /// The time of the system's clock as RFC 3339 in UTC, in milliseconds.
@@ -141,15 +177,24 @@ fn dropped_json(dropped: u64) -> Vec<u8> {
 ///
 /// If the descriptor cannot be duplicated or no thread can be started.
 pub(crate) fn start_errors() -> io::Result<LineWriter> {
-    LineWriter::start(descriptor::stderr()?, |dropped| {
+    let notice = |dropped| {
         format!("calnet: {dropped} lines were dropped that standard error did not take\n")
             .into_bytes()
-    })
+    };
+    LineWriter::start(descriptor::stderr()?, notice, OnFailure::Retry)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_record_that_cannot_be_encoded_is_a_failure() {
+        let line = json_line(&std::collections::BTreeMap::from([((1, 2), 3)]));
+        let line: serde_json::Value = serde_json::from_slice(&line).unwrap();
+        assert_eq!(line["event"], "error");
+        assert_eq!(line["code"], "other");
+    }
 
     #[test]
     fn each_line_of_json_has_its_time() {

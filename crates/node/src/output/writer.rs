@@ -12,6 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use rustix::io::Errno;
 use tokio::sync::watch;
 
 /// Bytes that wait to be written. One message of a topic is at most 1 MiB, or 2 MiB in
@@ -20,6 +21,19 @@ const QUEUE_BYTES: usize = 8 << 20;
 
 /// Bytes that are joined into one system call.
 const WRITE_BYTES: usize = 64 << 10;
+
+/// Pause before the next write after one that failed. A disk that is full stays so for seconds at least.
+const RETRY_PAUSE: Duration = Duration::from_secs(1);
+
+/// What a failed write does, unless no later one can succeed: a closed pipe and a closed descriptor
+/// are final.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum OnFailure {
+    /// It ends the output, and [`flush`](LineWriter::flush) returns the failure.
+    End,
+    /// Its lines are lost. They are counted, and reported once a write succeeds.
+    Retry,
+}
 
 /// The line that reports how many lines were dropped.
 type Notice = fn(dropped: u64) -> Vec<u8>;
@@ -39,6 +53,8 @@ struct Shared {
     closed: watch::Sender<bool>,
     notice: Notice,
     limit: usize,
+    on_failure: OnFailure,
+    pause: Duration,
 }
 
 #[derive(Debug, Default)]
@@ -48,6 +64,8 @@ struct Queue {
     bytes: usize,
     /// Lines dropped since the last notice.
     dropped: u64,
+    /// Lines lost in failed writes since the last notice.
+    lost: u64,
     /// Tasks that wait for room.
     waiting: Vec<Waker>,
     /// Callers no longer wait for room.
@@ -73,14 +91,20 @@ impl Queue {
 impl LineWriter {
     /// Starts the thread that writes to `sink`. `notice` makes the line that says how many lines
     /// were dropped.
-    pub(crate) fn start(sink: impl Write + Send + 'static, notice: Notice) -> io::Result<Self> {
-        Self::with_limit(sink, notice, QUEUE_BYTES)
-    }
-
-    fn with_limit(
+    pub(super) fn start(
         sink: impl Write + Send + 'static,
         notice: Notice,
+        on_failure: OnFailure,
+    ) -> io::Result<Self> {
+        Self::with_limits(sink, notice, on_failure, QUEUE_BYTES, RETRY_PAUSE)
+    }
+
+    fn with_limits(
+        sink: impl Write + Send + 'static,
+        notice: Notice,
+        on_failure: OnFailure,
         limit: usize,
+        pause: Duration,
     ) -> io::Result<Self> {
         let shared = Arc::new(Shared {
             queue: Mutex::default(),
@@ -88,6 +112,8 @@ impl LineWriter {
             closed: watch::Sender::new(false),
             notice,
             limit,
+            on_failure,
+            pause,
         });
         let writing = shared.clone();
         thread::Builder::new()
@@ -238,30 +264,71 @@ impl Shared {
     }
 
     fn write_to(&self, mut sink: impl Write) {
-        let mut batch = Vec::new();
+        let mut batch = Batch::default();
+        // No failed write has left a part of a line.
+        let mut at_start = true;
         loop {
-            batch.clear();
-            self.take(&mut batch);
-            let written = sink.write_all(&batch).and_then(|()| sink.flush());
-            if let Err(error) = written {
-                return self.fail(error.kind());
-            }
+            self.take(&mut batch, at_start);
+            let (written, result) = write(&mut sink, &batch.bytes);
+            let failed = match result {
+                Err(error) if self.is_final(&error) => return self.fail(error.kind()),
+                result => result.is_err(),
+            };
+            at_start = match written.checked_sub(1) {
+                // Content of a blob that is complete need not end a line.
+                Some(last) => !failed || batch.bytes[last] == b'\n',
+                None => at_start,
+            };
+            let lost = batch.ends.iter().filter(|end| **end > written).count() as u64;
             // The room is given back only now: bytes that block in the system call still count.
-            self.change(|queue| queue.bytes -= batch.len());
+            self.change(|queue| {
+                queue.bytes -= batch.queued;
+                queue.lost += lost;
+                if batch.notice_end > written {
+                    queue.lost += batch.reported;
+                }
+            });
+            if failed {
+                thread::sleep(self.pause);
+            }
         }
     }
 
-    /// Waits for lines and moves as many of them as one write takes into `batch`.
-    fn take(&self, batch: &mut Vec<u8>) {
+    fn is_final(&self, error: &io::Error) -> bool {
+        self.on_failure == OnFailure::End
+            || error.kind() == io::ErrorKind::BrokenPipe
+            || error.raw_os_error() == Some(Errno::BADF.raw_os_error())
+    }
+
+    /// Waits for lines and moves as many of them as one write takes into `batch`, after the notice of
+    /// lines that were lost. Without `at_start` the batch begins with a line feed.
+    fn take(&self, batch: &mut Batch, at_start: bool) {
+        *batch = Batch {
+            bytes: std::mem::take(&mut batch.bytes),
+            ends: std::mem::take(&mut batch.ends),
+            ..Batch::default()
+        };
+        batch.bytes.clear();
+        batch.ends.clear();
         let mut queue = self.lock();
-        while queue.lines.is_empty() {
+        while queue.lines.is_empty() && queue.lost == 0 {
             queue = self.wait(queue);
         }
+        if !at_start {
+            batch.bytes.push(b'\n');
+        }
+        if queue.lost > 0 {
+            batch.reported = std::mem::take(&mut queue.lost);
+            batch.bytes.extend((self.notice)(batch.reported));
+            batch.notice_end = batch.bytes.len();
+        }
         while let Some(line) = queue.lines.front() {
-            if !batch.is_empty() && batch.len() + line.len() > WRITE_BYTES {
+            if batch.queued > 0 && batch.bytes.len() + line.len() > WRITE_BYTES {
                 break;
             }
-            batch.extend_from_slice(line);
+            batch.bytes.extend_from_slice(line);
+            batch.ends.push(batch.bytes.len());
+            batch.queued += line.len();
             queue.lines.pop_front();
         }
     }
@@ -275,6 +342,33 @@ impl Shared {
             self.closed.send_replace(true);
         }
     }
+}
+
+/// The bytes of one write.
+#[derive(Debug, Default)]
+struct Batch {
+    bytes: Vec<u8>,
+    /// Where each line ends in `bytes`.
+    ends: Vec<usize>,
+    /// Length of the lines, without what was put before them.
+    queued: usize,
+    /// Lost lines that the notice reports, and where it ends. Zero without a notice.
+    reported: u64,
+    notice_end: usize,
+}
+
+/// Writes all bytes. Returns how many were written, and the failure that ended the write.
+fn write(sink: &mut impl Write, bytes: &[u8]) -> (usize, io::Result<()>) {
+    let mut written = 0;
+    while written < bytes.len() {
+        match sink.write(&bytes[written..]) {
+            Ok(0) => return (written, Err(io::ErrorKind::WriteZero.into())),
+            Ok(count) => written += count,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return (written, Err(error)),
+        }
+    }
+    (written, sink.flush())
 }
 
 #[cfg(test)]

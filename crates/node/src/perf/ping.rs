@@ -44,7 +44,7 @@ impl Pinger {
         loop {
             left -= 1;
             match Self::attempt(client, peer).await {
-                Err(CommandError::Io { .. } | CommandError::Open(OpenError::Io { .. }))
+                Err(CommandError::Ping { .. } | CommandError::Open(OpenError::Io { .. }))
                     if left > 0 => {}
                 other => return other,
             }
@@ -78,12 +78,12 @@ impl Pinger {
             self.stream.flush().await?;
             self.stream.read_exact(&mut answer).await
         };
-        exchange.await.map_err(|source| CommandError::Io {
-            what: "ping",
-            source,
-        })?;
+        let peer = self.peer;
+        exchange
+            .await
+            .map_err(|source| CommandError::Ping { peer, source })?;
         if answer != request {
-            return Err(CommandError::WrongEcho { peer: self.peer });
+            return Err(CommandError::WrongEcho { peer });
         }
         Ok(started.elapsed())
     }

@@ -3,17 +3,21 @@
 use std::{
     collections::HashMap,
     io,
+    pin::pin,
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
 use calimero_network::{Incoming, PeerId, resources::Resource};
 use futures::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, StreamExt as _};
-use tokio::task::JoinSet;
+use tokio::{
+    task::JoinSet,
+    time::{timeout, timeout_at},
+};
 
 use super::{BLOCK_BYTES, WANTED_BYTES_LEN};
 
-/// Bytes sent to one peer within [`BUDGET_TIME`]: a second of the fastest links many times over.
+/// Bytes sent to one peer and received from it within [`BUDGET_TIME`]: a second of the fastest links many times over.
 const BUDGET_BYTES: u64 = 64 << 30;
 
 /// Time after which a peer has its whole budget again.
@@ -22,10 +26,24 @@ const BUDGET_TIME: Duration = Duration::from_secs(600);
 /// Peers whose budgets are kept. More than can be served in [`BUDGET_TIME`] are refused.
 const MAX_BUDGETS: usize = 1024;
 
-/// Time without a byte after which a request is given up.
-const STALL_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long a request may take.
+#[derive(Clone, Copy, Debug)]
+struct Limits {
+    /// Time for one request.
+    request: Duration,
+    /// Time in which a request moves `window_bytes`, or is given up.
+    window: Duration,
+    window_bytes: u64,
+}
 
-/// What each peer may still be sent. Pure: the time is an argument.
+/// The least speed is that of a link of 70 kbit/s.
+const LIMITS: Limits = Limits {
+    request: BUDGET_TIME,
+    window: Duration::from_secs(30),
+    window_bytes: 256 << 10,
+};
+
+/// What may still move from and to each peer. Pure: the time is an argument.
 #[derive(Debug, Default)]
 struct Budgets {
     /// Bytes granted, and since when.
@@ -73,7 +91,7 @@ pub(crate) async fn serve(mut requests: Incoming) {
                                 budgets.lock().unwrap_or_else(PoisonError::into_inner);
                             budgets.grant(peer, bytes, Instant::now())
                         };
-                        let _ = answer(request.stream, grant).await;
+                        let _ = answer(request.stream, grant, LIMITS).await;
                     });
                 }
             }
@@ -82,32 +100,101 @@ pub(crate) async fn serve(mut requests: Incoming) {
     }
 }
 
-/// Answers one request, if its bytes are granted.
+/// Answers one request within its limits.
 async fn answer(
-    mut stream: impl AsyncRead + AsyncWrite + Unpin,
-    grant: impl FnOnce(u64) -> bool,
+    stream: impl AsyncRead + AsyncWrite + Unpin,
+    grant: impl FnMut(u64) -> bool,
+    limits: Limits,
 ) -> io::Result<()> {
+    timeout(limits.request, exchange(stream, grant, limits)).await?
+}
+
+/// Reads the request to its end and sends what it asks for, as far as the bytes of both directions
+/// are granted.
+async fn exchange(
+    mut stream: impl AsyncRead + AsyncWrite + Unpin,
+    mut grant: impl FnMut(u64) -> bool,
+    limits: Limits,
+) -> io::Result<()> {
+    let mut granted = |bytes| match grant(bytes) {
+        true => Ok(()),
+        false => Err(io::Error::from(io::ErrorKind::QuotaExceeded)),
+    };
+    let mut pace = Pace::start(limits);
     let mut wanted = [0; WANTED_BYTES_LEN];
-    moving(stream.read_exact(&mut wanted)).await?;
-    let mut left = u64::from_be_bytes(wanted);
-    if !grant(left) {
-        return Err(io::ErrorKind::QuotaExceeded.into());
+    let mut read = 0;
+    while read < WANTED_BYTES_LEN {
+        match pace.moved(stream.read(&mut wanted[read..])).await? {
+            0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+            count => read += count,
+        }
     }
+    let mut left = u64::from_be_bytes(wanted);
+    granted(left)?;
     let mut block = vec![0; BLOCK_BYTES];
-    while moving(stream.read(&mut block)).await? > 0 {}
+    loop {
+        match pace.moved(stream.read(&mut block)).await? {
+            0 => break,
+            count => granted(count as u64)?,
+        }
+    }
     block.fill(0);
     while left > 0 {
         let size = usize::try_from(left).map_or(BLOCK_BYTES, |left| left.min(BLOCK_BYTES));
-        moving(stream.write_all(&block[..size])).await?;
-        left -= size as u64;
+        match pace.moved(stream.write(&block[..size])).await? {
+            0 => return Err(io::ErrorKind::WriteZero.into()),
+            count => left -= count as u64,
+        }
     }
-    moving(stream.close()).await
+    timeout(limits.window, stream.close()).await?
 }
 
-/// The result of `io`, unless it stalls.
-async fn moving<T>(io: impl Future<Output = io::Result<T>>) -> io::Result<T> {
-    tokio::time::timeout(STALL_TIMEOUT, io).await?
+/// The bytes of a request in windows of time, each of which has a least number.
+#[derive(Debug)]
+struct Pace {
+    limits: Limits,
+    /// Bytes that moved in the current window.
+    bytes: u64,
+    end: tokio::time::Instant,
 }
+
+impl Pace {
+    fn start(limits: Limits) -> Self {
+        Self {
+            limits,
+            bytes: 0,
+            end: tokio::time::Instant::now() + limits.window,
+        }
+    }
+
+    /// Waits for bytes to move and counts them.
+    ///
+    /// # Errors
+    ///
+    /// [`io::ErrorKind::TimedOut`] if too few bytes moved in a window.
+    async fn moved(&mut self, io: impl Future<Output = io::Result<usize>>) -> io::Result<usize> {
+        let mut io = pin!(io);
+        loop {
+            match timeout_at(self.end, &mut io).await {
+                Ok(count) => {
+                    let count = count?;
+                    self.bytes += count as u64;
+                    return Ok(count);
+                }
+                Err(_) if self.bytes < self.limits.window_bytes => {
+                    return Err(io::ErrorKind::TimedOut.into());
+                }
+                Err(_) => {
+                    self.bytes = 0;
+                    self.end += self.limits.window;
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod pace_tests;
 
 #[cfg(test)]
 mod tests {

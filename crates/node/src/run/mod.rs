@@ -37,6 +37,7 @@ pub(crate) async fn execute(
     let mut locks = Vec::new();
     if let Some(data) = &data {
         locks.push(data.lock()?);
+        data.remember_role(false)?;
     }
     let own = data.as_ref().map(DataFolder::identity);
     let identity = match node.identity.or(own) {

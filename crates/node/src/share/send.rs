@@ -282,7 +282,7 @@ async fn serve(
     let found = addresses(client, events, has_boot).await?;
     let ticket = shared.ticket(client, found, secret)?;
     let text = ticket.to_string();
-    output.print(&Line::Ticket {
+    output.print_lines(&Line::Ticket {
         ticket: text.clone(),
         id: shared.id.to_string(),
         kind: kind_name(shared.kind),
