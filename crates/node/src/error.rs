@@ -10,8 +10,8 @@ use std::{
 };
 
 use calimero_network::{
-    AcceptError, AnnounceBlobError, ConfigError, DialError, FetchBlobError, ListenError, OpenError,
-    PeerId, PublishError, StartError, Stopped, SubscribeError,
+    AcceptError, AnnounceBlobError, BuildError, ConfigError, DialError, FetchBlobError,
+    ListenError, OpenError, PeerId, PublishError, StartError, Stopped, SubscribeError,
     blob::{
         collection::CollectionError,
         fetch::{FetchError, ProviderError},
@@ -131,6 +131,7 @@ impl Code {
             | StartError::Config(_)
             | StartError::Discovery(discovery::behaviour::BuildError::Config(_))
             | StartError::Pubsub(pubsub::BuildError::Config(_)) => Self::Usage,
+            StartError::Transport(BuildError::Congestion(_)) => Self::Refused,
             StartError::Listen(ListenError::Deadline { .. }) => Self::TimedOut,
             _ => Self::Other,
         }

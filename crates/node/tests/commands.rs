@@ -237,6 +237,30 @@ fn a_config_is_refused_by_file_and_key() {
     }
 }
 
+#[cfg(target_os = "linux")]
+#[test]
+fn a_congestion_control_that_the_kernel_lacks_is_an_error_at_the_start() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("node.toml");
+    std::fs::write(&path, "transport.tcp.congestion = 'no_such_control'\n").unwrap();
+    let mut command = calnet();
+    command.args(["run", "--listen", "/ip4/127.0.0.1/tcp/0", "--config"]);
+    let ended = run_within(LIMIT, {
+        command.arg(&path);
+        command
+    });
+    assert_eq!(ended.code, Some(6), "{}", ended.stderr);
+    for part in ["transport.tcp.congestion", "no_such_control", "available:"] {
+        assert!(ended.stderr.contains(part), "{}", ended.stderr);
+    }
+    assert_eq!(
+        ended.stderr.matches("os error 2").count(),
+        1,
+        "{}",
+        ended.stderr
+    );
+}
+
 #[test]
 fn a_file_of_a_published_node_is_converted_and_accepted() {
     let dir = tempfile::tempdir().unwrap();
