@@ -182,6 +182,14 @@ pub(crate) enum CommandError {
     Runtime(#[source] io::Error),
     #[error("cannot log to the journal of systemd: {0} (use --log-format text)")]
     Journal(#[source] io::Error),
+    #[error(
+        "--otlp-endpoint: needs the Cargo feature `otel`, which this program was built without"
+    )]
+    #[cfg(not(feature = "otel"))]
+    NoExport,
+    #[error("cannot export spans: {0}")]
+    #[cfg(feature = "otel")]
+    Export(#[from] crate::log::ExportError),
     #[error("cannot read {}: {source}", path.display())]
     ReadConfig { path: PathBuf, source: io::Error },
     #[error("{}: {source}", path.display())]
@@ -353,6 +361,10 @@ impl CommandError {
             | Self::NoDestination
             | Self::FolderToPipe
             | Self::NoTokenFolder => Code::Usage,
+            #[cfg(not(feature = "otel"))]
+            Self::NoExport => Code::Usage,
+            #[cfg(feature = "otel")]
+            Self::Export(_) => Code::Usage,
             Self::ReadConfig { source, .. }
             | Self::DataFolder { source, .. }
             | Self::Http { source, .. }
