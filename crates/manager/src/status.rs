@@ -218,6 +218,15 @@ pub enum Direction {
     Outbound,
 }
 
+impl fmt::Display for Direction {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Inbound => "inbound",
+            Self::Outbound => "outbound",
+        })
+    }
+}
+
 /// How a connection reaches its peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Path {

@@ -38,6 +38,17 @@ pub(crate) struct Cli {
     pub(crate) command: Command,
 }
 
+impl Command {
+    /// The arguments of a command that runs a node until a signal.
+    pub(crate) fn node(&self) -> Option<&NodeArgs> {
+        match self {
+            Self::Run(args) => Some(&args.node),
+            Self::Boot(args) => Some(&args.node),
+            _ => None,
+        }
+    }
+}
+
 /// What scripts act on.
 const EXIT_STATUS: &str = "Exit status: 0 success, 1 other failure, 2 wrong usage or configuration, \
     3 not reachable, 4 timed out, 5 not found, 6 refused, 7 a check failed, \
@@ -153,6 +164,12 @@ pub(crate) struct NodeArgs {
     pub(crate) identity: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) http: HttpArgs,
+    /// OpenTelemetry collector to send spans to, by OTLP over HTTP: `http://HOST:PORT`, without
+    /// `/v1/traces`. Without it, the value of `OTEL_EXPORTER_OTLP_ENDPOINT`; without both, no span is
+    /// sent. `OTEL_SERVICE_NAME` names the node, by default `calnet`. Needs a program that was built
+    /// with the Cargo feature `otel`.
+    #[arg(long, value_name = "URL")]
+    pub(crate) otlp_endpoint: Option<String>,
 }
 
 /// TCP addresses at which a node serves HTTP, besides the Unix socket in its data folder.

@@ -10,8 +10,8 @@ use std::{
 };
 
 use calimero_network::{
-    AcceptError, AnnounceBlobError, ConfigError, DialError, FetchBlobError, ListenError, OpenError,
-    PeerId, PublishError, StartError, Stopped, SubscribeError,
+    AcceptError, AnnounceBlobError, BuildError, ConfigError, DialError, FetchBlobError,
+    ListenError, OpenError, PeerId, PublishError, StartError, Stopped, SubscribeError,
     blob::{
         collection::CollectionError,
         fetch::{FetchError, ProviderError},
@@ -136,6 +136,7 @@ impl Code {
             | StartError::Config(_)
             | StartError::Discovery(discovery::behaviour::BuildError::Config(_))
             | StartError::Pubsub(pubsub::BuildError::Config(_)) => Self::Usage,
+            StartError::Transport(BuildError::Congestion(_)) => Self::Refused,
             StartError::Listen(ListenError::Deadline { .. }) => Self::TimedOut,
             _ => Self::Other,
         }
@@ -186,6 +187,14 @@ pub(crate) enum CommandError {
     Runtime(#[source] io::Error),
     #[error("cannot log to the journal of systemd: {0} (use --log-format text)")]
     Journal(#[source] io::Error),
+    #[error(
+        "--otlp-endpoint: needs the Cargo feature `otel`, which this program was built without"
+    )]
+    #[cfg(not(feature = "otel"))]
+    NoExport,
+    #[error("cannot export spans: {0}")]
+    #[cfg(feature = "otel")]
+    Export(#[from] crate::log::ExportError),
     #[error("cannot read {}: {source}", path.display())]
     ReadConfig { path: PathBuf, source: io::Error },
     #[error("{}: {source}", path.display())]
@@ -359,6 +368,10 @@ impl CommandError {
             | Self::NoDestination
             | Self::FolderToPipe
             | Self::NoTokenFolder => Code::Usage,
+            #[cfg(not(feature = "otel"))]
+            Self::NoExport => Code::Usage,
+            #[cfg(feature = "otel")]
+            Self::Export(_) => Code::Usage,
             Self::ReadConfig { source, .. }
             | Self::DataFolder { source, .. }
             | Self::Http { source, .. }

@@ -43,7 +43,7 @@ use clap::{CommandFactory as _, Parser as _};
 use crate::{
     cli::{Cli, Command},
     error::{Code, CommandError, Failure},
-    log::Log,
+    log::{Exporter, Log},
     output::{LineWriter, Output, Overflow},
     signals::Signals,
 };
@@ -65,7 +65,8 @@ fn main() -> ExitCode {
     };
     let json = cli.json;
     let log = log::filter(cli.log.as_deref()).and_then(|filter| {
-        Log::start(filter, cli.log_format, errors.clone()).map_err(CommandError::Journal)
+        let exporter = Exporter::open(cli.command.node())?;
+        Log::start(filter, cli.log_format, errors.clone(), exporter)
     });
     let log = match log {
         Ok(log) => log,
@@ -82,7 +83,7 @@ fn main() -> ExitCode {
             status
         }
     };
-    log.report_now();
+    log.end();
     // Neither a stopped reader nor a closed one is a reason to stay.
     let _ = errors.flush(LOG_FLUSH_TIME);
     ExitCode::from(status)
@@ -99,6 +100,10 @@ fn run(cli: Cli, log: &Log) -> Result<u8, (CommandError, u8)> {
         cli.command,
         Command::Run(_) | Command::Boot(_) | Command::Demo(_)
     );
+    #[cfg(not(feature = "otel"))]
+    if cli.command.node().is_some() {
+        log::warn_of_variable();
+    }
     let is_subscriber = matches!(cli.command, Command::Subscribe(_));
     // A signal is the usual end of these.
     let ends_by_signal =

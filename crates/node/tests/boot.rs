@@ -18,25 +18,26 @@ use std::{
 };
 
 use serde_json::Value;
-use support::{LIMIT, Process, calnet, run};
+use support::{HeldPort, LIMIT, Process, calnet, run};
 use tempfile::TempDir;
 
-/// A boot node on loopback, under a port that was free a moment ago.
+/// A boot node on loopback, under a port that is held.
 struct Boot {
     process: Process,
     address: String,
     peer: String,
     metrics: SocketAddr,
     folder: TempDir,
+    port: HeldPort,
 }
 
 impl Boot {
     fn start(others: &[&Boot]) -> Self {
-        Self::start_in(tempfile::tempdir().unwrap(), free_port(), others)
+        Self::start_in(tempfile::tempdir().unwrap(), HeldPort::new(), others)
     }
 
-    fn start_in(folder: TempDir, port: u16, others: &[&Boot]) -> Self {
-        let listen = format!("/ip4/127.0.0.1/tcp/{port}");
+    fn start_in(folder: TempDir, port: HeldPort, others: &[&Boot]) -> Self {
+        let listen = format!("/ip4/127.0.0.1/tcp/{}", port.number());
         let mut command = calnet();
         command.args(["boot", "--json", "--local", "--metrics", "127.0.0.1:0"]);
         command.args(["--listen", &listen, "--external", &listen]);
@@ -59,6 +60,7 @@ impl Boot {
             process,
             peer,
             folder,
+            port,
         }
     }
 
@@ -81,11 +83,6 @@ impl Boot {
             std::thread::park_timeout(std::time::Duration::from_millis(100));
         }
     }
-}
-
-fn free_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    listener.local_addr().unwrap().port()
 }
 
 fn text(value: &Value) -> String {
@@ -137,6 +134,18 @@ fn value(page: &str, series: &str) -> Option<f64> {
         let (name, value) = line.rsplit_once(' ')?;
         (name == series).then(|| value.parse().unwrap())
     })
+}
+
+#[test]
+fn a_held_port_is_for_a_node_alone() {
+    let port = HeldPort::new();
+    let address = format!("127.0.0.1:{}", port.number());
+    // A socket that does not allow a second one, as that of any other program.
+    let other = tokio::net::TcpSocket::new_v4().unwrap();
+    let refused = other.bind(address.parse().unwrap()).unwrap_err();
+    assert_eq!(refused.kind(), std::io::ErrorKind::AddrInUse);
+    let boot = Boot::start_in(tempfile::tempdir().unwrap(), port, &[]);
+    assert!(boot.address.contains(&boot.port.number().to_string()));
 }
 
 #[test]
@@ -228,6 +237,7 @@ fn a_boot_node_keeps_its_identity_and_ends_gracefully() {
     let Boot {
         mut process,
         folder,
+        port,
         ..
     } = boot;
     let status = process.end_by("-TERM");
@@ -235,7 +245,6 @@ fn a_boot_node_keeps_its_identity_and_ends_gracefully() {
     process.event("stopped");
     node.event("disconnected");
 
-    let port = address.split('/').nth(4).unwrap().parse().unwrap();
     let again = Boot::start_in(folder, port, &[]);
     assert_eq!(again.peer, peer);
     until_connected(&node, &[&peer]);

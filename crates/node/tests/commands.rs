@@ -9,6 +9,8 @@
 
 mod support;
 
+use std::process::Stdio;
+
 use support::{ClosedPort, LIMIT, Process, calnet, run, run_within};
 
 #[test]
@@ -235,6 +237,52 @@ fn a_config_is_refused_by_file_and_key() {
     for part in ["node.toml", "streams.max_frames"] {
         assert!(ended.stderr.contains(part), "{}", ended.stderr);
     }
+}
+
+#[cfg(not(feature = "otel"))]
+#[test]
+fn a_collector_is_refused_with_the_name_of_the_feature_that_it_needs() {
+    let mut command = calnet();
+    command.args(["run", "--otlp-endpoint", "http://127.0.0.1:4318"]);
+    let ended = run(command);
+    assert_eq!(ended.code, Some(2), "{}", ended.stderr);
+    let expected = "--otlp-endpoint: needs the Cargo feature `otel`";
+    assert!(ended.stderr.contains(expected), "{}", ended.stderr);
+
+    // The variable of the environment is for other programs too.
+    let mut command = calnet();
+    command.args(["run", "--json", "--listen", "/ip4/127.0.0.1/tcp/0"]);
+    command.env("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:4318");
+    command.stderr(Stdio::piped());
+    let mut node = Process::start(command);
+    node.event("started");
+    assert!(node.end_by("-TERM").success());
+    let log = node.stderr();
+    assert!(log.contains("without the Cargo feature `otel`"), "{log}");
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_congestion_control_that_the_kernel_lacks_is_an_error_at_the_start() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("node.toml");
+    std::fs::write(&path, "transport.tcp.congestion = 'no_such_control'\n").unwrap();
+    let mut command = calnet();
+    command.args(["run", "--listen", "/ip4/127.0.0.1/tcp/0", "--config"]);
+    let ended = run_within(LIMIT, {
+        command.arg(&path);
+        command
+    });
+    assert_eq!(ended.code, Some(6), "{}", ended.stderr);
+    for part in ["transport.tcp.congestion", "no_such_control", "available:"] {
+        assert!(ended.stderr.contains(part), "{}", ended.stderr);
+    }
+    assert_eq!(
+        ended.stderr.matches("os error 2").count(),
+        1,
+        "{}",
+        ended.stderr
+    );
 }
 
 #[test]

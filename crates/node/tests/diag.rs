@@ -16,6 +16,7 @@ use std::{
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     process::Stdio,
+    time::{Duration, Instant},
 };
 
 use calimero_network::{Keypair, blob::ticket::Ticket};
@@ -215,6 +216,34 @@ fn the_archive_of_a_running_node_has_its_state_and_no_secret() {
             assert!(!contains(content, id.as_bytes()), "{name} has {id}");
         }
     }
+}
+
+#[test]
+fn a_node_that_hangs_delays_the_archive_by_no_more_than_is_asked_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let (data, file) = (dir.path().join("data"), dir.path().join("diag.tar.gz"));
+    let data = data.to_str().unwrap();
+    let node = Process::node(&["--data", data]);
+    node.addresses(2);
+    node.signal("-STOP");
+    let start = Instant::now();
+    let archive = file.to_str().unwrap();
+    let ended = diag(&["--data", data, "--timeout-ms", "300", "-o", archive]);
+    let took = start.elapsed();
+    assert!(ended.success, "{}", ended.stderr);
+    // One answer alone has 10 s otherwise.
+    assert!(took < Duration::from_secs(10), "{took:?}");
+    let written = ended.json_lines().remove(0);
+    let missing = written["missing"].to_string();
+    for part in ["status.json", "metrics.txt", "log.txt"] {
+        assert!(missing.contains(part), "{written}");
+    }
+    assert!(missing.contains("not asked"), "{written}");
+    assert_eq!(
+        value(&read(&file), "about.json")["missing"],
+        written["missing"]
+    );
+    node.signal("-CONT");
 }
 
 #[test]

@@ -202,6 +202,22 @@ fn contradictions_are_refused_by_key() {
             "transport.tcp.enabled = false\ntransport.quic.enabled = false",
             "transport.tcp.enabled",
         ),
+        (
+            "transport.tcp.congestion = 'sixteen_or_above'",
+            "transport.tcp.congestion",
+        ),
+        (
+            "transport.tcp.congestion = 'bbr cubic'",
+            "transport.tcp.congestion",
+        ),
+        (
+            "transport.tcp.congestion = \"bbr\\u0000\"",
+            "transport.tcp.congestion",
+        ),
+        (
+            "transport.tcp.congestion = 'bbŕ'",
+            "transport.tcp.congestion",
+        ),
         ("blob.versions = []", "blob.versions"),
         (
             "blob.max_upload_bytes_per_s = 65535",
@@ -267,6 +283,11 @@ fn contradictions_are_refused_by_key() {
         "discovery.external = ['/dns4/example.com/tcp/443/wss']",
     ] {
         NetworkConfig::from_toml(toml).expect(toml);
+    }
+    let congestion = "transport.tcp.congestion = 'fifteen_letters'";
+    match cfg!(target_os = "linux") {
+        true => drop(NetworkConfig::from_toml(congestion).unwrap()),
+        false => contradicts(congestion, "transport.tcp.congestion"),
     }
     let relayed = format!("/dns4/relay.example/tcp/1/p2p/{}/p2p-circuit", peer(1));
     NetworkConfig::from_toml(&format!("listen = ['{relayed}']")).unwrap();

@@ -149,12 +149,17 @@ fn queue() -> impl Strategy<Value = usize> {
 fn transport() -> impl Strategy<Value = TransportConfig> {
     let security = prop_oneof![Just(Security::Tls), Just(Security::Noise)];
     let files = prop_oneof![Just(""), Just("/etc/calnet/a b.pem")];
-    let all = (security, any::<[bool; 3]>(), files);
-    all.prop_map(|(prefer, [quic, dns, relay_client], file)| {
+    let congestion = match cfg!(target_os = "linux") {
+        true => "[!-~]{0,15}",
+        false => "",
+    };
+    let all = (security, congestion, any::<[bool; 3]>(), files);
+    all.prop_map(|(prefer, congestion, [quic, dns, relay_client], file)| {
         changed(|config: &mut TransportConfig| {
             config.websocket.certificate = file.into();
             config.websocket.key = file.into();
             config.tcp.prefer = prefer;
+            config.tcp.congestion = congestion.clone();
             config.quic.enabled = quic;
             config.dns = dns;
             config.relay_client = relay_client;

@@ -14,6 +14,8 @@ use multistream_select::{NegotiationError, ProtocolError};
 
 #[cfg(feature = "quic")]
 use crate::quic;
+#[cfg(feature = "tcp")]
+use crate::tcp::CongestionError;
 #[cfg(feature = "websocket")]
 use crate::websocket::CertificateFileError;
 #[cfg(feature = "tls")]
@@ -37,6 +39,10 @@ pub enum BuildError {
     #[cfg(feature = "quic")]
     #[error(transparent)]
     Quic(#[from] quinn::crypto::rustls::NoInitialCipherSuite),
+    /// The kernel refuses the congestion control of TCP.
+    #[cfg(feature = "tcp")]
+    #[error("transport.tcp.congestion: {0}")]
+    Congestion(#[from] CongestionError),
     /// The certificate or key of WebSocket cannot be used.
     #[cfg(feature = "websocket")]
     #[error("transport.websocket: {0}")]

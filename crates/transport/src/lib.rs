@@ -135,6 +135,8 @@ pub use self::crypto::{CertificateError, CryptoError, warm_up};
 pub use self::dns::{AddressList, ResolvedList};
 #[cfg(any(feature = "quic", feature = "tcp"))]
 pub use self::error::check_interface_watch;
+#[cfg(feature = "tcp")]
+pub use self::tcp::CongestionError;
 #[cfg(feature = "websocket")]
 pub use self::websocket::CertificateFileError;
 #[cfg(feature = "websocket")]

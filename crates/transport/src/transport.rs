@@ -92,7 +92,7 @@ pub fn build(
     gate: DialGate,
 ) -> Result<Transport, BuildError> {
     let parts = Parts::new(keypair, config)?;
-    let (tcp, quic) = (parts.tcp(config), parts.quic(keypair, config)?);
+    let (tcp, quic) = (parts.tcp(config)?, parts.quic(keypair, config)?);
     let direct = either(Some(either(tcp, quic)), parts.websocket(config)?);
     let direct = parts.names(config, direct, &gate);
     Ok(parts.finish(keypair, config, direct, gate))
@@ -110,6 +110,13 @@ pub fn build_memory(keypair: &Keypair, config: &TransportConfig) -> Result<Trans
     let memory = parts.upgraded(MemoryTransport::default(), TransportKind::Memory);
     let memory = in_time(memory, parts.handshake_timeout);
     Ok(parts.finish(keypair, config, memory, DialPolicy::Local.into()))
+}
+
+/// Creates the TCP sockets that `config` describes.
+#[cfg(feature = "tcp")]
+fn sockets(config: &TransportConfig) -> Result<tcp::Transport, BuildError> {
+    let congestion = tcp::Congestion::new(&config.tcp.congestion)?;
+    Ok(tcp::Transport::new(LISTEN_BACKLOG, congestion))
 }
 
 /// State that all transports share.
@@ -144,18 +151,18 @@ impl Parts {
     }
 
     #[cfg(feature = "tcp")]
-    fn tcp(&self, config: &TransportConfig) -> Option<Boxed<Upgraded>> {
+    fn tcp(&self, config: &TransportConfig) -> Result<Option<Boxed<Upgraded>>, BuildError> {
         if !config.tcp.enabled {
-            return None;
+            return Ok(None);
         }
-        let upgraded = self.upgraded(tcp::Transport::new(LISTEN_BACKLOG), TransportKind::Tcp);
+        let upgraded = self.upgraded(sockets(config)?, TransportKind::Tcp);
         let dialled = tcp::SimultaneousOpen(upgraded);
-        Some(in_time(dialled, self.handshake_timeout))
+        Ok(Some(in_time(dialled, self.handshake_timeout)))
     }
 
     #[cfg(not(feature = "tcp"))]
-    fn tcp(&self, _: &TransportConfig) -> Option<Boxed<Upgraded>> {
-        None
+    fn tcp(&self, _: &TransportConfig) -> Result<Option<Boxed<Upgraded>>, BuildError> {
+        Ok(None)
     }
 
     #[cfg(feature = "quic")]
@@ -199,7 +206,7 @@ impl Parts {
         if !config.tcp.enabled {
             return Ok(None);
         }
-        let tcp = tcp::Transport::new(LISTEN_BACKLOG);
+        let tcp = sockets(config)?;
         let transport = websocket::Transport::new(tcp, &config.websocket, self.handshake_timeout)?;
         let upgraded = self.upgraded(transport, TransportKind::WebSocket);
         Ok(Some(in_time(upgraded, self.handshake_timeout)))

@@ -7,8 +7,8 @@
 //! that takes less than a chunk in [`chunk_timeout`](BlobServeTuning::chunk_timeout) loses its
 //! stream, and with it its permits.
 //!
-//! Each chunk is verified before it is sent. A blob that does not verify is withdrawn from the
-//! store and [reported](ServeEvent::Damaged).
+//! Each chunk is verified before it is sent. A blob that does not verify or whose file is missing is
+//! withdrawn from the store and [reported](ServeEvent::Damaged).
 
 mod authorize;
 mod error;
@@ -78,7 +78,7 @@ pub struct Requested {
 pub enum ServeEvent {
     /// A peer asked for a blob.
     Requested(Requested),
-    /// A blob of the store does not verify. It was withdrawn from the store, where the store can
+    /// A blob of the store does not verify, or it cannot be read. It was withdrawn from the store, where the store can
     /// do that; nothing damaged was sent.
     Damaged {
         /// The id of the blob.
@@ -486,7 +486,7 @@ impl Requester {
     /// Withdraws a blob whose content does not verify, and reports it.
     async fn on_store_error(&self, blob_id: BlobId, error: &StoreError) {
         tracing::warn!(%blob_id, %error, "the blob store failed");
-        if !matches!(error, StoreError::Damaged { .. }) {
+        if !error.is_damage() {
             return;
         }
         // The store reads the blob as a whole. One request of many is enough for that.

@@ -8,6 +8,9 @@ use crate::{
     error::{CallbackError, ChunkError, ListError},
 };
 
+/// Error of a read that the disk itself reports as damage: EIO, 5 on every Unix.
+const EIO: i32 = 5;
+
 /// Why an operation on a store failed. Whatever it was, nothing half-done is visible.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -165,6 +168,18 @@ pub enum StoreError {
     /// There is no runtime to work on, or it ended before the work did.
     #[error("no runtime, or it stopped before the store was done")]
     Stopped,
+}
+
+impl StoreError {
+    /// Returns `true` if stored bytes are lost: they are missing, are others than were stored, or
+    /// the disk cannot read them.
+    pub(crate) fn is_damage(&self) -> bool {
+        match self {
+            Self::Damaged { .. } => true,
+            Self::Io { source, .. } => source.raw_os_error() == Some(EIO),
+            _ => false,
+        }
+    }
 }
 
 /// Names what was done to which file when the system refused it.

@@ -40,6 +40,9 @@ pub trait BlobStore: Send + Sync + 'static {
     fn size(&self, id: BlobId) -> StoreFuture<Option<u64>>;
 
     /// Opens a blob to read, or `None` where the store does not have all of it.
+    ///
+    /// Fails with [`StoreError::Damaged`] if the content is lost although the store shows the blob. A
+    /// server then [withdraws](Self::withdraw) and reports it.
     fn reader(&self, id: BlobId) -> StoreFuture<Option<Arc<dyn BlobReader>>>;
 
     /// Whether a blob is given to every peer that knows its id, where no authorizer says otherwise.
@@ -72,12 +75,15 @@ pub trait BlobStore: Send + Sync + 'static {
     fn verify(&self, id: BlobId, repair: bool) -> StoreFuture<Verification> {
         let (reader, withdraw) = (self.reader(id), repair.then(|| self.withdraw(id)));
         Box::pin(async move {
-            let Some(reader) = reader.await? else {
-                return Ok(Verification::Missing);
-            };
-            if verify_all(&*reader).await? {
-                let size_bytes = reader.size_bytes();
-                return Ok(Verification::Intact { size_bytes });
+            match reader.await {
+                Ok(None) => return Ok(Verification::Missing),
+                Ok(Some(reader)) if verify_all(&*reader).await? => {
+                    let size_bytes = reader.size_bytes();
+                    return Ok(Verification::Intact { size_bytes });
+                }
+                Ok(Some(_)) => {}
+                Err(error) if error.is_damage() => {}
+                Err(error) => return Err(error),
             }
             let withdrawn = match withdraw {
                 Some(withdraw) => withdraw.await?,
@@ -154,7 +160,7 @@ async fn verify_all(reader: &dyn BlobReader) -> Result<bool, StoreError> {
         let end = (start + crate::id::CHUNK_BYTES).min(size_bytes);
         match reader.read(start..end).await {
             Ok(piece) => hasher.update(&piece)?,
-            Err(StoreError::Damaged { .. }) => return Ok(false),
+            Err(error) if error.is_damage() => return Ok(false),
             Err(error) => return Err(error),
         }
     }

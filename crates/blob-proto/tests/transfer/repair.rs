@@ -115,6 +115,66 @@ async fn a_damaged_chunk_is_never_sent() {
     }
 }
 
+/// A file of the store, changed by hand.
+type Harm = fn(&Path);
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_blob_whose_file_cannot_be_read_is_reported() {
+    let missing: Harm = |file| fs::remove_file(file).unwrap();
+    let cut: Harm = |file| {
+        let file = fs::OpenOptions::new().write(true).open(file);
+        file.unwrap().set_len(MIB as u64).unwrap();
+    };
+    for version in [Version::V1_1, Version::V1, Version::V0] {
+        for (harm, len, folder_name) in [
+            (missing, 3 * MIB, "blobs"),
+            (cut, 3 * MIB, "blobs"),
+            // In a file of many small blobs.
+            (missing, 700, "packs"),
+        ] {
+            let dir = tempfile::tempdir().unwrap();
+            let store = FsBlobStore::open(dir.path(), &FsConfig::default()).unwrap();
+            let content = content(4, len);
+            let id = match folder_name {
+                "packs" => {
+                    let batch = vec![(None, content.into()), (None, Bytes::from_static(b"other"))];
+                    BlobStore::put_batch(&store, batch).await.unwrap().ids[0]
+                }
+                _ => store.put(&content).unwrap().id,
+            };
+            let files = fs::read_dir(dir.path().join(folder_name)).unwrap();
+            let mut files = files.map(|file| file.unwrap().path());
+            let has_content = |file: &std::path::PathBuf| {
+                file.extension().is_none_or(|extension| extension == "pack")
+            };
+            harm(&files.find(has_content).unwrap());
+            let (events, mut reported) = mpsc::channel(8);
+            let serving: Arc<dyn BlobStore> = Arc::new(store.clone());
+            let config = BlobServeConfig::default();
+            let server = Server::new(peer(1), serving, &config).with_events(events);
+            let net = Net::default();
+            net.add_server(peer(1), version, server).await;
+            let fetched = fetch(&net, &impatient(), id, [peer(1)], &folder().store).await;
+            assert!(matches!(fetched, Err(FetchError::NoProviders { .. })));
+            let damaged = async {
+                while let Some(event) = reported.recv().await {
+                    if let ServeEvent::Damaged { blob_id } = event {
+                        return blob_id;
+                    }
+                }
+                panic!("the server has ended");
+            };
+            let damaged = tokio::time::timeout(LONG, damaged).await;
+            assert_eq!(
+                damaged.expect("no report"),
+                id,
+                "{version:?}, {folder_name}"
+            );
+            assert!(!store.has(&id), "withdrawn");
+        }
+    }
+}
+
 /// What code of an embedder does in place of answering.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Fault {

@@ -11,13 +11,13 @@ use crab_nat::{
     InternetProtocol, MappingFailure, PortMapping, PortMappingOptions, PortMappingType,
     TimeoutConfig, natpmp, pcp,
 };
-use igd_next::{
-    AddPortError, PortMappingProtocol, SearchOptions,
-    aio::{Gateway, tokio::Tokio},
-};
+use igd_next::{AddPortError, PortMappingProtocol};
 use tokio::time::timeout;
 
-use super::{Mapping, Port, Protocol, Transport};
+use super::{
+    Mapping, Port, Protocol, Transport,
+    upnp::{Router, Search},
+};
 
 /// Lifetime that is requested, 20 min: a router that restarted has its mappings again after half of
 /// it, and a mapping of a node that was killed disappears soon.
@@ -30,10 +30,6 @@ const RETRIES: TimeoutConfig = TimeoutConfig {
     max_retries: 3,
     max_retry_timeout: None,
 };
-
-/// Time in which a UPnP router has to answer a search, 3 s: the longest delay (`MX`) that the search
-/// permits.
-const SEARCH_TIME: Duration = Duration::from_secs(3);
 
 /// Time for all requests of one mapping, 20 s.
 const LIMIT: Duration = Duration::from_secs(20);
@@ -70,7 +66,7 @@ pub enum Failure {
 pub(super) enum Lease {
     Pcp(PortMapping),
     Upnp {
-        gateway: Gateway<Tokio>,
+        gateway: Router,
         protocol: PortMappingProtocol,
         external_port: u16,
     },
@@ -182,26 +178,12 @@ async fn finish(mapping: PortMapping) -> Result<(Mapping, Lease), Failure> {
 
 /// Searches the router by UPnP and requests a mapping.
 async fn upnp(port: Port) -> Result<(Mapping, Lease), Failure> {
-    let options = SearchOptions {
-        bind_addr: SocketAddr::new(IpAddr::V4(*port.socket.ip()), 0),
-        timeout: Some(SEARCH_TIME),
-        single_search_timeout: Some(SEARCH_TIME),
-        ..SearchOptions::default()
-    };
-    let gateway = igd_next::aio::tokio::search_gateway(options)
-        .await
-        .map_err(|error| {
-            tracing::debug!(%error, "no UPnP router found");
-            Failure::NoAnswer
-        })?;
+    let search = Search::new(*port.socket.ip(), default_gateway());
+    let gateway = search.run().await.ok_or(Failure::NoAnswer)?;
     upnp_at(gateway, port, port.socket.port()).await
 }
 
-async fn upnp_at(
-    gateway: Gateway<Tokio>,
-    port: Port,
-    wanted: u16,
-) -> Result<(Mapping, Lease), Failure> {
+async fn upnp_at(gateway: Router, port: Port, wanted: u16) -> Result<(Mapping, Lease), Failure> {
     let external = match gateway.get_external_ip().await {
         Ok(IpAddr::V4(ip)) if !ip.is_unspecified() => ip,
         Ok(_) => return Err(Failure::NoExternalAddress),

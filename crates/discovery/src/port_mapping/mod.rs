@@ -5,14 +5,20 @@
 //! decided by [`machine::Machine`], without IO and clock. A mapped address is only a candidate:
 //! it becomes an external address when a probe of another peer reaches it.
 //!
-//! The protocols are implemented by the crates `crab_nat` and `igd-next`. `libp2p-upnp` is not used:
+//! The protocols are implemented by the crates `crab_nat` and `igd-next`; the search of UPnP and the
+//! bounds on the answers of a router are in `upnp`. `libp2p-upnp` is not used:
 //! it announces mapped addresses without a test and leaves mappings behind when the node stops.
 
 mod behaviour;
 mod gateway;
 pub mod machine;
+mod upnp;
 
-use std::{fmt, net::SocketAddrV4, time::Duration};
+use std::{
+    fmt,
+    net::{Ipv4Addr, SocketAddrV4},
+    time::Duration,
+};
 
 use calimero_network_primitives::Multiaddr;
 use libp2p_core::multiaddr::Protocol as Part;
@@ -54,9 +60,7 @@ impl Port {
             (Some(Part::Udp(port)), Some(Part::QuicV1), None) => (Transport::Udp, port),
             _ => return None,
         };
-        // A router of a carrier has the shared addresses of RFC 6598 inside.
-        let is_shared = ip.octets()[0] == 100 && ip.octets()[1] & 0b1100_0000 == 64;
-        (ip.is_private() || is_shared).then(|| Self {
+        (ip.is_private() || is_shared(ip)).then(|| Self {
             transport,
             socket: SocketAddrV4::new(ip, port),
         })
@@ -77,6 +81,11 @@ impl Port {
     pub fn local(&self) -> Multiaddr {
         self.address_at(self.socket)
     }
+}
+
+/// Returns `true` for a shared address (RFC 6598), which a router of a carrier has inside.
+const fn is_shared(ip: Ipv4Addr) -> bool {
+    ip.octets()[0] == 100 && ip.octets()[1] & 0b1100_0000 == 64
 }
 
 /// The protocol that a router granted a mapping by.

@@ -14,6 +14,7 @@ use libp2p::{
     identify,
     swarm::{ConnectionError, ConnectionId},
 };
+use tracing::{Span, field};
 
 use super::Actor;
 #[cfg(feature = "upnp")]
@@ -38,6 +39,8 @@ pub(super) struct Established {
     unresponsive: bool,
     /// Whether this node is closing it; the swarm has not reported the end yet.
     closing: bool,
+    /// A span from the start of the connection to its end, for tracing.
+    span: Span,
 }
 
 impl Actor {
@@ -62,21 +65,37 @@ impl Actor {
         };
         let discovery = &mut self.swarm.behaviour_mut().discovery;
         discovery.meter(peer, id, carried);
+        let direction = if endpoint.is_dialer() {
+            Direction::Outbound
+        } else {
+            Direction::Inbound
+        };
+        let (address, path) = (endpoint.get_remote_address(), Path::of(endpoint));
+        let span = tracing::info_span!(
+            parent: None,
+            "connection",
+            %peer,
+            connection = %id,
+            %address,
+            %direction,
+            %path,
+            transport = %link.transport(),
+            close_reason = field::Empty,
+            received_bytes = field::Empty,
+            sent_bytes = field::Empty,
+        );
         let established = Established {
             peer,
             since: Instant::now(),
-            direction: if endpoint.is_dialer() {
-                Direction::Outbound
-            } else {
-                Direction::Inbound
-            },
-            address: endpoint.get_remote_address().clone(),
-            path: Path::of(endpoint),
+            direction,
+            address: address.clone(),
+            path,
             link,
             rtt: None,
             info: self.info_of(&peer),
             unresponsive: false,
             closing: false,
+            span,
         };
         let connection = established.snapshot(id);
         self.connections.insert(id, established);
@@ -134,6 +153,10 @@ impl Actor {
             let discovery = &mut self.swarm.behaviour_mut().discovery;
             discovery.connection_timed_out();
         }
+        (closed.span)
+            .record("close_reason", field::display(&reason))
+            .record("received_bytes", closed.link.bytes_in())
+            .record("sent_bytes", closed.link.bytes_out());
         self.events.send(ConnectionEvent::Disconnected {
             peer,
             connection,

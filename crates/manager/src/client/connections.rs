@@ -7,6 +7,7 @@ use calimero_network_primitives::{
 };
 use libp2p::swarm::derive_prelude::ListenerId;
 use tokio::sync::{mpsc, oneshot};
+use tracing::field;
 
 use super::{Forget, NetworkClient, within};
 use crate::{
@@ -231,13 +232,27 @@ impl NetworkClient {
         target: Multiaddr,
         command: impl FnOnce(Reply<Result<Connection, DialError>>) -> Command,
     ) -> Result<Connection, DialError> {
+        let span = tracing::info_span!(
+            parent: None,
+            "dial",
+            address = %target,
+            peer = field::Empty,
+            error = field::Empty,
+        );
         let after = self.inner.config.connections.tuning.dial_timeout;
         let forget = Forget(&self.inner.commands);
         let answer = within(after, self.ask(command)).await;
         if answer.is_some() {
             forget.disarm();
         }
-        answer.ok_or(DialError::Deadline { target, after })??
+        let outcome = answer
+            .ok_or(DialError::Deadline { target, after })
+            .and_then(|answer| answer?);
+        match &outcome {
+            Ok(connection) => span.record("peer", field::display(connection.peer)),
+            Err(error) => span.record("error", field::display(error)),
+        };
+        outcome
     }
 }
 

@@ -16,12 +16,13 @@ use std::{
 use clap::Args;
 use serde::Serialize;
 use serde_json::{Value, json};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use self::archive::Part;
 use crate::{
     api::Client,
     blob::blocking,
+    cli::millis,
     data::DataFolder,
     error::{Chain, CommandError},
     origins::Origins,
@@ -30,7 +31,8 @@ use crate::{
     text::bytes,
 };
 
-/// Time in which a node answers one request, 10 s. A node that hangs is what an archive is for.
+/// Time in which a node answers one request, 10 s, within the time for all of them. A node that hangs
+/// is what an archive is for.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
 #[derive(Debug, Args)]
@@ -43,6 +45,10 @@ pub(crate) struct DiagArgs {
     /// `calnet-diag-TIME.tar.gz` in the current folder, with a number behind the time if that exists.
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
+    /// Time for all answers of the node, in milliseconds; one answer has 10 s at most. The archive is
+    /// written without the answers that are missing then, and names them.
+    #[arg(long, default_value = "30000", value_name = "MS", value_parser = millis)]
+    timeout_ms: Duration,
 }
 
 /// The archive is written.
@@ -105,19 +111,21 @@ pub(crate) async fn execute(args: DiagArgs, output: &Output) -> Result<(), Comma
     {
         return Err(CommandError::Exists { path: file.clone() });
     }
+    let deadline = Instant::now() + args.timeout_ms;
     let mut collected = Collected::default();
     let node = match &args.data {
         Some(data) => {
-            let node = Client::connect(&DataFolder::existing(data)?.socket()).await;
-            node.unwrap_or_else(|error| {
-                collected.missing("node", Chain(&error));
+            let socket = DataFolder::existing(data)?.socket();
+            let node = in_time(deadline, Client::connect(&socket)).await;
+            node.unwrap_or_else(|why| {
+                collected.missing("node", why);
                 None
             })
         }
         None => None,
     };
     match (&node, &args.data) {
-        (Some(node), _) => of_node(node, &mut collected).await,
+        (Some(node), _) => of_node(node, deadline, &mut collected).await,
         (None, Some(data)) => of_file(data, &mut collected),
         (None, None) => collected.missing("node", "no data folder is named (--data)"),
     }
@@ -179,7 +187,7 @@ fn write_under_first_free_name(
 }
 
 /// What a running node says of itself.
-async fn of_node(node: &Client, collected: &mut Collected) {
+async fn of_node(node: &Client, deadline: Instant, collected: &mut Collected) {
     for (name, target) in [
         ("status.json", "/v1/status"),
         ("ready.json", "/readyz"),
@@ -189,31 +197,37 @@ async fn of_node(node: &Client, collected: &mut Collected) {
     ] {
         // A node that is not ready answers 503 with the reason.
         let answer = node.get_of_any_status::<Value>(target);
-        match in_time(answer).await {
+        match in_time(deadline, answer).await {
             Ok(value) => collected.json(name, &value),
             Err(why) => collected.missing(name, why),
         }
     }
     // Its ids of blobs are left out.
-    match in_time(node.get::<Value>("/v1/blobs")).await {
+    match in_time(deadline, node.get::<Value>("/v1/blobs")).await {
         Ok(page) => collected.json("store.json", &page["usage"]),
         Err(why) => collected.missing("store.json", why),
     }
     for (name, target) in [("metrics.txt", "/v1/metrics"), ("log.txt", "/v1/log")] {
-        match in_time(node.text(target)).await {
+        match in_time(deadline, node.text(target)).await {
             Ok(text) => collected.text(name, without_ids(&text)),
             Err(why) => collected.missing(name, why),
         }
     }
 }
 
-/// Waits for an answer of the node, at most [`ANSWER_TIMEOUT`].
+/// Waits for an answer of the node until `deadline`, at most [`ANSWER_TIMEOUT`].
 async fn in_time<T, E: std::error::Error + 'static>(
+    deadline: Instant,
     answer: impl Future<Output = Result<T, E>>,
 ) -> Result<T, String> {
-    match timeout(ANSWER_TIMEOUT, answer).await {
+    let left = deadline.saturating_duration_since(Instant::now());
+    if left.is_zero() {
+        return Err("not asked: the time for all answers has passed".to_owned());
+    }
+    let after = left.min(ANSWER_TIMEOUT);
+    match timeout(after, answer).await {
         Ok(answer) => answer.map_err(|error| Chain(&error).to_string()),
-        Err(_) => Err(format!("no answer within {ANSWER_TIMEOUT:?}")),
+        Err(_) => Err(format!("no answer within {} ms", after.as_millis())),
     }
 }
 

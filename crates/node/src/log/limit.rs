@@ -188,10 +188,10 @@ mod tests {
         let lines = tracing_subscriber::fmt::layer()
             .with_ansi(false)
             .with_writer(move || sink.clone());
-        let subscriber = tracing_subscriber::registry()
-            .with(EnvFilter::new("debug"))
-            .with(limit.clone())
-            .with(lines);
+        // As the log is put together.
+        let limited = limit.clone().and_then(lines);
+        let subscriber =
+            tracing_subscriber::registry().with(limited.with_filter(EnvFilter::new("debug")));
         tracing::subscriber::with_default(subscriber, || {
             for nth in 0..2_000 {
                 tracing::warn!(nth, "a peer sent garbage");

@@ -1,6 +1,10 @@
 //! Logs, on standard error or in the journal of systemd.
 
+#[cfg(feature = "otel")]
+mod export;
 mod limit;
+#[cfg(not(feature = "otel"))]
+mod no_export;
 pub(crate) mod recent;
 
 use std::{
@@ -21,7 +25,11 @@ use tracing_subscriber::{
     util::SubscriberInitExt as _,
 };
 
+#[cfg(feature = "otel")]
+pub(crate) use self::export::{ExportError, Exporter};
 use self::limit::Limit;
+#[cfg(not(feature = "otel"))]
+pub(crate) use self::no_export::{Exporter, warn_of_variable};
 use crate::{
     error::CommandError,
     output::LineWriter,
@@ -78,20 +86,24 @@ fn first_given<'a>(texts: impl IntoIterator<Item = &'a str>) -> Option<&'a str> 
 }
 
 /// The log of this process.
-#[derive(Clone, Debug)]
-pub(crate) struct Log(Limit);
+pub(crate) struct Log {
+    limit: Limit,
+    exporter: Option<Exporter>,
+}
 
 impl Log {
-    /// Starts to log what `filter` admits, at most a bounded number of lines for each call site.
+    /// Starts to log what `filter` admits, at most a bounded number of lines for each call site, and
+    /// to export spans by `exporter`.
     ///
     /// # Errors
     ///
-    /// If the journal is wanted and its socket cannot be used.
+    /// [`CommandError::Journal`] if the journal is wanted and its socket cannot be used.
     pub(crate) fn start(
         filter: EnvFilter,
         format: LogFormat,
         errors: LineWriter,
-    ) -> io::Result<Self> {
+        exporter: Option<Exporter>,
+    ) -> Result<Self, CommandError> {
         let limit = Limit::new();
         let lines = tracing_subscriber::fmt::layer().with_writer(Lines {
             errors,
@@ -100,32 +112,37 @@ impl Log {
         let layer = match format {
             LogFormat::Text => lines.with_ansi(has_colours()).fmt_fields(Escaped).boxed(),
             LogFormat::Json => lines.json().flatten_event(true).boxed(),
-            LogFormat::Journald => journal()?,
+            LogFormat::Journald => journal().map_err(CommandError::Journal)?,
         };
         let kept = tracing_subscriber::fmt::layer()
             .with_ansi(false)
             .fmt_fields(Escaped)
             .with_writer(recent::Recent);
-        tracing_subscriber::registry()
-            .with(filter)
-            .with(limit.clone())
-            .with(layer)
-            .with(kept)
-            .init();
-        Ok(Self(limit))
+        let lines = limit.clone().and_then(layer).and_then(kept);
+        let registry = tracing_subscriber::registry().with(lines.with_filter(filter));
+        match &exporter {
+            // The filter of the log does not apply to exported spans.
+            Some(exporter) => registry.with(exporter.layer()).init(),
+            None => registry.init(),
+        }
+        Ok(Self { limit, exporter })
     }
 
     /// Reports suppressed lines once a minute, for as long as it is polled.
     pub(crate) async fn report(&self) {
         loop {
             tokio::time::sleep(REPORT_INTERVAL).await;
-            self.0.report();
+            self.limit.report();
         }
     }
 
-    /// Reports the lines that were suppressed since the last report.
-    pub(crate) fn report_now(&self) {
-        self.0.report();
+    /// Exports the last spans, within a bounded time, and reports the lines that were suppressed since
+    /// the last report.
+    pub(crate) fn end(&self) {
+        if let Some(exporter) = &self.exporter {
+            exporter.end();
+        }
+        self.limit.report();
     }
 }
 

@@ -330,6 +330,31 @@ impl ClosedPort {
     }
 }
 
+/// A TCP port of loopback that a node can listen on, and that no other process gets for as long as this
+/// is kept. Linux lets two sockets have a port if both allow it (`SO_REUSEADDR`, as a node does) and
+/// only one listens, and gives such a port to no socket that takes any.
+pub struct HeldPort {
+    _socket: TcpSocket,
+    number: u16,
+}
+
+impl HeldPort {
+    pub fn new() -> Self {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.set_reuseaddr(true).unwrap();
+        socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let number = socket.local_addr().unwrap().port();
+        Self {
+            _socket: socket,
+            number,
+        }
+    }
+
+    pub fn number(&self) -> u16 {
+        self.number
+    }
+}
+
 /// The write end of a pipe that is full and that nothing reads, and its read end.
 pub fn full_pipe() -> (File, PipeReader) {
     let (read, write) = std::io::pipe().unwrap();

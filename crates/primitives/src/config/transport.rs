@@ -92,6 +92,12 @@ impl TransportConfig {
                 compiled::TLS,
                 "tls",
             ),
+            (
+                "tcp.congestion",
+                !self.tcp.congestion.is_empty(),
+                compiled::TCP,
+                "tcp",
+            ),
             ("quic.enabled", self.quic.enabled, compiled::QUIC, "quic"),
             (
                 "websocket",
@@ -110,6 +116,7 @@ impl TransportConfig {
                 "TCP and QUIC are both off, so no peer can be reached",
             )
         })?;
+        self.tcp.validate(&key("tcp."))?;
         let tuning = &self.tcp.tuning;
         check(!self.tcp.enabled || tuning.tls || tuning.noise, || {
             (
@@ -147,6 +154,10 @@ impl Default for Security {
     }
 }
 
+/// Length of the longest name of a congestion control, 15: `TCP_CA_NAME_MAX` of Linux without the
+/// byte that ends the name.
+const MAX_CONGESTION_NAME: usize = 15;
+
 /// TCP and its security protocols. Nagle's algorithm is always off.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -164,6 +175,18 @@ pub struct TcpConfig {
     ///   the Cargo feature `tls`.
     /// - Reason: a processor without AES instructions is faster with Noise.
     pub prefer: Security,
+    /// Name of the kernel's congestion control (`TCP_CONGESTION`) of all TCP and WebSocket sockets,
+    /// such as `bbr` or `cubic`. QUIC has a congestion control of its own.
+    ///
+    /// - Default: empty, the congestion control that the kernel gives to new sockets
+    ///   (`sysctl net.ipv4.tcp_congestion_control`).
+    /// - Range: at most 15 ASCII characters without spaces; on Linux only. A node whose kernel
+    ///   refuses the name does not start. `sysctl net.ipv4.tcp_available_congestion_control` lists
+    ///   the names; a process without `CAP_NET_ADMIN` can choose from
+    ///   `net.ipv4.tcp_allowed_congestion_control`. The `congctl` of a route takes precedence.
+    /// - Reason: `bbr` fills long links that lose packets, which `cubic` does not; the setting of
+    ///   the kernel would change every other program of the host as well.
+    pub congestion: String,
     /// Security protocols that tests turn off. Not a key.
     #[serde(skip)]
     pub tuning: TcpTuning,
@@ -183,8 +206,26 @@ impl Default for TcpConfig {
         Self {
             enabled: compiled::TCP,
             prefer: Security::default(),
+            congestion: String::new(),
             tuning: TcpTuning::default(),
         }
+    }
+}
+
+impl TcpConfig {
+    fn validate(&self, prefix: &str) -> Result<(), ConfigError> {
+        let name = self.congestion.as_bytes();
+        let key = || format!("{prefix}congestion");
+        check(cfg!(target_os = "linux") || name.is_empty(), || {
+            (key(), "can be set on Linux only; remove the key")
+        })?;
+        let is_name = name.len() <= MAX_CONGESTION_NAME && name.iter().all(u8::is_ascii_graphic);
+        check(is_name, || {
+            (
+                key(),
+                "must be at most 15 ASCII characters without spaces, such as `bbr`",
+            )
+        })
     }
 }
 

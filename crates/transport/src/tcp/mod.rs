@@ -19,6 +19,7 @@
 //! slow peer that answers is not disconnected, unless it keeps its receive
 //! window closed for the whole time.
 
+mod congestion;
 mod listener;
 mod simultaneous;
 mod stream;
@@ -38,8 +39,9 @@ use libp2p_core::transport::{DialOpts, ListenerId, PortUse, TransportError, Tran
 use multiaddr::{Multiaddr, Protocol};
 use socket2::{Domain, SockRef, Socket, TcpKeepalive, Type};
 
+pub use self::congestion::CongestionError;
 use self::listener::Listener;
-pub(crate) use self::{simultaneous::SimultaneousOpen, stream::Stream};
+pub(crate) use self::{congestion::Congestion, simultaneous::SimultaneousOpen, stream::Stream};
 
 /// Time without any response after which a path counts as dead, 9 s. It allows
 /// three retransmissions with a round trip of one second. If data is sent just
@@ -59,23 +61,26 @@ const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(1);
 /// The TCP transport. Its connections are byte streams without security.
 pub(crate) struct Transport {
     backlog: i32,
+    congestion: Congestion,
     listeners: SelectAll<Listener>,
     waker: Option<Waker>,
 }
 
 impl Transport {
     /// Creates a transport with listeners that queue up to `backlog`
-    /// connections before `accept`.
-    pub(crate) fn new(backlog: u32) -> Self {
+    /// connections before `accept`. All sockets have the congestion control
+    /// `congestion`.
+    pub(crate) fn new(backlog: u32, congestion: Congestion) -> Self {
         Self {
             backlog: i32::try_from(backlog).unwrap_or(i32::MAX),
+            congestion,
             listeners: SelectAll::new(),
             waker: None,
         }
     }
 
     fn listen(&mut self, id: ListenerId, address: SocketAddr) -> io::Result<()> {
-        let socket = new_socket(address)?;
+        let socket = new_socket(address, &self.congestion)?;
         // Connections of an earlier process in TIME_WAIT must not block the
         // port. On Windows this option would let two processes share it.
         #[cfg(unix)]
@@ -106,13 +111,14 @@ impl Transport {
     }
 }
 
-fn new_socket(address: SocketAddr) -> io::Result<Socket> {
+fn new_socket(address: SocketAddr, congestion: &Congestion) -> io::Result<Socket> {
     let protocol = Some(socket2::Protocol::TCP);
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, protocol)?;
     if address.is_ipv6() {
         socket.set_only_v6(true)?;
     }
     socket.set_nonblocking(true)?;
+    congestion.apply(&socket)?;
     Ok(socket)
 }
 
@@ -138,8 +144,12 @@ fn configure(stream: &tokio::net::TcpStream) -> io::Result<()> {
 }
 
 /// Connects from the source address `from`, or from any port.
-async fn connect(to: SocketAddr, from: Option<SocketAddr>) -> io::Result<Stream> {
-    let socket = new_socket(to)?;
+async fn connect(
+    to: SocketAddr,
+    from: Option<SocketAddr>,
+    congestion: &Congestion,
+) -> io::Result<Stream> {
+    let socket = new_socket(to, congestion)?;
     if let Some(from) = from {
         socket.set_reuse_address(true)?;
         share_port(&socket)?;
@@ -215,11 +225,12 @@ impl libp2p_core::Transport for Transport {
             PortUse::Reuse => self.port_towards(to.ip()),
             PortUse::New => None,
         };
+        let congestion = self.congestion.clone();
         Ok(async move {
-            match connect(to, from).await {
+            match connect(to, from, &congestion).await {
                 Err(error) if from.is_some() && port_is_taken(&error) => {
                     tracing::debug!(%to, %error, "source port is not usable, dialling from another port");
-                    connect(to, None).await
+                    connect(to, None, &congestion).await
                 }
                 result => result,
             }

@@ -15,7 +15,7 @@ async fn within<F: Future>(future: F) -> F::Output {
 }
 
 fn new() -> Transport {
-    Transport::new(16)
+    Transport::new(16, Congestion::default())
 }
 
 fn listen(transport: &mut Transport, address: &str) -> io::Result<ListenerId> {
@@ -188,6 +188,56 @@ async fn both_ends_detect_a_dead_path() {
         );
         assert!(stream.socket().nodelay().unwrap());
     }
+}
+
+/// A congestion control that the kernel has and that is not its default. `reno` is a part of every
+/// kernel and open to every process.
+#[cfg(target_os = "linux")]
+fn other_congestion() -> &'static str {
+    let default = new_socket(([127, 0, 0, 1], 0).into(), &Congestion::default()).unwrap();
+    let default = default.tcp_congestion().unwrap();
+    match default.starts_with(b"reno\0") {
+        true => "cubic",
+        false => "reno",
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn all_sockets_have_the_configured_congestion_control() {
+    let name = other_congestion();
+    let configured = || Transport::new(16, Congestion::new(name).unwrap());
+    let (mut a, mut b) = (configured(), configured());
+    listening(&mut a, "/ip4/127.0.0.1/tcp/0").await;
+    let remote = listening(&mut b, "/ip4/127.0.0.1/tcp/0").await;
+    for port_use in [PortUse::Reuse, PortUse::New] {
+        let dial = a.dial(remote.clone(), opts(port_use)).unwrap();
+        let (out, (inn, _)) = connected(dial, &mut b).await;
+        for stream in [&out, &inn] {
+            let found = SockRef::from(stream.socket()).tcp_congestion().unwrap();
+            let found = String::from_utf8(found).unwrap();
+            assert_eq!(found.trim_end_matches('\0'), name);
+        }
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn an_unknown_congestion_control_is_refused_with_those_that_exist() {
+    let error = Congestion::new("no_such_control").unwrap_err();
+    assert_eq!(error.source.raw_os_error(), Some(2), "{error}");
+    let text = error.to_string();
+    let list = "/proc/sys/net/ipv4/tcp_available_congestion_control";
+    let available = std::fs::read_to_string(list).unwrap();
+    let start = format!(
+        "the kernel refuses `no_such_control` (available: {}; without CAP_NET_ADMIN: ",
+        available.trim()
+    );
+    assert!(text.starts_with(&start), "{text}");
+    assert!(
+        text.ends_with("): No such file or directory (os error 2)"),
+        "{text}"
+    );
 }
 
 #[tokio::test]

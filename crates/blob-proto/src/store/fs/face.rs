@@ -7,7 +7,7 @@ use std::{
 
 use bytes::Bytes;
 
-use super::{FsBlobStore, FsPartial, FsReader, FsWriter, lock, repair::is_damage};
+use super::{FsBlobStore, FsPartial, FsReader, FsWriter, lock};
 use crate::{
     BlobId, ChunkList,
     store::{
@@ -34,14 +34,7 @@ impl BlobStore for FsBlobStore {
     fn reader(&self, id: BlobId) -> StoreFuture<Option<Arc<dyn BlobReader>>> {
         let store = self.clone();
         blocking(move || {
-            let reader = match FsBlobStore::reader(&store, &id) {
-                Err(error) if is_damage(&error) => match store.withdraw(&id)? {
-                    true => None,
-                    // Another copy was stored in the meantime.
-                    false => FsBlobStore::reader(&store, &id)?,
-                },
-                opened => opened?,
-            };
+            let reader = FsBlobStore::reader(&store, &id)?;
             Ok(reader.map(|reader| Arc::new(reader) as Arc<dyn BlobReader>))
         })
     }

@@ -16,9 +16,6 @@ use crate::{
 /// Longest file of chunk hashes, in bytes.
 const MAX_HASHES_BYTES: u64 = crate::MAX_BLOB_CHUNKS as u64 * crate::CHUNK_HASH_BYTES as u64;
 
-/// Error of a read that the disk itself reports as damage: EIO, 5 on every Unix.
-const EIO: i32 = 5;
-
 impl FsBlobStore {
     /// Reads a blob again and compares it with its id.
     ///
@@ -48,10 +45,10 @@ impl FsBlobStore {
         };
         match reader.and_then(|reader| reader.rehash().map(|_| reader.size_bytes())) {
             Ok(size_bytes) => Ok(Verification::Intact { size_bytes }),
-            Err(error) if is_damage(&error) && !repair => {
+            Err(error) if error.is_damage() && !repair => {
                 Ok(Verification::Damaged { withdrawn: false })
             }
-            Err(error) if is_damage(&error) => match self.withdraw(id)? {
+            Err(error) if error.is_damage() => match self.withdraw(id)? {
                 true => Ok(Verification::Damaged { withdrawn: true }),
                 // It was removed or stored again while it was read.
                 false => self.check(id, false),
@@ -97,7 +94,7 @@ impl Shared {
 
     /// Returns `true` where the stored content of a small blob is `content`.
     pub(super) fn has_intact(&self, id: BlobId, content: &[u8]) -> Result<bool, StoreError> {
-        let intact = || {
+        let intact = || -> Result<bool, StoreError> {
             let Some((_, reader)) = self.open_copy(id) else {
                 return Ok(false);
             };
@@ -113,7 +110,7 @@ impl Shared {
             Ok(true)
         };
         match intact() {
-            Err(error) if is_damage(&error) => Ok(false),
+            Err(error) if error.is_damage() => Ok(false),
             found => found,
         }
     }
@@ -138,21 +135,21 @@ impl Shared {
             return Ok(None);
         };
         let reader = match reader {
-            Err(error) if is_damage(&error) => {
+            Err(error) if error.is_damage() => {
                 let salvaged = None;
                 return Ok(Some(Damaged { copy, salvaged }));
             }
             opened => opened?,
         };
         let list = match self.hashes(id) {
-            Err(error) if is_damage(&error) => None,
+            Err(error) if error.is_damage() => None,
             list => list?,
         };
         let Some(list) = list else {
             let salvaged = None;
             return match reader.rehash() {
                 Ok(_) => Ok(None),
-                Err(error) if is_damage(&error) => Ok(Some(Damaged { copy, salvaged })),
+                Err(error) if error.is_damage() => Ok(Some(Damaged { copy, salvaged })),
                 Err(error) => Err(error),
             };
         };
@@ -166,7 +163,7 @@ impl Shared {
             match reader.chunk(u64::from(index)) {
                 Ok(chunk) if list.verify(index as usize, &chunk).is_ok() => intact.push(index),
                 Ok(_) => {}
-                Err(error) if is_damage(&error) => {}
+                Err(error) if error.is_damage() => {}
                 Err(error) => return Err(error),
             }
         }
@@ -217,15 +214,6 @@ impl Shared {
         self.blobs.remove(&hashes_name(&id))?;
         self.blobs.flush()?;
         Ok(true)
-    }
-}
-
-/// Returns `true` for an error that says that stored bytes are lost.
-pub(super) fn is_damage(error: &StoreError) -> bool {
-    match error {
-        StoreError::Damaged { .. } => true,
-        StoreError::Io { source, .. } => source.raw_os_error() == Some(EIO),
-        _ => false,
     }
 }
 
