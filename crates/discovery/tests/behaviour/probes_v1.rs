@@ -98,7 +98,7 @@ async fn status(client: &mut Swarm<autonat::Behaviour>) -> NatStatus {
     .await
 }
 
-/// A listener that nobody may connect to.
+/// A listener that must not be connected to.
 struct Trap(TcpListener);
 
 impl Trap {

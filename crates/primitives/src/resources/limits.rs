@@ -21,7 +21,7 @@ pub enum Resource {
     PendingOutbound,
     /// Streams that peers opened, of the protocols of the stream crate.
     InboundStreams,
-    /// Bytes that streams have received and nobody has read, with the memory of their frames. Of a
+    /// Bytes that streams have received and not passed on, with the memory of their frames. Of a
     /// Yamux connection, 64 KiB are not counted.
     UnreadBytes,
     /// Bytes of receive buffers that hold frames which have not arrived in full.
