@@ -98,7 +98,7 @@ async fn status(client: &mut Swarm<autonat::Behaviour>) -> NatStatus {
     .await
 }
 
-/// A listener that must not be connected to.
+/// A listener that the server must not connect to.
 struct Trap(TcpListener);
 
 impl Trap {

@@ -36,7 +36,10 @@ use calimero_network_primitives::{
     addr::{DialAddr, DialScopes, without_peer},
 };
 use futures::channel::oneshot;
-use libp2p_core::{ConnectedPoint, Endpoint, transport::PortUse};
+use libp2p_core::{
+    ConnectedPoint, Endpoint,
+    transport::{PortUse, TransportError},
+};
 use libp2p_swarm::{
     CloseConnection, ConnectionClosed, ConnectionDenied, ConnectionHandler,
     ConnectionHandlerSelect, ConnectionId, DialError, DialFailure, FromSwarm, NetworkBehaviour,
@@ -238,10 +241,14 @@ impl Server {
     }
 
     fn on_dial_failed(&mut self, connection: ConnectionId, error: &DialError) {
-        let is_tried = matches!(
-            error,
-            DialError::Transport(_) | DialError::WrongPeerId { .. } | DialError::LocalPeerId { .. }
-        );
+        let is_tried = match error {
+            // An address without a transport here says nothing about the peer.
+            DialError::Transport(errors) => errors
+                .iter()
+                .any(|(_, error)| !matches!(error, TransportError::MultiaddrNotSupported(_))),
+            DialError::WrongPeerId { .. } | DialError::LocalPeerId { .. } => true,
+            _ => false,
+        };
         // The requests may have ended by their deadlines.
         if let Some(Dialling { outcome, .. }) = self.dials.remove(&connection) {
             let _ = outcome.send(match is_tried {
