@@ -49,8 +49,8 @@ pub(crate) struct Resolver {
 #[derive(Default)]
 struct State {
     current: Option<(Stamp, TokioResolver)>,
-    /// `true` if the last lookup had no response, and no other one had a response meanwhile. Some
-    /// servers never respond to lookups of IPv6 addresses.
+    /// `true` if the last lookup had no response, and no other one had a response since its start.
+    /// Some servers never respond to lookups of IPv6 addresses.
     failed: bool,
     /// Time of the last response.
     responded: Option<Instant>,
@@ -131,7 +131,8 @@ impl Resolver {
         }
     }
 
-    /// Resolves the addresses of `name` of one IP version. The name server is asked for those alone.
+    /// Resolves the addresses of `name` of one IP version. The name server is asked for those
+    /// alone.
     pub(super) async fn ips(
         &self,
         name: &str,

@@ -152,8 +152,8 @@ impl CertificateFiles {
 
     /// Returns the certificate to present at `now`.
     ///
-    /// Files that cannot be used, such as half of a renewal, leave the certificate as it was, with a
-    /// warning. They are read again after their next change. The files have some KiB, so they are
+    /// Files that cannot be used, such as half of a renewal, leave the certificate as it was, with
+    /// a warning. They are read again after their next change. The files have some KiB, so they are
     /// read in the task of the handshake.
     pub(super) fn current(&self, now: SystemTime) -> Arc<CertifiedKey> {
         let stamps = [&self.certificate, &self.key].map(|path| stamp_of(path));
@@ -182,7 +182,11 @@ impl CertificateFiles {
                 state.warn_at = now + WARNING_INTERVAL;
             } else if left <= WARNING_TIME {
                 let hours = left.as_secs() / 3600;
-                tracing::warn!(certificate = %path, hours, "the certificate of WebSocket expires soon");
+                tracing::warn!(
+                    certificate = %path,
+                    hours,
+                    "the certificate of WebSocket expires soon"
+                );
                 state.warn_at = now + WARNING_INTERVAL;
             }
         }

@@ -92,8 +92,9 @@ pub(crate) struct Transport {
 /// The TLS configuration of dials, which is created for the first one.
 struct Client {
     trusted: Option<PathBuf>,
-    /// The configuration, with the stamp of the file `trusted`. It is created again if that changes,
-    /// and for each dial as long as no certificate is trusted: they may be installed later.
+    /// The configuration, with the stamp of the file `trusted`. It is created again if that
+    /// changes, and for each dial as long as no certificate is trusted: they may be installed
+    /// later.
     config: Mutex<Option<(Stamp, Arc<ClientConfig>)>>,
     /// Whether the lack of trusted certificates was logged.
     warned: AtomicBool,

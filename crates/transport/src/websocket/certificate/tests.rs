@@ -87,8 +87,8 @@ impl Folder {
             .unwrap();
     }
 
-    /// Writes a new certificate that is valid until the beginning of `year`, and its key. Returns the
-    /// certificate.
+    /// Writes a new certificate that is valid until the beginning of `year`, and its key. Returns
+    /// the certificate.
     fn renew(&self, year: i32) -> CertificateDer<'static> {
         let key = KeyPair::generate().unwrap();
         let mut params = CertificateParams::new(["localhost".to_owned()]).unwrap();
