@@ -178,7 +178,9 @@ proptest! {
     fn an_origin_is_a_host(bits in any::<u128>(), other in any::<u64>(), v4 in any::<u32>()) {
         let host = |bits: u128| Origin::of_ip(IpAddr::V6(bits.into()));
         // Mapped and translated addresses have the origin of their IPv4 address.
-        let mapped = |ip: u128| [0xffff, 0x64_ff9b << 64].contains(&(ip >> 32)) || ip >> 112 == 0x2002;
+        let mapped = |ip: u128| {
+            [0xffff, 0x64_ff9b << 64].contains(&(ip >> 32)) || ip >> 112 == 0x2002
+        };
         let same = (bits & !u128::from(u64::MAX)) | u128::from(other);
         let far = bits ^ (1 << 64);
         prop_assume!(!mapped(bits) && !mapped(same) && !mapped(far));

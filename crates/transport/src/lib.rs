@@ -119,6 +119,8 @@ mod pipe;
 #[cfg(feature = "quic")]
 pub mod quic;
 mod read_ahead;
+#[cfg(any(feature = "dns", feature = "websocket"))]
+mod stamp;
 #[cfg(feature = "tcp")]
 mod tcp;
 #[cfg(feature = "tls")]

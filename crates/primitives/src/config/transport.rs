@@ -291,8 +291,9 @@ pub struct WebSocketConfig {
     ///
     /// - Default: empty, no certificate.
     /// - Range: a path, relative to the working directory of the process; `transport.websocket.key`
-    ///   must be set where this is. The file is read when the node starts. A certificate that was
-    ///   renewed needs a restart.
+    ///   must be set where this is. The file is read when the node starts, and again after it
+    ///   changed. If the new file cannot be used, the previous certificate is presented and a
+    ///   warning is logged. Another one is logged from 7 days before a certificate expires.
     /// - Reason: pages that were loaded by HTTPS connect only to `/tls/ws` and `/wss`. A node behind
     ///   a reverse proxy that has the certificate listens on `/ws` and needs none.
     pub certificate: PathBuf,

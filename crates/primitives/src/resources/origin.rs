@@ -51,8 +51,8 @@ impl Origin {
         match ip.to_canonical() {
             IpAddr::V4(ip) => Self::Ipv4(ip.octets()),
             IpAddr::V6(ip) => match (ip.segments(), ip_scope(ip.into())) {
-                // One host with an IPv4 address has a 6to4 `/48`, and all hosts behind a NAT64 share
-                // one `/64`.
+                // One host with an IPv4 address has a 6to4 `/48`, and all hosts behind a NAT64
+                // share one `/64`.
                 (
                     [0x0064, 0xff9b, 0, 0, 0, 0, high, low] | [0x2002, high, low, ..],
                     IpScope::Global,
@@ -60,8 +60,8 @@ impl Origin {
                     let ([a, b], [c, d]) = (high.to_be_bytes(), low.to_be_bytes());
                     Self::Ipv4([a, b, c, d])
                 }
-                // RFC 3056 forbids 6to4 addresses of other IPv4 addresses. They are one origin, which is
-                // not local although the IPv4 address can be private.
+                // RFC 3056 forbids 6to4 addresses of other IPv4 addresses. They are one origin,
+                // which is not local although the IPv4 address can be private.
                 ([0x2002, ..], _) => Self::Ipv6([0x20, 0x02, 0, 0, 0, 0, 0, 0]),
                 _ => {
                     let [a, b, c, d, e, f, g, h, ..] = ip.octets();

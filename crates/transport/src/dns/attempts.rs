@@ -221,8 +221,8 @@ fn one(
     stream::once(async move { ips(&resolver, &name, version, &rest).await }).boxed()
 }
 
-/// The addresses of both IP versions of a name as they are found. IPv4 addresses that are found first
-/// wait for [`RESOLUTION_DELAY`].
+/// The addresses of both IP versions of a name as they are found. IPv4 addresses that are found
+/// first wait for [`RESOLUTION_DELAY`].
 fn both(resolver: Arc<Resolver>, name: String, rest: Multiaddr) -> BoxStream<'static, Found> {
     let lookup = |version| {
         let (resolver, name, rest) = (Arc::clone(&resolver), name.clone(), rest.clone());

@@ -6,7 +6,7 @@ use std::{
     net::{IpAddr, Ipv4Addr},
     path::{Path, PathBuf},
     sync::{Mutex, PoisonError},
-    time::{Duration, Instant, SystemTime},
+    time::{Duration, Instant},
 };
 
 use hickory_resolver::{
@@ -19,7 +19,7 @@ use hickory_resolver::{
 };
 use multiaddr::Multiaddr;
 
-use crate::AddressError;
+use crate::{AddressError, stamp};
 
 /// Path of the name server configuration.
 const RESOLVER_CONFIG: &str = "/etc/resolv.conf";
@@ -49,8 +49,8 @@ pub(crate) struct Resolver {
 #[derive(Default)]
 struct State {
     current: Option<(Stamp, TokioResolver)>,
-    /// `true` if the last lookup had no response, and no other one had a response meanwhile. Some
-    /// servers never respond to lookups of IPv6 addresses.
+    /// `true` if the last lookup had no response, and no other one had a response since its start.
+    /// Some servers never respond to lookups of IPv6 addresses.
     failed: bool,
     /// Time of the last response.
     responded: Option<Instant>,
@@ -72,8 +72,8 @@ pub(super) trait Source: Send + Sync + 'static {
     fn read(&self) -> (ResolverConfig, ResolverOpts);
 }
 
-/// Modification time and length of each file; `None` if the file is missing.
-pub(super) type Stamp = [Option<(SystemTime, u64)>; 2];
+/// The stamp of each file.
+pub(super) type Stamp = [stamp::Stamp; 2];
 
 /// The configuration files of the system.
 pub(super) struct Files {
@@ -92,7 +92,7 @@ impl Files {
 
 impl Source for Files {
     fn stamp(&self) -> Stamp {
-        [&self.resolver, &self.hosts].map(|path| stamp_of(path))
+        [&self.resolver, &self.hosts].map(|path| stamp::stamp_of(path))
     }
 
     fn read(&self) -> (ResolverConfig, ResolverOpts) {
@@ -104,11 +104,6 @@ impl Source for Files {
             (config, ResolverOpts::default())
         })
     }
-}
-
-fn stamp_of(path: &Path) -> Option<(SystemTime, u64)> {
-    let metadata = std::fs::metadata(path).ok()?;
-    Some((metadata.modified().ok()?, metadata.len()))
 }
 
 #[cfg(unix)]
@@ -136,7 +131,8 @@ impl Resolver {
         }
     }
 
-    /// Resolves the addresses of `name` of one IP version. The name server is asked for those alone.
+    /// Resolves the addresses of `name` of one IP version. The name server is asked for those
+    /// alone.
     pub(super) async fn ips(
         &self,
         name: &str,

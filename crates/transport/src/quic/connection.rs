@@ -32,8 +32,8 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
 /// shorter than a turn of the scheduler.
 const SHORTEST_LULL: Duration = Duration::from_millis(5);
 
-/// Interval between two checks of whether the packet that closes a connection was sent, 1 ms. `quinn`
-/// has no event for it.
+/// Interval between two checks of whether the packet that closes a connection was sent, 1 ms.
+/// `quinn` has no event for it.
 const SEND_CHECK_INTERVAL: Duration = Duration::from_millis(1);
 
 type Opening = BoxFuture<'static, Result<(SendStream, RecvStream), ConnectionError>>;

@@ -18,8 +18,8 @@ use super::session::{Session, Status};
 /// before the peer closed the byte stream, so usually it has already arrived.
 const ALERT_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// The first failure to write during the handshake, and the time until which the alert that explains
-/// it is awaited.
+/// The first failure to write during the handshake, and the time until which the alert that
+/// explains it is awaited.
 type Unsent = (io::Error, Delay);
 
 /// An error of the TLS handshake.

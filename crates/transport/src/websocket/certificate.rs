@@ -1,26 +1,42 @@
 //! Certificates of WebSocket inside of TLS: those that a listener presents, and those that a dial
 //! trusts.
 
+#[cfg(test)]
+mod tests;
+
 use std::{
-    fs, io,
+    fmt, fs, io,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, SystemTime},
 };
 
 use calimero_network_primitives::config::WebSocketConfig;
 use rustls::{
     ClientConfig, RootCertStore, ServerConfig, SupportedProtocolVersion,
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
+    server::{ClientHello, ResolvesServerCert},
+    sign::CertifiedKey,
     version::TLS13,
 };
 
-use crate::crypto::provider;
+use crate::{
+    crypto::provider,
+    stamp::{Stamp, stamp_of},
+};
 
 /// The ALPN protocol of HTTP/1.1, which opens a WebSocket.
 const ALPN: &[u8] = b"http/1.1";
 
 /// The TLS versions. All browsers that run libp2p support TLS 1.3.
 const VERSIONS: &[&SupportedProtocolVersion] = &[&TLS13];
+
+/// Time before the end of a certificate from which on a warning is logged, 7 days: tools renew
+/// certificates of 90 days after 60.
+const WARNING_TIME: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+
+/// Shortest interval between two of these warnings, 1 day.
+const WARNING_INTERVAL: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// An error of a file with a certificate or key for WebSocket.
 #[derive(Debug, thiserror::Error)]
@@ -81,36 +97,162 @@ pub(super) fn server(
     if !config.has_certificate() {
         return Ok(None);
     }
-    let (certificate, key) = (&config.certificate, &config.key);
-    let chain = certificates(certificate)?;
-    let private = private_key(key)?;
-    let refused = |source: rustls::Error| match source {
-        rustls::Error::InconsistentKeys(_) => CertificateFileError::Mismatch {
-            certificate: certificate.clone(),
-            key: key.clone(),
-        },
-        source => CertificateFileError::Unsupported {
-            certificate: certificate.clone(),
-            key: key.clone(),
-            source,
-        },
-    };
+    let files = CertificateFiles::open(config.certificate.clone(), config.key.clone())?;
     let mut server = ServerConfig::builder_with_provider(Arc::new(provider()))
         .with_protocol_versions(VERSIONS)
-        .and_then(|builder| {
-            builder
-                .with_no_client_auth()
-                .with_single_cert(chain, private)
-        })
-        .map_err(refused)?;
+        .map_err(|source| unsupported(&config.certificate, &config.key, source))?
+        .with_no_client_auth()
+        .with_cert_resolver(Arc::new(files));
     server.alpn_protocols = vec![ALPN.to_vec()];
     server.send_tls13_tickets = 0;
     Ok(Some(Arc::new(server)))
 }
 
+/// The certificate and the key of a listener. The files are read again when they change.
+pub(super) struct CertificateFiles {
+    certificate: PathBuf,
+    key: PathBuf,
+    state: Mutex<State>,
+}
+
+struct State {
+    /// Of the files that were read last, whether or not they can be used.
+    stamps: [Stamp; 2],
+    loaded: Loaded,
+    /// When the next warning about the end of the certificate is due.
+    warn_at: SystemTime,
+}
+
+/// A certificate with its key.
+struct Loaded {
+    key: Arc<CertifiedKey>,
+    /// End of the validity of the certificate; `None` if it cannot be parsed.
+    ends: Option<SystemTime>,
+}
+
+impl CertificateFiles {
+    /// Reads both files, and logs a warning if the certificate has expired or expires soon.
+    pub(super) fn open(certificate: PathBuf, key: PathBuf) -> Result<Self, CertificateFileError> {
+        // Before the files are read, so that a change in between is a change.
+        let stamps = [&certificate, &key].map(|path| stamp_of(path));
+        let loaded = load(&certificate, &key)?;
+        let state = State {
+            stamps,
+            loaded,
+            warn_at: SystemTime::UNIX_EPOCH,
+        };
+        let files = Self {
+            certificate,
+            key,
+            state: Mutex::new(state),
+        };
+        files.current(SystemTime::now());
+        Ok(files)
+    }
+
+    /// Returns the certificate to present at `now`.
+    ///
+    /// Files that cannot be used, such as half of a renewal, leave the certificate as it was, with
+    /// a warning. They are read again after their next change. The files have some KiB, so they are
+    /// read in the task of the handshake.
+    pub(super) fn current(&self, now: SystemTime) -> Arc<CertifiedKey> {
+        let stamps = [&self.certificate, &self.key].map(|path| stamp_of(path));
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let path = self.certificate.display();
+        if stamps != state.stamps {
+            state.stamps = stamps;
+            match load(&self.certificate, &self.key) {
+                Ok(loaded) => {
+                    tracing::info!(certificate = %path, "certificate of WebSocket reloaded");
+                    state.loaded = loaded;
+                    state.warn_at = SystemTime::UNIX_EPOCH;
+                }
+                Err(error) => tracing::warn!(
+                    %error,
+                    "cannot reload the certificate of WebSocket; presenting the previous one"
+                ),
+            }
+        }
+        if let Some(ends) = state.loaded.ends
+            && now >= state.warn_at
+        {
+            let left = ends.duration_since(now).unwrap_or_default();
+            if left.is_zero() {
+                tracing::warn!(certificate = %path, "the certificate of WebSocket has expired");
+                state.warn_at = now + WARNING_INTERVAL;
+            } else if left <= WARNING_TIME {
+                let hours = left.as_secs() / 3600;
+                tracing::warn!(
+                    certificate = %path,
+                    hours,
+                    "the certificate of WebSocket expires soon"
+                );
+                state.warn_at = now + WARNING_INTERVAL;
+            }
+        }
+        Arc::clone(&state.loaded.key)
+    }
+}
+
+impl fmt::Debug for CertificateFiles {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CertificateFiles")
+            .field("certificate", &self.certificate)
+            .field("key", &self.key)
+            .finish_non_exhaustive()
+    }
+}
+
+impl ResolvesServerCert for CertificateFiles {
+    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(self.current(SystemTime::now()))
+    }
+}
+
+fn load(certificate: &Path, key: &Path) -> Result<Loaded, CertificateFileError> {
+    let chain = certificates(certificate)?;
+    let private = private_key(key)?;
+    let ends = chain.first().and_then(|first| end_of(first));
+    let loaded = CertifiedKey::from_der(chain, private, &provider());
+    let loaded = loaded.map_err(|source| match source {
+        rustls::Error::InconsistentKeys(_) => CertificateFileError::Mismatch {
+            certificate: certificate.to_owned(),
+            key: key.to_owned(),
+        },
+        source => unsupported(certificate, key, source),
+    })?;
+    Ok(Loaded {
+        key: Arc::new(loaded),
+        ends,
+    })
+}
+
+fn unsupported(certificate: &Path, key: &Path, source: rustls::Error) -> CertificateFileError {
+    CertificateFileError::Unsupported {
+        certificate: certificate.to_owned(),
+        key: key.to_owned(),
+        source,
+    }
+}
+
+/// Returns the end of the validity of a certificate.
+fn end_of(certificate: &CertificateDer<'_>) -> Option<SystemTime> {
+    let (_, certificate) = x509_parser::parse_x509_certificate(certificate).ok()?;
+    let seconds = certificate.validity().not_after.timestamp();
+    let since_epoch = Duration::from_secs(u64::try_from(seconds).unwrap_or(0));
+    SystemTime::UNIX_EPOCH.checked_add(since_epoch)
+}
+
+/// The configuration of dials.
+pub(super) struct Trust {
+    pub(super) config: Arc<ClientConfig>,
+    /// Whether no certificate is trusted, so that each dial fails.
+    pub(super) is_empty: bool,
+}
+
 /// Creates the configuration of dials, which trust the certificates in the file `trusted`, or those
 /// of the system. It reads files and may take some milliseconds.
-pub(super) fn client(trusted: Option<&Path>) -> Result<Arc<ClientConfig>, CertificateFileError> {
+pub(super) fn client(trusted: Option<&Path>) -> Result<Trust, CertificateFileError> {
     let mut roots = RootCertStore::empty();
     match trusted {
         Some(path) => {
@@ -124,23 +266,17 @@ pub(super) fn client(trusted: Option<&Path>) -> Result<Arc<ClientConfig>, Certif
             let _ = roots.add_parsable_certificates(found.certs);
         }
     }
-    if roots.is_empty() {
-        tracing::warn!(
-            "the system has no trusted certificates; no address with /wss can be dialled \
-             (install ca-certificates or set SSL_CERT_FILE)"
-        );
-    }
+    let is_empty = roots.is_empty();
     let mut client = ClientConfig::builder_with_provider(Arc::new(provider()))
         .with_protocol_versions(VERSIONS)
-        .map_err(|source| CertificateFileError::Unsupported {
-            certificate: trusted.map(Path::to_path_buf).unwrap_or_default(),
-            key: PathBuf::new(),
-            source,
-        })?
+        .map_err(|source| unsupported(trusted.unwrap_or(Path::new("")), Path::new(""), source))?
         .with_root_certificates(roots)
         .with_no_client_auth();
     client.alpn_protocols = vec![ALPN.to_vec()];
-    Ok(Arc::new(client))
+    Ok(Trust {
+        config: Arc::new(client),
+        is_empty,
+    })
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, CertificateFileError> {

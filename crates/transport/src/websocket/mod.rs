@@ -30,7 +30,10 @@ use std::{
     io,
     path::PathBuf,
     pin::Pin,
-    sync::{Arc, OnceLock},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     task::{Context, Poll},
     time::Duration,
 };
@@ -53,7 +56,14 @@ use self::{
     address::{Address, Suffix},
     stream::{Role, WebSocket},
 };
-use crate::{AddressError, error::Cause, read_ahead::ReadAhead, tcp, tls::TlsStream};
+use crate::{
+    AddressError,
+    error::Cause,
+    read_ahead::ReadAhead,
+    stamp::{Stamp, stamp_of},
+    tcp,
+    tls::TlsStream,
+};
 
 /// Part of the time for a handshake that the other dials of a peer have before one over WebSocket, a
 /// tenth: 1 s by default, the time of a TCP connection with TLS over a long link. A connection over
@@ -82,20 +92,40 @@ pub(crate) struct Transport {
 /// The TLS configuration of dials, which is created for the first one.
 struct Client {
     trusted: Option<PathBuf>,
-    config: OnceLock<Arc<ClientConfig>>,
+    /// The configuration, with the stamp of the file `trusted`. It is created again if that
+    /// changes, and for each dial as long as no certificate is trusted: they may be installed
+    /// later.
+    config: Mutex<Option<(Stamp, Arc<ClientConfig>)>>,
+    /// Whether the lack of trusted certificates was logged.
+    warned: AtomicBool,
 }
 
 impl Client {
     async fn config(self: Arc<Self>) -> Result<Arc<ClientConfig>, AddressError> {
-        if let Some(config) = self.config.get() {
+        let stamp = self.trusted.as_deref().and_then(stamp_of);
+        if let Some((of, config)) = &*self.lock()
+            && *of == stamp
+        {
             return Ok(Arc::clone(config));
         }
         let loading = tokio::task::spawn_blocking(move || {
-            let config = certificate::client(self.trusted.as_deref())?;
-            Ok::<_, CertificateFileError>(Arc::clone(self.config.get_or_init(|| config)))
+            let trust = certificate::client(self.trusted.as_deref())?;
+            if !trust.is_empty {
+                *self.lock() = Some((stamp, Arc::clone(&trust.config)));
+            } else if !self.warned.swap(true, Ordering::Relaxed) {
+                tracing::warn!(
+                    "the system has no trusted certificates; no address with /wss can be dialled \
+                     (install ca-certificates or set SSL_CERT_FILE)"
+                );
+            }
+            Ok::<_, CertificateFileError>(trust.config)
         });
         let loaded = loading.await.map_err(io::Error::other)?;
         loaded.map_err(|error| AddressError::WebSocket(Cause::new(error)))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<(Stamp, Arc<ClientConfig>)>> {
+        self.config.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -113,7 +143,8 @@ impl Transport {
             server: certificate::server(config)?,
             client: Arc::new(Client {
                 trusted: config.tuning.trusted.clone(),
-                config: OnceLock::new(),
+                config: Mutex::default(),
+                warned: AtomicBool::new(false),
             }),
         })
     }

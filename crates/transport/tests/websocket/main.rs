@@ -14,7 +14,12 @@ mod common;
 mod hostile;
 mod proxy;
 
-use std::{fs, future::poll_fn, path::Path, time::Duration};
+use std::{
+    fs,
+    future::poll_fn,
+    path::Path,
+    time::{Duration, SystemTime},
+};
 
 use self::common::{
     accept, any_address, connect, dial, dial_opts, dialled, exchange, listen, offering, with_peer,
@@ -48,11 +53,26 @@ impl Files {
     fn new(name: &str) -> Self {
         let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("websocket-{name}"));
         fs::create_dir_all(&folder).unwrap();
+        let files = Self(folder);
+        files.renew(0);
+        files
+    }
+
+    /// Replaces both files, as the renewal number `version` does.
+    fn renew(&self, version: u64) {
         let names = ["127.0.0.1".to_owned(), "localhost".to_owned()];
         let made = rcgen::generate_simple_self_signed(names).unwrap();
-        fs::write(folder.join("cert.pem"), made.cert.pem()).unwrap();
-        fs::write(folder.join("key.pem"), made.key_pair.serialize_pem()).unwrap();
-        Self(folder)
+        self.write("cert.pem", &made.cert.pem(), version);
+        self.write("key.pem", &made.key_pair.serialize_pem(), version);
+    }
+
+    /// Writes a file whose modification time depends on `version` alone.
+    fn write(&self, name: &str, text: &str, version: u64) {
+        let path = self.path(name);
+        fs::write(&path, text).unwrap();
+        let file = fs::File::options().write(true).open(&path).unwrap();
+        let modified = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000_000 + version);
+        file.set_modified(modified).unwrap();
     }
 
     fn path(&self, name: &str) -> std::path::PathBuf {
@@ -208,6 +228,44 @@ async fn a_certificate_that_is_not_trusted_or_of_another_name_is_refused() {
         assert!(matches!(error, AddressError::Security(_)), "{error:?}");
         assert!(inn.is_err());
     }
+}
+
+#[tokio::test]
+async fn renewed_certificates_are_presented_and_trusted_without_a_restart() {
+    let files = Files::new("renewed");
+    let (_, mut dialler) = node(&files.config(&files));
+    let (_, mut listener) = node(&files.config(&files));
+    let address = listen(&mut listener.boxed, "/ip4/127.0.0.1/tcp/0/wss").await;
+    for version in 1..4 {
+        let dialled = connect(&mut dialler.boxed, &mut listener.boxed, address.clone());
+        within(dialled).await;
+        files.renew(version);
+    }
+}
+
+#[tokio::test]
+async fn certificates_that_are_installed_later_are_trusted() {
+    let (files, later) = (Files::new("presented"), Files::new("later"));
+    let (_, mut listener) = node(&files.config(&files));
+    let address = listen(&mut listener.boxed, "/ip4/127.0.0.1/tcp/0/wss").await;
+    // A file of the same length whose certificate cannot be parsed: none is trusted.
+    let good = fs::read_to_string(files.path("cert.pem")).unwrap();
+    let unusable = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
+    let unusable = format!("{unusable:\n<length$}", length = good.len());
+    later.write("cert.pem", &unusable, 0);
+    let mut config = TransportConfig::default();
+    config.websocket.tuning.trusted = Some(later.path("cert.pem"));
+    let (_, mut dialler) = node(&config);
+    let (out, inn) = within(futures::future::join(
+        dial(&mut dialler.boxed, address.clone()),
+        accept(&mut listener.boxed),
+    ))
+    .await;
+    let error = classify(&out.unwrap_err());
+    assert!(matches!(error, AddressError::Security(_)), "{error:?}");
+    assert!(inn.is_err());
+    later.write("cert.pem", &good, 0);
+    within(connect(&mut dialler.boxed, &mut listener.boxed, address)).await;
 }
 
 #[test]

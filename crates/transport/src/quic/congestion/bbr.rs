@@ -5,8 +5,8 @@
 //! 1. [`Bbr::on_sent`] for each burst of packets, with its time.
 //! 2. For each acknowledgement frame: [`Bbr::on_ack`] for every packet that it acknowledges first,
 //!    then [`Bbr::on_end_acks`] once.
-//! 3. [`Bbr::on_loss`] for the packets that were declared lost at one time, [`Bbr::on_marks`] for an
-//!    acknowledgement whose packets a router marked (ECN).
+//! 3. [`Bbr::on_loss`] for the packets that were declared lost at one time, [`Bbr::on_marks`] for
+//!    an acknowledgement whose packets a router marked (ECN).
 //! 4. [`Bbr::window`] says how many bytes may be in flight now.
 //!
 //! Time is an argument and the only randomness is the seed, so the same calls give the same
@@ -26,14 +26,14 @@
 //! 9406), so that a shallow queue overflows once at most. The eight must not come from one moment
 //! ([`QUEUED_TIME`]): a host that was busy sees delays that are not the path's.
 //!
-//! `quinn` reports a connection as app-limited even if the path is full. After the startup that counts
-//! only while less than one bandwidth-delay product is in flight. A probe that becomes app-limited
-//! ends at once and keeps the measured bandwidth; in the draft it goes on.
+//! `quinn` reports a connection as app-limited even if the path is full. After the startup that
+//! counts only while less than one bandwidth-delay product is in flight. A probe that becomes
+//! app-limited ends at once and keeps the measured bandwidth; in the draft it goes on.
 //!
 //! The draft skips one probe for the round trip time when a connection sends again after it was
 //! idle. Here an app-limited flow with no more in flight than that probe permits
-//! ([`PROBE_RTT_GAIN`]) is never probed for it, and such a flow never raises the shortest round trip
-//! time: peers acknowledge single packets late.
+//! ([`PROBE_RTT_GAIN`]) is never probed for it, and such a flow never raises the shortest round
+//! trip time: peers acknowledge single packets late.
 //!
 //! A mark of a router (ECN) counts as a full queue, once a round, with the answer of this module to
 //! losses in a full queue.
@@ -353,8 +353,8 @@ impl Bbr {
         self.settle(now);
     }
 
-    /// Packets arrived that a router marked because its queue is long (RFC 9002, section 7.1). Marks
-    /// count as losses of a full queue, once a round.
+    /// Packets arrived that a router marked because its queue is long (RFC 9002, section 7.1).
+    /// Marks count as losses of a full queue, once a round.
     pub(super) fn on_marks(&mut self, now: Instant) {
         self.round.marked = true;
         self.on_congestion();
@@ -387,8 +387,8 @@ impl Bbr {
         self.settle(now);
     }
 
-    /// Ends a startup or a probe whose round shows a full queue. Other phases wait for the end of the
-    /// round.
+    /// Ends a startup or a probe whose round shows a full queue. Other phases wait for the end of
+    /// the round.
     fn on_congestion(&mut self) {
         if self.is_congested() {
             match self.phase {
@@ -636,8 +636,8 @@ impl Bbr {
     fn on_little_in_flight(&mut self, now: Instant) {
         self.recent_rtt_at = now;
         if matches!(self.phase, Phase::ProbeRtt { .. }) {
-            // The samples since the beginning may include the queue that the probe was to drain, and
-            // the delay with which the peer acknowledges a single packet.
+            // The samples since the beginning may include the queue that the probe was to drain,
+            // and the delay with which the peer acknowledges a single packet.
             self.recent_rtt = self.recent_rtt.min(self.min_rtt.unwrap_or(Duration::MAX));
             self.cruise(now);
         }

@@ -37,8 +37,8 @@ pub(super) struct Sample {
     pub(super) prior_delivered: u64,
     /// Bytes in flight when that packet was sent.
     pub(super) in_flight: u64,
-    /// Whether that packet was sent while there was too little to send: the rate is a lower bound of
-    /// what the path carries.
+    /// Whether that packet was sent while there was too little to send: the rate is a lower bound
+    /// of what the path carries.
     pub(super) app_limited: bool,
 }
 
