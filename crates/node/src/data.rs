@@ -25,8 +25,8 @@ const FOLDER_MODE: u32 = 0o700;
 /// An empty file in the data folder of a boot node.
 const BOOT_MARK: &str = "boot";
 
-/// Files of which a data folder has one at least, once it was used.
-const OWN_FILES: [&str; 3] = ["lock", "identity", "node.toml"];
+/// Entries of which a data folder has one at least, once it was used or prepared.
+const OWN_ENTRIES: [&str; 4] = ["lock", "identity", "node.toml", "control"];
 
 /// A folder that exists and that its owner alone can enter.
 #[derive(Debug)]
@@ -180,7 +180,7 @@ fn restrict(path: &Path) -> io::Result<()> {
 
 /// Returns `true` if the folder has content, and none of it is a file of a data folder.
 fn is_foreign(path: &Path) -> io::Result<bool> {
-    if OWN_FILES.iter().any(|name| path.join(name).exists()) {
+    if OWN_ENTRIES.iter().any(|name| path.join(name).exists()) {
         return Ok(false);
     }
     for entry in fs::read_dir(path)? {
@@ -221,7 +221,7 @@ mod tests {
         assert_eq!(error.code(), crate::error::Code::Refused);
         assert_eq!(mode(), 0o755);
         // A data folder that was widened by mistake, and one that was prepared.
-        for own in OWN_FILES {
+        for own in OWN_ENTRIES {
             fs::write(path.join(own), "").unwrap();
             DataFolder::open(path).unwrap();
             assert_eq!(mode(), 0o700);

@@ -22,8 +22,8 @@ impl SocketPath {
     ///
     /// # Errors
     ///
-    /// If the folder cannot be opened, and [`io::ErrorKind::InvalidFilename`] with the limit on systems
-    /// without such paths.
+    /// If the folder cannot be opened, and [`io::ErrorKind::InvalidFilename`] with the limit on
+    /// systems without such paths.
     pub(super) fn of(path: &Path) -> io::Result<Self> {
         match path.as_os_str().len() <= MAX_BYTES {
             true => Ok(Self {

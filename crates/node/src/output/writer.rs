@@ -22,7 +22,7 @@ const QUEUE_BYTES: usize = 8 << 20;
 /// Bytes that are joined into one system call.
 const WRITE_BYTES: usize = 64 << 10;
 
-/// Pause before the next write after one that failed. A disk that is full stays so for seconds at least.
+/// Pause before the next write after one that failed. A full disk stays full for seconds at least.
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
 
 /// What a failed write does, unless no later one can succeed: a closed pipe and a closed descriptor

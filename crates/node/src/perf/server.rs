@@ -17,7 +17,8 @@ use tokio::{
 
 use super::{BLOCK_BYTES, WANTED_BYTES_LEN};
 
-/// Bytes sent to one peer and received from it within [`BUDGET_TIME`]: a second of the fastest links many times over.
+/// Bytes sent to one peer and received from it within [`BUDGET_TIME`]: a second of the fastest
+/// links many times over.
 const BUDGET_BYTES: u64 = 64 << 30;
 
 /// Time after which a peer has its whole budget again.
