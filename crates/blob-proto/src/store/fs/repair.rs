@@ -181,6 +181,7 @@ impl Shared {
     /// `false` where it is not the copy that is shown.
     fn withdraw_copy(&self, id: BlobId, damaged: Damaged) -> Result<bool, StoreError> {
         let _publishing = self.publishing();
+        self.mark_unmarked()?;
         self.make_room_for_partial()?;
         let mut index = self.index();
         let shown = index.entries.get(&id).copied();
