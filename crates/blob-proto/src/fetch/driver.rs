@@ -233,7 +233,7 @@ impl Driver {
     }
 
     /// Waits for the store. The deadlines of providers and of the search do not run in that time:
-    /// meanwhile the driver neither asks providers nor takes what they send.
+    /// the driver then neither asks providers nor takes what they send.
     async fn off_the_clock<T>(&mut self, work: impl Future<Output = T>) -> T {
         let since = Instant::now();
         let done = work.await;

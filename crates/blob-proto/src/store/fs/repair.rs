@@ -182,7 +182,7 @@ impl Shared {
     fn withdraw_copy(&self, id: BlobId, damaged: Damaged) -> Result<bool, StoreError> {
         let _publishing = self.publishing();
         self.mark_unmarked()?;
-        self.make_room_for_partial()?;
+        self.evict_partial()?;
         let mut index = self.index();
         let shown = index.entries.get(&id).copied();
         let Some(entry) = shown.filter(|shown| shown.copy == damaged.copy) else {
