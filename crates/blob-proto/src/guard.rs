@@ -11,7 +11,7 @@ use crate::{
     BlobId, ChunkList,
     error::CallbackError,
     store::{
-        BlobReader, BlobStore, BlobWriter, PartialBlob, StoreError, StoreFuture, Stored,
+        BlobReader, BlobStore, BlobWriter, Hold, PartialBlob, StoreError, StoreFuture, Stored,
         StoredBatch, Usage, Verification,
     },
     swarm::store_number,
@@ -74,6 +74,12 @@ impl BlobStore for GuardedStore {
     fn address(&self) -> Option<usize> {
         // Of a store without an address, that of its `Arc`, which is not the one around this.
         Some(store_number(&self.store))
+    }
+
+    fn hold(&self, id: BlobId) -> Hold {
+        let hold = AssertUnwindSafe(|| self.store.hold(id));
+        // Without it the blob may be collected, as in a store that has no holds.
+        std::panic::catch_unwind(hold).unwrap_or_default()
     }
 
     fn usage(&self) -> Option<Usage> {

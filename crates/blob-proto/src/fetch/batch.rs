@@ -169,8 +169,13 @@ pub(super) async fn run(
     let mut queue = Queue::default();
     let mut batch = FetchedBatch::default();
     for id in blobs {
+        // Before it is verified: it could be collected in between.
+        let hold = store.hold(id);
         match store.verify(id, true).await? {
-            Verification::Intact { .. } => batch.fetched.push(id),
+            Verification::Intact { .. } => {
+                batch.fetched.push(id);
+                batch.holds.push(hold);
+            }
             _ => queue.wanted.push_back(id),
         }
     }

@@ -86,15 +86,14 @@ pub(super) const EVENT_QUEUE: usize = 64;
 /// How a transfer ended.
 struct Finished {
     size_bytes: u64,
-    /// Absent where another transfer stored the blob.
-    hold: Option<Hold>,
+    hold: Hold,
 }
 
 impl From<Stored> for Finished {
     fn from(stored: Stored) -> Self {
         Self {
             size_bytes: stored.size_bytes,
-            hold: Some(stored.hold),
+            hold: stored.hold,
         }
     }
 }
@@ -179,13 +178,16 @@ impl Driver {
 
     pub(super) async fn run(mut self) -> Result<Fetched, FetchError> {
         let id = self.context.request.blob_id;
+        // Before it is verified: it could be collected in between.
+        let hold = self.target.store.hold(id);
         // What does not verify is withdrawn and fetched again.
         let verifying = self.target.store.verify(id, true);
         if let Verification::Intact { size_bytes } = self.off_the_clock(verifying).await? {
             self.book.complete(size_bytes);
             self.publish();
-            return Ok(self.book.fetched(id, size_bytes, None));
+            return Ok(self.book.fetched(id, size_bytes, hold));
         }
+        drop(hold);
         let Finished { size_bytes, hold } = self.drive().await?;
         self.book.complete(size_bytes);
         self.sample();
@@ -231,7 +233,7 @@ impl Driver {
     }
 
     /// Waits for the store. The deadlines of providers and of the search do not run in that time:
-    /// meanwhile the driver neither asks providers nor takes what they send.
+    /// the driver then neither asks providers nor takes what they send.
     async fn off_the_clock<T>(&mut self, work: impl Future<Output = T>) -> T {
         let since = Instant::now();
         let done = work.await;

@@ -117,7 +117,7 @@ pub struct Fetched {
     pub providers: Vec<(PeerId, u64)>,
     /// Who failed and gave nothing after that.
     pub failures: Vec<ProviderFailure>,
-    /// Keeps it from garbage collection until it is tagged. `None` where it was there already.
+    /// Keeps it from garbage collection until it is tagged.
     pub hold: Option<Hold>,
     /// The content, where the destination is [`Destination::Memory`].
     pub content: Option<Bytes>,

@@ -103,6 +103,15 @@ pub trait BlobStore: Send + Sync + 'static {
         Box::pin(std::future::ready(Ok(false)))
     }
 
+    /// Keeps a blob from garbage collection until the hold is dropped, whether it is here yet or not.
+    /// Must not block.
+    ///
+    /// Default: a hold that does nothing, for a store that collects no garbage.
+    fn hold(&self, id: BlobId) -> Hold {
+        let _ = id;
+        Hold::default()
+    }
+
     /// Begins a blob whose content arrives in order.
     fn writer(&self) -> StoreFuture<Box<dyn BlobWriter>>;
 

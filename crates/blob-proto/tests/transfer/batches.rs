@@ -4,15 +4,16 @@ use std::sync::{Arc, atomic::Ordering};
 
 use calimero_network_blob::{
     BlobId, blob_id,
-    fetch::{BlobFetchConfig, FetchError, FetchedBatch, Fetcher, ProviderError},
+    fetch::{BlobFetchConfig, FetchError, FetchRequest, FetchedBatch, Fetcher, ProviderError},
     serve::Server,
     store::BlobStore,
     transfer::{Identity, Version},
 };
 use calimero_network_primitives::{PeerId, config::BlobServeConfig};
+use futures::stream;
 
 use crate::{
-    net::{CONTEXT, Folder, folder, requester},
+    net::{CONTEXT, Folder, folder, requester, to_store},
     pipes::{Pipes, numbered},
 };
 
@@ -97,4 +98,35 @@ async fn a_blob_that_all_providers_refuse_is_named() {
     let refusals = failures.iter().map(|failure| &failure.reason);
     let refusals = refusals.filter(|reason| matches!(reason, ProviderError::NotFound));
     assert_eq!(refusals.count(), 2);
+}
+
+/// Those that were there already are held like the others.
+#[tokio::test(start_paused = true)]
+async fn all_blobs_of_a_batch_are_held() {
+    let there = store(0..2);
+    let server: Arc<dyn BlobStore> = Arc::new(there.store.clone());
+    let server = Server::new(numbered(1), server, &BlobServeConfig::default());
+    let pipes = Pipes::new(numbered(1), Version::V1, move |pipe| {
+        let serving = server.serve(requester(), Version::V1, pipe);
+        Box::pin(async move {
+            let _ = serving.await;
+        })
+    });
+    let here = store(0..1);
+    let identity = Identity::unsigned(requester());
+    let fetcher = Fetcher::new(pipes, identity, &BlobFetchConfig::default());
+    let wanted: Vec<_> = (0..2).map(|number| blob_id(&blob(number))).collect();
+    let into: Arc<dyn BlobStore> = Arc::new(here.store.clone());
+    let batch = fetcher.fetch_batch(CONTEXT, wanted.clone(), vec![numbered(1)], into);
+    let batch = batch.await.unwrap();
+    assert_eq!(batch.fetched.len(), 2);
+    assert!(here.store.collect_garbage().unwrap().is_empty());
+    // One that is fetched alone and is there already is held as well.
+    let request = FetchRequest::new(CONTEXT, wanted[0]);
+    let alone = fetcher.fetch(request, stream::empty(), to_store(&here.store));
+    let alone = alone.await.unwrap();
+    drop(batch);
+    assert_eq!(here.store.collect_garbage().unwrap(), [wanted[1]]);
+    drop(alone);
+    assert_eq!(here.store.collect_garbage().unwrap(), [wanted[0]]);
 }

@@ -44,7 +44,7 @@ async fn flood(mut pipe: Pipe, size_bytes: Option<u64>) {
     }
 }
 
-/// Fetches from liars that announce `sizes`, and a while later from an honest provider.
+/// Fetches from hostile providers that announce `sizes`, and later from an honest one.
 async fn fetch(
     there: &Folder,
     id: BlobId,
@@ -60,9 +60,9 @@ async fn fetch(
             let _ = serving.await;
         })
     });
-    let mut liars = Vec::new();
+    let mut hostile = Vec::new();
     for (number, size_bytes) in (1..).zip(sizes.iter().copied()) {
-        liars.push(numbered(number));
+        hostile.push(numbered(number));
         pipes = pipes.with(numbered(number), Version::V0, move |pipe| {
             Box::pin(flood(pipe, size_bytes))
         });
@@ -76,7 +76,7 @@ async fn fetch(
     let to = Destination::Store(Arc::new(into.clone()));
     let begun = Instant::now();
     let request = FetchRequest::new(CONTEXT, id);
-    let providers = stream::iter(liars).chain(Box::pin(later));
+    let providers = stream::iter(hostile).chain(Box::pin(later));
     let fetching = fetcher.fetch(request, providers, to);
     let fetched = timeout(Duration::from_secs(120), fetching)
         .await
@@ -130,7 +130,7 @@ async fn what_does_not_fit_is_an_error_of_the_store_where_nothing_else_failed() 
         panic!("{fetched:?}")
     };
     assert!(matches!(*error, StoreError::Quota { .. }), "{error}");
-    // Beside another failure it is one of the failures.
+    // With another failure it is one of the failures.
     let (fetched, _) = fetch(&there, id, &[Some(3)], true, &here).await;
     let Err(FetchError::NoProviders { failures, .. }) = fetched else {
         panic!("{fetched:?}")

@@ -283,7 +283,7 @@ impl Book {
         }
     }
 
-    pub(super) fn fetched(&self, id: BlobId, size_bytes: u64, hold: Option<Hold>) -> Fetched {
+    pub(super) fn fetched(&self, id: BlobId, size_bytes: u64, hold: Hold) -> Fetched {
         let gave = self.providers.iter().filter(|(_, p)| p.verified_bytes > 0);
         Fetched {
             id,
@@ -292,7 +292,7 @@ impl Book {
             received_bytes: self.received_bytes,
             providers: gave.map(|(peer, p)| (*peer, p.verified_bytes)).collect(),
             failures: self.failures(),
-            hold,
+            hold: Some(hold),
             content: None,
         }
     }

@@ -17,7 +17,7 @@ use crate::{
         session::{Ask, End, Event, EventKind, SessionId},
     },
     plan::{Failure, Input, Planner, WINDOW_CHUNKS},
-    store::{BlobStore, PartialBlob, StoreError},
+    store::{BlobStore, Hold, PartialBlob, StoreError},
 };
 
 /// Time that another download of the same blob into the same store is waited for: 10 s. One that
@@ -95,7 +95,7 @@ impl Driver {
             .put_batch(vec![(Some(id), content)])
             .await?;
         self.book.verified(from, size_bytes);
-        let hold = Some(stored.hold);
+        let hold = stored.hold;
         Ok(Finished { size_bytes, hold })
     }
 
@@ -130,9 +130,8 @@ impl Driver {
         let opening = open_partial(&*store, in_store.as_ref(), list);
         let partial = match self.off_the_clock(opening).await? {
             OpenedPartial::Partial(partial) => partial,
-            OpenedPartial::Stored { size_bytes } => {
+            OpenedPartial::Stored { size_bytes, hold } => {
                 self.check_size(size_bytes)?;
-                let hold = None;
                 return Ok(Some(Finished { size_bytes, hold }));
             }
         };
@@ -306,7 +305,7 @@ impl Driver {
 /// A partial download that was opened, or the blob that was stored before it could be.
 enum OpenedPartial {
     Partial(Arc<dyn PartialBlob>),
-    Stored { size_bytes: u64 },
+    Stored { size_bytes: u64, hold: Hold },
 }
 
 /// Opens the partial download. A cancelled transfer may still hold it for a moment, and another
@@ -317,6 +316,7 @@ async fn open_partial(
     list: ChunkList,
 ) -> Result<OpenedPartial, StoreError> {
     let id = list.id();
+    let hold = store.hold(id);
     let mut deadline = Instant::now() + BUSY_TIMEOUT;
     let mut waited = false;
     loop {
@@ -334,7 +334,7 @@ async fn open_partial(
             }
             // The transfer that had it open has stored the blob.
             Ok(_) if waited && let Some(size_bytes) = store.size(id).await? => {
-                return Ok(OpenedPartial::Stored { size_bytes });
+                return Ok(OpenedPartial::Stored { size_bytes, hold });
             }
             opened => return opened.map(OpenedPartial::Partial),
         }

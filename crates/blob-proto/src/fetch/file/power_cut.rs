@@ -81,6 +81,7 @@ fn again(disk: &Arc<dyn Disk>, content: &[u8], done: &mut bool) -> Result<(), St
 fn disk() -> SimDisk {
     let disk = SimDisk::default();
     disk.create_dir(Path::new("/folder")).unwrap();
+    disk.sync_dir(Path::new("/")).unwrap();
     disk
 }
 

@@ -7,7 +7,11 @@ mod real;
 pub(crate) mod sim;
 mod write_back;
 
-use std::{fmt, io, path::Path, time::Duration};
+use std::{
+    fmt, io,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 pub(crate) use self::{chunk_file::ChunkFile, real::RealDisk, write_back::WriteBack};
 
@@ -52,8 +56,8 @@ impl<T: fmt::Debug + Send + Sync> Held for T {}
 /// or reordered by a power cut until [`DiskFile::sync`] or [`sync_dir`](Disk::sync_dir) returns.
 pub(crate) trait Disk: fmt::Debug + Send + Sync {
     /// Creates a folder and those above it, where they do not exist. A folder that exists stays as it
-    /// is.
-    fn create_dir(&self, path: &Path) -> io::Result<()>;
+    /// is. Returns the folders that have a new name, which is durable once they are flushed.
+    fn create_dir(&self, path: &Path) -> io::Result<Vec<PathBuf>>;
 
     /// Makes a folder accessible to its owner alone. That of another owner stays as it is.
     fn make_private(&self, path: &Path);

@@ -4,7 +4,7 @@ use std::{
     fs::{self, DirBuilder, File, OpenOptions},
     io,
     os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt, PermissionsExt},
-    path::Path,
+    path::{Path, PathBuf},
     time::{Duration, UNIX_EPOCH},
 };
 
@@ -34,9 +34,17 @@ impl RealDisk {
 }
 
 impl Disk for RealDisk {
-    fn create_dir(&self, path: &Path) -> io::Result<()> {
+    fn create_dir(&self, path: &Path) -> io::Result<Vec<PathBuf>> {
+        let missing = path.ancestors().take_while(|folder| !folder.exists());
+        let parents = missing.filter_map(Path::parent).map(|parent| {
+            // The parent of a relative path of one component.
+            let parent = Some(parent).filter(|parent| !parent.as_os_str().is_empty());
+            parent.unwrap_or(Path::new(".")).to_owned()
+        });
+        let parents = parents.collect();
         let mut builder = DirBuilder::new();
-        builder.recursive(true).mode(FOLDER_MODE).create(path)
+        builder.recursive(true).mode(FOLDER_MODE).create(path)?;
+        Ok(parents)
     }
 
     fn make_private(&self, path: &Path) {

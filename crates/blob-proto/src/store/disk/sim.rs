@@ -3,7 +3,8 @@
 //! It counts operations. Once the power is off, every operation fails, and [`SimDisk::after_cut`]
 //! returns one state that a disk could have then: of each file and each folder, what was flushed,
 //! and of what came after the flush any part, each operation independent of the others. Writes are
-//! torn as well. That is more than real file systems lose: most of them keep more order.
+//! torn as well. A folder whose name was not flushed may be lost with all that it holds. That is more
+//! than real file systems lose: most of them keep more order.
 
 #![expect(clippy::unwrap_used, reason = "this module is part of the tests")]
 
@@ -85,6 +86,8 @@ struct Folder {
 struct State {
     inodes: Vec<Inode>,
     folders: BTreeMap<PathBuf, Folder>,
+    /// Folders whose own names are flushed.
+    named: HashSet<PathBuf>,
     locks: HashSet<PathBuf>,
     operations: u64,
     /// Operations after which the power is off.
@@ -256,7 +259,14 @@ impl SimDisk {
             }
         });
         let inodes = inodes.collect();
-        let folders = state.folders.iter().map(|(path, folder)| {
+        let mut lost: HashSet<&Path> = HashSet::new();
+        let folders = state.folders.iter().filter_map(|(path, folder)| {
+            // The folders above come first.
+            let above = path.parent().is_some_and(|above| lost.contains(above));
+            if above || !(state.named.contains(path) || kept()) {
+                lost.insert(path);
+                return None;
+            }
             let mut now = folder.flushed.clone();
             for naming in &folder.pending {
                 if kept() {
@@ -269,11 +279,13 @@ impl SimDisk {
                 flushed,
                 pending: Vec::new(),
             };
-            (path.clone(), folder)
+            Some((path.clone(), folder))
         });
+        let folders: BTreeMap<_, _> = folders.collect();
         let after = State {
             inodes,
-            folders: folders.collect(),
+            named: folders.keys().cloned().collect(),
+            folders,
             ..State::default()
         };
         Self {
@@ -287,11 +299,19 @@ impl SimDisk {
 }
 
 impl Disk for SimDisk {
-    fn create_dir(&self, path: &Path) -> io::Result<()> {
+    fn create_dir(&self, path: &Path) -> io::Result<Vec<PathBuf>> {
         let mut state = self.state();
         state.operate()?;
-        state.folders.entry(path.to_owned()).or_default();
-        Ok(())
+        let mut parents = Vec::new();
+        for folder in path.ancestors() {
+            if let Some(parent) = folder.parent()
+                && !state.folders.contains_key(folder)
+            {
+                state.folders.insert(folder.to_owned(), Folder::default());
+                parents.push(parent.to_owned());
+            }
+        }
+        Ok(parents)
     }
 
     // Permissions are not simulated.
@@ -346,10 +366,18 @@ impl Disk for SimDisk {
         let mut state = self.state();
         state.take_descriptor()?;
         let carried_out = state.flush()?;
-        let folder = state.folders.get_mut(dir).ok_or(io::ErrorKind::NotFound)?;
+        // The root holds folders alone.
+        if dir != Path::new("/") {
+            let folder = state.folders.get_mut(dir).ok_or(io::ErrorKind::NotFound)?;
+            if carried_out {
+                folder.flushed = folder.now.clone();
+                folder.pending.clear();
+            }
+        }
         if carried_out {
-            folder.flushed = folder.now.clone();
-            folder.pending.clear();
+            let below = |path: &&PathBuf| path.parent() == Some(dir);
+            let named: Vec<_> = state.folders.keys().filter(below).cloned().collect();
+            state.named.extend(named);
         }
         Ok(())
     }

@@ -33,15 +33,26 @@ pub(super) struct Dir {
 }
 
 impl Dir {
-    /// Opens a folder, creating it where it does not exist.
-    pub(super) fn open(disk: &Arc<dyn Disk>, path: PathBuf) -> Result<Self, StoreError> {
-        disk.create_dir(&path)
-            .map_err(io_error("creating", &path))?;
-        Ok(Self {
+    /// Opens a folder, creating it where it does not exist. Returns the folders above that are to be
+    /// flushed to make its name durable.
+    pub(super) fn open(
+        disk: &Arc<dyn Disk>,
+        path: PathBuf,
+    ) -> Result<(Self, Vec<PathBuf>), StoreError> {
+        let parents = disk.create_dir(&path);
+        let parents = parents.map_err(io_error("creating", &path))?;
+        let dir = Self {
             disk: Arc::clone(disk),
             path,
             temporaries: Arc::default(),
-        })
+        };
+        Ok((dir, parents))
+    }
+
+    /// Opens a folder of this folder, creating it where it does not exist. Its name is durable once
+    /// this folder is [flushed](Self::flush).
+    pub(super) fn subfolder(&self, name: &str) -> Result<Self, StoreError> {
+        Ok(Self::open(&self.disk, self.join(name))?.0)
     }
 
     pub(super) fn disk(&self) -> &Arc<dyn Disk> {

@@ -11,7 +11,7 @@ use super::{FsBlobStore, FsPartial, FsReader, FsWriter, lock};
 use crate::{
     BlobId, ChunkList,
     store::{
-        BlobReader, BlobStore, BlobWriter, PartialBlob, StoreError, StoreFuture, Stored,
+        BlobReader, BlobStore, BlobWriter, Hold, PartialBlob, StoreError, StoreFuture, Stored,
         StoredBatch, Usage, Verification, blocking::blocking,
     },
 };
@@ -37,6 +37,10 @@ impl BlobStore for FsBlobStore {
             let reader = FsBlobStore::reader(&store, &id)?;
             Ok(reader.map(|reader| Arc::new(reader) as Arc<dyn BlobReader>))
         })
+    }
+
+    fn hold(&self, id: BlobId) -> Hold {
+        FsBlobStore::hold(self, id)
     }
 
     fn address(&self) -> Option<usize> {

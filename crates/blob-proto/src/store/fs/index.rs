@@ -110,6 +110,9 @@ pub(super) struct Index {
     pub(super) orphans: HashSet<u64>,
     /// The same of blobs in files of their own.
     pub(super) orphan_files: HashSet<BlobId>,
+    /// Entries of packs whose blobs are shown in files of their own, and that could not be marked as
+    /// removed: they are removed in memory alone.
+    pub(super) unmarked: Vec<(u64, u32)>,
     next_pack: u64,
     /// Copies that were shown so far.
     copies: u64,

@@ -1,6 +1,11 @@
 //! Opening the folder: finished blobs are shown, unfinished files are deleted.
 
-use std::{collections::HashSet, path::Path, sync::Arc, sync::Mutex};
+use std::{
+    collections::HashSet,
+    io,
+    path::Path,
+    sync::{Arc, Mutex},
+};
 
 use super::{
     FsConfig, Shared, dead_name,
@@ -34,23 +39,31 @@ pub(super) fn open(
     path: &Path,
     config: &FsConfig,
 ) -> Result<Shared, StoreError> {
-    let root = Dir::open(disk, path.to_owned())?;
+    let (root, parents) = Dir::open(disk, path.to_owned())?;
     refuse_foreign(&root)?;
     let lock = lock(&root)?;
     check_format(&root)?;
     // The folder is a store of this version: nothing of a folder that is refused is changed.
     root.make_private();
     let mut index = Index::new(config.max_bytes);
-    let blobs = Dir::open(disk, root.join("blobs"))?;
+    let blobs = root.subfolder("blobs")?;
     blobs.make_private();
     load_blobs(&blobs, &mut index)?;
-    let packs = Dir::open(disk, root.join("packs"))?;
+    let packs = root.subfolder("packs")?;
     packs.make_private();
     load_packs(&packs, &mut index)?;
-    let tags = Dir::open(disk, root.join("tags"))?;
+    let tags = root.subfolder("tags")?;
     tags.make_private();
     let tags = Tags::open(tags)?;
     root.flush()?;
+    // Or the whole store could be lost with its own name.
+    for parent in parents {
+        match disk.sync_dir(&parent) {
+            // A folder that the user may write to and not read cannot be flushed.
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {}
+            flushed => flushed.map_err(io_error("flushing", &parent))?,
+        }
+    }
     Ok(Shared {
         blobs,
         packs,

@@ -149,25 +149,25 @@ impl Shared {
                 claim(&mut self.index())
             }
             Err(StoreError::TooMany { .. }) => {
-                self.make_room_for_partial()?;
+                self.evict_partial()?;
                 claim(&mut self.index())
             }
             claimed => claimed,
         }
     }
 
-    /// Deletes the partial download that is worth least where there are [`MAX_PARTIALS`]: one without
-    /// chunks, then the one that was written to longest ago. Those that are open stay. Called while
+    /// Deletes a partial download where there are [`MAX_PARTIALS`]: one without chunks if there is one,
+    /// otherwise the one that was written to longest ago. Those that are open stay. Called while
     /// publishing is locked.
-    pub(super) fn make_room_for_partial(&self) -> Result<(), StoreError> {
+    pub(super) fn evict_partial(&self) -> Result<(), StoreError> {
         let index = self.index();
         if index.partials.len() < MAX_PARTIALS {
             return Ok(());
         }
         let closed = index.partials.iter().filter(|(_, partial)| !partial.open);
-        let worth =
+        let order =
             |(id, partial): (&BlobId, &PartialInfo)| (partial.has_chunks(), partial.written_s, *id);
-        let least = closed.map(worth).min();
+        let least = closed.map(order).min();
         drop(index);
         match least {
             Some((.., id)) => self.delete_partial(&id),

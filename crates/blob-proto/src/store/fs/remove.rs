@@ -240,6 +240,38 @@ impl Shared {
         Ok(())
     }
 
+    /// Removes an entry of a pack in memory. It is marked on the disk before the next removal.
+    pub(super) fn mark_later(&self, number: u64, entry: u32, size_bytes: u64) {
+        let mut index = self.index();
+        if let Some(info) = index.packs.get_mut(&number) {
+            info.kill(entry as usize, size_bytes);
+            index.unmarked.push((number, entry));
+        }
+    }
+
+    /// Marks on the disk what was removed in memory alone. Called while publishing is locked.
+    pub(super) fn mark_unmarked(&self) -> Result<(), StoreError> {
+        loop {
+            let index = self.index();
+            let Some(&(number, entry)) = index.unmarked.last() else {
+                return Ok(());
+            };
+            let info = index.packs.get(&number).cloned();
+            drop(index);
+            match info {
+                Some(info) if info.live == 0 => {
+                    self.packs.remove(&pack_name(number))?;
+                    self.index().packs.remove(&number);
+                    self.forget_removals(number)?;
+                }
+                Some(info) => self.mark_dead(number, &info.dead, &info.dead, &[(entry, 0)])?,
+                // The pack was rewritten without it, or removed.
+                None => {}
+            }
+            self.index().unmarked.pop();
+        }
+    }
+
     /// Takes back what was published and is not to be shown, after a failure: packs, and blobs in
     /// files that are new. Called while publishing is locked.
     pub(super) fn retract(
@@ -259,6 +291,7 @@ impl Shared {
     /// Deletes what was published and is not shown. Called while publishing is locked, before
     /// anything is published or removed: a removal that is acknowledged must not be undone by them.
     pub(super) fn retract_orphans(&self) -> Result<(), StoreError> {
+        self.mark_unmarked()?;
         let index = self.index();
         let packs: Vec<u64> = index.orphans.iter().copied().collect();
         let files: Vec<BlobId> = index.orphan_files.iter().copied().collect();

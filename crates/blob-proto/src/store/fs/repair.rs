@@ -178,7 +178,8 @@ impl Shared {
     /// `false` where it is not the copy that is shown.
     fn withdraw_copy(&self, id: BlobId, damaged: Damaged) -> Result<bool, StoreError> {
         let _publishing = self.publishing();
-        self.make_room_for_partial()?;
+        self.mark_unmarked()?;
+        self.evict_partial()?;
         let mut index = self.index();
         let shown = index.entries.get(&id).copied();
         let Some(entry) = shown.filter(|shown| shown.copy == damaged.copy) else {

@@ -194,8 +194,14 @@ impl Shared {
             ..
         }) = before
         {
-            // Or the copy in the pack would be shown again once the file is removed.
-            self.remove_from_pack(number, &[(entry, size_bytes)])?;
+            // Or the copy in the pack would be shown again once the file is removed. The blob is stored
+            // whether it can be marked now or not, and nothing is removed before it is.
+            if self
+                .remove_from_pack(number, &[(entry, size_bytes)])
+                .is_err()
+            {
+                self.mark_later(number, entry, size_bytes);
+            }
         }
         Ok(Stored {
             id,

@@ -41,6 +41,8 @@ fn use_store(store: &FsBlobStore) -> u32 {
         retried(&mut failures, || store.remove(id));
     }
     retried(&mut failures, || store.put(&contents[0]).map(drop));
+    // In place of the copy in the pack.
+    retried(&mut failures, || store.put(&contents[3]).map(drop));
     retried(&mut failures, || add(store, &contents));
     for id in &ids {
         retried(&mut failures, || store.remove(id));
