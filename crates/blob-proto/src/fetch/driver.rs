@@ -414,7 +414,8 @@ fn planner_config(context: &Context, searches: bool) -> PlannerConfig {
     }
 }
 
-/// For providers of v0: one at a time, and a further one after a while. They may send each chunk of 1 MiB in one burst.
+/// For providers of v0: one at a time, and a further one after a while. They may send each chunk of 1
+/// MiB in one burst.
 fn serial_config(context: &Context, searches: bool) -> PlannerConfig {
     let config = planner_config(context, searches);
     let chunk = Duration::from_secs(CHUNK_BYTES / config.floor_bytes_per_s.max(1));
