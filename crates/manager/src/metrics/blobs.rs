@@ -30,13 +30,14 @@ const FETCH_OUTCOMES: [&str; 7] = [
     "other",
 ];
 
-const PROVIDER_CAUSES: [&str; 9] = [
+const PROVIDER_CAUSES: [&str; 10] = [
     "unreachable",
     "relayed",
     "not_found",
     "busy",
     "failed",
     "slow",
+    "no_space",
     "closed",
     "invalid",
     "other",
@@ -250,6 +251,7 @@ fn provider_cause(error: &ProviderError) -> &'static str {
         ProviderError::Busy { .. } => "busy",
         ProviderError::Failed => "failed",
         ProviderError::Stalled { .. } | ProviderError::TooSlow { .. } => "slow",
+        ProviderError::NoSpace { .. } => "no_space",
         ProviderError::Closed { .. } | ProviderError::Io { .. } => "closed",
         ProviderError::Frame { .. }
         | ProviderError::Message(_)
