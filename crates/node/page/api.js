@@ -76,32 +76,39 @@ export function ask(path) {
   return within(QUESTION_MS, async (signal) => (await fetch(path, { ...options, signal })).json());
 }
 
-let running = 0;
-const waiting = [];
+/** Returns a function that runs work once fewer than `most` others that it was given run. */
+function turns(most) {
+  const waiting = [];
+  let running = 0;
+  return async (work) => {
+    if (running >= most) {
+      // The one that ends passes its turn on.
+      await new Promise((resolve) => waiting.push(resolve));
+    } else {
+      running += 1;
+    }
+    try {
+      return await work();
+    } finally {
+      const next = waiting.shift();
+      if (next) {
+        next();
+      } else {
+        running -= 1;
+      }
+    }
+  };
+}
 
 /** Runs a transfer once fewer than two others run. */
-export async function queued(work) {
-  if (running >= MAX_TRANSFERS_AT_ONCE) {
-    // The transfer that ends passes its turn on.
-    await new Promise((resolve) => waiting.push(resolve));
-  } else {
-    running += 1;
-  }
-  try {
-    return await work();
-  } finally {
-    const next = waiting.shift();
-    if (next) {
-      next();
-    } else {
-      running -= 1;
-    }
-  }
-}
+export const queued = turns(MAX_TRANSFERS_AT_ONCE);
+
+/** Saves what is stored already, which does not wait for transfers with peers. */
+const saving = turns(1);
 
 /** The content of a blob. */
 export function content(id) {
-  return queued(async () => (await send("GET", `/v1/blobs/${encodeURIComponent(id)}`)).blob());
+  return saving(async () => (await send("GET", `/v1/blobs/${encodeURIComponent(id)}`)).blob());
 }
 
 /** The path with parameters. */

@@ -324,7 +324,8 @@ pub(crate) struct RunArgs {
     /// are kept for a while (`pubsub.keep`).
     #[arg(long, value_name = "TOPIC")]
     pub(crate) publish: Option<Topic>,
-    /// Answer `calnet perf` (`/perf/1.0.0`): send up to 64 GiB to each peer that asks.
+    /// Answer `calnet perf` (`/perf/1.0.0`): move up to 64 GiB for each peer, in both directions together,
+    /// and end a request after 10 minutes.
     #[arg(long)]
     pub(crate) perf: bool,
 }

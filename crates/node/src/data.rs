@@ -25,6 +25,10 @@ const FOLDER_MODE: u32 = 0o700;
 /// An empty file in the data folder of a boot node.
 const BOOT_MARK: &str = "boot";
 
+/// Permissions of a folder that others share: they may write to it, or it has one of the bits for set
+/// identifiers and for restricted deletion, as `/tmp` has.
+const SHARED_MODE: u32 = 0o7002;
+
 /// Entries of which a data folder has one at least, once it was used or prepared.
 const OWN_ENTRIES: [&str; 4] = ["lock", "identity", "node.toml", "control"];
 
@@ -164,12 +168,12 @@ fn restrict(path: &Path) -> io::Result<()> {
         io::ErrorKind::AlreadyExists => not_a_folder(),
         _ => error,
     })?;
-    let mode = fs::metadata(path)?.permissions().mode() & 0o777;
+    let mode = fs::metadata(path)?.permissions().mode() & 0o7777;
     if mode & !FOLDER_MODE != 0 {
-        if is_foreign(path)? {
+        if mode & SHARED_MODE != 0 && is_foreign(path)? {
             let message = format!(
-                "it is not a data folder: it holds other files, and others can enter it (mode \
-                 {mode:03o}); name an empty folder, or take the rights of others away"
+                "it is not a data folder: it holds other files, and others can write to it or share it \
+                 (mode {mode:04o}); name an empty folder, or take the rights of others away"
             );
             return Err(io::Error::new(io::ErrorKind::AlreadyExists, message));
         }
@@ -212,14 +216,26 @@ mod tests {
     fn a_folder_of_others_keeps_its_mode() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path();
-        let mode = || fs::metadata(path).unwrap().permissions().mode() & 0o777;
-        let widen = || fs::set_permissions(path, Permissions::from_mode(0o755)).unwrap();
+        let mode = || fs::metadata(path).unwrap().permissions().mode() & 0o7777;
+        let set = |mode| fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
+        let widen = || set(0o1777);
         fs::write(path.join("other"), "").unwrap();
+        for (shared, text) in [
+            (0o1777, "mode 1777"),
+            (0o757, "mode 0757"),
+            (0o2755, "mode 2755"),
+        ] {
+            set(shared);
+            let error = DataFolder::open(path).unwrap_err();
+            assert!(error.to_string().contains(text), "{error}");
+            assert_eq!(error.code(), crate::error::Code::Refused);
+            assert_eq!(mode(), shared);
+        }
+        // One that others can only read was made for the node, with its configuration under another name.
+        set(0o755);
+        DataFolder::open(path).unwrap();
+        assert_eq!(mode(), 0o700);
         widen();
-        let error = DataFolder::open(path).unwrap_err();
-        assert!(error.to_string().contains("mode 755"), "{error}");
-        assert_eq!(error.code(), crate::error::Code::Refused);
-        assert_eq!(mode(), 0o755);
         // A data folder that was widened by mistake, and one that was prepared.
         for own in OWN_ENTRIES {
             fs::write(path.join(own), "").unwrap();

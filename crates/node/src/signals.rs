@@ -73,7 +73,7 @@ impl Signals {
             SignalKind::terminate(),
             SignalKind::hangup(),
         ];
-        let ignored = ignored()?;
+        let ignored = ignored();
         let is_ignored =
             |kind: &SignalKind| *kind != SignalKind::terminate() && ignored & mask_of(*kind) != 0;
         let entered = runtime.enter();
@@ -112,16 +112,17 @@ fn mask_of(kind: SignalKind) -> u64 {
         .unwrap_or(0)
 }
 
-/// The mask of the signals that this process ignores. A child inherits it from its parent.
+/// The mask of the signals that this process ignores. A child inherits it from its parent. Where the
+/// system does not show it, as without `/proc`, no signal counts as ignored.
 #[cfg(target_os = "linux")]
-fn ignored() -> io::Result<u64> {
+fn ignored() -> u64 {
     let status = procfs::process::Process::myself().and_then(|myself| myself.status());
-    Ok(status.map_err(io::Error::other)?.sigign)
+    status.map_or(0, |status| status.sigign)
 }
 
 #[cfg(not(target_os = "linux"))]
-fn ignored() -> io::Result<u64> {
-    Ok(0)
+fn ignored() -> u64 {
+    0
 }
 
 fn status_of(kind: SignalKind) -> i32 {

@@ -10,6 +10,10 @@ use std::time::Duration;
 /// Round trips that count, 4: about a minute of pings.
 const SAMPLES: usize = 4;
 
+/// Round trips without which a connection is not compared, 2. The first ping is sent while the protocols
+/// of a new connection begin.
+const MIN_SAMPLES: usize = 2;
+
 /// A connection becomes slow above 4/3 of the fastest one and 5 ms. The difference is for short
 /// paths, whose round trips are mostly the work of the hosts.
 const SLOW: Mark = Mark {
@@ -52,14 +56,17 @@ impl RoundTrips {
         self.next = (self.next + 1) % SAMPLES;
     }
 
-    /// Whether another connection with the peer is clearly faster. A connection without a round trip
-    /// is not slow.
+    /// Whether another connection with the peer is clearly faster. A connection with fewer than two round
+    /// trips is not slow.
     pub(crate) const fn is_slow(&self) -> bool {
         self.slow
     }
 
     fn measure(&self) -> Option<Duration> {
-        self.latest.iter().flatten().min().copied()
+        let latest = self.latest.iter().flatten();
+        (latest.clone().count() >= MIN_SAMPLES)
+            .then(|| latest.min().copied())
+            .flatten()
     }
 }
 

@@ -104,9 +104,13 @@ fn direct_is_preferred_to_relayed_and_working_to_suspect() {
     assert_eq!(again, [Effect::Negotiate(conn(2), d)]);
 }
 
+/// Two round trips, of which the first is not compared.
 fn measure(router: &mut Router, peer: PeerId, id: usize, ms: u64) -> Vec<Effect> {
     let round_trip = Duration::from_millis(ms);
-    effects(router, |r, e| r.measured(peer, conn(id), round_trip, e))
+    effects(router, |r, e| {
+        r.measured(peer, conn(id), round_trip, e);
+        r.measured(peer, conn(id), round_trip, e);
+    })
 }
 
 #[test]

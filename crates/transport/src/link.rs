@@ -15,6 +15,7 @@ use libp2p_identity::PeerId;
 
 #[cfg(feature = "quic")]
 use crate::quic::Traffic;
+use crate::yamux;
 
 /// Largest number of connections with an unclaimed [`Link`].
 ///
@@ -195,6 +196,7 @@ struct Shared {
     quic_open: Mutex<Vec<Arc<Traffic>>>,
     unclaimed: Mutex<VecDeque<Unclaimed>>,
     resources: OnceLock<Resources>,
+    unread: Arc<yamux::Connections>,
 }
 
 impl Shared {
@@ -430,6 +432,11 @@ impl Links {
 
     pub(crate) fn resources(&self) -> &Resources {
         self.0.resources.get_or_init(Resources::default)
+    }
+
+    /// The unread data of all Yamux connections.
+    pub(crate) fn unread(&self) -> &Arc<yamux::Connections> {
+        &self.0.unread
     }
 
     /// Creates the meter of a new connection.

@@ -179,7 +179,8 @@ impl Upgrade {
         };
         let link = meter.link(security, MuxerKind::Yamux);
         let holder = self.links.resources().holder(Some(peer), link.origin());
-        let muxer = Muxer::new(stream, &self.yamux, mode, Arc::clone(&link), holder);
+        let unread = self.links.unread();
+        let muxer = Muxer::new(stream, &self.yamux, mode, Arc::clone(&link), holder, unread);
         Ok(Upgraded {
             peer,
             muxer: StreamMuxerBox::new(muxer),

@@ -78,8 +78,8 @@ pub struct Requested {
 pub enum ServeEvent {
     /// A peer asked for a blob.
     Requested(Requested),
-    /// A blob of the store does not verify, or it cannot be read. It was withdrawn from the store, where the store can
-    /// do that; nothing damaged was sent.
+    /// A blob of the store does not verify, or it cannot be read. It was withdrawn from the store,
+    /// where the store can do that; nothing damaged was sent.
     Damaged {
         /// The id of the blob.
         blob_id: BlobId,

@@ -41,6 +41,8 @@ pub(super) async fn serve(requester: &Requester, stream: BoxDuplex) -> Result<Se
     let opened = open(requester, &request).await;
     let outcome = match opened {
         Ok(Some((reader, list))) => send(requester, &mut writer, &*reader, &list, &mut tally).await,
+        // "Not found" would make it look elsewhere.
+        Err(error @ ServeError::Busy { .. }) => Err(error),
         refused => {
             tally.refused();
             respond(&mut writer, BlobResponse::NOT_FOUND).await?;
@@ -116,7 +118,7 @@ async fn send<W: AsyncWrite + Unpin>(
     list: &ChunkList,
     tally: &mut Tally,
 ) -> Result<(), ServeError> {
-    // Where it has to wait for too long the stream is cut. "Not found" would make it look elsewhere.
+    // Where it has to wait for too long the stream is cut.
     let _transfer = requester.acquire(Resource::BlobTransfers, 1).await?;
     let size_bytes = reader.size_bytes();
     let found = respond(writer, BlobResponse::found(size_bytes));

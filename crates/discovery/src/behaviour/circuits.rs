@@ -6,7 +6,7 @@ use calimero_network_primitives::PeerId;
 
 use crate::machine::CircuitLimit;
 
-/// Most peers of which a limit is stored, 64. A limit comes some milliseconds before its connection,
+/// Most peers whose limit is stored, 64. A limit comes some milliseconds before its connection,
 /// so more are stored only if many circuits are opened at the same time.
 const MAX_STORED: usize = 64;
 

@@ -83,9 +83,9 @@
 //! # What is spoken
 //!
 //! This crate implements the client of rendezvous (`/rendezvous/1.0.0`), the client and the server
-//! of AutoNAT v2, the server of AutoNAT v1, and ping ([`liveness`](crate::liveness)). Kademlia, identify and its push, relay
-//! v2, DCUtR and mDNS are libp2p's. Probes of other peers are served on connections that are
-//! established while this node is reachable.
+//! of AutoNAT v2, the server of AutoNAT v1, and ping ([`liveness`](crate::liveness)). Kademlia,
+//! identify and its push, relay v2, DCUtR and mDNS are libp2p's. Probes of other peers are served on
+//! connections that are established while this node is reachable.
 
 mod circuits;
 pub(crate) mod clock;

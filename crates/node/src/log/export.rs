@@ -42,6 +42,9 @@ const ENDPOINT: &str = "OTEL_EXPORTER_OTLP_ENDPOINT";
 /// The variable with the name under which a collector shows the spans of this node.
 const SERVICE_NAME: &str = "OTEL_SERVICE_NAME";
 
+/// The variable with attributes of all spans, the name of the service among them.
+const RESOURCE_ATTRIBUTES: &str = "OTEL_RESOURCE_ATTRIBUTES";
+
 /// Path of spans below an endpoint (OTLP specification, "OTLP/HTTP Request").
 const TRACES: &str = "v1/traces";
 
@@ -106,10 +109,12 @@ impl Exporter {
             // A batch that fails is dropped, so that it does not delay the next ones.
             .with_retry_policy(RetryPolicy::disabled())
             .build()?;
-        let name = variable(SERVICE_NAME).unwrap_or_else(|| "calnet".to_owned());
-        let resource = Resource::builder()
-            .with_service_name(name)
+        // The builder reads the variables, and what is set here replaces them.
+        let mut resource = Resource::builder()
             .with_attribute(KeyValue::new("service.version", env!("CARGO_PKG_VERSION")));
+        if !names_service(variable(SERVICE_NAME), variable(RESOURCE_ATTRIBUTES)) {
+            resource = resource.with_service_name("calnet");
+        }
         let provider = SdkTracerProvider::builder()
             .with_resource(resource.build())
             .with_batch_exporter(exporter);
@@ -143,6 +148,15 @@ impl Exporter {
 fn is_exported(metadata: &Metadata<'_>) -> bool {
     let target = metadata.target();
     metadata.is_span() && (target.starts_with("calimero_network") || target.starts_with("calnet"))
+}
+
+/// Returns `true` if the environment names the service.
+fn names_service(name: Option<String>, attributes: Option<String>) -> bool {
+    let attributes = attributes.unwrap_or_default();
+    let mut keys = attributes
+        .split(',')
+        .filter_map(|pair| pair.split_once('='));
+    name.is_some() || keys.any(|(key, _)| key.trim() == "service.name")
 }
 
 /// Returns the value of a variable. An empty one counts as unset, as the specification demands.

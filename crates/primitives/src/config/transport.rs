@@ -244,7 +244,8 @@ pub struct YamuxTuning {
     /// Streams that are open on one connection, in both directions together. Default 2048, the
     /// requests of a busy peer; a stream takes a few hundred bytes until data arrives.
     pub max_streams: usize,
-    /// Bytes that all streams of one connection may hold unread.
+    /// Sum of the windows in bytes that the streams of one connection are granted. What they hold unread
+    /// is limited by [`Resource::UnreadBytes`](crate::resources::Resource::UnreadBytes) as well.
     ///
     /// Windows above the initial 256 KiB of a stream are granted out of it as the bandwidth-delay
     /// product of the path is measured. At least 256 KiB times `max_streams`. The default adds

@@ -21,8 +21,9 @@ pub enum Resource {
     PendingOutbound,
     /// Streams that peers opened, of the protocols of the stream crate.
     InboundStreams,
-    /// Bytes that streams have received and not passed on, with the memory of their frames. Of a
-    /// Yamux connection, 64 KiB are not counted.
+    /// Bytes that streams of Yamux connections have received and not passed on, with the memory of
+    /// their frames. Of each connection, 128 KiB are not counted. QUIC is not counted: each
+    /// connection can hold its receive window.
     UnreadBytes,
     /// Bytes of receive buffers that hold frames which have not arrived in full.
     FrameBytes,

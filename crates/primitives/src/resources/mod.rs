@@ -488,6 +488,12 @@ impl Holder {
             && half(self.0.resources.used(resource), limit.node)
     }
 
+    /// Returns `true` if `amount` more would be granted now. Counts no refusal.
+    #[must_use]
+    pub fn has_left(&self, resource: Resource, amount: u64) -> bool {
+        self.exhausted(resource, amount).is_none()
+    }
+
     /// Returns `true` if the peer holds anything that `wanted` selects.
     pub fn peer_holds(&self, wanted: impl Fn(Resource) -> bool) -> bool {
         self.0

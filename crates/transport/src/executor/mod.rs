@@ -36,9 +36,9 @@ use self::times::Times;
 /// more: between two turns the runtime polls its sockets, which takes about 1 µs.
 const TURN: Duration = Duration::from_micros(250);
 
-/// The same for a connection while another account uses the thread: 50 µs. A task cannot be interrupted, and
-/// in a poll it handles all that it has read, which takes several times as long as reading it. What
-/// the other account waits for is therefore bounded by how much is read.
+/// The same for a connection while another account uses the thread: 50 µs. A task cannot be
+/// interrupted, and in a poll it handles all that it has read, which takes several times as long as
+/// reading it. What the other account waits for is therefore bounded by how much is read.
 const SHARED_TURN: Duration = Duration::from_micros(50);
 
 /// Time after its last poll for which an account counts as using the thread: 10 ms, many round trips

@@ -24,13 +24,16 @@ const TYPE_GO_AWAY: u8 = 3;
 /// Flag of the first frame of a stream.
 const FLAG_SYN: u16 = 0x1;
 
+/// Flag of a frame that resets its stream. Its other flags and its body have no effect.
+const FLAG_RST: u16 = 0x8;
+
 /// Flags that belong to the first of several frames: a stream is opened (1) or
 /// acknowledged (2) before its data.
 const FIRST_FLAGS: u16 = FLAG_SYN | 0x2;
 
 /// Flags that belong to the last of several frames: a stream ends (4) or is
 /// reset (8) after its data.
-const LAST_FLAGS: u16 = 0x4 | 0x8;
+const LAST_FLAGS: u16 = 0x4 | FLAG_RST;
 
 /// The header of a frame.
 #[derive(Clone, Copy, Debug)]
@@ -49,13 +52,14 @@ impl Header {
 
     /// Returns `true` if the frame opens its stream.
     pub(super) fn opens_stream(&self) -> bool {
-        matches!(self.0[1], TYPE_DATA | TYPE_WINDOW_UPDATE) && flags(&self.0) & FLAG_SYN != 0
+        matches!(self.0[1], TYPE_DATA | TYPE_WINDOW_UPDATE)
+            && flags(&self.0) & (FLAG_SYN | FLAG_RST) == FLAG_SYN
     }
 
-    /// Number of bytes that follow the header.
-    pub(super) fn body_bytes(&self) -> u32 {
+    /// Number of bytes that the frame adds to the data of its stream.
+    pub(super) fn data_bytes(&self) -> u32 {
         match self.0[1] {
-            TYPE_DATA => length(&self.0),
+            TYPE_DATA if flags(&self.0) & FLAG_RST == 0 => length(&self.0),
             _ => 0,
         }
     }

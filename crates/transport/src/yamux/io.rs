@@ -8,22 +8,15 @@ use std::{
     time::{Duration, Instant},
 };
 
+use calimero_network_primitives::resources::Refused;
 use futures::{AsyncRead, AsyncWrite, FutureExt as _, ready};
 use futures_timer::Delay;
 
 use super::{
     frames::{Frames, Header, Next},
-    unread::Unread,
+    unread::{SHOWN_FRAME_BYTES, Unread},
 };
 use crate::executor::is_turn_over;
-
-/// Largest body that is passed to the `yamux` crate, in bytes.
-///
-/// The crate allocates and zeroes each body when its header claims a length.
-/// Short bodies bound the memory by the received bytes and stay in a
-/// second-level cache until the reader copies them. Sizes from 32 to 256 KiB
-/// had the same throughput in measurements.
-const SHOWN_FRAME_BYTES: u32 = 64 * 1024;
 
 /// Time for which a connection is not read at a limit of unread data before a stream is reset: 1 s. A
 /// reader that is only slow, because of a disk or a busy thread, has read by then.
@@ -50,10 +43,12 @@ pub(super) struct Io<S> {
     io: S,
     frames: Frames,
     unread: Arc<Unread>,
-    /// The time since which the connection is not read because of a limit, and the next try.
-    held_up: Option<(Instant, Delay)>,
+    /// Why the connection is not read, while a limit is reached.
+    held_up: Option<HeldUp>,
     /// The frames that are written.
     written: Frames,
+    /// `true` if the last write had to wait.
+    is_write_blocked: bool,
     /// `true` after a frame was written that reports an error of the peer.
     is_violated: bool,
     unflushed: bool,
@@ -62,14 +57,44 @@ pub(super) struct Io<S> {
     is_read_due: bool,
 }
 
+/// A limit of unread data is reached.
+#[derive(Debug)]
+struct HeldUp {
+    refused: Refused,
+    /// When the connection was held up, or when a stream was last reset for it.
+    since: Instant,
+    /// The next try.
+    retry: Delay,
+}
+
+impl HeldUp {
+    /// Has a stream reset if there was no room for a second.
+    ///
+    /// # Errors
+    ///
+    /// The refusal, if that is not possible: the data of this connection cannot be freed.
+    fn relieve(&mut self, unread: &Unread) -> io::Result<()> {
+        let now = Instant::now();
+        if now - self.since < RELIEF_TIME {
+            return Ok(());
+        }
+        self.since = now;
+        match unread.relieve(self.refused.scope) {
+            true => Ok(()),
+            false => Err(io::Error::other(self.refused)),
+        }
+    }
+}
+
 impl<S> Io<S> {
     pub(super) fn new(io: S, unread: Arc<Unread>) -> Self {
         Self {
             io,
-            frames: Frames::new(SHOWN_FRAME_BYTES),
+            frames: Frames::new(SHOWN_FRAME_BYTES as u32),
             unread,
             held_up: None,
             written: Frames::new(u32::MAX),
+            is_write_blocked: false,
             is_violated: false,
             unflushed: false,
             is_read_due: false,
@@ -87,21 +112,24 @@ impl<S> Io<S> {
             return Poll::Ready(Ok(()));
         };
         loop {
-            if let Some((_, delay)) = &mut self.held_up {
-                ready!(delay.poll_unpin(cx));
+            if let Some(held_up) = &mut self.held_up {
+                ready!(held_up.retry.poll_unpin(cx));
+                held_up.retry.reset(RELIEF_INTERVAL);
+                if !self.unread.has_room(&header) {
+                    held_up.relieve(&self.unread)?;
+                    continue;
+                }
             }
-            let Err(refused) = self.unread.receive(&header) else {
-                break;
-            };
-            let now = Instant::now();
-            let (since, delay) = self
-                .held_up
-                .get_or_insert_with(|| (now, Delay::new(RELIEF_INTERVAL)));
-            delay.reset(RELIEF_INTERVAL);
-            if now - *since >= RELIEF_TIME {
-                *since = now;
-                if !self.unread.reset_largest() {
-                    return Poll::Ready(Err(io::Error::other(refused)));
+            match self.unread.receive(&header) {
+                Ok(()) => break,
+                // Another connection was faster.
+                Err(_) if self.held_up.is_some() => {}
+                Err(refused) => {
+                    self.held_up = Some(HeldUp {
+                        refused,
+                        since: Instant::now(),
+                        retry: Delay::new(RELIEF_INTERVAL),
+                    });
                 }
             }
         }
@@ -145,6 +173,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Io<S> {
         let this = self.get_mut();
         if this.unflushed && Pin::new(&mut this.io).poll_flush(cx)?.is_ready() {
             this.unflushed = false;
+        }
+        // The `yamux` crate has handled all streams that were dropped before it reads, unless it
+        // waits to write.
+        if !this.is_write_blocked {
+            this.unread.freed();
         }
         if this.is_violated {
             let text = "the peer violated the Yamux protocol";
@@ -190,7 +223,9 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Io<S> {
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         this.unflushed = true;
-        let count = ready!(Pin::new(&mut this.io).poll_write(cx, data))?;
+        let written = Pin::new(&mut this.io).poll_write(cx, data);
+        this.is_write_blocked = written.is_pending();
+        let count = ready!(written)?;
         this.on_written(&data[..count]);
         Poll::Ready(Ok(count))
     }

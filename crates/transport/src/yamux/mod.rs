@@ -7,7 +7,10 @@ mod io;
 mod muxer;
 mod unread;
 
-pub(crate) use self::muxer::{Muxer, MuxerError};
+pub(crate) use self::{
+    muxer::{Muxer, MuxerError},
+    unread::Connections,
+};
 
 /// The protocol name of Yamux in the negotiation.
 pub(crate) const PROTOCOL: &str = "/yamux/1.0.0";

@@ -25,7 +25,7 @@ use libp2p_core::muxing::{StreamMuxer, StreamMuxerEvent};
 use super::{
     end::{End, Listener},
     io::Io,
-    unread::{Inner, Unread, lock},
+    unread::{Connections, Inner, Unread, lock},
 };
 use crate::{executor::charge_to, link::Link};
 
@@ -103,13 +103,14 @@ pub(crate) struct Muxer<S> {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Muxer<S> {
-    /// Unread data is counted in the scopes of `holder`.
+    /// Unread data is counted in the scopes of `holder`, together with that of `connections`.
     pub(crate) fn new(
         io: S,
         config: &YamuxTuning,
         mode: yamux::Mode,
         link: Arc<Link>,
         holder: Holder,
+        connections: &Arc<Connections>,
     ) -> Self {
         let mut inner = yamux::Config::default();
         let streams = config.max_streams.saturating_add(SLACK_STREAMS);
@@ -124,7 +125,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Muxer<S> {
             .set_max_connection_receive_window(Some(window))
             .set_split_send_size(SPLIT_SEND_BYTES)
             .set_read_after_close(true);
-        let unread = Arc::new(Unread::new(holder));
+        let unread = Unread::new(holder, connections);
         let io = Io::new(io, Arc::clone(&unread));
         Self {
             connection: yamux::Connection::new(io, inner, mode),
@@ -165,7 +166,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Muxer<S> {
                 Some(permit) => return Poll::Ready(Ok(self.stream(inner, permit))),
                 None => {
                     self.link.refuse_stream();
-                    self.unread.closed(inner.id().val());
+                    self.unread.refused(inner.id().val());
                     tracing::debug!(stream = %inner, "inbound stream refused: too many are open");
                 }
             }
@@ -329,8 +330,8 @@ impl Stream {
 
 #[cfg(test)]
 impl<S> Muxer<S> {
-    pub(super) fn unread_bytes(&self) -> usize {
-        self.unread.held()
+    pub(super) fn unread(&self) -> &Unread {
+        &self.unread
     }
 }
 
@@ -361,7 +362,7 @@ impl AsyncRead for Stream {
             read
         });
         if let Poll::Ready(Ok(bytes)) = read {
-            self.unread.read(self.id, bytes);
+            self.unread.read(self.id, &self.inner, bytes);
         }
         self.end.read(read, cx)
     }
@@ -416,6 +417,6 @@ impl AsyncWrite for Stream {
 
 impl Drop for Stream {
     fn drop(&mut self) {
-        self.unread.closed(self.id);
+        self.unread.dropped(self.id, &self.inner);
     }
 }

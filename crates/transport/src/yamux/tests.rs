@@ -16,7 +16,7 @@ use libp2p_core::muxing::StreamMuxer;
 use libp2p_identity::PeerId;
 use std::pin::Pin;
 
-use super::{Muxer, io::Io, muxer::Stream, unread::Unread};
+use super::{Connections, Muxer, io::Io, muxer::Stream, unread::Unread};
 use crate::{
     close::CloseCause,
     executor::{FairExecutor, is_turn_over},
@@ -85,11 +85,22 @@ fn muxer(config: &YamuxTuning) -> (Raw, Muxer<Pipe>) {
 }
 
 fn muxer_of(config: &YamuxTuning, resources: &Resources) -> (Raw, Muxer<Pipe>) {
-    let (a, b) = pipe(64 * 1024 * 1024, &[usize::MAX]);
+    muxer_among(config, resources, 64 * 1024 * 1024, &Arc::default())
+}
+
+/// A muxer over a pipe with a capacity in bytes, whose unread data is compared with that of others.
+fn muxer_among(
+    config: &YamuxTuning,
+    resources: &Resources,
+    capacity: usize,
+    connections: &Arc<Connections>,
+) -> (Raw, Muxer<Pipe>) {
+    let (a, b) = pipe(capacity, &[usize::MAX]);
     let meter = Links::default().meter(TransportKind::Memory, None);
     let link = meter.link(SecurityKind::Noise, MuxerKind::Yamux);
     let holder = resources.holder(Some(PeerId::random()), None);
-    let muxer = Muxer::new(b, config, ::yamux::Mode::Server, link, holder);
+    let mode = ::yamux::Mode::Server;
+    let muxer = Muxer::new(b, config, mode, link, holder, connections);
     (Raw(a), muxer)
 }
 
@@ -286,8 +297,8 @@ async fn a_poll_after_one_without_a_read_reads() {
     far.write_all(&ping).await.unwrap();
     let (sender, receiver) = futures::channel::oneshot::channel();
     executor.spawn(async move {
-        let unread = Unread::new(Resources::default().holder(None, None));
-        let mut io = Io::new(near, Arc::new(unread));
+        let holder = Resources::default().holder(None, None);
+        let mut io = Io::new(near, Unread::new(holder, &Arc::default()));
         let mut polls = 0;
         let read = poll_fn(|cx| {
             // As if writing took all the time of each poll.

@@ -1,30 +1,45 @@
-//! Bounds the data of a connection that its streams have received and not read.
+//! Bounds the data of connections that their streams have received and not read.
 //!
 //! Yamux grants each stream a window of 256 KiB before anything is known of it, and more while it is
 //! read. A peer can fill the windows of all streams that it may open, and no layer above sees these
 //! bytes before it reads them: a stream may wait for its protocol to be negotiated, or for its reader.
 //! They are therefore counted here, as [`Resource::UnreadBytes`] of the peer, its origin and the node.
 //!
-//! At a limit, the connection is not read for a second, which stops the peer by flow control. If its
-//! streams are not read in this time, the stream that holds most is reset.
+//! At a limit, the connection is not read for a second, which stops the peer by flow control. If there
+//! is no room by then, the stream that holds most is reset, of the connection that holds most in the
+//! scope of the limit.
 
 use std::{
     collections::{HashMap, VecDeque},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError, Weak,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use calimero_network_primitives::{
     limits::KIB,
-    resources::{Holder, Permit, Refused, Resource},
+    resources::{Holder, Permit, Refused, Resource, Scope},
 };
 
 use super::frames::Header;
 
-/// Unread bytes of a connection that are not counted, so that short messages cost no accounting: 64
-/// KiB. The connections of one origin, 256 by default, then hold 16 MiB that are not counted.
-const UNCOUNTED_BYTES: usize = 64 * KIB;
+/// Largest body of a frame that is passed to the `yamux` crate, in bytes.
+///
+/// The crate allocates and zeroes each body when its header claims a length.
+/// Short bodies bound the memory by the received bytes and stay in a
+/// second-level cache until the reader copies them. Sizes from 32 to 256 KiB
+/// had the same throughput in measurements.
+pub(super) const SHOWN_FRAME_BYTES: usize = 64 * KIB;
 
-/// The step in which more bytes are counted, 64 KiB, the largest body of a frame here.
+/// Unread bytes of a connection that are not counted, 128 KiB, so that a reader that keeps up costs no
+/// accounting. The connections of one origin, 256 by default, then hold 32 MiB that are not counted.
+const UNCOUNTED_BYTES: usize = 128 * KIB;
+
+// A connection that holds nothing can receive a frame whatever others hold.
+const _: () = assert!(UNCOUNTED_BYTES >= SHOWN_FRAME_BYTES + FRAME_BYTES);
+
+/// The step in which more bytes are counted, 64 KiB.
 const STEP_BYTES: usize = 64 * KIB;
 
 /// Memory of a received data frame besides its bytes, at most: its entry in the queue of the `yamux`
@@ -32,14 +47,51 @@ const STEP_BYTES: usize = 64 * KIB;
 /// and its entry in the queue of this module, 4 bytes in a buffer of the same kind.
 const FRAME_BYTES: usize = 88;
 
+/// Number of connections from which on those that have ended are removed from the list of all.
+const SWEEP_FROM: usize = 64;
+
 /// The stream of the `yamux` crate, until this module resets it.
 pub(super) type Inner = Arc<Mutex<Option<yamux::Stream>>>;
+
+/// The unread data of all connections.
+#[derive(Debug, Default)]
+pub(crate) struct Connections {
+    all: Mutex<(Vec<Weak<Unread>>, usize)>,
+}
+
+impl Connections {
+    fn add(&self, unread: &Arc<Unread>) {
+        let mut all = lock(&self.all);
+        let (connections, sweep_at) = &mut *all;
+        if connections.len() >= SWEEP_FROM.max(*sweep_at) {
+            connections.retain(|one| one.strong_count() > 0);
+            *sweep_at = 2 * connections.len();
+        }
+        connections.push(Arc::downgrade(unread));
+    }
+
+    /// The connection that holds most in a scope.
+    fn largest(&self, scope: Scope) -> Option<Arc<Unread>> {
+        let connections: Vec<_> = lock(&self.all).0.iter().filter_map(Weak::upgrade).collect();
+        connections
+            .into_iter()
+            .filter(|one| match scope {
+                Scope::Peer(peer) => one.holder.peer() == Some(peer),
+                Scope::Origin(origin) => one.holder.origin() == Some(origin),
+                _ => true,
+            })
+            .max_by_key(|one| one.can_free())
+    }
+}
 
 /// The unread data of one connection.
 #[derive(Debug)]
 pub(super) struct Unread {
     holder: Holder,
+    connections: Arc<Connections>,
     state: Mutex<State>,
+    /// `true` while there are streams whose handles were dropped.
+    has_dropped: AtomicBool,
 }
 
 #[derive(Debug, Default)]
@@ -59,14 +111,33 @@ struct Received {
     /// Memory of them in bytes.
     held: usize,
     inner: Option<Inner>,
+    /// The handle of the stream was dropped. The `yamux` crate frees its data later, and adds to it
+    /// until then.
+    is_dropped: bool,
+}
+
+impl Received {
+    fn is_of(&self, inner: &Inner) -> bool {
+        self.inner
+            .as_ref()
+            .is_some_and(|own| Arc::ptr_eq(own, inner))
+    }
+
+    const fn can_be_reset(&self) -> bool {
+        self.held > 0 && self.inner.is_some() && !self.is_dropped
+    }
 }
 
 impl Unread {
-    pub(super) fn new(holder: Holder) -> Self {
-        Self {
+    pub(super) fn new(holder: Holder, connections: &Arc<Connections>) -> Arc<Self> {
+        let unread = Arc::new(Self {
             holder,
+            connections: Arc::clone(connections),
             state: Mutex::default(),
-        }
+            has_dropped: AtomicBool::new(false),
+        });
+        connections.add(&unread);
+        unread
     }
 
     /// A stream was accepted or opened.
@@ -85,24 +156,32 @@ impl Unread {
         if header.opens_stream() {
             state.streams.entry(header.stream()).or_default();
         }
-        let body_bytes = header.body_bytes();
-        // The `yamux` crate drops the data of streams that do not exist.
-        if body_bytes == 0 || !state.streams.contains_key(&header.stream()) {
+        // The `yamux` crate drops the data of streams that it does not know.
+        if !state.streams.contains_key(&header.stream()) || header.data_bytes() == 0 {
             return Ok(());
         }
-        let held = body_bytes as usize + FRAME_BYTES;
+        let held = held_by(header);
         state.grow(&self.holder, held)?;
         if let Some(received) = state.streams.get_mut(&header.stream()) {
-            received.frames.push_back(body_bytes);
+            received.frames.push_back(header.data_bytes());
             received.held += held;
         }
         Ok(())
     }
 
+    /// Returns `true` if [`receive`](Self::receive) would be granted now. Counts no refusal.
+    pub(super) fn has_room(&self, header: &Header) -> bool {
+        let state = self.lock();
+        let counted = counted(state.held + held_by(header));
+        let more = counted.saturating_sub(state.permit.as_ref().map_or(0, Permit::amount));
+        more == 0 || self.holder.has_left(Resource::UnreadBytes, more)
+    }
+
     /// The reader of a stream has taken this number of bytes.
-    pub(super) fn read(&self, id: u32, mut bytes: usize) {
+    pub(super) fn read(&self, id: u32, inner: &Inner, mut bytes: usize) {
         let mut state = self.lock();
-        let Some(received) = state.streams.get_mut(&id) else {
+        let received = state.streams.get_mut(&id);
+        let Some(received) = received.filter(|received| received.is_of(inner)) else {
             return;
         };
         let before = received.held;
@@ -122,36 +201,73 @@ impl Unread {
         state.shrink(freed);
     }
 
-    /// A stream was dropped, with what it has not read.
-    pub(super) fn closed(&self, id: u32) {
+    /// The handle of a stream was dropped, with what it has not read.
+    pub(super) fn dropped(&self, id: u32, inner: &Inner) {
         let mut state = self.lock();
-        if let Some(received) = state.streams.remove(&id) {
-            state.shrink(received.held);
+        let received = state.streams.get_mut(&id);
+        if let Some(received) = received.filter(|received| received.is_of(inner)) {
+            received.is_dropped = true;
+            self.has_dropped.store(true, Ordering::Release);
         }
     }
 
-    /// Resets the stream that holds most. Returns `false` if no stream holds anything.
-    pub(super) fn reset_largest(&self) -> bool {
+    /// A stream that was not accepted was dropped.
+    pub(super) fn refused(&self, id: u32) {
+        let mut state = self.lock();
+        if let Some(received) = state.streams.get_mut(&id) {
+            received.is_dropped = true;
+            self.has_dropped.store(true, Ordering::Release);
+        }
+    }
+
+    /// The `yamux` crate has freed the data of all streams whose handles were dropped.
+    pub(super) fn freed(&self) {
+        if !self.has_dropped.swap(false, Ordering::Acquire) {
+            return;
+        }
+        let mut state = self.lock();
+        let dropped = state.streams.extract_if(|_, received| received.is_dropped);
+        let freed = dropped.map(|(_, received)| received.held).sum();
+        state.shrink(freed);
+    }
+
+    /// Makes room at a limit: resets the stream that holds most, of the connection that holds most in
+    /// the scope of the limit. Returns `false` if this connection is in the way itself, and none of its
+    /// streams can be reset.
+    pub(super) fn relieve(&self, scope: Scope) -> bool {
+        let largest = self.connections.largest(scope);
+        largest.is_some_and(|largest| largest.reset_largest()) || self.reset_largest()
+    }
+
+    /// Memory that resets of streams would free, in bytes.
+    fn can_free(&self) -> usize {
+        let state = self.lock();
+        let streams = state.streams.values();
+        streams
+            .filter(|received| received.can_be_reset())
+            .map(|received| received.held)
+            .sum()
+    }
+
+    fn reset_largest(&self) -> bool {
         let inner = {
             let mut state = self.lock();
-            let largest = state
-                .streams
-                .iter()
-                .filter(|(_, received)| received.held > 0 && received.inner.is_some())
-                .max_by_key(|(_, received)| received.held)
-                .map(|(id, _)| *id);
-            let Some(received) = largest.and_then(|id| state.streams.remove(&id)) else {
+            let streams = state.streams.values_mut();
+            let streams = streams.filter(|received| received.can_be_reset());
+            let Some(largest) = streams.max_by_key(|received| received.held) else {
                 return false;
             };
-            state.shrink(received.held);
-            received.inner
+            largest.is_dropped = true;
+            self.has_dropped.store(true, Ordering::Release);
+            largest.inner.clone()
         };
         // Outside of the lock of this module: readers lock the stream first.
         let stream = inner.and_then(|inner| lock(&inner).take());
         if let Some(stream) = &stream {
             tracing::debug!(%stream, peer = ?self.holder.peer(), "stream reset: too much unread data");
         }
-        // The `yamux` crate sends a reset and frees the data after this, and wakes the reader.
+        // Wakes the task of the connection. The `yamux` crate then sends a reset, frees the data, and
+        // wakes the reader.
         drop(stream);
         true
     }
@@ -163,6 +279,11 @@ impl Unread {
     #[cfg(test)]
     pub(super) fn held(&self) -> usize {
         self.lock().held
+    }
+
+    #[cfg(test)]
+    pub(super) fn streams(&self) -> usize {
+        self.lock().streams.len()
     }
 }
 
@@ -191,6 +312,11 @@ impl State {
             let _ = permit.resize(counted);
         }
     }
+}
+
+/// Memory of a data frame in bytes.
+fn held_by(header: &Header) -> usize {
+    header.data_bytes() as usize + FRAME_BYTES
 }
 
 /// The part of `held` bytes that is counted, in whole steps.

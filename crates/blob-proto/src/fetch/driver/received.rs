@@ -318,8 +318,11 @@ async fn open_partial(
     let id = list.id();
     let hold = store.hold(id);
     let mut deadline = Instant::now() + BUSY_TIMEOUT;
-    let mut waited = false;
     loop {
+        // Another transfer may have stored the blob. There may be no space for a second copy.
+        if let Some(size_bytes) = store.size(id).await? {
+            return Ok(OpenedPartial::Stored { size_bytes, hold });
+        }
         match store.partial(list.clone()).await {
             Err(error @ StoreError::Busy { .. }) => {
                 let now = Instant::now();
@@ -329,12 +332,7 @@ async fn open_partial(
                 if now >= deadline {
                     return Err(error);
                 }
-                waited = true;
                 sleep(BUSY_RETRY).await;
-            }
-            // The transfer that had it open has stored the blob.
-            Ok(_) if waited && let Some(size_bytes) = store.size(id).await? => {
-                return Ok(OpenedPartial::Stored { size_bytes, hold });
             }
             opened => return opened.map(OpenedPartial::Partial),
         }

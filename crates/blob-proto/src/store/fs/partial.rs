@@ -81,8 +81,8 @@ impl FsBlobStore {
     /// # Errors
     ///
     /// [`StoreError::Busy`] while another one of the same blob is open, [`StoreError::TooMany`]
-    /// where [`MAX_PARTIALS`] are open, [`StoreError::Quota`] where the rest of the blob does not fit, and
-    /// what the system refuses.
+    /// where [`MAX_PARTIALS`] are open, [`StoreError::Quota`] where the rest of the blob does not
+    /// fit, and what the system refuses.
     pub fn partial(&self, list: ChunkList) -> Result<FsPartial, StoreError> {
         let id = list.id();
         let new = self.shared.claim_partial(&list)?;

@@ -146,8 +146,10 @@ impl Shared {
         }
         if info.live == 0 {
             self.packs.remove(&pack_name(number))?;
+            self.forget_removals(number)?;
+            // Not before the removal is on the disk: it is tried again after a failure.
             self.index().packs.remove(&number);
-            return self.forget_removals(number);
+            return Ok(());
         }
         self.mark_dead(number, &before, &info.dead, victims)?;
         let sparse = info.is_sparse();
@@ -261,8 +263,8 @@ impl Shared {
             match info {
                 Some(info) if info.live == 0 => {
                     self.packs.remove(&pack_name(number))?;
-                    self.index().packs.remove(&number);
                     self.forget_removals(number)?;
+                    self.index().packs.remove(&number);
                 }
                 Some(info) => self.mark_dead(number, &info.dead, &info.dead, &[(entry, 0)])?,
                 // The pack was rewritten without it, or removed.

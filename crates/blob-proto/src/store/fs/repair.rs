@@ -179,14 +179,12 @@ impl Shared {
     fn withdraw_copy(&self, id: BlobId, damaged: Damaged) -> Result<bool, StoreError> {
         let _publishing = self.publishing();
         self.mark_unmarked()?;
-        self.evict_partial()?;
         let mut index = self.index();
         let shown = index.entries.get(&id).copied();
         let Some(entry) = shown.filter(|shown| shown.copy == damaged.copy) else {
             return Ok(false);
         };
         index.take(&id, false);
-        let room = index.partials.len() < MAX_PARTIALS && !index.partials.contains_key(&id);
         drop(index);
         if let Location::Pack {
             number, entry: at, ..
@@ -195,7 +193,7 @@ impl Shared {
             self.remove_from_pack(number, &[(at, entry.size_bytes)])?;
             return Ok(true);
         }
-        match damaged.salvaged.filter(|_| room) {
+        match damaged.salvaged.filter(|_| self.has_room_for_partial(&id)) {
             Some((list, chunks)) => {
                 write_state(&self.blobs, &list, &chunks)?;
                 self.blobs.rename(&content_name(&id), &part_name(&id))?;
@@ -215,6 +213,15 @@ impl Shared {
         self.blobs.remove(&hashes_name(&id))?;
         self.blobs.flush()?;
         Ok(true)
+    }
+
+    /// Returns `true` if a blob can become a partial download. Called while publishing is locked.
+    fn has_room_for_partial(&self, id: &BlobId) -> bool {
+        if self.index().partials.contains_key(id) {
+            return false;
+        }
+        // A failure to delete another one costs the intact chunks and nothing else.
+        self.evict_partial().is_ok() && self.index().partials.len() < MAX_PARTIALS
     }
 }
 

@@ -40,8 +40,8 @@ const SEARCH_TIME: Duration = Duration::from_secs(6);
 /// Time for one exchange over HTTP, 3 s.
 const EXCHANGE_TIME: Duration = Duration::from_secs(3);
 
-/// Answers of which the description is read in one search. A router answers once or, with several
-/// device types, a few times.
+/// Descriptions that are read in one search. A router answers once or, with several device types, a
+/// few times.
 const MAX_DESCRIBED: usize = 4;
 
 /// Length of the longest answer to a search that is read, an Ethernet frame.
@@ -66,7 +66,7 @@ const ARGUMENTS: [&str; 8] = [
     "NewRemoteHost",
 ];
 
-/// Actions of which `igd-next` needs the arguments.
+/// Actions whose arguments `igd-next` needs.
 const ACTIONS: [&str; 3] = ["AddAnyPortMapping", "AddPortMapping", "DeletePortMapping"];
 
 /// A router that was found.

@@ -46,3 +46,15 @@ fn an_endpoint_with_tls_or_credentials_is_refused() {
     let error = traces_url("http://a b").unwrap_err();
     assert!(matches!(error, ExportError::Url { .. }), "{error}");
 }
+
+#[test]
+fn a_service_that_the_environment_names_keeps_its_name() {
+    let some = |text: &str| Some(text.to_owned());
+    assert!(names_service(some("a"), None));
+    assert!(names_service(None, some("host.name=b, service.name=a")));
+    assert!(!names_service(
+        None,
+        some("service.name.of=a,host=service.name")
+    ));
+    assert!(!names_service(None, None));
+}

@@ -61,7 +61,8 @@ use crate::wire::{
     autonat_v1::{Answer, Request},
 };
 
-/// Most dial-backs under way at one time, 32: an eighth of the pending dials that a node allows.
+/// Requests whose dial-backs are under way at one time, at most, 32: a quarter of the pending dials
+/// that a node allows by default. One of v1 dials up to four addresses at the same time.
 const MAX_DIALS: usize = 32;
 
 /// What is decided about a request.
