@@ -20,8 +20,8 @@ fn after(rounds: &[&[u64]]) -> Vec<bool> {
 
 #[test]
 fn a_connection_is_slow_above_one_mark_until_it_is_below_the_other() {
-    assert_eq!(after(&[&[30, 45]; MIN_SAMPLES]), [false, false]);
-    assert_eq!(after(&[&[30, 46]; MIN_SAMPLES]), [false, true]);
+    assert_eq!(after(&[&[30, 45][..]; MIN_SAMPLES]), [false, false]);
+    assert_eq!(after(&[&[30, 46][..]; MIN_SAMPLES]), [false, true]);
     // Between the marks it is what it was. Four round trips replace the ones before.
     let again = [&[30, 40][..]; SAMPLES];
     assert_eq!(after(&again), [false, false]);

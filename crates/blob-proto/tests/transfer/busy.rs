@@ -6,7 +6,7 @@ use calimero_network_blob::{
     BlobId,
     fetch::{BlobFetchConfig, FetchError, FetchRequest, Fetcher},
     serve::{Server, Totals},
-    store::{BlobStore, FsBlobStore, StoreError},
+    store::{BlobStore, FsBlobStore, FsConfig, StoreError},
     transfer::{Identity, Version},
 };
 use calimero_network_primitives::config::BlobServeConfig;
@@ -65,12 +65,18 @@ async fn a_transfer_waits_for_another_one_of_its_blob() {
     let there = folder();
     let (large, _) = stored(&there.store);
     let (fetcher, totals) = slow_provider(&there);
-    let here = folder();
+    // There is no space for a second copy.
+    let dir = tempfile::tempdir().unwrap();
+    let config = FsConfig {
+        max_bytes: LARGE as u64 * 3 / 2,
+        ..FsConfig::default()
+    };
+    let here = FsBlobStore::open(dir.path(), &config).unwrap();
     let request = FetchRequest::new(CONTEXT, large);
     let limited = request.clone().with_max_bytes(LARGE as u64);
     let fetch = |request| {
         let listed = stream::iter([numbered(1)]);
-        fetcher.fetch(request, listed, to_store(&here.store))
+        fetcher.fetch(request, listed, to_store(&here))
     };
     let (first, second) = tokio::join!(fetch(request), fetch(limited));
     let (first, second) = (first.unwrap(), second.unwrap());
@@ -78,7 +84,7 @@ async fn a_transfer_waits_for_another_one_of_its_blob() {
         (first.size_bytes, second.size_bytes),
         (LARGE as u64, LARGE as u64)
     );
-    assert!(read_all(&here.store, &large) == content(1, LARGE));
+    assert!(read_all(&here, &large) == content(1, LARGE));
     assert_eq!(totals.read().sent_bytes, LARGE as u64, "sent once");
 }
 
