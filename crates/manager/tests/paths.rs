@@ -59,14 +59,24 @@ fn address_of(socket: SocketAddr) -> Multiaddr {
         .unwrap()
 }
 
-/// The connections of `node`, once a ping was answered on each of the two.
+/// The connections of `node`, once two pings were answered on each of the two. Connections are not
+/// compared before.
 async fn measured(node: &Node) -> [Connection; 2] {
+    let mut first: [Option<Duration>; 2] = [None; 2];
     within(async {
         loop {
             let connections = node.client.status().await.unwrap().connections;
             let found = <[Connection; 2]>::try_from(connections).unwrap();
-            if found.iter().all(|connection| connection.rtt.is_some()) {
+            let rtts = found.each_ref().map(|connection| connection.rtt);
+            // Two round trips do not take the same time in nanoseconds.
+            let has_two = |(first, now): (&Option<Duration>, &Option<Duration>)| {
+                first.is_some() && first != now
+            };
+            if first.iter().zip(&rtts).all(has_two) {
                 return found;
+            }
+            for (first, now) in first.iter_mut().zip(rtts) {
+                *first = first.or(now);
             }
             // No event says that a ping was answered.
             tokio::time::sleep(Duration::from_millis(20)).await;

@@ -201,12 +201,14 @@ impl Unread {
         state.shrink(freed);
     }
 
-    /// The handle of a stream was dropped, with what it has not read.
+    /// The handle of a stream is being dropped, with what it has not read.
     pub(super) fn dropped(&self, id: u32, inner: &Inner) {
         let mut state = self.lock();
         let received = state.streams.get_mut(&id);
         if let Some(received) = received.filter(|received| received.is_of(inner)) {
             received.is_dropped = true;
+            // The handle has the stream alone, so that it ends with it.
+            received.inner = None;
             self.has_dropped.store(true, Ordering::Release);
         }
     }
@@ -259,7 +261,7 @@ impl Unread {
             };
             largest.is_dropped = true;
             self.has_dropped.store(true, Ordering::Release);
-            largest.inner.clone()
+            largest.inner.take()
         };
         // Outside of the lock of this module: readers lock the stream first.
         let stream = inner.and_then(|inner| lock(&inner).take());

@@ -142,6 +142,25 @@ async fn a_dropped_stream_holds_nothing() {
     assert_eq!((muxer.unread().held(), muxer.unread().streams()), (0, 1));
 }
 
+/// Nothing else wakes the task of the connection.
+#[tokio::test]
+async fn a_dropped_stream_is_reset_at_once() {
+    let (mut raw, mut muxer) = muxer(&YamuxTuning::default());
+    raw.data(SYN, 1, b"hello").await;
+    let stream = inbound(&mut muxer).await;
+    let dropping = async {
+        tokio::task::yield_now().await;
+        drop(stream);
+        loop {
+            let header = raw.header().await;
+            if header.flags & RST != 0 {
+                return header.stream;
+            }
+        }
+    };
+    assert_eq!(drive(&mut muxer, dropping).await, 1);
+}
+
 /// The `yamux` crate frees the data of a stream when it can write that the stream is reset.
 #[tokio::test]
 async fn a_dropped_stream_counts_until_its_data_is_freed() {
@@ -162,7 +181,8 @@ async fn a_dropped_stream_counts_until_its_data_is_freed() {
         }
         Poll::Ready(total)
     });
-    assert!(written.await > 2 * capacity);
+    let written = written.await;
+    assert!(written > 2 * capacity);
     let mut streams = Vec::new();
     let held = |muxer: &Muxer<Pipe>| muxer.unread().held();
     let before = held(&muxer);
@@ -174,11 +194,14 @@ async fn a_dropped_stream_counts_until_its_data_is_freed() {
     // As is what arrives for it until then.
     raw.data(0, 3, &[1; 1000]).await;
     drive_until(&mut muxer, |muxer| held(muxer) >= with_stream + 1000).await;
+    // The peer reads everything.
     let reading = async {
-        loop {
+        let (mut bytes, mut is_reset) = (0, false);
+        while bytes < written || !is_reset {
             let header = raw.header().await;
-            if header.stream == 3 && header.flags & RST != 0 {
-                return;
+            is_reset |= header.stream == 3 && header.flags & RST != 0;
+            if header.kind == DATA && header.stream == 1 {
+                bytes += header.length as usize;
             }
         }
     };
