@@ -359,6 +359,8 @@ fn each_kind_of_failure_has_its_status_and_code() {
     stopped.event("connected");
     let started = stopped.entries().remove(0).line;
     let peer = started["peer"].as_str().unwrap();
+    // The side that dials is connected first.
+    while node.event("connected")["peer"] != peer {}
     stopped.signal("-STOP");
     let pinged = json(&[
         "ping",

@@ -37,6 +37,15 @@ struct Elsewhere {
 impl Elsewhere {
     /// Starts a node that listens and keeps every connection.
     fn start(keypair: Keypair, listen: &str) -> Self {
+        Self::start_as(keypair, listen, false)
+    }
+
+    /// The same, and opens a stream on every connection.
+    fn greeting(keypair: Keypair, listen: &str) -> Self {
+        Self::start_as(keypair, listen, true)
+    }
+
+    fn start_as(keypair: Keypair, listen: &str, greets: bool) -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .enable_all()
@@ -55,7 +64,16 @@ impl Elsewhere {
             loop {
                 let event = poll_fn(|cx| Pin::new(&mut node.transport).poll(cx)).await;
                 if let TransportEvent::Incoming { upgrade, .. } = event {
-                    kept.push(tokio::spawn(upgrade));
+                    kept.push(tokio::spawn(async move {
+                        let (_, mut muxer) = upgrade.await.expect("accepts");
+                        let mut streams = Vec::new();
+                        if greets {
+                            let mut stream = open(&mut muxer).await.expect("opens");
+                            stream.write_all(b"hello").await.expect("writes");
+                            streams.push(stream);
+                        }
+                        (muxer, streams)
+                    }));
                 }
             }
         });
@@ -145,7 +163,7 @@ async fn keep_alive_holds_a_silent_connection() {
 
 #[tokio::test]
 async fn the_peer_comes_back_without_its_connections() {
-    let peer = Elsewhere::start(Keypair::generate_ed25519(), LOOPBACK);
+    let peer = Elsewhere::greeting(Keypair::generate_ed25519(), LOOPBACK);
     let config = QuicConfig {
         tuning: QuicTuning {
             keep_alive: Duration::from_millis(100),
@@ -156,6 +174,9 @@ async fn the_peer_comes_back_without_its_connections() {
     let mut node = Node::configured(&Keypair::generate_ed25519(), &config, DEADLINE);
     let dial = node.dial_out(&peer.address);
     let mut muxer = within(dial).await.expect("dials").1;
+    // The peer has completed the handshake. Before, packets of the handshake would be repeated, which
+    // a peer without the connection ignores.
+    let _greeting = next_inbound(&mut muxer).await.expect("is greeted");
     let (keypair, address) = peer.vanish();
     // The same identity on the same port knows that it does not know this connection.
     let peer = Elsewhere::start(keypair, &address.to_string());
