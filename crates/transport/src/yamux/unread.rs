@@ -70,11 +70,13 @@ impl Connections {
         connections.push(Arc::downgrade(unread));
     }
 
-    /// The connection that holds most in a scope.
-    fn largest(&self, scope: Scope) -> Option<Arc<Unread>> {
+    /// The connection that holds most in a scope, of those whose peers are not protected unless
+    /// `protected` is set: strangers take nothing from protected peers.
+    pub(super) fn largest(&self, scope: Scope, protected: bool) -> Option<Arc<Unread>> {
         let connections: Vec<_> = lock(&self.all).0.iter().filter_map(Weak::upgrade).collect();
         connections
             .into_iter()
+            .filter(|one| protected || !one.holder.is_protected())
             .filter(|one| match scope {
                 Scope::Peer(peer) => one.holder.peer() == Some(peer),
                 Scope::Origin(origin) => one.holder.origin() == Some(origin),
@@ -156,8 +158,7 @@ impl Unread {
         if header.opens_stream() {
             state.streams.entry(header.stream()).or_default();
         }
-        // The `yamux` crate drops the data of streams that it does not know.
-        if !state.streams.contains_key(&header.stream()) || header.data_bytes() == 0 {
+        if !state.counts(header) {
             return Ok(());
         }
         let held = held_by(header);
@@ -172,6 +173,9 @@ impl Unread {
     /// Returns `true` if [`receive`](Self::receive) would be granted now. Counts no refusal.
     pub(super) fn has_room(&self, header: &Header) -> bool {
         let state = self.lock();
+        if !state.counts(header) {
+            return true;
+        }
         let counted = counted(state.held + held_by(header));
         let more = counted.saturating_sub(state.permit.as_ref().map_or(0, Permit::amount));
         more == 0 || self.holder.has_left(Resource::UnreadBytes, more)
@@ -237,7 +241,7 @@ impl Unread {
     /// the scope of the limit. Returns `false` if this connection is in the way itself, and none of its
     /// streams can be reset.
     pub(super) fn relieve(&self, scope: Scope) -> bool {
-        let largest = self.connections.largest(scope);
+        let largest = self.connections.largest(scope, self.holder.is_protected());
         largest.is_some_and(|largest| largest.reset_largest()) || self.reset_largest()
     }
 
@@ -290,6 +294,12 @@ impl Unread {
 }
 
 impl State {
+    /// Returns `true` if the frame adds to the data of a stream. The `yamux` crate drops the data of
+    /// streams that it does not know.
+    fn counts(&self, header: &Header) -> bool {
+        header.data_bytes() > 0 && self.streams.contains_key(&header.stream())
+    }
+
     fn grow(&mut self, holder: &Holder, more: usize) -> Result<(), Refused> {
         let counted = counted(self.held + more);
         match &mut self.permit {

@@ -1,6 +1,6 @@
 //! Data that is received and not read.
 
-use calimero_network_primitives::resources::Scope;
+use calimero_network_primitives::resources::{Protection, Scope};
 
 use super::*;
 
@@ -243,7 +243,14 @@ async fn a_connection_that_holds_nothing_receives_whatever_others_hold() {
 #[tokio::test]
 async fn the_stream_of_the_connection_that_holds_most_is_reset() {
     let resources = one_mebibyte();
+    let boot = PeerId::random();
+    resources.protect(boot, Protection::BootNode);
     let connections = Arc::default();
+    let holder = resources.holder(Some(boot), None);
+    let protected = Unread::new(holder, &connections);
+    assert!(connections.largest(Scope::Node, false).is_none());
+    assert!(connections.largest(Scope::Node, true).is_some());
+    drop(protected);
     let config = YamuxTuning::default();
     let muxer = || muxer_among(&config, &resources, 64 * 1024 * 1024, &connections);
     let ((mut greedy_raw, mut greedy), (mut raw, mut modest)) = (muxer(), muxer());
