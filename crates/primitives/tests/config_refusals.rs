@@ -390,7 +390,7 @@ fn removed_keys_are_refused_with_what_became_of_them() {
         ),
         (
             "pubsub.memory.ids_ms = 1",
-            "pubsub.memory.ids_ms: is now fixed: 60000",
+            "pubsub.memory.ids_ms: is now fixed: a copy is a replay after 30 s",
         ),
         (
             "pubsub.mesh.target = 1",

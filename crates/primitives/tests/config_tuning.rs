@@ -77,7 +77,7 @@ fn no_limit_or_timer_may_be_zero() {
         pubsub.mesh.heartbeat = ZERO;
         pubsub.mesh.prune_backoff = ZERO;
         pubsub.mesh.low = 0;
-        pubsub.memory.ids = ZERO;
+        pubsub.memory.replay_after = ZERO;
         pubsub.memory.replayed_ids = 0;
         pubsub.memory.gossip_heartbeats = 0;
         pubsub.peers.queue = 0;
@@ -129,7 +129,7 @@ fn nothing_may_be_so_large_that_a_clock_or_an_allocator_fails() {
         blob.fetch.tuning.search_timeout = LONG;
         blob.serve.tuning.idle_timeout = LONG;
         handle.tuning.linger = LONG;
-        pubsub.memory.ids = LONG;
+        pubsub.memory.replay_after = LONG;
         pubsub.memory.replayed_ids = usize::MAX;
         pubsub.peers.queue = usize::MAX;
         pubsub.peers.publish_wait = LONG;

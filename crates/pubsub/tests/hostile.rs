@@ -157,7 +157,7 @@ async fn oversized_messages_are_dropped_without_being_held() {
 async fn a_replayed_message_is_told_once() {
     let mut config = Config::small();
     // Gossipsub forgets after a moment, the replay memory does not.
-    config.memory.ids = Duration::from_millis(100);
+    config.memory.replay_after = Duration::from_millis(50);
     let mut scene = Scene::new(&config).await;
     let key = scene.raw.key.clone();
     let rpc = rpc::publish(&[signed(&key, 1, b"once").encode()]);

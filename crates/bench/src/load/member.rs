@@ -89,9 +89,12 @@ pub(crate) fn config(args: &LoadArgs, boot: &[calimero_network::Multiaddr]) -> s
     if args.nodes > 20 {
         config.pubsub = PubsubConfig::large();
     }
-    // The table of message ids must be full before the first compared third, so
-    // that its memory does not look like a leak.
-    config.pubsub.memory.replayed_ids = 64;
+    // No more messages than these can wait for a member that is away. The table
+    // of message ids holds as many, so that it is full before the first compared
+    // third and its memory does not look like a leak.
+    let waiting = (args.messages * ledger::WINDOW.as_secs_f64()).ceil() as usize;
+    config.pubsub.peers.queue = waiting.max(config.pubsub.peers.window);
+    config.pubsub.memory.replayed_ids = config.pubsub.peers.queue;
     // Messages that wait for CPU time are late, not lost. The default would
     // drop them after 5 s.
     config.pubsub.peers.publish_wait = ledger::WINDOW / 2;

@@ -108,12 +108,13 @@ pub struct MeshConfig {
 /// What is remembered of messages: values that no file sets.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GossipMemoryTuning {
-    /// Shortest time for which the id of a message is remembered. Default 60 s, the value of
-    /// libp2p-gossipsub, longer than any path through a mesh. With a shorter one, honest peers that
-    /// forward late look like peers that replay.
-    pub ids: Duration,
-    /// Ids that are remembered beyond that time against replays. Default 262,144: about 20 MiB when
-    /// full. A message that is repeated after as many others counts as new.
+    /// Time after which a copy of a message counts as a replay. Default 30 s: longer than any path
+    /// through a mesh. With a shorter one, honest peers that forward late look like peers that
+    /// replay.
+    pub replay_after: Duration,
+    /// Ids of messages that are remembered, up to twice as many. Default 262,144: about 20 MiB when
+    /// full. A message that is repeated after as many others counts as new, however soon. At least
+    /// `peers.queue`, so that no queue delivers a message again that came through another one.
     pub replayed_ids: usize,
     /// Heartbeats for which a message is kept for members outside the mesh. Default 5, the value of
     /// the specification. Memory is this time multiplied by the rate of arrival.
@@ -259,7 +260,7 @@ impl PubsubConfig {
             )
         })?;
         self.mesh.validate(&key("mesh."))?;
-        self.memory.validate(&key("memory."))?;
+        self.memory.validate(&key("memory."), self.peers.queue)?;
         self.peers
             .validate(&key("peers."), self.mesh.heartbeat, self.max_message_bytes)?;
         self.keep.validate(&key("keep."), self.max_message_bytes)
@@ -342,7 +343,7 @@ impl MeshConfig {
 impl Default for GossipMemoryTuning {
     fn default() -> Self {
         Self {
-            ids: Duration::from_secs(60),
+            replay_after: Duration::from_secs(30),
             replayed_ids: 262_144,
             history_heartbeats: 5,
             gossip_heartbeats: 3,
@@ -351,10 +352,13 @@ impl Default for GossipMemoryTuning {
 }
 
 impl GossipMemoryTuning {
-    fn validate(&self, prefix: &str) -> Result<(), ConfigError> {
+    fn validate(&self, prefix: &str, queue: usize) -> Result<(), ConfigError> {
         let key = |name: &str| format!("{prefix}{name}");
-        check_duration(self.ids, || key("ids"))?;
+        check_duration(self.replay_after, || key("replay_after"))?;
         check_queue(self.replayed_ids, || key("replayed_ids"))?;
+        check(self.replayed_ids >= queue, || {
+            (key("replayed_ids"), "must be at least peers.queue")
+        })?;
         check_queue(self.gossip_heartbeats, || key("gossip_heartbeats"))?;
         check(self.gossip_heartbeats <= self.history_heartbeats, || {
             (
@@ -509,6 +513,9 @@ mod tests {
                 c.memory.gossip_heartbeats = 6
             }),
             ("memory.replayed_ids", |c| c.memory.replayed_ids = 0),
+            ("memory.replayed_ids", |c| {
+                c.memory.replayed_ids = c.peers.queue - 1
+            }),
             ("peers.max_foreign_topics_per_peer", |c| {
                 c.peers.max_foreign_topics = 1;
             }),

@@ -226,7 +226,10 @@ const REMOVED: &[(&str, &str)] = &[
         "pubsub.mesh.announce_arrival_bytes",
         "is now set by `pubsub.mesh`, `small` or `large`",
     ),
-    ("pubsub.memory.ids_ms", "is now fixed: 60000"),
+    (
+        "pubsub.memory.ids_ms",
+        "is now fixed: a copy is a replay after 30 s",
+    ),
     ("pubsub.memory.replayed_ids", "is now fixed: 262144"),
     ("pubsub.memory.history_heartbeats", "is now fixed: 5"),
     ("pubsub.memory.gossip_heartbeats", "is now fixed: 3"),

@@ -267,7 +267,7 @@ impl Machine {
     pub fn new(keypair: Keypair, config: &Config, seed: [u8; 32], now: Now) -> Self {
         let memory = MemoryLimits {
             ids: config.memory.replayed_ids,
-            settled: config.memory.ids / 2,
+            settled: config.memory.replay_after,
             max_message_bytes: config.max_message_bytes,
         };
         let params = ScoreParams {
