@@ -35,6 +35,10 @@
 //! ([`PROBE_RTT_GAIN`]) is never probed for it, and such a flow never raises the shortest round
 //! trip time: peers acknowledge single packets late.
 //!
+//! No more than [`GROWTH_PACKETS`] are added to those in flight in one round trip. The draft doubles
+//! them, or adds a quarter in a probe. What does not fit into the queue of a long, fast path is
+//! lost, packet by packet, and receivers end a connection whose stream has about 1,000 gaps.
+//!
 //! A mark of a router (ECN) counts as a full queue, once a round, with the answer of this module to
 //! losses in a full queue.
 //!
@@ -64,19 +68,32 @@ const WINDOW_GAIN: f64 = 2.0;
 /// drain (draft section 2.6, `PacingMarginPercent`).
 const CRUISE_GAIN: f64 = 0.99;
 
-/// Share of the measured bandwidth that is sent at to find more (draft section 4.3.3.6).
-const PROBE_GAIN: f64 = 1.25;
+/// Growth of what is sent in one round of a probe, to find more bandwidth (draft section 4.3.3.6).
+const PROBE_GROWTH: f64 = 0.25;
 
-/// Growth of the bandwidth in one round below which a startup has found the whole of it (draft
-/// section 4.3.1.2).
-const FULL_BANDWIDTH_GROWTH: f64 = 1.25;
+/// Growth in a round of a startup that has seen a queue.
+const QUEUED_STARTUP_GROWTH: f64 = 0.25;
+
+/// Packets that are added to those in flight in one round at most. So many can be lost, each
+/// between two that arrive, before the sender learns of the first. `quic-go` ends a connection at
+/// 1,000 gaps in a stream, `quinn` at 1,024; the rest is for packets that the path loses anyway.
+const GROWTH_PACKETS: u64 = 512;
+
+/// Share of the growth of the window by which the bandwidth has to grow in one round; below it, a
+/// startup has found the whole bandwidth. With a doubled window these are the 1.25 of the draft
+/// (section 4.3.1.2).
+const FULL_BANDWIDTH_SHARE: f64 = 0.25;
 
 /// Rounds without that growth that end a startup (draft section 4.3.1.2).
 const FULL_BANDWIDTH_ROUNDS: u32 = 3;
 
-/// Growth of the bandwidth in one round below which a startup that has seen a queue ends: the queue
-/// is its own. Where it is that of others, more in flight brings more bandwidth. A guess.
-const QUEUED_GROWTH: f64 = 1.1;
+/// The same share for a startup that has seen a queue: it ends because the queue is its own. Where
+/// it is that of others, more in flight brings more bandwidth. A guess.
+const QUEUED_SHARE: f64 = 0.4;
+
+/// Growth of the bandwidth in one round from which on losses are no sign of a full queue of this
+/// flow. A guess.
+const GROWING: f64 = 1.1;
 
 /// Share of a round's bytes above which losses are a sign of a full queue, where the round trip
 /// has grown too (draft section 2.5, `LossThresh`).
@@ -148,7 +165,7 @@ const MAX_FOREIGN_QUEUE: u32 = 4;
 /// What the controller is doing.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Phase {
-    /// Doubles the window each round until the bandwidth is found.
+    /// Doubles the window each round until the bandwidth is found, or adds [`GROWTH_PACKETS`].
     Startup {
         /// Bandwidth at the last round that brought growth, in bytes per second.
         reached: f64,
@@ -390,18 +407,21 @@ impl Bbr {
     /// Ends a startup or a probe whose round shows a full queue. Other phases wait for the end of
     /// the round.
     fn on_congestion(&mut self) {
-        if self.is_congested() {
-            match self.phase {
-                Phase::Startup { .. } if self.round.lost > STARTUP_LOST_PACKETS * self.mtu => {
-                    self.bound_in_flight(self.round.in_flight / 2);
-                    self.phase = Phase::Drain;
-                }
-                Phase::Probe { .. } => {
-                    self.bound_in_flight(self.round.in_flight.max(self.in_flight));
-                    self.leave_probe();
-                }
-                _ => {}
+        let lost = self.round.lost / self.mtu.max(1);
+        let congested = self.is_congested();
+        match self.phase {
+            // Half of what a round adds is lost: so much that a queue too short to be seen is full.
+            Phase::Startup { .. }
+                if lost > GROWTH_PACKETS / 2 || (congested && lost > STARTUP_LOST_PACKETS) =>
+            {
+                self.bound_in_flight(self.round.in_flight / 2);
+                self.phase = Phase::Drain;
             }
+            Phase::Probe { .. } if congested => {
+                self.bound_in_flight(self.round.in_flight.max(self.in_flight));
+                self.leave_probe();
+            }
+            _ => {}
         }
     }
 
@@ -443,11 +463,28 @@ impl Bbr {
 
     fn gain(&self) -> f64 {
         match self.phase {
-            Phase::Probe { .. } => PROBE_GAIN,
+            Phase::Probe { .. } => self.probe_gain(),
             Phase::Startup { .. } => 2.0,
             Phase::Drain | Phase::ProbeRtt { .. } => 0.5,
             Phase::Cruise { .. } | Phase::Refill => CRUISE_GAIN,
         }
+    }
+
+    /// Share of the measured bandwidth that a probe sends at.
+    fn probe_gain(&self) -> f64 {
+        1.0 + self.growth(PROBE_GROWTH, self.product(1.0))
+    }
+
+    /// Growth of `in_flight` bytes in one round: `wanted`, a share of them, or less if these would
+    /// be more than [`GROWTH_PACKETS`].
+    fn growth(&self, wanted: f64, in_flight: u64) -> f64 {
+        wanted.min((GROWTH_PACKETS * self.mtu) as f64 / in_flight.max(1) as f64)
+    }
+
+    /// Growth of the window in a round of a startup.
+    fn startup_growth(&self, queued: bool) -> f64 {
+        let wanted = if queued { QUEUED_STARTUP_GROWTH } else { 1.0 };
+        self.growth(wanted, self.cap)
     }
 
     /// Round trips longer than this show a queue.
@@ -469,7 +506,7 @@ impl Bbr {
         let share = lost as f64 / (lost + delivered.max(self.in_flight)) as f64;
         let queued = self.round.queued * 2 > self.round.samples;
         // Losses while the bandwidth grows are those of a queue that others fill.
-        let growing = self.round.rate > self.round.known * QUEUED_GROWTH;
+        let growing = self.round.rate > self.round.known * GROWING;
         share > OVERLOAD_LOSS || (queued && !growing && share > CONGESTED_LOSS)
     }
 
@@ -542,6 +579,7 @@ impl Bbr {
 
     fn on_round_end(&mut self, app_limited: bool) {
         let congested = self.is_congested();
+        let growths = [false, true].map(|queued| self.startup_growth(queued));
         match &mut self.phase {
             Phase::Startup {
                 reached,
@@ -549,11 +587,12 @@ impl Bbr {
                 queued,
             } if !app_limited => {
                 let bandwidth = self.bandwidths[1];
-                let (growth, most) = if *queued {
-                    (QUEUED_GROWTH, 1)
+                let (share, most) = if *queued {
+                    (QUEUED_SHARE, 1)
                 } else {
-                    (FULL_BANDWIDTH_GROWTH, FULL_BANDWIDTH_ROUNDS)
+                    (FULL_BANDWIDTH_SHARE, FULL_BANDWIDTH_ROUNDS)
                 };
+                let growth = 1.0 + share * growths[usize::from(*queued)];
                 if bandwidth >= *reached * growth {
                     (*reached, *rounds) = (bandwidth, 0);
                 } else {
@@ -585,7 +624,8 @@ impl Bbr {
             Phase::Startup { ref mut queued, .. } => {
                 let lasting = now.saturating_duration_since(self.queued_at) >= QUEUED_TIME;
                 *queued |= self.queued >= QUEUED_SAMPLES && lasting;
-                let more = if *queued { acked / 4 } else { acked };
+                let queued = *queued;
+                let more = (acked as f64 * self.startup_growth(queued)) as u64;
                 if !app_limited || self.in_flight + acked >= self.cap / 2 {
                     self.cap = self.cap.saturating_add(more);
                 }
@@ -612,7 +652,7 @@ impl Bbr {
                     // The bound held without losses, so it is raised as in slow start.
                     self.in_flight_high = Some(bound.saturating_add(acked));
                 }
-                let full = self.in_flight >= self.product(PROBE_GAIN);
+                let full = self.in_flight >= self.product(self.probe_gain());
                 if (rounds >= 1 && full) || rounds >= PROBE_ROUNDS {
                     self.leave_probe();
                 }

@@ -8,7 +8,7 @@ use std::{
 
 use rand::{RngExt, SeedableRng, rngs::SmallRng};
 
-use super::sender::Sender;
+use super::{receiver::Stream, sender::Sender};
 
 /// UDP payload of every simulated packet, in bytes.
 pub(super) const PACKET_BYTES: u64 = 1_452;
@@ -105,6 +105,7 @@ struct Flow {
     stalled_until: Instant,
     /// When the next stall begins.
     stalls: Instant,
+    stream: Stream,
     outcome: Outcome,
 }
 
@@ -161,6 +162,11 @@ impl Run {
         &*self.flows[flow].sender
     }
 
+    /// Most runs of data with gaps between them that the receiver of a flow held at one time.
+    pub(super) fn most_runs(&self, flow: usize) -> usize {
+        self.flows[flow].stream.most_runs()
+    }
+
     /// Bytes that a sender has not had acknowledged yet, or `None` if they never end.
     pub(super) fn unfinished(&self, flow: usize) -> Option<u64> {
         let flow = &self.flows[flow];
@@ -189,6 +195,7 @@ impl Run {
             wakes: None,
             stalled_until: starts,
             stalls: starts,
+            stream: Stream::default(),
             outcome: Outcome::default(),
         });
         self.wake(flow, starts);
@@ -249,6 +256,7 @@ impl Run {
         match event {
             Event::Forwarded => self.on_forwarded(),
             Event::Arrives { flow, packet } => {
+                self.flows[flow].stream.on_arrived(packet);
                 let held = &mut self.flows[flow].arrived;
                 held.push(packet);
                 if held.len() >= 2 {
@@ -362,6 +370,7 @@ impl Run {
             let sent = *sent;
             for (packet, _) in &lost {
                 flow.in_flight.remove(packet);
+                flow.stream.on_lost(*packet);
             }
             let packets = lost.len() as u64;
             flow.backlog = flow.backlog.map(|waiting| waiting + packets);
@@ -383,7 +392,9 @@ impl Run {
             let flow = &mut self.flows[flow];
             let packets = flow.in_flight.len() as u64;
             flow.backlog = flow.backlog.map(|waiting| waiting + packets);
-            flow.in_flight.clear();
+            for packet in std::mem::take(&mut flow.in_flight).into_keys() {
+                flow.stream.on_lost(packet);
+            }
             flow.last_ack = now;
             flow.sender.on_loss(now, now, packets * PACKET_BYTES);
         }
@@ -436,6 +447,7 @@ impl Run {
         sending.next_packet += 1;
         sending.backlog = sending.backlog.map(|packets| packets - 1);
         sending.in_flight.insert(packet, now);
+        sending.stream.on_sent(packet);
         sending.outcome.sent += PACKET_BYTES;
         sending.sender.on_sent(now, PACKET_BYTES);
         if sending.in_flight.len() == 1 {

@@ -3,8 +3,10 @@
 //! The bounds asserted here are those that hold on every link of the table; docs/measurements has
 //! the figures of real sockets.
 
+mod gaps;
 mod link;
 mod pauses;
+mod receiver;
 mod sender;
 
 use std::time::{Duration, Instant};
