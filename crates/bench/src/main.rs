@@ -63,6 +63,12 @@ enum Command {
     /// Provide a blob or fetch it, for `swarm`.
     #[cfg(target_os = "linux")]
     SwarmSide(wan::SwarmSideArgs),
+    /// Measure short pieces of work in round trips of a link. Needs root.
+    #[cfg(target_os = "linux")]
+    Trips(wan::TripsArgs),
+    /// Answer short pieces of work or measure one, for `trips`.
+    #[cfg(target_os = "linux")]
+    TripsSide(wan::TripsSideArgs),
     /// Send or receive bytes over the kernel's TCP.
     #[cfg(target_os = "linux")]
     Raw(wan::RawArgs),
@@ -125,6 +131,10 @@ fn main() -> ExitCode {
         Command::Swarm(args) => wan::execute_swarm(&args),
         #[cfg(target_os = "linux")]
         Command::SwarmSide(args) => wan::execute_swarm_side(&args),
+        #[cfg(target_os = "linux")]
+        Command::Trips(args) => wan::execute_trips(&args),
+        #[cfg(target_os = "linux")]
+        Command::TripsSide(args) => wan::execute_trips_side(&args),
         #[cfg(target_os = "linux")]
         Command::Raw(args) => wan::execute_raw(&args),
         Command::Serve(side) => serve::execute(side),

@@ -50,7 +50,7 @@ impl std::fmt::Display for Transport {
 }
 
 impl Transport {
-    fn address(self, ip: Ipv4Addr) -> Multiaddr {
+    pub(crate) fn address(self, ip: Ipv4Addr) -> Multiaddr {
         let ip = Multiaddr::from(ip);
         match self {
             Self::Tcp => ip.with(Protocol::Tcp(0)),

@@ -5,6 +5,7 @@
 mod link;
 mod raw;
 mod swarm;
+mod trips;
 
 use std::{
     fs,
@@ -23,6 +24,9 @@ pub(crate) use self::{
     raw::{RawArgs, execute as execute_raw},
     swarm::{
         SwarmArgs, SwarmSideArgs, execute as execute_swarm, execute_side as execute_swarm_side,
+    },
+    trips::{
+        TripsArgs, TripsSideArgs, execute as execute_trips, execute_side as execute_trips_side,
     },
 };
 use crate::{Failure, client::Figures};
