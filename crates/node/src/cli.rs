@@ -552,7 +552,12 @@ pub(crate) struct PerfArgs {
     /// Round trips measured, of 32 bytes on one open stream.
     #[arg(long, default_value_t = 2000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub(crate) round_trips: u32,
-    /// Time for each test, in milliseconds.
+    /// Longest time of a test, in milliseconds: a test that is not done by then ends, and what it
+    /// moved until then counts.
+    #[arg(long, default_value = "10000", value_name = "MS", value_parser = millis)]
+    pub(crate) test_ms: Duration,
+    /// Time after which a test has failed, in milliseconds: the peer does not answer, or what was
+    /// sent has not arrived.
     #[arg(long, default_value = "60000", value_name = "MS", value_parser = millis)]
     pub(crate) timeout_ms: Duration,
 }

@@ -144,6 +144,31 @@ fn a_node_is_measured_by_the_perf_protocol() {
     }
 }
 
+/// On a slow path the default sizes take minutes: what was moved in the time of a test is reported.
+#[test]
+fn a_test_that_takes_long_ends_and_counts_what_was_moved() {
+    const WANTED: u64 = 32 << 30;
+    let node = Process::node(&["--perf"]);
+    for address in node.addresses(2) {
+        let mut command = calnet();
+        let wanted = WANTED.to_string();
+        command.args(["perf", "--json", "--test-ms", "300", "--streams", "2"]);
+        command.args(["--upload-bytes", &wanted, "--download-bytes", &wanted]);
+        command.args(["--round-trips", "1000000", &address]);
+        let ended = run(command);
+        assert!(ended.success, "{}", ended.stderr);
+        let lines = ended.json_lines();
+        let trips = lines[1]["count"].as_u64().unwrap();
+        assert!((1..1_000_000).contains(&trips), "{trips}");
+        assert_eq!(lines.len(), 6);
+        for line in &lines[2..] {
+            let bytes = line["bytes"].as_u64().unwrap();
+            assert!((1..WANTED).contains(&bytes), "{line}");
+            assert!(line["seconds"].as_f64().unwrap() >= 0.3, "{line}");
+        }
+    }
+}
+
 #[test]
 fn a_node_that_does_not_answer_perf_is_named() {
     let node = Process::node(&[]);

@@ -41,12 +41,7 @@ async fn measure(
         stack: Stack::of(&connection),
     });
     let limit = args.timeout_ms;
-    let trips = within(
-        "round trips",
-        limit,
-        round_trips(client, peer, args.round_trips),
-    )
-    .await?;
+    let trips = within("round trips", limit, round_trips(client, peer, args)).await?;
     output.print(&trips);
     let mut counts = vec![1, args.streams];
     counts.dedup();
@@ -54,7 +49,8 @@ async fn measure(
         let upload = Test::new("upload", streams, args.upload_bytes, 0);
         let download = Test::new("download", streams, 0, args.download_bytes);
         for test in [upload, download] {
-            output.print(&within(test.name, limit, test.run(client, peer)).await?);
+            let running = test.run(client, peer, args.test_ms);
+            output.print(&within(test.name, limit, running).await?);
         }
     }
     Ok(())
@@ -70,23 +66,28 @@ async fn within<T>(
         .map_err(|_| CommandError::Deadline { what, after })?
 }
 
+/// Measures round trips until there are as many as wanted, or the time of a test is over; one in any
+/// case.
 async fn round_trips(
     client: &NetworkClient,
     peer: PeerId,
-    count: u32,
+    args: &PerfArgs,
 ) -> Result<Line, CommandError> {
     let mut pinger = Pinger::open(client, peer).await?;
     let started = Instant::now();
     let mut times = Vec::new();
-    for _ in 0..count {
+    for _ in 0..args.round_trips {
         times.push(pinger.ping().await?);
+        if started.elapsed() >= args.test_ms {
+            break;
+        }
     }
     let total = started.elapsed();
     times.sort_unstable();
     let at = |share: f64| times.get((times.len() as f64 * share) as usize).copied();
     Ok(Line::RoundTrips {
-        count,
-        per_second: f64::from(count) / total.as_secs_f64().max(1e-9),
+        count: times.len(),
+        per_second: times.len() as f64 / total.as_secs_f64().max(1e-9),
         p50_ms: at(0.50).map_or(0.0, millis),
         p99_ms: at(0.99).map_or(0.0, millis),
     })
@@ -111,17 +112,22 @@ impl Test {
         }
     }
 
-    async fn run(self, client: &NetworkClient, peer: PeerId) -> Result<Line, CommandError> {
+    /// Moves the bytes, or as many as can be moved in `time`.
+    async fn run(
+        self,
+        client: &NetworkClient,
+        peer: PeerId,
+        time: Duration,
+    ) -> Result<Line, CommandError> {
         let started = Instant::now();
         let requests = (0..self.streams).map(|nth| async move {
             let up = share(self.upload_bytes, self.streams, nth);
             let down = share(self.download_bytes, self.streams, nth);
             let stream = client.open_raw_stream(peer, PROTOCOL).await?;
-            request(stream, peer, up, down).await
+            request(stream, peer, up, down, started + time).await
         });
-        try_join_all(requests).await?;
+        let bytes = try_join_all(requests).await?.into_iter().sum();
         let time = started.elapsed();
-        let bytes = self.upload_bytes + self.download_bytes;
         Ok(Line::Throughput {
             test: self.name,
             streams: self.streams,
@@ -138,13 +144,15 @@ fn share(total: u64, streams: u16, nth: u16) -> u64 {
     total / streams + u64::from(u64::from(nth) < total % streams)
 }
 
-/// One exchange of the perf protocol. At its end the server has read the whole upload.
+/// One exchange of the perf protocol. Returns the bytes that were moved: all, or those until `end`.
+/// Without a download, the server has read all of them.
 async fn request(
     mut stream: Substream,
     peer: PeerId,
     up: u64,
     down: u64,
-) -> Result<(), CommandError> {
+    end: Instant,
+) -> Result<u64, CommandError> {
     let failed = |source: io::Error| CommandError::Io {
         what: "perf",
         source,
@@ -154,29 +162,31 @@ async fn request(
         .write_all(&down.to_be_bytes())
         .await
         .map_err(failed)?;
-    let mut left = up;
-    while left > 0 {
-        let size = usize::try_from(left).map_or(BLOCK_BYTES, |left| left.min(BLOCK_BYTES));
+    let mut sent = 0;
+    while sent < up && (sent == 0 || Instant::now() < end) {
+        let size = usize::try_from(up - sent).map_or(BLOCK_BYTES, |left| left.min(BLOCK_BYTES));
         stream.write_all(&block[..size]).await.map_err(failed)?;
-        left -= size as u64;
+        sent += size as u64;
     }
     stream.close().await.map_err(failed)?;
     let mut received = 0;
     loop {
         match stream.read(&mut block).await.map_err(failed)? {
-            0 => break,
+            0 if received == down => return Ok(sent + received),
+            0 => {
+                return Err(CommandError::Short {
+                    peer,
+                    received,
+                    expected: down,
+                });
+            }
             count => received += count as u64,
         }
+        if received < down && Instant::now() >= end {
+            // Dropped: the server is told that no more is wanted.
+            return Ok(sent + received);
+        }
     }
-    let expected = down;
-    if received == expected {
-        return Ok(());
-    }
-    Err(CommandError::Short {
-        peer,
-        received,
-        expected,
-    })
 }
 
 /// One record of the output.
@@ -189,7 +199,7 @@ enum Line {
         stack: Stack,
     },
     RoundTrips {
-        count: u32,
+        count: usize,
         per_second: f64,
         p50_ms: f64,
         p99_ms: f64,

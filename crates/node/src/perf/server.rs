@@ -131,7 +131,6 @@ async fn exchange(
         }
     }
     let mut left = u64::from_be_bytes(wanted);
-    granted(left)?;
     let mut block = vec![0; BLOCK_BYTES];
     loop {
         match pace.moved(stream.read(&mut block)).await? {
@@ -144,7 +143,11 @@ async fn exchange(
         let size = usize::try_from(left).map_or(BLOCK_BYTES, |left| left.min(BLOCK_BYTES));
         match pace.moved(stream.write(&block[..size])).await? {
             0 => return Err(io::ErrorKind::WriteZero.into()),
-            count => left -= count as u64,
+            count => {
+                // What the peer does not read to its end uses up no more than it took.
+                granted(count as u64)?;
+                left -= count as u64;
+            }
         }
     }
     timeout(limits.window, stream.close()).await?
