@@ -62,13 +62,14 @@ fn a_provider_below_the_floor_is_left() {
         }]
     );
     let mut left = Vec::new();
-    for second in 1..=20 {
+    // The span of 20 s begins with the first byte.
+    for second in 1..=21 {
         let received = Input::Received {
             peer: peer(1),
             bytes: 1000,
         };
         left = planner.handle(received, Duration::from_secs(second));
-        assert_eq!(left.is_empty(), second < 20);
+        assert_eq!(left.is_empty(), second < 21);
     }
     assert_eq!(
         left,
@@ -104,4 +105,29 @@ fn a_provider_that_is_being_reached_has_no_deadline() {
     assert!(left(planner.handle(Input::Tick, now)));
     assert!(!planner.is_asked(&peer(1)));
     assert!(!planner.is_alone(), "it rests");
+}
+
+/// A provider that lets its requester wait for a turn sends at its rate from then on.
+#[test]
+fn the_rate_is_measured_from_the_first_byte_on() {
+    let config = default_config();
+    let mut planner = Planner::new(config.clone(), 0..1);
+    let peer = peer(1);
+    let s = Duration::from_secs;
+    planner.handle(Input::Found(peer), s(0));
+    // Silent for a while, then a tenth above the floor.
+    let begun = config.stall_timeout - s(1);
+    let bytes = config.floor_bytes_per_s * 11 / 10;
+    for second in 0..60 {
+        let effects = planner.handle(Input::Received { peer, bytes }, begun + s(second));
+        assert_eq!(effects, [], "{second} s");
+    }
+    // Below the floor it is left as ever.
+    let bytes = config.floor_bytes_per_s * 9 / 10;
+    let left = (60..100).any(|second| {
+        let effects = planner.handle(Input::Received { peer, bytes }, begun + s(second));
+        let cause = Cause::TooSlow;
+        effects.contains(&Effect::Leave { peer, cause })
+    });
+    assert!(left);
 }

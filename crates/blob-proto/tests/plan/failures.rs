@@ -101,3 +101,57 @@ fn liars_and_refusers_are_out_and_the_rest_finishes() {
     );
     assert_eq!(outcome.missing, Some(60 - outcome.verified.len() as u64));
 }
+
+/// A provider with an upload limit serves its requesters in turn, and says when.
+#[test]
+fn a_provider_that_is_busy_for_as_long_as_it_says_has_not_failed() {
+    let config = default_config();
+    let mut planner = Planner::new(config.clone(), 0..3);
+    let peer = peer(1);
+    let busy = |seconds| Input::Failed {
+        peer,
+        failure: Failure::Busy {
+            retry_after: Duration::from_secs(seconds),
+        },
+    };
+    let s = Duration::from_secs;
+    planner.handle(Input::Found(peer), s(0));
+    planner.handle(busy(100), s(0));
+    // Far more often than a provider may fail. It is asked every 30 s, or when it says.
+    let (mut now, mut asked) = (s(0), 0);
+    while now < s(230) {
+        assert!(planner.is_promised(now));
+        now = planner.next_timeout().unwrap();
+        assert!(!planner.handle(Input::Tick, now).is_empty(), "it is asked");
+        asked += 1;
+        planner.handle(busy(100_u64.saturating_sub(now.as_secs()).max(5)), now);
+    }
+    assert!(asked > 2 * config.max_failures, "{asked}");
+    // What it sends makes up for all of it.
+    now = planner.next_timeout().unwrap();
+    planner.handle(Input::Tick, now);
+    planner.handle(Input::Verified { peer, index: 0 }, now);
+    assert!(!planner.is_promised(now));
+    planner.handle(busy(20), now);
+    assert!(planner.is_promised(now + s(99)) && !planner.is_promised(now + s(100)));
+    // So does what it sent right before it was busy, and is verified only then, also where it was
+    // busy for too long before.
+    for later in [50, 150] {
+        now += s(later);
+        planner.handle(Input::Tick, now);
+        planner.handle(busy(20), now);
+        assert_eq!(planner.is_promised(now), later == 50);
+        planner.handle(Input::Verified { peer, index: 1 }, now);
+        assert!(planner.is_promised(now + s(99)) && !planner.is_promised(now + s(100)));
+    }
+    // From then on it fails, and at last it is out.
+    for _ in 0..20 {
+        let Some(due) = planner.next_timeout() else {
+            break;
+        };
+        now = due;
+        planner.handle(Input::Tick, now);
+        planner.handle(busy(20), now);
+    }
+    assert!(planner.is_alone() && !planner.is_promised(now));
+}
