@@ -1,8 +1,16 @@
 //! Limits of the bytes per second that blob transfers send and receive.
 //!
-//! [`TokenBucket`] is the pure decision, with the time as an argument. [`Bandwidth`] holds one bucket
-//! for each direction, which all transfers of a node share, and applies them to the streams that
-//! blobs are served over and to those that an [`Opener`] opens.
+//! [`TokenBucket`] is the pure decision, with the time as an argument. [`Bandwidth`] holds one
+//! bucket for each direction, which all transfers of a node share, and applies them to the streams
+//! that blobs are served over and to those that an [`Opener`] opens.
+//!
+//! A limit that all requesters share at one time would give each of many too little: a requester
+//! gives up a provider below 16 KiB/s, and a part of a chunk is of no use to it. So a
+//! [`Server`](crate::serve::Server) sends to as many at one time as get 32 KiB/s, and the others
+//! wait for their turn.
+
+mod queue;
+mod turns;
 
 use std::{
     io,
@@ -16,6 +24,7 @@ use calimero_network_primitives::PeerId;
 use futures::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, Sleep, sleep};
 
+pub(crate) use self::turns::{Turn, Turns};
 use crate::transfer::{Opened, Opener};
 
 /// Time by which a bucket is ahead of or behind its rate: 50 ms. Timers are exact to a millisecond,
@@ -37,6 +46,8 @@ pub struct TokenBucket {
     bytes_per_s: u64,
     /// When all bytes that were taken are paid for, at the rate.
     paid: Duration,
+    /// Time in which nothing was to be paid for.
+    unused: Duration,
 }
 
 impl TokenBucket {
@@ -46,6 +57,7 @@ impl TokenBucket {
         Self {
             bytes_per_s: bytes_per_s.max(1),
             paid: Duration::ZERO,
+            unused: Duration::ZERO,
         }
     }
 
@@ -56,9 +68,18 @@ impl TokenBucket {
         let cost = Duration::from_nanos(u64::try_from(cost).unwrap_or(u64::MAX));
         // What was not used before counts, up to the burst.
         let start = self.paid.max(now.saturating_sub(BURST));
+        self.unused += start - self.paid;
         self.paid = start.saturating_add(cost);
         let debt = self.paid.saturating_sub(now);
         if debt > BURST { debt } else { Duration::ZERO }
+    }
+}
+
+impl TokenBucket {
+    /// Returns the time until now in which the rate was not used.
+    fn unused(&self, now: Duration) -> Duration {
+        let unpaid = now.saturating_sub(BURST).saturating_sub(self.paid);
+        self.unused.saturating_add(unpaid)
     }
 }
 
@@ -88,6 +109,12 @@ impl Shared {
         let mut bucket = self.bucket.lock().unwrap_or_else(PoisonError::into_inner);
         bucket.take(bytes as u64, now)
     }
+
+    fn unused(&self) -> Duration {
+        let now = self.since.elapsed();
+        let bucket = self.bucket.lock().unwrap_or_else(PoisonError::into_inner);
+        bucket.unused(now)
+    }
 }
 
 /// The limits of a node for all of its blob transfers. Clones share them.
@@ -95,16 +122,34 @@ impl Shared {
 pub struct Bandwidth {
     upload: Option<Arc<Shared>>,
     download: Option<Arc<Shared>>,
+    /// Turns of requests for chunks, and of whole blobs, at the upload limit.
+    turns: Option<(Turns, Turns)>,
 }
 
 impl Bandwidth {
     /// Returns limits in bytes per second. A limit of 0 is none.
     #[must_use]
     pub fn new(upload_bytes_per_s: u64, download_bytes_per_s: u64) -> Self {
+        let upload = Shared::new(upload_bytes_per_s);
+        let turns = upload.as_ref().map(|limit| {
+            let chunks = Turns::of_chunks(limit, upload_bytes_per_s);
+            (chunks, Turns::of_blobs(limit, upload_bytes_per_s))
+        });
         Self {
-            upload: Shared::new(upload_bytes_per_s),
+            upload,
             download: Shared::new(download_bytes_per_s),
+            turns,
         }
+    }
+
+    /// The turns of requests for chunks. `None` without an upload limit.
+    pub(crate) fn chunk_turns(&self) -> Option<&Turns> {
+        self.turns.as_ref().map(|(chunks, _)| chunks)
+    }
+
+    /// The turns of blobs that are sent as a whole. `None` without an upload limit.
+    pub(crate) fn blob_turns(&self) -> Option<&Turns> {
+        self.turns.as_ref().map(|(_, blobs)| blobs)
     }
 
     /// Applies the limits to a stream. The caller runs on tokio, with its timers.
@@ -314,8 +359,8 @@ mod tests {
         received.len() as u64
     }
 
-    /// Copies through streams, at most eight at one time, as transfers of one peer. In virtual time:
-    /// exact, however loaded the machine is.
+    /// Copies through streams, at most eight at one time, as transfers of one peer. In virtual
+    /// time: exact, however loaded the machine is.
     async fn elapsed_of(streams: usize, len: usize, limits_reader: bool) -> (u64, f64) {
         let bandwidth = match limits_reader {
             false => Bandwidth::new(RATE, 0),

@@ -83,7 +83,8 @@ impl BlobStore for GuardedStore {
     }
 
     fn usage(&self) -> Option<Usage> {
-        self.store.usage()
+        let usage = AssertUnwindSafe(|| self.store.usage());
+        std::panic::catch_unwind(usage).unwrap_or_default()
     }
 
     fn size(&self, id: BlobId) -> StoreFuture<Option<u64>> {
@@ -194,6 +195,13 @@ impl BlobReader for GuardedReader {
         // Where the hashes are not stored, all of the blob is read.
         let after = scaled(self.after, self.size_bytes);
         call("BlobReader::list", after, move || reader.list())
+    }
+
+    fn stored_list(&self) -> StoreFuture<Option<ChunkList>> {
+        let reader = Arc::clone(&self.reader);
+        call("BlobReader::stored_list", self.after, move || {
+            reader.stored_list()
+        })
     }
 
     fn read(&self, range: Range<u64>) -> StoreFuture<Bytes> {

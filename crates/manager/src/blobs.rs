@@ -67,9 +67,14 @@ impl Setup {
         } = self;
         let (requests, requested) = mpsc::channel(REPORT_QUEUE);
         let (sender, reports) = mpsc::channel(REPORT_QUEUE);
+        let bandwidth = Bandwidth::new(
+            config.max_upload_bytes_per_s,
+            config.max_download_bytes_per_s,
+        );
         let server = store.clone().map(|store| {
             let server = Server::new(peer, store, &config.serve)
                 .with_events(requests)
+                .with_bandwidth(&bandwidth)
                 .with_resources(resources.clone());
             match authorizer {
                 Some(authorizer) => server.with_shared_authorizer(authorizer),
@@ -82,21 +87,13 @@ impl Setup {
             signer,
             reports: sender,
             transfers,
-            bandwidth: Bandwidth::new(
-                config.max_upload_bytes_per_s,
-                config.max_download_bytes_per_s,
-            ),
+            bandwidth,
         };
         (server, Queues { requested, reports }, fetching)
     }
 }
 
 impl Fetching {
-    /// Returns the limits that serving shares with fetching.
-    pub(crate) fn bandwidth(&self) -> Bandwidth {
-        self.bandwidth.clone()
-    }
-
     #[cfg(feature = "metrics")]
     pub(crate) fn store(&self) -> Option<&Arc<dyn BlobStore>> {
         self.store.as_ref()
@@ -149,32 +146,24 @@ pub(crate) fn serve(
     server: &Server,
     versions: &[Version],
     transfers: &Transfers,
-    bandwidth: &Bandwidth,
 ) -> Result<(), StartError> {
     for &version in versions {
         let incoming = control
             .accept(StreamProtocol::new(version.name()))
             .map_err(|_| StartError::Listen(Stopped.into()))?;
-        let (server, transfers, bandwidth) = (server.clone(), transfers.clone(), bandwidth.clone());
-        tokio::spawn(accept(incoming, version, server, transfers, bandwidth));
+        let (server, transfers) = (server.clone(), transfers.clone());
+        tokio::spawn(accept(incoming, version, server, transfers));
     }
     Ok(())
 }
 
 /// Accepts streams of one version. `streams.max_inbound` bounds their number, and the server bounds
 /// their cost.
-async fn accept(
-    mut incoming: Incoming,
-    version: Version,
-    server: Server,
-    transfers: Transfers,
-    bandwidth: Bandwidth,
-) {
+async fn accept(mut incoming: Incoming, version: Version, server: Server, transfers: Transfers) {
     while let Some(inbound) = incoming.next().await {
         let peer = inbound.peer;
         let origin = inbound.stream.frame_budget().holder().origin();
-        let stream = bandwidth.limit(inbound.stream);
-        let serving = server.serve_from(peer, origin, version, stream);
+        let serving = server.serve_from(peer, origin, version, inbound.stream);
         let transfers = transfers.clone();
         tokio::spawn(async move {
             match serving.await {

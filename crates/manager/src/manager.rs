@@ -228,8 +228,6 @@ impl Builder {
         if let (Some(store), Some(server)) = (fetching.store(), &server) {
             metrics.set_store(store, server.totals());
         }
-        #[cfg(feature = "blobs")]
-        let bandwidth = fetching.bandwidth();
         let task = {
             let (config, shared) = (config.clone(), shared.clone());
             async move {
@@ -251,13 +249,7 @@ impl Builder {
                 let blobs = fetching.start(&control, &config.blob);
                 #[cfg(feature = "blobs")]
                 if let Some(server) = server.map(|server| server.with_fetcher(&blobs.fetcher))
-                    && let Err(error) = serve(
-                        &control,
-                        &server,
-                        &config.blob.versions,
-                        &transfers,
-                        &bandwidth,
-                    )
+                    && let Err(error) = serve(&control, &server, &config.blob.versions, &transfers)
                 {
                     let _ = ready.send(Err(error));
                     return;

@@ -17,13 +17,14 @@ use tokio::{
 
 use super::{
     Destination, FetchError, FetchRequest, Fetcher, ProviderError,
-    session::{Context, Meter},
+    session::{Context, Meter, refused},
 };
 use crate::{
     BlobId, blob_id,
+    plan::{Patience, pause},
     store::{BlobStore, Hold, StoreError, Verification, blocking::blocking},
     transfer::{Arrived, MessageReader, MessageWriter, Version},
-    v1::{MAX_INLINE_BYTES, Request, Response},
+    v1::{MAX_INLINE_BYTES, Refusal, Request, Response},
 };
 
 /// Requests on one stream that wait for an answer: 64, as many as our provider queues.
@@ -301,11 +302,20 @@ impl Batch {
             .map_err(ProviderError::Message)?;
         let mut group = Group::new();
         let mut group_bytes = 0;
+        let begun = Instant::now();
+        let (mut patience, mut paused_until) = (Patience::default(), begun);
         let ended = loop {
             // Asked in halves of the pipeline, so that requests travel together.
-            if asked.len() <= PIPELINE / 2 {
-                self.take(&peer, asked, &mut writer, Instant::now())?;
-                writer.flush().await?;
+            if asked.len() <= PIPELINE / 2 && Instant::now() >= paused_until {
+                // What arrived before a failure counts, so none ends this early.
+                let taken = self.take(&peer, asked, &mut writer, Instant::now());
+                let flushed = match taken {
+                    Ok(()) => writer.flush().await.map_err(ProviderError::from),
+                    Err(error) => Err(error),
+                };
+                if let Err(error) = flushed {
+                    break Err(error);
+                }
             }
             if asked.is_empty() {
                 // Others still owe something.
@@ -328,6 +338,17 @@ impl Batch {
                 break Err(ProviderError::Unexpected);
             };
             let first = match &response {
+                Response::Refused(busy @ Refusal::Busy { retry_after_ms }) => {
+                    self.queue().give_back(id);
+                    let after = Duration::from_millis(*retry_after_ms);
+                    if !patience.on_busy(after, begun.elapsed()) {
+                        break Err(refused(*busy));
+                    }
+                    let tuning = &self.context.config.tuning;
+                    let pause = pause(after, tuning.rest_initial, tuning.rest_max);
+                    paused_until = Instant::now() + pause;
+                    false
+                }
                 Response::Refused(_) => {
                     self.queue().on_refused(id, peer);
                     false
@@ -336,6 +357,7 @@ impl Batch {
             };
             match response {
                 Response::Inline { content } if first => {
+                    patience.on_verified(false, begun.elapsed());
                     group_bytes += content.len();
                     group.push((id, content));
                 }

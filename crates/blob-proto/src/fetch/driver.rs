@@ -350,8 +350,8 @@ impl Driver {
         }
     }
 
-    /// Returns `true` if a provider is expected to send something. An attempt to reach one is no
-    /// reason, nor is one that has failed and given nothing since.
+    /// Returns `true` if a provider is expected to send something, or has said when it will. An attempt
+    /// to reach one is no reason, nor is one that has failed and given nothing since.
     fn is_hopeful(&mut self) -> bool {
         let mut hopeful = false;
         for (peer, session) in &mut self.sessions {
@@ -366,7 +366,7 @@ impl Driver {
         }
         // The number of their attempts is bounded where there is no search.
         let rest = self.planner.is_resting() || self.v0.is_resting();
-        hopeful || (rest && !self.sources.searches())
+        hopeful || (rest && !self.sources.searches()) || self.planner.is_promised(self.now())
     }
 
     /// Makes the blob visible, and closes the streams to providers at the same time.

@@ -12,6 +12,8 @@
 //! a provider that owes only copies is cancelled. A provider that stalls or
 //! falls below the floor rests, with each failure for longer, and its chunks go to others. One that
 //! lied is not asked again. One that does not have the blob is asked again when it is found again.
+//! One that is busy has not failed for as long as it said: requesters of a provider with an upload
+//! limit take turns.
 //!
 //! Where other peers fetch the blob at the same time, chunks are asked for one by one in place of
 //! from the front: of providers that have a part of the blob before those that have all of it, and
@@ -20,6 +22,7 @@
 //! next one at once.
 
 mod bits;
+mod patience;
 mod provider;
 mod ranges;
 mod types;
@@ -28,6 +31,7 @@ use std::{collections::BTreeMap, ops::Range, time::Duration};
 
 use calimero_network_primitives::PeerId;
 
+pub(crate) use self::patience::{Patience, pause};
 pub use self::types::{Cause, Effect, Failure, Input, PlannerConfig};
 #[cfg(feature = "transfer")]
 pub(crate) use self::types::{FLOOR_BYTES_PER_S, PROVIDER_WINDOW_CHUNKS, WINDOW_CHUNKS};
@@ -176,6 +180,14 @@ impl Planner {
     pub fn is_resting(&self) -> bool {
         let mut providers = self.providers.values();
         providers.any(|provider| matches!(provider.status, Status::Resting { .. }))
+    }
+
+    /// Whether a provider said that it is busy for some time, which is not over, and nothing else
+    /// since.
+    #[must_use]
+    pub fn is_promised(&self, now: Duration) -> bool {
+        let mut providers = self.providers.values();
+        providers.any(|provider| provider.waits && provider.patience.is_left(now))
     }
 
     /// Whether a provider is to be asked again, and has a chunk that is missing.
@@ -354,7 +366,17 @@ impl Planner {
             // What came before a failure may be verified after it, and makes up for nothing.
             if provider.status == Status::Ready {
                 provider.failures = 0;
+                provider.waits = false;
             }
+            // A busy provider may have sent the chunk right before it said so. That was no failure then.
+            let is_busy = provider.is_busy && provider.status != Status::Ready;
+            if is_busy && !std::mem::replace(&mut provider.waits, true) {
+                provider.failures = provider.failures.saturating_sub(1);
+                let (least, most) = (self.config.rest_initial, self.config.rest_max);
+                let until = self.now + pause(provider.patience.told(), least, most);
+                provider.status = Status::Resting { until };
+            }
+            provider.patience.on_verified(is_busy, self.now);
             if let Some(at) = provider.in_flight.iter().position(|asked| *asked == index) {
                 provider.in_flight.remove(at);
                 self.in_flight -= 1;
@@ -413,9 +435,22 @@ impl Planner {
             _ => {}
         }
         let owed = std::mem::take(&mut provider.in_flight);
-        provider.failures += 1;
+        let busy = match cause {
+            Cause::Failed(Failure::Busy { retry_after }) => Some(retry_after),
+            _ => None,
+        };
+        provider.is_busy = busy.is_some();
+        provider.waits = busy.is_some_and(|after| provider.patience.on_busy(after, now));
+        if !provider.waits {
+            provider.failures += 1;
+        }
         let rest = rest(&self.config, provider.failures, jitter);
         provider.status = match cause {
+            Cause::Failed(Failure::Busy { retry_after }) if provider.waits => {
+                let (least, most) = (self.config.rest_initial, self.config.rest_max);
+                let until = now + pause(retry_after, least, most);
+                Status::Resting { until }
+            }
             _ if for_good || provider.failures >= self.config.max_failures => {
                 Status::Out { since: now }
             }

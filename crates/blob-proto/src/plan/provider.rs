@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use super::{CHUNK_BYTES, PlannerConfig, bits::Bits};
+use super::{CHUNK_BYTES, PlannerConfig, bits::Bits, patience::Patience};
 
 /// Weight of the newest measurement in the rate, one in this many.
 const RATE_SMOOTHING: u64 = 4;
@@ -39,6 +39,11 @@ pub(super) struct Provider {
     /// Times in a row that no stream to it could be opened.
     pub(super) unreachable: u32,
     pub(super) lied: bool,
+    /// Whether it was busy when it was left last.
+    pub(super) is_busy: bool,
+    /// Whether that is no failure.
+    pub(super) waits: bool,
+    pub(super) patience: Patience,
     /// The missing chunks that it has. `None` where it has all of them.
     pub(super) has: Option<Bits>,
     /// Whether it reports which chunks it has.
@@ -71,6 +76,9 @@ impl Provider {
             failures: 0,
             unreachable: 0,
             lied: false,
+            is_busy: false,
+            waits: false,
+            patience: Patience::default(),
             has: None,
             reports: false,
             later: BTreeMap::new(),
@@ -149,7 +157,11 @@ impl Provider {
             // It was asked for nothing, which measures nothing.
             return;
         }
-        self.has_begun = true;
+        if !std::mem::replace(&mut self.has_begun, true) {
+            // The time until then is bounded by the stall timeout. A provider with an upload limit
+            // waits for the turn of its requester.
+            (self.floor_since, self.floor_bytes) = (now, 0);
+        }
         self.floor_bytes = self.floor_bytes.saturating_add(bytes);
         self.rate_bytes = self.rate_bytes.saturating_add(bytes);
         let span = now.saturating_sub(self.rate_since);

@@ -145,7 +145,8 @@ pub enum Failure {
     Refused,
     /// No stream to it could be opened.
     Unreachable,
-    /// It has too much to do, and says for how long.
+    /// It has too much to do, and says for how long. It is asked again after that time, or after 30
+    /// s, and has not failed before twice the time that it said at first and a minute are over.
     Busy {
         /// The time to wait before.
         retry_after: Duration,

@@ -1,14 +1,19 @@
 //! Serving blobs from a store, to many requesters at a time.
 //!
 //! A [`Server`] answers the streams it is handed, of both versions of the protocol. What it holds
-//! is counted in the accounting of the node ([`resources`](calimero_network_primitives::resources)):
-//! a permit for each transfer, and permits for the bytes of answers that are not sent. Waiting
-//! requesters take turns by IP prefix, then by peer, and wait no longer than a deadline. A requester
-//! that takes less than a chunk in [`chunk_timeout`](BlobServeTuning::chunk_timeout) loses its
-//! stream, and with it its permits.
+//! is counted in the accounting of the node
+//! ([`resources`](calimero_network_primitives::resources)): a permit for each transfer, and permits
+//! for the bytes of answers that are not sent. Waiting requesters take turns by IP prefix, then by
+//! peer, and wait no longer than a deadline. A requester that takes less than a chunk in
+//! [`chunk_timeout`](BlobServeTuning::chunk_timeout) loses its stream, and with it its permits.
 //!
-//! Each chunk is verified before it is sent. A blob that does not verify or whose file is missing is
-//! withdrawn from the store and [reported](ServeEvent::Damaged).
+//! Under an upload limit requesters take turns of one chunk in the same order, as many at one time
+//! as the limit serves at a useful rate. A requester whose turn is not near is answered
+//! [busy](crate::v1::Refusal::Busy) with the time until then, and keeps its position. One of
+//! protocol 0.0.2, which has no such answer, waits for 8 s and then loses its stream.
+//!
+//! Each chunk is verified before it is sent. A blob that does not verify or whose file is missing
+//! is withdrawn from the store and [reported](ServeEvent::Damaged).
 
 mod authorize;
 mod error;
@@ -38,6 +43,7 @@ pub use self::{
 };
 use crate::{
     BlobId, ChunkList,
+    bandwidth::{Bandwidth, Turn, Turns},
     error::CallbackError,
     fetch::Fetcher,
     guard::{CALLBACK_TIMEOUT, GuardedStore, STORE_TIMEOUT, guarded},
@@ -106,6 +112,7 @@ struct Shared {
     authorizer: Arc<dyn Authorizer>,
     events: Option<mpsc::Sender<ServeEvent>>,
     resources: Resources,
+    bandwidth: Bandwidth,
     replays: Arc<Mutex<ReplayGuard>>,
     totals: Totals,
     /// Blobs that the store checks because a chunk of them was damaged.
@@ -157,6 +164,7 @@ impl Server {
             unguarded,
             events: None,
             resources: Resources::new(limits(config)),
+            bandwidth: Bandwidth::default(),
             replays: Arc::new(Mutex::new(ReplayGuard::new(
                 config.tuning.max_remembered_auths,
             ))),
@@ -181,11 +189,19 @@ impl Server {
         self
     }
 
-    /// Counts what requesters hold in the accounting of the node, and by its limits, in place of one
-    /// of its own with the limits of the configuration.
+    /// Counts what requesters hold in the accounting of the node, and by its limits, in place of
+    /// one of its own with the limits of the configuration.
     #[must_use]
     pub fn with_resources(mut self, resources: Resources) -> Self {
         Arc::make_mut(&mut self.shared).resources = resources;
+        self
+    }
+
+    /// Limits what the server sends and receives, together with all other users of `bandwidth`. The
+    /// caller does not limit the streams itself.
+    #[must_use]
+    pub fn with_bandwidth(mut self, bandwidth: &Bandwidth) -> Self {
+        Arc::make_mut(&mut self.shared).bandwidth = bandwidth.clone();
         self
     }
 
@@ -195,8 +211,8 @@ impl Server {
         self.shared.totals.clone()
     }
 
-    /// Serves what `fetcher` has verified of blobs that it is still fetching into the same store, to
-    /// requesters of 1.1.0. Whether a requester may have it is decided as for a complete blob.
+    /// Serves what `fetcher` has verified of blobs that it is still fetching into the same store,
+    /// to requesters of 1.1.0. Whether a requester may have it is decided as for a complete blob.
     #[must_use]
     pub fn with_fetcher(mut self, fetcher: &Fetcher) -> Self {
         let shared = Arc::make_mut(&mut self.shared);
@@ -256,7 +272,7 @@ impl Server {
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let shared = Arc::clone(&self.shared);
-        let stream: BoxDuplex = Box::new(stream);
+        let stream: BoxDuplex = Box::new(shared.bandwidth.limit(stream));
         async move {
             let requester = Arc::new(Requester {
                 holder: shared.resources.holder(Some(peer), origin),
@@ -302,6 +318,16 @@ impl std::fmt::Debug for Server {
 enum Source {
     Whole(Arc<dyn BlobReader>),
     Part(Part),
+}
+
+impl Source {
+    /// Size of the blob in bytes. Of a part, as a provider claims it.
+    fn size_bytes(&self) -> u64 {
+        match self {
+            Self::Whole(reader) => reader.size_bytes(),
+            Self::Part(part) => part.size_bytes,
+        }
+    }
 }
 
 /// One requester of a server, on one stream.
@@ -417,6 +443,21 @@ impl Requester {
         }
     }
 
+    /// Waits for a turn at the upload limit, at most for `patience`.
+    ///
+    /// # Errors
+    ///
+    /// The time after which the requester is to ask for the blob again.
+    async fn turn(
+        &self,
+        turns: &Turns,
+        blob_id: BlobId,
+        patience: Duration,
+    ) -> Result<Turn, Duration> {
+        let origin = self.holder.origin();
+        turns.acquire(self.peer, origin, blob_id, patience).await
+    }
+
     /// Reads a chunk once there is a permit for it, and verifies it. `None` beyond the end.
     async fn read(
         &self,
@@ -436,8 +477,12 @@ impl Requester {
         Ok(Some((chunk?, permit)))
     }
 
-    /// Returns the chunk hashes of a blob, which may have to be computed from all of it.
+    /// Returns the chunk hashes of a blob. Where they have to be computed from all of it, waits for
+    /// a permit.
     async fn list(&self, reader: &dyn BlobReader) -> Result<ChunkList, ServeError> {
+        if let Some(list) = reader.stored_list().await? {
+            return Ok(list);
+        }
         let permit = self.acquire(Resource::BlobBytes, CHUNK_BYTES).await?;
         let list = reader.list();
         let (list, _permit) = to_end(async move { (list.await, permit) }).await?;
@@ -453,8 +498,8 @@ impl Requester {
         if part.blob.strong_count() > 0 && !part.has(index) {
             return Ok(None);
         }
-        // The download stays open for as long as `blob` exists, and no other one can continue it: it
-        // must not wait for a permit.
+        // The download stays open for as long as `blob` exists, and no other one can continue it:
+        // it must not wait for a permit.
         let permit = self.acquire(Resource::BlobBytes, CHUNK_BYTES).await?;
         let Some(blob) = part.blob.upgrade() else {
             drop(permit);

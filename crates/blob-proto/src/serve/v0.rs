@@ -1,6 +1,6 @@
 //! A provider of 0.0.2.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use calimero_network_primitives::{limits::FRAME_PREFIX_BYTES, resources::Resource};
 use calimero_network_stream::{FrameConfig, FrameReceiver};
@@ -9,7 +9,9 @@ use tokio::time::timeout;
 
 use super::{Requester, ServeError, Served, totals::Tally};
 use crate::{
-    ChunkList, chunk_count,
+    BlobId, ChunkList,
+    bandwidth::Turn,
+    chunk_count,
     clock::unix_seconds,
     error::AuthError,
     store::BlobReader,
@@ -19,6 +21,10 @@ use crate::{
         MAX_HANDSHAKE_BYTES, chunk_prefix,
     },
 };
+
+/// Longest wait for a turn at the upload limit: 8 s. Requesters give up a provider that sends
+/// nothing for 10 s, and would leave when their turn has begun.
+const TURN_PATIENCE: Duration = Duration::from_secs(8);
 
 pub(super) async fn serve(requester: &Requester, stream: BoxDuplex) -> Result<Served, ServeError> {
     let (reader, writer) = stream.split();
@@ -110,6 +116,17 @@ async fn respond<W: AsyncWrite + Unpin>(
     Ok(writer.flush().await?)
 }
 
+/// Waits for a turn at the upload limit, which lasts for all of the blob: what a requester has
+/// received of a part is of no use to it.
+async fn turn(requester: &Requester, blob_id: BlobId) -> Result<Option<Turn>, ServeError> {
+    let Some(turns) = requester.shared.bandwidth.blob_turns() else {
+        return Ok(None);
+    };
+    let after = TURN_PATIENCE.min(requester.config().tuning.request_timeout);
+    let turn = requester.turn(turns, blob_id, after).await;
+    turn.map(Some).map_err(|_| ServeError::Busy { after })
+}
+
 /// Sends all of a blob.
 async fn send<W: AsyncWrite + Unpin>(
     requester: &Requester,
@@ -119,6 +136,7 @@ async fn send<W: AsyncWrite + Unpin>(
     tally: &mut Tally,
 ) -> Result<(), ServeError> {
     // Where it has to wait for too long the stream is cut.
+    let _turn = turn(requester, list.id()).await?;
     let _transfer = requester.acquire(Resource::BlobTransfers, 1).await?;
     let size_bytes = reader.size_bytes();
     let found = respond(writer, BlobResponse::found(size_bytes));

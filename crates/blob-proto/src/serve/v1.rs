@@ -1,5 +1,8 @@
 //! A provider of 1.0.0 and 1.1.0.
 
+mod get;
+mod listen;
+
 use std::{
     collections::HashMap,
     ops::Range,
@@ -17,24 +20,44 @@ use tokio::{
     time::{Instant, timeout, timeout_at},
 };
 
+use self::{
+    get::{Answer, Get, Opened, take_fitting},
+    listen::Listening,
+};
 use super::{Requester, ServeError, Served, Source, to_end, totals::Tally};
 use crate::{
-    BlobId, CHUNK_HASH_BYTES, blob_id, chunk_count,
+    BlobId,
+    bandwidth::Turn,
+    chunk_count,
     clock::unix_seconds,
     id::CHUNK_BYTES,
     store::StoreError,
     swarm::{Reports, Watching},
     transfer::{Arrived, BoxDuplex, MessageReader, MessageWriter},
-    v1::{Hello, ListPage, MAX_PAGE_HASHES, MAX_RETRY_MS, Refusal, Request, Response},
+    v1::{Hello, MAX_RETRY_MS, Refusal, Request, Response},
 };
 
 /// Requests of one stream that wait while one is answered: 64, each at most 1 KiB. Who sends
 /// more waits.
 const PIPELINE: usize = 64;
 
-/// Small blobs and lists of one stream that are read at one time: 8, so at most 512 KiB of
-/// content, within the one permit of 1 MiB that they take.
+/// Small blobs and lists of one stream that are opened at one time: 8. As many of them are read as
+/// the one permit of 1 MiB covers that they take.
 const GETS_AT_ONCE: usize = 8;
+
+/// Longest wait of a request for its turn at the upload limit before it is refused: 3 s. Requesters
+/// of older versions measure the least rate, 16 KiB/s over 20 s, from their request on. With a
+/// share of 32 KiB/s, or two thirds of it while blobs are sent as a whole, they get it in the other
+/// 17 s.
+const TURN_PATIENCE: Duration = Duration::from_secs(3);
+
+/// Content and hashes that are sent without a turn, in bytes: 4 KiB, the hashes of a blob of 128
+/// MiB. A requester with nothing but a list can ask other providers for the chunks.
+const FREE_BYTES: u64 = 4096;
+
+/// Stands for the blobs of a requester of lists and small blobs: it waits for one turn for all of
+/// them.
+const SEVERAL: BlobId = BlobId::new([0; 32]);
 
 /// The answer where no permit is free. The time to wait is a guess.
 const BUSY: Refusal = Refusal::Busy {
@@ -82,54 +105,13 @@ pub(super) async fn serve(
         queue,
         unanswered: &unanswered,
         open: None,
+        turn: None,
         tally: Tally::new(&requester.shared.totals),
         watching: None,
         reports: &reports,
     };
     let ((), served) = future::try_join(listening.run(), answers.run()).await?;
     Ok(served)
-}
-
-/// Reads the requests of one stream.
-struct Listening<'a, R> {
-    reader: MessageReader<R, Request>,
-    of_1_1: bool,
-    requests: mpsc::Sender<Request>,
-    idle_timeout: Duration,
-    unanswered: &'a AtomicUsize,
-    /// Set when the requester watches a blob.
-    reports: &'a OnceLock<Reports>,
-}
-
-impl<R: AsyncRead + Unpin> Listening<'_, R> {
-    /// Queues requests until the requester ends its side, or asks for nothing for too long.
-    async fn run(mut self) -> Result<(), ServeError> {
-        loop {
-            match timeout(self.idle_timeout, self.reader.next()).await {
-                Ok(request) => match request? {
-                    Some(Request::Hello(_)) => return Err(ServeError::Greeting),
-                    Some(request) if request.is_of_1_1() && !self.of_1_1 => {
-                        return Err(ServeError::Version);
-                    }
-                    // Not behind the requests: the time that it took counts.
-                    Some(Request::Got { index }) => {
-                        if let Some(reports) = self.reports.get() {
-                            reports.on_verified(index);
-                        }
-                    }
-                    Some(request) => {
-                        self.unanswered.fetch_add(1, Ordering::Relaxed);
-                        if self.requests.send(request).await.is_err() {
-                            return Ok(());
-                        }
-                    }
-                    None => return Ok(()),
-                },
-                Err(_) if self.unanswered.load(Ordering::Relaxed) > 0 => {}
-                Err(_) => return Ok(()),
-            }
-        }
-    }
 }
 
 /// The key of a requester that proves to hold it. `now_s` is in seconds since the Unix epoch.
@@ -155,6 +137,8 @@ struct Answers<'a, W> {
     unanswered: &'a AtomicUsize,
     /// The complete blob that was read last.
     open: Option<(BlobId, Source)>,
+    /// The turn of the requester at the upload limit.
+    turn: Option<Turn>,
     /// The blob that the requester watches. It may have it.
     watching: Option<(BlobId, Watching)>,
     reports: &'a OnceLock<Reports>,
@@ -187,13 +171,6 @@ impl Access {
     }
 }
 
-/// A request for a list, or for a small blob.
-struct Get {
-    blob_id: BlobId,
-    inline_max_bytes: u64,
-    from: u64,
-}
-
 impl<W: AsyncWrite + AsyncRead + Unpin> Answers<'_, futures::io::WriteHalf<W>> {
     async fn run(mut self) -> Result<Served, ServeError> {
         let mut batch = Vec::with_capacity(PIPELINE);
@@ -201,6 +178,7 @@ impl<W: AsyncWrite + AsyncRead + Unpin> Answers<'_, futures::io::WriteHalf<W>> {
             if self.queue.is_empty() {
                 self.tell_news().await?;
                 self.writer.flush().await?;
+                self.turn = None;
             }
             let received = self.queue.recv_many(&mut batch, PIPELINE);
             let received = match &mut self.watching {
@@ -248,6 +226,55 @@ impl<W: AsyncWrite + AsyncRead + Unpin> Answers<'_, futures::io::WriteHalf<W>> {
     fn answered(&mut self, requests: usize) {
         self.tally.requests(requests);
         self.unanswered.fetch_sub(requests, Ordering::Relaxed);
+    }
+
+    /// Returns `true` if the requester has the next bytes in its turn, as far as is known now.
+    fn may_have_turn(&self, bytes: u64) -> bool {
+        match (&self.turn, self.requester.shared.bandwidth.chunk_turns()) {
+            (_, None) => true,
+            (turn, Some(_)) => turn.as_ref().is_some_and(|turn| turn.may_cover(bytes)),
+        }
+    }
+
+    /// Returns `true` if bytes may be sent in the turn that the requester has.
+    fn has_turn(&mut self, bytes: u64) -> bool {
+        match (
+            &mut self.turn,
+            self.requester.shared.bandwidth.chunk_turns(),
+        ) {
+            (_, None) => true,
+            (turn, Some(_)) => turn.as_mut().is_some_and(|turn| turn.covers(bytes)),
+        }
+    }
+
+    /// Waits until bytes may be sent, at most for `patience`. Yields the refusal where the turn of
+    /// the requester comes later.
+    async fn take_turn(
+        &mut self,
+        blob_id: BlobId,
+        bytes: u64,
+        patience: Duration,
+    ) -> Result<Option<Refusal>, ServeError> {
+        if self.has_turn(bytes) {
+            return Ok(None);
+        }
+        self.turn = None;
+        let requester = self.requester;
+        let Some(turns) = requester.shared.bandwidth.chunk_turns() else {
+            return Ok(None);
+        };
+        // What was sent before must not wait here.
+        self.writer.flush().await?;
+        match requester.turn(turns, blob_id, patience).await {
+            Ok(mut turn) => {
+                turn.covers(bytes);
+                self.turn = Some(turn);
+                Ok(None)
+            }
+            Err(after) => Ok(Some(Refusal::Busy {
+                retry_after_ms: u64::try_from(after.as_millis()).unwrap_or(u64::MAX),
+            })),
+        }
     }
 
     async fn open(&self, blob_id: BlobId) -> Result<Option<Source>, StoreError> {
@@ -309,36 +336,46 @@ impl<W: AsyncWrite + AsyncRead + Unpin> Answers<'_, futures::io::WriteHalf<W>> {
         }
     }
 
-    /// Answers as many requests as one permit covers, within the deadline of one chunk.
+    /// Answers requests under one permit, as many of them at one time as it covers.
     async fn get_group(&mut self, gets: Vec<Get>) -> Result<(), ServeError> {
         let requester = self.requester;
-        let permit = requester.acquire(Resource::BlobBytes, CHUNK_BYTES).await?;
-        let after = requester.config().tuning.chunk_timeout;
-        let deadline = Instant::now() + after;
-        let count = gets.len();
+        let mut permit = requester.acquire(Resource::BlobBytes, CHUNK_BYTES).await?;
         let (access, owner) = (self.access, Arc::clone(requester));
-        let answer = move |get: Get| {
+        let open = gets.into_iter().map(move |get| {
             let requester = Arc::clone(&owner);
-            async move {
-                let (source, response) = match access.open(&requester, get.blob_id).await {
-                    Ok(Some(source)) => {
-                        let response = respond(&source, &get).await;
-                        (Some((get.blob_id, source)), response)
-                    }
-                    Ok(None) => (None, Ok(Response::Refused(Refusal::NotFound))),
-                    Err(error) => (None, Err(error)),
-                };
-                if let Err(error) = &response {
-                    requester.on_store_error(get.blob_id, error).await;
-                }
-                (source, response)
-            }
+            async move { Opened::new(get, access.open(&requester, get.blob_id).await) }
+        });
+        let opening = future::join_all(open);
+        let mut opened;
+        (opened, permit) = to_end(async move { (opening.await, permit) }).await?;
+        while !opened.is_empty() {
+            let answers = take_fitting(&mut opened).into_iter().map(|opened| {
+                let requester = Arc::clone(requester);
+                async move { opened.answer(&requester).await }
+            });
+            let answering = future::join_all(answers);
+            let answers;
+            (answers, permit) = to_end(async move { (answering.await, permit) }).await?;
+            self.send_answers(answers).await?;
+        }
+        Ok(())
+    }
+
+    /// Sends answers that are in memory, within the deadline of one chunk.
+    async fn send_answers(&mut self, answers: Vec<Answer>) -> Result<(), ServeError> {
+        let count = answers.len();
+        let refusal = match answers.iter().map(Answer::content_bytes).sum() {
+            0..=FREE_BYTES => None,
+            // Without patience: the permit of what was read is held.
+            bytes => self.take_turn(SEVERAL, bytes, Duration::ZERO).await?,
         };
-        let answers = future::join_all(gets.into_iter().map(answer));
-        // All of a group are in memory under one permit.
-        let (answers, _permit) = to_end(async move { (answers.await, permit) }).await?;
-        for (source, response) in answers {
-            let response = response.unwrap_or(Response::Refused(Refusal::Failed));
+        let after = self.requester.config().tuning.chunk_timeout;
+        let deadline = Instant::now() + after;
+        for answer in answers {
+            let response = match refusal {
+                Some(refusal) if answer.content_bytes() > 0 => Response::Refused(refusal),
+                _ => (answer.response).unwrap_or(Response::Refused(Refusal::Failed)),
+            };
             match &response {
                 Response::Refused(_) => self.tally.refused(),
                 Response::Inline { content } => self.tally.sent(content.len()),
@@ -346,9 +383,9 @@ impl<W: AsyncWrite + AsyncRead + Unpin> Answers<'_, futures::io::WriteHalf<W>> {
             }
             // The list of a blob is asked for before its chunks.
             if matches!(response, Response::List(_))
-                && let Some((blob_id, source)) = source
+                && let Some(source) = answer.source
             {
-                self.keep_open(blob_id, source);
+                self.keep_open(answer.blob_id, source);
             }
             let sent = timeout_at(deadline, self.writer.feed_response(&response)).await;
             sent.map_err(|_| ServeError::Slow { after })??;
@@ -437,40 +474,52 @@ impl<W: AsyncWrite + AsyncRead + Unpin> Answers<'_, futures::io::WriteHalf<W>> {
             }
             _ => HashMap::new(),
         };
-        let put_off = |index| put_off.get(&index).copied().flatten();
-        let mut indices = indices.into_iter();
-        let source_ref = &source;
-        // A chunk that is put off, or not here, is `None`.
-        let read_next = async |index: Option<u64>| {
-            let Some(index) = index else { return Ok(None) };
-            if put_off(index).is_some() {
-                return Ok(Some((index, None)));
+        let put_off = |index: &u64| put_off.get(index).copied().flatten();
+        let (source_ref, list) = (&source, &list);
+        // A chunk that is not here is `None`.
+        let read = async |index: u64| match source_ref {
+            Source::Whole(reader) => {
+                let read = requester.read(&**reader, list, index).await?;
+                Ok::<_, ServeError>(Some(read.ok_or(StoreError::Stopped)?))
             }
-            let read = match source_ref {
-                Source::Whole(reader) => {
-                    let read = requester.read(&**reader, &list, index).await?;
-                    Some(read.ok_or(StoreError::Stopped)?)
-                }
-                Source::Part(part) => requester.read_part(part, index).await?,
-            };
-            Ok::<_, ServeError>(Some((index, read)))
+            Source::Part(part) => requester.read_part(part, index).await,
         };
-        let mut next = read_next(indices.next()).await;
-        loop {
-            let (index, chunk) = match next {
+        let len = |index: u64| {
+            let rest = source_ref.size_bytes();
+            rest.saturating_sub(index.saturating_mul(CHUNK_BYTES))
+                .min(CHUNK_BYTES)
+        };
+        let mut indices = indices.into_iter().peekable();
+        let mut ahead = None;
+        while let Some(index) = indices.next() {
+            self.tell_news().await?;
+            if let Some(retry_after) = put_off(&index) {
+                self.absent(index, retry_after).await?;
+                continue;
+            }
+            if let Some(busy) = self.take_turn(blob_id, len(index), TURN_PATIENCE).await? {
+                return self.refuse(busy).await;
+            }
+            let chunk = match ahead.take() {
+                Some(chunk) => chunk,
+                None => read(index).await,
+            };
+            let (data, permit) = match chunk {
                 Ok(Some(chunk)) => chunk,
-                Ok(None) => break,
+                Ok(None) => {
+                    self.absent(index, Duration::ZERO).await?;
+                    continue;
+                }
                 Err(ServeError::Store(error)) => return self.fail(blob_id, &error).await,
                 Err(ServeError::Busy { .. }) => return self.refuse(BUSY).await,
                 Err(error) => return Err(error),
             };
-            self.tell_news().await?;
-            let Some((data, permit)) = chunk else {
-                let retry_after = put_off(index).unwrap_or_default();
-                self.absent(index, retry_after).await?;
-                next = read_next(indices.next()).await;
-                continue;
-            };
+            // Not where another requester has its turn in between.
+            let next = indices
+                .peek()
+                .copied()
+                .filter(|next| put_off(next).is_none());
+            let next = next.filter(|next| self.may_have_turn(len(*next)));
             self.tally.sent(data.len());
             let writer = &mut self.writer;
             let sending = async move {
@@ -480,8 +529,13 @@ impl<W: AsyncWrite + AsyncRead + Unpin> Answers<'_, futures::io::WriteHalf<W>> {
                 sent
             };
             // A failure of the store is handled after the chunk that was read before it is sent.
-            let reading = async { Ok(read_next(indices.next()).await) };
-            ((), next) = future::try_join(sending, reading).await?;
+            let reading = async {
+                Ok(match next {
+                    Some(next) => Some(read(next).await),
+                    None => None,
+                })
+            };
+            ((), ahead) = future::try_join(sending, reading).await?;
         }
         self.keep_open(blob_id, source);
         Ok(())
@@ -497,37 +551,4 @@ impl<W: AsyncWrite + AsyncRead + Unpin> Answers<'_, futures::io::WriteHalf<W>> {
         let refused = Response::Refused(refusal);
         Ok(self.writer.feed_response(&refused).await?)
     }
-}
-
-async fn respond(source: &Source, get: &Get) -> Result<Response, StoreError> {
-    let (list, size_bytes) = match source {
-        Source::Part(part) => (part.list.clone(), part.size_bytes),
-        Source::Whole(reader) => {
-            let size_bytes = reader.size_bytes();
-            if size_bytes <= get.inline_max_bytes {
-                let content = reader.read(0..size_bytes).await?;
-                let id = reader.id();
-                // At most 64 KiB, hashed in less time than handing it to another thread takes.
-                if blob_id(&content) != id {
-                    return Err(StoreError::Damaged { id });
-                }
-                return Ok(Response::Inline { content });
-            }
-            (reader.list().await?, size_bytes)
-        }
-    };
-    let hashes = list.len();
-    let Some(from) = usize::try_from(get.from)
-        .ok()
-        .filter(|from| *from <= hashes)
-    else {
-        return Ok(Response::Refused(Refusal::NotFound));
-    };
-    let end = from.saturating_add(MAX_PAGE_HASHES).min(hashes);
-    let digests = (list.digests()).slice(from * CHUNK_HASH_BYTES..end * CHUNK_HASH_BYTES);
-    Ok(Response::List(ListPage {
-        size_bytes,
-        from: get.from,
-        digests,
-    }))
 }

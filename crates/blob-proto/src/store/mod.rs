@@ -187,6 +187,14 @@ pub trait BlobReader: Send + Sync {
     /// Its chunk hashes, proven against its id.
     fn list(&self) -> StoreFuture<ChunkList>;
 
+    /// Its chunk hashes where they are known without reading the content. A server that asks for
+    /// them waits for no permit.
+    ///
+    /// Default: `None`.
+    fn stored_list(&self) -> StoreFuture<Option<ChunkList>> {
+        Box::pin(std::future::ready(Ok(None)))
+    }
+
     /// Reads a range of at most [`MAX_READ_BYTES`].
     fn read(&self, range: Range<u64>) -> StoreFuture<Bytes>;
 }

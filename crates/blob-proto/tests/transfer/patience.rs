@@ -50,12 +50,19 @@ fn searching(listed: Vec<PeerId>) -> Providers {
 
 #[track_caller]
 fn assert_gave_up(ended: (Result<usize, FetchError>, Duration)) {
+    assert_gave_up_after(ended, Duration::ZERO);
+}
+
+/// Asserts that a search ended some time after what it had been told.
+#[track_caller]
+fn assert_gave_up_after(ended: (Result<usize, FetchError>, Duration), told: Duration) {
     let (ended, after) = ended;
     let Err(FetchError::NoProviders { failures, .. }) = ended else {
         panic!("{ended:?}")
     };
     assert_eq!(failures.len(), 1, "the provider is named");
     let timeout = BlobFetchConfig::default().tuning.search_timeout;
+    let after = after.checked_sub(told).expect("it ended too early");
     assert!(after >= timeout && after < 2 * timeout, "{after:?}");
 }
 
@@ -98,18 +105,24 @@ pub(crate) fn answering(
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_search_whose_provider_is_busy_or_fails_ends() {
-    for refusal in [
-        Refusal::Failed,
-        Refusal::Busy {
-            retry_after_ms: 2000,
-        },
-        Refusal::Busy {
-            retry_after_ms: 59_000,
-        },
+async fn a_search_whose_provider_fails_ends() {
+    let pipes = refusing(Refusal::Failed);
+    assert_gave_up(fetch(&pipes, searching(vec![numbered(1)])).await);
+}
+
+/// It is waited for twice as long as it says, and a minute. Nobody waits for more than two hours.
+/// The driver looks at it every 250 ms, so a second less counts.
+#[tokio::test(start_paused = true)]
+async fn a_search_whose_provider_is_busy_ends_after_what_it_was_told() {
+    for (retry_after_ms, told_s) in [
+        (2000, 63),
+        (59_000, 177),
+        (400_000, 859),
+        (u64::MAX, 2 * 3600 - 1),
     ] {
-        let pipes = refusing(refusal);
-        assert_gave_up(fetch(&pipes, searching(vec![numbered(1)])).await);
+        let pipes = refusing(Refusal::Busy { retry_after_ms });
+        let ended = fetch(&pipes, searching(vec![numbered(1)])).await;
+        assert_gave_up_after(ended, Duration::from_secs(told_s));
     }
 }
 
@@ -152,19 +165,21 @@ async fn a_search_whose_provider_puts_off_each_chunk_ends() {
     assert_gave_up(fetch(&pipes, searching(vec![numbered(1)])).await);
 }
 
-/// Without a search the number of attempts decides: a rest may be as long as `search_timeout`.
+/// Without a search the number of failures decides. To be busy is none for as long as it was told.
 #[tokio::test(start_paused = true)]
 async fn a_listed_provider_that_is_busy_for_long_is_asked_again() {
     let pipes = refusing(Refusal::Busy {
         retry_after_ms: 60_000,
     });
-    let (ended, _) = fetch(&pipes, Providers::listed(stream::iter([numbered(1)]))).await;
+    let (ended, after) = fetch(&pipes, Providers::listed(stream::iter([numbered(1)]))).await;
     assert!(
         matches!(ended, Err(FetchError::NoProviders { .. })),
         "{ended:?}"
     );
-    let attempts = BlobFetchConfig::default().tuning.max_failures as usize;
+    // Every 30 s for 3 min.
+    let attempts = 6 + BlobFetchConfig::default().tuning.max_failures as usize;
     assert_eq!(pipes.opens.load(Ordering::SeqCst), attempts);
+    assert!(after > Duration::from_secs(180), "{after:?}");
 }
 
 /// As many as are used at one time, all of them unreachable, and one that is found later.

@@ -79,9 +79,20 @@ pub(crate) fn slowly(
     pipe: Pipe,
     bytes_per_s: usize,
 ) -> BoxFuture<'static, ()> {
+    slowly_to(requester(), server, version, pipe, bytes_per_s)
+}
+
+/// As [`slowly`], to another requester.
+pub(crate) fn slowly_to(
+    peer: PeerId,
+    server: &Server,
+    version: Version,
+    pipe: Pipe,
+    bytes_per_s: usize,
+) -> BoxFuture<'static, ()> {
     const STEPS_PER_S: usize = 10;
     let (near, far) = tokio::io::duplex(1 << 16);
-    let serving = server.serve(requester(), version, far.compat());
+    let serving = server.serve(peer, version, far.compat());
     let piece = bytes_per_s / STEPS_PER_S;
     Box::pin(async move {
         let (mut from_requester, mut to_requester) = tokio::io::split(pipe.into_inner());

@@ -19,7 +19,7 @@ use calimero_network_blob::{
     serve::{Access, Authorized, Authorizer, ServeError, ServeEvent, Server},
     store::{
         BlobReader, BlobStore, BlobWriter, FsBlobStore, FsConfig, PartialBlob, StoreError,
-        StoreFuture, StoredBatch, Verification,
+        StoreFuture, StoredBatch, Usage, Verification,
     },
     transfer::{Identity, SignRequest, Signer, Signing, Version},
 };
@@ -218,6 +218,11 @@ impl BlobStore for FaultyStore {
         self.call("reader", BlobStore::reader(&self.store, id))
     }
 
+    fn usage(&self) -> Option<Usage> {
+        assert_ne!(self.method, "usage", "a fault of the embedder");
+        Some(self.store.usage())
+    }
+
     fn verify(&self, id: BlobId, repair: bool) -> StoreFuture<Verification> {
         self.call("verify", BlobStore::verify(&self.store, id, repair))
     }
@@ -269,6 +274,26 @@ async fn a_faulty_store_fails_its_transfer_with_a_typed_error() {
             assert!(expected, "{fault:?} in {method}: {error}");
         }
     }
+}
+
+/// How much the store holds is asked where a provider of 0.0.2 announces a size.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_that_cannot_say_what_it_holds_is_written_to() {
+    let there = folder();
+    let id = there.store.put(&content(6, 2 * MIB)).unwrap().id;
+    let net = Net::default();
+    net.add_store(peer(1), Version::V0, &there.store).await;
+    let here = folder();
+    let store = FaultyStore {
+        store: here.store.clone(),
+        method: "usage",
+        fault: Fault::Panic,
+    };
+    let to = Destination::Store(Arc::new(store));
+    let transfer = start(&net, &impatient(), id, [peer(1)], to);
+    let fetched = tokio::time::timeout(LONG, transfer).await.expect("no end");
+    assert_eq!(fetched.unwrap().size_bytes, 2 * MIB as u64);
+    assert!(here.store.has(&id));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -97,10 +97,15 @@ pub(crate) fn check_space(store: &FsBlobStore, size_bytes: Option<u64>) -> Resul
 /// Stores the content of a source and protects it by a tag until it is removed.
 pub(crate) fn add(
     store: &FsBlobStore,
-    mut source: Source,
+    source: Source,
     tag: impl FnOnce(&BlobId) -> String,
 ) -> Result<Added, CommandError> {
     check_space(store, source.size_bytes())?;
+    finish(store, write(store, source)?, tag)
+}
+
+/// Writes the content of a source. It is stored once the writer is finished.
+pub(super) fn write(store: &FsBlobStore, mut source: Source) -> Result<FsWriter, CommandError> {
     let mut writer = store.writer()?;
     let mut piece = vec![0; PIECE_BYTES];
     loop {
@@ -112,7 +117,7 @@ pub(crate) fn add(
         }
     }
     source.check_size(writer.size_bytes())?;
-    finish(store, writer, tag)
+    Ok(writer)
 }
 
 /// Makes content that is written durable and protects it by a tag until it is removed.

@@ -1,6 +1,7 @@
 //! `calnet blob`: blobs of a data folder and of the network. If a node runs on the folder, it is used
 //! through its API.
 
+mod add;
 mod announce;
 pub(crate) mod files;
 mod get;
@@ -14,11 +15,12 @@ use std::sync::Arc;
 use calimero_network::{BlobId, ContextId, NetworkClient, blob::store::FsBlobStore};
 use tokio::sync::{Semaphore, mpsc};
 
-pub(crate) use self::{announce::Announcer, get::Wanted, local::Added};
 use self::{
+    add::Adding,
     files::{Source, Target},
     lines::Line,
 };
+pub(crate) use self::{announce::Announcer, get::Wanted, local::Added};
 use crate::{
     api::Client,
     cli::{BlobArgs, BlobCommand},
@@ -90,12 +92,12 @@ async fn carry_out(args: BlobArgs, output: Output) -> Result<(), CommandError> {
 fn on_disk(command: BlobCommand, store: &FsBlobStore, lines: &Lines) -> Result<(), CommandError> {
     match command {
         BlobCommand::Add { files, context } => {
-            for file in files {
-                let source = Source::open(&file)?;
-                let added = local::add(store, source, |id| local::tag(context, id))?;
-                lines.say(added.line(&file))?;
-            }
-            Ok(())
+            let mut adding = Adding::new(store, context);
+            let added =
+                (files.iter()).try_for_each(|file| adding.add(file, |line| lines.say(line)));
+            // Files before one that fails are added.
+            adding.commit(|line| lines.say(line))?;
+            added
         }
         BlobCommand::Ls => local::list(store)
             .lines()

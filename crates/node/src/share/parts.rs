@@ -133,6 +133,13 @@ impl Parts {
 
     /// Puts the content of a file at a path. Returns `true` where it has to be flushed.
     fn place(&self, entry: &Entry, to: &Path) -> Result<bool, CommandError> {
+        // The names of a collection differ, and each file has one of them.
+        if fs::symlink_metadata(to).is_ok() {
+            return Err(failed("write", to)(io::Error::new(
+                io::ErrorKind::AlreadyExists,
+                "this file system takes its name for that of another file of the folder",
+            )));
+        }
         let small = self.small.get().map(|store| store.reader(&entry.id));
         if let Some(reader) = small.transpose()?.flatten() {
             let content = reader.read(0..reader.size_bytes())?;

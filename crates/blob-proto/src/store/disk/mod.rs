@@ -80,6 +80,9 @@ pub(crate) trait Disk: fmt::Debug + Send + Sync {
     /// Makes the names in a folder durable.
     fn sync_dir(&self, dir: &Path) -> io::Result<()>;
 
+    /// Makes content and length of several files of one folder durable.
+    fn sync_files(&self, dir: &Path, files: &[&Path]) -> io::Result<()>;
+
     /// Locks a file that is created where it does not exist. `None` while another process or
     /// another store of this process holds the lock. The holder may rename or remove the file.
     /// A symbolic link is refused.

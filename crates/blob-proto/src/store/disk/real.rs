@@ -19,6 +19,11 @@ use super::{ChunkFile, Disk, DiskFile, Lock, Mode};
 /// Permissions of folders: their owner alone.
 const FOLDER_MODE: u32 = 0o700;
 
+/// Files that are flushed one by one. More of them are flushed with their file system at once: 64,
+/// a guess. The flush of the file system also writes what other programs have changed.
+#[cfg(target_os = "linux")]
+const SINGLE_FLUSHES: usize = 64;
+
 /// The file system of the host.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct RealDisk {
@@ -102,6 +107,16 @@ impl Disk for RealDisk {
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
         File::open(dir)?.sync_all()
+    }
+
+    fn sync_files(&self, dir: &Path, files: &[&Path]) -> io::Result<()> {
+        #[cfg(target_os = "linux")]
+        if files.len() > SINGLE_FLUSHES {
+            return Ok(rustix::fs::syncfs(File::open(dir)?)?);
+        }
+        #[cfg(not(target_os = "linux"))]
+        let _ = dir;
+        (files.iter()).try_for_each(|path| File::open(path)?.sync_all())
     }
 
     fn lock(&self, path: &Path) -> io::Result<Option<Lock>> {

@@ -100,6 +100,11 @@ impl BlobReader for FsReader {
         blocking(move || FsReader::list(&reader))
     }
 
+    fn stored_list(&self) -> StoreFuture<Option<ChunkList>> {
+        let reader = self.clone();
+        blocking(move || FsReader::stored_list(&reader))
+    }
+
     fn read(&self, range: Range<u64>) -> StoreFuture<Bytes> {
         let reader = self.clone();
         blocking(move || FsReader::read(&reader, range))

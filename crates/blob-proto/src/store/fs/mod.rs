@@ -212,7 +212,17 @@ impl FsBlobStore {
     ///
     /// [`StoreError::TagName`], [`StoreError::TooMany`], and what the system refuses.
     pub fn tag(&self, name: &str, id: BlobId) -> Result<(), StoreError> {
-        self.shared.tags().set(name, id)
+        self.tag_all(&[(name.to_owned(), id)])
+    }
+
+    /// Protects blobs as [`tag`](Self::tag) does, all with few flushes of the disk. After a failure
+    /// some of the tags may be set.
+    ///
+    /// # Errors
+    ///
+    /// As [`tag`](Self::tag). No tag is set where a name is refused or there are too many.
+    pub fn tag_all(&self, tags: &[(String, BlobId)]) -> Result<(), StoreError> {
+        self.shared.tags().set(tags)
     }
 
     /// Removes a tag and says which blob it protected.

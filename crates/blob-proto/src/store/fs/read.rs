@@ -172,19 +172,27 @@ impl FsReader {
     /// [`StoreError::Damaged`] where the content does not have the id, and what the system
     /// refuses.
     pub fn list(&self) -> Result<ChunkList, StoreError> {
-        if let Some(list) = self.open.list.get() {
-            return Ok(list.clone());
+        if let Some(list) = self.stored_list()? {
+            return Ok(list);
         }
-        let list = match self.stored_list()? {
-            Some(list) => list,
-            None => {
-                let list = self.rehash()?;
-                // What cannot be written now is computed again by the next reader.
-                let _ = self.write_back(&list);
-                list
-            }
-        };
+        let list = self.rehash()?;
+        // What cannot be written now is computed again by the next reader.
+        let _ = self.write_back(&list);
         Ok(self.open.list.get_or_init(|| list).clone())
+    }
+
+    /// Returns the chunk hashes where they are known without reading the blob: `None` where their file
+    /// is missing or damaged, and for a blob of one chunk, which has no such file.
+    ///
+    /// # Errors
+    ///
+    /// What the system refuses.
+    pub fn stored_list(&self) -> Result<Option<ChunkList>, StoreError> {
+        if let Some(list) = self.open.list.get() {
+            return Ok(Some(list.clone()));
+        }
+        let list = self.read_list()?;
+        Ok(list.map(|list| self.open.list.get_or_init(|| list).clone()))
     }
 
     /// Writes lost chunk hashes back, unless the blob was removed in the meantime.
@@ -201,7 +209,7 @@ impl FsReader {
     }
 
     /// Reads the file of chunk hashes. `None` where they do not prove themselves.
-    pub(super) fn stored_list(&self) -> Result<Option<ChunkList>, StoreError> {
+    fn read_list(&self) -> Result<Option<ChunkList>, StoreError> {
         let open = &*self.open;
         if open.size_bytes <= BLOB_CHUNK_BYTES as u64 {
             return Ok(None);

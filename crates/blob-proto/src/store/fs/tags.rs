@@ -4,7 +4,7 @@
 //! Format, version 1: "CALTAG01" (8), blob id (32), the name (all up to the digest), SHA-256 of
 //! all before (32).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use sha2::{Digest, Sha256};
 
@@ -60,23 +60,32 @@ impl Tags {
         &self.by_name
     }
 
-    /// Sets a tag, in place of what it protected before.
-    pub(super) fn set(&mut self, name: &str, id: BlobId) -> Result<(), StoreError> {
-        if !(1..=MAX_TAG_BYTES).contains(&name.len()) {
-            return Err(StoreError::TagName {
-                len_bytes: name.len(),
-                max_bytes: MAX_TAG_BYTES,
-            });
+    /// Sets tags, each in place of what it protected before.
+    pub(super) fn set(&mut self, tags: &[(String, BlobId)]) -> Result<(), StoreError> {
+        let mut new = BTreeSet::new();
+        for (name, _) in tags {
+            if !(1..=MAX_TAG_BYTES).contains(&name.len()) {
+                return Err(StoreError::TagName {
+                    len_bytes: name.len(),
+                    max_bytes: MAX_TAG_BYTES,
+                });
+            }
+            if !self.by_name.contains_key(name) {
+                new.insert(name);
+            }
         }
-        if !self.by_name.contains_key(name) && self.by_name.len() >= MAX_TAGS {
+        if !new.is_empty() && self.by_name.len() + new.len() > MAX_TAGS {
             return Err(StoreError::TooMany {
                 what: "tags",
                 max: MAX_TAGS,
             });
         }
-        self.dir.write(&file_name(name), &encode(name, id))?;
+        let files = tags
+            .iter()
+            .map(|(name, id)| (file_name(name), encode(name, *id)));
+        self.dir.write_all(files)?;
         self.dir.flush()?;
-        self.by_name.insert(name.to_owned(), id);
+        self.by_name.extend(tags.iter().cloned());
         Ok(())
     }
 

@@ -73,3 +73,25 @@ fn many_small_files_are_built_from_one_store() {
     parts.remove().unwrap();
     assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
 }
+
+/// As where a file system does not distinguish `README` from `readme`, or two forms of one letter.
+#[test]
+fn a_file_does_not_replace_another_one_of_its_folder() {
+    let dir = tempfile::tempdir().unwrap();
+    let parts = Parts::open(dir.path().join("parts")).unwrap();
+    let (large, small) = (entry("README", b"large"), entry("readme", b"small"));
+    fs::write(parts.file(&large.id), b"large").unwrap();
+    let sizes = [(small.id, small.size_bytes)];
+    let store = Parts::open_small(&parts.small_path(), &sizes).unwrap();
+    store.put(b"small").unwrap();
+    parts.set_small(store);
+    let to = dir.path().join("readme");
+    parts.place(&large, &to).unwrap();
+    for entry in [&small, &large] {
+        let refused = parts.place(entry, &to).unwrap_err().to_string();
+        assert!(refused.contains("another file of the folder"), "{refused}");
+    }
+    // The name is a link to the part, which is kept for another attempt.
+    assert_eq!(fs::read(&to).unwrap(), b"large");
+    assert_eq!(fs::read(parts.file(&large.id)).unwrap(), b"large");
+}

@@ -338,3 +338,21 @@ fn a_refused_removal_is_shown_again() {
     drop(store);
     expected.check(&open(&disk.after_cut(2)).unwrap()).unwrap();
 }
+
+/// Each of them has a file of its own.
+#[test]
+fn tags_that_are_set_together_cost_few_flushes() {
+    let disk = SimDisk::default();
+    let store = open(&disk).unwrap();
+    let id = blob_id(b"content");
+    let tags: Vec<_> = (0..300)
+        .map(|number| (format!("tag {number}"), id))
+        .collect();
+    let before = disk.flushes().len();
+    store.tag_all(&tags).unwrap();
+    // Two groups of files, and their folder.
+    assert_eq!(disk.flushes().len() - before, 3);
+    drop(store);
+    let store = open(&disk.after_cut(0)).unwrap();
+    assert_eq!(store.tags().len(), 300);
+}

@@ -89,6 +89,26 @@ pub(super) fn tag(
     Ok(())
 }
 
+/// Sets tags together.
+pub(super) fn tag_all(
+    store: &FsBlobStore,
+    expected: &mut Expected,
+    tags: &[(&str, BlobId)],
+) -> Result<(), StoreError> {
+    for (name, id) in tags {
+        expected.tagging(name, Some(*id));
+    }
+    let owned: Vec<_> = tags
+        .iter()
+        .map(|(name, id)| ((*name).to_owned(), *id))
+        .collect();
+    store.tag_all(&owned)?;
+    for (name, id) in tags {
+        expected.tagged(name, Some(*id));
+    }
+    Ok(())
+}
+
 /// Flips a bit of a blob on the disk and withdraws the blob.
 pub(super) fn withdraw(
     store: &FsBlobStore,
@@ -143,7 +163,13 @@ pub(super) fn batches(store: &FsBlobStore, expected: &mut Expected) -> Result<()
     remove(store, expected, ids[1])?;
     remove(store, expected, ids[2])?;
     remove(store, expected, ids[3])?;
-    put_batch(store, expected, &contents)?;
+    let ids = put_batch(store, expected, &contents)?;
+    tag(store, expected, "one", Some(ids[0]))?;
+    tag_all(
+        store,
+        expected,
+        &[("one", ids[1]), ("two", ids[2]), ("three", ids[3])],
+    )?;
     Ok(())
 }
 

@@ -1,0 +1,255 @@
+//! The order of turns, and that nobody can keep a turn from others.
+
+use calimero_network_primitives::Keypair;
+
+use super::*;
+
+const BLOB: BlobId = BlobId::new([1; 32]);
+
+const INTERVAL: Duration = Duration::from_secs(16);
+
+fn peer(number: u32) -> PeerId {
+    let mut seed = [7; 32];
+    seed[..4].copy_from_slice(&number.to_be_bytes());
+    let key = Keypair::ed25519_from_bytes(seed).unwrap();
+    key.public().to_peer_id()
+}
+
+fn origin(number: u8) -> Option<Origin> {
+    Some(Origin::Ipv4([192, 0, 2, number]))
+}
+
+fn s(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+fn queue(max_active: usize) -> TurnQueue {
+    TurnQueue::new(max_active, Some(INTERVAL * max_active as u32))
+}
+
+#[track_caller]
+fn granted(answer: Answer) -> u64 {
+    let Answer::Granted(number) = answer else {
+        panic!("{answer:?}")
+    };
+    number
+}
+
+/// Takes the only turn, and returns its number.
+fn take(queue: &mut TurnQueue, peer: PeerId, origin: Option<Origin>, now: Duration) -> u64 {
+    queue.join(peer, origin, &BLOB, now);
+    granted(queue.poll(&peer, now))
+}
+
+/// Gives each free turn to who is next, until no stream waits. Returns the order.
+fn drain(queue: &mut TurnQueue, mut turn: u64, now: Duration) -> Vec<PeerId> {
+    let mut order = Vec::new();
+    while !queue.waiting.is_empty() {
+        queue.release(turn, true, now);
+        let next = queue.order()[0];
+        turn = granted(queue.poll(&next, now));
+        order.push(next);
+    }
+    order
+}
+
+#[test]
+fn origins_take_turns_and_then_their_peers() {
+    let mut queue = queue(1);
+    let busy = take(&mut queue, peer(0), origin(9), s(0));
+    // Four peers of one origin came before the only one of another.
+    for number in 1..=4 {
+        queue.join(peer(number), origin(1), &BLOB, s(0));
+    }
+    queue.join(peer(5), origin(2), &BLOB, s(1));
+    // A second stream of the first peer waits behind the other peers of its origin.
+    queue.join(peer(1), origin(1), &BLOB, s(1));
+    let order = drain(&mut queue, busy, s(2));
+    assert_eq!(order, [1, 5, 2, 3, 4, 1].map(peer));
+}
+
+#[test]
+fn a_requester_that_returns_has_its_position() {
+    let mut queue = queue(1);
+    let busy = take(&mut queue, peer(0), origin(1), s(0));
+    queue.join(peer(1), origin(1), &BLOB, s(0));
+    let answer = queue.poll(&peer(1), s(0));
+    assert_eq!(answer, Answer::Later { after: INTERVAL });
+    queue.leave(&peer(1), &BLOB, Some(INTERVAL), s(0));
+    queue.join(peer(2), origin(1), &BLOB, s(1));
+    let later = queue.poll(&peer(2), s(1));
+    assert_eq!(
+        later,
+        Answer::Later {
+            after: s(15) + INTERVAL
+        }
+    );
+    // The turn is kept for the first one, for a moment.
+    queue.release(busy, true, s(15));
+    assert!(queue.is_contended(s(15)));
+    assert_eq!(queue.poll(&peer(2), s(15)), Answer::Held { until: s(17) });
+    queue.join(peer(1), origin(1), &BLOB, s(16));
+    granted(queue.poll(&peer(1), s(16)));
+}
+
+#[test]
+fn one_that_does_not_return_is_passed_over_and_keeps_its_position() {
+    let mut queue = queue(1);
+    let busy = take(&mut queue, peer(0), origin(1), s(0));
+    for number in 1..=3 {
+        queue.join(peer(number), origin(1), &BLOB, s(0));
+        queue.leave(&peer(number), &BLOB, Some(INTERVAL), s(0));
+    }
+    queue.join(peer(4), origin(1), &BLOB, s(0));
+    queue.release(busy, true, s(16));
+    assert_eq!(queue.poll(&peer(4), s(16)), Answer::Held { until: s(18) });
+    let turn = granted(queue.poll(&peer(4), s(18)));
+    // They are not waited for once more.
+    queue.join(peer(5), origin(1), &BLOB, s(19));
+    queue.release(turn, true, s(20));
+    let turn = granted(queue.poll(&peer(5), s(20)));
+    queue.release(turn, true, s(21));
+    assert!(!queue.is_contended(s(21)));
+    // One that is late is before one that came after it.
+    queue.join(peer(6), origin(1), &BLOB, s(22));
+    queue.join(peer(2), origin(1), &BLOB, s(23));
+    assert_eq!(queue.order()[..3], [1, 2, 3].map(peer));
+    granted(queue.poll(&peer(2), s(23)));
+    // After a long time positions are given up.
+    queue.join(peer(7), origin(1), &BLOB, s(1000));
+    assert_eq!(queue.waiting.len(), 2);
+}
+
+#[test]
+fn the_time_until_a_turn_follows_from_those_that_run() {
+    let mut queue = queue(2);
+    take(&mut queue, peer(0), origin(1), s(0));
+    take(&mut queue, peer(1), origin(1), s(8));
+    // Each of two takes twice the interval.
+    for (number, after) in [(2, 22), (3, 30), (4, 22 + 32), (5, 30 + 32)] {
+        queue.join(peer(number), origin(1), &BLOB, s(10));
+        let later = queue.poll(&peer(number), s(10));
+        assert_eq!(later, Answer::Later { after: s(after) });
+    }
+}
+
+/// Requesters on slow links need more time for a turn than the limit does.
+#[test]
+fn the_length_of_a_turn_is_measured() {
+    let mut queue = queue(1);
+    let mut turn = take(&mut queue, peer(0), None, s(0));
+    for number in 1..=20 {
+        // A short answer is no measure.
+        let begun = s(number * 100);
+        queue.release(turn, false, begun);
+        turn = take(&mut queue, peer(0), None, begun);
+        queue.release(turn, true, begun + s(60));
+        turn = take(&mut queue, peer(0), None, begun + s(60));
+    }
+    queue.join(peer(1), None, &BLOB, s(2060));
+    let Answer::Later { after } = queue.poll(&peer(1), s(2060)) else {
+        panic!("it is not its turn")
+    };
+    assert!(after > s(59) && after < s(61), "{after:?}");
+}
+
+#[test]
+fn a_stream_that_is_dropped_gives_up_its_position() {
+    let mut queue = queue(1);
+    let busy = take(&mut queue, peer(0), None, s(0));
+    queue.join(peer(1), None, &BLOB, s(0));
+    queue.join(peer(2), None, &BLOB, s(0));
+    queue.leave(&peer(1), &BLOB, None, s(1));
+    queue.release(busy, true, s(1));
+    granted(queue.poll(&peer(2), s(1)));
+    assert!(queue.waiting.is_empty() && queue.groups.is_empty());
+}
+
+#[test]
+fn an_origin_with_many_peers_does_not_keep_out_others() {
+    let mut queue = queue(1);
+    let busy = take(&mut queue, peer(0), origin(9), s(0));
+    let many = 1 + MAX_WAITING as u32 + 10;
+    for number in 1..many {
+        queue.join(peer(number), origin(1), &BLOB, s(0));
+    }
+    assert_eq!(queue.waiting.len(), MAX_WAITING);
+    // It has no position, and is told how long all others take.
+    let last = queue.poll(&peer(many - 1), s(0));
+    let Answer::Later { after } = last else {
+        panic!("{last:?}")
+    };
+    assert!(after >= INTERVAL * MAX_WAITING as u32, "{after:?}");
+    queue.join(peer(many), origin(2), &BLOB, s(0));
+    assert_eq!(queue.waiting.len(), MAX_WAITING);
+    queue.release(busy, true, s(1));
+    assert_eq!(queue.order()[..3], [1, many, 2].map(peer));
+}
+
+/// Requesters that are slower than their share do not keep the rest of the limit from others.
+#[test]
+fn more_turns_are_granted_while_the_limit_is_not_used() {
+    let mut queue = queue(2);
+    let slow = [0, 1].map(|number| take(&mut queue, peer(number), origin(1), s(0)));
+    for number in 2..8 {
+        queue.join(peer(number), origin(1), &BLOB, s(0));
+    }
+    queue.measure(s(0), s(0));
+    queue.measure(s(1), s(2));
+    let later = queue.poll(&peer(2), s(2));
+    assert!(
+        matches!(later, Answer::Later { .. }),
+        "the span is not over"
+    );
+    queue.measure(s(2), s(4));
+    let third = granted(queue.poll(&peer(2), s(4)));
+    queue.measure(s(4), s(8));
+    granted(queue.poll(&peer(3), s(8)));
+    // Twice as many at most, and not where another one would get too little.
+    queue.measure(s(6), s(12));
+    assert!(matches!(queue.poll(&peer(4), s(12)), Answer::Later { .. }));
+    // The limit is used again: a turn that ends is not granted again.
+    queue.measure(s(6), s(16));
+    queue.release(third, true, s(17));
+    assert!(matches!(queue.poll(&peer(4), s(17)), Answer::Later { .. }));
+    queue.release(slow[0], true, s(18));
+    granted(queue.poll(&peer(4), s(18)));
+    // A quarter of the limit of two turns would be half a share.
+    let mut queue = super::TurnQueue::new(2, None);
+    for number in 0..2 {
+        take(&mut queue, peer(number), None, s(0));
+    }
+    queue.join(peer(2), None, &BLOB, s(0));
+    queue.measure(s(0), s(0));
+    queue.measure(s(1), s(4));
+    assert!(matches!(queue.poll(&peer(2), s(4)), Answer::Later { .. }));
+    // With fewer requesters than turns nothing is measured.
+    let mut queue = super::TurnQueue::new(2, None);
+    take(&mut queue, peer(0), None, s(0));
+    queue.measure(s(50), s(60));
+    take(&mut queue, peer(1), None, s(60));
+    queue.join(peer(2), None, &BLOB, s(61));
+    queue.measure(s(51), s(61));
+    assert!(matches!(queue.poll(&peer(2), s(61)), Answer::Later { .. }));
+}
+
+/// The transfers of a peer wait for each other, and are told so.
+#[test]
+fn transfers_of_one_peer_have_their_turns_one_after_the_other() {
+    let mut queue = queue(1);
+    take(&mut queue, peer(0), origin(1), s(0));
+    queue.join(peer(1), origin(1), &BLOB, s(0));
+    let mut ask = |blob: u8, now| {
+        let blob = BlobId::new([blob; 32]);
+        queue.join(peer(2), origin(2), &blob, now);
+        let Answer::Later { after } = queue.poll(&peer(2), now) else {
+            panic!("it is not its turn")
+        };
+        queue.leave(&peer(2), &blob, Some(after), now);
+        after
+    };
+    let told = [1, 2, 3].map(|blob| ask(blob, s(0)));
+    assert_eq!(told, [2, 4, 6].map(|turns| turns * INTERVAL));
+    // The same one again is no further one.
+    assert_eq!(ask(3, s(1)), told[2] - s(1));
+}
