@@ -66,6 +66,7 @@ pub mod machine;
 pub mod netcheck;
 #[cfg(feature = "libp2p")]
 mod pass;
+pub mod paths;
 #[cfg(feature = "upnp")]
 pub mod port_mapping;
 pub mod server;

@@ -1,4 +1,4 @@
-//! Several connections with one peer: the fastest one carries new streams.
+//! Several connections with one peer: the fastest one carries new streams and messages.
 
 #![allow(
     clippy::unwrap_used,
@@ -12,7 +12,9 @@ mod common;
 use std::{net::SocketAddr, time::Duration};
 
 use bytes::Bytes;
-use calimero_network::{Connection, Multiaddr, multiaddr::Protocol};
+use calimero_network::{
+    Connection, ContextId, GossipEvent, Multiaddr, NetworkEvent, Topic, multiaddr::Protocol,
+};
 use common::{Node, Over, config, start, within};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -118,4 +120,50 @@ async fn the_fastest_of_two_connections_carries_new_streams() {
         fast.link.bytes_out() - before[1],
     ];
     assert!(sent[0] < BYTES && sent[1] >= STREAMS * BYTES, "{sent:?}");
+}
+
+#[tokio::test]
+async fn the_fastest_of_two_connections_carries_messages() {
+    const MESSAGES: u64 = 10;
+    const BYTES: u64 = 64 * 1024;
+    let topic = Topic::context(ContextId::new([7; 32]));
+    let mut pinging = config();
+    pinging.connections.ping.interval = Duration::from_millis(500);
+    let (mut a, mut b) = (start(pinging).await, start(config()).await);
+    let direct = socket_of(&b.listen(Over::Tcp).await);
+    let slow = detour(direct, Duration::from_millis(30)).await;
+    for node in [&a, &b] {
+        within(node.client.subscribe(&topic)).await.unwrap();
+    }
+    // Of connections that are equally good, the latest one would carry messages.
+    let fast = within(a.client.dial(address_of(direct))).await.unwrap();
+    let slow = within(a.client.dial(address_of(slow))).await.unwrap();
+    let subscribed = a.wait_for(|event| match event {
+        NetworkEvent::Gossip(GossipEvent::Subscribed { .. }) => Some(()),
+        _ => None,
+    });
+    subscribed.await;
+    measured(&a).await;
+
+    let before = [slow.link.bytes_out(), fast.link.bytes_out()];
+    for number in 0..MESSAGES {
+        let payload = vec![u8::try_from(number).unwrap(); BYTES as usize];
+        within(a.client.publish(&topic, payload.clone()))
+            .await
+            .unwrap();
+        let message = b.wait_for(|event| match event {
+            NetworkEvent::Gossip(GossipEvent::Message(message)) => Some(message),
+            _ => None,
+        });
+        assert_eq!(message.await.data, payload);
+    }
+    let sent = [
+        slow.link.bytes_out() - before[0],
+        fast.link.bytes_out() - before[1],
+    ];
+    // The first one may be sent before the choice is reported.
+    assert!(
+        sent[0] < 2 * BYTES && sent[1] >= (MESSAGES - 1) * BYTES,
+        "{sent:?}"
+    );
 }

@@ -9,6 +9,7 @@
 //! - [`config`]: [`NetworkConfig`] and its parts, read from TOML and checked before use;
 //! - [`limits`]: every bound, with its unit and its reason;
 //! - [`resources`]: the accounting of what peers hold, with its limits;
+//! - [`round_trips`]: which of several connections with one peer are slow;
 //!
 //! All parsers accept hostile input: they check lengths before they decode, do not allocate by
 //! claims of the input, and return a typed error that names what is wrong and where.
@@ -62,6 +63,7 @@ mod network_name;
 mod protocol;
 #[cfg(feature = "peers")]
 pub mod resources;
+pub mod round_trips;
 mod topic;
 
 #[cfg(feature = "peers")]

@@ -23,8 +23,6 @@ mod handler;
 #[cfg(feature = "libp2p")]
 mod open_error;
 #[cfg(feature = "libp2p")]
-mod round_trips;
-#[cfg(feature = "libp2p")]
 mod router;
 #[cfg(feature = "libp2p")]
 mod shared;

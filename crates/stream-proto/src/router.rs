@@ -11,10 +11,9 @@ use std::{
     time::Duration,
 };
 
+use calimero_network_primitives::round_trips::{self, RoundTrips};
 use libp2p_identity::PeerId;
 use libp2p_swarm::ConnectionId;
-
-use crate::round_trips::{self, RoundTrips};
 
 /// Identifier of a request to open one stream. Identifiers increase with time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

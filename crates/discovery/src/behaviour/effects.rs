@@ -12,7 +12,7 @@ use libp2p_swarm::{
     dial_opts::{DialOpts, PeerCondition},
 };
 
-use super::{Behaviour, Dialling, Slot, event::Event, peers::Affected};
+use super::{Behaviour, Dialling, Slot, clock::now, event::Event, peers::Affected};
 use crate::{
     ip::ip_of,
     machine::{AttemptId, AttemptKind, Effect, Input, RelayListener, multiaddrs},
@@ -57,7 +57,10 @@ impl Behaviour {
                     .build();
                 self.waiting.push_back(ToSwarm::Dial { opts });
             }
-            Effect::CloseRelayed { peer } => self.close_relayed(peer),
+            Effect::CloseRelayed { peer } => {
+                self.paths.on_superseded(peer, now());
+                self.decide_paths();
+            }
             Effect::Disconnect { peer } => self.waiting.push_back(ToSwarm::CloseConnection {
                 peer_id: peer,
                 connection: CloseConnection::All,
@@ -149,15 +152,6 @@ impl Behaviour {
             self.waiting.push_back(ToSwarm::CloseConnection {
                 peer_id,
                 connection: CloseConnection::One(*connection),
-            });
-        }
-    }
-
-    fn close_relayed(&mut self, peer: PeerId) {
-        for connection in self.peers.relayed(&peer) {
-            self.waiting.push_back(ToSwarm::CloseConnection {
-                peer_id: peer,
-                connection: CloseConnection::One(connection),
             });
         }
     }

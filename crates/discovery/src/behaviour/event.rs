@@ -80,6 +80,25 @@ pub enum Event {
         /// Path after the change; `None` if the peer is not connected any more.
         to: Option<Path>,
     },
+    /// Of several connections with a peer, this one is among the best ones, and the one named before
+    /// is not. For a use that takes one connection; see [`paths`](crate::paths).
+    ConnectionPreferred {
+        /// Id of the remote peer.
+        peer: PeerId,
+        /// The connection to use.
+        connection: ConnectionId,
+    },
+    /// A connection became a spare, or is needed again. This behaviour does not keep a spare alive,
+    /// and other behaviours should not, so that it closes once it is unused; see
+    /// [`paths`](crate::paths).
+    ConnectionSpare {
+        /// Id of the remote peer.
+        peer: PeerId,
+        /// The connection.
+        connection: ConnectionId,
+        /// Whether the connection is a spare from now on.
+        spare: bool,
+    },
     /// The attempts to turn a relayed connection into a direct one ended.
     HolePunch {
         /// Id of the remote peer.

@@ -4,10 +4,14 @@ use calimero_network_primitives::{PeerId, addr::without_peer};
 use libp2p_identify as identify;
 use libp2p_kad::{self as kad, store::RecordStore};
 use libp2p_relay as relay;
-use libp2p_swarm::{ConnectionId, derive_prelude::ListenerId};
+use libp2p_swarm::{CloseConnection, ConnectionId, ToSwarm, derive_prelude::ListenerId};
 
 use super::{Behaviour, event::Event, inner::InnerEvent, now, probe, records, rendezvous};
-use crate::machine::{CircuitLimit, HolePunch, Input};
+use crate::{
+    liveness::{self, Outcome},
+    machine::{CircuitLimit, HolePunch, Input},
+    paths::Decision,
+};
 
 /// Addresses, and protocols, of one identify message that are processed and reported. Nodes list a
 /// dozen; a message of 4 KiB, the longest, can hold hundreds.
@@ -16,7 +20,7 @@ pub const MAX_IDENTIFY_ITEMS: usize = 128;
 impl Behaviour {
     pub(super) fn on_inner_event(&mut self, event: InnerEvent) {
         match event {
-            InnerEvent::Liveness(event) => self.emit(Event::Liveness(event)),
+            InnerEvent::Liveness(event) => self.on_ping(event),
             InnerEvent::Identify(event) => self.on_identify(event),
             InnerEvent::Kad(event) => self.on_kad(event),
             InnerEvent::Rendezvous(event) => self.on_rendezvous(event),
@@ -25,6 +29,50 @@ impl Behaviour {
             InnerEvent::Probed(event) => self.on_probe(event),
             #[cfg(feature = "mdns")]
             InnerEvent::Mdns(event) => self.on_mdns(event),
+        }
+    }
+
+    fn on_ping(&mut self, event: liveness::Event) {
+        let (peer, connection) = (event.peer, event.connection);
+        match event.outcome {
+            Outcome::Rtt(time) => self.paths.on_answered(peer, connection, time, now()),
+            Outcome::Failed { in_a_row: 1.., .. } => {
+                self.paths.on_unanswered(peer, connection, now());
+            }
+            // None in a row where the peer does not support ping.
+            Outcome::Failed { .. } => self.paths.on_refused(peer, connection, now()),
+            Outcome::GivenUp { .. } => {}
+        }
+        self.emit(Event::Liveness(event));
+        self.decide_paths();
+    }
+
+    /// Carries out what follows from the measurements of connections.
+    pub(super) fn decide_paths(&mut self) {
+        while let Some(decision) = self.paths.next_decision() {
+            match decision {
+                Decision::Prefer { peer, connection } => {
+                    self.emit(Event::ConnectionPreferred { peer, connection });
+                }
+                Decision::Close { peer, connection } => {
+                    self.waiting.push_back(ToSwarm::CloseConnection {
+                        peer_id: peer,
+                        connection: CloseConnection::One(connection),
+                    });
+                }
+                Decision::Spare {
+                    peer,
+                    connection,
+                    spare,
+                } => {
+                    self.inner.keeper.set_spare(peer, connection, spare);
+                    self.emit(Event::ConnectionSpare {
+                        peer,
+                        connection,
+                        spare,
+                    });
+                }
+            }
         }
     }
 

@@ -1,4 +1,4 @@
-//! Keeps connections with boot nodes and members of overlays alive, used or not.
+//! Keeps connections with boot nodes and members of overlays alive, used or not, except for spares.
 
 use std::{
     collections::{HashMap, HashSet, VecDeque},
@@ -24,6 +24,8 @@ pub struct Keeper {
     /// The accounting in which the peers that are kept are protected.
     resources: Option<Resources>,
     connections: HashMap<PeerId, Vec<ConnectionId>>,
+    /// Connections that are not kept although their peer is.
+    spares: HashSet<ConnectionId>,
     waiting: VecDeque<ToSwarm<Infallible, bool>>,
 }
 
@@ -40,6 +42,7 @@ impl Keeper {
                 None => {}
             }
             let connections = self.connections.get(peer).into_iter().flatten();
+            let connections = connections.filter(|connection| !self.spares.contains(connection));
             self.waiting
                 .extend(connections.map(|connection| ToSwarm::NotifyHandler {
                     peer_id: *peer,
@@ -48,6 +51,21 @@ impl Keeper {
                 }));
         }
         self.kept = peers;
+    }
+
+    /// Sets whether `connection` is a spare, which is not kept alive.
+    pub(super) fn set_spare(&mut self, peer: PeerId, connection: ConnectionId, spare: bool) {
+        let changes = match spare {
+            true => self.spares.insert(connection),
+            false => self.spares.remove(&connection),
+        };
+        if changes && self.kept.contains(&peer) {
+            self.waiting.push_back(ToSwarm::NotifyHandler {
+                peer_id: peer,
+                handler: NotifyHandler::One(connection),
+                event: !spare,
+            });
+        }
     }
 
     /// Protects the peers that are kept in `resources`, from now on.
@@ -106,6 +124,7 @@ impl NetworkBehaviour for Keeper {
                 connection_id,
                 ..
             }) => {
+                self.spares.remove(&connection_id);
                 if let Some(connections) = self.connections.get_mut(&peer_id) {
                     connections.retain(|id| *id != connection_id);
                     if connections.is_empty() {
@@ -160,3 +179,6 @@ impl ConnectionHandler for Handler {
 
     fn on_connection_event(&mut self, _: ConnectionEvent<'_, DeniedUpgrade, DeniedUpgrade>) {}
 }
+
+#[cfg(test)]
+mod tests;

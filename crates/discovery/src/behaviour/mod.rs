@@ -171,6 +171,7 @@ use crate::{
         AttemptId, CacheEntry, Effect, Input, Machine, Namespace, Phase, Reachability,
         RelayListener,
     },
+    paths::Paths,
 };
 
 type ToTheSwarm = ToSwarm<Event, THandlerInEvent<Inner>>;
@@ -215,6 +216,7 @@ pub struct Behaviour {
     inputs: VecDeque<Input>,
     waiting: VecDeque<ToTheSwarm>,
     peers: Peers,
+    paths: Paths<ConnectionId>,
     blocked: HashSet<PeerId>,
     dials: HashMap<ConnectionId, Dialling>,
     /// The dials under way, those of other behaviours included.
@@ -288,6 +290,7 @@ impl Behaviour {
             inputs: VecDeque::new(),
             waiting: VecDeque::new(),
             peers: Peers::default(),
+            paths: Paths::new(local),
             blocked: HashSet::new(),
             dials: HashMap::new(),
             began: HashMap::new(),

@@ -198,15 +198,6 @@ impl Peers {
         connections.find(|c| c.path == Path::Relayed)?.relay
     }
 
-    pub(super) fn relayed(&self, peer: &PeerId) -> Vec<ConnectionId> {
-        let connections = self.peers.get(peer).map(|peer| &peer.connections);
-        let relayed = connections.into_iter().flatten();
-        relayed
-            .filter(|c| c.path == Path::Relayed)
-            .map(|c| c.id)
-            .collect()
-    }
-
     /// `peer` reports an address at which it observes this node. Returns whether it is the first
     /// one on a connection that was dialled from a listening port.
     pub(super) fn observes_first(&mut self, peer: &PeerId, connection: ConnectionId) -> bool {

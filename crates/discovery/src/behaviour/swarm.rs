@@ -297,6 +297,8 @@ impl Behaviour {
             .opened(peer, id, event.endpoint, from_listening_port);
         self.emit_path(peer, change);
         let path = path_of(event.endpoint);
+        self.paths.on_opened(peer, id, path, now());
+        self.decide_paths();
         if let Some(attempt) = self.attempts.get(&id) {
             self.input(Input::AttemptConnected { id: *attempt, path });
         }
@@ -318,6 +320,8 @@ impl Behaviour {
         let peer = event.peer_id;
         let change = self.peers.closed(peer, event.connection_id);
         self.attempts.remove(&event.connection_id);
+        self.paths.on_closed(peer, event.connection_id, now());
+        self.decide_paths();
         self.emit_path(peer, change);
         let path = path_of(event.endpoint);
         self.input(Input::ConnectionClosed { peer, path });

@@ -153,6 +153,9 @@ impl Actor {
             let discovery = &mut self.swarm.behaviour_mut().discovery;
             discovery.connection_timed_out();
         }
+        if remaining == 0 && has_left(&reason) {
+            self.swarm.behaviour_mut().pubsub.on_left(peer);
+        }
         (closed.span)
             .record("close_reason", field::display(&reason))
             .record("received_bytes", closed.link.bytes_in())
@@ -225,15 +228,16 @@ impl Actor {
             return;
         };
         let (peer, id) = (event.peer, event.connection);
-        let streams = &self.swarm.behaviour().streams;
+        let behaviour = self.swarm.behaviour_mut();
         match event.outcome {
             liveness::Outcome::Rtt(rtt) => {
                 connection.rtt = Some(rtt);
-                streams.on_round_trip(peer, id, rtt);
+                behaviour.streams.on_round_trip(peer, id, rtt);
             }
             // None in a row where the peer does not support ping.
             liveness::Outcome::Failed { in_a_row: 1.., .. } => {
-                streams.on_ping_unanswered(peer, id);
+                behaviour.streams.on_ping_unanswered(peer, id);
+                behaviour.pubsub.on_ping_unanswered(peer, id);
             }
             liveness::Outcome::Failed { .. } => {}
             liveness::Outcome::GivenUp { .. } => connection.unresponsive = true,
@@ -349,4 +353,14 @@ impl Established {
             link: self.link.clone(),
         }
     }
+}
+
+/// Returns whether a peer ended its last connection itself, rather than losing it.
+const fn has_left(reason: &CloseReason) -> bool {
+    matches!(
+        reason,
+        CloseReason::Remote {
+            cause: CloseCause::Closed | CloseCause::Reset
+        }
+    )
 }

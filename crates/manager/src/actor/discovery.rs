@@ -38,6 +38,19 @@ impl Actor {
         match event {
             Event::Identified { peer, info, .. } => self.on_identified(peer, *info),
             Event::Liveness(event) => self.on_liveness(event),
+            Event::ConnectionPreferred { peer, connection } => {
+                let pubsub = &mut self.swarm.behaviour_mut().pubsub;
+                pubsub.prefer_connection(peer, connection);
+            }
+            Event::ConnectionSpare {
+                peer,
+                connection,
+                spare,
+            } => {
+                tracing::debug!(%peer, %connection, spare, "a slower connection");
+                let pubsub = &mut self.swarm.behaviour_mut().pubsub;
+                pubsub.set_spare(peer, connection, spare);
+            }
             Event::PhaseChanged { to, .. } => {
                 self.events.send(DiscoveryEvent::PhaseChanged { phase: to });
             }

@@ -551,6 +551,8 @@ fn changes_state(event: &SwarmEvent<BehaviourEvent>) -> bool {
             | BehaviourEvent::Streams(_)
             | BehaviourEvent::Discovery(
                 Discovered::Liveness(_)
+                | Discovered::ConnectionPreferred { .. }
+                | Discovered::ConnectionSpare { .. }
                 | Discovered::RecordsFound { .. }
                 | Discovered::ProvidersFound { .. }
                 | Discovered::QueryEnded { .. },

@@ -116,8 +116,10 @@ pub struct GossipMemoryTuning {
     /// full. A message that is repeated after as many others counts as new, however soon. At least
     /// `peers.queue`, so that no queue delivers a message again that came through another one.
     pub replayed_ids: usize,
-    /// Heartbeats for which a message is kept for members outside the mesh. Default 5, the value of
-    /// the specification. Memory is this time multiplied by the rate of arrival.
+    /// Heartbeats for which a message is kept to be requested: by members outside the mesh, and by
+    /// members whose connection failed. Default 30. QUIC closes a connection 10 s after the last
+    /// packet and TCP up to 18 s after its path failed, and another one follows within 5 s; the
+    /// specification has 5. Memory is this time multiplied by the rate of arrival, at most 32 MiB.
     pub history_heartbeats: usize,
     /// Latest of these heartbeats whose messages are announced to members outside the mesh. Default
     /// 3, the value of the specification. At most `history_heartbeats`.
@@ -345,7 +347,7 @@ impl Default for GossipMemoryTuning {
         Self {
             replay_after: Duration::from_secs(30),
             replayed_ids: 262_144,
-            history_heartbeats: 5,
+            history_heartbeats: 30,
             gossip_heartbeats: 3,
         }
     }

@@ -197,6 +197,39 @@ impl Behaviour {
         self.machine.prefer(peer, preference, now());
     }
 
+    /// Reports that `connection` is better than the other connections with `peer`, as a program
+    /// that measures them finds. Messages for the peer are sent there from now on, until the connection fails or a
+    /// further one opens.
+    pub fn prefer_connection(&mut self, peer: PeerId, connection: ConnectionId) {
+        self.machine
+            .handle(Input::Preferred { peer, connection }, now());
+    }
+
+    /// Reports that `peer` did not answer a ping on `connection`. If there is another connection,
+    /// messages go there, and those that were sent in the last heartbeats are offered again.
+    pub fn on_ping_unanswered(&mut self, peer: PeerId, connection: ConnectionId) {
+        self.machine
+            .handle(Input::Unanswered { peer, connection }, now());
+    }
+
+    /// Sets whether `connection` is a spare. A spare on which neither side sends messages is not kept
+    /// alive.
+    pub fn set_spare(&mut self, peer: PeerId, connection: ConnectionId, spare: bool) {
+        let input = Input::Spare {
+            peer,
+            connection,
+            spare,
+        };
+        self.machine.handle(input, now());
+    }
+
+    /// Reports that `peer` closed its last connection in order, or that its process ended. A peer
+    /// that returns within 60 s after another end is offered the messages of the last heartbeats,
+    /// which may have been lost with the connection.
+    pub fn on_left(&mut self, peer: PeerId) {
+        self.machine.handle(Input::Left { peer }, now());
+    }
+
     /// The topics to which this node subscribes.
     pub fn topics(&self) -> impl ExactSizeIterator<Item = &Topic> {
         self.machine.topics()

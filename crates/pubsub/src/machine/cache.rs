@@ -1,29 +1,48 @@
 //! Whole messages for peers that request them.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::{
+    collections::{BTreeMap, HashMap, VecDeque},
+    time::Instant,
+};
 
 use bytes::Bytes;
 use calimero_network_primitives::PeerId;
 
+use super::outbox::MAX_IDS;
 use crate::{
     rpc::Frame,
     validate::Key,
     wire::{MessageId, TopicHash},
 };
 
-/// Bytes of whole messages, at most: 32 MiB, some heartbeats of a busy node with messages of 1 KiB. The
-/// oldest ones go first.
+/// Bytes of whole messages, at most: 32 MiB with [`ENTRY_BYTES`] of each, some heartbeats of a busy node
+/// with messages of 1 KiB. The oldest ones go first.
 const MAX_BYTES: usize = 32 << 20;
+
+/// Bytes that an entry takes besides its message.
+const ENTRY_BYTES: usize = size_of::<Cached>() + 2 * size_of::<Key>();
 
 /// How often one peer gets one message on request, the value of the specification.
 const MAX_SERVED: u8 = 3;
+
+/// Heartbeats at the end of the memory whose messages are not offered, 2: a message that is offered
+/// must be there when it is requested.
+const RESERVED: usize = 2;
 
 #[derive(Debug)]
 struct Cached {
     frame: Frame,
     topic: TopicHash,
     id: MessageId,
+    /// When it was cached.
+    at: Instant,
     served: Vec<(PeerId, u8)>,
+}
+
+impl Cached {
+    fn bytes(&self) -> usize {
+        self.frame.len() + ENTRY_BYTES
+    }
 }
 
 /// The messages of the last heartbeats.
@@ -53,16 +72,24 @@ impl Cache {
         self.messages.is_empty()
     }
 
-    pub(super) fn put(&mut self, key: Key, frame: Frame, topic: TopicHash, id: MessageId) {
-        self.bytes += frame.len();
+    pub(super) fn put(
+        &mut self,
+        key: Key,
+        frame: Frame,
+        topic: TopicHash,
+        id: MessageId,
+        now: Instant,
+    ) {
         let cached = Cached {
             frame,
             topic,
             id,
+            at: now,
             served: Vec::new(),
         };
+        self.bytes += cached.bytes();
         if let Some(replaced) = self.messages.insert(key, cached) {
-            self.bytes -= replaced.frame.len();
+            self.bytes -= replaced.bytes();
         } else if let Some(newest) = self.windows.front_mut() {
             newest.push_back(key);
         }
@@ -72,7 +99,7 @@ impl Cache {
     fn drop_oldest(&mut self) -> bool {
         let oldest = self.windows.iter_mut().rev().find_map(VecDeque::pop_front);
         let dropped = oldest.and_then(|key| self.messages.remove(&key));
-        self.bytes -= dropped.as_ref().map_or(0, |cached| cached.frame.len());
+        self.bytes -= dropped.as_ref().map_or(0, Cached::bytes);
         oldest.is_some()
     }
 
@@ -105,13 +132,40 @@ impl Cache {
         offers
     }
 
+    /// Ids of messages that a peer may have missed: those that `is_wanted` accepts, cached at `since`
+    /// or later, the newest first. Of a topic as many as a peer considers in one heartbeat.
+    pub(super) fn missed(
+        &self,
+        since: Instant,
+        is_wanted: impl Fn(&TopicHash, &Frame) -> bool,
+    ) -> BTreeMap<TopicHash, Vec<Bytes>> {
+        let mut missed: BTreeMap<TopicHash, Vec<Bytes>> = BTreeMap::new();
+        let windows = self.length.saturating_sub(RESERVED).max(self.gossip);
+        let keys = self.windows.iter().take(windows);
+        for key in keys.flat_map(|window| window.iter().rev()) {
+            let Some(cached) = self.messages.get(key) else {
+                continue;
+            };
+            if cached.at < since {
+                break;
+            }
+            if is_wanted(&cached.topic, &cached.frame) {
+                let ids = missed.entry(cached.topic.clone()).or_default();
+                if ids.len() < MAX_IDS {
+                    ids.push(cached.id.to_bytes());
+                }
+            }
+        }
+        missed
+    }
+
     /// A heartbeat has passed.
     pub(super) fn shift(&mut self) {
         self.windows.push_front(VecDeque::new());
         while self.windows.len() > self.length {
             for key in self.windows.pop_back().unwrap_or_default() {
                 if let Some(cached) = self.messages.remove(&key) {
-                    self.bytes -= cached.frame.len();
+                    self.bytes -= cached.bytes();
                 }
             }
         }

@@ -254,6 +254,8 @@ impl Machine {
             .retain(|_, until| *until + BACKOFF_SLACK > now.at);
         self.fanout.retain(|_, (_, until)| *until > now.at);
         self.reopen(now.at);
+        self.lost.expire(now.at);
+        self.review_spares(now.at);
         self.review_peers(now);
         for hash in self.topics.keys().cloned().collect::<Vec<_>>() {
             self.maintain(&hash, now);

@@ -19,6 +19,13 @@
 //! this node knows them. Then what it sends shows them: GRAFT and forwarded messages come from
 //! subscribers alone. To one that stays silent this node announces its own topics again.
 //!
+//! # Several connections
+//!
+//! A driver that measures connections names the best one ([`Input::Preferred`]) and those that do not
+//! answer ([`Input::Unanswered`]). What was written to a connection that closes or does not answer may
+//! be lost. Its messages that are still cached are offered to the peer on the next connection, also if
+//! that one opens after the last has closed; the peer requests those that it misses.
+//!
 //! # Queues
 //!
 //! Every peer has a queue that is bounded in messages, bytes and time; what does not fit is
@@ -49,7 +56,11 @@ use rand::{SeedableRng, rngs::StdRng};
 
 pub use self::peer::Version;
 use self::{
-    cache::Cache, outbox::OutboxLimits, peer::Peer, promises::Promises, unsubscribed::Unsubscribed,
+    cache::Cache,
+    outbox::OutboxLimits,
+    peer::{LostPeers, Peer},
+    promises::Promises,
+    unsubscribed::Unsubscribed,
 };
 use crate::{
     announcements::{Announcements, ForeignLimits},
@@ -126,6 +137,38 @@ pub enum Input {
         frames: usize,
         /// Bytes that were written since the last report, those of parts of a frame included.
         bytes: usize,
+    },
+    /// Of several connections with the peer, this one is better than the one in use: messages go
+    /// there while its stream is open, until a further connection opens.
+    Preferred {
+        /// The peer at the other end.
+        peer: PeerId,
+        /// The connection to use.
+        connection: ConnectionId,
+    },
+    /// The peer did not answer a ping on the connection. Messages go to another connection, if there
+    /// is one, and those that may be lost are offered there.
+    Unanswered {
+        /// The peer at the other end.
+        peer: PeerId,
+        /// The connection it happened on.
+        connection: ConnectionId,
+    },
+    /// The connection became a spare, which is not kept alive if it is not used, or it is needed
+    /// again.
+    Spare {
+        /// The peer at the other end.
+        peer: PeerId,
+        /// The connection.
+        connection: ConnectionId,
+        /// Whether it is a spare from now on.
+        spare: bool,
+    },
+    /// The peer has closed its connections in order, or its process has ended. What was sent last is
+    /// not offered to it if it returns.
+    Left {
+        /// The peer.
+        peer: PeerId,
     },
     /// RPCs have arrived from the peer.
     Received {
@@ -225,6 +268,7 @@ pub struct Machine {
     announcements: Announcements,
     unsubscribed: Unsubscribed,
     peers: BTreeMap<PeerId, Peer>,
+    lost: LostPeers,
     scores: Scores,
     /// Until when this node and a peer do not graft each other, by topic.
     backoffs: HashMap<(TopicHash, PeerId), Instant>,
@@ -297,6 +341,7 @@ impl Machine {
             }),
             unsubscribed: Unsubscribed::default(),
             peers: BTreeMap::new(),
+            lost: LostPeers::default(),
             scores: Scores::new(params),
             backoffs: HashMap::new(),
             backoffs_are_full: false,
@@ -358,12 +403,21 @@ impl Machine {
                 frames,
                 bytes,
             } => self.on_written(peer, connection, (frames, bytes), now),
+            Input::Preferred { peer, connection } => self.on_preferred(peer, connection),
+            Input::Unanswered { peer, connection } => self.on_unanswered(peer, connection, now.at),
+            Input::Spare {
+                peer,
+                connection,
+                spare,
+            } => self.on_spare(peer, connection, spare),
+            Input::Left { peer } => self.lost.remove(&peer),
             Input::Received {
                 peer,
                 connection,
                 rpcs,
             } => {
                 self.on_spoke(peer, connection);
+                self.on_heard(peer, connection, &rpcs, now.at);
                 for rpc in rpcs {
                     self.on_rpc(peer, rpc, now);
                 }

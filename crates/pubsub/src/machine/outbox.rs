@@ -69,6 +69,8 @@ pub(super) struct Outbox {
     mesh: BTreeMap<TopicHash, MeshChange>,
     /// Offers of the last heartbeat, by topic.
     ihave: BTreeMap<TopicHash, Vec<Bytes>>,
+    /// Offers of what the peer may have missed, by topic.
+    missed: BTreeMap<TopicHash, Vec<Bytes>>,
     iwant: Vec<Bytes>,
     idontwant: Vec<Bytes>,
     /// Frames that were sent on a stream that failed, and go first.
@@ -121,6 +123,7 @@ impl Outbox {
             subscriptions: BTreeMap::new(),
             mesh: BTreeMap::new(),
             ihave: BTreeMap::new(),
+            missed: BTreeMap::new(),
             iwant: Vec::new(),
             idontwant: Vec::new(),
             again: VecDeque::new(),
@@ -176,6 +179,19 @@ impl Outbox {
     /// messages of several heartbeats.
     pub(super) fn offer(&mut self, topic: TopicHash, ids: Vec<Bytes>) {
         self.ihave.insert(topic, ids);
+    }
+
+    /// Offers messages of `topic` that the peer may have missed. Unlike [`offer`](Self::offer), later
+    /// heartbeats do not repeat these.
+    pub(super) fn offer_missed(&mut self, topic: TopicHash, ids: Vec<Bytes>) {
+        self.missed.insert(topic, ids);
+    }
+
+    /// Where the bodies of the messages are that wait to be sent: the copies of a message share one.
+    pub(super) fn waiting_bodies(&self) -> HashSet<*const u8> {
+        let queued = self.messages.iter().map(|queued| &queued.frame);
+        let waiting = self.again.iter().chain(queued);
+        waiting.map(|frame| frame.body().as_ptr()).collect()
     }
 
     /// Number of requests that wait.
@@ -290,7 +306,9 @@ impl Outbox {
             add(&mut control, id.len());
             control.iwant.push(id);
         }
-        for (topic, offered) in std::mem::take(&mut self.ihave) {
+        let missed = std::mem::take(&mut self.missed);
+        let offers = std::mem::take(&mut self.ihave);
+        for (topic, offered) in missed.into_iter().chain(offers) {
             for id in offered {
                 let is_new = control.ihave.last().is_none_or(|(last, _)| *last != topic);
                 let len = if is_new { topic.as_str().len() + 8 } else { 0 };

@@ -1,5 +1,7 @@
 //! Peers, their connections, and the streams on these.
 
+mod failover;
+
 use std::{
     collections::{HashSet, VecDeque},
     net::IpAddr,
@@ -9,6 +11,8 @@ use std::{
 use calimero_network_primitives::{PeerId, limits::MAX_OWN_TOPICS};
 use libp2p_swarm::ConnectionId;
 
+pub(super) use self::failover::LostPeers;
+use self::failover::Use;
 use super::{
     Effect, Machine, count,
     outbox::{MeshChange, Outbox, OutboxLimits, announcement},
@@ -128,6 +132,7 @@ struct Stream {
     opened_at: Instant,
     /// IP address of the peer.
     ip: Option<IpAddr>,
+    used: Use,
 }
 
 /// The announcements with which a peer begins a stream, until its list is complete.
@@ -145,6 +150,12 @@ pub(super) struct Peer {
     streams: Vec<Stream>,
     /// The connection on which messages are sent.
     active: Option<ConnectionId>,
+    /// The connection that is better than others, as far as that is known.
+    preferred: Option<ConnectionId>,
+    /// Since when the peer may have missed messages, if it returned after a connection was lost.
+    missed_since: Option<Instant>,
+    /// How often messages were offered because of that.
+    offered_again: u32,
     spoken: u64,
     pub(super) dialled: bool,
     pub(super) outbox: Outbox,
@@ -154,7 +165,6 @@ pub(super) struct Peer {
     /// The peer says how many topics it announces, so silence means that it has none.
     pub(super) lists: bool,
     pub(super) exchanged: bool,
-    keep: bool,
     pub(super) closing: bool,
     pub(super) unsupported: bool,
     /// Largest RPC that the peer takes, once it has closed a stream on a larger one. It is learned
@@ -176,6 +186,9 @@ impl Peer {
         Self {
             streams: Vec::new(),
             active: None,
+            preferred: None,
+            missed_since: None,
+            offered_again: 0,
             spoken: 0,
             dialled,
             outbox: Outbox::new(limits, now),
@@ -183,7 +196,6 @@ impl Peer {
             left: HashSet::new(),
             lists: false,
             exchanged: false,
-            keep: false,
             closing: false,
             unsupported: false,
             rpc_limit: None,
@@ -218,20 +230,31 @@ impl Peer {
         self.outbox.is_idle()
     }
 
-    /// Takes the open stream on which the peer spoke last, if the active one is not open.
+    /// Takes the open stream of the best connection, or else the one on which the peer spoke last, if
+    /// the active one is not open.
     fn choose_active(&mut self) {
         if self.version().is_some() {
             return;
         }
         let open = |stream: &&Stream| matches!(stream.state, State::Open { .. });
-        let best = self.streams.iter().filter(open).max_by_key(|s| s.spoke);
+        let rank = |s: &&Stream| {
+            (
+                !s.used.unanswered,
+                Some(s.connection) == self.preferred,
+                s.spoke,
+            )
+        };
+        let best = self.streams.iter().filter(open).max_by_key(rank);
         self.active = best.map(|stream| stream.connection);
     }
 
     /// Makes `connection` the active one if the peer has opened a stream on it and has said nothing
-    /// on the active one since.
+    /// on the active one since, unless the active one is known to be better.
     fn review_active(&mut self, connection: ConnectionId) {
         let active = self.active;
+        if active.is_some() && active == self.preferred && self.version().is_some() {
+            return;
+        }
         let Some(stream) = self.stream(connection) else {
             return;
         };
@@ -264,8 +287,12 @@ impl Machine {
         if let Some(ip) = ip {
             self.scores.connected(id, ip, now.at);
         }
-        let peer = self.peers.entry(id);
-        let peer = peer.or_insert_with(|| Peer::new(limits, dialled, now.at));
+        let lost = &mut self.lost;
+        let peer = self.peers.entry(id).or_insert_with(|| {
+            let mut peer = Peer::new(limits, dialled, now.at);
+            peer.missed_since = lost.take(&id, now.at);
+            peer
+        });
         peer.dialled |= dialled;
         (peer.unsupported, peer.closing) = (false, false);
         peer.streams.push(Stream {
@@ -277,20 +304,16 @@ impl Machine {
             failures: 0,
             opened_at: now.at,
             ip,
+            used: Use::default(),
         });
-        let keep = peer.keep;
+        // Which one is best is decided anew, and this one may be that of a peer that was restarted.
+        peer.preferred = None;
         self.effects.push_back(Effect::Open {
             peer: id,
             connection,
             watch: true,
         });
-        if keep {
-            self.effects.push_back(Effect::KeepAlive {
-                peer: id,
-                connection,
-                keep,
-            });
-        }
+        self.review_keep_alive_of(id);
     }
 
     pub(super) fn on_disconnected(&mut self, id: PeerId, connection: ConnectionId, now: Now) {
@@ -308,11 +331,18 @@ impl Machine {
             peer.take_probe(connection);
             let messages = peer.give_up(stream.unwritten, now.at);
             peer.outbox.send_again(messages.into_iter());
+            peer.preferred.take_if(|preferred| *preferred == connection);
             peer.choose_active();
+            if stream.used.has_carried(now.at) {
+                self.offer_missed(id);
+            }
+            self.review_keep_alive_of(id);
             self.dirty.insert(id);
             return;
         }
-        self.peers.remove(&id);
+        if let Some(peer) = self.peers.remove(&id) {
+            self.lose(id, &peer, now.at);
+        }
         self.dirty.remove(&id);
         self.unsent.remove(&id);
         self.promises.forget(&id, now.at);
@@ -367,6 +397,7 @@ impl Machine {
         };
         peer.choose_active();
         peer.review_active(connection);
+        peer.use_preferred();
         peer.send(
             id,
             connection,
@@ -514,6 +545,7 @@ impl Machine {
             return;
         };
         stream.spoke = spoken;
+        stream.used.unanswered = false;
         if active != Some(connection) {
             peer.review_active(connection);
             self.dirty.insert(id);
@@ -638,22 +670,24 @@ impl Machine {
         }
     }
 
-    /// Says whether a peer deserves a connection that carries nothing else, if that has changed.
+    /// Says whether a peer deserves a connection that carries nothing else, if that has changed. A
+    /// spare that is not used is not kept.
     pub(super) fn review_keep_alive_of(&mut self, id: PeerId) {
         let in_common = self.announcements.is_in_common(&id);
         let Some(peer) = self.peers.get_mut(&id) else {
             return;
         };
-        let keep = peer.is_kept(in_common);
-        if std::mem::replace(&mut peer.keep, keep) == keep {
-            return;
-        }
-        for stream in &peer.streams {
-            self.effects.push_back(Effect::KeepAlive {
-                peer: id,
-                connection: stream.connection,
-                keep,
-            });
+        let (keep, active) = (peer.is_kept(in_common), peer.active);
+        for stream in &mut peer.streams {
+            let is_active = Some(stream.connection) == active;
+            let keep = keep && (is_active || !stream.used.is_idle_spare());
+            if std::mem::replace(&mut stream.used.keep, keep) != keep {
+                self.effects.push_back(Effect::KeepAlive {
+                    peer: id,
+                    connection: stream.connection,
+                    keep,
+                });
+            }
         }
     }
 
@@ -694,6 +728,7 @@ impl Peer {
         let number = control.len();
         let (mut frames, mut messages) = (control, messages);
         self.probe(&messages, connection, now);
+        let has_messages = !messages.is_empty();
         frames.append(&mut messages);
         if frames.is_empty() {
             return;
@@ -705,6 +740,9 @@ impl Peer {
             let sent = frames.iter().cloned().enumerate();
             let sent = sent.map(|(index, frame)| (frame, index >= number));
             stream.unwritten.extend(sent);
+            if has_messages {
+                stream.used.sent_at = Some(now);
+            }
         }
         effects.push_back(Effect::Send {
             peer: id,

@@ -158,7 +158,8 @@ impl Machine {
         self.last_number = number;
         let key = self.validator.key(id.as_bytes());
         self.validator.remember(key, now.at);
-        self.cache.put(key, frame.clone(), hash.clone(), id.clone());
+        self.cache
+            .put(key, frame.clone(), hash.clone(), id.clone(), now.at);
         for peer in &recipients {
             self.enqueue(*peer, &frame, key, true, now);
             self.exchanged(*peer);

@@ -66,6 +66,8 @@ impl Machine {
 
     fn on_announcement(&mut self, id: PeerId, entries: Vec<Subscription>, now: Now) {
         let stale = self.listed(id, &entries);
+        // Before what is kept for a subscriber is sent, which is no message that was missed.
+        self.offer_to_returned(id, &entries, now.at);
         let mut refused = 0;
         for entry in distinct(entries) {
             let topic = entry.topic;
@@ -215,8 +217,8 @@ impl Machine {
         let (topic, author) = (own.topic.clone(), message.author);
         let mesh: Vec<_> = own.mesh.iter().copied().collect();
         let frame = message.frame();
-        self.cache
-            .put(key, frame.clone(), message.topic.clone(), id.clone());
+        let (hash, copy) = (message.topic.clone(), frame.clone());
+        self.cache.put(key, copy, hash, id.clone(), now.at);
         if frame.body().len() > self.config.mesh.announce_arrival_bytes {
             for peer in mesh.iter().filter(|peer| **peer != sender) {
                 if let Some(peer) = self.peers.get_mut(peer)

@@ -115,6 +115,12 @@ impl Figures {
         self.ages.get(index).copied().unwrap_or_default()
     }
 
+    /// The share of all messages that arrived within a time.
+    pub fn within(&self, time: Duration) -> f64 {
+        let arrived = self.ages.iter().filter(|age| **age <= time);
+        arrived.count() as f64 / self.expected.max(1) as f64
+    }
+
     /// A row of a table.
     pub fn row(&self) -> String {
         let hops = self.hops.iter().sum::<u32>() as f64 / self.hops.len().max(1) as f64;

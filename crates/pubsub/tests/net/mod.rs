@@ -170,6 +170,10 @@ pub struct Net {
     pub loses: Option<u32>,
     /// Streams that are broken and not yet opened again, by their writers and connections.
     broken: BTreeSet<(usize, ConnectionId)>,
+    /// Connections that take all that is written, and carry nothing.
+    pub blocked: BTreeSet<ConnectionId>,
+    /// Whether a node keeps a connection alive.
+    pub kept: BTreeMap<(usize, ConnectionId), bool>,
     /// How often the streams of a writer on a connection have been broken.
     breaks: BTreeMap<(usize, ConnectionId), u32>,
 }
@@ -204,6 +208,8 @@ impl Net {
             ignores_counts: false,
             loses: None,
             broken: BTreeSet::new(),
+            blocked: BTreeSet::new(),
+            kept: BTreeMap::new(),
             breaks: BTreeMap::new(),
         }
     }
@@ -443,7 +449,11 @@ impl Net {
                 }
                 (event, _) => self.nodes[me].events.push(event),
             },
-            Effect::KeepAlive { .. } => {}
+            Effect::KeepAlive {
+                connection, keep, ..
+            } => {
+                self.kept.insert((me, connection), keep);
+            }
             Effect::Close { peer } => {
                 let other = self.index_of(peer);
                 self.disconnect(me, other);
@@ -454,6 +464,9 @@ impl Net {
                 let (other, version) = (self.index_of(peer), self.version);
                 let at = self.now.at + self.latency_of(connection);
                 self.broken.remove(&(me, connection));
+                if self.blocked.contains(&connection) {
+                    return;
+                }
                 let accepted = Input::Accepted {
                     peer: my_peer,
                     connection,
@@ -512,7 +525,9 @@ impl Net {
                     }
                 }
                 let arrival = at + self.latency_of(connection);
-                self.push(arrival, Step::Frames(me, other, connection, frames));
+                if !self.blocked.contains(&connection) {
+                    self.push(arrival, Step::Frames(me, other, connection, frames));
+                }
                 let written = Input::Written {
                     peer,
                     connection,

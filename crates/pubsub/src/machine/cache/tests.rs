@@ -1,4 +1,7 @@
-use std::{hash::RandomState, time::Duration};
+use std::{
+    hash::RandomState,
+    time::{Duration, Instant},
+};
 
 use super::*;
 use crate::{
@@ -6,8 +9,8 @@ use crate::{
     validate::{MemoryLimits, Validator},
 };
 
-/// Names messages by numbers.
-struct Keys(Validator);
+/// Names messages by numbers, and says when they are cached.
+struct Keys(Validator, Instant);
 
 impl Keys {
     fn new() -> Self {
@@ -16,7 +19,8 @@ impl Keys {
             settled: Duration::from_secs(1),
             max_message_bytes: 1,
         };
-        Self(Validator::new(limits, [(); 2].map(|()| RandomState::new())))
+        let validator = Validator::new(limits, [(); 2].map(|()| RandomState::new()));
+        Self(validator, Instant::now())
     }
 
     fn key(&self, number: usize) -> Key {
@@ -26,7 +30,7 @@ impl Keys {
     fn put(&self, cache: &mut Cache, number: usize, frame: &Frame) {
         let id = MessageId::with_text("author", number as u64);
         let topic = TopicHash::from_raw("topic");
-        cache.put(self.key(number), frame.clone(), topic, id);
+        cache.put(self.key(number), frame.clone(), topic, id, self.1);
     }
 }
 
@@ -51,11 +55,12 @@ fn bytes_are_bounded_and_the_oldest_messages_go_first() {
         assert!(cache.bytes <= MAX_BYTES);
     }
     // A frame is longer than its payload.
-    let fit = MAX_BYTES / frame.len();
+    let each = frame.len() + ENTRY_BYTES;
+    let fit = MAX_BYTES / each;
     let served = (0..40).map(|number| cache.serve(keys.key(number), peer).is_some());
     let expected = (0..40).map(|number| number >= 40 - fit);
     assert!(served.eq(expected));
-    assert_eq!(cache.bytes, fit * frame.len());
+    assert_eq!(cache.bytes, fit * each);
     assert_eq!(cache.messages.len(), fit);
 }
 
@@ -73,4 +78,53 @@ fn messages_are_kept_for_some_heartbeats_and_offered_for_fewer() {
     }
     assert!(cache.is_empty() && cache.serve(keys.key(1), peer).is_none());
     assert_eq!((cache.bytes, cache.windows.len()), (0, 5));
+}
+
+#[test]
+fn short_messages_take_their_entries() {
+    let (mut cache, keys) = (Cache::new(5, 3), Keys::new());
+    let frame = frame(1);
+    let fit = MAX_BYTES / (frame.len() + ENTRY_BYTES);
+    for number in 0..=fit {
+        keys.put(&mut cache, number, &frame);
+    }
+    assert_eq!(cache.messages.len(), fit);
+}
+
+#[test]
+fn what_was_cached_since_a_time_is_missed_unless_it_is_about_to_be_forgotten() {
+    let (mut cache, mut keys) = (Cache::new(8, 3), Keys::new());
+    let start = keys.1;
+    let ids = |cache: &Cache, since, is_wanted: fn(&TopicHash, &Frame) -> bool| {
+        let missed = cache.missed(since, is_wanted);
+        missed.values().map(Vec::len).sum::<usize>()
+    };
+    for number in 0..8 {
+        keys.put(&mut cache, number, &frame(100));
+        cache.shift();
+        keys.1 += Duration::from_secs(1);
+    }
+    // The first has been forgotten, and the next two are reserved for requests.
+    assert_eq!(ids(&cache, start, |_, _| true), 5);
+    assert_eq!(ids(&cache, start + Duration::from_secs(6), |_, _| true), 2);
+    assert_eq!(ids(&cache, start, |_, _| false), 0);
+    let newest = cache
+        .missed(start, |_, _| true)
+        .into_values()
+        .next()
+        .unwrap();
+    assert_eq!(newest[0], MessageId::with_text("author", 7).to_bytes());
+}
+
+#[test]
+fn of_a_topic_the_newest_messages_are_missed_and_no_more_than_a_peer_considers() {
+    let (mut cache, keys) = (Cache::new(8, 3), Keys::new());
+    for number in 0..MAX_IDS + 10 {
+        keys.put(&mut cache, number, &frame(1));
+    }
+    let missed = cache.missed(keys.1, |_, _| true);
+    let ids = missed.into_values().next().unwrap();
+    assert_eq!(ids.len(), MAX_IDS);
+    let newest = MessageId::with_text("author", (MAX_IDS + 9) as u64);
+    assert_eq!(ids[0], newest.to_bytes());
 }

@@ -1,4 +1,4 @@
-//! Which of several connections with one peer are slow. No clock.
+//! Which of several connections with one peer are slow. Shared by the crates that choose one.
 //!
 //! The measure of a connection is the least of its latest round trips: load makes single ones
 //! longer, and a longer path makes all of them longer. A connection is slow if its measure is
@@ -10,8 +10,8 @@ use std::time::Duration;
 /// Round trips that count, 4: about a minute of pings.
 const SAMPLES: usize = 4;
 
-/// Round trips without which a connection is not compared, 2. The first ping is sent while the protocols
-/// of a new connection begin.
+/// Round trips without which a connection is not compared, 2. The first ping is sent while the
+/// protocols of a new connection begin.
 const MIN_SAMPLES: usize = 2;
 
 /// A connection becomes slow above 4/3 of the fastest one and 5 ms. The difference is for short
@@ -42,24 +42,32 @@ impl Mark {
 
 /// The latest round trips of one connection.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct RoundTrips {
+pub struct RoundTrips {
     latest: [Option<Duration>; SAMPLES],
     next: usize,
     slow: bool,
 }
 
 impl RoundTrips {
-    pub(crate) fn add(&mut self, round_trip: Duration) {
+    /// Adds the duration of a round trip. The oldest of more than four no longer counts.
+    pub fn add(&mut self, round_trip: Duration) {
         if let Some(oldest) = self.latest.get_mut(self.next) {
             *oldest = Some(round_trip);
         }
         self.next = (self.next + 1) % SAMPLES;
     }
 
-    /// Whether another connection with the peer is clearly faster. A connection with fewer than two round
-    /// trips is not slow.
-    pub(crate) const fn is_slow(&self) -> bool {
+    /// Returns whether another connection with the peer is clearly faster, as the last
+    /// [`compare`] found. A connection with fewer than two round trips is not slow.
+    #[must_use]
+    pub const fn is_slow(&self) -> bool {
         self.slow
+    }
+
+    /// Returns whether there are enough round trips, two, to compare the connection with others.
+    #[must_use]
+    pub fn is_measured(&self) -> bool {
+        self.measure().is_some()
     }
 
     fn measure(&self) -> Option<Duration> {
@@ -71,7 +79,7 @@ impl RoundTrips {
 }
 
 /// Decides which of `all`, the connections with one peer, are slow. The fastest one never is.
-pub(crate) fn compare<'a>(all: impl Iterator<Item = &'a mut RoundTrips>) {
+pub fn compare<'a>(all: impl Iterator<Item = &'a mut RoundTrips>) {
     let mut measured: Vec<_> = all.filter_map(|one| Some((one.measure()?, one))).collect();
     let Some(fastest) = measured.iter().map(|(measure, _)| *measure).min() else {
         return;

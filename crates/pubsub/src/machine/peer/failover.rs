@@ -1,0 +1,281 @@
+//! What changes when one of several connections is better, fails, or is a spare, and what is offered
+//! to a peer that may have missed messages.
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    time::{Duration, Instant},
+};
+
+use calimero_network_primitives::PeerId;
+use libp2p_swarm::ConnectionId;
+
+use super::{Machine, Peer, State};
+use crate::{machine::Received, rpc::Subscription, wire::TopicHash};
+
+/// Time without messages and control from the peer after which a spare is not used, 60 s: a peer that
+/// uses it sends offers each heartbeat while there are messages, and keeps its mesh there.
+const QUIET: Duration = Duration::from_secs(60);
+
+/// Time for which a peer is remembered that has lost its last connection, 60 s. Messages are cached
+/// for less.
+const MEMORY: Duration = Duration::from_secs(60);
+
+/// Peers that are remembered so, at most, about 100 bytes each. Those above this number are offered
+/// nothing when they return.
+const MAX_LOST: usize = 1_024;
+
+/// RPCs with announcements of a peer that returned for which the cache is searched, 32: more than all
+/// topics of a node need.
+const MAX_SEARCHES: u32 = 32;
+
+/// How a connection is used, and whether it should be.
+#[derive(Debug, Default)]
+pub(super) struct Use {
+    /// Whether it is kept alive.
+    pub(super) keep: bool,
+    /// The peer did not answer a ping, and has said nothing since.
+    pub(super) unanswered: bool,
+    /// When messages were last given to it.
+    pub(super) sent_at: Option<Instant>,
+    spare: bool,
+    /// When messages or control last arrived.
+    heard_at: Option<Instant>,
+    /// Whether that was within [`QUIET`].
+    heard: bool,
+}
+
+impl Use {
+    pub(super) const fn is_idle_spare(&self) -> bool {
+        self.spare && !self.heard
+    }
+
+    /// Returns `true` if messages were sent on it that are remembered still, and may be lost with it.
+    pub(super) fn has_carried(&self, now: Instant) -> bool {
+        let recent = |at| now.saturating_duration_since(at) < MEMORY;
+        self.sent_at.is_some_and(recent)
+    }
+}
+
+/// Peers whose last connection has failed, and since when they were connected.
+#[derive(Debug, Default)]
+pub(in super::super) struct LostPeers(HashMap<PeerId, Lost>);
+
+#[derive(Clone, Copy, Debug)]
+struct Lost {
+    since: Instant,
+    until: Instant,
+}
+
+impl LostPeers {
+    fn add(&mut self, peer: PeerId, since: Instant, now: Instant) {
+        if self.0.len() >= MAX_LOST {
+            self.expire(now);
+        }
+        if self.0.len() < MAX_LOST || self.0.contains_key(&peer) {
+            let until = now + MEMORY;
+            self.0.insert(peer, Lost { since, until });
+        }
+    }
+
+    /// Returns since when a peer that returns may have missed messages, and forgets it.
+    pub(super) fn take(&mut self, peer: &PeerId, now: Instant) -> Option<Instant> {
+        let lost = self.0.remove(peer)?;
+        (lost.until > now).then_some(lost.since)
+    }
+
+    pub(in super::super) fn remove(&mut self, peer: &PeerId) {
+        self.0.remove(peer);
+    }
+
+    pub(in super::super) fn expire(&mut self, now: Instant) {
+        self.0.retain(|_, lost| lost.until > now);
+    }
+}
+
+impl Machine {
+    /// A connection is better than the one in use. What is being written there is written to its end.
+    pub(in super::super) fn on_preferred(&mut self, id: PeerId, connection: ConnectionId) {
+        let Some(peer) = self.peers.get_mut(&id) else {
+            return;
+        };
+        if peer.stream(connection).is_none() {
+            return;
+        }
+        peer.preferred = Some(connection);
+        peer.use_preferred();
+        self.review_keep_alive_of(id);
+        self.dirty.insert(id);
+    }
+
+    /// The peer does not answer on a connection. If it is the one in use, what was not written goes to
+    /// another one, and what may be lost is offered there.
+    pub(in super::super) fn on_unanswered(
+        &mut self,
+        id: PeerId,
+        connection: ConnectionId,
+        now: Instant,
+    ) {
+        let Some(peer) = self.peers.get_mut(&id) else {
+            return;
+        };
+        let active = peer.active;
+        let Some(stream) = peer.stream(connection) else {
+            return;
+        };
+        stream.used.unanswered = true;
+        if active != Some(connection) || !peer.streams.iter().any(|s| s.is_usable()) {
+            return;
+        }
+        let unwritten = match peer.stream(connection) {
+            Some(stream) => std::mem::take(&mut stream.unwritten),
+            None => return,
+        };
+        peer.take_probe(connection);
+        let messages = peer.give_up(unwritten, now);
+        peer.outbox.send_again(messages.into_iter());
+        // A new stream takes the place of the old one, which may deliver late what it was given.
+        peer.open(id, connection, now, &mut self.effects);
+        peer.choose_active();
+        self.offer_missed(id);
+        self.review_keep_alive_of(id);
+        self.dirty.insert(id);
+    }
+
+    pub(in super::super) fn on_spare(&mut self, id: PeerId, connection: ConnectionId, spare: bool) {
+        let Some(peer) = self.peers.get_mut(&id) else {
+            return;
+        };
+        if let Some(stream) = peer.stream(connection) {
+            stream.used.spare = spare;
+            self.review_keep_alive_of(id);
+        }
+    }
+
+    /// RPCs have arrived on a connection.
+    pub(in super::super) fn on_heard(
+        &mut self,
+        id: PeerId,
+        connection: ConnectionId,
+        rpcs: &[Received],
+        now: Instant,
+    ) {
+        // Announcements go to all streams, and say nothing about their use.
+        let is_use = |rpc: &Received| !rpc.messages.is_empty() || rpc.control_entries > 0;
+        if !rpcs.iter().any(is_use) {
+            return;
+        }
+        let Some(peer) = self.peers.get_mut(&id) else {
+            return;
+        };
+        if let Some(stream) = peer.stream(connection) {
+            stream.used.heard_at = Some(now);
+            if !std::mem::replace(&mut stream.used.heard, true) && stream.used.spare {
+                self.review_keep_alive_of(id);
+            }
+        }
+    }
+
+    /// Finds the connections on which peers have said nothing for some time.
+    pub(in super::super) fn review_spares(&mut self, now: Instant) {
+        let mut quiet = Vec::new();
+        for (id, peer) in &mut self.peers {
+            for stream in &mut peer.streams {
+                let used = &mut stream.used;
+                let heard = |at: Instant| now.saturating_duration_since(at) < QUIET;
+                used.heard = used.heard_at.is_some_and(heard);
+                if used.keep && used.is_idle_spare() {
+                    quiet.push(*id);
+                }
+            }
+        }
+        for id in quiet {
+            self.review_keep_alive_of(id);
+        }
+    }
+
+    /// The last connection of a peer ended. What it was sent may be lost.
+    pub(super) fn lose(&mut self, id: PeerId, peer: &Peer, now: Instant) {
+        if peer.exchanged {
+            let since = peer.missed_since.unwrap_or(peer.since);
+            self.lost.add(id, since, now);
+        }
+    }
+
+    /// Offers to a peer what it may have missed on a connection that failed, by its topics.
+    pub(super) fn offer_missed(&mut self, id: PeerId) {
+        let Some(since) = self.peers.get(&id).map(|peer| peer.since) else {
+            return;
+        };
+        let topics: BTreeSet<_> = self.announcements.topics(&id).cloned().collect();
+        self.offer_since(id, &topics, since);
+    }
+
+    /// Offers to a peer that returns what it may have missed of the topics that it announces.
+    pub(in super::super) fn offer_to_returned(
+        &mut self,
+        id: PeerId,
+        entries: &[Subscription],
+        now: Instant,
+    ) {
+        let Some(peer) = self.peers.get_mut(&id) else {
+            return;
+        };
+        let Some(since) = peer
+            .missed_since
+            .filter(|_| peer.offered_again < MAX_SEARCHES)
+        else {
+            return;
+        };
+        if now.saturating_duration_since(peer.since) >= MEMORY {
+            peer.missed_since = None;
+            return;
+        }
+        let is_new = |entry: &&Subscription| {
+            entry.subscribes && !self.announcements.is_subscribed(&id, &entry.topic)
+        };
+        let topics: BTreeSet<_> = entries
+            .iter()
+            .filter(is_new)
+            .map(|e| e.topic.clone())
+            .collect();
+        if !topics.is_empty() {
+            peer.offered_again += 1;
+            self.offer_since(id, &topics, since);
+        }
+    }
+
+    fn offer_since(&mut self, id: PeerId, topics: &BTreeSet<TopicHash>, since: Instant) {
+        let Some(peer) = self.peers.get_mut(&id) else {
+            return;
+        };
+        // What waits to be sent is not missed.
+        let (waiting, limit) = (peer.outbox.waiting_bodies(), peer.rpc_limit);
+        let missed = self.cache.missed(since, |topic, frame| {
+            topics.contains(topic)
+                && limit.is_none_or(|limit| frame.len() <= limit)
+                && !waiting.contains(&frame.body().as_ptr())
+        });
+        for (topic, ids) in missed {
+            peer.outbox.offer_missed(topic, ids);
+        }
+        self.dirty.insert(id);
+    }
+}
+
+impl Peer {
+    /// Sends messages on the connection that is better, if its stream is open.
+    pub(super) fn use_preferred(&mut self) {
+        let preferred = self.preferred;
+        let mut streams = self.streams.iter();
+        if streams.any(|s| Some(s.connection) == preferred && s.is_usable()) {
+            self.active = preferred;
+        }
+    }
+}
+
+impl super::Stream {
+    /// Returns `true` if the stream is open and the peer answers on its connection.
+    fn is_usable(&self) -> bool {
+        matches!(self.state, State::Open { .. }) && !self.used.unanswered
+    }
+}
