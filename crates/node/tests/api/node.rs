@@ -53,12 +53,20 @@ pub(crate) struct Events(BufReader<Box<dyn Stream>>);
 
 impl Events {
     pub(crate) fn next(&mut self) -> Value {
+        self.next_numbered().1
+    }
+
+    /// The next record, with the id of its event.
+    pub(crate) fn next_numbered(&mut self) -> (Option<u64>, Value) {
         let mut line = String::new();
+        let mut id = None;
         loop {
             line.clear();
             assert!(self.0.read_line(&mut line).unwrap() > 0, "the stream ended");
-            if let Some(data) = line.strip_prefix("data: ") {
-                return serde_json::from_str(data).unwrap();
+            if let Some(number) = line.strip_prefix("id: ") {
+                id = Some(number.trim().parse().unwrap());
+            } else if let Some(data) = line.strip_prefix("data: ") {
+                return (id, serde_json::from_str(data).unwrap());
             }
         }
     }

@@ -61,6 +61,34 @@ fn a_client_that_does_not_read_stalls_nothing_and_learns_what_it_lost() {
 }
 
 #[test]
+fn a_stream_that_replaces_another_continues_its_numbers() {
+    let node = Node::start(&["--subscribe", "weather"]);
+    let publisher = Node::start(&[]);
+    connect(&publisher, &node);
+    publisher.process.event("subscribed");
+    let publish = |text: &str| {
+        let sent = publisher.ask("POST /v1/topics/messages?topic=weather", text.as_bytes());
+        assert_eq!(sent.status, 200, "{sent:?}");
+    };
+    let mut old = node.events("GET /v1/topics/messages?topic=weather");
+    let (id, following) = old.next_numbered();
+    assert_eq!((id, &following["event"]), (Some(0), &"following".into()));
+    for (number, text) in [(1, "one"), (2, "two")] {
+        publish(text);
+        let (id, message) = old.next_numbered();
+        assert_eq!((id, &message["text"]), (Some(number), &text.into()));
+    }
+    let mut new = node.events("GET /v1/topics/messages?topic=other&topic=weather");
+    let (id, following) = new.next_numbered();
+    assert_eq!((id, &following["event"]), (Some(2), &"following".into()));
+    publish("three");
+    for stream in [&mut old, &mut new] {
+        let (id, message) = stream.next_numbered();
+        assert_eq!((id, &message["text"]), (Some(3), &"three".into()));
+    }
+}
+
+#[test]
 fn a_message_that_is_long_in_json_is_not_held_as_an_event() {
     let node = Node::start(&["--subscribe", "weather"]);
     let publisher = Node::start(&[]);
