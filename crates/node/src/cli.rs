@@ -16,8 +16,8 @@ use crate::{demo::DemoArgs, diag::DiagArgs, log::LogFormat, man::ManArgs, ping::
 #[command(name = "calnet", version, arg_required_else_help = true, after_help = EXIT_STATUS)]
 pub(crate) struct Cli {
     /// What is logged, such as `info` or `libp2p_swarm=debug,warn`. Without it, the value of
-    /// `RUST_LOG`, by default warnings. Of one place in the code at most a few lines a minute are written at the levels
-    /// error, warn and info; suppressed lines are counted.
+    /// `RUST_LOG` if that is valid, by default warnings. Of one place in the code at most a few lines
+    /// a minute are written at the levels error, warn and info; suppressed lines are counted.
     #[arg(long, global = true, env = "CALNET_LOG", value_name = "FILTER")]
     pub(crate) log: Option<String>,
     /// Form of the log. `text` and `json` are written to standard error, `json` as one object a
@@ -165,9 +165,9 @@ pub(crate) struct NodeArgs {
     #[command(flatten)]
     pub(crate) http: HttpArgs,
     /// OpenTelemetry collector to send spans to, by OTLP over HTTP: `http://HOST:PORT`, without
-    /// `/v1/traces`. Without it, the value of `OTEL_EXPORTER_OTLP_ENDPOINT`; without both, no span is
-    /// sent. `OTEL_SERVICE_NAME` names the node, by default `calnet`. Needs a program that was built
-    /// with the Cargo feature `otel`.
+    /// `/v1/traces`. Without it, the value of `OTEL_EXPORTER_OTLP_ENDPOINT`, which is ignored with a
+    /// warning if it cannot be used; without both, no span is sent. `OTEL_SERVICE_NAME` names the
+    /// node, by default `calnet`. Needs a program that was built with the Cargo feature `otel`.
     #[arg(long, value_name = "URL")]
     pub(crate) otlp_endpoint: Option<String>,
 }
