@@ -1,8 +1,9 @@
 //! Variables of the environment that are meant for other programs too, such as `RUST_LOG`.
 //!
 //! They are set for all programs of a host or of a session, and some of those support values that
-//! this program does not. Such a value ends no command: it is ignored, with a warning. The variables
-//! of this program, `CALNET_…`, are read with the arguments, and a wrong value of them is refused.
+//! this program does not. Such a value ends no command: it is ignored, with a warning. The
+//! variables of this program, `CALNET_…`, are read with the arguments, and a wrong value of them is
+//! refused.
 
 use std::{
     env::{self, VarError},
@@ -77,8 +78,9 @@ pub(crate) fn number(
     number.map(Some).ok_or_else(wrong)
 }
 
-/// Returns the number of threads that run tasks: the value of `TOKIO_WORKER_THREADS`, else the number
-/// of cores that this process may use. tokio itself panics at a value that it does not support.
+/// Returns the number of threads that run tasks: the value of `TOKIO_WORKER_THREADS`, else the
+/// number of cores that this process may use. tokio itself panics at a value that it does not
+/// support.
 pub(crate) fn worker_threads(ignored: &mut Vec<Ignored>) -> usize {
     let given = number(WORKER_THREADS, 1..=MAX_WORKER_THREADS);
     let given = used(given, ignored).and_then(|number| usize::try_from(number).ok());

@@ -52,8 +52,8 @@ const SERVICE_NAME: &str = "OTEL_SERVICE_NAME";
 /// The variable with attributes of all spans, the name of the service among them.
 const RESOURCE_ATTRIBUTES: &str = "OTEL_RESOURCE_ATTRIBUTES";
 
-/// The variable with the number of spans that wait to be sent, and its default in the specification.
-/// The SDK allocates the queue when it starts.
+/// The variable with the number of spans that wait to be sent, and its default in the
+/// specification. The SDK allocates the queue when it starts.
 const QUEUE: (&str, u64) = ("OTEL_BSP_MAX_QUEUE_SIZE", 2048);
 
 /// The variable with the number of spans of a batch, and its default in the specification.
@@ -111,8 +111,8 @@ pub(crate) struct Exporter(SdkTracerProvider);
 
 impl Exporter {
     /// Creates the exporter to the endpoint of the command line or else of the environment, of a
-    /// command that runs a node. `None` if there is no endpoint, or if that of the environment cannot
-    /// be used.
+    /// command that runs a node. `None` if there is no endpoint, or if that of the environment
+    /// cannot be used.
     ///
     /// # Errors
     ///
@@ -207,8 +207,8 @@ fn names_service(name: Option<String>, attributes: Option<String>) -> bool {
     name.is_some() || keys.any(|(key, _)| key.trim() == "service.name")
 }
 
-/// Returns the size and the time of batches, from the environment. The SDK reads the same variables,
-/// and panics, or never pauses, at some values.
+/// Returns the size and the time of batches, from the environment. The SDK reads the same
+/// variables, and panics, or never pauses, at some values.
 fn batches(ignored: &mut Vec<Ignored>) -> BatchConfig {
     let mut number = |(variable, default): (&'static str, u64), most: u64| {
         let given = environment::number(variable, 1..=most);

@@ -63,8 +63,8 @@ pub(crate) enum LogFormat {
     Journald,
 }
 
-/// The filter of the command line or `CALNET_LOG`, or else of `RUST_LOG`, or else the default. An empty
-/// one counts as absent: it would suppress warnings. So does a wrong one of `RUST_LOG`.
+/// The filter of the command line or `CALNET_LOG`, or else of `RUST_LOG`, or else the default. An
+/// empty one counts as absent: it would suppress warnings. So does a wrong one of `RUST_LOG`.
 ///
 /// # Errors
 ///
