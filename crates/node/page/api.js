@@ -117,13 +117,15 @@ export function target(path, parameters) {
 }
 
 /**
- * Reads a stream of records until it ends or `signal` aborts it. An `error` record is thrown.
- * `EventSource` cannot send the token, so the stream is read by `fetch`.
+ * Reads a stream of records until it ends or `signal` aborts it. `onRecord` gets the id of the event
+ * besides, `null` without one. An `error` record is thrown. `EventSource` cannot send the token, so the
+ * stream is read by `fetch`.
  */
 export async function stream(method, path, onRecord, options = {}) {
   const response = await send(method, path, options);
   const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
   let text = "";
+  let id = null;
   for (;;) {
     const { done, value } = await reader.read();
     if (done) {
@@ -132,12 +134,17 @@ export async function stream(method, path, onRecord, options = {}) {
     text += value;
     const lines = text.split("\n");
     text = lines.pop();
-    for (const line of lines.filter((line) => line.startsWith("data:"))) {
-      const record = JSON.parse(line.slice(5));
-      if (record.event === "error") {
-        throw new Failure(response.status, record);
+    for (const line of lines) {
+      if (line.startsWith("id:")) {
+        id = Number(line.slice(3));
+      } else if (line.startsWith("data:")) {
+        const record = JSON.parse(line.slice(5));
+        if (record.event === "error") {
+          throw new Failure(response.status, record);
+        }
+        onRecord(record, id);
+        id = null;
       }
-      onRecord(record);
     }
   }
 }

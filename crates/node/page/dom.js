@@ -82,6 +82,12 @@ export function bytes(count) {
   return `${value.toFixed(1)} TiB`;
 }
 
+/** The limit of a circuit: its relay closes it at either of them. */
+export function circuit({ bytes: limit, seconds }) {
+  const parts = [limit === null ? [] : bytes(limit), seconds === null ? [] : `${seconds} s`].flat();
+  return parts.length > 0 ? `at most ${parts.join(" and ")}` : "unlimited";
+}
+
 /** A name such as `inbound_streams` as words. */
 export const words = (name) => name.replaceAll("_", " ");
 

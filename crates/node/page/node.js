@@ -1,6 +1,6 @@
 // Identity, addresses, discovery and resources: what `/v1/status` and `/readyz` say.
 
-import { byId, bytes, keyed, make, setText, short, words } from "./dom.js";
+import { byId, bytes, circuit, keyed, make, setText, short, words } from "./dom.js";
 
 const PHASES = ["boot", "register", "discover", "connect", "joined"];
 
@@ -102,7 +102,10 @@ export function showDiscovery({ discovery }) {
     const end = one.held ? "registered" : "not registered";
     return `${one.namespace}: ${end} at …${short(one.at)}`;
   });
-  const relays = discovery.relay_reservations.map((one) => `relay …${short(one.at)}: reservation ${one.state}`);
+  const relays = discovery.relay_reservations.map((one) => {
+    const limit = one.circuit_limit ? `; circuits: ${circuit(one.circuit_limit)}` : "";
+    return `relay …${short(one.at)}: reservation ${one.state}${limit}`;
+  });
   const overlays = discovery.overlays.map((one) =>
     `${one.namespace}: ${one.members_connected} of ${one.members_known} known members connected`);
   const lists = discovery.boot_lists.map((one) =>

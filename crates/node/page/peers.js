@@ -1,7 +1,7 @@
 // Connections: path, transport, round trip and traffic of each.
 
 import { request, target } from "./api.js";
-import { byId, bytes, keyed, make, setText, short } from "./dom.js";
+import { byId, bytes, circuit, keyed, make, setText, short } from "./dom.js";
 
 /** Bytes of each connection at the last look, for their rates. */
 let before = new Map();
@@ -65,8 +65,9 @@ export function showPeers({ oldest_connections: listed, connections: count }) {
     const last = before.get(key);
     const seconds = last ? (now - last.at) / 1000 : 0;
     const rtt = one.round_trip_ms;
+    const limit = one.circuit_limit ? `; circuit: ${circuit(one.circuit_limit)}` : "";
     const texts = [
-      `${one.path}, ${one.inbound ? "inbound" : "outbound"}`,
+      `${one.path}, ${one.inbound ? "inbound" : "outbound"}${limit}`,
       `${one.transport}, ${one.security}`,
       rtt === null || rtt === undefined ? "not measured yet" : `${rtt.toFixed(1)} ms`,
       traffic(one.received_bytes, last?.received, seconds),

@@ -7,12 +7,16 @@ const WIDTH = 320;
 const HEIGHT = 240;
 const MAX_DRAWN = 24;
 const MAX_MESSAGES = 50;
+/** Time in which a stream that is replaced may deliver the messages from before its replacement. */
+const HANDOVER_MS = 1000;
 
 /** Topics whose messages this page reads, the newest last, with their messages. */
 const reading = new Map();
 
-/** Ends the stream of all these topics: a stream for each would take all connections of a browser. */
-let ending = null;
+/** The stream of all these topics: a stream for each would take all connections of a browser. */
+let current = null;
+/** Whether a stream is being replaced. Two at a time are open then, and no more. */
+let isChanging = false;
 
 let refresh = () => {};
 /** What was shown last, to show it again with new messages. */
@@ -103,14 +107,17 @@ export function showTopics(page, own) {
 
 function leave(topic) {
   reading.delete(topic);
-  restart();
+  follow();
   refresh();
 }
 
 function read(topic) {
   if (!reading.has(topic)) {
     reading.set(topic, { isFollowing: false, messages: [] });
-    restart();
+    if (current?.topics.has(topic)) {
+      onFollowing([topic]);
+    }
+    follow();
   }
 }
 
@@ -120,60 +127,132 @@ function append(subscription, text) {
   subscription.messages.splice(0, Math.max(subscription.messages.length - MAX_MESSAGES, 0));
 }
 
-function onRecord(record) {
-  if (record.event === "following") {
-    for (const topic of record.topics) {
-      const subscription = reading.get(topic);
-      if (subscription && !subscription.isFollowing) {
-        subscription.isFollowing = true;
-        append(subscription, "subscribed");
-      }
-    }
-    // A topic may not be listed yet.
-    refresh();
-  } else if (record.event === "message") {
-    const subscription = reading.get(record.topic);
-    if (subscription) {
-      append(subscription, `${short(record.peer)}: ${record.text ?? record.hex}`);
-    }
-  } else if (record.event === "lagged") {
-    for (const subscription of reading.values()) {
-      append(subscription, `${record.missed} messages were lost: the page was too slow`);
+function onFollowing(topics) {
+  for (const topic of topics) {
+    const subscription = reading.get(topic);
+    if (subscription && !subscription.isFollowing) {
+      subscription.isFollowing = true;
+      append(subscription, "subscribed");
     }
   }
-  shown?.();
+  // A topic may not be listed yet.
+  refresh();
+}
+
+function onMessage(record) {
+  const subscription = reading.get(record.topic);
+  if (subscription) {
+    append(subscription, `${short(record.peer)}: ${record.text ?? record.hex}`);
+  }
+}
+
+function onLagged(missed) {
+  for (const subscription of reading.values()) {
+    append(subscription, `${missed} messages were lost: the page was too slow`);
+  }
 }
 
 /**
- * Reads the topics of now in place of those of before. A message that arrives between the two streams
- * is not shown.
+ * Opens a stream of topics in place of `before`, which goes on. Messages have numbers, and the new
+ * stream names the last one from before it: up to that one the old stream shows messages. The new one
+ * holds what it receives until the old one is drained, and shows what that has not shown.
  */
-async function restart() {
-  ending?.abort();
-  const own = new AbortController();
-  ending = own;
-  const topics = [...reading.keys()];
-  if (topics.length === 0) {
-    return;
-  }
-  try {
-    const path = target("/v1/topics/messages", topics.map((topic) => ["topic", topic]));
-    await stream("GET", path, onRecord, { signal: own.signal });
-  } catch (error) {
-    if (ending !== own) {
-      return;
+function open(topics, before) {
+  const one = { topics: new Set(topics), before, ending: new AbortController(), held: [], last: 0, until: Infinity };
+  one.drained = new Promise((resolve) => { one.onDrained = resolve; });
+  one.followed = new Promise((resolve) => { one.onFollowed = resolve; });
+  const onRecord = (record, number) => {
+    if (record.event === "following") {
+      if (one.before) {
+        one.before.until = number;
+      }
+      onFollowing(record.topics);
+      one.onFollowed(true);
+    } else if (record.event === "message") {
+      if (number > one.until) {
+        one.onDrained();
+        return;
+      }
+      one.last = number;
+      if (!one.before?.topics.has(record.topic)) {
+        onMessage(record);
+      } else if (one.held) {
+        one.held.push([record, number]);
+      } else if (number > one.before.last) {
+        onMessage(record);
+      }
+    } else if (record.event === "lagged" && one.until === Infinity) {
+      onLagged(record.missed);
     }
-    say(`${topics.join(", ")}: ${error.message}`);
-    const newest = topics.at(-1);
-    if (error instanceof Failure && topics.length > 1 && !reading.get(newest)?.isFollowing) {
-      // The node refused the newest topic, such as one too many.
-      leave(newest);
-      return;
-    }
-  }
-  if (ending === own) {
+    shown?.();
+  };
+  const path = target("/v1/topics/messages", topics.map((topic) => ["topic", topic]));
+  const ended = stream("GET", path, onRecord, { signal: one.ending.signal });
+  ended.catch((error) => { one.error = error; }).then(() => onEnd(one));
+  return one;
+}
+
+function onEnd(one) {
+  one.onFollowed(false);
+  one.onDrained();
+  if (current === one) {
+    current = null;
+    say(one.error ? `${[...one.topics].join(", ")}: ${one.error.message}` : "the node ended the stream of messages");
     reading.clear();
     refresh();
+  }
+}
+
+/** Puts a stream of the topics that are read in place of the one of before. */
+async function replace() {
+  const before = current;
+  const topics = [...reading.keys()];
+  if (topics.length === 0) {
+    current = null;
+    before?.ending.abort();
+    return;
+  }
+  const next = open(topics, before);
+  if (!(await next.followed)) {
+    say(`${topics.join(", ")}: ${next.error?.message ?? "the node ended the stream of messages"}`);
+    const newest = topics.findLast((topic) => !reading.get(topic)?.isFollowing);
+    if (next.error instanceof Failure && newest !== undefined) {
+      // The node refused the newest topic, such as one too many.
+      reading.delete(newest);
+    } else {
+      reading.clear();
+    }
+    refresh();
+    return;
+  }
+  current = next;
+  if (before) {
+    await Promise.race([before.drained, new Promise((resolve) => setTimeout(resolve, HANDOVER_MS))]);
+    before.ending.abort();
+    before.before = null;
+    next.held.filter(([, number]) => number > before.last).forEach(([record]) => onMessage(record));
+    shown?.();
+  }
+  next.held = null;
+}
+
+const isCurrent = () => {
+  const followed = current?.topics ?? new Set();
+  return followed.size === reading.size && [...reading.keys()].every((topic) => followed.has(topic));
+};
+
+/** Follows the topics that are read, and no others. */
+async function follow() {
+  if (isChanging) {
+    return;
+  }
+  isChanging = true;
+  try {
+    while (!isCurrent()) {
+      await replace();
+    }
+  } finally {
+    isChanging = false;
   }
 }
 

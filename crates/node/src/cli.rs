@@ -16,8 +16,8 @@ use crate::{demo::DemoArgs, diag::DiagArgs, log::LogFormat, man::ManArgs, ping::
 #[command(name = "calnet", version, arg_required_else_help = true, after_help = EXIT_STATUS)]
 pub(crate) struct Cli {
     /// What is logged, such as `info` or `libp2p_swarm=debug,warn`. Without it, the value of
-    /// `RUST_LOG`, by default warnings. Of one place in the code at most a few lines a minute are written at the levels
-    /// error, warn and info; suppressed lines are counted.
+    /// `RUST_LOG` if that is valid, by default warnings. Of one place in the code at most a few lines
+    /// a minute are written at the levels error, warn and info; suppressed lines are counted.
     #[arg(long, global = true, env = "CALNET_LOG", value_name = "FILTER")]
     pub(crate) log: Option<String>,
     /// Form of the log. `text` and `json` are written to standard error, `json` as one object a
@@ -127,15 +127,15 @@ pub(crate) enum Command {
 pub(crate) struct AddressArgs {
     /// Address to listen on, such as `/ip4/0.0.0.0/tcp/2428`; may be repeated. Without it, those
     /// of the configuration, by default port 2428 everywhere.
-    #[arg(long, value_name = "ADDR", num_args = 1..)]
+    #[arg(long, value_name = "ADDR", num_args = 1.., value_parser = address)]
     pub(crate) listen: Vec<Multiaddr>,
     /// Boot node, with its `/p2p/<peer>`, or `/dnsaddr/<name>`, a list of them: kept connected and asked
     /// for peers; may be repeated.
-    #[arg(long, value_name = "ADDR", num_args = 1..)]
+    #[arg(long, value_name = "ADDR", num_args = 1.., value_parser = address)]
     pub(crate) boot: Vec<Multiaddr>,
     /// Public address under which others reach this node; may be repeated. Without it, the node
     /// asks others to test its addresses.
-    #[arg(long, value_name = "ADDR", num_args = 1..)]
+    #[arg(long, value_name = "ADDR", num_args = 1.., value_parser = address)]
     pub(crate) external: Vec<Multiaddr>,
     /// The network lives on this machine or link: loopback and link-local addresses are dialled.
     #[arg(long)]
@@ -165,9 +165,9 @@ pub(crate) struct NodeArgs {
     #[command(flatten)]
     pub(crate) http: HttpArgs,
     /// OpenTelemetry collector to send spans to, by OTLP over HTTP: `http://HOST:PORT`, without
-    /// `/v1/traces`. Without it, the value of `OTEL_EXPORTER_OTLP_ENDPOINT`; without both, no span is
-    /// sent. `OTEL_SERVICE_NAME` names the node, by default `calnet`. Needs a program that was built
-    /// with the Cargo feature `otel`.
+    /// `/v1/traces`. Without it, the value of `OTEL_EXPORTER_OTLP_ENDPOINT`, which is ignored with a
+    /// warning if it cannot be used; without both, no span is sent. `OTEL_SERVICE_NAME` names the
+    /// node, by default `calnet`. Needs a program that was built with the Cargo feature `otel`.
     #[arg(long, value_name = "URL")]
     pub(crate) otlp_endpoint: Option<String>,
 }
@@ -271,10 +271,10 @@ pub(crate) struct WhereArgs {
     #[arg(long, value_name = "DIR", conflicts_with_all = ["boot", "dial", "local"])]
     pub(crate) data: Option<PathBuf>,
     /// Boot node, with its `/p2p/<peer>`, to find subscribers of the topic; may be repeated.
-    #[arg(long, value_name = "ADDR")]
+    #[arg(long, value_name = "ADDR", value_parser = address)]
     pub(crate) boot: Vec<Multiaddr>,
     /// Address of a subscriber of the topic; may be repeated.
-    #[arg(long, value_name = "ADDR")]
+    #[arg(long, value_name = "ADDR", value_parser = address)]
     pub(crate) dial: Vec<Multiaddr>,
     /// The network lives on this machine or link: loopback and link-local addresses are dialled.
     #[arg(long)]
@@ -311,7 +311,7 @@ pub(crate) struct RunArgs {
     #[command(flatten)]
     pub(crate) node: NodeArgs,
     /// Address to dial and to dial again whenever the connection is lost; may be repeated.
-    #[arg(long, value_name = "ADDR", num_args = 1..)]
+    #[arg(long, value_name = "ADDR", num_args = 1.., value_parser = address)]
     pub(crate) dial: Vec<Multiaddr>,
     /// Folder of the identity, the peer cache and the blobs of the node, created if it does not
     /// exist. One process at a time uses it.
@@ -348,14 +348,14 @@ pub(crate) struct SendArgs {
     pub(crate) path: PathBuf,
     /// Boot node, with its `/p2p/<peer>`, through which receivers reach this node behind a NAT; may
     /// be repeated. Without one, receivers reach the addresses of this host alone.
-    #[arg(long, value_name = "ADDR")]
+    #[arg(long, value_name = "ADDR", value_parser = address)]
     pub(crate) boot: Vec<Multiaddr>,
     /// Address to listen on; may be repeated. Without it, all interfaces on ports that the system
     /// chooses.
-    #[arg(long, value_name = "ADDR")]
+    #[arg(long, value_name = "ADDR", value_parser = address)]
     pub(crate) listen: Vec<Multiaddr>,
     /// Public address under which receivers reach this node; may be repeated.
-    #[arg(long, value_name = "ADDR")]
+    #[arg(long, value_name = "ADDR", value_parser = address)]
     pub(crate) external: Vec<Multiaddr>,
     /// The network lives on this machine or link: loopback and link-local addresses are in the ticket.
     #[arg(long)]
@@ -389,11 +389,11 @@ pub(crate) struct ReceiveArgs {
     #[arg(long)]
     pub(crate) force: bool,
     /// Boot node, with its `/p2p/<peer>`, besides the relays in the ticket; may be repeated.
-    #[arg(long, value_name = "ADDR")]
+    #[arg(long, value_name = "ADDR", value_parser = address)]
     pub(crate) boot: Vec<Multiaddr>,
     /// Address to listen on, for connections through the NAT; may be repeated. Without it, all
     /// interfaces on ports that the system chooses.
-    #[arg(long, value_name = "ADDR")]
+    #[arg(long, value_name = "ADDR", value_parser = address)]
     pub(crate) listen: Vec<Multiaddr>,
     /// The network lives on this machine or link: loopback and link-local addresses are dialled.
     #[arg(long)]
@@ -460,11 +460,11 @@ pub(crate) struct GetArgs {
     #[arg(short, long, value_name = "FILE")]
     pub(crate) output: Option<PathBuf>,
     /// Address of a provider; may be repeated.
-    #[arg(long, value_name = "ADDR")]
+    #[arg(long, value_name = "ADDR", value_parser = address)]
     pub(crate) dial: Vec<Multiaddr>,
     /// Boot node, with its `/p2p/<peer>`, to find providers; may be repeated. A node that runs on the
     /// data folder connects to it as well.
-    #[arg(long, value_name = "ADDR")]
+    #[arg(long, value_name = "ADDR", value_parser = address)]
     pub(crate) boot: Vec<Multiaddr>,
     /// Context in which the blob is offered.
     #[arg(
@@ -485,7 +485,7 @@ pub(crate) struct GetArgs {
 #[derive(Debug, Args)]
 pub(crate) struct ProbeArgs {
     /// Address of the node. With `/p2p/<peer>`, another peer is refused.
-    #[arg(value_name = "ADDR")]
+    #[arg(value_name = "ADDR", value_parser = address)]
     pub(crate) address: Multiaddr,
     /// Number of pings to send.
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1000))]
@@ -508,7 +508,7 @@ pub(crate) struct NetcheckArgs {
     pub(crate) data: Option<PathBuf>,
     /// Boot node, with its `/p2p/<peer>`, to test the network with; may be repeated. Two at different
     /// IP addresses distinguish the kinds of NAT.
-    #[arg(long, value_name = "ADDR", num_args = 1..)]
+    #[arg(long, value_name = "ADDR", num_args = 1.., value_parser = address)]
     pub(crate) boot: Vec<Multiaddr>,
     /// Port to test, TCP and UDP, which no other process may use. It is refused while a TCP connection
     /// that used it is in `TIME_WAIT`, for a minute. 0 is a port that the system chooses.
@@ -538,7 +538,7 @@ pub(crate) struct NetcheckArgs {
 pub(crate) struct PerfArgs {
     /// Address of the node, which runs `calnet run --perf` or another implementation of
     /// `/perf/1.0.0`.
-    #[arg(value_name = "ADDR")]
+    #[arg(value_name = "ADDR", value_parser = address)]
     pub(crate) address: Multiaddr,
     /// Bytes sent in the upload test, all streams together.
     #[arg(long, default_value_t = 256 << 20, value_name = "BYTES")]
@@ -573,13 +573,21 @@ fn http_address(text: &str) -> Result<SocketAddr, String> {
         .map_err(|error| format!("{error}; expected IP:PORT or http://IP:PORT"))
 }
 
+/// A multiaddress. The error shows the form, which differs from that of most programs.
+pub(crate) fn address(text: &str) -> Result<Multiaddr, String> {
+    text.parse().map_err(|error: multiaddr::Error| {
+        format!(
+            "{error}; expected an address such as /ip4/203.0.113.7/tcp/2428 or \
+             /dns4/boot.example.net/tcp/2428, that of a boot node with /p2p/<peer> at its end"
+        )
+    })
+}
+
 /// A multiaddress, or a peer id as `/p2p/<peer>`.
 fn address_or_peer(text: &str) -> Result<Multiaddr, String> {
     match text.parse::<PeerId>() {
         Ok(peer) => Ok(Multiaddr::empty().with(Protocol::P2p(peer))),
-        Err(_) => text
-            .parse()
-            .map_err(|error: multiaddr::Error| error.to_string()),
+        Err(_) => address(text),
     }
 }
 
@@ -608,6 +616,22 @@ mod tests {
         }
         assert!(http_address("https://127.0.0.1:9428").is_err());
         assert!(http_address("127.0.0.1").is_err());
+    }
+
+    #[test]
+    fn a_wrong_address_is_refused_with_the_form() {
+        for words in [
+            &["run", "--boot", "203.0.113.7:2428"][..],
+            &["init", "--data", "node", "--boot", "ADDR"],
+            &["send", "file", "--external", "boot.example.net"],
+            &["connect", "--data", "node", "nobody"],
+            &["probe", "http://203.0.113.7"],
+        ] {
+            let words = ["calnet"].iter().chain(words);
+            let error = Cli::try_parse_from(words.clone()).err();
+            let error = error.unwrap_or_else(|| panic!("{words:?}")).to_string();
+            assert!(error.contains("/ip4/203.0.113.7/tcp/2428"), "{error}");
+        }
     }
 
     #[test]

@@ -8,6 +8,7 @@ mod config;
 mod data;
 mod demo;
 mod diag;
+mod environment;
 mod error;
 mod identity;
 mod init;
@@ -42,6 +43,7 @@ use clap::{CommandFactory as _, Parser as _};
 
 use crate::{
     cli::{Cli, Command},
+    environment::Ignored,
     error::{Code, CommandError, Failure},
     log::{Exporter, Log},
     output::{LineWriter, Output, Overflow},
@@ -64,8 +66,9 @@ fn main() -> ExitCode {
         Err(_) => return ExitCode::FAILURE,
     };
     let json = cli.json;
-    let log = log::filter(cli.log.as_deref()).and_then(|filter| {
-        let exporter = Exporter::open(cli.command.node())?;
+    let mut ignored = Vec::new();
+    let log = log::filter(cli.log.as_deref(), &mut ignored).and_then(|filter| {
+        let exporter = Exporter::open(cli.command.node(), &mut ignored)?;
         Log::start(filter, cli.log_format, errors.clone(), exporter)
     });
     let log = match log {
@@ -76,7 +79,9 @@ fn main() -> ExitCode {
             return ExitCode::from(error.code().status());
         }
     };
-    let status = match run(cli, &log) {
+    let threads = environment::worker_threads(&mut ignored);
+    ignored.iter().for_each(Ignored::warn);
+    let status = match run(cli, threads, &log) {
         Ok(status) => status,
         Err((error, status)) => {
             say(&Failure::from(&error), json, &errors);
@@ -89,8 +94,8 @@ fn main() -> ExitCode {
     ExitCode::from(status)
 }
 
-/// Runs a command. The error comes with the exit status.
-fn run(cli: Cli, log: &Log) -> Result<u8, (CommandError, u8)> {
+/// Runs a command by a number of threads. The error comes with the exit status.
+fn run(cli: Cli, threads: usize, log: &Log) -> Result<u8, (CommandError, u8)> {
     let failed = |error: CommandError| {
         let status = error.code().status();
         (error, status)
@@ -100,10 +105,6 @@ fn run(cli: Cli, log: &Log) -> Result<u8, (CommandError, u8)> {
         cli.command,
         Command::Run(_) | Command::Boot(_) | Command::Demo(_)
     );
-    #[cfg(not(feature = "otel"))]
-    if cli.command.node().is_some() {
-        log::warn_of_variable();
-    }
     let is_subscriber = matches!(cli.command, Command::Subscribe(_));
     // A signal is the usual end of these.
     let ends_by_signal =
@@ -118,6 +119,7 @@ fn run(cli: Cli, log: &Log) -> Result<u8, (CommandError, u8)> {
     // Handled before anything starts, so that no signal is missed.
     let signals = Signals::listen(output.clone()).map_err(start)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(threads)
         .enable_all()
         .build()
         .map_err(start)?;

@@ -1,10 +1,17 @@
 //! Messages to a service manager (systemd, `Type=notify`). Without one they are not sent.
 
-use std::time::Duration;
+use std::{env, ffi::OsStr, fmt::Write as _, io, os::unix::net::UnixDatagram, time::Duration};
 
 use calimero_network::NetworkClient;
 use sd_notify::NotifyState;
 use tokio::time::timeout;
+
+/// The variable with the socket of the service manager.
+const SOCKET: &str = "NOTIFY_SOCKET";
+
+/// Time for one message. A service manager always reads its socket; another owner of the socket may
+/// not, and a full socket would block the thread (guess).
+const SEND_TIME: Duration = Duration::from_secs(1);
 
 /// Reports that the node listens and answers.
 pub(crate) fn ready() {
@@ -19,7 +26,9 @@ pub(crate) fn stopping() {
 /// Resets the watchdog of the service manager twice in its interval, for as long as the manager of
 /// the network answers. If it does not, the service manager restarts the node.
 pub(crate) async fn watchdog(client: NetworkClient) {
-    let Some(interval) = sd_notify::watchdog_enabled() else {
+    // As `sd_watchdog_enabled` of systemd does, an interval of zero counts as none.
+    let interval = sd_notify::watchdog_enabled().filter(|interval| !interval.is_zero());
+    let Some(interval) = interval else {
         return;
     };
     let pause = interval / 2;
@@ -39,7 +48,41 @@ async fn answer(client: &NetworkClient, limit: Duration) -> Option<usize> {
 }
 
 fn notify(states: &[NotifyState<'_>]) {
-    if let Err(error) = sd_notify::notify(states) {
-        tracing::warn!(%error, "cannot send a message to the service manager (NOTIFY_SOCKET)");
+    let Some(socket) = env::var_os(SOCKET) else {
+        return;
+    };
+    if let Err(error) = send(&socket, states) {
+        tracing::warn!(%error, "cannot send a message to the service manager ({SOCKET})");
     }
+}
+
+/// Sends states to a socket, within [`SEND_TIME`].
+fn send(path: &OsStr, states: &[NotifyState<'_>]) -> io::Result<()> {
+    let mut message = String::new();
+    for state in states {
+        let _ = writeln!(message, "{state}");
+    }
+    let socket = UnixDatagram::unbound()?;
+    socket.set_write_timeout(Some(SEND_TIME))?;
+    connect(&socket, path)?;
+    socket.send(message.as_bytes())?;
+    Ok(())
+}
+
+#[cfg(target_os = "linux")]
+fn connect(socket: &UnixDatagram, path: &OsStr) -> io::Result<()> {
+    use std::os::{
+        linux::net::SocketAddrExt as _,
+        unix::{ffi::OsStrExt as _, net::SocketAddr},
+    };
+    match path.as_bytes() {
+        // A name without a file, as `sd_notify` of systemd writes it.
+        [b'@', name @ ..] => socket.connect_addr(&SocketAddr::from_abstract_name(name)?),
+        _ => socket.connect(path),
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn connect(socket: &UnixDatagram, path: &OsStr) -> io::Result<()> {
+    socket.connect(path)
 }

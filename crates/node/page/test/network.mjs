@@ -36,8 +36,7 @@ class Node {
     this.data = join(folder, name);
     this.records = [];
     this.log = "";
-    const all = [...args, "--json", "--local", "--data", this.data, "--api", "127.0.0.1:0",
-      "--listen", "/ip4/127.0.0.1/tcp/0", "/ip4/127.0.0.1/udp/0/quic-v1"];
+    const all = [...args, "--json", "--local", "--data", this.data, "--api", "127.0.0.1:0"];
     this.process = spawn(calnet, all, { stdio: ["ignore", "pipe", "pipe"] });
     this.ended = new Promise((resolve) => this.process.on("exit", resolve));
     createInterface({ input: this.process.stdout }).on("line", (line) => this.records.push(JSON.parse(line)));
@@ -51,10 +50,24 @@ class Node {
   async ready() {
     this.peer = (await this.event("started")).peer;
     this.url = (await this.event("api")).url.replace(/\/v1$/, "");
-    const { address } = await this.event("listening", (one) => one.address.includes("/tcp/"));
-    this.address = `${address}/p2p/${this.peer}`;
     this.token = readFileSync(join(this.data, "control", "token"), "utf8").trim();
     return this;
+  }
+
+  /** Its TCP address with its peer id. */
+  async address() {
+    const { address } = await this.event("listening", (one) => one.address.includes("/tcp/"));
+    return `${address}/p2p/${this.peer}`;
+  }
+
+  /** Publishes a message, and resolves once it is sent. */
+  async publish(topic, text) {
+    const url = `${this.url}/v1/topics/messages?${new URLSearchParams({ topic })}`;
+    const headers = { Authorization: `Bearer ${this.token}` };
+    const response = await fetch(url, { method: "POST", headers, body: text });
+    if (!response.ok) {
+      throw new Error(`status ${response.status}: ${await response.text()}`);
+    }
   }
 
   async end() {
@@ -76,15 +89,21 @@ export async function start(calnet) {
     await Promise.all(started.map((one) => one.end()));
     rmSync(folder, { recursive: true });
   };
+  const open = ["--listen", "/ip4/127.0.0.1/tcp/0", "/ip4/127.0.0.1/udp/0/quic-v1"];
   try {
-    const boot = await node("boot", ["boot"]);
+    const boot = await node("boot", ["boot", ...open]);
     const config = join(folder, "bob.toml");
     writeFileSync(config, `agent_version = '${MARKUP}'\n`);
-    const known = ["--boot", boot.address];
+    const known = ["--boot", await boot.address()];
     const topics = ["--subscribe", TOPIC, MARKUP_TOPIC];
-    const bob = await node("bob", ["run", ...known, ...topics, "--config", config]);
-    const alice = await node("alice", ["run", ...known, ABSENT, ...topics, "--dial", bob.address]);
-    return { boot, alice, bob, stop };
+    const bob = await node("bob", ["run", ...known, ...topics, ...open, "--config", config]);
+    const dial = ["--dial", await bob.address()];
+    const alice = await node("alice", ["run", ...known, ABSENT, ...topics, ...open, ...dial]);
+    const nowhere = join(folder, "nowhere.toml");
+    writeFileSync(nowhere, "listen = []\n");
+    /** Starts a node that listens nowhere, so that others reach it through its relay alone. */
+    const hidden = (name) => node(name, ["run", ...known, "--config", nowhere]);
+    return { boot, alice, bob, hidden, stop };
   } catch (error) {
     await stop();
     throw error;

@@ -281,6 +281,61 @@ const tests = {
     assert.equal((await answer).status(), 200);
   },
 
+  async "no message is lost or shown twice while topics are added and left"(page) {
+    const path = "**/v1/topics/messages?*";
+    const all = (await page.locator("#topic-list h3").allInnerTexts()).filter((name) => name.startsWith("topic-"));
+    assert.ok(all.length >= 3, String(all));
+    const topic = page.locator("#topic-list article", { has: page.getByText(TOPIC, { exact: true }) });
+    await topic.getByRole("button", { name: "Stop reading" }).waitFor();
+    let sent = 0;
+    const publish = async () => {
+      sent += 1;
+      const name = `number ${sent}.`;
+      await bob.publish(TOPIC, name);
+      await alice.event("message", (one) => one.text === name);
+    };
+    // Each request for another stream is held until messages have arrived.
+    await page.route(path, async (route) => {
+      if (route.request().method() === "GET") {
+        await publish();
+        await publish();
+      }
+      await route.continue();
+    });
+    for (const name of all.slice(0, 3)) {
+      const before = sent;
+      const left = page.locator("#topic-list article", { has: page.getByText(name, { exact: true }) });
+      await left.getByRole("button", { name: "Stop reading" }).click();
+      await until("another stream", () => sent >= before + 2);
+      // Some of these are read by both streams.
+      for (let count = 0; count < 5; count += 1) {
+        await publish();
+      }
+    }
+    await page.unroute(path);
+    await until("the last message", async () => (await topic.locator("ol").innerText()).includes(`number ${sent}.`));
+    const texts = (await topic.locator("ol li").allInnerTexts()).filter((text) => text.includes(": number "));
+    const numbers = texts.map((text) => Number(/number (\d+)/.exec(text)[1]));
+    assert.deepEqual(numbers, Array.from({ length: sent }, (_, nth) => nth + 1));
+  },
+
+  async "the limits of circuits are shown for connections and reservations"() {
+    const [carol, dave] = [await network.hidden("carol"), await network.hidden("dave")];
+    // The page asks whether the node is ready, and 503 is an error in the console of a browser.
+    await until("carol is ready", async () => (await fetch(`${carol.url}/readyz`)).ok);
+    const page = await open(carol);
+    const limit = "at most 8.0 MiB and 1800 s";
+    const row = (peer) => page.locator("#peer-rows tr", { hasText: peer.slice(-8) }).first();
+    const path = (peer) => row(peer).locator("[data-label=Path]");
+    await until("a circuit with its limit", async () => (
+      (await path(dave.peer).count()) > 0 && (await path(dave.peer).innerText()).endsWith(`circuit: ${limit}`)));
+    assert.match(await path(dave.peer).innerText(), /^relayed, /);
+    assert.match(await path(boot.peer).innerText(), /^direct, outbound$/);
+    await contains(page, "#held", `reservation held; circuits: ${limit}`);
+    await page.context().close();
+    await Promise.all([carol.end(), dave.end()]);
+  },
+
   async "a peer that leaves is seen without a reload"(page) {
     const row = page.locator("#peer-rows tr", { hasText: bob.peer.slice(-8) });
     const before = await page.evaluate(() => performance.timeOrigin);

@@ -147,14 +147,26 @@ pub(super) fn events(
     served: &Served,
     records: impl Stream<Item = String> + Send + 'static,
 ) -> Result<Response, Refusal> {
+    numbered_events(served, records.map(|record| (None, record)))
+}
+
+/// The same of records that may have a number, which is the `id` of the event.
+pub(super) fn numbered_events(
+    served: &Served,
+    records: impl Stream<Item = (Option<u64>, String)> + Send + 'static,
+) -> Result<Response, Refusal> {
     let permit = served.streams.clone().try_acquire_owned();
     let permit = permit.map_err(|_| CommandError::TooManyStreams {
         limit: super::MAX_STREAMS,
     })?;
-    let events = records.map(move |record| {
+    let events = records.map(move |(number, record)| {
         // The stream holds the permit until it ends.
         let _permit = &permit;
-        Ok::<_, Infallible>(Event::default().data(record))
+        let event = match number {
+            Some(number) => Event::default().id(number.to_string()),
+            None => Event::default(),
+        };
+        Ok::<_, Infallible>(event.data(record))
     });
     let keep_alive = KeepAlive::new().interval(KEEP_ALIVE);
     Ok(Sse::new(events).keep_alive(keep_alive).into_response())

@@ -31,10 +31,24 @@ const RECORDS_AHEAD: usize = 256;
 /// could fill the memory of a node with a slow reader. A larger record counts as dropped.
 const MAX_RECORD_BYTES: usize = 256 * 1024;
 
+/// A message of a topic, with its place among all messages of the node.
+#[derive(Clone, Debug)]
+pub(super) struct Numbered {
+    /// 1 for the first message since the start of the node.
+    pub(super) number: u64,
+    pub(super) message: Message,
+}
+
+struct Messages {
+    sender: broadcast::Sender<Numbered>,
+    /// Number of the last message, 0 before the first.
+    last: u64,
+}
+
 /// What clients of the API read of a node: the messages of topics and the records that it prints.
 #[derive(Clone)]
 pub(crate) struct Feed {
-    pub(super) messages: broadcast::Sender<Message>,
+    messages: Arc<Mutex<Messages>>,
     records: broadcast::Sender<Arc<str>>,
     /// Subscriptions of a topic: by the node itself and by each client.
     subscribed: Arc<Mutex<HashMap<Topic, usize>>>,
@@ -48,7 +62,10 @@ impl Feed {
     pub(crate) fn new(topics: &[Topic]) -> Self {
         let subscribed = topics.iter().map(|topic| (topic.clone(), 1)).collect();
         Self {
-            messages: broadcast::Sender::new(MESSAGES_AHEAD),
+            messages: Arc::new(Mutex::new(Messages {
+                sender: broadcast::Sender::new(MESSAGES_AHEAD),
+                last: 0,
+            })),
             records: broadcast::Sender::new(RECORDS_AHEAD),
             subscribed: Arc::new(Mutex::new(subscribed)),
             changing: Arc::default(),
@@ -57,9 +74,18 @@ impl Feed {
 
     /// Passes a message to the clients that subscribe.
     pub(crate) fn on_message(&self, message: &Message) {
-        if self.messages.receiver_count() > 0 {
-            let _ = self.messages.send(message.clone());
+        let mut messages = self.messages.lock().unwrap_or_else(PoisonError::into_inner);
+        messages.last += 1;
+        if messages.sender.receiver_count() > 0 {
+            let (number, message) = (messages.last, message.clone());
+            let _ = messages.sender.send(Numbered { number, message });
         }
+    }
+
+    /// The messages of all topics from now on, and the number of the last one before.
+    pub(super) fn messages(&self) -> (u64, broadcast::Receiver<Numbered>) {
+        let messages = self.messages.lock().unwrap_or_else(PoisonError::into_inner);
+        (messages.last, messages.sender.subscribe())
     }
 
     /// Passes a record to the clients that read events.

@@ -14,7 +14,7 @@ use super::{
     access::BodyPause,
     answer::{self, Refusal},
     blobs::whole,
-    events::Feed,
+    events::{Feed, Numbered},
     extract::Query,
     json_text,
     schema::{Answer, Content, StreamEvent, TopicText},
@@ -135,7 +135,10 @@ pub(super) struct SubscribeQuery {
 
 /// Subscribe to topics for as long as the stream is read.
 ///
-/// The first record is `following`, once the node is subscribed.
+/// The first record is `following`, once the node is subscribed. The `id` of the event of a message is
+/// its number among all messages of the node, and that of `following` is the number of the last message
+/// before the stream. A client that replaces one stream by another reads both for a while, and
+/// recognizes by these what it has read.
 #[utoipa::path(
     get,
     path = "/v1/topics/messages",
@@ -157,7 +160,7 @@ pub(super) async fn subscribe(
     state: State,
     Query(query): Query<SubscribeQuery>,
 ) -> Result<Response, Refusal> {
-    let messages = state.feed.messages.subscribe();
+    let (last, messages) = state.feed.messages();
     let mut subscriptions = Vec::new();
     for topic in query.topic {
         subscriptions.push(Subscription::begin(&state.client, &state.feed, topic).await?);
@@ -169,23 +172,26 @@ pub(super) async fn subscribe(
     let first = json_text(&Line::Following {
         topics: topics.collect(),
     });
+    let first = (Some(last), first);
     let rest = stream::unfold(
         (messages, subscriptions),
         |(mut messages, subscriptions)| async move {
             loop {
-                let line = match messages.recv().await {
-                    Ok(message) if subscriptions.iter().any(|one| one.topic == message.topic) => {
-                        topics::line(&message)
+                let (number, line) = match messages.recv().await {
+                    Ok(Numbered { number, message }) => {
+                        if subscriptions.iter().all(|one| one.topic != message.topic) {
+                            continue;
+                        }
+                        (Some(number), topics::line(&message))
                     }
-                    Ok(_) => continue,
-                    Err(RecvError::Lagged(missed)) => Line::Lagged { missed },
+                    Err(RecvError::Lagged(missed)) => (None, Line::Lagged { missed }),
                     Err(RecvError::Closed) => return None,
                 };
-                return Some((json_text(&line), (messages, subscriptions)));
+                return Some(((number, json_text(&line)), (messages, subscriptions)));
             }
         },
     );
-    answer::events(&state, stream::iter([first]).chain(rest))
+    answer::numbered_events(&state, stream::iter([first]).chain(rest))
 }
 
 #[derive(Deserialize, IntoParams)]

@@ -8,7 +8,7 @@
 //! of tokio's. It does not speak TLS; a collector on the same host forwards spans over the network.
 
 use std::{
-    env, fmt, io,
+    fmt, io,
     pin::Pin,
     sync::{Mutex, PoisonError},
     time::{Duration, Instant},
@@ -29,12 +29,19 @@ use opentelemetry_otlp::{
     ExporterBuildError, Protocol, RetryPolicy, SpanExporter, WithExportConfig as _,
     WithHttpConfig as _,
 };
-use opentelemetry_sdk::{Resource, trace::SdkTracerProvider};
+use opentelemetry_sdk::{
+    Resource,
+    trace::{BatchConfig, BatchConfigBuilder, BatchSpanProcessor, SdkTracerProvider},
+};
 use tokio::{net::TcpStream, runtime::Runtime, time::timeout};
 use tracing::{Level, Metadata};
 use tracing_subscriber::{filter::filter_fn, layer::Layer, registry::LookupSpan};
 
-use crate::{cli::NodeArgs, error::CommandError};
+use crate::{
+    cli::NodeArgs,
+    environment::{self, Ignored},
+    error::CommandError,
+};
 
 /// The variable with the endpoint, as the specification of OpenTelemetry names it.
 const ENDPOINT: &str = "OTEL_EXPORTER_OTLP_ENDPOINT";
@@ -44,6 +51,28 @@ const SERVICE_NAME: &str = "OTEL_SERVICE_NAME";
 
 /// The variable with attributes of all spans, the name of the service among them.
 const RESOURCE_ATTRIBUTES: &str = "OTEL_RESOURCE_ATTRIBUTES";
+
+/// The variable with the number of spans that wait to be sent, and its default in the
+/// specification. The SDK allocates the queue when it starts.
+const QUEUE: (&str, u64) = ("OTEL_BSP_MAX_QUEUE_SIZE", 2048);
+
+/// The variable with the number of spans of a batch, and its default in the specification.
+const BATCH: (&str, u64) = ("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", 512);
+
+/// The variable with the milliseconds between two batches, and its default in the specification.
+const DELAY: (&str, u64) = ("OTEL_BSP_SCHEDULE_DELAY", 5000);
+
+/// Most spans that wait to be sent: 32 times the default (guess).
+const MAX_QUEUE: u64 = 1 << 16;
+
+/// Most milliseconds between two batches: a day (guess). At zero the SDK would never pause.
+const MAX_DELAY_MS: u64 = 24 * 60 * 60 * 1000;
+
+/// Variables of which this exporter supports one value.
+const FIXED: [(&str, &str); 2] = [
+    ("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf"),
+    ("OTEL_EXPORTER_OTLP_COMPRESSION", "none"),
+];
 
 /// Path of spans below an endpoint (OTLP specification, "OTLP/HTTP Request").
 const TRACES: &str = "v1/traces";
@@ -82,23 +111,34 @@ pub(crate) struct Exporter(SdkTracerProvider);
 
 impl Exporter {
     /// Creates the exporter to the endpoint of the command line or else of the environment, of a
-    /// command that runs a node. `None` if there is no endpoint.
+    /// command that runs a node. `None` if there is no endpoint, or if that of the environment
+    /// cannot be used.
     ///
     /// # Errors
     ///
-    /// [`ExportError`] if the endpoint cannot be used. The collector is not contacted.
-    pub(crate) fn open(args: Option<&NodeArgs>) -> Result<Option<Self>, CommandError> {
+    /// [`ExportError`] if the endpoint of the command line cannot be used. The collector is not
+    /// contacted.
+    pub(crate) fn open(
+        args: Option<&NodeArgs>,
+        ignored: &mut Vec<Ignored>,
+    ) -> Result<Option<Self>, CommandError> {
         let Some(args) = args else {
             return Ok(None);
         };
-        let endpoint = args.otlp_endpoint.clone().or_else(|| variable(ENDPOINT));
-        let Some(endpoint) = endpoint else {
-            return Ok(None);
-        };
-        Ok(Some(Self::to(&endpoint)?))
+        if let Some(endpoint) = &args.otlp_endpoint {
+            return Ok(Some(Self::to(endpoint, ignored)?));
+        }
+        let variable = environment::text(ENDPOINT).and_then(|endpoint| {
+            let exporter = endpoint.map(|endpoint| Self::to(&endpoint, ignored));
+            let exporter = exporter.transpose();
+            exporter.map_err(|error| {
+                Ignored::new(ENDPOINT, format_args!("no spans are exported: {error}"))
+            })
+        });
+        Ok(environment::used(variable, ignored))
     }
 
-    fn to(endpoint: &str) -> Result<Self, ExportError> {
+    fn to(endpoint: &str, ignored: &mut Vec<Ignored>) -> Result<Self, ExportError> {
         let url = traces_url(endpoint)?;
         let client = Client::new(url.clone())?;
         let exporter = SpanExporter::builder()
@@ -106,18 +146,26 @@ impl Exporter {
             .with_http_client(client)
             .with_endpoint(url.to_string())
             .with_protocol(Protocol::HttpBinary)
+            // The client has this deadline.
+            .with_timeout(EXPORT_TIME)
             // A batch that fails is dropped, so that it does not delay the next ones.
             .with_retry_policy(RetryPolicy::disabled())
             .build()?;
         // The builder reads the variables, and what is set here replaces them.
         let mut resource = Resource::builder()
             .with_attribute(KeyValue::new("service.version", env!("CARGO_PKG_VERSION")));
-        if !names_service(variable(SERVICE_NAME), variable(RESOURCE_ATTRIBUTES)) {
+        let [name, attributes] = [SERVICE_NAME, RESOURCE_ATTRIBUTES]
+            .map(|variable| environment::used(environment::text(variable), ignored));
+        if !names_service(name, attributes) {
             resource = resource.with_service_name("calnet");
         }
+        for (variable, supported) in FIXED {
+            ignored.extend(unsupported(variable, supported).err());
+        }
+        let processor = BatchSpanProcessor::builder(exporter).with_batch_config(batches(ignored));
         let provider = SdkTracerProvider::builder()
             .with_resource(resource.build())
-            .with_batch_exporter(exporter);
+            .with_span_processor(processor.build());
         Ok(Self(provider.build()))
     }
 
@@ -159,9 +207,30 @@ fn names_service(name: Option<String>, attributes: Option<String>) -> bool {
     name.is_some() || keys.any(|(key, _)| key.trim() == "service.name")
 }
 
-/// Returns the value of a variable. An empty one counts as unset, as the specification demands.
-fn variable(name: &str) -> Option<String> {
-    env::var(name).ok().filter(|value| !value.is_empty())
+/// Returns the size and the time of batches, from the environment. The SDK reads the same
+/// variables, and panics, or never pauses, at some values.
+fn batches(ignored: &mut Vec<Ignored>) -> BatchConfig {
+    let mut number = |(variable, default): (&'static str, u64), most: u64| {
+        let given = environment::number(variable, 1..=most);
+        environment::used(given, ignored).unwrap_or(default)
+    };
+    let count = |number: u64| usize::try_from(number).unwrap_or(usize::MAX);
+    BatchConfigBuilder::default()
+        .with_max_queue_size(count(number(QUEUE, MAX_QUEUE)))
+        .with_max_export_batch_size(count(number(BATCH, MAX_QUEUE)))
+        .with_scheduled_delay(Duration::from_millis(number(DELAY, MAX_DELAY_MS)))
+        .build()
+}
+
+/// Refuses a value of a variable that differs from the only one that is supported.
+fn unsupported(variable: &'static str, supported: &str) -> Result<(), Ignored> {
+    match environment::text(variable)? {
+        Some(value) if value != supported => {
+            let reason = format!("{value:?} is not supported, {supported:?} is used");
+            Err(Ignored::new(variable, reason))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Returns the URL of spans at `endpoint`.

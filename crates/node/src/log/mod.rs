@@ -29,12 +29,16 @@ use tracing_subscriber::{
 pub(crate) use self::export::{ExportError, Exporter};
 use self::limit::Limit;
 #[cfg(not(feature = "otel"))]
-pub(crate) use self::no_export::{Exporter, warn_of_variable};
+pub(crate) use self::no_export::Exporter;
 use crate::{
+    environment::{self, Ignored},
     error::CommandError,
     output::LineWriter,
     printable::{self, Escaping},
 };
+
+/// The variable with the levels of all programs that log by `tracing`.
+const VARIABLE: &str = "RUST_LOG";
 
 /// Levels without `--log` and `RUST_LOG`: warnings. Some libraries warn of what any peer can cause or what a node
 /// without a network meets all the time; of those, errors alone.
@@ -59,30 +63,40 @@ pub(crate) enum LogFormat {
     Journald,
 }
 
-/// The filter of the command line, or else of `RUST_LOG`, or else the default. An empty one counts as
-/// absent: it would suppress warnings.
+/// The filter of the command line or `CALNET_LOG`, or else of `RUST_LOG`, or else the default. An
+/// empty one counts as absent: it would suppress warnings. So does a wrong one of `RUST_LOG`.
 ///
 /// # Errors
 ///
-/// [`CommandError::Usage`] with the directive that is not valid.
-pub(crate) fn filter(argument: Option<&str>) -> Result<EnvFilter, CommandError> {
-    let variable = std::env::var("RUST_LOG").ok();
-    let given = [argument, variable.as_deref()].into_iter().flatten();
-    let text = first_given(given).unwrap_or(DEFAULT_FILTER);
+/// [`CommandError::Usage`] with the directive of `argument` that is not valid.
+pub(crate) fn filter(
+    argument: Option<&str>,
+    ignored: &mut Vec<Ignored>,
+) -> Result<EnvFilter, CommandError> {
+    if let Some(text) = argument.filter(|text| !text.trim().is_empty()) {
+        return parse(text).map_err(CommandError::Usage);
+    }
+    let variable = environment::text(VARIABLE).and_then(|text| {
+        let filter = text.as_deref().map(parse).transpose();
+        filter.map_err(|reason| Ignored::new(VARIABLE, reason))
+    });
+    match environment::used(variable, ignored) {
+        Some(filter) => Ok(filter),
+        None => parse(DEFAULT_FILTER).map_err(CommandError::Usage),
+    }
+}
+
+/// Reads a filter. The error names the directive that is not valid.
+fn parse(text: &str) -> Result<EnvFilter, String> {
     EnvFilter::builder().parse(text).map_err(|error| {
         let is_wrong = |part: &&str| !part.is_empty() && part.parse::<Directive>().is_err();
         // A directive of a span may hold commas, so its parts alone may all be wrong or all be right.
         let directive = text.split(',').find(is_wrong).unwrap_or(text);
-        CommandError::Usage(format!(
+        format!(
             "the log filter has a wrong directive {directive:?}: {error} (directives are levels, such \
              as info, and TARGET=LEVEL, separated by commas)"
-        ))
+        )
     })
-}
-
-/// The first text that is not empty.
-fn first_given<'a>(texts: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    texts.into_iter().find(|text| !text.trim().is_empty())
 }
 
 /// The log of this process.

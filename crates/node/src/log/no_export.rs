@@ -4,34 +4,42 @@ use std::convert::Infallible;
 
 use tracing_subscriber::layer::{Identity, Layer};
 
-use crate::{cli::NodeArgs, error::CommandError};
+use crate::{
+    cli::NodeArgs,
+    environment::{self, Ignored},
+    error::CommandError,
+};
 
-/// Warns that spans are not exported, although the environment names a collector.
-pub(crate) fn warn_of_variable() {
-    let variable = "OTEL_EXPORTER_OTLP_ENDPOINT";
-    if std::env::var_os(variable).is_some_and(|value| !value.is_empty()) {
-        tracing::warn!(
-            variable,
-            "no spans are exported: calnet was built without the Cargo feature `otel`"
-        );
-    }
-}
+/// The variable with the endpoint, as the specification of OpenTelemetry names it.
+const ENDPOINT: &str = "OTEL_EXPORTER_OTLP_ENDPOINT";
 
 /// An exporter that does not exist.
 pub(crate) struct Exporter(Infallible);
 
 impl Exporter {
-    /// Refuses the option of the command line.
+    /// Refuses the option of the command line, and ignores the variable of the environment.
     ///
     /// # Errors
     ///
-    /// [`CommandError::NoExport`] if the option is given. The variable of the environment is for all
-    /// programs of a host, so that it is [no error](warn_of_variable).
-    pub(crate) fn open(args: Option<&NodeArgs>) -> Result<Option<Self>, CommandError> {
-        match args.and_then(|args| args.otlp_endpoint.as_ref()) {
-            Some(_) => Err(CommandError::NoExport),
-            None => Ok(None),
+    /// [`CommandError::NoExport`] if the option is given.
+    pub(crate) fn open(
+        args: Option<&NodeArgs>,
+        ignored: &mut Vec<Ignored>,
+    ) -> Result<Option<Self>, CommandError> {
+        let Some(args) = args else {
+            return Ok(None);
+        };
+        if args.otlp_endpoint.is_some() {
+            return Err(CommandError::NoExport);
         }
+        let endpoint = environment::text(ENDPOINT).and_then(|endpoint| match endpoint {
+            Some(_) => Err(Ignored::new(
+                ENDPOINT,
+                "no spans are exported: calnet was built without the Cargo feature `otel`",
+            )),
+            None => Ok(None),
+        });
+        Ok(environment::used(endpoint, ignored))
     }
 
     pub(super) fn layer<S: tracing::Subscriber>(&self) -> impl Layer<S> {

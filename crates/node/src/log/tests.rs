@@ -36,9 +36,3 @@ fn a_peer_writes_no_control_character_into_a_log() {
     assert_eq!(text.lines().count(), 1, "{text}");
     assert!(!text.trim_end().contains(char::is_control), "{text}");
 }
-
-#[test]
-fn an_empty_filter_counts_as_absent() {
-    assert_eq!(first_given(["", " ", "info"]), Some("info"));
-    assert_eq!(first_given(["", " "]), None);
-}

@@ -17,6 +17,7 @@ mod mapping;
 mod netcheck;
 mod pairs;
 mod probe;
+mod readme;
 mod share;
 mod site;
 #[path = "../support/mod.rs"]
@@ -337,6 +338,15 @@ fn running_nodes_know_their_nat_and_why_a_peer_is_relayed() {
         return;
     }
     netcheck::of_running_nodes();
+}
+
+#[test]
+fn the_commands_of_the_readme_carry_a_message_and_a_file_between_machines_behind_nats() {
+    if let Err(reason) = lab_is_possible() {
+        eprintln!("skipped: no NAT lab here: {reason}");
+        return;
+    }
+    readme::run();
 }
 
 /// Whether everything is asked for.

@@ -147,6 +147,56 @@ fn a_collector_that_fails_costs_one_warning() {
 }
 
 #[test]
+fn an_endpoint_of_the_environment_that_cannot_be_used_is_a_warning() {
+    for (endpoint, part) in [
+        (
+            "https://127.0.0.1:4318",
+            "TLS is left to a collector on this host",
+        ),
+        ("http://user:secret@127.0.0.1", "OTEL_EXPORTER_OTLP_HEADERS"),
+        ("no URL", "is no URL"),
+    ] {
+        let mut command = calnet();
+        command.args(["run", "--json", "--listen", "/ip4/127.0.0.1/tcp/0"]);
+        command.env("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint);
+        command.stderr(Stdio::piped());
+        let mut node = Process::start(command);
+        node.event("started");
+        assert!(node.end_by("-TERM").success());
+        let log = node.stderr();
+        let warning = log
+            .lines()
+            .find(|line| line.contains("OTEL_EXPORTER_OTLP_ENDPOINT"));
+        let warning = warning.unwrap_or_else(|| panic!("no warning of {endpoint}: {log}"));
+        assert!(warning.contains("no spans are exported"), "{warning}");
+        assert!(warning.contains(part), "{warning}");
+        assert!(!log.contains("secret"), "{log}");
+    }
+}
+
+#[test]
+fn values_that_the_exporter_does_not_support_are_ignored() {
+    let (collector, received) = Collector::start(200);
+    let variables = [
+        // The first would end the program when it allocates the queue, the second keep a core busy.
+        ("OTEL_BSP_MAX_QUEUE_SIZE", "18446744073709551615"),
+        ("OTEL_BSP_SCHEDULE_DELAY", "0"),
+        ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc"),
+        ("OTEL_EXPORTER_OTLP_COMPRESSION", "gzip"),
+    ];
+    let mut node = exporting(&collector.endpoint(), &variables, &[]);
+    visit(&node.addresses(1)[0]);
+    assert!(node.end_by("-TERM").success());
+    received.recv_timeout(LIMIT).unwrap();
+    let log = node.stderr();
+    for (variable, value) in variables {
+        let warning = log.lines().find(|line| line.contains(variable));
+        let warning = warning.unwrap_or_else(|| panic!("no warning of {variable}: {log}"));
+        assert!(warning.contains(value), "{warning}");
+    }
+}
+
+#[test]
 fn an_endpoint_that_cannot_be_used_is_an_error_at_the_start() {
     for (endpoint, part) in [
         (
