@@ -164,7 +164,7 @@ impl Listener {
                     listener_id: self.id,
                     upgrade: Connecting::inbound(
                         handshake,
-                        self.settings.handshake_timeout,
+                        &self.settings,
                         Counted::new(&self.handshakes),
                     ),
                     local_addr: multiaddr(local),

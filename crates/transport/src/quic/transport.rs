@@ -120,11 +120,11 @@ impl Transport {
             .peer
             .zip(found)
             .map(|(peer, found)| Expected { peer, found });
-        let timeout = self.settings.handshake_timeout;
+        let settings = Arc::clone(&self.settings);
         Ok(Box::pin(async move {
             collected().await;
             let handshake = endpoint.connect_with(config, to.socket, SERVER_NAME)?;
-            Connecting::outbound(handshake, timeout, expected).await
+            Connecting::outbound(handshake, &settings, expected).await
         }))
     }
 
