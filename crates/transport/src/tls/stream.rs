@@ -13,7 +13,7 @@ use futures_timer::Delay;
 use rustls::{ClientConfig, CommonState, ServerConfig, pki_types::ServerName};
 
 use super::session::{Session, Status};
-use crate::crypto::collected;
+use crate::{buffer::SMALL_BYTES, crypto::collected};
 
 /// Time for which an alert of the peer is awaited after a write has failed, 1 s. The alert was sent
 /// before the peer closed the byte stream, so usually it has already arrived.
@@ -154,6 +154,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> TlsStream<S> {
 
     /// Reads once into the session. Returns 0 at the end of the byte stream.
     fn poll_receive(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        if self.session.is_buffer_released() {
+            let mut small = [0; SMALL_BYTES];
+            let count = ready!(Pin::new(&mut self.io).poll_read(cx, &mut small))?;
+            self.session.receive(&small[..count]);
+            return Poll::Ready(Ok(count));
+        }
         let space = self.session.receive_space();
         let offered = space.len();
         if offered == 0 {
