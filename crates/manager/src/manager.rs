@@ -27,6 +27,7 @@ use crate::blobs::{self, Blobs, serve};
 use crate::{
     actor::Actor,
     behaviour::{self, Behaviour},
+    boxed_handler::BoxedHandlers,
     client::NetworkClient,
     command::COMMAND_QUEUE,
     error::{ListenError, StartError, Stopped},
@@ -341,7 +342,12 @@ impl Drop for StopOnDrop {
 }
 
 /// What [`build_swarm`] returns: the swarm, what its transports share with the actor, and the streams.
-type Built = (Swarm<Behaviour>, (Links, DialGate), Control, Incoming);
+type Built = (
+    Swarm<BoxedHandlers<Behaviour>>,
+    (Links, DialGate),
+    Control,
+    Incoming,
+);
 
 /// Builds the swarm of the actor. Runs inside the runtime that will drive the swarm, because a socket
 /// belongs to the runtime that creates it.
@@ -372,7 +378,12 @@ fn build_swarm(
             &config.streams,
         ));
     let peer = identity.public().to_peer_id();
-    let swarm = Swarm::new(transport.boxed, behaviour, peer, swarm_config);
+    let swarm = Swarm::new(
+        transport.boxed,
+        BoxedHandlers(behaviour),
+        peer,
+        swarm_config,
+    );
     Ok((swarm, (transport.links, transport.gate), control, inbound))
 }
 
