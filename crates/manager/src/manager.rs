@@ -13,7 +13,7 @@ use calimero_network_stream::{self as stream, Control, Incoming};
 use calimero_network_transport::{self as transport, FairExecutor, Links};
 use futures::{
     FutureExt as _, StreamExt as _,
-    future::{Either, select},
+    future::{BoxFuture, Either, select},
     stream::FuturesUnordered,
 };
 use futures_timer::Delay;
@@ -183,6 +183,18 @@ impl Builder {
     ///
     /// [`StartError`]; nothing keeps running then.
     pub async fn start(self) -> Result<(NetworkClient, Events), StartError> {
+        self.starting().await
+    }
+
+    /// The future of [`start`](Self::start) behind a pointer. The code of an async function is
+    /// generated where it is awaited: every program would compile the swarm and all protocol handlers
+    /// again. A pointer has it generated here.
+    #[inline(never)]
+    fn starting(self) -> BoxFuture<'static, Result<(NetworkClient, Events), StartError>> {
+        Box::pin(self.start_all())
+    }
+
+    async fn start_all(self) -> Result<(NetworkClient, Events), StartError> {
         let Self {
             identity,
             config,
