@@ -59,6 +59,7 @@ mod behaviour;
 #[cfg(feature = "blobs")]
 mod blobs;
 mod boot_list;
+mod boxed_handler;
 mod client;
 mod command;
 mod dials;

@@ -13,7 +13,7 @@ use calimero_network_stream::{self as stream, Control, Incoming};
 use calimero_network_transport::{self as transport, FairExecutor, Links};
 use futures::{
     FutureExt as _, StreamExt as _,
-    future::{Either, select},
+    future::{BoxFuture, Either, select},
     stream::FuturesUnordered,
 };
 use futures_timer::Delay;
@@ -27,6 +27,7 @@ use crate::blobs::{self, Blobs, serve};
 use crate::{
     actor::Actor,
     behaviour::{self, Behaviour},
+    boxed_handler::BoxedHandlers,
     client::NetworkClient,
     command::COMMAND_QUEUE,
     error::{ListenError, StartError, Stopped},
@@ -182,6 +183,18 @@ impl Builder {
     ///
     /// [`StartError`]; nothing keeps running then.
     pub async fn start(self) -> Result<(NetworkClient, Events), StartError> {
+        self.starting().await
+    }
+
+    /// The future of [`start`](Self::start) behind a pointer. The code of an async function is
+    /// generated where it is awaited: every program would compile the swarm and all protocol handlers
+    /// again. A pointer has it generated here.
+    #[inline(never)]
+    fn starting(self) -> BoxFuture<'static, Result<(NetworkClient, Events), StartError>> {
+        Box::pin(self.start_all())
+    }
+
+    async fn start_all(self) -> Result<(NetworkClient, Events), StartError> {
         let Self {
             identity,
             config,
@@ -333,7 +346,12 @@ impl Drop for StopOnDrop {
 }
 
 /// What [`build_swarm`] returns: the swarm, what its transports share with the actor, and the streams.
-type Built = (Swarm<Behaviour>, (Links, DialGate), Control, Incoming);
+type Built = (
+    Swarm<BoxedHandlers<Behaviour>>,
+    (Links, DialGate),
+    Control,
+    Incoming,
+);
 
 /// Builds the swarm of the actor. Runs inside the runtime that will drive the swarm, because a socket
 /// belongs to the runtime that creates it.
@@ -364,7 +382,12 @@ fn build_swarm(
             &config.streams,
         ));
     let peer = identity.public().to_peer_id();
-    let swarm = Swarm::new(transport.boxed, behaviour, peer, swarm_config);
+    let swarm = Swarm::new(
+        transport.boxed,
+        BoxedHandlers(behaviour),
+        peer,
+        swarm_config,
+    );
     Ok((swarm, (transport.links, transport.gate), control, inbound))
 }
 

@@ -2,16 +2,25 @@
 
 use std::ops::Range;
 
-/// Smallest allocation, in bytes: one TLS record of full size with its header and tag.
+/// Smallest allocation for bulk data, in bytes: one TLS record of full size with its header and tag.
 pub(crate) const MIN_BYTES: usize = 17 * 1024;
 
+/// Largest allocation that is released as soon as it is empty, in bytes: 4 KiB, an identify message.
+/// Readers receive up to this number of bytes on the stack while they have no allocation. Idle
+/// connections, which still ping, then hold no buffer between two pings.
+pub(crate) const SMALL_BYTES: usize = 4 * 1024;
+
+/// Smallest allocation, in bytes: a ping with the overhead of Yamux and TLS takes less.
+const LEAST_BYTES: usize = 256;
+
 /// Number of consecutive uses of less than an eighth of the buffer after which
-/// it is halved. Bulk transfers with short pauses retain their buffer. An idle
-/// connection, which still sends pings, releases its memory within minutes.
+/// it is halved, and released below [`MIN_BYTES`]. Bulk transfers with short
+/// pauses retain their buffer.
 const SMALL_USES: u8 = 32;
 
 /// A queue of bytes in one allocation that never exceeds its limit. Memory is
-/// zeroed only when the allocation grows.
+/// zeroed only when the allocation grows. It is released when the queue is
+/// empty and was not used for bulk data of late.
 #[derive(Debug)]
 pub(crate) struct Buffer {
     bytes: Vec<u8>,
@@ -63,9 +72,14 @@ impl Buffer {
         if self.bytes.len() - self.filled.end < least {
             self.compact();
         }
-        let needed = (self.filled.end + least).max(MIN_BYTES).min(self.limit);
-        if needed > self.bytes.len() {
-            self.bytes.resize(needed, 0);
+        let needed = self.filled.end + least;
+        let target = match needed {
+            ..=SMALL_BYTES => needed.next_power_of_two().max(LEAST_BYTES),
+            _ => needed.max(MIN_BYTES),
+        };
+        let target = target.min(self.limit);
+        if needed > self.bytes.len() && target > self.bytes.len() {
+            self.bytes.resize(target, 0);
         }
         &mut self.bytes[self.filled.end..]
     }
@@ -75,12 +89,30 @@ impl Buffer {
         self.filled.end = (self.filled.end + count).min(self.bytes.len());
     }
 
+    /// Appends bytes that fit below the limit.
+    pub(crate) fn append(&mut self, bytes: &[u8]) {
+        let spare = self.spare(bytes.len());
+        let count = bytes.len().min(spare.len());
+        spare[..count].copy_from_slice(&bytes[..count]);
+        self.fill(count);
+    }
+
     /// Removes the first `count` filled bytes.
     pub(crate) fn consume(&mut self, count: usize) {
         self.filled.start = (self.filled.start + count).min(self.filled.end);
         if self.filled.is_empty() {
             self.filled = 0..0;
+            if self.bytes.len() <= SMALL_BYTES {
+                self.bytes = Vec::new();
+            }
         }
+    }
+
+    /// Returns `true` if the buffer has no allocation. A reader should then
+    /// receive at most [`SMALL_BYTES`] in other memory and append them.
+    pub(crate) fn is_released(&mut self) -> bool {
+        self.shrink();
+        self.bytes.is_empty()
     }
 
     /// Doubles the allocation up to the limit. Call it after a read that filled
@@ -105,8 +137,11 @@ impl Buffer {
     }
 
     fn shrink(&mut self) {
-        if self.small_uses >= SMALL_USES && self.is_empty() && self.bytes.len() > MIN_BYTES {
-            let target = (self.bytes.len() / 2).max(MIN_BYTES);
+        if self.small_uses >= SMALL_USES && self.is_empty() {
+            let target = match self.bytes.len() {
+                ..=MIN_BYTES => 0,
+                larger => (larger / 2).max(MIN_BYTES),
+            };
             self.bytes = vec![0; target];
             self.small_uses = 0;
         }
@@ -137,7 +172,7 @@ mod tests {
     #[test]
     fn shrinks_after_many_small_uses_and_not_after_a_large_one() {
         let mut buffer = Buffer::new(16 * MIN_BYTES);
-        buffer.spare(1);
+        buffer.spare(MIN_BYTES);
         for _ in 0..4 {
             buffer.grow();
         }
@@ -149,11 +184,34 @@ mod tests {
         buffer.used(16 * MIN_BYTES);
         buffer.spare(1);
         assert_eq!(buffer.bytes.len(), 16 * MIN_BYTES);
-        for _ in 0..u16::from(SMALL_USES) * 10 {
+        for _ in 0..u16::from(SMALL_USES) * 4 {
             buffer.used(100);
             buffer.spare(1);
         }
         assert_eq!(buffer.bytes.len(), MIN_BYTES);
+        for _ in 0..SMALL_USES {
+            assert!(!buffer.is_released());
+            buffer.used(100);
+        }
+        assert!(buffer.is_released());
+    }
+
+    #[test]
+    fn a_small_allocation_is_released_when_it_is_empty() {
+        let mut buffer = Buffer::new(16 * MIN_BYTES);
+        assert!(buffer.is_released());
+        buffer.append(&[1; SMALL_BYTES - 1]);
+        assert_eq!(buffer.allocated(), SMALL_BYTES);
+        buffer.append(&[2]);
+        assert_eq!(buffer.allocated(), SMALL_BYTES);
+        buffer.consume(SMALL_BYTES - 1);
+        assert_eq!(buffer.filled(), [2]);
+        buffer.consume(1);
+        assert!(buffer.is_released());
+        buffer.append(&[3; SMALL_BYTES + 1]);
+        assert_eq!(buffer.allocated(), MIN_BYTES);
+        buffer.consume(SMALL_BYTES + 1);
+        assert!(!buffer.is_released(), "more bulk data may follow");
     }
 
     proptest! {

@@ -25,6 +25,11 @@ use crate::yamux;
 /// The oldest entry is dropped first.
 const MAX_UNCLAIMED: usize = 1024;
 
+/// Smallest number of QUIC connections from which on those that are closed are
+/// removed from the list of all.
+#[cfg(feature = "quic")]
+const SWEEP_FROM: usize = 64;
+
 /// The transport protocol of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum TransportKind {
@@ -183,6 +188,15 @@ impl Counter {
     }
 }
 
+/// The open QUIC connections, and some that are closed.
+#[cfg(feature = "quic")]
+#[derive(Debug, Default)]
+struct OpenQuic {
+    traffic: Vec<Arc<Traffic>>,
+    /// Number of connections from which on those that are closed are removed.
+    sweep_at: usize,
+}
+
 #[derive(Debug, Default)]
 struct Shared {
     tcp: Counter,
@@ -193,7 +207,7 @@ struct Shared {
     /// Open QUIC connections. QUIC counts their bytes, which are added to
     /// `quic` when they close.
     #[cfg(feature = "quic")]
-    quic_open: Mutex<Vec<Arc<Traffic>>>,
+    quic_open: Mutex<OpenQuic>,
     unclaimed: Mutex<VecDeque<Unclaimed>>,
     resources: OnceLock<Resources>,
     unread: Arc<yamux::Connections>,
@@ -216,7 +230,7 @@ impl Shared {
     fn quic(&self) -> Bytes {
         let mut open = lock(&self.quic_open);
         let mut live = Bytes::default();
-        open.retain(|traffic| {
+        open.traffic.retain(|traffic| {
             let ended = traffic.ended();
             let (received, sent) = (traffic.received(), traffic.sent());
             if ended {
@@ -228,6 +242,7 @@ impl Shared {
             }
             !ended
         });
+        open.sweep_at = SWEEP_FROM.max(2 * open.traffic.len());
         let closed = self.quic.read();
         Bytes {
             received: closed.received + live.received,
@@ -452,10 +467,16 @@ impl Links {
     /// Creates the link of an established QUIC connection.
     #[cfg(feature = "quic")]
     pub(crate) fn quic(&self, traffic: Arc<Traffic>, origin: Option<Origin>) -> Arc<Link> {
-        // Removes closed connections, so that the list is bounded by the open
-        // ones.
-        self.0.quic();
-        lock(&self.0.quic_open).push(Arc::clone(&traffic));
+        let is_full = {
+            let mut open = lock(&self.0.quic_open);
+            open.traffic.push(Arc::clone(&traffic));
+            open.traffic.len() >= open.sweep_at.max(SWEEP_FROM)
+        };
+        if is_full {
+            // Removes closed connections, so that the list is bounded by the
+            // open ones. It reads the counters of all of them, so it is rare.
+            self.0.quic();
+        }
         Arc::new(Link {
             transport: TransportKind::Quic,
             origin,

@@ -8,7 +8,7 @@ use std::{
 
 use futures::{AsyncRead, AsyncWrite, ready};
 
-use crate::buffer::Buffer;
+use crate::buffer::{Buffer, MIN_BYTES, SMALL_BYTES};
 
 /// Largest number of bytes that are read ahead.
 const LIMIT_BYTES: usize = 128 * 1024;
@@ -37,8 +37,16 @@ impl<S: AsyncRead + Unpin> AsyncRead for ReadAhead<S> {
         out: &mut [u8],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        if this.buffer.is_empty() {
-            let space = this.buffer.spare(1);
+        if this.buffer.is_released() {
+            let mut small = [0; SMALL_BYTES];
+            let count = ready!(Pin::new(&mut this.io).poll_read(cx, &mut small))?;
+            this.buffer.append(&small[..count]);
+            if count == SMALL_BYTES {
+                // More has probably arrived, and the next read is a large one.
+                this.buffer.grow();
+            }
+        } else if this.buffer.is_empty() {
+            let space = this.buffer.spare(MIN_BYTES);
             let offered = space.len();
             let count = ready!(Pin::new(&mut this.io).poll_read(cx, space))?;
             this.buffer.fill(count);

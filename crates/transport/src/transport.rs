@@ -32,7 +32,7 @@ use crate::{
     AddressError, BuildError, Links,
     gate::Gated,
     link::{TransportKind, Upgraded},
-    upgrade::Upgrade,
+    upgrade::{Socket, Upgrade},
 };
 #[cfg(feature = "quic")]
 use crate::{link::origin_of, quic};
@@ -240,7 +240,10 @@ impl Parts {
         let upgrade = Arc::clone(&self.upgrade);
         transport
             .map_err(Into::<AddressError>::into)
-            .and_then(move |socket, endpoint| upgrade.apply(socket, endpoint, kind).boxed())
+            .and_then(move |socket, endpoint| {
+                let socket: Socket = Box::new(socket);
+                upgrade.apply(socket, endpoint, kind).boxed()
+            })
             .map_err(|error| error.into_inner())
     }
 

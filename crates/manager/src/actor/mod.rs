@@ -53,6 +53,7 @@ use crate::blobs::Queues;
 use crate::{
     behaviour::{Behaviour, BehaviourEvent},
     boot_list::BootLists,
+    boxed_handler::BoxedHandlers,
     command::{Command, Reply},
     dials::Dials,
     error::{DialError, Stopped},
@@ -89,7 +90,7 @@ type DialReply = Reply<Result<Connection, DialError>>;
 
 /// The state of the loop.
 pub(crate) struct Actor {
-    swarm: Swarm<Behaviour>,
+    swarm: Swarm<BoxedHandlers<Behaviour>>,
     links: Links,
     /// Decides about every dial. It is granted the addresses that callers dial.
     gate: DialGate,
@@ -138,7 +139,7 @@ impl Actor {
         reason = "each part is built in one place and belongs to the actor alone"
     )]
     pub(crate) fn new(
-        swarm: Swarm<Behaviour>,
+        swarm: Swarm<BoxedHandlers<Behaviour>>,
         links: Links,
         gate: DialGate,
         inbound: Incoming,

@@ -13,7 +13,10 @@ use rustls::{
     version::TLS13,
 };
 
-use super::{CertificateError, CryptoError, FoundPeer, provider::provider, verifier::Verifier};
+use super::{
+    CertificateError, CryptoError, FoundPeer, entropy::warm_up, provider::provider,
+    verifier::Verifier,
+};
 use crate::BuildError;
 
 /// The ALPN protocol that the libp2p TLS specification requires.
@@ -36,9 +39,10 @@ impl Crypto {
     /// Creates a certificate for `keypair` and the configurations that present
     /// it.
     ///
-    /// The first call in a process takes up to 120 ms while AWS-LC collects
-    /// entropy, so that later connections do not wait for it.
+    /// Starts to collect the entropy of AWS-LC and does not wait for it. The
+    /// key of the certificate is random by the operating system alone.
     pub(crate) fn new(keypair: &Keypair) -> Result<Self, BuildError> {
+        warm_up();
         Ok(Self::with_provider(keypair, provider())?)
     }
 
@@ -47,7 +51,6 @@ impl Crypto {
         keypair: &Keypair,
         provider: CryptoProvider,
     ) -> Result<Self, CryptoError> {
-        warm_up(&provider)?;
         let (certificate, key) =
             certificate::generate(keypair).map_err(CryptoError::Certificate)?;
         let key = provider.key_provider.load_private_key(key)?;
@@ -122,18 +125,4 @@ impl Crypto {
             other => Err(CertificateError::Chain { found: other.len() }.into()),
         }
     }
-}
-
-/// Forces the library to collect its entropy now, through one unused key
-/// exchange.
-pub(super) fn warm_up(provider: &CryptoProvider) -> Result<(), CryptoError> {
-    let mut bytes = [0; 32];
-    provider
-        .secure_random
-        .fill(&mut bytes)
-        .map_err(|_| CryptoError::Randomness)?;
-    if let Some(group) = provider.kx_groups.first() {
-        group.start()?;
-    }
-    Ok(())
 }

@@ -59,7 +59,4 @@ pub enum CryptoError {
     /// The cryptographic library refused the key or the configuration.
     #[error("invalid TLS configuration")]
     Tls(#[from] rustls::Error),
-    /// The operating system provided no random bytes.
-    #[error("the operating system provided no random bytes")]
-    Randomness,
 }

@@ -15,7 +15,7 @@ use quinn::{
 };
 use quinn_proto::HashedConnectionIdGenerator;
 
-use super::{Error, congestion::BbrFactory};
+use super::{Error, congestion::BbrFactory, stream_limit::StreamLimit};
 use crate::crypto::{Crypto, FoundPeer};
 
 /// Largest UDP payload accepted, in bytes: the most QUIC can announce (RFC 9000, section 18.2).
@@ -69,6 +69,8 @@ pub(super) struct Settings {
     loopback: PathSettings,
     /// Time for a handshake to end.
     pub(super) handshake_timeout: Duration,
+    /// Inbound streams that one connection may have open.
+    pub(super) max_streams: u32,
     /// Inbound handshakes under way from which on addresses are validated.
     pub(super) validate_above: usize,
 }
@@ -99,6 +101,7 @@ impl Settings {
             path: path(transport(config)),
             loopback: path(loopback(transport(config))),
             handshake_timeout,
+            max_streams: config.tuning.max_streams,
             validate_above: VALIDATE_ABOVE,
         })
     }
@@ -172,7 +175,9 @@ fn server(
 fn transport(config: &QuicConfig) -> quinn::TransportConfig {
     let mut transport = quinn::TransportConfig::default();
     transport.max_concurrent_uni_streams(VarInt::from_u32(0));
-    transport.max_concurrent_bidi_streams(VarInt::from_u32(config.tuning.max_streams));
+    transport.max_concurrent_bidi_streams(VarInt::from_u32(StreamLimit::first_grant(
+        config.tuning.max_streams,
+    )));
     transport.datagram_receive_buffer_size(None);
     transport.keep_alive_interval(Some(config.tuning.keep_alive));
     let idle_millis = u32::try_from(config.tuning.idle_timeout.as_millis()).unwrap_or(u32::MAX);

@@ -15,7 +15,7 @@ use quinn::ConnectionError;
 use rustls::pki_types::CertificateDer;
 use tokio::time::Sleep;
 
-use super::{Connection, Error, WrongPeer};
+use super::{Connection, Error, WrongPeer, config::Settings};
 use crate::crypto::{Crypto, FoundPeer};
 
 /// Completes the handshake, or says why not, before its deadline. Dropping it ends the attempt.
@@ -25,6 +25,7 @@ pub struct Connecting {
     handshake: quinn::Connecting,
     deadline: Pin<Box<Sleep>>,
     timeout: Duration,
+    max_streams: u32,
     expected: Option<Expected>,
     _counted: Option<Counted>,
 }
@@ -39,22 +40,28 @@ pub(super) struct Expected {
 impl Connecting {
     pub(super) fn outbound(
         handshake: quinn::Connecting,
-        timeout: Duration,
+        settings: &Settings,
         expected: Option<Expected>,
     ) -> Self {
+        let timeout = settings.handshake_timeout;
         Self {
             handshake,
             deadline: Box::pin(tokio::time::sleep(timeout)),
             timeout,
+            max_streams: settings.max_streams,
             expected,
             _counted: None,
         }
     }
 
-    pub(super) fn inbound(handshake: quinn::Connecting, timeout: Duration, count: Counted) -> Self {
+    pub(super) fn inbound(
+        handshake: quinn::Connecting,
+        settings: &Settings,
+        count: Counted,
+    ) -> Self {
         Self {
             _counted: Some(count),
-            ..Self::outbound(handshake, timeout, None)
+            ..Self::outbound(handshake, settings, None)
         }
     }
 
@@ -84,7 +91,7 @@ impl Future for Connecting {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         if let Poll::Ready(result) = Pin::new(&mut self.handshake).poll(cx) {
             return Poll::Ready(match result {
-                Ok(connection) => established(connection),
+                Ok(connection) => established(connection, self.max_streams),
                 Err(error) => Err(self.failed(error)),
             });
         }
@@ -96,13 +103,16 @@ impl Future for Connecting {
     }
 }
 
-fn established(connection: quinn::Connection) -> Result<(PeerId, Connection), Error> {
+fn established(
+    connection: quinn::Connection,
+    max_streams: u32,
+) -> Result<(PeerId, Connection), Error> {
     let identity = connection
         .peer_identity()
         .and_then(|identity| identity.downcast::<Vec<CertificateDer<'static>>>().ok())
         .unwrap_or_default();
     match Crypto::peer_id(&identity) {
-        Ok(peer) => Ok((peer, Connection::new(connection))),
+        Ok(peer) => Ok((peer, Connection::new(connection, max_streams))),
         Err(error) => Err(Error::Tls {
             alert: u8::from(rustls::AlertDescription::BadCertificate),
             reason: error.to_string().into(),

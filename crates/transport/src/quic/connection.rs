@@ -7,7 +7,7 @@ use std::{
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     task::{Context, Poll, ready},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use calimero_network_primitives::resources::Origin;
@@ -15,7 +15,7 @@ use futures::future::BoxFuture;
 use libp2p_core::muxing::{StreamMuxer, StreamMuxerEvent};
 use quinn::{ConnectionError, RecvStream, SendStream, VarInt};
 
-use super::{Error, Stream};
+use super::{Error, Stream, stream_limit::StreamLimit};
 use crate::{Link, executor::charge_to};
 
 /// Error code of a close without an error, by the libp2p convention.
@@ -50,13 +50,16 @@ pub struct Connection {
     uncharged: Option<Origin>,
     inbound: Option<Opening>,
     outbound: Option<Opening>,
+    limit: StreamLimit,
+    /// Has a clone in each inbound stream, so that they are counted.
+    open: Arc<()>,
     /// `true` once the connection is being closed. Read by its streams.
     closing: Arc<AtomicBool>,
     closed: Option<BoxFuture<'static, ConnectionError>>,
 }
 
 impl Connection {
-    pub(super) fn new(connection: quinn::Connection) -> Self {
+    pub(super) fn new(connection: quinn::Connection, max_streams: u32) -> Self {
         Self {
             traffic: Arc::new(Traffic::of(connection.clone())),
             connection,
@@ -64,6 +67,8 @@ impl Connection {
             uncharged: None,
             inbound: None,
             outbound: None,
+            limit: StreamLimit::new(max_streams),
+            open: Arc::default(),
             closing: Arc::default(),
             closed: None,
         }
@@ -106,9 +111,15 @@ impl StreamMuxer for Connection {
         });
         let result = ready!(opening.as_mut().poll(cx));
         this.inbound = None;
-        let closing = &this.closing;
-        let stream = result.map(|halves| Stream::new(halves, Arc::clone(closing)));
-        Poll::Ready(stream.map_err(Error::from))
+        let halves = result.map_err(Error::from)?;
+        let open = Some(Arc::clone(&this.open));
+        let stream = Stream::new(halves, Arc::clone(&this.closing), open);
+        let open = u32::try_from(Arc::strong_count(&this.open) - 1).unwrap_or(u32::MAX);
+        if let Some(grant) = this.limit.on_opened(open, Instant::now()) {
+            let grant = VarInt::from_u32(grant);
+            this.connection.set_max_concurrent_bi_streams(grant);
+        }
+        Poll::Ready(Ok(stream))
     }
 
     fn poll_outbound(
@@ -123,7 +134,7 @@ impl StreamMuxer for Connection {
         let result = ready!(opening.as_mut().poll(cx));
         this.outbound = None;
         let closing = &this.closing;
-        let stream = result.map(|halves| Stream::new(halves, Arc::clone(closing)));
+        let stream = result.map(|halves| Stream::new(halves, Arc::clone(closing), None));
         Poll::Ready(stream.map_err(Error::from))
     }
 

@@ -22,7 +22,10 @@ use super::{
     connecting::Counted,
     socket::Socket,
 };
-use crate::interfaces::{Change, Interfaces};
+use crate::{
+    crypto::collected,
+    interfaces::{Change, Interfaces},
+};
 
 /// An endpoint and the socket under it.
 #[derive(Clone, Debug)]
@@ -161,7 +164,7 @@ impl Listener {
                     listener_id: self.id,
                     upgrade: Connecting::inbound(
                         handshake,
-                        self.settings.handshake_timeout,
+                        &self.settings,
                         Counted::new(&self.handshakes),
                     ),
                     local_addr: multiaddr(local),
@@ -184,10 +187,13 @@ impl Listener {
     }
 }
 
-/// Waits for the next connection.
+/// Waits for the next connection. Until the process has its entropy, `quinn` holds connections back.
 fn accept(endpoint: &quinn::Endpoint) -> BoxFuture<'static, Option<quinn::Incoming>> {
     let endpoint = endpoint.clone();
-    Box::pin(async move { endpoint.accept().await })
+    Box::pin(async move {
+        collected().await;
+        endpoint.accept().await
+    })
 }
 
 impl Stream for Listener {

@@ -15,6 +15,7 @@ mod hole_punch;
 mod listener;
 mod socket;
 mod stream;
+mod stream_limit;
 #[cfg(test)]
 mod tests;
 mod transport;

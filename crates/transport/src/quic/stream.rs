@@ -35,16 +35,24 @@ pub struct Stream {
     closed: bool,
     /// Set once the connection is being closed: nothing more is taken then.
     closing: Arc<AtomicBool>,
+    /// Counts the stream, if the peer opened it.
+    _open: Option<Arc<()>>,
 }
 
 impl Stream {
-    pub(super) fn new((send, receive): (SendStream, RecvStream), closing: Arc<AtomicBool>) -> Self {
+    /// `open` is given for a stream that the peer opened, which its clones count.
+    pub(super) fn new(
+        (send, receive): (SendStream, RecvStream),
+        closing: Arc<AtomicBool>,
+        open: Option<Arc<()>>,
+    ) -> Self {
         Self {
             send,
             receive,
             ended: false,
             closed: false,
             closing,
+            _open: open,
         }
     }
 }

@@ -24,7 +24,10 @@ use super::{
     hole_punch::{Punches, punch},
     listener::{Bound, Event, Listener},
 };
-use crate::{BuildError, crypto::Crypto};
+use crate::{
+    BuildError,
+    crypto::{Crypto, collected},
+};
 
 /// A name of a server where TLS wants one. Peers are known by their certificate and the name is
 /// not sent, so any valid one serves; this is the one of `libp2p-quic`.
@@ -44,9 +47,9 @@ pub struct Transport {
 impl Transport {
     /// A transport for the peer of `keypair`.
     ///
-    /// Makes the certificate that all connections present, which takes up to 120 ms in a process
-    /// that has made none before. A dial or an inbound connection has `handshake_timeout` to
-    /// become authenticated.
+    /// Makes the certificate that all connections present. A dial or an inbound connection has
+    /// `handshake_timeout` to become authenticated, after the cryptographic library has collected
+    /// the entropy of the process (20 to 120 ms).
     ///
     /// # Errors
     ///
@@ -117,10 +120,11 @@ impl Transport {
             .peer
             .zip(found)
             .map(|(peer, found)| Expected { peer, found });
-        let timeout = self.settings.handshake_timeout;
+        let settings = Arc::clone(&self.settings);
         Ok(Box::pin(async move {
+            collected().await;
             let handshake = endpoint.connect_with(config, to.socket, SERVER_NAME)?;
-            Connecting::outbound(handshake, timeout, expected).await
+            Connecting::outbound(handshake, &settings, expected).await
         }))
     }
 

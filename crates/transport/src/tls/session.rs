@@ -18,7 +18,7 @@ use rustls::{
     },
 };
 
-use crate::buffer::{Buffer, MIN_BYTES};
+use crate::buffer::{Buffer, MIN_BYTES, SMALL_BYTES};
 
 /// Limit of received ciphertext that was not decrypted, in bytes.
 ///
@@ -122,6 +122,26 @@ impl Session {
         self.status
     }
 
+    /// Returns `true` if the session has no receive buffer. It should then be
+    /// given at most [`SMALL_BYTES`] with [`Session::receive`], which were read
+    /// into other memory.
+    pub(super) fn is_buffer_released(&mut self) -> bool {
+        let is_released = self.received.is_released();
+        if is_released && self.plaintext.is_empty() {
+            self.plaintext = Vec::new();
+        }
+        is_released
+    }
+
+    /// Appends received bytes, at most [`SMALL_BYTES`].
+    pub(super) fn receive(&mut self, bytes: &[u8]) {
+        self.received.append(bytes);
+        if bytes.len() >= SMALL_BYTES {
+            // More has probably arrived, and the next read is a large one.
+            self.received.grow();
+        }
+    }
+
     /// Returns the buffer for the next socket read. It is empty only if the
     /// peer splits a handshake message into more records than the buffer can
     /// hold.
@@ -141,10 +161,11 @@ impl Session {
         }
     }
 
-    /// Returns the size of the receive buffer, in bytes.
+    /// Returns the sizes of the buffers, in bytes: received, plaintext, to send.
     #[cfg(test)]
-    pub(super) fn receive_allocation(&self) -> usize {
-        self.received.allocated()
+    pub(super) fn allocations(&self) -> [usize; 3] {
+        let [received, to_send] = [&self.received, &self.to_send].map(Buffer::allocated);
+        [received, self.plaintext.capacity(), to_send]
     }
 
     /// Returns the ciphertext for the socket.
@@ -241,6 +262,9 @@ impl Session {
         if self.plaintext_read == self.plaintext.len() {
             self.plaintext.clear();
             self.plaintext_read = 0;
+            if self.plaintext.capacity() <= SMALL_BYTES {
+                self.plaintext = Vec::new();
+            }
         }
         count
     }

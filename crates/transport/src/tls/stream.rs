@@ -13,6 +13,7 @@ use futures_timer::Delay;
 use rustls::{ClientConfig, CommonState, ServerConfig, pki_types::ServerName};
 
 use super::session::{Session, Status};
+use crate::{buffer::SMALL_BYTES, crypto::collected};
 
 /// Time for which an alert of the peer is awaited after a write has failed, 1 s. The alert was sent
 /// before the peer closed the byte stream, so usually it has already arrived.
@@ -67,17 +68,20 @@ impl<S> fmt::Debug for TlsStream<S> {
 impl<S: AsyncRead + AsyncWrite + Unpin> TlsStream<S> {
     /// Performs the handshake as client. Completes when the certificate of the
     /// peer is verified and the own certificate was written to the byte stream.
+    /// Waits for the entropy of the process first.
     pub(crate) async fn client(
         io: S,
         config: Arc<ClientConfig>,
         name: ServerName<'static>,
     ) -> Result<Self, HandshakeError> {
+        collected().await;
         Self::handshake(io, Session::client(config, name)?).await
     }
 
     /// Performs the handshake as server. Completes when the certificate of the
-    /// peer is verified.
+    /// peer is verified. Waits for the entropy of the process first.
     pub(crate) async fn server(io: S, config: Arc<ServerConfig>) -> Result<Self, HandshakeError> {
+        collected().await;
         Self::handshake(io, Session::server(config)?).await
     }
 
@@ -150,6 +154,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> TlsStream<S> {
 
     /// Reads once into the session. Returns 0 at the end of the byte stream.
     fn poll_receive(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        if self.session.is_buffer_released() {
+            let mut small = [0; SMALL_BYTES];
+            let count = ready!(Pin::new(&mut self.io).poll_read(cx, &mut small))?;
+            self.session.receive(&small[..count]);
+            return Poll::Ready(Ok(count));
+        }
         let space = self.session.receive_space();
         let offered = space.len();
         if offered == 0 {

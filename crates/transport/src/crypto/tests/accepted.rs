@@ -2,7 +2,10 @@
 
 use aws_lc_rs::{encoding::AsDer, rsa};
 use libp2p_identity::{KeyType, Keypair};
-use rustls::{CipherSuite, NamedGroup, SupportedCipherSuite, crypto::CryptoProvider};
+use rustls::{
+    CipherSuite, NamedGroup, SupportedCipherSuite,
+    crypto::{CryptoProvider, GetRandomFailed, SecureRandom},
+};
 
 use super::{forge::Peer, handshake};
 use crate::crypto::{
@@ -101,6 +104,33 @@ fn no_server_name_is_sent_and_no_session_is_resumed() {
         let (client, _) = handshake(ours.client(None), peer.server()).completed();
         assert_eq!(client.handshake_kind(), Some(rustls::HandshakeKind::Full));
     }
+}
+
+/// A library whose entropy is not collected yet.
+#[derive(Debug)]
+struct NoEntropy;
+
+impl SecureRandom for NoEntropy {
+    fn fill(&self, _: &mut [u8]) -> Result<(), GetRandomFailed> {
+        Err(GetRandomFailed)
+    }
+}
+
+#[test]
+fn a_node_starts_without_the_entropy_of_the_library() {
+    let provider = CryptoProvider {
+        secure_random: &NoEntropy,
+        ..provider()
+    };
+    let crypto = Crypto::with_provider(&Keypair::generate_ed25519(), provider).expect("builds");
+    let name = std::net::Ipv4Addr::UNSPECIFIED;
+    let name = rustls::pki_types::ServerName::IpAddress(name.into());
+    // The provider is the one of the handshakes.
+    let handshake = rustls::ClientConnection::new(crypto.client(None), name);
+    assert!(matches!(
+        handshake,
+        Err(rustls::Error::FailedToGetRandomBytes)
+    ));
 }
 
 #[test]

@@ -115,12 +115,17 @@ async fn five_hundred_streams_at_once() {
     let server = tokio::spawn(echo_all(accepted));
     let mut streams = Vec::new();
     for number in 0..500_u32 {
-        streams.push((number, open(&mut dialled).await.expect("opens")));
+        let mut stream = open(&mut dialled).await.expect("opens");
+        // The listener learns of a stream by its first bytes.
+        stream
+            .write_all(&number.to_be_bytes())
+            .await
+            .expect("writes");
+        streams.push((number, stream));
     }
     let mut exchanges: FuturesUnordered<_> = streams
         .into_iter()
         .map(|(number, mut stream)| async move {
-            stream.write_all(&number.to_be_bytes()).await?;
             stream.close().await?;
             let mut received = Vec::new();
             stream.read_to_end(&mut received).await?;

@@ -133,3 +133,45 @@ async fn a_writer_waits_for_the_reader() {
     assert_eq!(received, sent);
     within(writer).await.expect("no panic").expect("writes");
 }
+
+#[tokio::test]
+async fn as_many_streams_as_configured_are_open_at_once_and_no_more() {
+    const STREAMS: u32 = 700;
+    let config = QuicConfig {
+        tuning: QuicTuning {
+            max_streams: STREAMS,
+            ..QuicTuning::default()
+        },
+        ..QuicConfig::default()
+    };
+    let keypair = Keypair::generate_ed25519();
+    let (mut dialer, mut listener) = (Node::ours(), Node::configured(&keypair, &config, DEADLINE));
+    let address = listener.listen().await;
+    let (mut dialled, mut accepted) = connect(&mut dialer, &mut listener, &address).await;
+    let opening = async {
+        let mut streams = Vec::new();
+        for _ in 0..STREAMS {
+            let mut stream = open(&mut dialled).await.expect("opens");
+            stream.write_all(&[1]).await.expect("writes");
+            streams.push(stream);
+        }
+        streams
+    };
+    let accepting = async {
+        let mut streams = Vec::new();
+        for _ in 0..STREAMS {
+            streams.push(next_inbound(&mut accepted).await.expect("arrives"));
+        }
+        streams
+    };
+    let (mut near, far) = futures::future::join(opening, accepting).await;
+    let more = poll_fn(|cx| Pin::new(&mut dialled).poll_outbound(cx));
+    let mut more = std::pin::pin!(more);
+    assert!(
+        futures::poll!(&mut more).is_pending(),
+        "one stream too many"
+    );
+    near.clear();
+    drop(far);
+    within(more).await.expect("opens");
+}
