@@ -147,6 +147,20 @@ pub(super) fn batches(store: &FsBlobStore, expected: &mut Expected) -> Result<()
     Ok(())
 }
 
+/// Packs with removals become empty without being rewritten before.
+pub(super) fn empty_packs(store: &FsBlobStore, expected: &mut Expected) -> Result<(), StoreError> {
+    let contents: Vec<_> = (0..4).map(|seed| content(60 + seed, 900)).collect();
+    for pair in contents.chunks(2) {
+        let ids = put_batch(store, expected, pair)?;
+        let packs = || -> Vec<_> { store.shared.index().packs.keys().copied().collect() };
+        let before = packs();
+        remove(store, expected, ids[0])?;
+        assert_eq!(packs(), before, "the pack was rewritten");
+        remove(store, expected, ids[1])?;
+    }
+    Ok(())
+}
+
 pub(super) fn garbage(store: &FsBlobStore, expected: &mut Expected) -> Result<(), StoreError> {
     let contents: Vec<_> = (0..5).map(|seed| content(seed, 2000)).collect();
     let ids = put_batch(store, expected, &contents)?;
