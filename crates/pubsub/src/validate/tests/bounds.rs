@@ -129,9 +129,22 @@ fn a_count_with_the_mark_of_a_time_does_not_make_its_author_old() {
     assert!(!author.is_stale(marked, START));
     author.learn(marked, false, START);
     assert_eq!(author.order, Order::Counter);
-    // Two of them in a row are times.
-    author.learn(time(START), false, START);
-    assert_eq!(author.order, Order::Times);
+    // Two of them in a row are times, in whichever order they arrive.
+    let before = time(hour - SECOND * 10);
+    assert!(!author.is_stale(before, hour));
+    assert!(author.is_stale(time(hour - SECOND * 40), hour));
+    author.learn(before, false, hour);
+    assert_eq!((author.order, author.highest), (Order::Times, marked));
+}
+
+/// js-libp2p chooses numbers at random, the first of which may look like a count.
+#[test]
+fn a_number_that_cannot_be_a_time_is_not_old() {
+    let mut author = author();
+    author.learn(count(NANOS), false, START);
+    for number in [0, 3, 1_499_999_999_999_999_999, u64::MAX] {
+        assert!(!author.is_stale(number, START), "{number}");
+    }
 }
 
 #[test]
