@@ -14,9 +14,9 @@
 
 use std::{fmt, path::PathBuf, str::FromStr};
 
-use unsigned_varint::{decode, encode};
+use unsigned_varint::encode;
 
-use crate::{BlobId, MAX_BLOB_BYTES};
+use crate::{BlobId, MAX_BLOB_BYTES, varint};
 
 /// Largest encoded collection that is read, in bytes: 64 MiB, about a million entries. Bounds what
 /// a collection costs in memory.
@@ -302,7 +302,7 @@ fn put_number(to: &mut Vec<u8>, number: u64) {
 }
 
 fn take_number(from: &mut &[u8]) -> Result<u64, CollectionError> {
-    let (number, rest) = decode::u64(from).map_err(|_| CollectionError::Malformed {
+    let (number, rest) = varint::read(from).map_err(|_| CollectionError::Malformed {
         reason: "a number is cut or not in its shortest form",
     })?;
     *from = rest;

@@ -29,6 +29,7 @@ pub mod ticket;
 pub mod transfer;
 pub mod v0;
 pub mod v1;
+mod varint;
 
 pub use self::id::{
     BlobHasher, BlobId, CHUNK_HASH_BYTES, ChunkHash, ChunkList, Hashed, MAX_BLOB_BYTES,

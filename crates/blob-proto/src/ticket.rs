@@ -32,9 +32,9 @@ use calimero_network_primitives::{
     identity::ed25519,
 };
 use data_encoding::{BASE32_NOPAD_NOCASE, DecodeKind};
-use unsigned_varint::{decode, encode};
+use unsigned_varint::encode;
 
-use crate::{BlobId, collection::EntryPath};
+use crate::{BlobId, collection::EntryPath, varint};
 
 /// What the text of every ticket begins with.
 pub const PREFIX: &str = "calnet";
@@ -545,7 +545,7 @@ impl<'a> Reader<'a> {
     }
 
     fn number(&mut self, field: &'static str) -> Result<u64, TicketError> {
-        let (number, rest) = decode::u64(self.rest)
+        let (number, rest) = varint::read(self.rest)
             .map_err(|_| malformed(field, "it is cut or not in its shortest form"))?;
         self.rest = rest;
         Ok(number)

@@ -187,6 +187,9 @@ pub(crate) fn distinct(entries: Vec<Subscription>) -> Vec<Subscription> {
 }
 
 #[cfg(test)]
+mod bounds;
+
+#[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 

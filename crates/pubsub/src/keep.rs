@@ -167,6 +167,9 @@ impl KeepBook {
 }
 
 #[cfg(test)]
+mod bounds;
+
+#[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 

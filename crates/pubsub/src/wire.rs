@@ -126,6 +126,9 @@ fn mark(time: u64) -> u64 {
 }
 
 #[cfg(test)]
+mod bounds;
+
+#[cfg(test)]
 mod tests {
     use super::*;
 

@@ -125,6 +125,16 @@ struct Progress {
     stalled: u32,
 }
 
+impl Progress {
+    /// Counts a complete round, and starts the next one.
+    fn end_round(&mut self) {
+        let is_stalled = self.arrived < MIN_RATE * ROUND.as_secs();
+        self.stalled = if is_stalled { self.stalled + 1 } else { 0 };
+        self.rounds += 1;
+        self.arrived = 0;
+    }
+}
+
 /// Result of the check at the end of a round.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Verdict {
@@ -166,10 +176,7 @@ impl Held {
         };
         while self.round.poll_unpin(cx).is_ready() {
             self.round.reset(ROUND);
-            frame.rounds += 1;
-            let stalled = frame.arrived < MIN_RATE * ROUND.as_secs();
-            frame.stalled = if stalled { frame.stalled + 1 } else { 0 };
-            frame.arrived = 0;
+            frame.end_round();
             let holder = self.permit.holder();
             let contention = holder.contention(Resource::FrameBytes);
             let largest = || {
@@ -299,6 +306,9 @@ impl ReadBudget for Reader {
         FIRST_BUFFER_BYTES.saturating_add(usize::try_from(keep).unwrap_or(usize::MAX))
     }
 }
+
+#[cfg(test)]
+mod accounting;
 
 #[cfg(test)]
 mod tests {

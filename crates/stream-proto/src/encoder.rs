@@ -127,6 +127,9 @@ impl FrameEncoder {
 }
 
 #[cfg(test)]
+mod bounds;
+
+#[cfg(test)]
 mod tests {
     use bytes::Bytes;
 

@@ -117,3 +117,6 @@ pub(crate) fn frame_len(
         }),
     }
 }
+
+#[cfg(test)]
+mod bounds;

@@ -8,7 +8,7 @@ use calimero_network_primitives::{BlobId, ContextId, limits::BLOB_CHUNK_BYTES};
 use unsigned_varint::{decode, encode};
 
 use super::SessionAuth;
-use crate::{CHUNK_HASH_BYTES, MAX_BLOB_BYTES, MAX_BLOB_CHUNKS};
+use crate::{CHUNK_HASH_BYTES, MAX_BLOB_BYTES, MAX_BLOB_CHUNKS, varint};
 
 /// Longest request, in bytes: 1 KiB. The longest that is valid, a read of 64
 /// ranges, has 354.
@@ -600,15 +600,12 @@ fn take_number(from: &mut &[u8]) -> Result<u64, MessageError> {
 
 /// A leading number and its length, or `None` where it is not all there.
 pub(super) fn read_number(from: &[u8]) -> Result<Option<(u64, usize)>, MessageError> {
-    let (number, rest) = match decode::u64(from) {
-        Ok(read) => read,
-        Err(decode::Error::Insufficient) => return Ok(None),
-        Err(_) => return Err(MessageError::Number),
-    };
-    let len = from.len() - rest.len();
-    // The decoder drops bits beyond the 64th.
-    if encode::u64(number, &mut encode::u64_buffer()).len() != len {
-        return Err(MessageError::Number);
+    match varint::read(from) {
+        Ok((number, rest)) => Ok(Some((number, from.len() - rest.len()))),
+        Err(decode::Error::Insufficient) => Ok(None),
+        Err(_) => Err(MessageError::Number),
     }
-    Ok(Some((number, len)))
 }
+
+#[cfg(test)]
+mod bounds;

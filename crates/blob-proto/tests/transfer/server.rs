@@ -1,5 +1,7 @@
 //! Requesters that ask too much, too little, or for what is not theirs.
 
+mod authorized;
+
 use std::{sync::Arc, time::Duration};
 
 use asynchronous_codec::{Encoder, FramedRead};

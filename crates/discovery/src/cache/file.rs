@@ -124,7 +124,10 @@ fn write_for_owner(path: &Path, bytes: &[u8]) -> io::Result<()> {
     options.write(true).create_new(true);
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    let mut file = options.open(path)?;
+    write_durable(options.open(path)?, bytes)
+}
+
+fn write_durable(mut file: File, bytes: &[u8]) -> io::Result<()> {
     file.write_all(bytes)?;
     file.sync_all()
 }
@@ -154,3 +157,6 @@ fn io_error(doing: &'static str, path: &Path, source: io::Error) -> CacheError {
         source,
     }
 }
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests;

@@ -80,6 +80,9 @@ async fn read_length<S: AsyncRead + Unpin>(stream: &mut S) -> Result<usize, Fram
 }
 
 #[cfg(test)]
+mod bounds;
+
+#[cfg(test)]
 mod tests {
     use futures::{executor::block_on, io::Cursor};
     use proptest::prelude::*;

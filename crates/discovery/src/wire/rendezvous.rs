@@ -480,6 +480,9 @@ fn framed(message: &Message) -> Bytes {
 }
 
 #[cfg(test)]
+mod bounds;
+
+#[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 

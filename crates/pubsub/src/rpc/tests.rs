@@ -3,6 +3,8 @@ use proptest::prelude::*;
 
 use super::*;
 
+mod bounds;
+
 fn signed(key: &Keypair, data: Option<&'static [u8]>) -> Message {
     let author = key.public().to_peer_id();
     let topic = TopicHash::from_raw("topic");

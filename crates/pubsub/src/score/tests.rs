@@ -2,6 +2,8 @@ use proptest::prelude::*;
 
 use super::*;
 
+mod points;
+
 const SECOND: Duration = Duration::from_secs(1);
 
 fn scores() -> Scores {

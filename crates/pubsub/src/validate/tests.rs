@@ -4,6 +4,8 @@ use calimero_network_primitives::Keypair;
 use super::*;
 use crate::wire::sequence_number;
 
+mod bounds;
+
 const START: Duration = Duration::from_secs(1_800_000_000);
 const SECOND: Duration = Duration::from_secs(1);
 

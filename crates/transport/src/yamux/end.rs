@@ -114,3 +114,6 @@ impl Listener {
         Poll::Pending
     }
 }
+
+#[cfg(test)]
+mod tests;

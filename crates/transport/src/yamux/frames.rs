@@ -250,6 +250,9 @@ fn set_length(header: &mut [u8; HEADER_BYTES], length: u32) {
 }
 
 #[cfg(test)]
+mod headers;
+
+#[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 

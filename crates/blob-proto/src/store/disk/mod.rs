@@ -2,6 +2,8 @@
 //! between any two of them.
 
 mod chunk_file;
+#[cfg(all(test, target_os = "linux"))]
+mod flushes;
 mod real;
 #[cfg(all(test, feature = "fs"))]
 pub(crate) mod sim;

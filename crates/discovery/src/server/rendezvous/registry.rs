@@ -492,3 +492,6 @@ fn cost(record_len: usize) -> usize {
 fn namespace_cost(namespace: &Namespace) -> usize {
     namespace.as_str().len() + NAMESPACE_OVERHEAD_BYTES
 }
+
+#[cfg(test)]
+mod tests;

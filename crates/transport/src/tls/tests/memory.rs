@@ -87,3 +87,41 @@ fn the_memory_of_a_burst_is_released() {
     assert_eq!(server.allocations(), [0; 3]);
     assert_eq!(client.allocations(), [0; 3]);
 }
+
+/// Whole records are accepted as far as the send buffer of 96 KiB has space for them and for an
+/// answer of 2 KiB.
+#[test]
+fn ciphertext_that_is_not_sent_is_bounded() {
+    const RECORD: usize = 16 * 1024;
+    let [mut client, mut server] = open();
+    let data = vec![7; 1 << 20];
+    for _ in 0..3 {
+        assert_eq!(client.write(&data[..RECORD]).unwrap(), RECORD);
+        assert!(!client.wants_send());
+    }
+    assert_eq!(client.write(&data).unwrap(), 2 * RECORD);
+    assert!(client.wants_send());
+    assert!(client.to_send().len() <= 94 * 1024);
+    assert_eq!(client.write(&data).unwrap(), 0);
+    // The end is announced beyond what data may use, once.
+    client.close().unwrap();
+    let queued = client.to_send().len();
+    client.close().unwrap();
+    assert_eq!(client.to_send().len(), queued);
+    let mut out = vec![0; 1 << 20];
+    let mut read = 0;
+    while !client.to_send().is_empty() {
+        move_once(&mut client, &mut server);
+        read += server.read(&mut out).unwrap();
+    }
+    assert_eq!(read, 5 * RECORD);
+    assert_eq!(server.status(), Status::PeerClosed);
+}
+
+#[test]
+fn nothing_is_written_before_the_handshake() {
+    let mut client = Session::client(crypto().client(None), name()).unwrap();
+    assert!(client.to_send().is_empty());
+    assert!(client.write(b"data").is_err());
+    assert_eq!(client.status(), Status::Handshaking);
+}

@@ -266,6 +266,16 @@ fn batches_survive_power_cuts() {
 }
 
 #[test]
+fn packs_that_become_empty_survive_power_cuts() {
+    cut_everywhere("empty packs", &scripts::empty_packs);
+}
+
+#[test]
+fn removals_whose_file_was_lost_survive_power_cuts() {
+    cut_everywhere("lost removals", &scripts::lost_removals);
+}
+
+#[test]
 fn garbage_collection_and_tags_survive_power_cuts() {
     cut_everywhere("garbage", &scripts::garbage);
 }

@@ -11,7 +11,7 @@ use crate::{
         StoreError,
         disk::Mode,
         error::io_error,
-        fs::{content_name, index::Location, pack_name},
+        fs::{content_name, dead_name, index::Location, pack_name},
     },
 };
 
@@ -170,6 +170,37 @@ pub(super) fn batches(store: &FsBlobStore, expected: &mut Expected) -> Result<()
         expected,
         &[("one", ids[1]), ("two", ids[2]), ("three", ids[3])],
     )?;
+    Ok(())
+}
+
+/// Packs with removals become empty without being rewritten before.
+pub(super) fn empty_packs(store: &FsBlobStore, expected: &mut Expected) -> Result<(), StoreError> {
+    let contents: Vec<_> = (0..4).map(|seed| content(60 + seed, 900)).collect();
+    for pair in contents.chunks(2) {
+        let ids = put_batch(store, expected, pair)?;
+        let packs = || -> Vec<_> { store.shared.index().packs.keys().copied().collect() };
+        let before = packs();
+        remove(store, expected, ids[0])?;
+        assert_eq!(packs(), before, "the pack was rewritten");
+        remove(store, expected, ids[1])?;
+    }
+    Ok(())
+}
+
+/// The file of removals is lost while the store is open, and written again by the next removal.
+pub(super) fn lost_removals(
+    store: &FsBlobStore,
+    expected: &mut Expected,
+) -> Result<(), StoreError> {
+    let contents: Vec<_> = (0..3).map(|seed| content(70 + seed, 900)).collect();
+    let ids = put_batch(store, expected, &contents)?;
+    let packs: Vec<_> = store.shared.index().packs.keys().copied().collect();
+    for number in packs {
+        store.shared.packs.remove(&dead_name(number))?;
+    }
+    store.shared.packs.flush()?;
+    remove(store, expected, ids[0])?;
+    remove(store, expected, ids[1])?;
     Ok(())
 }
 

@@ -2,6 +2,8 @@ use std::io;
 
 use super::*;
 
+mod decisions;
+
 #[test]
 fn a_connection_that_is_refused_or_closed_leaves_nothing_behind() {
     let mut server = Server::new(DialScopes::default());
