@@ -323,9 +323,9 @@ async fn measure(
             let ask = Bytes::from_static(b"ask");
             client.publish_or_keep(&topic, ask, TIMEOUT).await?;
             loop {
-                match events.next().await.ok_or("the node has stopped")? {
-                    NetworkEvent::Gossip(GossipEvent::Message(_)) => break begun.elapsed(),
-                    _ => {}
+                let event = events.next().await.ok_or("the node has stopped")?;
+                if let NetworkEvent::Gossip(GossipEvent::Message(_)) = event {
+                    break begun.elapsed();
                 }
             }
         }
