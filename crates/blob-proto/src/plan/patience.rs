@@ -29,7 +29,8 @@ impl Patience {
         self.told = retry_after;
         let until = self.from(now);
         self.until.get_or_insert(until);
-        self.is_left(now)
+        // A longer time is no turn among requesters.
+        retry_after <= LONGEST && self.is_left(now)
     }
 
     /// Time for which the provider said last that it is busy.
