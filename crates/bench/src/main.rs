@@ -8,6 +8,7 @@
 //! `serve` and `client` are these processes.
 
 mod calls;
+mod child;
 mod client;
 mod load;
 mod measure;
