@@ -45,6 +45,13 @@ pub(crate) fn cpu_seconds() -> f64 {
     used.tv_sec as f64 + used.tv_nsec as f64 / 1e9
 }
 
+/// Returns the load average of the host over 1, 5 and 15 minutes, as text.
+pub(crate) fn load_average() -> Result<String, Failure> {
+    let text = fs::read_to_string("/proc/loadavg")?;
+    let numbers: Vec<_> = text.split_whitespace().take(3).collect();
+    Ok(numbers.join(", "))
+}
+
 fn peak_kib() -> Result<u64, Failure> {
     status("VmHWM:")
 }
