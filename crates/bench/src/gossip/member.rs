@@ -1,8 +1,9 @@
 //! One process of a run: it meets the others, and publishes or receives.
 //!
 //! It prints its address, reads the addresses that it dials, prints `ready`,
-//! and begins with the next line. It prints what it received, and after another
-//! line what that cost. It ends with its standard input.
+//! and begins with the next line, which it confirms with `begun`. It prints what
+//! it received, and after another line what that cost. It ends with its standard
+//! input.
 
 use std::time::{Duration, Instant};
 
@@ -110,6 +111,8 @@ async fn run(mut member: impl Member, args: MemberArgs) -> Result<(), Failure> {
         .map_err(|_| "not all nodes have met")??;
     println!("ready");
     line(&mut member, &mut input).await?;
+    // From here on no event is discarded.
+    println!("begun");
     let mark = Mark::now()?;
     let arrivals = if args.publish {
         member.publish(args.work).await?;

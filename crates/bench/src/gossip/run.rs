@@ -24,14 +24,12 @@ pub(super) fn run(implementation: Implementation, work: Work) -> Result<Figures,
         addresses.push(address);
     }
     for member in &mut members {
-        match member.line()?.as_str() {
-            "ready" => {}
-            other => return Err(format!("a process printed {other}").into()),
-        }
+        expect(member, "ready")?;
     }
     // The publisher begins when all others count.
     for member in members.iter_mut().rev() {
         member.say("go")?;
+        expect(member, "begun")?;
     }
     let (publisher, receivers) = members.split_first_mut().ok_or("no process")?;
     publisher.line()?;
@@ -43,6 +41,13 @@ pub(super) fn run(implementation: Implementation, work: Work) -> Result<Figures,
     let receiving: Vec<Cost> = receivers.iter_mut().map(cost).collect::<Result<_, _>>()?;
     let receivers: Vec<_> = arrivals.into_iter().zip(receiving).collect();
     Figures::new(work, &publishing, &receivers)
+}
+
+fn expect(member: &mut Child, line: &str) -> Result<(), Failure> {
+    match member.line()? {
+        printed if printed == line => Ok(()),
+        other => Err(format!("a process printed {other} in place of {line}").into()),
+    }
 }
 
 fn cost(member: &mut Child) -> Result<Cost, Failure> {
