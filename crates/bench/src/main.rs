@@ -2,13 +2,15 @@
 //! figure is compared with unmodified libp2p or with a raw stream, alternately
 //! in the same run.
 //!
-//! `netbench calls` measures the handle, and `netbench load` a whole network in
-//! this process. `netbench measure` starts a server and a client process for
+//! `netbench calls` measures the handle, `netbench gossip` topics, and `netbench
+//! load` a whole network in this process. `netbench measure` starts a server and a client process for
 //! each figure, in several rounds, and prints medians and ratios as Markdown.
 //! `serve` and `client` are these processes.
 
 mod calls;
+mod child;
 mod client;
+mod gossip;
 mod load;
 mod measure;
 mod plan;
@@ -51,6 +53,11 @@ enum Command {
     /// Run a network in this process under load and churn, and verify every
     /// result.
     Load(load::LoadArgs),
+    /// Measure gossip between processes, with this network and with stock
+    /// libp2p-gossipsub.
+    Gossip(gossip::GossipArgs),
+    /// Publish or receive, for `gossip`.
+    GossipMember(gossip::MemberArgs),
     /// Measure transfers over a link with delay, rate, queue and loss. Needs root.
     #[cfg(target_os = "linux")]
     Wan(wan::WanArgs),
@@ -123,6 +130,8 @@ fn main() -> ExitCode {
         }
         Command::Calls(args) => calls::execute(args),
         Command::Load(args) => load::execute(&args),
+        Command::Gossip(args) => gossip::execute(&args),
+        Command::GossipMember(args) => gossip::execute_member(args),
         #[cfg(target_os = "linux")]
         Command::Wan(args) => wan::execute(&args),
         #[cfg(target_os = "linux")]

@@ -1,15 +1,13 @@
 //! The measuring process: runs all rows in several rounds and prints medians
 //! and ratios within each round.
 
-use std::{
-    io::{BufRead as _, BufReader, Write as _},
-    process::{Child, ChildStdin, ChildStdout, Command, Stdio},
-};
+use std::process::{Command, Stdio};
 
 use clap::ValueEnum as _;
 
 use crate::{
     Failure,
+    child::Child,
     client::Figures,
     plan::{Part, Row, Runtime, Work, rows},
     process::Usage,
@@ -106,51 +104,22 @@ fn work_args(work: Work) -> Vec<String> {
     }
 }
 
-/// A server process that is killed on drop.
+/// A server process and its address.
 struct Server {
     child: Child,
-    stdin: ChildStdin,
-    stdout: BufReader<ChildStdout>,
     address: String,
 }
 
 impl Server {
     fn start(row: &Row) -> Result<Self, Failure> {
-        let mut child = netbench("serve", row)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()?;
-        let stdin = child.stdin.take().ok_or("no standard input")?;
-        let stdout = child.stdout.take().ok_or("no standard output")?;
-        let mut server = Self {
-            child,
-            stdin,
-            stdout: BufReader::new(stdout),
-            address: String::new(),
-        };
-        server.address = server.line()?;
-        Ok(server)
+        let mut child = Child::start(netbench("serve", row))?;
+        let address = child.line()?;
+        Ok(Self { child, address })
     }
 
     fn usage(&mut self) -> Result<Usage, Failure> {
-        writeln!(self.stdin)?;
-        Ok(serde_json::from_str(&self.line()?)?)
-    }
-
-    fn line(&mut self) -> Result<String, Failure> {
-        let mut line = String::new();
-        self.stdout.read_line(&mut line)?;
-        if line.is_empty() {
-            return Err("the server ended".into());
-        }
-        Ok(line.trim().to_owned())
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        self.child.say("")?;
+        Ok(serde_json::from_str(&self.child.line()?)?)
     }
 }
 
@@ -229,6 +198,7 @@ fn ratio(mine: f64, theirs: f64) -> f64 {
     }
 }
 
+/// Returns the median, or the larger one of the two middle values.
 pub(crate) fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     values.get(values.len() / 2).copied().unwrap_or(f64::NAN)

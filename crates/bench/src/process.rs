@@ -2,13 +2,10 @@
 
 use std::fs;
 
+use rustix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
 
 use crate::Failure;
-
-/// Clock ticks per second in `/proc`, a constant of the Linux user space
-/// interface.
-const TICKS_PER_SECOND: f64 = 100.0;
 
 /// Memory and CPU time of a process.
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
@@ -29,28 +26,30 @@ impl Mark {
     /// Starts an interval and resets the memory peak.
     pub(crate) fn now() -> Result<Self, Failure> {
         fs::write("/proc/self/clear_refs", "5")?;
-        let cpu_seconds = cpu_seconds()?;
-        Ok(Self { cpu_seconds })
+        Ok(Self {
+            cpu_seconds: cpu_seconds(),
+        })
     }
 
     pub(crate) fn usage(self) -> Result<Usage, Failure> {
         Ok(Usage {
-            cpu_seconds: cpu_seconds()? - self.cpu_seconds,
+            cpu_seconds: cpu_seconds() - self.cpu_seconds,
             peak_kib: peak_kib()?,
         })
     }
 }
 
 /// Returns the CPU seconds of this process, user and system, since its start.
-pub(crate) fn cpu_seconds() -> Result<f64, Failure> {
-    let stat = fs::read_to_string("/proc/self/stat")?;
-    // The program name in parentheses may contain any character, so the fields
-    // are read after it.
-    let (_, fields) = stat.rsplit_once(')').ok_or("/proc/self/stat has no name")?;
-    let mut times = fields.split_whitespace().skip(11).map(str::parse::<f64>);
-    let user = times.next().ok_or("no user time")??;
-    let system = times.next().ok_or("no system time")??;
-    Ok((user + system) / TICKS_PER_SECOND)
+pub(crate) fn cpu_seconds() -> f64 {
+    let used = clock_gettime(ClockId::ProcessCPUTime);
+    used.tv_sec as f64 + used.tv_nsec as f64 / 1e9
+}
+
+/// Returns the load average of the host over 1, 5 and 15 minutes, as text.
+pub(crate) fn load_average() -> Result<String, Failure> {
+    let text = fs::read_to_string("/proc/loadavg")?;
+    let numbers: Vec<_> = text.split_whitespace().take(3).collect();
+    Ok(numbers.join(", "))
 }
 
 fn peak_kib() -> Result<u64, Failure> {

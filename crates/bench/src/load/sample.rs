@@ -53,7 +53,7 @@ impl Sample {
             threads: process::status("Threads:")?,
             files: fs::read_dir("/proc/self/fd")?.count(),
             peers,
-            cpu_seconds: process::cpu_seconds()?,
+            cpu_seconds: process::cpu_seconds(),
             delivered: net.ledger().counts().delivered,
         })
     }
