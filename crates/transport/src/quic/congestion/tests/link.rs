@@ -162,9 +162,9 @@ impl Run {
         &*self.flows[flow].sender
     }
 
-    /// Most runs of data with gaps between them that the receiver of a flow held at one time.
-    pub(super) fn most_runs(&self, flow: usize) -> usize {
-        self.flows[flow].stream.most_runs()
+    /// The stream of a flow.
+    pub(super) fn stream(&self, flow: usize) -> &Stream {
+        &self.flows[flow].stream
     }
 
     /// Bytes that a sender has not had acknowledged yet, or `None` if they never end.
