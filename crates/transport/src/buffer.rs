@@ -2,12 +2,13 @@
 
 use std::ops::Range;
 
-/// Smallest allocation for bulk data, in bytes: one TLS record of full size with its header and tag.
+/// Smallest allocation for bulk data, in bytes: one TLS record of full size with its header and
+/// tag.
 pub(crate) const MIN_BYTES: usize = 17 * 1024;
 
-/// Largest allocation that is released as soon as it is empty, in bytes: 4 KiB, an identify message.
-/// Readers receive up to this number of bytes on the stack while they have no allocation. Idle
-/// connections, which still ping, then hold no buffer between two pings.
+/// Largest allocation that is released as soon as it is empty, in bytes: 4 KiB, an identify
+/// message. Readers receive up to this number of bytes on the stack while they have no allocation.
+/// Idle connections, which still ping, then hold no buffer between two pings.
 pub(crate) const SMALL_BYTES: usize = 4 * 1024;
 
 /// Smallest allocation, in bytes: a ping with the overhead of Yamux and TLS takes less.

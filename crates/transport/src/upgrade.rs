@@ -52,8 +52,8 @@ pub(crate) struct Upgrade {
 /// A byte stream of any transport.
 ///
 /// The upgrade is compiled once for each security protocol, not for each transport as well: in the
-/// development profile, the code of this crate is 2.9 MB in place of 4.2 MB. Each read and write of a
-/// socket costs one call through a pointer.
+/// development profile, the code of this crate is 2.9 MB in place of 4.2 MB. Each read and write of
+/// a socket costs one call through a pointer.
 pub(crate) type Socket = Box<dyn ByteStream>;
 
 /// What the upgrade needs of a byte stream.

@@ -1,9 +1,10 @@
 //! The entropy of the cryptographic library.
 //!
-//! AWS-LC seeds its random numbers from the timing jitter of the processor, and mixes in random bytes
-//! of the operating system. It measures the jitter when the first random number of the process is
-//! requested, which takes 20 to 120 ms of processor time. A thread does this while the node starts.
-//! Listeners do not wait for it; handshakes do, as futures, so that no thread of a runtime is blocked.
+//! AWS-LC seeds its random numbers from the timing jitter of the processor, and mixes in random
+//! bytes of the operating system. It measures the jitter when the first random number of the
+//! process is requested, which takes 20 to 120 ms of processor time. A thread does this while the
+//! node starts. Listeners do not wait for it; handshakes do, as futures, so that no thread of a
+//! runtime is blocked.
 
 use std::sync::OnceLock;
 
@@ -22,10 +23,10 @@ static COLLECTION: OnceLock<Collection> = OnceLock::new();
 /// Starts a thread in which the cryptographic library collects its entropy, unless it was started
 /// before.
 ///
-/// The first random number of a process takes 20 to 120 ms of processor time (measured). A handshake
-/// that begins before the entropy is collected waits for it without blocking its thread.
-/// [`build`](crate::build) calls this function. A program that calls it at the start of `main` has the
-/// entropy earlier.
+/// The first random number of a process takes 20 to 120 ms of processor time (measured). A
+/// handshake that begins before the entropy is collected waits for it without blocking its thread.
+/// [`build`](crate::build) calls this function. A program that calls it at the start of `main` has
+/// the entropy earlier.
 pub fn warm_up() {
     let _ = collection();
 }
@@ -53,8 +54,8 @@ type Done = Map<oneshot::Receiver<()>, fn(Result<(), oneshot::Canceled>)>;
 
 /// A thread that collects entropy.
 struct Collection {
-    /// Completes when the thread has ended, even by a panic, or could not be started. In these cases
-    /// the first handshake collects the entropy.
+    /// Completes when the thread has ended, even by a panic, or could not be started. In these
+    /// cases the first handshake collects the entropy.
     done: Shared<Done>,
 }
 

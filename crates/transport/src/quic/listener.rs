@@ -187,7 +187,8 @@ impl Listener {
     }
 }
 
-/// Waits for the next connection. Until the process has its entropy, `quinn` holds connections back.
+/// Waits for the next connection. Until the process has its entropy, `quinn` holds connections
+/// back.
 fn accept(endpoint: &quinn::Endpoint) -> BoxFuture<'static, Option<quinn::Incoming>> {
     let endpoint = endpoint.clone();
     Box::pin(async move {

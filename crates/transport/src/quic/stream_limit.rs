@@ -5,20 +5,20 @@ use std::time::{Duration, Instant};
 /// Streams that a new connection grants, 192. It is also the number of streams that a peer can open
 /// without a byte on any of them, of which this side does not learn.
 ///
-/// `quinn` stores each stream that it grants in two hash tables of 17 bytes a slot: 2,048 take 140 KiB
-/// of a connection that has two open. 192 and 32 streams that this side opens fit 256 slots, which
-/// take 8.5 KiB; the 256 of libp2p-quic need 512 slots.
+/// `quinn` stores each stream that it grants in two hash tables of 17 bytes a slot: 2,048 take 140
+/// KiB of a connection that has two open. 192 and 32 streams that this side opens fit 256 slots,
+/// which take 8.5 KiB; the 256 of libp2p-quic need 512 slots.
 const FIRST_GRANT: u32 = 192;
 
-/// Time in which inbound streams are counted, 2 s: many round trips, of which each granted stream takes
-/// one or two.
+/// Time in which inbound streams are counted, 2 s: many round trips, of which each granted stream
+/// takes one or two.
 const COUNTED: Duration = Duration::from_secs(2);
 
 /// Decides how many inbound streams are granted. Pure: the caller passes the time.
 ///
 /// The grant is doubled when half of it is open, or was opened within 2 s: a peer whose streams are
-/// short is limited by the grants of a round trip. A peer that opens all streams at once waits for one
-/// round trip for each doubling.
+/// short is limited by the grants of a round trip. A peer that opens all streams at once waits for
+/// one round trip for each doubling.
 #[derive(Debug)]
 pub(super) struct StreamLimit {
     granted: u32,
@@ -44,8 +44,8 @@ impl StreamLimit {
         }
     }
 
-    /// The peer opened a stream, after which `open` of its streams are open. Returns the new grant if it
-    /// has changed.
+    /// The peer opened a stream, after which `open` of its streams are open. Returns the new grant
+    /// if it has changed.
     pub(super) fn on_opened(&mut self, open: u32, now: Instant) -> Option<u32> {
         let is_counted = self
             .since

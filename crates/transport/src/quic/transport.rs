@@ -122,7 +122,9 @@ impl Transport {
             .map(|(peer, found)| Expected { peer, found });
         let settings = Arc::clone(&self.settings);
         Ok(Box::pin(async move {
-            collected().await;
+            let after = settings.handshake_timeout;
+            (tokio::time::timeout(after, collected()).await)
+                .map_err(|_| Error::Timeout { after })?;
             let handshake = endpoint.connect_with(config, to.socket, SERVER_NAME)?;
             Connecting::outbound(handshake, &settings, expected).await
         }))
