@@ -44,7 +44,8 @@ const MEASURED: usize = 192;
 /// Handshakes at a time, fewer than a node accepts.
 const HANDSHAKES: usize = 16;
 
-/// How long a group of clients may take to connect, with a build without optimisation on a busy host.
+/// How long a group of clients may take to connect, with a build without optimisation on a busy
+/// host.
 const CONNECT_LIMIT: Duration = Duration::from_secs(300);
 
 /// What one idle connection over TCP may allocate, in bytes. Measured: 39,928.
@@ -79,7 +80,7 @@ async fn assert_allocates_less(over: Over, allowed: usize) {
     // Their queue is not measured.
     let reading = tokio::spawn(async move { while events.next().await.is_some() {} });
     let (_, address) = node.client.listen_on(loopback(over)).await.unwrap();
-    let mut clients = Clients::start(&address);
+    let (process, mut clients) = Clients::start(&address);
     let mut after = [0; 2];
     for (connections, after) in [FIRST, FIRST + MEASURED].into_iter().zip(&mut after) {
         let connecting = tokio::task::spawn_blocking(move || clients.connect());
@@ -90,7 +91,7 @@ async fn assert_allocates_less(over: Over, allowed: usize) {
         drop(status);
         *after = allocated();
     }
-    drop(clients);
+    drop(process);
     let each = (after[1] - after[0]) / MEASURED;
     println!("{over:?}: {each} bytes for each connection");
     assert!(each < allowed, "{over:?}: {each} bytes for each connection");
@@ -98,9 +99,11 @@ async fn assert_allocates_less(over: Over, allowed: usize) {
     within(reading).await.unwrap();
 }
 
-/// The process of [`clients`]. It ends with this.
+/// The process of [`clients`]. It ends with this, and so does a thread that waits for its answers.
+struct Process(Child);
+
+/// The pipes of that process.
 struct Clients {
-    process: Child,
     commands: ChildStdin,
     answers: BufReader<ChildStdout>,
 }
@@ -112,7 +115,7 @@ const ADDRESS: &str = "IDLE_CONNECTIONS_ADDRESS";
 const CONNECTED: &str = "connected";
 
 impl Clients {
-    fn start(address: &Multiaddr) -> Self {
+    fn start(address: &Multiaddr) -> (Process, Self) {
         let mut command = Command::new(std::env::current_exe().unwrap());
         command.args(["clients", "--exact", "--ignored", "--nocapture"]);
         command.env(ADDRESS, address.to_string());
@@ -120,11 +123,11 @@ impl Clients {
         command.env_remove("LD_PRELOAD");
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut process = command.spawn().unwrap();
-        Self {
+        let clients = Self {
             commands: process.stdin.take().unwrap(),
             answers: BufReader::new(process.stdout.take().unwrap()),
-            process,
-        }
+        };
+        (Process(process), clients)
     }
 
     /// Has the next group of clients connect.
@@ -140,10 +143,10 @@ impl Clients {
     }
 }
 
-impl Drop for Clients {
+impl Drop for Process {
     fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
+        let _ = self.0.kill();
+        let _ = self.0.wait();
     }
 }
 
