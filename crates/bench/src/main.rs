@@ -3,8 +3,8 @@
 //! in the same run.
 //!
 //! `netbench calls` measures the handle, `netbench gossip` topics, and `netbench
-//! load` a whole network in this process. `netbench measure` starts a server and a client process for
-//! each figure, in several rounds, and prints medians and ratios as Markdown.
+//! load` a whole network in this process. `netbench measure` starts a server and a client process
+//! for each figure, in several rounds, and prints medians and ratios as Markdown.
 //! `serve` and `client` are these processes.
 
 mod calls;

@@ -1,9 +1,9 @@
 //! A behaviour whose connection handlers are behind a pointer.
 //!
 //! The swarm passes the handler of a new connection on by value, up to the async function of the
-//! connection's task, which can have memory for an argument twice: as the argument and as a variable.
-//! The handler of all protocols takes 7,850 bytes (measured). Behind a pointer it exists once and is not
-//! copied.
+//! connection's task, which can have memory for an argument twice: as the argument and as a
+//! variable. The handler of all protocols takes 7,850 bytes (measured). Behind a pointer it exists
+//! once and is not copied.
 
 use std::{
     ops::{Deref, DerefMut},

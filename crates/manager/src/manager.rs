@@ -187,8 +187,8 @@ impl Builder {
     }
 
     /// The future of [`start`](Self::start) behind a pointer. The code of an async function is
-    /// generated where it is awaited: every program would compile the swarm and all protocol handlers
-    /// again. A pointer has it generated here.
+    /// generated where it is awaited: every program would compile the swarm and all protocol
+    /// handlers again. A pointer has it generated here.
     #[inline(never)]
     fn starting(self) -> BoxFuture<'static, Result<(NetworkClient, Events), StartError>> {
         Box::pin(self.start_all())

@@ -16,8 +16,8 @@ use crate::{demo::DemoArgs, diag::DiagArgs, log::LogFormat, man::ManArgs, ping::
 #[command(name = "calnet", version, arg_required_else_help = true, after_help = EXIT_STATUS)]
 pub(crate) struct Cli {
     /// What is logged, such as `info` or `libp2p_swarm=debug,warn`. Without it, the value of
-    /// `RUST_LOG` if that is valid, by default warnings. Of one place in the code at most a few lines
-    /// a minute are written at the levels error, warn and info; suppressed lines are counted.
+    /// `RUST_LOG` if that is valid, by default warnings. Of one place in the code at most a few
+    /// lines a minute are written at the levels error, warn and info; suppressed lines are counted.
     #[arg(long, global = true, env = "CALNET_LOG", value_name = "FILTER")]
     pub(crate) log: Option<String>,
     /// Form of the log. `text` and `json` are written to standard error, `json` as one object a
@@ -165,8 +165,8 @@ pub(crate) struct NodeArgs {
     #[command(flatten)]
     pub(crate) http: HttpArgs,
     /// OpenTelemetry collector to send spans to, by OTLP over HTTP: `http://HOST:PORT`, without
-    /// `/v1/traces`. Without it, the value of `OTEL_EXPORTER_OTLP_ENDPOINT`, which is ignored with a
-    /// warning if it cannot be used; without both, no span is sent. `OTEL_SERVICE_NAME` names the
+    /// `/v1/traces`. Without it, the value of `OTEL_EXPORTER_OTLP_ENDPOINT`, which is ignored with
+    /// a warning if it cannot be used; without both, no span is sent. `OTEL_SERVICE_NAME` names the
     /// node, by default `calnet`. Needs a program that was built with the Cargo feature `otel`.
     #[arg(long, value_name = "URL")]
     pub(crate) otlp_endpoint: Option<String>,
@@ -553,7 +553,7 @@ pub(crate) struct PerfArgs {
     #[arg(long, default_value_t = 2000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub(crate) round_trips: u32,
     /// Longest time of a test, in milliseconds: a test that is not done by then ends, and what it
-    /// moved until then counts.
+    /// moved until then counts. At most half of `--timeout-ms`.
     #[arg(long, default_value = "10000", value_name = "MS", value_parser = millis)]
     pub(crate) test_ms: Duration,
     /// Time after which a test has failed, in milliseconds: the peer does not answer, or what was

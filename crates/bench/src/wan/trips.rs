@@ -82,7 +82,8 @@ enum Piece {
     Dial,
     /// From the dial until a frame on a new stream was echoed.
     FirstFrame,
-    /// On a connection: from the opening of a stream until a frame was echoed and the stream closed.
+    /// On a connection: from the opening of a stream until a frame was echoed and the stream
+    /// closed.
     Stream,
     /// From the dial until a message of a topic was answered by one.
     Message,

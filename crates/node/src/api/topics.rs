@@ -135,10 +135,10 @@ pub(super) struct SubscribeQuery {
 
 /// Subscribe to topics for as long as the stream is read.
 ///
-/// The first record is `following`, once the node is subscribed. The `id` of the event of a message is
-/// its number among all messages of the node, and that of `following` is the number of the last message
-/// before the stream. A client that replaces one stream by another reads both for a while, and
-/// recognizes by these what it has read.
+/// The first record is `following`, once the node is subscribed. The `id` of the event of a message
+/// is its number among all messages of the node, and that of `following` is the number of the last
+/// message before the stream. A client that replaces one stream by another reads both for a while,
+/// and recognizes by these what it has read.
 #[utoipa::path(
     get,
     path = "/v1/topics/messages",

@@ -1,5 +1,5 @@
-//! Flushes reach the host. A device and a folder of the kernel are used, which refuse to be flushed:
-//! a flush that does nothing returns no error.
+//! Flushes reach the host. A device and a folder of the kernel are used, which refuse to be
+//! flushed: a flush that does nothing returns no error.
 
 use super::*;
 
