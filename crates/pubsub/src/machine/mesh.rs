@@ -286,6 +286,9 @@ impl Machine {
             if nudge {
                 peer.nudges += 1;
             }
+            if !peer.missed.is_empty() {
+                self.dirty.insert(id);
+            }
             if lost > 0 {
                 self.counters.lost_to_slow += count(lost);
                 self.emit(Event::Slow { peer: id, lost });

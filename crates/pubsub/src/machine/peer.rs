@@ -12,7 +12,7 @@ use calimero_network_primitives::{PeerId, limits::MAX_OWN_TOPICS};
 use libp2p_swarm::ConnectionId;
 
 pub(super) use self::failover::LostPeers;
-use self::failover::Use;
+use self::failover::{Missed, Use};
 use super::{
     Effect, Machine, count,
     outbox::{MeshChange, Outbox, OutboxLimits, announcement},
@@ -154,8 +154,7 @@ pub(super) struct Peer {
     preferred: Option<ConnectionId>,
     /// Since when the peer may have missed messages, if it returned after a connection was lost.
     missed_since: Option<Instant>,
-    /// How often messages were offered because of that.
-    offered_again: u32,
+    pub(super) missed: Missed,
     spoken: u64,
     pub(super) dialled: bool,
     pub(super) outbox: Outbox,
@@ -188,7 +187,7 @@ impl Peer {
             active: None,
             preferred: None,
             missed_since: None,
-            offered_again: 0,
+            missed: Missed::default(),
             spoken: 0,
             dialled,
             outbox: Outbox::new(limits, now),
@@ -230,8 +229,8 @@ impl Peer {
         self.outbox.is_idle()
     }
 
-    /// Takes the open stream of the best connection, or else the one on which the peer spoke last, if
-    /// the active one is not open.
+    /// Takes the open stream of the best connection, or else the one on which the peer spoke last,
+    /// if the active one is not open.
     fn choose_active(&mut self) {
         if self.version().is_some() {
             return;
@@ -585,6 +584,7 @@ impl Machine {
 
     /// Sends what may be written now.
     pub(super) fn flush_peer(&mut self, id: PeerId, now: Now) {
+        let interval = self.config.mesh.heartbeat;
         let Some(peer) = self.peers.get_mut(&id) else {
             return;
         };
@@ -612,6 +612,7 @@ impl Machine {
             let room = SEND_WINDOW.saturating_sub(unwritten);
             // A peer that reads nothing gets no control either, so that it does not pile up.
             let control = if room > 0 {
+                peer.offer_next(connection, &self.cache, interval, now.at);
                 peer.outbox.take_control()
             } else {
                 Vec::new()

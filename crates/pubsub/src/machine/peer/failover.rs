@@ -1,8 +1,9 @@
-//! What changes when one of several connections is better, fails, or is a spare, and what is offered
-//! to a peer that may have missed messages.
+//! What changes when one of several connections is better, fails, or is a spare, and what is
+//! offered to a peer that may have missed messages.
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
+    ops::Bound,
     time::{Duration, Instant},
 };
 
@@ -10,10 +11,15 @@ use calimero_network_primitives::PeerId;
 use libp2p_swarm::ConnectionId;
 
 use super::{Machine, Peer, State};
-use crate::{machine::Received, rpc::Subscription, wire::TopicHash};
+use crate::{
+    machine::{Received, cache::Cache, outbox::MAX_TOPIC_BYTES},
+    rpc::Subscription,
+    validate::Key,
+    wire::TopicHash,
+};
 
-/// Time without messages and control from the peer after which a spare is not used, 60 s: a peer that
-/// uses it sends offers each heartbeat while there are messages, and keeps its mesh there.
+/// Time without messages and control from the peer after which a spare is not used, 60 s: a peer
+/// that uses it sends offers each heartbeat while there are messages, and keeps its mesh there.
 const QUIET: Duration = Duration::from_secs(60);
 
 /// Time for which a peer is remembered that has lost its last connection, 60 s. Messages are cached
@@ -28,6 +34,49 @@ const MAX_LOST: usize = 1_024;
 /// topics of a node need.
 const MAX_SEARCHES: u32 = 32;
 
+/// Bytes of the offers of missed messages in one heartbeat: four RPCs, and part of a fifth. A peer
+/// considers ten RPCs with offers in one of its heartbeats, which may include parts of two of
+/// this node's.
+const MISSED_BYTES: usize = 4 * MAX_TOPIC_BYTES;
+
+/// What a peer may have missed.
+#[derive(Debug, Default)]
+pub(in super::super) struct Missed {
+    /// Messages that are still to be offered, by topic, the newest first. The cache bounds their
+    /// number.
+    waiting: BTreeMap<TopicHash, VecDeque<Key>>,
+    /// The topic that was offered last: each one has its turn.
+    last: Option<TopicHash>,
+    /// When messages were last offered.
+    offered_at: Option<Instant>,
+    /// Topics for which the cache was searched because the peer returned, and how often it was.
+    searched: BTreeSet<TopicHash>,
+    searches: u32,
+}
+
+impl Missed {
+    pub(in super::super) fn is_empty(&self) -> bool {
+        self.waiting.is_empty()
+    }
+
+    /// Removes the newest message of the topic after the last one.
+    fn take_next(&mut self) -> Option<(TopicHash, Key)> {
+        let start = self.last.as_ref().map_or(Bound::Unbounded, Bound::Excluded);
+        let range = self
+            .waiting
+            .range::<TopicHash, _>((start, Bound::Unbounded));
+        let next = range.map(|(topic, _)| topic).next();
+        let topic = next.or_else(|| self.waiting.keys().next())?.clone();
+        let keys = self.waiting.get_mut(&topic)?;
+        let key = keys.pop_front();
+        if keys.is_empty() {
+            self.waiting.remove(&topic);
+        }
+        self.last = Some(topic.clone());
+        Some((topic, key?))
+    }
+}
+
 /// How a connection is used, and whether it should be.
 #[derive(Debug, Default)]
 pub(super) struct Use {
@@ -35,7 +84,7 @@ pub(super) struct Use {
     pub(super) keep: bool,
     /// The peer did not answer a ping, and has said nothing since.
     pub(super) unanswered: bool,
-    /// When messages were last given to it.
+    /// When messages, or offers of missed ones, were last given to it.
     pub(super) sent_at: Option<Instant>,
     spare: bool,
     /// When messages or control last arrived.
@@ -222,7 +271,7 @@ impl Machine {
         };
         let Some(since) = peer
             .missed_since
-            .filter(|_| peer.offered_again < MAX_SEARCHES)
+            .filter(|_| peer.missed.searches < MAX_SEARCHES)
         else {
             return;
         };
@@ -230,16 +279,17 @@ impl Machine {
             peer.missed_since = None;
             return;
         }
-        let is_new = |entry: &&Subscription| {
-            entry.subscribes && !self.announcements.is_subscribed(&id, &entry.topic)
-        };
-        let topics: BTreeSet<_> = entries
-            .iter()
-            .filter(is_new)
-            .map(|e| e.topic.clone())
+        // Only of these are messages cached. A peer that announces a topic in turns has it once.
+        let (own, fanout) = (&self.topics, &self.fanout);
+        let topics = entries.iter().filter(|entry| entry.subscribes);
+        let topics = topics.map(|entry| &entry.topic);
+        let topics = topics.filter(|&topic| own.contains_key(topic) || fanout.contains_key(topic));
+        let topics: BTreeSet<_> = topics
+            .filter(|topic| peer.missed.searched.insert((*topic).clone()))
+            .cloned()
             .collect();
         if !topics.is_empty() {
-            peer.offered_again += 1;
+            peer.missed.searches += 1;
             self.offer_since(id, &topics, since);
         }
     }
@@ -255,14 +305,45 @@ impl Machine {
                 && limit.is_none_or(|limit| frame.len() <= limit)
                 && !waiting.contains(&frame.body().as_ptr())
         });
-        for (topic, ids) in missed {
-            peer.outbox.offer_missed(topic, ids);
-        }
+        peer.missed.waiting.extend(missed);
         self.dirty.insert(id);
     }
 }
 
 impl Peer {
+    /// Offers what the peer may have missed, as much as it considers in one heartbeat, of each topic
+    /// the same number. The rest follows in the next heartbeats.
+    pub(super) fn offer_next(
+        &mut self,
+        connection: ConnectionId,
+        cache: &Cache,
+        heartbeat: Duration,
+        now: Instant,
+    ) {
+        // Heartbeats may be somewhat early.
+        let is_early = |at| now.saturating_duration_since(at) < heartbeat * 3 / 4;
+        if self.missed.is_empty() || self.missed.offered_at.is_some_and(is_early) {
+            return;
+        }
+        let mut bytes = 0;
+        while bytes < MISSED_BYTES
+            && let Some((topic, key)) = self.missed.take_next()
+        {
+            // What has left the cache cannot be requested.
+            if let Some(id) = cache.id(key) {
+                bytes += self.outbox.offer_missed(&topic, id);
+            }
+        }
+        if bytes == 0 {
+            return;
+        }
+        self.missed.offered_at = Some(now);
+        // Offers may be lost as messages may.
+        if let Some(stream) = self.stream(connection) {
+            stream.used.sent_at = Some(now);
+        }
+    }
+
     /// Sends messages on the connection that is better, if its stream is open.
     pub(super) fn use_preferred(&mut self) {
         let preferred = self.preferred;
