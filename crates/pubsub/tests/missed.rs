@@ -12,7 +12,12 @@ mod net;
 use std::time::Duration;
 
 use bytes::Bytes;
-use calimero_network_pubsub::{Config, machine::Input, rpc::Rpc};
+use calimero_network_pubsub::{
+    Config,
+    machine::Input,
+    rpc::{Rpc, Subscription},
+    topic_hash,
+};
 use libp2p_swarm::ConnectionId;
 use net::{Net, topic};
 
@@ -103,4 +108,148 @@ fn more_than_a_peer_considers_at_a_time_is_offered_in_portions() {
     received.sort_unstable();
     assert_eq!(received.len(), messages.len());
     assert_eq!(received, messages);
+}
+
+#[test]
+fn offers_that_were_lost_with_their_connection_are_repeated() {
+    let (mut net, connections) = pair(3);
+    prefer(&mut net, connections[0]);
+    publish(&mut net, "before", 1, 1);
+    net.blocked.extend(&connections[..2]);
+    let messages = publish(&mut net, "blocked", 5, 1);
+    prefer(&mut net, connections[1]);
+    arrived(&mut net);
+    for connection in &connections[..2] {
+        net.disconnect_one(0, 1, *connection);
+        assert_eq!(arrived(&mut net), Vec::<Bytes>::new());
+        net.run(SECOND * 2);
+    }
+    assert_eq!(arrived(&mut net), messages);
+}
+
+#[test]
+fn no_message_is_lost_if_the_first_connection_of_a_peer_that_returns_fails_at_once() {
+    let (mut net, connections) = pair(1);
+    publish(&mut net, "before", 1, 1);
+    net.run(SECOND);
+    arrived(&mut net);
+    // The second one as well, which carries nothing.
+    net.blocked.extend([connections[0], net.next_connection()]);
+    let messages = publish(&mut net, "blocked", 5, 1);
+    for _ in 0..2 {
+        net.disconnect(0, 1);
+        net.run(SECOND);
+        net.connect(0, 1);
+        net.run(SECOND);
+    }
+    assert_eq!(arrived(&mut net), messages);
+}
+
+#[test]
+fn a_peer_that_subscribes_in_turns_is_offered_each_message_once() {
+    let (mut net, _) = pair(1);
+    let messages = publish(&mut net, "before", 5, 1);
+    net.disconnect(0, 1);
+    net.record = Some(0);
+    net.connect(0, 1);
+    net.run(SECOND / 10);
+    for subscribes in [false, true].repeat(5) {
+        let subscriptions = (0..TOPICS).map(|number| Subscription {
+            topic: topic_hash(&topic(number)),
+            subscribes,
+        });
+        let rpc = Rpc {
+            subscriptions: subscriptions.collect(),
+            ..Rpc::default()
+        };
+        net.inject(1, 0, vec![rpc.encode()]);
+        net.run(SECOND / 10);
+    }
+    net.run(SECOND * 5);
+    let offers = net.sent[&1].iter().flat_map(|rpc| &rpc.control.ihave);
+    let offered = offers.map(|(_, ids)| ids.len()).sum::<usize>();
+    assert_eq!(offered, messages.len());
+}
+
+#[test]
+fn a_graft_that_was_written_to_a_dead_connection_is_repeated() {
+    let mut net = Net::new(9);
+    let config = Config::small();
+    let _ = [net.add(&config), net.add(&config)];
+    net.connect(0, 1);
+    net.connect_again(0, 1);
+    net.run(SECOND);
+    let connections = net.connections(0, 1).to_vec();
+    prefer(&mut net, connections[0]);
+    net.blocked.insert(connections[0]);
+    for node in 0..2 {
+        net.subscribe(node, &topic(0));
+    }
+    net.run(SECOND);
+    assert_eq!(net.nodes[0].machine.mesh_peers(&topic(0)).len(), 1);
+    net.record = Some(0);
+    net.disconnect_one(0, 1, connections[0]);
+    net.run(SECOND);
+    let grafts = net.sent[&1].iter().map(|rpc| rpc.control.graft.len());
+    assert_eq!(grafts.sum::<usize>(), 1);
+}
+
+#[test]
+fn what_a_connection_without_answers_carried_before_is_offered_on_the_better_one() {
+    let (mut net, connections) = pair(2);
+    prefer(&mut net, connections[0]);
+    net.blocked.insert(connections[0]);
+    let messages = publish(&mut net, "blocked", 5, 1);
+    prefer(&mut net, connections[1]);
+    net.run(SECOND);
+    assert_eq!(arrived(&mut net), Vec::<Bytes>::new());
+    let (peer, connection) = (net.nodes[1].peer, connections[0]);
+    net.handle(0, Input::Unanswered { peer, connection });
+    net.run(SECOND);
+    assert_eq!(arrived(&mut net), messages);
+}
+
+#[test]
+fn a_connection_that_answers_again_is_used_again() {
+    for by_ping in [false, true] {
+        let (mut net, connections) = pair(2);
+        let [better, other] = connections[..] else {
+            panic!("two connections");
+        };
+        if !by_ping {
+            prefer(&mut net, better);
+        }
+        for (node, remote) in [(0, 1), (1, 0)] {
+            let (peer, connection) = (net.nodes[remote].peer, better);
+            net.handle(node, Input::Unanswered { peer, connection });
+        }
+        if by_ping {
+            prefer(&mut net, better);
+        }
+        net.run(SECOND);
+        net.blocked.insert(other);
+        let messages = publish(&mut net, "again", 5, 1);
+        net.run(SECOND / 10);
+        assert_eq!(arrived(&mut net), messages, "by a ping: {by_ping}");
+    }
+}
+
+#[test]
+fn a_spare_is_kept_once_the_stream_of_the_connection_in_use_is_lost() {
+    let (mut net, connections) = pair(2);
+    prefer(&mut net, connections[0]);
+    net.run(SECOND * 90);
+    let (peer, connection) = (net.nodes[1].peer, connections[1]);
+    let spare = true;
+    let input = Input::Spare {
+        peer,
+        connection,
+        spare,
+    };
+    net.handle(0, input);
+    net.run(SECOND * 2);
+    assert!(!net.kept[&(0, connections[1])]);
+    let connection = connections[0];
+    net.handle(0, Input::Lost { peer, connection });
+    assert!(net.kept[&(0, connections[1])]);
 }

@@ -332,9 +332,11 @@ impl Machine {
             peer.outbox.send_again(messages.into_iter());
             peer.preferred.take_if(|preferred| *preferred == connection);
             peer.choose_active();
+            self.promises.ask_again(id, now.at);
             if stream.used.has_carried(now.at) {
                 self.offer_missed(id);
             }
+            self.graft_again(id);
             self.review_keep_alive_of(id);
             self.dirty.insert(id);
             return;
@@ -410,7 +412,8 @@ impl Machine {
         self.dirty.insert(id);
     }
 
-    /// Repeats to a peer that it is in our meshes: if it has restarted, it does not know.
+    /// Repeats to a peer that it is in our meshes: if it has restarted, or the news was lost with a
+    /// connection, it does not know.
     fn graft_again(&mut self, id: PeerId) {
         let Some(peer) = self.peers.get_mut(&id) else {
             return;
@@ -463,6 +466,7 @@ impl Machine {
         let Some(Refusal { limit, written }) = refusal else {
             peer.outbox.send_again(messages.into_iter());
             peer.choose_active();
+            self.review_keep_alive_of(id);
             self.dirty.insert(id);
             return;
         };
@@ -495,6 +499,7 @@ impl Machine {
                 limit,
             });
         }
+        self.review_keep_alive_of(id);
         self.dirty.insert(id);
     }
 
@@ -544,9 +549,14 @@ impl Machine {
             return;
         };
         stream.spoke = spoken;
-        stream.used.unanswered = false;
+        let answers_again = std::mem::take(&mut stream.used.unanswered);
+        if answers_again {
+            peer.use_preferred();
+        }
         if active != Some(connection) {
             peer.review_active(connection);
+        }
+        if answers_again || active != Some(connection) {
             self.dirty.insert(id);
         }
     }

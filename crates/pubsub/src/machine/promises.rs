@@ -295,6 +295,36 @@ impl Promises {
         settled
     }
 
+    /// A connection with a peer failed, and there is another one: requests or what was sent because
+    /// of them may be lost. The peer is asked again, and has not broken its promises.
+    pub(super) fn ask_again(&mut self, peer: PeerId, now: Instant) {
+        let asked = self.open.remove(&peer).unwrap_or(0);
+        if asked == 0 {
+            return;
+        }
+        let mut unasked = Vec::new();
+        for (key, wanted) in &mut self.wanted {
+            let at = wanted.asked.iter().position(|(id, _)| *id == peer);
+            let Some(at) = at.map(|index| wanted.asked.remove(index).1) else {
+                continue;
+            };
+            wanted.others.insert(0, peer);
+            wanted.others.truncate(MAX_OTHERS);
+            if wanted.asked.is_empty() {
+                wanted.next_at = Some(now);
+                unasked.push((at, *key));
+            } else if wanted.next_at.is_none() {
+                wanted.next_at = Some(now + NEXT_REQUEST);
+                self.due.push_back((now + NEXT_REQUEST, *key));
+            }
+        }
+        // In the order in which they were asked for, the earliest in front.
+        unasked.sort_by_key(|(at, _)| *at);
+        for (_, key) in unasked.into_iter().rev() {
+            self.due.push_front((now, key));
+        }
+    }
+
     /// A peer is disconnected. The next peers are asked at once for what only this peer was asked for.
     pub(super) fn forget(&mut self, peer: &PeerId, now: Instant) {
         self.late.remove(peer);

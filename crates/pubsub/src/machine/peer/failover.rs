@@ -26,8 +26,8 @@ const QUIET: Duration = Duration::from_secs(60);
 /// for less.
 const MEMORY: Duration = Duration::from_secs(60);
 
-/// Peers that are remembered so, at most, about 100 bytes each. Those above this number are offered
-/// nothing when they return.
+/// Peers that are remembered so, at most, about 100 bytes each. Of more, those that were connected
+/// first are remembered, and the others are offered nothing when they return.
 const MAX_LOST: usize = 1_024;
 
 /// RPCs with announcements of a peer that returned for which the cache is searched, 32: more than all
@@ -120,10 +120,16 @@ impl LostPeers {
         if self.0.len() >= MAX_LOST {
             self.expire(now);
         }
-        if self.0.len() < MAX_LOST || self.0.contains_key(&peer) {
-            let until = now + MEMORY;
-            self.0.insert(peer, Lost { since, until });
+        if self.0.len() >= MAX_LOST && !self.0.contains_key(&peer) {
+            // Identities that were connected just before must not keep out older peers.
+            let latest = self.0.iter().max_by_key(|(_, lost)| lost.since);
+            match latest.map(|(latest, lost)| (*latest, lost.since)) {
+                Some((latest, latest_since)) if since < latest_since => self.0.remove(&latest),
+                _ => return,
+            };
         }
+        let until = now + MEMORY;
+        self.0.insert(peer, Lost { since, until });
     }
 
     /// Returns since when a peer that returns may have missed messages, and forgets it.
@@ -147,17 +153,19 @@ impl Machine {
         let Some(peer) = self.peers.get_mut(&id) else {
             return;
         };
-        if peer.stream(connection).is_none() {
+        let Some(stream) = peer.stream(connection) else {
             return;
-        }
+        };
+        // It is preferred because of a ping that was answered.
+        stream.used.unanswered = false;
         peer.preferred = Some(connection);
         peer.use_preferred();
         self.review_keep_alive_of(id);
         self.dirty.insert(id);
     }
 
-    /// The peer does not answer on a connection. If it is the one in use, what was not written goes to
-    /// another one, and what may be lost is offered there.
+    /// The peer does not answer on a connection. If it is in use, or was shortly before, what was not
+    /// written goes to another one, and what may be lost is offered there.
     pub(in super::super) fn on_unanswered(
         &mut self,
         id: PeerId,
@@ -171,8 +179,9 @@ impl Machine {
         let Some(stream) = peer.stream(connection) else {
             return;
         };
-        stream.used.unanswered = true;
-        if active != Some(connection) || !peer.streams.iter().any(|s| s.is_usable()) {
+        let is_known = std::mem::replace(&mut stream.used.unanswered, true);
+        let is_used = active == Some(connection) || stream.used.has_carried(now) && !is_known;
+        if !is_used || !peer.streams.iter().any(|s| s.is_usable()) {
             return;
         }
         let unwritten = match peer.stream(connection) {
@@ -185,7 +194,9 @@ impl Machine {
         // A new stream takes the place of the old one, which may deliver late what it was given.
         peer.open(id, connection, now, &mut self.effects);
         peer.choose_active();
+        self.promises.ask_again(id, now);
         self.offer_missed(id);
+        self.graft_again(id);
         self.review_keep_alive_of(id);
         self.dirty.insert(id);
     }
@@ -244,7 +255,8 @@ impl Machine {
 
     /// The last connection of a peer ended. What it was sent may be lost.
     pub(super) fn lose(&mut self, id: PeerId, peer: &Peer, now: Instant) {
-        if peer.exchanged {
+        // One that returned and is lost again before anything was exchanged misses the same.
+        if peer.exchanged || peer.missed_since.is_some() {
             let since = peer.missed_since.unwrap_or(peer.since);
             self.lost.add(id, since, now);
         }
@@ -360,3 +372,6 @@ impl super::Stream {
         matches!(self.state, State::Open { .. }) && !self.used.unanswered
     }
 }
+
+#[cfg(test)]
+mod tests;
