@@ -196,7 +196,8 @@ fn a_connection_without_answers_is_left_without_waiting_for_its_end() {
     assert_eq!(arrived(&mut net), sorted(messages));
 }
 
-/// The bytes of the offers and what is requested because of them, as far as a peer has all messages.
+/// The bytes of the offers and what is requested because of them, as far as a peer has all
+/// messages.
 #[test]
 fn a_peer_that_missed_nothing_requests_nothing() {
     let (mut net, connections) = pair(2, Version::V1_3);

@@ -131,8 +131,8 @@ impl Machine {
     }
 
     /// Forgets back-offs of peers that are not connected, those that end last first: peers choose
-    /// the duration, so a long back-off has no priority. Removes several entries in one call, because
-    /// each call examines all entries.
+    /// the duration, so a long back-off has no priority. Removes several entries in one call,
+    /// because each call examines all entries.
     fn forget_backoffs(&mut self) {
         let absent = self.backoffs.iter();
         let absent = absent.filter(|((_, peer), _)| !self.peers.contains_key(peer));

@@ -197,7 +197,8 @@ impl Outbox {
         len + topic.as_str().len() + TOPIC_OVERHEAD_BYTES
     }
 
-    /// Where the bodies of the messages are that wait to be sent: the copies of a message share one.
+    /// Where the bodies of the messages are that wait to be sent: the copies of a message share
+    /// one.
     pub(super) fn waiting_bodies(&self) -> HashSet<*const u8> {
         let queued = self.messages.iter().map(|queued| &queued.frame);
         let waiting = self.again.iter().chain(queued);
@@ -213,8 +214,8 @@ impl Outbox {
         self.iwant.extend(ids);
     }
 
-    /// Announces a message to the peer. The announcement saves a copy, so it is left out if too many
-    /// wait already.
+    /// Announces a message to the peer. The announcement saves a copy, so it is left out if too
+    /// many wait already.
     pub(super) fn refuse(&mut self, id: &MessageId) {
         if self.idontwant.len() < MAX_IDS {
             self.idontwant.push(id.to_bytes());
