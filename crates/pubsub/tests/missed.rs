@@ -219,12 +219,13 @@ fn a_connection_that_answers_again_is_used_again() {
         if !by_ping {
             prefer(&mut net, better);
         }
-        for (node, remote) in [(0, 1), (1, 0)] {
-            let (peer, connection) = (net.nodes[remote].peer, better);
-            net.handle(node, Input::Unanswered { peer, connection });
-        }
+        let (peer, connection) = (net.nodes[1].peer, better);
+        net.handle(0, Input::Unanswered { peer, connection });
+        net.run(SECOND);
         if by_ping {
             prefer(&mut net, better);
+        } else {
+            net.publish(1, &topic(0), "speaks there").unwrap();
         }
         net.run(SECOND);
         net.blocked.insert(other);

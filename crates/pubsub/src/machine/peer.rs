@@ -360,9 +360,9 @@ impl Machine {
         self.on_room(now);
     }
 
-    /// Announces all topics on a new stream. Only a node of this kind knows when the list is complete.
-    /// For other peers, recent unsubscriptions are repeated, because they may be lost with an older
-    /// stream, or with a connection that this node has closed and the peer has not.
+    /// Announces all topics on a new stream. Only a node of this kind knows when the list is
+    /// complete. For other peers, recent unsubscriptions are repeated, because they may be lost
+    /// with an older stream, or with a connection that this node has closed and the peer has not.
     pub(super) fn on_opened(
         &mut self,
         id: PeerId,
@@ -392,10 +392,19 @@ impl Machine {
         let Some(stream) = peer.stream(connection) else {
             return;
         };
+        // It takes the place of one that was opened when this node asked for another one, on which
+        // the connection wrote nothing.
+        let is_again = matches!(stream.state, State::Open { .. });
+        let unwritten = std::mem::take(&mut stream.unwritten);
         stream.state = State::Open {
             version,
             since: now.at,
         };
+        if is_again {
+            peer.take_probe(connection);
+        }
+        let messages = peer.give_up(unwritten, now.at);
+        peer.outbox.send_again(messages.into_iter());
         peer.choose_active();
         peer.review_active(connection);
         peer.use_preferred();
