@@ -30,8 +30,8 @@ const PROMISE: Duration = Duration::from_secs(3);
 /// than the round trip of 400 ms between opposite points of the earth over fibre.
 const NEXT_REQUEST: Duration = Duration::from_millis(500);
 
-/// Requests for one message after the first one, at most. Each may bring a copy, so over a link that
-/// needs longer than [`NEXT_REQUEST`] a message may arrive four times.
+/// Requests for one message after the first one, at most. Each may bring a copy, so over a link
+/// that needs longer than [`NEXT_REQUEST`] a message may arrive four times.
 const MAX_REQUESTS: usize = 3;
 
 /// Messages that are requested from one peer and have not arrived, at most: as many as may be
@@ -325,7 +325,8 @@ impl Promises {
         }
     }
 
-    /// A peer is disconnected. The next peers are asked at once for what only this peer was asked for.
+    /// A peer is disconnected. The next peers are asked at once for what only this peer was asked
+    /// for.
     pub(super) fn forget(&mut self, peer: &PeerId, now: Instant) {
         self.late.remove(peer);
         self.open.remove(peer);

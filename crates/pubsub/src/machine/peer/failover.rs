@@ -30,8 +30,8 @@ const MEMORY: Duration = Duration::from_secs(60);
 /// first are remembered, and the others are offered nothing when they return.
 const MAX_LOST: usize = 1_024;
 
-/// RPCs with announcements of a peer that returned for which the cache is searched, 32: more than all
-/// topics of a node need.
+/// RPCs with announcements of a peer that returned for which the cache is searched, 32: more than
+/// all topics of a node need.
 const MAX_SEARCHES: u32 = 32;
 
 /// Bytes of the offers of missed messages in one heartbeat: four RPCs, and part of a fifth. A peer
@@ -98,7 +98,8 @@ impl Use {
         self.spare && !self.heard
     }
 
-    /// Returns `true` if messages were sent on it that are remembered still, and may be lost with it.
+    /// Returns `true` if messages were sent on it that are remembered still, and may be lost with
+    /// it.
     pub(super) fn has_carried(&self, now: Instant) -> bool {
         let recent = |at| now.saturating_duration_since(at) < MEMORY;
         self.sent_at.is_some_and(recent)
@@ -148,7 +149,8 @@ impl LostPeers {
 }
 
 impl Machine {
-    /// A connection is better than the one in use. What is being written there is written to its end.
+    /// A connection is better than the one in use. What is being written there is written to its
+    /// end.
     pub(in super::super) fn on_preferred(&mut self, id: PeerId, connection: ConnectionId) {
         let Some(peer) = self.peers.get_mut(&id) else {
             return;
@@ -164,8 +166,8 @@ impl Machine {
         self.dirty.insert(id);
     }
 
-    /// The peer does not answer on a connection. If it is in use, or was shortly before, what was not
-    /// written goes to another one, and what may be lost is offered there.
+    /// The peer does not answer on a connection. If it is in use, or was shortly before, what was
+    /// not written goes to another one, and what may be lost is offered there.
     pub(in super::super) fn on_unanswered(
         &mut self,
         id: PeerId,
@@ -323,8 +325,8 @@ impl Machine {
 }
 
 impl Peer {
-    /// Offers what the peer may have missed, as much as it considers in one heartbeat, of each topic
-    /// the same number. The rest follows in the next heartbeats.
+    /// Offers what the peer may have missed, as much as it considers in one heartbeat, of each
+    /// topic the same number. The rest follows in the next heartbeats.
     pub(super) fn offer_next(
         &mut self,
         connection: ConnectionId,
