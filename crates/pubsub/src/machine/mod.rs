@@ -165,8 +165,8 @@ pub enum Input {
         /// Whether it is a spare from now on.
         spare: bool,
     },
-    /// The peer has closed its connections in order, or its process has ended. What was sent last
-    /// is not offered to it if it returns.
+    /// The peer itself has closed its last connection in order. What was sent last is not offered
+    /// to it if it returns.
     Left {
         /// The peer.
         peer: PeerId,
