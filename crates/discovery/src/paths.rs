@@ -11,13 +11,13 @@
 //!
 //! # Spares
 //!
-//! A connection that has been slow for [`WORSE_FOR`], next to one of the same kind that is not, is a
-//! spare ([`Decision::Spare`]): nothing of this node keeps it alive any more, so that it closes once
-//! neither side uses it. It is never cut under a stream.
+//! A connection that has been slow for [`WORSE_FOR`], next to one of the same kind that is not, is
+//! a spare ([`Decision::Spare`]): nothing of this node keeps it alive any more, so that it closes
+//! once neither side uses it. It is never cut under a stream.
 //!
-//! Two nodes may measure different round trips, and must not close both of two connections. So one of
-//! them decides alone: the one with the lower peer id. Other implementations decide nothing, so the
-//! spares of a connection with one of them close only if this node has the lower id.
+//! Two nodes may measure different round trips, and must not close both of two connections. So one
+//! of them decides alone: the one with the lower peer id. Other implementations decide nothing, so
+//! the spares of a connection with one of them close only if this node has the lower id.
 //!
 //! # Relayed connections
 //!
@@ -269,8 +269,8 @@ impl<K: Copy + Eq> Peer<K> {
         closed
     }
 
-    /// Returns the connection to use from now on, if it changes. Where all are equally good, none is
-    /// better than the one in use.
+    /// Returns the connection to use from now on, if it changes. Where all are equally good, none
+    /// is better than the one in use.
     fn change_preferred(&mut self, best: Class) -> Option<K> {
         let preferred = self.preferred;
         let is_best = |one: &&Connection<K>| one.class() == best;

@@ -27,8 +27,8 @@ const ADDRESSES: [&str; 2] = ["10.83.0.1", "10.83.0.2"];
 const INTERVAL: Duration = Duration::from_millis(50);
 /// Messages of each node after another path carries them.
 const MORE: usize = 20;
-/// What a host has to be between noticing and a working path. Three times the 5 s that are required,
-/// because the host of the test does other work.
+/// What a host has to be between noticing and a working path. Three times the 5 s that are
+/// required, because the host of the test does other work.
 const BOUND: Duration = Duration::from_secs(15);
 
 /// Two hosts joined by a link.
@@ -206,8 +206,8 @@ fn is_quic(line: &Value) -> bool {
     line["transport"] == "quic"
 }
 
-/// Blocks UDP and returns the time from its noticing to the first message of the other node over TCP,
-/// at each node, with the time from the fault to its noticing.
+/// Blocks UDP and returns the time from its noticing to the first message of the other node over
+/// TCP, at each node, with the time from the fault to its noticing.
 fn fail_over(mut pair: Pair) -> [[Duration; 2]; 2] {
     let before = pair.nodes.each_ref().map(|node| node.entries().len());
     pair.lab.drop_packets("meta l4proto udp");

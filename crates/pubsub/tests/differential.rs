@@ -229,8 +229,8 @@ impl Node {
 /// Waits until the mesh of topic 1 joins all `members` over links that both ends have in it.
 ///
 /// From then on a message is pushed to each of them. Before that a member may lawfully miss one: a
-/// message is pushed to the mesh, and the next heartbeat offers it to subscribers that are not in the
-/// mesh at that time. A member that is grafted in between gets neither.
+/// message is pushed to the mesh, and the next heartbeat offers it to subscribers that are not in
+/// the mesh at that time. A member that is grafted in between gets neither.
 async fn meshed(nodes: &mut [Node], members: &[usize]) {
     within(async {
         loop {

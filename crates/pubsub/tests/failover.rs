@@ -100,8 +100,8 @@ fn messages_go_on_the_connection_that_is_preferred() {
 #[test]
 fn a_node_that_chooses_another_connection_does_not_change_the_choice() {
     let (mut net, connections) = pair(2, Version::V1_3);
-    for node in 0..2 {
-        let (peer, connection) = (net.nodes[1 - node].peer, connections[node]);
+    for (node, &connection) in connections.iter().enumerate() {
+        let peer = net.nodes[1 - node].peer;
         net.handle(node, Input::Preferred { peer, connection });
     }
     publish(&mut net, "both");
@@ -196,7 +196,8 @@ fn a_connection_without_answers_is_left_without_waiting_for_its_end() {
     assert_eq!(arrived(&mut net), sorted(messages));
 }
 
-/// The bytes of the offers and what is requested because of them, as far as a peer has all messages.
+/// The bytes of the offers and what is requested because of them, as far as a peer has all
+/// messages.
 #[test]
 fn a_peer_that_missed_nothing_requests_nothing() {
     let (mut net, connections) = pair(2, Version::V1_3);

@@ -354,7 +354,8 @@ async fn an_ignored_peer_cannot_hide_messages() {
     );
 }
 
-/// Each new stream replaces the one before. A peer that only opens streams is served no more after some.
+/// Each new stream replaces the one before. A peer that only opens streams is served no more after
+/// some.
 #[tokio::test]
 async fn streams_without_an_rpc_are_bounded() {
     let mut scene = Scene::new(&Config::small()).await;

@@ -795,8 +795,8 @@ proptest! {
     }
 
     /// Two or three nodes on connections that fail, also several at a time, and that restart: no
-    /// message comes twice, no peer is banned, and at the end all know all and get every message. The
-    /// fuzz target `gossip_nodes` runs the same script.
+    /// message comes twice, no peer is banned, and at the end all know all and get every message.
+    /// The fuzz target `gossip_nodes` runs the same script.
     #[test]
     fn nodes_that_follow_the_protocol_agree_in_the_end(
         variant in any::<u8>(),

@@ -153,7 +153,7 @@ impl Actor {
             let discovery = &mut self.swarm.behaviour_mut().discovery;
             discovery.connection_timed_out();
         }
-        if remaining == 0 && has_left(&reason) {
+        if remaining == 0 && has_left(closed.path, &reason) {
             self.swarm.behaviour_mut().pubsub.on_left(peer);
         }
         (closed.span)
@@ -356,11 +356,18 @@ impl Established {
 }
 
 /// Returns whether a peer ended its last connection itself, rather than losing it.
-const fn has_left(reason: &CloseReason) -> bool {
-    matches!(
+///
+/// A relay that loses the other side of a circuit ends it in order, and a NAT without a mapping
+/// answers with a reset: neither comes from the peer.
+const fn has_left(path: Path, reason: &CloseReason) -> bool {
+    let is_closed = matches!(
         reason,
         CloseReason::Remote {
-            cause: CloseCause::Closed | CloseCause::Reset
+            cause: CloseCause::Closed
         }
-    )
+    );
+    is_closed && matches!(path, Path::Direct)
 }
+
+#[cfg(test)]
+mod tests;

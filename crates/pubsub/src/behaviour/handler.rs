@@ -42,7 +42,8 @@ const MAX_EMPTY_STREAMS: usize = 5;
 /// An order to a connection.
 #[derive(Debug)]
 pub enum ToHandler {
-    /// Open an outbound stream in place of the one before. If `watch`, the end of its read half means that it was closed.
+    /// Open an outbound stream in place of the one before. If `watch`, the end of its read half
+    /// means that it was closed.
     Open {
         /// Whether the read half is watched.
         watch: bool,
@@ -344,7 +345,10 @@ impl ConnectionHandler for Handler {
             ToHandler::Open { watch } => {
                 // One that is still open does not move, and must not deliver what is sent again.
                 self.outbound = None;
-                self.open = Some(watch);
+                // One that is being opened is as new.
+                if self.opening.is_none() {
+                    self.open = Some(watch);
+                }
             }
             ToHandler::Send(frames) => {
                 // Frames for a stream that was lost: the machine knows, and sends them again.

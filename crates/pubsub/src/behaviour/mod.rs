@@ -86,8 +86,8 @@ impl Behaviour {
         })
     }
 
-    /// Counts the memory of RPCs that have not arrived in full in the accounting of the node, in place
-    /// of one of its own with the default limits.
+    /// Counts the memory of RPCs that have not arrived in full in the accounting of the node, in
+    /// place of one of its own with the default limits.
     #[must_use]
     pub fn with_resources(mut self, resources: Resources) -> Self {
         self.resources = resources;
@@ -198,8 +198,8 @@ impl Behaviour {
     }
 
     /// Reports that `connection` is better than the other connections with `peer`, as a program
-    /// that measures them finds. Messages for the peer are sent there from now on, until the connection fails or a
-    /// further one opens.
+    /// that measures them finds. Messages for the peer are sent there from now on, until the
+    /// connection fails or a further one opens.
     pub fn prefer_connection(&mut self, peer: PeerId, connection: ConnectionId) {
         self.machine
             .handle(Input::Preferred { peer, connection }, now());
@@ -212,8 +212,8 @@ impl Behaviour {
             .handle(Input::Unanswered { peer, connection }, now());
     }
 
-    /// Sets whether `connection` is a spare. A spare on which neither side sends messages is not kept
-    /// alive.
+    /// Sets whether `connection` is a spare. A spare on which neither side sends messages is not
+    /// kept alive.
     pub fn set_spare(&mut self, peer: PeerId, connection: ConnectionId, spare: bool) {
         let input = Input::Spare {
             peer,
@@ -223,9 +223,9 @@ impl Behaviour {
         self.machine.handle(input, now());
     }
 
-    /// Reports that `peer` closed its last connection in order, or that its process ended. A peer
-    /// that returns within 60 s after another end is offered the messages of the last heartbeats,
-    /// which may have been lost with the connection.
+    /// Reports that `peer` itself closed its last connection in order. A relay that ends a circuit
+    /// and a reset are no sign of that. A peer that returns within 60 s after another end is offered
+    /// the messages of the last heartbeats, which may have been lost with the connection.
     pub fn on_left(&mut self, peer: PeerId) {
         self.machine.handle(Input::Left { peer }, now());
     }

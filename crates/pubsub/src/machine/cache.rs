@@ -8,15 +8,14 @@ use std::{
 use bytes::Bytes;
 use calimero_network_primitives::PeerId;
 
-use super::outbox::MAX_IDS;
 use crate::{
     rpc::Frame,
     validate::Key,
     wire::{MessageId, TopicHash},
 };
 
-/// Bytes of whole messages, at most: 32 MiB with [`ENTRY_BYTES`] of each, some heartbeats of a busy node
-/// with messages of 1 KiB. The oldest ones go first.
+/// Bytes of whole messages, at most: 32 MiB with [`ENTRY_BYTES`] of each, some heartbeats of a busy
+/// node with messages of 1 KiB. The oldest ones go first.
 const MAX_BYTES: usize = 32 << 20;
 
 /// Bytes that an entry takes besides its message.
@@ -132,14 +131,19 @@ impl Cache {
         offers
     }
 
-    /// Ids of messages that a peer may have missed: those that `is_wanted` accepts, cached at `since`
-    /// or later, the newest first. Of a topic as many as a peer considers in one heartbeat.
+    /// The id of a message, as it is sent.
+    pub(super) fn id(&self, key: Key) -> Option<Bytes> {
+        self.messages.get(&key).map(|cached| cached.id.to_bytes())
+    }
+
+    /// Messages that a peer may have missed, by topic: those that `is_wanted` accepts, cached at
+    /// `since` or later, the newest first.
     pub(super) fn missed(
         &self,
         since: Instant,
         is_wanted: impl Fn(&TopicHash, &Frame) -> bool,
-    ) -> BTreeMap<TopicHash, Vec<Bytes>> {
-        let mut missed: BTreeMap<TopicHash, Vec<Bytes>> = BTreeMap::new();
+    ) -> BTreeMap<TopicHash, VecDeque<Key>> {
+        let mut missed: BTreeMap<TopicHash, VecDeque<Key>> = BTreeMap::new();
         let windows = self.length.saturating_sub(RESERVED).max(self.gossip);
         let keys = self.windows.iter().take(windows);
         for key in keys.flat_map(|window| window.iter().rev()) {
@@ -150,10 +154,8 @@ impl Cache {
                 break;
             }
             if is_wanted(&cached.topic, &cached.frame) {
-                let ids = missed.entry(cached.topic.clone()).or_default();
-                if ids.len() < MAX_IDS {
-                    ids.push(cached.id.to_bytes());
-                }
+                let keys = missed.entry(cached.topic.clone()).or_default();
+                keys.push_back(*key);
             }
         }
         missed

@@ -131,8 +131,8 @@ impl Machine {
     }
 
     /// Forgets back-offs of peers that are not connected, those that end last first: peers choose
-    /// the duration, so a long back-off has no priority. Removes several entries in one call, because
-    /// each call examines all entries.
+    /// the duration, so a long back-off has no priority. Removes several entries in one call,
+    /// because each call examines all entries.
     fn forget_backoffs(&mut self) {
         let absent = self.backoffs.iter();
         let absent = absent.filter(|((_, peer), _)| !self.peers.contains_key(peer));
@@ -285,6 +285,9 @@ impl Machine {
                 && self.announcements.topics(&id).next().is_none();
             if nudge {
                 peer.nudges += 1;
+            }
+            if !peer.missed.is_empty() {
+                self.dirty.insert(id);
             }
             if lost > 0 {
                 self.counters.lost_to_slow += count(lost);

@@ -1,8 +1,8 @@
 //! Gossipsub 1.0 to 1.2 as a state machine without IO.
 //!
 //! [`Machine::handle`] takes what happens on connections, methods take the orders of the
-//! application, [`Machine::poll`] returns effects in the order in which they must be carried out, and
-//! [`Machine::next_timeout`] says when to call [`Machine::handle_timeout`]. The clock is an
+//! application, [`Machine::poll`] returns effects in the order in which they must be carried out,
+//! and [`Machine::next_timeout`] says when to call [`Machine::handle_timeout`]. The clock is an
 //! argument, and the random numbers come from a seed, so that a run can be repeated.
 //!
 //! # Subscriptions belong to a peer
@@ -21,10 +21,11 @@
 //!
 //! # Several connections
 //!
-//! A driver that measures connections names the best one ([`Input::Preferred`]) and those that do not
-//! answer ([`Input::Unanswered`]). What was written to a connection that closes or does not answer may
-//! be lost. Its messages that are still cached are offered to the peer on the next connection, also if
-//! that one opens after the last has closed; the peer requests those that it misses.
+//! A driver that measures connections names the best one ([`Input::Preferred`]) and those that do
+//! not answer ([`Input::Unanswered`]). What was written to a connection that closes or does not
+//! answer may be lost. Its messages that are still cached are offered to the peer on the next
+//! connection, also if that one opens after the last has closed; the peer requests those that it
+//! misses.
 //!
 //! # Queues
 //!
@@ -146,8 +147,8 @@ pub enum Input {
         /// The connection to use.
         connection: ConnectionId,
     },
-    /// The peer did not answer a ping on the connection. Messages go to another connection, if there
-    /// is one, and those that may be lost are offered there.
+    /// The peer did not answer a ping on the connection. Messages go to another connection, if
+    /// there is one, and those that may be lost are offered there.
     Unanswered {
         /// The peer at the other end.
         peer: PeerId,
@@ -164,8 +165,8 @@ pub enum Input {
         /// Whether it is a spare from now on.
         spare: bool,
     },
-    /// The peer has closed its connections in order, or its process has ended. What was sent last is
-    /// not offered to it if it returns.
+    /// The peer itself has closed its last connection in order. What was sent last is not offered
+    /// to it if it returns.
     Left {
         /// The peer.
         peer: PeerId,
@@ -272,8 +273,8 @@ pub struct Machine {
     scores: Scores,
     /// Until when this node and a peer do not graft each other, by topic.
     backoffs: HashMap<(TopicHash, PeerId), Instant>,
-    /// `true` if all back-offs are those of connected peers and no further one is recorded until the
-    /// next heartbeat.
+    /// `true` if all back-offs are those of connected peers and no further one is recorded until
+    /// the next heartbeat.
     backoffs_are_full: bool,
     /// Recipients of topics to which this node publishes without subscribing, and until when.
     fanout: BTreeMap<TopicHash, (BTreeSet<PeerId>, Instant)>,

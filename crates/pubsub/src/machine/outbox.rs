@@ -24,7 +24,11 @@ pub(super) const MAX_IDS: usize = 5_000;
 
 /// Bytes of topics in one RPC of announcements or control: published 0.11 nodes take RPCs of
 /// 64 KiB.
-const MAX_TOPIC_BYTES: usize = 32 * 1024;
+pub(super) const MAX_TOPIC_BYTES: usize = 32 * 1024;
+
+/// Bytes that an id, and the topic of ids, take in an RPC besides their text, at most.
+const ID_OVERHEAD_BYTES: usize = 4;
+const TOPIC_OVERHEAD_BYTES: usize = 8;
 
 /// Topics in one RPC of announcements, at most: libp2p-gossipsub 0.50.1 ignores all of an RPC with
 /// more by default.
@@ -181,13 +185,20 @@ impl Outbox {
         self.ihave.insert(topic, ids);
     }
 
-    /// Offers messages of `topic` that the peer may have missed. Unlike [`offer`](Self::offer), later
-    /// heartbeats do not repeat these.
-    pub(super) fn offer_missed(&mut self, topic: TopicHash, ids: Vec<Bytes>) {
-        self.missed.insert(topic, ids);
+    /// Offers a message of `topic` that the peer may have missed. Unlike [`offer`](Self::offer),
+    /// later heartbeats do not repeat it. Returns the bytes that it takes in an RPC.
+    pub(super) fn offer_missed(&mut self, topic: &TopicHash, id: Bytes) -> usize {
+        let len = id.len() + ID_OVERHEAD_BYTES;
+        if let Some(ids) = self.missed.get_mut(topic) {
+            ids.push(id);
+            return len;
+        }
+        self.missed.insert(topic.clone(), vec![id]);
+        len + topic.as_str().len() + TOPIC_OVERHEAD_BYTES
     }
 
-    /// Where the bodies of the messages are that wait to be sent: the copies of a message share one.
+    /// Where the bodies of the messages are that wait to be sent: the copies of a message share
+    /// one.
     pub(super) fn waiting_bodies(&self) -> HashSet<*const u8> {
         let queued = self.messages.iter().map(|queued| &queued.frame);
         let waiting = self.again.iter().chain(queued);
@@ -203,8 +214,8 @@ impl Outbox {
         self.iwant.extend(ids);
     }
 
-    /// Announces a message to the peer. The announcement saves a copy, so it is left out if too many
-    /// wait already.
+    /// Announces a message to the peer. The announcement saves a copy, so it is left out if too
+    /// many wait already.
     pub(super) fn refuse(&mut self, id: &MessageId) {
         if self.idontwant.len() < MAX_IDS {
             self.idontwant.push(id.to_bytes());
@@ -292,7 +303,7 @@ impl Outbox {
             }
         }
         let mut add = |control: &mut Control, len: usize| {
-            (bytes, ids) = (bytes + len + 4, ids + 1);
+            (bytes, ids) = (bytes + len + ID_OVERHEAD_BYTES, ids + 1);
             if bytes > MAX_TOPIC_BYTES || ids > MAX_IDS {
                 flush(control);
                 (bytes, ids) = (len, 1);
@@ -311,7 +322,11 @@ impl Outbox {
         for (topic, offered) in missed.into_iter().chain(offers) {
             for id in offered {
                 let is_new = control.ihave.last().is_none_or(|(last, _)| *last != topic);
-                let len = if is_new { topic.as_str().len() + 8 } else { 0 };
+                let len = if is_new {
+                    topic.as_str().len() + TOPIC_OVERHEAD_BYTES
+                } else {
+                    0
+                };
                 add(&mut control, id.len() + len);
                 match control.ihave.last_mut() {
                     Some((last, ids)) if *last == topic => ids.push(id),

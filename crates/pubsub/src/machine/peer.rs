@@ -12,7 +12,7 @@ use calimero_network_primitives::{PeerId, limits::MAX_OWN_TOPICS};
 use libp2p_swarm::ConnectionId;
 
 pub(super) use self::failover::LostPeers;
-use self::failover::Use;
+use self::failover::{Missed, Use};
 use super::{
     Effect, Machine, count,
     outbox::{MeshChange, Outbox, OutboxLimits, announcement},
@@ -154,8 +154,7 @@ pub(super) struct Peer {
     preferred: Option<ConnectionId>,
     /// Since when the peer may have missed messages, if it returned after a connection was lost.
     missed_since: Option<Instant>,
-    /// How often messages were offered because of that.
-    offered_again: u32,
+    pub(super) missed: Missed,
     spoken: u64,
     pub(super) dialled: bool,
     pub(super) outbox: Outbox,
@@ -188,7 +187,7 @@ impl Peer {
             active: None,
             preferred: None,
             missed_since: None,
-            offered_again: 0,
+            missed: Missed::default(),
             spoken: 0,
             dialled,
             outbox: Outbox::new(limits, now),
@@ -230,8 +229,8 @@ impl Peer {
         self.outbox.is_idle()
     }
 
-    /// Takes the open stream of the best connection, or else the one on which the peer spoke last, if
-    /// the active one is not open.
+    /// Takes the open stream of the best connection, or else the one on which the peer spoke last,
+    /// if the active one is not open.
     fn choose_active(&mut self) {
         if self.version().is_some() {
             return;
@@ -333,9 +332,11 @@ impl Machine {
             peer.outbox.send_again(messages.into_iter());
             peer.preferred.take_if(|preferred| *preferred == connection);
             peer.choose_active();
+            self.promises.ask_again(id, now.at);
             if stream.used.has_carried(now.at) {
                 self.offer_missed(id);
             }
+            self.graft_again(id);
             self.review_keep_alive_of(id);
             self.dirty.insert(id);
             return;
@@ -359,9 +360,9 @@ impl Machine {
         self.on_room(now);
     }
 
-    /// Announces all topics on a new stream. Only a node of this kind knows when the list is complete.
-    /// For other peers, recent unsubscriptions are repeated, because they may be lost with an older
-    /// stream, or with a connection that this node has closed and the peer has not.
+    /// Announces all topics on a new stream. Only a node of this kind knows when the list is
+    /// complete. For other peers, recent unsubscriptions are repeated, because they may be lost
+    /// with an older stream, or with a connection that this node has closed and the peer has not.
     pub(super) fn on_opened(
         &mut self,
         id: PeerId,
@@ -391,10 +392,19 @@ impl Machine {
         let Some(stream) = peer.stream(connection) else {
             return;
         };
+        // It takes the place of one that was opened when this node asked for another one, on which
+        // the connection wrote nothing.
+        let is_again = matches!(stream.state, State::Open { .. });
+        let unwritten = std::mem::take(&mut stream.unwritten);
         stream.state = State::Open {
             version,
             since: now.at,
         };
+        if is_again {
+            peer.take_probe(connection);
+        }
+        let messages = peer.give_up(unwritten, now.at);
+        peer.outbox.send_again(messages.into_iter());
         peer.choose_active();
         peer.review_active(connection);
         peer.use_preferred();
@@ -411,7 +421,8 @@ impl Machine {
         self.dirty.insert(id);
     }
 
-    /// Repeats to a peer that it is in our meshes: if it has restarted, it does not know.
+    /// Repeats to a peer that it is in our meshes: if it has restarted, or the news was lost with a
+    /// connection, it does not know.
     fn graft_again(&mut self, id: PeerId) {
         let Some(peer) = self.peers.get_mut(&id) else {
             return;
@@ -464,6 +475,7 @@ impl Machine {
         let Some(Refusal { limit, written }) = refusal else {
             peer.outbox.send_again(messages.into_iter());
             peer.choose_active();
+            self.review_keep_alive_of(id);
             self.dirty.insert(id);
             return;
         };
@@ -496,6 +508,7 @@ impl Machine {
                 limit,
             });
         }
+        self.review_keep_alive_of(id);
         self.dirty.insert(id);
     }
 
@@ -545,9 +558,14 @@ impl Machine {
             return;
         };
         stream.spoke = spoken;
-        stream.used.unanswered = false;
+        let answers_again = std::mem::take(&mut stream.used.unanswered);
+        if answers_again {
+            peer.use_preferred();
+        }
         if active != Some(connection) {
             peer.review_active(connection);
+        }
+        if answers_again || active != Some(connection) {
             self.dirty.insert(id);
         }
     }
@@ -585,6 +603,7 @@ impl Machine {
 
     /// Sends what may be written now.
     pub(super) fn flush_peer(&mut self, id: PeerId, now: Now) {
+        let interval = self.config.mesh.heartbeat;
         let Some(peer) = self.peers.get_mut(&id) else {
             return;
         };
@@ -612,6 +631,7 @@ impl Machine {
             let room = SEND_WINDOW.saturating_sub(unwritten);
             // A peer that reads nothing gets no control either, so that it does not pile up.
             let control = if room > 0 {
+                peer.offer_next(connection, &self.cache, interval, now.at);
                 peer.outbox.take_control()
             } else {
                 Vec::new()

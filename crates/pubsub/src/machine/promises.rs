@@ -30,8 +30,8 @@ const PROMISE: Duration = Duration::from_secs(3);
 /// than the round trip of 400 ms between opposite points of the earth over fibre.
 const NEXT_REQUEST: Duration = Duration::from_millis(500);
 
-/// Requests for one message after the first one, at most. Each may bring a copy, so over a link that
-/// needs longer than [`NEXT_REQUEST`] a message may arrive four times.
+/// Requests for one message after the first one, at most. Each may bring a copy, so over a link
+/// that needs longer than [`NEXT_REQUEST`] a message may arrive four times.
 const MAX_REQUESTS: usize = 3;
 
 /// Messages that are requested from one peer and have not arrived, at most: as many as may be
@@ -295,7 +295,38 @@ impl Promises {
         settled
     }
 
-    /// A peer is disconnected. The next peers are asked at once for what only this peer was asked for.
+    /// A connection with a peer failed, and there is another one: requests or what was sent because
+    /// of them may be lost. The peer is asked again, and has not broken its promises.
+    pub(super) fn ask_again(&mut self, peer: PeerId, now: Instant) {
+        let asked = self.open.remove(&peer).unwrap_or(0);
+        if asked == 0 {
+            return;
+        }
+        let mut unasked = Vec::new();
+        for (key, wanted) in &mut self.wanted {
+            let at = wanted.asked.iter().position(|(id, _)| *id == peer);
+            let Some(at) = at.map(|index| wanted.asked.remove(index).1) else {
+                continue;
+            };
+            wanted.others.insert(0, peer);
+            wanted.others.truncate(MAX_OTHERS);
+            if wanted.asked.is_empty() {
+                wanted.next_at = Some(now);
+                unasked.push((at, *key));
+            } else if wanted.next_at.is_none() {
+                wanted.next_at = Some(now + NEXT_REQUEST);
+                self.due.push_back((now + NEXT_REQUEST, *key));
+            }
+        }
+        // In the order in which they were asked for, the earliest in front.
+        unasked.sort_by_key(|(at, _)| *at);
+        for (_, key) in unasked.into_iter().rev() {
+            self.due.push_front((now, key));
+        }
+    }
+
+    /// A peer is disconnected. The next peers are asked at once for what only this peer was asked
+    /// for.
     pub(super) fn forget(&mut self, peer: &PeerId, now: Instant) {
         self.late.remove(peer);
         self.open.remove(peer);

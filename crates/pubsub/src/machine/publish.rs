@@ -222,7 +222,8 @@ impl Machine {
         (frame.len() > limit).then_some(limit)
     }
 
-    /// Counts and reports a message that is above the known limit of a peer. Returns `true` if it is.
+    /// Counts and reports a message that is above the known limit of a peer. Returns `true` if it
+    /// is.
     fn refuse_too_large(&mut self, peer: PeerId, frame: &Frame) -> bool {
         let Some(limit) = self.exceeded_limit(&peer, frame) else {
             return false;

@@ -18,8 +18,8 @@ use crate::{
 /// specification.
 const MAX_OFFERS: usize = 10;
 
-/// Longest id that is requested, in bytes. An id is the text of its author, at most 60 bytes, and of
-/// a number, at most 20. A longer one belongs to no message that this node accepts.
+/// Longest id that is requested, in bytes. An id is the text of its author, at most 60 bytes, and
+/// of a number, at most 20. A longer one belongs to no message that this node accepts.
 const MAX_ID_BYTES: usize = 128;
 
 impl Machine {
@@ -141,8 +141,8 @@ impl Machine {
         let (author, topic) = (checked.message.author, checked.message.topic.clone());
         let verdict = match checked.verdict {
             Verdict::New if author == self.me => {
-                // This node published it before it was restarted. The peer has kept its promise, and
-                // no other one is asked for the message.
+                // This node published it before it was restarted. The peer has kept its promise,
+                // and no other one is asked for the message.
                 self.validator.remember(checked.key, now.at);
                 self.promises.fulfilled(checked.key, &id);
                 return;

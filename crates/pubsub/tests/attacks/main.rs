@@ -1,7 +1,7 @@
 //! Networks under attack, in virtual time: what honest nodes get, how late, and at what cost.
 //!
-//! The tests have some tens of nodes. `under_attack_at_scale` prints a table of a large network, with
-//! the parameters of this crate and with those of libp2p-gossipsub:
+//! The tests have some tens of nodes. `under_attack_at_scale` prints a table of a large network,
+//! with the parameters of this crate and with those of libp2p-gossipsub:
 //!
 //! ```text
 //! GOSSIP_ATTACKS=1000,1000,100,4,60 cargo test --release -p calimero-network-pubsub \

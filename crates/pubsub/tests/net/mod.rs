@@ -277,6 +277,11 @@ impl Net {
         link.map_or(&[], Vec::as_slice)
     }
 
+    /// The id of the connection that is opened next.
+    pub fn next_connection(&self) -> ConnectionId {
+        ConnectionId::new_unchecked(self.connections)
+    }
+
     /// Connects two nodes that are not connected.
     pub fn connect(&mut self, one: usize, other: usize) {
         if self.connections(one, other).is_empty() {
@@ -289,7 +294,7 @@ impl Net {
         if one == other {
             return;
         }
-        let connection = ConnectionId::new_unchecked(self.connections);
+        let connection = self.next_connection();
         self.connections += 1;
         let link = self.links.entry((one.min(other), one.max(other)));
         let link = link.or_default();

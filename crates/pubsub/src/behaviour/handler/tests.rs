@@ -1,7 +1,9 @@
-use std::task::Waker;
+use std::{hash::RandomState, task::Waker, time::Duration};
+
+use calimero_network_primitives::resources::Resources;
 
 use super::*;
-use crate::rpc::Rpc;
+use crate::{rpc::Rpc, validate::MemoryLimits};
 
 /// A stream that takes as many bytes as its reader has room for.
 struct Slow(usize);
@@ -68,4 +70,42 @@ fn parts_of_a_large_frame_are_reported_and_not_each_byte() {
     let rest = frame.len() - PROGRESS_BYTES - 50_000;
     assert_eq!(report(&mut outbound, rest), Some((1, rest)));
     assert_eq!(report(&mut outbound, 1), None);
+}
+
+/// A handler of a connection with a peer.
+fn handler() -> Handler {
+    let limits = MemoryLimits {
+        ids: 1,
+        settled: Duration::from_secs(1),
+        max_message_bytes: 1,
+    };
+    let validator = Validator::new(limits, [(); 2].map(|()| RandomState::new()));
+    let peer = PeerId::random();
+    let holder = Resources::default().holder(Some(peer), None);
+    Handler::new(peer, Names(Vec::new()), validator, 1, holder)
+}
+
+#[test]
+fn an_order_to_open_while_a_stream_is_being_opened_opens_no_other() {
+    let mut handler = handler();
+    let requests = |handler: &mut Handler| {
+        let poll = handler.poll(&mut Context::from_waker(Waker::noop()));
+        matches!(
+            poll,
+            Poll::Ready(ConnectionHandlerEvent::OutboundSubstreamRequest { .. })
+        )
+    };
+    handler.on_behaviour_event(ToHandler::Open { watch: true });
+    assert!(requests(&mut handler));
+    handler.on_behaviour_event(ToHandler::Open { watch: false });
+    assert!(!requests(&mut handler));
+    // The one that was being opened has failed.
+    handler.lost();
+    handler.on_behaviour_event(ToHandler::Open { watch: true });
+    let report = handler.poll(&mut Context::from_waker(Waker::noop()));
+    assert!(matches!(
+        report,
+        Poll::Ready(ConnectionHandlerEvent::NotifyBehaviour(FromHandler::Lost))
+    ));
+    assert!(requests(&mut handler));
 }

@@ -256,3 +256,32 @@ fn a_message_that_is_refused_keeps_its_promise_and_is_not_requested_again() {
     assert_eq!(script.promises.refused.len(), MAX_REFUSED);
     assert_eq!(script.promises.refused_until.len(), MAX_REFUSED);
 }
+
+#[test]
+fn what_was_asked_for_on_a_connection_that_failed_is_asked_for_again() {
+    let mut script = Script::new();
+    let peer = script.peers[0];
+    assert!(script.offer(1, 0));
+    assert!(script.offer(2, 0));
+    assert!(!script.offer(2, 1));
+    assert!(script.wait(STEP).contains(&(1, 2)));
+    script.promises.ask_again(peer, script.now);
+    assert_eq!(script.wait(Duration::ZERO), [(0, 1)]);
+    assert_eq!(script.promises.open(&peer), 1);
+    assert_eq!(script.wait(STEP), [(0, 2)], "after the one that was asked");
+    // When the first requests would be late.
+    script.now += PROMISE - STEP * 2;
+    assert!(script.promises.settle(script.now).is_empty());
+    script.now += STEP * 2;
+    let settled = script.promises.settle(script.now);
+    assert_eq!(settled[&peer].broken, 2, "promised anew");
+}
+
+#[test]
+fn an_offer_is_requested_that_was_repeated_on_another_connection() {
+    let mut script = Script::new();
+    assert!(script.offer(1, 0));
+    assert!(!script.offer(1, 0));
+    script.promises.ask_again(script.peers[0], script.now);
+    assert!(script.offer(1, 0));
+}
