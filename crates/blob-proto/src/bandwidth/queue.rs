@@ -13,8 +13,8 @@ use std::{
 
 use calimero_network_primitives::{BlobId, PeerId, resources::Origin};
 
-/// Requesters that wait, at most: 1,024. One more takes the position of the last one of an origin
-/// with more of them, or gets none.
+/// Requesters that wait, at most: 1,024. One more takes the position of one that is not back in
+/// time, or of the last one of an origin with more of them, or gets none.
 const MAX_WAITING: usize = 1024;
 
 /// Blobs of one requester that are remembered as asked for again later, at most: 64, more than its
@@ -139,7 +139,7 @@ impl TurnQueue {
             return;
         }
         let group = origin.map_or(Group::Peer(peer), Group::Origin);
-        if self.waiting.len() >= MAX_WAITING && !self.make_space(group) {
+        if self.waiting.len() >= MAX_WAITING && !self.make_space(group, now) {
             return;
         }
         let number = self.number();
@@ -194,7 +194,8 @@ impl TurnQueue {
         let present = before.iter().filter(here).count();
         let ahead = before.iter().filter(counts).count();
         let free = (self.max_active + self.extra).saturating_sub(self.active.len());
-        if before.len() == order.len() || present >= free {
+        // One without a position is behind all others, and not behind those that are not here.
+        if present >= free {
             // The other streams of the peer have their turns in the same round, or in later ones.
             let own = self.waiting.get(peer);
             let others = own.map_or(0, |own| own.wanted(now).saturating_sub(1));
@@ -339,8 +340,16 @@ impl TurnQueue {
         self.groups.retain(|group, _| left.contains(group));
     }
 
-    /// Gives up the last position, if its group has more of them than `group` will have.
-    fn make_space(&mut self, group: Group) -> bool {
+    /// Gives up the oldest position of a requester that is not back in time. Otherwise the last
+    /// one, if its group has more of them than `group` will have.
+    fn make_space(&mut self, group: Group, now: Duration) -> bool {
+        let late = self.waiting.iter().filter(|(_, one)| !one.counts(now));
+        let oldest = late.min_by_key(|(_, one)| one.kept).map(|(peer, _)| *peer);
+        if let Some(oldest) = oldest {
+            self.waiting.remove(&oldest);
+            self.drop_groups();
+            return true;
+        }
         let own = self.waiting.values().filter(|one| one.group == group);
         let own = own.count();
         let Some(last) = self.order().pop() else {

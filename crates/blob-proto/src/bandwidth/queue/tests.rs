@@ -186,6 +186,33 @@ fn an_origin_with_many_peers_does_not_keep_out_others() {
     assert_eq!(queue.order()[..3], [1, many, 2].map(peer));
 }
 
+/// Positions of 1,024 origins, whose requesters are told to ask again and do not.
+#[test]
+fn positions_without_requesters_do_not_keep_out_others() {
+    let mut queue = queue(1);
+    let busy = take(&mut queue, peer(0), None, s(0));
+    let many = 1 + MAX_WAITING as u32;
+    for number in 1..many {
+        queue.join(peer(number), None, &BLOB, s(0));
+        queue.leave(&peer(number), &BLOB, Some(s(16)), s(0));
+    }
+    assert_eq!(queue.waiting.len(), MAX_WAITING);
+    queue.release(busy, true, s(10));
+    // They are expected, so the turn is kept for them for a moment.
+    queue.join(peer(many), None, &BLOB, s(10));
+    assert_eq!(
+        queue.poll(&peer(many), s(10)),
+        Answer::Held { until: s(12) }
+    );
+    let turn = granted(queue.poll(&peer(many), s(12)));
+    // From then on the position of the first one that is late is given to another one.
+    queue.join(peer(many + 1), None, &BLOB, s(13));
+    assert_eq!(queue.waiting.len(), MAX_WAITING);
+    assert!(queue.waiting.contains_key(&peer(many + 1)));
+    queue.release(turn, true, s(14));
+    granted(queue.poll(&peer(many + 1), s(14)));
+}
+
 /// Requesters that are slower than their share do not keep the rest of the limit from others.
 #[test]
 fn more_turns_are_granted_while_the_limit_is_not_used() {
