@@ -172,7 +172,36 @@ pub(crate) struct Turn {
     left_bytes: u64,
 }
 
+/// A part that is sent in a turn.
+#[derive(Debug)]
+pub(crate) struct Sending {
+    limit: Arc<Shared>,
+    begun: Instant,
+    unused: Duration,
+}
+
+impl Sending {
+    /// Returns `true` if `bytes` took longer than at the share of a turn, and the limit was not used
+    /// for a fifth of that time.
+    pub(crate) fn is_slow(&self, bytes: u64) -> bool {
+        let took = self.begun.elapsed();
+        let micros = bytes.saturating_mul(1_000_000) / SHARE_BYTES_PER_S;
+        let unused = self.limit.unused().saturating_sub(self.unused);
+        took > Duration::from_micros(micros) && unused > took / 5
+    }
+}
+
 impl Turn {
+    /// Begins to measure a part that is sent.
+    pub(crate) fn sending(&self) -> Sending {
+        let limit = Arc::clone(&self.turns.0.limit);
+        Sending {
+            begun: Instant::now(),
+            unused: limit.unused(),
+            limit,
+        }
+    }
+
     /// Returns `true` if bytes may be sent in this turn, as far as is known now.
     pub(crate) fn may_cover(&self, bytes: u64) -> bool {
         bytes <= self.left_bytes || !self.turns.with(|queue, now| queue.is_contended(now))

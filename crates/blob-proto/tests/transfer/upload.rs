@@ -292,3 +292,32 @@ async fn slow_requesters_leave_the_rest_of_the_limit_to_others() {
     // Two of them take 56 %.
     assert!(rate >= 0.75 * LIMIT as f64, "{rate}");
 }
+
+/// A requester of 0.0.2 on a slow link does not keep the turn of blobs for as long as its blob takes.
+#[tokio::test(start_paused = true)]
+async fn a_slow_requester_of_a_whole_blob_gives_its_turn_up() {
+    let limited = Limited::new();
+    let large = limited.put(&content(7, 40 * MIB as usize));
+    let small = limited.put(&content(8, MIB as usize));
+    // Two of them, because a second one is allowed while the limit is not used.
+    let slow = (0..2).map(|number| {
+        let server = limited.server.clone();
+        let peer = numbered(50 + number);
+        let pipes = Pipes::new(provider(), Version::V0, move |pipe| {
+            slowly_to(peer, &server, Version::V0, pipe, 18 * 1024)
+        });
+        let identity = Identity::unsigned(peer);
+        let fetcher = Fetcher::new(pipes, identity, &BlobFetchConfig::default());
+        fetch(fetcher, large, |_| {})
+    });
+    let slow = join_all(slow);
+    let other = async {
+        tokio::time::sleep(Duration::from_secs(180)).await;
+        let fetching = fetch(limited.fetcher(numbered(1), 2, Version::V0), small, |_| {});
+        tokio::time::timeout(Duration::from_secs(300), fetching).await
+    };
+    tokio::select! {
+        _ = slow => panic!("it was quicker than its link"),
+        fetched = other => assert_eq!(fetched.unwrap().size_bytes, MIB),
+    }
+}
