@@ -131,10 +131,8 @@ impl Bandwidth {
     #[must_use]
     pub fn new(upload_bytes_per_s: u64, download_bytes_per_s: u64) -> Self {
         let upload = Shared::new(upload_bytes_per_s);
-        let turns = upload.as_ref().map(|limit| {
-            let chunks = Turns::of_chunks(limit, upload_bytes_per_s);
-            (chunks, Turns::of_blobs(limit, upload_bytes_per_s))
-        });
+        let turns = upload.as_ref();
+        let turns = turns.map(|limit| Turns::new(limit, upload_bytes_per_s));
         Self {
             upload,
             download: Shared::new(download_bytes_per_s),

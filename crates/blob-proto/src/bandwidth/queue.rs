@@ -8,6 +8,10 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
@@ -87,12 +91,34 @@ pub(super) enum Answer {
     Later { after: Duration },
 }
 
+/// Turns that are granted beyond those of a limit while it is not used, for all of its queues: each
+/// of them measures the same unused time. Clones share what is left.
+#[derive(Clone, Debug)]
+pub(super) struct Extra(Arc<AtomicUsize>);
+
+impl Extra {
+    pub(super) fn new(turns: usize) -> Self {
+        Self(Arc::new(AtomicUsize::new(turns)))
+    }
+
+    fn take(&self) -> bool {
+        let less = |left: usize| left.checked_sub(1);
+        let taken = (self.0).fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
+        taken.is_ok()
+    }
+
+    fn give_back(&self, turns: usize) {
+        self.0.fetch_add(turns, Ordering::Relaxed);
+    }
+}
+
 /// The turns under one limit, and who waits for one.
 #[derive(Debug)]
 pub(super) struct TurnQueue {
     max_active: usize,
-    /// Turns beyond that, at most as many, while the limit is not used.
+    /// Turns beyond that while the limit is not used, and what is left of them.
     extra: usize,
+    extra_left: Extra,
     /// Begin of the span over which the use of the limit is measured, and the unused time until
     /// then.
     measured: (Duration, Duration),
@@ -110,10 +136,11 @@ pub(super) struct TurnQueue {
 
 impl TurnQueue {
     /// Returns a queue of turns of an expected `length` while all are taken.
-    pub(super) fn new(max_active: usize, length: Option<Duration>) -> Self {
+    pub(super) fn new(max_active: usize, length: Option<Duration>, extra: &Extra) -> Self {
         Self {
             max_active: max_active.max(1),
             extra: 0,
+            extra_left: extra.clone(),
             measured: (Duration::ZERO, Duration::ZERO),
             length,
             active: BTreeMap::new(),
@@ -158,9 +185,7 @@ impl TurnQueue {
     /// was unused while all turns were taken, and at least 5/8 of the share of a turn, another turn
     /// is allowed. Where a twentieth or less was unused, one is taken back.
     pub(super) fn measure(&mut self, unused: Duration, now: Duration) {
-        if self.active.len() < self.max_active {
-            self.extra = 0;
-        }
+        self.give_extra_back();
         if self.active.len() < self.max_active + self.extra {
             self.measured = (now, unused);
             return;
@@ -173,10 +198,27 @@ impl TurnQueue {
         self.measured = (now, unused);
         let active = u32::try_from(self.max_active).unwrap_or(u32::MAX);
         if unused_in_it > (span / 5).max(span * 5 / 8 / active) {
-            self.extra = (self.extra + 1).min(self.max_active);
-        } else if unused_in_it <= span / 20 {
-            self.extra = self.extra.saturating_sub(1);
+            self.extra += usize::from(self.extra_left.take());
+        } else if unused_in_it <= span / 20 && self.extra > 0 {
+            self.extra -= 1;
+            self.extra_left.give_back(1);
         }
+    }
+
+    /// Gives back the turns beyond those of the limit where these are not all taken.
+    fn give_extra_back(&mut self) {
+        if self.active.len() < self.max_active {
+            self.extra_left.give_back(std::mem::take(&mut self.extra));
+        }
+    }
+
+    fn free(&self) -> usize {
+        (self.max_active + self.extra).saturating_sub(self.active.len())
+    }
+
+    /// Whether a turn is free.
+    pub(super) fn has_free(&self) -> bool {
+        self.free() > 0
     }
 
     /// Returns when the use of the limit is to be measured again.
@@ -193,7 +235,7 @@ impl TurnQueue {
         let counts = |other: &&PeerId| self.waiting.get(other).is_some_and(|one| one.counts(now));
         let present = before.iter().filter(here).count();
         let ahead = before.iter().filter(counts).count();
-        let free = (self.max_active + self.extra).saturating_sub(self.active.len());
+        let free = self.free();
         // One without a position is behind all others, and not behind those that are not here.
         if present >= free {
             // The other streams of the peer have their turns in the same round, or in later ones.
@@ -260,6 +302,7 @@ impl TurnQueue {
     pub(super) fn release(&mut self, turn: u64, whole: bool, now: Duration) {
         let began = self.active.remove(&turn);
         self.free_since = now;
+        self.give_extra_back();
         if let (Some(began), Some(length), true) = (began, &mut self.length, whole) {
             let took = now.saturating_sub(began);
             *length = *length - *length / SMOOTHING + took / SMOOTHING;

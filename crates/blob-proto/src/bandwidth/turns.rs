@@ -15,7 +15,7 @@ use tokio::{
 
 use super::{
     Shared,
-    queue::{Answer, TurnQueue},
+    queue::{Answer, Extra, TurnQueue},
 };
 use crate::{id::CHUNK_BYTES, plan::FLOOR_BYTES_PER_S};
 
@@ -42,24 +42,34 @@ struct Inner {
 }
 
 impl Turns {
-    /// Returns the turns of requests for chunks under a limit.
-    pub(super) fn of_chunks(limit: &Arc<Shared>, bytes_per_s: u64) -> Self {
+    /// Returns the turns under a limit: of requests for chunks, and of blobs that are sent as a
+    /// whole. Half as many more of both together are granted while the limit is not used.
+    pub(super) fn new(limit: &Arc<Shared>, bytes_per_s: u64) -> (Self, Self) {
+        let extra = Extra::new((active(bytes_per_s) / 2).max(1));
+        let chunks = Self::of_chunks(limit, bytes_per_s, &extra);
+        (chunks, Self::of_blobs(limit, bytes_per_s, &extra))
+    }
+
+    fn of_chunks(limit: &Arc<Shared>, bytes_per_s: u64, extra: &Extra) -> Self {
         let active = active(bytes_per_s);
         let bytes = TURN_BYTES.saturating_mul(active as u64);
         let micros = bytes.saturating_mul(1_000_000) / bytes_per_s.max(1);
-        Self::new(limit, active, Some(Duration::from_micros(micros)))
+        Self::of(
+            limit,
+            TurnQueue::new(active, Some(Duration::from_micros(micros)), extra),
+        )
     }
 
-    /// Returns the turns of blobs that are sent as a whole: half as many, because each lasts for as
-    /// long as its blob.
-    pub(super) fn of_blobs(limit: &Arc<Shared>, bytes_per_s: u64) -> Self {
-        Self::new(limit, (active(bytes_per_s) / 2).max(1), None)
+    /// Half as many as of chunks, because each lasts for as long as its blob.
+    fn of_blobs(limit: &Arc<Shared>, bytes_per_s: u64, extra: &Extra) -> Self {
+        let active = (active(bytes_per_s) / 2).max(1);
+        Self::of(limit, TurnQueue::new(active, None, extra))
     }
 
-    fn new(limit: &Arc<Shared>, max_active: usize, length: Option<Duration>) -> Self {
+    fn of(limit: &Arc<Shared>, queue: TurnQueue) -> Self {
         Self(Arc::new(Inner {
             limit: Arc::clone(limit),
-            queue: Mutex::new(TurnQueue::new(max_active, length)),
+            queue: Mutex::new(queue),
             changed: Notify::new(),
         }))
     }

@@ -24,7 +24,11 @@ fn s(seconds: u64) -> Duration {
 }
 
 fn queue(max_active: usize) -> TurnQueue {
-    TurnQueue::new(max_active, Some(INTERVAL * max_active as u32))
+    TurnQueue::new(
+        max_active,
+        Some(INTERVAL * max_active as u32),
+        &Extra::new(max_active),
+    )
 }
 
 #[track_caller]
@@ -232,7 +236,7 @@ fn more_turns_are_granted_while_the_limit_is_not_used() {
     let third = granted(queue.poll(&peer(2), s(4)));
     queue.measure(s(4), s(8));
     granted(queue.poll(&peer(3), s(8)));
-    // Twice as many at most, and not where another one would get too little.
+    // Not where another one would get too little.
     queue.measure(s(6), s(12));
     assert!(matches!(queue.poll(&peer(4), s(12)), Answer::Later { .. }));
     // The limit is used again: a turn that ends is not granted again.
@@ -242,7 +246,7 @@ fn more_turns_are_granted_while_the_limit_is_not_used() {
     queue.release(slow[0], true, s(18));
     granted(queue.poll(&peer(4), s(18)));
     // A quarter of the limit of two turns would be half a share.
-    let mut queue = super::TurnQueue::new(2, None);
+    let mut queue = TurnQueue::new(2, None, &Extra::new(2));
     for number in 0..2 {
         take(&mut queue, peer(number), None, s(0));
     }
@@ -251,13 +255,39 @@ fn more_turns_are_granted_while_the_limit_is_not_used() {
     queue.measure(s(1), s(4));
     assert!(matches!(queue.poll(&peer(2), s(4)), Answer::Later { .. }));
     // With fewer requesters than turns nothing is measured.
-    let mut queue = super::TurnQueue::new(2, None);
+    let mut queue = TurnQueue::new(2, None, &Extra::new(2));
     take(&mut queue, peer(0), None, s(0));
     queue.measure(s(50), s(60));
     take(&mut queue, peer(1), None, s(60));
     queue.join(peer(2), None, &BLOB, s(61));
     queue.measure(s(51), s(61));
     assert!(matches!(queue.poll(&peer(2), s(61)), Answer::Later { .. }));
+}
+
+/// Both queues of a limit measure the same unused time.
+#[test]
+fn the_queues_of_a_limit_share_what_is_granted_beyond_it() {
+    let extra = Extra::new(1);
+    let mut queues = [1, 2].map(|_| TurnQueue::new(1, None, &extra));
+    let mut turns = Vec::new();
+    for queue in &mut queues {
+        turns.push(take(queue, peer(0), None, s(0)));
+        queue.join(peer(1), None, &BLOB, s(0));
+        queue.measure(s(0), s(0));
+    }
+    let measured = |queue: &mut TurnQueue, unused, now| {
+        queue.measure(unused, now);
+        queue.poll(&peer(1), now)
+    };
+    let begun = granted(measured(&mut queues[0], s(4), s(4)));
+    for now in [4, 8, 12] {
+        let answer = measured(&mut queues[1], s(now), s(now));
+        assert!(matches!(answer, Answer::Later { .. }), "{answer:?}");
+    }
+    // The first one needs no further turn any more.
+    queues[0].release(begun, false, s(13));
+    queues[0].release(turns[0], false, s(13));
+    granted(measured(&mut queues[1], s(16), s(16)));
 }
 
 /// The transfers of a peer wait for each other, and are told so.
