@@ -25,9 +25,13 @@ const MAX_WAITING: usize = 1024;
 /// transfers at one time.
 const MAX_AWAY: usize = 64;
 
+/// Streams of one requester that wait at one time, at most: 64. Each looks at the queue whenever a
+/// turn ends.
+const MAX_STREAMS: usize = 64;
+
 /// Time after which a requester asks again, however long it has to wait: 30 s. Requesters of older
 /// versions wait for as long as they are told, at most 60 s.
-const RETURN_MAX: Duration = Duration::from_secs(30);
+pub(super) const RETURN_MAX: Duration = Duration::from_secs(30);
 
 /// Time by which a requester may be late: 5 s, for the round trips of a new stream.
 const LATE: Duration = Duration::from_secs(5);
@@ -151,23 +155,27 @@ impl TurnQueue {
         }
     }
 
-    /// Notes a stream that waits from now on, to send something of a blob.
+    /// Notes a stream that waits from now on, to send something of a blob. Returns `false`, and
+    /// notes nothing, where too many streams of the peer wait.
     pub(super) fn join(
         &mut self,
         peer: PeerId,
         origin: Option<Origin>,
         blob: &BlobId,
         now: Duration,
-    ) {
+    ) -> bool {
         self.expire(now);
         if let Some(waiting) = self.waiting.get_mut(&peer) {
+            if waiting.streams >= MAX_STREAMS {
+                return false;
+            }
             waiting.streams += 1;
             waiting.away.remove(blob);
-            return;
+            return true;
         }
         let group = origin.map_or(Group::Peer(peer), Group::Origin);
         if self.waiting.len() >= MAX_WAITING && !self.make_space(group, now) {
-            return;
+            return true;
         }
         let number = self.number();
         self.groups.entry(group).or_insert(number);
@@ -179,6 +187,7 @@ impl TurnQueue {
             kept: now,
         };
         self.waiting.insert(peer, waiting);
+        true
     }
 
     /// Takes the time since the beginning in which the limit was not used. Where a fifth of a span

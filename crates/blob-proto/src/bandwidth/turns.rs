@@ -15,7 +15,7 @@ use tokio::{
 
 use super::{
     Shared,
-    queue::{Answer, Extra, TurnQueue},
+    queue::{Answer, Extra, RETURN_MAX, TurnQueue},
 };
 use crate::{id::CHUNK_BYTES, plan::FLOOR_BYTES_PER_S};
 
@@ -37,7 +37,7 @@ pub(crate) struct Turns(Arc<Inner>);
 struct Inner {
     limit: Arc<Shared>,
     queue: Mutex<TurnQueue>,
-    /// Notified when a turn ends, or a stream waits no longer.
+    /// Notified when a turn ends, or a stream waits no longer while one is free.
     changed: Notify,
 }
 
@@ -79,7 +79,8 @@ impl Turns {
     ///
     /// # Errors
     ///
-    /// The time after which the requester is to ask again. Its position is kept.
+    /// The time after which the requester is to ask again. Its position is kept. At once where too
+    /// many of its streams wait.
     pub(crate) async fn acquire(
         &self,
         peer: PeerId,
@@ -87,7 +88,9 @@ impl Turns {
         blob: BlobId,
         patience: Duration,
     ) -> Result<Turn, Duration> {
-        let waiter = Waiter::join(self, peer, origin, blob);
+        let Some(waiter) = Waiter::join(self, peer, origin, blob) else {
+            return Err(RETURN_MAX);
+        };
         let give_up = Instant::now() + patience;
         loop {
             // Before the look, so that no change is missed.
@@ -138,15 +141,15 @@ struct Waiter {
 }
 
 impl Waiter {
-    fn join(turns: &Turns, peer: PeerId, origin: Option<Origin>, blob: BlobId) -> Self {
-        turns.with(|queue, now| queue.join(peer, origin, &blob, now));
-        Self {
+    fn join(turns: &Turns, peer: PeerId, origin: Option<Origin>, blob: BlobId) -> Option<Self> {
+        let waits = turns.with(|queue, now| queue.join(peer, origin, &blob, now));
+        waits.then(|| Self {
             turns: turns.clone(),
             peer,
             blob,
             waits: true,
             retry_after: None,
-        }
+        })
     }
 
     fn granted(mut self, number: u64) -> Turn {
@@ -168,8 +171,13 @@ impl Drop for Waiter {
     fn drop(&mut self) {
         if self.waits {
             let (peer, blob, retry_after) = (&self.peer, &self.blob, self.retry_after);
-            (self.turns).with(|queue, now| queue.leave(peer, blob, retry_after, now));
-            self.turns.0.changed.notify_waiters();
+            let has_free = self.turns.with(|queue, now| {
+                queue.leave(peer, blob, retry_after, now);
+                queue.has_free()
+            });
+            if has_free {
+                self.turns.0.changed.notify_waiters();
+            }
         }
     }
 }
@@ -246,3 +254,6 @@ impl Drop for Turn {
         self.turns.0.changed.notify_waiters();
     }
 }
+
+#[cfg(test)]
+mod tests;
