@@ -2,7 +2,6 @@
 
 use std::{
     future::{Future, poll_fn},
-    pin::Pin,
     task::{Context, Poll, Waker},
 };
 
@@ -49,8 +48,9 @@ async fn a_peer_with_many_waiting_streams_is_refused_at_once() {
     let _busy = wait(1).await.unwrap();
     let mut waiting: Vec<_> = (0..64).map(|_| Box::pin(wait(2))).collect();
     poll_fn(|cx| {
-        let pending = |one: &mut Pin<Box<_>>| one.as_mut().poll(cx).is_pending();
-        assert!(waiting.iter_mut().all(pending));
+        for one in &mut waiting {
+            assert!(one.as_mut().poll(cx).is_pending());
+        }
         Poll::Ready(())
     })
     .await;
@@ -61,5 +61,6 @@ async fn a_peer_with_many_waiting_streams_is_refused_at_once() {
     assert!(wait(3).await.is_err());
     assert_eq!(begun.elapsed(), Duration::from_secs(8));
     drop(waiting.pop());
-    assert_eq!(wait(2).await.unwrap_err(), RETRY_MIN);
+    // A further turn is granted, because nothing of the limit is used.
+    assert!(wait(2).await.is_ok());
 }
