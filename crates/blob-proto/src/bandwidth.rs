@@ -24,7 +24,10 @@ use calimero_network_primitives::PeerId;
 use futures::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, Sleep, sleep};
 
-pub(crate) use self::turns::{Turn, Turns};
+pub(crate) use self::{
+    queue::Asking,
+    turns::{Turn, Turns},
+};
 use crate::transfer::{Opened, Opener};
 
 /// Time by which a bucket is ahead of or behind its rate: 50 ms. Timers are exact to a millisecond,

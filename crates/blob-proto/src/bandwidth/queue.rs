@@ -1,8 +1,8 @@
 //! Which requester an upload limit is given to next. Pure: time is the distance from any fixed
 //! point.
 //!
-//! Turns are granted in order: origins take turns, then the peers of an origin, each in the order
-//! in which it came. A requester that is told to ask again later keeps its position. It does not
+//! Turns are granted in order: protected peers and all others take turns, then origins, then the
+//! peers of an origin, each in the order in which it came. A requester that is told to ask again later keeps its position. It does not
 //! keep a turn from the others: one that does not return in time is passed over until it does.
 //! Where all turns are taken by requesters that are too slow to use the limit, more are granted.
 
@@ -51,6 +51,16 @@ const SPAN: Duration = Duration::from_secs(4);
 /// Weight of the newest turn in the length of a turn, one in this many.
 const SMOOTHING: u32 = 4;
 
+/// A peer that asks, as its connection shows it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Asking {
+    pub(crate) peer: PeerId,
+    pub(crate) origin: Option<Origin>,
+    /// Whether it has a share that strangers cannot take: a configured peer, a boot node or a
+    /// member.
+    pub(crate) protected: bool,
+}
+
 /// The requesters that take turns with each other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Group {
@@ -62,6 +72,7 @@ enum Group {
 #[derive(Debug)]
 struct Waiting {
     group: Group,
+    protected: bool,
     /// Orders the peers of a group.
     number: u64,
     /// Streams of the peer that wait.
@@ -133,6 +144,8 @@ pub(super) struct TurnQueue {
     waiting: BTreeMap<PeerId, Waiting>,
     /// Orders the groups: when each came, or had its last turn.
     groups: BTreeMap<Group, u64>,
+    /// Whether the last turn was that of a protected peer.
+    last_protected: bool,
     next: u64,
     /// When the last turn ended.
     free_since: Duration,
@@ -150,6 +163,7 @@ impl TurnQueue {
             active: BTreeMap::new(),
             waiting: BTreeMap::new(),
             groups: BTreeMap::new(),
+            last_protected: false,
             next: 0,
             free_since: Duration::ZERO,
         }
@@ -157,30 +171,31 @@ impl TurnQueue {
 
     /// Notes a stream that waits from now on, to send something of a blob. Returns `false`, and
     /// notes nothing, where too many streams of the peer wait.
-    pub(super) fn join(
-        &mut self,
-        peer: PeerId,
-        origin: Option<Origin>,
-        blob: &BlobId,
-        now: Duration,
-    ) -> bool {
+    pub(super) fn join(&mut self, asking: Asking, blob: &BlobId, now: Duration) -> bool {
+        let Asking {
+            peer,
+            origin,
+            protected,
+        } = asking;
         self.expire(now);
         if let Some(waiting) = self.waiting.get_mut(&peer) {
             if waiting.streams >= MAX_STREAMS {
                 return false;
             }
             waiting.streams += 1;
+            waiting.protected = protected;
             waiting.away.remove(blob);
             return true;
         }
         let group = origin.map_or(Group::Peer(peer), Group::Origin);
-        if self.waiting.len() >= MAX_WAITING && !self.make_space(group, now) {
+        if self.waiting.len() >= MAX_WAITING && !self.make_space(group, protected, now) {
             return true;
         }
         let number = self.number();
         self.groups.entry(group).or_insert(number);
         let waiting = Waiting {
             group,
+            protected,
             number,
             streams: 1,
             away: BTreeMap::new(),
@@ -328,6 +343,7 @@ impl TurnQueue {
         if let Some(waiting) = self.waiting.get_mut(peer) {
             waiting.streams = waiting.streams.saturating_sub(1);
             waiting.number = number;
+            self.last_protected = waiting.protected;
             self.groups.insert(waiting.group, number);
             if waiting.streams == 0 && !waiting.counts(now) {
                 self.waiting.remove(peer);
@@ -340,12 +356,25 @@ impl TurnQueue {
 
     /// The peers that wait, in the order of their turns.
     fn order(&self) -> Vec<PeerId> {
+        let mut first = self.order_of(!self.last_protected).into_iter();
+        let mut second = self.order_of(self.last_protected).into_iter();
+        let mut order = Vec::with_capacity(self.waiting.len());
+        while order.len() < self.waiting.len() {
+            order.extend(first.next());
+            order.extend(second.next());
+        }
+        order
+    }
+
+    /// The order of the protected peers, or of all others.
+    fn order_of(&self, protected: bool) -> Vec<PeerId> {
         let mut peers: BTreeMap<Group, Vec<(u64, PeerId)>> = BTreeMap::new();
-        for (peer, waiting) in &self.waiting {
+        let waiting = (self.waiting.iter()).filter(|(_, one)| one.protected == protected);
+        for (peer, waiting) in waiting {
             let group = peers.entry(waiting.group).or_default();
             group.push((waiting.number, *peer));
         }
-        let mut order = Vec::with_capacity(self.waiting.len());
+        let mut order = Vec::new();
         for (group, mut peers) in peers {
             peers.sort_unstable();
             let of_group = self.groups.get(&group).copied().unwrap_or_default();
@@ -392,32 +421,46 @@ impl TurnQueue {
         self.groups.retain(|group, _| left.contains(group));
     }
 
-    /// Gives up the oldest position of a requester that is not back in time. Otherwise the last
-    /// one, if its group has more of them than `group` will have.
-    fn make_space(&mut self, group: Group, now: Duration) -> bool {
-        let late = self.waiting.iter().filter(|(_, one)| !one.counts(now));
-        let oldest = late.min_by_key(|(_, one)| one.kept).map(|(peer, _)| *peer);
-        if let Some(oldest) = oldest {
-            self.waiting.remove(&oldest);
+    /// Gives up the oldest position of a requester that is not back in time. Otherwise the last one,
+    /// if its group has more of them than `group` will have. That of a protected peer only for
+    /// another one, where nobody else has a position.
+    fn make_space(&mut self, group: Group, protected: bool, now: Duration) -> bool {
+        let given_up = self.late(false, now).or_else(|| {
+            let mut others = self.order_of(false);
+            match others.pop() {
+                Some(last) if protected => Some(last),
+                Some(last) => self.has_fewer(group, last).then_some(last),
+                None if protected => self.late(true, now).or_else(|| {
+                    let last = self.order_of(true).pop()?;
+                    self.has_fewer(group, last).then_some(last)
+                }),
+                None => None,
+            }
+        });
+        if let Some(peer) = given_up {
+            self.waiting.remove(&peer);
             self.drop_groups();
-            return true;
         }
-        let own = self.waiting.values().filter(|one| one.group == group);
-        let own = own.count();
-        let Some(last) = self.order().pop() else {
-            return false;
+        given_up.is_some()
+    }
+
+    /// The one that is late for the longest time.
+    fn late(&self, protected: bool, now: Duration) -> Option<PeerId> {
+        let late = self.waiting.iter();
+        let late = late.filter(|(_, one)| one.protected == protected && !one.counts(now));
+        late.min_by_key(|(_, one)| one.kept).map(|(peer, _)| *peer)
+    }
+
+    /// Whether a group has, with one more position, fewer of them than that of `last`.
+    fn has_fewer(&self, group: Group, last: PeerId) -> bool {
+        let count = |group| {
+            self.waiting
+                .values()
+                .filter(|one| one.group == group)
+                .count()
         };
         let of_last = self.waiting.get(&last).map(|one| one.group);
-        let others = self
-            .waiting
-            .values()
-            .filter(|one| Some(one.group) == of_last);
-        if others.count() <= own + 1 {
-            return false;
-        }
-        self.waiting.remove(&last);
-        self.drop_groups();
-        true
+        of_last.is_some_and(|of_last| count(of_last) > count(group) + 1)
     }
 }
 

@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use calimero_network_primitives::{BlobId, PeerId, resources::Origin};
+use calimero_network_primitives::{BlobId, PeerId};
 use tokio::{
     sync::Notify,
     time::{Instant, sleep_until},
@@ -15,7 +15,7 @@ use tokio::{
 
 use super::{
     Shared,
-    queue::{Answer, Extra, RETURN_MAX, TurnQueue},
+    queue::{Answer, Asking, Extra, RETURN_MAX, TurnQueue},
 };
 use crate::{id::CHUNK_BYTES, plan::FLOOR_BYTES_PER_S};
 
@@ -83,12 +83,11 @@ impl Turns {
     /// many of its streams wait.
     pub(crate) async fn acquire(
         &self,
-        peer: PeerId,
-        origin: Option<Origin>,
+        asking: Asking,
         blob: BlobId,
         patience: Duration,
     ) -> Result<Turn, Duration> {
-        let Some(waiter) = Waiter::join(self, peer, origin, blob) else {
+        let Some(waiter) = Waiter::join(self, asking, blob) else {
             return Err(RETURN_MAX);
         };
         let give_up = Instant::now() + patience;
@@ -98,7 +97,7 @@ impl Turns {
             changed.as_mut().enable();
             let (answer, measure) = self.with(|queue, now| {
                 queue.measure(self.0.limit.unused(), now);
-                (queue.poll(&peer, now), queue.next_measure())
+                (queue.poll(&asking.peer, now), queue.next_measure())
             });
             let now = Instant::now();
             let (until, after) = match answer {
@@ -141,11 +140,11 @@ struct Waiter {
 }
 
 impl Waiter {
-    fn join(turns: &Turns, peer: PeerId, origin: Option<Origin>, blob: BlobId) -> Option<Self> {
-        let waits = turns.with(|queue, now| queue.join(peer, origin, &blob, now));
+    fn join(turns: &Turns, asking: Asking, blob: BlobId) -> Option<Self> {
+        let waits = turns.with(|queue, now| queue.join(asking, &blob, now));
         waits.then(|| Self {
             turns: turns.clone(),
-            peer,
+            peer: asking.peer,
             blob,
             waits: true,
             retry_after: None,

@@ -11,9 +11,13 @@ use super::*;
 
 const BLOB: BlobId = BlobId::new([1; 32]);
 
-fn peer(number: u8) -> PeerId {
+fn peer(number: u8) -> Asking {
     let key = Keypair::ed25519_from_bytes([number; 32]).unwrap();
-    key.public().to_peer_id()
+    Asking {
+        peer: key.public().to_peer_id(),
+        origin: None,
+        protected: false,
+    }
 }
 
 /// The turns of whole blobs at the smallest limit: one, and streams wait for it.
@@ -25,7 +29,7 @@ fn turns() -> Turns {
 #[tokio::test(start_paused = true)]
 async fn a_stream_that_leaves_wakes_others_only_for_a_free_turn() {
     let turns = turns();
-    let wait = |number| turns.acquire(peer(number), None, BLOB, Duration::from_secs(8));
+    let wait = |number| turns.acquire(peer(number), BLOB, Duration::from_secs(8));
     let busy = wait(1).await.unwrap();
     let (mut changed, mut leaving) = (pin!(turns.0.changed.notified()), Box::pin(wait(2)));
     changed.as_mut().enable();
@@ -44,7 +48,7 @@ async fn a_stream_that_leaves_wakes_others_only_for_a_free_turn() {
 #[tokio::test(start_paused = true)]
 async fn a_peer_with_many_waiting_streams_is_refused_at_once() {
     let turns = turns();
-    let wait = |number| turns.acquire(peer(number), None, BLOB, Duration::from_secs(8));
+    let wait = |number| turns.acquire(peer(number), BLOB, Duration::from_secs(8));
     let _busy = wait(1).await.unwrap();
     let mut waiting: Vec<_> = (0..64).map(|_| Box::pin(wait(2))).collect();
     poll_fn(|cx| {
