@@ -2,9 +2,10 @@
 //! point.
 //!
 //! Turns are granted in order: protected peers and all others take turns, then origins, then the
-//! peers of an origin, each in the order in which it came. A requester that is told to ask again later keeps its position. It does not
-//! keep a turn from the others: one that does not return in time is passed over until it does.
-//! Where all turns are taken by requesters that are too slow to use the limit, more are granted.
+//! peers of an origin, each in the order in which it came. A requester that is told to ask again
+//! later keeps its position. It does not keep a turn from the others: one that does not return in
+//! time is passed over until it does. Where all turns are taken by requesters that are too slow to
+//! use the limit, more are granted.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -421,8 +422,8 @@ impl TurnQueue {
         self.groups.retain(|group, _| left.contains(group));
     }
 
-    /// Gives up the oldest position of a requester that is not back in time. Otherwise the last one,
-    /// if its group has more of them than `group` will have. That of a protected peer only for
+    /// Gives up the oldest position of a requester that is not back in time. Otherwise the last
+    /// one, if its group has more of them than `group` will have. That of a protected peer only for
     /// another one, where nobody else has a position.
     fn make_space(&mut self, group: Group, protected: bool, now: Duration) -> bool {
         let given_up = self.late(false, now).or_else(|| {

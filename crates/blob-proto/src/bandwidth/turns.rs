@@ -198,8 +198,8 @@ pub(crate) struct Sending {
 }
 
 impl Sending {
-    /// Returns `true` if `bytes` took longer than at the share of a turn, and the limit was not used
-    /// for a fifth of that time.
+    /// Returns `true` if `bytes` took longer than at the share of a turn, and the limit was not
+    /// used for a fifth of that time.
     pub(crate) fn is_slow(&self, bytes: u64) -> bool {
         let took = self.begun.elapsed();
         let micros = bytes.saturating_mul(1_000_000) / SHARE_BYTES_PER_S;

@@ -52,7 +52,8 @@ const GETS_AT_ONCE: usize = 8;
 const TURN_PATIENCE: Duration = Duration::from_secs(3);
 
 /// Content and hashes that one stream is sent before each of its turns, in bytes: 4 KiB, the hashes
-/// of a blob of 128 MiB. A requester with nothing but a list can ask other providers for the chunks.
+/// of a blob of 128 MiB. A requester with nothing but a list can ask other providers for the
+/// chunks.
 const FREE_BYTES: u64 = 4096;
 
 /// Stands for the blobs of a requester of lists and small blobs: it waits for one turn for all of
