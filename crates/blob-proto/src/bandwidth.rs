@@ -24,7 +24,10 @@ use calimero_network_primitives::PeerId;
 use futures::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, Sleep, sleep};
 
-pub(crate) use self::turns::{Turn, Turns};
+pub(crate) use self::{
+    queue::Asking,
+    turns::{Turn, Turns},
+};
 use crate::transfer::{Opened, Opener};
 
 /// Time by which a bucket is ahead of or behind its rate: 50 ms. Timers are exact to a millisecond,
@@ -131,10 +134,8 @@ impl Bandwidth {
     #[must_use]
     pub fn new(upload_bytes_per_s: u64, download_bytes_per_s: u64) -> Self {
         let upload = Shared::new(upload_bytes_per_s);
-        let turns = upload.as_ref().map(|limit| {
-            let chunks = Turns::of_chunks(limit, upload_bytes_per_s);
-            (chunks, Turns::of_blobs(limit, upload_bytes_per_s))
-        });
+        let turns = upload.as_ref();
+        let turns = turns.map(|limit| Turns::new(limit, upload_bytes_per_s));
         Self {
             upload,
             download: Shared::new(download_bytes_per_s),

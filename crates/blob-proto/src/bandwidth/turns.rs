@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use calimero_network_primitives::{BlobId, PeerId, resources::Origin};
+use calimero_network_primitives::{BlobId, PeerId};
 use tokio::{
     sync::Notify,
     time::{Instant, sleep_until},
@@ -15,7 +15,7 @@ use tokio::{
 
 use super::{
     Shared,
-    queue::{Answer, TurnQueue},
+    queue::{Answer, Asking, Extra, RETURN_MAX, TurnQueue},
 };
 use crate::{id::CHUNK_BYTES, plan::FLOOR_BYTES_PER_S};
 
@@ -37,29 +37,39 @@ pub(crate) struct Turns(Arc<Inner>);
 struct Inner {
     limit: Arc<Shared>,
     queue: Mutex<TurnQueue>,
-    /// Notified when a turn ends, or a stream waits no longer.
+    /// Notified when a turn ends, or a stream waits no longer while one is free.
     changed: Notify,
 }
 
 impl Turns {
-    /// Returns the turns of requests for chunks under a limit.
-    pub(super) fn of_chunks(limit: &Arc<Shared>, bytes_per_s: u64) -> Self {
+    /// Returns the turns under a limit: of requests for chunks, and of blobs that are sent as a
+    /// whole. Half as many more of both together are granted while the limit is not used.
+    pub(super) fn new(limit: &Arc<Shared>, bytes_per_s: u64) -> (Self, Self) {
+        let extra = Extra::new((active(bytes_per_s) / 2).max(1));
+        let chunks = Self::of_chunks(limit, bytes_per_s, &extra);
+        (chunks, Self::of_blobs(limit, bytes_per_s, &extra))
+    }
+
+    fn of_chunks(limit: &Arc<Shared>, bytes_per_s: u64, extra: &Extra) -> Self {
         let active = active(bytes_per_s);
         let bytes = TURN_BYTES.saturating_mul(active as u64);
         let micros = bytes.saturating_mul(1_000_000) / bytes_per_s.max(1);
-        Self::new(limit, active, Some(Duration::from_micros(micros)))
+        Self::of(
+            limit,
+            TurnQueue::new(active, Some(Duration::from_micros(micros)), extra),
+        )
     }
 
-    /// Returns the turns of blobs that are sent as a whole: half as many, because each lasts for as
-    /// long as its blob.
-    pub(super) fn of_blobs(limit: &Arc<Shared>, bytes_per_s: u64) -> Self {
-        Self::new(limit, (active(bytes_per_s) / 2).max(1), None)
+    /// Half as many as of chunks, because each lasts for as long as its blob.
+    fn of_blobs(limit: &Arc<Shared>, bytes_per_s: u64, extra: &Extra) -> Self {
+        let active = (active(bytes_per_s) / 2).max(1);
+        Self::of(limit, TurnQueue::new(active, None, extra))
     }
 
-    fn new(limit: &Arc<Shared>, max_active: usize, length: Option<Duration>) -> Self {
+    fn of(limit: &Arc<Shared>, queue: TurnQueue) -> Self {
         Self(Arc::new(Inner {
             limit: Arc::clone(limit),
-            queue: Mutex::new(TurnQueue::new(max_active, length)),
+            queue: Mutex::new(queue),
             changed: Notify::new(),
         }))
     }
@@ -69,15 +79,17 @@ impl Turns {
     ///
     /// # Errors
     ///
-    /// The time after which the requester is to ask again. Its position is kept.
+    /// The time after which the requester is to ask again. Its position is kept. At once where too
+    /// many of its streams wait.
     pub(crate) async fn acquire(
         &self,
-        peer: PeerId,
-        origin: Option<Origin>,
+        asking: Asking,
         blob: BlobId,
         patience: Duration,
     ) -> Result<Turn, Duration> {
-        let waiter = Waiter::join(self, peer, origin, blob);
+        let Some(waiter) = Waiter::join(self, asking, blob) else {
+            return Err(RETURN_MAX);
+        };
         let give_up = Instant::now() + patience;
         loop {
             // Before the look, so that no change is missed.
@@ -85,7 +97,7 @@ impl Turns {
             changed.as_mut().enable();
             let (answer, measure) = self.with(|queue, now| {
                 queue.measure(self.0.limit.unused(), now);
-                (queue.poll(&peer, now), queue.next_measure())
+                (queue.poll(&asking.peer, now), queue.next_measure())
             });
             let now = Instant::now();
             let (until, after) = match answer {
@@ -128,15 +140,15 @@ struct Waiter {
 }
 
 impl Waiter {
-    fn join(turns: &Turns, peer: PeerId, origin: Option<Origin>, blob: BlobId) -> Self {
-        turns.with(|queue, now| queue.join(peer, origin, &blob, now));
-        Self {
+    fn join(turns: &Turns, asking: Asking, blob: BlobId) -> Option<Self> {
+        let waits = turns.with(|queue, now| queue.join(asking, &blob, now));
+        waits.then(|| Self {
             turns: turns.clone(),
-            peer,
+            peer: asking.peer,
             blob,
             waits: true,
             retry_after: None,
-        }
+        })
     }
 
     fn granted(mut self, number: u64) -> Turn {
@@ -158,8 +170,13 @@ impl Drop for Waiter {
     fn drop(&mut self) {
         if self.waits {
             let (peer, blob, retry_after) = (&self.peer, &self.blob, self.retry_after);
-            (self.turns).with(|queue, now| queue.leave(peer, blob, retry_after, now));
-            self.turns.0.changed.notify_waiters();
+            let has_free = self.turns.with(|queue, now| {
+                queue.leave(peer, blob, retry_after, now);
+                queue.has_free()
+            });
+            if has_free {
+                self.turns.0.changed.notify_waiters();
+            }
         }
     }
 }
@@ -172,7 +189,36 @@ pub(crate) struct Turn {
     left_bytes: u64,
 }
 
+/// A part that is sent in a turn.
+#[derive(Debug)]
+pub(crate) struct Sending {
+    limit: Arc<Shared>,
+    begun: Instant,
+    unused: Duration,
+}
+
+impl Sending {
+    /// Returns `true` if `bytes` took longer than at the share of a turn, and the limit was not
+    /// used for a fifth of that time.
+    pub(crate) fn is_slow(&self, bytes: u64) -> bool {
+        let took = self.begun.elapsed();
+        let micros = bytes.saturating_mul(1_000_000) / SHARE_BYTES_PER_S;
+        let unused = self.limit.unused().saturating_sub(self.unused);
+        took > Duration::from_micros(micros) && unused > took / 5
+    }
+}
+
 impl Turn {
+    /// Begins to measure a part that is sent.
+    pub(crate) fn sending(&self) -> Sending {
+        let limit = Arc::clone(&self.turns.0.limit);
+        Sending {
+            begun: Instant::now(),
+            unused: limit.unused(),
+            limit,
+        }
+    }
+
     /// Returns `true` if bytes may be sent in this turn, as far as is known now.
     pub(crate) fn may_cover(&self, bytes: u64) -> bool {
         bytes <= self.left_bytes || !self.turns.with(|queue, now| queue.is_contended(now))
@@ -207,3 +253,6 @@ impl Drop for Turn {
         self.turns.0.changed.notify_waiters();
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -39,8 +39,8 @@ const GROUP_QUEUE: usize = 2;
 /// Content that is made durable together, in bytes: 8 MiB.
 const STORE_BYTES: usize = 8 * 1024 * 1024;
 
-/// Blobs that need more than one request, or that no provider has sent together with others: as many
-/// are fetched at the same time, 8.
+/// Blobs that need more than one request, or that no provider has sent together with others: as
+/// many are fetched at the same time, 8.
 const LEFT_AT_ONE_TIME: usize = 8;
 
 /// Time that a provider owes a blob before an idle one is asked for it as well: 250 ms, several
@@ -94,7 +94,8 @@ impl Queue {
         self.wanted.is_empty() && self.asked.is_empty()
     }
 
-    /// Takes a blob to ask `peer` for. An idle provider is also given what another one owes for long.
+    /// Takes a blob to ask `peer` for. An idle provider is also given what another one owes for
+    /// long.
     fn take(&mut self, peer: &PeerId, idle: bool, now: Instant) -> Option<BlobId> {
         let refused = &self.refused;
         let gives = |id: &BlobId| !refused.get(id).is_some_and(|peers| peers.contains(peer));

@@ -53,12 +53,12 @@ use crate::{
     transfer::{BoxDuplex, Opened},
 };
 
-/// Providers of one blob that are used: 64. A further one takes the place of one that has failed and
-/// given nothing.
+/// Providers of one blob that are used: 64. A further one takes the place of one that has failed
+/// and given nothing.
 const MAX_PROVIDERS: usize = 64;
 
-/// Longest burst of a provider of v0, in stall timeouts: 6, so a minute by default, in which a chunk
-/// arrives at the default floor of 16 KiB/s.
+/// Longest burst of a provider of v0, in stall timeouts: 6, so a minute by default, in which a
+/// chunk arrives at the default floor of 16 KiB/s.
 const BURST_STALLS: u32 = 6;
 
 /// Time between measurements while nothing else happens: a quarter of a second.
@@ -68,8 +68,8 @@ const SAMPLE: Duration = Duration::from_millis(250);
 /// and two round trips across the world.
 const GRACE: Duration = Duration::from_secs(2);
 
-/// Time that a provider of v0 sends before a second one is asked for the blob as well: 30 s. What it
-/// sends is verified at its end alone, so one that never ends looks like one of a large blob. A
+/// Time that a provider of v0 sends before a second one is asked for the blob as well: 30 s. What
+/// it sends is verified at its end alone, so one that never ends looks like one of a large blob. A
 /// guess: most blobs are there by then, so that they are sent once.
 const V0_COPY_AFTER: Duration = Duration::from_secs(30);
 
@@ -226,8 +226,8 @@ impl Driver {
         }
     }
 
-    /// Returns the time of the transfer since it began. It does not pass while the transfer waits for
-    /// its store.
+    /// Returns the time of the transfer since it began. It does not pass while the transfer waits
+    /// for its store.
     fn now(&self) -> Duration {
         self.begun.elapsed()
     }
@@ -350,8 +350,8 @@ impl Driver {
         }
     }
 
-    /// Returns `true` if a provider is expected to send something, or has said when it will. An attempt
-    /// to reach one is no reason, nor is one that has failed and given nothing since.
+    /// Returns `true` if a provider is expected to send something, or has said when it will. An
+    /// attempt to reach one is no reason, nor is one that has failed and given nothing since.
     fn is_hopeful(&mut self) -> bool {
         let mut hopeful = false;
         for (peer, session) in &mut self.sessions {
@@ -359,8 +359,8 @@ impl Driver {
                 continue;
             }
             let was_open = std::mem::replace(&mut session.was_open, true);
-            // The planner ends a session of v0 that is silent or slow. One of v1 may be open and owe
-            // nothing, so from then on its content counts.
+            // The planner ends a session of v0 that is silent or slow. One of v1 may be open and
+            // owe nothing, so from then on its content counts.
             let counts = session.asks.is_none() || (!was_open && self.planner.is_useful(peer));
             hopeful |= counts && !self.book.has_failed(peer);
         }
@@ -414,8 +414,8 @@ fn planner_config(context: &Context, searches: bool) -> PlannerConfig {
     }
 }
 
-/// For providers of v0: one at a time, and a further one after a while. They may send each chunk of 1
-/// MiB in one burst.
+/// For providers of v0: one at a time, and a further one after a while. They may send each chunk of
+/// 1 MiB in one burst.
 fn serial_config(context: &Context, searches: bool) -> PlannerConfig {
     let config = planner_config(context, searches);
     let chunk = Duration::from_secs(CHUNK_BYTES / config.floor_bytes_per_s.max(1));

@@ -8,18 +8,18 @@
 //! Chunks are asked for from the front of what is missing, of every provider as many as it sends
 //! in a second, so that the fast ones carry more. An idle provider is always asked for one chunk,
 //! whatever the others hold. Where nothing is left to ask for, it is asked for the chunk that would
-//! take longest to arrive, if all providers that hold it are much slower; the first copy counts, and
-//! a provider that owes only copies is cancelled. A provider that stalls or
-//! falls below the floor rests, with each failure for longer, and its chunks go to others. One that
-//! lied is not asked again. One that does not have the blob is asked again when it is found again.
-//! One that is busy has not failed for as long as it said: requesters of a provider with an upload
-//! limit take turns.
+//! take longest to arrive, if all providers that hold it are much slower; the first copy counts,
+//! and a provider that owes only copies is cancelled. A provider that stalls or falls below the
+//! floor rests, with each failure for longer, and its chunks go to others. One that lied is not
+//! asked again. One that does not have the blob is asked again when it is found again. One that is
+//! busy has not failed for as long as it said: requesters of a provider with an upload limit take
+//! turns.
 //!
 //! Where other peers fetch the blob at the same time, chunks are asked for one by one in place of
 //! from the front: of providers that have a part of the blob before those that have all of it, and
-//! the rarest first, by chance where several are equally rare. A provider that has all of it is asked
-//! only for what no other one gives at half its rate. A chunk that a provider puts off is asked of the
-//! next one at once.
+//! the rarest first, by chance where several are equally rare. A provider that has all of it is
+//! asked only for what no other one gives at half its rate. A chunk that a provider puts off is
+//! asked of the next one at once.
 
 mod bits;
 mod patience;
@@ -75,8 +75,8 @@ const SILENCE: Duration = Duration::from_secs(4);
 /// Longest time for which a provider may put off a chunk: 10 s.
 const LATER_MAX: Duration = Duration::from_secs(10);
 
-/// Time after a chunk was first put off from which on an idle provider does not leave it to one that
-/// has not sent anything yet: 5 s. Longer than a chunk takes to another requester, as a rule.
+/// Time after a chunk was first put off from which on an idle provider does not leave it to one
+/// that has not sent anything yet: 5 s. Longer than a chunk takes to another requester, as a rule.
 const PUT_OFF_PATIENCE: Duration = Duration::from_secs(5);
 
 /// The plan of one transfer.
@@ -368,7 +368,8 @@ impl Planner {
                 provider.failures = 0;
                 provider.waits = false;
             }
-            // A busy provider may have sent the chunk right before it said so. That was no failure then.
+            // A busy provider may have sent the chunk right before it said so. That was no failure
+            // then.
             let is_busy = provider.is_busy && provider.status != Status::Ready;
             if is_busy && !std::mem::replace(&mut provider.waits, true) {
                 provider.failures = provider.failures.saturating_sub(1);
@@ -498,8 +499,8 @@ impl Planner {
         }
     }
 
-    /// The provider that would send a further chunk soonest, and the chunks that it is asked for. One
-    /// that is idle is asked even where the window is full: others may hold all of it for long.
+    /// The provider that would send a further chunk soonest, and the chunks that it is asked for.
+    /// One that is idle is asked even where the window is full: others may hold all of it for long.
     fn next_to_ask(&mut self) -> Option<(PeerId, Range<u64>)> {
         if !self.wants() {
             return None;
@@ -615,8 +616,8 @@ impl Planner {
         let mut waits = BTreeMap::new();
         for (_, owner) in self.ready() {
             let asked_for = self.now.saturating_sub(owner.asked_since());
-            // A provider whose rate is unknown has shown nothing but its silence. One that is silent
-            // sends nothing in vain, so twice the usual time is enough.
+            // A provider whose rate is unknown has shown nothing but its silence. One that is
+            // silent sends nothing in vain, so twice the usual time is enough.
             let silence = owner.silence(self.now) / 2;
             for (at, index) in owner.in_flight.iter().enumerate() {
                 // Answers come in order, so the last one takes longest.

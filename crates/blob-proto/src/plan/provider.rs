@@ -131,8 +131,8 @@ impl Provider {
         self.in_flight.extend(chunks);
     }
 
-    /// Takes back all requests to the provider. A provider whose rate is unknown has sent less than a
-    /// chunk since it was asked, so its rate is at most a chunk in that time.
+    /// Takes back all requests to the provider. A provider whose rate is unknown has sent less than
+    /// a chunk since it was asked, so its rate is at most a chunk in that time.
     pub(super) fn cancel(&mut self, now: Duration) {
         self.in_flight.clear();
         if self.rate.is_none() {

@@ -45,8 +45,8 @@ pub struct PlannerConfig {
     /// Attempts in a row to open a stream after which a provider is not asked again. Default 2: one
     /// that restarts is found by the second. [`u32::MAX`] as for `max_failures`.
     pub max_unreachable: u32,
-    /// Time after which a chunk that one provider owes is asked of an idle one as well, however much
-    /// comes from the first. The next copy is asked for after twice that time more, and so on.
+    /// Time after which a chunk that one provider owes is asked of an idle one as well, however
+    /// much comes from the first. The next copy is asked for after twice that time more, and so on.
     /// `None`, the default, where what arrives can be verified chunk by chunk.
     pub copy_after: Option<Duration>,
     /// Varies rests, so that many requesters do not return together. Take a random number.
@@ -145,8 +145,8 @@ pub enum Failure {
     Refused,
     /// No stream to it could be opened.
     Unreachable,
-    /// It has too much to do, and says for how long. It is asked again after that time, or after 30
-    /// s, and has not failed before twice the time that it said at first and a minute are over.
+    /// It has too much to do, and says for how long. It is asked again after half of that time, or
+    /// after 30 s, and has not failed before twice the time that it said at first and a minute are over.
     Busy {
         /// The time to wait before.
         retry_after: Duration,

@@ -43,7 +43,7 @@ pub use self::{
 };
 use crate::{
     BlobId, ChunkList,
-    bandwidth::{Bandwidth, Turn, Turns},
+    bandwidth::{Asking, Bandwidth, Turn, Turns},
     error::CallbackError,
     fetch::Fetcher,
     guard::{CALLBACK_TIMEOUT, GuardedStore, STORE_TIMEOUT, guarded},
@@ -454,8 +454,12 @@ impl Requester {
         blob_id: BlobId,
         patience: Duration,
     ) -> Result<Turn, Duration> {
-        let origin = self.holder.origin();
-        turns.acquire(self.peer, origin, blob_id, patience).await
+        let asking = Asking {
+            peer: self.peer,
+            origin: self.holder.origin(),
+            protected: self.holder.is_protected(),
+        };
+        turns.acquire(asking, blob_id, patience).await
     }
 
     /// Reads a chunk once there is a permit for it, and verifies it. `None` beyond the end.

@@ -117,7 +117,8 @@ async fn respond<W: AsyncWrite + Unpin>(
 }
 
 /// Waits for a turn at the upload limit, which lasts for all of the blob: what a requester has
-/// received of a part is of no use to it.
+/// received of a part is of no use to it. One that is too slow to use its share gives the turn up,
+/// and receives the rest beside the others.
 async fn turn(requester: &Requester, blob_id: BlobId) -> Result<Option<Turn>, ServeError> {
     let Some(turns) = requester.shared.bandwidth.blob_turns() else {
         return Ok(None);
@@ -136,7 +137,7 @@ async fn send<W: AsyncWrite + Unpin>(
     tally: &mut Tally,
 ) -> Result<(), ServeError> {
     // Where it has to wait for too long the stream is cut.
-    let _turn = turn(requester, list.id()).await?;
+    let mut turn = turn(requester, list.id()).await?;
     let _transfer = requester.acquire(Resource::BlobTransfers, 1).await?;
     let size_bytes = reader.size_bytes();
     let found = respond(writer, BlobResponse::found(size_bytes));
@@ -148,6 +149,8 @@ async fn send<W: AsyncWrite + Unpin>(
             break;
         };
         tally.sent(chunk.len());
+        let bytes = chunk.len() as u64;
+        let measure = turn.as_ref().map(Turn::sending);
         let sending = async {
             let sent = requester.in_time(send_chunk(writer, &chunk)).await;
             drop((chunk, place));
@@ -156,6 +159,9 @@ async fn send<W: AsyncWrite + Unpin>(
         let reading = async { Ok(requester.read(reader, list, index).await) };
         let ((), read) = future::try_join(sending, reading).await?;
         next = read?;
+        if measure.is_some_and(|measure| measure.is_slow(bytes)) {
+            turn = None;
+        }
     }
     let end = async {
         send_chunk(writer, &[]).await?;

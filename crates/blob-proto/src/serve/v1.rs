@@ -51,8 +51,9 @@ const GETS_AT_ONCE: usize = 8;
 /// 17 s.
 const TURN_PATIENCE: Duration = Duration::from_secs(3);
 
-/// Content and hashes that are sent without a turn, in bytes: 4 KiB, the hashes of a blob of 128
-/// MiB. A requester with nothing but a list can ask other providers for the chunks.
+/// Content and hashes that one stream is sent before each of its turns, in bytes: 4 KiB, the hashes
+/// of a blob of 128 MiB. A requester with nothing but a list can ask other providers for the
+/// chunks.
 const FREE_BYTES: u64 = 4096;
 
 /// Stands for the blobs of a requester of lists and small blobs: it waits for one turn for all of
@@ -106,6 +107,7 @@ pub(super) async fn serve(
         unanswered: &unanswered,
         open: None,
         turn: None,
+        free_bytes: FREE_BYTES,
         tally: Tally::new(&requester.shared.totals),
         watching: None,
         reports: &reports,
@@ -139,6 +141,8 @@ struct Answers<'a, W> {
     open: Option<(BlobId, Source)>,
     /// The turn of the requester at the upload limit.
     turn: Option<Turn>,
+    /// Bytes that it is sent before its next turn.
+    free_bytes: u64,
     /// The blob that the requester watches. It may have it.
     watching: Option<(BlobId, Watching)>,
     reports: &'a OnceLock<Reports>,
@@ -269,6 +273,7 @@ impl<W: AsyncWrite + AsyncRead + Unpin> Answers<'_, futures::io::WriteHalf<W>> {
             Ok(mut turn) => {
                 turn.covers(bytes);
                 self.turn = Some(turn);
+                self.free_bytes = FREE_BYTES;
                 Ok(None)
             }
             Err(after) => Ok(Some(Refusal::Busy {
@@ -364,10 +369,14 @@ impl<W: AsyncWrite + AsyncRead + Unpin> Answers<'_, futures::io::WriteHalf<W>> {
     /// Sends answers that are in memory, within the deadline of one chunk.
     async fn send_answers(&mut self, answers: Vec<Answer>) -> Result<(), ServeError> {
         let count = answers.len();
-        let refusal = match answers.iter().map(Answer::content_bytes).sum() {
-            0..=FREE_BYTES => None,
+        let bytes = answers.iter().map(Answer::content_bytes).sum();
+        let refusal = match self.free_bytes.checked_sub(bytes) {
+            Some(left) => {
+                self.free_bytes = left;
+                None
+            }
             // Without patience: the permit of what was read is held.
-            bytes => self.take_turn(SEVERAL, bytes, Duration::ZERO).await?,
+            None => self.take_turn(SEVERAL, bytes, Duration::ZERO).await?,
         };
         let after = self.requester.config().tuning.chunk_timeout;
         let deadline = Instant::now() + after;

@@ -6,6 +6,8 @@ use std::{
     time::Duration,
 };
 
+use asynchronous_codec::{Encoder, FramedRead};
+use bytes::BytesMut;
 use calimero_network_blob::{
     BlobId,
     bandwidth::Bandwidth,
@@ -14,10 +16,12 @@ use calimero_network_blob::{
     serve::{Server, Totals},
     store::BlobStore,
     transfer::{Identity, Version},
+    v1::{Hello, Refusal, Request, RequesterCodec, Response},
 };
 use calimero_network_primitives::{PeerId, config::BlobServeConfig, resources::Origin};
-use futures::{StreamExt, future::join_all, stream};
+use futures::{AsyncReadExt, AsyncWriteExt, StreamExt, future::join_all, stream};
 use tokio::time::Instant;
+use tokio_util::compat::TokioAsyncReadCompatExt;
 
 use crate::{
     net::{CONTEXT, Folder, content, folder},
@@ -291,4 +295,82 @@ async fn slow_requesters_leave_the_rest_of_the_limit_to_others() {
     let rate = limited.totals.read().sent_bytes as f64 / time.as_secs_f64();
     // Two of them take 56 %.
     assert!(rate >= 0.75 * LIMIT as f64, "{rate}");
+}
+
+/// A requester of 0.0.2 on a slow link does not keep the turn of blobs for as long as its blob takes.
+#[tokio::test(start_paused = true)]
+async fn a_slow_requester_of_a_whole_blob_gives_its_turn_up() {
+    let limited = Limited::new();
+    let large = limited.put(&content(7, 40 * MIB as usize));
+    let small = limited.put(&content(8, MIB as usize));
+    // Two of them, because a second one is allowed while the limit is not used.
+    let slow = (0..2).map(|number| {
+        let server = limited.server.clone();
+        let peer = numbered(50 + number);
+        let pipes = Pipes::new(provider(), Version::V0, move |pipe| {
+            slowly_to(peer, &server, Version::V0, pipe, 18 * 1024)
+        });
+        let identity = Identity::unsigned(peer);
+        let fetcher = Fetcher::new(pipes, identity, &BlobFetchConfig::default());
+        fetch(fetcher, large, |_| {})
+    });
+    let slow = join_all(slow);
+    let other = async {
+        tokio::time::sleep(Duration::from_secs(180)).await;
+        let fetching = fetch(limited.fetcher(numbered(1), 2, Version::V0), small, |_| {});
+        tokio::time::timeout(Duration::from_secs(300), fetching).await
+    };
+    tokio::select! {
+        _ = slow => panic!("it was quicker than its link"),
+        fetched = other => assert_eq!(fetched.unwrap().size_bytes, MIB),
+    }
+}
+
+/// Small answers that need no turn are no way around it: a stream gets 4 KiB of them.
+#[tokio::test(start_paused = true)]
+async fn small_answers_one_after_the_other_need_a_turn() {
+    let limited = Limited::new();
+    let large = limited.put(&content(9, 40 * MIB as usize));
+    let small = limited.put(&content(10, 1500));
+    let busy = (0..4).map(|number| {
+        let fetcher = limited.fetcher(numbered(10 + number), 1, Version::V1_1);
+        fetch(fetcher, large, |_| {})
+    });
+    let asking = async {
+        tokio::time::sleep(Duration::from_secs(10)).await;
+        let (ours, theirs) = tokio::io::duplex(1 << 16);
+        let serving = limited
+            .server
+            .serve(numbered(1), Version::V1, theirs.compat());
+        let serving = tokio::spawn(serving);
+        let (reader, mut writer) = ours.compat().split();
+        let mut responses = FramedRead::new(reader, RequesterCodec);
+        let mut wire = BytesMut::new();
+        let hello = Request::Hello(Hello {
+            context_id: CONTEXT,
+            auth: None,
+        });
+        RequesterCodec.encode(hello, &mut wire).unwrap();
+        let mut answers = Vec::new();
+        for _ in 0..4 {
+            let get = Request::Get {
+                blob_id: small,
+                inline_max_bytes: 65_536,
+                from: 0,
+            };
+            RequesterCodec.encode(get, &mut wire).unwrap();
+            writer.write_all(&wire.split()).await.unwrap();
+            answers.push(responses.next().await.unwrap().unwrap());
+        }
+        serving.abort();
+        answers
+    };
+    let answers = tokio::select! {
+        _ = join_all(busy) => panic!("they were quicker than the limit"),
+        answers = asking => answers,
+    };
+    let inline = |answer: &Response| matches!(answer, Response::Inline { .. });
+    let busy = |answer: &Response| matches!(answer, Response::Refused(Refusal::Busy { .. }));
+    assert!(answers[..2].iter().all(inline), "{answers:?}");
+    assert!(answers[2..].iter().all(busy), "{answers:?}");
 }

@@ -24,7 +24,26 @@ fn s(seconds: u64) -> Duration {
 }
 
 fn queue(max_active: usize) -> TurnQueue {
-    TurnQueue::new(max_active, Some(INTERVAL * max_active as u32))
+    TurnQueue::new(
+        max_active,
+        Some(INTERVAL * max_active as u32),
+        &Extra::new(max_active),
+    )
+}
+
+fn one(peer: PeerId, origin: Option<Origin>) -> Asking {
+    Asking {
+        peer,
+        origin,
+        protected: false,
+    }
+}
+
+fn protected(number: u32) -> Asking {
+    Asking {
+        protected: true,
+        ..one(peer(number), None)
+    }
 }
 
 #[track_caller]
@@ -37,7 +56,7 @@ fn granted(answer: Answer) -> u64 {
 
 /// Takes the only turn, and returns its number.
 fn take(queue: &mut TurnQueue, peer: PeerId, origin: Option<Origin>, now: Duration) -> u64 {
-    queue.join(peer, origin, &BLOB, now);
+    queue.join(one(peer, origin), &BLOB, now);
     granted(queue.poll(&peer, now))
 }
 
@@ -59,11 +78,11 @@ fn origins_take_turns_and_then_their_peers() {
     let busy = take(&mut queue, peer(0), origin(9), s(0));
     // Four peers of one origin came before the only one of another.
     for number in 1..=4 {
-        queue.join(peer(number), origin(1), &BLOB, s(0));
+        queue.join(one(peer(number), origin(1)), &BLOB, s(0));
     }
-    queue.join(peer(5), origin(2), &BLOB, s(1));
+    queue.join(one(peer(5), origin(2)), &BLOB, s(1));
     // A second stream of the first peer waits behind the other peers of its origin.
-    queue.join(peer(1), origin(1), &BLOB, s(1));
+    queue.join(one(peer(1), origin(1)), &BLOB, s(1));
     let order = drain(&mut queue, busy, s(2));
     assert_eq!(order, [1, 5, 2, 3, 4, 1].map(peer));
 }
@@ -72,11 +91,11 @@ fn origins_take_turns_and_then_their_peers() {
 fn a_requester_that_returns_has_its_position() {
     let mut queue = queue(1);
     let busy = take(&mut queue, peer(0), origin(1), s(0));
-    queue.join(peer(1), origin(1), &BLOB, s(0));
+    queue.join(one(peer(1), origin(1)), &BLOB, s(0));
     let answer = queue.poll(&peer(1), s(0));
     assert_eq!(answer, Answer::Later { after: INTERVAL });
     queue.leave(&peer(1), &BLOB, Some(INTERVAL), s(0));
-    queue.join(peer(2), origin(1), &BLOB, s(1));
+    queue.join(one(peer(2), origin(1)), &BLOB, s(1));
     let later = queue.poll(&peer(2), s(1));
     assert_eq!(
         later,
@@ -88,7 +107,7 @@ fn a_requester_that_returns_has_its_position() {
     queue.release(busy, true, s(15));
     assert!(queue.is_contended(s(15)));
     assert_eq!(queue.poll(&peer(2), s(15)), Answer::Held { until: s(17) });
-    queue.join(peer(1), origin(1), &BLOB, s(16));
+    queue.join(one(peer(1), origin(1)), &BLOB, s(16));
     granted(queue.poll(&peer(1), s(16)));
 }
 
@@ -97,26 +116,26 @@ fn one_that_does_not_return_is_passed_over_and_keeps_its_position() {
     let mut queue = queue(1);
     let busy = take(&mut queue, peer(0), origin(1), s(0));
     for number in 1..=3 {
-        queue.join(peer(number), origin(1), &BLOB, s(0));
+        queue.join(one(peer(number), origin(1)), &BLOB, s(0));
         queue.leave(&peer(number), &BLOB, Some(INTERVAL), s(0));
     }
-    queue.join(peer(4), origin(1), &BLOB, s(0));
+    queue.join(one(peer(4), origin(1)), &BLOB, s(0));
     queue.release(busy, true, s(16));
     assert_eq!(queue.poll(&peer(4), s(16)), Answer::Held { until: s(18) });
     let turn = granted(queue.poll(&peer(4), s(18)));
     // They are not waited for once more.
-    queue.join(peer(5), origin(1), &BLOB, s(19));
+    queue.join(one(peer(5), origin(1)), &BLOB, s(19));
     queue.release(turn, true, s(20));
     let turn = granted(queue.poll(&peer(5), s(20)));
     queue.release(turn, true, s(21));
     assert!(!queue.is_contended(s(21)));
     // One that is late is before one that came after it.
-    queue.join(peer(6), origin(1), &BLOB, s(22));
-    queue.join(peer(2), origin(1), &BLOB, s(23));
+    queue.join(one(peer(6), origin(1)), &BLOB, s(22));
+    queue.join(one(peer(2), origin(1)), &BLOB, s(23));
     assert_eq!(queue.order()[..3], [1, 2, 3].map(peer));
     granted(queue.poll(&peer(2), s(23)));
     // After a long time positions are given up.
-    queue.join(peer(7), origin(1), &BLOB, s(1000));
+    queue.join(one(peer(7), origin(1)), &BLOB, s(1000));
     assert_eq!(queue.waiting.len(), 2);
 }
 
@@ -127,7 +146,7 @@ fn the_time_until_a_turn_follows_from_those_that_run() {
     take(&mut queue, peer(1), origin(1), s(8));
     // Each of two takes twice the interval.
     for (number, after) in [(2, 22), (3, 30), (4, 22 + 32), (5, 30 + 32)] {
-        queue.join(peer(number), origin(1), &BLOB, s(10));
+        queue.join(one(peer(number), origin(1)), &BLOB, s(10));
         let later = queue.poll(&peer(number), s(10));
         assert_eq!(later, Answer::Later { after: s(after) });
     }
@@ -146,7 +165,7 @@ fn the_length_of_a_turn_is_measured() {
         queue.release(turn, true, begun + s(60));
         turn = take(&mut queue, peer(0), None, begun + s(60));
     }
-    queue.join(peer(1), None, &BLOB, s(2060));
+    queue.join(one(peer(1), None), &BLOB, s(2060));
     let Answer::Later { after } = queue.poll(&peer(1), s(2060)) else {
         panic!("it is not its turn")
     };
@@ -157,8 +176,8 @@ fn the_length_of_a_turn_is_measured() {
 fn a_stream_that_is_dropped_gives_up_its_position() {
     let mut queue = queue(1);
     let busy = take(&mut queue, peer(0), None, s(0));
-    queue.join(peer(1), None, &BLOB, s(0));
-    queue.join(peer(2), None, &BLOB, s(0));
+    queue.join(one(peer(1), None), &BLOB, s(0));
+    queue.join(one(peer(2), None), &BLOB, s(0));
     queue.leave(&peer(1), &BLOB, None, s(1));
     queue.release(busy, true, s(1));
     granted(queue.poll(&peer(2), s(1)));
@@ -171,7 +190,7 @@ fn an_origin_with_many_peers_does_not_keep_out_others() {
     let busy = take(&mut queue, peer(0), origin(9), s(0));
     let many = 1 + MAX_WAITING as u32 + 10;
     for number in 1..many {
-        queue.join(peer(number), origin(1), &BLOB, s(0));
+        queue.join(one(peer(number), origin(1)), &BLOB, s(0));
     }
     assert_eq!(queue.waiting.len(), MAX_WAITING);
     // It has no position, and is told how long all others take.
@@ -180,10 +199,37 @@ fn an_origin_with_many_peers_does_not_keep_out_others() {
         panic!("{last:?}")
     };
     assert!(after >= INTERVAL * MAX_WAITING as u32, "{after:?}");
-    queue.join(peer(many), origin(2), &BLOB, s(0));
+    queue.join(one(peer(many), origin(2)), &BLOB, s(0));
     assert_eq!(queue.waiting.len(), MAX_WAITING);
     queue.release(busy, true, s(1));
     assert_eq!(queue.order()[..3], [1, many, 2].map(peer));
+}
+
+/// Positions of 1,024 origins, whose requesters are told to ask again and do not.
+#[test]
+fn positions_without_requesters_do_not_keep_out_others() {
+    let mut queue = queue(1);
+    let busy = take(&mut queue, peer(0), None, s(0));
+    let many = 1 + MAX_WAITING as u32;
+    for number in 1..many {
+        queue.join(one(peer(number), None), &BLOB, s(0));
+        queue.leave(&peer(number), &BLOB, Some(s(16)), s(0));
+    }
+    assert_eq!(queue.waiting.len(), MAX_WAITING);
+    queue.release(busy, true, s(10));
+    // They are expected, so the turn is kept for them for a moment.
+    queue.join(one(peer(many), None), &BLOB, s(10));
+    assert_eq!(
+        queue.poll(&peer(many), s(10)),
+        Answer::Held { until: s(12) }
+    );
+    let turn = granted(queue.poll(&peer(many), s(12)));
+    // From then on the position of the first one that is late is given to another one.
+    queue.join(one(peer(many + 1), None), &BLOB, s(13));
+    assert_eq!(queue.waiting.len(), MAX_WAITING);
+    assert!(queue.waiting.contains_key(&peer(many + 1)));
+    queue.release(turn, true, s(14));
+    granted(queue.poll(&peer(many + 1), s(14)));
 }
 
 /// Requesters that are slower than their share do not keep the rest of the limit from others.
@@ -192,7 +238,7 @@ fn more_turns_are_granted_while_the_limit_is_not_used() {
     let mut queue = queue(2);
     let slow = [0, 1].map(|number| take(&mut queue, peer(number), origin(1), s(0)));
     for number in 2..8 {
-        queue.join(peer(number), origin(1), &BLOB, s(0));
+        queue.join(one(peer(number), origin(1)), &BLOB, s(0));
     }
     queue.measure(s(0), s(0));
     queue.measure(s(1), s(2));
@@ -205,7 +251,7 @@ fn more_turns_are_granted_while_the_limit_is_not_used() {
     let third = granted(queue.poll(&peer(2), s(4)));
     queue.measure(s(4), s(8));
     granted(queue.poll(&peer(3), s(8)));
-    // Twice as many at most, and not where another one would get too little.
+    // Not where another one would get too little.
     queue.measure(s(6), s(12));
     assert!(matches!(queue.poll(&peer(4), s(12)), Answer::Later { .. }));
     // The limit is used again: a turn that ends is not granted again.
@@ -215,22 +261,48 @@ fn more_turns_are_granted_while_the_limit_is_not_used() {
     queue.release(slow[0], true, s(18));
     granted(queue.poll(&peer(4), s(18)));
     // A quarter of the limit of two turns would be half a share.
-    let mut queue = super::TurnQueue::new(2, None);
+    let mut queue = TurnQueue::new(2, None, &Extra::new(2));
     for number in 0..2 {
         take(&mut queue, peer(number), None, s(0));
     }
-    queue.join(peer(2), None, &BLOB, s(0));
+    queue.join(one(peer(2), None), &BLOB, s(0));
     queue.measure(s(0), s(0));
     queue.measure(s(1), s(4));
     assert!(matches!(queue.poll(&peer(2), s(4)), Answer::Later { .. }));
     // With fewer requesters than turns nothing is measured.
-    let mut queue = super::TurnQueue::new(2, None);
+    let mut queue = TurnQueue::new(2, None, &Extra::new(2));
     take(&mut queue, peer(0), None, s(0));
     queue.measure(s(50), s(60));
     take(&mut queue, peer(1), None, s(60));
-    queue.join(peer(2), None, &BLOB, s(61));
+    queue.join(one(peer(2), None), &BLOB, s(61));
     queue.measure(s(51), s(61));
     assert!(matches!(queue.poll(&peer(2), s(61)), Answer::Later { .. }));
+}
+
+/// Both queues of a limit measure the same unused time.
+#[test]
+fn the_queues_of_a_limit_share_what_is_granted_beyond_it() {
+    let extra = Extra::new(1);
+    let mut queues = [1, 2].map(|_| TurnQueue::new(1, None, &extra));
+    let mut turns = Vec::new();
+    for queue in &mut queues {
+        turns.push(take(queue, peer(0), None, s(0)));
+        queue.join(one(peer(1), None), &BLOB, s(0));
+        queue.measure(s(0), s(0));
+    }
+    let measured = |queue: &mut TurnQueue, unused, now| {
+        queue.measure(unused, now);
+        queue.poll(&peer(1), now)
+    };
+    let begun = granted(measured(&mut queues[0], s(4), s(4)));
+    for now in [4, 8, 12] {
+        let answer = measured(&mut queues[1], s(now), s(now));
+        assert!(matches!(answer, Answer::Later { .. }), "{answer:?}");
+    }
+    // The first one needs no further turn any more.
+    queues[0].release(begun, false, s(13));
+    queues[0].release(turns[0], false, s(13));
+    granted(measured(&mut queues[1], s(16), s(16)));
 }
 
 /// The transfers of a peer wait for each other, and are told so.
@@ -238,10 +310,10 @@ fn more_turns_are_granted_while_the_limit_is_not_used() {
 fn transfers_of_one_peer_have_their_turns_one_after_the_other() {
     let mut queue = queue(1);
     take(&mut queue, peer(0), origin(1), s(0));
-    queue.join(peer(1), origin(1), &BLOB, s(0));
+    queue.join(one(peer(1), origin(1)), &BLOB, s(0));
     let mut ask = |blob: u8, now| {
         let blob = BlobId::new([blob; 32]);
-        queue.join(peer(2), origin(2), &blob, now);
+        queue.join(one(peer(2), origin(2)), &blob, now);
         let Answer::Later { after } = queue.poll(&peer(2), now) else {
             panic!("it is not its turn")
         };
@@ -252,4 +324,43 @@ fn transfers_of_one_peer_have_their_turns_one_after_the_other() {
     assert_eq!(told, [2, 4, 6].map(|turns| turns * INTERVAL));
     // The same one again is no further one.
     assert_eq!(ask(3, s(1)), told[2] - s(1));
+}
+
+/// However many strangers of however many origins wait.
+#[test]
+fn protected_peers_have_half_of_the_turns_and_a_position() {
+    let mut queue = queue(1);
+    let busy = take(&mut queue, peer(0), None, s(0));
+    let many = 1 + MAX_WAITING as u32;
+    for number in 1..many {
+        queue.join(one(peer(number), None), &BLOB, s(0));
+    }
+    for number in [many, many + 1] {
+        queue.join(protected(number), &BLOB, s(1));
+    }
+    assert_eq!(queue.waiting.len(), MAX_WAITING);
+    queue.release(busy, true, s(2));
+    assert_eq!(queue.order()[..4], [many, 1, many + 1, 2].map(peer));
+    let turn = granted(queue.poll(&peer(many), s(2)));
+    queue.release(turn, true, s(3));
+    // The others are next, so that they wait for no more than twice the time.
+    queue.join(protected(many), &BLOB, s(3));
+    assert_eq!(queue.order()[..3], [1, many + 1, 2].map(peer));
+}
+
+#[test]
+fn a_stranger_takes_no_position_of_a_protected_peer() {
+    let mut queue = queue(1);
+    take(&mut queue, peer(0), None, s(0));
+    for number in 1..=MAX_WAITING as u32 {
+        queue.join(protected(number), &BLOB, s(0));
+        queue.leave(&peer(number), &BLOB, Some(s(16)), s(0));
+    }
+    let stranger = peer(5000);
+    queue.join(one(stranger, None), &BLOB, s(60));
+    assert!(!queue.waiting.contains_key(&stranger));
+    // Another protected peer takes one that is late.
+    queue.join(protected(5001), &BLOB, s(60));
+    assert!(queue.waiting.contains_key(&peer(5001)));
+    assert_eq!(queue.waiting.len(), MAX_WAITING);
 }

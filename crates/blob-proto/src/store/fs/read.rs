@@ -164,8 +164,8 @@ impl FsReader {
         self.read(start..end)
     }
 
-    /// Returns the chunk hashes. Where their file is missing or damaged, all of the blob is read, and
-    /// the file is written again.
+    /// Returns the chunk hashes. Where their file is missing or damaged, all of the blob is read,
+    /// and the file is written again.
     ///
     /// # Errors
     ///
@@ -181,8 +181,8 @@ impl FsReader {
         Ok(self.open.list.get_or_init(|| list).clone())
     }
 
-    /// Returns the chunk hashes where they are known without reading the blob: `None` where their file
-    /// is missing or damaged, and for a blob of one chunk, which has no such file.
+    /// Returns the chunk hashes where they are known without reading the blob: `None` where their
+    /// file is missing or damaged, and for a blob of one chunk, which has no such file.
     ///
     /// # Errors
     ///

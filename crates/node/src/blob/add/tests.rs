@@ -10,11 +10,11 @@ use calimero_network::{
 use super::*;
 use crate::blob::DEFAULT_CONTEXT;
 
+/// What is reported of a file: its id, size and path.
+type Reported = (String, u64, String);
+
 /// What is added, in order.
-fn add(
-    store: &FsBlobStore,
-    files: &[PathBuf],
-) -> (Vec<(String, u64, String)>, Result<(), CommandError>) {
+fn add(store: &FsBlobStore, files: &[PathBuf]) -> (Vec<Reported>, Result<(), CommandError>) {
     let mut lines = Vec::new();
     let mut say = |line| {
         let Line::Added {
