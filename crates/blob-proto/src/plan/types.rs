@@ -146,7 +146,8 @@ pub enum Failure {
     /// No stream to it could be opened.
     Unreachable,
     /// It has too much to do, and says for how long. It is asked again after half of that time, or
-    /// after 30 s, and has not failed before twice the time that it said at first and a minute are over.
+    /// after 30 s, and has not failed before twice the time that it said at first and a minute are
+    /// over.
     Busy {
         /// The time to wait before.
         retry_after: Duration,

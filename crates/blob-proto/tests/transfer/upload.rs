@@ -297,7 +297,8 @@ async fn slow_requesters_leave_the_rest_of_the_limit_to_others() {
     assert!(rate >= 0.75 * LIMIT as f64, "{rate}");
 }
 
-/// A requester of 0.0.2 on a slow link does not keep the turn of blobs for as long as its blob takes.
+/// A requester of 0.0.2 on a slow link does not keep the turn of blobs for as long as its blob
+/// takes.
 #[tokio::test(start_paused = true)]
 async fn a_slow_requester_of_a_whole_blob_gives_its_turn_up() {
     let limited = Limited::new();

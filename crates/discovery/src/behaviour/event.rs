@@ -80,8 +80,8 @@ pub enum Event {
         /// Path after the change; `None` if the peer is not connected any more.
         to: Option<Path>,
     },
-    /// Of several connections with a peer, this one is among the best ones, and the one named before
-    /// is not. For a use that takes one connection; see [`paths`](crate::paths).
+    /// Of several connections with a peer, this one is among the best ones, and the one named
+    /// before is not. For a use that takes one connection; see [`paths`](crate::paths).
     ConnectionPreferred {
         /// Id of the remote peer.
         peer: PeerId,

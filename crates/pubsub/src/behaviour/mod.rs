@@ -224,8 +224,8 @@ impl Behaviour {
     }
 
     /// Reports that `peer` itself closed its last connection in order. A relay that ends a circuit
-    /// and a reset are no sign of that. A peer that returns within 60 s after another end is offered
-    /// the messages of the last heartbeats, which may have been lost with the connection.
+    /// and a reset are no sign of that. A peer that returns within 60 s after another end is
+    /// offered the messages of the last heartbeats, which may have been lost with the connection.
     pub fn on_left(&mut self, peer: PeerId) {
         self.machine.handle(Input::Left { peer }, now());
     }
