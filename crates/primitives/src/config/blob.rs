@@ -65,8 +65,7 @@ pub struct BlobConfig {
     ///
     /// - Default: 0, no limit.
     /// - Range: 0, or 65536 to 9223372036854775807. Requesters take turns, so that each of those
-    /// that
-    ///   are sent to at the same time gets 32768: one gives up a provider below 16384. With
+    ///   that are sent to at the same time gets 32768: one gives up a provider below 16384. With
     ///   requesters of `0.0.2` at the same time each gets two thirds of it. More have a turn where
     ///   these are too slow to use the limit.
     /// - Reason: a host shares its uplink with other programs.
