@@ -203,7 +203,7 @@ fn a_file_leaves_the_tuning_of_its_base() {
     base.discovery.book.max_addresses_per_peer = 5;
     base.server.relay.tuning.max_reservations_per_peer = 6;
     base.pubsub.mesh.heartbeat = Duration::from_millis(100);
-    base.pubsub.memory.replayed_ids = 7;
+    base.pubsub.memory.replayed_ids = 7_000;
     base.specialized.tuning.max_inbound = 9;
     base.blob.tuning.dht_providers = false;
     base.blob.fetch.tuning.max_failures = 10;

@@ -262,9 +262,12 @@ impl PubsubConfig {
             )
         })?;
         self.mesh.validate(&key("mesh."))?;
-        self.memory.validate(&key("memory."), self.peers.queue)?;
+        self.memory.validate(&key("memory."))?;
         self.peers
             .validate(&key("peers."), self.mesh.heartbeat, self.max_message_bytes)?;
+        check(self.memory.replayed_ids >= self.peers.queue, || {
+            (key("memory.replayed_ids"), "must be at least peers.queue")
+        })?;
         self.keep.validate(&key("keep."), self.max_message_bytes)
     }
 }
@@ -354,13 +357,10 @@ impl Default for GossipMemoryTuning {
 }
 
 impl GossipMemoryTuning {
-    fn validate(&self, prefix: &str, queue: usize) -> Result<(), ConfigError> {
+    fn validate(&self, prefix: &str) -> Result<(), ConfigError> {
         let key = |name: &str| format!("{prefix}{name}");
         check_duration(self.replay_after, || key("replay_after"))?;
         check_queue(self.replayed_ids, || key("replayed_ids"))?;
-        check(self.replayed_ids >= queue, || {
-            (key("replayed_ids"), "must be at least peers.queue")
-        })?;
         check_queue(self.gossip_heartbeats, || key("gossip_heartbeats"))?;
         check(self.gossip_heartbeats <= self.history_heartbeats, || {
             (
@@ -512,7 +512,7 @@ mod tests {
                 c.mesh.announce_arrival_bytes = 10;
             }),
             ("memory.gossip_heartbeats", |c| {
-                c.memory.gossip_heartbeats = 6
+                c.memory.gossip_heartbeats = c.memory.history_heartbeats + 1
             }),
             ("memory.replayed_ids", |c| c.memory.replayed_ids = 0),
             ("memory.replayed_ids", |c| {

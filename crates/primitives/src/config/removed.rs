@@ -231,7 +231,7 @@ const REMOVED: &[(&str, &str)] = &[
         "is now fixed: a copy is a replay after 30 s",
     ),
     ("pubsub.memory.replayed_ids", "is now fixed: 262144"),
-    ("pubsub.memory.history_heartbeats", "is now fixed: 5"),
+    ("pubsub.memory.history_heartbeats", "is now fixed: 30"),
     ("pubsub.memory.gossip_heartbeats", "is now fixed: 3"),
     (
         "pubsub.peers.max_foreign_topics_per_peer",
