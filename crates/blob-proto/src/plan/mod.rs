@@ -31,7 +31,9 @@ use std::{collections::BTreeMap, ops::Range, time::Duration};
 
 use calimero_network_primitives::PeerId;
 
-pub(crate) use self::patience::{Patience, pause};
+#[cfg(feature = "transfer")]
+pub(crate) use self::patience::Patience;
+pub(crate) use self::patience::pause;
 pub use self::types::{Cause, Effect, Failure, Input, PlannerConfig};
 #[cfg(feature = "transfer")]
 pub(crate) use self::types::{FLOOR_BYTES_PER_S, PROVIDER_WINDOW_CHUNKS, WINDOW_CHUNKS};
