@@ -2,7 +2,7 @@
 //! point.
 //!
 //! Turns are granted in order: protected peers and all others take turns, then origins, then the
-//! peers of an origin, each in the order in which it came. A requester that is told to ask again
+//! peers of an origin, each in the order in which it came. A requester that is asked to try again
 //! later keeps its position. It does not keep a turn from the others: one that does not return in
 //! time is passed over until it does. Where all turns are taken by requesters that are too slow to
 //! use the limit, more are granted.
@@ -31,7 +31,7 @@ const MAX_AWAY: usize = 64;
 const MAX_STREAMS: usize = 64;
 
 /// Time after which a requester asks again, however long it has to wait: 30 s. Requesters of older
-/// versions wait for as long as they are told, at most 60 s.
+/// versions wait for the time in the answer, at most 60 s.
 pub(super) const RETURN_MAX: Duration = Duration::from_secs(30);
 
 /// Time by which a requester may be late: 5 s, for the round trips of a new stream.
@@ -78,7 +78,7 @@ struct Waiting {
     number: u64,
     /// Streams of the peer that wait.
     streams: usize,
-    /// What it was told to ask for again later, and when that is not expected any more.
+    /// What it was asked to request again later, and when that is not expected any more.
     away: BTreeMap<BlobId, Duration>,
     /// When its position is given up.
     kept: Duration,
@@ -286,7 +286,7 @@ impl TurnQueue {
         self.grant(peer, now)
     }
 
-    /// Notes that a stream does not wait any more. With `retry_after`, its peer was told to ask for
+    /// Notes that a stream does not wait any more. With `retry_after`, its peer was asked to try
     /// the blob again after that time, and keeps its position.
     pub(super) fn leave(
         &mut self,
@@ -318,7 +318,7 @@ impl TurnQueue {
         self.waiting.values().any(|one| one.counts(now))
     }
 
-    /// Begins a turn again that nobody else waits for.
+    /// Begins a turn again that no other requester waits for.
     pub(super) fn renew(&mut self, turn: u64, now: Duration) {
         self.active.insert(turn, now);
     }
@@ -424,7 +424,7 @@ impl TurnQueue {
 
     /// Gives up the oldest position of a requester that is not back in time. Otherwise the last
     /// one, if its group has more of them than `group` will have. That of a protected peer only for
-    /// another one, where nobody else has a position.
+    /// another one, where no other peer has a position.
     fn make_space(&mut self, group: Group, protected: bool, now: Duration) -> bool {
         let given_up = self.late(false, now).or_else(|| {
             let mut others = self.order_of(false);

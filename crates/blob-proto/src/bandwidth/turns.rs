@@ -26,7 +26,7 @@ pub(crate) const TURN_BYTES: u64 = CHUNK_BYTES;
 /// a requester gives up a provider, because other answers use the limit as well.
 const SHARE_BYTES_PER_S: u64 = 2 * FLOOR_BYTES_PER_S;
 
-/// Shortest time after which a requester is told to ask again: 1 s.
+/// Shortest time after which a requester is asked to try again: 1 s.
 const RETRY_MIN: Duration = Duration::from_secs(1);
 
 /// The turns of one kind. Clones share them.

@@ -376,7 +376,7 @@ impl Planner {
             if is_busy && !std::mem::replace(&mut provider.waits, true) {
                 provider.failures = provider.failures.saturating_sub(1);
                 let (least, most) = (self.config.rest_initial, self.config.rest_max);
-                let until = self.now + pause(provider.patience.told(), least, most);
+                let until = self.now + pause(provider.patience.retry_after(), least, most);
                 provider.status = Status::Resting { until };
             }
             provider.patience.on_verified(is_busy, self.now);

@@ -19,14 +19,14 @@ const LONGEST: Duration = Duration::from_secs(2 * 3600);
 pub(crate) struct Patience {
     until: Option<Duration>,
     /// Time that it said last.
-    told: Duration,
+    retry_after: Duration,
 }
 
 impl Patience {
     /// Notes that the provider is busy and says for how long. Returns `true` where that is no
     /// failure.
     pub(crate) fn on_busy(&mut self, retry_after: Duration, now: Duration) -> bool {
-        self.told = retry_after;
+        self.retry_after = retry_after;
         let until = self.from(now);
         self.until.get_or_insert(until);
         // A longer time is no turn among requesters.
@@ -34,8 +34,8 @@ impl Patience {
     }
 
     /// Time for which the provider said last that it is busy.
-    pub(crate) fn told(&self) -> Duration {
-        self.told
+    pub(crate) fn retry_after(&self) -> Duration {
+        self.retry_after
     }
 
     /// Notes that something of the provider verifies. It may have been busy since it sent that.
@@ -49,7 +49,7 @@ impl Patience {
     }
 
     fn from(&self, now: Duration) -> Duration {
-        let patience = self.told.saturating_mul(2).saturating_add(GRACE);
+        let patience = self.retry_after.saturating_mul(2).saturating_add(GRACE);
         now.saturating_add(patience.min(LONGEST))
     }
 }

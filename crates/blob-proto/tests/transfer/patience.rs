@@ -53,16 +53,16 @@ fn assert_gave_up(ended: (Result<usize, FetchError>, Duration)) {
     assert_gave_up_after(ended, Duration::ZERO);
 }
 
-/// Asserts that a search ended some time after what it had been told.
+/// Asserts that a search ended some time after the one in the answer.
 #[track_caller]
-fn assert_gave_up_after(ended: (Result<usize, FetchError>, Duration), told: Duration) {
+fn assert_gave_up_after(ended: (Result<usize, FetchError>, Duration), retry_after: Duration) {
     let (ended, after) = ended;
     let Err(FetchError::NoProviders { failures, .. }) = ended else {
         panic!("{ended:?}")
     };
     assert_eq!(failures.len(), 1, "the provider is named");
     let timeout = BlobFetchConfig::default().tuning.search_timeout;
-    let after = after.checked_sub(told).expect("it ended too early");
+    let after = after.checked_sub(retry_after).expect("it ended too early");
     assert!(after >= timeout && after < 2 * timeout, "{after:?}");
 }
 
@@ -167,7 +167,7 @@ async fn a_search_whose_provider_puts_off_each_chunk_ends() {
     assert_gave_up(fetch(&pipes, searching(vec![numbered(1)])).await);
 }
 
-/// Without a search the number of failures decides. To be busy is none for as long as it was told.
+/// Without a search the number of failures decides. To be busy is none for as long as it said.
 #[tokio::test(start_paused = true)]
 async fn a_listed_provider_that_is_busy_for_long_is_asked_again() {
     let pipes = refusing(Refusal::Busy {

@@ -162,7 +162,7 @@ async fn thirty_two_requesters_share_the_smallest_limit() {
     all_get_it(32, Version::V1_1).await;
 }
 
-/// Requesters of 0.0.2 cannot be told to wait, so some have to try again. Nothing is sent in vain.
+/// Requesters of 0.0.2 cannot be asked to wait, so some have to try again. Nothing is sent in vain.
 #[tokio::test(start_paused = true)]
 async fn requesters_of_v0_share_the_smallest_limit() {
     let limited = Limited::new();
@@ -225,7 +225,7 @@ async fn origins_have_equal_shares_of_the_limit() {
     );
 }
 
-/// Small blobs and lists wait for the same turns, and a batch is told so as well.
+/// Small blobs and lists wait for the same turns, and a batch is answered so as well.
 #[tokio::test(start_paused = true)]
 async fn a_batch_gets_its_turn_between_chunks() {
     let limited = Limited::new();
@@ -254,7 +254,7 @@ async fn a_batch_gets_its_turn_between_chunks() {
     assert!(begun.elapsed() <= useful(bytes), "{:?}", begun.elapsed());
 }
 
-/// Positions of requesters that left are of no use to them, and hold up nobody.
+/// Positions of requesters that left are of no use to them, and hold up no others.
 #[tokio::test(start_paused = true)]
 async fn requesters_that_leave_hold_up_nobody() {
     let limited = Limited::new();

@@ -193,7 +193,7 @@ async fn request(
             count => received += count as u64,
         }
         if received < down && Instant::now() >= end {
-            // Dropped: the server is told that no more is wanted.
+            // Dropped, which resets the stream: no more is wanted.
             return Ok(sent + received);
         }
     }

@@ -305,7 +305,7 @@ impl Machine {
             ip,
             used: Use::default(),
         });
-        // Which one is best is decided anew, and this one may be that of a peer that was restarted.
+        // Which one is best is decided again: this one may be that of a peer that was restarted.
         peer.preferred = None;
         self.effects.push_back(Effect::Open {
             peer: id,

@@ -1,4 +1,4 @@
-//! The order of turns, and that nobody can keep a turn from others.
+//! The order of turns, and that no peer can keep a turn from others.
 
 use calimero_network_primitives::Keypair;
 
@@ -193,7 +193,7 @@ fn an_origin_with_many_peers_does_not_keep_out_others() {
         queue.join(one(peer(number), origin(1)), &BLOB, s(0));
     }
     assert_eq!(queue.waiting.len(), MAX_WAITING);
-    // It has no position, and is told how long all others take.
+    // It has no position, and is answered how long all others take.
     let last = queue.poll(&peer(many - 1), s(0));
     let Answer::Later { after } = last else {
         panic!("{last:?}")
@@ -205,7 +205,7 @@ fn an_origin_with_many_peers_does_not_keep_out_others() {
     assert_eq!(queue.order()[..3], [1, many, 2].map(peer));
 }
 
-/// Positions of 1,024 origins, whose requesters are told to ask again and do not.
+/// Positions of 1,024 origins, whose requesters are asked to try again and do not.
 #[test]
 fn positions_without_requesters_do_not_keep_out_others() {
     let mut queue = queue(1);
@@ -305,7 +305,7 @@ fn the_queues_of_a_limit_share_what_is_granted_beyond_it() {
     granted(measured(&mut queues[1], s(16), s(16)));
 }
 
-/// The transfers of a peer wait for each other, and are told so.
+/// The transfers of a peer wait for each other, and are answered so.
 #[test]
 fn transfers_of_one_peer_have_their_turns_one_after_the_other() {
     let mut queue = queue(1);
@@ -320,10 +320,10 @@ fn transfers_of_one_peer_have_their_turns_one_after_the_other() {
         queue.leave(&peer(2), &blob, Some(after), now);
         after
     };
-    let told = [1, 2, 3].map(|blob| ask(blob, s(0)));
-    assert_eq!(told, [2, 4, 6].map(|turns| turns * INTERVAL));
+    let waits = [1, 2, 3].map(|blob| ask(blob, s(0)));
+    assert_eq!(waits, [2, 4, 6].map(|turns| turns * INTERVAL));
     // The same one again is no further one.
-    assert_eq!(ask(3, s(1)), told[2] - s(1));
+    assert_eq!(ask(3, s(1)), waits[2] - s(1));
 }
 
 /// However many strangers of however many origins wait.

@@ -93,9 +93,9 @@ fn a_number_more_than_a_day_ahead_of_its_author_is_no_time() {
 fn a_clock_that_is_days_ahead_is_learned_from_its_author_alone() {
     let ahead = MAX_AHEAD * 2;
     let number = time(START + ahead);
-    let mut told = author();
-    told.learn(number, false, START);
-    assert_eq!(told.order, Order::Random);
+    let mut relayed = author();
+    relayed.learn(number, false, START);
+    assert_eq!(relayed.order, Order::Random);
     let mut shown = author();
     shown.learn(number, true, START);
     assert_eq!(shown.order, Order::Times);
