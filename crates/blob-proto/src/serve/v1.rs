@@ -6,10 +6,7 @@ mod listen;
 use std::{
     collections::HashMap,
     ops::Range,
-    sync::{
-        Arc, OnceLock,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::{Arc, OnceLock},
     time::Duration,
 };
 
@@ -22,7 +19,7 @@ use tokio::{
 
 use self::{
     get::{Answer, Get, Opened, take_fitting},
-    listen::Listening,
+    listen::{Listening, Unanswered},
 };
 use super::{Requester, ServeError, Served, Source, to_end, totals::Tally};
 use crate::{
@@ -84,7 +81,7 @@ pub(super) async fn serve(
     };
     let public_key = verify(&requester, &hello, unix_seconds())?;
     let (requests, queue) = mpsc::channel(PIPELINE);
-    let unanswered = AtomicUsize::new(0);
+    let unanswered = Unanswered::new();
     let idle_timeout = requester.config().tuning.idle_timeout;
     let reports = OnceLock::new();
     let listening = Listening {
@@ -136,7 +133,7 @@ struct Answers<'a, W> {
     access: Access,
     writer: MessageWriter<W>,
     queue: mpsc::Receiver<Request>,
-    unanswered: &'a AtomicUsize,
+    unanswered: &'a Unanswered,
     /// The complete blob that was read last.
     open: Option<(BlobId, Source)>,
     /// The turn of the requester at the upload limit.
@@ -229,7 +226,7 @@ impl<W: AsyncWrite + AsyncRead + Unpin> Answers<'_, futures::io::WriteHalf<W>> {
 
     fn answered(&mut self, requests: usize) {
         self.tally.requests(requests);
-        self.unanswered.fetch_sub(requests, Ordering::Relaxed);
+        self.unanswered.answered(requests);
     }
 
     /// Returns `true` if the requester has the next bytes in its turn, as far as is known now.
