@@ -21,7 +21,7 @@ use super::{
 };
 use crate::{
     BlobId, blob_id,
-    plan::{Patience, pause},
+    plan::Patience,
     store::{BlobStore, Hold, StoreError, Verification, blocking::blocking},
     transfer::{Arrived, MessageReader, MessageWriter, Version},
     v1::{MAX_INLINE_BYTES, Refusal, Request, Response},
@@ -346,7 +346,7 @@ impl Batch {
                         break Err(refused(*busy));
                     }
                     let tuning = &self.context.config.tuning;
-                    let pause = pause(after, tuning.rest_initial, tuning.rest_max);
+                    let pause = patience.pause(tuning.rest_initial, tuning.rest_max, 0);
                     paused_until = Instant::now() + pause;
                     false
                 }
@@ -358,7 +358,11 @@ impl Batch {
             };
             match response {
                 Response::Inline { content } if first => {
-                    patience.on_verified(false, begun.elapsed());
+                    // The store verifies it later. Only what is known to be right ends a time of
+                    // patience.
+                    if patience.is_tried() && blob_id(&content) == id {
+                        patience.on_verified(false, begun.elapsed());
+                    }
                     group_bytes += content.len();
                     group.push((id, content));
                 }

@@ -28,10 +28,7 @@ use crate::{
         Arrived, BoxDuplex, DynOpener, Identity, MessageReader, MessageWriter, Opened, SignRequest,
         Signature, Version,
     },
-    v1::{
-        Hello, ListAssembly, MAX_INLINE_BYTES, MessageError, Refusal, Request, Response,
-        SessionAuth,
-    },
+    v1::{Hello, ListAssembly, MessageError, Refusal, Request, Response, SessionAuth},
 };
 
 /// Time for a stream to a provider to open: 30 s, the deadline of a dial.
@@ -56,7 +53,10 @@ pub(super) struct Context {
 /// What the driver asks of a provider.
 #[derive(Debug)]
 pub(super) enum Ask {
-    List,
+    /// The list of the blob, or its content where that has at most so many bytes.
+    List {
+        inline_max_bytes: u64,
+    },
     Chunks(Range<u64>),
     /// To report which chunks it has, and which peers fetch the blob.
     Watch,
@@ -378,11 +378,11 @@ impl Session {
     ) -> Result<(), ProviderError> {
         let blob_id = self.context.blob_id();
         let request = match ask {
-            Ask::List => {
+            Ask::List { inline_max_bytes } => {
                 self.expected.push_back(Expected::List);
                 Request::Get {
                     blob_id,
-                    inline_max_bytes: MAX_INLINE_BYTES as u64,
+                    inline_max_bytes,
                     from: self.assembly.next(),
                 }
             }
@@ -427,7 +427,10 @@ impl Session {
             (_, Response::Refused(refusal)) => Err(refused(refusal)),
             (Some(Expected::List), Response::List(page)) => {
                 match self.assembly.push(&page).map_err(ProviderError::List)? {
-                    None => self.ask(writer, Ask::List)?,
+                    None => {
+                        let inline_max_bytes = 0;
+                        self.ask(writer, Ask::List { inline_max_bytes })?;
+                    }
                     Some(list) => {
                         let size_bytes = page.size_bytes;
                         self.report(EventKind::List { list, size_bytes }).await;

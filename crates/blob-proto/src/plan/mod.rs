@@ -12,8 +12,8 @@
 //! and a provider that owes only copies is cancelled. A provider that stalls or falls below the
 //! floor rests, with each failure for longer, and its chunks go to others. One that lied is not
 //! asked again. One that does not have the blob is asked again when it is found again. One that is
-//! busy has not failed for as long as it said: requesters of a provider with an upload limit take
-//! turns.
+//! busy has not failed for as long as it said, or for two hours where it has shown that it has the
+//! blob: requesters of a provider with an upload limit take turns.
 //!
 //! Where other peers fetch the blob at the same time, chunks are asked for one by one in place of
 //! from the front: of providers that have a part of the blob before those that have all of it, and
@@ -33,7 +33,6 @@ use calimero_network_primitives::PeerId;
 
 #[cfg(feature = "transfer")]
 pub(crate) use self::patience::Patience;
-pub(crate) use self::patience::pause;
 pub use self::types::{Cause, Effect, Failure, Input, PlannerConfig};
 #[cfg(feature = "transfer")]
 pub(crate) use self::types::{FLOOR_BYTES_PER_S, PROVIDER_WINDOW_CHUNKS, WINDOW_CHUNKS};
@@ -192,6 +191,13 @@ impl Planner {
         providers.any(|provider| provider.waits && provider.patience.is_left(now))
     }
 
+    /// Whether a provider was busy when it was left last.
+    #[must_use]
+    pub fn was_busy(&self, peer: &PeerId) -> bool {
+        let provider = self.providers.get(peer);
+        provider.is_some_and(|provider| provider.is_busy)
+    }
+
     /// Whether a provider is to be asked again, and has a chunk that is missing.
     #[must_use]
     pub fn is_useful(&self, peer: &PeerId) -> bool {
@@ -254,6 +260,11 @@ impl Planner {
                 }
             }
             Input::Verified { peer, index } => self.verified(peer, index, &mut effects),
+            Input::Proven(peer) => {
+                if let Some(provider) = self.providers.get_mut(&peer) {
+                    provider.patience.on_proven();
+                }
+            }
             Input::Failed { peer, failure } => {
                 self.leave(peer, Cause::Failed(failure), now, &mut effects);
             }
@@ -351,6 +362,7 @@ impl Planner {
     }
 
     fn verified(&mut self, peer: PeerId, index: u64, effects: &mut Vec<Effect>) {
+        let jitter = self.jitter();
         self.wanted.remove(index);
         self.missing.remove(index);
         self.put_off.remove(&index);
@@ -376,7 +388,7 @@ impl Planner {
             if is_busy && !std::mem::replace(&mut provider.waits, true) {
                 provider.failures = provider.failures.saturating_sub(1);
                 let (least, most) = (self.config.rest_initial, self.config.rest_max);
-                let until = self.now + pause(provider.patience.retry_after(), least, most);
+                let until = self.now + provider.patience.pause(least, most, jitter);
                 provider.status = Status::Resting { until };
             }
             provider.patience.on_verified(is_busy, self.now);
@@ -449,9 +461,9 @@ impl Planner {
         }
         let rest = rest(&self.config, provider.failures, jitter);
         provider.status = match cause {
-            Cause::Failed(Failure::Busy { retry_after }) if provider.waits => {
+            Cause::Failed(Failure::Busy { .. }) if provider.waits => {
                 let (least, most) = (self.config.rest_initial, self.config.rest_max);
-                let until = now + pause(retry_after, least, most);
+                let until = now + provider.patience.pause(least, most, jitter);
                 Status::Resting { until }
             }
             _ if for_good || provider.failures >= self.config.max_failures => {

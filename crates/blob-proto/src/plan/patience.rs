@@ -1,4 +1,4 @@
-//! For how long a provider may be busy before that is a failure.
+//! For how long a provider may be busy before that is a failure, and when it is asked again.
 
 use std::time::Duration;
 
@@ -6,57 +6,155 @@ use std::time::Duration;
 /// earlier.
 const RECHECK: Duration = Duration::from_secs(30);
 
+/// Time by which a requester comes later than it was told at most: 4 s. A provider passes over one
+/// that is more than 5 s late.
+const LATE: Duration = Duration::from_secs(4);
+
+/// Promises in a row that are not kept for each second of that: 4. A provider whose requesters are
+/// slow keeps a turn free for 2 s, so that a few of them must not make pauses long.
+const BROKEN_PER_S: u32 = 4;
+
 /// Time for which a provider may be busy, in addition to twice the time that it said at first: 60
 /// s.
 const GRACE: Duration = Duration::from_secs(60);
+
+/// Longest such time of a provider that has sent nothing of the blob that verifies: 5 min. It may
+/// not have the blob.
+const UNPROVEN: Duration = Duration::from_secs(5 * 60);
 
 /// Longest such time: 2 h. With 256 requesters, the default of a server, and the smallest upload
 /// limit each has its turn after 68 min.
 const LONGEST: Duration = Duration::from_secs(2 * 3600);
 
 /// The patience with one provider, from its first refusal until it sends something that verifies.
+/// One that has proven that it has the blob may be busy for [`LONGEST`]: the times that it says are
+/// too short where the requesters before this one are slow.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Patience {
-    until: Option<Duration>,
-    /// Time that it said last.
+    /// Its first refusal, and the time that it said then.
+    first: Option<(Duration, Duration)>,
+    /// Whether something that it sent verifies.
+    is_proven: bool,
+    /// Time that it said last, and when that is over.
     retry_after: Duration,
+    promised: Duration,
+    /// Refusals in a row that came after the promised time.
+    broken: u32,
 }
 
 impl Patience {
     /// Notes that the provider is busy and says for how long. Returns `true` where that is no
     /// failure.
     pub(crate) fn on_busy(&mut self, retry_after: Duration, now: Duration) -> bool {
+        self.broken = match self.first {
+            Some(_) if now >= self.promised => self.broken.saturating_add(1),
+            _ => 0,
+        };
+        self.first.get_or_insert((now, retry_after));
         self.retry_after = retry_after;
-        let until = self.from(now);
-        self.until.get_or_insert(until);
+        self.promised = now.saturating_add(retry_after);
         // A longer time is no turn among requesters.
         retry_after <= LONGEST && self.is_left(now)
     }
 
-    /// Time for which the provider said last that it is busy.
-    pub(crate) fn retry_after(&self) -> Duration {
-        self.retry_after
+    /// Notes that the provider has the blob: it sent its list.
+    pub(crate) fn on_proven(&mut self) {
+        self.is_proven = true;
     }
 
     /// Notes that something of the provider verifies. It may have been busy since it sent that.
     pub(crate) fn on_verified(&mut self, is_busy: bool, now: Duration) {
-        self.until = is_busy.then(|| self.from(now));
+        self.is_proven = true;
+        self.broken = 0;
+        self.first = is_busy.then_some((now, self.retry_after));
+    }
+
+    /// Whether the provider was busy, and nothing that it sent since has verified.
+    #[cfg(feature = "transfer")]
+    pub(crate) fn is_tried(&self) -> bool {
+        self.first.is_some()
     }
 
     /// Whether the provider was busy and may still be.
     pub(crate) fn is_left(&self, now: Duration) -> bool {
-        self.until.is_some_and(|until| now < until)
+        self.first.is_some_and(|(since, told)| {
+            let patience = match self.is_proven {
+                true => LONGEST,
+                false => (told.saturating_mul(2).saturating_add(GRACE)).min(UNPROVEN),
+            };
+            now < since.saturating_add(patience)
+        })
     }
 
-    fn from(&self, now: Duration) -> Duration {
-        let patience = self.retry_after.saturating_mul(2).saturating_add(GRACE);
-        now.saturating_add(patience.min(LONGEST))
+    /// Time after which the provider is asked again: half of what it said last, because the turn
+    /// comes earlier where other requesters leave, at least `least` and at most `most`. Longer by
+    /// up to [`LATE`] where it does not keep its promises, of which `jitter` of 1,024 parts of a
+    /// quarter are left out.
+    pub(crate) fn pause(&self, least: Duration, most: Duration, jitter: u32) -> Duration {
+        let most = RECHECK.min(most);
+        let half = (self.retry_after / 2).clamp(least.min(most), most);
+        let late = Duration::from_secs(u64::from(self.broken / BROKEN_PER_S)).min(LATE);
+        half + late - late / 4 * jitter.min(1024) / 1024
     }
 }
 
-/// Time after which a provider that is busy for `retry_after` is asked again: half of it, because
-/// the turn comes earlier where other requesters leave.
-pub(crate) fn pause(retry_after: Duration, least: Duration, most: Duration) -> Duration {
-    let most = RECHECK.min(most);
-    (retry_after / 2).clamp(least.min(most), most)
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const S: fn(u64) -> Duration = Duration::from_secs;
+
+    #[test]
+    fn a_provider_that_has_proven_nothing_is_waited_for_at_most_five_minutes() {
+        for (told, patience) in [(0, 60), (20, 100), (120, 300), (121, 300), (7200, 300)] {
+            let mut one = Patience::default();
+            assert!(!one.is_left(S(0)), "it is not busy");
+            assert!(one.on_busy(S(told), S(10)));
+            // Later promises change nothing.
+            assert!(one.on_busy(S(7200), S(10 + patience) - Duration::from_nanos(1)));
+            assert!(!one.on_busy(S(1), S(10 + patience)), "{told}");
+        }
+        assert!(!Patience::default().on_busy(S(7201), S(0)), "no turn");
+    }
+
+    #[test]
+    fn a_provider_that_has_the_blob_is_waited_for_however_short_its_promises_are() {
+        let mut one = Patience::default();
+        assert!(one.on_busy(S(1), S(10)));
+        one.on_proven();
+        assert!(one.on_busy(S(1), S(10 + 7199)));
+        assert!(!one.on_busy(S(1), S(10 + 7200)));
+        // What verifies begins the time again.
+        one.on_verified(true, S(8000));
+        assert!(one.is_left(S(15_199)) && !one.is_left(S(15_200)));
+        one.on_verified(false, S(8000));
+        assert!(!one.is_left(S(8000)));
+    }
+
+    #[test]
+    fn promises_that_are_not_kept_make_pauses_longer() {
+        let mut one = Patience::default();
+        let (mut now, mut pauses) = (S(0), Vec::new());
+        for _ in 0..21 {
+            one.on_busy(S(1), now);
+            let pause = one.pause(S(1), S(60), 0);
+            pauses.push(pause.as_secs());
+            now += pause;
+        }
+        let runs: Vec<_> = pauses.chunk_by(|a, b| a == b).collect();
+        let runs: Vec<_> = runs.iter().map(|run| (run[0], run.len())).collect();
+        assert_eq!(runs, [(1, 4), (2, 4), (3, 4), (4, 4), (5, 5)]);
+        let shortest = one.pause(S(1), S(60), 1024);
+        assert_eq!(shortest, S(4));
+        // One that is asked before its time is over has not broken a promise.
+        one.on_busy(S(100), now);
+        one.on_busy(S(70), now + S(30));
+        assert_eq!(one.pause(S(1), S(60), 1024), S(30));
+        for number in 0..40 {
+            one.on_busy(S(60), now + S(100 * number));
+        }
+        assert_eq!(one.pause(S(1), S(60), 0), S(34));
+        one.on_verified(true, now);
+        assert_eq!(one.pause(S(1), S(60), 0), S(30));
+    }
 }

@@ -102,6 +102,9 @@ pub enum Input {
         /// The index of the chunk.
         index: u64,
     },
+    /// A provider has the blob: it sent the list of its chunks. Until this or a verified chunk, it
+    /// may be busy for 5 min at most.
+    Proven(PeerId),
     /// A provider does not answer what it was asked for.
     Failed {
         /// The peer id of the provider.
@@ -146,8 +149,9 @@ pub enum Failure {
     /// No stream to it could be opened.
     Unreachable,
     /// It has too much to do, and says for how long. It is asked again after half of that time, or
-    /// after 30 s, and has not failed before twice the time that it said at first and a minute are
-    /// over.
+    /// after 30 s, and later each time that it does not keep what it says. It has not failed before
+    /// twice the time that it said at first and a minute are over, at most 5 min. One that has the
+    /// blob has not failed before 2 h.
     Busy {
         /// The time to wait before.
         retry_after: Duration,

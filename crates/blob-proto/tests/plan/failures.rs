@@ -133,17 +133,20 @@ fn a_provider_that_is_busy_for_as_long_as_it_says_has_not_failed() {
     planner.handle(Input::Verified { peer, index: 0 }, now);
     assert!(!planner.is_promised(now));
     planner.handle(busy(20), now);
-    assert!(planner.is_promised(now + s(99)) && !planner.is_promised(now + s(100)));
+    let until = |now| now + s(7200);
+    assert!(planner.is_promised(until(now) - s(1)) && !planner.is_promised(until(now)));
     // So does what it sent right before it was busy, and is verified only then, also where it was
     // busy for too long before.
-    for later in [50, 150] {
+    for later in [50, 7250] {
         now += s(later);
         planner.handle(Input::Tick, now);
         planner.handle(busy(20), now);
         assert_eq!(planner.is_promised(now), later == 50);
         planner.handle(Input::Verified { peer, index: 1 }, now);
-        assert!(planner.is_promised(now + s(99)) && !planner.is_promised(now + s(100)));
+        assert!(planner.is_promised(until(now) - s(1)) && !planner.is_promised(until(now)));
     }
+    now = until(now);
+    planner.handle(Input::Tick, now);
     // From then on it fails, and at last it is out.
     for _ in 0..20 {
         let Some(due) = planner.next_timeout() else {
@@ -154,4 +157,25 @@ fn a_provider_that_is_busy_for_as_long_as_it_says_has_not_failed() {
         planner.handle(busy(20), now);
     }
     assert!(planner.is_alone() && !planner.is_promised(now));
+}
+
+/// One that sent the list has the blob, so that its requesters may be many or slow. Others may have
+/// nothing.
+#[test]
+fn a_busy_provider_is_waited_for_longer_once_it_has_shown_that_it_has_the_blob() {
+    let s = Duration::from_secs;
+    let (shown, silent) = (peer(1), peer(2));
+    let mut planner = Planner::new(default_config(), 0..3);
+    for peer in [shown, silent] {
+        let retry_after = s(7000);
+        planner.handle(Input::Found(peer), s(0));
+        let failure = Failure::Busy { retry_after };
+        planner.handle(Input::Failed { peer, failure }, s(0));
+        assert!(planner.was_busy(&peer));
+    }
+    let mut one = planner.clone();
+    one.handle(Input::Forgotten(shown), s(1));
+    assert!(one.is_promised(s(299)) && !one.is_promised(s(300)));
+    planner.handle(Input::Proven(shown), s(1));
+    assert!(planner.is_promised(s(7199)) && !planner.is_promised(s(7200)));
 }

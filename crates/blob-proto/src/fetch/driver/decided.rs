@@ -18,6 +18,7 @@ use crate::{
     },
     plan::{Cause, Effect, FLOOR_BYTES_PER_S, Input, PROVIDER_WINDOW_CHUNKS},
     transfer::Arrived,
+    v1::MAX_INLINE_BYTES,
 };
 
 /// A session that runs.
@@ -45,7 +46,14 @@ impl Driver {
             match effect {
                 Effect::Read { peer, chunks } => {
                     let ask = match self.partial {
-                        None => Ask::List,
+                        // A list needs no turn as a rule, and shows that a provider that was busy
+                        // has the blob.
+                        None if self.planner.was_busy(&peer) => Ask::List {
+                            inline_max_bytes: 0,
+                        },
+                        None => Ask::List {
+                            inline_max_bytes: MAX_INLINE_BYTES as u64,
+                        },
                         Some(_) => Ask::Chunks(chunks),
                     };
                     self.ask(peer, ask);

@@ -43,7 +43,9 @@ impl Driver {
                 // The list is proven, and with it the size but for the last chunk.
                 self.check_size(list.size_bounds().0)?;
                 self.book.size(size_bytes);
-                return self.begin_chunks(list, size_bytes).await;
+                let finished = self.begin_chunks(list, size_bytes).await?;
+                self.plan(Input::Proven(from.peer));
+                return Ok(finished);
             }
             EventKind::Inline(content) if self.partial.is_none() => {
                 return self.keep_inline(from, content).await.map(Some);
@@ -69,7 +71,8 @@ impl Driver {
                 });
             }
             EventKind::Has(_) | EventKind::Absent { .. } => {}
-            EventKind::Inline(_) | EventKind::List { .. } | EventKind::Size(_) => {}
+            EventKind::List { .. } => self.plan(Input::Proven(from.peer)),
+            EventKind::Inline(_) | EventKind::Size(_) => {}
         }
         Ok(None)
     }
