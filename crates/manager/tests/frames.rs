@@ -223,6 +223,12 @@ async fn a_protocol_of_ones_own_is_accepted_until_it_is_dropped() {
         .unwrap();
     assert_eq!(text, "hi");
     drop(inbound);
+    // The protocol was confirmed on the connection: the refusal is read on the stream.
+    let mut early = within(a.client.open_raw_stream(b.peer(), protocol.clone()))
+        .await
+        .unwrap();
+    let refused = within(early.read_to_string(&mut text)).await.unwrap_err();
+    assert_eq!(refused.kind(), std::io::ErrorKind::Unsupported);
     assert!(
         within(a.client.open_raw_stream(b.peer(), protocol))
             .await

@@ -34,6 +34,9 @@
 //! - **Dead paths are detected** within 20 s, on busy and on idle connections.
 //! - **Frames of any size.** Yamux peers may send frames as large as the
 //!   window.
+//! - **A stream opens without a round trip** if the peer has confirmed its protocol on the same
+//!   connection before: the first data are sent together with the proposal of the protocol, and the
+//!   answer is checked when the stream is read ([`UnconfirmedProtocol`]).
 //! - **Excess streams are refused one by one**, and the connection stays open.
 //! - **Origins share a thread.** [`FairExecutor`] polls the connections of a swarm on one thread and
 //!   shares its time between the origins of connections.
@@ -114,6 +117,7 @@ mod gate;
 mod interfaces;
 mod link;
 mod metered;
+mod optimistic;
 #[cfg(test)]
 mod pipe;
 #[cfg(feature = "quic")]
@@ -149,6 +153,7 @@ pub use self::{
     error::{AddressError, BuildError, Cause, Chain, classify, os_error},
     executor::{Caused, FairDriver, FairExecutor},
     link::{Bytes, Cipher, Link, Links, MuxerKind, SecurityKind, Totals, TransportKind},
+    optimistic::UnconfirmedProtocol,
     transport::{Transport, build, build_memory},
 };
 

@@ -35,7 +35,7 @@ use crate::{
     upgrade::{Socket, Upgrade},
 };
 #[cfg(feature = "quic")]
-use crate::{link::origin_of, quic};
+use crate::{link::origin_of, optimistic::Optimistic, quic};
 
 /// Number of connections that the kernel completes before `accept`. libp2p-tcp
 /// uses the same value, 1024.
@@ -183,7 +183,7 @@ impl Parts {
             .map(move |(peer, mut connection), endpoint| {
                 let link = links.quic(connection.traffic(), origin_of(&endpoint));
                 connection.keep(Arc::clone(&link));
-                let muxer = StreamMuxerBox::new(connection);
+                let muxer = StreamMuxerBox::new(Optimistic::new(connection));
                 Upgraded { peer, muxer, link }
             })
             .boxed();

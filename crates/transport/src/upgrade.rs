@@ -26,6 +26,7 @@ use crate::{
     executor::charge_to,
     link::{Links, Meter, MuxerKind, SecurityKind, TransportKind, Upgraded, origin_of},
     metered::Metered,
+    optimistic::Optimistic,
     read_ahead::ReadAhead,
     yamux::{self, Muxer},
 };
@@ -189,7 +190,7 @@ impl Upgrade {
         let muxer = Muxer::new(stream, &self.yamux, mode, Arc::clone(&link), holder, unread);
         Ok(Upgraded {
             peer,
-            muxer: StreamMuxerBox::new(muxer),
+            muxer: StreamMuxerBox::new(Optimistic::new(muxer)),
             link,
         })
     }
