@@ -35,8 +35,8 @@
 //! - **Frames of any size.** Yamux peers may send frames as large as the
 //!   window.
 //! - **A stream opens without a round trip** if the peer has confirmed its protocol on the same
-//!   connection before: the first data are sent together with the proposal of the protocol, and the
-//!   answer is checked when the stream is read ([`UnconfirmedProtocol`]).
+//!   connection before: the first data follow the proposal of the protocol at once, and the answer
+//!   is checked when the stream is read ([`UnconfirmedProtocol`]).
 //! - **Excess streams are refused one by one**, and the connection stays open.
 //! - **Origins share a thread.** [`FairExecutor`] polls the connections of a swarm on one thread and
 //!   shares its time between the origins of connections.

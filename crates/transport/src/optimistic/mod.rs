@@ -4,10 +4,10 @@
 //! waits for the answer, which takes a round trip. A protocol that the peer does not support is
 //! then an error of opening the stream, on which callers depend. This layer is below the swarm. It
 //! notes the protocols that the peer has confirmed on a connection. If another stream proposes such
-//! a protocol, the layer answers the proposal with the bytes with which the peer would answer. It
-//! sends the proposal together with the first data, and at the latest when the stream is read,
-//! flushed or closed after the negotiation. It reads and checks the answer of the peer when the
-//! stream is read.
+//! a protocol, the layer answers the proposal with the bytes with which the peer would answer. The
+//! proposal is sent when the dialer flushes it, so that the peer sees the stream as soon as
+//! otherwise, and the first data follow without a wait. The layer reads and checks the answer of
+//! the peer when the stream is read.
 //!
 //! The peer receives the bytes that it would receive otherwise, only earlier. A negotiation in
 //! which the first proposal was not confirmed before passes unchanged, and inbound streams always
@@ -19,8 +19,6 @@
 //! - A stream that is dropped before its answer was read is dropped by [`Optimistic`] after its
 //!   answer, at the latest after two periods of [`ANSWER_PERIOD`]. If it were dropped at once, the
 //!   peer would see a reset while it negotiates, and would lose the data.
-//! - A stream that is neither read, flushed, written nor closed after its negotiation is not
-//!   visible to the peer until it is dropped.
 //! - State grows with the connections and with what this node does: at most
 //!   [`MAX_PROTOCOLS`](shared::MAX_PROTOCOLS) names and [`MAX_UNANSWERED`](shared::MAX_UNANSWERED)
 //!   streams of a connection.

@@ -169,6 +169,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Stream<S> {
     }
 }
 
+#[cfg(test)]
+impl<S: AsyncRead + AsyncWrite + Unpin> Stream<S> {
+    /// Returns the stream below, unless this one has failed.
+    pub(super) fn below(&mut self) -> Option<&mut S> {
+        self.io.as_mut()
+    }
+}
+
 impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Stream<S> {
     fn poll_read(
         self: Pin<&mut Self>,

@@ -18,10 +18,6 @@ use super::{
 /// Longest header and proposal in bytes.
 const MAX_PROPOSAL_BYTES: usize = HEADER.len() + MAX_LINE_BYTES;
 
-/// Largest number of bytes for which the proposal is combined with the first data in one write, 1
-/// KiB. The copy is made on the stack. Both are sent in one packet with the data of small messages.
-const JOIN_BYTES: usize = 1024;
-
 /// Bytes of the answer that are read at one time, 64: an answer to the names in use.
 const READ_BYTES: usize = 64;
 
@@ -177,52 +173,24 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Unanswered<S> {
         Poll::Ready(Ok(()))
     }
 
-    /// Writes `data`, with header and line before it if they were not sent.
+    /// Writes `data`, after header and line if they were not sent.
     pub(super) fn poll_write(
         &mut self,
         io: &mut S,
         cx: &mut Context<'_>,
         data: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let length: usize = data.iter().map(|slice| slice.len()).sum();
-        if length == 0 {
+        if data.iter().all(|slice| slice.is_empty()) {
             return Poll::Ready(Ok(0));
         }
-        if self.unsent() == 0 || self.unsent() + length > JOIN_BYTES {
-            ready!(self.poll_send_proposal(io, cx, Side::Writer))?;
-            return self.send(io, cx, Side::Writer, |io, cx| match data {
-                [slice] => io.poll_write(cx, slice),
-                slices => io.poll_write_vectored(cx, slices),
-            });
-        }
-        let mut joined = [0; JOIN_BYTES];
-        let mut end = self.copy(self.sent.into(), &mut joined);
-        for slice in data {
-            joined[end..end + slice.len()].copy_from_slice(slice);
-            end += slice.len();
-        }
-        let mut start = 0;
-        loop {
-            let sent = ready!(self.send(io, cx, Side::Writer, |io, cx| {
-                io.poll_write(cx, &joined[start..end])
-            }))?;
-            if sent == 0 {
-                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
-            }
-            let own = sent.min(self.unsent());
-            self.sent += own as u16;
-            start += own;
-            if sent > own {
-                return Poll::Ready(Ok(sent - own));
-            }
-        }
+        ready!(self.poll_send_proposal(io, cx, Side::Writer))?;
+        self.send(io, cx, Side::Writer, |io, cx| match data {
+            [slice] => io.poll_write(cx, slice),
+            slices => io.poll_write_vectored(cx, slices),
+        })
     }
 
     pub(super) fn poll_flush(&mut self, io: &mut S, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.is_unused() {
-            // The dialer flushes its proposal, which is sent with the first data.
-            return Poll::Ready(Ok(()));
-        }
         ready!(self.poll_send_proposal(io, cx, Side::Writer))?;
         ready!(self.send(io, cx, Side::Writer, |io, cx| io.poll_flush(cx)))?;
         self.is_flushed = true;

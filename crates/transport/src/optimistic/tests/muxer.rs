@@ -179,6 +179,7 @@ fn streams_that_outlive_the_connection_are_dropped_at_once() {
     let stream = block_on(early(near, &shared));
     drop(muxer);
     drop(stream);
+    assert_eq!(arrived(&mut far), proposal());
     assert!(is_dropped(&mut far));
     assert_eq!(Arc::strong_count(&shared), 1);
 }

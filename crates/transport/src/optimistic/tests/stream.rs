@@ -42,9 +42,9 @@ fn the_first_stream_waits_and_the_second_does_not() {
 
         let (near, mut far) = pipe(4096, ALL);
         let mut second = early(near, &shared).await;
-        assert_eq!(arrived(&mut far), b"", "sent with the first data");
+        assert_eq!(arrived(&mut far), proposal(), "sent without a wait");
         assert_eq!(second.write(b"data").await.unwrap(), 4);
-        assert_eq!(arrived(&mut far), [&proposal()[..], b"data"].concat());
+        assert_eq!(arrived(&mut far), b"data");
         assert_eq!(shared.unanswered(), 1);
         answer(&mut far, &[&proposal()[..], b"reply"].concat()).await;
         let mut reply = [0; 9];
@@ -83,12 +83,11 @@ fn reading_first_sends_the_proposal() {
 }
 
 #[test]
-fn a_flush_or_close_after_the_negotiation_sends_the_proposal() {
+fn the_negotiation_sends_the_proposal_and_a_close_ends_the_stream_behind_it() {
     block_on(async {
         let (near, mut far) = pipe(4096, ALL);
-        let mut stream = early(near, &confirmed()).await;
-        stream.flush().await.unwrap();
-        assert_eq!(arrived(&mut far), proposal());
+        let _stream = early(near, &confirmed()).await;
+        assert_eq!(arrived(&mut far), proposal(), "an unused stream is visible");
 
         let (near, mut far) = pipe(4096, ALL);
         let mut stream = early(near, &confirmed()).await;
@@ -188,34 +187,96 @@ fn a_refusal_of_a_stream_that_waited_is_noted() {
     });
 }
 
+/// A stream below that takes the proposal and no data, and wakes nobody.
+struct Stuck {
+    room: usize,
+    answer: Vec<u8>,
+}
+
+impl AsyncRead for Stuck {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        out: &mut [u8],
+    ) -> Poll<io::Result<usize>> {
+        if self.answer.is_empty() {
+            return Poll::Pending;
+        }
+        let count = out.len().min(self.answer.len());
+        let bytes: Vec<u8> = self.answer.drain(..count).collect();
+        out[..count].copy_from_slice(&bytes);
+        Poll::Ready(Ok(count))
+    }
+}
+
+impl AsyncWrite for Stuck {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        data: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        if self.room == 0 {
+            return Poll::Pending;
+        }
+        let count = data.len().min(self.room);
+        self.room -= count;
+        Poll::Ready(Ok(count))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_close(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
+
 #[test]
 fn a_writer_that_waits_is_woken_when_the_stream_fails() {
-    // The far end accepts the proposal and one byte.
-    let (near, mut far) = pipe(proposal().len() + 1, ALL);
-    let shared = confirmed();
-    let mut stream = block_on(early(near, &shared));
+    let shared = Arc::<Shared<Stuck>>::default();
+    shared.confirm(LINE);
+    let below = Stuck {
+        room: proposal().len(),
+        answer: Vec::new(),
+    };
+    let mut stream = Stream::outbound(below, Arc::clone(&shared));
     let (reader, writer) = (Arc::<Woken>::default(), Arc::<Woken>::default());
     let (read, write) = (
         Waker::from(Arc::clone(&reader)),
         Waker::from(Arc::clone(&writer)),
     );
-    let write_to = |stream: &mut Negotiated<Stream<Pipe>>| {
-        Pin::new(stream).poll_write(&mut Context::from_waker(&write), b"ab")
+    let write_to = |stream: &mut Stream<Stuck>, data: &[u8]| {
+        Pin::new(stream).poll_write(&mut Context::from_waker(&write), data)
     };
-    assert!(write_to(&mut stream).is_ready());
-    assert!(write_to(&mut stream).is_pending());
-    block_on(answer(&mut far, &[HEADER, b"\x03na\n"].concat()));
-    let mut byte = [0];
-    let error = Pin::new(&mut stream).poll_read(&mut Context::from_waker(&read), &mut byte);
+    let read_from = |stream: &mut Stream<Stuck>, bytes: &mut [u8]| {
+        Pin::new(stream).poll_read(&mut Context::from_waker(&read), bytes)
+    };
+    assert!(write_to(&mut stream, &proposal()).is_ready());
+    let mut local = proposal();
+    assert!(read_from(&mut stream, &mut local).is_ready());
+    assert!(write_to(&mut stream, b"ab").is_pending());
+    assert!(read_from(&mut stream, &mut [0]).is_pending());
+    // A reader that has sent the proposal wakes the writer, which waits again.
+    assert!(write_to(&mut stream, b"ab").is_pending());
+    let before = writer.count();
+    if let Some(below) = stream.below() {
+        below.answer = [HEADER, b"\x03na\n"].concat();
+    }
+    let error = read_from(&mut stream, &mut [0]);
     assert!(matches!(error, Poll::Ready(Err(_))));
-    assert!(writer.count() > 0);
-    assert!(matches!(write_to(&mut stream), Poll::Ready(Err(_))));
+    assert!(writer.count() > before, "the writer is woken");
+    let error = write_to(&mut stream, b"ab");
+    assert!(matches!(error, Poll::Ready(Err(_))));
 }
 
 #[test]
 fn a_reader_that_sends_the_proposal_does_not_take_the_waker_of_the_writer() {
     let (near, mut far) = pipe(5, ALL);
-    let mut stream = block_on(early(near, &confirmed()));
+    // A dialer that does not flush its proposal.
+    let mut stream = Stream::outbound(near, confirmed());
+    block_on(stream.write_all(&proposal())).unwrap();
+    block_on(stream.read_exact(&mut proposal())).unwrap();
     let (reader, writer) = (Arc::<Woken>::default(), Arc::<Woken>::default());
     let (read, write) = (
         Waker::from(Arc::clone(&reader)),
