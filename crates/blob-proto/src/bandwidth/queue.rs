@@ -391,11 +391,16 @@ impl TurnQueue {
         let Some(length) = self.length else {
             return Duration::ZERO;
         };
-        let ends = self.active.values().map(|began| {
-            let end = began.saturating_add(length);
-            end.saturating_sub(now)
-        });
+        let took = (self.active.values()).map(|began| now.saturating_sub(*began));
+        let took: Vec<Duration> = took.collect();
+        // A turn that has taken longer than usual will take as much longer again. Not more: one that
+        // ends soon must find the next requester here.
+        let ends = took.iter().map(|took| length.abs_diff(*took));
         let mut ends: Vec<Duration> = ends.collect();
+        // The turns that run show that turns are longer before the first of them ends.
+        let count = u32::try_from(took.len()).unwrap_or(u32::MAX).max(1);
+        let lengths = took.iter().map(|took| length.max(*took) / count);
+        let length = lengths.sum::<Duration>().max(length);
         ends.extend(std::iter::repeat_n(
             Duration::ZERO,
             free.min(self.max_active),

@@ -2,7 +2,7 @@
 
 use std::{
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicUsize, Ordering},
     },
     time::Duration,
@@ -202,6 +202,41 @@ async fn a_search_whose_provider_only_gives_the_list_ends() {
     );
     let after = begun.elapsed().as_secs();
     assert!((7199..7400).contains(&after), "{after}");
+}
+
+/// A provider of a batch that is busy, and sends content that does not verify now and then.
+#[tokio::test(start_paused = true)]
+async fn content_that_does_not_verify_makes_up_for_no_busy_provider_of_a_batch() {
+    let begun = Instant::now();
+    // When a stream began, and when content was sent last.
+    let streams = Arc::new(Mutex::new(Vec::new()));
+    let (seen, sent) = (Arc::clone(&streams), Mutex::new(begun));
+    let pipes = answering(Version::V1, move |request| {
+        let Request::Get { .. } = request else {
+            seen.lock().unwrap().push(begun.elapsed());
+            return vec![];
+        };
+        let mut sent = sent.lock().unwrap();
+        if sent.elapsed() < Duration::from_secs(20) {
+            return vec![Response::Refused(Refusal::Busy {
+                retry_after_ms: 1000,
+            })];
+        }
+        *sent = Instant::now();
+        let content = bytes::Bytes::from_static(b"another blob");
+        vec![Response::Inline { content }]
+    });
+    let config = BlobFetchConfig::default();
+    let fetcher = Fetcher::new(pipes, Identity::unsigned(requester()), &config);
+    let here = folder();
+    let store: Arc<dyn BlobStore> = Arc::new(here.store.clone());
+    let blobs: Vec<_> = (0..40).map(|seed| blob_id(&content(seed, 100))).collect();
+    let batch = fetcher.fetch_batch(CONTEXT, blobs, vec![numbered(1)], store);
+    let batch = batch.await.unwrap();
+    assert_eq!((batch.fetched.len(), batch.failed.len()), (0, 40));
+    // The blobs are asked for one by one after the batch.
+    let ended = streams.lock().unwrap()[1].as_secs();
+    assert!((61..70).contains(&ended), "{ended}");
 }
 
 #[tokio::test(start_paused = true)]

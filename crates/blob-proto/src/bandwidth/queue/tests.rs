@@ -152,6 +152,36 @@ fn the_time_until_a_turn_follows_from_those_that_run() {
     }
 }
 
+/// Requesters on slow links take longer than the limit alone. The first of them have not ended when
+/// others are told their time.
+#[test]
+fn turns_that_take_longer_than_usual_lengthen_the_times_of_others() {
+    let mut queue = queue(2);
+    take(&mut queue, peer(0), origin(1), s(0));
+    take(&mut queue, peer(1), origin(1), s(0));
+    for (number, after) in [(2, 16), (3, 16), (4, 16 + 48), (5, 16 + 48)] {
+        queue.join(one(peer(number), origin(1)), &BLOB, s(48));
+        let later = queue.poll(&peer(number), s(48));
+        assert_eq!(later, Answer::Later { after: s(after) }, "{number}");
+    }
+    // One that ends soon leaves no gap.
+    let mut queue = self::queue(2);
+    take(&mut queue, peer(0), origin(1), s(0));
+    take(&mut queue, peer(1), origin(1), s(0));
+    queue.join(one(peer(2), origin(1)), &BLOB, s(33));
+    let later = queue.poll(&peer(2), s(33));
+    assert_eq!(later, Answer::Later { after: s(1) });
+    // One that is not slow shortens the times.
+    let mut queue = self::queue(2);
+    take(&mut queue, peer(0), origin(1), s(0));
+    take(&mut queue, peer(1), origin(1), s(40));
+    for (number, after) in [(2, 16), (3, 24), (4, 16 + 40), (5, 24 + 40)] {
+        queue.join(one(peer(number), origin(1)), &BLOB, s(48));
+        let later = queue.poll(&peer(number), s(48));
+        assert_eq!(later, Answer::Later { after: s(after) }, "{number}");
+    }
+}
+
 /// Requesters on slow links need more time for a turn than the limit does.
 #[test]
 fn the_length_of_a_turn_is_measured() {
