@@ -287,12 +287,14 @@ const tests = {
     assert.ok(all.length >= 3, String(all));
     const topic = page.locator("#topic-list article", { has: page.getByText(TOPIC, { exact: true }) });
     await topic.getByRole("button", { name: "Stop reading" }).waitFor();
+    // Counted once it has arrived, so that no two of them are published at one time: they have no
+    // order then.
     let sent = 0;
     const publish = async () => {
-      sent += 1;
-      const name = `number ${sent}.`;
+      const name = `number ${sent + 1}.`;
       await bob.publish(TOPIC, name);
       await alice.event("message", (one) => one.text === name);
+      sent += 1;
     };
     // Each request for another stream is held until messages have arrived.
     await page.route(path, async (route) => {
