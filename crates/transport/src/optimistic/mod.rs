@@ -15,7 +15,10 @@
 //!
 //! - A peer that withdraws a protocol answers with a refusal. Reads of the stream then fail with
 //!   [`UnconfirmedProtocol`], as do all operations after it. The next stream of the protocol waits
-//!   for the answer. The same happens if a stream fails before its answer was read.
+//!   for the answer, also if a stream fails or is given up before its answer was read.
+//! - While an answer is missing for more than [`OVERDUE`](shared::OVERDUE), further streams wait for
+//!   theirs, so that none is opened on a path that is dead.
+//! - A user that only writes, closes and drops a stream does not learn of a refusal.
 //! - A stream that is dropped before its answer was read is dropped by [`Optimistic`] after its
 //!   answer, at the latest after two periods of [`ANSWER_PERIOD`]. If it were dropped at once, the
 //!   peer would see a reset while it negotiates, and would lose the data.

@@ -6,6 +6,7 @@ use std::{
         atomic::{AtomicUsize, Ordering},
     },
     task::Waker,
+    time::{Duration, Instant},
 };
 
 use futures::task::AtomicWaker;
@@ -20,12 +21,18 @@ pub(super) const MAX_PROTOCOLS: usize = 64;
 /// libp2p-swarm negotiates at one time by default. Further streams wait for the answer of the peer.
 pub(super) const MAX_UNANSWERED: usize = 128;
 
+/// Time for which an answer may be missing while further streams are opened without waiting, 2 s:
+/// longer than a round trip of almost all paths.
+pub(super) const OVERDUE: Duration = Duration::from_secs(2);
+
 /// State of one connection.
 #[derive(Debug)]
 pub(super) struct Shared<S> {
     confirmed: Mutex<Confirmed>,
     /// Number of streams whose answer was not read.
     unanswered: AtomicUsize,
+    /// When the last answer was read, or the oldest missing one became so.
+    owed_since: Mutex<Instant>,
     /// Streams that were dropped before their answer was read; `None` once the connection has
     /// ended.
     dropped: Mutex<Option<Vec<Dropped<S>>>>,
@@ -38,6 +45,7 @@ impl<S> Default for Shared<S> {
         Self {
             confirmed: Mutex::default(),
             unanswered: AtomicUsize::new(0),
+            owed_since: Mutex::new(Instant::now()),
             dropped: Mutex::new(Some(Vec::new())),
             waker: AtomicWaker::new(),
         }
@@ -45,10 +53,16 @@ impl<S> Default for Shared<S> {
 }
 
 impl<S> Shared<S> {
-    /// Returns the line and a permit, if the peer has confirmed the protocol of `line` before and
-    /// few answers are missing.
+    /// Returns the line and a permit, if the peer has confirmed the protocol of `line` before, few
+    /// answers are missing, and none for long.
     pub(super) fn expect(self: &Arc<Self>, line: &[u8]) -> Option<(Arc<[u8]>, Permit<S>)> {
         let line = lock(&self.confirmed).get(line)?;
+        let mut owed_since = lock(&self.owed_since);
+        if self.unanswered.load(Ordering::Acquire) == 0 {
+            *owed_since = Instant::now();
+        } else if owed_since.elapsed() > OVERDUE {
+            return None;
+        }
         self.unanswered
             .fetch_update(Ordering::AcqRel, Ordering::Acquire, |count| {
                 (count < MAX_UNANSWERED).then_some(count + 1)
@@ -57,8 +71,14 @@ impl<S> Shared<S> {
         Some((line, Permit(Arc::clone(self))))
     }
 
+    /// The answer to a stream was read.
+    pub(super) fn answered(&self) {
+        *lock(&self.owed_since) = Instant::now();
+    }
+
     /// The peer has confirmed the protocol of `line`.
     pub(super) fn confirm(&self, line: &[u8]) {
+        self.answered();
         lock(&self.confirmed).insert(line);
     }
 
@@ -98,6 +118,11 @@ impl<S> Shared<S> {
 
 #[cfg(test)]
 impl<S> Shared<S> {
+    /// Moves the time since which an answer is missing into the past.
+    pub(super) fn owe_for(&self, time: Duration) {
+        *lock(&self.owed_since) = Instant::now().checked_sub(time).unwrap();
+    }
+
     pub(super) fn unanswered(&self) -> usize {
         self.unanswered.load(Ordering::Acquire)
     }

@@ -285,11 +285,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Stream<S> {
 impl<S: AsyncRead + AsyncWrite + Unpin> Drop for Stream<S> {
     fn drop(&mut self) {
         let phase = mem::replace(&mut self.phase, Phase::Plain);
-        if let (Some(io), Phase::Unanswered(unanswered)) = (self.io.take(), phase)
-            && !unanswered.is_unused()
-        {
-            let shared = Arc::clone(unanswered.shared());
-            shared.hand_over(Dropped::new(io, unanswered));
+        match (self.io.take(), phase) {
+            (Some(io), Phase::Unanswered(unanswered)) if !unanswered.is_unused() => {
+                let shared = Arc::clone(unanswered.shared());
+                shared.hand_over(Dropped::new(io, unanswered));
+            }
+            // The peer may not have answered for long: no other stream is opened early.
+            (_, Phase::Waiting(waiting)) => waiting.shared.withdraw(&waiting.line),
+            _ => {}
         }
     }
 }

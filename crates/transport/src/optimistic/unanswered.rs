@@ -225,7 +225,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Unanswered<S> {
             let error = match self.answer.receive(&self.line, &bytes[..count]) {
                 Verdict::Incomplete if count == 0 => UnconfirmedProtocol::Ended(protocol()),
                 Verdict::Incomplete => continue,
-                Verdict::Confirmed => return Poll::Ready(Ok(())),
+                Verdict::Confirmed => {
+                    self.shared().answered();
+                    return Poll::Ready(Ok(()));
+                }
                 Verdict::Refused => UnconfirmedProtocol::Withdrawn(protocol()),
                 Verdict::Invalid => UnconfirmedProtocol::Invalid(protocol()),
             };

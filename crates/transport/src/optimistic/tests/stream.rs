@@ -9,7 +9,10 @@ use multistream_select::{Version, listener_select_proto};
 use proptest::prelude::*;
 
 use super::{
-    super::{UnconfirmedProtocol, shared::MAX_UNANSWERED},
+    super::{
+        UnconfirmedProtocol,
+        shared::{MAX_UNANSWERED, OVERDUE},
+    },
     *,
 };
 use crate::pipe::pipe;
@@ -291,6 +294,37 @@ fn a_reader_that_sends_the_proposal_does_not_take_the_waker_of_the_writer() {
     assert_eq!(arrived(&mut far), proposal()[..5]);
     assert!(reader.count() > before.0, "the reader is woken");
     assert!(writer.count() > before.1, "the writer is woken");
+}
+
+#[test]
+fn further_streams_wait_while_an_answer_is_missing_for_long() {
+    block_on(async {
+        let shared = confirmed();
+        // With nothing missing the time of the last answer is of no account.
+        shared.owe_for(2 * OVERDUE);
+        let (near, mut far) = pipe(4096, ALL);
+        let mut stream = early(near, &shared).await;
+        assert!(shared.expect(LINE).is_some());
+        shared.owe_for(2 * OVERDUE);
+        assert!(shared.expect(LINE).is_none());
+        answer(&mut far, &[&proposal()[..], b"x"].concat()).await;
+        stream.read_exact(&mut [0]).await.unwrap();
+        assert!(shared.expect(LINE).is_some());
+    });
+}
+
+#[test]
+fn a_stream_that_is_given_up_before_the_answer_makes_others_wait() {
+    let shared = confirmed();
+    let (near, _far) = pipe(4096, ALL);
+    // Many answers are missing, so that this one waits.
+    let permits: Vec<_> = (0..MAX_UNANSWERED).map(|_| shared.expect(LINE)).collect();
+    let mut stream = Stream::outbound(near, Arc::clone(&shared));
+    block_on(stream.write_all(&proposal())).unwrap();
+    drop(permits);
+    assert!(shared.is_confirmed(LINE));
+    drop(stream);
+    assert!(!shared.is_confirmed(LINE));
 }
 
 #[test]
