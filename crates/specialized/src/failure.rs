@@ -50,7 +50,18 @@ pub enum OutboundFailure {
     },
     /// The stream failed with an IO error.
     #[error("stream failed: {0}")]
-    Io(#[from] io::Error),
+    Io(io::Error),
+}
+
+impl From<io::Error> for OutboundFailure {
+    /// A peer that has withdrawn the protocol refuses it on the stream, which was opened without
+    /// waiting for its answer.
+    fn from(error: io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::Unsupported => Self::Unsupported,
+            _ => Self::Io(error),
+        }
+    }
 }
 
 /// Reason for which an inbound request was not answered, or its response not
