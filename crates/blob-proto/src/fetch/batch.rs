@@ -358,8 +358,8 @@ impl Batch {
             };
             match response {
                 Response::Inline { content } if first => {
-                    // The store verifies it later. Only what is known to be right ends a time of
-                    // patience.
+                    // The store verifies it later. Only what is known to be right shows that the
+                    // provider has blobs, and ends a time for which it was busy.
                     if patience.is_tried() && blob_id(&content) == id {
                         patience.on_verified(false, begun.elapsed());
                     }

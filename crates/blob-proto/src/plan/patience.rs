@@ -6,13 +6,13 @@ use std::time::Duration;
 /// earlier.
 const RECHECK: Duration = Duration::from_secs(30);
 
-/// Time by which a requester comes later than it was told at most: 4 s. A provider passes over one
-/// that is more than 5 s late.
-const LATE: Duration = Duration::from_secs(4);
+/// Time by which a requester is later than the provider said, at most: 3 s. A provider passes over
+/// one that is more than 5 s late, and a new stream takes a few round trips.
+const LATE: Duration = Duration::from_secs(3);
 
-/// Promises in a row that are not kept for each second of that: 4. A provider whose requesters are
-/// slow keeps a turn free for 2 s, so that a few of them must not make pauses long.
-const BROKEN_PER_S: u32 = 4;
+/// Number of refusals after the announced time that lengthen the pause by one second, 4. A provider
+/// keeps a turn free for 2 s, so the first few do not make the pause longer than that.
+const REFUSALS_PER_S: u32 = 4;
 
 /// Time for which a provider may be busy, in addition to twice the time that it said at first: 60
 /// s.
@@ -35,24 +35,27 @@ pub(crate) struct Patience {
     first: Option<(Duration, Duration)>,
     /// Whether something that it sent verifies.
     is_proven: bool,
-    /// Time that it said last, and when that is over.
+    /// Time that it said last.
     retry_after: Duration,
-    promised: Duration,
-    /// Refusals in a row that came after the promised time.
-    broken: u32,
+    /// End of a time that it said. The next one counts once this is over.
+    announced: Duration,
+    /// Refusals after such an end, since something verified.
+    late: u32,
 }
 
 impl Patience {
     /// Notes that the provider is busy and says for how long. Returns `true` where that is no
     /// failure.
     pub(crate) fn on_busy(&mut self, retry_after: Duration, now: Duration) -> bool {
-        self.broken = match self.first {
-            Some(_) if now >= self.promised => self.broken.saturating_add(1),
-            _ => 0,
-        };
+        let is_over = self.first.is_some() && now >= self.announced;
+        if is_over {
+            self.late = self.late.saturating_add(1);
+        }
+        if is_over || self.first.is_none() {
+            self.announced = now.saturating_add(retry_after);
+        }
         self.first.get_or_insert((now, retry_after));
         self.retry_after = retry_after;
-        self.promised = now.saturating_add(retry_after);
         // A longer time is no turn among requesters.
         retry_after <= LONGEST && self.is_left(now)
     }
@@ -65,14 +68,14 @@ impl Patience {
     /// Notes that something of the provider verifies. It may have been busy since it sent that.
     pub(crate) fn on_verified(&mut self, is_busy: bool, now: Duration) {
         self.is_proven = true;
-        self.broken = 0;
+        self.late = 0;
         self.first = is_busy.then_some((now, self.retry_after));
     }
 
-    /// Whether the provider was busy, and nothing that it sent since has verified.
+    /// Whether nothing that the provider sent has verified yet, or since it was busy.
     #[cfg(feature = "transfer")]
     pub(crate) fn is_tried(&self) -> bool {
-        self.first.is_some()
+        self.first.is_some() || !self.is_proven
     }
 
     /// Whether the provider was busy and may still be.
@@ -88,12 +91,12 @@ impl Patience {
 
     /// Time after which the provider is asked again: half of what it said last, because the turn
     /// comes earlier where other requesters leave, at least `least` and at most `most`. Longer by
-    /// up to [`LATE`] where it does not keep its promises, of which `jitter` of 1,024 parts of a
-    /// quarter are left out.
+    /// up to [`LATE`] after refusals that came after an announced time. `jitter` is a number up to
+    /// 1,024, and shortens that part by up to a quarter.
     pub(crate) fn pause(&self, least: Duration, most: Duration, jitter: u32) -> Duration {
         let most = RECHECK.min(most);
         let half = (self.retry_after / 2).clamp(least.min(most), most);
-        let late = Duration::from_secs(u64::from(self.broken / BROKEN_PER_S)).min(LATE);
+        let late = Duration::from_secs(u64::from(self.late / REFUSALS_PER_S)).min(LATE);
         half + late - late / 4 * jitter.min(1024) / 1024
     }
 }
@@ -110,7 +113,7 @@ mod tests {
             let mut one = Patience::default();
             assert!(!one.is_left(S(0)), "it is not busy");
             assert!(one.on_busy(S(told), S(10)));
-            // Later promises change nothing.
+            // What it says later changes nothing.
             assert!(one.on_busy(S(7200), S(10 + patience) - Duration::from_nanos(1)));
             assert!(!one.on_busy(S(1), S(10 + patience)), "{told}");
         }
@@ -118,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn a_provider_that_has_the_blob_is_waited_for_however_short_its_promises_are() {
+    fn a_provider_that_has_the_blob_is_waited_for_however_short_its_times_are() {
         let mut one = Patience::default();
         assert!(one.on_busy(S(1), S(10)));
         one.on_proven();
@@ -132,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn promises_that_are_not_kept_make_pauses_longer() {
+    fn refusals_after_the_announced_time_make_pauses_longer() {
         let mut one = Patience::default();
         let (mut now, mut pauses) = (S(0), Vec::new());
         for _ in 0..21 {
@@ -143,17 +146,23 @@ mod tests {
         }
         let runs: Vec<_> = pauses.chunk_by(|a, b| a == b).collect();
         let runs: Vec<_> = runs.iter().map(|run| (run[0], run.len())).collect();
-        assert_eq!(runs, [(1, 4), (2, 4), (3, 4), (4, 4), (5, 5)]);
+        assert_eq!(runs, [(1, 4), (2, 4), (3, 4), (4, 9)]);
         let shortest = one.pause(S(1), S(60), 1024);
-        assert_eq!(shortest, S(4));
-        // One that is asked before its time is over has not broken a promise.
-        one.on_busy(S(100), now);
-        one.on_busy(S(70), now + S(30));
-        assert_eq!(one.pause(S(1), S(60), 1024), S(30));
-        for number in 0..40 {
-            one.on_busy(S(60), now + S(100 * number));
+        assert_eq!(shortest, Duration::from_millis(3250));
+        // One that is asked at half of the time is late once a time that it said is over.
+        let mut one = Patience::default();
+        one.on_busy(S(100), S(0));
+        one.on_busy(S(70), S(30));
+        assert_eq!(one.late, 0);
+        let mut one = Patience::default();
+        for second in 0..=40 {
+            one.on_busy(S(4), S(2 * second));
         }
-        assert_eq!(one.pause(S(1), S(60), 0), S(34));
+        assert_eq!(one.late, 20);
+        for number in 0..40 {
+            one.on_busy(S(60), S(100 * number));
+        }
+        assert_eq!(one.pause(S(1), S(60), 0), S(33));
         one.on_verified(true, now);
         assert_eq!(one.pause(S(1), S(60), 0), S(30));
     }
