@@ -360,7 +360,7 @@ impl Batch {
                 Response::Inline { content } if first => {
                     // The store verifies it later. Only what is known to be right shows that the
                     // provider has blobs, and ends a time for which it was busy.
-                    if patience.is_tried() && blob_id(&content) == id {
+                    if patience.lacks_proof() && blob_id(&content) == id {
                         patience.on_verified(false, begun.elapsed());
                     }
                     group_bytes += content.len();

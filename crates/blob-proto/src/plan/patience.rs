@@ -74,16 +74,16 @@ impl Patience {
 
     /// Whether nothing that the provider sent has verified yet, or since it was busy.
     #[cfg(feature = "transfer")]
-    pub(crate) fn is_tried(&self) -> bool {
+    pub(crate) fn lacks_proof(&self) -> bool {
         self.first.is_some() || !self.is_proven
     }
 
     /// Whether the provider was busy and may still be.
     pub(crate) fn is_left(&self, now: Duration) -> bool {
-        self.first.is_some_and(|(since, told)| {
+        self.first.is_some_and(|(since, said)| {
             let patience = match self.is_proven {
                 true => LONGEST,
-                false => (told.saturating_mul(2).saturating_add(GRACE)).min(UNPROVEN),
+                false => (said.saturating_mul(2).saturating_add(GRACE)).min(UNPROVEN),
             };
             now < since.saturating_add(patience)
         })
@@ -109,13 +109,13 @@ mod tests {
 
     #[test]
     fn a_provider_that_has_proven_nothing_is_waited_for_at_most_five_minutes() {
-        for (told, patience) in [(0, 60), (20, 100), (120, 300), (121, 300), (7200, 300)] {
+        for (said, patience) in [(0, 60), (20, 100), (120, 300), (121, 300), (7200, 300)] {
             let mut one = Patience::default();
             assert!(!one.is_left(S(0)), "it is not busy");
-            assert!(one.on_busy(S(told), S(10)));
+            assert!(one.on_busy(S(said), S(10)));
             // What it says later changes nothing.
             assert!(one.on_busy(S(7200), S(10 + patience) - Duration::from_nanos(1)));
-            assert!(!one.on_busy(S(1), S(10 + patience)), "{told}");
+            assert!(!one.on_busy(S(1), S(10 + patience)), "{said}");
         }
         assert!(!Patience::default().on_busy(S(7201), S(0)), "no turn");
     }

@@ -67,9 +67,10 @@ impl NetworkClient {
     /// their own. [`FrameStream::into_inner`] does the same for a stream of
     /// [`StreamEvent::Opened`](crate::StreamEvent::Opened) that has received nothing yet.
     ///
-    /// If the peer has confirmed the protocol on the connection before, the stream is returned without
-    /// a round trip. A protocol that the peer has withdrawn meanwhile is an error of the first read,
-    /// of the kind [`Unsupported`](std::io::ErrorKind::Unsupported), and of the next opening.
+    /// If the peer has confirmed the protocol on the connection before, the stream is returned
+    /// without a round trip. A protocol that the peer has withdrawn meanwhile is an error of the
+    /// first read, of the kind [`Unsupported`](std::io::ErrorKind::Unsupported), and of the next
+    /// opening. A program that never reads the stream does not learn of it.
     ///
     /// # Errors
     ///

@@ -7,9 +7,10 @@
 //! a protocol, the layer answers the proposal with the bytes with which the peer would answer. The
 //! proposal is sent when the dialer flushes it, so that the peer sees the stream as soon as
 //! otherwise, and the first data follow without a wait. The layer reads and checks the answer of
-//! the peer when the stream is read.
+//! the peer when the stream is read or dropped.
 //!
-//! The peer receives the bytes that it would receive otherwise, only earlier. A negotiation in
+//! A peer that confirms the protocol receives the bytes that it would receive otherwise, only
+//! earlier. One that has withdrawn it may read the first data as another proposal. A negotiation in
 //! which the first proposal was not confirmed before passes unchanged, and inbound streams always
 //! do.
 //!
